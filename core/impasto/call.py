@@ -1,0 +1,66 @@
+"""What is known of one call while it runs: its deadline, and the evidence of what left this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .errors import BrokenPlugin
+
+if TYPE_CHECKING:
+    from .policy import Retry, RetryBudget
+    from .provider import Account
+    from .records import Body, Request
+
+
+class Call:
+    """One picture's call. Transports report to it; retry and billing are decided from it.
+
+    Subclass it to keep a record: ``left`` is called when a paid request's headers leave, ``accepted`` when
+    the provider took a job on.
+    """
+
+    def __init__(
+        self, request: Request, account: Account, *, timeout: float, retry: Retry, budget: RetryBudget
+    ) -> None:
+        self.request = request
+        self.account = account
+        self.timeout = timeout
+        self.retry = retry
+        self.budget = budget
+        self.scope: asyncio.Timeout | None = None
+        self.permits = 1
+        """How many POSTs are allowed so far; whoever owns a retry adds one."""
+        self.posts = 0
+        """How many POSTs were begun."""
+        self.sent = False
+        """Whether headers of the running attempt left."""
+        self.body: Body | None = None
+        """The answer that is being read."""
+        self.job: str | None = None
+
+    def begin(self) -> None:
+        """The call got its turn: from here its time runs. Later calls change nothing."""
+        scope = self.scope
+        if scope is not None and scope.when() is None:
+            scope.reschedule(asyncio.get_running_loop().time() + self.timeout)
+
+    def remaining(self) -> float:
+        """Seconds left, or infinity while the call waits for its turn."""
+        when = self.scope.when() if self.scope is not None else None
+        return float("inf") if when is None else when - asyncio.get_running_loop().time()
+
+    def attempt(self) -> None:
+        """A transport is about to POST. Raises BrokenPlugin where nobody allowed another one."""
+        if self.posts >= self.permits:
+            raise BrokenPlugin("a plugin sent the same paid request twice; only the retry policy may do that")
+        self.posts += 1
+        self.sent = False
+
+    def left(self) -> None:
+        """The headers of a paid request left this machine."""
+        self.sent = True
+
+    def accepted(self, job: str) -> None:
+        """The provider took a job on."""
+        self.job = job

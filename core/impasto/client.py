@@ -1,0 +1,184 @@
+"""The client: opens transports, gives each call its turn, fans out n, closes everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self, Unpack
+
+import attrs
+
+from .call import Call
+from .errors import ConfigError, InvalidRequest, Problem
+from .fanout import check_n, fan_out
+from .files import File
+from .options import Options, Settings, check_seconds
+from .params import close_files
+from .policy import Retry
+from .records import Request, Result
+from .registry import OPERATIONS, Registry
+from .route import Route
+from .shared import Shared
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .describe import Description
+    from .operation import Operation
+    from .provider import Account
+
+
+class Client:
+    """Calls models. One per event loop; use it with ``async with``, or end it with ``aclose()``.
+
+    All settings are optional keywords, see ``Settings``: ``timeout`` (seconds for a whole call, from when it
+    gets its turn, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (10),
+    ``max_concurrency`` (calls in flight; by default what the limit of open files allows), ``rate_limit``,
+    ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``proxy``, ``ssl`` (a CA
+    file or an SSLContext), keys and addresses. Raises ConfigError.
+    """
+
+    def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
+        self._options = Options(**settings)
+        self._shared = Shared(registry or Registry(), self._options)
+        self._accounts: dict[str, Account] = {}
+
+    def with_options(self, **settings: Unpack[Settings]) -> Client:
+        """The same client, its connections and limits shared, with other keys, limits or times."""
+        sibling = object.__new__(Client)
+        sibling._options = attrs.evolve(self._options, **settings)
+        sibling._shared = self._shared
+        sibling._accounts = {}
+        return sibling
+
+    async def __aenter__(self) -> Self:
+        self._shared.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection, those of ``with_options`` siblings too."""
+        await self._shared.aclose()
+
+    async def run(
+        self,
+        model: str,
+        /,
+        *,
+        n: int = 1,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        base_model: str | None = None,
+        **params: object,
+    ) -> Result:
+        """Runs a model with the provider's own fields. ``n`` pictures are ``n`` calls side by side (1 to 10).
+
+        Raises InvalidRequest before anything is sent, with every problem; else the errors of ``impasto.errors``.
+        """
+        return await self.invoke(model, params, n=n, timeout=timeout, retry=retry, base_model=base_model)
+
+    async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
+        """Fetches the result of a job that was accepted earlier, with the key that started it."""
+        route = await self._route(model)
+        operation = route.operation
+        if len(id) != 64 or not (id.isascii() and id.isalnum()):
+            raise InvalidRequest([Problem("id", "must be a job's id: 64 letters and digits")])
+        request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
+        return await self._one(route, request, timeout, None)
+
+    async def invoke(
+        self,
+        model: str,
+        params: Mapping[str, object],
+        *,
+        n: int = 1,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        base_model: str | None = None,
+        user: str | None = None,
+    ) -> Result:
+        """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider."""
+        check_n(n)
+        if retry is not None and not isinstance(retry, Retry):
+            raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
+        if base_model is not None:
+            raise ConfigError("base_model goes with a bedrock/arn:... model only")
+        route = await self._route(model)
+        request = await self._request(route.operation, model, params, user)
+        try:
+            if n == 1:
+                return await self._one(route, request, timeout, retry)
+            return await fan_out(n, request, route.operation, lambda each: self._one(route, each, timeout, retry))
+        finally:
+            close_files(request.params)
+
+    async def warm(self, *models: str) -> None:
+        """Imports models and opens their transports ahead of the first call."""
+        for model in models:
+            await self._route(model)
+
+    def models(self) -> list[str]:
+        """The names of all installed models, from metadata alone."""
+        return self._shared.registry.names(OPERATIONS)
+
+    def describe(self, model: str) -> Description:
+        """A model's parameters with types, bounds and defaults, its rules and its price."""
+        from .describe import describe
+
+        return describe(model, self._shared.registry.operation(model))
+
+    async def _route(self, model: str) -> Route:
+        shared = self._shared
+        shared.check()
+        route = shared.routes.get((model, self._options.middleware, self._options.transport))
+        return route if route is not None else await shared.open(model, self._options)
+
+    async def _request(
+        self, operation: Operation, model: str, params: Mapping[str, object], user: str | None
+    ) -> Request:
+        for name, field in operation.fields.items():
+            if field.kind == "file" and not isinstance(params.get(name), bytes | File | None):
+                request = await asyncio.to_thread(operation.request, model, params, user)  # it reads the disk
+                break
+        else:
+            request = operation.request(model, params, user)
+        return request
+
+    async def _one(self, route: Route, request: Request, timeout: float | None, retry: Retry | None) -> Result:
+        options, shared = self._options, self._shared
+        operation = route.operation
+        account = self._accounts.get(operation.provider.name) or self._account(operation)
+        call = Call(
+            request,
+            account,
+            timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),
+            retry=retry or options.retry,
+            budget=shared.budget,
+        )
+        cost = operation.price.quote(request.params) if operation.price is not None and request.job is None else None
+        async with shared.turn(cost, options.spend_limit_usd if request.job is None else None):
+            result = await route(call, poll_interval=options.poll_interval)
+        return attrs.evolve(result, cost=cost)
+
+    def _account(self, operation: Operation) -> Account:
+        options, provider = self._options, operation.provider
+        account = provider.account(options.settings(provider.name), stand_in=self._shared.stand_in(options))
+        if options.rate_limit is not None:
+            account = attrs.evolve(account, rate_limit=options.rate_limit)
+        least = provider.poll_seconds
+        if provider.is_own_host(account.base_url) and options.poll_interval < least:
+            raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
+        self._accounts[provider.name] = account
+        return account
+
+
+@attrs.frozen
+class _NoParams:
+    """A resumed job was given its parameters when it started."""
+
+
+_NO_PARAMS = _NoParams()

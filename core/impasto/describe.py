@@ -1,0 +1,68 @@
+"""What a model takes and costs, as a record that a program or a person can read."""
+
+from __future__ import annotations
+
+import attrs
+
+from .operation import Operation
+
+
+@attrs.frozen(kw_only=True)
+class FieldDescription:
+    """One parameter. ``takes`` is its rule in words; ``default`` the provider's own."""
+
+    name: str
+    type: str
+    required: bool
+    takes: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    default: str | float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Description:
+    """A model: parameters, rules between them, price (None where it is not known)."""
+
+    model: str
+    operation: str
+    title: str
+    provider: str
+    fields: tuple[FieldDescription, ...]
+    rules: tuple[str, ...]
+    max_bytes: int | None
+    price: str | None
+    usd: float | None
+    credits: float | None
+    price_as_of: str | None
+
+
+def describe(model: str, operation: Operation) -> Description:
+    """The description of an operation under one of its names."""
+    cost = operation.price.cost if operation.price is not None else None
+    return Description(
+        model=model,
+        operation=operation.target,
+        title=operation.title,
+        provider=operation.provider.name,
+        fields=tuple(
+            FieldDescription(
+                name=name,
+                type=field.kind,
+                required=field.required,
+                takes=field.takes(),
+                minimum=field.least,
+                maximum=field.most,
+                choices=field.choices,
+                default=field.default,
+            )
+            for name, field in operation.fields.items()
+        ),
+        rules=tuple(str(rule) for rule in operation.rules),
+        max_bytes=operation.max_bytes,
+        price=str(operation.price) if operation.price is not None else None,
+        usd=cost.usd if cost is not None else None,
+        credits=cost.credits if cost is not None else None,
+        price_as_of=cost.as_of if cost is not None else None,
+    )

@@ -1,0 +1,233 @@
+"""Everything impasto raises. Each error says two independent facts: was it billed, may it be retried.
+
+ImpastoError                operation, billed, retryable, request_id; errors (of a fan-out that failed whole)
+  RegistryError
+    UnknownOperation        no such model; the closest names
+    DuplicateOperation      two distributions claim one name
+    BrokenPlugin            a plugin failed to load, or broke its contract
+    MissingExtra            an optional dependency; the command that installs it
+  ConfigError (ValueError)  keys, base URLs, time-outs: found before any socket is opened
+    ManifestError           a batch manifest
+  ClientClosedError         the client was closed
+  LoopMismatchError         the client belongs to another event loop or process
+  InvalidRequest (ValueError)  problems: all at once; nothing was sent
+  SpendLimitExceeded        the client's own limit; nothing was sent
+  TransportError
+    NotSent                 proved: no request header left
+    ChargeUnknown           headers left, the outcome is not known; raw bytes and the job's id are kept
+    PollExpired             the job's result is no longer kept by the provider
+  ResponseError             the provider refused in its own form: status, name, messages
+    BadRequest  Unauthorized  PaymentRequired  PermissionDenied  NotFound  TooLarge  Unprocessable
+    RateLimited             retry_after, seconds
+    ProviderFault           the provider's own failure
+    ContentFiltered         refused by moderation, or answered with a blurred picture (kept in artifacts)
+  UnusableResult            paid for, but no usable picture in it; the raw bytes are kept
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .records import Artifact
+
+Billed = Literal["no", "yes", "unknown"]
+
+
+class ImpastoError(Exception):
+    """Base of every error raised here; never raised itself."""
+
+    billed: Billed = "no"
+    retryable: bool = False
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation: str | None = None
+        self.request_id = request_id
+        self.id: str | None = None
+        """The provider's id of a job that runs on: ``client.resume`` takes it up."""
+        self.errors: tuple[ImpastoError, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.message}" if self.operation else self.message
+
+
+class RegistryError(ImpastoError, LookupError):
+    """A model's plugin can't be had."""
+
+
+class UnknownOperation(RegistryError):
+    """No installed distribution declares this model."""
+
+
+class DuplicateOperation(RegistryError):
+    """Two installed distributions declare this model; neither is preferred."""
+
+
+class BrokenPlugin(RegistryError):
+    """A plugin failed to import, or did what its contract forbids."""
+
+
+class MissingExtra(RegistryError):
+    """An optional dependency is not installed; the message holds the command that installs it."""
+
+
+class ConfigError(ImpastoError, ValueError):
+    """A setting is missing or wrong; found before any socket is opened."""
+
+
+class ManifestError(ConfigError):
+    """A batch manifest is wrong; found before anything is spent."""
+
+
+class ClientClosedError(ImpastoError, RuntimeError):
+    """The client was used after it was closed."""
+
+
+class LoopMismatchError(ImpastoError, RuntimeError):
+    """The client was used from another event loop, or in a forked process."""
+
+
+@attrs.frozen
+class Problem:
+    """One thing wrong with a request: the parameter's name and what it takes."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class InvalidRequest(ImpastoError, ValueError):
+    """The parameters do not fit the model. All problems are listed; nothing was sent."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)) + " (nothing was sent)")
+
+
+class SpendLimitExceeded(ImpastoError):
+    """The call could pass ``spend_limit_usd``, or its price is not known; nothing was sent."""
+
+
+class TransportError(ImpastoError):
+    """The exchange with the provider failed below its own errors."""
+
+
+class NotSent(TransportError):
+    """Proved: no header of the request left this machine, so nothing was charged."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class ChargeUnknown(TransportError):
+    """The request left and its outcome is not known: it may have been charged. Never retried unasked.
+
+    ``raw`` holds what bytes came, ``id`` the job's id where one was received.
+    """
+
+    billed = "unknown"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        raw: bytes = b"",
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.status = status
+        self.raw = raw
+
+
+class PollExpired(TransportError):
+    """The job was accepted, but its result is older than the provider keeps it."""
+
+    billed = "unknown"
+
+
+class ResponseError(ImpastoError):
+    """The provider answered with a refusal in its own form."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        name: str | None = None,
+        messages: tuple[str, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, request_id=request_id)
+        self.status = status
+        self.name = name
+        self.messages = messages
+
+
+class BadRequest(ResponseError):
+    """400: a parameter or the body is wrong."""
+
+
+class Unauthorized(ResponseError):
+    """401: the key is missing or wrong."""
+
+
+class PaymentRequired(ResponseError):
+    """402: the account has too few credits."""
+
+
+class PermissionDenied(ResponseError):
+    """403, other than moderation."""
+
+
+class NotFound(ResponseError):
+    """404."""
+
+
+class TooLarge(ResponseError):
+    """413: the whole request is too large."""
+
+
+class Unprocessable(ResponseError):
+    """422: well formed, but refused (language, likeness)."""
+
+
+class RateLimited(ResponseError):
+    """429. ``retry_after``: seconds the provider asked for, None where it did not say."""
+
+    retryable = True
+    retry_after: float | None = None
+
+
+class ProviderFault(ResponseError):
+    """500 or 503 in the provider's own form, or its word that the generation failed."""
+
+    retryable = True
+
+
+class ContentFiltered(ResponseError):
+    """Refused by moderation. Where a blurred picture came with it, ``artifacts`` holds it. Never retried."""
+
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class UnusableResult(ImpastoError):
+    """A complete answer, paid for, with no usable picture in it; ``raw`` holds its bytes."""
+
+    billed = "yes"
+
+    def __init__(self, message: str, *, raw: bytes = b"", media_type: str = "", request_id: str | None = None) -> None:
+        super().__init__(message, request_id=request_id)
+        self.raw = raw
+        self.media_type = media_type

@@ -1,0 +1,79 @@
+"""n pictures of one request: n calls side by side, and what to say where some of them fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+
+from .errors import ImpastoError, InvalidRequest, Problem
+from .fields import Field, shown
+from .operation import Operation
+from .records import Lost, Request, Result
+
+MOST = 10
+
+
+def check_n(n: object) -> None:
+    """Raises InvalidRequest unless n is a whole number from 1 to 10."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
+        raise InvalidRequest([Problem("n", f"must be a whole number from 1 to {MOST}, not {shown(n)}")])
+
+
+async def fan_out(
+    n: int, request: Request, operation: Operation, run: Callable[[Request], Awaitable[Result]]
+) -> Result:
+    """Runs the request n times, seeds counted up from the one given. Raises the first error if all fail."""
+    requests, warnings = _seeded(n, request, operation.fields.get("seed"))
+
+    async def one(each: Request) -> Result | ImpastoError:
+        try:
+            return await run(each)
+        except ImpastoError as error:
+            return error
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(each)) for each in requests]
+    return _together([task.result() for task in tasks], warnings)
+
+
+def _seeded(n: int, request: Request, field: Field | None) -> tuple[list[Request], tuple[str, ...]]:
+    if field is None:
+        return [request] * n, (f"{request.operation} takes no seed: the {n} pictures may be alike",)
+    seed: int | None = getattr(request.params, "seed", None)
+    if not seed:
+        return [request] * n, ()
+    if field.most is not None and seed + n - 1 > field.most:
+        top = int(field.most) - n + 1
+        raise InvalidRequest([Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")])
+    return [attrs.evolve(request, params=_with_seed(request.params, seed + i)) for i in range(n)], ()
+
+
+def _with_seed(params: Any, seed: int) -> Any:  # attrs.evolve knows no type for "some attrs class"
+    return attrs.evolve(params, seed=seed)
+
+
+def _together(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -> Result:
+    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+    lost = tuple(Lost(index=i, error=o) for i, o in enumerate(outcomes) if isinstance(o, ImpastoError))
+    if not results:
+        first = lost[0].error
+        first.errors = tuple(each.error for each in lost[1:])
+        raise first
+    costs = [result.cost for result in results if result.cost is not None]
+    said = dict.fromkeys(warning for result in results for warning in result.warnings)
+    return Result(
+        artifacts=tuple(artifact for result in results for artifact in result.artifacts),
+        warnings=(*warnings, *said),
+        errors=lost,
+        request_id=results[0].request_id,
+        cost=attrs.evolve(
+            costs[0],
+            usd=round(sum(cost.usd for cost in costs), 10),
+            credits=None if costs[0].credits is None else round(sum(cost.credits or 0 for cost in costs), 10),
+        )
+        if len(costs) == len(results)
+        else None,
+    )

@@ -1,0 +1,177 @@
+"""Fields of a parameter class. A field's bounds stand here once: the check, ``describe()``, the documentation,
+the emulator and the tests read the same record.
+
+    @attrs.frozen(kw_only=True)
+    class Params:
+        prompt: str = text(1, 10_000, required=True)
+        strength: float | None = number(0, 1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import attrs
+
+from .files import File
+
+KEY = "impasto"
+Kind = Literal["text", "integer", "number", "choice", "file"]
+Role = Literal["image", "mask", "prompt"]
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """What one field takes. ``default`` is the provider's own, documented and never put on the wire.
+
+    ``role`` says which OpenAI-style argument fills the field; ``also`` another name that such callers use.
+    ``inspect`` yields what is wrong with a file, ``limits`` puts that rule in words.
+    """
+
+    kind: Kind
+    required: bool = False
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    default: str | float | None = None
+    role: Role | None = None
+    also: str | None = None
+    inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
+    limits: str = ""
+
+    def check(self, value: object) -> object:
+        """The value as it may be sent. Raises ValueError, which says what the field takes."""
+        match self.kind:
+            case "text":
+                return self._text(value)
+            case "choice":
+                if not isinstance(value, str) or value not in self.choices:
+                    raise ValueError(f"must be one of {', '.join(self.choices)}, not {shown(value)}")
+                return str(value)
+            case "file":
+                return self._file(value)
+            case _:
+                return self._number(value)
+
+    def takes(self) -> str:
+        """The values that the field takes, in words."""
+        match self.kind:
+            case "text":
+                return f"text of {self.least or 0:,.0f} to {self.most:,.0f} characters" if self.most else "text"
+            case "choice":
+                return f"one of {', '.join(self.choices)}"
+            case "file":
+                return f"a file: {self.limits}" if self.limits else "a file"
+            case kind:
+                word = "a whole number" if kind == "integer" else "a number"
+                if self.least is None and self.most is None:
+                    return word
+                return f"{word} from {plain(self.least)} to {plain(self.most)}"
+
+    def _text(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be text, not {type(value).__name__}")
+        if not (self.least or 0) <= len(value) <= (self.most or math.inf):
+            raise ValueError(f"must be {self.takes()}, not of {len(value):,}")
+        if "\x00" in value:
+            raise ValueError("must not hold a NUL character")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half a surrogate pair, which is no text") from None
+        return str(value)
+
+    def _number(self, value: object) -> int | float:
+        whole = self.kind == "integer"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise ValueError(f"must be {self.takes()}, not {shown(value)}")
+        low = -math.inf if self.least is None else self.least
+        high = math.inf if self.most is None else self.most
+        if not (low <= value <= high) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"must be {self.takes()}, not {shown(value)}")
+        return value
+
+    def _file(self, value: object) -> File:
+        file = File.of(value)
+        try:
+            problems = ["is empty"] if file.size == 0 else list(self.inspect(file) if self.inspect else ())
+        except BaseException:
+            file.close()
+            raise
+        if problems:
+            file.close()
+            raise ValueError("; ".join(problems))
+        return file
+
+
+def shown(value: object) -> str:
+    """A value as a message may show it: short, and never a file's content."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
+        return "a far larger one"
+    if isinstance(value, str | int | float | None):
+        return repr(value) if len(text := repr(value)) <= 60 else f"{text[:57]}..."
+    return type(value).__name__
+
+
+def plain(number: float | None) -> str:
+    """A bound in words: 4294967294, 0.35, or infinity's absence."""
+    return "any" if number is None else f"{number:g}" if number != int(number) else str(int(number))
+
+
+# attrs reads these at class level, where a field's type and its default value are one thing: hence Any.
+def _field(spec: Field) -> Any:
+    return attrs.field(metadata={KEY: spec}) if spec.required else attrs.field(default=None, metadata={KEY: spec})
+
+
+def text(
+    least: int = 0,
+    most: int | None = None,
+    *,
+    required: bool = False,
+    role: Role | None = None,
+    also: str | None = None,
+) -> Any:
+    """Text of ``least`` to ``most`` characters (code points)."""
+    return _field(Field(kind="text", least=least, most=most, required=required, role=role, also=also))
+
+
+def integer(
+    least: int | None = None, most: int | None = None, *, default: int | None = None, required: bool = False
+) -> Any:
+    """A whole number; a bool, a float or text is none."""
+    return _field(Field(kind="integer", least=least, most=most, default=default, required=required))
+
+
+def number(
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    default: float | None = None,
+    required: bool = False,
+    also: str | None = None,
+) -> Any:
+    """A finite number."""
+    return _field(Field(kind="number", least=least, most=most, default=default, required=required, also=also))
+
+
+def choice(*choices: str, default: str | None = None, required: bool = False) -> Any:
+    """One of the listed texts."""
+    return _field(Field(kind="choice", choices=choices, default=default, required=required))
+
+
+def file(
+    inspect: Callable[[File], Iterable[str]] | None = None,
+    *,
+    limits: str = "",
+    required: bool = False,
+    role: Role | None = "image",
+) -> Any:
+    """A file: bytes, a path, an open binary file, (name, bytes) or a data: URI."""
+    return _field(Field(kind="file", inspect=inspect, limits=limits, required=required, role=role))
+
+
+def fields_of(params: type[attrs.AttrsInstance]) -> dict[str, Field]:
+    """The fields that a parameter class declares with the functions of this module, by name."""
+    return {a.name: a.metadata[KEY] for a in attrs.fields(params) if KEY in a.metadata}

@@ -1,0 +1,78 @@
+"""The hooks of which every plugin is made. Each model's route asks its own small set of plugins.
+
+Only ``send`` may touch the network; the others are plain functions that can be tested without a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import pluggy
+
+from .errors import ImpastoError
+from .records import Middleware, Pending, Request, Result, WireRequest, WireResponse
+
+hookspec = pluggy.HookspecMarker("impasto")
+hookimpl = pluggy.HookimplMarker("impasto")
+
+
+class Specs:
+    """The hook specifications. Arguments are passed by name; take only those you use."""
+
+    @hookspec(firstresult=True)
+    def transform_request(self, request: Request) -> WireRequest | None:
+        """Spells a checked request as the provider wants it on the wire.
+
+        Where ``request.job`` is set, the answer is the GET that fetches that job's result.
+
+            @hookimpl
+            def transform_request(self, request: Request) -> WireRequest:
+                return WireRequest(target=request.target, fields={"prompt": request.params.prompt})
+        """
+
+    @hookspec(firstresult=True)
+    def send(self, wire: WireRequest) -> Awaitable[WireResponse] | None:
+        """Carries one request out, once. The only hook that may touch the network.
+
+        Calls ``wire.call.attempt()`` before a POST and ``wire.call.left()`` when its headers leave. Raises
+        NotSent where nothing left, ChargeUnknown where something did, and never retries.
+
+            @hookimpl
+            async def send(self, wire: WireRequest) -> WireResponse:
+                wire.call.attempt()
+                wire.call.left()
+                return WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
+        """
+
+    @hookspec(firstresult=True)
+    def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
+        """Names the failure that an answer is, or None where it is none. Its body was read to the end.
+
+        @hookimpl
+        def classify_error(self, response: WireResponse) -> ImpastoError | None:
+            if response.status == 429:
+                return RateLimited("too many requests", status=429)
+            return None if response.status == 200 else ChargeUnknown(f"HTTP {response.status}")
+        """
+
+    @hookspec(firstresult=True)
+    def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending | None:
+        """Makes the result of a good answer, or says that a job was accepted. Raises UnusableResult.
+
+        @hookimpl
+        def normalize_response(self, response: WireResponse) -> Result:
+            return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
+        """
+
+    @hookspec
+    def middleware(self, operation_id: str) -> Middleware | None:
+        """Gives what shall stand around every exchange of a model. Asked once, when its route opens.
+
+        @hookimpl
+        def middleware(self, operation_id: str) -> Middleware:
+            async def log(wire: WireRequest, next: Handler) -> WireResponse:
+                response = await next(wire)
+                print(operation_id, response.status)
+                return response
+            return log
+        """

@@ -1,0 +1,117 @@
+"""The plugin object that most models are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import attrs
+
+from .errors import ImpastoError, InvalidRequest, Problem
+from .fields import Field, fields_of
+from .files import File
+from .hooks import hookimpl
+from .params import close_files, structure
+from .provider import Provider
+from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
+from .rules import Rule
+
+
+class Dialect(Protocol):
+    """How one provider spells a request, its answer and its refusals."""
+
+    def pack(self, operation: Operation, request: Request) -> WireRequest: ...
+    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None: ...
+    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending: ...
+
+
+class Price(Protocol):
+    """What a call costs, as far as it is known. Its text says it to a reader.
+
+    ``cost`` is None where it is not the same for every call.
+    """
+
+    @property
+    def cost(self) -> Cost | None: ...
+    def quote(self, params: attrs.AttrsInstance) -> Cost | None: ...
+
+
+@attrs.frozen(kw_only=True)
+class FlatPrice:
+    """The same for every call."""
+
+    cost: Cost
+    note: str = ""
+
+    def quote(self, params: attrs.AttrsInstance) -> Cost:
+        return self.cost
+
+    def __str__(self) -> str:
+        credits = f"{self.cost.credits:g} credits, " if self.cost.credits is not None else ""
+        return f"{credits}{self.cost.usd:.4g} USD a call, as of {self.cost.as_of}" + (self.note and f" ({self.note})")
+
+
+def _as_given(given: Mapping[str, object]) -> Mapping[str, object]:
+    return given
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Operation:
+    """One model or edit: its parameters, its address, its dialect, its price.
+
+    ``constants`` go on the wire with every call. ``implied`` adds what follows from what was given.
+    ``max_bytes`` bounds the whole request. ``source`` names the provider's own document of it.
+    """
+
+    id: str
+    title: str
+    params: type[attrs.AttrsInstance]
+    target: str
+    provider: Provider
+    dialect: Dialect
+    price: Price | None = None
+    rules: tuple[Rule, ...] = ()
+    constants: Mapping[str, Scalar] = {}
+    implied: Callable[[Mapping[str, object]], Mapping[str, object]] = _as_given
+    max_bytes: int | None = None
+    source: str = ""
+    fields: Mapping[str, Field] = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
+    )
+
+    def request(self, model: str, given: Mapping[str, object], user: str | None = None) -> Request:
+        """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest.
+
+        The caller owns the request's files and closes them.
+        """
+        try:
+            params = structure(self.params, self.implied(given), self.rules)
+            self._check_size(params)
+        except InvalidRequest as error:
+            error.operation = model
+            raise
+        return Request(operation=model, params=params, target=self.target, constants=self.constants, user=user)
+
+    def _check_size(self, params: attrs.AttrsInstance) -> None:
+        if self.max_bytes is None:
+            return
+        sizes = {name: f.size for name in self.fields if isinstance(f := getattr(params, name), File)}
+        if sum(sizes.values()) > self.max_bytes:
+            close_files(params)
+            largest = max(sizes, key=sizes.__getitem__)
+            total = f"{sum(sizes.values()):,} bytes of files"
+            raise InvalidRequest(
+                [Problem(largest, f"the whole request may have {self.max_bytes:,} bytes, not {total}")]
+            )
+
+    @hookimpl
+    def transform_request(self, request: Request) -> WireRequest:
+        return self.dialect.pack(self, request)
+
+    @hookimpl
+    def classify_error(self, response: WireResponse) -> ImpastoError | None:
+        return self.dialect.classify(self, response)
+
+    @hookimpl
+    def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending:
+        return self.dialect.unpack(self, request, response)

@@ -1,0 +1,145 @@
+"""A client's settings, checked when they are given."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import attrs
+
+from .errors import ConfigError
+from .policy import RateLimit, Retry
+from .provider import check_base_url, check_key
+
+if TYPE_CHECKING:
+    import ssl
+
+DEFAULT_PROVIDER = "stability"
+_AWS = {
+    "aws_region": "region",
+    "aws_access_key_id": "access_key_id",
+    "aws_secret_access_key": "secret_access_key",
+    "aws_session_token": "session_token",
+    "aws_profile": "profile",
+    "bedrock_endpoint": "endpoint",
+}
+
+
+def _mapping(given: Mapping[str, Mapping[str, object]] | None) -> Mapping[str, Mapping[str, object]]:
+    return given or {}
+
+
+def _sequence(given: Sequence[object]) -> tuple[object, ...]:
+    return tuple(given)
+
+
+def _retry(given: Retry | None) -> Retry:
+    return Retry() if given is None else given
+
+
+def _poll_interval(given: float | None) -> float:
+    if given is not None:
+        return given
+    text = os.environ.get("IMPASTO_POLL_INTERVAL")
+    if text is None:
+        return 10.0
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"IMPASTO_POLL_INTERVAL must be a number of seconds, not {text!r}") from None
+
+
+class Settings(TypedDict, total=False):
+    """What ``Client(...)`` and ``client.with_options(...)`` take."""
+
+    api_key: str | None
+    api_base: str | None
+    aws_region: str | None
+    aws_access_key_id: str | None
+    aws_secret_access_key: str | None
+    aws_session_token: str | None
+    aws_profile: str | None
+    bedrock_endpoint: str | None
+    providers: Mapping[str, Mapping[str, object]] | None
+    timeout: float
+    connect_timeout: float
+    poll_interval: float | None
+    max_concurrency: int | None
+    rate_limit: RateLimit | None
+    retry: Retry | None
+    middleware: Sequence[object]
+    spend_limit_usd: float | None
+    transport: object
+    proxy: str | None
+    ssl: str | os.PathLike[str] | ssl.SSLContext | None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Options:
+    """Checked settings. Its repr holds no secret."""
+
+    api_key: str | None = attrs.field(default=None, repr=False)
+    api_base: str | None = None
+    aws_region: str | None = None
+    aws_access_key_id: str | None = attrs.field(default=None, repr=False)
+    aws_secret_access_key: str | None = attrs.field(default=None, repr=False)
+    aws_session_token: str | None = attrs.field(default=None, repr=False)
+    aws_profile: str | None = None
+    bedrock_endpoint: str | None = None
+    providers: Mapping[str, Mapping[str, object]] = attrs.field(default=None, repr=False, converter=_mapping)
+    timeout: float = 300.0
+    connect_timeout: float = 10.0
+    poll_interval: float = attrs.field(default=None, converter=_poll_interval)
+    max_concurrency: int | None = None
+    rate_limit: RateLimit | None = None
+    retry: Retry = attrs.field(default=None, converter=_retry)
+    middleware: tuple[object, ...] = attrs.field(default=(), converter=_sequence)
+    spend_limit_usd: float | None = None
+    transport: object = None
+    proxy: str | None = attrs.field(default=None, repr=False)
+    ssl: str | os.PathLike[str] | ssl.SSLContext | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.api_key is not None:
+            check_key(self.api_key)
+        if self.api_base is not None:
+            check_base_url(self.api_base)
+        check_seconds("timeout", self.timeout)
+        check_seconds("connect_timeout", self.connect_timeout)
+        check_seconds("poll_interval", self.poll_interval)
+        if self.max_concurrency is not None and (type(self.max_concurrency) is not int or self.max_concurrency < 1):
+            raise ConfigError(f"max_concurrency must be a whole number of at least 1, not {self.max_concurrency!r}")
+        if self.spend_limit_usd is not None:
+            check_seconds("spend_limit_usd", self.spend_limit_usd, unit="USD")
+        if not isinstance(self.retry, Retry):
+            raise ConfigError(f"retry must be an impasto.Retry, not {self.retry!r}")
+        if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
+            raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {self.rate_limit!r}")
+        if isinstance(self.ssl, bool):
+            raise ConfigError("ssl can't be switched off; give the path of a CA file or an SSLContext")
+
+    def settings(self, provider: str) -> Mapping[str, object]:
+        """What was set for one provider: ``api_key`` and ``api_base`` mean stability, ``aws_*`` bedrock."""
+        own = self.providers.get(provider, {})
+        if provider == DEFAULT_PROVIDER:
+            return {"api_key": self.api_key, "api_base": self.api_base, **own}
+        if provider == "bedrock":
+            return {short: getattr(self, name) for name, short in _AWS.items()} | dict(own)
+        return own
+
+
+def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:
+    """A finite number above 0. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be a number of {unit} above 0, not {value!r}")
+    return value
+
+
+def default_concurrency() -> int:
+    """How many calls may be in flight where nothing is set: what this process's limit of open files allows."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 10_000 if soft == resource.RLIM_INFINITY else max(64, min(10_000, soft // 2))

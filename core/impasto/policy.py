@@ -1,0 +1,82 @@
+"""The records by which a caller sets retries and rates."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import attrs
+
+from .errors import ConfigError
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """When a failed exchange is tried again. By default only what is proved to have cost nothing.
+
+    ``attempts``: how often in all a request may be begun where nothing left, or after a 429. ``refused``:
+    extra tries after a refused 500 or 503. Waits: full jitter from ``base`` doubling to ``cap`` seconds; a
+    429 waits what the provider asks, at most ``max_wait``. Retries are at most ``budget`` of the requests of
+    a minute, and ``floor``. ``on_ambiguous`` opts in to sending again what may have been charged, up to
+    ``max_charges`` possible charges a picture.
+    """
+
+    attempts: int = 4
+    refused: int = 2
+    base: float = 0.5
+    cap: float = 8.0
+    budget: float = 0.1
+    floor: int = 10
+    max_wait: float = 60.0
+    on_ambiguous: bool = False
+    max_charges: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (("attempts", 1), ("refused", 0), ("floor", 0), ("max_charges", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ConfigError(f"Retry.{name} must be a whole number of at least {least}, not {value!r}")
+        for name in ("base", "cap", "budget", "max_wait"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+                raise ConfigError(f"Retry.{name} must be a number of at least 0, not {value!r}")
+        if type(self.on_ambiguous) is not bool:
+            raise ConfigError(f"Retry.on_ambiguous must be True or False, not {self.on_ambiguous!r}")
+
+
+@attrs.frozen
+class RateLimit:
+    """At most ``requests`` sends in any ``seconds``."""
+
+    requests: int
+    seconds: float
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.requests) is not int or self.requests < 1:
+            raise ConfigError(f"RateLimit.requests must be a whole number of at least 1, not {self.requests!r}")
+        if type(self.seconds) not in (int, float) or not (0 < self.seconds < math.inf):
+            raise ConfigError(f"RateLimit.seconds must be a number above 0, not {self.seconds!r}")
+
+
+class RetryBudget:
+    """Counts a minute's requests and retries of one client, so that retries never multiply an outage."""
+
+    WINDOW = 60.0
+
+    def __init__(self) -> None:
+        self._since = -math.inf
+        self._requests = self._retries = 0
+
+    def request(self) -> None:
+        """Counts a call."""
+        self._requests += 1
+
+    def spend(self, policy: Retry) -> bool:
+        """Takes one retry; False where the budget is used up."""
+        now = time.monotonic()
+        if now - self._since > self.WINDOW:
+            self._since, self._requests, self._retries = now, min(self._requests, 1), 0
+        if self._retries >= policy.floor + policy.budget * self._requests:
+            return False
+        self._retries += 1
+        return True

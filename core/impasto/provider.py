@@ -1,0 +1,122 @@
+"""Providers, and the accounts with which a client calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from .errors import ConfigError
+from .policy import RateLimit
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name can only be this machine."""
+    import ipaddress  # only for plain http
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Provider:
+    """Where a family of models is served, and how a caller shows who they are.
+
+    ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
+    ``rate_limit`` and ``poll_seconds`` (the least interval between polls) bind only against the vendor's own
+    host. ``user_header`` carries the caller's end user, where the vendor has such a header.
+    """
+
+    name: str
+    base_url: str
+    base_url_variable: str | None = None
+    key_variable: str | None = None
+    key_header: str = "authorization"
+    key_prefix: str = "Bearer "
+    transport: str = "https"
+    rate_limit: RateLimit | None = None
+    poll_seconds: float = 0.0
+    user_header: str | None = None
+
+    def is_own_host(self, base_url: str) -> bool:
+        """Whether a base URL is the vendor's own host."""
+        return urlsplit(base_url).hostname == urlsplit(self.base_url).hostname
+
+    def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
+        """The account that a client's settings and the environment give.
+
+        ``stand_in`` is the base URL of an emulator, which needs no key of its own. Raises ConfigError, naming
+        the variable that was looked for.
+        """
+        base = settings.get("api_base") or stand_in
+        if base is None and self.base_url_variable is not None:
+            base = os.environ.get(self.base_url_variable)
+        base_url = check_base_url(base or self.base_url)
+        key = settings.get("api_key")
+        if key is None and self.key_variable is not None:
+            key = os.environ.get(self.key_variable)
+            if key is None and stand_in is not None:
+                key = "emulator"
+            if key is None:
+                raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
+        headers = {self.key_header: self.key_prefix + check_key(key)} if key is not None else {}
+        return Account(
+            provider=self,
+            base_url=base_url,
+            headers=headers,
+            secret=str(key or ""),
+            rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
+        )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Account:
+    """A provider, an address and a key. Its repr holds no secret."""
+
+    provider: Provider
+    base_url: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    secret: str = attrs.field(repr=False)
+    rate_limit: RateLimit | None = None
+    fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _digest(self), takes_self=True))  # noqa: PLW0108 - defined below
+
+
+def _digest(account: Account) -> str:
+    return hashlib.sha256(f"{account.base_url}\n{account.secret}".encode()).hexdigest()
+
+
+def check_key(key: object) -> str:
+    """A key that can stand in a header. Raises ConfigError, which never holds the key."""
+    if not isinstance(key, str) or not key:
+        raise ConfigError(
+            "the API key is empty" if key == "" else f"the API key must be text, not {type(key).__name__}"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError("the API key holds a space, a line break or a character that is not ASCII; copy it again")
+    return key
+
+
+def check_base_url(url: object) -> str:
+    """A base URL with scheme and host only. Plain http is for loopback addresses. Raises ConfigError."""
+    hint = "give scheme and host only, such as https://api.example.com"
+    if not isinstance(url, str):
+        raise ConfigError(f"api_base must be text, not {type(url).__name__}; {hint}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError(f"api_base is not a URL; {hint}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"api_base must begin with https:// and name a host; {hint}")
+    if "@" in parts.netloc:
+        raise ConfigError(f"api_base must hold no user or password; {hint}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
+        raise ConfigError(f"api_base must end after the host; {hint}")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigError("api_base is plain http, which would show the key to the network; only loopback may be")
+    return url.rstrip("/")

@@ -1,0 +1,176 @@
+"""The records that flow: Request -> WireRequest -> WireResponse -> Result (or Pending, then Result)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+import attrs
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .call import Call
+    from .errors import ImpastoError
+    from .files import File
+
+Scalar = str | int | float
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """A checked call of one operation. ``job``: the id of a job that runs already and is to be fetched."""
+
+    operation: str
+    params: attrs.AttrsInstance
+    target: str
+    constants: Mapping[str, Scalar] = {}
+    job: str | None = None
+    user: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WireRequest:
+    """What goes to the provider, fields and files apart and not serialised: the transport does that.
+
+    ``target`` is a path below the account's base URL (or a model id, where the transport knows no paths).
+    ``max_bytes`` bounds the whole request as it goes out. ``call`` is bound by the route.
+    """
+
+    target: str
+    method: Literal["GET", "POST"] = "POST"
+    fields: Mapping[str, Scalar] = {}
+    files: Mapping[str, File] = {}
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    max_bytes: int | None = None
+    call: Call = attrs.field(default=cast("Call", None), repr=False)
+
+
+class Body:
+    """A response's body: chunks that can be collected, or passed on as they come.
+
+    ``received`` is what was read so far, so that an answer that breaks off is not lost.
+    """
+
+    __slots__ = ("_chunks", "_received")
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._received: list[bytes] = []
+
+    async def collect(self) -> bytes:
+        """All of it."""
+        kept = self._received
+        async for chunk in self._chunks:
+            kept.append(chunk)
+        return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    @property
+    def received(self) -> bytes:
+        """The bytes that were collected, also when the rest never came."""
+        return b"".join(self._received)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+
+@attrs.frozen(kw_only=True)
+class WireResponse:
+    """What the provider answered. Header names are lower case.
+
+    ``body`` is empty while the answer still streams; ``stream`` is None once it was collected.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = attrs.field(default=b"", repr=False)
+    stream: Body | None = attrs.field(default=None, repr=False)
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of this exchange."""
+        return self.headers.get("x-request-id")
+
+
+@attrs.frozen(kw_only=True)
+class Artifact:
+    """One picture, sound or model. ``seed``: the one that was used; ``finish_reason``: the provider's word."""
+
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    media_type: str
+    seed: int | None = None
+    finish_reason: str | None = None
+
+    @property
+    def b64_json(self) -> str:
+        """The data as base64 text, the form of OpenAI's answers."""
+        from base64 import b64encode
+
+        return b64encode(self.data).decode("ascii")
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Writes the data to ``path`` and returns it. Raises OSError."""
+        target = Path(path)
+        target.write_bytes(self.data)
+        return target
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """What was charged. ``as_of``: the date at which the price was known (ISO)."""
+
+    usd: float
+    credits: float | None = None
+    as_of: str
+
+    def times(self, n: int) -> Cost:
+        """The cost of n of them."""
+        return attrs.evolve(self, usd=round(self.usd * n, 10), credits=self.credits and round(self.credits * n, 10))
+
+
+@attrs.frozen(kw_only=True)
+class Lost:
+    """A picture of a fan-out that did not come: its index and why."""
+
+    index: int
+    error: ImpastoError
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What came of a call. ``cost`` is None where the price is not known; ``errors`` holds what was lost of ``n``."""
+
+    artifacts: tuple[Artifact, ...]
+    warnings: tuple[str, ...] = ()
+    errors: tuple[Lost, ...] = ()
+    request_id: str | None = None
+    cost: Cost | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Pending:
+    """The provider accepted a job: how to ask for it. ``keeps`` is how long the result is kept, in seconds."""
+
+    id: str
+    poll: WireRequest
+    keeps: float | None = None
+
+
+Handler = Callable[[WireRequest], Awaitable[WireResponse]]
+Position = Literal["outer", "retry", "limit", "inner"]
+
+
+class Middleware(Protocol):
+    """Stands around every exchange: gets the request and the next handler, returns its answer.
+
+    ``position``, an attribute, says where: ``outer`` (cache, trace), ``retry``, ``limit`` or ``inner``
+    (where it is missing). A refusal reaches it as an ImpastoError, raised by ``next``.
+    """
+
+    def __call__(self, wire: WireRequest, next: Handler, /) -> Awaitable[WireResponse]: ...

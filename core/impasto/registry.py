@@ -1,0 +1,149 @@
+"""From a name to the plugin that serves it. Knows every installed plugin and has imported none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from .errors import BrokenPlugin, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
+from .operation import Operation
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+
+OPERATIONS = "impasto.operations"
+PROVIDERS = "impasto.providers"
+TRANSPORTS = "impasto.transports"
+MIDDLEWARE = "impasto.middleware"
+COMMANDS = "impasto.commands"
+
+
+@attrs.frozen(kw_only=True)
+class Declared:
+    """One plugin as its distribution's metadata declares it."""
+
+    name: str
+    group: str
+    value: str
+    distribution: str | None
+    version: str | None
+
+
+@attrs.define(eq=False)
+class Registry:
+    """Names to plugins. ``discover=False`` sees only what ``add`` was told, whatever else is installed."""
+
+    discover: bool = True
+    _index: dict[str, dict[str, list[EntryPoint]]] = attrs.field(factory=dict, init=False, repr=False)
+    _loaded: dict[tuple[str, str], object] = attrs.field(factory=dict, init=False, repr=False)
+
+    def add(self, group: str, name: str, plugin: object) -> None:
+        """Declares a plugin by hand; it takes the place of a discovered one of that name."""
+        self._loaded[group, name] = plugin
+
+    def names(self, group: str) -> list[str]:
+        """The names that are declared, sorted."""
+        return sorted({*self._points(group), *(name for kind, name in self._loaded if kind == group)})
+
+    def declared(self, group: str) -> list[Declared]:
+        """Every declaration that is installed, duplicates too, from metadata alone."""
+        return [
+            Declared(
+                name=name,
+                group=group,
+                value=point.value,
+                distribution=point.dist.name if point.dist else None,
+                version=point.dist.version if point.dist else None,
+            )
+            for name, points in sorted(self._points(group).items())
+            for point in points
+        ]
+
+    def operation(self, model: str) -> Operation:
+        """The operation behind a model's name. Imports its module. Raises RegistryError."""
+        return self.load(OPERATIONS, model, Operation)
+
+    def load(self, group: str, name: str, expected: type[T]) -> T:
+        """The plugin of a name, imported on first use. Raises RegistryError; whatever a plugin does, nothing else."""
+        key = group, name
+        plugin = self._loaded.get(key)
+        if plugin is None:
+            plugin = self._loaded[key] = self._import(group, name)
+        if not isinstance(plugin, expected):
+            raise BrokenPlugin(f"{name!r} is {_article(type(plugin))}, but must be {_article(expected)}")
+        return plugin
+
+    def _import(self, group: str, name: str) -> object:
+        match self._points(group).get(name):
+            case None | []:
+                raise UnknownOperation(self._unknown(group, name))
+            case [point]:
+                return _load(point)
+            case points:
+                owners = " and ".join(sorted({p.dist.name if p.dist else p.value for p in points}))
+                raise DuplicateOperation(f"{name!r} is declared by {owners}; uninstall one of them")
+
+    def _points(self, group: str) -> Mapping[str, list[EntryPoint]]:
+        index = self._index.get(group)
+        if index is None:
+            index = self._index[group] = {}
+            if self.discover:
+                from importlib.metadata import entry_points  # 55 ms: not for those who only import
+
+                for point in entry_points(group=group):
+                    index.setdefault(point.name, []).append(point)
+        return index
+
+    def _unknown(self, group: str, name: str) -> str:
+        import difflib  # only on the way to an error
+
+        names = self.names(group)
+        short = name[:120]
+        near = difflib.get_close_matches(short, names, 3, 0.4)
+        near += [n for n in names if n not in near and n.rpartition("/")[2] == short.rpartition("/")[2]][
+            : 3 - len(near)
+        ]
+        kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
+        return f"no {kind} is called {short!r}; closest: {', '.join(near) or 'none installed'}"
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except ImpastoError:
+        raise
+    except ModuleNotFoundError as error:
+        if (command := _extra_for(error.name)) is not None:
+            raise MissingExtra(f"{point.name!r} needs {error.name}, which is not installed: {command}") from error
+        raise BrokenPlugin(_broken(point, error)) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's module may raise anything, SystemExit too: it breaks only itself
+        raise BrokenPlugin(_broken(point, error)) from error
+
+
+def _broken(point: EntryPoint, error: BaseException) -> str:
+    owner = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
+    return f"{point.name!r}{owner} failed to load ({point.value}): {type(error).__name__}: {error}"
+
+
+_EXTRAS = {
+    "aiobotocore": "bedrock",
+    "botocore": "bedrock",
+    "pybase64": "bedrock",
+    "yaml": "gateway",
+    "pyarrow": "batch",
+}
+
+
+def _extra_for(module: str | None) -> str | None:
+    extra = _EXTRAS.get((module or "").partition(".")[0])
+    return f"pip install 'impasto[{extra}]'" if extra else None
+
+
+def _article(cls: type) -> str:
+    return f"{'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}"

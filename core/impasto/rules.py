@@ -1,0 +1,100 @@
+"""Rules between fields. Each looks at what was given (None means not given), and says itself in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import attrs
+
+from .errors import Problem
+
+
+class Rule(Protocol):
+    """A condition on several fields at once."""
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]: ...
+
+
+@attrs.frozen
+class Needs:
+    """Where ``field`` is given (and, with ``value``, is that), each of ``others`` must be."""
+
+    field: str
+    others: tuple[str, ...]
+    value: str | None = None
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if self.field in given and self.value in (None, given[self.field]):
+            for other in self.others:
+                if other not in given:
+                    yield Problem(other, f"required when {self._condition}")
+
+    @property
+    def _condition(self) -> str:
+        return f"{self.field} is {self.value}" if self.value else f"{self.field} is given"
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.others)}: required when {self._condition}"
+
+
+@attrs.frozen
+class Excludes:
+    """Where ``field`` is ``value`` (None: not given counts as that too), none of ``others`` may be given."""
+
+    field: str
+    value: str
+    others: tuple[str, ...]
+    by_default: bool = False
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if given.get(self.field, self.value if self.by_default else None) == self.value:
+            for other in self.others:
+                if other in given:
+                    yield Problem(other, f"not allowed when {self.field} is {self.value}; leave it out")
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.others)}: not allowed when {self.field} is {self.value}"
+
+
+@attrs.frozen
+class OneOf:
+    """At least one of ``fields`` must be given."""
+
+    fields: tuple[str, ...]
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if not any(name in given for name in self.fields):
+            yield Problem(self.fields[0], f"give at least one of {' and '.join(self.fields)}")
+
+    def __str__(self) -> str:
+        return f"at least one of {', '.join(self.fields)}"
+
+
+@attrs.frozen
+class NeedsOneOf:
+    """Where ``field`` is given, at least one of ``others`` must be."""
+
+    field: str
+    others: tuple[str, ...]
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if self.field in given and not any(name in given for name in self.others):
+            yield Problem(self.field, f"only with {' or '.join(self.others)}; give one of them or leave it out")
+
+    def __str__(self) -> str:
+        return f"{self.field}: only with {' or '.join(self.others)}"
+
+
+@attrs.frozen
+class OneNonZero:
+    """At least one of the numbers ``fields`` must be above zero."""
+
+    fields: tuple[str, ...]
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if not any(given.get(name) for name in self.fields):
+            yield Problem(self.fields[0], f"at least one of {', '.join(self.fields)} must be above 0")
+
+    def __str__(self) -> str:
+        return f"at least one of {', '.join(self.fields)} above 0"

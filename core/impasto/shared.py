@@ -1,0 +1,143 @@
+"""What a client and its ``with_options`` siblings share: plugins, connections, turns and the loop they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, cast
+
+from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
+from .options import Options, default_concurrency
+from .policy import RetryBudget
+from .registry import MIDDLEWARE, TRANSPORTS, Registry
+from .route import Route
+from .spend import Spend
+
+if TYPE_CHECKING:
+    from .operation import Operation
+    from .records import Cost
+
+BUILT_IN = ("retry", "limit")
+"""The middleware that every route has: the one owner of retries, and the one of rates."""
+
+
+class Transport(Protocol):
+    """A transport plugin: has a ``send`` hook, owns its connections. Made with the client's options.
+
+    ``base_url`` is set where it serves the provider itself (an emulator), and then needs no key.
+    """
+
+    def __init__(self, options: Options) -> None: ...
+    async def open(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class Shared:
+    """Belongs to one event loop of one process, from its first use to ``aclose``."""
+
+    def __init__(self, registry: Registry, options: Options) -> None:
+        self.registry = registry
+        self.routes: dict[tuple[str, tuple[object, ...], object], Route] = {}
+        self.budget = RetryBudget()
+        self.spend = Spend()
+        self._options = options
+        self._turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
+        self._transports: dict[object, object] = {}
+        self._opening = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    def check(self) -> None:
+        """Raises ClientClosedError or LoopMismatchError where the client can't be used here."""
+        if self._closed:
+            raise ClientClosedError("the client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise LoopMismatchError("the client belongs to another event loop; make one in this loop")
+        if self._pid != os.getpid():
+            raise LoopMismatchError("the client was made before a fork; make one in this process")
+
+    @asynccontextmanager
+    async def turn(self, cost: Cost | None, limit: float | None) -> AsyncIterator[None]:
+        """One call's place among those in flight, and its price among what may be spent."""
+        async with self._turns:
+            self.check()
+            self.budget.request()
+            if limit is None:
+                yield
+                return
+            reserved = self.spend.reserve(cost, limit)
+            outcome: BaseException | None = None
+            try:
+                yield
+            except BaseException as error:
+                outcome = error
+                raise
+            finally:
+                self.spend.settle(reserved, outcome)
+
+    async def open(self, model: str, options: Options) -> Route:
+        """Opens a model's route: its module is imported in a thread, as imports may take long."""
+        async with self._opening:
+            self.check()
+            key = (model, options.middleware, options.transport)
+            if (route := self.routes.get(key)) is not None:
+                return route
+            operation = await asyncio.to_thread(self.registry.operation, model)
+            transport = await self._transport(operation, options)
+            layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
+            route = self.routes[key] = Route.open(operation, transport, layers)
+            return route
+
+    def stand_in(self, options: Options) -> str | None:
+        """The base URL of the transport that serves the provider itself, where the options name one."""
+        return cast("str | None", getattr(self._transports.get(options.transport), "base_url", None))
+
+    async def aclose(self) -> None:
+        """Closes all transports; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.routes.clear()
+        await self._stack.aclose()
+
+    async def _transport(self, operation: Operation, options: Options) -> object:
+        name = options.transport if options.transport is not None else operation.provider.transport
+        if (transport := self._transports.get(name)) is not None:
+            return transport
+        if isinstance(name, str):
+            factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, name, type)
+            opened = cast("Transport", factory(self._options))
+            await opened.open()
+            self._stack.push_async_callback(opened.aclose)
+            self._transports[name] = opened
+            return opened
+        self._transports[name] = name  # an object of the caller's, who closes it
+        return name
+
+    def _middleware(self, layer: object) -> object:
+        if isinstance(layer, str):
+            return self.registry.load(MIDDLEWARE, layer, object)
+        if hasattr(layer, "middleware"):
+            return layer
+        if callable(layer):
+            return _Bare(layer)
+        raise BrokenPlugin(f"{layer!r} is no middleware: give a name, a plugin or a function (wire, next)")
+
+
+class _Bare:
+    """A bare function made into a plugin."""
+
+    def __init__(self, layer: object) -> None:
+        from .hooks import hookimpl
+
+        def middleware(operation_id: str) -> object:
+            return layer
+
+        self.middleware = hookimpl(middleware)

@@ -1,0 +1,1 @@
+"""Stability AI: one module per operation, with its Bedrock variant beside it."""

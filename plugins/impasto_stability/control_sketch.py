@@ -1,0 +1,37 @@
+"""Control by sketch: a picture from a drawing's lines."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/control/sketch`` takes. The result has the size of ``image``."""
+
+    prompt: str = fields.prompt()
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, min_pixels=None, aspect=fields.WIDEST))
+    control_strength: float | None = number(0, 1, default=0.7)
+    negative_prompt: str | None = fields.optional_text()
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-control-sketch-v1:0",
+    title="Control: sketch",
+    params=Params,
+    target="/v2beta/stable-image/control/sketch",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,35 @@
+"""Erase: takes out what a mask, or the picture's transparency, marks. It has no prompt."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/edit/erase`` takes. The result has the size of ``image``."""
+
+    image: File = fields.picture(fields.EDITABLE)
+    mask: File | None = fields.mask()
+    grow_mask: float | None = number(0, 20, default=5)
+    seed: int | None = fields.seed()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-erase-object-v1:0",
+    title="Erase",
+    params=Params,
+    target="/v2beta/stable-image/edit/erase",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

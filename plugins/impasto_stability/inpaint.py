@@ -1,0 +1,38 @@
+"""Inpaint: paints what the prompt says where a mask, or the picture's transparency, marks it."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/edit/inpaint`` takes. The result has the size of ``image``."""
+
+    image: File = fields.picture(fields.EDITABLE)
+    prompt: str = fields.prompt()
+    negative_prompt: str | None = fields.optional_text()
+    mask: File | None = fields.mask()
+    grow_mask: float | None = number(0, 100, default=5)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-inpaint-v1:0",
+    title="Inpaint",
+    params=Params,
+    target="/v2beta/stable-image/edit/inpaint",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

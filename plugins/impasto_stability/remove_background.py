@@ -1,0 +1,34 @@
+"""Remove background: cuts the subject out; the result has an alpha channel."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/edit/remove-background`` takes.
+
+    The result has the size of ``image``; there is no jpeg, which has no alpha.
+    """
+
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, max_pixels=4_194_304))
+    output_format: str | None = fields.output_format("png", "webp")
+
+
+operation = Operation(
+    id="stability/stable-image-remove-background-v1:0",
+    title="Remove background",
+    params=Params,
+    target="/v2beta/stable-image/edit/remove-background",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,38 @@
+"""Search and recolor: finds what ``select_prompt`` names and colours it as the prompt says."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number, text
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/edit/search-and-recolor`` takes. The result has the size of ``image``."""
+
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    prompt: str = fields.prompt()
+    select_prompt: str = text(0, fields.LONGEST_TEXT, required=True)
+    negative_prompt: str | None = fields.optional_text()
+    grow_mask: float | None = number(0, 20, default=3)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-search-recolor-v1:0",
+    title="Search and recolor",
+    params=Params,
+    target="/v2beta/stable-image/edit/search-and-recolor",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,38 @@
+"""Search and replace: finds what ``search_prompt`` names and paints the prompt in its place."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number, text
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/edit/search-and-replace`` takes. The result has the size of ``image``."""
+
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    prompt: str = fields.prompt()
+    search_prompt: str = text(0, fields.LONGEST_TEXT, required=True)
+    negative_prompt: str | None = fields.optional_text()
+    grow_mask: float | None = number(0, 20, default=3)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-search-replace-v1:0",
+    title="Search and replace",
+    params=Params,
+    target="/v2beta/stable-image/edit/search-and-replace",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,34 @@
+"""Stable Image Core: fast text to image."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import Operation
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/generate/core`` takes. The picture has about 1.5 megapixels or more."""
+
+    prompt: str = fields.prompt()
+    negative_prompt: str | None = fields.optional_text()
+    aspect_ratio: str | None = fields.aspect_ratio()
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-core",
+    title="Stable Image Core",
+    params=Params,
+    target="/v2beta/stable-image/generate/core",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(3),
+)

@@ -1,0 +1,38 @@
+"""Style guide: a picture in the style of another."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/control/style`` takes. The result has about 1 megapixel."""
+
+    prompt: str = fields.prompt()
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    negative_prompt: str | None = fields.optional_text()
+    aspect_ratio: str | None = fields.aspect_ratio()
+    fidelity: float | None = number(0, 1, default=0.5)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-style-guide-v1:0",
+    title="Control: style guide",
+    params=Params,
+    target="/v2beta/stable-image/control/style",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(5),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,44 @@
+"""Style transfer: one picture's content in another's style."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+_IMAGE = attrs.evolve(fields.EDITABLE, max_side=16_383)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/control/style-transfer`` takes.
+
+    The result has about 1 megapixel and the aspect ratio of ``init_image``.
+    """
+
+    init_image: File = fields.picture(attrs.evolve(_IMAGE, aspect=fields.WIDEST))
+    style_image: File = fields.picture(_IMAGE)
+    prompt: str | None = fields.optional_text(role="prompt")
+    negative_prompt: str | None = fields.optional_text()
+    style_strength: float | None = number(0, 1, default=1)
+    composition_fidelity: float | None = number(0, 1, default=0.9, also="fidelity")
+    change_strength: float | None = number(0.1, 1, default=0.9)
+    seed: int | None = fields.seed()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-style-transfer-v1:0",
+    title="Style transfer",
+    params=Params,
+    target="/v2beta/stable-image/control/style-transfer",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(8),
+    max_bytes=fields.REQUEST_BYTES,
+)

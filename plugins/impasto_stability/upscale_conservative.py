@@ -1,0 +1,36 @@
+"""Conservative upscale: to 4 megapixels and more, changing as little as may be."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/upscale/conservative`` takes. 512x512 pixels became 3112x3112."""
+
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    prompt: str = fields.prompt()
+    negative_prompt: str | None = fields.optional_text()
+    creativity: float | None = number(0.2, 0.5, default=0.35)
+    seed: int | None = fields.seed()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-conservative-upscale-v1:0",
+    title="Conservative upscale",
+    params=Params,
+    target="/v2beta/stable-image/upscale/conservative",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(40),
+    max_bytes=fields.REQUEST_BYTES,
+)

@@ -1,0 +1,37 @@
+"""Creative upscale: to about 10 megapixels, inventing detail. Asynchronous."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import asynchronous
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/upscale/creative`` takes. 512x512 pixels became 3152x3152."""
+
+    image: File = fields.picture(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576))
+    prompt: str = fields.prompt()
+    negative_prompt: str | None = fields.optional_text()
+    creativity: float | None = number(0.1, 0.5, default=0.3)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-creative-upscale-v1:0",
+    title="Creative upscale",
+    params=Params,
+    target="/v2beta/stable-image/upscale/creative",
+    provider=stability,
+    dialect=asynchronous,
+    price=in_credits(60),
+    max_bytes=fields.REQUEST_BYTES,
+)

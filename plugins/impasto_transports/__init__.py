@@ -1,0 +1,1 @@
+"""Transports: how a request leaves this machine. One module each."""
