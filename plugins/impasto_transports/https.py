@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
@@ -69,40 +69,50 @@ class Https:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        call, paid = wire.call, wire.method == "POST"
-        account = call.account
+        account = wire.call.account
+        url = account.base_url + wire.target
+        headers = {**account.headers, **wire.headers}
+        if wire.method == "GET":
+            return await self.exchange(wire.call, "GET", url, headers)
+        with ExitStack() as files:
+            return await self.exchange(wire.call, "POST", url, headers, make_form(wire, files))
+
+    async def exchange(
+        self, call: Call, method: str, url: str, headers: Mapping[str, str], body: aiohttp.Payload | None = None
+    ) -> WireResponse:
+        """One HTTP exchange, answered at its headers. A POST is a paid one. Raises NotSent or ChargeUnknown."""
         if self._session is None:
             raise NotSent("the transport is closed", retryable=False)
-        with ExitStack() as files:
-            form = make_form(wire, files) if paid else None
-            if paid:
-                call.attempt()
-            await asyncio.sleep(0)  # lets the loop see that an idle connection was closed by the other side
-            try:
-                response = await self._session.request(
-                    wire.method,
-                    URL(account.base_url + wire.target, encoded=True),
-                    data=form,
-                    headers={**account.headers, **wire.headers},
-                    allow_redirects=False,
-                    proxy=self._proxy(account.base_url),
-                    ssl=self._ssl,
-                    timeout=self._timeout(call, paid),
-                    trace_request_ctx=call if paid else None,
-                )
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise _failure(error, call, paid) from error
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return WireResponse(status=response.status, headers=headers, stream=Body(_chunks(response)))
+        paid = method == "POST"
+        if paid:
+            call.attempt()
+        await asyncio.sleep(0)  # lets the loop see that an idle connection was closed by the other side
+        try:
+            response = await self._session.request(
+                method,
+                URL(url, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy(url),
+                ssl=self._ssl,
+                timeout=self._timeout(call, paid),
+                trace_request_ctx=call if paid else None,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error, call, paid) from error
+        answered = {name.lower(): value for name, value in response.headers.items()}
+        return WireResponse(status=response.status, headers=answered, stream=Body(_chunks(response)))
 
     def _timeout(self, call: Call, paid: bool) -> aiohttp.ClientTimeout:
         read = call.timeout if paid else min(POLL_SECONDS, call.timeout)
         return aiohttp.ClientTimeout(total=None, connect=self._options.connect_timeout, sock_read=read)
 
-    def _proxy(self, base_url: str) -> str | None:
-        if base_url not in self._proxies:
-            self._proxies[base_url] = self._options.proxy or _proxy_from_environment(base_url)
-        return self._proxies[base_url]
+    def _proxy(self, url: str) -> str | None:
+        origin = url[: url.find("/", len("https://"))]
+        if origin not in self._proxies:
+            self._proxies[origin] = self._options.proxy or _proxy_from_environment(origin)
+        return self._proxies[origin]
 
 
 def _tls(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
