@@ -41,7 +41,7 @@ class Client:
     def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
         self._options = Options(**settings)
         self._shared = Shared(registry or Registry(), self._options)
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[tuple[str, str], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """The same client, its connections and limits shared, with other keys, limits or times."""
@@ -105,10 +105,11 @@ class Client:
         check_n(n)
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
-        if base_model is not None:
-            raise ConfigError("base_model goes with a bedrock/arn:... model only")
-        route = await self._route(model)
+        address = _address(model, base_model)
+        route = await self._route(base_model or model)
         request = await self._request(route.operation, model, params, user)
+        if address is not None:
+            request = attrs.evolve(request, target=address)
         try:
             if n == 1:
                 return await self._one(route, request, timeout, retry)
@@ -151,7 +152,7 @@ class Client:
     async def _one(self, route: Route, request: Request, timeout: float | None, retry: Retry | None) -> Result:
         options, shared = self._options, self._shared
         operation = route.operation
-        account = self._accounts.get(operation.provider.name) or self._account(operation)
+        account = self._account(operation, request.target)
         call = Call(
             request,
             account,
@@ -164,16 +165,37 @@ class Client:
             result = await route(call, poll_interval=options.poll_interval)
         return attrs.evolve(result, cost=cost)
 
-    def _account(self, operation: Operation) -> Account:
+    def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider
-        account = provider.account(options.settings(provider.name), stand_in=self._shared.stand_in(options))
+        region = target.split(":")[3] if target.startswith("arn:") else ""
+        key = (provider.name, region)
+        if (known := self._accounts.get(key)) is not None:
+            return known
+        settings = {**options.settings(provider.name), "arn_region": region or None}
+        account = provider.account(settings, stand_in=self._shared.stand_in(options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
         least = provider.poll_seconds
         if provider.is_own_host(account.base_url) and options.poll_interval < least:
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
-        self._accounts[provider.name] = account
+        self._accounts[key] = account
         return account
+
+
+def _address(model: str, base_model: str | None) -> str | None:
+    """The ARN in a ``bedrock/arn:...`` model, whose body ``base_model`` builds; None for a model with a name."""
+    provider, _, rest = model.partition("/")
+    if not rest.startswith("arn:"):
+        if base_model is not None:
+            raise ConfigError("base_model goes with a bedrock/arn:... model only; leave it out")
+        return None
+    if base_model is None or not base_model.startswith(f"{provider}/"):
+        raise ConfigError(
+            f"an ARN does not say which model it serves: give base_model, such as {provider}/stability..."
+        )
+    if rest.count(":") < 5:
+        raise ConfigError("the ARN is cut short; it has at least six parts between colons")
+    return rest
 
 
 @attrs.frozen

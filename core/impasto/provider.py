@@ -69,25 +69,30 @@ class Provider:
             provider=self,
             base_url=base_url,
             headers=headers,
-            secret=str(key or ""),
+            secrets=(str(key),) if key is not None else (),
             rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
         )
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Account:
-    """A provider, an address and a key. Its repr holds no secret."""
+    """A provider, an address and a key. Its repr holds no secret.
+
+    ``secrets`` are what no message may show; ``settings`` what else the provider's own transport needs.
+    """
 
     provider: Provider
     base_url: str
     headers: Mapping[str, str] = attrs.field(repr=False)
-    secret: str = attrs.field(repr=False)
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    settings: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     rate_limit: RateLimit | None = None
     fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _digest(self), takes_self=True))  # noqa: PLW0108 - defined below
 
 
 def _digest(account: Account) -> str:
-    return hashlib.sha256(f"{account.base_url}\n{account.secret}".encode()).hexdigest()
+    parts = (account.base_url, *account.secrets, *(f"{k}={v}" for k, v in sorted(account.settings.items())))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def check_key(key: object) -> str:

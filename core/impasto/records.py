@@ -35,7 +35,8 @@ class WireRequest:
     """What goes to the provider, fields and files apart and not serialised: the transport does that.
 
     ``target`` is a path below the account's base URL (or a model id, where the transport knows no paths).
-    ``max_bytes`` bounds the whole request as it goes out. ``call`` is bound by the route.
+    ``max_bytes`` bounds the whole request as it goes out. ``regions`` are those that serve the target, where
+    that matters; empty means any. ``call`` is bound by the route.
     """
 
     target: str
@@ -44,6 +45,7 @@ class WireRequest:
     files: Mapping[str, File] = {}
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     max_bytes: int | None = None
+    regions: tuple[str, ...] = ()
     call: Call = attrs.field(default=cast("Call", None), repr=False)
 
 
@@ -95,7 +97,8 @@ class WireResponse:
     @property
     def request_id(self) -> str | None:
         """The provider's id of this exchange."""
-        return self.headers.get("x-request-id")
+        headers = self.headers
+        return headers.get("x-request-id") or headers.get("x-amzn-requestid")
 
 
 @attrs.frozen(kw_only=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _LONGEST = 600
 _LEAST_PREFIX = 8
 
 
-def redacted(text: str, secret: str) -> str:
-    """The text without the secret: plain, base64, percent-encoded, or its beginning."""
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets: plain, base64, percent-encoded, or their beginnings."""
+    for secret in secrets:
+        text = _without(text, secret)
+    return text
+
+
+def _without(text: str, secret: str) -> str:
     if len(secret) < 4 or not text:
         return text
     from base64 import b64encode, urlsafe_b64encode

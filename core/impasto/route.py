@@ -157,10 +157,10 @@ class Route:
         """The error with the model's name and the job's id, and without the key."""
         error.operation = error.operation or call.request.operation
         error.id = error.id or call.job
-        error.message = redacted(error.message, call.account.secret)
+        error.message = redacted(error.message, call.account.secrets)
         error.args = (error.message,)
         if isinstance(error, ResponseError):
-            error.messages = tuple(redacted(m, call.account.secret) for m in error.messages)
+            error.messages = tuple(redacted(m, call.account.secrets) for m in error.messages)
             if isinstance(error, RateLimited) and call.job:
                 error.billed = "unknown"
         return error
