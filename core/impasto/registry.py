@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from .errors import BrokenPlugin, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
-from .operation import Operation
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from .operation import Operation
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ class Registry:
 
     def operation(self, model: str) -> Operation:
         """The operation behind a model's name. Imports its module. Raises RegistryError."""
+        from .operation import Operation  # it brings cattrs and pluggy: not for those who only list names
+
         return self.load(OPERATIONS, model, Operation)
 
     def load(self, group: str, name: str, expected: type[T]) -> T:
