@@ -1,0 +1,47 @@
+"""``python -m benchmarks [case ...] [--rounds N] [--json]``. Exit code 1 where a target is missed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from importlib import import_module
+
+import attrs
+
+from .measure import Ratio
+
+CASES = {
+    "dispatch": "what a call costs before and after the network",
+}
+"""Each is a module of this package with ``async def run(rounds) -> list[Ratio]``."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="case", help="; ".join(f"{n}: {what}" for n, what in CASES.items()))
+    parser.add_argument("--rounds", type=int, default=0, help="pairs to measure (each case has a default)")
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    asked = parser.parse_args()
+    if unknown := set(asked.cases) - set(CASES):
+        parser.error(f"no case is called {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    missed = False
+    for name in asked.cases or CASES:
+        ratios: list[Ratio] = asyncio.run(import_module(f"benchmarks.{name}").run(asked.rounds or 21))
+        for ratio in ratios:
+            missed |= not ratio.held
+            print(json.dumps(attrs.asdict(ratio)) if asked.json else _line(ratio), flush=True)
+    return int(missed)
+
+
+def _line(r: Ratio) -> str:
+    target = "" if r.most is None else f"  at most {r.most:g}: {'held' if r.held else 'MISSED'}"
+    return (
+        f"{r.name:52} {r.ratio:6.2f}  [{r.low:.2f}..{r.high:.2f}]  "
+        f"{r.ours:,.1f} / {r.floor:,.1f} {r.unit}, {r.pairs} pairs{target}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

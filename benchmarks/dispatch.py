@@ -1,0 +1,100 @@
+"""What a call costs before and after the network: ``client.run`` over a transport that answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from impasto import Client, Registry, WireRequest, WireResponse, hookimpl
+from impasto.registry import OPERATIONS
+from impasto_stability.stable_image_core import operation
+
+from .floors import route as floor
+from .measure import Ratio, compared, in_pairs
+from .pictures import picture
+
+MODEL = "stability/stable-image-core"
+GIVEN = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "seed": 7}
+CALLS = 1_000
+MANY = 3_000
+
+PICTURE = picture(12_000)
+HEADERS = {"content-type": "image/png", "finish-reason": "SUCCESS", "seed": "7", "x-request-id": "r1"}
+
+
+class Nowhere:
+    """A transport that answers at once."""
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> WireResponse:
+        return WireResponse(status=200, headers=HEADERS, body=PICTURE)
+
+
+class FloorNowhere:
+    @floor.hookimpl
+    async def send(self, wire: floor.WireRequest) -> floor.WireResponse:
+        return floor.WireResponse(status=200, headers=HEADERS, body=PICTURE)
+
+
+async def run(rounds: int) -> list[Ratio]:
+    """Dispatch over the least route; and with many operations installed over few."""
+    few = Registry(discover=False)
+    for name in (MODEL, "stability/other"):
+        few.add(OPERATIONS, name, operation)
+    for group in ("impasto.middleware",):
+        for layer in ("retry", "limit"):
+            few.add(group, layer, Registry().load(group, layer, object))
+    route = floor.Route(FloorNowhere())
+
+    async def least() -> None:
+        await route(route.operation.request(**GIVEN))
+
+    with many_installed() as many:
+        small, large = (_client(registry) for registry in (few, many))
+        ours, crowded = (_each(lambda c=c: c.run(MODEL, **GIVEN)) for c in (small, large))
+        return [
+            compared("dispatch", await in_pairs(ours, _each(least), rounds), unit="µs CPU", most=2.5),
+            compared(
+                f"dispatch, {MANY:,} operations installed over 2",
+                await in_pairs(crowded, ours, rounds),
+                unit="µs CPU",
+                most=1.15,
+            ),
+        ]
+
+
+def _client(registry: Registry) -> Client:
+    # a base of our own: against the vendor's, the rate limit of 150 in 10 s would be what is measured
+    return Client(registry=registry, transport=Nowhere(), api_key="sk-benchmark", api_base="http://127.0.0.1:9")
+
+
+def _each(call: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float]]:
+    async def measured() -> float:
+        start = time.process_time()
+        for _ in range(CALLS):
+            await call()
+        return (time.process_time() - start) / CALLS * 1e6
+
+    return measured
+
+
+@contextlib.contextmanager
+def many_installed() -> Iterator[Registry]:
+    """A registry that found 3,000 more operations in the metadata of an installed distribution."""
+    with tempfile.TemporaryDirectory() as folder:
+        info = Path(folder, "crowd-1.0.dist-info")
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: crowd\nVersion: 1.0\n")
+        points = "\n".join(f"crowd/model-{i} = crowd.model_{i}:operation" for i in range(MANY))
+        (info / "entry_points.txt").write_text(f"[{OPERATIONS}]\n{points}\n")
+        sys.path.append(folder)
+        try:
+            registry = Registry()
+            assert len(registry.names(OPERATIONS)) >= MANY
+            yield registry
+        finally:
+            sys.path.remove(folder)

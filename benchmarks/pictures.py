@@ -1,0 +1,19 @@
+"""Pictures of a given size, complete as a decoder wants them."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+
+def picture(size: int, side: int = 1024) -> bytes:
+    """A PNG of ``size`` bytes: its header says side x side, its pixels are noise that nobody decodes here."""
+    head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    end = _chunk(b"IEND", b"")
+    noise = random.Random(7).randbytes(size - len(head) - len(end) - 12)
+    return head + _chunk(b"IDAT", noise) + end
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
