@@ -10,7 +10,7 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Ratio:
-    """Ours over the floor: the median of the pairs, with their quartiles. ``most`` is the target, None where none is set.
+    """Ours over the floor: the median of the pairs, with their quartiles. ``most`` is the target, or None.
 
     ``ours`` and ``floor`` are medians in ``unit``, for orientation: they drift, the ratio holds.
     """

@@ -107,15 +107,20 @@ class Client:
             raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
         address = _address(model, base_model)
         route = await self._route(base_model or model)
-        request = await self._request(route.operation, model, params, user)
+        operation = route.operation
+        if any(_reads_disk(params.get(name)) for name in operation.file_fields):
+            request = await asyncio.to_thread(operation.request, model, params, user)
+        else:
+            request = operation.request(model, params, user)
         if address is not None:
             request = attrs.evolve(request, target=address)
         try:
             if n == 1:
                 return await self._one(route, request, timeout, retry)
-            return await fan_out(n, request, route.operation, lambda each: self._one(route, each, timeout, retry))
+            return await fan_out(n, request, operation, lambda each: self._one(route, each, timeout, retry))
         finally:
-            close_files(request.params)
+            if operation.file_fields:
+                close_files(request.params)
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""
@@ -138,17 +143,6 @@ class Client:
         route = shared.routes.get((model, self._options.middleware, self._options.transport))
         return route if route is not None else await shared.open(model, self._options)
 
-    async def _request(
-        self, operation: Operation, model: str, params: Mapping[str, object], user: str | None
-    ) -> Request:
-        for name, field in operation.fields.items():
-            if field.kind == "file" and not isinstance(params.get(name), bytes | File | None):
-                request = await asyncio.to_thread(operation.request, model, params, user)  # it reads the disk
-                break
-        else:
-            request = operation.request(model, params, user)
-        return request
-
     async def _one(self, route: Route, request: Request, timeout: float | None, retry: Retry | None) -> Result:
         options, shared = self._options, self._shared
         operation = route.operation
@@ -161,8 +155,8 @@ class Client:
             budget=shared.budget,
         )
         cost = operation.price.quote(request.params) if operation.price is not None and request.job is None else None
-        async with shared.turn(cost, options.spend_limit_usd if request.job is None else None):
-            result = await route(call, poll_interval=options.poll_interval)
+        limit = options.spend_limit_usd if request.job is None else None
+        result = await shared.in_turn(lambda: route(call, poll_interval=options.poll_interval), cost, limit)
         return attrs.evolve(result, cost=cost)
 
     def _account(self, operation: Operation, target: str) -> Account:
@@ -180,6 +174,10 @@ class Client:
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
         self._accounts[key] = account
         return account
+
+
+def _reads_disk(value: object) -> bool:
+    return value is not None and not isinstance(value, bytes | File)
 
 
 def _address(model: str, base_model: str | None) -> str | None:

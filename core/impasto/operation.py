@@ -51,6 +51,10 @@ class FlatPrice:
         return f"{credits}{self.cost.usd:.4g} USD a call, as of {self.cost.as_of}" + (self.note and f" ({self.note})")
 
 
+def _files_of(fields: Mapping[str, Field]) -> tuple[str, ...]:
+    return tuple(name for name, field in fields.items() if field.kind == "file")
+
+
 def _as_given(given: Mapping[str, object]) -> Mapping[str, object]:
     return given
 
@@ -77,6 +81,9 @@ class Operation:
     source: str = ""
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
+    )
+    file_fields: tuple[str, ...] = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: _files_of(self.fields), takes_self=True)
     )
 
     def request(self, model: str, given: Mapping[str, object], user: str | None = None) -> Request:

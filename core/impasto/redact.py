@@ -38,4 +38,6 @@ def _without(text: str, secret: str) -> str:
 def printable(text: str) -> str:
     """At most 600 characters, control characters and bidirectional overrides escaped."""
     short = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    if short.isprintable():
+        return short
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)

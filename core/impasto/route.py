@@ -34,10 +34,7 @@ _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
 
 
 def _around(middleware: Middleware, inner: Handler) -> Handler:
-    async def send(wire: WireRequest) -> WireResponse:
-        return await middleware(wire, inner)
-
-    return send
+    return lambda wire: middleware(wire, inner)
 
 
 def _position(middleware: Middleware) -> int:

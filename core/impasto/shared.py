@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
 from .options import Options, default_concurrency
@@ -18,6 +18,8 @@ from .spend import Spend
 if TYPE_CHECKING:
     from .operation import Operation
     from .records import Cost
+
+T = TypeVar("T")
 
 BUILT_IN = ("retry", "limit")
 """The middleware that every route has: the one owner of retries, and the one of rates."""
@@ -54,7 +56,7 @@ class Shared:
     def check(self) -> None:
         """Raises ClientClosedError or LoopMismatchError where the client can't be used here."""
         if self._closed:
-            raise ClientClosedError("the client is closed; make a new one")
+            raise _closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -63,19 +65,18 @@ class Shared:
         if self._pid != os.getpid():
             raise LoopMismatchError("the client was made before a fork; make one in this process")
 
-    @asynccontextmanager
-    async def turn(self, cost: Cost | None, limit: float | None) -> AsyncIterator[None]:
-        """One call's place among those in flight, and its price among what may be spent."""
+    async def in_turn(self, run: Callable[[], Awaitable[T]], cost: Cost | None, limit: float | None) -> T:
+        """Runs a call in its place among those in flight, its price set aside from what may be spent."""
         async with self._turns:
-            self.check()
+            if self._closed:  # while it waited
+                raise _closed()
             self.budget.request()
             if limit is None:
-                yield
-                return
+                return await run()
             reserved = self.spend.reserve(cost, limit)
             outcome: BaseException | None = None
             try:
-                yield
+                return await run()
             except BaseException as error:
                 outcome = error
                 raise
@@ -129,6 +130,10 @@ class Shared:
         if callable(layer):
             return _Bare(layer)
         raise BrokenPlugin(f"{layer!r} is no middleware: give a name, a plugin or a function (wire, next)")
+
+
+def _closed() -> ClientClosedError:
+    return ClientClosedError("the client is closed; make a new one")
 
 
 class _Bare:
