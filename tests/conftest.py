@@ -1,0 +1,62 @@
+"""What every test has: a loop that must not be blocked, no keys of the developer's, and the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from blockbuster import BlockBuster, BlockBusterFunction
+
+import impasto
+from tests.recorder import Recorder, recording
+
+OURS = (
+    "impasto",
+    "impasto_middleware",
+    "impasto_openai",
+    "impasto_pictures",
+    "impasto_stability",
+    "impasto_transports",
+)
+KEY = "sk-" + "tests-" * 6
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """A blocking call from our code inside a running loop raises BlockingError."""
+    guard = BlockBuster(list(OURS))
+    paths = guard.functions["os.stat"]._scanned_modules
+    for name in ("os.pread", "os.open", "io.FileIO.read", "io.FileIO.readall", "io.FileIO.readinto"):
+        watched = BlockBusterFunction(None, name)
+        watched._scanned_modules = paths
+        guard.functions[name] = watched
+    for name in ("io.BufferedWriter.write", "io.TextIOWrapper.write"):
+        # save() is the caller's own, synchronous choice, and what the first example of the README shows
+        guard.functions[name].can_block_in("impasto/records.py", "save")
+    guard.activate()
+    yield
+    guard.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own keys and addresses do not reach the tests."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("STABILITY_", "AWS_", "IMPASTO_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    """A recorder of its own for each test."""
+    async with recording() as it:
+        yield it
+
+
+@pytest.fixture
+async def client(recorder: Recorder) -> AsyncIterator[impasto.Client]:
+    """A client that talks to the recorder."""
+    async with impasto.Client(api_key=KEY, api_base=recorder.url, poll_interval=0.01, timeout=20.0) as it:
+        yield it

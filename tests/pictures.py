@@ -1,0 +1,75 @@
+"""Pictures for tests, real ones and ones that are wrong in one way, made as cheaply as may be."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from functools import cache
+
+from PIL import Image
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@cache
+def png(width: int, height: int) -> bytes:
+    """A whole PNG of 1 bit a pixel, black: 16,384 pixels square are 33 KB."""
+    packer = zlib.compressobj(1)
+    row = bytes(1 + (width + 7) // 8)
+    pixels = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def padded(size: int, width: int = 64, height: int = 64) -> bytes:
+    """A PNG of so many bytes: a private chunk takes up the rest."""
+    whole = png(width, height)
+    filling = size - len(whole) - 12
+    assert filling >= 0, f"a picture of {width}x{height} has {len(whole)} bytes already"
+    return whole[:-12] + chunk(b"teSt", bytes(filling)) + whole[-12:]
+
+
+@cache
+def drawn(kind: str, mode: str = "RGB", size: tuple[int, int] = (96, 96), **options: object) -> bytes:
+    """A picture that Pillow writes: ``drawn("JPEG", "CMYK")``."""
+    out = io.BytesIO()
+    Image.new(mode, size).save(out, kind, **options)
+    return out.getvalue()
+
+
+@cache
+def animated(kind: str) -> bytes:
+    """Two frames: an APNG or an animated WebP."""
+    out = io.BytesIO()
+    frames = [Image.new("RGB", (96, 96), colour) for colour in ("red", "blue")]
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+WRONG = {
+    "gif": b"GIF89a" + bytes(64),
+    "psd": b"8BPS\x00\x01" + bytes(64),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"/>',
+    "html": b"<!doctype html><title>Not found</title>",
+    "pdf": b"%PDF-1.7\n" + bytes(64),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    "fits": b"SIMPLE  =                    T",
+    "tiff": b"II*\x00" + bytes(64),
+    "bmp": b"BM" + bytes(64),
+    "text": b"lighthouse",
+    "zeros": bytes(1000),
+    "png signature alone": b"\x89PNG\r\n\x1a\n",
+    "png without a header": b"\x89PNG\r\n\x1a\n" + bytes(64),
+    "png header, wrong checksum": png(96, 96)[:29] + b"\x00\x00\x00\x00" + png(96, 96)[33:],
+    "jpeg start alone": b"\xff\xd8\xff",
+    "jpeg without a frame": b"\xff\xd8\xff\xe0\x00\x04ab\xff\xd9",
+    "webp start alone": b"RIFF\x08\x00\x00\x00WEBP",
+    "webp of an unknown kind": b"RIFF\x20\x00\x00\x00WEBPVP9 " + bytes(24),
+    "wav": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
+    "webp not in a riff": b"JUNK\x08\x00\x00\x00WEBPVP8 " + bytes(24),
+}
+"""Contents that are no usable PNG, JPEG or WebP, by what they are."""
