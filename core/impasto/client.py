@@ -93,7 +93,7 @@ class Client:
     async def invoke(
         self,
         model: str,
-        params: Mapping[str, object],
+        params: Mapping[str, object] | Request,
         *,
         n: int = 1,
         timeout: float | None = None,
@@ -101,14 +101,19 @@ class Client:
         base_model: str | None = None,
         user: str | None = None,
     ) -> Result:
-        """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider."""
+        """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider.
+
+        ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
+        """
         check_n(n)
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
         address = _address(model, base_model)
         route = await self._route(base_model or model)
         operation = route.operation
-        if any(_reads_disk(params.get(name)) for name in operation.file_fields):
+        if isinstance(params, Request):
+            request = params
+        elif any(_reads_disk(params.get(name)) for name in operation.file_fields):
             request = await asyncio.to_thread(operation.request, model, params, user)
         else:
             request = operation.request(model, params, user)
@@ -121,6 +126,11 @@ class Client:
         finally:
             if operation.file_fields:
                 close_files(request.params)
+
+    async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
+        """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
+        _address(model, base_model)
+        return (await self._route(base_model or model)).operation
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""

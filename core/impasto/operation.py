@@ -64,7 +64,8 @@ class Operation:
     """One model or edit: its parameters, its address, its dialect, its price.
 
     ``constants`` go on the wire with every call. ``implied`` adds what follows from what was given.
-    ``max_bytes`` bounds the whole request. ``source`` names the provider's own document of it.
+    ``max_bytes`` bounds the whole request. ``transparent``: its pictures have no background. ``source`` names
+    the provider's own document of it.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Operation:
     constants: Mapping[str, Scalar] = {}
     implied: Callable[[Mapping[str, object]], Mapping[str, object]] = _as_given
     max_bytes: int | None = None
+    transparent: bool = False
     source: str = ""
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)

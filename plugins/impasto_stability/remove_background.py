@@ -31,4 +31,5 @@ operation = Operation(
     dialect=direct,
     price=in_credits(5),
     max_bytes=fields.REQUEST_BYTES,
+    transparent=True,
 )
