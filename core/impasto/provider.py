@@ -106,22 +106,22 @@ def check_key(key: object) -> str:
     return key
 
 
-def check_base_url(url: object) -> str:
+def check_base_url(url: object, name: str = "api_base") -> str:
     """A base URL with scheme and host only. Plain http is for loopback addresses. Raises ConfigError."""
     hint = "give scheme and host only, such as https://api.example.com"
     if not isinstance(url, str):
-        raise ConfigError(f"api_base must be text, not {type(url).__name__}; {hint}")
+        raise ConfigError(f"{name} must be text, not {type(url).__name__}; {hint}")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError(f"api_base is not a URL; {hint}") from None
+        raise ConfigError(f"{name} is not a URL; {hint}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"api_base must begin with https:// and name a host; {hint}")
+        raise ConfigError(f"{name} must begin with https:// and name a host; {hint}")
     if "@" in parts.netloc:
-        raise ConfigError(f"api_base must hold no user or password; {hint}")
+        raise ConfigError(f"{name} must hold no user or password; {hint}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
-        raise ConfigError(f"api_base must end after the host; {hint}")
+        raise ConfigError(f"{name} must end after the host; {hint}")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigError("api_base is plain http, which would show the key to the network; only loopback may be")
+        raise ConfigError(f"{name} is plain http, which would show the key to the network; only loopback may be")
     return url.rstrip("/")

@@ -8,6 +8,7 @@ from impasto import File, Operation
 from impasto.fields import number
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -34,4 +35,8 @@ operation = Operation(
     dialect=direct,
     price=in_credits(5),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation, "us.stability.stable-image-control-structure-v1:0", 0.07, image=fields.picture(fields.ON_BEDROCK)
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from impasto.fields import Role, choice, file, integer, text
 from impasto_pictures.limits import Limits
 
@@ -37,6 +39,15 @@ EDITABLE = Limits(min_side=64, min_pixels=4_096, max_pixels=9_437_184, max_bytes
 ANY_PICTURE = Limits(max_bytes=REQUEST_BYTES)
 WIDEST = 2.5
 
+BEDROCK_BYTES = 25_000_000
+"""Bedrock's limit for a whole body, in which a picture is a third larger."""
+
+ON_BEDROCK = attrs.evolve(EDITABLE, aspect=WIDEST, max_bytes=BEDROCK_BYTES * 3 // 4)
+"""What Bedrock's image services take."""
+
+BEDROCK_SEED = 4_294_967_295
+"""The largest seed of Bedrock's generators but SD3.5."""
+
 
 def prompt(**options: Any) -> Any:
     """The prompt, in English; ``(word:weight)`` weighs a word."""
@@ -52,9 +63,9 @@ def aspect_ratio() -> Any:
     return choice(*RATIOS, default="1:1")
 
 
-def seed() -> Any:
+def seed(most: int = 4_294_967_294) -> Any:
     """0, or none, is random; the result tells the seed that was used."""
-    return integer(0, 4_294_967_294, default=0)
+    return integer(0, most, default=0)
 
 
 def style_preset() -> Any:

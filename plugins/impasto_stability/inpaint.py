@@ -5,9 +5,10 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import number
+from impasto.fields import integer, number
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -35,4 +36,12 @@ operation = Operation(
     dialect=direct,
     price=in_credits(5),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-image-inpaint-v1:0",
+    0.07,
+    image=fields.picture(fields.ON_BEDROCK),
+    grow_mask=integer(0, 20, default=5),
 )

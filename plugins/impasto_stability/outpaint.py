@@ -9,6 +9,7 @@ from impasto.fields import integer, number
 from impasto.rules import OneNonZero
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -42,4 +43,12 @@ operation = Operation(
     price=in_credits(4),
     rules=(OneNonZero(("left", "right", "up", "down")),),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-outpaint-v1:0",
+    0.06,
+    image=fields.picture(fields.ON_BEDROCK),
+    creativity=number(0.1, 1, default=0.5),
 )

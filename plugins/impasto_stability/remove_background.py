@@ -7,6 +7,7 @@ import attrs
 from impasto import File, Operation
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -32,4 +33,12 @@ operation = Operation(
     price=in_credits(5),
     max_bytes=fields.REQUEST_BYTES,
     transparent=True,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-image-remove-background-v1:0",
+    0.07,
+    image=fields.picture(fields.ON_BEDROCK),
+    output_format=fields.output_format(),
 )

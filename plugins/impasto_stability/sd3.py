@@ -12,6 +12,7 @@ from impasto.rules import Excludes, Needs
 from impasto_pictures.limits import Limits
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -79,3 +80,23 @@ sd3_5_flash = _named("sd3.5-flash", "Stable Diffusion 3.5 Flash", 2.5)
 sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", 6.5, _RETIRED)
 sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", 4, _RETIRED)
 sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", 3.5, _RETIRED)
+
+_NOT_ON_BEDROCK = ("cfg_scale", "style_preset")
+_BEDROCK_BYTES = fields.ON_BEDROCK.max_bytes
+
+on_bedrock = variant(
+    sd3_5_large,
+    "stability.sd3-5-large-v1:0",
+    0.08,
+    without=_NOT_ON_BEDROCK,
+    image=fields.picture(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
+)
+sd3_large_on_bedrock = variant(
+    sd3_large,
+    "stability.sd3-large-v1:0",
+    0.08,
+    without=_NOT_ON_BEDROCK,
+    image=fields.picture(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
+    seed=fields.seed(fields.BEDROCK_SEED),
+    output_format=choice("jpeg", "png"),
+)

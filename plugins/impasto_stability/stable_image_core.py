@@ -5,8 +5,10 @@ from __future__ import annotations
 import attrs
 
 from impasto import Operation
+from impasto.fields import choice
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -32,3 +34,12 @@ operation = Operation(
     dialect=direct,
     price=in_credits(3),
 )
+
+_BEDROCK = {
+    "seed": fields.seed(fields.BEDROCK_SEED),
+    "output_format": choice("jpeg", "png"),
+    "mode": choice("text-to-image", default="text-to-image"),
+}
+
+on_bedrock = variant(operation, "stability.stable-image-core-v1:1", 0.04, without=("style_preset",), **_BEDROCK)
+on_bedrock_v1_0 = variant(operation, "stability.stable-image-core-v1:0", 0.04, **_BEDROCK)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import number
+from impasto.fields import choice, number
 from impasto.rules import Needs
 from impasto_pictures.limits import Limits
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -43,4 +44,19 @@ operation = Operation(
     price=in_credits(8),
     rules=(Needs("image", ("strength",)),),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+_BEDROCK = {
+    "image": fields.picture(Limits(max_bytes=fields.ON_BEDROCK.max_bytes), required=False),
+    "strength": number(0, 1, default=0.35),
+    "seed": fields.seed(fields.BEDROCK_SEED),
+    "output_format": choice("jpeg", "png"),
+    "mode": choice("text-to-image", default="text-to-image"),
+}
+
+on_bedrock = variant(
+    operation, "stability.stable-image-ultra-v1:1", 0.14, rules=(), without=("style_preset",), **_BEDROCK
+)
+on_bedrock_v1_0 = attrs.evolve(
+    on_bedrock, id="bedrock/stability.stable-image-ultra-v1:0", target="stability.stable-image-ultra-v1:0"
 )

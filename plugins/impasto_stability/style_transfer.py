@@ -8,6 +8,7 @@ from impasto import File, Operation
 from impasto.fields import number
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -41,4 +42,12 @@ operation = Operation(
     dialect=direct,
     price=in_credits(8),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-style-transfer-v1:0",
+    0.08,
+    init_image=fields.picture(fields.ON_BEDROCK),
+    style_image=fields.picture(fields.ON_BEDROCK),
 )

@@ -8,6 +8,7 @@ from impasto import File, Operation
 from impasto.fields import number
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -33,4 +34,12 @@ operation = Operation(
     dialect=direct,
     price=in_credits(40),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-conservative-upscale-v1:0",
+    0.4,
+    image=fields.picture(fields.ON_BEDROCK),
+    creativity=number(0.1, 0.5, default=0.35),
 )

@@ -8,6 +8,7 @@ from impasto import File, Operation
 from impasto.fields import number
 
 from . import fields
+from .bedrock import variant
 from .direct import asynchronous
 from .provider import in_credits, stability
 
@@ -34,4 +35,11 @@ operation = Operation(
     dialect=asynchronous,
     price=in_credits(60),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-creative-upscale-v1:0",
+    0.6,
+    image=fields.picture(attrs.evolve(fields.ON_BEDROCK, max_pixels=1_048_576, aspect=None)),
 )

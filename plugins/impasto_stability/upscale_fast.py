@@ -8,6 +8,7 @@ from impasto import File, Operation
 from impasto_pictures.limits import Limits
 
 from . import fields
+from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
 
@@ -31,4 +32,11 @@ operation = Operation(
     dialect=direct,
     price=in_credits(2),
     max_bytes=fields.REQUEST_BYTES,
+)
+
+on_bedrock = variant(
+    operation,
+    "us.stability.stable-fast-upscale-v1:0",
+    0.03,
+    image=fields.picture(attrs.evolve(_IMAGE, max_bytes=fields.ON_BEDROCK.max_bytes)),
 )

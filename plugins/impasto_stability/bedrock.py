@@ -1,0 +1,181 @@
+"""The dialect of Amazon Bedrock: one JSON object out, arrays of one back; and how a model's variant is made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from impasto import (
+    ChargeUnknown,
+    ContentFiltered,
+    File,
+    ImpastoError,
+    InvalidRequest,
+    Operation,
+    Problem,
+    ProviderFault,
+    Request,
+    Result,
+    WireRequest,
+    WireResponse,
+)
+from impasto.fields import KEY, choice, text
+from impasto.records import Scalar
+from impasto.redact import printable
+from impasto.rules import Rule
+
+from .answers import picture, request_id, unusable
+from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
+from .bedrock_refusals import refusal
+from .fields import BEDROCK_BYTES
+
+_GUARDRAIL = {
+    "guardrailIdentifier": "x-amzn-bedrock-guardrailidentifier",
+    "guardrailVersion": "x-amzn-bedrock-guardrailversion",
+    "trace": "x-amzn-bedrock-trace",
+}
+_PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
+
+
+@attrs.frozen
+class Bedrock:
+    """``regions`` serve the model under its own address."""
+
+    regions: tuple[str, ...]
+
+    def pack(self, operation: Operation, request: Request) -> WireRequest:
+        if request.job is not None:
+            raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
+        fields: dict[str, Scalar] = {}
+        files: dict[str, File] = {}
+        headers: dict[str, str] = {}
+        for name in operation.fields:
+            value = getattr(request.params, name)
+            if isinstance(value, File):
+                files[name] = value
+            elif value is not None and name in _GUARDRAIL:
+                headers[_GUARDRAIL[name]] = value
+            elif value is not None:
+                fields[name] = value
+        return WireRequest(
+            target=request.target,
+            fields=fields,
+            files=files,
+            headers=headers,
+            max_bytes=operation.max_bytes,
+            regions=self.regions,
+        )
+
+    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        kind = response.media_type
+        if response.status == 200 and (kind in ("application/json", "") or not response.body):
+            return None  # an answer without a type is complete, and was paid for: unpack says what it is
+        if (error := refusal(response)) is not None:
+            return error
+        shown = printable(kind[:60]) or "no media type"
+        return ChargeUnknown(
+            f"HTTP {response.status} ({shown}) is not the provider's own answer; whether it was charged is not known",
+            status=response.status,
+            raw=response.body,
+            request_id=request_id(response),
+        )
+
+    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        data, rest = _split(response)
+        reason = _first(rest, "finish_reasons")
+        if isinstance(reason, str):
+            raise _failed(printable(reason), response)
+        if data is None:
+            raise unusable("holds no picture", response)
+        return picture(response, data, None, _first(rest, "seeds"))
+
+
+def _split(response: WireResponse) -> tuple[bytes | None, Mapping[str, object]]:
+    """The picture, decoded straight from between its quotes, and the rest as JSON: no parser sees the picture."""
+    import pybase64  # of the extra, and only where Bedrock answered
+
+    body = response.body
+    data = None
+    if (found := _PICTURE.search(body)) is not None:
+        start, end = found.end(), body.find(b'"', found.end())
+        try:
+            data = pybase64.b64decode(memoryview(body)[start:end], validate=True)
+        except ValueError:
+            raise unusable("holds damaged base64", response) from None
+        body = body[:start] + body[end:]
+    try:
+        rest = json.loads(body)
+    except (ValueError, RecursionError):
+        raise unusable("is damaged JSON" if body else "is empty", response) from None
+    if not isinstance(rest, dict):
+        raise unusable("is JSON, but no object", response)
+    return data or None, rest
+
+
+def _first(rest: Mapping[str, object], name: str) -> object:
+    values = rest.get(name)
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _failed(reason: str, response: WireResponse) -> ImpastoError:
+    kind = ContentFiltered if reason.startswith("Filter reason") else ProviderFault
+    error = kind(
+        f"{reason}; whether it was charged is not known", status=200, name=reason, request_id=request_id(response)
+    )
+    error.billed, error.retryable = "unknown", False
+    return error
+
+
+def variant(
+    operation: Operation,
+    target: str,
+    price: float,
+    *,
+    without: tuple[str, ...] = (),
+    rules: tuple[Rule, ...] | None = None,
+    **changes: Any,
+) -> Operation:
+    """An operation as Bedrock serves it: ``changes`` are its fields that differ, ``without`` those that it lacks.
+
+    A service's target is its ``us.`` profile; a generator's is its bare id. The guardrail's three fields go beside.
+    """
+    service = target.startswith("us.")
+    return attrs.evolve(
+        operation,
+        id=f"bedrock/{target}",
+        params=_params(operation, without, changes),
+        target=target,
+        provider=bedrock,
+        dialect=Bedrock(SERVICE_REGIONS if service else GENERATOR_REGIONS),
+        price=usd(price),
+        rules=operation.rules if rules is None else rules,
+        constants={},
+        max_bytes=BEDROCK_BYTES,
+    )
+
+
+def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str, Any]) -> type[attrs.AttrsInstance]:
+    fields: dict[str, Any] = {}
+    for attribute in attrs.fields(operation.params):
+        if attribute.name not in without:
+            fields[attribute.name] = changes.get(attribute.name) or _as_on_bedrock(attribute)
+    fields |= {name: field for name, field in changes.items() if name not in fields}
+    fields |= {
+        "guardrailIdentifier": text(0, 2048),
+        "guardrailVersion": text(0, 8),
+        "trace": choice("ENABLED", "DISABLED", "ENABLED_FULL"),
+    }
+    made = attrs.make_class("Params", fields, frozen=True, kw_only=True)
+    made.__doc__ = f"What Bedrock takes for {operation.title}."
+    return made
+
+
+def _as_on_bedrock(attribute: attrs.Attribute[Any]) -> Any:
+    spec = attribute.metadata[KEY]
+    if spec.role == "prompt":
+        spec = attrs.evolve(spec, least=0)  # AWS prints no least length
+    return attrs.field(default=attribute.default, metadata={KEY: spec})

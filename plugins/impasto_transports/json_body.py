@@ -1,0 +1,66 @@
+"""A request's JSON body with its files as base64, written once into one buffer."""
+
+from __future__ import annotations
+
+import json
+from typing import BinaryIO
+
+import pybase64
+from aiohttp import Payload
+from aiohttp.abc import AbstractStreamWriter
+
+from impasto import InvalidRequest, Problem, WireRequest
+
+_PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
+
+
+def json_body(wire: WireRequest) -> bytearray:
+    """The body of one attempt. Files are read in pieces. Raises InvalidRequest, before any socket."""
+    body = bytearray(json.dumps(dict(wire.fields), ensure_ascii=False, separators=(",", ":")).encode())
+    for name, file in wire.files.items():
+        body[-1:] = b"," if len(body) > 2 else b""
+        body += json.dumps(name).encode() + b':"'
+        try:
+            with file.open() as source:
+                while piece := _read(source, _PIECE):
+                    body += pybase64.b64encode(piece)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
+        body += b'"}'
+    if wire.max_bytes is not None and len(body) > wire.max_bytes:
+        largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
+        problem = f"the whole request may have {wire.max_bytes:,} bytes and has {len(body):,}; give a smaller {largest}"
+        raise InvalidRequest([Problem(largest, problem)])
+    return body
+
+
+def _read(source: BinaryIO, size: int) -> bytes:
+    """Exactly ``size`` bytes but at the end: a piece in the middle must not be padded."""
+    pieces = bytearray()
+    while len(pieces) < size and (more := source.read(size - len(pieces))):
+        pieces += more
+    return bytes(pieces)
+
+
+class MemoryPayload(Payload):
+    """A body that is in memory, written in pieces without a copy."""
+
+    def __init__(self, body: bytes | bytearray) -> None:
+        super().__init__(body, content_type="application/json")
+        self._body = body
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._body.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        with memoryview(self._body) as view:
+            for at in range(0, len(view), 2**20):
+                await writer.write(view[at : at + 2**20])
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await self.write(writer)
