@@ -1,0 +1,113 @@
+"""The web application: what every request passes through, whichever provider it is for."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+from aiohttp import web
+
+from . import control, stability
+from .account import Account, Record, fingerprint
+from .exchange import Answer, Endpoint, Exchange, Refusal
+from .faults import Faults
+from .jobs import Jobs
+from .settings import Settings
+
+_BEARER = "bearer "
+
+
+@attrs.define(eq=False)
+class State:
+    """All that an emulator remembers."""
+
+    settings: Settings
+    account: Account
+    jobs: Jobs
+    faults: Faults
+
+    @classmethod
+    def new(cls, settings: Settings) -> State:
+        return cls(settings, Account(settings), Jobs(settings), Faults())
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.account.reset()
+        self.jobs.reset()
+        self.faults.reset()
+
+
+def make_app(state: State) -> web.Application:
+    """The application. Imports the operations' modules: not for the loop's thread."""
+    app = web.Application()
+    control.add_routes(app.router, state)
+    desk = stability.Desk(state.settings, state.account, state.jobs, _random(state.settings))
+    for method, path, endpoint in stability.routes(desk):
+        app.router.add_route(method, path, _handler(state, endpoint))
+    app.router.add_route("*", "/{path:.*}", _handler(state, stability.Unknown(desk)))
+    return app
+
+
+def _random(settings: Settings) -> random.Random:
+    return random.SystemRandom() if settings.seed is None else random.Random(settings.seed)  # noqa: S311 - no secret
+
+
+def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        exchange = _opened(state, request)
+        record = exchange.record
+        began = time.monotonic()
+        try:
+            body, refused = await _read(endpoint, exchange)
+            if (seconds := state.account.rates.locked(record.key)) is not None:
+                return _respond(record, endpoint.locked_out(exchange, seconds))
+            fault = state.faults.take(record)
+            if fault is None:
+                return _respond(record, refused or await _answered(endpoint, exchange, body))
+            record.fault = fault.kind
+            exchange.book = fault.charged
+            answer = None
+            if fault.charged or not fault.replaces:
+                answer = refused or await _answered(endpoint, exchange, body)
+            return await fault.apply(request, record, answer)
+        finally:
+            record.seconds = time.monotonic() - began
+
+    return handle
+
+
+def _opened(state: State, request: web.Request) -> Exchange:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    given = headers.pop("authorization", "")
+    key = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else None
+    record = Record(
+        id=secrets.token_hex(16),
+        method=request.method,
+        target=request.path,
+        key=fingerprint(key) if key else None,
+        headers=headers,
+    )
+    return Exchange(request=request, record=state.account.open(record), key=key or None)
+
+
+async def _read(endpoint: Endpoint, exchange: Exchange) -> tuple[object, Answer | None]:
+    try:
+        return await endpoint.read(exchange), None
+    except Refusal as refusal:
+        return None, refusal.answer
+
+
+async def _answered(endpoint: Endpoint, exchange: Exchange, body: object) -> Answer:
+    try:
+        return await endpoint.answer(exchange, body)
+    except Refusal as refusal:
+        return refusal.answer
+
+
+def _respond(record: Record, answer: Answer) -> web.Response:
+    record.status = answer.status
+    headers = {"x-request-id": record.id, **answer.headers}
+    return web.Response(status=answer.status, headers=headers, body=answer.body)

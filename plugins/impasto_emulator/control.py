@@ -1,0 +1,46 @@
+"""``/_emulator/...``: what a test asks the emulator about itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import attrs
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from .app import State
+
+MOST_BYTES = 1 << 20
+
+
+def add_routes(router: web.UrlDispatcher, state: State) -> None:
+    """The four paths of the emulator's own."""
+
+    async def charges(request: web.Request) -> web.Response:
+        account = state.account
+        rates = account.rates
+        return web.json_response(
+            {
+                "count": account.charge_count,
+                "credits": account.credits,
+                "usd": account.usd,
+                "balance": account.balance,
+                "lockouts": {"count": rates.lockouts, "retriggered": rates.retriggered, "refused": rates.refused},
+                "charges": [attrs.asdict(charge) for charge in account.charges],
+            }
+        )
+
+    async def requests(request: web.Request) -> web.Response:
+        account = state.account
+        return web.json_response(
+            {"count": account.request_count, "requests": [attrs.asdict(record) for record in account.requests]}
+        )
+
+    async def reset(request: web.Request) -> web.Response:
+        state.reset()
+        return web.json_response({"reset": True})
+
+    router.add_get("/_emulator/charges", charges)
+    router.add_get("/_emulator/requests", requests)
+    router.add_post("/_emulator/reset", reset)

@@ -1,0 +1,52 @@
+"""What passes between the server and the provider it plays: an exchange in, an answer or a refusal out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+from aiohttp import web
+
+from .account import Record
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """A complete HTTP answer."""
+
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+def json_answer(body: object, status: int = 200, **headers: str) -> Answer:
+    """An answer of JSON."""
+    return Answer(status=status, headers={"content-type": "application/json", **headers}, body=json.dumps(body).encode())
+
+
+class Refusal(Exception):
+    """The provider says no, in its own form."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+@attrs.define(kw_only=True)
+class Exchange:
+    """One request on its way. ``book``: whether a success is charged; a fault may say no."""
+
+    request: web.Request
+    record: Record
+    key: str | None = attrs.field(default=None, repr=False)
+    book: bool = True
+
+
+class Endpoint(Protocol):
+    """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works."""
+
+    async def read(self, exchange: Exchange) -> object: ...
+    async def answer(self, exchange: Exchange, body: object) -> Answer: ...
+    def locked_out(self, exchange: Exchange, seconds: float) -> Answer: ...

@@ -1,0 +1,84 @@
+"""Jobs of asynchronous operations: accepted now, ready a little later, kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+import attrs
+
+from .pictures.task import Picture
+from .settings import Settings
+
+
+@attrs.define(kw_only=True)
+class Job:
+    """One job. Its picture is drawn while it waits; ``key`` is the fingerprint of the key that started it."""
+
+    id: str
+    key: str | None
+    target: str
+    results: str
+    accepted: float
+    ready: float
+    picture: asyncio.Task[Picture]
+    seed: int
+    finish_reason: str
+
+
+class Jobs:
+    """The jobs that are kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._jobs: dict[str, Job] = {}
+
+    def start(
+        self,
+        picture: asyncio.Task[Picture],
+        *,
+        key: str | None,
+        target: str,
+        results: str,
+        seed: int,
+        finish_reason: str,
+    ) -> Job:
+        """Takes a job on."""
+        now = time.monotonic()
+        job = Job(
+            id=secrets.token_hex(32),
+            key=key,
+            target=target,
+            results=results,
+            accepted=now,
+            ready=now + self._settings.job_seconds,
+            picture=picture,
+            seed=seed,
+            finish_reason=finish_reason,
+        )
+        self._forget_expired(now)
+        self._jobs[job.id] = job
+        return job
+
+    def find(self, id: str, key: str | None) -> Job | None:
+        """The job of an id, for the key that started it, while it is kept."""
+        self._forget_expired(time.monotonic())
+        job = self._jobs.get(id)
+        return job if job is not None and job.key == key else None
+
+    def is_ready(self, job: Job) -> bool:
+        """Whether the result may be had."""
+        return job.picture.done() and time.monotonic() >= job.ready
+
+    def reset(self) -> None:
+        """Forgets all jobs; pictures that are being drawn are not waited for."""
+        for job in self._jobs.values():
+            job.picture.cancel()
+        self._jobs.clear()
+
+    def _forget_expired(self, now: float) -> None:
+        for job in list(self._jobs.values()):
+            if now - job.accepted <= self._settings.kept_seconds:
+                break  # in the order in which they were accepted
+            del self._jobs[job.id]

@@ -1,0 +1,119 @@
+"""Runs the emulator: in a loop of the caller's, or in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from .account import Charge, Record
+from .app import State, make_app
+from .settings import Settings
+
+_STOP_SECONDS = 2.0
+
+
+class Emulator:
+    """An emulator of a provider, on loopback. ``async with Emulator() as emulator:`` serves at ``emulator.url``."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._state = State.new(self.settings)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is served: scheme, host and port."""
+        if self._runner is None:
+            raise RuntimeError("the emulator is not running")
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def charges(self) -> Sequence[Charge]:
+        """What was charged, oldest first."""
+        return list(self._state.account.charges)
+
+    @property
+    def requests(self) -> Sequence[Record]:
+        """What was asked for, oldest first."""
+        return list(self._state.account.requests)
+
+    @property
+    def credits(self) -> float:
+        """How many credits were charged in all."""
+        return self._state.account.credits
+
+    @property
+    def lockouts(self) -> int:
+        """How often a key was locked out for asking too fast."""
+        return self._state.account.rates.lockouts
+
+    def reset(self) -> None:
+        """Forgets requests, charges, jobs, faults and rates."""
+        self._state.reset()
+
+    async def __aenter__(self) -> Self:
+        app = await asyncio.to_thread(make_app, self._state)
+        settings = self.settings
+        runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=settings.keep_alive_seconds, shutdown_timeout=_STOP_SECONDS
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        runner, self._runner = self._runner, None
+        self._state.jobs.reset()
+        if runner is not None:
+            await runner.cleanup()
+
+
+@contextmanager
+def serve(settings: Settings | None = None) -> Iterator[Emulator]:
+    """Runs an emulator in a thread, so that code with a loop and code without can use it."""
+    emulator = Emulator(settings)
+    started = threading.Event()
+    stop: asyncio.Event
+    loop: asyncio.AbstractEventLoop
+    failure: BaseException | None = None
+
+    async def run() -> None:
+        nonlocal stop, loop
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with emulator:
+            started.set()
+            await stop.wait()
+
+    def thread() -> None:
+        nonlocal failure
+        try:
+            asyncio.run(run())
+        except BaseException as error:  # handed to the thread that waits for the start
+            failure = error
+        finally:
+            started.set()
+
+    worker = threading.Thread(target=thread, name="impasto-emulator", daemon=True)
+    worker.start()
+    started.wait()
+    if failure is not None:
+        raise failure
+    try:
+        yield emulator
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        worker.join()

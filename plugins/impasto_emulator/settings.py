@@ -1,0 +1,70 @@
+"""The emulator's settings. Every time and limit of the vendor's is one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from impasto import ConfigError, InvalidRequest
+from impasto.params import structure
+
+
+def _number(default: Any, least: float, most: float = math.inf) -> Any:
+    """A finite number within bounds; attrs reads its type from the class."""
+
+    def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        kinds = int if isinstance(default, int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or value == math.inf:
+            raise ConfigError(f"{attribute.name} must be a number from {least:g} to {most:g}, not {value!r}")
+
+    return attrs.field(default=default, validator=check)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How an emulator behaves. Times are in seconds.
+
+    ``keys``: those it accepts, None for any. ``strict`` refuses unknown fields and undeclared ``accept`` values,
+    which the vendor takes silently. ``seed`` makes the seeds it draws repeatable. ``picture_scale`` shrinks the sides
+    of pictures whose size the operation chooses. ``credits`` is the account's balance at the start.
+    ``retry_after`` sends that header with a 429; the vendor declares none. ``history``: how many requests and
+    charges are listed; the totals count all.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = _number(0, 0, 65_535)
+    strict: bool = False
+    keys: tuple[str, ...] | None = None
+    seed: int | None = None
+    picture_scale: float = _number(1.0, 0.01, 1)
+    answer_seconds: float = _number(0.0, 0)
+    job_seconds: float = _number(0.5, 0)
+    kept_seconds: float = _number(24 * 3600.0, 0)
+    rate_requests: int = _number(150, 1)
+    rate_seconds: float = _number(10.0, 0)
+    lock_seconds: float = _number(60.0, 0)
+    retry_after: bool = False
+    keep_alive_seconds: float = _number(75.0, 0)
+    credits: float = _number(1_000_000.0, 0)
+    history: int = _number(100_000, 1)
+
+    @classmethod
+    def of(cls, given: Mapping[str, object]) -> Settings:
+        """Settings by name. Raises ConfigError, naming all that is wrong."""
+        try:
+            return structure(cls, given)
+        except InvalidRequest as error:
+            raise ConfigError("emulator: " + "; ".join(map(str, error.problems))) from None
+
+
+SHORT = Settings(
+    picture_scale=0.0625,
+    job_seconds=0.1,
+    kept_seconds=864.0,
+    rate_seconds=0.1,
+    lock_seconds=0.6,
+)
+"""Times of a hundredth of the vendor's and pictures of a sixteenth: for tests."""

@@ -1,0 +1,308 @@
+"""api.stability.ai as far as it is known, and what is chosen where it is not.
+
+Known and kept: multipart only; unknown fields dropped; parameters before the key; 403 and every other refusal free;
+a result only for the key that started its job. Chosen here, as nobody has established it:
+
+- the order: 429, then body and parameters (400, 413), the key (401), credits (402), moderation (403, 422);
+- a key without ``Bearer`` is refused; a key is anything, unless ``Settings.keys`` lists them;
+- every request counts towards the limit of 150 in 10 s, polls and account calls too, per key;
+- an ``accept`` value that is not declared is answered as the default is (``strict`` refuses it);
+- a filtered picture is charged; a job is charged when it is accepted;
+- of a field sent twice the last counts; a body over 10 MiB is refused also where no 413 is declared, with 400;
+- what the parameter classes do not forbid is taken: retired sd3 names, ``strength`` without an image, an inpaint
+  with neither mask nor transparency, which then changes nothing;
+- errors carry ``x-request-id``; an unknown path is 404 ``not_found`` in the shape of its version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+
+from impasto import Cost, Operation
+from impasto.registry import OPERATIONS, Registry
+
+from .account import Account, NoCredits
+from .checks import Checked, Wrong, check
+from .exchange import Answer, Endpoint, Exchange, Refusal, json_answer
+from .form import Form, NotAForm, TooLarge, describe, read_form
+from .jobs import Job, Jobs
+from .pictures import Picture, Task, Unreadable, draw
+from .settings import Settings
+
+PREFIX = "/v2beta/"
+CREATIVE = "/v2beta/stable-image/upscale/creative"
+"""The one operation whose results have a second path of their own."""
+
+MOST_BYTES = 10 * 2**20
+MOST_SEED = 4_294_967_294
+DECLARED = ("image/*", "application/json")
+
+REFUSED = {
+    "[content_moderation]": (403, "content_moderation", "prompt: was flagged by moderation"),
+    "[invalid_language]": (422, "invalid_language", "prompt: must be English"),
+    "[public_figure]": (422, "public_figure", "prompt: asks for a public figure"),
+}
+"""Words that, anywhere in a text field, stand for content that is refused."""
+
+FILTERED = "[content_filtered]"
+"""The word that makes a picture come back blurred."""
+
+_ENGINES = [
+    {
+        "id": "stable-diffusion-xl-1024-v1-0",
+        "name": "Stable Diffusion XL v1.0",
+        "description": "Stability-AI Stable Diffusion XL v1.0",
+        "type": "PICTURE",
+    },
+    {
+        "id": "stable-diffusion-v1-6",
+        "name": "Stable Diffusion v1.6",
+        "description": "Stability-AI Stable Diffusion v1.6",
+        "type": "PICTURE",
+    },
+]
+
+
+@attrs.define(eq=False)
+class Desk:
+    """What all endpoints share."""
+
+    settings: Settings
+    account: Account
+    jobs: Jobs
+    random: random.Random | random.SystemRandom
+
+    def require_key(self, exchange: Exchange) -> None:
+        """Raises Refusal: 401."""
+        accepted = self.settings.keys
+        if exchange.key is None or (accepted is not None and exchange.key not in accepted):
+            raise refusal(exchange, 401, "unauthorized", "authorization: invalid or missing header value")
+
+    def seed(self, values: Mapping[str, object]) -> int:
+        """The seed to draw with: the caller's, or where that is 0 or missing a random one."""
+        given = values.get("seed")
+        return given if isinstance(given, int) and given else self.random.randint(1, MOST_SEED)
+
+
+def routes(desk: Desk) -> Iterator[tuple[str, str, Endpoint]]:
+    """Method, path and endpoint of all that is served: each installed operation of the vendor's, results, account."""
+    results = set()
+    for target, variants in installed().items():
+        yield "POST", target, Submit(desk, target, variants)
+        results.add(results_of(variants[0]))
+    for prefix in sorted(prefix for prefix in results if prefix is not None):
+        yield "GET", prefix + "{id}", Result(desk, prefix)
+    yield "GET", CREATIVE + "/result/{id}", Result(desk, None, CREATIVE)
+    yield "GET", "/v1/user/balance", Told(desk, lambda: {"credits": desk.account.balance})
+    yield "GET", "/v1/user/account", Told(desk, _owner)
+    yield "GET", "/v1/engines/list", Told(desk, lambda: _ENGINES)
+
+
+def installed(registry: Registry | None = None) -> dict[str, tuple[Operation, ...]]:
+    """The vendor's operations by path, from the entry points; several share one path. Imports their modules."""
+    registry = registry or Registry()
+    found: dict[str, dict[str, Operation]] = {}
+    for name in registry.names(OPERATIONS):
+        if name.startswith("stability/"):
+            operation = registry.operation(name)
+            if operation.target.startswith(PREFIX):
+                found.setdefault(operation.target, {})[operation.id] = operation
+    return {target: tuple(each.values()) for target, each in found.items()}
+
+
+def results_of(operation: Operation) -> str | None:
+    """The path below which an asynchronous operation's results are fetched; None for one that answers at once."""
+    return getattr(operation.dialect, "results", None)
+
+
+class _Base:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def read(self, exchange: Exchange) -> object:
+        return None
+
+    def locked_out(self, exchange: Exchange, seconds: float) -> Answer:
+        entries = [f"rate limit: more than {self.desk.settings.rate_requests} requests; wait {seconds:.1f} s"]
+        headers = {"retry-after": str(max(1, round(seconds)))} if self.desk.settings.retry_after else {}
+        return json_answer({"id": "rate_limit_exceeded", "name": "rate_limit_exceeded", "errors": entries}, 429, **headers)
+
+
+class Submit(_Base):
+    """One path of the vendor's where pictures are made."""
+
+    def __init__(self, desk: Desk, target: str, variants: tuple[Operation, ...]) -> None:
+        super().__init__(desk)
+        self.target = target
+        self.variants = variants
+        self.limited = any(each.max_bytes is not None for each in variants)
+        self.results = results_of(variants[0])
+
+    async def read(self, exchange: Exchange) -> Form:
+        record = exchange.record
+        try:
+            form = await read_form(exchange.request, MOST_BYTES)
+        except NotAForm as error:
+            raise refusal(exchange, 400, "bad_request", str(error)) from None
+        except TooLarge:
+            status, name = (413, "payload_too_large") if self.limited else (400, "bad_request")
+            raise refusal(exchange, status, name, f"body: must have at most {MOST_BYTES:,} bytes") from None
+        record.fields = {n: p.data.decode("utf-8", "replace") for n, p in form.items() if not p.is_file}
+        files = {n: p for n, p in form.items() if p.is_file}
+        if files:
+            record.files = await asyncio.to_thread(lambda: {n: describe(p) for n, p in files.items()})
+        return form
+
+    async def answer(self, exchange: Exchange, body: object) -> Answer:
+        assert isinstance(body, dict)  # noqa: S101 - what read gave
+        checked = await self._checked(exchange, body)
+        self.desk.require_key(exchange)
+        cost = _cost(checked)
+        try:
+            with self.desk.account.hold(cost):
+                return await self._made(exchange, checked, cost)
+        except NoCredits:
+            needs = f"credits: {cost.credits:g} needed, {self.desk.account.balance:g} left"
+            raise refusal(exchange, 402, "payment_required", needs) from None
+        except Unreadable as error:
+            raise refusal(exchange, 400, "bad_request", str(error)) from None
+
+    async def _checked(self, exchange: Exchange, form: Form) -> Checked:
+        strict = self.desk.settings.strict
+        try:
+            if exchange.record.files:
+                checked = await asyncio.to_thread(check, self.variants, form, strict=strict)  # it looks at pictures
+            else:
+                checked = check(self.variants, form, strict=strict)
+        except Wrong as error:
+            raise refusal(exchange, 400, "bad_request", *error.entries) from None
+        if self.results is None:
+            wants_json(exchange, DECLARED, strict=strict)
+        return checked
+
+    async def _made(self, exchange: Exchange, checked: Checked, cost: Cost) -> Answer:
+        desk = self.desk
+        said = " ".join(value for value in checked.values.values() if isinstance(value, str))
+        for word, (status, name, entry) in REFUSED.items():
+            if word in said:
+                raise refusal(exchange, status, name, entry)
+        blurred = FILTERED in said
+        reason = "CONTENT_FILTERED" if blurred else "SUCCESS"
+        operation = checked.operation
+        task = Task(
+            operation=operation, values=checked.values, seed=desk.seed(checked.values), scale=desk.settings.picture_scale
+        )
+        mark = exchange.record.id
+        if self.results is None:
+            await asyncio.sleep(desk.settings.answer_seconds)
+            picture = await asyncio.to_thread(draw, task, mark, blurred=blurred)
+            answer = await pictured(exchange, picture, task.seed, reason)
+        else:
+            await asyncio.to_thread(task.decode_all)
+            job = desk.jobs.start(
+                asyncio.create_task(asyncio.to_thread(draw, task, mark, blurred=blurred)),
+                key=exchange.record.key,
+                target=self.target,
+                results=self.results,
+                seed=task.seed,
+                finish_reason=reason,
+            )
+            answer = json_answer({"id": job.id})
+        if exchange.book:
+            desk.account.charge(exchange.record, operation.id, cost, seed=task.seed, finish_reason=reason)
+        return answer
+
+
+class Result(_Base):
+    """Where the results of jobs are fetched: those below a path, or those of one operation."""
+
+    def __init__(self, desk: Desk, results: str | None, target: str | None = None) -> None:
+        super().__init__(desk)
+        self.results = results
+        self.target = target
+
+    async def answer(self, exchange: Exchange, body: object) -> Answer:
+        desk = self.desk
+        wants_json(exchange, ("*/*", *DECLARED), strict=desk.settings.strict)
+        desk.require_key(exchange)
+        id = exchange.request.match_info["id"]
+        job = desk.jobs.find(id, exchange.record.key)
+        if job is None or not self._is_here(job):
+            raise refusal(exchange, 404, "generation_not_found", "id: no such generation")
+        if not desk.jobs.is_ready(job):
+            return json_answer({"id": job.id, "status": "in-progress"}, 202)
+        return await pictured(exchange, await job.picture, job.seed, job.finish_reason)
+
+    def _is_here(self, job: Job) -> bool:
+        return job.results == self.results or job.target == self.target
+
+
+class Told(_Base):
+    """A call of v1 that tells something of the account."""
+
+    def __init__(self, desk: Desk, tell: Callable[[], object]) -> None:
+        super().__init__(desk)
+        self.tell = tell
+
+    async def answer(self, exchange: Exchange, body: object) -> Answer:
+        self.desk.require_key(exchange)
+        return json_answer(self.tell())
+
+
+class Unknown(_Base):
+    """Whatever else is asked for."""
+
+    async def answer(self, exchange: Exchange, body: object) -> Answer:
+        if exchange.record.target.startswith("/v1/"):
+            self.desk.require_key(exchange)
+        raise refusal(exchange, 404, "not_found", "path: nothing is served here")
+
+
+def refusal(exchange: Exchange, status: int, name: str, *entries: str) -> Refusal:
+    """A refusal in the shape of v2, or on a v1 path of v1."""
+    told: dict[str, object] = {"id": exchange.record.id, "name": name}
+    if exchange.record.target.startswith("/v1/"):
+        told["message"] = "; ".join(entries)
+    else:
+        told["errors"] = list(entries)
+    return Refusal(json_answer(told, status))
+
+
+def wants_json(exchange: Exchange, declared: tuple[str, ...], *, strict: bool) -> bool:
+    """Whether the caller asks for base64 in JSON rather than for bytes. Raises Refusal where ``strict`` says so."""
+    accept = exchange.request.headers.get("accept", "*/*").partition(";")[0].strip()
+    if strict and accept not in declared:
+        raise refusal(exchange, 400, "bad_request", f"accept: must be one of {', '.join(declared)}")
+    return accept == "application/json"
+
+
+async def pictured(exchange: Exchange, picture: Picture, seed: int, reason: str) -> Answer:
+    """A picture in the form that was asked for."""
+    if not wants_json(exchange, (), strict=False):
+        headers = {"content-type": picture.media_type, "finish-reason": reason, "seed": str(seed)}
+        return Answer(headers=headers, body=picture.data)
+
+    def told() -> bytes:
+        image = base64.b64encode(picture.data).decode()
+        return json.dumps({"image": image, "finish_reason": reason, "seed": seed}).encode()
+
+    body = await asyncio.to_thread(told)
+    return Answer(headers={"content-type": f"application/json; type={picture.media_type}"}, body=body)
+
+
+def _cost(checked: Checked) -> Cost:
+    """What the operation is said to cost; nothing where that is not known."""
+    operation = checked.operation
+    quoted = operation.price.quote(operation.params(**checked.values)) if operation.price is not None else None
+    return quoted or Cost(usd=0.0, credits=0.0, as_of="")
+
+
+def _owner() -> object:
+    organization = {"id": "emulator", "name": "Emulator", "role": "OWNER", "is_default": True}
+    return {"id": "emulator", "email": "nobody@example.com", "organizations": [organization]}
