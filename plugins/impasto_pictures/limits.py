@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -74,6 +75,13 @@ class Limits:
 
 def size_of(file: File) -> tuple[int, int]:
     """Width and height in pixels, from the header: nothing is decoded, whatever size the header claims."""
+    with opened(file) as picture:
+        return picture.size
+
+
+@contextmanager
+def opened(file: File) -> Iterator[ImageFile]:
+    """The picture with its header read and nothing decoded."""
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # 40 ms: only where a picture is looked at
 
     # The format's own reader, not Image.open: that one warns of or refuses large pictures which a model takes.
@@ -83,4 +91,4 @@ def size_of(file: File) -> tuple[int, int]:
         "image/webp": WebPImagePlugin.WebPImageFile,
     }
     with file.open() as source, readers[file.media_type](source) as picture:
-        return picture.size
+        yield picture

@@ -1,0 +1,75 @@
+"""OpenAI's masks (transparent pixels are edited) made into the provider's (white is edited, black kept)."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING
+
+from impasto import File
+
+from .limits import FORMATS, opened
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_PIXELS = 2**24
+"""The largest mask with transparency that is decoded: 4096x4096, above what any model takes as a picture."""
+
+
+def to_provider(mask: File) -> File:
+    """The mask as a provider takes it: where any pixel is not opaque, an 8-bit grey PNG of 255 - alpha; else itself.
+
+    Decodes, so run it in a thread. A file that is no picture comes back as it is, for the field's own check to
+    refuse. Raises ValueError where the mask is too large, or damaged.
+    """
+    if mask.media_type not in FORMATS:
+        return mask
+    try:
+        with opened(mask) as picture:
+            if not picture.has_transparency_data:
+                return mask
+            width, height = picture.size
+            alpha = _alpha(picture, mask) if width * height <= MOST_PIXELS else None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError):
+        raise ValueError(f"{mask.label!r} begins as {FORMATS[mask.media_type]} but can't be read as one") from None
+    if alpha is None:
+        raise ValueError(f"is {width}x{height} pixels; a mask with transparency may have {MOST_PIXELS:,}")
+    if alpha.getextrema() == (255, 255):
+        return mask
+    from PIL import ImageChops
+
+    out = io.BytesIO()
+    ImageChops.invert(alpha).save(out, "PNG")
+    return File.of((mask.label, out.getvalue()))
+
+
+def _alpha(picture: Image, mask: File) -> Image:
+    """The alpha of every pixel, 0 to 255."""
+    key = picture.info.get("transparency")
+    if isinstance(key, int | tuple) and picture.mode != "P":
+        # One colour stands for transparent, in the file's own bits a channel; Pillow's pixels have 8.
+        depth = _depth(mask)
+        if picture.mode == "I;16":
+            return _all_but(key, picture)
+        if isinstance(key, tuple):
+            picture.info["transparency"] = tuple(value >> (depth - 8) for value in key)
+        elif picture.mode == "L":
+            picture.info["transparency"] = key * 255 // (2**depth - 1)
+    return picture.convert("RGBA").getchannel("A")
+
+
+def _all_but(key: object, grey: Image) -> Image:
+    """The alpha of 16-bit grey of which one value is transparent."""
+    from PIL import ImageMath
+
+    alpha: Image = ImageMath.lambda_eval(
+        lambda names: names["convert"]((names["grey"] != key) * 255, "L"), grey=grey.convert("I")
+    )
+    return alpha
+
+
+def _depth(png: File) -> int:
+    """Bits a channel, as the header of a PNG says."""
+    with png.open() as reader:
+        return reader.read(25)[24]
