@@ -6,27 +6,29 @@ import io
 import os
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 import attrs
 
 _SNIFF = 16
+_LONGEST_PATH = 4096
+_UNKNOWN = "application/octet-stream"
 _SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
-    (b"\xff\xd8\xff", 0, "image/jpeg"),
-    (b"WEBP", 8, "image/webp"),
-    (b"WAVE", 8, "audio/wav"),
-    (b"ID3", 0, "audio/mpeg"),
-    (b"\xff\xfb", 0, "audio/mpeg"),
-    (b"glTF", 0, "model/gltf-binary"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"glTF", "model/gltf-binary"),
 )
+_IN_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
 
 def media_type_of(head: bytes) -> str | None:
     """The media type that the first bytes of a file show, or None."""
-    for signature, at, media_type in _SIGNATURES:
-        if head.startswith(signature, at):
+    if head.startswith(b"RIFF"):
+        return _IN_RIFF.get(head[8:12])
+    for signature, media_type in _SIGNATURES:
+        if head.startswith(signature):
             return media_type
     return None
 
@@ -69,7 +71,7 @@ class File:
         """
         match value:
             case File():
-                return value
+                return value if value.closer is None else attrs.evolve(value, closer=None)  # its owner closes it
             case bytes() | bytearray() | memoryview():
                 return _from_bytes(bytes(value), "bytes")
             case tuple() if len(value) in (2, 3) and isinstance(value[0], str | None):
@@ -93,96 +95,100 @@ def _from_bytes(data: bytes, label: str) -> File:
     return File(
         label=label,
         size=len(data),
-        media_type=media_type_of(data[:_SNIFF]) or "application/octet-stream",
+        media_type=media_type_of(data[:_SNIFF]) or _UNKNOWN,
         opener=lambda: io.BytesIO(data),
     )
 
 
 def _from_data_uri(uri: str) -> File:
     import base64  # used only for this form
-    import binascii
     from urllib.parse import unquote_to_bytes
 
     header, comma, body = uri.partition(",")
     if not comma:
         raise ValueError("is a data: URI without content")
-    raw = unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
-        return _from_bytes(raw, "data: URI")
     try:
-        return _from_bytes(base64.b64decode(raw, validate=True), "data: URI")
-    except binascii.Error:
-        raise ValueError("is a data: URI whose base64 is damaged") from None
+        data = unquote_to_bytes(body)
+        if header.lower().endswith(";base64"):
+            data = base64.b64decode(data, validate=True)
+    except ValueError:  # a lone surrogate, or binascii's
+        raise ValueError("is a damaged data: URI") from None
+    return _from_bytes(data, "data: URI")
 
 
 def _from_path(path: str | os.PathLike[str]) -> File:
     label = os.fspath(path)
     if not isinstance(label, str):
         raise ValueError("must be a path of text, not of bytes")
+    if len(label) > _LONGEST_PATH:
+        raise ValueError(f"is text of {len(label):,} characters, which is no path; give base64 as a data: URI")
     try:
-        with open(path, "rb", buffering=0) as reader:
+        with open(path, "rb", buffering=0, opener=_at_once) as reader:
             found = os.fstat(reader.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError(f"{label!r} is not a regular file")
-            head = reader.read(_SNIFF)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(reason if label in reason else f"can't read {label!r}: {reason}") from None
+            regular = stat.S_ISREG(found.st_mode)
+            head = reader.read(_SNIFF) if regular else b""
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        raise ValueError(f"can't read {label!r}: {getattr(error, 'strerror', None) or error}") from None
+    if not regular:
+        raise ValueError(f"{label!r} is not a regular file")
 
     def reopen() -> BinaryIO:
-        reader = Path(path).open("rb", buffering=0)  # noqa: SIM115 - its user closes it
-        now = os.fstat(reader.fileno())
-        if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        reader = open(path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115 - its user closes it
+        if _changed(found, os.fstat(reader.fileno())):
             reader.close()
             raise ValueError(f"{label!r} changed after it was checked")
         return reader
 
-    return File(
-        label=label, size=found.st_size, media_type=media_type_of(head) or "application/octet-stream", opener=reopen
-    )
+    return File(label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a named pipe would hold the call until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _changed(found: os.stat_result, now: os.stat_result) -> bool:
+    return (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns)
 
 
 def _from_object(source: BinaryIO) -> File:
     label = source.name if isinstance(getattr(source, "name", None), str) else "file"
     if getattr(source, "closed", False):
         raise ValueError(f"{label!r} is closed")
-    try:
+    # Only a plain file of the system has in its descriptor what it gives when read; gzip.open() has not.
+    plain = type(getattr(source, "raw", source)) is io.FileIO
+    mode = os.fstat(source.fileno()).st_mode if plain else 0
+    if stat.S_ISREG(mode):
         return _from_descriptor(source, label)
-    except (OSError, AttributeError, io.UnsupportedOperation):
-        pass  # not a seekable file of the system: its content is read
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ValueError(f"{label!r} is a device, which may never end")
     try:
         data = source.read()
-    except (OSError, io.UnsupportedOperation) as error:
-        raise ValueError(f"can't read {label!r}: {error}") from None
-    if not isinstance(data, bytes | bytearray | memoryview):
+    except OSError as error:
+        raise ValueError(f"can't read {label!r}: {error.strerror or error}") from None
+    if isinstance(data, str):
         raise ValueError(f"{label!r} is open as text; open it with mode 'rb'")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ValueError(f"{label!r} gives {type(data).__name__} when read; read it and give the bytes")
     return _from_bytes(bytes(data), label)
 
 
 def _from_descriptor(source: BinaryIO, label: str) -> File:
     """Shares the file's descriptor: its content is not loaded, and its owner may close or move it at will."""
-    if isinstance(source, io.TextIOBase):
-        raise ValueError(f"{label!r} is open as text; open it with mode 'rb'")
+    if not source.readable():
+        raise ValueError(f"{label!r} is open for writing only; open it with mode 'rb'")
     start = source.tell()
-    found = os.fstat(source.fileno())
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("no regular file")
-    source.seek(0, os.SEEK_END)
-    size = max(source.tell() - start, 0)
-    descriptor = os.dup(source.fileno())
-    try:
-        head = os.pread(descriptor, _SNIFF, start)
-    except OSError as error:
-        os.close(descriptor)
-        raise ValueError(f"can't read {label!r}: {error.strerror}") from None
-    owner = _Descriptor(descriptor)
-    return File(
-        label=label,
-        size=size,
-        media_type=media_type_of(head) or "application/octet-stream",
-        opener=lambda: io.BufferedReader(_Window(owner, start, size), 256 * 1024),
-        closer=owner.close,
-    )
+    size = max(source.seek(0, os.SEEK_END) - start, 0)
+    owner = _Descriptor(os.dup(source.fileno()))
+    found = os.fstat(owner.number)
+
+    def reopen() -> BinaryIO:
+        if _changed(found, os.fstat(owner.number)):
+            raise ValueError(f"{label!r} changed after it was checked")
+        return io.BufferedReader(_Window(owner, start, size), 256 * 1024)
+
+    head = os.pread(owner.number, min(_SNIFF, size), start)
+    return File(label=label, size=size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, closer=owner.close)
 
 
 class _Descriptor:
