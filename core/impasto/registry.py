@@ -21,6 +21,7 @@ PROVIDERS = "impasto.providers"
 TRANSPORTS = "impasto.transports"
 MIDDLEWARE = "impasto.middleware"
 COMMANDS = "impasto.commands"
+GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
 
 
 @attrs.frozen(kw_only=True)
