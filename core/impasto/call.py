@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from .deadline import Deadline
 from .errors import BrokenPlugin
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Call:
         self.timeout = timeout
         self.retry = retry
         self.budget = budget
-        self.scope: asyncio.Timeout | None = None
+        self.deadline = Deadline()
         self.permits = 1
         """How many POSTs are allowed so far; whoever owns a retry adds one."""
         self.posts = 0
@@ -41,14 +41,11 @@ class Call:
 
     def begin(self) -> None:
         """The call got its turn: from here its time runs. Later calls change nothing."""
-        scope = self.scope
-        if scope is not None and scope.when() is None:
-            scope.reschedule(asyncio.get_running_loop().time() + self.timeout)
+        self.deadline.start(self.timeout)
 
     def remaining(self) -> float:
         """Seconds left, or infinity while the call waits for its turn."""
-        when = self.scope.when() if self.scope is not None else None
-        return float("inf") if when is None else when - asyncio.get_running_loop().time()
+        return self.deadline.remaining()
 
     def attempt(self) -> None:
         """A transport is about to POST. Raises BrokenPlugin where nobody allowed another one."""

@@ -82,9 +82,8 @@ class Route:
 
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
         """One picture: transform, send, classify, normalize; a job is polled to its end, under the call's deadline."""
-        scope = call.scope = asyncio.timeout(None)
         try:
-            async with scope:
+            with call.deadline:
                 return await self._run(call, poll_interval)
         except TimeoutError:
             raise self._told(_timed_out(call), call) from None
