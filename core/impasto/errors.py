@@ -26,9 +26,7 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-import attrs
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,8 +91,7 @@ class LoopMismatchError(ImpastoError, RuntimeError):
     """The client was used from another event loop, or in a forked process."""
 
 
-@attrs.frozen
-class Problem:
+class Problem(NamedTuple):  # no attrs here and in the registry: a command line that only lists names starts without it
     """One thing wrong with a request: the parameter's name and what it takes."""
 
     field: str

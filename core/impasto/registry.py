@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .errors import BrokenPlugin, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
 
@@ -24,8 +22,7 @@ COMMANDS = "impasto.commands"
 GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
 
 
-@attrs.frozen(kw_only=True)
-class Declared:
+class Declared(NamedTuple):
     """One plugin as its distribution's metadata declares it."""
 
     name: str
@@ -35,13 +32,13 @@ class Declared:
     version: str | None
 
 
-@attrs.define(eq=False)
 class Registry:
     """Names to plugins. ``discover=False`` sees only what ``add`` was told, whatever else is installed."""
 
-    discover: bool = True
-    _index: dict[str, dict[str, list[EntryPoint]]] = attrs.field(factory=dict, init=False, repr=False)
-    _loaded: dict[tuple[str, str], object] = attrs.field(factory=dict, init=False, repr=False)
+    def __init__(self, discover: bool = True) -> None:
+        self.discover = discover
+        self._index: dict[str, dict[str, list[EntryPoint]]] = {}
+        self._loaded: dict[tuple[str, str], object] = {}
 
     def add(self, group: str, name: str, plugin: object) -> None:
         """Declares a plugin by hand; it takes the place of a discovered one of that name."""
@@ -53,17 +50,16 @@ class Registry:
 
     def declared(self, group: str) -> list[Declared]:
         """Every declaration that is installed, duplicates too, from metadata alone."""
-        return [
-            Declared(
-                name=name,
-                group=group,
-                value=point.value,
-                distribution=point.dist.name if point.dist else None,
-                version=point.dist.version if point.dist else None,
-            )
-            for name, points in sorted(self._points(group).items())
-            for point in points
-        ]
+        owners: dict[int, tuple[str | None, str | None]] = {}  # a distribution's metadata is parsed once: it is long
+        found = []
+        for name, points in sorted(self._points(group).items()):
+            for point in points:
+                dist = point.dist
+                if id(dist) not in owners:
+                    owners[id(dist)] = (dist.name, dist.version) if dist is not None else (None, None)
+                owner, version = owners[id(dist)]
+                found.append(Declared(name=name, group=group, value=point.value, distribution=owner, version=version))
+        return found
 
     def operation(self, model: str) -> Operation:
         """The operation behind a model's name. Imports its module. Raises RegistryError."""
