@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
 from .files import File
 
 KEY = "impasto"
-Kind = Literal["text", "integer", "number", "choice", "file"]
+Kind = Literal["text", "integer", "number", "choice", "file", "other"]
 Role = Literal["image", "mask", "prompt"]
 
 
@@ -27,7 +27,8 @@ class Field:
     """What one field takes. ``default`` is the provider's own, documented and never put on the wire.
 
     ``role`` says which OpenAI-style argument fills the field; ``also`` another name that such callers use.
-    ``inspect`` yields what is wrong with a file, ``limits`` puts that rule in words.
+    ``inspect`` yields what is wrong with a file, ``limits`` puts that rule in words. ``other`` is the kind of an
+    attribute that no function of this module made and of which only the type is known.
     """
 
     kind: Kind
@@ -49,9 +50,11 @@ class Field:
             case "choice":
                 if not isinstance(value, str) or value not in self.choices:
                     raise ValueError(f"must be one of {', '.join(self.choices)}, not {shown(value)}")
-                return str(value)
+                return str.__str__(value)  # of an enum's member too the text, not its name
             case "file":
                 return self._file(value)
+            case "other":
+                return value
             case _:
                 return self._number(value)
 
@@ -59,11 +62,16 @@ class Field:
         """The values that the field takes, in words."""
         match self.kind:
             case "text":
-                return f"text of {self.least or 0:,.0f} to {self.most:,.0f} characters" if self.most else "text"
+                least = f"{self.least or 0:,.0f}"
+                if self.most is not None:
+                    return f"text of {least} to {self.most:,.0f} characters"
+                return f"text of at least {least} characters" if self.least else "text"
             case "choice":
                 return f"one of {', '.join(self.choices)}"
             case "file":
                 return f"a file: {self.limits}" if self.limits else "a file"
+            case "other":
+                return self.limits
             case kind:
                 word = "a whole number" if kind == "integer" else "a number"
                 if self.least is None and self.most is None:
@@ -73,15 +81,17 @@ class Field:
     def _text(self, value: object) -> str:
         if not isinstance(value, str):
             raise ValueError(f"must be text, not {type(value).__name__}")
-        if not (self.least or 0) <= len(value) <= (self.most or math.inf):
+        if not (self.least or 0) <= len(value) <= (math.inf if self.most is None else self.most):
             raise ValueError(f"must be {self.takes()}, not of {len(value):,}")
+        if self.least and not value.strip():
+            raise ValueError("must not be blank")
         if "\x00" in value:
             raise ValueError("must not hold a NUL character")
         try:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("holds half a surrogate pair, which is no text") from None
-        return str(value)
+        return str.__str__(value)
 
     def _number(self, value: object) -> int | float:
         whole = self.kind == "integer"
@@ -91,7 +101,8 @@ class Field:
         high = math.inf if self.most is None else self.most
         if not (low <= value <= high) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"must be {self.takes()}, not {shown(value)}")
-        return value
+        # Plain numbers: an enum's member or another library's float would be spelled in its own way on the wire.
+        return int(value) if isinstance(value, int) else float(value) + 0.0  # + 0.0: no minus before a zero
 
     def _file(self, value: object) -> File:
         file = File.of(value)
@@ -173,5 +184,23 @@ def file(
 
 
 def fields_of(params: type[attrs.AttrsInstance]) -> dict[str, Field]:
-    """The fields that a parameter class declares with the functions of this module, by name."""
-    return {a.name: a.metadata[KEY] for a in attrs.fields(params) if KEY in a.metadata}
+    """A parameter class's fields by name: as this module's functions made them, or else as its types tell."""
+    if any(KEY not in a.metadata for a in attrs.fields(params)):
+        attrs.resolve_types(params)
+    return {a.name: a.metadata.get(KEY) or _told_by_type(a) for a in attrs.fields(params)}
+
+
+_KINDS: dict[object, Kind] = {str: "text", int: "integer", float: "number", File: "file"}
+
+
+def _told_by_type(attribute: attrs.Attribute[Any]) -> Field:
+    required = attribute.default is attrs.NOTHING
+    default = attribute.default if isinstance(attribute.default, str | int | float) else None
+    expected: Any = attribute.type
+    if type(None) in (options := get_args(expected)) and len(options) == 2:
+        expected = options[0] if options[1] is type(None) else options[1]
+    if get_origin(expected) is Literal and all(isinstance(word, str) for word in get_args(expected)):
+        return Field(kind="choice", choices=get_args(expected), required=required, default=default)
+    kind = _KINDS.get(expected, "other")
+    limits = getattr(expected, "__name__", str(expected)) if kind == "other" else ""
+    return Field(kind=kind, limits=limits, required=required, default=default)

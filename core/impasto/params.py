@@ -5,8 +5,8 @@ Scalars are strict, unknown names are refused, and all problems are reported at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
@@ -15,6 +15,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from .errors import InvalidRequest, Problem
 from .fields import KEY, Field
 from .files import File
+from .redact import printable
 from .rules import Rule
 
 T = TypeVar("T")
@@ -24,22 +25,25 @@ converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
 
 def _exactly(expected: type[T]) -> Callable[[object, object], T]:
     def structure(value: object, _: object) -> T:
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        if type(value) is not expected:
             raise ValueError(f"must be {expected.__name__}, not {type(value).__name__}")
         return value
 
     return structure
 
 
-def _number(value: object, _: object) -> float:
-    return cast(float, Field(kind="number").check(value))
+def _check(field: Field) -> Callable[[object, object], object]:
+    check = field.check
+    return lambda value, _: check(value)
 
 
 # cattrs coerces by default: a prompt of 5 would become "5".
-for _scalar in (str, int, bool, bytes):
-    converter.register_structure_hook(_scalar, _exactly(_scalar))
-converter.register_structure_hook(float, _number)
-converter.register_structure_hook(File, lambda value, _: File.of(value))
+converter.register_structure_hook(str, _check(Field(kind="text")))
+converter.register_structure_hook(int, _check(Field(kind="integer")))
+converter.register_structure_hook(float, _check(Field(kind="number")))
+converter.register_structure_hook(File, _check(Field(kind="file")))
+converter.register_structure_hook(bool, _exactly(bool))
+converter.register_structure_hook(bytes, _exactly(bytes))
 
 
 @converter.register_structure_hook_factory(attrs.has)
@@ -51,9 +55,8 @@ def _structure(cls: type[Any]) -> Callable[[Mapping[str, Any], Any], Any]:
     return make_dict_structure_fn(cls, converter, **checks)
 
 
-def _check(field: Field) -> Callable[[object, object], object]:
-    check = field.check
-    return lambda value, _: check(value)
+_WRONG = object()
+"""What a rule sees of a value that was refused: given, and equal to nothing."""
 
 
 def structure(params: type[T], given: Mapping[str, object], rules: Sequence[Rule] = ()) -> T:
@@ -64,12 +67,15 @@ def structure(params: type[T], given: Mapping[str, object], rules: Sequence[Rule
     try:
         made = converter.structure(present, params)
     except (cattrs.ClassValidationError, ValueError) as error:  # ValueError: an attrs validator of a class's own
-        problems += _problems(params, error)
-    told = {problem.field for problem in problems}
-    problems += [p for rule in rules for p in rule.problems(present) if p.field not in told]
-    if made is not None and not problems:
-        return made
+        problems += _problems(params, error, present)
+        _let_go(error)
+    if rules:
+        told = {problem.field for problem in problems}
+        seen = {name: _WRONG if name in told else value for name, value in present.items()}
+        problems += [p for rule in rules for p in rule.problems(seen) if p.field not in told]
     if made is not None:
+        if not problems:
+            return made
         close_files(made)
     raise InvalidRequest(problems)
 
@@ -81,30 +87,48 @@ def close_files(params: object) -> None:
             value.close()
 
 
-def _problems(params: type[Any], error: Exception) -> Iterator[Problem]:
+def _problems(params: type[Any], error: Exception, present: Mapping[str, object]) -> Iterator[Problem]:
     if not isinstance(error, cattrs.ClassValidationError):
         yield Problem(_named_in(params, str(error)), str(error))
         return
     with_notes, without = error.group_exceptions()
     for cause, note in with_notes:
-        if isinstance(cause, KeyError):
+        if isinstance(cause, KeyError) and note.name not in present:
             yield Problem(note.name, "required")
         else:
-            yield Problem(note.name, str(cause))
+            yield Problem(note.name, _said(cause))
     for cause in without:
         if isinstance(cause, cattrs.ForbiddenExtraKeysError):
-            yield from (_unknown(name, attrs.fields_dict(params)) for name in sorted(cause.extra_fields))
+            yield from (
+                _unknown(name, list(attrs.fields_dict(params))) for name in sorted(map(str, cause.extra_fields))
+            )
         else:
-            yield Problem(_named_in(params, str(cause)), str(cause))
+            yield Problem(_named_in(params, str(cause)), _said(cause))
+
+
+def _let_go(error: BaseException) -> None:
+    """Drops cattrs's frames: they hold the files made so far, in cycles that only the garbage collector would end."""
+    error.__traceback__ = None
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            _let_go(each)
+
+
+def _said(cause: BaseException) -> str:
+    """An error's own words; of a nested one those of everything in it."""
+    if isinstance(cause, BaseExceptionGroup):
+        return "; ".join(_said(each) for each in cause.exceptions)
+    return str(cause) or type(cause).__name__
 
 
 def _named_in(params: type[Any], message: str) -> str:
     return next((name for name in attrs.fields_dict(params) if f"'{name}'" in message), "parameters")
 
 
-def _unknown(name: str, known: Iterable[str]) -> Problem:
+def _unknown(name: str, known: Sequence[str]) -> Problem:
     import difflib  # only on the way to an error
 
-    near = difflib.get_close_matches(name, list(known), 1)
+    short = printable(name[:60])
+    near = difflib.get_close_matches(short, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
-    return Problem(name[:60], f"is no parameter of this model; {hint}")
+    return Problem(short, f"is no parameter of this model; {hint}")

@@ -18,6 +18,7 @@ import pytest
 
 from impasto import File
 from impasto.files import media_type_of
+from tests.descriptors import open_descriptors
 from tests.pictures import png
 
 PNG = png(64, 64)
@@ -35,10 +36,6 @@ def refused(value: object) -> str:
     with pytest.raises(ValueError) as caught:
         File.of(value)
     return str(caught.value)
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
 
 
 @pytest.mark.parametrize(
