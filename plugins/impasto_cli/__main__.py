@@ -1,0 +1,5 @@
+"""`python -m impasto_cli`."""
+
+from .main import main
+
+main(prog_name="impasto")

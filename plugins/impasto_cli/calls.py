@@ -1,0 +1,189 @@
+"""What generate, edit and resume share: one call with its waiting, saving and telling."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import attrs
+import click
+
+from impasto import Artifact, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
+from impasto.fanout import check_n
+from impasto.options import Settings
+
+from .failure import as_object, in_words
+from .saving import Saving
+from .values import request_of
+
+EMULATOR_POLL_SECONDS = 0.5
+
+
+class Calling(TypedDict):
+    """The options that ``options.calling`` adds to a command."""
+
+    out: Path | None
+    force: bool
+    timeout: float | None
+    api_base: str | None
+    emulator: bool
+    as_json: bool
+
+
+def make(
+    ctx: click.Context,
+    model: str,
+    *,
+    n: int,
+    prompt: str | None = None,
+    images: Sequence[str] = (),
+    mask: str | None = None,
+    given: Sequence[str] = (),
+    **calling: Unpack[Calling],
+) -> None:
+    """Calls a model and saves its pictures. Ends the command with 1 where some of ``n`` failed."""
+    registry = Registry()
+    operation = registry.operation(model)
+    saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"])
+    problems = _wrong_n(n) or list(saving.problems())
+    request = request_of(
+        operation, model, prompt=prompt, images=images, mask=mask, given=given, out=saving.out, problems=problems
+    )
+    finish(ctx, saving, lambda client: client.invoke(model, request, n=n), registry, calling)
+
+
+def finish(
+    ctx: click.Context,
+    saving: Saving,
+    call: Callable[[Client], Awaitable[Result]],
+    registry: Registry,
+    calling: Calling,
+) -> None:
+    """Waits for a call, saves what comes and tells of it."""
+    started = time.monotonic()
+    try:
+        result = asyncio.run(_run(call, saving.model, registry, _settings(calling)))
+    except ImpastoError as error:
+        saving.keep(error)
+        raise
+    seconds = time.monotonic() - started
+    lost = {each.index for each in result.errors}
+    places = [index for index in range(saving.n) if index not in lost]
+    saved = [(saving.save(each, index), each) for index, each in zip(places, result.artifacts, strict=True)]
+    for each in result.errors:
+        saving.keep(each.error, each.index)
+    if calling["as_json"]:
+        click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
+    else:
+        _tell(saved, result, seconds)
+    for path, _ in saved:
+        if saving.out is not None and path.parent != saving.out.parent:
+            click.echo(f"Warning: {str(saving.out)!r} could not be written; the picture is in {path}", err=True)
+    for warning in result.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    for each in result.errors:
+        click.echo(f"Error: picture {each.index + 1} of {saving.n}: {in_words(each.error)}", err=True)
+    if result.errors:
+        ctx.exit(1)
+
+
+def _wrong_n(n: int) -> list[Problem]:
+    try:
+        check_n(n)
+    except InvalidRequest as error:
+        return list(error.problems)
+    return []
+
+
+def _settings(calling: Calling) -> Settings:
+    settings: Settings = {}
+    if calling["timeout"] is not None:
+        settings["timeout"] = calling["timeout"]
+    if calling["api_base"] is not None:
+        settings["api_base"] = calling["api_base"]
+    if calling["emulator"]:
+        if calling["api_base"] is not None:
+            raise ConfigError("give --api-base or --emulator, not both")
+        settings["transport"] = "emulator"
+        if "IMPASTO_POLL_INTERVAL" not in os.environ:
+            settings["poll_interval"] = EMULATOR_POLL_SECONDS
+    return settings
+
+
+async def _run(
+    call: Callable[[Client], Awaitable[Result]], model: str, registry: Registry, settings: Settings
+) -> Result:
+    try:
+        async with Client(registry=registry, **settings) as client, _waiting(model):
+            return await call(client)
+    except asyncio.CancelledError as cancelled:
+        for note in getattr(cancelled, "__notes__", ()):  # whether it may have been charged
+            click.echo(f"\n{note}", err=True)
+        raise
+
+
+@asynccontextmanager
+async def _waiting(label: str) -> AsyncIterator[None]:
+    """Shows on a terminal that time passes; the time a call takes is not known beforehand."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    started = time.monotonic()
+    with click.progressbar(
+        itertools.repeat(""), label=label, file=sys.stderr, width=12, item_show_func=lambda seconds: seconds
+    ) as bar:
+
+        async def turn() -> None:
+            while True:
+                bar.update(1, f"{time.monotonic() - started:.0f} s")
+                await asyncio.sleep(0.1)
+
+        turning = asyncio.create_task(turn())
+        try:
+            yield
+        finally:
+            turning.cancel()
+
+
+def _tell(saved: Sequence[tuple[Path, Artifact]], result: Result, seconds: float) -> None:
+    """The names of the files; on a terminal also the pictures, and what they cost."""
+    terminal = sys.stdout.isatty()
+    for path, artifact in saved:
+        if terminal:
+            from .preview import show
+
+            show(artifact.data, artifact.media_type)
+        click.echo(path)
+    if terminal:
+        seeds = ", ".join(str(each.seed) for _, each in saved if each.seed is not None)
+        cost = f"{result.cost.usd:.4g} USD" if result.cost is not None else "price not known"
+        click.secho(" · ".join(filter(None, [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"])), dim=True)
+
+
+def _as_object(model: str, saved: Sequence[tuple[Path, Artifact]], result: Result, seconds: float) -> dict[str, object]:
+    return {
+        "model": model,
+        "files": [
+            {
+                "path": str(path),
+                "media_type": artifact.media_type,
+                "bytes": len(artifact.data),
+                "seed": artifact.seed,
+                "finish_reason": artifact.finish_reason,
+            }
+            for path, artifact in saved
+        ],
+        "cost": attrs.asdict(result.cost) if result.cost is not None else None,
+        "warnings": list(result.warnings),
+        "errors": [{"index": each.index, **as_object(each.error)} for each in result.errors],
+        "request_id": result.request_id,
+        "seconds": round(seconds, 3),
+    }

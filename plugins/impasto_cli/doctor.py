@@ -1,0 +1,175 @@
+"""`impasto doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import as_json
+
+if TYPE_CHECKING:
+    from impasto import Registry
+
+FEW_FILES = 256
+
+
+class Finding:
+    """One thing looked at: ``state`` is "ok", "note" (nothing broken, but worth knowing) or "broken"."""
+
+    __slots__ = ("section", "state", "subject", "text")
+
+    def __init__(self, section: str, subject: str, text: str, state: str = "ok") -> None:
+        self.section, self.subject, self.text, self.state = section, subject, text, state
+
+
+@click.command("doctor", short_help="Check the installation: versions, keys, plugins.")
+@as_json
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Checks Python, dependencies, extras, keys, addresses, limits and that every plugin imports.
+
+    Keys are looked for, never shown. Ends with 1 if something is broken.
+    """
+    from impasto import Registry
+
+    registry = Registry()
+    findings = [
+        Finding("python", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *_dependencies(),
+        *_providers(registry),
+        *_limits(),
+        *_plugins(registry),
+    ]
+    broken = any(each.state == "broken" for each in findings)
+    if as_json:
+        import json
+
+        rows = [{name: getattr(each, name) for name in ("section", "subject", "state", "text")} for each in findings]
+        click.echo(json.dumps({"broken": broken, "findings": rows}, indent=2))
+    else:
+        _print(findings)
+    ctx.exit(1 if broken else 0)
+
+
+def _print(findings: list[Finding]) -> None:
+    marks = {"ok": click.style("ok    ", fg="green"), "note": click.style("note  ", fg="yellow")}
+    section = ""
+    for each in findings:
+        if each.section != section:
+            section = each.section
+            click.secho(section, bold=True)
+        click.echo(f"  {marks.get(each.state, click.style('BROKEN', fg='red'))}  {each.subject}: {each.text}")
+
+
+def _dependencies() -> Iterator[Finding]:
+    """What the distribution's metadata requires, and what of its extras is there."""
+    from importlib.metadata import requires, version
+
+    yield Finding("dependencies", "impasto", version("impasto"))
+    missing: dict[str, list[str]] = {}
+    for text in requires("impasto") or ():
+        requirement, _, marker = text.partition(";")
+        found = re.match(r"[\w.-]+", requirement.strip())
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
+        if found is None:
+            continue
+        name = found.group()
+        installed = _version(name)
+        if extra is not None:
+            wanted = missing.setdefault(extra.group(1), [])
+            if installed is None:
+                wanted.append(name)
+        elif installed is None:
+            yield Finding("dependencies", name, "is not installed", "broken")
+        else:
+            least = re.search(r">=\s*([\d.]+)", requirement)
+            old = least is not None and _numbers(installed) < _numbers(least.group(1))
+            text = f"{installed}, too old: {requirement.strip()}" if old else installed
+            yield Finding("dependencies", name, text, "broken" if old else "ok")
+    for name, absent in sorted(missing.items()):
+        text = f"not installed ({', '.join(absent)}): pip install 'impasto[{name}]'" if absent else "installed"
+        yield Finding("extras", name, text, "note" if absent else "ok")
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _providers(registry: Registry) -> Iterator[Finding]:
+    """Whether each provider has a key, and where it is called."""
+    from impasto import ConfigError, ImpastoError, Provider
+    from impasto.provider import check_base_url, check_key
+    from impasto.registry import PROVIDERS
+
+    for name in registry.names(PROVIDERS):
+        try:
+            provider = registry.load(PROVIDERS, name, Provider)
+        except ImpastoError:
+            continue  # told among the plugins
+        key, base = provider.key_variable, provider.base_url_variable
+        try:
+            if key is None:
+                account = provider.account({})
+                found = "found" if account.secrets else "none in the environment; its transport looks further"
+                yield Finding("providers", f"{name} key", found)
+                yield Finding("providers", f"{name} base URL", account.base_url)
+                continue
+            if (value := os.environ.get(key)) is None:
+                yield Finding("providers", f"{name} key", f"{key} is not set (--emulator needs none)", "note")
+            else:
+                check_key(value)
+                yield Finding("providers", f"{name} key", f"{key} is set")
+            address = os.environ.get(base or "")
+            yield Finding("providers", f"{name} base URL", check_base_url(address or provider.base_url, base or ""))
+        except ConfigError as error:
+            yield Finding("providers", name, error.message, "broken")
+
+
+def _limits() -> Iterator[Finding]:
+    import resource
+
+    from impasto import ConfigError
+    from impasto.options import Options, default_concurrency
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,}"
+    few = 0 < soft < FEW_FILES
+    text = f"{files}: {default_concurrency():,} calls in flight" + ("; raise it with ulimit -n" if few else "")
+    yield Finding("limits", "open files", text, "note" if few else "ok")
+    try:
+        Options()
+    except ConfigError as error:
+        yield Finding("limits", "settings", error.message, "broken")
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    """Imports each plugin. Those that load are counted, those that don't are named."""
+    from impasto import ImpastoError, MissingExtra
+    from impasto.registry import GROUPS
+
+    for group in GROUPS:
+        loaded = 0
+        for name in registry.names(group):
+            try:
+                registry.load(group, name, object)
+            except MissingExtra as error:
+                yield Finding("plugins", f"{group} {name}", error.message, "note")
+            except ImpastoError as error:
+                yield Finding("plugins", f"{group} {name}", error.message, "broken")
+            else:
+                loaded += 1
+        yield Finding("plugins", group, f"{loaded} of {len(registry.names(group))} import")

@@ -1,0 +1,58 @@
+"""How a command says what went wrong: a message on stderr, with --json an object on stdout too, an exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+import click
+
+from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
+
+from .options import JSON
+
+WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
+
+
+def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
+    """Ends the command: exit code 2 where the input or the set-up is wrong, else 1."""
+    if ctx.meta.get(JSON):
+        click.echo(json.dumps({"error": as_object(error)}, indent=2))
+    click.echo(f"Error: {in_words(error)}", err=True)
+    ctx.exit(2 if isinstance(error, WRONG_INPUT) else 1)
+
+
+def in_words(error: ImpastoError) -> str:
+    """The error for a reader, with what to do about a job that goes on."""
+    if isinstance(error, InvalidRequest):
+        lines = [error.operation or "the request does not fit", *(f"  {problem}" for problem in error.problems)]
+        lines.append("Nothing was sent.")
+    else:
+        lines = [str(error)]
+    lines += _notes(error)
+    if error.id is not None and error.operation is not None:
+        lines.append(f"Take the job up with: impasto resume {error.operation} {error.id}")
+    lines += [f"also: {in_words(each)}" for each in error.errors]
+    return "\n".join(dict.fromkeys(lines))  # pictures side by side often fail alike
+
+
+def as_object(error: ImpastoError) -> dict[str, object]:
+    """The error for a program."""
+    told: dict[str, object] = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "model": error.operation,
+        "billed": error.billed,
+        "request_id": error.request_id,
+        "id": error.id,
+        "notes": _notes(error),
+    }
+    if isinstance(error, InvalidRequest):
+        told["problems"] = [{"field": problem.field, "message": problem.message} for problem in error.problems]
+    if error.errors:
+        told["errors"] = [as_object(each) for each in error.errors]
+    return told
+
+
+def _notes(error: ImpastoError) -> list[str]:
+    return getattr(error, "__notes__", [])

@@ -1,0 +1,65 @@
+"""The `impasto` command. Its commands are plugins: entry points of `impasto.commands`, each a click.Command."""
+
+from __future__ import annotations
+
+import click
+
+from impasto import ImpastoError, Registry, __version__
+from impasto.registry import COMMANDS
+
+_OWN = "impasto"
+"""The distribution whose commands are known to load in no time."""
+
+
+class Commands(click.Group):
+    """Lists commands from metadata, and loads the one that is run. A broken one breaks only itself."""
+
+    registry = Registry()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self.registry.names(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.registry.names(COMMANDS):
+            return None
+        return self.registry.load(COMMANDS, cmd_name, click.Command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Another distribution's command may take seconds to import, so here only its owner is named.
+        declared = self.registry.declared(COMMANDS)
+        width = formatter.width - 6 - max((len(each.name) for each in declared), default=0)
+        rows = {
+            each.name: self._short_help(ctx, each.name, width)
+            if each.distribution == _OWN
+            else f"(of {each.distribution} {each.version})"
+            for each in declared
+        }
+        with formatter.section("Commands"):
+            formatter.write_dl(list(rows.items()))
+
+    def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
+        try:
+            command = self.get_command(ctx, name)
+        except ImpastoError:
+            return "(does not load: see impasto doctor)"
+        return command.get_short_help_str(width) if command is not None else ""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ImpastoError as error:
+            from .failure import fail  # only on the way to an error
+
+            fail(ctx, error)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="impasto %(version)s")
+def main() -> None:
+    """Makes and edits pictures with any installed provider's models.
+
+    Start with `impasto try`: it needs no key.
+    """

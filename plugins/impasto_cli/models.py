@@ -1,0 +1,78 @@
+"""`impasto models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import as_json
+
+if TYPE_CHECKING:
+    from impasto import Operation, Registry
+
+_GROUPS = ("generate", "edit", "broken")
+
+
+@click.command("models", short_help="List the installed models.")
+@as_json
+def command(as_json: bool) -> None:
+    """Lists the installed models and what a call costs, by the command that calls them.
+
+    Several names on a line are one model.
+    """
+    from impasto import Registry
+    from impasto.registry import OPERATIONS
+
+    registry = Registry()
+    names: dict[str, list[str]] = {}
+    for each in registry.declared(OPERATIONS):
+        names.setdefault(each.value, []).append(each.name)
+    rows = sorted((_row(registry, alike) for alike in names.values()), key=_place)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print(rows)
+
+
+def _row(registry: Registry, names: list[str]) -> dict[str, object]:
+    """One model. A broken one is listed with its reason."""
+    from impasto import ImpastoError
+
+    names = sorted(dict.fromkeys(names), key=len)
+    row: dict[str, object] = {"name": names[0], "aliases": names[1:], "provider": names[0].partition("/")[0]}
+    try:
+        operation = registry.operation(names[0])
+    except ImpastoError as error:
+        return row | {"group": "broken", "error": str(error)}
+    cost = operation.price.cost if operation.price is not None else None
+    return row | {
+        "group": _group(operation),
+        "title": operation.title,
+        "usd": cost.usd if cost is not None else None,
+        "credits": cost.credits if cost is not None else None,
+    }
+
+
+def _place(row: dict[str, object]) -> tuple[str, int, str]:
+    return str(row["provider"]), _GROUPS.index(str(row["group"])), str(row["name"])
+
+
+def _group(operation: Operation) -> str:
+    """The command that calls it: edit, where a picture is required."""
+    needs_picture = any(field.required and field.role == "image" for field in operation.fields.values())
+    return "edit" if needs_picture else "generate"
+
+
+def _print(rows: list[dict[str, object]]) -> None:
+    width = max((len(str(row["name"])) for row in rows), default=0)
+    for provider, group in dict.fromkeys((row["provider"], row["group"]) for row in rows):
+        click.secho(f"{provider}, impasto {group}" if group != "broken" else f"{provider}, broken", bold=True)
+        for row in (row for row in rows if (row["provider"], row["group"]) == (provider, group)):
+            usd = row.get("usd")
+            price = f"{usd:7.3f} USD" if isinstance(usd, float) else "      ? USD"
+            click.echo(f"  {row['name']:<{width}}  " + str(row.get("error") or f"{price}  {row['title']}"))
+            for alias in row["aliases"] if isinstance(row["aliases"], list) else ():
+                click.secho(f"    also {alias}", dim=True)

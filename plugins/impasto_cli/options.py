@@ -1,0 +1,51 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., object])
+
+JSON = "impasto.json"
+"""Where the running command's context keeps whether --json was given; errors are then told as JSON too."""
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.meta[JSON] = value
+    return value
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_remember, is_eager=True, help="Print JSON, and nothing else."
+)
+parameter = click.option(
+    "-p", "given", multiple=True, metavar="NAME=VALUE", help="A field of the model, as often as needed; a file: @PATH."
+)
+count = click.option("-n", "n", type=int, default=1, show_default=True, help="How many pictures, 1 to 10.")
+model = click.argument("model")
+
+
+def calling(command: F) -> F:
+    """The options of every command that calls a model."""
+    for option in reversed(
+        (
+            click.option(
+                "-o",
+                "out",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Where to save; numbered when -n is above 1.",
+            ),
+            click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
+            click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
+            click.option("--api-base", metavar="URL", help="Another address of the provider."),
+            click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
+            as_json,
+        )
+    ):
+        command = option(command)
+    return command
