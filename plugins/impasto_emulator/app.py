@@ -6,6 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp import web
 from . import control, stability
 from .account import Account, Record, fingerprint
 from .exchange import Answer, Endpoint, Exchange, Refusal
+from .failures import count, respond
 from .faults import Faults
 from .jobs import Jobs
 from .settings import Settings
@@ -57,22 +59,23 @@ def _random(settings: Settings) -> random.Random:
 
 def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
+        count(request)
         exchange = _opened(state, request)
         record = exchange.record
         began = time.monotonic()
         try:
             body, refused = await _read(endpoint, exchange)
             if (seconds := state.account.rates.locked(record.key)) is not None:
-                return _respond(record, endpoint.locked_out(exchange, seconds))
+                return respond(record, endpoint.locked_out(exchange, seconds))
             fault = state.faults.take(record)
             if fault is None:
-                return _respond(record, refused or await _answered(endpoint, exchange, body))
+                return respond(record, refused or await _answered(endpoint, exchange, body))
             record.fault = fault.kind
             exchange.book = fault.charged
-            answer = None
-            if fault.charged or not fault.replaces:
-                answer = refused or await _answered(endpoint, exchange, body)
-            return await fault.apply(request, record, answer)
+            answer = refused
+            if answer is None and fault.needs_answer:
+                answer = await _answered(endpoint, exchange, body)
+            return await fault.apply(request, record, answer, partial(endpoint.refuse, exchange))
         finally:
             record.seconds = time.monotonic() - began
 
@@ -105,9 +108,3 @@ async def _answered(endpoint: Endpoint, exchange: Exchange, body: object) -> Ans
         return await endpoint.answer(exchange, body)
     except Refusal as refusal:
         return refusal.answer
-
-
-def _respond(record: Record, answer: Answer) -> web.Response:
-    record.status = answer.status
-    headers = {"x-request-id": record.id, **answer.headers}
-    return web.Response(status=answer.status, headers=headers, body=answer.body)

@@ -126,4 +126,3 @@ def _worded(rule: Rule, problem: Problem) -> str:
             return "required"
         case _:
             return problem.message
-

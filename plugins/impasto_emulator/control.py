@@ -37,10 +37,21 @@ def add_routes(router: web.UrlDispatcher, state: State) -> None:
             {"count": account.request_count, "requests": [attrs.asdict(record) for record in account.requests]}
         )
 
+    async def faults(request: web.Request) -> web.Response:
+        try:
+            given = json.loads(await request.content.read(MOST_BYTES))
+            if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+                raise ValueError("give a JSON list of objects")
+            state.faults.replace(given)
+        except ValueError as error:
+            return web.json_response({"errors": [str(error)]}, status=400)
+        return web.json_response({"faults": len(given)})
+
     async def reset(request: web.Request) -> web.Response:
         state.reset()
         return web.json_response({"reset": True})
 
     router.add_get("/_emulator/charges", charges)
     router.add_get("/_emulator/requests", requests)
+    router.add_post("/_emulator/faults", faults)
     router.add_post("/_emulator/reset", reset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -23,7 +23,9 @@ class Answer:
 
 def json_answer(body: object, status: int = 200, **headers: str) -> Answer:
     """An answer of JSON."""
-    return Answer(status=status, headers={"content-type": "application/json", **headers}, body=json.dumps(body).encode())
+    return Answer(
+        status=status, headers={"content-type": "application/json", **headers}, body=json.dumps(body).encode()
+    )
 
 
 class Refusal(Exception):
@@ -44,9 +46,17 @@ class Exchange:
     book: bool = True
 
 
+Refuse = Callable[[int, str | None, Sequence[str]], Answer]
+"""Makes a refusal in the provider's own form: status, name (None: the usual one), messages."""
+
+
 class Endpoint(Protocol):
-    """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works."""
+    """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works.
+
+    ``refuse`` spells a refusal, ``locked_out`` the one for asking too fast. ``read`` and ``answer`` raise Refusal.
+    """
 
     async def read(self, exchange: Exchange) -> object: ...
     async def answer(self, exchange: Exchange, body: object) -> Answer: ...
+    def refuse(self, exchange: Exchange, status: int, name: str | None, messages: Sequence[str]) -> Answer: ...
     def locked_out(self, exchange: Exchange, seconds: float) -> Answer: ...

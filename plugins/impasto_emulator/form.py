@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from contextlib import suppress
 
 import attrs
 from aiohttp import BodyPartReader, web
@@ -78,10 +79,8 @@ def describe(part: Part) -> FilePart:
     file = File.of((part.filename, part.data))
     width = height = None
     if file.media_type in FORMATS:
-        try:
+        with suppress(OSError, SyntaxError, ValueError, EOFError, struct.error):  # no picture after all
             width, height = size_of(file)
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error):
-            pass
     return FilePart(
         filename=part.filename or "",
         declared=part.declared,

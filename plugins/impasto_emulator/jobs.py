@@ -33,6 +33,7 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._jobs: dict[str, Job] = {}
+        self._drawing: set[asyncio.Task[Picture]] = set()
 
     def start(
         self,
@@ -46,6 +47,8 @@ class Jobs:
     ) -> Job:
         """Takes a job on."""
         now = time.monotonic()
+        self._drawing.add(picture)
+        picture.add_done_callback(self._drawing.discard)
         job = Job(
             id=secrets.token_hex(32),
             key=key,
@@ -72,10 +75,12 @@ class Jobs:
         return job.picture.done() and time.monotonic() >= job.ready
 
     def reset(self) -> None:
-        """Forgets all jobs; pictures that are being drawn are not waited for."""
-        for job in self._jobs.values():
-            job.picture.cancel()
+        """Forgets all jobs. Safe in any thread: a picture that is being drawn is only let go of."""
         self._jobs.clear()
+
+    async def aclose(self) -> None:
+        """Waits for the pictures that are being drawn."""
+        await asyncio.gather(*self._drawing, return_exceptions=True)
 
     def _forget_expired(self, now: float) -> None:
         for job in list(self._jobs.values()):

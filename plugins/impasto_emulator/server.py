@@ -54,6 +54,14 @@ class Emulator:
         """How often a key was locked out for asking too fast."""
         return self._state.account.rates.lockouts
 
+    def fault(self, kind: str, **options: object) -> None:
+        """Makes exchanges fail from now on; see ``faults``. Raises ValueError."""
+        self._state.faults.add({"kind": kind, **options})
+
+    def clear_faults(self) -> None:
+        """Ends all faults."""
+        self._state.faults.reset()
+
     def reset(self) -> None:
         """Forgets requests, charges, jobs, faults and rates."""
         self._state.reset()
@@ -77,9 +85,9 @@ class Emulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         runner, self._runner = self._runner, None
-        self._state.jobs.reset()
         if runner is not None:
             await runner.cleanup()
+        await self._state.jobs.aclose()
 
 
 @contextmanager
@@ -102,7 +110,7 @@ def serve(settings: Settings | None = None) -> Iterator[Emulator]:
         nonlocal failure
         try:
             asyncio.run(run())
-        except BaseException as error:  # handed to the thread that waits for the start
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
             failure = error
         finally:
             started.set()

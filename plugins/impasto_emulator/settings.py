@@ -12,13 +12,13 @@ from impasto import ConfigError, InvalidRequest
 from impasto.params import structure
 
 
-def _number(default: Any, least: float, most: float = math.inf) -> Any:
+def bounded(default: Any, least: float, most: float = math.inf) -> Any:
     """A finite number within bounds; attrs reads its type from the class."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         kinds = int if isinstance(default, int) else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most or value == math.inf:
-            raise ConfigError(f"{attribute.name} must be a number from {least:g} to {most:g}, not {value!r}")
+            raise ConfigError(f"'{attribute.name}' must be a number from {least:g} to {most:g}, not {value!r}")
 
     return attrs.field(default=default, validator=check)
 
@@ -35,21 +35,21 @@ class Settings:
     """
 
     host: str = "127.0.0.1"
-    port: int = _number(0, 0, 65_535)
+    port: int = bounded(0, 0, 65_535)
     strict: bool = False
     keys: tuple[str, ...] | None = None
     seed: int | None = None
-    picture_scale: float = _number(1.0, 0.01, 1)
-    answer_seconds: float = _number(0.0, 0)
-    job_seconds: float = _number(0.5, 0)
-    kept_seconds: float = _number(24 * 3600.0, 0)
-    rate_requests: int = _number(150, 1)
-    rate_seconds: float = _number(10.0, 0)
-    lock_seconds: float = _number(60.0, 0)
+    picture_scale: float = bounded(1.0, 0.01, 1)
+    answer_seconds: float = bounded(0.0, 0)
+    job_seconds: float = bounded(0.5, 0)
+    kept_seconds: float = bounded(24 * 3600.0, 0)
+    rate_requests: int = bounded(150, 1)
+    rate_seconds: float = bounded(10.0, 0)
+    lock_seconds: float = bounded(60.0, 0)
     retry_after: bool = False
-    keep_alive_seconds: float = _number(75.0, 0)
-    credits: float = _number(1_000_000.0, 0)
-    history: int = _number(100_000, 1)
+    keep_alive_seconds: float = bounded(75.0, 0)
+    credits: float = bounded(1_000_000.0, 0)
+    history: int = bounded(100_000, 1)
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> Settings:

@@ -19,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -42,6 +43,19 @@ CREATIVE = "/v2beta/stable-image/upscale/creative"
 MOST_BYTES = 10 * 2**20
 MOST_SEED = 4_294_967_294
 DECLARED = ("image/*", "application/json")
+
+NAMES = {
+    400: "bad_request",
+    401: "unauthorized",
+    402: "payment_required",
+    403: "content_moderation",
+    404: "generation_not_found",
+    413: "payload_too_large",
+    422: "invalid_language",
+    429: "rate_limit_exceeded",
+    500: "internal_error",
+}
+"""The name that goes with each status."""
 
 REFUSED = {
     "[content_moderation]": (403, "content_moderation", "prompt: was flagged by moderation"),
@@ -128,10 +142,14 @@ class _Base:
     async def read(self, exchange: Exchange) -> object:
         return None
 
+    def refuse(self, exchange: Exchange, status: int, name: str | None, messages: Sequence[str]) -> Answer:
+        return refusal(exchange, status, name or NAMES.get(status, "error"), *messages).answer
+
     def locked_out(self, exchange: Exchange, seconds: float) -> Answer:
-        entries = [f"rate limit: more than {self.desk.settings.rate_requests} requests; wait {seconds:.1f} s"]
-        headers = {"retry-after": str(max(1, round(seconds)))} if self.desk.settings.retry_after else {}
-        return json_answer({"id": "rate_limit_exceeded", "name": "rate_limit_exceeded", "errors": entries}, 429, **headers)
+        settings, name = self.desk.settings, NAMES[429]
+        entries = [f"rate limit: more than {settings.rate_requests} requests; wait {seconds:.1f} s"]
+        headers = {"retry-after": str(math.ceil(seconds))} if settings.retry_after else {}
+        return json_answer({"id": name, "name": name, "errors": entries}, 429, **headers)  # the vendor's id here
 
 
 class Submit(_Base):
@@ -196,7 +214,10 @@ class Submit(_Base):
         reason = "CONTENT_FILTERED" if blurred else "SUCCESS"
         operation = checked.operation
         task = Task(
-            operation=operation, values=checked.values, seed=desk.seed(checked.values), scale=desk.settings.picture_scale
+            operation=operation,
+            values=checked.values,
+            seed=desk.seed(checked.values),
+            scale=desk.settings.picture_scale,
         )
         mark = exchange.record.id
         if self.results is None:
