@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from impasto import File
 
-from .limits import FORMATS, opened
+from .limits import FORMATS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 MOST_PIXELS = 2**24
 """The largest mask with transparency that is decoded: 4096x4096, above what any model takes as a picture."""
@@ -73,3 +76,18 @@ def _depth(png: File) -> int:
     """Bits a channel, as the header of a PNG says."""
     with png.open() as reader:
         return reader.read(25)[24]
+
+
+@contextmanager
+def opened(file: File) -> Iterator[ImageFile]:
+    """The picture with its header read and nothing decoded yet."""
+    from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # 40 ms: only where a mask is looked at
+
+    # The format's own reader, not Image.open: that one warns of or refuses large pictures which a model takes.
+    readers: dict[str, Callable[..., ImageFile]] = {
+        "image/png": PngImagePlugin.PngImageFile,
+        "image/jpeg": JpegImagePlugin.JpegImageFile,
+        "image/webp": WebPImagePlugin.WebPImageFile,
+    }
+    with file.open() as source, readers[file.media_type](source) as picture:
+        yield picture
