@@ -11,7 +11,8 @@ import attrs
 from aiohttp import BodyPartReader, web
 
 from impasto import File
-from impasto_pictures.limits import FORMATS, size_of
+from impasto_pictures.limits import FORMATS
+from impasto_pictures.size import size_of
 
 from .account import FilePart
 
