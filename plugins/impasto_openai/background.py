@@ -1,0 +1,116 @@
+"""The loop on which the synchronous functions run: one daemon thread for the whole process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from impasto import LoopMismatchError
+
+T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds that an interrupted call, or the end of the process, waits for what is in flight to let go."""
+
+
+class Background:
+    """An event loop in a daemon thread, which ends with the process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._main, name="impasto", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine there and waits for it. An interrupt cancels it first, and is then raised."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise LoopMismatchError("called in the loop that would have to answer; use the async function there")
+        outcome: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            task = self.loop.create_task(work)
+            tasks.append(task)
+            task.add_done_callback(lambda task: _tell(task, outcome))
+
+        self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
+        try:
+            return outcome.result()
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            for note in _notes(outcome):
+                interrupt.add_note(note)
+            raise
+
+    def close(self) -> None:
+        """Cancels what runs, closes the loop's client and the loop, and waits for the thread."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(PATIENCE)
+
+    def _main(self) -> None:
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            # Not asyncio.Runner: its end starts a thread, which a process that ends may not do.
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+
+def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    try:
+        result = task.result()
+    except BaseException as error:  # noqa: BLE001 - also a cancellation: whatever the work raised is its caller's
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(result)
+
+
+def _notes(outcome: Future[Any]) -> list[str]:
+    """What a cancelled call says of its charge."""
+    try:
+        error = outcome.exception(PATIENCE)
+    except (TimeoutError, CancelledError):
+        return []
+    return getattr(error, "__notes__", [])
+
+
+_lock = threading.Lock()
+_current: Background | None = None
+_of_parent: list[Background] = []
+"""Loops of the process that forked this one: never touched, nor let go of, as they share its descriptors."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine on the process's background loop, from any thread, and waits for it."""
+    global _current  # noqa: PLW0603 - one for the process
+    with _lock:
+        if _current is None:
+            _current = Background()
+            atexit.register(_current.close)
+        background = _current
+    return background.run(work)
+
+
+def _after_fork() -> None:
+    global _current, _lock  # noqa: PLW0603 - the thread did not come along, and the lock may be held
+    _lock = threading.Lock()
+    if _current is not None:
+        _of_parent.append(_current)
+        _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

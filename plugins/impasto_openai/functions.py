@@ -1,0 +1,169 @@
+"""The drop-in functions: code written against LiteLLM's image functions runs with only its import changed."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, BinaryIO, ParamSpec, TypeVar
+
+from impasto import File, InvalidRequest, Problem
+
+from .background import run
+from .check import check
+from .clients import client_of_this_loop
+from .response import ImagesResponse
+from .settings import split_settings
+from .translate import translate
+
+Content = bytes | bytearray | memoryview | BinaryIO
+Picture = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
+"""Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
+
+
+_HERE = ("model", "base_model", "timeout", "extra_body", "drop_params")
+"""The arguments that say how to call, not what to make."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """The function for code without a loop: it blocks its caller, and may be called inside a loop too."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return run(function(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
+    return call
+
+
+async def aimage_generation(
+    prompt: str | None = None,
+    model: str | None = None,
+    *,
+    n: int | None = None,
+    size: str | None = None,
+    quality: str | None = None,
+    response_format: str | None = None,
+    background: str | None = None,
+    moderation: str | None = None,
+    output_format: str | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    extra_body: Mapping[str, object] | None = None,
+    drop_params: bool | None = None,
+    timeout: float | None = None,
+    api_key: str | None = None,
+    api_base: str | None = None,
+    aws_region_name: str | None = None,
+    aws_access_key_id: str | None = None,
+    aws_secret_access_key: str | None = None,
+    aws_session_token: str | None = None,
+    aws_profile_name: str | None = None,
+    aws_bedrock_runtime_endpoint: str | None = None,
+    base_model: str | None = None,
+    **params: object,
+) -> ImagesResponse:
+    """Makes ``n`` pictures (1 to 10) from a prompt.
+
+    ``params`` are the model's own fields. None means not given. Every parameter is honoured, or refused by
+    name with InvalidRequest before anything is sent; ``drop_params`` drops what the model has no field for
+    and says so in the answer's ``warnings``. ``timeout`` is in seconds. Raises the errors of ``impasto``.
+    """
+    return await _answer(locals(), edit=False)
+
+
+async def aimage_edit(
+    image: Picture | Sequence[Picture] | None = None,
+    model: str | None = None,
+    prompt: str | None = None,
+    mask: Picture | None = None,
+    *,
+    n: int | None = None,
+    size: str | None = None,
+    quality: str | None = None,
+    response_format: str | None = None,
+    background: str | None = None,
+    moderation: str | None = None,
+    output_format: str | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    extra_body: Mapping[str, object] | None = None,
+    drop_params: bool | None = None,
+    timeout: float | None = None,
+    api_key: str | None = None,
+    api_base: str | None = None,
+    aws_region_name: str | None = None,
+    aws_access_key_id: str | None = None,
+    aws_secret_access_key: str | None = None,
+    aws_session_token: str | None = None,
+    aws_profile_name: str | None = None,
+    aws_bedrock_runtime_endpoint: str | None = None,
+    base_model: str | None = None,
+    **params: object,
+) -> ImagesResponse:
+    """Changes a picture. As ``aimage_generation``, with ``image`` (a list where the model takes several).
+
+    A ``mask`` with any pixel not opaque is OpenAI's (transparent is edited) and is sent as the provider's
+    (white is edited); an opaque one is the provider's own and is sent as it is.
+    """
+    return await _answer(locals(), edit=True)
+
+
+image_generation = _blocking(aimage_generation)
+
+
+@_blocking
+async def image_edit(
+    image: Picture | Sequence[Picture] | None = None,
+    prompt: str | None = None,
+    model: str | None = None,
+    mask: Picture | None = None,
+    *,
+    n: int | None = None,
+    size: str | None = None,
+    quality: str | None = None,
+    response_format: str | None = None,
+    background: str | None = None,
+    moderation: str | None = None,
+    output_format: str | None = None,
+    output_compression: int | None = None,
+    user: str | None = None,
+    extra_body: Mapping[str, object] | None = None,
+    drop_params: bool | None = None,
+    timeout: float | None = None,
+    api_key: str | None = None,
+    api_base: str | None = None,
+    aws_region_name: str | None = None,
+    aws_access_key_id: str | None = None,
+    aws_secret_access_key: str | None = None,
+    aws_session_token: str | None = None,
+    aws_profile_name: str | None = None,
+    aws_bedrock_runtime_endpoint: str | None = None,
+    base_model: str | None = None,
+    **params: object,
+) -> ImagesResponse:
+    """Changes a picture: ``aimage_edit`` with ``prompt`` before ``model``, and blocking."""
+    return await _answer(locals(), edit=True)
+
+
+async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
+    """One call, given a function's arguments by name: its own, and the model's under ``params``."""
+    given: dict[str, object] = {**arguments.pop("params"), **arguments}
+    for name in _HERE:
+        del given[name]
+    model, base_model, timeout = (arguments[name] for name in ("model", "base_model", "timeout"))
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest([Problem("model", "required: a provider and its model, as in stability/sd3.5-large")])
+    client = await client_of_this_loop()
+    operation = await client.operation(model, base_model=base_model)
+    settings, words = split_settings(operation, given)
+    client = client.with_options(**settings)
+    translation = translate(
+        operation, words, extra_body=arguments["extra_body"], drop_params=arguments["drop_params"], edit=edit
+    )
+    request, warnings = await check(operation, model, translation)
+    result = await client.invoke(model, request, n=translation.n, timeout=timeout, base_model=base_model)
+    return ImagesResponse(result, translation.response_format, warnings)

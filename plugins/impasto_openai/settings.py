@@ -1,0 +1,36 @@
+"""The arguments of a call that say how a provider is reached, as a client's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from impasto import Operation
+from impasto.options import Settings
+
+_KEY = ("api_key", "api_base")
+_AWS = {
+    "aws_region_name": "aws_region",
+    "aws_access_key_id": "aws_access_key_id",
+    "aws_secret_access_key": "aws_secret_access_key",
+    "aws_session_token": "aws_session_token",
+    "aws_profile_name": "aws_profile",
+    "aws_bedrock_runtime_endpoint": "bedrock_endpoint",
+}
+
+
+def split_settings(operation: Operation, given: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
+    """The settings that the model's provider is reached by, and every other argument.
+
+    ``api_key`` and ``api_base`` are those of whatever provider the model has, ``aws_...`` Bedrock's. One that
+    the provider has no use for stays among the others, where it is refused by name.
+    """
+    words = _AWS if operation.provider.name == "bedrock" else {name: name for name in _KEY}
+    found: dict[str, object] = {
+        words[name]: value for name, value in given.items() if name in words and value is not None
+    }
+    others = {name: value for name, value in given.items() if name not in words}
+    # A sibling client is made for each call, so the environment counts as it is now: None reads it again.
+    if words is _AWS:
+        return cast(Settings, {**found, "poll_interval": None}), others
+    return Settings(providers={operation.provider.name: found}, poll_interval=None), others

@@ -1,0 +1,52 @@
+"""OpenAI's ``size`` as a provider's ``aspect_ratio``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from impasto.fields import shown
+
+_OPENAI = {
+    "1024x1024": "1:1",
+    "512x512": "1:1",
+    "256x256": "1:1",
+    "1792x1024": "16:9",
+    "1024x1792": "9:16",
+    "1536x1024": "3:2",
+    "1024x1536": "2:3",
+}
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
+
+
+def checked_size(size: object) -> str | None:
+    """The size as it was given, None for ``auto``. Raises ValueError."""
+    if size == "auto":
+        return None
+    if not isinstance(size, str) or _SIZE.fullmatch(size) is None:
+        raise ValueError(f"must be auto or WIDTHxHEIGHT in pixels, each 1 to 99999, not {shown(size)}")
+    return size
+
+
+def nearest_ratio(size: str, ratios: Sequence[str]) -> tuple[str, bool] | None:
+    """The one of ``ratios`` that is nearest to a checked size, and whether it is what the size asks for.
+
+    None where none of ``ratios`` is one.
+    """
+    named = _OPENAI.get(size)
+    if named is not None and named in ratios:
+        return named, True
+    width, height = _numbers(_SIZE, size)
+    listed = {ratio: _numbers(_RATIO, ratio) for ratio in ratios if _RATIO.fullmatch(ratio)}
+    if not listed:
+        return None
+    best = min(listed, key=lambda ratio: abs(math.log(width / height) - math.log(listed[ratio][0] / listed[ratio][1])))
+    return best, width * listed[best][1] == height * listed[best][0]
+
+
+def _numbers(pattern: re.Pattern[str], text: str) -> tuple[int, int]:
+    found = pattern.fullmatch(text)
+    assert found is not None  # noqa: S101 - both were matched before
+    return int(found[1]), int(found[2])

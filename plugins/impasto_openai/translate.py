@@ -1,0 +1,273 @@
+"""OpenAI's parameters as a model's own. Knows no model: it reads the fields that each declares.
+
+Pure: nothing is read, opened or sent here. ``check.py`` finishes the work; both serve the functions, the gateway
+and the batch runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import attrs
+
+from impasto import InvalidRequest, Operation, Problem
+from impasto.fanout import check_n
+from impasto.fields import shown
+
+from .sizes import checked_size, nearest_ratio
+from .words import advice, is_neutral
+
+Format = Literal["b64_json", "url"]
+FORMATS: tuple[Format, ...] = ("b64_json", "url")
+LONGEST_USER = 256
+
+
+@attrs.frozen(kw_only=True)
+class Translation:
+    """A call in the model's own words.
+
+    ``params`` are the model's fields, not yet checked; ``words`` says by which name the caller gave each.
+    ``problems`` are those found so far: ``check.checked_request`` finds the others and raises them all.
+    """
+
+    params: Mapping[str, object] = attrs.field(repr=lambda params: str(list(params)))
+    words: Mapping[str, str]
+    n: int = 1
+    user: str | None = None
+    response_format: Format = "b64_json"
+    warnings: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def translate(
+    operation: Operation,
+    arguments: Mapping[str, object],
+    *,
+    extra_body: object = None,
+    drop_params: object = None,
+    edit: bool = False,
+) -> Translation:
+    """Translates a call's arguments (None means not given) for a model.
+
+    ``extra_body`` adds to them. ``drop_params``: what the model has no field for is dropped with a warning
+    instead of refused. ``edit``: the call is one that changes a picture, so there must be one.
+    """
+    work = _Work(operation, {name: value for name, value in arguments.items() if value is not None})
+    work.merge(extra_body)
+    work.drop = work.flag("drop_params", drop_params)
+    n, answer, user = work.n(), work.response_format(), work.user()
+    work.pictures(edit=edit)
+    work.mask()
+    work.prompt()
+    work.own_fields()
+    size = work.size()
+    work.others()
+    if size is not None:
+        work.shape(size)
+    return Translation(
+        params=work.params,
+        words=work.words,
+        n=n,
+        user=user,
+        response_format=answer,
+        warnings=tuple(work.warnings),
+        problems=tuple(work.problems),
+    )
+
+
+@attrs.define
+class _Work:
+    """One translation in progress: ``given`` holds what is still to be placed."""
+
+    operation: Operation
+    given: dict[str, object]
+    drop: bool = False
+    pictured: bool = False
+    params: dict[str, object] = attrs.field(factory=dict[str, object])
+    words: dict[str, str] = attrs.field(factory=dict[str, str])
+    warnings: list[str] = attrs.field(factory=list[str])
+    problems: list[Problem] = attrs.field(factory=list[Problem])
+
+    def merge(self, extra: object) -> None:
+        if extra is None:
+            return
+        if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
+            self._refuse("extra_body", f"must be a mapping of names to values, not {type(extra).__name__}")
+            return
+        for name, value in cast("Mapping[str, object]", extra).items():
+            if name in self.given or name == "model":
+                self._refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
+            elif value is not None:
+                self.given[name] = value
+
+    def flag(self, word: str, value: object) -> bool:
+        if value is not None and not isinstance(value, bool):
+            self._refuse(word, f"must be True or False, not {shown(value)}")
+        return value is True
+
+    def n(self) -> int:
+        n = self.given.pop("n", 1)
+        try:
+            check_n(n)
+        except InvalidRequest as error:
+            self.problems += error.problems
+            return 1
+        return cast(int, n)
+
+    def response_format(self) -> Format:
+        value = self.given.pop("response_format", "b64_json")
+        for known in FORMATS:
+            if value == known:
+                return known
+        self._refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {shown(value)}")
+        return "b64_json"
+
+    def user(self) -> str | None:
+        user = None if "user" in self.operation.fields else self.given.pop("user", None)
+        if user is None:
+            return None
+        if not isinstance(user, str) or not (user.isascii() and user.isprintable() and user.strip() == user != ""):
+            self._refuse("user", "must be text of printable ASCII characters, with no space at its ends")
+        elif len(user) > LONGEST_USER:
+            self._refuse("user", f"must be of at most {LONGEST_USER} characters, not {len(user):,}")
+        elif self.operation.provider.user_header is None:
+            self.warnings.append(f"user was not sent: {self.operation.provider.name} has no place for it")
+        else:
+            return user
+        return None
+
+    def pictures(self, *, edit: bool) -> None:
+        """Fills the model's picture fields, in their order, from ``image``."""
+        slots = self._named_by("image")
+        image = self.given.pop("image", None)
+        self.pictured = image is not None or any(slot in self.given for slot in slots)
+        if image is not None:
+            pictures = _pictures(image)
+            if not pictures:
+                self._refuse("image", "is an empty list; give a picture")
+            elif len(pictures) > len(slots):
+                self._refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")
+            else:
+                for slot, picture in zip(slots, pictures, strict=False):
+                    self._place(slot, picture, "image")
+        elif edit and not slots:
+            self._refuse("image", "this model takes no picture to edit; use image_generation")
+        elif edit and not self.pictured:
+            self._refuse("image", "required")
+
+    def mask(self) -> None:
+        mask = self.given.pop("mask", None)
+        if mask is None:
+            return
+        for slot in self._named_by("mask"):
+            self._place(slot, mask, "mask")
+            if not self.pictured:
+                self._refuse("mask", "goes with an image; give that too")
+            return
+        self._drop_or_refuse("mask", "this model takes none; leave it out")
+
+    def prompt(self) -> None:
+        prompt = self.given.pop("prompt", None)
+        if prompt is None:
+            return
+        for slot in self._named_by("prompt"):
+            if isinstance(prompt, str) and not prompt.strip():
+                self._refuse("prompt", "is blank; say what to paint")
+            else:
+                self._place(slot, prompt, "prompt")
+            return
+        self.warnings.append("prompt was dropped: this model takes none")
+
+    def own_fields(self) -> None:
+        """Places what is named as the model names it, or by its field's other name."""
+        fields = self.operation.fields
+        also = {field.also: name for name, field in fields.items() if field.also is not None}
+        for word in list(self.given):
+            if word in fields:
+                self._place(word, self.given.pop(word), word)
+            elif word in also:
+                self._place(also[word], self.given.pop(word), word)
+
+    def size(self) -> str | None:
+        size = self.given.pop("size", None)
+        if size is None:
+            return None
+        try:
+            return checked_size(size)
+        except ValueError as error:
+            self._refuse("size", str(error))
+            return None
+
+    def others(self) -> None:
+        """Passes, drops or refuses every word that is left: the model has no field for it."""
+        for word, value in self.given.items():
+            if is_neutral(word, value) or (word == "background" and self._cuts_out(value)):
+                continue
+            said = advice(word, self.operation.fields)
+            if word == "stream":  # who asked for a stream can't read the answer, once it is paid for
+                self._refuse(word, said)
+            else:
+                self._drop_or_refuse(word, said)
+        self.given.clear()
+
+    def shape(self, size: str) -> None:
+        """Makes the model's ``aspect_ratio`` of a checked size."""
+        field = self.operation.fields.get("aspect_ratio")
+        nearest = nearest_ratio(size, field.choices) if field is not None else None
+        if nearest is None:
+            self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
+        elif "aspect_ratio" in self.params:
+            self._refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
+        elif self._is_ruled_out("aspect_ratio", nearest[0]):
+            self.warnings.append(f"size {size} has no effect: the picture given sets the shape")
+        else:
+            ratio, exact = nearest
+            self._place("aspect_ratio", ratio, "size")
+            if not exact:
+                self.warnings.append(f"size {size} became aspect_ratio {ratio}, the nearest of this model's")
+
+    def _cuts_out(self, background: object) -> bool:
+        return background == "transparent" and self.operation.transparent
+
+    def _is_ruled_out(self, name: str, value: object) -> bool:
+        """Whether the model's own rules refuse a field beside those that are given."""
+        implied = self.operation.implied({**self.params, name: value})
+        given = {key: each for key, each in implied.items() if each is not None}
+        return any(problem.field == name for rule in self.operation.rules for problem in rule.problems(given))
+
+    def _named_by(self, role: str) -> list[str]:
+        """The fields of a role; where none has it, the one of its name."""
+        fields = self.operation.fields
+        return [name for name, field in fields.items() if field.role == role] or [
+            name for name in fields if name == role
+        ]
+
+    def _place(self, field: str, value: object, word: str) -> None:
+        if field in self.params:
+            self._refuse(word, f"is given as {self.words[field]} too, for this model's {field}; leave one out")
+            return
+        self.params[field] = value
+        self.words[field] = word
+
+    def _refuse(self, word: str, message: str) -> None:
+        self.problems.append(Problem(word, message))
+
+    def _drop_or_refuse(self, word: str, message: str) -> None:
+        if self.drop:
+            self.warnings.append(f"{word[:60]} was dropped: {message}")
+        else:
+            self._refuse(word[:60], message)
+
+
+def _pictures(image: object) -> Sequence[object]:
+    """The pictures of an ``image`` argument: a list of them, or one. ``(name, bytes)`` is one."""
+    if isinstance(image, list):
+        return image
+    if isinstance(image, tuple) and image and not isinstance(image[0], str | None):
+        return image
+    return [image]
+
+
+def _counted(pictures: int) -> str:
+    return {0: "no picture", 1: "one picture"}.get(pictures, f"at most {pictures} pictures")

@@ -1,0 +1,63 @@
+"""OpenAI's words for which a model may have no field: values that ask for nothing special, and what to use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "quality": ("auto", "standard"),
+    "background": ("auto", "opaque"),
+    "moderation": ("auto",),
+    "output_compression": (100,),
+    "stream": (False,),
+    "partial_images": (0,),
+}
+
+_INSTEAD: Mapping[str, tuple[str, ...]] = {
+    "style": ("style_preset",),
+    "input_fidelity": ("strength", "fidelity", "composition_fidelity", "control_strength"),
+}
+"""The fields of models that serve a word's purpose."""
+
+_ADVICE: Mapping[str, str] = {
+    "quality": "takes auto and standard only; choose a model of another quality instead",
+    "background": "takes auto and opaque only; use a model that removes backgrounds for a transparent one",
+    "moderation": "takes auto only: the provider's moderation can't be set",
+    "output_compression": "takes 100 only; use output_format, as jpeg and webp are smaller",
+    "stream": "a picture comes whole: leave it out and take the answer's data",
+    "partial_images": "a picture comes whole: leave it out",
+    "num_retries": "use impasto.Client(retry=impasto.Retry(...)) for other retries than the default ones",
+    "max_retries": "use impasto.Client(retry=impasto.Retry(...)) for other retries than the default ones",
+    "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
+    "extra_headers": "headers can't be added; user goes out as one",
+    "extra_query": "the provider takes no query",
+    "api_key": "is not how this provider is reached; see the aws_... arguments",
+    "api_base": "is not how this provider is reached; use aws_bedrock_runtime_endpoint",
+}
+
+WORDS = ("prompt", "image", "mask", "n", "size", "response_format", "user", "output_format", *NEUTRAL, *_INSTEAD)
+"""What may be meant by a name that nobody knows."""
+
+
+def is_neutral(word: str, value: object) -> bool:
+    """Whether the value asks for nothing but what happens anyway."""
+    return any(type(value) is type(each) and value == each for each in NEUTRAL.get(word, ()))
+
+
+def advice(word: str, fields: Iterable[str]) -> str:
+    """Why a model with these fields does not take a word, and what to use instead."""
+    fields = list(fields)
+    if (candidates := _INSTEAD.get(word)) is not None:
+        usable = [name for name in candidates if name in fields]
+        if usable:
+            return f"is not taken; use {' or '.join(usable)} instead"
+        return f"is not taken, and this model has no {' or '.join(candidates)}; leave it out"
+    if (said := _ADVICE.get(word)) is not None:
+        return said
+    if word.startswith("aws_"):
+        return "goes with bedrock/ models only; leave it out"
+    import difflib  # only on the way to an error
+
+    near = difflib.get_close_matches(word, [*fields, *WORDS], 1)
+    hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
+    return f"is no parameter of this model; {hint}"
