@@ -1,8 +1,65 @@
 """`impasto try`."""
 
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
+if TYPE_CHECKING:
+    from .tour import Done
 
-@click.command("try", short_help="See it work: no key, no cost.")
-def command() -> None:
-    """x"""
+PAGE = "index.html"
+
+
+@click.command("try", short_help="Make and edit pictures now: no key, no cost.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("impasto-try"), show_default=True, metavar="DIR")
+@click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
+def command(out: Path, show: bool | None) -> None:
+    """Makes and edits pictures through a real HTTP server, and leaves an HTML page that shows each call.
+
+    The server is the built-in emulator, in this process: no key, no network, no cost. DIR is made; an earlier
+    page in it is replaced.
+    """
+    import asyncio  # this and the client: only for those who try
+
+    from .page import GENERATOR, write
+    from .tour import STEPS, take
+
+    page = out / PAGE
+    _prepare(out, page, GENERATOR)
+    click.echo(f"{len(STEPS)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
+    width = max(len(step.title) for step in STEPS)
+
+    def tell(done: Done) -> None:
+        step = done.step
+        size = f"{done.width} x {done.height}"
+        click.echo(f"  {step.title:<{width}}  {size:>11}  {done.seconds:5.2f} s  {click.style(step.model, dim=True)}")
+
+    tour = asyncio.run(take(out, tell))
+    write(page, tour)
+    credits = sum(charge.credits for charge in tour.charges)
+    click.echo(f"\nRefused before anything was sent, as it should be: {tour.refusal}")
+    click.echo(f"{len(tour.charges)} pictures, each charged once: {credits:g} of the emulator's credits.")
+    click.echo(f"\nThe page: {page}")
+    if show if show is not None else _has_desktop():
+        click.launch(page.resolve().as_uri())
+
+
+def _prepare(out: Path, page: Path, generator: str) -> None:
+    """Makes the folder. One that holds anything but an earlier page is left alone."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(out.iterdir()) and not (page.is_file() and generator in page.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"can't use {str(out)!r}: {getattr(error, 'strerror', None) or error}") from None
+    if taken:
+        raise click.UsageError(f"{str(out)!r} holds other files; give a new folder with --out")
+
+
+def _has_desktop() -> bool:
+    desktop = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return desktop and sys.stdout.isatty() and "SSH_CONNECTION" not in os.environ
