@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from .deadline import Deadline
-from .errors import BrokenPlugin
+from .errors import BrokenPlugin, ChargeUnknown
 
 if TYPE_CHECKING:
     from .policy import Retry, RetryBudget
     from .provider import Account
-    from .records import Body, Request
+    from .records import Request, WireResponse
 
 
 class Call:
@@ -30,14 +32,21 @@ class Call:
         self.budget = budget
         self.deadline = Deadline()
         self.permits = 1
-        """How many POSTs are allowed so far; whoever owns a retry adds one."""
+        """How many POSTs are allowed so far; whoever owns retries adds one with ``again``."""
         self.posts = 0
         """How many POSTs were begun."""
         self.sent = False
-        """Whether headers of the running attempt left."""
-        self.body: Body | None = None
+        """Whether headers of the running attempt left, and no answer has proved yet that it cost nothing."""
+        self.unknown = 0
+        """How many earlier attempts may have been charged."""
+        self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
+
+    @property
+    def charges(self) -> int:
+        """How many charges there may be, as far as is known."""
+        return self.unknown + (1 if self.sent or self.job is not None else 0)
 
     def begin(self) -> None:
         """The call got its turn: from here its time runs. Later calls change nothing."""
@@ -52,7 +61,26 @@ class Call:
         if self.posts >= self.permits:
             raise BrokenPlugin("a plugin sent the same paid request twice; only the retry policy may do that")
         self.posts += 1
+
+    def again(self) -> None:
+        """The owner of retries begins another attempt: one more POST is allowed."""
+        self.unknown += self.sent
         self.sent = False
+        self.answer = None
+        self.permits = self.posts + 1
+
+    async def whole(self, response: WireResponse) -> WireResponse:
+        """An answer with its body, read to the end. What came of one that breaks off is in the error's ``raw``."""
+        stream = response.stream
+        if stream is None:
+            return response
+        self.answer = response
+        try:
+            body = await stream.collect()
+        except ChargeUnknown as error:
+            error.raw, error.request_id = stream.received, response.request_id
+            raise
+        return attrs.evolve(response, body=body, stream=None)
 
     def left(self) -> None:
         """The headers of a paid request left this machine."""

@@ -36,6 +36,11 @@ class Deadline:
         """Seconds left, or infinity before ``start``."""
         return self._ends if self._timer is None else self._ends - asyncio.get_running_loop().time()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended the task."""
+        return self._expired
+
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -117,6 +118,8 @@ class Options:
             raise ConfigError(f"retry must be an impasto.Retry, not {self.retry!r}")
         if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
             raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {self.rate_limit!r}")
+        if self.proxy is not None:
+            check_proxy(self.proxy)
         if isinstance(self.ssl, bool):
             raise ConfigError("ssl can't be switched off; give the path of a CA file or an SSLContext")
 
@@ -135,6 +138,18 @@ def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigError(f"{name} must be a number of {unit} above 0, not {value!r}")
     return value
+
+
+def check_proxy(url: object, name: str = "proxy") -> str:
+    """The URL of a proxy. Raises ConfigError, which never holds it: there may be a password in it."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        usable = parts is not None and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    if not isinstance(url, str) or not usable or not url.isprintable() or " " in url:
+        raise ConfigError(f"{name} must be the URL of an http:// or https:// proxy, such as http://127.0.0.1:3128")
+    return url
 
 
 def default_concurrency() -> int:

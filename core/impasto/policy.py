@@ -64,19 +64,23 @@ class RetryBudget:
     WINDOW = 60.0
 
     def __init__(self) -> None:
-        self._since = -math.inf
+        self._since = time.monotonic()
         self._requests = self._retries = 0
 
     def request(self) -> None:
         """Counts a call."""
+        self._roll()
         self._requests += 1
 
     def spend(self, policy: Retry) -> bool:
         """Takes one retry; False where the budget is used up."""
-        now = time.monotonic()
-        if now - self._since > self.WINDOW:
-            self._since, self._requests, self._retries = now, min(self._requests, 1), 0
+        self._roll()
         if self._retries >= policy.floor + policy.budget * self._requests:
             return False
         self._retries += 1
         return True
+
+    def _roll(self) -> None:
+        now = time.monotonic()
+        if now - self._since > self.WINDOW:
+            self._since, self._requests, self._retries = now, 0, 0

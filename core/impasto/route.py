@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,13 @@ from .errors import (
 from .hooks import Specs
 from .operation import Operation
 from .records import Handler, Middleware, Pending, Request, Result, WireRequest, WireResponse
-from .redact import redacted
+from .redact import printable, redacted
 
 if TYPE_CHECKING:
     from .call import Call
+
+_MOST_UNUSABLE = 3
+"""How often a finished job's result is fetched before it is taken for damaged. Fetching is free."""
 
 _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
 
@@ -67,11 +71,12 @@ class Route:
             call = wire.call
             call.begin()
             response: WireResponse = await hook.send(wire=wire)
-            if (stream := response.stream) is not None:
-                call.body = stream
-                response = attrs.evolve(response, body=await stream.collect(), stream=None)
+            if response.stream is not None:
+                response = await call.whole(response)
             error = hook.classify_error(request=call.request, response=response)
             if error is not None:
+                if error.billed == "no":
+                    call.sent = False  # the answer proves that this attempt cost nothing
                 raise error
             return response
 
@@ -85,13 +90,17 @@ class Route:
         try:
             with call.deadline:
                 return await self._run(call, poll_interval)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not call.deadline.is_over:  # a plugin's own
+                raise self._told(_broken(error, call), call) from error
             raise self._told(_timed_out(call), call) from None
         except asyncio.CancelledError as cancelled:
-            if call.sent or call.job:
-                cancelled.add_note(f"{self.operation.id}: {_unknown(call)}")
+            if call.charges:
+                cancelled.add_note(f"{call.request.operation}: {_unknown(call)}")
             raise
         except ImpastoError as error:
+            if isinstance(error, BrokenPlugin) and call.charges:
+                raise self._told(_broken(error, call), call) from error
             self._told(error, call)
             raise
         except Exception as error:  # a plugin broke its contract: what may be paid must still be told
@@ -121,44 +130,56 @@ class Route:
                 f"the answer could not be read: {type(error).__name__}",
                 raw=response.body,
                 media_type=response.media_type,
+                request_id=response.request_id,
             ) from error
         if not isinstance(outcome, Result | Pending):
-            raise UnusableResult("the plugin made nothing of the answer", raw=response.body)
+            raise UnusableResult(
+                "the plugin made nothing of the answer",
+                raw=response.body,
+                media_type=response.media_type,
+                request_id=response.request_id,
+            )
         return outcome
 
     async def _poll(self, call: Call, pending: Pending, interval: float) -> Result:
         """Asks for the result until it is there. Asking is free: only the end of the job or of the time ends it."""
         wire = attrs.evolve(pending.poll, call=call)
-        accepted = asyncio.get_running_loop().time()
+        accepted = time.monotonic()
+        unusable = 0
         while True:
+            call.answer = None
             await asyncio.sleep(interval)
             try:
                 outcome = self._normalize(call.request, await self.send(wire))
             except NotFound as error:
-                age = asyncio.get_running_loop().time() - accepted
-                raise _gone(error, call, age, pending) from None
+                raise _gone(error, call, time.monotonic() - accepted, pending) from None
+            except UnusableResult:
+                unusable += 1  # damaged on its way, perhaps
+                if unusable == _MOST_UNUSABLE or call.remaining() < interval:
+                    raise
             except RateLimited:
                 if call.remaining() < interval:
                     raise
             except (TransportError, ProviderFault):
                 pass
-            except ResponseError as error:
-                error.billed = "unknown"
-                raise
             else:
                 if isinstance(outcome, Result):
                     return outcome
 
     def _told(self, error: ImpastoError, call: Call) -> ImpastoError:
-        """The error with the model's name and the job's id, and without the key."""
+        """The error with the model's name, the job's id and what is known of charges, and without the key."""
+        secrets = call.account.secrets
         error.operation = error.operation or call.request.operation
         error.id = error.id or call.job
-        error.message = redacted(error.message, call.account.secrets)
+        error.message = redacted(error.message, secrets)
         error.args = (error.message,)
+        error.request_id = redacted(error.request_id or "", secrets) or None
         if isinstance(error, ResponseError):
-            error.messages = tuple(redacted(m, call.account.secrets) for m in error.messages)
-            if isinstance(error, RateLimited) and call.job:
-                error.billed = "unknown"
+            error.name = redacted(error.name or "", secrets) or None
+            error.messages = tuple(redacted(m, secrets) for m in error.messages)
+        if error.billed == "no" and call.charges:  # a job that runs on, an attempt before this one
+            error.billed = "unknown"
+        error.retryable = error.retryable and error.billed == "no"
         return error
 
 
@@ -170,23 +191,35 @@ def _unknown(call: Call) -> str:
 
 def _timed_out(call: Call) -> ImpastoError:
     after = f"no result within {call.timeout:g} s"
-    if call.sent or call.job:
-        return ChargeUnknown(f"{after}; {_unknown(call)}", raw=call.body.received if call.body else b"")
-    return NotSent(f"{after}; nothing was sent", retryable=False)
+    return _charge_unknown(after, call) if call.charges else NotSent(f"{after}; nothing was sent")
 
 
 def _broken(error: Exception, call: Call) -> ImpastoError:
-    cause = f"a plugin raised {type(error).__name__}"
-    if call.sent or call.job:
-        return ChargeUnknown(f"{cause}; {_unknown(call)}", raw=call.body.received if call.body else b"")
-    return BrokenPlugin(f"{cause}: {error}")
+    if isinstance(error, BrokenPlugin):
+        what = error.message
+    else:
+        what = f"a plugin raised {type(error).__name__}: {printable(str(error))}"
+    return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
+
+
+def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
+    answer = call.answer
+    return ChargeUnknown(
+        f"{what}; {_unknown(call)}",
+        status=answer.status if answer is not None else None,
+        raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
+        request_id=answer.request_id if answer is not None else None,
+    )
 
 
 def _gone(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
     if call.request.job is not None:
-        error.billed = "unknown"
         error.message = f"no result for job {pending.id}: unknown, older than it is kept, or started with another key"
         return error
     if pending.keeps is not None and age >= pending.keeps:
         return PollExpired(f"the result of job {pending.id} is no longer kept by the provider")
-    return ChargeUnknown(f"the provider no longer knows job {pending.id}; whether it was charged is not known")
+    return ChargeUnknown(
+        f"the provider no longer knows job {pending.id}; whether it was charged is not known",
+        status=error.status,
+        request_id=error.request_id,
+    )

@@ -1,7 +1,7 @@
 """The one owner of rates: a sliding window per key and host for the whole process, and the pause after a 429.
 
-Shared by all clients and loops of the process, so nothing here belongs to a loop: a call asks when it may go,
-and sleeps in its own loop.
+All clients and loops of the process share a key's gate; its lock is a thread's and held for microseconds. Calls
+wait in their own loop, in line: only the first of each line watches the clock.
 """
 
 from __future__ import annotations
@@ -10,43 +10,78 @@ import asyncio
 import threading
 import time
 from collections import deque
+from weakref import WeakKeyDictionary
 
-from impasto import Account, Handler, Middleware, RateLimit, RateLimited, WireRequest, WireResponse, hookimpl
+from impasto import (
+    Account,
+    Call,
+    ChargeUnknown,
+    Handler,
+    Middleware,
+    RateLimit,
+    RateLimited,
+    WireRequest,
+    WireResponse,
+    hookimpl,
+)
 
 DEFAULT_PAUSE = 60.0
 """Seconds to wait after a 429 that does not say how long."""
 
+MARGIN = 1.05
+"""How much longer than the provider's window ours is: sends do not all take equally long to arrive there."""
 
-class Gate:
-    """One key's sends: when the next may go. Grants are handed out in order, so waiting is fair."""
+_FORGET_AFTER = 600.0
+
+
+class _Line:
+    """One loop's calls that wait at a gate, first come first served.
+
+    Calls that have begun (polls and retries, whose time runs) wait for ``first`` only, others one at a time: a
+    poll of a paid job passes thousands of new calls.
+    """
 
     def __init__(self) -> None:
+        self.first = asyncio.Lock()
+        self.others = asyncio.Lock()
+
+
+class Gate:
+    """One key's sends: whether the next may go."""
+
+    def __init__(self) -> None:
+        self.used = time.monotonic()
         self._lock = threading.Lock()
-        self._granted: deque[float] = deque()
+        self._sent: deque[float] = deque()
+        self._widest = 0
         self._paused_until = 0.0
         self._met_429 = False
-        self.used = time.monotonic()
+        self._waiting = 0
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
-    def grant(self, limit: RateLimit | None, documented: RateLimit | None, longest: float) -> float | None:
-        """The time (monotonic) at which a send may go, taken; None where that is more than ``longest`` seconds off.
+    def take(self, account: Account) -> float:
+        """0 where a send may go now, which is then counted; else the seconds until it may.
 
         A key that met a 429 is from then on held to the provider's documented limit.
         """
         with self._lock:
             now = self.used = time.monotonic()
-            window = limit or (documented if self._met_429 else None)
-            at = max(now, self._paused_until)
-            if window is not None:
-                granted = self._granted
-                while len(granted) > window.requests:
-                    granted.popleft()
-                if len(granted) == window.requests:
-                    at = max(at, granted[0] + window.seconds)
-            if at - now > longest:
-                return None
-            if window is not None:
-                self._granted.append(at)
-            return at
+            if now < self._paused_until:
+                return self._paused_until - now
+            limit = account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
+            if limit is not None and (wait := self._full_for(limit, now)) > 0:
+                return wait
+            return 0.0
+
+    def _full_for(self, limit: RateLimit, now: float) -> float:
+        sent = self._sent
+        self._widest = max(self._widest, limit.requests)
+        if len(sent) >= limit.requests and (wait := sent[-limit.requests] + limit.seconds * MARGIN - now) > 0:
+            return wait
+        sent.append(now)
+        if len(sent) > self._widest:
+            sent.popleft()
+        return 0.0
 
     def pause(self, seconds: float) -> None:
         """Nobody sends for so long."""
@@ -54,19 +89,51 @@ class Gate:
             self._met_429 = True
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def is_paused_after(self, granted: float) -> bool:
-        """Whether a pause has come over a grant since it was given."""
-        return self._paused_until > max(granted, time.monotonic())
+    def paused_for(self) -> float:
+        """Seconds until the pause ends."""
+        return max(self._paused_until - time.monotonic(), 0.0)
 
-    def seed(self, sent: list[float]) -> None:
-        """Counts sends of an earlier process (times on this machine's monotonic clock)."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost by forgetting it."""
+        return self.used < time.monotonic() - _FORGET_AFTER and not self._waiting and not self.paused_for()
+
+    async def admit(self, call: Call) -> None:
+        """Waits until the call may send. Raises RateLimited where its time would end before."""
+        if not self._waiting and self.take(call.account) == 0:
+            return
+        begun = call.remaining() != float("inf")
         with self._lock:
-            self._granted.extendleft(sorted(sent, reverse=True))
+            self._waiting += 1
+            line = self._lines.setdefault(asyncio.get_running_loop(), _Line())
+        try:
+            if begun:
+                await self._first(line, call)
+            else:
+                async with line.others:
+                    await self._first(line, call)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    async def _first(self, line: _Line, call: Call) -> None:
+        _check(self.paused_for(), call)
+        async with line.first:
+            while (wait := self.take(call.account)) > 0:
+                _check(wait, call)
+                await asyncio.sleep(wait)
+
+
+def _check(wait: float, call: Call) -> None:
+    if wait >= call.remaining():
+        raise RateLimited(
+            f"the key may send again in {wait:.1f} s, which is more than this call has left; nothing was sent",
+            status=429,
+        )
 
 
 _gates: dict[str, Gate] = {}
 _gates_lock = threading.Lock()
-_FORGET_AFTER = 600.0
 
 
 def gate_of(account: Account) -> Gate:
@@ -74,8 +141,7 @@ def gate_of(account: Account) -> Gate:
     gate = _gates.get(account.fingerprint)
     if gate is None:
         with _gates_lock:
-            stale = time.monotonic() - _FORGET_AFTER
-            for key in [key for key, old in _gates.items() if old.used < stale]:
+            for key in [key for key, old in _gates.items() if old.is_idle]:
                 del _gates[key]
             gate = _gates.setdefault(account.fingerprint, Gate())
     return gate
@@ -86,30 +152,18 @@ class _Limit:
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         call = wire.call
-        account = call.account
-        gate = gate_of(account)
-        while True:
-            granted = gate.grant(account.rate_limit, account.provider.rate_limit, call.remaining())
-            if granted is None:
-                raise _no_time_left()
-            if (wait := granted - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            if not gate.is_paused_after(granted):
-                break
+        gate = gate_of(call.account)
+        await gate.admit(call)
         try:
             return await next(wire)
         except RateLimited as error:
             asked = error.retry_after
-            pause = min(DEFAULT_PAUSE if asked is None else asked, call.retry.max_wait)
-            gate.pause(pause)
-            error.retryable = pause < call.remaining()
+            gate.pause(min(DEFAULT_PAUSE if asked is None else asked, call.retry.max_wait))
             raise
-
-
-def _no_time_left() -> RateLimited:
-    error = RateLimited("the key is paused for longer than this call has left; nothing was sent", status=429)
-    error.retryable = False
-    return error
+        except ChargeUnknown as error:
+            if error.status == 429:  # some proxy's word for it
+                gate.pause(min(DEFAULT_PAUSE, call.retry.max_wait))
+            raise
 
 
 class LimitPlugin:

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 from impasto import (
+    Call,
     ChargeUnknown,
     Handler,
     ImpastoError,
@@ -18,6 +19,8 @@ from impasto import (
     hookimpl,
 )
 
+from .limit import gate_of
+
 
 class _Retry:
     position = "retry"
@@ -26,36 +29,41 @@ class _Retry:
         if wire.method != "POST":
             return await next(wire)  # polls repeat in the route, as often as their job needs
         call = wire.call
-        begun = faults = charges = 0
+        policy = call.retry
+        begun = refused = charges = 0
         while True:
             try:
                 return await next(wire)
             except (NotSent, RateLimited) as error:
                 begun += 1
-                again = error.retryable and begun < call.retry.attempts
+                again = error.retryable and begun < policy.attempts
                 failure: ImpastoError = error
-            except ProviderFault as error:
-                faults += 1
-                again = error.retryable and error.billed == "no" and faults <= call.retry.refused
+            except (ProviderFault, ChargeUnknown) as error:
+                if error.billed == "no":
+                    refused += 1
+                    again = error.retryable and refused <= policy.refused
+                else:
+                    charges += 1
+                    again = policy.on_ambiguous and charges < policy.max_charges
                 failure = error
-            except ChargeUnknown as error:
-                charges += 1
-                again = call.retry.on_ambiguous and charges < call.retry.max_charges
-                failure = error
-            wait = self._wait(failure, begun + faults + charges, wire)
-            if not again or wait >= call.remaining():
-                raise failure
-            if not isinstance(failure, RateLimited) and not call.budget.spend(call.retry):
+            if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, call):
                 raise failure
             await asyncio.sleep(wait)
-            call.permits += 1
+            call.again()
 
-    @staticmethod
-    def _wait(failure: ImpastoError, tries: int, wire: WireRequest) -> float:
-        policy = wire.call.retry
-        jittered = random.uniform(0, min(policy.cap, policy.base * 2 ** (tries - 1)))  # noqa: S311 - jitter, no secret
-        # after a 429 the whole key is paused by the rate middleware; the jitter spreads what comes after
-        return min(jittered, policy.base) if isinstance(failure, RateLimited) else jittered
+
+def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
+    """Full jitter, doubling. After a 429 the gate holds the key back, and jitter spreads what comes after."""
+    policy = call.retry
+    longest = policy.base if isinstance(failure, RateLimited) else policy.base * 2.0 ** min(tries - 1, 60)
+    return random.uniform(0, min(policy.cap, longest))  # noqa: S311 - jitter, no secret
+
+
+def _may_wait(wait: float, failure: ImpastoError, call: Call) -> bool:
+    """Whether the call's time and the retry budget allow it. A 429 is outside the budget: the whole key waits."""
+    if isinstance(failure, RateLimited):
+        return max(wait, gate_of(call.account).paused_for()) < call.remaining()
+    return wait < call.remaining() and call.budget.spend(call.retry)
 
 
 class RetryPlugin:

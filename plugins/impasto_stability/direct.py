@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -28,6 +29,8 @@ from .refusals import refusal
 
 KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
+_JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
+"""What a job's id may be: it becomes part of a URL."""
 
 
 @attrs.frozen
@@ -80,7 +83,7 @@ class Direct:
         if isinstance(image, str):
             return picture(response, _decoded(image, response), body.get("finish_reason"), body.get("seed"))
         job = body.get("id", request.job)
-        if self.results is None or not isinstance(job, str) or not job.isalnum():
+        if self.results is None or not isinstance(job, str) or _JOB.fullmatch(job) is None:
             raise unusable("holds neither a picture nor a job's id", response)
         return Pending(id=job, poll=self._poll(job), keeps=KEPT_SECONDS)
 

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -111,9 +110,8 @@ class _Exchange:
             name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()
         }
         answer = await self._https.exchange(self._call, "POST", request.url, headers, MemoryPayload(request.body))
-        if answer.status >= 300 and answer.stream is not None:  # botocore reads refusals; a picture it never sees
-            self._call.body = answer.stream
-            answer = attrs.evolve(answer, body=await answer.stream.collect(), stream=None)
+        if answer.status >= 300:  # botocore reads refusals; a picture it never sees
+            answer = await self._call.whole(answer)
         self.answer = answer
         return answer
 

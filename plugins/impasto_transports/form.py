@@ -74,9 +74,9 @@ class _FilePayload(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         reader = self._reader
         if isinstance(reader, io.BytesIO):
-            with reader.getbuffer() as view:
-                for at in range(0, self._length, _PIECE):
-                    await writer.write(view[at : at + _PIECE])
+            view = memoryview(reader.getvalue())  # no copy, and no hold on the reader, which may be closed before
+            for at in range(0, self._length, _PIECE):
+                await writer.write(view[at : at + _PIECE])
             return
         left = self._length
         while left > 0:

@@ -8,13 +8,16 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from types import SimpleNamespace
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from impasto import Body, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
-from impasto.options import Options
+from impasto.options import Options, check_proxy
 
 from .form import make_form
 
@@ -27,6 +30,9 @@ IDLE_SECONDS = 2.0
 POLL_SECONDS = 30.0
 """How long a poll, which is free to repeat, may stay silent."""
 
+LONGEST_HEADER = 64 * 1024
+"""The longest header or reason that is read: a paid picture is not refused for what stands beside it."""
+
 _USER_AGENT = "impasto"
 
 
@@ -36,6 +42,17 @@ async def _headers_left(
     call = context.trace_request_ctx
     if call is not None:
         call.left()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Never reuses a connection on which something came unasked: it would be taken for the next call's answer."""
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
 
 class Https:
@@ -53,12 +70,14 @@ class Https:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_headers_left)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trace_configs=[trace],
             headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
             skip_auto_headers=("accept",),
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
         )
 
     async def aclose(self) -> None:
@@ -74,35 +93,56 @@ class Https:
         headers = {**account.headers, **wire.headers}
         if wire.method == "GET":
             return await self.exchange(wire.call, "GET", url, headers)
-        with ExitStack() as files:
-            return await self.exchange(wire.call, "POST", url, headers, make_form(wire, files))
+        files = ExitStack()
+        try:
+            return await self.exchange(wire.call, "POST", url, headers, make_form(wire, files), files=files)
+        except BaseException:
+            files.close()
+            raise
 
     async def exchange(
-        self, call: Call, method: str, url: str, headers: Mapping[str, str], body: aiohttp.Payload | None = None
+        self,
+        call: Call,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: aiohttp.Payload | None = None,
+        *,
+        files: ExitStack | None = None,
     ) -> WireResponse:
-        """One HTTP exchange, answered at its headers. A POST is a paid one. Raises NotSent or ChargeUnknown."""
-        if self._session is None:
-            raise NotSent("the transport is closed", retryable=False)
+        """One HTTP exchange, answered at its headers; a POST is a paid one. Raises NotSent or ChargeUnknown.
+
+        ``files``, which the body reads, are closed when the answer was read: an answer may come before the
+        whole body went out.
+        """
+        session, proxy = self._session, self._proxy(url)
+        if session is None:
+            raise NotSent("the client is closed; nothing was sent", retryable=False)
         paid = method == "POST"
         if paid:
             call.attempt()
-        await asyncio.sleep(0)  # lets the loop see that an idle connection was closed by the other side
+        # Two rounds of the loop: in the first it learns that the other side closed an idle connection, in the
+        # second it drops it from those that may be reused.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 URL(url, encoded=True),
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                proxy=self._proxy(url),
+                proxy=proxy,
                 ssl=self._ssl,
                 timeout=self._timeout(call, paid),
                 trace_request_ctx=call if paid else None,
             )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failure(error, call, paid) from error
-        answered = {name.lower(): value for name, value in response.headers.items()}
-        return WireResponse(status=response.status, headers=answered, stream=Body(_chunks(response)))
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
+            failure = _failure(error, call, paid)
+        else:
+            answered = {name.lower(): value for name, value in response.headers.items()}
+            return WireResponse(status=response.status, headers=answered, stream=Body(_chunks(response, files)))
+        raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
 
     def _timeout(self, call: Call, paid: bool) -> aiohttp.ClientTimeout:
         read = call.timeout if paid else min(POLL_SECONDS, call.timeout)
@@ -124,40 +164,45 @@ def _tls(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContex
         raise ConfigError(f"ssl: can't read CA certificates from {os.fspath(given)!r}: {error}") from None
 
 
-def _proxy_from_environment(base_url: str) -> str | None:
-    # Not aiohttp's trust_env: that would also read keys for the host from ~/.netrc.
-    url = URL(base_url)
-    if proxy_bypass(url.host or ""):
+def _proxy_from_environment(origin: str) -> str | None:
+    # Not aiohttp's trust_env: that would also read keys for the host from ~/.netrc. And for https only: plain
+    # http is for loopback, and through a proxy it would show the key to the network.
+    url = URL(origin)
+    proxy = getproxies_environment().get("https")
+    if not proxy or url.scheme != "https" or proxy_bypass(f"{url.host}:{url.port}"):
         return None
-    proxy = getproxies().get(url.scheme)
-    if proxy is not None and URL(proxy).scheme not in ("http", "https"):
-        raise ConfigError(f"{url.scheme}_proxy must be an http:// or https:// proxy")
-    return proxy
+    return check_proxy(proxy, "HTTPS_PROXY")
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    size = 0
+async def _chunks(response: aiohttp.ClientResponse, files: ExitStack | None) -> AsyncIterator[bytes]:
+    size, broken = 0, ""
     try:
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            if size > MOST_BYTES:
-                raise ChargeUnknown(f"the answer is larger than {MOST_BYTES:,} bytes", status=response.status)
             yield chunk
+            if size > MOST_BYTES:
+                broken = f"the answer is larger than {MOST_BYTES:,} bytes"
+                break
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise ChargeUnknown(
-            f"the answer broke off after {size:,} bytes ({_named(error)})", status=response.status
-        ) from error
+        broken = f"the answer broke off after {size:,} bytes ({_named(error)})"
     finally:
-        if not response.content.is_eof() or response.content.exception() is not None:
-            response.close()  # never reused: the rest of this answer could be read as another's
+        if broken or response.connection is not None:
+            # Never reused: the rest of this answer could be read as another's, or the request is still going out.
+            response.close()
+        if files is not None:
+            files.close()
+    if broken:
+        raise ChargeUnknown(broken, status=response.status)
 
 
 def _failure(error: Exception, call: Call, paid: bool) -> NotSent | ChargeUnknown:
-    """What a failed exchange was, by the evidence: did headers leave?"""
+    """What a failed exchange was, by the evidence: did headers leave? ``final``: it would fail the next time too."""
     if paid and call.sent:
         return ChargeUnknown(f"the request left, and no answer came ({_named(error)}); it may have been charged")
-    certificate = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
-    return NotSent(f"no connection ({_named(error)}); nothing was sent", retryable=not certificate)
+    final = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
+        isinstance(error, aiohttp.ClientHttpProxyError) and error.status < 500
+    )
+    return NotSent(f"no connection ({_named(error)}); nothing was sent", retryable=not final)
 
 
 def _named(error: BaseException) -> str:
@@ -175,5 +220,7 @@ def _named(error: BaseException) -> str:
             return f"{error.host}:{error.port}: {os.strerror(error.errno) if error.errno else 'connection failed'}"
         case TimeoutError():
             return "timed out"
+        case RuntimeError():
+            return "the client was closed"
         case _:
             return type(error).__name__
