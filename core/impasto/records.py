@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import attrs
 
+from .redact import printable
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -96,9 +98,10 @@ class WireResponse:
 
     @property
     def request_id(self) -> str | None:
-        """The provider's id of this exchange."""
+        """The provider's id of this exchange, safe to log."""
         headers = self.headers
-        return headers.get("x-request-id") or headers.get("x-amzn-requestid")
+        given = headers.get("x-request-id") or headers.get("x-amzn-requestid")
+        return printable(given) if given else None
 
 
 @attrs.frozen(kw_only=True)
