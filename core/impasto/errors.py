@@ -54,6 +54,15 @@ class ImpastoError(Exception):
     def __str__(self) -> str:
         return f"{self.operation}: {self.message}" if self.operation else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.args), self.__dict__  # a worker process hands it on whole
+
+
+def _again(kind: type[ImpastoError], args: tuple[object, ...]) -> ImpastoError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
 
 class RegistryError(ImpastoError, LookupError):
     """A model's plugin can't be had."""

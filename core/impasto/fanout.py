@@ -27,15 +27,24 @@ async def fan_out(
 ) -> Result:
     """Runs the request n times, seeds counted up from the one given. Raises the first error if all fail."""
     requests, warnings = _seeded(n, request, operation.fields.get("seed"))
+    notes: list[str] = []
 
     async def one(each: Request) -> Result | ImpastoError:
         try:
             return await run(each)
         except ImpastoError as error:
             return error
+        except asyncio.CancelledError as cancelled:
+            notes.extend(getattr(cancelled, "__notes__", ()))
+            raise
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(each)) for each in requests]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(each)) for each in requests]
+    except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
+        for note in notes:
+            cancelled.add_note(note)
+        raise
     return _together([task.result() for task in tasks], warnings)
 
 

@@ -1,0 +1,142 @@
+"""n pictures are n calls: bounds, seeds, some failing, all failing, cancellation; over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import impasto
+from impasto import BadRequest, InvalidRequest
+from tests.pictures import png
+from tests.recorder import Answer, Recorder, Seen, in_json, picture
+
+REFUSAL = {"id": "e1", "name": "bad_request", "errors": ["prompt: no"]}
+
+
+WRONG = [0, -1, 11, 10**9, 10**5000, True, False, 1.0, "2", None, [2]]
+
+
+@pytest.mark.parametrize("n", WRONG, ids=lambda n: type(n).__name__)
+async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^n: must be a whole number from 1 to 10, not "):
+        await client.run("stability/sd3", n=n, prompt="x")
+    assert recorder.seen == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+async def test_n_pictures_are_n_calls(client: impasto.Client, recorder: Recorder, n: int) -> None:
+    result = await client.run("stability/sd3", n=n, prompt="x")
+    assert len(result.artifacts) == len(recorder.posts) == n
+    assert all(post.fields == {"prompt": "x"} for post in recorder.posts)
+    assert (result.warnings, result.errors) == ((), ())
+    assert result.cost is not None
+    assert result.cost.usd == pytest.approx(n * 0.065)
+    assert result.cost.credits == pytest.approx(n * 6.5)
+
+
+async def test_one_picture_makes_no_task(client: impasto.Client) -> None:
+    await client.warm("stability/sd3")
+    made: list[Any] = []
+    loop = asyncio.get_running_loop()
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    await client.run("stability/sd3", prompt="x")  # the connection is there
+    loop.set_task_factory(factory)
+    try:
+        await client.run("stability/sd3", prompt="x")
+    finally:
+        loop.set_task_factory(None)
+    assert [c for c in made if "/impasto" in c.cr_code.co_filename] == []
+
+
+async def test_a_seed_is_counted_up(client: impasto.Client, recorder: Recorder) -> None:
+    await client.run("stability/sd3", n=3, prompt="x", seed=41)
+    assert sorted(post.fields["seed"] for post in recorder.posts) == ["41", "42", "43"]
+
+
+@pytest.mark.parametrize(("given", "sent"), [({}, None), ({"seed": 0}, "0"), ({"seed": None}, None)])
+async def test_a_random_seed_stays_so(
+    client: impasto.Client, recorder: Recorder, given: dict[str, Any], sent: str | None
+) -> None:
+    await client.run("stability/sd3", n=2, prompt="x", **given)
+    assert [post.fields.get("seed") for post in recorder.posts] == [sent, sent]
+
+
+async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder: Recorder) -> None:
+    most = 4_294_967_294
+    with pytest.raises(InvalidRequest, match=r"seed: with n=3 must be at most 4294967292") as caught:
+        await client.run("stability/sd3", n=3, prompt="x", seed=most - 1)
+    assert [problem.field for problem in caught.value.problems] == ["seed"]
+    assert recorder.seen == []
+    await client.run("stability/sd3", n=3, prompt="x", seed=most - 2)
+    assert max(post.fields["seed"] for post in recorder.posts) == str(most)
+
+
+async def test_a_model_without_a_seed_warns(client: impasto.Client, recorder: Recorder) -> None:
+    result = await client.run("stability/upscale-fast", n=2, image=png(64, 64))
+    assert result.warnings == ("stability/upscale-fast takes no seed: the 2 pictures may be alike",)
+    assert [post.files["image"].data for post in recorder.posts] == [png(64, 64)] * 2
+
+
+async def test_one_open_file_serves_all_calls(client: impasto.Client, recorder: Recorder, tmp_path: Any) -> None:
+    path = tmp_path / "a.png"
+    await asyncio.to_thread(path.write_bytes, png(64, 64))
+    source = await asyncio.to_thread(path.open, "rb")
+    with source:
+        await client.run("stability/upscale-fast", n=4, image=source)
+        assert not source.closed
+    assert [post.files["image"].data for post in recorder.posts] == [png(64, 64)] * 4
+
+
+async def test_some_failing_gives_what_came_and_what_was_lost(client: impasto.Client, recorder: Recorder) -> None:
+    def answer(seen: Seen) -> Answer:
+        return in_json(REFUSAL, status=400) if seen.fields["seed"] in ("6", "8") else picture()
+
+    recorder.answer = answer
+    result = await client.run("stability/sd3", n=4, prompt="x", seed=5)
+    assert len(result.artifacts) == 2
+    assert [lost.index for lost in result.errors] == [1, 3]
+    assert all(isinstance(lost.error, BadRequest) for lost in result.errors)
+    assert result.cost is not None
+    assert result.cost.usd == pytest.approx(0.13), "two were charged"
+
+
+async def test_all_failing_raises_the_first_with_the_others(client: impasto.Client, recorder: Recorder) -> None:
+    recorder.answer = lambda seen: in_json(REFUSAL, status=400)
+    with pytest.raises(BadRequest) as caught:
+        await client.run("stability/sd3", n=3, prompt="x")
+    assert len(caught.value.errors) == 2
+    assert caught.value.errors[0].operation == "stability/sd3"
+
+
+async def test_cancelling_cancels_every_call_and_says_what_may_have_been_charged(client: impasto.Client) -> None:
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+    left: asyncio.Queue[None] = asyncio.Queue()
+
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"--\r\n")
+        arrived.put_nowait(None)
+        await reader.read()
+        left.put_nowait(None)
+        writer.close()
+
+    server = await asyncio.start_server(never_answers, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    slow = client.with_options(api_base=f"http://127.0.0.1:{port}")
+    task = asyncio.create_task(slow.run("stability/sd3", n=3, prompt="x"))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await arrived.get()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        for _ in range(3):
+            await left.get()
+    assert any("whether it was charged is not known" in note for note in caught.value.__notes__)
+    server.close()
+    await server.wait_closed()
