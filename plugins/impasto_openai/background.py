@@ -40,13 +40,14 @@ class Background:
             tasks.append(task)
             task.add_done_callback(lambda task: _tell(task, outcome))
 
-        self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
         try:
+            self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
             return outcome.result()
-        except (KeyboardInterrupt, SystemExit) as interrupt:
-            self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            for note in _notes(outcome):
-                interrupt.add_note(note)
+        except BaseException as error:
+            if not outcome.done():  # a signal's handler raised it here, KeyboardInterrupt above all
+                self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+                for note in _notes(outcome):
+                    error.add_note(note)
             raise
 
     def close(self) -> None:
@@ -57,17 +58,20 @@ class Background:
 
     def _main(self) -> None:
         loop = self.loop
-        asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
             # Not asyncio.Runner: its end starts a thread, which a process that ends may not do.
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(_cancel_all())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
