@@ -19,7 +19,7 @@ GENERATOR = '<meta name="generator" content="impasto try">'
 
 def write(page: Path, tour: Tour) -> None:
     """Writes the page of a tour. Raises OSError."""
-    template = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
+    template = Template(files("impasto_cli").joinpath("page.html").read_text("utf-8"))
     usd = sum(charge.usd for charge in tour.charges)
     credits = sum(charge.credits for charge in tour.charges)
     text = template.substitute(

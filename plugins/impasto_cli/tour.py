@@ -38,7 +38,7 @@ class Step:
         return Path(f"{self.name}.{ending}")
 
 
-_LIGHTHOUSE, _PEARS = Path("lighthouse.png"), Path("pears.png")
+_LIGHTHOUSE, _FOX = Path("lighthouse.png"), Path("fox.png")
 
 STEPS = (
     Step(
@@ -49,21 +49,26 @@ STEPS = (
     ),
     Step(
         "Another model, square",
-        "pears",
+        "fox",
         "stability/sd3.5-large",
-        {"prompt": "three pears on a blue table", "cfg_scale": 5.5, "seed": 11},
+        {"prompt": "a fox in a meadow", "cfg_scale": 5.5, "seed": 11},
     ),
     Step(
         "Very wide, as jpeg",
         "mountains",
         "stability/stable-image-ultra",
-        {"prompt": "mountains in morning mist", "aspect_ratio": "21:9", "seed": 3, "output_format": "jpeg"},
+        {
+            "prompt": "mountains above a lake in the morning mist",
+            "aspect_ratio": "21:9",
+            "seed": 3,
+            "output_format": "jpeg",
+        },
     ),
     Step(
         "Upright, in a style",
-        "heron",
+        "city",
         "stability/sd3.5-flash",
-        {"prompt": "a heron among reeds", "aspect_ratio": "9:16", "style_preset": "line-art", "seed": 5},
+        {"prompt": "a city at night", "aspect_ratio": "9:16", "style_preset": "neon-punk", "seed": 5},
     ),
     Step(
         "Picture to picture",
@@ -75,7 +80,7 @@ STEPS = (
         "Inpaint under a mask",
         "inpaint",
         "stability/inpaint",
-        {"image": _LIGHTHOUSE, "mask": MASK, "prompt": "a red hot-air balloon", "grow_mask": 8, "seed": 22},
+        {"image": _LIGHTHOUSE, "mask": MASK, "prompt": "a hot-air balloon", "grow_mask": 8, "seed": 22},
     ),
     Step("Erase under a mask", "erase", "stability/erase", {"image": _LIGHTHOUSE, "mask": MASK, "seed": 23}),
     Step(
@@ -88,22 +93,22 @@ STEPS = (
         "Search and replace",
         "search-and-replace",
         "stability/search-and-replace",
-        {"image": _PEARS, "search_prompt": "pear", "prompt": "a quince", "seed": 25},
+        {"image": _FOX, "search_prompt": "fox", "prompt": "a cat", "seed": 25},
     ),
     Step(
         "Search and recolor",
         "search-and-recolor",
         "stability/search-and-recolor",
-        {"image": _PEARS, "select_prompt": "table", "prompt": "a green table", "seed": 26},
+        {"image": _FOX, "select_prompt": "meadow", "prompt": "golden autumn grass", "seed": 26},
     ),
-    Step("Remove the background", "cut-out", "stability/remove-background", {"image": _PEARS}),
+    Step("Remove the background", "cut-out", "stability/remove-background", {"image": _FOX}),
     Step(
         "New background and light, polled to its end",
         "relight",
         "stability/replace-background-and-relight",
         {
-            "subject_image": _PEARS,
-            "background_prompt": "a kitchen in the evening",
+            "subject_image": _FOX,
+            "background_prompt": "a forest at sunset",
             "light_source_direction": "left",
             "light_source_strength": 0.6,
             "seed": 27,
@@ -119,19 +124,19 @@ STEPS = (
         "Keep the structure",
         "structure",
         "stability/control-structure",
-        {"image": _LIGHTHOUSE, "prompt": "a sand castle", "seed": 29},
+        {"image": _LIGHTHOUSE, "prompt": "a castle by the sea", "seed": 29},
     ),
     Step(
         "In the style of a picture",
         "style-guide",
         "stability/style-guide",
-        {"image": Path("mountains.jpg"), "prompt": "a harbour", "aspect_ratio": "16:9", "seed": 30},
+        {"image": Path("mountains.jpg"), "prompt": "boats in a harbour", "aspect_ratio": "16:9", "seed": 30},
     ),
     Step(
         "Carry a style over",
         "style-transfer",
         "stability/style-transfer",
-        {"init_image": _LIGHTHOUSE, "style_image": _PEARS, "style_strength": 0.8, "seed": 31},
+        {"init_image": _LIGHTHOUSE, "style_image": Path("city.png"), "style_strength": 0.8, "seed": 31},
     ),
     Step(
         "Fast upscale, four times each side",
@@ -155,7 +160,7 @@ REFUSED = Step(
         "image": _LIGHTHOUSE,
         "prompt": "a red balloon",
         "grow_mask": 500,
-        "style_preset": "oil",
+        "seed": 2.5,
         "negativ_prompt": "rain",
     },
 )

@@ -42,8 +42,10 @@ def command(out: Path, show: bool | None) -> None:
     tour = asyncio.run(take(out, tell))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
-    click.echo(f"\nRefused before anything was sent, as it should be: {tour.refusal}")
-    click.echo(f"{len(tour.charges)} pictures, each charged once: {credits:g} of the emulator's credits.")
+    click.echo("\nA call with wrong parameters, refused before anything was sent:")
+    for problem in tour.refusal.problems:
+        click.echo(f"  {problem}")
+    click.echo(f"\n{len(tour.done)} pictures, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
     click.echo(f"\nThe page: {page}")
     if show if show is not None else _has_desktop():
         click.launch(page.resolve().as_uri())
