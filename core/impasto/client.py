@@ -109,11 +109,12 @@ class Client:
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
         address = _address(model, base_model)
-        route = await self._route(base_model or model)
+        name = base_model or model
+        route = self._opened(name) or await self._route(name)
         operation = route.operation
         if isinstance(params, Request):
             request = params
-        elif any(_reads_disk(params.get(name)) for name in operation.file_fields):
+        elif operation.file_fields and any(_reads_disk(params.get(name)) for name in operation.file_fields):
             request = await asyncio.to_thread(operation.request, model, params, user)
         else:
             request = operation.request(model, params, user)
@@ -148,10 +149,12 @@ class Client:
         return describe(model, self._shared.registry.operation(model))
 
     async def _route(self, model: str) -> Route:
+        return self._opened(model) or await self._shared.open(model, self._options)
+
+    def _opened(self, model: str) -> Route | None:
         shared = self._shared
         shared.check()
-        route = shared.routes.get((model, self._options.middleware, self._options.transport))
-        return route if route is not None else await shared.open(model, self._options)
+        return shared.routes.get((model, self._options.middleware, self._options.transport))
 
     async def _one(self, route: Route, request: Request, timeout: float | None, retry: Retry | None) -> Result:
         options, shared = self._options, self._shared
@@ -166,7 +169,13 @@ class Client:
         )
         cost = operation.price.quote(request.params) if operation.price is not None and request.job is None else None
         limit = options.spend_limit_usd if request.job is None else None
-        result = await shared.in_turn(lambda: route(call, poll_interval=options.poll_interval), cost, limit)
+        async with shared.turns:
+            shared.begin()
+            if limit is None:
+                result = await route(call, poll_interval=options.poll_interval)
+            else:
+                with shared.spend.set_aside(cost, limit):
+                    result = await route(call, poll_interval=options.poll_interval)
         return attrs.evolve(result, cost=cost)
 
     def _account(self, operation: Operation, target: str) -> Account:

@@ -118,7 +118,7 @@ class Operation:
         return self.dialect.pack(self, request)
 
     @hookimpl
-    def classify_error(self, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
         return self.dialect.classify(self, response)
 
     @hookimpl

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
 from .options import Options, default_concurrency
@@ -17,9 +16,6 @@ from .spend import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
-    from .records import Cost
-
-T = TypeVar("T")
 
 BUILT_IN = ("retry", "limit")
 """The middleware that every route has: the one owner of retries, and the one of rates."""
@@ -45,7 +41,7 @@ class Shared:
         self.budget = RetryBudget()
         self.spend = Spend()
         self._options = options
-        self._turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
+        self.turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -65,23 +61,11 @@ class Shared:
         if self._pid != os.getpid():
             raise LoopMismatchError("the client was made before a fork; make one in this process")
 
-    async def in_turn(self, run: Callable[[], Awaitable[T]], cost: Cost | None, limit: float | None) -> T:
-        """Runs a call in its place among those in flight, its price set aside from what may be spent."""
-        async with self._turns:
-            if self._closed:  # while it waited
-                raise _closed()
-            self.budget.request()
-            if limit is None:
-                return await run()
-            reserved = self.spend.reserve(cost, limit)
-            outcome: BaseException | None = None
-            try:
-                return await run()
-            except BaseException as error:
-                outcome = error
-                raise
-            finally:
-                self.spend.settle(reserved, outcome)
+    def begin(self) -> None:
+        """A call got its turn. Raises ClientClosedError where the client was closed while it waited."""
+        if self._closed:
+            raise _closed()
+        self.budget.request()
 
     async def open(self, model: str, options: Options) -> Route:
         """Opens a model's route: its module is imported in a thread, as imports may take long."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from .errors import ImpastoError, SpendLimitExceeded
 from .records import Cost
 
@@ -25,6 +28,19 @@ class Spend:
             )
         self.reserved += cost.usd
         return cost.usd
+
+    @contextmanager
+    def set_aside(self, cost: Cost | None, limit: float) -> Iterator[None]:
+        """Holds one call's price while it runs."""
+        reserved = self.reserve(cost, limit)
+        outcome: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            self.settle(reserved, outcome)
 
     def settle(self, reserved: float, outcome: BaseException | None) -> None:
         """Ends a reservation. What is not proved free counts as spent."""
