@@ -121,10 +121,7 @@ class Https:
         paid = method == "POST"
         if paid:
             call.attempt()
-        # Two rounds of the loop: in the first it learns that the other side closed an idle connection, in the
-        # second it drops it from those that may be reused.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a loop that was late learns first that the other side closed an idle connection
         try:
             response = await session.request(
                 method,
