@@ -96,9 +96,11 @@ class _Work:
             self._refuse("extra_body", f"must be a mapping of names to values, not {type(extra).__name__}")
             return
         for name, value in cast("Mapping[str, object]", extra).items():
+            if value is None:
+                continue
             if name in self.given or name == "model":
                 self._refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
-            elif value is not None:
+            else:
                 self.given[name] = value
 
     def flag(self, word: str, value: object) -> bool:
