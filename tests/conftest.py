@@ -21,6 +21,10 @@ OURS = (
 KEY = "sk-" + "tests-" * 6
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; then review the diff")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nothing_blocks_the_loop() -> Iterator[None]:
     """A blocking call from our code inside a running loop raises BlockingError."""

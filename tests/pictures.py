@@ -50,6 +50,18 @@ def animated(kind: str) -> bytes:
     return out.getvalue()
 
 
+def jpeg_header(width: int, height: int) -> bytes:
+    """A JPEG of 23 bytes, whatever writes JPEGs here: its start, a frame's header, its end."""
+    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    return b"\xff\xd8" + frame + b"\xff\xd9"
+
+
+def webp_header(width: int, height: int) -> bytes:
+    """A lossless WebP of 30 bytes, of which only the header is sound."""
+    bits = (width - 1) | (height - 1) << 14
+    return b"RIFF\x16\x00\x00\x00WEBPVP8L\x0a\x00\x00\x00\x2f" + bits.to_bytes(4, "little") + bytes(5)
+
+
 WRONG = {
     "gif": b"GIF89a" + bytes(64),
     "psd": b"8BPS\x00\x01" + bytes(64),
