@@ -91,11 +91,8 @@ def written(seen: Seen, recorder: Recorder) -> str:
 def in_words(operation: Operation) -> str:
     """What the operation takes and costs."""
     about = describe(operation.id, operation)
-    lines = [
-        f"{about.title}: {about.price}",
-        *described(operation),
-        f"whole request, bytes: {about.max_bytes or "'no limit stated'"}",
-    ]
+    whole = "no limit stated" if about.max_bytes is None else f"{about.max_bytes:,} bytes"
+    lines = [f"{about.title}: {about.price}", *described(operation), f"whole request: {whole}"]
     return "\n".join(lines) + "\n"
 
 
