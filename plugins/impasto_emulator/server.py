@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -94,32 +95,25 @@ class Emulator:
 def serve(settings: Settings | None = None) -> Iterator[Emulator]:
     """Runs an emulator in a thread, so that code with a loop and code without can use it."""
     emulator = Emulator(settings)
-    started = threading.Event()
-    stop: asyncio.Event
-    loop: asyncio.AbstractEventLoop
-    failure: BaseException | None = None
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
-        nonlocal stop, loop
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
         async with emulator:
-            started.set()
+            stop = asyncio.Event()
+            started.set_result((asyncio.get_running_loop(), stop))
             await stop.wait()
 
     def thread() -> None:
-        nonlocal failure
         try:
             asyncio.run(run())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
-            failure = error
-        finally:
-            started.set()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)  # raised where the start is waited for
 
     worker = threading.Thread(target=thread, name="impasto-emulator", daemon=True)
     worker.start()
-    started.wait()
-    if failure is not None:
-        raise failure
+    loop, stop = started.result()
     try:
         yield emulator
     finally:

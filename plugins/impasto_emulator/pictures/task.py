@@ -10,7 +10,7 @@ import attrs
 from PIL import Image, PngImagePlugin
 
 from impasto import File, Operation
-from impasto_pictures.limits import size_of
+from impasto_pictures.size import size_of
 
 from . import sizes
 
