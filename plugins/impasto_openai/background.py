@@ -7,16 +7,33 @@ import atexit
 import contextvars
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
 from impasto import LoopMismatchError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 5.0
 """Seconds that an interrupted call, or the end of the process, waits for what is in flight to let go."""
+
+
+class _Workers(ThreadPoolExecutor):
+    """A thread for each piece of work. A pool takes none once the main thread is through, while others still call."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        outcome: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - told to whoever waits
+                outcome.set_exception(error)
+
+        threading.Thread(target=work, name="impasto-worker", daemon=True).start()
+        return outcome
 
 
 class Background:
@@ -24,6 +41,7 @@ class Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Workers())
         self._thread = threading.Thread(target=self._main, name="impasto", daemon=True)
         self._thread.start()
 

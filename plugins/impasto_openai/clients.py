@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator
-from weakref import WeakKeyDictionary
 
 import attrs
 
 from impasto import Client
+
+_NAME = "_impasto_client"
+"""The loop's attribute: so the client lives exactly as long, also in a forked child, where neither may be touched."""
 
 
 @attrs.frozen(eq=False)
@@ -18,21 +19,14 @@ class _Kept:
     life: AsyncGenerator[None, None]
 
 
-_kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
-_lock = threading.Lock()
-
-
 async def client_of_this_loop() -> Client:
     """The running loop's client. Raises ConfigError where the environment holds a wrong setting."""
     loop = asyncio.get_running_loop()
-    kept = _kept.get(loop)
+    kept: _Kept | None = getattr(loop, _NAME, None)
     if kept is None:
         client = Client()
         kept = _Kept(client, _life(loop, client))
-        with _lock:
-            for ended in [each for each in _kept if each.is_closed()]:
-                del _kept[ended]
-            _kept[loop] = kept
+        setattr(loop, _NAME, kept)
         await anext(kept.life)
     return kept.client
 
@@ -42,6 +36,5 @@ async def _life(loop: asyncio.AbstractEventLoop, client: Client) -> AsyncGenerat
     try:
         yield
     finally:
-        with _lock:
-            _kept.pop(loop, None)
+        delattr(loop, _NAME)
         await client.aclose()

@@ -1,0 +1,412 @@
+"""The four functions over a real socket: what they take, what reaches the wire, what they answer."""
+
+import base64
+import inspect
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import impasto
+from impasto import ConfigError, InvalidRequest, UnknownOperation
+from impasto_openai.response import ImagesResponse
+from tests.conftest import KEY
+from tests.pictures import WRONG, drawn, png
+from tests.recorder import Answer, Recorder, Seen, in_json, picture
+
+PICTURE = png(100, 100)
+
+
+def clear_mask(width: int = 100, height: int = 100) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGBA", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+def refusal(error: InvalidRequest) -> list[str]:
+    return [problem.field for problem in error.problems]
+
+
+# the surface
+
+
+def test_positional_orders() -> None:
+    def first(function: Callable[..., object]) -> list[str]:
+        return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    assert first(impasto.image_generation) == ["prompt", "model"]
+    assert first(impasto.aimage_generation) == ["prompt", "model"]
+    assert first(impasto.image_edit) == ["image", "prompt", "model", "mask"]
+    assert first(impasto.aimage_edit) == ["image", "model", "prompt", "mask"]
+
+
+def test_names_are_their_own() -> None:
+    for name in ("image_generation", "aimage_generation", "image_edit", "aimage_edit"):
+        function = getattr(impasto, name)
+        assert (function.__name__, inspect.iscoroutinefunction(function)) == (name, name.startswith("a"))
+        assert function.__doc__
+
+
+def test_positional_calls_without_a_loop(wire: Recorder) -> None:
+    impasto.image_generation("a lighthouse", "stability/stable-image-core")
+    impasto.image_edit(PICTURE, "a sunset", "stability/inpaint", png(100, 100))
+    generation, edit = wire.posts
+    assert (generation.path, generation.fields) == ("/v2beta/stable-image/generate/core", {"prompt": "a lighthouse"})
+    assert (edit.path, edit.fields) == ("/v2beta/stable-image/edit/inpaint", {"prompt": "a sunset"})
+    assert {name: part.data for name, part in edit.files.items()} == {"image": PICTURE, "mask": png(100, 100)}
+
+
+async def test_positional_calls_in_a_loop(wire: Recorder) -> None:
+    await impasto.aimage_generation("a lighthouse", "stability/stable-image-core")
+    await impasto.aimage_edit(PICTURE, "stability/inpaint", "a sunset")
+    generation, edit = wire.posts
+    assert generation.fields == {"prompt": "a lighthouse"}
+    assert (edit.fields, list(edit.files)) == ({"prompt": "a sunset"}, ["image"])
+
+
+async def test_none_everywhere_is_as_if_nothing_was_given(wire: Recorder) -> None:
+    names = [p.name for p in inspect.signature(impasto.aimage_edit).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    given = {
+        **dict.fromkeys(names),
+        "image": PICTURE,
+        "model": "stability/upscale-fast",
+        "seed": None,
+        "nonsense": None,
+    }
+    response = await impasto.aimage_edit(**given)
+    assert (wire.posts[0].fields, list(wire.posts[0].files)) == ({}, ["image"])
+    assert response.warnings == []
+
+
+async def test_everything_by_keyword(wire: Recorder) -> None:
+    response = await impasto.aimage_generation(
+        model="stability/sd3.5-large",
+        prompt="a lighthouse",
+        n=2,
+        size="1536x1024",
+        quality="auto",
+        response_format="b64_json",
+        background="opaque",
+        moderation="auto",
+        output_format="webp",
+        output_compression=100,
+        user="ann",
+        style_preset="anime",
+        extra_body={"seed": 5, "cfg_scale": 4.5},
+        api_key="sk-another",
+        api_base=wire.url,
+        timeout=20,
+        drop_params=False,
+    )
+    assert response.warnings == []
+    shared = {
+        "prompt": "a lighthouse", "aspect_ratio": "3:2", "output_format": "webp", "style_preset": "anime",
+        "cfg_scale": "4.5", "model": "sd3.5-large",
+    }  # fmt: skip
+    assert sorted(post.fields["seed"] for post in wire.posts) == ["5", "6"]
+    for post in wire.posts:
+        assert {**post.fields, "seed": ""} == {**shared, "seed": ""}
+        assert post.header("stability-client-user-id") == "ann"
+        assert post.header("authorization") == "Bearer sk-another"
+
+
+# pictures in every form
+
+
+@pytest.mark.parametrize(
+    "form", ["bytes", "bytearray", "list", "path", "text", "file", "BytesIO", "uri", "pair", "triple"]
+)
+async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Recorder, tmp_path: Path) -> None:
+    path = tmp_path / "a picture.png"
+    path.write_bytes(PICTURE)
+    with path.open("rb") as opened:
+        image: object = {
+            "bytes": PICTURE,
+            "bytearray": bytearray(PICTURE),
+            "list": [PICTURE],
+            "path": path,
+            "text": str(path),
+            "file": opened,
+            "BytesIO": io.BytesIO(PICTURE),
+            "uri": "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
+            "pair": ("x.jpg", PICTURE),
+            "triple": ("x.jpg", PICTURE, "image/jpeg"),
+        }[form]
+        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]  # one of many forms
+        assert not opened.closed
+    [part] = wire.posts[0].files.values()
+    assert (part.name, part.data, part.content_type) == ("image", PICTURE, "image/png")
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["https://example.com/a.png", "http://[::1]/a.png", "file:///etc/passwd", "no such file.png", "", 7, True, object(),
+     io.StringIO("text"), ["a", 7], [None], b"", *WRONG.values()],
+)  # fmt: skip
+async def test_what_is_no_picture_is_refused_by_name_and_nothing_is_sent(image: object, wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]
+    assert refusal(caught.value) == ["image"]
+    assert not wire.seen
+
+
+async def test_closed_and_text_mode_files_are_refused(wire: Recorder, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PICTURE)
+    with path.open("rb") as closed:
+        pass
+    with path.open(encoding="latin-1") as text:
+        for image, said in ((closed, "closed"), (text, "'rb'")):
+            with pytest.raises(InvalidRequest, match=said) as caught:
+                await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]
+            assert refusal(caught.value) == ["image"]
+    assert not wire.seen
+
+
+# masks
+
+
+async def test_openais_mask_is_converted_and_the_providers_passes(wire: Recorder) -> None:
+    await impasto.aimage_edit(PICTURE, "stability/erase", mask=clear_mask())
+    with Image.open(io.BytesIO(wire.posts[0].files["mask"].data)) as sent:
+        assert (sent.mode, sent.size, sent.getextrema()) == ("L", (100, 100), (255, 255))
+    for own in (png(100, 100), drawn("JPEG", size=(100, 100))):
+        await impasto.aimage_edit(PICTURE, "stability/erase", mask=own)
+        assert wire.posts[-1].files["mask"].data == own
+
+
+async def test_a_mask_of_another_size_passes_with_a_warning(wire: Recorder) -> None:
+    for mask in (clear_mask(20, 30), png(20, 30)):
+        response = await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)
+        assert len(response.warnings) == 1
+        assert "20x30" in response.warnings[0]
+    assert len(wire.posts) == 2
+
+
+@pytest.mark.parametrize("mask", [b"no picture", clear_mask()[:60], "https://example.com/mask.png", 7])
+async def test_a_mask_that_is_no_picture_is_refused_by_name(mask: object, wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)  # type: ignore[arg-type]
+    assert refusal(caught.value) == ["mask"]
+    assert not wire.seen
+
+
+async def test_a_mask_without_a_picture_is_refused_by_name(wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_generation("a", "stability/inpaint", mask=png(100, 100))
+    assert refusal(caught.value) == ["mask", "image"]
+
+
+# refusals
+
+
+async def test_all_problems_come_at_once_under_the_callers_names(wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_edit(
+            [png(5, 5), png(9, 9)],
+            "stability/style-transfer",
+            " ",
+            b"a mask that the model does not take",
+            n=11,
+            size="0x0",
+            response_format="file",
+            user="\n",
+            style="vivid",
+            fidelity=2,
+            sed=1,
+            extra_body={"seed": -1},
+        )
+    fields = [
+        "n",
+        "response_format",
+        "user",
+        "mask",
+        "prompt",
+        "size",
+        "style",
+        "sed",
+        "image",
+        "image",
+        "fidelity",
+        "seed",
+    ]
+    assert refusal(caught.value) == fields
+    assert "style_image" in str(caught.value)
+    assert caught.value.operation == "stability/style-transfer"
+    assert not wire.seen
+
+
+@pytest.mark.parametrize("model", [None, "", 7, True, ["stability/sd3"]])
+async def test_the_model_is_required(model: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_generation("a", model)  # type: ignore[arg-type]
+    assert refusal(caught.value) == ["model"]
+
+
+async def test_an_unknown_model_is_refused_with_the_closest_names() -> None:
+    with pytest.raises(UnknownOperation, match=r"stability/sd3\.5-large"):
+        await impasto.aimage_generation("a", "stability/sd3.5-lrge")
+    with pytest.raises(UnknownOperation):
+        await impasto.aimage_generation("a", "sd3.5-large")
+
+
+async def test_prompts_at_the_longest(wire: Recorder) -> None:
+    await impasto.aimage_generation("\U0001f5bc" * 10_000, "stability/sd3")
+    assert wire.posts[0].fields["prompt"] == "\U0001f5bc" * 10_000
+    for prompt in ("a" * 10_001, 7, [], {}, "a\x00"):
+        with pytest.raises(InvalidRequest) as caught:
+            await impasto.aimage_generation(prompt, "stability/sd3")  # type: ignore[arg-type]
+        assert refusal(caught.value) == ["prompt"]
+    assert len(wire.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "prompt", ["(word:999)", "{{7*7}}", "%n%s", "'; DROP", "a\r\nb", "\x1b[31m", "\u202eabc", "\u200d"]
+)
+async def test_prompts_reach_the_wire_as_they_are(prompt: str, wire: Recorder) -> None:
+    await impasto.aimage_generation(prompt, "stability/sd3")
+    assert wire.posts[0].fields["prompt"] == prompt
+
+
+async def test_scalars_are_never_coerced(wire: Recorder) -> None:
+    for bad in ({"seed": "1"}, {"seed": True}, {"seed": 1.0}, {"cfg_scale": "4"}, {"cfg_scale": float("nan")}):
+        with pytest.raises(InvalidRequest) as caught:
+            await impasto.aimage_generation("a", "stability/sd3", **bad)  # type: ignore[arg-type]
+        assert refusal(caught.value) == list(bad)
+    assert not wire.seen
+
+
+# how the provider is reached
+
+
+async def test_the_environment_counts_as_it_is_at_each_call(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    await impasto.aimage_generation("a", "stability/sd3")
+    monkeypatch.setenv("STABILITY_API_KEY", "sk-the-second")
+    await impasto.aimage_generation("a", "stability/sd3")
+    monkeypatch.delenv("STABILITY_API_KEY")
+    with pytest.raises(ConfigError, match="STABILITY_API_KEY"):
+        await impasto.aimage_generation("a", "stability/sd3")
+    assert [post.header("authorization") for post in wire.posts] == [f"Bearer {KEY}", "Bearer sk-the-second"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"api_key": ""}, {"api_key": "sk\n"}, {"api_key": "é"}, {"api_key": "a b"}, {"api_base": "ftp://x"},
+     {"api_base": "http://example.com"}, {"timeout": 0}, {"timeout": "60"}, {"timeout": True},
+     {"base_model": "bedrock/stability.x"}],
+)  # fmt: skip
+async def test_wrong_settings_are_refused_before_any_socket(setting: dict[str, object], wire: Recorder) -> None:
+    with pytest.raises(ConfigError):
+        await impasto.aimage_generation("a", "stability/sd3", **setting)  # type: ignore[arg-type]
+    assert not wire.seen
+
+
+async def test_timeout_ends_the_call(wire: Recorder) -> None:
+    def slow(_: Seen) -> None:
+        time.sleep(0.5)
+
+    wire.answer = slow
+    with pytest.raises(impasto.ChargeUnknown, match=r"0\.1 s"):
+        await impasto.aimage_generation("a", "stability/sd3", timeout=0.1)
+
+
+# answers
+
+
+async def test_the_answer_has_openais_shape_and_more(wire: Recorder) -> None:
+    before = int(time.time())
+    response = await impasto.aimage_generation("a", "stability/sd3", size="1000x1001")
+    assert before <= response.created <= time.time()
+    [image] = response.data
+    sent = picture().body
+    assert (image.b64_json, image.url, image.revised_prompt) == (base64.b64encode(sent).decode(), None, None)
+    assert (image.seed, image.finish_reason) == (7, "SUCCESS")
+    assert response["data"][0]["b64_json"] == image.b64_json
+    assert response["data"][0]["seed"] == 7
+    assert response["created"] == response.created
+    assert response.usage.total_tokens == 0
+    assert response.cost is not None
+    assert response.cost.credits == 6.5
+    assert len(response.warnings) == 1
+    assert "data" in response
+    assert "nonsense" not in response
+    with pytest.raises(KeyError):
+        response["nonsense"]
+
+
+async def test_model_dump_is_json_without_null_keys(wire: Recorder) -> None:
+    response = await impasto.aimage_generation("a", "stability/sd3")
+    dumped = json.loads(json.dumps(response.model_dump()))
+    assert dumped.pop("data") == [{"b64_json": response.data[0].b64_json, "seed": 7, "finish_reason": "SUCCESS"}]
+    assert dumped == {
+        "created": response.created,
+        "usage": {
+            "input_tokens": 0,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+            "output_tokens": 0,
+            "total_tokens": 0,
+        },
+        "cost": {"usd": 0.065, "credits": 6.5, "as_of": response["cost"].as_of},  # type: ignore[attr-defined]
+        "warnings": [],
+        "errors": [],
+    }
+
+
+async def test_url_is_a_data_uri(wire: Recorder) -> None:
+    response = await impasto.aimage_generation("a", "stability/sd3", response_format="url")
+    [image] = response.data
+    assert image.b64_json is None
+    assert image.url == "data:image/png;base64," + base64.b64encode(picture().body).decode()
+    assert response.model_dump()["data"] == [{"url": image.url, "seed": 7, "finish_reason": "SUCCESS"}]
+
+
+async def test_repr_is_short_and_holds_no_picture(wire: Recorder) -> None:
+    large = drawn("PNG", size=(640, 640))
+    wire.answer = lambda _: picture(large)
+    response = await impasto.aimage_generation("a", "stability/sd3", n=10)
+    assert len(repr(response)) < 900
+    assert base64.b64encode(large).decode()[:40] not in repr(response)
+    assert "image/png" in str(response)
+
+
+# n
+
+
+def failing(*calls: int) -> Callable[[Seen], Answer | None]:
+    """Refuses the calls of these seeds."""
+
+    def answer(seen: Seen) -> Answer | None:
+        if int(seen.fields["seed"]) in calls:
+            return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
+        return picture(seed=int(seen.fields["seed"]))
+
+    return answer
+
+
+async def test_pictures_that_came_are_kept_beside_the_errors_of_others(wire: Recorder) -> None:
+    wire.answer = failing(2)
+    response = await impasto.aimage_generation("a", "stability/sd3", n=3, seed=1)
+    assert [image.seed for image in response.data] == [1, 3]
+    [lost] = response.errors
+    assert lost.index == 1
+    assert isinstance(lost.error, impasto.ContentFiltered)
+    dumped = json.loads(json.dumps(response.model_dump()))
+    assert (dumped["errors"][0]["index"], dumped["errors"][0]["type"]) == (1, "ContentFiltered")
+    assert "ContentFiltered" in repr(response)
+
+
+async def test_all_failing_raises_the_first_with_the_others(wire: Recorder) -> None:
+    wire.answer = failing(1, 2, 3)
+    with pytest.raises(impasto.ContentFiltered) as caught:
+        await impasto.aimage_generation("a", "stability/sd3", n=3, seed=1)
+    assert len(caught.value.errors) == 2
+
+
+def test_types(wire: Recorder) -> None:
+    response: ImagesResponse = impasto.image_generation("a", "stability/sd3")
+    text: str | None = response["data"][0]["b64_json"]
+    assert text
