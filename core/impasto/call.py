@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from .deadline import Deadline
 from .errors import BrokenPlugin, ChargeUnknown
+from .records import WireResponse
 
 if TYPE_CHECKING:
     from .policy import Retry, RetryBudget
     from .provider import Account
-    from .records import Request, WireResponse
+    from .records import Request
 
 
 class Call:
@@ -80,7 +79,7 @@ class Call:
         except ChargeUnknown as error:
             error.raw, error.request_id = stream.received, response.request_id
             raise
-        return attrs.evolve(response, body=body, stream=None)
+        return WireResponse(status=response.status, headers=response.headers, body=body)
 
     def left(self) -> None:
         """The headers of a paid request left this machine."""

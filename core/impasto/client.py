@@ -176,7 +176,7 @@ class Client:
             else:
                 with shared.spend.set_aside(cost, limit):
                     result = await route(call, poll_interval=options.poll_interval)
-        return attrs.evolve(result, cost=cost)
+        return result.at(cost)
 
     def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider

@@ -20,7 +20,8 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self._task = task
         self._cancelling = task.cancelling()
@@ -28,13 +29,12 @@ class Deadline:
     def start(self, seconds: float) -> None:
         """From here the time runs. Later calls change nothing."""
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._ends = loop.time() + seconds
-            self._timer = loop.call_at(self._ends, self._expire)
+            self._ends = self._loop.time() + seconds
+            self._timer = self._loop.call_at(self._ends, self._expire)
 
     def remaining(self) -> float:
         """Seconds left, or infinity before ``start``."""
-        return self._ends if self._timer is None else self._ends - asyncio.get_running_loop().time()
+        return self._ends if self._timer is None else self._ends - self._loop.time()
 
     @property
     def is_over(self) -> bool:

@@ -124,7 +124,7 @@ class Route:
         request = call.request
         wire = self.transform(request=request)
         if request.job is None:
-            response = await self.send(attrs.evolve(wire, call=call))
+            response = await self.send(wire.bound(call))
             outcome = self._normalize(request, response)
             if not isinstance(outcome, Pending):
                 return outcome
@@ -157,7 +157,7 @@ class Route:
 
     async def _poll(self, call: Call, pending: Pending, interval: float) -> Result:
         """Asks for the result until it is there. Asking is free: only the end of the job or of the time ends it."""
-        wire = attrs.evolve(pending.poll, call=call)
+        wire = pending.poll.bound(call)
         accepted = time.monotonic()
         unusable = 0
         while True:

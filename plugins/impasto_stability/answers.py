@@ -12,7 +12,8 @@ PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
 
 def request_id(response: WireResponse) -> str | None:
     """The provider's id of the exchange, safe to log."""
-    return printable(response.request_id) if response.request_id is not None else None
+    given = response.request_id
+    return printable(given) if given is not None else None
 
 
 def picture(response: WireResponse, data: bytes, reason: object, seed: object) -> Result:

@@ -44,8 +44,9 @@ class Direct:
             return self._poll(request.job)
         fields: dict[str, Scalar] = {}
         files: dict[str, File] = {}
+        params = request.params
         for name in operation.fields:
-            value = getattr(request.params, name)
+            value = getattr(params, name)
             if isinstance(value, File):
                 files[name] = value
             elif value is not None:

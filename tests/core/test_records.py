@@ -1,0 +1,36 @@
+"""The records' own copies lose no field."""
+
+import attrs
+import pytest
+
+from impasto import Artifact, Call, Cost, Result, WireRequest
+from impasto.policy import Retry, RetryBudget
+from impasto.provider import Account, Provider
+from impasto.records import Request
+
+PROVIDER = Provider(name="p", base_url="https://p.example")
+WIRE = WireRequest(
+    target="/t", method="GET", fields={"a": 1}, files={}, headers={"h": "1"}, max_bytes=7, regions=("eu-west-1",)
+)
+RESULT = Result(artifacts=(Artifact(data=b"x", media_type="image/png"),), warnings=("w",), errors=(), request_id="r")
+
+
+def test_a_bound_request_differs_in_its_call_only():
+    request = Request(operation="m", params=RESULT, target="/t")
+    account = Account(provider=PROVIDER, base_url="https://p.example", headers={})
+    call = Call(request, account, timeout=1.0, retry=Retry(), budget=RetryBudget())
+    bound = WIRE.bound(call)
+    assert bound == attrs.evolve(WIRE, call=call)
+    assert WIRE.call is None
+
+
+def test_a_result_with_its_cost_differs_in_it_only():
+    cost = Cost(usd=0.03, as_of="2026-01-01")
+    assert RESULT.at(cost) == attrs.evolve(RESULT, cost=cost)
+    assert RESULT.cost is None
+
+
+@pytest.mark.parametrize("record", [WIRE, RESULT])
+def test_the_example_records_set_every_field(record):
+    left = {a.name for a in attrs.fields(type(record)) if getattr(record, a.name) in (a.default, None, (), {})}
+    assert left <= {"call", "cost", "errors", "files"}
