@@ -47,6 +47,8 @@ class File:
     media_type: str
     opener: Callable[[], BinaryIO] = attrs.field(repr=False)
     closer: Callable[[], None] | None = attrs.field(default=None, repr=False)
+    on_disk: bool = False
+    """Whether ``open()`` goes to the disk: not for a loop's thread."""
 
     def open(self) -> BinaryIO:
         """A reader at the start of the content; the caller closes it. Raises OSError or ValueError if it changed."""
@@ -139,7 +141,9 @@ def _from_path(path: str | os.PathLike[str]) -> File:
             raise ValueError(f"{label!r} changed after it was checked")
         return reader
 
-    return File(label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen)
+    return File(
+        label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, on_disk=True
+    )
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -17,6 +17,18 @@ _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
+async def opened_form(wire: WireRequest, files: ExitStack) -> MultipartWriter:
+    """``make_form``, in a thread where files of the disk are opened."""
+    if not any(file.on_disk for file in wire.files.values()):
+        return make_form(wire, files)
+    opening = asyncio.ensure_future(asyncio.to_thread(make_form, wire, files))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])  # its readers are in ``files`` then, which the caller closes
+        raise
+
+
 def make_form(wire: WireRequest, files: ExitStack) -> MultipartWriter:
     """The form of one attempt; its readers are closed by ``files``. Raises InvalidRequest, before any socket."""
     form = MultipartWriter("form-data")

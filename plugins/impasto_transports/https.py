@@ -19,7 +19,7 @@ from yarl import URL
 from impasto import Body, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
 from impasto.options import Options, check_proxy
 
-from .form import make_form
+from .form import opened_form
 
 MOST_BYTES = 256 * 2**20
 """The largest answer that is read; the largest picture the providers make is a fifth of it."""
@@ -95,7 +95,8 @@ class Https:
             return await self.exchange(wire.call, "GET", url, headers)
         files = ExitStack()
         try:
-            return await self.exchange(wire.call, "POST", url, headers, make_form(wire, files), files=files)
+            form = await opened_form(wire, files)
+            return await self.exchange(wire.call, "POST", url, headers, form, files=files)
         except BaseException:
             files.close()
             raise
