@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -113,15 +114,23 @@ def check_base_url(url: object, name: str = "api_base") -> str:
         raise ConfigError(f"{name} must be text, not {type(url).__name__}; {hint}")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         raise ConfigError(f"{name} is not a URL; {hint}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{name} must begin with https:// and name a host; {hint}")
     if "@" in parts.netloc:
         raise ConfigError(f"{name} must hold no user or password; {hint}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
         raise ConfigError(f"{name} must end after the host; {hint}")
+    if port == 0 or not _is_host(host) or not url.isascii() or not url.isprintable() or url != url.strip():
+        raise ConfigError(f"{name} names no host that can be: ASCII letters, digits, dots and dashes only; {hint}")
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{name} is plain http, which would show the key to the network; only loopback may be")
-    return url.rstrip("/")
+    # Made anew of its parts: another reader of URLs must not see another host in what urlsplit passed over.
+    named = f"[{host}]" if ":" in host else host.removesuffix(".")
+    return f"{parts.scheme}://{named}" + (f":{port}" if port is not None else "")
+
+
+def _is_host(host: str) -> bool:
+    return re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*", host) is not None

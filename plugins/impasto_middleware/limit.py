@@ -7,10 +7,13 @@ wait in their own loop, in line: only the first of each line watches the clock.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
 from weakref import WeakKeyDictionary
+
+import attrs
 
 from impasto import (
     Account,
@@ -28,10 +31,60 @@ from impasto import (
 DEFAULT_PAUSE = 60.0
 """Seconds to wait after a 429 that does not say how long."""
 
-MARGIN = 1.05
-"""How much longer than the provider's window ours is: sends do not all take equally long to arrive there."""
+_LEAST_KEPT = 1_000
+"""How many sends are remembered, so that a client with a wider limit than the others finds them counted."""
 
 _FORGET_AFTER = 600.0
+
+
+def slack(limit: RateLimit) -> float:
+    """The longest that a send is taken to travel, in seconds, before the provider counts it."""
+    return 0.1 + 0.04 * limit.seconds
+
+
+@attrs.define(eq=False)
+class _Send:
+    granted: float
+    is_counted: bool = False
+
+
+class Window:
+    """A sliding window as the provider sees it: it counts a send when that arrives, not when it was granted.
+
+    When that was is not known; it was before the answer came. So a send is counted at its answer, or after
+    ``slack`` where the answer takes longer (a generation takes many seconds).
+    """
+
+    def __init__(self) -> None:
+        self._travelling: deque[_Send] = deque()
+        self._not_counted = 0
+        self._counted: deque[float] = deque()
+        self._kept = _LEAST_KEPT
+
+    def take(self, limit: RateLimit, now: float) -> _Send | float:
+        """A send, where one may go now; else the seconds to wait before asking again."""
+        self._kept = max(self._kept, limit.requests)
+        travelling, counted = self._travelling, self._counted
+        while travelling and (travelling[0].is_counted or travelling[0].granted + slack(limit) <= now):
+            self.count(travelling.popleft(), now)
+        free = limit.requests - self._not_counted
+        if free <= 0:
+            return travelling[0].granted + slack(limit) - now
+        if len(counted) >= free and (wait := counted[-free] + limit.seconds - now) > 0:
+            return wait
+        send = _Send(now)
+        travelling.append(send)
+        self._not_counted += 1
+        return send
+
+    def count(self, send: _Send, now: float) -> None:
+        """The send has arrived. Counting it twice changes nothing."""
+        if not send.is_counted:
+            send.is_counted = True
+            self._not_counted -= 1
+            self._counted.append(now)
+            if len(self._counted) > self._kept:
+                self._counted.popleft()
 
 
 class _Line:
@@ -52,15 +105,14 @@ class Gate:
     def __init__(self) -> None:
         self.used = time.monotonic()
         self._lock = threading.Lock()
-        self._sent: deque[float] = deque()
-        self._widest = 0
+        self._window = Window()
         self._paused_until = 0.0
         self._met_429 = False
         self._waiting = 0
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
-    def take(self, account: Account) -> float:
-        """0 where a send may go now, which is then counted; else the seconds until it may.
+    def _take(self, account: Account) -> _Send | float | None:
+        """A send (None where no limit counts it) that may go now, or the seconds until one may.
 
         A key that met a 429 is from then on held to the provider's documented limit.
         """
@@ -69,19 +121,12 @@ class Gate:
             if now < self._paused_until:
                 return self._paused_until - now
             limit = account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
-            if limit is not None and (wait := self._full_for(limit, now)) > 0:
-                return wait
-            return 0.0
+            return self._window.take(limit, now) if limit is not None else None
 
-    def _full_for(self, limit: RateLimit, now: float) -> float:
-        sent = self._sent
-        self._widest = max(self._widest, limit.requests)
-        if len(sent) >= limit.requests and (wait := sent[-limit.requests] + limit.seconds * MARGIN - now) > 0:
-            return wait
-        sent.append(now)
-        if len(sent) > self._widest:
-            sent.popleft()
-        return 0.0
+    def arrived(self, send: _Send) -> None:
+        """The send was answered, or given up."""
+        with self._lock:
+            self._window.count(send, time.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Nobody sends for so long."""
@@ -98,38 +143,36 @@ class Gate:
         """Whether nothing would be lost by forgetting it."""
         return self.used < time.monotonic() - _FORGET_AFTER and not self._waiting and not self.paused_for()
 
-    async def admit(self, call: Call) -> None:
+    async def admit(self, call: Call) -> _Send | None:
         """Waits until the call may send. Raises RateLimited where its time would end before."""
-        if not self._waiting and self.take(call.account) == 0:
-            return
-        begun = call.remaining() != float("inf")
+        if not self._waiting and not isinstance(send := self._take(call.account), float):
+            return send
         with self._lock:
             self._waiting += 1
             line = self._lines.setdefault(asyncio.get_running_loop(), _Line())
         try:
-            if begun:
-                await self._first(line, call)
-            else:
-                async with line.others:
-                    await self._first(line, call)
+            if call.remaining() != math.inf:
+                return await self._first(line, call)
+            async with line.others:
+                return await self._first(line, call)
         finally:
             with self._lock:
                 self._waiting -= 1
 
-    async def _first(self, line: _Line, call: Call) -> None:
+    async def _first(self, line: _Line, call: Call) -> _Send | None:
         _check(self.paused_for(), call)
         async with line.first:
-            while (wait := self.take(call.account)) > 0:
+            while isinstance(wait := self._take(call.account), float):
                 _check(wait, call)
                 await asyncio.sleep(wait)
+            return wait
 
 
 def _check(wait: float, call: Call) -> None:
     if wait >= call.remaining():
-        raise RateLimited(
-            f"the key may send again in {wait:.1f} s, which is more than this call has left; nothing was sent",
-            status=429,
-        )
+        error = RateLimited(f"the key may send again in {wait:.1f} s, which is more than the call has left", status=429)
+        error.retry_after = wait
+        raise error
 
 
 _gates: dict[str, Gate] = {}
@@ -153,7 +196,7 @@ class _Limit:
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         call = wire.call
         gate = gate_of(call.account)
-        await gate.admit(call)
+        send = await gate.admit(call)
         try:
             return await next(wire)
         except RateLimited as error:
@@ -164,6 +207,9 @@ class _Limit:
             if error.status == 429:  # some proxy's word for it
                 gate.pause(min(DEFAULT_PAUSE, call.retry.max_wait))
             raise
+        finally:
+            if send is not None:
+                gate.arrived(send)
 
 
 class LimitPlugin:

@@ -1,0 +1,197 @@
+"""The sliding window and the turns of calls (row F20 of the promise, and F64 for this side)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import attrs
+import pytest
+
+import impasto
+from impasto_stability.provider import stability
+from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
+from tests.reliability.servers import PICTURE, Asked, Server, Wire, accepted, pending, picture, refused, silence
+
+
+def most_in(times: list[float], seconds: float) -> int:
+    """The most of the times in any window of so many seconds."""
+    return max(sum(1 for other in times if 0 <= other - start < seconds) for start in times)
+
+
+async def test_the_window_holds_across_clients_and_counts_polls(server: Server, make_client: MakeClient) -> None:
+    server.posts = [accepted()]
+    server.polls = [pending(), picture()]
+    limit = impasto.RateLimit(6, 0.3)
+    clients = [make_client(server.url, rate_limit=limit, poll_interval=0.001) for _ in range(2)]
+    await asyncio.gather(*(clients[i % 2].run(JOB_MODEL, prompt="p", image=PICTURE) for i in range(8)))
+    assert len(server.paid) == 8
+    assert len(server.asked) >= 16
+    assert most_in([asked.at for asked in server.asked], 0.3) <= 6
+
+
+async def test_the_window_holds_across_threads_with_loops_of_their_own(server: Server) -> None:
+    limit = impasto.RateLimit(5, 0.3)
+
+    async def some() -> None:
+        async with impasto.Client(api_key=KEY, api_base=server.url, rate_limit=limit) as client:
+            await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(6)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(some())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    times = [asked.at for asked in server.paid]
+    assert len(times) == 12
+    assert most_in(times, 0.3) <= 5
+    assert max(times) - min(times) < 1.5
+
+
+async def test_two_limits_on_one_key_are_both_kept(server: Server, make_client: MakeClient) -> None:
+    """A narrow window must not make a wide one forget."""
+    narrow = make_client(server.url, rate_limit=impasto.RateLimit(2, 0.05))
+    wide = make_client(server.url, rate_limit=impasto.RateLimit(6, 0.5))
+    await asyncio.gather(*(narrow.run(CORE, prompt="p") for _ in range(4)))
+    await asyncio.gather(*(wide.run(CORE, prompt="p") for _ in range(4)))
+    assert most_in([asked.at for asked in server.paid], 0.5) <= 6
+
+
+async def test_cancelled_calls_leave_no_hole_in_the_window(server: Server, make_client: MakeClient) -> None:
+    """Two hundred calls wait and are cancelled; the next one waits for the window only, not for them."""
+    client = make_client(server.url, rate_limit=impasto.RateLimit(2, 0.2))
+    calls = [asyncio.ensure_future(client.run(CORE, prompt="p")) for _ in range(200)]
+    while len(server.paid) < 2:
+        await asyncio.sleep(0.005)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    began = time.monotonic()
+    await client.run(CORE, prompt="p")
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_poll_passes_the_calls_that_have_not_begun(server: Server, make_client: MakeClient) -> None:
+    """A paid job's result is not lost because two hundred other calls stand in line."""
+    server.posts = [accepted(), picture()]
+    client = make_client(server.url, rate_limit=impasto.RateLimit(2, 0.15), timeout=1.5)
+    job = asyncio.ensure_future(client.run(JOB_MODEL, prompt="p", image=PICTURE))
+    while not server.paid:
+        await asyncio.sleep(0.002)
+    others = [asyncio.ensure_future(client.run(CORE, prompt="p")) for _ in range(200)]
+    result = await job
+    assert result.artifacts[0].data == PICTURE
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_waiting_is_first_come_first_served(server: Server, make_client: MakeClient) -> None:
+    client = make_client(server.url, rate_limit=impasto.RateLimit(3, 0.06))
+    await asyncio.gather(*(client.run(CORE, prompt=f"number {i:02}") for i in range(15)))
+    order = [int(asked.body.partition(b"number ")[2][:2]) for asked in server.paid]
+    assert all(abs(place - number) < 3 for place, number in enumerate(order))
+
+
+async def test_f64_turns_are_first_come_first_served(server: Server, make_client: MakeClient) -> None:
+    client = make_client(server.url, max_concurrency=2)
+
+    async def slow(asked: Asked, wire: Wire) -> None:
+        await asyncio.sleep(0.005)
+        await picture()(asked, wire)
+
+    server.posts = [slow]
+    heavy = [asyncio.ensure_future(client.run(CORE, prompt=f"number {i:02}")) for i in range(30)]
+    await asyncio.sleep(0)
+    light = asyncio.ensure_future(client.run(CORE, prompt="number 30"))
+    await asyncio.gather(*heavy, light)
+    order = [int(asked.body.partition(b"number ")[2][:2]) for asked in server.paid]
+    assert all(abs(place - number) <= 2 for place, number in enumerate(order))
+    assert server.most <= 2
+
+
+async def test_by_default_only_the_vendors_own_host_has_a_limit() -> None:
+    for base, limit in (
+        (None, impasto.RateLimit(150, 10.0)),
+        ("https://api.stability.ai", impasto.RateLimit(150, 10.0)),
+        ("https://API.stability.ai:443/", impasto.RateLimit(150, 10.0)),
+        ("https://api.stability.ai.", impasto.RateLimit(150, 10.0)),
+        ("http://127.0.0.1:8008", None),
+        ("https://stability.example", None),
+        ("https://api.stability.ai.example", None),
+    ):
+        account = stability.account({"api_key": KEY, "api_base": base})
+        assert account.rate_limit == limit, base
+
+
+async def test_no_limit_lets_a_burst_through(server: Server, client: impasto.Client) -> None:
+    await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(160)))
+    assert most_in([asked.at for asked in server.paid], 5.0) == 160
+
+
+async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vendor locks a key out after a burst, without saying for how long. It happens once, and never again."""
+    from impasto_emulator import Emulator, Settings
+    from impasto_middleware import limit
+    from impasto_stability import stable_image_core
+
+    documented = attrs.evolve(stability, rate_limit=impasto.RateLimit(15, 0.3))
+    registry = impasto.Registry()
+    registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, provider=documented))
+    monkeypatch.setattr(limit, "DEFAULT_PAUSE", 0.6)
+    settings = Settings(rate_requests=15, rate_seconds=0.3, lock_seconds=0.5, picture_scale=0.0625)
+    async with Emulator(settings) as emulator:
+        retry = impasto.Retry(base=0.02, max_wait=60)
+        client = make_client(emulator.url, retry=retry, timeout=20.0, registry=registry)
+        results = await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
+        assert len(results) == 40
+        assert emulator.lockouts == 1
+        assert len(emulator.charges) == 40
+
+
+async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> None:
+    """The provider counts what arrives, and never sees more than the limit, however long its answers take."""
+    from impasto_emulator import Emulator, Settings
+
+    settings = Settings(rate_requests=10, rate_seconds=0.2, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.2)
+    async with Emulator(settings) as emulator:
+        client = make_client(emulator.url, rate_limit=impasto.RateLimit(10, 0.2), timeout=20.0)
+        await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
+        assert emulator.lockouts == 0
+
+
+async def test_a_pause_longer_than_what_a_begun_call_has_left_is_said_at_once(
+    server: Server, make_client: MakeClient
+) -> None:
+    """A poll meets a pause: the job's id is told, and that it may have been charged."""
+    server.posts = [accepted()]
+    server.polls = [refused(429, "rate_limit_exceeded", retry_after="30")]
+    client = make_client(server.url, timeout=2.0, retry=impasto.Retry(max_wait=60))
+    began = time.monotonic()
+    with pytest.raises(impasto.RateLimited) as caught:
+        await client.run(JOB_MODEL, prompt="p", image=PICTURE)
+    assert time.monotonic() - began < 1.0
+    assert (caught.value.billed, caught.value.retryable, caught.value.id) == ("unknown", False, "a1" * 32)
+    assert (len(server.paid), len(server.polled)) == (1, 1)
+
+
+async def test_a_call_that_waits_for_its_turn_is_cancelled_cleanly(server: Server, make_client: MakeClient) -> None:
+    server.posts = [silence]
+    client = make_client(server.url, max_concurrency=1)
+    first = asyncio.ensure_future(client.run(CORE, prompt="p"))
+    while not server.paid:
+        await asyncio.sleep(0.002)
+    waiting = asyncio.ensure_future(client.run(CORE, prompt="p"))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await waiting
+    assert not getattr(caught.value, "__notes__", [])
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    server.posts = [picture()]
+    await client.run(CORE, prompt="p")
