@@ -61,10 +61,10 @@ class Settings:
 
 
 SHORT = Settings(
-    picture_scale=0.0625,
+    picture_scale=0.03125,
     job_seconds=0.1,
     kept_seconds=864.0,
     rate_seconds=0.1,
     lock_seconds=0.6,
 )
-"""Times of a hundredth of the vendor's and pictures of a sixteenth: for tests."""
+"""Times of a hundredth of the vendor's and pictures of a thirty-second: for tests."""

