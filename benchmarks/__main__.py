@@ -14,8 +14,10 @@ from .measure import Ratio
 
 CASES = {
     "dispatch": "what a call costs before and after the network",
+    "imports": "start-up, and the command line's help",
+    "call": "CPU of a call over a real socket",
 }
-"""Each is a module of this package with ``async def run(rounds) -> list[Ratio]``."""
+"""Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``."""
 
 
 def main() -> int:
@@ -28,7 +30,8 @@ def main() -> int:
         parser.error(f"no case is called {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     missed = False
     for name in asked.cases or CASES:
-        ratios: list[Ratio] = asyncio.run(import_module(f"benchmarks.{name}").run(asked.rounds or 21))
+        case = import_module(f"benchmarks.{name}")
+        ratios: list[Ratio] = asyncio.run(case.run(asked.rounds or case.ROUNDS))
         for ratio in ratios:
             missed |= not ratio.held
             print(json.dumps(attrs.asdict(ratio)) if asked.json else _line(ratio), flush=True)

@@ -22,6 +22,8 @@ GIVEN = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "seed": 7}
 CALLS = 1_000
 MANY = 3_000
 
+ROUNDS = 21
+
 PICTURE = picture(12_000)
 HEADERS = {"content-type": "image/png", "finish-reason": "SUCCESS", "seed": "7", "x-request-id": "r1"}
 

@@ -1,0 +1,90 @@
+"""CPU that a call takes in the client's process, over a hand-written aiohttp loop that posts the same form."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from impasto import Client
+
+from .floors import loop
+from .measure import Ratio, compared, in_pairs
+from .pictures import picture
+from .server import LARGE, SMALL, running
+
+MODEL, PATH = "stability/stable-image-core", "/v2beta/stable-image/generate/core"
+EDIT, EDIT_PATH = "stability/erase", "/v2beta/stable-image/edit/erase"
+GIVEN = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "output_format": "png"}
+UPLOAD = 5_000_000
+AT_ONCE = 8
+
+ROUNDS = 15
+
+
+async def run(rounds: int) -> list[Ratio]:
+    """Small and large pictures down, a large one up."""
+    return [
+        await _download("call, 12 KB picture", SMALL, rounds, calls=200, most=1.25),
+        await _download("call, 12 KB picture, 8 at once", SMALL, rounds, calls=200, at_once=AT_ONCE),
+        await _download("call, 1.5 MB picture, floor asks for bytes", LARGE, rounds, calls=30),
+        await _download("call, 1.5 MB picture, floor asks for JSON", LARGE, rounds, calls=30, json=True, most=0.75),
+        await _upload(rounds, calls=15),
+    ]
+
+
+async def _download(
+    name: str,
+    size: int,
+    rounds: int,
+    *,
+    calls: int,
+    at_once: int = 1,
+    json: bool = False,
+    most: float | None = None,
+) -> Ratio:
+    accept = "application/json" if json else "image/*"
+    with running(size) as url:
+        async with Client(api_key=loop.KEY, api_base=url) as client, loop.session() as session:
+
+            async def ours() -> object:
+                return (await client.run(MODEL, **GIVEN)).artifacts[0].data
+
+            async def floor() -> object:
+                return await loop.post(session, url + PATH, GIVEN, accept=accept)
+
+            assert await ours() == await floor()
+            measured = [_each(call, calls, at_once) for call in (ours, floor)]
+            return compared(name, await in_pairs(measured[0], measured[1], rounds), unit="µs CPU", most=most)
+
+
+async def _upload(rounds: int, *, calls: int) -> Ratio:
+    with running() as url, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture.png")
+        path.write_bytes(picture(UPLOAD))
+        async with Client(api_key=loop.KEY, api_base=url) as client, loop.session() as session:
+
+            async def ours() -> object:
+                return await client.run(EDIT, image=path)
+
+            async def floor() -> object:
+                return await loop.post(session, url + EDIT_PATH, {}, image=path)
+
+            measured = [_each(call, calls, 1) for call in (ours, floor)]
+            pairs = await in_pairs(measured[0], measured[1], rounds)
+            return compared("call, 5 MB up from a path", pairs, unit="µs CPU")
+
+
+def _each(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> Callable[[], Awaitable[float]]:
+    async def worker() -> None:
+        for _ in range(calls // at_once):
+            await call()
+
+    async def measured() -> float:
+        start = time.process_time()
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+        return (time.process_time() - start) / calls * 1e6
+
+    return measured
