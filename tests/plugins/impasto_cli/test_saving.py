@@ -1,0 +1,45 @@
+"""Nothing is overwritten unasked, and nothing that was paid for is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from impasto import Artifact
+from impasto_cli.saving import Saving
+
+PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)
+
+
+def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path) -> None:
+    out = tmp_path / "gone" / "x.png"
+    path = Saving(model="stability/sd3", out=out).save(PICTURE)
+    assert path != out
+    assert path.name == "x.png"
+    assert path.read_bytes() == b"paid for"
+
+
+def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "x.png"
+    saving = Saving(model="stability/sd3", out=out)
+    assert list(saving.problems()) == []
+    out.write_text("precious")
+    assert saving.save(PICTURE) == tmp_path / "x-2.png"
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("stability/stable-image-inpaint-v1:0", "stable-image-inpaint-v1-0-7.png"), ("stability/sd3", "sd3-7.png")],
+)
+def test_a_name_of_its_own(model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Saving(model=model, out=None).save(PICTURE) == Path(name)
+
+
+def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "x-2.png").touch()
+    saving = Saving(model="stability/sd3", out=tmp_path / "x.png", n=3)
+    (problem,) = saving.problems()
+    assert "x-2.png" in problem.message

@@ -1,0 +1,93 @@
+"""`impasto try`: the main job, and the page it leaves."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from impasto_cli.tour import STEPS
+from tests.plugins.impasto_cli.conftest import Run
+
+
+class Page(HTMLParser):
+    """What a page refers to, its text, and whether its tags close in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "data") and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def tried(run: Run) -> tuple[str, Page]:
+    """What it said, and the page, of a run without a key; the working folder holds what it made."""
+    result = run("try", "--no-open", STABILITY_API_KEY=None, STABILITY_API_BASE=None)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    return result.stdout, Page(Path("impasto-try/index.html").read_text("utf-8"))
+
+
+def test_try_makes_and_edits_pictures_and_leaves_a_page(tried: tuple[str, Page]) -> None:
+    said, page = tried
+    folder = Path("impasto-try")
+    assert "impasto-try/index.html" in said
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & set(page.tags), "it loads or runs something"
+    for link in page.links:
+        assert link.startswith("#") or (folder / link).is_file(), link
+        assert "/" not in link
+    for step in STEPS:
+        assert step.title in said
+        assert str(step.file) in page.links
+        for name, value in step.params.items():
+            assert name in page.text
+            assert str(value) in page.text
+        with Image.open(folder / step.file) as picture:
+            picture.load()
+    with Image.open(folder / "cut-out.png") as cut:
+        assert cut.mode == "RGBA"
+    for refused in ("grow_mask", "seed", "negativ_prompt"):
+        assert f"  {refused}: " in said
+        assert refused in page.text
+    assert f"{len(STEPS)} pictures, {len(STEPS)} charges" in said
+    assert "reckoning says the same" in page.text
+
+
+def test_try_replaces_its_own_page_and_nobody_elses_files(tried: tuple[str, Page], run: Run) -> None:
+    assert run("try", "--no-open").exit_code == 0
+    Path("mine").mkdir()
+    Path("mine/lighthouse.png").write_text("precious")
+    result = run("try", "--no-open", "--out", "mine")
+    assert result.exit_code == 2
+    assert "holds other files" in result.stderr
+    assert Path("mine/lighthouse.png").read_text() == "precious"
+    Path("file").touch()
+    assert run("try", "--no-open", "--out", "file").exit_code == 2
+    assert run("try", "--no-open", "--out", "new/folder").exit_code == 0
+    assert Path("new/folder/index.html").is_file()
+
+
+def test_try_goes_through_no_proxy(run: Run) -> None:
+    nobody = "http://127.0.0.1:9"
+    assert run("try", "--no-open", HTTP_PROXY=nobody, HTTPS_PROXY=nobody, http_proxy=nobody).exit_code == 0
