@@ -4,8 +4,10 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
+from impasto_emulator import SHORT, Emulator, serve
 from tests.conftest import KEY
 from tests.recorder import Recorder, recording
 
@@ -33,3 +35,13 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     yield recorder
     loop.call_soon_threadsafe(stop.set)
     thread.join(10)
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An emulator that refuses what the vendor would silently ignore, found as a user's environment says it."""
+    with serve(attrs.evolve(SHORT, strict=True)) as running:
+        monkeypatch.setenv("STABILITY_API_BASE", running.url)
+        monkeypatch.setenv("STABILITY_API_KEY", KEY)
+        monkeypatch.setenv("IMPASTO_POLL_INTERVAL", "0.05")
+        yield running

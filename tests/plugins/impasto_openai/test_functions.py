@@ -70,14 +70,14 @@ async def test_positional_calls_in_a_loop(wire: Recorder) -> None:
 
 async def test_none_everywhere_is_as_if_nothing_was_given(wire: Recorder) -> None:
     names = [p.name for p in inspect.signature(impasto.aimage_edit).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    given = {
+    given: dict[str, object] = {
         **dict.fromkeys(names),
         "image": PICTURE,
         "model": "stability/upscale-fast",
         "seed": None,
         "nonsense": None,
     }
-    response = await impasto.aimage_edit(**given)
+    response = await impasto.aimage_edit(**given)  # type: ignore[arg-type]  # each None is one of its types
     assert (wire.posts[0].fields, list(wire.posts[0].files)) == ({}, ["image"])
     assert response.warnings == []
 
@@ -257,7 +257,8 @@ async def test_an_unknown_model_is_refused_with_the_closest_names() -> None:
 async def test_prompts_at_the_longest(wire: Recorder) -> None:
     await impasto.aimage_generation("\U0001f5bc" * 10_000, "stability/sd3")
     assert wire.posts[0].fields["prompt"] == "\U0001f5bc" * 10_000
-    for prompt in ("a" * 10_001, 7, [], {}, "a\x00"):
+    bad: tuple[object, ...] = ("a" * 10_001, 7, [], {}, "a\x00")
+    for prompt in bad:
         with pytest.raises(InvalidRequest) as caught:
             await impasto.aimage_generation(prompt, "stability/sd3")  # type: ignore[arg-type]
         assert refusal(caught.value) == ["prompt"]
@@ -275,7 +276,7 @@ async def test_prompts_reach_the_wire_as_they_are(prompt: str, wire: Recorder) -
 async def test_scalars_are_never_coerced(wire: Recorder) -> None:
     for bad in ({"seed": "1"}, {"seed": True}, {"seed": 1.0}, {"cfg_scale": "4"}, {"cfg_scale": float("nan")}):
         with pytest.raises(InvalidRequest) as caught:
-            await impasto.aimage_generation("a", "stability/sd3", **bad)  # type: ignore[arg-type]
+            await impasto.aimage_generation("a", "stability/sd3", **bad)
         assert refusal(caught.value) == list(bad)
     assert not wire.seen
 

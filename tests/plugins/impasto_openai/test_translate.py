@@ -25,7 +25,9 @@ def translated(name: str, /, **arguments: object) -> Translation:
 
 
 def test_none_is_not_given() -> None:
-    nothing = dict.fromkeys(("prompt", "image", "mask", "n", "size", "style", "user", "seed", "nonsense", "stream"))
+    nothing: dict[str, object] = dict.fromkeys(
+        ("prompt", "image", "mask", "n", "size", "style", "user", "seed", "nonsense", "stream")
+    )
     translation = translate(model("sd3"), nothing, extra_body=None, drop_params=None)
     assert translation == Translation(params={}, words={})
 
