@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
-from .errors import ConfigError, InvalidRequest, Problem
+from .errors import ConfigError, UnknownOperation
 from .fanout import check_n, fan_out
 from .files import File
-from .options import Options, Settings, check_seconds
+from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files
 from .policy import Retry
 from .records import Request, Result
@@ -45,6 +45,8 @@ class Client:
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """The same client, its connections and limits shared, with other keys, limits or times."""
+        if fixed := sorted(SHARED & settings.keys()):
+            raise ConfigError(f"{fixed[0]} belongs to the connections, which are shared: make another Client for it")
         sibling = object.__new__(Client)
         sibling._options = attrs.evolve(self._options, **settings)
         sibling._shared = self._shared
@@ -83,10 +85,9 @@ class Client:
 
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
         """Fetches the result of a job that was accepted earlier, with the key that started it."""
+        _address(model, None)
         route = await self._route(model)
         operation = route.operation
-        if len(id) != 64 or not (id.isascii() and id.isalnum()):
-            raise InvalidRequest([Problem("id", "must be a job's id: 64 letters and digits")])
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
         return await self._one(route, request, timeout, None)
 
@@ -107,7 +108,7 @@ class Client:
         """
         check_n(n)
         if retry is not None and not isinstance(retry, Retry):
-            raise ConfigError(f"retry must be an impasto.Retry, not {retry!r}")
+            raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
         address = _address(model, base_model)
         name = base_model or model
         route = self._opened(name) or await self._route(name)
@@ -201,6 +202,8 @@ def _reads_disk(value: object) -> bool:
 
 def _address(model: str, base_model: str | None) -> str | None:
     """The ARN in a ``bedrock/arn:...`` model, whose body ``base_model`` builds; None for a model with a name."""
+    if not isinstance(model, str):
+        raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {type(model).__name__}")
     provider, _, rest = model.partition("/")
     if not rest.startswith("arn:"):
         if base_model is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from .errors import ConfigError
+from .fields import shown
 from .policy import RateLimit, Retry
 from .provider import check_base_url, check_key
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT_PROVIDER = "stability"
+SHARED = frozenset({"connect_timeout", "max_concurrency", "proxy", "ssl"})
+"""Settings of the connections, which ``with_options`` siblings share and can't change."""
+
+_MOST = 1e9
 _AWS = {
     "aws_region": "region",
     "aws_access_key_id": "access_key_id",
@@ -29,10 +33,16 @@ _AWS = {
 
 
 def _mapping(given: Mapping[str, Mapping[str, object]] | None) -> Mapping[str, Mapping[str, object]]:
-    return given or {}
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(own, Mapping) for own in given.values()):
+        raise ConfigError('providers must be a mapping of names to settings, such as {"acme": {"api_key": ...}}')
+    return {name: dict(own) for name, own in given.items()}
 
 
 def _sequence(given: Sequence[object]) -> tuple[object, ...]:
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"middleware must be a list of names or plugins, not {type(given).__name__}")
     return tuple(given)
 
 
@@ -111,17 +121,21 @@ class Options:
         check_seconds("connect_timeout", self.connect_timeout)
         check_seconds("poll_interval", self.poll_interval)
         if self.max_concurrency is not None and (type(self.max_concurrency) is not int or self.max_concurrency < 1):
-            raise ConfigError(f"max_concurrency must be a whole number of at least 1, not {self.max_concurrency!r}")
+            raise ConfigError(f"max_concurrency must be a whole number of at least 1, not {shown(self.max_concurrency)}")
         if self.spend_limit_usd is not None:
             check_seconds("spend_limit_usd", self.spend_limit_usd, unit="USD")
         if not isinstance(self.retry, Retry):
-            raise ConfigError(f"retry must be an impasto.Retry, not {self.retry!r}")
+            raise ConfigError(f"retry must be an impasto.Retry, not {shown(self.retry)}")
         if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
-            raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {self.rate_limit!r}")
+            raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {shown(self.rate_limit)}")
         if self.proxy is not None:
             check_proxy(self.proxy)
         if isinstance(self.ssl, bool):
             raise ConfigError("ssl can't be switched off; give the path of a CA file or an SSLContext")
+        if self.ssl is not None and not isinstance(self.ssl, str | os.PathLike) and not hasattr(self.ssl, "wrap_bio"):
+            raise ConfigError(f"ssl must be the path of a CA file or an SSLContext, not {type(self.ssl).__name__}")
+        if self.transport is not None and not isinstance(self.transport, str) and not hasattr(self.transport, "send"):
+            raise ConfigError(f"transport must be a name or an object with send, not {type(self.transport).__name__}")
 
     def settings(self, provider: str) -> Mapping[str, object]:
         """What was set for one provider: ``api_key`` and ``api_base`` mean stability, ``aws_*`` bedrock."""
@@ -135,8 +149,8 @@ class Options:
 
 def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:
     """A finite number above 0. Raises ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a number of {unit} above 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
+        raise ConfigError(f"{name} must be a number of {unit} above 0, not {shown(value)}")
     return value
 
 

@@ -128,6 +128,8 @@ class Route:
             outcome = self._normalize(request, response)
             if not isinstance(outcome, Pending):
                 return outcome
+        elif wire.method != "GET":
+            raise BrokenPlugin("its plugin would pay anew to resume a job: where request.job is set it must give a GET")
         else:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)

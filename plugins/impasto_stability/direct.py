@@ -14,8 +14,10 @@ from impasto import (
     ChargeUnknown,
     File,
     ImpastoError,
+    InvalidRequest,
     Operation,
     Pending,
+    Problem,
     Request,
     Result,
     WireRequest,
@@ -31,6 +33,8 @@ KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
 """What a job's id may be: it becomes part of a URL."""
+_WHOLE_JOB = re.compile(r"[A-Za-z0-9]{64}")
+"""What the vendor's ids are; a caller's is held to that."""
 
 
 @attrs.frozen
@@ -41,7 +45,7 @@ class Direct:
 
     def pack(self, operation: Operation, request: Request) -> WireRequest:
         if request.job is not None:
-            return self._poll(request.job)
+            return self._resumed(request)
         fields: dict[str, Scalar] = {}
         files: dict[str, File] = {}
         params = request.params
@@ -87,6 +91,14 @@ class Direct:
         if self.results is None or not isinstance(job, str) or _JOB.fullmatch(job) is None:
             raise unusable("holds neither a picture nor a job's id", response)
         return Pending(id=job, poll=self._poll(job), keeps=KEPT_SECONDS)
+
+    def _resumed(self, request: Request) -> WireRequest:
+        if self.results is None:
+            raise InvalidRequest([Problem("id", f"{request.operation} answers at once: it has no jobs to resume")])
+        job = request.job
+        if not isinstance(job, str) or _WHOLE_JOB.fullmatch(job) is None:
+            raise InvalidRequest([Problem("id", "must be a job's id: 64 letters and digits")])
+        return self._poll(job)
 
     def _poll(self, job: str) -> WireRequest:
         return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": "*/*"})
