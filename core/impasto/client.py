@@ -175,7 +175,7 @@ class Client:
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
-                with shared.spend.set_aside(cost, limit):
+                with shared.spend.set_aside(call, cost, limit):
                     result = await route(call, poll_interval=options.poll_interval)
         return result.at(cost)
 

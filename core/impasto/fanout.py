@@ -42,6 +42,9 @@ async def fan_out(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(each)) for each in requests]
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
+        came = sum(1 for task in tasks if not task.cancelled() and isinstance(task.result(), Result))
+        if came:
+            notes.append(f"{request.operation}: {came} of {n} pictures had come, and go with the cancelled call")
         for note in notes:
             cancelled.add_note(note)
         raise
@@ -64,13 +67,21 @@ def _with_seed(params: Any, seed: int) -> Any:  # attrs.evolve knows no type for
     return attrs.evolve(params, seed=seed)
 
 
+def _all_lost(errors: list[ImpastoError]) -> ImpastoError:
+    """The first error, which speaks for the whole call: it is retryable or free only if all are."""
+    first = errors[0]
+    first.errors = tuple(errors[1:])
+    first.retryable = all(error.retryable for error in errors)
+    if first.billed == "no":
+        first.billed = next((error.billed for error in errors if error.billed != "no"), "no")
+    return first
+
+
 def _together(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -> Result:
     results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
     lost = tuple(Lost(index=i, error=o) for i, o in enumerate(outcomes) if isinstance(o, ImpastoError))
     if not results:
-        first = lost[0].error
-        first.errors = tuple(each.error for each in lost[1:])
-        raise first
+        raise _all_lost([each.error for each in lost])
     costs = [result.cost for result in results if result.cost is not None]
     said = dict.fromkeys(warning for result in results for warning in result.warnings)
     return Result(

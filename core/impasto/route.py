@@ -103,7 +103,8 @@ class Route:
         """One picture: transform, send, classify, normalize; a job is polled to its end, under the call's deadline."""
         try:
             with call.deadline:
-                return await self._run(call, poll_interval)
+                result = await self._run(call, poll_interval)
+            return result if not call.unknown else _with_doubt(result, call)
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
                 raise self._told(_broken(error, call), call) from error
@@ -173,8 +174,8 @@ class Route:
                 unusable += 1  # damaged on its way, perhaps
                 if unusable == _MOST_UNUSABLE or call.remaining() < interval:
                     raise
-            except RateLimited:
-                if call.remaining() < interval:
+            except RateLimited as error:
+                if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
                     raise
             except (TransportError, ProviderFault):
                 pass
@@ -197,6 +198,11 @@ class Route:
             error.billed = "unknown"
         error.retryable = error.retryable and error.billed == "no"
         return error
+
+
+def _with_doubt(result: Result, call: Call) -> Result:
+    said = f"{call.unknown} earlier attempts may have been charged too (Retry.on_ambiguous)"
+    return attrs.evolve(result, warnings=(*result.warnings, said))
 
 
 def _unknown(call: Call) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from .errors import ImpastoError, SpendLimitExceeded
 from .records import Cost
+
+if TYPE_CHECKING:
+    from .call import Call
+
+_ROUNDING = 1e-9
 
 
 class Spend:
@@ -17,34 +23,31 @@ class Spend:
         """Charged, or possibly charged, so far."""
         self.reserved = 0.0
 
-    def reserve(self, cost: Cost | None, limit: float) -> float:
-        """Sets one call's price aside. Raises SpendLimitExceeded, before anything is sent."""
+    @contextmanager
+    def set_aside(self, call: Call, cost: Cost | None, limit: float) -> Iterator[None]:
+        """Holds the most that a call may cost while it runs; what is not proved free then counts as spent.
+
+        Raises SpendLimitExceeded, before anything is sent.
+        """
         if cost is None:
             raise SpendLimitExceeded("its price is not known, and spend_limit_usd is set; nothing was sent")
-        if self.usd + self.reserved + cost.usd > limit + 1e-9:
-            left = max(limit - self.usd - self.reserved, 0)
+        most = cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1)
+        left = max(limit - self.usd - self.reserved, 0)
+        if most > left + _ROUNDING:
             raise SpendLimitExceeded(
-                f"a call costs {cost.usd:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
+                f"a call may cost {most:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
             )
-        self.reserved += cost.usd
-        return cost.usd
-
-    @contextmanager
-    def set_aside(self, cost: Cost | None, limit: float) -> Iterator[None]:
-        """Holds one call's price while it runs."""
-        reserved = self.reserve(cost, limit)
-        outcome: BaseException | None = None
+        self.reserved += most
+        charges = 0
         try:
             yield
-        except BaseException as error:
-            outcome = error
+            charges = call.unknown + 1
+        except ImpastoError as error:
+            charges = 0 if error.billed == "no" else max(call.charges, 1)
+            raise
+        except BaseException:  # cancelled: the call's own evidence says whether anything left
+            charges = call.charges
             raise
         finally:
-            self.settle(reserved, outcome)
-
-    def settle(self, reserved: float, outcome: BaseException | None) -> None:
-        """Ends a reservation. What is not proved free counts as spent."""
-        self.reserved -= reserved
-        free = isinstance(outcome, ImpastoError) and outcome.billed == "no"
-        if not free:
-            self.usd += reserved
+            self.reserved -= most
+            self.usd += cost.usd * charges

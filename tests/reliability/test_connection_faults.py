@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import socket
 import ssl
 import time
@@ -136,10 +136,10 @@ async def test_f4_tls_to_a_plain_port(server: Server, make_client: MakeClient) -
 async def test_f4_a_bad_certificate_fails_at_once(
     authority: trustme.CA, ca_file: Path, make_client: MakeClient, fault: str
 ) -> None:
-    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     context = {
         "unknown authority": lambda: tls(trustme.CA()),
-        "expired": lambda: tls(authority, not_before=past, not_after=past + datetime.timedelta(days=1)),
+        "expired": lambda: tls(authority, not_before=past, not_after=past + dt.timedelta(days=1)),
         "wrong name": lambda: tls(authority, "elsewhere.example"),
     }[fault]()
     async with serving(tls=context) as server:

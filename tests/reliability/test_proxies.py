@@ -83,7 +83,7 @@ async def proxying(refuse: bytes | None = None) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def secure(authority: trustme.CA) -> AsyncIterator[Server]:  # noqa: F811 - a fixture
+async def secure(authority: trustme.CA) -> AsyncIterator[Server]:
     async with serving(tls=tls(authority)) as it:
         yield it
 
@@ -91,7 +91,7 @@ async def secure(authority: trustme.CA) -> AsyncIterator[Server]:  # noqa: F811 
 async def test_through_a_proxy_the_key_is_inside_the_tunnel(
     secure: Server,
     make_client: MakeClient,
-    ca_file: Path,  # noqa: F811 - a fixture
+    ca_file: Path,
 ) -> None:
     async with proxying() as proxy:
         await make_client(secure.url, ssl=ca_file, proxy=proxy.url).run(CORE, prompt="p")
@@ -106,7 +106,7 @@ async def test_a_proxy_that_refuses_the_tunnel_proves_that_nothing_left(
     make_client: MakeClient,
     ca_file: Path,
     status: int,
-    tries: int,  # noqa: F811 - a fixture
+    tries: int,
 ) -> None:
     async with proxying(f"HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n".encode()) as proxy:
         error = await not_sent(make_client(secure.url, ssl=ca_file, proxy=proxy.url))
@@ -120,7 +120,7 @@ async def test_a_proxy_that_refuses_the_tunnel_proves_that_nothing_left(
 async def test_a_proxy_that_hangs_or_talks_nonsense(
     secure: Server,
     make_client: MakeClient,
-    ca_file: Path,  # noqa: F811 - a fixture
+    ca_file: Path,
 ) -> None:
     async with proxying(b"220 mail.example ESMTP\r\n") as proxy:
         await not_sent(make_client(secure.url, ssl=ca_file, proxy=proxy.url))
@@ -131,7 +131,7 @@ async def test_the_environments_proxy_and_its_exceptions(
     secure: Server,
     make_client: MakeClient,
     ca_file: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811 - a fixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with proxying() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -154,13 +154,13 @@ async def test_a_proxy_never_sees_plain_http_unasked(
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("http_proxy", proxy.url)
         await make_client(server.url).run(CORE, prompt="p")
-        assert (proxy.received, len(server.paid)) == (b"", 1)
+        assert (bytes(proxy.received), len(server.paid)) == (b"", 1)
 
 
 async def test_a_proxys_password_is_sent_to_it_and_shown_nowhere(
     secure: Server,
     make_client: MakeClient,
-    ca_file: Path,  # noqa: F811 - a fixture
+    ca_file: Path,
 ) -> None:
     async with proxying() as proxy:
         url = proxy.url.replace("//", "//user:s3cr3t@")
@@ -183,7 +183,7 @@ async def test_a_wrong_proxy_in_the_environment_is_named(
     secure: Server,
     make_client: MakeClient,
     ca_file: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811 - a fixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
     with pytest.raises(impasto.ConfigError, match="HTTPS_PROXY"):

@@ -11,7 +11,7 @@ import pytest
 
 import impasto
 from tests.reliability.conftest import CORE, FAST, KEY, MakeClient
-from tests.reliability.servers import PICTURE, Answer, Asked, Server, Wire, page, picture, raw, refused, silence
+from tests.reliability.servers import PICTURE, Answer, Asked, Server, Wire, page, picture, raw, refused
 
 BUSY = {"name": "rate_limit_exceeded", "said": "slow down"}
 
@@ -159,17 +159,22 @@ async def test_a_budget_counts_the_requests_before_the_first_failure(server: Ser
     assert len(server.paid) == 2
 
 
-async def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from impasto_middleware import retry
 
-    asked: list[tuple[float, float]] = []
-    monkeypatch.setattr(retry.random, "uniform", lambda low, high: asked.append((low, high)) or high)
+    least: list[float] = []
+
+    def most(low: float, high: float) -> float:
+        least.append(low)
+        return high
+
+    monkeypatch.setattr(random, "uniform", most)
     call = impasto.Call.__new__(impasto.Call)
     call.retry = impasto.Retry(base=0.5, cap=8.0)
     waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
-    assert {low for low, _ in asked} == {0}
     assert retry._wait(impasto.RateLimited("x", status=429), 9, call) == 0.5
+    assert set(least) == {0}
 
 
 async def test_the_deadline_covers_retries(server: Server, make_client: MakeClient) -> None:
@@ -182,26 +187,21 @@ async def test_the_deadline_covers_retries(server: Server, make_client: MakeClie
     assert isinstance(error, impasto.ProviderFault | impasto.NotSent)
 
 
-async def test_the_deadline_in_a_retrys_wait_does_not_hide_that_nothing_was_charged(
-    server: Server, make_client: MakeClient
-) -> None:
-    """The first attempt was refused, the second still connects: nothing is unknown."""
+async def test_the_deadline_after_a_refusal_leaves_no_doubt(server: Server, make_client: MakeClient) -> None:
+    """The first attempt was refused, the second had sent nothing: nothing is unknown."""
+    tries = 0
+
+    async def holds_the_second(wire: impasto.WireRequest, next: impasto.Handler) -> impasto.WireResponse:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            await asyncio.sleep(5)
+        return await next(wire)
+
     server.posts = [refused(500)]
-    client = make_client(server.url, timeout=0.3, retry=impasto.Retry(base=0.0))
-    call = asyncio.ensure_future(client.run(CORE, prompt="p"))
-
-    async def hold(wire: Wire) -> None:
-        await asyncio.sleep(5)
-
-    while not server.paid:
-        await asyncio.sleep(0.001)
-    server.on_connect = hold
-    server.posts = [refused(500), silence]
-    with pytest.raises(impasto.ImpastoError) as caught:
-        await call
-    assert caught.value.billed == (
-        "unknown" if len(server.paid) > 1 and caught.value.__class__ is impasto.ChargeUnknown else "no"
-    )
+    error = await failure(make_client(server.url, timeout=0.2, middleware=[holds_the_second]))
+    assert isinstance(error, impasto.NotSent)
+    assert (error.billed, error.retryable, tries) == ("no", True, 2)
 
 
 async def test_ambiguous_is_not_retried_unless_asked(server: Server, make_client: MakeClient) -> None:
