@@ -32,7 +32,7 @@ _AWS = {
 }
 
 
-def _mapping(given: Mapping[str, Mapping[str, object]] | None) -> Mapping[str, Mapping[str, object]]:
+def _mapping(given: object) -> Mapping[str, Mapping[str, object]]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(own, Mapping) for own in given.values()):
@@ -40,8 +40,8 @@ def _mapping(given: Mapping[str, Mapping[str, object]] | None) -> Mapping[str, M
     return {name: dict(own) for name, own in given.items()}
 
 
-def _sequence(given: Sequence[object]) -> tuple[object, ...]:
-    if not isinstance(given, list | tuple):
+def _sequence(given: object) -> tuple[object, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
         raise ConfigError(f"middleware must be a list of names or plugins, not {type(given).__name__}")
     return tuple(given)
 
@@ -121,7 +121,9 @@ class Options:
         check_seconds("connect_timeout", self.connect_timeout)
         check_seconds("poll_interval", self.poll_interval)
         if self.max_concurrency is not None and (type(self.max_concurrency) is not int or self.max_concurrency < 1):
-            raise ConfigError(f"max_concurrency must be a whole number of at least 1, not {shown(self.max_concurrency)}")
+            raise ConfigError(
+                f"max_concurrency must be a whole number of at least 1, not {shown(self.max_concurrency)}"
+            )
         if self.spend_limit_usd is not None:
             check_seconds("spend_limit_usd", self.spend_limit_usd, unit="USD")
         if not isinstance(self.retry, Retry):
@@ -150,7 +152,7 @@ class Options:
 def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:
     """A finite number above 0. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
-        raise ConfigError(f"{name} must be a number of {unit} above 0, not {shown(value)}")
+        raise ConfigError(f"{name} must be a number of {unit} above 0 and at most {_MOST:g}, not {shown(value)}")
     return value
 
 

@@ -8,6 +8,7 @@ import time
 import attrs
 
 from .errors import ConfigError
+from .fields import shown
 
 
 @attrs.frozen(kw_only=True)
@@ -35,13 +36,13 @@ class Retry:
         for name, least in (("attempts", 1), ("refused", 0), ("floor", 0), ("max_charges", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ConfigError(f"Retry.{name} must be a whole number of at least {least}, not {value!r}")
+                raise ConfigError(f"Retry.{name} must be a whole number of at least {least}, not {shown(value)}")
         for name in ("base", "cap", "budget", "max_wait"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-                raise ConfigError(f"Retry.{name} must be a number of at least 0, not {value!r}")
+                raise ConfigError(f"Retry.{name} must be a number of at least 0, not {shown(value)}")
         if type(self.on_ambiguous) is not bool:
-            raise ConfigError(f"Retry.on_ambiguous must be True or False, not {self.on_ambiguous!r}")
+            raise ConfigError(f"Retry.on_ambiguous must be True or False, not {shown(self.on_ambiguous)}")
 
 
 @attrs.frozen
@@ -53,9 +54,9 @@ class RateLimit:
 
     def __attrs_post_init__(self) -> None:
         if type(self.requests) is not int or self.requests < 1:
-            raise ConfigError(f"RateLimit.requests must be a whole number of at least 1, not {self.requests!r}")
+            raise ConfigError(f"RateLimit.requests must be a whole number of at least 1, not {shown(self.requests)}")
         if type(self.seconds) not in (int, float) or not (0 < self.seconds < math.inf):
-            raise ConfigError(f"RateLimit.seconds must be a number above 0, not {self.seconds!r}")
+            raise ConfigError(f"RateLimit.seconds must be a number above 0, not {shown(self.seconds)}")
 
 
 class RetryBudget:

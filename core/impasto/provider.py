@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 import attrs
 
 from .errors import ConfigError
+from .fields import shown
 from .policy import RateLimit
+
+_SETTINGS = ("api_key", "api_base")
 
 
 def is_loopback(host: str) -> bool:
@@ -54,6 +57,7 @@ class Provider:
         ``stand_in`` is the base URL of an emulator, which needs no key of its own. Raises ConfigError, naming
         the variable that was looked for.
         """
+        check_known(self.name, settings, _SETTINGS)
         base = settings.get("api_base") or stand_in
         if base is None and self.base_url_variable is not None:
             base = os.environ.get(self.base_url_variable)
@@ -94,6 +98,13 @@ class Account:
 def _digest(account: Account) -> str:
     parts = (account.base_url, *account.secrets, *(f"{k}={v}" for k, v in sorted(account.settings.items())))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def check_known(provider: str, settings: Mapping[str, object], known: Collection[str]) -> None:
+    """Raises ConfigError where a setting was given that the provider does not take."""
+    for name, value in settings.items():
+        if value is not None and name not in known:
+            raise ConfigError(f"providers: {provider} takes no setting {shown(name)}; it takes {', '.join(known)}")
 
 
 def check_key(key: object) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import Account, ConfigError, Cost, FlatPrice, Provider
-from impasto.provider import check_base_url, check_key
+from impasto.provider import check_base_url, check_key, check_known
 
 AS_OF = "2026-11"
 GENERATOR_REGIONS = ("us-west-2",)
 SERVICE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 _SECRETS = ("secret_access_key", "session_token", "access_key_id")
+_SETTINGS = ("region", "endpoint", "profile", "access_key_id", "secret_access_key", "session_token", "arn_region")
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 
@@ -23,6 +24,7 @@ class BedrockProvider(Provider):
 
     def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
         """Region order: explicit, the ARN's, AWS_REGION_NAME, AWS_REGION, then boto3's own. Raises ConfigError."""
+        check_known(self.name, settings, _SETTINGS)
         given = {name: value for name, value in settings.items() if value is not None}
         for name, value in given.items():
             if not isinstance(value, str) or not value:
