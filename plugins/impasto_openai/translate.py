@@ -6,6 +6,7 @@ and the batch runner.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
@@ -21,6 +22,8 @@ from .words import advice, is_neutral
 Format = Literal["b64_json", "url"]
 FORMATS: tuple[Format, ...] = ("b64_json", "url")
 LONGEST_USER = 256
+MOST_GUESSES = 20
+"""For how many unknown names the closest is looked for: a form may hold thousands."""
 
 
 @attrs.frozen(kw_only=True)
@@ -203,10 +206,10 @@ class _Work:
 
     def others(self) -> None:
         """Passes, drops or refuses every word that is left: the model has no field for it."""
-        for word, value in self.given.items():
+        for index, (word, value) in enumerate(self.given.items()):
             if is_neutral(word, value) or (word == "background" and self._cuts_out(value)):
                 continue
-            said = advice(word, self.operation.fields)
+            said = advice(word, self.operation.fields, guess=index < MOST_GUESSES)
             if word == "stream":  # who asked for a stream can't read the answer, once it is paid for
                 self._refuse(word, said)
             else:
@@ -266,9 +269,14 @@ def _pictures(image: object) -> Sequence[object]:
     """The pictures of an ``image`` argument: a list of them, or one. ``(name, bytes)`` is one."""
     if isinstance(image, list):
         return image
-    if isinstance(image, tuple) and image and not isinstance(image[0], str | None):
+    if isinstance(image, tuple) and not (image and isinstance(image[0], str | None) and _is_content(image[1:])):
         return image
     return [image]
+
+
+def _is_content(after_name: tuple[object, ...]) -> bool:
+    """Whether what follows a tuple's first text is a file's content: two paths are two pictures."""
+    return bool(after_name) and not isinstance(after_name[0], str | os.PathLike | None)
 
 
 def _counted(pictures: int) -> str:

@@ -44,8 +44,8 @@ def is_neutral(word: str, value: object) -> bool:
     return any(type(value) is type(each) and value == each for each in NEUTRAL.get(word, ()))
 
 
-def advice(word: str, fields: Iterable[str]) -> str:
-    """Why a model with these fields does not take a word, and what to use instead."""
+def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:
+    """Why a model with these fields does not take a word, and what to use instead; ``guess``: what may be meant."""
     fields = list(fields)
     if (candidates := _INSTEAD.get(word)) is not None:
         usable = [name for name in candidates if name in fields]
@@ -56,8 +56,10 @@ def advice(word: str, fields: Iterable[str]) -> str:
         return said
     if word.startswith("aws_"):
         return "goes with bedrock/ models only; leave it out"
+    if not guess:
+        return "is no parameter of this model"
     import difflib  # only on the way to an error
 
-    near = difflib.get_close_matches(word, [*fields, *WORDS], 1)
+    near = difflib.get_close_matches(word[:60], [*fields, *WORDS], 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
     return f"is no parameter of this model; {hint}"

@@ -1,11 +1,13 @@
 """OpenAI's parameters are honoured, or refused by name; nothing is dropped unsaid."""
 
+from pathlib import Path
+
 import attrs
 import pytest
 
 from impasto import File, Operation, Provider, Registry
 from impasto.fields import choice, file, number, text
-from impasto_openai.translate import Translation, translate
+from impasto_openai.translate import MOST_GUESSES, Translation, translate
 from impasto_stability.direct import direct
 
 PICTURE = b"a picture: nothing looks at it here"
@@ -25,9 +27,8 @@ def translated(name: str, /, **arguments: object) -> Translation:
 
 
 def test_none_is_not_given() -> None:
-    nothing: dict[str, object] = dict.fromkeys(
-        ("prompt", "image", "mask", "n", "size", "style", "user", "seed", "nonsense", "stream")
-    )
+    names: tuple[str, ...] = ("prompt", "image", "mask", "n", "size", "style", "user", "seed", "nonsense", "stream")
+    nothing = {str(name): None for name in names}
     translation = translate(model("sd3"), nothing, extra_body=None, drop_params=None)
     assert translation == Translation(params={}, words={})
 
@@ -240,6 +241,19 @@ def test_prompt_goes_where_the_model_has_its_prompt() -> None:
 @pytest.mark.parametrize("image", [PICTURE, [PICTURE], (PICTURE,)])
 def test_one_picture_may_stand_in_a_list(image: object) -> None:
     assert translated("inpaint", image=image).params == {"image": PICTURE}
+
+
+def test_two_paths_in_a_tuple_are_two_pictures() -> None:
+    for pair in (("a.png", "b.png"), ("a.png", Path("b.png"))):
+        assert told(translated("inpaint", image=pair)) == ["image"]
+        assert translated("style-transfer", image=pair).params == {"init_image": pair[0], "style_image": pair[1]}
+
+
+def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> None:
+    given = {f"see{i}": i for i in range(15_000)}
+    problems = translate(model("sd3"), given).problems
+    assert [problem.field for problem in problems] == list(given)
+    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MOST_GUESSES
 
 
 def test_a_name_and_bytes_are_one_picture() -> None:
