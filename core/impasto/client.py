@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
-from .errors import ConfigError, UnknownOperation
+from .errors import ConfigError, InvalidRequest, Problem, UnknownOperation
 from .fanout import check_n, fan_out
 from .files import File
 from .options import SHARED, Options, Settings, check_seconds
@@ -86,6 +86,8 @@ class Client:
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
         """Fetches the result of a job that was accepted earlier, with the key that started it."""
         _address(model, None)
+        if not isinstance(id, str):
+            raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")])
         route = await self._route(model)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
@@ -137,6 +139,7 @@ class Client:
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""
         for model in models:
+            _address(model, None)
             await self._route(model)
 
     def models(self) -> list[str]:
@@ -147,6 +150,7 @@ class Client:
         """A model's parameters with types, bounds and defaults, its rules and its price."""
         from .describe import describe
 
+        _address(model, None)
         return describe(model, self._shared.registry.operation(model))
 
     async def _route(self, model: str) -> Route:
