@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .errors import BrokenPlugin, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
+from .redact import printable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -84,18 +85,21 @@ class Registry:
             case [point]:
                 return _load(point)
             case points:
-                owners = " and ".join(sorted({p.dist.name if p.dist else p.value for p in points}))
-                raise DuplicateOperation(f"{name!r} is declared by {owners}; uninstall one of them")
+                owners = sorted({(p.dist.name if p.dist else None) or p.value for p in points})
+                if len(owners) == 1:
+                    raise DuplicateOperation(f"{name!r} is declared twice by {owners[0]}")
+                raise DuplicateOperation(f"{name!r} is declared by {' and '.join(owners)}; uninstall one of them")
 
     def _points(self, group: str) -> Mapping[str, list[EntryPoint]]:
         index = self._index.get(group)
         if index is None:
-            index = self._index[group] = {}
+            index = {}
             if self.discover:
                 from importlib.metadata import entry_points  # 55 ms: not for those who only import
 
                 for point in entry_points(group=group):
                     index.setdefault(point.name, []).append(point)
+            self._index[group] = index  # whole: another thread may ask meanwhile
         return index
 
     def _unknown(self, group: str, name: str) -> str:
@@ -128,7 +132,7 @@ def _load(point: EntryPoint) -> object:
 
 def _broken(point: EntryPoint, error: BaseException) -> str:
     owner = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
-    return f"{point.name!r}{owner} failed to load ({point.value}): {type(error).__name__}: {error}"
+    return f"{point.name!r}{owner} failed to load ({point.value}): {type(error).__name__}: {printable(str(error))}"
 
 
 _EXTRAS = {
