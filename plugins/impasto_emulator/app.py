@@ -13,13 +13,15 @@ from aiohttp import web
 
 from . import control, stability
 from .account import Account, Record, fingerprint
+from .desk import Desk
 from .exchange import Answer, Endpoint, Exchange, Refusal
-from .failures import count, respond
+from .failures import FILTERED, count, respond
 from .faults import Faults
 from .jobs import Jobs
 from .settings import Settings
 
-_BEARER = "bearer "
+PROVIDERS = (stability.routes,)
+"""Each gives the routes of one provider, for a desk."""
 
 
 @attrs.define(eq=False)
@@ -46,9 +48,10 @@ def make_app(state: State) -> web.Application:
     """The application. Imports the operations' modules: not for the loop's thread."""
     app = web.Application()
     control.add_routes(app.router, state)
-    desk = stability.Desk(state.settings, state.account, state.jobs, _random(state.settings))
-    for method, path, endpoint in stability.routes(desk):
-        app.router.add_route(method, path, _handler(state, endpoint))
+    desk = Desk(state.settings, state.account, state.jobs, _random(state.settings))
+    for routes in PROVIDERS:
+        for method, path, endpoint in routes(desk):
+            app.router.add_route(method, path, _handler(state, endpoint))
     app.router.add_route("*", "/{path:.*}", _handler(state, stability.Unknown(desk)))
     return app
 
@@ -60,7 +63,7 @@ def _random(settings: Settings) -> random.Random:
 def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         count(request)
-        exchange = _opened(state, request)
+        exchange = _opened(state, request, endpoint)
         record = exchange.record
         began = time.monotonic()
         try:
@@ -71,7 +74,7 @@ def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaita
             if fault is None:
                 return respond(record, refused or await _answered(endpoint, exchange, body))
             record.fault = fault.kind
-            exchange.book = fault.charged
+            exchange.book, exchange.filtered = fault.charged, fault.kind == FILTERED
             answer = refused
             if answer is None and fault.needs_answer:
                 answer = await _answered(endpoint, exchange, body)
@@ -82,10 +85,9 @@ def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaita
     return handle
 
 
-def _opened(state: State, request: web.Request) -> Exchange:
+def _opened(state: State, request: web.Request, endpoint: Endpoint) -> Exchange:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    given = headers.pop("authorization", "")
-    key = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else None
+    key = endpoint.key(headers.pop("authorization", ""))
     record = Record(
         id=secrets.token_hex(16),
         method=request.method,
@@ -93,7 +95,7 @@ def _opened(state: State, request: web.Request) -> Exchange:
         key=fingerprint(key) if key else None,
         headers=headers,
     )
-    return Exchange(request=request, record=state.account.open(record), key=key or None)
+    return Exchange(request=request, record=state.account.open(record), key=key)
 
 
 async def _read(endpoint: Endpoint, exchange: Exchange) -> tuple[object, Answer | None]:

@@ -32,6 +32,11 @@ class Checked:
     operation: Operation
     values: Mapping[str, object]
 
+    @property
+    def said(self) -> str:
+        """All text in it."""
+        return " ".join(value for value in self.values.values() if isinstance(value, str))
+
 
 class Wrong(Exception):
     """The form breaks the contract; ``entries`` are lines such as ``prompt: required``."""

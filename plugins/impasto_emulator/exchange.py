@@ -38,12 +38,13 @@ class Refusal(Exception):
 
 @attrs.define(kw_only=True)
 class Exchange:
-    """One request on its way. ``book``: whether a success is charged; a fault may say no."""
+    """One request on its way. A fault may say that a success is not booked, or that its picture is ``filtered``."""
 
     request: web.Request
     record: Record
     key: str | None = attrs.field(default=None, repr=False)
     book: bool = True
+    filtered: bool = False
 
 
 Refuse = Callable[[int, str | None, Sequence[str]], Answer]
@@ -53,9 +54,11 @@ Refuse = Callable[[int, str | None, Sequence[str]], Answer]
 class Endpoint(Protocol):
     """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works.
 
-    ``refuse`` spells a refusal, ``locked_out`` the one for asking too fast. ``read`` and ``answer`` raise Refusal.
+    ``key`` finds the caller's key in the authorization header. ``refuse`` spells a refusal, ``locked_out`` the one
+    for asking too fast. ``read`` and ``answer`` raise Refusal.
     """
 
+    def key(self, authorization: str) -> str | None: ...
     async def read(self, exchange: Exchange) -> object: ...
     async def answer(self, exchange: Exchange, body: object) -> Answer: ...
     def refuse(self, exchange: Exchange, status: int, name: str | None, messages: Sequence[str]) -> Answer: ...

@@ -258,6 +258,19 @@ class Pending:
         return respond(record, json_answer({"id": request.match_info.get("id", ""), "status": "in-progress"}, 202))
 
 
+@attrs.frozen(kw_only=True)
+class Filtered:
+    """The picture broke the content policy: 200, blurred, ``CONTENT_FILTERED``. The operation makes it so."""
+
+    charged: ClassVar[bool] = True
+    replaces: ClassVar[bool] = False
+
+    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+        return respond(record, answer)
+
+
+FILTERED = "filtered"
+
 KINDS: Mapping[str, type] = {
     "status": Status,
     "delay": Delay,
@@ -271,6 +284,7 @@ KINDS: Mapping[str, type] = {
     "media-type": MediaType,
     "huge": Huge,
     "pending": Pending,
+    FILTERED: Filtered,
 }
 """The kinds of fault by name."""
 

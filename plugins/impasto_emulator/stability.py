@@ -19,29 +19,30 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-import attrs
-
-from impasto import Cost, Operation
+from impasto import Operation, RegistryError
 from impasto.registry import OPERATIONS, Registry
 
-from .account import Account, NoCredits
+from .account import NoCredits
 from .checks import Checked, Wrong, check
+from .desk import Desk, Order
 from .exchange import Answer, Endpoint, Exchange, Refusal, json_answer
 from .form import Form, NotAForm, TooLarge, describe, read_form
-from .jobs import Job, Jobs
-from .pictures import Picture, Task, Unreadable, draw
+from .jobs import Job
+from .pictures import Picture, Unreadable
 from .settings import Settings
 
+_log = logging.getLogger("impasto")
+
 PREFIX = "/v2beta/"
+_BEARER = "bearer "
 CREATIVE = "/v2beta/stable-image/upscale/creative"
 """The one operation whose results have a second path of their own."""
 
 MOST_BYTES = 10 * 2**20
-MOST_SEED = 4_294_967_294
 DECLARED = ("image/*", "application/json")
 
 NAMES = {
@@ -64,9 +65,6 @@ REFUSED = {
 }
 """Words that, anywhere in a text field, stand for content that is refused."""
 
-FILTERED = "[content_filtered]"
-"""The word that makes a picture come back blurred."""
-
 _ENGINES = [
     {
         "id": "stable-diffusion-xl-1024-v1-0",
@@ -81,27 +79,6 @@ _ENGINES = [
         "type": "PICTURE",
     },
 ]
-
-
-@attrs.define(eq=False)
-class Desk:
-    """What all endpoints share."""
-
-    settings: Settings
-    account: Account
-    jobs: Jobs
-    random: random.Random | random.SystemRandom
-
-    def require_key(self, exchange: Exchange) -> None:
-        """Raises Refusal: 401."""
-        accepted = self.settings.keys
-        if exchange.key is None or (accepted is not None and exchange.key not in accepted):
-            raise refusal(exchange, 401, "unauthorized", "authorization: invalid or missing header value")
-
-    def seed(self, values: Mapping[str, object]) -> int:
-        """The seed to draw with: the caller's, or where that is 0 or missing a random one."""
-        given = values.get("seed")
-        return given if isinstance(given, int) and given else self.random.randint(1, MOST_SEED)
 
 
 def routes(desk: Desk) -> Iterator[tuple[str, str, Endpoint]]:
@@ -123,10 +100,15 @@ def installed(registry: Registry | None = None) -> dict[str, tuple[Operation, ..
     registry = registry or Registry()
     found: dict[str, dict[str, Operation]] = {}
     for name in registry.names(OPERATIONS):
-        if name.startswith("stability/"):
+        if not name.startswith("stability/"):
+            continue
+        try:
             operation = registry.operation(name)
-            if operation.target.startswith(PREFIX):
-                found.setdefault(operation.target, {})[operation.id] = operation
+        except RegistryError as error:
+            _log.warning("the emulator does not serve %s: %s", name, error)
+            continue
+        if operation.target.startswith(PREFIX):
+            found.setdefault(operation.target, {})[operation.id] = operation
     return {target: tuple(each.values()) for target, each in found.items()}
 
 
@@ -136,8 +118,13 @@ def results_of(operation: Operation) -> str | None:
 
 
 class _Base:
+    """What the endpoints have in common: the key's place and the shape of refusals."""
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+
+    def key(self, authorization: str) -> str | None:
+        return authorization[len(_BEARER) :] if authorization.lower().startswith(_BEARER) else None
 
     async def read(self, exchange: Exchange) -> object:
         return None
@@ -180,13 +167,13 @@ class Submit(_Base):
     async def answer(self, exchange: Exchange, body: object) -> Answer:
         assert isinstance(body, dict)  # noqa: S101 - what read gave
         checked = await self._checked(exchange, body)
-        self.desk.require_key(exchange)
-        cost = _cost(checked)
+        require_key(exchange, self.desk.settings)
+        order = self.desk.order(exchange, checked)
         try:
-            with self.desk.account.hold(cost):
-                return await self._made(exchange, checked, cost)
+            with self.desk.account.hold(order.cost):
+                return await self._made(exchange, order)
         except NoCredits:
-            needs = f"credits: {cost.credits:g} needed, {self.desk.account.balance:g} left"
+            needs = f"credits: {order.cost.credits:g} needed, {self.desk.account.balance:g} left"
             raise refusal(exchange, 402, "payment_required", needs) from None
         except Unreadable as error:
             raise refusal(exchange, 400, "bad_request", str(error)) from None
@@ -204,39 +191,27 @@ class Submit(_Base):
             wants_json(exchange, DECLARED, strict=strict)
         return checked
 
-    async def _made(self, exchange: Exchange, checked: Checked, cost: Cost) -> Answer:
+    async def _made(self, exchange: Exchange, order: Order) -> Answer:
         desk = self.desk
-        said = " ".join(value for value in checked.values.values() if isinstance(value, str))
         for word, (status, name, entry) in REFUSED.items():
-            if word in said:
+            if word in order.checked.said:
                 raise refusal(exchange, status, name, entry)
-        blurred = FILTERED in said
-        reason = "CONTENT_FILTERED" if blurred else "SUCCESS"
-        operation = checked.operation
-        task = Task(
-            operation=operation,
-            values=checked.values,
-            seed=desk.seed(checked.values),
-            scale=desk.settings.picture_scale,
-        )
-        mark = exchange.record.id
         if self.results is None:
             await asyncio.sleep(desk.settings.answer_seconds)
-            picture = await asyncio.to_thread(draw, task, mark, blurred=blurred)
-            answer = await pictured(exchange, picture, task.seed, reason)
+            picture = await desk.draw(exchange, order)
+            answer = await pictured(exchange, picture, order.task.seed, order.finish_reason)
         else:
-            await asyncio.to_thread(task.decode_all)
+            await asyncio.to_thread(order.task.decode_all)
             job = desk.jobs.start(
-                asyncio.create_task(asyncio.to_thread(draw, task, mark, blurred=blurred)),
+                asyncio.create_task(desk.draw(exchange, order)),
                 key=exchange.record.key,
                 target=self.target,
                 results=self.results,
-                seed=task.seed,
-                finish_reason=reason,
+                seed=order.task.seed,
+                finish_reason=order.finish_reason,
             )
             answer = json_answer({"id": job.id})
-        if exchange.book:
-            desk.account.charge(exchange.record, operation.id, cost, seed=task.seed, finish_reason=reason)
+        desk.charge(exchange, order)
         return answer
 
 
@@ -251,7 +226,7 @@ class Result(_Base):
     async def answer(self, exchange: Exchange, body: object) -> Answer:
         desk = self.desk
         wants_json(exchange, ("*/*", *DECLARED), strict=desk.settings.strict)
-        desk.require_key(exchange)
+        require_key(exchange, desk.settings)
         id = exchange.request.match_info["id"]
         job = desk.jobs.find(id, exchange.record.key)
         if job is None or not self._is_here(job):
@@ -272,7 +247,7 @@ class Told(_Base):
         self.tell = tell
 
     async def answer(self, exchange: Exchange, body: object) -> Answer:
-        self.desk.require_key(exchange)
+        require_key(exchange, self.desk.settings)
         return json_answer(self.tell())
 
 
@@ -281,8 +256,14 @@ class Unknown(_Base):
 
     async def answer(self, exchange: Exchange, body: object) -> Answer:
         if exchange.record.target.startswith("/v1/"):
-            self.desk.require_key(exchange)
+            require_key(exchange, self.desk.settings)
         raise refusal(exchange, 404, "not_found", "path: nothing is served here")
+
+
+def require_key(exchange: Exchange, settings: Settings) -> None:
+    """Raises Refusal: 401."""
+    if not exchange.key or (settings.keys is not None and exchange.key not in settings.keys):
+        raise refusal(exchange, 401, "unauthorized", "authorization: invalid or missing header value")
 
 
 def refusal(exchange: Exchange, status: int, name: str, *entries: str) -> Refusal:
@@ -315,13 +296,6 @@ async def pictured(exchange: Exchange, picture: Picture, seed: int, reason: str)
 
     body = await asyncio.to_thread(told)
     return Answer(headers={"content-type": f"application/json; type={picture.media_type}"}, body=body)
-
-
-def _cost(checked: Checked) -> Cost:
-    """What the operation is said to cost; nothing where that is not known."""
-    operation = checked.operation
-    quoted = operation.price.quote(operation.params(**checked.values)) if operation.price is not None else None
-    return quoted or Cost(usd=0.0, credits=0.0, as_of="")
 
 
 def _owner() -> object:
