@@ -110,7 +110,7 @@ def test_a_name_that_two_distributions_claim_is_told(
     start: Callable[..., Process], distribution: Callable[..., Path]
 ) -> None:
     for owner in ("acme", "other"):
-        site = distribution(owner, '[impasto.operations]\nacme/paint = nowhere:paint\n')
+        site = distribution(owner, "[impasto.operations]\nacme/paint = nowhere:paint\n")
     process = start("plugins", "--json", PYTHONPATH=str(site))
     rows = json.loads(process.communicate(timeout=60)[0])
     assert {row["state"] for row in rows if row["name"] == "acme/paint"} == {"claimed by acme and other"}
