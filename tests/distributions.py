@@ -1,0 +1,66 @@
+"""Distributions made up for a test: metadata and modules in a directory, as pip would have put them there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def install(where: Path, name: str, points: Mapping[str, Mapping[str, str]], modules: Mapping[str, str]) -> None:
+    """Puts a distribution into ``where``: its entry points by group and name, its modules' sources by module name."""
+    info = where / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = [line for group, names in points.items() for line in (f"[{group}]", *map(" = ".join, names.items()))]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module, source in modules.items():
+        (where / f"{module}.py").write_text(source)
+
+
+ACME = '''
+import attrs
+from impasto import Artifact, ChargeUnknown, Cost, FlatPrice, Operation, Provider, RateLimited, Result, WireRequest
+
+acme = Provider(
+    name="acme", base_url="https://api.acme.example", key_variable="ACME_KEY", key_header="x-key", key_prefix=""
+)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """Plain attributes: no function of ours made them."""
+
+    prompt: str
+    steps: int = attrs.field(default=30, validator=attrs.validators.le(50))
+    tile: bool = False
+
+
+class Dialect:
+    """How Acme spells it."""
+
+    def pack(self, operation, request):
+        params = attrs.asdict(request.params)
+        return WireRequest(target=request.target, fields={n: str(v).lower() for n, v in params.items()})
+
+    def classify(self, operation, response):
+        if response.status == 429:
+            return RateLimited("slow down", status=429)
+        return None if response.status == 200 else ChargeUnknown(f"HTTP {response.status}", status=response.status)
+
+    def unpack(self, operation, request, response):
+        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
+
+
+paint = Operation(
+    id="acme/paint",
+    title="Acme paint",
+    params=Params,
+    target="/paint",
+    provider=acme,
+    dialect=Dialect(),
+    price=FlatPrice(cost=Cost(usd=0.02, as_of="2026-01-01")),
+)
+'''
+"""A third party's provider and model, in one module."""
+
+OPERATIONS = "impasto.operations"
