@@ -169,6 +169,7 @@ class Route:
             try:
                 outcome = self._normalize(call.request, await self.send(wire))
             except NotFound as error:
+                self._told(error, call)  # it stays in the new one's context
                 raise _gone(error, call, time.monotonic() - accepted, pending) from None
             except UnusableResult:
                 unusable += 1  # damaged on its way, perhaps

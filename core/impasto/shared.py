@@ -24,7 +24,8 @@ BUILT_IN = ("retry", "limit")
 class Transport(Protocol):
     """A transport plugin: has a ``send`` hook, owns its connections. Made with the client's options.
 
-    ``base_url`` is set where it serves the provider itself (an emulator), and then needs no key.
+    ``base_url`` is set where it serves the provider itself (an emulator), and then needs no key. ``aclose`` must
+    do for one that was never, or not wholly, opened.
     """
 
     def __init__(self, options: Options) -> None: ...
@@ -53,13 +54,16 @@ class Shared:
         """Raises ClientClosedError or LoopMismatchError where the client can't be used here."""
         if self._closed:
             raise _closed()
+        self._check_home()
+
+    def _check_home(self) -> None:
+        if self._pid != os.getpid():
+            raise LoopMismatchError("the client was made before a fork; make one in this process")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             raise LoopMismatchError("the client belongs to another event loop; make one in this loop")
-        if self._pid != os.getpid():
-            raise LoopMismatchError("the client was made before a fork; make one in this process")
 
     def begin(self) -> None:
         """A call got its turn. Raises ClientClosedError where the client was closed while it waited."""
@@ -85,12 +89,12 @@ class Shared:
         return cast("str | None", getattr(self._transports.get(options.transport), "base_url", None))
 
     async def aclose(self) -> None:
-        """Closes all transports; a second call does nothing."""
-        if self._closed:
-            return
+        """Closes all transports; a second call does nothing. Raises LoopMismatchError."""
+        self._check_home()
         self._closed = True
-        self.routes.clear()
-        await self._stack.aclose()
+        async with self._opening:  # what is being opened is closed too
+            self.routes.clear()
+            await self._stack.aclose()
 
     async def _transport(self, operation: Operation, options: Options) -> object:
         name = options.transport if options.transport is not None else operation.provider.transport
@@ -99,8 +103,8 @@ class Shared:
         if isinstance(name, str):
             factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, name, type)
             opened = cast("Transport", factory(self._options))
+            self._stack.push_async_callback(opened.aclose)  # first: it may be opened in part
             await opened.open()
-            self._stack.push_async_callback(opened.aclose)
             self._transports[name] = opened
             return opened
         self._transports[name] = name  # an object of the caller's, who closes it

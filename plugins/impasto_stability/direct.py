@@ -31,6 +31,8 @@ from .refusals import refusal
 
 KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
+_LONGEST_USER = 256
+_DAMAGED = object()
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
 """What a job's id may be: it becomes part of a URL."""
 _WHOLE_JOB = re.compile(r"[A-Za-z0-9]{64}")
@@ -58,7 +60,7 @@ class Direct:
         fields |= request.constants
         headers = {} if self.results is not None else {"accept": "image/*"}
         if request.user is not None and operation.provider.user_header is not None:
-            headers[operation.provider.user_header] = request.user
+            headers[operation.provider.user_header] = _checked_user(request.user)
         return WireRequest(
             target=request.target, fields=fields, files=files, headers=headers, max_bytes=operation.max_bytes
         )
@@ -104,11 +106,19 @@ class Direct:
         return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": "*/*"})
 
 
+def _checked_user(user: str) -> str:
+    if not user.isascii() or not user.isprintable() or not 1 <= len(user) <= _LONGEST_USER:
+        raise InvalidRequest([Problem("user", f"must be 1 to {_LONGEST_USER} printable ASCII characters")])
+    return user
+
+
 def _object(response: WireResponse) -> Mapping[str, object]:
     try:
         body = json.loads(response.body)
     except (ValueError, RecursionError):
-        raise unusable("is damaged JSON", response) from None
+        body = _DAMAGED
+    if body is _DAMAGED:  # raised here, as json's error holds the whole answer
+        raise unusable("is damaged JSON", response)
     if not isinstance(body, dict):
         raise unusable("is JSON, but no object", response)
     return body
