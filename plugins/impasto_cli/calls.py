@@ -125,8 +125,8 @@ async def _run(
         async with Client(registry=registry, **settings) as client, _waiting(model):
             return await call(client)
     except asyncio.CancelledError as cancelled:
-        for note in getattr(cancelled, "__notes__", ()):  # whether it may have been charged
-            click.echo(f"\n{note}", err=True)
+        for note in dict.fromkeys(getattr(cancelled, "__notes__", ())):  # whether it may have been charged
+            click.echo(note, err=True)
         raise
 
 
