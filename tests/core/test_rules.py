@@ -1,0 +1,70 @@
+"""Rules between fields: what each says, both ways, and that it says itself in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from impasto.rules import Excludes, Needs, NeedsOneOf, OneNonZero, OneOf, Rule
+
+CASES: list[tuple[Rule, str, list[dict[str, Any]], dict[str, dict[str, Any]]]] = [
+    (
+        Needs("image", ("strength", "mode")),
+        "strength and mode: required when image is given",
+        [{}, {"strength": 1}, {"image": 1, "strength": 0, "mode": "x"}],
+        {"strength": {"image": 1, "mode": "x"}, "mode": {"image": 1, "strength": 0}},
+    ),
+    (
+        Needs("mode", ("image",), "to-image"),
+        "image: required when mode is to-image",
+        [{}, {"mode": "other"}, {"mode": "to-image", "image": b""}],
+        {"image": {"mode": "to-image"}},
+    ),
+    (
+        Excludes("mode", "to-image", ("ratio",)),
+        "ratio: not allowed when mode is to-image",
+        [{}, {"ratio": 1}, {"mode": "other", "ratio": 1}, {"mode": "to-image"}],
+        {"ratio": {"mode": "to-image", "ratio": 0}},
+    ),
+    (
+        Excludes("mode", "text", ("image",), by_default=True),
+        "image: not allowed when mode is text",
+        [{}, {"mode": "text"}, {"mode": "other", "image": 1}],
+        {"image": {"image": 0}},
+    ),
+    (
+        OneOf(("a", "b")),
+        "at least one of a, b",
+        [{"a": ""}, {"b": 0}, {"a": 1, "b": 1}],
+        {"a": {}},
+    ),
+    (
+        NeedsOneOf("power", ("lamp", "sun")),
+        "power: only with lamp or sun",
+        [{}, {"lamp": 1}, {"power": 0, "lamp": 1}, {"power": 1, "sun": 0}],
+        {"power": {"power": 0}},
+    ),
+    (
+        OneNonZero(("left", "right")),
+        "at least one of left, right above 0",
+        [{"left": 1}, {"left": 0, "right": 2}],
+        {"left": {"left": 0, "right": 0}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "words", "kept", "broken"), CASES, ids=lambda v: type(v).__name__)
+def test_a_rule(rule: Rule, words: str, kept: list[dict[str, Any]], broken: dict[str, dict[str, Any]]) -> None:
+    assert str(rule) == words
+    for given in kept:
+        assert list(rule.problems(given)) == []
+    for field, given in broken.items():
+        assert [problem.field for problem in rule.problems(given)] == [field]
+
+
+def test_every_rule_is_tested() -> None:
+    import impasto.rules
+
+    made = {name for name, value in vars(impasto.rules).items() if hasattr(value, "problems") and name != "Rule"}
+    assert made == {type(rule).__name__ for rule, *_ in CASES}
