@@ -201,7 +201,7 @@ class Client:
 
 
 def _reads_disk(value: object) -> bool:
-    return value is not None and not isinstance(value, bytes | File)
+    return value.on_disk if isinstance(value, File) else value is not None and not isinstance(value, bytes)
 
 
 def _address(model: str, base_model: str | None) -> str | None:

@@ -48,7 +48,7 @@ class File:
     opener: Callable[[], BinaryIO] = attrs.field(repr=False)
     closer: Callable[[], None] | None = attrs.field(default=None, repr=False)
     on_disk: bool = False
-    """Whether ``open()`` goes to the disk: not for a loop's thread."""
+    """Whether opening or reading it goes to the disk: not for a loop's thread."""
 
     def open(self) -> BinaryIO:
         """A reader at the start of the content; the caller closes it. Raises OSError or ValueError if it changed."""
@@ -192,7 +192,14 @@ def _from_descriptor(source: BinaryIO, label: str) -> File:
         return io.BufferedReader(_Window(owner, start, size), 256 * 1024)
 
     head = os.pread(owner.number, min(_SNIFF, size), start)
-    return File(label=label, size=size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, closer=owner.close)
+    return File(
+        label=label,
+        size=size,
+        media_type=media_type_of(head) or _UNKNOWN,
+        opener=reopen,
+        closer=owner.close,
+        on_disk=True,
+    )
 
 
 class _Descriptor:
