@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from urllib.request import getproxies_environment, proxy_bypass
@@ -36,8 +36,9 @@ LONGEST_HEADER = 64 * 1024
 _USER_AGENT = "impasto"
 
 
-_paid: ContextVar[Call | None] = ContextVar("_paid", default=None)
-"""The paid call that the running task sends."""
+_paid: ContextVar[Sequence[Call]] = ContextVar("_paid", default=())
+"""The paid call that the running task sends, in a list that is emptied at the end: the loop keeps the contexts of
+timers long after they were cancelled, and a call holds its files."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -49,7 +50,7 @@ class _Connector(aiohttp.TCPConnector):
         # From here headers may leave. aiohttp's trace on_request_headers_sent fires a few lines later, with no
         # await between; but with any trace, each request runs them all, for a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
-        if (call := _paid.get()) is not None:
+        for call in _paid.get():
             call.left()
         return connection
 
@@ -127,7 +128,8 @@ class Https:
         if paid:
             call.attempt()
         await asyncio.sleep(0)  # a loop that was late learns first that the other side closed an idle connection
-        token = _paid.set(call if paid else None)
+        sending = [call] if paid else []
+        token = _paid.set(sending)
         try:
             response = await session.request(
                 method,
@@ -146,6 +148,7 @@ class Https:
             return WireResponse(status=response.status, headers=answered, stream=Body(_chunks(response, files)))
         finally:
             _paid.reset(token)
+            sending.clear()
         raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
 
     def _timeout(self, call: Call, paid: bool) -> aiohttp.ClientTimeout:
