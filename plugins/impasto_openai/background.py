@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-from impasto import LoopMismatchError
+from impasto import ClientClosedError, LoopMismatchError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +50,9 @@ class Background:
         if threading.current_thread() is self._thread:
             work.close()
             raise LoopMismatchError("called in the loop that would have to answer; use the async function there")
+        if self.loop.is_closed():
+            work.close()
+            raise ClientClosedError("the process is ending: the loop of the synchronous functions is closed")
         outcome: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
 

@@ -37,8 +37,6 @@ def checked_request(operation: Operation, model: str, translation: Translation) 
         request = operation.request(model, params, translation.user)
     except InvalidRequest as error:
         told = {problem.field for problem in problems}
-        if "image" in told:  # too many, or none: what else the picture fields say of that says nothing new
-            told |= {name for name, field in operation.fields.items() if field.role == "image"}
         problems += [each for each in _renamed(operation, translation, error) if each.field not in told]
     else:
         if not problems:

@@ -153,9 +153,8 @@ class _Work:
                 self._refuse("image", "is an empty list; give a picture")
             elif len(pictures) > len(slots):
                 self._refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")
-            else:
-                for slot, picture in zip(slots, pictures, strict=False):
-                    self._place(slot, picture, "image")
+            for slot, picture in zip(slots, pictures, strict=False):
+                self._place(slot, picture, "image")
         elif edit and not slots:
             self._refuse("image", "this model takes no picture to edit; use image_generation")
         elif edit and not self.pictured:

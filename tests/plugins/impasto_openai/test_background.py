@@ -98,6 +98,20 @@ def test_a_process_ends_quietly(lines: list[str], wire: Recorder) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
+def test_a_call_after_the_end_says_so(wire: Recorder) -> None:
+    ran = script(
+        "import atexit",
+        "def late():",
+        "    try:",
+        f"        {CALL}",
+        "    except impasto.ClientClosedError as error: print(error)",
+        "atexit.register(late)",  # runs after what is registered later
+        CALL,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "the process is ending" in ran.stdout
+
+
 def test_a_call_in_flight_in_a_daemon_thread_does_not_keep_the_process(wire: Recorder) -> None:
     def slow(_: Seen) -> None:
         time.sleep(2)

@@ -4,6 +4,8 @@ import base64
 import inspect
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -411,3 +413,9 @@ def test_types(wire: Recorder) -> None:
     response: ImagesResponse = impasto.image_generation("a", "stability/sd3")
     text: str | None = response["data"][0]["b64_json"]
     assert text
+
+
+def test_importing_the_functions_imports_nothing_heavy() -> None:
+    source = "import sys, impasto; impasto.image_edit; print([m for m in ('aiohttp', 'PIL') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "[]\n"
