@@ -1,0 +1,21 @@
+"""An OpenAI-compatible images server in front of the providers: ``impasto serve --config config.yaml``.
+
+A request's way, and the module of each step:
+
+    process      one worker or several, signals, exit code      command    ``impasto serve``
+    server       Gateway: a gateway in the running loop: start, reload, drain
+    app          the route, the host, who asks, the endpoint; every error as an answer
+      auth         bearer keys by their SHA-256                  errors     Failure: OpenAI's shape, and retry advice
+      setup        what a configuration comes to, replaced whole by a reload
+        config       its records and the rules of a safe bind    config_yaml  the file, mistakes told with their lines
+        deployments  models, their deployments, which one's turn it is
+      images       generations, edits, variations
+        incoming     JSON or form to arguments                   multipart, spool, flow   forms, uploads, bytes in flight
+        calls        checked against the model, run, run elsewhere where nothing was charged
+        outgoing     JSON and event streams, pictures as base64 in pieces
+        store        pictures kept for URLs                      served     ``images/files/{name}``
+      listing      ``models`` with their parameters
+
+Nothing here fetches a URL. The translation of OpenAI's words is ``impasto_openai``'s. In ``images.images`` what
+happens between ``fitting`` (the call is sound) and ``run`` (it is paid for) is the place for budgets and idempotency.
+"""

@@ -1,0 +1,137 @@
+"""One call: checked against its model, run on the deployment whose turn it is, or on the next that may stand in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import attrs
+
+from impasto import ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto_openai.check import check
+from impasto_openai.translate import Format, translate
+from impasto_openai.words import WORDS, advice
+
+from .deployments import Deployment, Model, may_go_elsewhere
+from .errors import Failure, failure_of, invalid
+from .incoming import Asked
+
+VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
+"""What a variation uses where its caller gives nothing else."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Checked:
+    """A call that fits a deployment's model."""
+
+    deployment: Deployment
+    request: Request
+    n: int
+    response_format: Format
+    warnings: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Done:
+    """A call that gave pictures."""
+
+    checked: Checked
+    result: Result
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that the caller should know."""
+        return (*self.checked.warnings, *self.result.warnings)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Calls:
+    """How calls are understood: ``words`` are all that ``drop_params`` may drop."""
+
+    drop_params: bool
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, models: Mapping[str, Model], *, drop_params: bool) -> Calls:
+        """For these models."""
+        every = [d.operation.fields for model in models.values() for d in model.deployments]
+        also = {field.also for fields in every for field in fields.values() if field.also is not None}
+        return cls(drop_params=drop_params, words=frozenset({*WORDS, *also}.union(*every)))
+
+    async def fitting(self, model: Model, asked: Asked, *, edit: bool, vary: bool) -> AsyncIterator[Checked]:
+        """The call for each deployment that takes it, in their turn. Raises Failure where none does."""
+        refused: dict[Deployment, Failure] = {}
+        for deployment in model.in_turn():
+            try:
+                yield await self._checked(deployment, asked, edit=edit, vary=vary)
+            except InvalidRequest as error:
+                refused[deployment] = invalid(error, deployment.operation)
+        if len(refused) == len(model.deployments):
+            raise refused[model.deployments[0]]
+
+    async def _checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool) -> Checked:
+        operation = deployment.operation
+        given = asked.arguments(operation)
+        notes = _vary(deployment, given) if vary else ()
+        strange = [word for word in given if word not in self.words] if self.drop_params else []
+        if strange:  # never dropped: a caller who writes api_base must not believe that it did something
+            raise InvalidRequest(Problem(word[:60], advice(word, operation.fields)) for word in strange)
+        translation = translate(operation, given, drop_params=self.drop_params, edit=edit)
+        request, warnings = await check(operation, deployment.entry.model, translation)
+        return Checked(
+            deployment=deployment,
+            request=request,
+            n=translation.n,
+            response_format=translation.response_format,
+            warnings=(*notes, *warnings),
+        )
+
+
+def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
+    """Adds what makes a variation of a picture. Raises InvalidRequest where the model changes no pictures."""
+    fields = deployment.operation.fields
+    if "strength" not in fields or not any(field.role == "image" for field in fields.values()):
+        raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
+    added = {name: value for name, value in VARIATION.items() if given.get(name) is None}
+    given.update(added)
+    return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
+
+
+async def run(first: Checked, others: AsyncIterator[Checked]) -> Done:
+    """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
+    checked: Checked | None = first
+    failure: Failure | None = None
+    while checked is not None:
+        try:
+            return Done(checked=checked, result=await _attempt(checked))
+        except ImpastoError as error:
+            failure = _failure(checked, error)
+            checked = await anext(others, None) if may_go_elsewhere(error) else None
+    assert failure is not None  # noqa: S101 - the loop runs once at least
+    raise failure
+
+
+def _failure(checked: Checked, error: ImpastoError) -> Failure:
+    if isinstance(error, InvalidRequest):  # found as the request was written
+        return invalid(error, checked.deployment.operation)
+    return failure_of(error)
+
+
+async def _attempt(checked: Checked) -> Result:
+    deployment = checked.deployment
+    deployment.running += 1
+    try:
+        result = await deployment.client.invoke(
+            deployment.entry.model,
+            checked.request,
+            n=checked.n,
+            timeout=deployment.timeout,
+            base_model=deployment.entry.base_model,
+        )
+    except ImpastoError as error:
+        deployment.failed(error)
+        raise
+    else:
+        deployment.succeeded()
+        return result
+    finally:
+        deployment.running -= 1

@@ -1,0 +1,153 @@
+"""What a gateway serves and how, as records. ``config_yaml`` makes them of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from impasto import ConfigError, Problem
+from impasto.fields import KEY, Field, choice, integer, number, text
+from impasto.provider import is_loopback
+
+DAY = 24 * 3600.0
+
+EXAMPLES = frozenset({"sk-1234"})
+"""Keys that stand in somebody's documentation."""
+
+STRONG = 24
+"""Characters of a strong key, at least."""
+
+
+def _setting(default: float, least: float, most: float) -> Any:
+    """A number that has a value where none is set; attrs reads its type from the class."""
+    kind = Field(kind="integer" if isinstance(default, int) else "number", least=least, most=most, default=default)
+    return attrs.field(default=default, metadata={KEY: kind})
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One entry of ``model_list``: one deployment of the model ``model_name``.
+
+    ``reach`` holds the provider's key and address under LiteLLM's names; ``line`` is where it stands in the file.
+    """
+
+    model_name: str
+    model: str
+    base_model: str | None = None
+    timeout: float | None = None
+    mode: str | None = None
+    reach: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    line: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """``litellm_params``, or ``provider_params``: what is called, and how it is reached. ``timeout`` in seconds."""
+
+    model: str = text(1, 2048, required=True)
+    base_model: str | None = text(1, 2048)
+    timeout: float | None = number(0.1, DAY)
+    api_key: str | None = text(1, 4096)
+    api_base: str | None = text(1, 2048)
+    aws_region_name: str | None = text(1, 64)
+    aws_access_key_id: str | None = text(1, 4096)
+    aws_secret_access_key: str | None = text(1, 4096)
+    aws_session_token: str | None = text(1, 8192)
+    aws_profile_name: str | None = text(1, 256)
+    aws_bedrock_runtime_endpoint: str | None = text(1, 2048)
+
+
+@attrs.frozen(kw_only=True)
+class Info:
+    """``model_info``."""
+
+    mode: str | None = choice("image_generation", "image_edit")
+
+
+@attrs.frozen(kw_only=True)
+class Wording:
+    """``litellm_settings``."""
+
+    drop_params: bool = False
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class General:
+    """``general_settings``. Times are in seconds.
+
+    ``timeout``: of one call to a provider. ``max_bytes_in_flight`` bounds what requests and answers may take of
+    memory; past it new ones are sent away before anything is spent. ``drain_seconds``: how long the end of the
+    process waits for calls that run.
+    """
+
+    master_key: str | None = text(1, 4096)
+    public_url: str | None = text(1, 2048)
+    timeout: float = _setting(300.0, 0.1, DAY)
+    poll_interval: float | None = number(0.001, 3600)
+    max_bytes_in_flight: int = _setting(1 << 30, 1 << 24, 1 << 40)
+    drain_seconds: float = _setting(330.0, 0, DAY)
+
+
+@attrs.frozen(kw_only=True)
+class Named:
+    """One of ``keys``: ``sha256`` is of the key itself, in hexadecimal. ``models`` None means all."""
+
+    name: str = text(1, 64, required=True)
+    sha256: str = text(64, 64, required=True)
+    rpm: int | None = integer(1, 1_000_000)
+    images_per_day: int | None = integer(1, 1_000_000_000)
+    usd_per_month: float | None = number(0, 1e9)
+    models: tuple[str, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Files:
+    """``files``: where pictures are kept that are answered as a URL, and for how long, in seconds."""
+
+    folder: str | None = text(1, 4096)
+    seconds: float = _setting(3600.0, 0.1, 30 * DAY)
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A whole configuration. ``source`` names the file in messages."""
+
+    source: str = "config"
+    models: tuple[Entry, ...]
+    drop_params: bool = False
+    general: General = General()
+    allowed_hosts: tuple[str, ...] = ()
+    middleware: tuple[str, ...] = ()
+    keys: tuple[Named, ...] = ()
+    files: Files = Files()
+
+
+def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
+    """What is unsafe but allowed about serving at ``host``. Raises ConfigError where it is not allowed."""
+    public = not is_loopback(host)
+    master = config.general.master_key
+    problems: list[Problem] = []
+    if no_auth and public:
+        problems.append(Problem("--no-auth", f"is for loopback only, and {host} lets other machines in"))
+    if no_auth and (master or config.keys):
+        problems.append(Problem("--no-auth", "goes with a configuration without keys only"))
+    if not no_auth and not master and not config.keys:
+        problems.append(
+            Problem("general_settings.master_key", "is missing: set it, or keys (or --no-auth, on loopback only)")
+        )
+    weak = master is not None and (len(master) < STRONG or master in EXAMPLES)
+    if weak and public:
+        problems.append(
+            Problem(
+                "general_settings.master_key", f"is weak: {host} needs one of at least {STRONG} characters, no example"
+            )
+        )
+    if public and not config.allowed_hosts:
+        problems.append(
+            Problem("general_settings.allowed_hosts", f"is missing: name the hosts by which {host} may be called")
+        )
+    if problems:
+        raise ConfigError(f"{config.source}: " + "; ".join(map(str, problems)))
+    return ["general_settings.master_key is weak; it works on loopback only"] if weak else []

@@ -1,0 +1,95 @@
+"""``images/generations``, ``images/edits`` and ``images/variations``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, aclosing
+
+import attrs
+from aiohttp import web
+
+from . import incoming, outgoing
+from .calls import Checked, Done, run
+from .deployments import Model
+from .errors import Failure
+from .exchange import Exchange
+from .flow import PICTURE_BYTES, Share
+from .incoming import Asked
+from .outgoing import Picture
+
+_MOST_PARTIAL = 3
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """What sort of call a path is for. ``event``: the name of its stream's event, None where it has no stream."""
+
+    edit: bool
+    vary: bool = False
+    event: str | None
+
+
+GENERATIONS = Kind(edit=False, event="image_generation.completed")
+EDITS = Kind(edit=True, event="image_edit.completed")
+VARIATIONS = Kind(edit=True, vary=True, event=None)
+
+
+async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Reads a call, makes it, and answers with its pictures. Raises Failure."""
+    setup, request = exchange.setup, exchange.request
+    with exchange.flow.share() as share, ExitStack() as files:
+        asked = await incoming.read(request, setup.most_bytes, share, files)
+        model = _model(exchange, asked)
+        streamed = _streamed(asked, kind)
+        async with aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary)) as fitting:
+            first = await anext(fitting)
+            share.take(first.n * PICTURE_BYTES)
+            if streamed and kind.event is not None:
+                made = _made(exchange, first, fitting, share)
+                return await outgoing.stream(request, made, kind.event, exchange.id)
+            done, pictures = await _made(exchange, first, fitting, share)
+            return await outgoing.answer(request, done, pictures, exchange.id)
+
+
+async def _made(
+    exchange: Exchange, first: Checked, others: AsyncIterator[Checked], share: Share
+) -> tuple[Done, Sequence[Picture]]:
+    done = await run(first, others)
+    artifacts = done.result.artifacts
+    share.settle(sum(len(artifact.data) for artifact in artifacts))
+    if done.checked.response_format == "b64_json":
+        return done, [Picture(artifact) for artifact in artifacts]
+    try:
+        names = [await exchange.setup.store.keep(artifact) for artifact in artifacts]
+    except OSError:  # what was paid for is delivered all the same
+        said = "the picture could not be kept for a URL and is in b64_json"
+        told = attrs.evolve(done.checked, warnings=(*done.checked.warnings, said))
+        return attrs.evolve(done, checked=told), [Picture(artifact) for artifact in artifacts]
+    urls = (f"{exchange.base_url}/v1/images/files/{name}" for name in names)
+    return done, [Picture(artifact, url) for artifact, url in zip(artifacts, urls, strict=True)]
+
+
+def _model(exchange: Exchange, asked: Asked) -> Model:
+    name = asked.model
+    if not isinstance(name, str) or not name:
+        code = "missing_required_parameter" if name in (None, "") else "invalid_value"
+        raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
+    model = exchange.setup.models.get(name)
+    if model is None or not exchange.caller.may_use(name):
+        said = "there is no such model, or this key may not use it; see GET /v1/models"
+        raise Failure(404, said, code="model_not_found", param="model")
+    return model
+
+
+def _streamed(asked: Asked, kind: Kind) -> bool:
+    stream, partial = asked.stream, asked.partial_images
+    if stream is not None and not isinstance(stream, bool):
+        raise Failure(400, "stream: must be true or false", code="invalid_value", param="stream")
+    if stream and kind.event is None:
+        raise Failure(400, "stream: a variation has none; leave it out", code="invalid_value", param="stream")
+    if partial is not None and (type(partial) is not int or not 0 <= partial <= _MOST_PARTIAL):
+        said = f"partial_images: must be a whole number from 0 to {_MOST_PARTIAL}"
+        raise Failure(400, said, code="invalid_value", param="partial_images")
+    if partial and not stream:
+        raise Failure(400, "partial_images: goes with stream", code="invalid_value", param="partial_images")
+    return stream is True

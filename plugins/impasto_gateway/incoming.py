@@ -1,0 +1,275 @@
+"""What came in: a JSON body or a form, read strictly and within bounds, as a call's arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
+
+import attrs
+from aiohttp import web
+
+from impasto import File, InvalidRequest, Operation, Problem
+
+from .errors import Failure
+from .flow import Share
+from .multipart import Head, NotAForm, Parts, boundary_of
+from .spool import Spool
+
+MOST_PARTS = 64
+LONGEST_FIELD = 256 * 1024
+"""Bytes of a form's text field."""
+
+_PICTURES = {"image": "image", "image[]": "image", "images": "image", "images[]": "image", "mask[]": "mask"}
+"""What a form may call its pictures."""
+
+_NUMBERS = ("n", "output_compression", "partial_images")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
+_NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
+
+
+@attrs.define(kw_only=True)
+class Asked:
+    """A call as it was asked for: ``given`` are its arguments but for these three.
+
+    ``form``: it came as a form, where numbers are text.
+    """
+
+    model: object
+    stream: object
+    partial_images: object
+    given: dict[str, object]
+    form: bool
+
+    @classmethod
+    def of(cls, given: dict[str, object], *, form: bool) -> Asked:
+        """Takes a body's fields apart."""
+        partial = given.pop("partial_images", None)
+        stream = given.pop("stream", None)
+        return cls(
+            model=given.pop("model", None),
+            stream=_flag(stream) if form else stream,
+            partial_images=_number(partial, whole=True) if form else partial,
+            given=given,
+            form=form,
+        )
+
+    def arguments(self, operation: Operation) -> dict[str, object]:
+        """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
+        problems: list[Problem] = []
+        given = _pictured(_merged(self.given, problems), operation, problems)
+        if problems:
+            raise InvalidRequest(problems)
+        return _numbered(given, operation) if self.form else given
+
+
+async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
+    """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
+    headers = request.headers
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    match request.content_type if "content-type" in headers else "":
+        case "application/json":
+            return await _json(request, most, share)
+        case "multipart/form-data":
+            return await _form(request, most, share, files)
+        case _:
+            said = "Content-Type must be application/json or multipart/form-data"
+            raise Failure(415, said, code="unsupported_content_type", close=True)
+
+
+async def _chunks(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
+    if request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > most:
+            raise _too_large(most)
+        yield chunk
+
+
+def _too_large(most: int) -> Failure:
+    return Failure(413, f"a request may have {most:,} bytes", code="request_too_large", close=True)
+
+
+async def _json(request: web.BaseRequest, most: int, share: Share) -> Asked:
+    body = bytearray()
+    async for chunk in _chunks(request, most):
+        share.take(len(chunk))
+        body += chunk
+    given = parse_json(bytes(body))
+    if not isinstance(given, dict):
+        raise Failure(400, "the body must be a JSON object", code="invalid_json")
+    if "images" in given:
+        if "image" in given:
+            raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
+        given["image"] = given.pop("images")
+    return Asked.of(given, form=False)
+
+
+def parse_json(body: bytes) -> object:
+    """JSON as its standard has it: no NaN, no name twice, nothing that overflows. Raises Failure."""
+    try:
+        return json.loads(
+            body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_twins
+        )
+    except UnicodeDecodeError:
+        said = "the body is no UTF-8"
+    except RecursionError:
+        said = "the body is nested too deeply"
+    except ValueError as error:  # JSONDecodeError, a number of too many digits, and what is raised below
+        said = f"the body is no sound JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else _said(error)
+    raise Failure(400, said, code="invalid_json")
+
+
+class _Unsound(ValueError):
+    """Its message is fit for the caller."""
+
+
+def _said(error: ValueError) -> str:
+    return f"the body is no sound JSON: {error}" if isinstance(error, _Unsound) else "a number has too many digits"
+
+
+def _refuse(word: str) -> None:
+    raise _Unsound(f"{word} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise _Unsound("a number is too large")
+    return number
+
+
+def _without_twins(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Unsound("a name is given twice")
+    return found
+
+
+async def _form(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
+    given: dict[str, object] = {}
+    try:
+        parts = Parts(_chunks(request, most), boundary_of(request.headers["content-type"]))
+        for _ in range(MOST_PARTS):
+            if (head := await parts.head()) is None:
+                return Asked.of(given, form=True)
+            if head.filename is None:
+                value: object = await _text(head, parts.body(), share)
+            else:
+                value = await _upload(head, head.filename, parts.body(), share, files)
+            _add(given, head.name, value)
+    except NotAForm as error:
+        raise Failure(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
+    raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
+
+
+async def _text(head: Head, body: AsyncIterator[bytes], share: Share) -> str:
+    data = bytearray()
+    async for piece in body:
+        data += piece
+        if len(data) > LONGEST_FIELD:
+            said = f"a field may have {LONGEST_FIELD:,} bytes"
+            raise Failure(413, said, code="request_too_large", param=head.name[:60], close=True)
+    share.take(len(data))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Failure(400, "is no UTF-8 text", code="invalid_form", param=head.name[:60], close=True) from None
+
+
+async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File:
+    spool = Spool(filename or head.name, share)
+    files.callback(spool.close)
+    async for piece in body:
+        await spool.write(piece)
+    return await spool.finish()
+
+
+def _add(given: dict[str, object], name: str, value: object) -> None:
+    word = _PICTURES.get(name, name)
+    if word == "image" and isinstance(value, File):
+        pictures = given.setdefault(word, [])
+        if isinstance(pictures, list):
+            pictures.append(value)
+            return
+    if word in given:
+        raise Failure(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
+    given[word] = value
+
+
+def _merged(given: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
+    """The arguments with those of ``extra_body`` among them, as SDKs in other languages send it."""
+    extra = given.get("extra_body")
+    merged = {name: value for name, value in given.items() if name != "extra_body"}
+    if extra is None:
+        return merged
+    if not isinstance(extra, dict):
+        problems.append(Problem("extra_body", "must be an object of names and values"))
+        return merged
+    for name, value in extra.items():
+        if name in merged or name in ("model", "stream", "partial_images"):
+            problems.append(Problem(name[:60], "was given both beside extra_body and in it; leave one out"))
+        else:
+            merged[name] = value
+    return merged
+
+
+def _pictured(given: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
+    """The arguments with nothing but files where a model takes files: text would be taken for a path."""
+    fields = operation.fields
+    words = {"image", "mask", *operation.file_fields, *(f.also for f in fields.values() if f.kind == "file" and f.also)}
+    made = dict(given)
+    for word in words & made.keys():
+        value = made[word]
+        each = value if isinstance(value, list) and word == "image" else [value]
+        try:
+            pictures = [_picture(one) for one in each if one is not None]
+        except ValueError as error:
+            problems.append(Problem(word, str(error)))
+            continue
+        made[word] = pictures if isinstance(value, list) else next(iter(pictures), None)
+    return made
+
+
+def _picture(value: object) -> object:
+    """A file, or a ``data:`` URI that becomes one. Raises ValueError."""
+    if isinstance(value, dict):
+        if set(value) == {"file_id"}:
+            raise ValueError("file_id is not taken: no files are kept here; send image_url with a data: URI")
+        if set(value) != {"image_url"}:
+            raise ValueError("must be an object with image_url, a data: URI")
+        value = value["image_url"]
+    if isinstance(value, File) or (isinstance(value, str) and value[:5].lower() == "data:"):
+        return value
+    raise ValueError(_NO_URL)
+
+
+def _numbered(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
+    """A form's arguments with numbers where the model takes numbers. What is no number stays text, and is refused."""
+    fields = operation.fields
+    kinds = {name: field.kind for name, field in fields.items()}
+    kinds |= {field.also: field.kind for field in fields.values() if field.also is not None}
+    made = dict(given)
+    for name, value in given.items():
+        kind = "integer" if name in _NUMBERS else kinds.get(name)
+        if kind in ("integer", "number"):
+            made[name] = _number(value, whole=kind == "integer")
+    return made
+
+
+def _number(value: object, *, whole: bool) -> object:
+    if not isinstance(value, str) or (found := _DECIMAL.fullmatch(value)) is None:
+        return value
+    if found[2] is None:
+        return int(value)
+    return value if whole else float(value)
+
+
+def _flag(value: object) -> object:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value

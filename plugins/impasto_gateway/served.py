@@ -1,0 +1,34 @@
+"""``images/files/{name}``: a picture that was answered as a URL."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from .errors import Failure
+from .exchange import Exchange
+
+_PIECE = 1 << 18
+
+
+async def file(exchange: Exchange) -> web.StreamResponse:
+    """The picture's own bytes. Raises Failure."""
+    kept = await exchange.setup.store.find(exchange.tail)
+    if kept is None:
+        raise Failure(404, "there is no such file, or it has expired", code="not_found")
+    with kept.source as source:
+        response = web.StreamResponse(
+            headers={
+                "content-type": kept.media_type,
+                "content-length": str(kept.size),
+                "cache-control": f"private, max-age={int(kept.seconds_left)}",
+                "x-content-type-options": "nosniff",
+                "x-request-id": exchange.id,
+            }
+        )
+        await response.prepare(exchange.request)
+        while piece := await asyncio.to_thread(source.read, _PIECE):
+            await response.write(piece)
+        await response.write_eof()
+        return response

@@ -1,0 +1,104 @@
+"""A gateway in the running loop: serves, takes up another configuration, and ends without losing what is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from impasto import Client
+from impasto.provider import is_loopback
+
+from .app import App
+from .config import Config, check_bind
+from .setup import Setup
+
+KEEP_ALIVE_SECONDS = 75.0
+LINGER_SECONDS = 2.0
+BACKLOG = 1024
+
+
+class Gateway:
+    """``async with Gateway(config) as gateway:`` serves at ``gateway.url``. Port 0 takes any.
+
+    ``bound`` is a socket that listens already, in the place of ``host`` and ``port``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        no_auth: bool = False,
+        bound: socket.socket | None = None,
+    ) -> None:
+        self._config = config
+        self._host, self._port, self._no_auth, self._bound = host, port, no_auth, bound
+        self._stack = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        """Where it is served: scheme, host and port."""
+        return self._app.base_url
+
+    async def __aenter__(self) -> Self:
+        check_bind(self._config, self._host, no_auth=self._no_auth)
+        async with AsyncExitStack() as stack:
+            self._client = await stack.enter_async_context(Client())
+            setup = await Setup.of(self._config, self._client, no_auth=self._no_auth)
+            self._app = App(setup, local=is_loopback(self._host))
+            self._runner = web.ServerRunner(
+                web.Server(  # type: ignore[arg-type]  # any handler of a request
+                    self._app,
+                    keepalive_timeout=KEEP_ALIVE_SECONDS,
+                    lingering_time=LINGER_SECONDS,
+                    access_log=None,
+                    auto_decompress=False,
+                ),
+                shutdown_timeout=LINGER_SECONDS,
+            )
+            await self._runner.setup()
+            stack.push_async_callback(self._runner.cleanup)
+            self._site = self._made_site()
+            await self._site.start()
+            self._app.base_url = _url(self._runner.addresses[0])
+            stack.callback(asyncio.create_task(setup.store.sweep()).cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def take_up(self, config: Config) -> None:
+        """Serves by another configuration; calls that run end with the old one. Raises ConfigError, and changes nothing."""
+        check_bind(config, self._host, no_auth=self._no_auth)
+        self._app.take_up(await Setup.of(config, self._client, no_auth=self._no_auth))
+
+    async def drain(self) -> bool:
+        """Takes nothing new and waits for what runs; False where that took longer than it may."""
+        self._app.draining = True
+        await self._site.stop()
+        try:
+            async with asyncio.timeout(self._app.setup.config.general.drain_seconds):
+                await self._app.idle()
+        except TimeoutError:
+            return False
+        return True
+
+    def _made_site(self) -> web.BaseSite:
+        if self._bound is not None:
+            return web.SockSite(self._runner, self._bound, backlog=BACKLOG)
+        return web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG)
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what is bound to all is told as loopback
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

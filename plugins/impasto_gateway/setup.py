@@ -1,0 +1,59 @@
+"""What a configuration comes to: its keys, its models and its store, taken up as one and replaced as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from impasto import Client
+
+from .auth import Keys
+from .calls import Calls
+from .config import Config
+from .deployments import Model, models_of
+from .store import Store
+
+_FORM_BYTES = 64 * 1024
+"""What a form may add to its files."""
+
+_ANY_BYTES = 32 << 20
+"""The limit where no model has one."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Setup:
+    """A configuration at work. Calls end with the one they began with.
+
+    ``most_bytes`` bounds a request's body by what the models take.
+    """
+
+    config: Config
+    keys: Keys
+    models: Mapping[str, Model]
+    calls: Calls
+    store: Store
+    most_bytes: int
+
+    @classmethod
+    async def of(cls, config: Config, client: Client, *, no_auth: bool) -> Setup:
+        """Imports what is needed. Raises ConfigError."""
+        models = await models_of(config, client)
+        limits = [d.operation.max_bytes for model in models.values() for d in model.deployments]
+        folder = config.files.folder
+        return cls(
+            config=config,
+            keys=Keys(config, no_auth=no_auth),
+            models=models,
+            calls=Calls.of(models, drop_params=config.drop_params),
+            store=Store(Path(folder) if folder is not None else state_folder() / "files", config.files.seconds),
+            most_bytes=max((_ANY_BYTES if limit is None else limit for limit in limits), default=0) + _FORM_BYTES,
+        )
+
+
+def state_folder() -> Path:
+    """Where a gateway keeps what must outlive it, by the usual rule."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"
