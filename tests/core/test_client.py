@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,3 +334,18 @@ async def test_one_client_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", KEY)
     async with recording() as recorder, impasto.Client(api_base=recorder.url, ssl=ssl.create_default_context()) as it:
         assert (await it.run("stability/sd3", prompt="x")).artifacts[0].seed == 7
+
+
+async def test_files_of_every_form_reach_the_wire_without_blocking_the_loop(
+    client: impasto.Client, recorder: Recorder, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    await asyncio.to_thread(path.write_bytes, png(64, 64))
+    source = await asyncio.to_thread(path.open, "rb")
+    with source:
+        of_object = await asyncio.to_thread(impasto.File.of, source)
+    of_path = await asyncio.to_thread(impasto.File.of, path)
+    for image in (path, str(path), of_path, of_object, of_object, ("a.png", path), png(64, 64)):
+        await client.run("stability/upscale-fast", image=image)
+    assert [post.files["image"].data for post in recorder.posts] == [png(64, 64)] * 7
+    of_object.close()

@@ -295,7 +295,8 @@ def test_a_reader_that_gives_something_else() -> None:
 
 
 def test_the_repr_is_short() -> None:
-    assert repr(File.of(bytes(10**6))) == "File(label='bytes', size=1000000, media_type='application/octet-stream')"
+    assert repr(File.of(bytes(10**6))).startswith("File(label='bytes', size=1000000, media_type=")
+    assert len(repr(File.of(bytes(10**6)))) < 120
 
 
 @pytest.mark.parametrize(
