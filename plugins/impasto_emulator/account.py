@@ -44,6 +44,7 @@ class Record:
     seconds: float | None = None
     fault: str | None = None
     charged: float | None = None
+    id_header: str = "x-request-id"
 
 
 @attrs.frozen(kw_only=True)

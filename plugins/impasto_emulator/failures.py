@@ -183,7 +183,7 @@ class Reset:
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
-        return web.Response()  # nobody is there to read it
+        return _Written()
 
 
 @attrs.frozen(kw_only=True)
@@ -196,7 +196,7 @@ class Close:
     async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
-        return web.Response()
+        return _Written()
 
 
 @attrs.frozen(kw_only=True)
@@ -289,6 +289,24 @@ KINDS: Mapping[str, type] = {
 """The kinds of fault by name."""
 
 
+class _Written(web.StreamResponse):
+    """Stands for what was done to the socket by hand: the server adds nothing to it."""
+
+    def __init__(self, *, stays: bool = False) -> None:
+        super().__init__()
+        self._stays = stays
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stays
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
 _served: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
 """How many requests each connection brought."""
 
@@ -307,14 +325,14 @@ def _close_if_idle(transport: asyncio.Transport, served: int | None) -> None:
 def respond(record: Record, answer: Answer) -> web.Response:
     """Sends an answer as it is; the record tells its status."""
     record.status = answer.status
-    headers = {"x-request-id": record.id, **answer.headers}
+    headers = {record.id_header: record.id, **answer.headers}
     return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
 async def _begun(request: web.Request, record: Record, answer: Answer, length: int | None = None) -> web.StreamResponse:
     """An answer whose headers have left."""
     record.status = answer.status
-    response = web.StreamResponse(status=answer.status, headers={"x-request-id": record.id, **answer.headers})
+    response = web.StreamResponse(status=answer.status, headers={record.id_header: record.id, **answer.headers})
     response.content_length = len(answer.body) if length is None else length
     await response.prepare(request)
     return response
@@ -325,13 +343,13 @@ def _raw(
 ) -> web.StreamResponse:
     """Writes what no server would: the given framing, the body, and the end of the connection."""
     record.status = answer.status
-    headers = (f"{name}: {value}" for name, value in {"x-request-id": record.id, **answer.headers}.items())
+    headers = (f"{name}: {value}" for name, value in {record.id_header: record.id, **answer.headers}.items())
     head = "\r\n".join((f"HTTP/1.1 {answer.status} OK", *headers, *framing)) + "\r\n\r\n"
     if (transport := request.transport) is not None:
         transport.write(head.encode("latin-1") + body)
         if close:
             transport.close()
-    return web.Response()
+    return _Written(stays=not close)
 
 
 def _part(body: bytes, fraction: float) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import attrs
@@ -51,14 +52,23 @@ class Wire:
         return await self.send("GET", path, key=key, accept=accept)
 
     async def send(
-        self, method: str, path: str, *, key: str | None = KEY, accept: str | None = None, **options: object
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = KEY,
+        accept: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> Answer:
-        headers = {"authorization": f"Bearer {key}"} if key is not None else {}
+        """Anything that aiohttp can send."""
+        own = {"authorization": f"Bearer {key}"} if key is not None else {}
         if accept is not None:
-            headers["accept"] = accept
-        headers |= options.pop("headers", {})  # type: ignore[arg-type]  # a mapping where it is given
+            own["accept"] = accept
         url = self.emulator.url + path
-        async with self.session.request(method, url, headers=headers, allow_redirects=False, **options) as answer:  # type: ignore[arg-type]  # aiohttp's own options
+        async with self.session.request(
+            method, url, headers={**own, **(headers or {})}, allow_redirects=False, **options
+        ) as answer:
             return answer.status, answer.headers, await answer.read()
 
 

@@ -7,13 +7,16 @@ import json
 
 import pytest
 
-from .conftest import CREATIVE, RELIGHT, Wire, opened, plain, started
+from .conftest import CREATIVE, RELIGHT, Answer, Wire, opened, plain, started
 
-FIELDS = {CREATIVE: {"prompt": "x", "image": plain(), "seed": 5}, RELIGHT: {"subject_image": plain(), "background_prompt": "x"}}
+FIELDS: dict[str, dict[str, object]] = {
+    CREATIVE: {"prompt": "x", "image": plain(), "seed": 5},
+    RELIGHT: {"subject_image": plain(), "background_prompt": "x"},
+}
 RESULTS = "/v2beta/results/"
 
 
-async def finished(wire: Wire, path: str, **options: str) -> tuple[int, object, bytes]:
+async def finished(wire: Wire, path: str, **options: str) -> Answer:
     for _ in range(100):
         answer = await wire.get(path, **options)
         if answer[0] != 202:
