@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from aiohttp.abc import AbstractStreamWriter
 
 import impasto
 from impasto import File, WireRequest
@@ -44,3 +45,45 @@ async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Pat
             await opening
         assert len(opened) == 1
     assert opened[0].closed
+
+
+class _Writes(AbstractStreamWriter):
+    """Notes each write: each is a system call."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(chunk))
+
+    async def write_eof(self, chunk: bytes = b"") -> None: ...
+    async def drain(self) -> None: ...
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None: ...
+    def enable_chunking(self) -> None: ...
+    async def write_headers(self, status_line: str, headers: object) -> None: ...
+
+
+async def _written(wire: WireRequest) -> list[bytes]:
+    writer = _Writes()
+    with ExitStack() as files:
+        form = await opened_form(wire, files)
+        await form.write(writer)
+    assert form.size == sum(map(len, writer.writes))
+    return writer.writes
+
+
+async def test_a_form_without_files_is_one_write() -> None:
+    writes = await _written(WireRequest(target="/", fields={"prompt": "a", "seed": 7, "strength": 1e-07}))
+    assert len(writes) == 1
+    assert b'name="strength"\r\n\r\n0.0000001\r\n' in writes[0]
+
+
+async def test_text_around_a_file_is_one_write_each() -> None:
+    writes = await _written(WireRequest(target="/", fields={"prompt": "a"}, files={"image": File.of(png(64, 64))}))
+    assert len(writes) == 3
+    assert writes[1] == png(64, 64)
+
+
+async def test_no_name_breaks_out_of_its_part() -> None:
+    (form,) = await _written(WireRequest(target="/", fields={'a"\r\n\r\nb: c': "value"}))
+    assert b'name="a%22%0D%0A%0D%0Ab: c"\r\n\r\nvalue' in form
