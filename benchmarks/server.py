@@ -96,12 +96,11 @@ def _length(head: bytes) -> int:
 def running(size: int = SMALL, *, hold: bool = False) -> Iterator[str]:
     """A server process; its base URL."""
     command = [sys.executable, "-m", __name__, "--size", str(size), *(["--hold"] if hold else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
 
 async def _serve(size: int, hold: bool) -> None:
@@ -109,7 +108,9 @@ async def _serve(size: int, hold: bool) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(shared), "127.0.0.1", 0, backlog=16_384)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    await server.serve_forever()
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin, over.set)  # its end: the benchmark is over, or was killed
+    await over.wait()
 
 
 def allow_many_files() -> None:
