@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import attrs
 
 from impasto import (
+    Artifact,
     ChargeUnknown,
     ContentFiltered,
     File,
@@ -30,14 +32,15 @@ from impasto.rules import Rule
 
 from .answers import picture, request_id, unusable
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
-from .bedrock_refusals import refusal
+from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
 
-_GUARDRAIL = {
+GUARDRAIL = {
     "guardrailIdentifier": "x-amzn-bedrock-guardrailidentifier",
     "guardrailVersion": "x-amzn-bedrock-guardrailversion",
     "trace": "x-amzn-bedrock-trace",
 }
+_FILTERED = "Filter reason"
 _PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
 
 
@@ -57,8 +60,8 @@ class Bedrock:
             value = getattr(request.params, name)
             if isinstance(value, File):
                 files[name] = value
-            elif value is not None and name in _GUARDRAIL:
-                headers[_GUARDRAIL[name]] = value
+            elif value is not None and name in GUARDRAIL:
+                headers[GUARDRAIL[name]] = value
             elif value is not None:
                 fields[name] = value
         return WireRequest(
@@ -77,8 +80,9 @@ class Bedrock:
         if (error := refusal(response)) is not None:
             return error
         shown = printable(kind[:60]) or "no media type"
+        what = code_of(response) or f"{shown}, not the provider's own answer"
         return ChargeUnknown(
-            f"HTTP {response.status} ({shown}) is not the provider's own answer; whether it was charged is not known",
+            f"HTTP {response.status} ({what}): whether it was charged is not known",
             status=response.status,
             raw=response.body,
             request_id=request_id(response),
@@ -86,12 +90,17 @@ class Bedrock:
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         data, rest = _split(response)
-        reason = _first(rest, "finish_reasons")
-        if isinstance(reason, str):
-            raise _failed(printable(reason), response)
+        reason, seed = _first(rest, "finish_reasons"), _first(rest, "seeds")
+        if not isinstance(reason, str):
+            if data is None:
+                raise unusable("holds no picture", response)
+            return picture(response, data, None, seed)
         if data is None:
-            raise unusable("holds no picture", response)
-        return picture(response, data, None, _first(rest, "seeds"))
+            raise _failed(printable(reason), response)
+        result = picture(response, data, reason, seed)  # none was ever seen beside a reason: it is kept
+        if reason.startswith(_FILTERED):
+            raise _failed(printable(reason), response, result.artifacts)
+        return result
 
 
 def _split(response: WireResponse) -> tuple[bytes | None, Mapping[str, object]]:
@@ -105,15 +114,28 @@ def _split(response: WireResponse) -> tuple[bytes | None, Mapping[str, object]]:
         try:
             data = pybase64.b64decode(memoryview(body)[start:end], validate=True)
         except ValueError:
-            raise unusable("holds damaged base64", response) from None
+            return _parsed(response)
         body = body[:start] + body[end:]
+    return data or None, _object(body, response)
+
+
+def _parsed(response: WireResponse) -> tuple[bytes, Mapping[str, object]]:
+    """The same by a parser, for base64 with JSON's own escapes in it: some write "/" as "\\/"."""
+    rest = _object(response.body, response)
+    try:
+        return base64.b64decode(str(_first(rest, "images")), validate=True), rest
+    except ValueError:
+        raise unusable("holds damaged base64", response) from None
+
+
+def _object(body: bytes, response: WireResponse) -> Mapping[str, object]:
     try:
         rest = json.loads(body)
     except (ValueError, RecursionError):
         raise unusable("is damaged JSON" if body else "is empty", response) from None
     if not isinstance(rest, dict):
         raise unusable("is JSON, but no object", response)
-    return data or None, rest
+    return rest
 
 
 def _first(rest: Mapping[str, object], name: str) -> object:
@@ -121,12 +143,14 @@ def _first(rest: Mapping[str, object], name: str) -> object:
     return values[0] if isinstance(values, list) and values else None
 
 
-def _failed(reason: str, response: WireResponse) -> ImpastoError:
-    kind = ContentFiltered if reason.startswith("Filter reason") else ProviderFault
+def _failed(reason: str, response: WireResponse, artifacts: tuple[Artifact, ...] = ()) -> ImpastoError:
+    kind = ContentFiltered if reason.startswith(_FILTERED) else ProviderFault
     error = kind(
         f"{reason}; whether it was charged is not known", status=200, name=reason, request_id=request_id(response)
     )
     error.billed, error.retryable = "unknown", False
+    if isinstance(error, ContentFiltered):
+        error.artifacts = artifacts
     return error
 
 

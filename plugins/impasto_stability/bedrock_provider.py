@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 
@@ -20,48 +21,79 @@ _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 @attrs.frozen(kw_only=True, eq=False)
 class BedrockProvider(Provider):
-    """Finds region and endpoint as documented; what it does not find, botocore looks for when its client opens."""
+    """Finds region and endpoint as documented; what it does not find, botocore looks for when it is first needed.
+
+    Of the environment's credentials only a bearer token is taken here, as AWS's own order has it: explicit keys,
+    an explicit profile, the bearer token, then all that boto3 knows.
+    """
 
     def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
         """Region order: explicit, the ARN's, AWS_REGION_NAME, AWS_REGION, then boto3's own. Raises ConfigError."""
         check_known(self.name, settings, _SETTINGS)
-        given = {name: value for name, value in settings.items() if value is not None}
-        for name, value in given.items():
-            if not isinstance(value, str) or not value:
-                raise ConfigError(f"bedrock: {name} must be text and not empty")
-        found = {name: str(value) for name, value in given.items() if name != "arn_region"}
-        region = found.get("region") or given.get("arn_region") or _from("AWS_REGION_NAME", "AWS_REGION")
+        found = _checked({name: value for name, value in settings.items() if value is not None})
+        arn_region = found.pop("arn_region", None)
+        region = found.get("region") or arn_region or _from("AWS_REGION_NAME", "AWS_REGION")
         endpoint = found.get("endpoint") or stand_in or _from("AWS_BEDROCK_RUNTIME_ENDPOINT")
-        explicit_key = "access_key_id" in found or "secret_access_key" in found
-        if explicit_key:
-            check_key(found.get("access_key_id", ""))
-            check_key(found.get("secret_access_key", ""))
         if stand_in is not None:
             region = region or GENERATOR_REGIONS[0]
-            if not explicit_key and not found.get("profile"):
+            if not found.keys() & {"access_key_id", "profile"}:
                 found |= {"access_key_id": "emulator", "secret_access_key": "emulator"}
-        if explicit_key or "profile" in found or stand_in is not None:
-            found["signature"] = "v4"  # else a bearer token in the environment would beat what was given
-        elif (token := os.environ.get(_BEARER)) is not None:
-            if not token.strip():
-                raise ConfigError(f"{_BEARER} is set but empty, which would be sent as a key: unset it")
-            check_key(token)
-            found["bearer"] = token
+        if not found.keys() & {"access_key_id", "profile"}:
+            found |= _bearer()
         if region:
-            found["region"] = str(region)
+            found["region"] = region
         if endpoint:
             found["endpoint"] = check_base_url(endpoint, "bedrock_endpoint")
+        found["environment"] = _environment()
+        secrets = [found[name] for name in (*_SECRETS, "bearer") if name in found]
+        secrets += [value for name in _SECRETS if (value := os.environ.get(f"AWS_{name.upper()}"))]
         return Account(
             provider=self,
             base_url=found.get("endpoint", self.base_url),
             headers={},
-            secrets=tuple(found[name] for name in (*_SECRETS, "bearer") if name in found),
+            secrets=tuple(secrets),
             settings=found,
         )
 
 
+def _checked(given: Mapping[str, object]) -> dict[str, str]:
+    """The settings as text. Raises ConfigError."""
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"bedrock: {name} must be text and not empty")
+        found[name] = _key(f"aws_{name}", value) if name in _SECRETS else value
+    if ("access_key_id" in found) != ("secret_access_key" in found):
+        raise ConfigError("half an AWS key pair: give aws_access_key_id and aws_secret_access_key together")
+    if "session_token" in found and "access_key_id" not in found:
+        raise ConfigError("aws_session_token goes with aws_access_key_id and aws_secret_access_key: give all three")
+    return found
+
+
+def _bearer() -> dict[str, str]:
+    token = os.environ.get(_BEARER)
+    if token is None:
+        return {}
+    if not token.strip():
+        raise ConfigError(f"{_BEARER} is set but empty, which would be sent as a key: unset it")
+    return {"bearer": _key(_BEARER, token)}
+
+
+def _key(name: str, value: str) -> str:
+    try:
+        return check_key(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}") from None
+
+
 def _from(*variables: str) -> str | None:
     return next((value for name in variables if (value := os.environ.get(name))), None)
+
+
+def _environment() -> str:
+    """A mark of all that botocore may read from the environment: where that changes, so does the account."""
+    told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("AWS_"))
+    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 bedrock = BedrockProvider(

@@ -11,6 +11,7 @@ from impasto import (
     ProviderFault,
     RateLimited,
     ResponseError,
+    TooLarge,
     Unauthorized,
     WireResponse,
 )
@@ -28,6 +29,7 @@ _CLASSES: dict[str, type[ResponseError]] = {
     "IncompleteSignatureException": Unauthorized,
     "InvalidClientTokenId": Unauthorized,
     "InvalidSignatureException": Unauthorized,
+    "MissingAuthenticationTokenException": Unauthorized,
     "RequestExpired": Unauthorized,
     "UnrecognizedClientException": Unauthorized,
     "ResourceNotFoundException": NotFound,
@@ -36,23 +38,35 @@ _CLASSES: dict[str, type[ResponseError]] = {
     "InternalServerException": ProviderFault,
     "ServiceUnavailableException": ProviderFault,
 }
-_ADVICE = {
-    "RequestExpired": "check this machine's clock",
-    "InvalidSignatureException": "check the secret access key and this machine's clock",
-    "ExpiredTokenException": "the session token is out of date",
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: PermissionDenied,
+    404: NotFound,
+    413: TooLarge,
 }
+"""For codes that nobody has told of: below 500 a code means that nothing was made, but for 408, 424 and 429."""
+
+_ADVICE = {
+    "ExpiredTokenException": "the session token is out of date",
+    "InvalidClientTokenId": "AWS does not know the access key id",
+    "InvalidSignatureException": "check the secret access key and this machine's clock",
+    "RequestExpired": "check this machine's clock",
+    "UnrecognizedClientException": "AWS does not know the access key id, the session token or the bearer token",
+}
+_MOST_CODE = 80
 
 
 def refusal(response: WireResponse) -> ResponseError | None:
     """The error that an answer with a code of Bedrock's own is, or None."""
-    code = response.headers.get("x-amzn-errortype", "").partition(":")[0]
-    kind = _CLASSES.get(code)
-    if kind is None or response.status < 400:
+    code = code_of(response)
+    kind = _CLASSES.get(code) or (_BY_STATUS.get(response.status) if code else None)
+    message = _message(response.body) if kind is not None and response.status >= 400 else None
+    if kind is None or message is None:
         return None
-    message = _message(response.body)
-    if message is None:
-        return None
-    said = "; ".join(part for part in (message, _ADVICE.get(code)) if part)
+    if kind is Unauthorized:
+        message = ""  # AWS may repeat the token or the header in it
+    said = "; ".join(part for part in (message, _ADVICE.get(code)) if part) or "no reason given"
     error = kind(
         f"{code} (HTTP {response.status}): {said}",
         status=response.status,
@@ -63,6 +77,11 @@ def refusal(response: WireResponse) -> ResponseError | None:
     if isinstance(error, RateLimited):
         error.retry_after = retry_after(response.headers)
     return error
+
+
+def code_of(response: WireResponse) -> str:
+    """Bedrock's name for what went wrong, safe to log; empty where the answer is not Bedrock's own."""
+    return printable(response.headers.get("x-amzn-errortype", "").partition(":")[0].strip()[:_MOST_CODE])
 
 
 def _message(body: bytes) -> str | None:
