@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 from aiohttp import web
 
-from . import control, stability
+from . import bedrock, control, stability
 from .account import Account, Record, fingerprint
 from .desk import Desk
 from .exchange import Answer, Endpoint, Exchange, Refusal
@@ -20,7 +20,7 @@ from .faults import Faults
 from .jobs import Jobs
 from .settings import Settings
 
-PROVIDERS = (stability.routes,)
+PROVIDERS = (stability.routes, bedrock.routes)
 """Each gives the routes of one provider, for a desk."""
 
 
@@ -68,7 +68,7 @@ def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaita
         began = time.monotonic()
         try:
             body, refused = await _read(endpoint, exchange)
-            if (seconds := state.account.rates.locked(record.key)) is not None:
+            if endpoint.counts and (seconds := state.account.rates.locked(record.key)) is not None:
                 return respond(record, endpoint.locked_out(exchange, seconds))
             fault = state.faults.take(record)
             if fault is None:
@@ -94,6 +94,7 @@ def _opened(state: State, request: web.Request, endpoint: Endpoint) -> Exchange:
         target=request.path,
         key=fingerprint(key) if key else None,
         headers=headers,
+        id_header=endpoint.id_header,
     )
     return Exchange(request=request, record=state.account.open(record), key=key)
 

@@ -55,8 +55,12 @@ class Endpoint(Protocol):
     """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works.
 
     ``key`` finds the caller's key in the authorization header. ``refuse`` spells a refusal, ``locked_out`` the one
-    for asking too fast. ``read`` and ``answer`` raise Refusal.
+    for asking too fast. ``read`` and ``answer`` raise Refusal. ``id_header`` is where the request's id goes out;
+    ``counts`` says whether requests count towards the limit of rates.
     """
+
+    id_header: str
+    counts: bool
 
     def key(self, authorization: str) -> str | None: ...
     async def read(self, exchange: Exchange) -> object: ...

@@ -27,17 +27,22 @@ def bounded(default: Any, least: float, most: float = math.inf) -> Any:
 class Settings:
     """How an emulator behaves. Times are in seconds.
 
-    ``keys``: those it accepts, None for any. ``strict`` refuses unknown fields and undeclared ``accept`` values,
-    which the vendor takes silently. ``seed`` makes the seeds it draws repeatable. ``picture_scale`` shrinks the sides
-    of pictures whose size the operation chooses. ``credits`` is the account's balance at the start.
-    ``retry_after`` sends that header with a 429; the vendor declares none. ``history``: how many requests and
-    charges are listed; the totals count all.
+    ``keys``: those it accepts, None for any; Bedrock's bearer keys too. ``aws_keys``: access key ids and the secrets
+    with which Bedrock's requests must be signed; ``session_tokens``: those that go with them, None for any or none.
+    ``inference_profiles``: application inference profiles, ARN to the model's id. ``strict`` refuses unknown fields
+    and undeclared ``accept`` values, which api.stability.ai takes silently. ``seed`` makes the seeds it draws
+    repeatable. ``picture_scale`` shrinks the sides of pictures whose size the operation chooses. ``credits`` is the
+    account's balance at the start. ``retry_after`` sends that header with a 429; the vendor declares none.
+    ``history``: how many requests and charges are listed; the totals count all.
     """
 
     host: str = "127.0.0.1"
     port: int = bounded(0, 0, 65_535)
     strict: bool = False
     keys: tuple[str, ...] | None = None
+    aws_keys: Mapping[str, str] = attrs.field(factory=lambda: {"emulator": "emulator"}, repr=False)
+    session_tokens: tuple[str, ...] | None = attrs.field(default=None, repr=False)
+    inference_profiles: Mapping[str, str] = attrs.field(factory=dict[str, str])
     seed: int | None = None
     picture_scale: float = bounded(1.0, 0.01, 1)
     answer_seconds: float = bounded(0.0, 0)

@@ -120,6 +120,9 @@ def results_of(operation: Operation) -> str | None:
 class _Base:
     """What the endpoints have in common: the key's place and the shape of refusals."""
 
+    id_header = "x-request-id"
+    counts = True
+
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 

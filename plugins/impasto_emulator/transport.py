@@ -1,17 +1,24 @@
-"""The transport ``emulator``: a client whose provider runs in its own process. Nothing leaves the machine."""
+"""The transport ``emulator``: a client whose providers run in its own process. Nothing leaves the machine."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
+from typing import Protocol, cast
 
 import attrs
 
 from impasto import WireRequest, WireResponse, hookimpl
 from impasto.options import Options
-from impasto_transports.https import Https
+from impasto.registry import TRANSPORTS, Registry
+from impasto.shared import Transport
 
 from .server import Emulator
 from .settings import Settings
+
+
+class _Carrier(Transport, Protocol):
+    async def send(self, wire: WireRequest) -> WireResponse: ...
 
 
 class EmulatorTransport:
@@ -22,7 +29,9 @@ class EmulatorTransport:
 
     def __init__(self, options: Options) -> None:
         self.emulator = Emulator(Settings.of(options.providers.get("emulator", {})))
-        self._https = Https(attrs.evolve(options, proxy=None, ssl=None))
+        self._options = attrs.evolve(options, proxy=None, ssl=None)
+        self._carriers: dict[str, _Carrier] = {}
+        self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
@@ -30,8 +39,6 @@ class EmulatorTransport:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.emulator)
             self.base_url = self.emulator.url
-            stack.push_async_callback(self._https.aclose)
-            await self._https.open()
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -40,4 +47,17 @@ class EmulatorTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        return await self._https.send(wire)
+        name = wire.call.account.provider.transport
+        carrier = self._carriers.get(name) or await self._opened(name)
+        return await carrier.send(wire)
+
+    async def _opened(self, name: str) -> _Carrier:
+        """The transport by which the provider itself is reached. Raises MissingExtra where that needs one."""
+        async with self._opening:
+            if name not in self._carriers:
+                factory = await asyncio.to_thread(Registry().load, TRANSPORTS, name, type)
+                carrier = cast("_Carrier", factory(self._options))
+                await carrier.open()
+                self._stack.push_async_callback(carrier.aclose)
+                self._carriers[name] = carrier
+            return self._carriers[name]

@@ -36,6 +36,31 @@ PAINTERS: Mapping[str, Painter] = {
 """By the operation's path. One that is missing here is drawn all the same, by ``edits.restyle``."""
 
 
+_ON_BEDROCK: Mapping[str, str] = {
+    "stability.sd3-5-large-v1:0": "generate/sd3",
+    "stability.sd3-large-v1:0": "generate/sd3",
+    "stability.stable-image-core-v1:0": "generate/core",
+    "stability.stable-image-core-v1:1": "generate/core",
+    "stability.stable-image-ultra-v1:0": "generate/ultra",
+    "stability.stable-image-ultra-v1:1": "generate/ultra",
+    "us.stability.stable-conservative-upscale-v1:0": "upscale/conservative",
+    "us.stability.stable-creative-upscale-v1:0": "upscale/creative",
+    "us.stability.stable-fast-upscale-v1:0": "upscale/fast",
+    "us.stability.stable-image-control-sketch-v1:0": "control/sketch",
+    "us.stability.stable-image-control-structure-v1:0": "control/structure",
+    "us.stability.stable-image-erase-object-v1:0": "edit/erase",
+    "us.stability.stable-image-inpaint-v1:0": "edit/inpaint",
+    "us.stability.stable-image-remove-background-v1:0": "edit/remove-background",
+    "us.stability.stable-image-search-recolor-v1:0": "edit/search-and-recolor",
+    "us.stability.stable-image-search-replace-v1:0": "edit/search-and-replace",
+    "us.stability.stable-image-style-guide-v1:0": "control/style",
+    "us.stability.stable-outpaint-v1:0": "edit/outpaint",
+    "us.stability.stable-style-transfer-v1:0": "control/style-transfer",
+}
+"""Which operation of the direct route a model of Bedrock's is."""
+
+
 def painter_of(operation: Operation) -> Painter:
     """The operation's own painter, or the one for all others."""
-    return PAINTERS.get(operation.target, edits.restyle)
+    same = _ON_BEDROCK.get(operation.target)
+    return PAINTERS.get(f"/v2beta/stable-image/{same}" if same else operation.target, edits.restyle)
