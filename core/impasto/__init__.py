@@ -104,7 +104,7 @@ _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for na
 _HOME_OF |= dict.fromkeys(("image_generation", "aimage_generation", "image_edit", "aimage_edit"), "impasto_openai")
 
 __version__ = "0.1.0"
-__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names are those above
 
 
 def __getattr__(name: str) -> object:

@@ -54,7 +54,10 @@ def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
 
 
 def _position(middleware: Middleware) -> int:
-    return _ORDER[getattr(middleware, "position", "inner")]  # an unknown one is a KeyError: the plugin is broken
+    position = getattr(middleware, "position", "inner")
+    if position not in _ORDER:
+        raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
+    return _ORDER[position]
 
 
 @attrs.frozen(eq=False)

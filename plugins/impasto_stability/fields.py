@@ -60,6 +60,7 @@ def optional_text(*, role: Role | None = None) -> Any:
 
 
 def aspect_ratio() -> Any:
+    """The shape of the result; the vendor takes no size in pixels."""
     return choice(*RATIOS, default="1:1")
 
 
@@ -69,10 +70,12 @@ def seed(most: int = 4_294_967_294) -> Any:
 
 
 def style_preset() -> Any:
+    """A hint of style."""
     return choice(*STYLES)
 
 
 def output_format(*formats: str) -> Any:
+    """The encoding of the result."""
     return choice(*(formats or ("png", "jpeg", "webp")), default="png")
 
 
