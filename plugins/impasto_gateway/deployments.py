@@ -86,7 +86,7 @@ class Model:
         """The deployments in the order in which to try them: the least busy first, those at rest last."""
         if len(self.deployments) == 1:
             return list(self.deployments)
-        return sorted(self.deployments, key=lambda d: (d.is_resting(), d.running, random.random()))  # noqa: S311
+        return sorted(self.deployments, key=lambda d: (d.is_resting(), d.running, random.random()))  # noqa: S311 - which of equals, no secret
 
 
 def may_go_elsewhere(error: ImpastoError) -> bool:
