@@ -123,7 +123,7 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop  # type: ignore[import-not-found, unused-ignore]  # where it is installed
     except ImportError:
         return None
-    return uvloop.new_event_loop  # type: ignore[no-any-return, unused-ignore]
+    return uvloop.new_event_loop  # type: ignore[no-any-return, unused-ignore]  # untyped where uvloop is missing
 
 
 def _supervise(workers: list[_Worker]) -> int:
