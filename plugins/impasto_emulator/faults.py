@@ -63,7 +63,7 @@ class Fault:
             raise ValueError("; ".join(problems))
         when, failure = made
         assert isinstance(when, When)  # noqa: S101 - structured in that order
-        assert isinstance(failure, Failure)  # noqa: S101
+        assert isinstance(failure, Failure)  # noqa: S101 - as above
         left = float("inf") if when.times is None else when.times
         return cls(kind, when, failure, left, random.Random(when.seed))  # noqa: S311 - no secret
 
