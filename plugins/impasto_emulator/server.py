@@ -106,7 +106,7 @@ def serve(settings: Settings | None = None) -> Iterator[Emulator]:
     def thread() -> None:
         try:
             asyncio.run(run())
-        except BaseException as error:
+        except BaseException as error:  # whatever ends it, whoever waits for the start must hear of it
             if started.done():
                 raise
             started.set_exception(error)  # raised where the start is waited for
