@@ -55,6 +55,7 @@ def times(mask: Image.Image, factor: float) -> Image.Image:
 
 
 def oval(size: Size, box: tuple[float, float, float, float], soft: float) -> Image.Image:
+    """A white oval on black, with an edge that many pixels soft."""
     mask = Image.new("L", size, 0)
     ImageDraw.Draw(mask).ellipse(box, fill=255)
     return mask.filter(ImageFilter.GaussianBlur(soft))
