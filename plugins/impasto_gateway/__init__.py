@@ -7,10 +7,10 @@ A request's way, and the module of each step:
     app          the route, the host, who asks, the endpoint; every error as an answer
       auth         bearer keys by their SHA-256                  errors     Failure: OpenAI's shape, and retry advice
       setup        what a configuration comes to, replaced whole by a reload
-        config       its records and the rules of a safe bind    config_yaml  the file, mistakes told with their lines
+        config       its records and the rules of a safe bind    config_yaml  the file, mistakes by their lines
         deployments  models, their deployments, which one's turn it is
       images       generations, edits, variations
-        incoming     JSON or form to arguments                   multipart, spool, flow   forms, uploads, bytes in flight
+        incoming     JSON or form to arguments                   multipart, spool, flow  forms, uploads, their bytes
         calls        checked against the model, run, run elsewhere where nothing was charged
         outgoing     JSON and event streams, pictures as base64 in pieces
         store        pictures kept for URLs                      served     ``images/files/{name}``

@@ -82,7 +82,7 @@ class App:
             response = failure.response()
         except ConnectionError:  # the caller left while the request was read or answered
             raise
-        except Exception:  # a bug here must be an answer there, without its text
+        except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
             _log.exception("request %s failed", id)
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
         if not response.prepared:

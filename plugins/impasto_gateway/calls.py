@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import attrs
 
@@ -57,7 +57,7 @@ class Calls:
         also = {field.also for fields in every for field in fields.values() if field.also is not None}
         return cls(drop_params=drop_params, words=frozenset({*WORDS, *also}.union(*every)))
 
-    async def fitting(self, model: Model, asked: Asked, *, edit: bool, vary: bool) -> AsyncIterator[Checked]:
+    async def fitting(self, model: Model, asked: Asked, *, edit: bool, vary: bool) -> AsyncGenerator[Checked]:
         """The call for each deployment that takes it, in their turn. Raises Failure where none does."""
         refused: dict[Deployment, Failure] = {}
         for deployment in model.in_turn():
@@ -96,7 +96,7 @@ def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
     return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
 
 
-async def run(first: Checked, others: AsyncIterator[Checked]) -> Done:
+async def run(first: Checked, others: AsyncGenerator[Checked]) -> Done:
     """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
     checked: Checked | None = first
     failure: Failure | None = None

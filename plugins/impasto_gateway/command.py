@@ -15,7 +15,7 @@ _NEEDED = {"yaml", "pybase64"}
 @click.option("--check", is_flag=True, help="Only say whether the configuration is sound.")
 @click.option("--no-auth", is_flag=True, help="Serve without keys, on loopback only.")
 @click.pass_context
-def command(ctx: click.Context, path: str, host: str, port: int, workers: int, check: bool, no_auth: bool) -> None:
+def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int, check: bool, no_auth: bool) -> None:
     """Serve image models to any OpenAI client: one place for keys, limits and prices.
 
     SIGHUP reads the configuration again; SIGTERM ends it when the calls that run have ended.

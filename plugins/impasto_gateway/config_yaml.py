@@ -83,10 +83,13 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
         config = reader.config(_Builder(data.decode("utf-8")).document())
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: is no UTF-8 text") from None
+    except _Unfit as error:
+        raise ConfigError(f"{name}: line {error.line}: {error}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{name}: line {mark.line + 1 if mark else '?'}: {error.problem or error.context}") from None
-    except yaml.YAMLError:  # a character that YAML does not allow
+        said = error.problem or error.context or "is no YAML"
+        raise ConfigError(f"{name}: line {mark.line + 1 if mark is not None else 1}: {said}") from None
+    except yaml.YAMLError:
         raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
     if reader.problems:
         told = sorted(reader.problems)
@@ -94,11 +97,23 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
     return config
 
 
+class _Unfit(ValueError):
+    """YAML that a configuration has no use for."""
+
+    def __init__(self, event: yaml.Event, message: str) -> None:
+        super().__init__(message)
+        self.line = _line(event)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
+
+
 class _Builder:
     """Makes nodes of the parser's events: nothing is constructed that was not looked at."""
 
     def __init__(self, text: str) -> None:
-        self._events = cast("Iterator[yaml.Event]", yaml.parse(text, Loader=yaml.SafeLoader))
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
         self._resolver = yaml.SafeLoader("")
 
     def document(self) -> Node:
@@ -108,17 +123,17 @@ class _Builder:
         node = self._node(next(self._events), 0)
         next(self._events)  # the document's end
         if not isinstance(after := next(self._events), yaml.StreamEndEvent):
-            raise _at(after, "a second document begins; a configuration is one")
+            raise _Unfit(after, "a second document begins; a configuration is one")
         return node
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
-        line = event.start_mark.line + 1
+        line = _line(event)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _at(event, "anchors and aliases are not taken; write the value out")
+            raise _Unfit(event, "anchors and aliases are not taken; write the value out")
         if getattr(event, "tag", None) is not None:
-            raise _at(event, "tags are not taken; write the plain value")
+            raise _Unfit(event, "tags are not taken; write the plain value")
         if depth > DEEPEST:
-            raise _at(event, "is nested too deeply")
+            raise _Unfit(event, "is nested too deeply")
         match event:
             case yaml.ScalarEvent():
                 return Node(line, self._scalar(event))
@@ -135,26 +150,21 @@ class _Builder:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             if not isinstance(key.value, str):
-                raise _at(event, "a key must be text")
+                raise _Unfit(event, "a key must be text")
             if key.value in found:
-                raise _at(event, f"{key.value!r} is given twice")
+                raise _Unfit(event, f"{key.value!r} is given twice")
             value = self._node(next(self._events), depth + 1)
             found[key.value] = Node(key.line, value.value)
         return found
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        tag = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)
+        tag: str = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
         if tag not in _SCALARS:
             return event.value  # text, and what YAML would make a date or a merge of
         try:
-            node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
-            return cast("Scalar", self._resolver.construct_object(node))
+            return cast("Scalar", self._resolver.construct_object(yaml.ScalarNode(tag, event.value)))
         except ValueError:  # a number beyond all bounds
-            raise _at(event, "is no number that can be read") from None
-
-
-def _at(event: yaml.Event, message: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
+            raise _Unfit(event, "is no number that can be read") from None
 
 
 class _Reader:

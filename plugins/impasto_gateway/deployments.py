@@ -112,9 +112,11 @@ async def _deployment(entry: Entry, config: Config, client: Client) -> Deploymen
     if others:
         name = operation.provider.name
         raise ConfigError(f"{', '.join(others)} is not how {name} is reached; leave it out")
-    settings["poll_interval"] = config.general.poll_interval
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
-    sibling = client.with_options(**settings, timeout=timeout, middleware=config.middleware)
+    settings["poll_interval"] = config.general.poll_interval
+    settings["timeout"] = timeout
+    settings["middleware"] = config.middleware
+    sibling = client.with_options(**settings)
     description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
     await sibling.warm(entry.base_model or entry.model)
     return Deployment(entry, operation, sibling, description, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 
 import attrs
@@ -52,7 +52,7 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def _made(
-    exchange: Exchange, first: Checked, others: AsyncIterator[Checked], share: Share
+    exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], share: Share
 ) -> tuple[Done, Sequence[Picture]]:
     done = await run(first, others)
     artifacts = done.result.artifacts

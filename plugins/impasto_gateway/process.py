@@ -89,7 +89,7 @@ class _Worker:
         stop, again = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: (again if stop.is_set() else stop).set())
+            loop.add_signal_handler(number, lambda: (again if stop.is_set() else stop).set())  # noqa: PLW0108 - as it is then
         async with Gateway(self._config, host=self._host, no_auth=self._no_auth, bound=self._bound) as gateway:
             reload = asyncio.Event()
             loop.add_signal_handler(signal.SIGHUP, reload.set)

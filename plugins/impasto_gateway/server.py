@@ -53,7 +53,7 @@ class Gateway:
             setup = await Setup.of(self._config, self._client, no_auth=self._no_auth)
             self._app = App(setup, local=is_loopback(self._host))
             self._runner = web.ServerRunner(
-                web.Server(  # type: ignore[arg-type]  # any handler of a request
+                web.Server(
                     self._app,
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     lingering_time=LINGER_SECONDS,
@@ -77,7 +77,7 @@ class Gateway:
         await self._stack.aclose()
 
     async def take_up(self, config: Config) -> None:
-        """Serves by another configuration; calls that run end with the old one. Raises ConfigError, and changes nothing."""
+        """Serves by another configuration; what runs ends with the old one. Raises ConfigError, changing nothing."""
         check_bind(config, self._host, no_auth=self._no_auth)
         self._app.take_up(await Setup.of(config, self._client, no_auth=self._no_auth))
 

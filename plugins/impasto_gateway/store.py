@@ -63,7 +63,7 @@ class Store:
         for entry in names:
             try:
                 if entry.stat(follow_symlinks=False).st_mtime + self.seconds < time.time():
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
             except OSError:  # another worker was faster
                 continue
 
@@ -92,4 +92,4 @@ class Store:
         if not stat.S_ISREG(found.st_mode) or left <= 0:
             source.close()
             return None
-        return Kept(source, _TYPES[name.rpartition(".")[2]], found.st_size, left)  # type: ignore[arg-type]  # FileIO reads bytes
+        return Kept(source, _TYPES[name.rpartition(".")[2]], found.st_size, left)

@@ -1,0 +1,118 @@
+"""A gateway in the test's loop, in front of the emulator, and OpenAI's own SDK as its client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import openai
+import pytest
+
+from impasto_emulator import Emulator
+from impasto_gateway.config_yaml import parse
+from impasto_gateway.server import Gateway
+from tests.conftest import KEY
+
+MASTER = "sk-1234"
+MODELS = {
+    "sd3": "stability/sd3.5-large",
+    "ultra": "stability/stable-image-ultra",
+    "core": "stability/stable-image-core",
+    "inpaint": "stability/stable-image-inpaint-v1:0",
+    "erase": "stability/erase",
+    "upscale": "stability/stable-conservative-upscale-v1:0",
+    "fast": "stability/upscale-fast",
+    "creative": "stability/upscale-creative",
+    "outpaint": "stability/outpaint",
+    "style-transfer": "stability/style-transfer",
+    "remove-background": "stability/remove-background",
+}
+
+
+def entry(name: str, model: str, base: str, key: str = KEY) -> str:
+    """One entry of model_list."""
+    return (
+        f"  - model_name: {name}\n    litellm_params:\n      model: {model}\n"
+        f"      api_key: {key}\n      api_base: {base}\n"
+    )
+
+
+def config(base: str, *, entries: str = "", general: str = "", more: str = "") -> str:
+    """A configuration of every model of ``MODELS``, or of these entries."""
+    models = entries or "".join(entry(name, model, base) for name, model in MODELS.items())
+    return f"model_list:\n{models}general_settings:\n  master_key: {MASTER}\n  poll_interval: 0.05\n{general}{more}"
+
+
+@attrs.frozen
+class Answer:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, str | None]:
+        """What the answer says went wrong; it has OpenAI's shape and an id."""
+        assert set(self.json) == {"error"}, self.body
+        error: dict[str, str | None] = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert self.headers["x-request-id"].startswith("req_")
+        return error
+
+
+class Running:
+    """A gateway and its clients: OpenAI's, and a plain one that has the key."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.url = gateway.url
+        self.sdk = openai.AsyncOpenAI(api_key=MASTER, base_url=f"{self.url}/v1", max_retries=0)
+        self.session = aiohttp.ClientSession(headers={"authorization": f"Bearer {MASTER}"})
+
+    async def ask(self, method: str, path: str, **options: Any) -> Answer:
+        """Any request; a path without a host is the gateway's."""
+        url = path if "://" in path else self.url + path
+        async with self.session.request(method, url, **options) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def generate(self, **body: object) -> Answer:
+        """``POST /v1/images/generations``, of the model ``sd3`` if no other is named."""
+        return await self.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p", **body})
+
+    async def aclose(self) -> None:
+        await self.sdk.close()
+        await self.session.close()
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts gateways: of a configuration's text, by default one of every model."""
+    async with AsyncExitStack() as stack:
+
+        async def start(text: str | None = None, **options: Any) -> Running:
+            text = text or config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'files'}\n")
+            gateway = await stack.enter_async_context(Gateway(parse(text.encode()), **options))
+            running = Running(gateway)
+            stack.push_async_callback(running.aclose)
+            return running
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(start: Start) -> Running:
+    """One of every model."""
+    return await start()
