@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import click
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
 from impasto.files import media_type_of
@@ -25,11 +27,13 @@ class Saving:
 
     def problems(self) -> Iterator[Problem]:
         """What would stop the saving, found before anything is paid for."""
-        if self.out is None:
-            return
-        folder = self.out.parent
+        folder = self.out.parent if self.out is not None else Path()
         if not folder.is_dir():
             yield Problem("-o", f"there is no folder {str(folder)!r}")
+        elif not os.access(folder, os.W_OK):
+            yield Problem("-o", f"the folder {str(folder)!r} can't be written to")
+        elif self.out is None:
+            return
         elif self.out.is_dir():
             yield Problem("-o", f"{str(self.out)!r} is a folder; give a file in it")
         elif not self.force:
@@ -38,19 +42,19 @@ class Saving:
                     yield Problem("-o", f"{str(path)!r} exists; -f overwrites it")
 
     def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> Path:
-        """Writes one picture and returns its path, which is another where the wanted one can't be written."""
-        path = self._numbered(index)
-        ending = _ENDINGS.get(artifact.media_type, ".bin")
-        if path is None:
-            seed = f"-{artifact.seed}" if artifact.seed is not None else ""
-            path = Path(self.model.rpartition("/")[2].replace(":", "-") + seed + ending)
-        if mark:
-            path = path.with_name(f"{path.stem}-{mark}{ending}")
-        free = self.out is None or bool(mark)
+        """Writes one picture and returns its path, which is another where the wanted one can't be written.
+
+        Raises ClickException where neither can.
+        """
+        path = self._named(artifact, index, mark)
         try:
-            return _write(path, artifact.data, free=free, force=self.force)
-        except OSError:
-            return _write(Path(tempfile.mkdtemp(prefix="impasto-")) / path.name, artifact.data, free=True)
+            return _write(path, artifact.data, overwrite=self.force and self.out is not None and not mark)
+        except OSError as error:
+            try:
+                return _write(Path(tempfile.mkdtemp(prefix="impasto-")) / path.name, artifact.data)
+            except OSError:
+                seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
+                raise click.ClickException(f"{str(path)!r} could not be saved: {error.strerror}{seed}") from None
 
     def keep(self, error: ImpastoError, index: int = 0) -> None:
         """Saves what came with an error, or with the others of a fan-out, and notes on it where."""
@@ -59,27 +63,40 @@ class Saving:
                 path = self.save(artifact, index, mark=mark)
                 each.add_note(f"what came is kept in {path}")
 
+    def _named(self, artifact: Artifact, index: int, mark: str) -> Path:
+        ending = _ENDINGS.get(artifact.media_type, ".bin")
+        path = self._numbered(index)
+        if path is None:
+            seed = f"-{artifact.seed}" if artifact.seed is not None else ""
+            path = Path(self.model.rpartition("/")[2].replace(":", "-") + seed + ending)
+        return path.with_name(f"{path.stem}-{mark}{ending}") if mark else path
+
     def _numbered(self, index: int) -> Path | None:
         if self.out is None or self.n == 1:
             return self.out
         return self.out.with_name(f"{self.out.stem}-{index + 1}{self.out.suffix}")
 
 
-def _write(path: Path, data: bytes, *, free: bool, force: bool = False) -> Path:
-    """Writes the file. ``free``: under the next free name; else ``force`` says whether to overwrite."""
-    if force and not free:
-        path.write_bytes(data)
-        return path
+def _write(path: Path, data: bytes, *, overwrite: bool = False) -> Path:
+    """Writes a whole file or none, under the next free name where ``path`` is taken and not to be overwritten."""
+    if overwrite:
+        return _write(path.with_name(f"{path.name}.part"), data).replace(path)
     wanted, number = path, 1
     while True:
         try:
-            with path.open("xb") as file:
-                file.write(data)
+            file = path.open("xb")
         except FileExistsError:  # also one that came up while the picture was made
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         else:
-            return path
+            break
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        path.unlink()
+        raise
+    return path
 
 
 def _came_with(error: ImpastoError) -> Iterator[tuple[str, Artifact]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click import ClickException
 
 from impasto import Artifact
 from impasto_cli.saving import Saving
@@ -18,6 +22,12 @@ def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path) -> N
     assert path != out
     assert path.name == "x.png"
     assert path.read_bytes() == b"paid for"
+
+
+def test_where_nothing_can_be_written_the_seed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone too"))
+    with pytest.raises(ClickException, match="could not be saved: No such file or directory; its seed was 7"):
+        Saving(model="stability/sd3", out=tmp_path / "gone" / "x.png").save(PICTURE)
 
 
 def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
@@ -43,3 +53,21 @@ def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
     saving = Saving(model="stability/sd3", out=tmp_path / "x.png", n=3)
     (problem,) = saving.problems()
     assert "x-2.png" in problem.message
+
+
+def test_a_picture_that_no_disk_takes_leaves_no_torn_file(environment: dict[str, str]) -> None:
+    command = f"ulimit -f 0; exec {sys.executable} -m impasto_cli generate stability/stable-image-core x -p seed=7"
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "'stable-image-core-7.png' could not be saved: File too large; its seed was 7" in done.stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_overwriting_is_all_or_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "x.png"
+    out.write_text("old")
+    assert Saving(model="stability/sd3", out=out, force=True).save(PICTURE) == out
+    assert out.read_bytes() == b"paid for"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
