@@ -1,0 +1,155 @@
+"""What users and plugin authors rely on: names, entry points, hooks, errors."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import impasto
+from impasto import Operation, Provider
+from impasto.errors import ImpastoError
+from impasto.hooks import Specs
+from impasto.registry import COMMANDS, GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
+from tests.architecture.sources import POINTS, PROJECT, ROOT, name_of, python_files
+
+SD3 = ("sd3.5-large", "sd3.5-large-turbo", "sd3.5-medium", "sd3.5-flash", "sd3-large", "sd3-large-turbo", "sd3-medium")
+NAMES = {
+    "generate/sd3": ("sd3", *SD3),
+    "generate/ultra": ("stable-image-ultra",),
+    "generate/core": ("stable-image-core",),
+    "edit/inpaint": ("stable-image-inpaint-v1:0", "inpaint"),
+    "edit/outpaint": ("stable-outpaint-v1:0", "outpaint"),
+    "edit/erase": ("stable-image-erase-object-v1:0", "erase"),
+    "edit/search-and-replace": ("stable-image-search-replace-v1:0", "search-and-replace"),
+    "edit/search-and-recolor": ("stable-image-search-recolor-v1:0", "search-and-recolor"),
+    "edit/remove-background": ("stable-image-remove-background-v1:0", "remove-background"),
+    "edit/replace-background-and-relight": ("replace-background-and-relight",),
+    "upscale/conservative": ("stable-conservative-upscale-v1:0", "upscale-conservative"),
+    "upscale/creative": ("stable-creative-upscale-v1:0", "upscale-creative"),
+    "upscale/fast": ("stable-fast-upscale-v1:0", "upscale-fast"),
+    "control/sketch": ("stable-image-control-sketch-v1:0", "control-sketch"),
+    "control/structure": ("stable-image-control-structure-v1:0", "control-structure"),
+    "control/style": ("stable-image-style-guide-v1:0", "style-guide"),
+    "control/style-transfer": ("stable-style-transfer-v1:0", "style-transfer"),
+}
+
+
+def declared() -> Iterator[tuple[str, str, str]]:
+    for group in GROUPS:
+        for name, value in POINTS.get(group, {}).items():
+            yield group, name, value
+
+
+def loaded(value: str) -> object:
+    module, _, attribute = value.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def test_the_promised_model_names_lead_to_their_operations() -> None:
+    names = POINTS[OPERATIONS]
+    for target, aliases in NAMES.items():
+        for alias in aliases:
+            operation = loaded(names[f"stability/{alias}"])
+            assert isinstance(operation, Operation)
+            assert operation.target == f"/v2beta/stable-image/{target}"
+            assert operation.constants == ({"model": alias} if alias in SD3 else {})
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"), list(declared()), ids=lambda v: v if "/" in v or ":" not in v else ""
+)
+def test_every_entry_point_is_what_its_group_says(group: str, name: str, value: str) -> None:
+    plugin = loaded(value)
+    match group:
+        case "impasto.operations":
+            assert isinstance(plugin, Operation)
+            assert name.partition("/")[0] == plugin.provider.name
+            assert plugin.id in POINTS[OPERATIONS], "its own id is one of the names"
+        case "impasto.providers":
+            assert isinstance(plugin, Provider)
+            assert plugin.name == name
+        case "impasto.transports":
+            assert isinstance(plugin, type)
+            assert all(callable(getattr(plugin, method)) for method in ("open", "aclose", "send"))
+        case "impasto.middleware":
+            assert callable(getattr(plugin, "middleware", None))
+        case _:
+            import click
+
+            assert group == COMMANDS
+            assert isinstance(plugin, click.Command)
+
+
+def test_every_provider_and_transport_that_an_operation_needs_is_declared() -> None:
+    operations = [loaded(value) for value in POINTS[OPERATIONS].values()]
+    providers = {o.provider.name: o.provider.transport for o in operations if isinstance(o, Operation)}
+    assert set(providers) <= set(POINTS[PROVIDERS])
+    assert set(providers.values()) <= set(POINTS[TRANSPORTS])
+    assert {"retry", "limit"} <= set(POINTS[MIDDLEWARE])
+
+
+def test_what_is_installed_is_what_the_project_declares() -> None:
+    for group in GROUPS:
+        points = importlib.metadata.entry_points(group=group)
+        ours = {point.name: point.value for point in points if point.dist and point.dist.name == "impasto"}
+        assert ours == POINTS.get(group, {}), "run pip install -e . again"
+
+
+def test_the_version_stands_once() -> None:
+    assert impasto.__version__ == PROJECT["version"]
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    tree = ast.parse((ROOT / "core/impasto/__init__.py").read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        (("impasto." if node.level else "") + (node.module or ""), alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {(home, name) for name, home in impasto._HOME_OF.items()}
+    assert set(impasto.__all__) == {name for _, name in seen}
+    for name in impasto.__all__:
+        assert getattr(impasto, name) is not None
+    assert set(impasto.__all__) <= set(dir(impasto))
+    with pytest.raises(AttributeError, match="module 'impasto' has no attribute 'Clinet'"):
+        _ = impasto.Clinet
+
+
+HOOKS = [name for name in vars(Specs) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_whole_example_that_fits_and_a_test(hook: str) -> None:
+    spec = getattr(Specs, hook)
+    text = inspect.getdoc(spec) or ""
+    example = text[text.index("@hookimpl") :]
+    [made] = ast.parse(inspect.cleandoc(example)).body
+    assert isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef)
+    assert made.name == hook
+    taken = [argument.arg for argument in made.args.args]
+    assert set(taken) <= set(inspect.signature(spec).parameters)
+    assert made.returns is not None
+    tests = "".join(path.read_text() for path in python_files("tests") if path.name != "test_surface.py")
+    assert re.search(rf"@(impasto\.)?hookimpl(\(.*\))?\s+(async )?def {hook}\(", tests), "no test has such a plugin"
+
+
+def leaves(kind: type[ImpastoError]) -> list[str]:
+    below = [child for child in kind.__subclasses__() if child.__module__ == "impasto.errors"]
+    return [name for child in below for name in leaves(child)] or [kind.__name__]
+
+
+RAISED = sorted({*leaves(ImpastoError)} - {"ManifestError"})  # that one is a batch's, which is not built yet
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_every_error_that_can_be_raised_is_met_in_a_test(name: str) -> None:
+    others = [path for path in python_files("tests") if path.name not in ("test_surface.py", "test_errors.py")]
+    assert [name_of(path) for path in others if re.search(rf"\b{name}\b", path.read_text())]
