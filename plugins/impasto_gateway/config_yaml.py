@@ -158,7 +158,7 @@ class _Builder:
         return found
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        tag: str = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]  # so are the stubs
+        tag: str = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]  # the stubs leave it untyped
         if tag not in _SCALARS:
             return event.value  # text, and what YAML would make a date or a merge of
         try:
