@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+from tests.architecture.sources import POINTS, ROOT
+from tests.distributions import install
+
 PLUGINS = tuple(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 HEAVY = ("aiohttp", "aiobotocore", "botocore", "PIL", "click", "yaml", "importlib.metadata", "cattrs", "pluggy")
 OPERATION_MODULES = {value.partition(":")[0] for value in POINTS["impasto.operations"].values()}
@@ -120,3 +120,57 @@ def test_help_of_the_command_imports_no_model_and_nothing_heavy() -> None:
     assert "impasto_cli.main" in loaded
     assert not OPERATION_MODULES & loaded
     assert not {"aiohttp", "botocore", "PIL", "cattrs", "pluggy"} & loaded
+
+
+NEW_OPERATION = '''
+"""A new operation of a vendor that is known: one module."""
+
+import attrs
+from impasto import File, Operation
+from impasto.fields import number
+from impasto_stability import fields
+from impasto_stability.direct import direct
+from impasto_stability.provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What it takes."""
+
+    image: File = fields.picture(fields.EDITABLE)
+    amount: float | None = number(0, 1, default=0.5)
+
+
+operation = Operation(
+    id="stability/sharpen",
+    title="Sharpen",
+    params=Params,
+    target="/v2beta/stable-image/edit/sharpen",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(2),
+    max_bytes=fields.REQUEST_BYTES,
+)
+'''
+
+
+def test_a_new_operation_is_one_module_and_one_line(tmp_path: Path) -> None:
+    points = {"impasto.operations": {"stability/sharpen": "sharpen:operation"}}
+    install(tmp_path, "sharpen", points, {"sharpen": NEW_OPERATION})
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+        + FAKE
+        + """
+assert asyncio.run(main("stability/sharpen", image=PNG, amount=0.3)).cost.usd == 0.02
+try:
+    asyncio.run(main("stability/sharpen", image=PNG, amount=2))
+except impasto.InvalidRequest as error:
+    assert "amount: must be a number from 0 to 1, not 2" in str(error)
+else:
+    raise AssertionError("not checked")
+client = impasto.Client()
+assert "stability/sharpen" in client.models()
+assert [field.name for field in client.describe("stability/sharpen").fields] == ["image", "amount"]
+"""
+    )
+    assert "sharpen" in modules_after(code)

@@ -1,0 +1,80 @@
+"""Code as users write it. mypy checks it with every expression that is Any refused; it is not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import assert_type
+
+import impasto
+from impasto import Artifact, ChargeUnknown, ContentFiltered, InvalidRequest, Result
+
+
+async def generates() -> list[Path]:
+    """Most of a client's surface."""
+    async with impasto.Client(
+        api_key="sk-...",
+        timeout=120,
+        retry=impasto.Retry(attempts=2),
+        rate_limit=impasto.RateLimit(150, 10.0),
+        providers={"acme": {"api_key": "acme-..."}},
+        middleware=["log"],
+        ssl=Path("ca.pem"),
+    ) as client:
+        assert_type(client, impasto.Client)
+        result = await client.run("stability/sd3.5-large", n=2, prompt="a lighthouse", seed=7, aspect_ratio="16:9")
+        assert_type(result, Result)
+        assert_type(result.artifacts, tuple[Artifact, ...])
+        assert_type(result.artifacts[0].data, bytes)
+        assert_type(result.artifacts[0].seed, int | None)
+        assert_type(result.artifacts[0].b64_json, str)
+        assert_type(result.warnings, tuple[str, ...])
+        assert_type({lost.index: lost.error for lost in result.errors}, dict[int, impasto.ImpastoError])
+        if result.cost is not None:
+            assert_type(result.cost.usd, float)
+            assert_type(result.cost.credits, float | None)
+        await client.warm("stability/erase", "stability/inpaint")
+        resumed = await client.with_options(timeout=600).resume("stability/upscale-creative", "a1" * 32)
+        about = client.describe("stability/sd3")
+        assert_type(about.usd, float | None)
+        assert_type([(field.name, field.takes) for field in about.fields], list[tuple[str, str]])
+        assert_type(client.models(), list[str])
+        return [artifact.save("lighthouse.png") for artifact in resumed.artifacts]
+
+
+async def edits(client: impasto.Client, path: Path) -> None:
+    """Every form of a file, and the errors with what they tell."""
+    images: Sequence[object] = [b"...", path, str(path), BytesIO(), ("a.png", b"..."), impasto.File.of(path)]
+    for image in images:
+        try:
+            await client.run("stability/upscale-fast", image=image, output_format="webp", timeout=60)
+        except InvalidRequest as error:
+            assert_type([(problem.field, problem.message) for problem in error.problems], list[tuple[str, str]])
+        except ContentFiltered as error:
+            assert_type(error.artifacts, tuple[Artifact, ...])
+        except ChargeUnknown as error:
+            assert_type(error.id, str | None)
+            assert_type(error.raw, bytes)
+        except impasto.RateLimited as error:
+            assert_type(error.retry_after, float | None)
+        except impasto.ImpastoError as error:
+            assert_type(error.retryable, bool)
+            assert_type(error.errors, tuple[impasto.ImpastoError, ...])
+
+
+def drops_in() -> str:
+    """The functions for code written for LiteLLM."""
+    response = impasto.image_generation("a lighthouse", "stability/sd3.5-large", size="1792x1024", n=2)
+    assert_type(response.data[0].b64_json, str | None)
+    assert_type(response.created, int)
+    edited = impasto.image_edit(b"...", "a boat", "stability/inpaint", b"...", seed=7)
+    return edited.data[0].url or ""
+
+
+async def a_plugin(wire: impasto.WireRequest, next: impasto.Handler) -> impasto.WireResponse:
+    """A middleware."""
+    response = await next(wire)
+    assert_type(response.status, int)
+    assert_type(response.headers.get("seed"), str | None)
+    return response
