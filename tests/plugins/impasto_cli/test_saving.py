@@ -16,7 +16,8 @@ from impasto_cli.saving import Saving
 PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)
 
 
-def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path) -> None:
+def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     out = tmp_path / "gone" / "x.png"
     path = Saving(model="stability/sd3", out=out).save(PICTURE)
     assert path != out
@@ -55,7 +56,10 @@ def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
     assert "x-2.png" in problem.message
 
 
-def test_a_picture_that_no_disk_takes_leaves_no_torn_file(environment: dict[str, str]) -> None:
+def test_a_picture_that_no_disk_takes_leaves_no_torn_file(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment["TMPDIR"] = str(tmp_path_factory.mktemp("temporary"))
     command = f"ulimit -f 0; exec {sys.executable} -m impasto_cli generate stability/stable-image-core x -p seed=7"
     done = subprocess.run(
         ["sh", "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
