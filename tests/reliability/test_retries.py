@@ -159,24 +159,6 @@ async def test_a_budget_counts_the_requests_before_the_first_failure(server: Ser
     assert len(server.paid) == 2
 
 
-def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from impasto_middleware import retry
-
-    least: list[float] = []
-
-    def most(low: float, high: float) -> float:
-        least.append(low)
-        return high
-
-    monkeypatch.setattr(random, "uniform", most)
-    call = impasto.Call.__new__(impasto.Call)
-    call.retry = impasto.Retry(base=0.5, cap=8.0)
-    waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
-    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
-    assert retry._wait(impasto.RateLimited("x", status=429), 9, call) == 0.5
-    assert set(least) == {0}
-
-
 async def test_the_deadline_covers_retries(server: Server, make_client: MakeClient) -> None:
     server.posts = [refused(500)]
     client = make_client(server.url, timeout=0.3, retry=impasto.Retry(refused=1000, base=0.05, cap=0.05, floor=1000))
