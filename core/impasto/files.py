@@ -135,7 +135,7 @@ def _from_path(path: str | os.PathLike[str]) -> File:
         raise ValueError(f"{label!r} is not a regular file")
 
     def reopen() -> BinaryIO:
-        reader = open(path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115 - its user closes it
+        reader = open(path, "rb", opener=_at_once)  # noqa: SIM115 - its user closes it
         if _changed(found, os.fstat(reader.fileno())):
             reader.close()
             raise ValueError(f"{label!r} changed after it was checked")
