@@ -16,6 +16,8 @@ CASES = {
     "dispatch": "what a call costs before and after the network",
     "imports": "start-up, and the command line's help",
     "call": "CPU of a call over a real socket",
+    "inflight": "memory of a call in flight",
+    "lag": "how long the loop is held up by large answers",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``."""
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from impasto import Client
 
@@ -17,7 +18,7 @@ from .server import LARGE, SMALL, running
 
 MODEL, PATH = "stability/stable-image-core", "/v2beta/stable-image/generate/core"
 EDIT, EDIT_PATH = "stability/erase", "/v2beta/stable-image/edit/erase"
-GIVEN = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "output_format": "png"}
+GIVEN: dict[str, Any] = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "output_format": "png"}
 UPLOAD = 5_000_000
 AT_ONCE = 8
 

@@ -49,11 +49,15 @@ def compared(name: str, pairs: list[tuple[float, float]], *, unit: str, most: fl
 
 
 async def in_pairs(
-    ours: Callable[[], Awaitable[float]], floor: Callable[[], Awaitable[float]], rounds: int
+    ours: Callable[[], Awaitable[float]], floor: Callable[[], Awaitable[float]], rounds: int, *, warm: bool = True
 ) -> list[tuple[float, float]]:
-    """Measures both, ``rounds`` times, first ours then the floor and the other way round in turn."""
-    await ours()  # the first of each fills caches and opens connections
-    await floor()
+    """Measures both, ``rounds`` times, first ours then the floor and the other way round in turn.
+
+    ``warm``: once each before that, to fill caches and open connections.
+    """
+    if warm:
+        await ours()
+        await floor()
     pairs = []
     for index in range(rounds):
         if index % 2:
