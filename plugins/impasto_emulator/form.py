@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from contextlib import suppress
 
@@ -50,7 +49,8 @@ async def read_form(request: web.Request, most: int) -> Form:
     kind = request.headers.get("content-type")
     if kind is None:
         raise NotAForm("content-type: required")
-    if request.content_type != "multipart/form-data" or not re.search("boundary=", kind, re.IGNORECASE):
+    named, _, options = kind.lower().partition(";")
+    if named.strip() != "multipart/form-data" or "boundary=" not in options:
         raise NotAForm("content-type: must be multipart/form-data")
     if (request.content_length or 0) > most:
         raise TooLarge

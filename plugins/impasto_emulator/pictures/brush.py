@@ -18,7 +18,7 @@ _SAMPLES = 160
 _SHORTEST = 8
 """Strokes that would be shorter, in pixels, are not made: a small picture has broad ones only."""
 
-_LEAST_SIDE = 48
+_LEAST_SIDE = 64
 """Smaller pictures, which only tests ask for, stay flat."""
 
 Stamp = Image.Image

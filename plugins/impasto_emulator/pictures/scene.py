@@ -147,14 +147,15 @@ def _water(picture: Image.Image, colours: Palette, rng: random.Random, horizon: 
     water = ImageEnhance.Brightness(Image.blend(mirrored, deep, 0.45)).enhance(0.92)
     pen = ImageDraw.Draw(water)
     thin = max(1, round(height * 0.005))
-    for _ in range(110):
+    share = min(1.0, height / 300)  # a small picture has room for few waves
+    for _ in range(round(110 * share)):
         y = rng.random() ** 1.6 * depth
         wide = width * (0.02 + 0.14 * y / max(1, depth)) * rng.random()
         x = rng.random() * width
         bright = rng.random() < 0.5
         colour = mix(colours.sky[1], colours.light if bright else (0, 20, 40), 0.55)
         pen.line((x, y, x + wide, y), fill=colour, width=thin)
-    for _ in range(60):
+    for _ in range(round(60 * share)):
         y = rng.random() * depth
         wide = width * (0.01 + 0.05 * y / max(1, depth)) * (0.4 + rng.random())
         x = sun + rng.gauss(0, 1) * width * (0.012 + 0.03 * y / max(1, depth))
