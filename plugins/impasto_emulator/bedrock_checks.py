@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from impasto import File, Operation
 from impasto.fields import Field
-from impasto_stability.bedrock import GUARDRAIL
+from impasto_stability import guardrail
 
 from .bedrock_models import PROFILE
 from .checks import Checked, Wrong
@@ -31,7 +31,7 @@ def object_of(body: bytes) -> dict[str, object]:
 
 def check_body(operation: Operation, body: Mapping[str, object]) -> Checked:
     """The values of a body; files are their bytes. Raises Wrong, with the message that Bedrock gives."""
-    fields = {name: field for name, field in operation.fields.items() if name not in GUARDRAIL}
+    fields = {name: field for name, field in operation.fields.items() if name not in guardrail.HEADERS}
     if unknown := [name for name in body if name not in fields]:
         raise Wrong([detail(_unknown(operation, unknown[0], list(fields)))])
     missing = [name for name, field in fields.items() if field.required and name not in body]

@@ -25,21 +25,17 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.fields import KEY, choice, text
+from impasto.fields import KEY
 from impasto.records import Scalar
 from impasto.redact import printable
 from impasto.rules import Rule
 
+from . import guardrail
 from .answers import picture, request_id, unusable
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
 
-GUARDRAIL = {
-    "guardrailIdentifier": "x-amzn-bedrock-guardrailidentifier",
-    "guardrailVersion": "x-amzn-bedrock-guardrailversion",
-    "trace": "x-amzn-bedrock-trace",
-}
 _FILTERED = "Filter reason"
 _PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
 
@@ -60,8 +56,8 @@ class Bedrock:
             value = getattr(request.params, name)
             if isinstance(value, File):
                 files[name] = value
-            elif value is not None and name in GUARDRAIL:
-                headers[GUARDRAIL[name]] = value
+            elif value is not None and name in guardrail.HEADERS:
+                headers[guardrail.HEADERS[name]] = value
             elif value is not None:
                 fields[name] = value
         return WireRequest(
@@ -176,7 +172,7 @@ def variant(
         provider=bedrock,
         dialect=Bedrock(SERVICE_REGIONS if service else GENERATOR_REGIONS),
         price=usd(price),
-        rules=operation.rules if rules is None else rules,
+        rules=(*(operation.rules if rules is None else rules), *guardrail.RULES),
         constants={},
         max_bytes=BEDROCK_BYTES,
     )
@@ -188,11 +184,7 @@ def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str
         if attribute.name not in without:
             fields[attribute.name] = changes.get(attribute.name) or _as_on_bedrock(attribute)
     fields |= {name: field for name, field in changes.items() if name not in fields}
-    fields |= {
-        "guardrailIdentifier": text(0, 2048),
-        "guardrailVersion": text(0, 8),
-        "trace": choice("ENABLED", "DISABLED", "ENABLED_FULL"),
-    }
+    fields |= guardrail.fields()
     made = attrs.make_class("Params", fields, frozen=True, kw_only=True)
     made.__doc__ = f"What Bedrock takes for {operation.title}."
     return made

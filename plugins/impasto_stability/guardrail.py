@@ -1,0 +1,55 @@
+"""Bedrock's guardrail: three fields that every model of it takes, which go out as headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from impasto import Problem
+from impasto.fields import choice, text
+from impasto.rules import Needs, Rule
+
+HEADERS = {
+    "guardrailIdentifier": "x-amzn-bedrock-guardrailidentifier",
+    "guardrailVersion": "x-amzn-bedrock-guardrailversion",
+    "trace": "x-amzn-bedrock-trace",
+}
+
+
+@attrs.frozen
+class Form:
+    """``field``, where it is given, has the form that ``pattern`` describes and ``words`` say."""
+
+    field: str
+    pattern: re.Pattern[str]
+    words: str
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        if self.field in given and self.pattern.fullmatch(str(given[self.field])) is None:
+            yield Problem(self.field, f"must be {self.words}")
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.words}"
+
+
+def fields() -> dict[str, Any]:
+    """The fields, for a parameter class."""
+    return {
+        "guardrailIdentifier": text(1, 2048),
+        "guardrailVersion": text(1, 8),
+        "trace": choice("ENABLED", "DISABLED", "ENABLED_FULL"),
+    }
+
+
+RULES: tuple[Rule, ...] = (
+    Form(
+        "guardrailIdentifier",
+        re.compile(r"[a-z0-9]+|arn:aws(-[^:\s]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:guardrail/[a-z0-9]+", re.ASCII),
+        "a guardrail's id (lower-case letters and digits) or its ARN",
+    ),
+    Form("guardrailVersion", re.compile(r"[1-9][0-9]{0,7}|DRAFT"), "a number without leading zeros, or DRAFT"),
+    Needs("guardrailIdentifier", ("guardrailVersion",)),
+)
