@@ -24,7 +24,7 @@ from .form import opened_form
 MOST_BYTES = 256 * 2**20
 """The largest answer that is read; the largest picture the providers make is a fifth of it."""
 
-IDLE_SECONDS = 2.0
+IDLE_SECONDS = 1.0
 """How long an idle connection may wait for its next paid request. See benchmarks/RESULTS.md, "Stale connections"."""
 
 POLL_SECONDS = 30.0
