@@ -12,6 +12,7 @@ from tests.recorder import Recorder, recording
 
 OURS = (
     "impasto",
+    "impasto_emulator",
     "impasto_gateway",
     "impasto_middleware",
     "impasto_openai",

@@ -98,7 +98,7 @@ async def test_history_is_bounded_and_the_totals_are_not() -> None:
 
 
 async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
-    async with started(rate_seconds=30, lock_seconds=0.5) as wire:
+    async with started(rate_seconds=30, lock_seconds=1.0) as wire:
         for _ in range(150):
             assert (await wire.get("/v1/user/balance"))[0] == 200
         status, headers, body = await wire.post(GENERATE, PROMPT)
@@ -108,7 +108,7 @@ async def test_the_151st_request_in_the_window_locks_the_key_out() -> None:
         assert (await wire.post(GENERATE, {}))[0] == 429, "before anything is checked"
         assert (await wire.post(GENERATE, PROMPT, key="sk-another"))[0] == 200, "each key by itself"
         assert (wire.emulator.lockouts, len(wire.emulator.charges)) == (1, 1)
-        await asyncio.sleep(0.55)
+        await asyncio.sleep(1.1)
         assert (await wire.post(GENERATE, PROMPT))[0] == 200
         told = json.loads((await wire.get("/_emulator/charges"))[2])
         assert told["lockouts"] == {"count": 1, "retriggered": 0, "refused": 2}

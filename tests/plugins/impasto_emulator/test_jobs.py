@@ -26,7 +26,12 @@ async def finished(wire: Wire, path: str, **options: str) -> Answer:
 
 
 @pytest.mark.parametrize("path", [CREATIVE, RELIGHT])
-async def test_submit_poll_fetch(wire: Wire, path: str) -> None:
+async def test_submit_poll_fetch(path: str) -> None:
+    async with started(job_seconds=0.6) as wire:
+        await _submit_poll_fetch(wire, path)
+
+
+async def _submit_poll_fetch(wire: Wire, path: str) -> None:
     status, headers, body = await wire.post(path, FIELDS[path], accept="image/*")
     told = json.loads(body)
     assert (status, headers["content-type"]) == (200, "application/json")
@@ -79,11 +84,11 @@ async def test_another_key_and_unknown_ids_are_not_found(wire: Wire) -> None:
 
 
 async def test_a_result_expires() -> None:
-    async with started(kept_seconds=0.2, job_seconds=0) as wire:
+    async with started(kept_seconds=0.8, job_seconds=0) as wire:
         _, _, body = await wire.post(CREATIVE, FIELDS[CREATIVE])
         path = RESULTS + json.loads(body)["id"]
         assert (await finished(wire, path))[0] == 200
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.9)
         assert (await wire.get(path))[0] == 404
 
 
