@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from impasto import Client
+from impasto import Client, Operation
 
 from .auth import Keys
 from .calls import Calls
@@ -19,8 +19,9 @@ from .store import Store
 _FORM_BYTES = 64 * 1024
 """What a form may add to its files."""
 
+_TEXT_BYTES = 1 << 20
 _ANY_BYTES = 32 << 20
-"""The limit where no model has one."""
+"""The limit of a model that takes files and has none of its own."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -41,7 +42,7 @@ class Setup:
     async def of(cls, config: Config, client: Client, *, no_auth: bool) -> Setup:
         """Imports what is needed. Raises ConfigError."""
         models = await models_of(config, client)
-        limits = [d.operation.max_bytes for model in models.values() for d in model.deployments]
+        operations = [deployment.operation for model in models.values() for deployment in model.deployments]
         folder = config.files.folder
         return cls(
             config=config,
@@ -49,8 +50,14 @@ class Setup:
             models=models,
             calls=Calls.of(models, drop_params=config.drop_params),
             store=Store(Path(folder) if folder is not None else state_folder() / "files", config.files.seconds),
-            most_bytes=max((_ANY_BYTES if limit is None else limit for limit in limits), default=0) + _FORM_BYTES,
+            most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
         )
+
+
+def _most_bytes(operation: Operation) -> int:
+    if operation.max_bytes is not None:
+        return operation.max_bytes
+    return _ANY_BYTES if operation.file_fields else _TEXT_BYTES
 
 
 def state_folder() -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from typing import Any
 
 import aiohttp
 import openai
@@ -27,12 +28,15 @@ def decoded(text: str | None) -> Image.Image:
 async def test_a_picture_is_generated(gateway: Running, impasto_emulator: Emulator) -> None:
     answer = await gateway.sdk.images.with_raw_response.generate(model="sd3", prompt="a lighthouse", size="1792x1024")
     made = answer.parse()
-    assert made.data is not None and made.created > 0
+    assert made.data is not None
+    assert made.created > 0
     picture = decoded(made.data[0].b64_json)
     assert made.size == f"{picture.width}x{picture.height}"
     assert made.output_format == "png"
-    assert made.usage is not None and made.usage.total_tokens == 0
-    assert made.data[0].model_extra is not None and made.data[0].model_extra["finish_reason"] == "SUCCESS"
+    assert made.usage is not None
+    assert made.usage.total_tokens == 0
+    assert made.data[0].model_extra is not None
+    assert made.data[0].model_extra["finish_reason"] == "SUCCESS"
     assert answer.headers["x-impasto-cost-usd"] == "0.065"
     assert answer.headers["x-request-id"].startswith("req_")
     (sent,) = impasto_emulator.requests
@@ -44,7 +48,8 @@ async def test_the_picture_is_the_providers_own_bytes(gateway: Running) -> None:
     made = await gateway.sdk.images.generate(model="sd3", prompt="a lighthouse", n=1)
     assert made.data is not None
     data = base64.b64decode(made.data[0].b64_json or "", validate=True)
-    assert data.startswith(b"\x89PNG") and data.endswith(b"IEND\xaeB`\x82")
+    assert data.startswith(b"\x89PNG")
+    assert data.endswith(b"IEND\xaeB`\x82")
 
 
 def test_the_synchronous_client(impasto_emulator: Emulator) -> None:
@@ -54,9 +59,10 @@ def test_the_synchronous_client(impasto_emulator: Emulator) -> None:
 
     def blocking(url: str) -> None:
         with openai.OpenAI(api_key=MASTER, base_url=f"{url}/v1") as client:
-            assert decoded((client.images.generate(model="core", prompt="a boat").data or [])[0].b64_json)
+            made = client.images.generate(model="core", prompt="a boat")
+            assert decoded((made.data or [])[0].b64_json).format == "PNG"
             edited = client.images.edit(model="upscale", image=io.BytesIO(PICTURE), prompt="sharper")
-            assert decoded((edited.data or [])[0].b64_json)
+            assert decoded((edited.data or [])[0].b64_json).format == "PNG"
             with pytest.raises(openai.AuthenticationError):
                 client.with_options(api_key="wrong").images.generate(model="core", prompt="a boat")
 
@@ -66,7 +72,8 @@ def test_the_synchronous_client(impasto_emulator: Emulator) -> None:
 async def test_own_fields_reach_the_wire(gateway: Running, impasto_emulator: Emulator) -> None:
     extra = {"negative_prompt": "blurry", "seed": 12345, "cfg_scale": 4.5, "style_preset": "anime"}
     made = await gateway.sdk.images.generate(model="sd3", prompt="p", output_format="webp", extra_body=extra)
-    assert made.data is not None and made.data[0].model_extra is not None
+    assert made.data is not None
+    assert made.data[0].model_extra is not None
     assert made.data[0].model_extra["seed"] == 12345
     assert made.output_format == "webp"
     sent = impasto_emulator.requests[0].fields
@@ -95,11 +102,10 @@ async def test_n_pictures_count_their_seeds_up(gateway: Running, impasto_emulato
     [PICTURE, ("cat.png", PICTURE), ("cat", PICTURE, "image/png"), io.BytesIO(PICTURE), [PICTURE]],
     ids=["bytes", "named", "typed", "object", "list of one"],
 )
-async def test_an_edit_takes_a_picture_in_every_form(
-    gateway: Running, impasto_emulator: Emulator, image: openai.types.FileObject
-) -> None:
-    made = await gateway.sdk.images.edit(model="upscale", image=image, prompt="sharper")  # type: ignore[arg-type]
-    assert made.data is not None and decoded(made.data[0].b64_json)
+async def test_an_edit_takes_a_picture_in_every_form(gateway: Running, impasto_emulator: Emulator, image: Any) -> None:
+    made = await gateway.sdk.images.edit(model="upscale", image=image, prompt="sharper")
+    assert made.data is not None
+    assert decoded(made.data[0].b64_json).format == "PNG"
     assert impasto_emulator.requests[0].files["image"].bytes == len(PICTURE)
 
 
@@ -147,7 +153,8 @@ async def test_an_edit_in_json(gateway: Running, impasto_emulator: Emulator) -> 
 
 async def test_a_job_is_polled_to_its_end(gateway: Running, impasto_emulator: Emulator) -> None:
     made = await gateway.sdk.images.edit(model="creative", image=PICTURE, prompt="sharper")
-    assert made.data is not None and decoded(made.data[0].b64_json)
+    assert made.data is not None
+    assert decoded(made.data[0].b64_json).format == "PNG"
     assert len(impasto_emulator.charges) == 1
 
 
@@ -175,7 +182,8 @@ async def test_a_url(gateway: Running, impasto_emulator: Emulator) -> None:
     made = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
     assert made.data is not None
     urls = [each.url for each in made.data]
-    assert len(set(urls)) == 2 and all(each.b64_json is None for each in made.data)
+    assert len(set(urls)) == 2
+    assert all(each.b64_json is None for each in made.data)
     async with aiohttp.ClientSession() as anyone, anyone.get(urls[0] or "") as found:
         assert found.headers["content-type"] == "image/png"
         assert Image.open(io.BytesIO(await found.read())).format == "PNG"
