@@ -131,35 +131,47 @@ async def test_no_limit_lets_a_burst_through(server: Server, client: impasto.Cli
 
 
 async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vendor locks a key out after a burst, without saying for how long. It happens once, and never again."""
-    from impasto_emulator import Emulator, Settings
     from impasto_middleware import limit
     from impasto_stability import stable_image_core
 
-    documented = attrs.evolve(stability, rate_limit=impasto.RateLimit(15, 0.3))
+    documented = impasto.RateLimit(15, 0.3)
+    vendor = attrs.evolve(stability, rate_limit=documented)
     registry = impasto.Registry()
-    registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, provider=documented))
+    registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, provider=vendor))
     monkeypatch.setattr(limit, "DEFAULT_PAUSE", 0.6)
-    settings = Settings(rate_requests=15, rate_seconds=0.3, lock_seconds=0.5, picture_scale=0.0625)
-    async with Emulator(settings) as emulator:
-        retry = impasto.Retry(base=0.02, max_wait=60)
-        client = make_client(emulator.url, retry=retry, timeout=20.0, registry=registry)
-        results = await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
-        assert len(results) == 40
-        assert emulator.lockouts == 1
-        assert len(emulator.charges) == 40
+    lockouts: list[float] = []
+    taken: list[float] = []
+
+    async def locks_out(asked: Asked, wire: Wire) -> None:
+        is_locked = bool(lockouts) and asked.at < lockouts[-1] + 0.55
+        is_burst = sum(each > asked.at - documented.seconds for each in taken) >= documented.requests
+        if not is_locked and (is_burst or len(server.paid) == 10):
+            lockouts.append(asked.at)
+            is_locked = True
+        if not is_locked:
+            taken.append(asked.at)
+        await (refused(429, "rate_limit_exceeded") if is_locked else picture())(asked, wire)
+
+    server.posts = [locks_out]
+    retry = impasto.Retry(base=0.02, max_wait=60)
+    client = make_client(server.url, retry=retry, timeout=30.0, registry=registry)
+    results = await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
+    assert (len(results), len(taken), len(lockouts)) == (40, 40, 1)
+    at_once = [asked.at for asked in server.paid[:40]]  # the burst was on its way when the key was locked out
+    assert all(asked.at > lockouts[0] + 0.55 for asked in server.paid if asked.at not in at_once)
 
 
 async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> None:
     """The provider counts what arrives, and never sees more than the limit, however long its answers take."""
     from impasto_emulator import Emulator, Settings
 
-    settings = Settings(rate_requests=10, rate_seconds=0.2, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.2)
+    settings = Settings(rate_requests=10, rate_seconds=0.2, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.1)
     async with Emulator(settings) as emulator:
         client = make_client(emulator.url, rate_limit=impasto.RateLimit(10, 0.2), timeout=20.0)
-        await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(40)))
+        await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(25)))
         assert emulator.lockouts == 0
 
 
