@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .deadline import Deadline
+from .deadline import Deadline, Watch
 from .errors import BrokenPlugin, ChargeUnknown
 from .records import WireResponse
 
@@ -22,14 +22,21 @@ class Call:
     """
 
     def __init__(
-        self, request: Request, account: Account, *, timeout: float, retry: Retry, budget: RetryBudget
+        self,
+        request: Request,
+        account: Account,
+        *,
+        timeout: float,
+        retry: Retry,
+        budget: RetryBudget,
+        watch: Watch | None = None,
     ) -> None:
         self.request = request
         self.account = account
         self.timeout = timeout
         self.retry = retry
         self.budget = budget
-        self.deadline = Deadline()
+        self.deadline = Deadline(watch or Watch())
         self.permits = 1
         """How many POSTs are allowed so far; whoever owns retries adds one with ``again``."""
         self.posts = 0

@@ -171,6 +171,7 @@ class Client:
             timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),
             retry=retry or options.retry,
             budget=shared.budget,
+            watch=shared.watch,
         )
         cost = operation.price.quote(request.params) if operation.price is not None and request.job is None else None
         limit = options.spend_limit_usd if request.job is None else None

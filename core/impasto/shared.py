@@ -7,6 +7,7 @@ import os
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
+from .deadline import Watch
 from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
 from .options import Options, default_concurrency
 from .policy import RetryBudget
@@ -41,6 +42,7 @@ class Shared:
         self.routes: dict[tuple[str, tuple[object, ...], object], Route] = {}
         self.budget = RetryBudget()
         self.spend = Spend()
+        self.watch = Watch()
         self._options = options
         self.turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}

@@ -1,14 +1,16 @@
 """A call's deadline ends what it should, and nothing else."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
-from impasto.deadline import Deadline
+from impasto.deadline import Deadline, Watch
 
 
 async def test_ends_a_wait_with_a_timeout_and_leaves_the_task_fit_to_go_on():
-    deadline = Deadline()
+    deadline = Deadline(Watch())
     with pytest.raises(TimeoutError), deadline:
         deadline.start(0.01)
         await asyncio.sleep(30)
@@ -19,14 +21,14 @@ async def test_ends_a_wait_with_a_timeout_and_leaves_the_task_fit_to_go_on():
 
 
 async def test_does_nothing_before_it_is_started():
-    deadline = Deadline()
+    deadline = Deadline(Watch())
     with deadline:
         await asyncio.sleep(0.02)
     assert deadline.remaining() == float("inf")
 
 
 async def test_only_the_first_start_counts():
-    deadline = Deadline()
+    deadline = Deadline(Watch())
     with pytest.raises(TimeoutError), deadline:
         deadline.start(0.01)
         deadline.start(30)
@@ -34,7 +36,7 @@ async def test_only_the_first_start_counts():
 
 
 async def test_never_fires_once_it_was_left():
-    deadline = Deadline()
+    deadline = Deadline(Watch())
     with deadline:
         deadline.start(0.01)
     await asyncio.sleep(0.05)
@@ -44,7 +46,7 @@ async def test_a_cancellation_from_outside_stays_one_even_when_the_time_ends_too
     began = asyncio.Event()
 
     async def call() -> None:
-        deadline = Deadline()
+        deadline = Deadline(Watch())
         with deadline:
             deadline.start(0.01)
             began.set()
@@ -64,7 +66,7 @@ async def test_a_cancellation_from_outside_stays_one_even_when_the_time_ends_too
 async def test_works_inside_another_time_out():
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01) as outer:
-            deadline = Deadline()
+            deadline = Deadline(Watch())
             with deadline:
                 deadline.start(30)
                 await asyncio.sleep(30)
@@ -72,7 +74,48 @@ async def test_works_inside_another_time_out():
 
 
 async def test_an_error_of_the_call_is_not_replaced():
-    deadline = Deadline()
+    deadline = Deadline(Watch())
     with pytest.raises(KeyError), deadline:
         deadline.start(30)
         raise KeyError("its own")
+
+
+async def test_one_watch_ends_each_call_at_its_own_time_whatever_their_order():
+    watch = Watch()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def call(seconds: float) -> tuple[float, float]:
+        deadline = Deadline(watch)
+        with pytest.raises(TimeoutError), deadline:
+            deadline.start(seconds)
+            await asyncio.sleep(30)
+        return seconds, loop.time() - began
+
+    took = await asyncio.gather(*map(call, (0.2, 0.05, 0.1)))
+    assert all(seconds <= spent < seconds + 5 for seconds, spent in took)
+    assert [seconds for seconds, _ in sorted(took, key=lambda each: each[1])] == [0.05, 0.1, 0.2]
+
+
+async def test_calls_that_end_in_time_make_no_timers_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    loop = asyncio.get_running_loop()
+    made = []
+    call_at = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *args, **more: made.append(args) or call_at(*args, **more))
+    watch = Watch()
+    for _ in range(100):
+        deadline = Deadline(watch)
+        with deadline:
+            deadline.start(30)
+    assert len(made) == 1
+
+
+async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
+    watch = Watch()
+    deadline = Deadline(watch)
+    with deadline:
+        deadline.start(30)
+    gone = weakref.ref(deadline)
+    del deadline
+    gc.collect()
+    assert gone() is None
