@@ -9,7 +9,7 @@ Chosen here, as nobody has established it:
 - a ``data:`` prefix or a line break in base64 is refused, and so are a null and whatever the parameter class refuses;
 - a filtered or failed call is not charged, but where the finished picture was filtered;
 - requests are not counted towards any rate: a fault ``status`` 429 stands for the quota;
-- the same body is answered with the same bytes.
+- the same request with the same seed is answered with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from aiohttp import web
+
+from impasto import Operation
 
 from . import sigv4
 from .bedrock_checks import check_body, detail, object_of, picture_of
@@ -119,8 +121,8 @@ class Invoke(_Base):
         region = self._region(exchange, digest)
         try:
             operation = self.models.find(_id_of(exchange.request), region)
-            checked = await asyncio.to_thread(lambda: check_body(operation, object_of(body)))
-            return await self._made(exchange, checked, digest)
+            checked, mark = await asyncio.to_thread(_checked, operation, body)
+            return await self._made(exchange, checked, mark)
         except NoSuchModel as error:
             raise _refusal(error.status, error.code, error.message) from None
         except Wrong as error:
@@ -192,6 +194,12 @@ def _id_of(request: web.Request) -> str:
     """The model's id, decoded once."""
     path = request.raw_path.partition("?")[0]
     return unquote(path.removeprefix("/model/").removesuffix("/invoke"))
+
+
+def _checked(operation: Operation, body: bytes) -> tuple[Checked, str]:
+    """A body's values, and a mark that is the same for every spelling of them. Raises Wrong."""
+    told = object_of(body)
+    return check_body(operation, told), hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _record(exchange: Exchange, body: bytes) -> None:
