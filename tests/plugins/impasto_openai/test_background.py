@@ -196,9 +196,13 @@ print(len(impasto.image_generation("b", "stability/sd3").data))
     assert out.endswith("]\n1\n")
 
 
-def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder) -> None:
+def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder, tmp_path: Path) -> None:
+    arrived = tmp_path / "arrived"
+    left = threading.Event()
+
     def slow(_: Seen) -> None:
-        time.sleep(1.5)
+        arrived.touch()
+        left.wait(1.5)
 
     wire.answer = slow
     ran = script(
@@ -206,10 +210,14 @@ def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder) -> Non
         "class Enough(Exception): pass",
         "def handler(*_): raise Enough",
         "signal.signal(signal.SIGALRM, handler)",
-        "signal.setitimer(signal.ITIMER_REAL, 1)",
+        "def ring():",
+        f"    while not os.path.exists({str(arrived)!r}): time.sleep(0.02)",
+        "    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)",
+        "threading.Thread(target=ring).start()",
         "try:",
         f"    {CALL}",
         "except Enough as error: print(error.__notes__)",
     )
+    left.set()
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "not known" in ran.stdout
