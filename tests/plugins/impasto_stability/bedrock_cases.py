@@ -31,8 +31,12 @@ def picture_for(operation: Operation) -> bytes:
 def least(operation: Operation) -> dict[str, object]:
     """The least that the model takes."""
     values = {"text": "a lighthouse", "file": picture_for(operation)}
-    required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
-    return required | ({"left": 1} if operation.target == OUTPAINT else {})
+    required: dict[str, object] = {
+        name: values[field.kind] for name, field in operation.fields.items() if field.required
+    }
+    if operation.target == OUTPAINT:
+        required["left"] = 1
+    return required
 
 
 def request(operation: Operation, name: str, value: object) -> dict[str, object]:

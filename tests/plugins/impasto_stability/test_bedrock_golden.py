@@ -36,13 +36,15 @@ VALUES = {
 
 def requests(operation: Operation) -> list[dict[str, object]]:
     """Every field at once; where two shut each other out, one request with either."""
-    everything = {name: VALUES[name] for name in operation.fields}
+    everything: dict[str, object] = {name: VALUES[name] for name in operation.fields}
     if "mode" in everything and operation.target not in (SD35, SD3):
         everything["mode"] = "text-to-image"
     if operation.target not in (SD35, SD3):
         return [everything]
-    to_image = {name: value for name, value in everything.items() if name != "aspect_ratio"}
-    from_text = {name: value for name, value in everything.items() if name not in ("image", "strength")}
+    to_image: dict[str, object] = {name: value for name, value in everything.items() if name != "aspect_ratio"}
+    from_text: dict[str, object] = {
+        name: value for name, value in everything.items() if name not in ("image", "strength")
+    }
     return [from_text | {"mode": "text-to-image"}, to_image]
 
 

@@ -1,0 +1,314 @@
+"""What Bedrock may answer, and what comes of it: pictures, reasons, every code, answers that are not its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+import impasto
+from tests.bedrock import ACCESS_KEY, CODE_URL, KEYS, PICTURE, REQUEST_ID, SECRET_KEY, failed, pictured, told
+from tests.pictures import drawn
+from tests.recorder import Answer, Recorder
+
+MODEL = "bedrock/stability.stable-image-core-v1:1"
+FAST = impasto.Retry(base=0.001, cap=0.002, max_wait=0.05)
+B64 = base64.b64encode(PICTURE).decode()
+assert "/" in B64, "the test of escaped slashes needs one"
+
+
+@pytest.fixture
+async def client(recorder: Recorder) -> AsyncIterator[impasto.Client]:
+    async with impasto.Client(**KEYS, bedrock_endpoint=recorder.url, retry=FAST, timeout=5) as it:
+        yield it
+
+
+async def result(client: impasto.Client, recorder: Recorder, answer: Answer) -> impasto.Result:
+    recorder.answer = lambda seen: answer
+    return await client.run(MODEL, prompt="p")
+
+
+async def error(client: impasto.Client, recorder: Recorder, answer: Answer) -> impasto.ImpastoError:
+    with pytest.raises(impasto.ImpastoError) as caught:
+        await result(client, recorder, answer)
+    assert caught.value.operation == MODEL
+    assert SECRET_KEY not in str(caught.value)
+    return caught.value
+
+
+# pictures
+
+
+async def test_a_picture_with_its_seed_and_cost(client: impasto.Client, recorder: Recorder) -> None:
+    made = await result(client, recorder, pictured(seed=2130420379))
+    [artifact] = made.artifacts
+    assert (artifact.data, artifact.media_type, artifact.seed) == (PICTURE, "image/png", 2130420379)
+    assert artifact.finish_reason is None
+    assert made.request_id == REQUEST_ID
+    assert made.cost is not None
+    assert (made.cost.usd, made.cost.credits, made.cost.as_of) == (0.04, None, "2026-11")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+async def test_every_format(client: impasto.Client, recorder: Recorder, kind: str) -> None:
+    data = drawn(kind)
+    [artifact] = (await result(client, recorder, pictured(data))).artifacts
+    assert (artifact.data, artifact.media_type) == (data, f"image/{kind.lower()}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"images":["{B64}"],"finish_reasons":[null],"seeds":[7]}}',
+        f'{{ "seeds" : [ 7 ] , "images" : [ "{B64}" ] , "finish_reasons" : [ null ] }}\n',
+        f'{{"seeds":[7],"finish_reasons":[null],"images":["{B64}"],"more":{{"a":[1,"images"]}}}}',
+        '{"seeds":[7],"finish_reasons":[null],"images":["' + B64.replace("/", "\\/") + '"]}',
+        f'{{"seeds":["7"],"finish_reasons":[],"images":["{B64}"]}}',
+    ],
+    ids=["another order", "spaces", "more in it", "slashes escaped", "seed as text"],
+)
+async def test_spellings_of_the_same_answer(client: impasto.Client, recorder: Recorder, body: str) -> None:
+    answer = Answer(headers={"content-type": "application/json"}, body=body.encode())
+    [artifact] = (await result(client, recorder, answer)).artifacts
+    assert (artifact.data, artifact.seed) == (PICTURE, 7)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", ""])
+async def test_an_answer_with_or_without_a_type(client: impasto.Client, recorder: Recorder, kind: str) -> None:
+    answer = Answer(headers={"content-type": kind}, body=pictured().body)
+    assert (await result(client, recorder, answer)).artifacts[0].data == PICTURE
+
+
+@pytest.mark.parametrize("seed", [None, True, 1.5, {}, "x", 10**30])
+async def test_a_seed_that_is_none_costs_no_picture(client: impasto.Client, recorder: Recorder, seed: object) -> None:
+    body = told({"seeds": [seed], "finish_reasons": [None], "images": [B64]})
+    [artifact] = (await result(client, recorder, body)).artifacts
+    assert artifact.data == PICTURE
+    assert artifact.seed is None or type(artifact.seed) is int
+
+
+async def test_a_picture_beside_an_unknown_reason_is_kept(client: impasto.Client, recorder: Recorder) -> None:
+    body = told({"seeds": [7], "finish_reasons": ["SUCCESS\r\n"], "images": [B64]})
+    [artifact] = (await result(client, recorder, body)).artifacts
+    assert (artifact.data, artifact.finish_reason) == (PICTURE, "SUCCESS\\r\\n")
+
+
+# reasons
+
+
+@pytest.mark.parametrize("what", ["prompt", "input image", "output image"])
+async def test_filtered(client: impasto.Client, recorder: Recorder, what: str) -> None:
+    caught = await error(client, recorder, told({"finish_reasons": [f"Filter reason: {what}"]}))
+    assert type(caught) is impasto.ContentFiltered
+    assert (caught.billed, caught.retryable, caught.status) == ("unknown", False, 200)
+    assert caught.name == f"Filter reason: {what}"
+    assert (caught.artifacts, caught.request_id) == ((), REQUEST_ID)
+    assert len(recorder.seen) == 1
+
+
+async def test_filtered_with_a_picture_keeps_it(client: impasto.Client, recorder: Recorder) -> None:
+    body = {"seeds": [7], "finish_reasons": ["Filter reason: output image"], "images": [B64]}
+    caught = await error(client, recorder, told(body))
+    assert isinstance(caught, impasto.ContentFiltered)
+    assert [artifact.data for artifact in caught.artifacts] == [PICTURE]
+
+
+@pytest.mark.parametrize("reason", ["Inference error", "something new"])
+async def test_inference_error(client: impasto.Client, recorder: Recorder, reason: str) -> None:
+    for body in ({"finish_reasons": [reason]}, {"seeds": [1], "finish_reasons": [reason], "images": []}):
+        recorder.seen.clear()
+        caught = await error(client, recorder, told(body))
+        assert type(caught) is impasto.ProviderFault
+        assert (caught.billed, caught.retryable, caught.name) == ("unknown", False, reason)
+        assert len(recorder.seen) == 1
+
+
+# paid for, and no picture
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "is empty"),
+        (b"{not json", "is damaged JSON"),
+        (b"[]", "no object"),
+        (b"{}", "holds no picture"),
+        (b'{"images":[]}', "holds no picture"),
+        (b'{"images":[null],"seeds":[1],"finish_reasons":[null]}', "holds no picture"),
+        (b'{"images":[""]}', "holds no picture"),
+        (b'{"images":"QUJD"}', "holds no picture"),
+        (b'{"images":["QUJ"]}', "damaged base64"),
+        (b'{"images":["QU JD"]}', "damaged base64"),
+        (b'{"images":["QUJD"]}', "is no picture"),
+        (b'{"images":["' + B64.encode(), "damaged"),
+        (b'{"images":["' + base64.b64encode(PICTURE[:-12]) + b'"]}', "cut short"),
+        (b'{"images":["' + base64.b64encode(b"GIF89a" + bytes(20)) + b'"]}', "is no picture"),
+        (b"[" * 100_000, "is damaged JSON"),
+    ],
+)
+async def test_a_complete_answer_without_a_usable_picture(
+    client: impasto.Client, recorder: Recorder, body: bytes, said: str
+) -> None:
+    caught = await error(client, recorder, Answer(headers={"content-type": "application/json"}, body=body))
+    assert type(caught) is impasto.UnusableResult
+    assert said in caught.message
+    assert (caught.billed, caught.raw) == ("yes", body)
+    assert len(recorder.seen) == 1
+
+
+async def test_a_200_without_type_and_body(client: impasto.Client, recorder: Recorder) -> None:
+    caught = await error(client, recorder, Answer(headers={"content-type": ""}))
+    assert type(caught) is impasto.UnusableResult
+
+
+# refusals
+
+REFUSALS = [
+    ("ValidationException", 400, impasto.BadRequest),
+    ("ServiceQuotaExceededException", 400, impasto.PermissionDenied),
+    ("IncompleteSignature", 400, impasto.Unauthorized),
+    ("RequestExpired", 400, impasto.Unauthorized),
+    ("ConflictException", 400, impasto.BadRequest),
+    ("AccessDeniedException", 403, impasto.PermissionDenied),
+    ("ExpiredTokenException", 403, impasto.Unauthorized),
+    ("InvalidClientTokenId", 403, impasto.Unauthorized),
+    ("InvalidSignatureException", 403, impasto.Unauthorized),
+    ("MissingAuthenticationTokenException", 403, impasto.Unauthorized),
+    ("UnrecognizedClientException", 403, impasto.Unauthorized),
+    ("SubscriptionRequiredException", 403, impasto.PermissionDenied),
+    ("ResourceNotFoundException", 404, impasto.NotFound),
+    ("UnknownOperationException", 404, impasto.NotFound),
+    ("RequestEntityTooLargeException", 413, impasto.TooLarge),
+]
+RETRIED = [
+    ("ModelNotReadyException", 429, impasto.ProviderFault),
+    ("InternalServerException", 500, impasto.ProviderFault),
+    ("ServiceUnavailableException", 503, impasto.ProviderFault),
+]
+UNKNOWN = [
+    ("ModelTimeoutException", 408),
+    ("ModelErrorException", 424),
+    ("ModelStreamErrorException", 424),
+    ("NewThrottle", 429),
+    ("NewFault", 500),
+    ("overloaded_error", 529),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "kind"), REFUSALS, ids=str)
+async def test_a_refusal_is_final_and_free(
+    client: impasto.Client, recorder: Recorder, code: str, status: int, kind: type[impasto.ResponseError]
+) -> None:
+    caught = await error(client, recorder, failed(code, status, "because"))
+    assert type(caught) is kind
+    assert (caught.billed, caught.retryable) == ("no", False)
+    assert (caught.status, caught.name, caught.request_id) == (status, code, REQUEST_ID)
+    assert f"{code} (HTTP {status}): " in caught.message
+    assert len(recorder.seen) == 1
+
+
+@pytest.mark.parametrize(("code", "status", "kind"), RETRIED, ids=str)
+async def test_a_fault_with_its_code_is_tried_three_times(
+    client: impasto.Client, recorder: Recorder, code: str, status: int, kind: type[impasto.ResponseError]
+) -> None:
+    caught = await error(client, recorder, failed(code, status))
+    assert type(caught) is kind
+    assert (caught.billed, caught.retryable) == ("no", True)
+    assert len(recorder.seen) == 3
+
+
+async def test_a_throttle_waits_as_told(client: impasto.Client, recorder: Recorder) -> None:
+    caught = await error(client, recorder, failed("ThrottlingException", 429, "slow down", **{"retry-after": "60"}))
+    assert type(caught) is impasto.RateLimited
+    assert (caught.billed, caught.retry_after, caught.messages) == ("no", 60.0, ("slow down",))
+    assert len(recorder.seen) == 4  # the test's policy waits 0.05 s in place of 60
+
+
+@pytest.mark.parametrize(("code", "status"), UNKNOWN)
+async def test_a_code_that_proves_nothing(client: impasto.Client, recorder: Recorder, code: str, status: int) -> None:
+    caught = await error(client, recorder, failed(code, status))
+    assert type(caught) is impasto.ChargeUnknown
+    assert f"HTTP {status} ({code})" in caught.message
+    assert (caught.billed, caught.status, caught.request_id) == ("unknown", status, REQUEST_ID)
+    assert json.loads(caught.raw) == {"message": "no"}
+    assert len(recorder.seen) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 408, 424, 429, 500, 502, 503, 504, 520, 529])
+@pytest.mark.parametrize("form", ["json without a code", "html", "code but no json", "html and a code"])
+async def test_a_status_alone_proves_nothing(
+    client: impasto.Client, recorder: Recorder, status: int, form: str
+) -> None:
+    with_code = {"x-amzn-errortype": f"InternalServerException:{CODE_URL}"}
+    page = Answer(status=status, headers={"content-type": "text/html"}, body=b"<h1>secret page</h1>")
+    answer = {
+        "json without a code": told({"message": "no"}, status),
+        "html": page,
+        "code but no json": Answer(status=status, headers={"content-type": "application/json", **with_code}, body=b"{"),
+        "html and a code": Answer(status=status, headers={**page.headers, **with_code}, body=page.body),
+    }[form]
+    caught = await error(client, recorder, answer)
+    assert type(caught) is impasto.ChargeUnknown
+    assert "secret page" not in str(caught)
+    assert (caught.raw, caught.retryable) == (answer.body, False)
+    assert len(recorder.seen) == 1
+
+
+@pytest.mark.parametrize("status", [204, 301, 302, 307])
+async def test_other_statuses(client: impasto.Client, recorder: Recorder, status: int) -> None:
+    answer = Answer(status=status, headers={"location": recorder.url + "/elsewhere"})
+    assert type(await error(client, recorder, answer)) is impasto.ChargeUnknown
+    assert len(recorder.seen) == 1
+
+
+async def test_a_200_of_html(client: impasto.Client, recorder: Recorder) -> None:
+    answer = Answer(headers={"content-type": "text/html"}, body=b"<html>")
+    assert type(await error(client, recorder, answer)) is impasto.ChargeUnknown
+
+
+# messages
+
+
+async def test_a_message_that_is_json_itself_is_unwrapped(client: impasto.Client, recorder: Recorder) -> None:
+    said = "Invalid field 'text_prompts' in request. Available fields for control-sketch are: image, prompt"
+    caught = await error(client, recorder, failed("ValidationException", 400, json.dumps({"detail": said})))
+    assert isinstance(caught, impasto.BadRequest)
+    assert caught.messages == (said,)
+    assert caught.message.endswith(said)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ['{"detail":["a"]}', "[1]", "7", '"x"', "{", "", "line\r\nbreak \x1b[31m \u202e", "x" * 5_000, "[" * 100_000],
+)
+async def test_odd_messages_are_made_safe(client: impasto.Client, recorder: Recorder, message: str) -> None:
+    caught = await error(client, recorder, failed("ValidationException", 400, message))
+    assert type(caught) is impasto.BadRequest
+    assert caught.message.isprintable()
+    assert len(caught.message) < 700
+
+
+@pytest.mark.parametrize("body", [{"Message": "told"}, {"message": "told", "more": 1}])
+async def test_either_spelling_of_message(client: impasto.Client, recorder: Recorder, body: object) -> None:
+    answer = told(body, 400, **{"x-amzn-errortype": "ValidationException"})
+    assert "told" in (await error(client, recorder, answer)).message
+
+
+async def test_what_aws_repeats_of_credentials_is_not_shown(client: impasto.Client, recorder: Recorder) -> None:
+    said = f"The canonical string should have been x-amz-security-token:T0KEN {SECRET_KEY} {ACCESS_KEY}"
+    for code in ("InvalidSignatureException", "IncompleteSignature", "UnrecognizedClientException"):
+        caught = await error(client, recorder, failed(code, 403, said))
+        assert isinstance(caught, impasto.Unauthorized)
+        for secret in ("T0KEN", SECRET_KEY, ACCESS_KEY):
+            assert secret not in f"{caught!r} {caught} {caught.messages}"
+    caught = await error(client, recorder, failed("ValidationException", 400, said))
+    assert SECRET_KEY not in str(caught)
+    assert ACCESS_KEY not in str(caught)
+
+
+async def test_a_job_can_not_be_resumed(client: impasto.Client, recorder: Recorder) -> None:
+    with pytest.raises(impasto.InvalidRequest, match="Bedrock answers at once"):
+        await client.resume(MODEL, "a1" * 32)
+    assert recorder.seen == []
