@@ -268,19 +268,19 @@ class _Reader:
 
     def record(self, kind: type[T], node: Node | None, where: str) -> T | None:
         """A record of a mapping of plain values; None where something is wrong with it."""
-        given = node if node is not None else Node(0, {})
-        told = len(self.problems)
+        given = node if node is not None else Node(1, {})
+        before = len(self.problems)
         values = self.section(given, where, attrs.fields_dict(kind))  # type: ignore[arg-type]  # an attrs class
         plain = {name: self.plain(each, f"{where}.{name}") for name, each in values.items()}
-        if len(self.problems) > told:
-            return None
+        made = None
         try:
-            return structure(kind, plain)
+            made = structure(kind, plain)
         except InvalidRequest as error:
             for problem in error.problems:
-                line = values[problem.field].line if problem.field in values else given.line
-                self.problem(line, f"{where}.{problem.field}", problem.message)
-            return None
+                node = values.get(problem.field)
+                if node is None or plain[problem.field] is not None:  # else it was told why there is no value
+                    self.problem((node or given).line, f"{where}.{problem.field}", problem.message)
+        return made if len(self.problems) == before else None
 
     def texts(self, node: Node | None, where: str) -> tuple[str, ...] | None:
         """A list of texts; None where none is given."""

@@ -24,6 +24,7 @@ from impasto import (
     Unauthorized,
 )
 from impasto.describe import Description
+from impasto.options import Options
 from impasto_openai.settings import split_settings
 
 from .config import Config, Entry
@@ -117,6 +118,8 @@ async def _deployment(entry: Entry, config: Config, client: Client) -> Deploymen
     settings["timeout"] = timeout
     settings["middleware"] = config.middleware
     sibling = client.with_options(**settings)
+    reached = Options(**settings).settings(operation.provider.name)
+    await asyncio.to_thread(operation.provider.account, reached)  # a wrong key or address is told now
     description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
     await sibling.warm(entry.base_model or entry.model)
     return Deployment(entry, operation, sibling, description, timeout)

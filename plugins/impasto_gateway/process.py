@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import click
 
@@ -19,6 +21,11 @@ from .server import BACKLOG, Gateway
 
 _log = logging.getLogger("impasto.gateway")
 
+RESTART_SECONDS = 0.5
+"""How long a worker that died stays away, so that one that can't live does not take the machine with it."""
+
+_STEERING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 LOST = 1
 """The exit code where calls that ran were given up."""
 
@@ -28,11 +35,15 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     config = load(path)
     for warning in check_bind(config, host, no_auth=no_auth):
         click.echo(f"Warning: {warning}", err=True)
+    if workers > 1:
+        check(path, host=host, no_auth=no_auth)  # what is wrong is told once, not by each; and imports are shared
     sockets = _sockets(host, port, workers)
     number = sockets[0].getsockname()[1]
-    click.echo(f"RUNNING on http://{f'[{host}]' if ':' in host else host}:{number}")
+    running = f"RUNNING on http://{f'[{host}]' if ':' in host else host}:{number}"
     works = [_Worker(path, config, each, host, no_auth=no_auth) for each in sockets]
-    return works[0].run() if workers == 1 else _supervise(works)
+    if workers == 1:
+        return works[0].run(lambda: click.echo(running))
+    return _Supervisor(works).run(lambda: click.echo(running))
 
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
@@ -80,24 +91,32 @@ class _Worker:
         self._path, self._bound, self._config = path, bound, config
         self._host, self._no_auth = host, no_auth
 
-    def run(self) -> int:
-        """Serves until a signal ends it; the exit code."""
+    def run(self, ready: Callable[[], object], life: int | None = None) -> int:
+        """Serves until a signal ends it, or its supervisor's end of the pipe ``life`` is closed; the exit code."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-            return runner.run(self._main())
+            return runner.run(self._main(ready, life))
 
-    async def _main(self) -> int:
-        stop, again = asyncio.Event(), asyncio.Event()
+    async def _main(self, ready: Callable[[], object], life: int | None) -> int:
+        stop, again, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            (again if stop.is_set() else stop).set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: (again if stop.is_set() else stop).set())  # noqa: PLW0108 - as it is then
+            loop.add_signal_handler(number, end)
+        if life is not None:
+            loop.add_reader(life, stop.set)
         async with Gateway(self._config, host=self._host, no_auth=self._no_auth, bound=self._bound) as gateway:
-            reload = asyncio.Event()
             loop.add_signal_handler(signal.SIGHUP, reload.set)
             reloading = asyncio.create_task(self._reload(gateway, reload))
+            ready()
             await stop.wait()
+            if life is not None:
+                loop.remove_reader(life)
             reloading.cancel()
-            draining = asyncio.create_task(gateway.drain())
-            given_up = asyncio.create_task(again.wait())
+            draining, given_up = asyncio.create_task(gateway.drain()), asyncio.create_task(again.wait())
             await asyncio.wait([draining, given_up], return_when=asyncio.FIRST_COMPLETED)
             drained = draining.done() and draining.result()
             for task in (draining, given_up):
@@ -126,40 +145,62 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop  # type: ignore[no-any-return, unused-ignore]  # untyped where uvloop is missing
 
 
-def _supervise(workers: list[_Worker]) -> int:
-    """Runs each worker in a process of its own, passes signals on, and starts one that dies again."""
-    running: dict[int, _Worker] = {}
-    ending = False
+class _Supervisor:
+    """Runs each worker in a process of its own, passes signals on, and starts one that dies again.
 
-    def start(worker: _Worker) -> None:
-        if (pid := os.fork()) == 0:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    The workers end where the pipe ``life`` does, however this process ends.
+    """
+
+    def __init__(self, workers: list[_Worker]) -> None:
+        self._workers = workers
+        self._running: dict[int, _Worker] = {}
+        self._ending = False
+        self._life = os.pipe()
+
+    def run(self, ready: Callable[[], object]) -> int:
+        """Waits until all have ended; the exit code."""
+        for number in _STEERING:
+            signal.signal(number, self._pass_on)
+        for worker in self._workers:
+            self._start(worker)
+        ready()
+        worst = 0
+        while self._running:
+            pid, status = os.wait()
+            worker = self._running.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if self._ending:
+                worst = worst or (LOST if code else 0)
+            else:
+                _log.error("worker %d ended with %d and is started again", pid, code)
+                time.sleep(RESTART_SECONDS)
+                self._start(worker)
+        return worst
+
+    def _start(self, worker: _Worker) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STEERING)  # none may find a child with its parent's handlers
+        try:
+            if self._ending:
+                return
+            if (pid := os.fork()) == 0:
+                self._work(worker)
+            self._running[pid] = worker
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
+
+    def _work(self, worker: _Worker) -> NoReturn:
+        code = 70
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            code = 70
-            try:
-                code = worker.run()
-            finally:
-                os._exit(code)
-        running[pid] = worker
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
+            os.close(self._life[1])
+            code = worker.run(lambda: None, self._life[0])
+        finally:
+            os._exit(code)
 
-    def pass_on(number: int, _: object) -> None:
-        nonlocal ending
-        ending = ending or number != signal.SIGHUP
-        for pid in running:
+    def _pass_on(self, number: int, _: object) -> None:
+        self._ending = self._ending or number != signal.SIGHUP
+        for pid in self._running:
             os.kill(pid, number)
-
-    for worker in workers:
-        start(worker)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    worst = 0
-    while running:
-        pid, status = os.wait()
-        worker = running.pop(pid)
-        code = os.waitstatus_to_exitcode(status)
-        if ending:
-            worst = worst or (LOST if code else 0)
-        else:
-            _log.error("worker %d ended with %d and is started again", pid, code)
-            start(worker)
-    return worst

@@ -19,6 +19,11 @@ from .setup import Setup
 
 KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is still read, so that its sender gets to read the refusal."""
+
+CANCEL_SECONDS = 0.5
+"""How long what was not drained gets to end, once and once more when it is cancelled."""
+
 BACKLOG = 1024
 
 
@@ -60,7 +65,7 @@ class Gateway:
                     access_log=None,
                     auto_decompress=False,
                 ),
-                shutdown_timeout=LINGER_SECONDS,
+                shutdown_timeout=CANCEL_SECONDS,
             )
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
