@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from unittest.mock import Mock
 
 import pytest
 
@@ -64,8 +65,9 @@ async def test_a_cancellation_from_outside_stays_one_even_when_the_time_ends_too
 
 
 async def test_works_inside_another_time_out():
+    outer = asyncio.timeout(0.01)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01) as outer:
+        async with outer:
             deadline = Deadline(Watch())
             with deadline:
                 deadline.start(30)
@@ -99,15 +101,14 @@ async def test_one_watch_ends_each_call_at_its_own_time_whatever_their_order():
 
 async def test_calls_that_end_in_time_make_no_timers_of_their_own(monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
-    made = []
-    call_at = loop.call_at
-    monkeypatch.setattr(loop, "call_at", lambda *args, **more: made.append(args) or call_at(*args, **more))
+    made = Mock(wraps=loop.call_at)
+    monkeypatch.setattr(loop, "call_at", made)
     watch = Watch()
     for _ in range(100):
         deadline = Deadline(watch)
         with deadline:
             deadline.start(30)
-    assert len(made) == 1
+    assert made.call_count == 1
 
 
 async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
