@@ -16,7 +16,6 @@ from tests.recorder import Answer, Recorder
 MODEL = "bedrock/stability.stable-image-core-v1:1"
 FAST = impasto.Retry(base=0.001, cap=0.002, max_wait=0.05)
 B64 = base64.b64encode(PICTURE).decode()
-assert "/" in B64, "the test of escaped slashes needs one"
 
 
 @pytest.fixture
@@ -64,15 +63,23 @@ async def test_every_format(client: impasto.Client, recorder: Recorder, kind: st
         f'{{"images":["{B64}"],"finish_reasons":[null],"seeds":[7]}}',
         f'{{ "seeds" : [ 7 ] , "images" : [ "{B64}" ] , "finish_reasons" : [ null ] }}\n',
         f'{{"seeds":[7],"finish_reasons":[null],"images":["{B64}"],"more":{{"a":[1,"images"]}}}}',
-        '{"seeds":[7],"finish_reasons":[null],"images":["' + B64.replace("/", "\\/") + '"]}',
         f'{{"seeds":["7"],"finish_reasons":[],"images":["{B64}"]}}',
     ],
-    ids=["another order", "spaces", "more in it", "slashes escaped", "seed as text"],
+    ids=["another order", "spaces", "more in it", "seed as text"],
 )
 async def test_spellings_of_the_same_answer(client: impasto.Client, recorder: Recorder, body: str) -> None:
     answer = Answer(headers={"content-type": "application/json"}, body=body.encode())
     [artifact] = (await result(client, recorder, answer)).artifacts
     assert (artifact.data, artifact.seed) == (PICTURE, 7)
+
+
+async def test_escaped_slashes(client: impasto.Client, recorder: Recorder) -> None:
+    data = drawn("JPEG")
+    escaped = base64.b64encode(data).replace(b"/", b"\\/")
+    assert escaped.startswith(b"\\/9j\\/")
+    body = b'{"seeds":[7],"finish_reasons":[null],"images":["' + escaped + b'"]}'
+    [artifact] = (await result(client, recorder, Answer(headers=pictured().headers, body=body))).artifacts
+    assert (artifact.data, artifact.seed) == (data, 7)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", ""])
