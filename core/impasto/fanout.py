@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from .errors import ImpastoError, InvalidRequest, Problem
+from .errors import Billed, ImpastoError, InvalidRequest, Problem
 from .fields import Field, shown
 from .operation import Operation
 from .records import Lost, Request, Result
@@ -28,6 +28,7 @@ async def fan_out(
     """Runs the request n times, seeds counted up from the one given. Raises the first error if all fail."""
     requests, warnings = _seeded(n, request, operation.fields.get("seed"))
     notes: list[str] = []
+    tasks: list[asyncio.Task[Result | ImpastoError]] = []
 
     async def one(each: Request) -> Result | ImpastoError:
         try:
@@ -38,9 +39,10 @@ async def fan_out(
             notes.extend(getattr(cancelled, "__notes__", ()))
             raise
 
+    tasks: list[asyncio.Task[Result | ImpastoError]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(each)) for each in requests]
+            tasks += [group.create_task(one(each)) for each in requests]
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
         came = sum(1 for task in tasks if not task.cancelled() and isinstance(task.result(), Result))
         if came:
@@ -72,8 +74,9 @@ def _all_lost(errors: list[ImpastoError]) -> ImpastoError:
     first = errors[0]
     first.errors = tuple(errors[1:])
     first.retryable = all(error.retryable for error in errors)
-    if first.billed == "no":
-        first.billed = next((error.billed for error in errors if error.billed != "no"), "no")
+    charged: list[Billed] = [error.billed for error in errors if error.billed != "no"]
+    if charged and first.billed == "no":
+        first.billed = charged[0]
     return first
 
 

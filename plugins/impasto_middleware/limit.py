@@ -145,7 +145,7 @@ class Gate:
 
     async def admit(self, call: Call) -> _Send | None:
         """Waits until the call may send. Raises RateLimited where its time would end before."""
-        if not self._waiting and not isinstance(send := self._take(call.account), float):
+        if not self._waiting and not isinstance(send := self._take(call.account), int | float):
             return send
         with self._lock:
             self._waiting += 1
@@ -162,7 +162,7 @@ class Gate:
     async def _first(self, line: _Line, call: Call) -> _Send | None:
         _check(self.paused_for(), call)
         async with line.first:
-            while isinstance(wait := self._take(call.account), float):
+            while isinstance(wait := self._take(call.account), int | float):
                 _check(wait, call)
                 await asyncio.sleep(wait)
             return wait

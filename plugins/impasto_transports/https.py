@@ -190,6 +190,9 @@ async def _chunks(response: aiohttp.ClientResponse, files: ExitStack | None) -> 
             if size > MOST_BYTES:
                 broken = f"the answer is larger than {MOST_BYTES:,} bytes"
                 break
+        else:
+            if _says_its_length_twice(response):  # aiohttp's parser in C refuses it, the one in Python does not
+                broken = "the answer says its length in two ways"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         broken = f"the answer broke off after {size:,} bytes ({_named(error)})"
     finally:
@@ -200,6 +203,11 @@ async def _chunks(response: aiohttp.ClientResponse, files: ExitStack | None) -> 
             files.close()
     if broken:
         raise ChargeUnknown(broken, status=response.status)
+
+
+def _says_its_length_twice(response: aiohttp.ClientResponse) -> bool:
+    lengths = response.headers.getall("content-length", ())
+    return len(lengths) > 1 or (len(lengths) == 1 and "transfer-encoding" in response.headers)
 
 
 def _failure(error: Exception, call: Call, paid: bool) -> NotSent | ChargeUnknown:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -177,15 +178,31 @@ async def test_b58_in_a_nested_run(canary: Server, make_client: MakeClient) -> N
     call.close()
 
 
-async def test_b58_after_a_fork(canary: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child has the parent's loop object; the process id gives it away."""
-    client = make_client(canary.url)
-    await client.warm(CORE)
-    parent = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-    with pytest.raises(impasto.LoopMismatchError, match="fork"):
-        await client.run(CORE, prompt="p")
-    monkeypatch.undo()
+FORKS = """
+import asyncio, os, impasto
+
+async def main():
+    async with impasto.Client(api_key="sk-fork", api_base="http://127.0.0.1:9") as client:
+        await client.warm("stability/stable-image-core")
+        child = os.fork()
+        if child == 0:
+            for use in (client.run("stability/stable-image-core", prompt="p"), client.aclose()):
+                try:
+                    await use
+                except impasto.LoopMismatchError as error:
+                    os.write(1, f"{error}\\n".encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+
+asyncio.run(main())
+"""
+
+
+def test_b58_after_a_fork() -> None:
+    """The child has the parent's loop object; the process id gives it away, and nothing of the parent's is closed."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["the client was made before a fork; make one in this process"] * 2, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_answers_free_their_place_a_window_later() -> None:
     sends = [window.take(LIMIT, 0.0) for _ in range(3)]
     assert window.take(LIMIT, 0.1) == pytest.approx(slack(LIMIT) - 0.1)
     for send in sends:
-        assert not isinstance(send, float)
+        assert isinstance(send, module._Send)
         window.count(send, 0.2)
         window.count(send, 9.0)  # again: nothing
     assert window.take(LIMIT, 0.3) == pytest.approx(9.9)
