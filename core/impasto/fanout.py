@@ -28,7 +28,6 @@ async def fan_out(
     """Runs the request n times, seeds counted up from the one given. Raises the first error if all fail."""
     requests, warnings = _seeded(n, request, operation.fields.get("seed"))
     notes: list[str] = []
-    tasks: list[asyncio.Task[Result | ImpastoError]] = []
 
     async def one(each: Request) -> Result | ImpastoError:
         try:
