@@ -87,6 +87,17 @@ async def test_a_poll_passes_the_calls_that_have_not_begun(server: Server, make_
     await asyncio.gather(*others, return_exceptions=True)
 
 
+async def test_the_first_wait_for_the_window_is_not_in_the_time_of_a_call(
+    server: Server, make_client: MakeClient
+) -> None:
+    """The third call waits for half a second, longer than a call may take, and is in time all the same."""
+    client = make_client(server.url, rate_limit=impasto.RateLimit(1, 0.25), timeout=0.3)
+    began = time.monotonic()
+    results = await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(3)))
+    assert len(results) == 3
+    assert time.monotonic() - began >= 0.5
+
+
 async def test_waiting_is_first_come_first_served(server: Server, make_client: MakeClient) -> None:
     client = make_client(server.url, rate_limit=impasto.RateLimit(3, 0.06))
     await asyncio.gather(*(client.run(CORE, prompt=f"number {i:02}") for i in range(15)))
