@@ -24,6 +24,7 @@ LINGER_SECONDS = 2.0
 CANCEL_SECONDS = 0.5
 """How long what was not drained gets to end, once and once more when it is cancelled."""
 
+SWEEP_SECONDS = 300.0
 BACKLOG = 1024
 
 
@@ -72,7 +73,7 @@ class Gateway:
             self._site = self._made_site()
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
-            stack.callback(asyncio.create_task(setup.store.sweep()).cancel)
+            stack.callback(asyncio.create_task(self._sweep()).cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -96,6 +97,13 @@ class Gateway:
         except TimeoutError:
             return False
         return True
+
+    async def _sweep(self) -> None:
+        """Removes pictures that have expired, from time to time."""
+        while True:
+            store = self._app.setup.store
+            await asyncio.to_thread(store.remove_expired)
+            await asyncio.sleep(min(store.seconds, SWEEP_SECONDS))
 
     def _made_site(self) -> web.BaseSite:
         if self._bound is not None:

@@ -48,24 +48,19 @@ class Store:
             return None
         return await asyncio.to_thread(self._find, name)
 
-    async def sweep(self) -> None:
-        """Removes what has expired, for ever, from time to time."""
-        while True:
-            await asyncio.to_thread(self.remove_expired)
-            await asyncio.sleep(min(self.seconds, 300.0))
-
     def remove_expired(self) -> None:
         """Removes what has expired; nothing else in the folder is touched."""
         try:
-            names = [entry for entry in os.scandir(self.folder) if _NAME.fullmatch(entry.name)]
+            entries = os.scandir(self.folder)
         except OSError:  # not there yet
             return
-        for entry in names:
-            try:
-                if entry.stat(follow_symlinks=False).st_mtime + self.seconds < time.time():
-                    Path(entry.path).unlink()
-            except OSError:  # another worker was faster
-                continue
+        with entries:
+            for entry in entries:
+                try:
+                    if _NAME.fullmatch(entry.name) and self._seconds_left(entry.stat(follow_symlinks=False)) <= 0:
+                        Path(entry.path).unlink()
+                except OSError:  # another worker was faster, or it is no file
+                    continue
 
     def _keep(self, artifact: Artifact) -> str:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,10 +81,13 @@ class Store:
             number = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return None
-        source = open(number, "rb", buffering=0)  # noqa: SIM115 - closed by whoever asked
         found = os.fstat(number)
-        left = found.st_mtime + self.seconds - time.time()
+        left = self._seconds_left(found)
         if not stat.S_ISREG(found.st_mode) or left <= 0:
-            source.close()
+            os.close(number)
             return None
+        source = open(number, "rb", buffering=0)  # noqa: SIM115 - closed by whoever asked
         return Kept(source, _TYPES[name.rpartition(".")[2]], found.st_size, left)
+
+    def _seconds_left(self, found: os.stat_result) -> float:
+        return found.st_mtime + self.seconds - time.time()

@@ -1,0 +1,159 @@
+"""What a named key may spend: reserved before a call, settled after it by what is proved, exact across workers.
+
+The minute slides; days and months are those of UTC. What may have been charged counts as spent.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import attrs
+
+from impasto import ImpastoError, Result
+
+from .auth import Caller
+from .calls import Checked
+from .config import Named
+from .data import UNWRITABLE, Data
+from .errors import SERVER, Failure, is_free
+
+_log = logging.getLogger("impasto.gateway")
+
+_NANO = 1_000_000_000
+"""Money is counted in whole billionths of a dollar: ten times 0.065 is 0.65 then."""
+
+_MINUTE = 61
+"""Seconds, by which a sliding window of whole seconds is never shorter than a minute."""
+
+_OLDEST = 70 * 86_400
+
+_ADD = (
+    "INSERT INTO used (key, what, period, amount) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Held:
+    """What one attempt has reserved: pictures of a day, money of a month."""
+
+    key: bytes
+    pictures: int
+    nano_usd: int
+    """Of one picture."""
+    day: int
+    month: int
+
+
+class Purse:
+    """One call's way to its key's limits. A call that falls back to another deployment pays each attempt by itself."""
+
+    def __init__(self, data: Data, caller: Caller) -> None:
+        self._data = data
+        self._caller = caller
+        self._counted = False
+
+    async def pay(self, checked: Checked, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Makes one attempt within the limits. Raises Failure where they don't allow it, and what the attempt raises."""
+        limits = self._caller.limits
+        if limits is None:
+            return await attempt()
+        held = await self._reserve(limits, checked)
+        try:
+            result = await attempt()
+        except ImpastoError as error:
+            free = checked.n if is_free(error) else sum(each.billed == "no" for each in (error, *error.errors))
+            await self._give_back(held, free)
+            raise
+        await self._give_back(held, sum(is_free(lost.error) for lost in result.errors))
+        return result
+
+    async def _reserve(self, limits: Named, checked: Checked) -> Held:
+        price = checked.deployment.operation.price
+        cost = price.quote(checked.request.params) if price is not None else None
+        if cost is None and limits.usd_per_month is not None:
+            said = "this model's price is not known, and this key has a limit in USD; nothing was sent"
+            raise Failure(429, said, "insufficient_quota", "insufficient_quota", should_retry=False)
+        now = self._data.clock()
+        today = datetime.fromtimestamp(now, UTC)
+        held = Held(
+            key=self._caller.digest,
+            pictures=checked.n,
+            nano_usd=round(cost.usd * _NANO) if cost is not None else 0,
+            day=int(now // 86_400),
+            month=today.year * 12 + today.month,
+        )
+        counted = self._counted
+
+        def work(db: sqlite3.Connection) -> None:
+            _check(db, limits, held, now, request=not counted)
+            if not counted:
+                db.execute(_ADD, (held.key, "requests", int(now), 1))
+            db.execute(_ADD, (held.key, "pictures", held.day, held.pictures))
+            db.execute(_ADD, (held.key, "nano_usd", held.month, held.pictures * held.nano_usd))
+
+        try:
+            await self._data.write(work)
+        except UNWRITABLE as error:
+            _log.error("a key's limits can't be looked up: %s", error)
+            said = "the gateway can't look this key's limits up; nothing was sent, try again"
+            raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        self._counted = True
+        return held
+
+    async def _give_back(self, held: Held, pictures: int) -> None:
+        if not pictures:
+            return
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_ADD, (held.key, "pictures", held.day, -pictures))
+            db.execute(_ADD, (held.key, "nano_usd", held.month, -pictures * held.nano_usd))
+
+        try:
+            await self._data.write(work)
+        except UNWRITABLE as error:
+            _log.error("what a call did not cost could not be given back to key %r: %s", self._caller.name, error)
+
+
+def sweep(db: sqlite3.Connection, now: float) -> None:
+    """Forgets what no limit looks at any more."""
+    today = datetime.fromtimestamp(now - _OLDEST, UTC)
+    db.execute("DELETE FROM used WHERE what = 'requests' AND period < ?", (int(now) - _MINUTE,))
+    db.execute("DELETE FROM used WHERE what = 'pictures' AND period < ?", (int((now - _OLDEST) // 86_400),))
+    db.execute("DELETE FROM used WHERE what = 'nano_usd' AND period < ?", (today.year * 12 + today.month,))
+
+
+def _check(db: sqlite3.Connection, limits: Named, held: Held, now: float, *, request: bool) -> None:
+    """Raises Failure where a limit would be passed."""
+    if request and limits.rpm is not None:
+        question = "SELECT SUM(amount), MIN(period) FROM used WHERE key = ? AND what = 'requests' AND period > ?"
+        made, oldest = db.execute(question, (held.key, int(now) - _MINUTE)).fetchone()
+        if (made or 0) + 1 > limits.rpm:
+            said = f"this key may make {limits.rpm} requests a minute; nothing was sent"
+            raise _over(said, oldest + _MINUTE - now, should_retry=True)
+    if limits.images_per_day is not None:
+        left = limits.images_per_day - _used(db, held.key, "pictures", held.day)
+        if held.pictures > left:
+            said = f"this key may make {limits.images_per_day} pictures a day, and {max(left, 0)} are left"
+            raise _over(f"{said} until midnight UTC; nothing was sent", (held.day + 1) * 86_400 - now)
+    if limits.usd_per_month is not None:
+        left = round(limits.usd_per_month * _NANO) - _used(db, held.key, "nano_usd", held.month)
+        if held.pictures * held.nano_usd > left:
+            said = (
+                f"this key may spend {limits.usd_per_month:g} USD a month, {max(left, 0) / _NANO:g} are left, and the"
+                f" call may cost {held.pictures * held.nano_usd / _NANO:g}; nothing was sent"
+            )
+            raise Failure(429, said, "insufficient_quota", "insufficient_quota", should_retry=False)
+
+
+def _over(said: str, wait: float, *, should_retry: bool = False) -> Failure:
+    return Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=should_retry)
+
+
+def _used(db: sqlite3.Connection, key: bytes, what: str, period: int) -> int:
+    question = "SELECT amount FROM used WHERE key = ? AND what = ? AND period = ?"
+    row: tuple[int] | None = db.execute(question, (key, what, period)).fetchone()
+    return row[0] if row is not None else 0

@@ -1,0 +1,98 @@
+"""The data directory: one SQLite file that all workers share, and a thread of its own for what is slow there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from impasto import ConfigError
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10.0
+"""How long a transaction waits for those of other workers."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS used (
+    key BLOB, what TEXT, period INTEGER, amount INTEGER NOT NULL, PRIMARY KEY (key, what, period)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    id TEXT PRIMARY KEY, owner BLOB NOT NULL, identity BLOB NOT NULL, content BLOB NOT NULL, state TEXT NOT NULL,
+    worker TEXT, outcome TEXT, made REAL NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS calls_by_identity ON calls (identity);
+"""
+
+UNWRITABLE = (sqlite3.Error, OSError)
+"""What comes of a disk that is full or broken."""
+
+
+class Data:
+    """One worker's way to the data directory. ``clock`` gives seconds since 1970."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self.clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-data")
+        self._db: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Makes what is missing, for this user alone. Raises ConfigError."""
+        try:
+            await self.in_thread(self._open)
+        except UNWRITABLE as error:
+            await self.aclose()
+            said = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"can't keep data in {str(self.folder)!r}: {said}; name another folder in general_settings.data_dir"
+            ) from None
+
+    async def aclose(self) -> None:
+        """Ends the thread when it has done what it was given."""
+        await self.in_thread(self._close)
+        self._thread.shutdown()
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Runs in the one thread, in turn."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Runs one transaction, alone among all workers. Raises what is in UNWRITABLE.
+
+        All of them outlive this process; a ``durable`` one has reached the disk and outlives the machine.
+        """
+        return await self.in_thread(lambda: self._write(work, durable=durable))
+
+    def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+        db = self._db
+        if db is None:
+            raise sqlite3.ProgrammingError("the data directory is closed")
+        db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            done = work(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return done
+
+    def _open(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / "gateway.sqlite3"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
+        db = self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(_SCHEMA)
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None

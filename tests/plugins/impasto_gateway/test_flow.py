@@ -1,0 +1,131 @@
+"""Bytes in and out: pictures kept for URLs, callers that leave, large answers."""
+
+import asyncio
+import base64
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from impasto import Artifact
+from impasto_emulator import Emulator
+from impasto_gateway.store import Store
+from tests.pictures import drawn
+
+from .conftest import MASTER, Running, Start, config
+
+PICTURE = drawn("PNG", size=(128, 128))
+
+
+async def test_a_caller_who_leaves_does_not_stop_what_is_paid_for(gateway: Running, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("delay", seconds=0.4)
+    call = asyncio.create_task(gateway.generate(response_format="url"))
+    while not impasto_emulator.requests:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    app = gateway.gateway._app
+    await asyncio.wait([call])
+    assert app.running == 1
+    await asyncio.wait_for(app.idle(), 5)
+    assert impasto_emulator.requests[0].status == 200
+    assert app.flow.bytes == 0
+
+
+async def test_a_large_answer_is_whole(gateway: Running, impasto_emulator: Emulator) -> None:
+    answer = await gateway.ask(
+        "POST",
+        "/v1/images/edits",
+        json={
+            "model": "upscale",
+            "prompt": "p",
+            "images": [
+                {"image_url": "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(1024, 1024))).decode()}
+            ],
+        },
+    )
+    data = base64.b64decode(answer.json["data"][0]["b64_json"], validate=True)
+    assert data.endswith(b"IEND\xaeB`\x82")
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert gateway.gateway._app.flow.bytes == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 3 * 2**16 - 1, 3 * 2**16, 3 * 2**16 + 1, 700_001])
+def test_base64_in_pieces_is_base64(size: int) -> None:
+    from impasto_gateway.outgoing import _length, _pieces
+
+    data = os.urandom(size)
+    made = b"".join(_pieces([b'"', memoryview(data), b'"']))
+    assert made == b'"' + base64.b64encode(data) + b'"'
+    assert len(made) == _length([b'"', memoryview(data), b'"'])
+
+
+def store(folder: Path, seconds: float = 60) -> Store:
+    return Store(folder, seconds)
+
+
+async def test_a_kept_picture_expires(tmp_path: Path) -> None:
+    kept = store(tmp_path / "files", 0.3)
+    name = await kept.keep(Artifact(data=PICTURE, media_type="image/png"))
+    assert len(name.partition(".")[0]) == 43  # 256 bits
+    assert (tmp_path / "files" / name).stat().st_mode & 0o077 == 0
+    found = await kept.find(name)
+    assert found is not None
+    with found.source as source:
+        assert source.read() == PICTURE
+    await asyncio.to_thread(kept.remove_expired)
+    assert (tmp_path / "files" / name).exists()
+    await asyncio.sleep(0.35)
+    assert await kept.find(name) is None
+    (tmp_path / "files" / "of somebody else").touch()
+    await asyncio.to_thread(kept.remove_expired)
+    assert [each.name for each in (tmp_path / "files").iterdir()] == ["of somebody else"]
+
+
+async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
+    kept = store(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    planted, folder = "L" * 43 + ".png", "D" * 43 + ".png"
+    (tmp_path / planted).symlink_to(secret)
+    (tmp_path / folder).mkdir()
+    for name in (
+        planted,
+        folder,
+        "secret",
+        "../secret",
+        "",
+        ".",
+        "L" * 43,
+        "L" * 43 + ".svg",
+        "L" * 43 + ".png\n",
+        "\0",
+    ):
+        assert await kept.find(name) is None, name
+    os.mkfifo(tmp_path / ("F" * 43 + ".png"))
+    began = time.monotonic()
+    assert await kept.find("F" * 43 + ".png") is None
+    assert time.monotonic() - began < 1
+
+
+async def test_a_picture_that_can_not_be_kept_is_delivered(
+    start: Start, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    gateway = await start(config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'file'}\n"))
+    answer = await gateway.generate(response_format="url")
+    assert answer.status == 200
+    assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert "could not be kept" in answer.json["warnings"][0]
+
+
+async def test_a_url_is_the_public_one(start: Start, impasto_emulator: Emulator, tmp_path: Path) -> None:
+    general, more = "  public_url: https://images.example\n", f"files:\n  folder: {tmp_path / 'files'}\n"
+    gateway = await start(config(impasto_emulator.url, general=general, more=more))
+    answer = await gateway.ask(
+        "POST",
+        "/v1/images/generations",
+        json={"model": "sd3", "prompt": "p", "response_format": "url"},
+        headers={"host": "localhost:1", "authorization": f"Bearer {MASTER}"},
+    )
+    assert answer.json["data"][0]["url"].startswith("https://images.example/v1/images/files/")
