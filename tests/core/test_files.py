@@ -315,3 +315,13 @@ def test_the_repr_is_short() -> None:
 )
 def test_the_content_decides_the_type(head: bytes, media_type: str | None) -> None:
     assert media_type_of(head) == media_type
+
+
+def test_a_reader_that_fails_is_named() -> None:
+    class Failing:
+        name = "socket"
+
+        def read(self) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    assert refused(Failing()) == "can't read 'socket': Input/output error"

@@ -263,3 +263,33 @@ def test_a_plain_class_describes_itself() -> None:
 def test_what_a_field_takes_in_words(field: Any, words: str) -> None:
     [described] = fields_of(attrs.make_class("Made", {"a": field})).values()
     assert described.takes() == words
+
+
+def test_a_file_is_let_go_when_its_inspection_fails(tmp_path: Path) -> None:
+    def inspect(_: File) -> list[str]:
+        raise KeyError("a plugin's own mistake")
+
+    path = tmp_path / "a.png"
+    path.write_bytes(png(8, 8))
+    made = attrs.make_class("Inspected", {"image": file(inspect, required=True)}, frozen=True, kw_only=True)
+    before = open_descriptors()
+    with path.open("rb") as source:
+        said = refused(made, {"image": source})
+    assert said == {"image": repr("a plugin's own mistake")}, "not that it is missing"
+    assert open_descriptors() == before
+
+
+def test_files_are_let_go_when_only_a_rule_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(8, 8))
+    before = open_descriptors()
+    with path.open("rb") as source:
+        assert refused(Params, {"prompt": "x", "image": source}, (Needs("image", ("strength",)),)) == {
+            "strength": "required when image is given"
+        }
+    assert open_descriptors() == before
+
+
+def test_other_types_of_attributes_are_taken_as_cattrs_takes_them() -> None:
+    [tile] = fields_of(attrs.make_class("Tiled", {"tile": attrs.field(type=bool)})).values()
+    assert tile.check(True) is True

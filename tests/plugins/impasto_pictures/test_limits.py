@@ -94,6 +94,16 @@ def test_a_jpeg_that_never_comes_to_its_frame_is_given_up(endless: bytes) -> Non
     assert time.process_time() - begun < 1.0, "it takes 10 ms; reading on to the end takes many seconds"
 
 
+def test_a_sound_has_no_size() -> None:
+    with pytest.raises(ValueError, match="audio/wav is no picture"):
+        size_of(File.of(WRONG["wav"]))
+
+
+def test_markers_without_a_length_are_passed_over() -> None:
+    whole = drawn("JPEG")
+    assert size_of(File.of(whole[:2] + b"\xff\x01\xff\xd0" + whole[2:])) == (96, 96)
+
+
 def test_a_side_of_nothing() -> None:
     head = b"RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x00\x00\x00\x9d\x01\x2a"
     assert len(list(ANY(File.of(head + b"\x00\x00\x10\x00")))) == 1
