@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from blockbuster import BlockBuster, BlockBusterFunction
+from hypothesis import settings
 
 import impasto
 from tests.recorder import Recorder, recording
@@ -20,6 +21,9 @@ OURS = (
     "impasto_stability",
     "impasto_transports",
 )
+settings.register_profile("impasto", deadline=None)  # how long one example takes says how busy the machine is
+settings.load_profile("impasto")
+
 KEY = "sk-" + "tests-" * 6
 
 
