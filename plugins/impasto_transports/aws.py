@@ -7,6 +7,7 @@ loop of its own: nothing here belongs to a loop but the wait for it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.loaders import create_loader
 
 from impasto import Account, ConfigError, ImpastoError, NotSent
 from impasto.provider import check_base_url
@@ -59,21 +61,25 @@ class Identity:
         if found is None or isinstance(found, ReadOnlyCredentials):
             return found
         if self._keys is None or getattr(found, "refresh_needed", bool)():
-            await self._refresh(found, wait=self._keys is None or found.refresh_needed(0))
+            fetching = self._fetch(found)
+            if self._keys is None or found.refresh_needed(0):
+                try:
+                    await asyncio.shield(fetching)  # a call that is cancelled leaves it to the others
+                except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: what came is out of date
+                    raise not_ready(error) from None
         return self._keys
 
-    async def _refresh(self, found: Any, *, wait: bool) -> None:
-        """One fetch at a time, whoever asks. The first call waits for it, the others only where there is no way on."""
-        fetching = self._fetching
-        if fetching is None or fetching.done():
+    def _fetch(self, found: Any) -> asyncio.Future[ReadOnlyCredentials]:
+        """One fetch at a time, whoever asks; nobody waits for it while what there is still holds."""
+        if self._fetching is None or self._fetching.done():
             loop = asyncio.get_running_loop()
-            fetching = self._fetching = loop.run_in_executor(None, _apart, found.get_frozen_credentials)
-        elif not wait:
-            return
-        try:
-            self._keys = await asyncio.shield(fetching)  # a call that is cancelled leaves it to the others
-        except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: what was fetched is out of date
-            raise not_ready(error) from None
+            self._fetching = loop.run_in_executor(None, _apart, found.get_frozen_credentials)
+            self._fetching.add_done_callback(self._fetched)
+        return self._fetching
+
+    def _fetched(self, fetching: asyncio.Future[ReadOnlyCredentials]) -> None:
+        if not fetching.cancelled() and fetching.exception() is None:
+            self._keys = fetching.result()
 
     def signed(
         self, url: str, headers: Mapping[str, str], body: bytes | bytearray, keys: ReadOnlyCredentials | None
@@ -97,6 +103,8 @@ async def identify(account: Account) -> Identity:
     if identity is None:
         try:
             identity = await asyncio.to_thread(_apart, lambda: _found(settings))
+        except ConfigError:  # a ValueError too
+            raise
         except (BotoCoreError, ClientError, ValueError) as error:
             raise not_ready(error) from None
     await identity.keys()
@@ -123,6 +131,7 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
 async def _found(settings: Mapping[str, str]) -> Identity:
     """What botocore finds. Its client, never used, knows the endpoint: variables, profile, FIPS, partition."""
     session = AioSession(profile=settings.get("profile"))
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     async with session.create_client(
         _SERVICE,
         region_name=settings.get("region"),
@@ -140,6 +149,12 @@ async def _found(settings: Mapping[str, str]) -> Identity:
             )
             raise ConfigError(f"no AWS credentials: looked at {looked}")
     return Identity(region, endpoint, bearer=bearer, credentials=credentials)
+
+
+@functools.cache
+def _loader(path: str | None) -> Any:
+    """One for the process: its files, once read, serve the next account, and reading them holds the interpreter."""
+    return create_loader(path)
 
 
 def _checked(endpoint: str) -> str:
@@ -191,7 +206,7 @@ def not_ready(error: Exception) -> ImpastoError:
         case HTTPClientError():
             return NotSent(f"AWS credentials can't be fetched ({type(error).__name__}); nothing was sent")
         case CredentialRetrievalError():
-            return ConfigError("AWS credentials can't be had: the profile's source of them failed")
+            return ConfigError("AWS credentials can't be had: their source failed")
         case BotoCoreError():
             return ConfigError(f"AWS credentials can't be had: {type(error).__name__}")
         case RuntimeError():
