@@ -53,10 +53,17 @@ class _Retry:
 
 
 def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
-    """Full jitter, doubling. After a 429 the gate holds the key back, and jitter spreads what comes after."""
+    """Full jitter, doubling. After a 429 the gate holds the key back, and jitter spreads what comes after.
+
+    The last try where nothing left waits its whole time: earlier jitter has spread the calls, and an outage of
+    ``base * 2 ** (attempts - 2)`` seconds (2 by default) is outlasted by chance no longer, but always.
+    """
     policy = call.retry
     longest = policy.base if isinstance(failure, RateLimited) else policy.base * 2.0 ** min(tries - 1, 60)
-    return random.uniform(0, min(policy.cap, longest))  # noqa: S311 - jitter, no secret
+    longest = min(policy.cap, longest)
+    if isinstance(failure, NotSent) and 1 < tries == policy.attempts - 1:
+        return longest
+    return random.uniform(0, longest)  # noqa: S311 - jitter, no secret
 
 
 def _may_wait(wait: float, failure: ImpastoError, call: Call) -> bool:
