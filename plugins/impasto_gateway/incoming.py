@@ -88,8 +88,12 @@ async def _chunks(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
         raise _too_large(most)
     if request.headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    size = 0
-    async for chunk in request.content.iter_any():
+    size, content = 0, request.content
+    while not content.at_eof():
+        try:
+            chunk = await content.readany()
+        except (web.RequestPayloadError, ConnectionError):  # damaged framing, or a caller who left
+            raise Failure(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
         size += len(chunk)
         if size > most:
             raise _too_large(most)

@@ -122,10 +122,11 @@ async def answer(
     if length <= _AT_ONCE:
         return web.Response(body=b"".join(_pieces(segments)), headers=headers)
     response = web.StreamResponse(headers={**headers, "content-length": str(length)})
-    await response.prepare(request)
-    for piece in _pieces(segments):
-        await response.write(piece)
-    await response.write_eof()
+    with suppress(ConnectionError):  # the caller left
+        await response.prepare(request)
+        for piece in _pieces(segments):
+            await response.write(piece)
+        await response.write_eof()
     return response
 
 
@@ -139,6 +140,17 @@ async def stream(
     task = asyncio.ensure_future(running)
     response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
     response.headers["x-request-id"] = request_id
+    with suppress(ConnectionError):  # the caller left
+        await _streamed(request, response, task, event)
+    return response
+
+
+async def _streamed(
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    task: asyncio.Future[tuple[Done, Sequence[Picture]]],
+    event: str,
+) -> None:
     try:
         while not (await asyncio.wait([task], timeout=COMMENT_SECONDS))[0]:
             await _comment(request, response)
@@ -158,7 +170,6 @@ async def stream(
         task.cancel()
     await response.write(b"data: [DONE]\n\n")
     await response.write_eof()
-    return response
 
 
 async def _comment(request: web.BaseRequest, response: web.StreamResponse) -> None:

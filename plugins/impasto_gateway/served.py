@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -27,8 +28,9 @@ async def file(exchange: Exchange) -> web.StreamResponse:
                 "x-request-id": exchange.id,
             }
         )
-        await response.prepare(exchange.request)
-        while piece := await asyncio.to_thread(source.read, _PIECE):
-            await response.write(piece)
-        await response.write_eof()
+        with suppress(ConnectionError):  # whoever asked left
+            await response.prepare(exchange.request)
+            while piece := await asyncio.to_thread(source.read, _PIECE):
+                await response.write(piece)
+            await response.write_eof()
         return response
