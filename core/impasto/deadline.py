@@ -1,4 +1,4 @@
-"""A call's deadline: what ``asyncio.timeout`` does, at a tenth of its cost. See benchmarks/RESULTS.md."""
+"""A call's deadline: what ``asyncio.timeout`` does, at about a third of its cost. See benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
