@@ -16,6 +16,7 @@ CASES = {
     "dispatch": "what a call costs before and after the network",
     "imports": "start-up, and the command line's help",
     "call": "CPU of a call over a real socket",
+    "bedrock": "the same on Bedrock, and the loop's lag",
     "inflight": "memory of a call in flight",
     "lag": "how long the loop is held up by large answers",
 }

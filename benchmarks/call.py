@@ -57,7 +57,7 @@ async def _download(
                 return await loop.post(session, url + PATH, GIVEN, accept=accept)
 
             assert await ours() == await floor()
-            measured = [_each(call, calls, at_once) for call in (ours, floor)]
+            measured = [each(call, calls, at_once) for call in (ours, floor)]
             return compared(name, await in_pairs(measured[0], measured[1], rounds), unit="µs CPU", most=most)
 
 
@@ -73,12 +73,12 @@ async def _upload(rounds: int, *, calls: int) -> Ratio:
             async def floor() -> object:
                 return await loop.post(session, url + EDIT_PATH, {}, image=path)
 
-            measured = [_each(call, calls, 1) for call in (ours, floor)]
+            measured = [each(call, calls, 1) for call in (ours, floor)]
             pairs = await in_pairs(measured[0], measured[1], rounds)
             return compared("call, 5 MB up from a path", pairs, unit="µs CPU")
 
 
-def _each(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> Callable[[], Awaitable[float]]:
+def each(call: Callable[[], Awaitable[object]], calls: int, at_once: int) -> Callable[[], Awaitable[float]]:
     async def worker() -> None:
         for _ in range(calls // at_once):
             await call()

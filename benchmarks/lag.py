@@ -37,19 +37,21 @@ async def run(rounds: int) -> list[Ratio]:
             return [
                 compared(f"longest lag, {CALLS} x 1.5 MB, floor asks for {what}", pairs, unit="ms")
                 for what, floor in (("bytes", as_bytes), ("JSON", as_json))
-                if (pairs := await in_pairs(_longest_lag(ours), _longest_lag(floor), rounds))
+                if (pairs := await in_pairs(longest_lag(ours), longest_lag(floor), rounds))
             ]
 
 
-def _longest_lag(call: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float]]:
+def longest_lag(
+    call: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.perf_counter
+) -> Callable[[], Awaitable[float]]:
     async def measured() -> float:
         lags: list[float] = []
 
         async def watch() -> None:
             while True:
-                start = time.perf_counter()
+                start = clock()
                 await asyncio.sleep(TICK)
-                lags.append(time.perf_counter() - start - TICK)
+                lags.append(clock() - start - TICK)
 
         watching = asyncio.create_task(watch())
         await asyncio.gather(*(call() for _ in range(CALLS)))

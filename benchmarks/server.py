@@ -1,7 +1,8 @@
 """The other side, in a process of its own, written for speed: ``python -m benchmarks.server [--size N] [--hold]``.
 
 Reads each request to its end and answers with a ready-made picture of ``N`` bytes: as it is or, for ``accept:
-application/json``, in base64. With ``--hold`` answers wait for ``GET /release``; ``GET /waiting`` tells how many do.
+application/json``, in base64; below ``/model/`` as Bedrock does. With ``--hold`` answers wait for ``GET /release``;
+``GET /waiting`` tells how many do.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class Server:
 
     def __init__(self, *, size: int, hold: bool) -> None:
         data = picture(size)
-        told = {"image": base64.b64encode(data).decode(), "finish_reason": "SUCCESS", "seed": 7}
+        told: dict[str, object] = {"image": base64.b64encode(data).decode(), "finish_reason": "SUCCESS", "seed": 7}
         self._plain = _framed(_PICTURE_HEADERS, data)
         self._json = _framed("content-type: application/json", json.dumps(told).encode())
+        told = {"seeds": [7], "finish_reasons": [None], "images": [told["image"]]}
+        self._bedrock = _framed("content-type: application/json", json.dumps(told, separators=(",", ":")).encode())
         self.hold = hold
         self.held: list[tuple[_Connection, bytes]] = []
 
@@ -51,6 +54,7 @@ class Server:
             connection.reply(_framed("content-type: text/plain", b""))
         else:
             answer = self._json if b"\r\naccept: application/json" in head else self._plain
+            answer = self._bedrock if path.startswith(b"/model/") else answer
             if self.hold:
                 self.held.append((connection, answer))
             else:
