@@ -87,7 +87,7 @@ class Client:
         """Fetches the result of a job that was accepted earlier, with the key that started it."""
         _address(model, None)
         if not isinstance(id, str):
-            raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")])
+            raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
         route = await self._route(model)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
@@ -108,7 +108,7 @@ class Client:
 
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
         """
-        check_n(n)
+        check_n(n, model)
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
         address = _address(model, base_model)

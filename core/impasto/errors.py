@@ -113,9 +113,10 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
 class InvalidRequest(ImpastoError, ValueError):
     """The parameters do not fit the model. All problems are listed; nothing was sent."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], *, operation: str | None = None) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, self.problems)) + " (nothing was sent)")
+        self.operation = operation
 
 
 class SpendLimitExceeded(ImpastoError):

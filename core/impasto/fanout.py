@@ -16,10 +16,11 @@ from .records import Lost, Request, Result
 MOST = 10
 
 
-def check_n(n: object) -> None:
-    """Raises InvalidRequest unless n is a whole number from 1 to 10."""
+def check_n(n: object, model: str | None = None) -> None:
+    """Raises InvalidRequest, which names the model, unless n is a whole number from 1 to 10."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
-        raise InvalidRequest([Problem("n", f"must be a whole number from 1 to {MOST}, not {shown(n)}")])
+        wrong = Problem("n", f"must be a whole number from 1 to {MOST}, not {shown(n)}")
+        raise InvalidRequest([wrong], operation=model)
 
 
 async def fan_out(
@@ -60,7 +61,8 @@ def _seeded(n: int, request: Request, field: Field | None) -> tuple[list[Request
         return [request] * n, ()
     if field.most is not None and seed + n - 1 > field.most:
         top = int(field.most) - n + 1
-        raise InvalidRequest([Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")])
+        wrong = Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")
+        raise InvalidRequest([wrong], operation=request.operation)
     return [attrs.evolve(request, params=_with_seed(request.params, seed + i)) for i in range(n)], ()
 
 

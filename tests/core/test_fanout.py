@@ -20,7 +20,7 @@ WRONG = [0, -1, 11, 10**9, 10**5000, True, False, 1.0, "2", None, [2]]
 
 @pytest.mark.parametrize("n", WRONG, ids=lambda n: type(n).__name__)
 async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"^n: must be a whole number from 1 to 10, not "):
+    with pytest.raises(InvalidRequest, match=r"^stability/sd3: n: must be a whole number from 1 to 10, not "):
         await client.run("stability/sd3", n=n, prompt="x")
     assert recorder.seen == []
 
@@ -69,7 +69,7 @@ async def test_a_random_seed_stays_so(
 
 async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder: Recorder) -> None:
     most = 4_294_967_294
-    with pytest.raises(InvalidRequest, match=r"seed: with n=3 must be at most 4294967292") as caught:
+    with pytest.raises(InvalidRequest, match=r"^stability/sd3: seed: with n=3 must be at most 4294967292") as caught:
         await client.run("stability/sd3", n=3, prompt="x", seed=most - 1)
     assert [problem.field for problem in caught.value.problems] == ["seed"]
     assert recorder.seen == []
