@@ -62,14 +62,14 @@ class Provider:
         if base is None and self.base_url_variable is not None:
             base = os.environ.get(self.base_url_variable)
         base_url = check_base_url(base or self.base_url)
-        key = settings.get("api_key")
+        key, named = settings.get("api_key"), "the API key"
         if key is None and self.key_variable is not None:
-            key = os.environ.get(self.key_variable)
+            key, named = os.environ.get(self.key_variable), f"the API key in {self.key_variable}"
             if key is None and stand_in is not None:
                 key = "emulator"
             if key is None:
                 raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
-        headers = {self.key_header: self.key_prefix + check_key(key)} if key is not None else {}
+        headers = {self.key_header: self.key_prefix + check_key(key, named)} if key is not None else {}
         return Account(
             provider=self,
             base_url=base_url,
@@ -107,14 +107,12 @@ def check_known(provider: str, settings: Mapping[str, object], known: Collection
             raise ConfigError(f"providers: {provider} takes no setting {shown(name)}; it takes {', '.join(known)}")
 
 
-def check_key(key: object) -> str:
+def check_key(key: object, name: str = "the API key") -> str:
     """A key that can stand in a header. Raises ConfigError, which never holds the key."""
     if not isinstance(key, str) or not key:
-        raise ConfigError(
-            "the API key is empty" if key == "" else f"the API key must be text, not {type(key).__name__}"
-        )
+        raise ConfigError(f"{name} is empty" if key == "" else f"{name} must be text, not {type(key).__name__}")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError("the API key holds a space, a line break or a character that is not ASCII; copy it again")
+        raise ConfigError(f"{name} holds a space, a line break or a character that is not ASCII; copy it again")
     return key
 
 

@@ -43,7 +43,7 @@ async def test_b55_a_bad_key_in_the_environment(
     canary: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", key)
-    with pytest.raises(impasto.ConfigError, match="key"):
+    with pytest.raises(impasto.ConfigError, match="^the API key in STABILITY_API_KEY "):
         await make_client(canary.url, api_key=None).run(CORE, prompt="p")
 
 
