@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .errors import BrokenPlugin, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
+from .errors import BrokenPlugin, ConfigError, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
 from .redact import printable
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class Registry:
 
         return self.load(OPERATIONS, model, Operation)
 
+    def check_settings(self, given: Iterable[str], operation: Operation) -> None:
+        """Raises ConfigError where a client has settings for a provider or transport that is not there."""
+        named = {*self.names(PROVIDERS), *self.names(TRANSPORTS), operation.provider.name}
+        known = named | {model.partition("/")[0] for model in self.names(OPERATIONS)}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"providers: {name!r} is none; installed: {', '.join(sorted(known))}")
+
     def load(self, group: str, name: str, expected: type[T]) -> T:
         """The plugin of a name, imported on first use. Raises RegistryError; whatever a plugin does, nothing else."""
         key = group, name
@@ -112,7 +120,13 @@ class Registry:
             : 3 - len(near)
         ]
         kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
-        return f"no {kind} is called {short!r}; closest: {', '.join(near) or 'none installed'}"
+        if near or not names:
+            there_is = f"closest: {', '.join(near) or 'none installed'}"
+        elif group == OPERATIONS:
+            there_is = f"closest: none of the {len(names)} installed is near; `impasto models` lists them"
+        else:
+            there_is = f"installed: {', '.join(names)}"
+        return f"no {kind} is called {short!r}; {there_is}"
 
 
 def _load(point: EntryPoint) -> object:

@@ -81,6 +81,8 @@ class Shared:
             if (route := self.routes.get(key)) is not None:
                 return route
             operation = await asyncio.to_thread(self.registry.operation, model)
+            if options.providers:
+                await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
             route = self.routes[key] = Route.open(operation, transport, layers)

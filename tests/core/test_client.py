@@ -150,6 +150,14 @@ async def test_providers_holds_the_settings_of_each(recorder: Recorder) -> None:
     assert len(recorder.seen) == 1
 
 
+async def test_settings_for_a_provider_that_is_not_there_are_refused(recorder: Recorder) -> None:
+    settings = {"stabilty": {"api_base": recorder.url}}
+    async with impasto.Client(api_key=KEY, api_base=recorder.url, providers=settings) as client:
+        with pytest.raises(ConfigError, match=r"^providers: 'stabilty' is none; installed: bedrock, emulator, .*stabi"):
+            await client.run("stability/sd3", prompt="x")
+    assert recorder.seen == []
+
+
 async def test_polling_faster_than_the_vendor_allows_is_refused_against_its_own_host() -> None:
     async with impasto.Client(api_key=KEY, poll_interval=9.9) as client:
         with pytest.raises(ConfigError, match="poll_interval must be at least 10 s against stability's own host"):
@@ -291,7 +299,7 @@ async def test_an_id_that_can_not_be_one(client: impasto.Client, recorder: Recor
 
 @pytest.mark.parametrize("job", [5, None, b"a" * 64, ["a"]])
 async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any) -> None:
-    with pytest.raises(InvalidRequest, match=f"id: must be text, not {type(job).__name__}"):
+    with pytest.raises(InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"):
         await client.resume("stability/upscale-creative", job)
     assert recorder.seen == []
 

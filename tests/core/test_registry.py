@@ -170,6 +170,15 @@ def test_other_groups_are_named_by_what_they_are(group: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_where_no_name_is_near_it_is_told_what_there_is() -> None:
+    registry = Registry()
+    models = f"closest: none of the {len(registry.names(OPERATIONS))} installed is near; `impasto models` lists them"
+    for group, said in ((OPERATIONS, models), (TRANSPORTS, f"installed: {', '.join(registry.names(TRANSPORTS))}")):
+        with pytest.raises(UnknownOperation) as caught:
+            registry.load(group, "zz/qq-7", object)
+        assert str(caught.value).endswith(said)
+
+
 def test_it_is_imported_once() -> None:
     registry = Registry()
     assert registry.operation("stability/inpaint") is registry.operation("stability/stable-image-inpaint-v1:0")
