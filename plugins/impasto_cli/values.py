@@ -85,7 +85,11 @@ def _named(given: Sequence[str], found: list[Problem]) -> list[tuple[str, str]]:
 
 
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, found: list[Problem]) -> None:
+    import mimetypes  # it reads the system's table
+
     field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
+    if wanted is None and (mimetypes.guess_type(out.name)[0] or "").startswith("image/"):
+        found.append(Problem("-o", f"{str(out)!r} asks for a format that no model makes; end it in {_endings()}"))
     if field is None or wanted is None:
         return
     asked = params.get("output_format", wanted)
@@ -93,6 +97,11 @@ def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, 
         found.append(Problem("output_format", f"is {asked}, but {str(out)!r} asks for {wanted}"))
     elif wanted != field.default:
         params["output_format"] = wanted
+
+
+def _endings() -> str:
+    *others, last = FORMATS
+    return f"{', '.join(others)} or {last}"
 
 
 def _checked(operation: Operation, model: str, params: dict[str, object], found: list[Problem]) -> Request:

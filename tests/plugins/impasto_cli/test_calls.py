@@ -89,6 +89,14 @@ def test_a_format_against_the_ending_is_refused(run: Run, impasto_emulator: Emul
     assert not impasto_emulator.requests
 
 
+@pytest.mark.parametrize("name", ["x.gif", "x.TIFF", "x.bmp"])
+def test_an_ending_that_no_model_makes_is_refused(run: Run, impasto_emulator: Emulator, name: str) -> None:
+    result = run(*CORE, "-o", name)
+    assert result.exit_code == 2
+    assert f"-o: {name!r} asks for a format that no model makes; end it in .png, .jpg, .jpeg or .webp" in result.stderr
+    assert not impasto_emulator.requests
+
+
 def test_a_file_is_overwritten_only_when_asked(run: Run, impasto_emulator: Emulator) -> None:
     Path("x.png").write_text("precious")
     result = run(*CORE, "-o", "x.png")
