@@ -62,6 +62,8 @@ async def _run(settings: object) -> None:
     try:
         click.echo(f"impasto emulator at {emulator.url} (Ctrl-C stops it)")
         click.echo(f"  export STABILITY_API_BASE={emulator.url} STABILITY_API_KEY=emulator")
+        click.echo(f"  export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.url} AWS_REGION=us-west-2")
+        click.echo("  export AWS_ACCESS_KEY_ID=emulator AWS_SECRET_ACCESS_KEY=emulator")
         await stop.wait()
     finally:
         await emulator.__aexit__(None, None, None)

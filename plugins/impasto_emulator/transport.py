@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import attrs
 
-from impasto import WireRequest, WireResponse, hookimpl
+from impasto import NotSent, WireRequest, WireResponse, hookimpl
 from impasto.options import Options
 from impasto.registry import TRANSPORTS, Registry
 from impasto.shared import Transport
@@ -33,6 +33,7 @@ class EmulatorTransport:
         self._carriers: dict[str, _Carrier] = {}
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
+        self._closed = False
 
     async def open(self) -> None:
         """Starts the emulator. Raises ConfigError."""
@@ -43,7 +44,9 @@ class EmulatorTransport:
 
     async def aclose(self) -> None:
         """Closes the connections, then stops the emulator."""
-        await self._stack.aclose()
+        async with self._opening:  # what is being opened is closed too
+            self._closed = True
+            await self._stack.aclose()
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
@@ -54,10 +57,12 @@ class EmulatorTransport:
     async def _opened(self, name: str) -> _Carrier:
         """The transport by which the provider itself is reached. Raises MissingExtra where that needs one."""
         async with self._opening:
+            if self._closed:
+                raise NotSent("the client is closed; nothing was sent", retryable=False)
             if name not in self._carriers:
                 factory = await asyncio.to_thread(Registry().load, TRANSPORTS, name, type)
                 carrier = cast("_Carrier", factory(self._options))
+                self._stack.push_async_callback(carrier.aclose)  # first: it may be opened in part
                 await carrier.open()
-                self._stack.push_async_callback(carrier.aclose)
                 self._carriers[name] = carrier
             return self._carriers[name]

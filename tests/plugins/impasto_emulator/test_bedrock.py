@@ -96,6 +96,26 @@ async def test_an_application_profile_says_nothing_of_its_model(emulator: Emulat
             await client.invoke(f"bedrock/{other}", given, base_model=f"bedrock/{SKETCH}")
 
 
+async def test_one_client_reaches_both_providers_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is needed, and none of the environment's is used."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREAL")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "real")
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "real")
+    client = impasto.Client(transport="emulator", providers={"emulator": {"picture_scale": 0.03125}})
+    async with client:
+        direct, bedrock = await asyncio.gather(
+            client.run("stability/stable-image-core", prompt="p"), client.run(f"bedrock/{CORE}", prompt="p")
+        )
+        assert direct.cost is not None
+        assert bedrock.cost is not None
+        assert (direct.cost.credits, bedrock.cost.credits, bedrock.cost.usd) == (3, None, 0.04)
+        given = client.with_options(aws_access_key_id="AKIAREAL", aws_secret_access_key="real")
+        with pytest.raises(impasto.Unauthorized):
+            await given.run(f"bedrock/{CORE}", prompt="p")
+    with pytest.raises(impasto.ClientClosedError):
+        await client.run(f"bedrock/{CORE}", prompt="p")
+
+
 # ids
 
 
