@@ -299,7 +299,9 @@ async def test_an_id_that_can_not_be_one(client: impasto.Client, recorder: Recor
 
 @pytest.mark.parametrize("job", [5, None, b"a" * 64, ["a"]])
 async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any) -> None:
-    with pytest.raises(InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"):
+    with pytest.raises(
+        InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"
+    ):
         await client.resume("stability/upscale-creative", job)
     assert recorder.seen == []
 
