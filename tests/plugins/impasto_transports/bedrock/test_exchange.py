@@ -6,71 +6,29 @@ import asyncio
 import base64
 import gc
 import json
-import os
 import ssl
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
 import impasto
-from tests.bedrock import ACCESS_KEY, CODE_URL, KEYS, PICTURE, REQUEST_ID, SECRET_KEY, pictured
+from tests.bedrock import ACCESS_KEY, REQUEST_ID, pictured
 from tests.pictures import padded, png
+from tests.plugins.impasto_transports.bedrock.wire import (
+    BODY,
+    ERASE,
+    GENERATOR,
+    GOOD,
+    HEADERS,
+    MakeClient,
+    coded,
+    failure,
+)
 from tests.recorder import Recorder
 from tests.reliability.servers import Answer, Asked, Server, Wire, head, http, raw, serving, silence
 from tests.reliability.test_proxies import proxying
-
-GENERATOR = "bedrock/stability.stable-image-core-v1:1"
-ERASE = "bedrock/us.stability.stable-image-erase-object-v1:0"
-BODY = json.dumps({"seeds": [7], "finish_reasons": [None], "images": [base64.b64encode(PICTURE).decode()]}).encode()
-HEADERS = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID}
-FAST = impasto.Retry(base=0.002, cap=0.01, max_wait=0.1)
-GOOD = http(200, BODY, **HEADERS)
-
-MakeClient = Callable[..., impasto.Client]
-
-
-def coded(status: int, code: str) -> Answer:
-    return http(status, b'{"message":"no"}', **{**HEADERS, "x-amzn-errortype": f"{code}:{CODE_URL}"})
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving(Server(posts=[GOOD])) as it:
-        yield it
-
-
-@pytest.fixture
-async def make_client() -> AsyncIterator[MakeClient]:
-    async with AsyncExitStack() as stack:
-
-        def make(endpoint: str, **settings: object) -> impasto.Client:
-            given = {**KEYS, "timeout": 5.0, "retry": FAST, "bedrock_endpoint": endpoint, **settings}
-            client = impasto.Client(**given)  # type: ignore[arg-type]  # the settings of a test
-            stack.push_async_callback(client.aclose)
-            return client
-
-        yield make
-
-
-@pytest.fixture
-def client(server: Server, make_client: MakeClient) -> impasto.Client:
-    return make_client(server.url)
-
-
-async def failure(client: impasto.Client, model: str = GENERATOR, **params: object) -> impasto.ImpastoError:
-    given = params or {"prompt": "p"}
-    with pytest.raises(impasto.ImpastoError) as caught:
-        await client.run(model, **given)  # type: ignore[arg-type]  # the parameters of a test
-    shown = f"{caught.value!r} {caught.value}"
-    assert SECRET_KEY not in shown
-    assert ACCESS_KEY not in shown
-    return caught.value
-
 
 # one POST a call
 
@@ -314,95 +272,3 @@ async def test_an_upload_is_held_once(server: Server, make_client: MakeClient, t
         tracemalloc.stop()
     assert answered.is_set()
     assert peak < 18 * 2**20
-
-
-# many at once, cancelled, closed
-
-
-async def test_more_calls_at_once_than_botocores_pool_has_room_for(server: Server, client: impasto.Client) -> None:
-    server.posts = [raw(0.1, head(200, {**HEADERS, "content-length": str(len(BODY))}) + BODY)]
-    await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(40)))
-    assert server.most == 40
-
-
-async def test_a_connection_is_used_again(server: Server, client: impasto.Client) -> None:
-    for _ in range(5):
-        await client.run(GENERATOR, prompt="p")
-    assert server.connections == 1
-
-
-@pytest.mark.parametrize("model", [GENERATOR, ERASE])
-async def test_cancelled_at_each_step(server: Server, make_client: MakeClient, model: str) -> None:
-    """Cancels ever later, until the call is through: nothing leaks, and what may be paid is said."""
-    server.posts = [raw(0.01, head(200, {**HEADERS, "content-length": str(len(BODY))}) + BODY)]
-    client = make_client(server.url, max_concurrency=1)
-    given: dict[str, Any] = {"prompt": "p"} if model == GENERATOR else {"image": png(96, 96)}
-    await client.run(model, **given)
-    tasks, files = len(asyncio.all_tasks()), len(os.listdir("/dev/fd"))
-    noted = unnoted = 0
-    for step in range(2_000):
-        call = asyncio.ensure_future(client.run(model, **given))
-        if model == GENERATOR and step < 50:
-            for _ in range(step):
-                await asyncio.sleep(0)
-        else:
-            await asyncio.sleep(step * 0.0002)
-        call.cancel()
-        try:
-            await call
-            break
-        except asyncio.CancelledError as cancelled:
-            notes = getattr(cancelled, "__notes__", [])
-            noted, unnoted = noted + bool(notes), unnoted + (not notes)
-    else:
-        pytest.fail("the call never came through")
-    assert noted
-    assert unnoted
-    await client.run(model, **given)  # the turn was given back
-    await asyncio.sleep(0.05)
-    gc.collect()
-    assert len(asyncio.all_tasks()) <= tasks + 1
-    assert len(os.listdir("/dev/fd")) <= files + 4
-
-
-async def test_the_first_call_can_be_cancelled_while_the_identity_is_looked_for(
-    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    client = make_client("", bedrock_endpoint=None)
-    await client.warm(GENERATOR)
-    call = asyncio.ensure_future(client.run(GENERATOR, prompt="p"))
-    await asyncio.sleep(0.001)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert (await client.run(GENERATOR, prompt="p")).artifacts
-    assert len(server.paid) == 1
-
-
-async def test_closed_with_calls_in_flight(server: Server, make_client: MakeClient) -> None:
-    server.posts = [silence]
-    client = make_client(server.url)
-    calls = [asyncio.ensure_future(client.run(GENERATOR, prompt="p")) for _ in range(3)]
-    while len(server.paid) < 3:
-        await asyncio.sleep(0.005)
-    await client.aclose()
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [impasto.ChargeUnknown] * 3
-    with pytest.raises(impasto.ClientClosedError):
-        await client.run(GENERATOR, prompt="p")
-
-
-async def test_two_accounts_of_one_client(recorder: Recorder, make_client: MakeClient) -> None:
-    recorder.answer = lambda seen: pictured()
-    client = make_client(recorder.url)
-    other = client.with_options(aws_access_key_id="AKIAOTHER", aws_secret_access_key="s", aws_region="us-east-1")
-    await asyncio.gather(client.run(ERASE, image=png(96, 96)), other.run(ERASE, image=png(96, 96)))
-    signed = {
-        (seen.header("authorization") or "").split("Credential=")[1].split("/bedrock")[0] for seen in recorder.seen
-    }
-    assert {(each.split("/")[0], each.split("/")[2]) for each in signed} == {
-        (ACCESS_KEY, "us-west-2"),
-        ("AKIAOTHER", "us-east-1"),
-    }
