@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from .config import Config
+from .config import Config, Named
 from .errors import INVALID, Failure
 
 _LONGEST = 4096
@@ -16,11 +16,12 @@ _LONGEST = 4096
 
 @attrs.frozen(kw_only=True)
 class Caller:
-    """Who showed a key. ``digest`` is the key's SHA-256; ``models`` None means all."""
+    """Who showed a key. ``digest`` is the key's SHA-256; ``models`` None means all, ``limits`` None no limits."""
 
     name: str
     digest: bytes = attrs.field(default=b"", repr=False)
     models: frozenset[str] | None = None
+    limits: Named | None = None
 
     def may_use(self, model: str) -> bool:
         """Whether the key is good for a model."""
@@ -67,5 +68,5 @@ def _callers(config: Config) -> dict[bytes, Caller]:
     for key in config.keys:
         digest = bytes.fromhex(key.sha256)
         models = None if key.models is None else frozenset(key.models)
-        found[digest] = Caller(name=key.name, digest=digest, models=models)
+        found[digest] = Caller(name=key.name, digest=digest, models=models, limits=key)
     return found

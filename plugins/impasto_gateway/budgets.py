@@ -57,7 +57,7 @@ class Purse:
         self._counted = False
 
     async def pay(self, checked: Checked, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Makes one attempt within the limits. Raises Failure where they don't allow it, and what the attempt raises."""
+        """Makes one attempt within the limits. Raises Failure where it is refused, and what the attempt raises."""
         limits = self._caller.limits
         if limits is None:
             return await attempt()
