@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from impasto.options import Settings
 
 from .failure import as_object, in_words
 from .saving import Saving
+from .terminal import is_terminal
 from .values import request_of
 
 EMULATOR_POLL_SECONDS = 0.5
@@ -80,10 +82,15 @@ def finish(
     saved = [(saving.save(each, index), each) for index, each in zip(places, result.artifacts, strict=True)]
     for each in result.errors:
         saving.keep(each.error, each.index)
-    if calling["as_json"]:
-        click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
-    else:
-        _tell(saved, result, seconds)
+    try:
+        if calling["as_json"]:
+            click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
+        else:
+            _tell(saved, result, seconds)
+    except OSError:  # nobody reads it, or no disk takes it
+        for path, _ in saved:
+            click.echo(f"saved: {path}", err=True)
+        raise
     for path, _ in saved:
         if saving.out is not None and path.parent != saving.out.parent:
             click.echo(f"Warning: {str(saving.out)!r} could not be written; the picture is in {path}", err=True)
@@ -121,6 +128,8 @@ def _settings(calling: Calling) -> Settings:
 async def _run(
     call: Callable[[Client], Awaitable[Result]], model: str, registry: Registry, settings: Settings
 ) -> Result:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # told and ended in the same way
     try:
         async with Client(registry=registry, **settings) as client, _waiting(model):
             return await call(client)
@@ -133,7 +142,7 @@ async def _run(
 @asynccontextmanager
 async def _waiting(label: str) -> AsyncIterator[None]:
     """Shows on a terminal that time passes; the time a call takes is not known beforehand."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield
         return
     started = time.monotonic()
@@ -155,7 +164,7 @@ async def _waiting(label: str) -> AsyncIterator[None]:
 
 def _tell(saved: Sequence[tuple[Path, Artifact]], result: Result, seconds: float) -> None:
     """The names of the files; on a terminal also the pictures, and what they cost."""
-    terminal = sys.stdout.isatty()
+    terminal = is_terminal(sys.stdout)
     for path, artifact in saved:
         if terminal:
             from .preview import show

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import as_json
+from .terminal import columns
 
 if TYPE_CHECKING:
     from impasto import Registry
 
 FEW_FILES = 256
+_INDENT = " " * len("  BROKEN  ")
 
 
 class Finding:
@@ -63,7 +65,9 @@ def _print(findings: list[Finding]) -> None:
         if each.section != section:
             section = each.section
             click.secho(section, bold=True)
-        click.echo(f"  {marks.get(each.state, click.style('BROKEN', fg='red'))}  {each.subject}: {each.text}")
+        mark = marks.get(each.state, click.style("BROKEN", fg="red"))
+        text = click.wrap_text(f"{each.subject}: {each.text}", columns(), _INDENT, _INDENT)
+        click.echo(f"  {mark}  {text.removeprefix(_INDENT)}")
 
 
 def _dependencies() -> Iterator[Finding]:

@@ -32,8 +32,9 @@ def in_words(error: ImpastoError) -> str:
     lines += _notes(error)
     if error.id is not None and error.operation is not None:
         lines.append(f"Take the job up with: impasto resume {error.operation} {error.id}")
-    lines += [f"also: {in_words(each)}" for each in error.errors]
-    return "\n".join(dict.fromkeys(lines))  # pictures side by side often fail alike
+    told = "\n".join(lines)
+    others = dict.fromkeys(in_words(each) for each in error.errors)  # pictures side by side often fail alike
+    return "\n".join([told, *(f"also: {other}" for other in others if other != told)])
 
 
 def as_object(error: ImpastoError) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from impasto import ImpastoError, Registry, __version__
@@ -51,6 +53,11 @@ class Commands(click.Group):
             from .failure import fail  # only on the way to an error
 
             fail(ctx, error)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends it in silence: whoever read has left
+            place = f"{error.filename}: " if error.filename is not None else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from None
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             ctx.exit(130)

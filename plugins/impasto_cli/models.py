@@ -67,10 +67,11 @@ def _group(operation: Operation) -> str:
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    width = max((len(str(row["name"])) for row in rows), default=0)
     for provider, group in dict.fromkeys((row["provider"], row["group"]) for row in rows):
         click.secho(f"{provider}, impasto {group}" if group != "broken" else f"{provider}, broken", bold=True)
-        for row in (row for row in rows if (row["provider"], row["group"]) == (provider, group)):
+        alike = [row for row in rows if (row["provider"], row["group"]) == (provider, group)]
+        width = max(len(str(row["name"])) for row in alike)
+        for row in alike:
             usd = row.get("usd")
             price = f"{usd:7.3f} USD" if isinstance(usd, float) else "      ? USD"
             click.echo(f"  {row['name']:<{width}}  " + str(row.get("error") or f"{price}  {row['title']}"))

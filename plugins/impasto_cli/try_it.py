@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .terminal import columns, is_terminal
+
 if TYPE_CHECKING:
     from .tour import Done
 
 PAGE = "index.html"
+_SIZE_AND_TIME = "    1856 x 1280   1.08 s  "
 
 
 @click.command("try", short_help="Make and edit pictures now: no key, no cost.")
@@ -33,11 +36,13 @@ def command(out: Path, show: bool | None) -> None:
     _prepare(out, page, GENERATOR)
     click.echo(f"{len(STEPS)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
     width = max(len(step.title) for step in STEPS)
+    narrow = columns() < width + max(len(step.model) for step in STEPS) + len(_SIZE_AND_TIME)
 
     def tell(done: Done) -> None:
         step = done.step
         size = f"{done.width} x {done.height}"
-        click.echo(f"  {step.title:<{width}}  {size:>11}  {done.seconds:5.2f} s  {click.style(step.model, dim=True)}")
+        model = "" if narrow else f"  {click.style(step.model, dim=True)}"
+        click.echo(f"  {step.title:<{width}}  {size:>11}  {done.seconds:5.2f} s{model}")
 
     tour = asyncio.run(take(out, tell))
     write(page, tour)
@@ -52,10 +57,15 @@ def command(out: Path, show: bool | None) -> None:
 
 
 def _prepare(out: Path, page: Path, generator: str) -> None:
-    """Makes the folder. One that holds anything but an earlier page is left alone."""
+    """Makes the folder, with a page that says whose it is until the real one is there.
+
+    One that holds anything but an earlier page is left alone.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         taken = any(out.iterdir()) and not (page.is_file() and generator in page.read_text("utf-8"))
+        if not taken:
+            page.write_text(f"<!doctype html>{generator}<p>impasto try did not come to its end: run it again.", "utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"can't use {str(out)!r}: {getattr(error, 'strerror', None) or error}") from None
     if taken:
@@ -64,4 +74,4 @@ def _prepare(out: Path, page: Path, generator: str) -> None:
 
 def _has_desktop() -> bool:
     desktop = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    return desktop and sys.stdout.isatty() and "SSH_CONNECTION" not in os.environ
+    return desktop and is_terminal(sys.stdout) and "SSH_CONNECTION" not in os.environ

@@ -142,6 +142,7 @@ def test_a_missing_key_names_its_variable(run: Run, impasto_emulator: Emulator) 
     assert result.exit_code == 2
     assert "STABILITY_API_KEY" in result.stderr
     assert not impasto_emulator.requests
+    assert run(*CORE, "-n", "3", STABILITY_API_KEY=None).stderr == result.stderr, "it is told once"
 
 
 def test_the_emulator_option_needs_no_key(run: Run, impasto_emulator: Emulator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -116,8 +117,9 @@ def test_a_name_that_two_distributions_claim_is_told(
     assert {row["state"] for row in rows if row["name"] == "acme/paint"} == {"claimed by acme and other"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_with_130_and_tells_that_the_charge_is_unknown(
-    start: Callable[..., Process], impasto_emulator: Emulator
+    start: Callable[..., Process], impasto_emulator: Emulator, number: signal.Signals
 ) -> None:
     impasto_emulator.fault("delay", seconds=30)
     process = start("generate", "stability/stable-image-core", "a lighthouse")
@@ -125,7 +127,7 @@ def test_interrupted_it_ends_with_130_and_tells_that_the_charge_is_unknown(
         assert process.poll() is None
         time.sleep(0.02)
     time.sleep(0.2)  # the headers' leaving is noted
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out == ""
@@ -142,3 +144,30 @@ def test_a_reader_that_leaves_early_sees_no_traceback(start: Callable[..., Proce
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(timeout=20)
+
+
+def test_output_that_no_disk_takes_is_told_and_what_was_paid_for_is_named(environment: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "impasto_cli", "generate", "stability/stable-image-core", "x", "-o", "x.png"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            check=False,
+        )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "No space left on device" in process.stderr
+    assert "x.png" in process.stderr
+    assert Path("x.png").is_file()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_is_closed_costs_no_picture(environment: dict[str, str], closed: str) -> None:
+    command = f"'{sys.executable}' -m impasto_cli generate stability/stable-image-core x -o x.png {closed}"
+    process = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert Path("x.png").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -90,3 +91,22 @@ def test_try_replaces_its_own_page_and_nobody_elses_files(run: Run, monkeypatch:
     assert Path("mine/lighthouse.png").read_text() == "precious"
     Path("file").touch()
     assert run("try", "--no-open", "--out", "file").exit_code == 2
+
+
+def test_one_that_was_interrupted_can_be_run_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("impasto_cli.page.write", lambda page, tour: signal.raise_signal(signal.SIGINT))
+        assert run("try", "--no-open").exit_code == 130
+    assert Path("impasto-try/lighthouse.png").is_file()
+    assert run("try", "--no-open").exit_code == 0
+    assert "did not come to its end" not in Path("impasto-try/index.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_no_line_is_wider_than_the_terminal(run: Run, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+    for command in (("try", "--no-open"), ("doctor",)):
+        said = run(*command, COLUMNS=columns).stdout.splitlines()
+        assert max(map(len, said)) <= int(columns)
+    assert (STEPS[0].model in "".join(run("try", "--no-open", COLUMNS=columns).stdout)) == (columns == "200")
