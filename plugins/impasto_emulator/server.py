@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -11,12 +12,23 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .account import Charge, Record
 from .app import State, make_app
 from .settings import Settings
 
 _STOP_SECONDS = 2.0
+_log = logging.getLogger("impasto.emulator")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what a client did: one that left, or bytes that are no HTTP, which aiohttp would quote, keys and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, ConnectionError | HttpProcessingError)
+
+
+_log.addFilter(_is_ours)
 
 
 class Emulator:
@@ -71,7 +83,11 @@ class Emulator:
         app = await asyncio.to_thread(make_app, self._state)
         settings = self.settings
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=settings.keep_alive_seconds, shutdown_timeout=_STOP_SECONDS
+            app,
+            access_log=None,
+            logger=_log,
+            keepalive_timeout=settings.keep_alive_seconds,
+            shutdown_timeout=_STOP_SECONDS,
         )
         await runner.setup()
         try:

@@ -124,3 +124,26 @@ def test_the_command_line_lists_it_without_the_server() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+BODY_TO_COME = b"content-type: multipart/form-data; boundary=b\r\ncontent-length: 9000\r\n\r\n--b\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"POST /v2beta/stable-image/generate/core HTTP/1.1\r\nhost: x\r\n" + BODY_TO_COME, id="leaves"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + b"sk-1" * 4000 + b"\r\n\r\n", id="long"),
+        pytest.param(b"sk-1 is no HTTP\r\n\r\n", id="garbage"),
+    ],
+)
+def test_what_a_client_does_is_no_error_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(SHORT) as emulator:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(sent)
+            if BODY_TO_COME not in sent:
+                assert connection.recv(1000).split(b" ")[1] == b"400"
+        with urlopen(Request(emulator.url + "/v1/user/balance", headers={"authorization": "Bearer k"})) as answer:
+            assert answer.status == 200
+    assert caplog.text == ""
