@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .deadline import Deadline, Watch
 from .errors import BrokenPlugin, ChargeUnknown
 from .records import WireResponse
 
 if TYPE_CHECKING:
+    from .errors import ImpastoError
     from .policy import Retry, RetryBudget
     from .provider import Account
-    from .records import Request
+    from .records import Pending, Request, WireRequest
 
 
 class Call:
     """One picture's call. Transports report to it; retry and billing are decided from it.
 
-    Subclass it to keep a record: ``left`` is called when a paid request's headers leave, ``accepted`` when
-    the provider took a job on.
+    Subclass it to keep a record, and give that to ``client.invoke``: ``sending`` is awaited before each exchange
+    where ``is_recorded``, ``left`` is called when a paid request's headers leave, ``refused`` when an answer
+    proves that an attempt cost nothing, ``accepted`` when the provider took a job on.
     """
+
+    is_recorded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -88,10 +92,17 @@ class Call:
             raise
         return WireResponse(status=response.status, headers=response.headers, body=body)
 
+    async def sending(self, wire: WireRequest) -> None:
+        """The call has its turn and its place in the rate: what must be written before it goes out, is written here."""
+
     def left(self) -> None:
         """The headers of a paid request left this machine."""
         self.sent = True
 
-    def accepted(self, job: str) -> None:
+    def refused(self, error: ImpastoError) -> None:
+        """The answer proves that this attempt cost nothing."""
+        self.sent = False
+
+    def accepted(self, pending: Pending) -> None:
         """The provider took a job on."""
-        self.job = job
+        self.job = pending.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self, Unpack
 
 import attrs
@@ -91,7 +91,7 @@ class Client:
         route = await self._route(model)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
-        return await self._one(route, request, timeout, None)
+        return await self._one(route, request, timeout, None, Call)
 
     async def invoke(
         self,
@@ -103,10 +103,12 @@ class Client:
         retry: Retry | None = None,
         base_model: str | None = None,
         user: str | None = None,
+        call: Callable[..., Call] = Call,
     ) -> Result:
         """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider.
 
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
+        ``call``: a subclass of Call that keeps a record, or what makes one of its arguments.
         """
         check_n(n, model)
         if retry is not None and not isinstance(retry, Retry):
@@ -125,8 +127,8 @@ class Client:
             request = attrs.evolve(request, target=address)
         try:
             if n == 1:
-                return await self._one(route, request, timeout, retry)
-            return await fan_out(n, request, operation, lambda each: self._one(route, each, timeout, retry))
+                return await self._one(route, request, timeout, retry, call)
+            return await fan_out(n, request, operation, lambda each: self._one(route, each, timeout, retry, call))
         finally:
             if operation.file_fields:
                 close_files(request.params)
@@ -135,6 +137,11 @@ class Client:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
         _address(model, base_model)
         return (await self._route(base_model or model)).operation
+
+    async def account(self, model: str, *, base_model: str | None = None) -> Account:
+        """The key and address that a model is called with. Raises ConfigError where there is no usable key."""
+        operation = await self.operation(model, base_model=base_model)
+        return self._account(operation, _address(model, base_model) or operation.target)
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""
@@ -161,11 +168,18 @@ class Client:
         shared.check()
         return shared.routes.get((model, self._options.middleware, self._options.transport))
 
-    async def _one(self, route: Route, request: Request, timeout: float | None, retry: Retry | None) -> Result:
+    async def _one(
+        self,
+        route: Route,
+        request: Request,
+        timeout: float | None,
+        retry: Retry | None,
+        make: Callable[..., Call],
+    ) -> Result:
         options, shared = self._options, self._shared
         operation = route.operation
         account = self._account(operation, request.target)
-        call = Call(
+        call = make(
             request,
             account,
             timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),

@@ -87,13 +87,15 @@ class Route:
         async def transmit(wire: WireRequest) -> WireResponse:
             call = wire.call
             call.begin()
+            if call.is_recorded:
+                await call.sending(wire)
             response: WireResponse = await carry(wire=wire)
             if response.stream is not None:
                 response = await call.whole(response)
             error = classify(request=call.request, response=response)
             if error is not None:
                 if error.billed == "no":
-                    call.sent = False  # the answer proves that this attempt cost nothing
+                    call.refused(error)
                 raise error
             return response
 
@@ -137,7 +139,7 @@ class Route:
         else:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)
-        call.accepted(outcome.id)
+        call.accepted(outcome)
         return await self._poll(call, outcome, poll_interval)
 
     def _normalize(self, request: Request, response: WireResponse) -> Result | Pending:

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -86,6 +87,10 @@ class Window:
             if len(self._counted) > self._kept:
                 self._counted.popleft()
 
+    def recall(self, sent: Iterable[float]) -> None:
+        """Counts sends of an earlier process, each at its time."""
+        self._counted = deque(sorted((*self._counted, *sent))[-self._kept :])
+
 
 class _Line:
     """One loop's calls that wait at a gate, first come first served.
@@ -127,6 +132,15 @@ class Gate:
         """The send was answered, or given up."""
         with self._lock:
             self._window.count(send, time.monotonic())
+
+    def recall(self, ages: Iterable[float], limit: RateLimit) -> None:
+        """Counts sends that another process of this key made, so many seconds ago by the clock on the wall.
+
+        Each may have arrived as late as its slack allows, and never later than now, however that clock was set.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._window.recall(now - max(age - slack(limit), 0.0) for age in ages)
 
     def pause(self, seconds: float) -> None:
         """Nobody sends for so long."""

@@ -68,6 +68,16 @@ def test_answers_free_their_place_a_window_later() -> None:
     assert not isinstance(window.take(LIMIT, 10.3), float)
 
 
+def test_sends_of_an_earlier_process_count() -> None:
+    ages = [30.0, 4.0, -3600.0]  # long past; in the window; the clock was set back meanwhile
+    gate = Gate()
+    gate.recall(ages, LIMIT)
+    holder = account("sk-recall")
+    assert not isinstance(gate._take(holder), float), "one of three is free"
+    wait = gate._take(holder)
+    assert wait == pytest.approx(LIMIT.seconds - (4.0 - slack(LIMIT)), abs=0.1), "the older of the two leaves first"
+
+
 def test_a_pause_is_never_made_shorter() -> None:
     gate = Gate()
     gate.pause(5)

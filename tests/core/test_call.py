@@ -1,0 +1,115 @@
+"""A record of a call, kept as it goes: what it is told, and when."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+import impasto
+from impasto import Call, ConfigError, ImpastoError, Pending, WireRequest
+from tests.conftest import KEY
+from tests.pictures import png
+from tests.recorder import JOB, Answer, Recorder, in_json
+
+CORE = "stability/stable-image-core"
+CREATIVE = "stability/upscale-creative"
+
+
+class Kept(Call):
+    """Writes down what it is told, with how many requests had arrived by then."""
+
+    is_recorded: ClassVar[bool] = True
+    recorder: ClassVar[Recorder]
+    told: ClassVar[list[tuple[str, int]]]
+
+    def _tell(self, what: str) -> None:
+        self.told.append((what, len(self.recorder.seen)))
+
+    async def sending(self, wire: WireRequest) -> None:
+        self._tell(f"sending {wire.method}")
+
+    def left(self) -> None:
+        super().left()
+        self._tell("left")
+
+    def refused(self, error: ImpastoError) -> None:
+        super().refused(error)
+        self._tell(f"refused {type(error).__name__}")
+
+    def accepted(self, pending: Pending) -> None:
+        super().accepted(pending)
+        self._tell(f"accepted {pending.id[:2]} for {pending.keeps:g} s")
+
+
+@pytest.fixture
+def kept(recorder: Recorder) -> type[Kept]:
+    Kept.recorder, Kept.told = recorder, []
+    return Kept
+
+
+async def test_a_record_is_written_before_each_exchange(
+    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+) -> None:
+    recorder.jobs, recorder.pending = {"/v2beta/stable-image/upscale/creative"}, 1
+    await client.invoke(CREATIVE, {"image": png(64, 64), "prompt": "p"}, call=kept)
+    assert kept.told == [
+        ("sending POST", 0),
+        ("left", 0),
+        (f"accepted {JOB[:2]} for 86400 s", 1),
+        ("sending GET", 1),
+        ("sending GET", 2),
+    ]
+
+
+async def test_a_refusal_is_told_before_the_next_attempt(
+    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+) -> None:
+    answers = [in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)]
+    recorder.answer = lambda _: answers.pop() if answers else None
+    again = client.with_options(retry=impasto.Retry(base=0))
+    await again.invoke(CORE, {"prompt": "p"}, call=kept)
+    once = [("sending POST", 0), ("left", 0), ("refused ProviderFault", 1)]
+    assert kept.told == [*once, ("sending POST", 1), ("left", 1)]
+
+
+async def test_what_may_be_charged_is_not_told_as_refused(
+    client: impasto.Client, recorder: Recorder, kept: type[Kept]
+) -> None:
+    recorder.answer = lambda _: Answer(status=502, headers={"content-type": "text/html"})
+    with pytest.raises(impasto.ChargeUnknown):
+        await client.invoke(CORE, {"prompt": "p"}, call=kept)
+    assert kept.told == [("sending POST", 0), ("left", 0)]
+
+
+async def test_where_nothing_can_be_written_nothing_is_sent(client: impasto.Client, recorder: Recorder) -> None:
+    class Full(Call):
+        is_recorded = True
+
+        async def sending(self, wire: WireRequest) -> None:
+            raise ConfigError("the disk is full")
+
+    with pytest.raises(ConfigError, match="the disk is full") as caught:
+        await client.invoke(CORE, {"prompt": "p"}, call=Full)
+    assert (caught.value.billed, recorder.seen) == ("no", [])
+
+
+async def test_each_of_n_has_a_record(client: impasto.Client, kept: type[Kept]) -> None:
+    made: list[Call] = []
+
+    def make(*args: Any, **settings: Any) -> Call:
+        made.append(kept(*args, **settings))
+        return made[-1]
+
+    await client.invoke(CORE, {"prompt": "p", "seed": 5}, n=3, call=make)
+    assert sorted(call.request.params.seed for call in made) == [5, 6, 7]  # type: ignore[attr-defined]  # the model's
+
+
+async def test_the_account_of_a_model(client: impasto.Client, recorder: Recorder) -> None:
+    account = await client.account(CORE)
+    assert (account.base_url, account.secrets) == (recorder.url, (KEY,))
+    other = client.with_options(api_key="sk-other")
+    assert (await other.account(CORE)).fingerprint != account.fingerprint
+    async with impasto.Client() as bare:
+        with pytest.raises(ConfigError, match="set STABILITY_API_KEY"):
+            await bare.account(CORE)
