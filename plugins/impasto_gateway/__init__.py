@@ -11,11 +11,11 @@ A request's way, and the module of each step:
         deployments  models, their deployments, which one's turn it is
       images       generations, edits, variations
         incoming     JSON or form to arguments                   multipart, spool, flow  forms, uploads, their bytes
+        budgets      what a named key may spend                  data         the directory of what must outlive it
         calls        checked against the model, run, run elsewhere where nothing was charged
         outgoing     JSON and event streams, pictures as base64 in pieces
         store        pictures kept for URLs                      served     ``images/files/{name}``
       listing      ``models`` with their parameters
 
-Nothing here fetches a URL. The translation of OpenAI's words is ``impasto_openai``'s. In ``images.images`` what
-happens between ``fitting`` (the call is sound) and ``run`` (it is paid for) is the place for budgets and idempotency.
+Nothing here fetches a URL. The translation of OpenAI's words is ``impasto_openai``'s.
 """

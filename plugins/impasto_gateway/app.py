@@ -16,6 +16,7 @@ from impasto.provider import is_loopback
 
 from . import listing, served
 from .auth import NOBODY
+from .data import Data
 from .errors import SERVER, Failure
 from .exchange import Exchange
 from .flow import Flow
@@ -44,8 +45,9 @@ _LONGEST_TAIL = 300
 class App:
     """A gateway's one handler. ``setup`` is replaced as a whole when the configuration is read again."""
 
-    def __init__(self, setup: Setup, *, local: bool) -> None:
+    def __init__(self, setup: Setup, data: Data, *, local: bool) -> None:
         self.setup = setup
+        self.data = data
         self.local = local
         """Whether it is served on loopback only."""
         self.flow = Flow(setup.config.general.max_bytes_in_flight)
@@ -108,6 +110,7 @@ class App:
                 caller=caller,
                 setup=setup,
                 flow=self.flow,
+                data=self.data,
                 base_url=setup.config.general.public_url or self.base_url,
                 tail=tail,
             )

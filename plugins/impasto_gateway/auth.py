@@ -68,5 +68,5 @@ def _callers(config: Config) -> dict[bytes, Caller]:
     for key in config.keys:
         digest = bytes.fromhex(key.sha256)
         models = None if key.models is None else frozenset(key.models)
-        found[digest] = Caller(name=key.name, digest=digest, models=models, limits=key)
+        found[digest] = Caller(name=key.name, digest=digest, models=models, limits=key if key.limited else None)
     return found

@@ -1,6 +1,7 @@
 """What a named key may spend: reserved before a call, settled after it by what is proved, exact across workers.
 
-The minute slides; days and months are those of UTC. What may have been charged counts as spent.
+The minute slides; days and months are those of UTC. What may have been charged counts as spent. A key is known by
+its hash, so that what it spent stays its own where it gets another name or other limits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NANO = 1_000_000_000
 _MINUTE = 61
 """Seconds, by which a sliding window of whole seconds is never shorter than a minute."""
 
-_OLDEST = 70 * 86_400
+_UTC = "%Y-%m-%dT%H:%MZ"
 
 _ADD = (
     "INSERT INTO used (key, what, period, amount) VALUES (?, ?, ?, ?)"
@@ -46,6 +47,11 @@ class Held:
     """Of one picture."""
     day: int
     month: int
+
+    @property
+    def cost(self) -> int:
+        """Of all of them."""
+        return self.pictures * self.nano_usd
 
 
 class Purse:
@@ -75,16 +81,14 @@ class Purse:
         price = checked.deployment.operation.price
         cost = price.quote(checked.request.params) if price is not None else None
         if cost is None and limits.usd_per_month is not None:
-            said = "this model's price is not known, and this key has a limit in USD; nothing was sent"
-            raise Failure(429, said, "insufficient_quota", "insufficient_quota", should_retry=False)
+            raise _spent("this model's price is not known, and this key has a limit in USD")
         now = self._data.clock()
-        today = datetime.fromtimestamp(now, UTC)
         held = Held(
             key=self._caller.digest,
             pictures=checked.n,
             nano_usd=round(cost.usd * _NANO) if cost is not None else 0,
             day=int(now // 86_400),
-            month=today.year * 12 + today.month,
+            month=_month(now),
         )
         counted = self._counted
 
@@ -93,7 +97,7 @@ class Purse:
             if not counted:
                 db.execute(_ADD, (held.key, "requests", int(now), 1))
             db.execute(_ADD, (held.key, "pictures", held.day, held.pictures))
-            db.execute(_ADD, (held.key, "nano_usd", held.month, held.pictures * held.nano_usd))
+            db.execute(_ADD, (held.key, "nano_usd", held.month, held.cost))
 
         try:
             await self._data.write(work)
@@ -118,39 +122,58 @@ class Purse:
             _log.error("what a call did not cost could not be given back to key %r: %s", self._caller.name, error)
 
 
+def _month(now: float) -> int:
+    """Months since the year 0."""
+    today = datetime.fromtimestamp(now, UTC)
+    return today.year * 12 + today.month - 1
+
+
 def sweep(db: sqlite3.Connection, now: float) -> None:
     """Forgets what no limit looks at any more."""
-    today = datetime.fromtimestamp(now - _OLDEST, UTC)
-    db.execute("DELETE FROM used WHERE what = 'requests' AND period < ?", (int(now) - _MINUTE,))
-    db.execute("DELETE FROM used WHERE what = 'pictures' AND period < ?", (int((now - _OLDEST) // 86_400),))
-    db.execute("DELETE FROM used WHERE what = 'nano_usd' AND period < ?", (today.year * 12 + today.month,))
+    oldest = {"requests": int(now) - _MINUTE + 1, "pictures": int(now // 86_400), "nano_usd": _month(now)}
+    db.executemany("DELETE FROM used WHERE what = ? AND period < ?", oldest.items())
 
 
 def _check(db: sqlite3.Connection, limits: Named, held: Held, now: float, *, request: bool) -> None:
     """Raises Failure where a limit would be passed."""
-    if request and limits.rpm is not None:
-        question = "SELECT SUM(amount), MIN(period) FROM used WHERE key = ? AND what = 'requests' AND period > ?"
-        made, oldest = db.execute(question, (held.key, int(now) - _MINUTE)).fetchone()
-        if (made or 0) + 1 > limits.rpm:
-            said = f"this key may make {limits.rpm} requests a minute; nothing was sent"
-            raise _over(said, oldest + _MINUTE - now, should_retry=True)
+    if request and limits.rpm is not None and (wait := _wait(db, held.key, limits.rpm, now)) > 0:
+        said = f"this key may make {limits.rpm} requests a minute, and the next in {wait:.0f} s; nothing was sent"
+        raise Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=True)
     if limits.images_per_day is not None:
         left = limits.images_per_day - _used(db, held.key, "pictures", held.day)
         if held.pictures > left:
+            again = datetime.fromtimestamp((held.day + 1) * 86_400, UTC)
             said = f"this key may make {limits.images_per_day} pictures a day, and {max(left, 0)} are left"
-            raise _over(f"{said} until midnight UTC; nothing was sent", (held.day + 1) * 86_400 - now)
+            raise _spent(f"{said} until {again:{_UTC}}", again.timestamp() - now)
     if limits.usd_per_month is not None:
-        left = round(limits.usd_per_month * _NANO) - _used(db, held.key, "nano_usd", held.month)
-        if held.pictures * held.nano_usd > left:
-            said = (
-                f"this key may spend {limits.usd_per_month:g} USD a month, {max(left, 0) / _NANO:g} are left, and the"
-                f" call may cost {held.pictures * held.nano_usd / _NANO:g}; nothing was sent"
-            )
-            raise Failure(429, said, "insufficient_quota", "insufficient_quota", should_retry=False)
+        left, cost = round(limits.usd_per_month * _NANO) - _used(db, held.key, "nano_usd", held.month), held.cost
+        if cost > left:
+            again = datetime((held.month + 1) // 12, (held.month + 1) % 12 + 1, 1, tzinfo=UTC)
+            said = f"this may cost {_usd(cost)} USD; this key may spend {limits.usd_per_month:g} a month, and"
+            raise _spent(f"{said} {_usd(left)} are left until {again:{_UTC}}", again.timestamp() - now)
 
 
-def _over(said: str, wait: float, *, should_retry: bool = False) -> Failure:
-    return Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=should_retry)
+def _wait(db: sqlite3.Connection, key: bytes, rpm: int, now: float) -> float:
+    """Seconds until a key may make its next request; 0 where that is now."""
+    question = "SELECT period, amount FROM used WHERE key = ? AND what = 'requests' AND period > ? ORDER BY period"
+    made: list[tuple[int, int]] = db.execute(question, (key, int(now) - _MINUTE)).fetchall()
+    surplus = sum(amount for _, amount in made) - rpm
+    for second, amount in made:
+        if surplus < 0:
+            break
+        surplus -= amount
+        if surplus < 0:
+            return second + _MINUTE - now
+    return 0.0
+
+
+def _spent(said: str, wait: float | None = None) -> Failure:
+    kind = "insufficient_quota"
+    return Failure(429, f"{said}; nothing was sent", kind, kind, retry_after=wait, should_retry=False)
+
+
+def _usd(nano: int) -> str:
+    return f"{max(nano, 0) / _NANO:.10g}"
 
 
 def _used(db: sqlite3.Connection, key: bytes, what: str, period: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 
 import attrs
 
@@ -96,13 +97,17 @@ def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
     return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
 
 
-async def run(first: Checked, others: AsyncGenerator[Checked]) -> Done:
+Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
+"""Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
+
+
+async def run(first: Checked, others: AsyncGenerator[Checked], pay: Pay) -> Done:
     """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
     checked: Checked | None = first
     failure: Failure | None = None
     while checked is not None:
         try:
-            return Done(checked=checked, result=await _attempt(checked))
+            return Done(checked=checked, result=await pay(checked, partial(_attempt, checked)))
         except ImpastoError as error:
             failure = _failure(checked, error)
             checked = await anext(others, None) if may_go_elsewhere(error) else None

@@ -79,11 +79,12 @@ class General:
 
     ``timeout``: of one call to a provider. ``max_bytes_in_flight`` bounds what requests and answers may take of
     memory; past it new ones are sent away before anything is spent. ``drain_seconds``: how long the end of the
-    process waits for calls that run.
+    process waits for calls that run. ``data_dir``: where what must outlive the process is kept.
     """
 
     master_key: str | None = text(1, 4096)
     public_url: str | None = text(1, 2048)
+    data_dir: str | None = text(1, 4096)
     timeout: float = _setting(300.0, 0.1, DAY)
     poll_interval: float | None = number(0.001, 3600)
     max_bytes_in_flight: int = _setting(1 << 30, 1 << 24, 1 << 40)
@@ -100,6 +101,11 @@ class Named:
     images_per_day: int | None = integer(1, 1_000_000_000)
     usd_per_month: float | None = number(0, 1e9)
     models: tuple[str, ...] | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether what it may spend is limited."""
+        return any(limit is not None for limit in (self.rpm, self.images_per_day, self.usd_per_month))
 
 
 @attrs.frozen(kw_only=True)

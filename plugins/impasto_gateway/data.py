@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -10,8 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
-
-from impasto import ConfigError
 
 T = TypeVar("T")
 
@@ -22,19 +21,19 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
     key BLOB, what TEXT, period INTEGER, amount INTEGER NOT NULL, PRIMARY KEY (key, what, period)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
-    id TEXT PRIMARY KEY, owner BLOB NOT NULL, identity BLOB NOT NULL, content BLOB NOT NULL, state TEXT NOT NULL,
-    worker TEXT, outcome TEXT, made REAL NOT NULL, expires REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS calls_by_identity ON calls (identity);
 """
 
 UNWRITABLE = (sqlite3.Error, OSError)
 """What comes of a disk that is full or broken."""
 
+_log = logging.getLogger("impasto.gateway")
+
 
 class Data:
-    """One worker's way to the data directory. ``clock`` gives seconds since 1970."""
+    """One worker's way to the data directory. ``clock`` gives seconds since 1970.
+
+    A directory that can't be written stops nothing but what needs it, and is tried again then.
+    """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
@@ -43,20 +42,17 @@ class Data:
         self._db: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Makes what is missing, for this user alone. Raises ConfigError."""
+        """Makes what is missing, for this user alone; says so where that is not possible."""
         try:
-            await self.in_thread(self._open)
+            await self.in_thread(self._opened)
         except UNWRITABLE as error:
-            await self.aclose()
             said = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"can't keep data in {str(self.folder)!r}: {said}; name another folder in general_settings.data_dir"
-            ) from None
+            _log.error("can't keep data in %r: %s; see general_settings.data_dir", str(self.folder), said)
 
     async def aclose(self) -> None:
         """Ends the thread when it has done what it was given."""
         await self.in_thread(self._close)
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)  # it is at its end
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs in the one thread, in turn."""
@@ -67,12 +63,10 @@ class Data:
 
         All of them outlive this process; a ``durable`` one has reached the disk and outlives the machine.
         """
-        return await self.in_thread(lambda: self._write(work, durable=durable))
+        return await self.in_thread(lambda: self._transact(work, durable=durable))
 
-    def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
-        db = self._db
-        if db is None:
-            raise sqlite3.ProgrammingError("the data directory is closed")
+    def _transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+        db = self._db or self._opened()
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -84,13 +78,19 @@ class Data:
             raise
         return done
 
-    def _open(self) -> None:
+    def _opened(self) -> sqlite3.Connection:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "gateway.sqlite3"
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
-        db = self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.executescript(_SCHEMA)
+        db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+        return db
 
     def _close(self) -> None:
         if self._db is not None:

@@ -6,6 +6,7 @@ import attrs
 from aiohttp import web
 
 from .auth import Caller
+from .data import Data
 from .flow import Flow
 from .setup import Setup
 
@@ -19,6 +20,7 @@ class Exchange:
     caller: Caller
     setup: Setup
     flow: Flow
+    data: Data
     base_url: str
     tail: str = ""
     """What of the path is a name: a model's, a file's."""

@@ -9,6 +9,7 @@ import attrs
 from aiohttp import web
 
 from . import incoming, outgoing
+from .budgets import Purse
 from .calls import Checked, Done, run
 from .deployments import Model
 from .errors import Failure
@@ -54,7 +55,7 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 async def _made(
     exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], share: Share
 ) -> tuple[Done, Sequence[Picture]]:
-    done = await run(first, others)
+    done = await run(first, others, Purse(exchange.data, exchange.caller).pay)
     artifacts = done.result.artifacts
     share.settle(sum(len(artifact.data) for artifact in artifacts))
     if done.checked.response_format == "b64_json":

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
-from impasto import Client
+from impasto import Client, ConfigError
 from impasto.provider import is_loopback
 
+from . import budgets
 from .app import App
 from .config import Config, check_bind
-from .setup import Setup
+from .data import UNWRITABLE, Data
+from .setup import Setup, data_folder
 
 KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
@@ -57,7 +59,10 @@ class Gateway:
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(Client())
             setup = await Setup.of(self._config, self._client, no_auth=self._no_auth)
-            self._app = App(setup, local=is_loopback(self._host))
+            self._data = Data(data_folder(self._config))
+            stack.push_async_callback(self._data.aclose)
+            await self._data.open()
+            self._app = App(setup, self._data, local=is_loopback(self._host))
             self._runner = web.ServerRunner(
                 web.Server(
                     self._app,
@@ -85,6 +90,8 @@ class Gateway:
     async def take_up(self, config: Config) -> None:
         """Serves by another configuration; what runs ends with the old one. Raises ConfigError, changing nothing."""
         check_bind(config, self._host, no_auth=self._no_auth)
+        if data_folder(config) != self._data.folder:
+            raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
         self._app.take_up(await Setup.of(config, self._client, no_auth=self._no_auth))
 
     async def drain(self) -> bool:
@@ -99,10 +106,13 @@ class Gateway:
         return True
 
     async def _sweep(self) -> None:
-        """Removes pictures that have expired, from time to time."""
+        """Removes what has expired, from time to time."""
+        data = self._data
         while True:
             store = self._app.setup.store
             await asyncio.to_thread(store.remove_expired)
+            with suppress(*UNWRITABLE):  # whoever needs it says so
+                await data.write(lambda db: budgets.sweep(db, data.clock()))
             await asyncio.sleep(min(store.seconds, SWEEP_SECONDS))
 
     def _made_site(self) -> web.BaseSite:

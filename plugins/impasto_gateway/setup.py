@@ -60,7 +60,13 @@ def _most_bytes(operation: Operation) -> int:
     return _ANY_BYTES if operation.file_fields else _TEXT_BYTES
 
 
+def data_folder(config: Config) -> Path:
+    """Where a gateway keeps what must outlive it."""
+    named = config.general.data_dir
+    return Path(named) if named is not None else state_folder()
+
+
 def state_folder() -> Path:
-    """Where a gateway keeps what must outlive it, by the usual rule."""
+    """The user's own folder for what a program keeps, by the usual rule."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"

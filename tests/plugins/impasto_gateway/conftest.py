@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import attrs
 import openai
 import pytest
 
-from impasto_emulator import Emulator
+from impasto_emulator import SHORT, Emulator, serve as emulate
 from impasto_gateway.config_yaml import parse
 from impasto_gateway.server import Gateway
 from tests.conftest import KEY
@@ -40,6 +44,12 @@ def entry(name: str, model: str, base: str, key: str = KEY) -> str:
         f"  - model_name: {name}\n    litellm_params:\n      model: {model}\n"
         f"      api_key: {key}\n      api_base: {base}\n"
     )
+
+
+def named(name: str, key: str, **limits: object) -> str:
+    """One entry of keys."""
+    lines = {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **limits}
+    return "".join(f"{'  - ' if i == 0 else '    '}{each}: {value}\n" for i, (each, value) in enumerate(lines.items()))
 
 
 def config(base: str, *, entries: str = "", general: str = "", more: str = "") -> str:
@@ -94,6 +104,20 @@ class Running:
         await self.session.close()
 
 
+@pytest.fixture
+def second() -> Iterator[Emulator]:
+    """Another provider of the same models."""
+    with emulate(SHORT) as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where gateways of this test keep what outlives them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "impasto"
+
+
 Start = Callable[..., Awaitable[Running]]
 
 
@@ -116,3 +140,35 @@ async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Sta
 async def gateway(start: Start) -> Running:
     """One of every model."""
     return await start()
+
+
+Process = subprocess.Popen[str]
+Serve = Callable[..., tuple[Process, str]]
+
+
+@pytest.fixture
+def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
+    """Starts ``impasto serve`` with a configuration's text; gives the process and its address."""
+    path = tmp_path / "config.yaml"
+    started: list[Process] = []
+
+    def serve(text: str, *words: str) -> tuple[Process, str]:
+        path.write_text(text)
+        environment = {"STABILITY_API_KEY": KEY, "STABILITY_API_BASE": impasto_emulator.url}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "impasto_cli", "serve", "--config", str(path), "--port", "0", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("RUNNING on http://127.0.0.1:"), process.communicate()
+        return process, line.split()[-1]
+
+    yield serve
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)

@@ -1,23 +1,15 @@
 """Several entries with one name: shared load, and standing in for each other only where nothing was charged."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from impasto_emulator import SHORT, Emulator, serve
+from impasto_emulator import Emulator
 
 from .conftest import Running, Start, config, entry
 
 CLOSED = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def second() -> Iterator[Emulator]:
-    """Another provider of the same models."""
-    with serve(SHORT) as emulator:
-        yield emulator
 
 
 async def both(start: Start, first: str, other: str, general: str = "") -> Running:

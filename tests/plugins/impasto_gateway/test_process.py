@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
@@ -22,39 +21,8 @@ from impasto_emulator import Emulator
 from tests.conftest import KEY
 from tests.pictures import drawn
 
-from .conftest import MASTER
+from .conftest import MASTER, Serve
 from .test_config import PAGE
-
-Process = subprocess.Popen[str]
-Serve = Callable[..., tuple[Process, str]]
-
-
-@pytest.fixture
-def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
-    """Starts ``impasto serve`` with a configuration's text; gives the process and its address."""
-    path = tmp_path / "config.yaml"
-    started: list[Process] = []
-
-    def serve(text: str = PAGE, *words: str) -> tuple[Process, str]:
-        path.write_text(text)
-        environment = {"STABILITY_API_KEY": KEY, "STABILITY_API_BASE": impasto_emulator.url}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "impasto_cli", "serve", "--config", str(path), "--port", "0", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
-        )
-        started.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("RUNNING on http://127.0.0.1:"), process.communicate()
-        return process, line.split()[-1]
-
-    yield serve
-    for process in started:
-        process.kill()
-        process.communicate(timeout=10)
 
 
 def curl(*words: str) -> str:
@@ -130,7 +98,7 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
 def test_sighup_reads_the_configuration_again_and_keeps_the_old_one_if_it_is_wrong(
     serve: Serve, tmp_path: Path
 ) -> None:
-    process, url = serve()
+    process, url = serve(PAGE)
     path = tmp_path / "config.yaml"
 
     def names() -> list[str]:
@@ -158,7 +126,7 @@ def test_sighup_reads_the_configuration_again_and_keeps_the_old_one_if_it_is_wro
 
 
 def test_a_wrong_configuration_leaves_the_old_one(serve: Serve, tmp_path: Path) -> None:
-    process, url = serve()
+    process, url = serve(PAGE)
     (tmp_path / "config.yaml").write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
@@ -174,7 +142,7 @@ async def generate(url: str, **options: object) -> int:
 
 
 async def test_sigterm_delivers_all_that_runs(serve: Serve, impasto_emulator: Emulator) -> None:
-    process, url = await asyncio.to_thread(serve)
+    process, url = await asyncio.to_thread(serve, PAGE)
     impasto_emulator.fault("delay", seconds=1.5)
     calls = [asyncio.create_task(generate(url)) for _ in range(20)]
     while len(impasto_emulator.requests) < 20:
@@ -228,7 +196,7 @@ def test_several_workers_share_the_port_and_one_that_dies_is_replaced(serve: Ser
 
 
 def test_a_port_that_is_taken(serve: Serve, tmp_path: Path) -> None:
-    _, url = serve()
+    _, url = serve(PAGE)
     words = ["serve", "--config", str(tmp_path / "config.yaml"), "--port", url.rpartition(":")[2]]
     result = subprocess.run(
         [sys.executable, "-m", "impasto_cli", *words],
