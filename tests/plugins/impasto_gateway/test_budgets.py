@@ -23,7 +23,7 @@ SD3 = "stability/sd3.5-large"
 """0.065 USD a picture."""
 
 
-async def limited(start: Start, base: str, entries: str = "", **limits: object) -> Running:
+async def limited(start: Start, base: str, *, entries: str = "", **limits: Any) -> Running:
     """A gateway whose client has a key with these limits."""
     keys = "keys:\n" + named("studio", KEY, **limits) + named("other", OTHER, models="[sd3]", **limits)
     running = await start(config(base, entries=entries, more=keys))
@@ -49,7 +49,7 @@ async def outcomes(calls: list[Awaitable[Answer]]) -> dict[str, list[Answer]]:
     ids=["rpm", "images_per_day", "usd_per_month"],
 )
 async def test_of_fifty_calls_with_means_for_ten_ten_are_made(
-    start: Start, impasto_emulator: Emulator, limits: dict[str, object], code: str
+    start: Start, impasto_emulator: Emulator, limits: dict[str, Any], code: str
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
     found = await outcomes([gateway.generate() for _ in range(50)])
@@ -145,7 +145,7 @@ async def test_an_attempt_elsewhere_is_paid_by_itself(
     start: Start, impasto_emulator: Emulator, second: Emulator
 ) -> None:
     entries = entry("sd3", SD3, impasto_emulator.url) + entry("sd3", "stability/stable-image-core", second.url)
-    gateway = await limited(start, "", entries, rpm=2, usd_per_month=0.095)  # one of 0.065 and one of 0.03
+    gateway = await limited(start, "", entries=entries, rpm=2, usd_per_month=0.095)  # one of 0.065 and one of 0.03
     impasto_emulator.fault("status", status=401)
     answers = [await gateway.generate(), await gateway.generate()]
     assert [answer.headers["x-impasto-cost-usd"] for answer in answers] == ["0.03", "0.03"]
@@ -169,7 +169,7 @@ async def test_without_a_price_there_is_no_spending_within_a_limit(start: Start,
     ids=str,
 )
 async def test_a_refusal_says_when_there_is_more(
-    start: Start, impasto_emulator: Emulator, limits: dict[str, object], seconds: int
+    start: Start, impasto_emulator: Emulator, limits: dict[str, Any], seconds: int
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
     now, data = NOON, gateway.gateway._app.data
