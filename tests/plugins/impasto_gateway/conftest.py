@@ -152,9 +152,9 @@ def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
     path = tmp_path / "config.yaml"
     started: list[Process] = []
 
-    def serve(text: str, *words: str) -> tuple[Process, str]:
+    def serve(text: str, *words: str, **environment: str) -> tuple[Process, str]:
         path.write_text(text)
-        environment = {"STABILITY_API_KEY": KEY, "STABILITY_API_BASE": impasto_emulator.url}
+        environment |= {"STABILITY_API_KEY": KEY, "STABILITY_API_BASE": impasto_emulator.url}
         process = subprocess.Popen(
             [sys.executable, "-m", "impasto_cli", "serve", "--config", str(path), "--port", "0", *words],
             stdout=subprocess.PIPE,
