@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         Pending as Pending,
         Request as Request,
         Result as Result,
+        Spool as Spool,
         WireRequest as WireRequest,
         WireResponse as WireResponse,
     )
@@ -96,7 +97,7 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Body Cost Handler Lost Middleware Pending Request Result WireRequest WireResponse",
+    "records": "Artifact Body Cost Handler Lost Middleware Pending Request Result Spool WireRequest WireResponse",
     "registry": "Registry",
     "route": "Route",
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .errors import ImpastoError
     from .policy import Retry, RetryBudget
     from .provider import Account
-    from .records import Pending, Request, WireRequest
+    from .records import Pending, Request, Spool, WireRequest
 
 
 class Call:
@@ -20,10 +20,12 @@ class Call:
 
     Subclass it to keep a record, and give that to ``client.invoke``: ``sending`` is awaited before each exchange
     where ``is_recorded``, ``left`` is called when a paid request's headers leave, ``refused`` when an answer
-    proves that an attempt cost nothing, ``accepted`` when the provider took a job on.
+    proves that an attempt cost nothing, ``accepted`` when the provider took a job on. ``spool`` is asked where
+    ``has_spools``.
     """
 
     is_recorded: ClassVar[bool] = False
+    has_spools: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,18 +81,30 @@ class Call:
         self.answer = None
         self.permits = self.posts + 1
 
-    async def whole(self, response: WireResponse) -> WireResponse:
-        """An answer with its body, read to the end. What came of one that breaks off is in the error's ``raw``."""
+    async def whole(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
+        """An answer with its body, read to the end. What came of one that breaks off is in the error.
+
+        ``raw``: the body is the artifact itself, and may go to a spool.
+        """
         stream = response.stream
         if stream is None:
             return response
         self.answer = response
+        spool = self.spool(response) if raw else None
         try:
-            body = await stream.collect()
+            body = await stream.collect(spool)
         except ChargeUnknown as error:
             error.raw, error.request_id = stream.received, response.request_id
+            if spool is not None and stream.is_spooled:
+                error.file = await spool.finish()
             raise
-        return WireResponse(status=response.status, headers=response.headers, body=body)
+        if body is None and spool is not None:
+            return WireResponse(status=response.status, headers=response.headers, file=await spool.finish())
+        return WireResponse(status=response.status, headers=response.headers, body=body or b"")
+
+    def spool(self, response: WireResponse) -> Spool | None:
+        """Where the artifact goes that is about to come, if it proves too large for memory. Whoever made it ends it."""
+        return None
 
     async def sending(self, wire: WireRequest) -> None:
         """The call has its turn and its place in the rate: what must be written before it goes out, is written here."""

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .files import File
     from .records import Artifact
 
 Billed = Literal["no", "yes", "unknown"]
@@ -140,10 +141,12 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request left and its outcome is not known: it may have been charged. Never retried unasked.
 
-    ``raw`` holds what bytes came, ``id`` the job's id where one was received.
+    ``raw`` holds what bytes came (``file``, where they were too many for memory), ``id`` the job's id where one
+    was received.
     """
 
     billed = "unknown"
+    file: File | None = None
 
     def __init__(
         self,
@@ -230,9 +233,13 @@ class ContentFiltered(ResponseError):
 
 
 class UnusableResult(ImpastoError):
-    """A complete answer, paid for, with no usable picture in it; ``raw`` holds its bytes."""
+    """A complete answer, paid for, with no usable picture in it.
+
+    ``raw`` holds its bytes; ``file``, where they were too many for memory.
+    """
 
     billed = "yes"
+    file: File | None = None
 
     def __init__(self, message: str, *, raw: bytes = b"", media_type: str = "", request_id: str | None = None) -> None:
         super().__init__(message, request_id=request_id)

@@ -56,6 +56,18 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
+    def passes_on(self, request: Request, response: WireResponse) -> bool | None:
+        """Whether an answer, of which only the status and the headers are here, is the artifact itself.
+
+        Where it is, a caller with a spool (``Call.spool``) may pass it on while it comes, and a large one is not
+        held in memory: ``normalize_response`` gets it as ``response.file``. Where no plugin says so it is held.
+
+        @hookimpl
+        def passes_on(self, response: WireResponse) -> bool:
+            return response.status == 200 and response.media_type == "image/png"
+        """
+
+    @hookspec(firstresult=True)
     def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending | None:
         """Makes the result of a good answer, or says that a job was accepted. Raises UnusableResult.
 

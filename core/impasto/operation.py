@@ -18,7 +18,10 @@ from .rules import Rule
 
 
 class Dialect(Protocol):
-    """How one provider spells a request, its answer and its refusals."""
+    """How one provider spells a request, its answer and its refusals.
+
+    It may have ``passes_on(operation, response) -> bool`` too, which is the hook of that name.
+    """
 
     def pack(self, operation: Operation, request: Request) -> WireRequest: ...
     def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None: ...
@@ -120,6 +123,11 @@ class Operation:
     @hookimpl
     def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
         return self.dialect.classify(self, response)
+
+    @hookimpl
+    def passes_on(self, request: Request, response: WireResponse) -> bool:
+        passes = getattr(self.dialect, "passes_on", None)
+        return passes is not None and passes(self, response) is True
 
     @hookimpl
     def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending:

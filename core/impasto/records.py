@@ -64,24 +64,53 @@ class WireRequest:
         )
 
 
-class Body:
-    """A response's body: chunks that can be collected, or passed on as they come.
+class Spool(Protocol):
+    """Where an answer goes that is too large to be held in memory. One is made for each answer, see ``Call.spool``."""
 
-    ``received`` is what was read so far, so that an answer that breaks off is not lost.
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes of the answer may be in memory. Asked as they come, until it says no."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Takes what comes next, from the answer's first byte on. What is paid for is taken wherever there is room."""
+        ...
+
+    async def finish(self) -> File:
+        """All that was taken, which may be cut short."""
+        ...
+
+
+class Body:
+    """A response's body: chunks that can be collected, in memory or in a spool, or passed on as they come.
+
+    ``received`` is what memory holds so far, so that an answer that breaks off is not lost.
     """
 
-    __slots__ = ("_chunks", "_received")
+    __slots__ = ("_chunks", "_received", "is_spooled")
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
         self._received: list[bytes] = []
+        self.is_spooled = False
 
-    async def collect(self) -> bytes:
-        """All of it."""
-        kept = self._received
+    async def collect(self, spool: Spool | None = None) -> bytes | None:
+        """All of it; None where it is in the spool."""
+        kept, size = self._received, 0
         async for chunk in self._chunks:
             kept.append(chunk)
+            if spool is not None:
+                size += len(chunk)
+                if not spool.holds(size):
+                    await self._pass_on(spool)
+                    return None
         return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    async def _pass_on(self, spool: Spool) -> None:
+        kept, self._received, self.is_spooled = self._received, [], True
+        for chunk in kept:
+            await spool.write(chunk)
+        async for chunk in self._chunks:
+            await spool.write(chunk)
 
     @property
     def received(self) -> bytes:
@@ -96,13 +125,15 @@ class Body:
 class WireResponse:
     """What the provider answered. Header names are lower case.
 
-    ``body`` is empty while the answer still streams; ``stream`` is None once it was collected.
+    ``body`` is empty while the answer still streams; ``stream`` is None once it was collected. ``file`` is the body
+    where it was too large for memory, see the hook ``passes_on``.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = attrs.field(default=b"", repr=False)
     stream: Body | None = attrs.field(default=None, repr=False)
+    file: File | None = attrs.field(default=None, repr=False)
 
     @property
     def media_type(self) -> str:
@@ -119,24 +150,35 @@ class WireResponse:
 
 @attrs.frozen(kw_only=True)
 class Artifact:
-    """One picture, sound or model. ``seed``: the one that was used; ``finish_reason``: the provider's word."""
+    """One picture, sound or model. ``seed``: the one that was used; ``finish_reason``: the provider's word.
+
+    ``file`` has the data where the caller asked for large ones in a spool; ``data`` is empty then.
+    """
 
     data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
     media_type: str
     seed: int | None = None
     finish_reason: str | None = None
+    file: File | None = attrs.field(default=None, repr=False)
+
+    @property
+    def content(self) -> File:
+        """The data, wherever they are, as something that can be opened."""
+        from .files import File
+
+        return self.file or File.of(self.data)
 
     @property
     def b64_json(self) -> str:
         """The data as base64 text, the form of OpenAI's answers."""
         from base64 import b64encode
 
-        return b64encode(self.data).decode("ascii")
+        return b64encode(self.content.read()).decode("ascii")
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Writes the data to ``path`` and returns it. Raises OSError."""
         target = Path(path)
-        target.write_bytes(self.data)
+        target.write_bytes(self.content.read())
         return target
 
 

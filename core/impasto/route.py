@@ -82,7 +82,7 @@ class Route:
         except Exception as error:  # pluggy's validation, or whatever a plugin's own middleware hook raises
             raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {error}") from error
         hook = manager.hook
-        carry, classify = _called(hook.send), _called(hook.classify_error)
+        carry, classify, passes_on = _called(hook.send), _called(hook.classify_error), _called(hook.passes_on)
 
         async def transmit(wire: WireRequest) -> WireResponse:
             call = wire.call
@@ -91,7 +91,8 @@ class Route:
                 await call.sending(wire)
             response: WireResponse = await carry(wire=wire)
             if response.stream is not None:
-                response = await call.whole(response)
+                raw = call.has_spools and passes_on(request=call.request, response=response) is True
+                response = await call.whole(response, raw=raw)
             error = classify(request=call.request, response=response)
             if error is not None:
                 if error.billed == "no":
@@ -131,7 +132,7 @@ class Route:
         wire = self.transform(request=request)
         if request.job is None:
             response = await self.send(wire.bound(call))
-            outcome = self._normalize(request, response)
+            outcome = await self._outcome(request, response)
             if not isinstance(outcome, Pending):
                 return outcome
         elif wire.method != "GET":
@@ -141,6 +142,15 @@ class Route:
             outcome = Pending(id=request.job, poll=wire)
         call.accepted(outcome)
         return await self._poll(call, outcome, poll_interval)
+
+    async def _outcome(self, request: Request, response: WireResponse) -> Result | Pending:
+        if response.file is None:
+            return self._normalize(request, response)
+        try:
+            return await asyncio.to_thread(self._normalize, request, response)  # it is read from disk
+        except UnusableResult as error:
+            error.file = response.file
+            raise
 
     def _normalize(self, request: Request, response: WireResponse) -> Result | Pending:
         try:
@@ -172,7 +182,7 @@ class Route:
             call.answer = None
             await asyncio.sleep(interval)
             try:
-                outcome = self._normalize(call.request, await self.send(wire))
+                outcome = await self._outcome(call.request, await self.send(wire))
             except NotFound as error:
                 self._told(error, call)  # it stays in the new one's context
                 raise _gone(error, call, time.monotonic() - accepted, pending) from None

@@ -26,7 +26,7 @@ from impasto import (
 from impasto.records import Scalar
 from impasto.redact import printable
 
-from .answers import PICTURES, picture, request_id, unusable
+from .answers import FILTERED, PICTURES, picture, request_id, unusable
 from .refusals import refusal
 
 KEPT_SECONDS = 24 * 3600.0
@@ -81,10 +81,14 @@ class Direct:
             request_id=request_id(response),
         )
 
+    def passes_on(self, operation: Operation, response: WireResponse) -> bool:
+        filtered = response.headers.get("finish-reason") == FILTERED
+        return response.status == 200 and response.media_type in PICTURES and not filtered
+
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
         if response.media_type != "application/json":
-            headers = response.headers
-            return picture(response, response.body, headers.get("finish-reason"), headers.get("seed"))
+            headers, data = response.headers, response.file or response.body
+            return picture(response, data, headers.get("finish-reason"), headers.get("seed"))
         body = _object(response)
         image = body.get("image")
         if isinstance(image, str):

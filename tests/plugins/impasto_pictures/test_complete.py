@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from impasto_pictures.complete import is_complete
+from impasto import File
+from impasto_pictures import complete
 from tests.pictures import animated, chunk, drawn, png
 
 PNG = png(64, 64)
@@ -19,6 +20,13 @@ WHOLE = {
     "webp": (WEBP, "image/webp"),
     "animated webp": (animated("WEBP"), "image/webp"),
 }
+
+
+def is_complete(data: bytes, media_type: str) -> bool:
+    """What is said of the bytes, which is what is said of them in a file."""
+    said = complete.is_complete(data, media_type)
+    assert complete.is_complete(File.of(data), media_type) is said
+    return said
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -58,3 +66,11 @@ def test_fill_bytes_before_a_marker() -> None:
 def test_what_is_no_picture_is_no_whole_one(data: bytes) -> None:
     for media_type in ("image/png", "image/jpeg", "text/html"):
         assert not is_complete(data, media_type)
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
+def test_the_end_of_a_jpeg_is_found_wherever_it_stands(size: int) -> None:
+    """It is looked for in windows from the end, and may stand across two of them."""
+    for behind in (size - 1, size, size + 1):
+        assert is_complete(JPEG + bytes(behind), "image/jpeg")
+        assert not is_complete(JPEG[:-2] + bytes(behind), "image/jpeg")

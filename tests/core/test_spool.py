@@ -1,0 +1,137 @@
+"""A large answer goes to the caller's spool while it comes, and only where it is the artifact itself."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+import impasto
+from impasto import Call, ChargeUnknown, ContentFiltered, File, Request, Result, UnusableResult, WireResponse, hookimpl
+from tests.pictures import padded
+from tests.recorder import JOB, Recorder, in_json, picture
+from tests.reliability.servers import head, raw, serving
+
+CORE, CREATIVE = "stability/stable-image-core", "stability/upscale-creative"
+HELD = 100_000
+LARGE = padded(300_000)
+
+
+class Disk:
+    """A spool: what it took, in pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def holds(self, size: int) -> bool:
+        return size <= HELD
+
+    async def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    async def finish(self) -> File:
+        return File.of(io.BytesIO(b"".join(self.pieces)))
+
+
+class Spooling(Call):
+    """A call with a spool for each answer that may have one."""
+
+    has_spools = True
+    made: ClassVar[list[Disk]]
+
+    def spool(self, response: WireResponse) -> Disk:
+        self.made.append(Disk())
+        return self.made[-1]
+
+
+@pytest.fixture(autouse=True)
+def spools() -> list[Disk]:
+    Spooling.made = []
+    return Spooling.made
+
+
+async def run(client: impasto.Client, model: str = CORE, **params: object) -> Result:
+    return await client.invoke(model, {"prompt": "p", **params}, call=Spooling)
+
+
+async def test_a_large_picture_is_in_a_file(
+    client: impasto.Client, recorder: Recorder, spools: list[Disk], tmp_path: Path
+) -> None:
+    recorder.answer = lambda _: picture(LARGE)
+    (artifact,) = (await run(client)).artifacts
+    assert (artifact.data, artifact.media_type, artifact.seed) == (b"", "image/png", 7)
+    assert artifact.content.read() == LARGE == b"".join(spools[0].pieces)
+    assert max(map(len, spools[0].pieces)) < len(LARGE)
+    assert artifact.save(tmp_path / "picture.png").read_bytes() == LARGE
+    assert len(artifact.b64_json) == 400_000
+
+
+async def test_a_small_picture_is_in_memory(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
+    recorder.answer = lambda _: picture(padded(HELD))
+    (artifact,) = (await run(client)).artifacts
+    assert (len(artifact.data), artifact.file, spools[0].pieces) == (HELD, None, [])
+    assert artifact.content.read() == artifact.data
+
+
+async def test_who_has_no_spool_gets_it_in_memory(client: impasto.Client, recorder: Recorder) -> None:
+    recorder.answer = lambda _: picture(LARGE)
+    (artifact,) = (await client.invoke(CORE, {"prompt": "p"})).artifacts
+    assert (artifact.data, artifact.file) == (LARGE, None)
+
+
+async def test_what_is_no_picture_is_not_spooled(
+    client: impasto.Client, recorder: Recorder, spools: list[Disk]
+) -> None:
+    recorder.answer = lambda _: in_json({"id": "x", "name": "bad_request", "errors": ["e" * 200_000]}, status=400)
+    with pytest.raises(impasto.BadRequest):
+        await run(client)
+    recorder.answer = lambda _: picture(LARGE, reason="CONTENT_FILTERED")
+    with pytest.raises(ContentFiltered) as filtered:
+        await run(client)
+    assert filtered.value.artifacts[0].data == LARGE
+    assert spools == []
+
+
+async def test_a_jobs_result_is_spooled(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
+    recorder.jobs = {"/v2beta/stable-image/upscale/creative"}
+    recorder.answer = lambda seen: picture(LARGE) if seen.path.endswith(JOB) else None
+    (artifact,) = (await run(client, CREATIVE, image=padded(1000))).artifacts
+    assert artifact.content.read() == LARGE
+    assert len(spools) == 1
+
+
+async def test_what_came_of_a_large_one_is_kept(client: impasto.Client, recorder: Recorder) -> None:
+    recorder.answer = lambda _: picture(LARGE[:-20])
+    with pytest.raises(UnusableResult, match=r"its 299,980 bytes are kept in \.file") as cut:
+        await run(client)
+    assert cut.value.file is not None
+    assert (cut.value.raw, cut.value.file.read()) == (b"", LARGE[:-20])
+
+
+async def test_what_came_of_one_that_broke_off_is_kept(client: impasto.Client) -> None:
+    promised = head(200, {"content-type": "image/png", "content-length": str(len(LARGE))})
+    async with serving() as server:
+        server.posts = [raw(promised, LARGE[:-20], end="close")]
+        with pytest.raises(ChargeUnknown, match="broke off") as told:
+            await run(client.with_options(api_base=server.url))
+    assert told.value.file is not None
+    assert (told.value.raw, told.value.file.read()) == (b"", LARGE[:-20])
+
+
+async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
+    class Never:
+        """Holds every answer in memory, as it wants to look at them."""
+
+        @hookimpl
+        def middleware(self, operation_id: str) -> None:
+            return None
+
+        @hookimpl(tryfirst=True)
+        def passes_on(self, request: Request, response: WireResponse) -> bool:
+            return False
+
+    recorder.answer = lambda _: picture(LARGE)
+    result = await client.with_options(middleware=[Never()]).invoke(CORE, {"prompt": "p"}, call=Spooling)
+    assert (result.artifacts[0].data, spools) == (LARGE, [])
