@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable
 from typing import BinaryIO
@@ -12,6 +13,8 @@ import attrs
 
 _SNIFF = 16
 _LONGEST_PATH = 4096
+_LONGEST_NAME = 255
+_LIKE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")
 _UNKNOWN = "application/octet-stream"
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -76,9 +79,9 @@ class File:
                 return value if value.closer is None else attrs.evolve(value, closer=None)  # its owner closes it
             case bytes() | bytearray() | memoryview():
                 return _from_bytes(bytes(value), "bytes")
-            case tuple() if len(value) in (2, 3) and isinstance(value[0], str | None):
-                named = cls.of(value[1])
-                return attrs.evolve(named, label=value[0] or named.label)
+            case tuple((str() | None as name, content, *rest)) if len(rest) < 2 and not isinstance(content, tuple):
+                named = cls.of(content)
+                return attrs.evolve(named, label=(name or named.label)[:_LONGEST_NAME])
             case str() if value[:5].lower() == "data:":
                 return _from_data_uri(value)
             case str() if "://" in value[:12]:
@@ -114,7 +117,7 @@ def _from_data_uri(uri: str) -> File:
         if header.lower().endswith(";base64"):
             data = base64.b64decode(data, validate=True)
     except ValueError:  # a lone surrogate, or binascii's
-        raise ValueError("is a damaged data: URI") from None
+        raise ValueError("is a damaged data: URI; its base64 must be whole, without spaces or line breaks") from None
     return _from_bytes(data, "data: URI")
 
 
@@ -123,13 +126,15 @@ def _from_path(path: str | os.PathLike[str]) -> File:
     if not isinstance(label, str):
         raise ValueError("must be a path of text, not of bytes")
     if len(label) > _LONGEST_PATH:
-        raise ValueError(f"is text of {len(label):,} characters, which is no path; give base64 as a data: URI")
+        raise ValueError(_no_path(label))
     try:
         with open(path, "rb", buffering=0, opener=_at_once) as reader:
             found = os.fstat(reader.fileno())
             regular = stat.S_ISREG(found.st_mode)
             head = reader.read(_SNIFF) if regular else b""
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        if _LIKE_BASE64.fullmatch(label):  # a picture, which no message may hold
+            raise ValueError(_no_path(label)) from None
         raise ValueError(f"can't read {label!r}: {getattr(error, 'strerror', None) or error}") from None
     if not regular:
         raise ValueError(f"{label!r} is not a regular file")
@@ -144,6 +149,10 @@ def _from_path(path: str | os.PathLike[str]) -> File:
     return File(
         label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, on_disk=True
     )
+
+
+def _no_path(text: str) -> str:
+    return f"is text of {len(text):,} characters, which names no file; give base64 as a data: URI"
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -167,9 +176,12 @@ def _from_object(source: BinaryIO) -> File:
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise ValueError(f"{label!r} is a device, which may never end")
     try:
-        data = source.read()
-    except OSError as error:
-        raise ValueError(f"can't read {label!r}: {error.strerror or error}") from None
+        data: object = source.read()
+    except UnicodeDecodeError:
+        data = ""
+    except Exception as error:  # noqa: BLE001 - an object of the caller's raises what it likes, gzip's an EOFError
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"can't read {label!r}: {said}") from None
     if isinstance(data, str):
         raise ValueError(f"{label!r} is open as text; open it with mode 'rb'")
     if not isinstance(data, bytes | bytearray | memoryview):

@@ -217,7 +217,7 @@ def test_a_path_that_can_not_be_read_is_shown_as_it_was_written(
     assert refused("line\nbreak") == "can't read 'line\\nbreak': No such file or directory"
     assert refused("nul\x00") == "can't read 'nul\\x00': embedded null byte"
     assert refused(".") == "can't read '.': Is a directory"
-    assert refused("x" * 300) == f"can't read '{'x' * 300}': File name too long"
+    assert refused("x." * 200) == f"can't read '{'x.' * 200}': File name too long"
 
 
 def test_a_name_of_bytes() -> None:
@@ -228,9 +228,12 @@ def test_a_name_of_bytes() -> None:
     assert refused(Odd()) == "must be a path of text, not of bytes"
 
 
-def test_base64_without_its_prefix_is_not_repeated() -> None:
-    message = refused(base64.b64encode(bytes(9000)).decode())
-    assert message == "is text of 12,000 characters, which is no path; give base64 as a data: URI"
+@pytest.mark.parametrize("data", [bytes(9000), PNG, b"\xff\xd8\xff" + bytes(60), b"GIF89a" + bytes(60)])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
+def test_base64_without_its_prefix_is_not_repeated(data: bytes, encode: Any) -> None:
+    text = encode(data).decode()
+    said = f"is text of {len(text):,} characters, which names no file; give base64 as a data: URI"
+    assert refused(text) == said
 
 
 def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
@@ -254,14 +257,17 @@ def test_urls_are_never_fetched(url: str) -> None:
     assert refused(url) == "a URL is never fetched here; download it and give the bytes or a path"
 
 
+DAMAGED = "is a damaged data: URI; its base64 must be whole, without spaces or line breaks"
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
         ("data:image/png;base64", "is a data: URI without content"),
-        ("data:image/png;base64,a", "is a damaged data: URI"),
-        ("data:image/png;base64,####", "is a damaged data: URI"),
-        ("data:image/png;base64,aGk=\n", "is a damaged data: URI"),
-        ("data:image/png;base64,\ud800", "is a damaged data: URI"),
+        ("data:image/png;base64,a", DAMAGED),
+        ("data:image/png;base64,####", DAMAGED),
+        ("data:image/png;base64,aGk=\n", DAMAGED),
+        ("data:image/png;base64,\ud800", DAMAGED),
     ],
 )
 def test_malformed_data_uris(uri: str, message: str) -> None:
@@ -269,8 +275,9 @@ def test_malformed_data_uris(uri: str, message: str) -> None:
 
 
 def test_an_open_file_that_gives_no_bytes(path: Path) -> None:
-    with path.open("r", encoding="latin-1") as text:
-        assert refused(text).endswith("is open as text; open it with mode 'rb'")
+    for encoding in ("latin-1", "utf-8"):  # the one makes text of anything, the other, the usual one, of no picture
+        with path.open("r", encoding=encoding) as text:
+            assert refused(text) == f"{str(path)!r} is open as text; open it with mode 'rb'"
     with tempfile.NamedTemporaryFile("w+") as text:
         assert refused(text).endswith("is open as text; open it with mode 'rb'")
     with path.open("ab") as writing:
@@ -280,10 +287,24 @@ def test_an_open_file_that_gives_no_bytes(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [5, 5.0, True, None, [PNG], {"data": PNG}, (), (PNG,), ("a", PNG, "b", "c"), (1, PNG)]
+    "value",
+    [
+        5,
+        5.0,
+        True,
+        None,
+        [PNG],
+        ["a", PNG],
+        {"data": PNG},
+        (),
+        (PNG,),
+        ("a", PNG, "b", "c"),
+        (1, PNG),
+        ("a", ("b", PNG)),
+    ],
 )
 def test_other_things_are_refused_by_their_type(value: object) -> None:
-    assert refused(value) == (f"must be bytes, a path, an open binary file or a data: URI, not {type(value).__name__}")
+    assert refused(value) == f"must be bytes, a path, an open binary file or a data: URI, not {type(value).__name__}"
 
 
 def test_a_reader_that_gives_something_else() -> None:
@@ -317,11 +338,24 @@ def test_the_content_decides_the_type(head: bytes, media_type: str | None) -> No
     assert media_type_of(head) == media_type
 
 
-def test_a_reader_that_fails_is_named() -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (EOFError("the end came early"), "the end came early"),
+        (TimeoutError(), "TimeoutError"),
+        (RuntimeError("whatever"), "whatever"),
+    ],
+)
+def test_a_reader_that_fails_is_named_whatever_it_raises(error: Exception, said: str) -> None:
     class Failing:
         name = "socket"
 
         def read(self) -> bytes:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise error
 
-    assert refused(Failing()) == "can't read 'socket': Input/output error"
+    assert refused(Failing()) == f"can't read 'socket': {said}"
+
+
+def test_a_name_is_shown_as_far_as_a_file_can_have_it() -> None:
+    assert File.of(("n" * 10_000, PNG)).label == "n" * 255
