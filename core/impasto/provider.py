@@ -58,10 +58,12 @@ class Provider:
         the variable that was looked for.
         """
         check_known(self.name, settings, _SETTINGS)
-        base = settings.get("api_base") or stand_in
+        base = settings.get("api_base")
+        if base is None:
+            base = stand_in
         if base is None and self.base_url_variable is not None:
-            base = os.environ.get(self.base_url_variable)
-        base_url = check_base_url(base or self.base_url)
+            base = os.environ.get(self.base_url_variable) or None
+        base_url = check_base_url(self.base_url if base is None else base)
         key, named = settings.get("api_key"), "the API key"
         if key is None and self.key_variable is not None:
             key, named = os.environ.get(self.key_variable), f"the API key in {self.key_variable}"
@@ -69,12 +71,12 @@ class Provider:
                 key = "emulator"
             if key is None:
                 raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
-        headers = {self.key_header: self.key_prefix + check_key(key, named)} if key is not None else {}
+        checked = check_key(key, named) if key is not None else None
         return Account(
             provider=self,
             base_url=base_url,
-            headers=headers,
-            secrets=(str(key),) if key is not None else (),
+            headers={self.key_header: self.key_prefix + checked} if checked is not None else {},
+            secrets=(checked,) if checked is not None else (),
             rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
         )
 
@@ -109,11 +111,13 @@ def check_known(provider: str, settings: Mapping[str, object], known: Collection
 
 def check_key(key: object, name: str = "the API key") -> str:
     """A key that can stand in a header. Raises ConfigError, which never holds the key."""
-    if not isinstance(key, str) or not key:
-        raise ConfigError(f"{name} is empty" if key == "" else f"{name} must be text, not {type(key).__name__}")
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} must be text, not {type(key).__name__}")
+    if not key:
+        raise ConfigError(f"{name} is empty")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(f"{name} holds a space, a line break or a character that is not ASCII; copy it again")
-    return key
+    return str.__str__(key)  # of an enum's member too the text: it is what no message may hold
 
 
 def check_base_url(url: object, name: str = "api_base") -> str:

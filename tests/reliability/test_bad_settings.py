@@ -106,6 +106,16 @@ def test_b56_a_bad_base_url(base: object) -> None:
     assert "password" not in str(caught.value).replace("user or password", "")
 
 
+@pytest.mark.parametrize("base", ["", 0, False, b"", "ftp://127.0.0.1"])
+async def test_b56_a_bad_base_url_of_one_provider(
+    canary: Server, base: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STABILITY_API_BASE", canary.url)  # where it would go if the given one counted for nothing
+    async with impasto.Client(api_key=KEY, providers={"stability": {"api_base": base}}) as client:
+        with pytest.raises(impasto.ConfigError, match="api_base"):
+            await client.run(CORE, prompt="p")
+
+
 @pytest.mark.parametrize(
     ("base", "clean"),
     [
