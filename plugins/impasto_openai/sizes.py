@@ -23,11 +23,9 @@ _RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 
 def checked_size(size: object) -> str | None:
     """The size as it was given, None for ``auto``. Raises ValueError."""
-    if size == "auto":
-        return None
-    if not isinstance(size, str) or _SIZE.fullmatch(size) is None:
+    if not isinstance(size, str) or (size != "auto" and _SIZE.fullmatch(size) is None):
         raise ValueError(f"must be auto or WIDTHxHEIGHT in pixels, each 1 to 99999, not {shown(size)}")
-    return size
+    return str.__str__(size) if size != "auto" else None
 
 
 def nearest_ratio(size: str, ratios: Sequence[str]) -> tuple[str, bool] | None:

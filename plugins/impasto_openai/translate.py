@@ -123,7 +123,7 @@ class _Work:
     def response_format(self) -> Format:
         value = self.given.pop("response_format", "b64_json")
         for known in FORMATS:
-            if value == known:
+            if isinstance(value, str) and value == known:
                 return known
         self._refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {shown(value)}")
         return "b64_json"
@@ -232,7 +232,7 @@ class _Work:
                 self.warnings.append(f"size {size} became aspect_ratio {ratio}, the nearest of this model's")
 
     def _cuts_out(self, background: object) -> bool:
-        return background == "transparent" and self.operation.transparent
+        return self.operation.transparent and isinstance(background, str) and background == "transparent"
 
     def _is_ruled_out(self, name: str, value: object) -> bool:
         """Whether the model's own rules refuse a field beside those that are given."""

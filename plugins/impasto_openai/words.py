@@ -31,8 +31,8 @@ _ADVICE: Mapping[str, str] = {
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
     "extra_headers": "headers can't be added; user goes out as one",
     "extra_query": "the provider takes no query",
-    "api_key": "is not how this provider is reached; see the aws_... arguments",
-    "api_base": "is not how this provider is reached; use aws_bedrock_runtime_endpoint",
+    "api_key": "is no parameter of a model: give it as an argument, for bedrock/ models the aws_... ones",
+    "api_base": "is no parameter of a model: give it as an argument, for bedrock/ ones aws_bedrock_runtime_endpoint",
 }
 
 WORDS = ("prompt", "image", "mask", "n", "size", "response_format", "user", "output_format", *NEUTRAL, *_INSTEAD)
@@ -41,7 +41,8 @@ WORDS = ("prompt", "image", "mask", "n", "size", "response_format", "user", "out
 
 def is_neutral(word: str, value: object) -> bool:
     """Whether the value asks for nothing but what happens anyway."""
-    return any(type(value) is type(each) and value == each for each in NEUTRAL.get(word, ()))
+    kind = str if isinstance(value, str) else type(value)
+    return any(kind is type(each) and value == each for each in NEUTRAL.get(word, ()))
 
 
 def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:

@@ -113,7 +113,7 @@ class Direct:
 def _checked_user(user: str) -> str:
     if not user.isascii() or not user.isprintable() or not 1 <= len(user) <= _LONGEST_USER:
         raise InvalidRequest([Problem("user", f"must be 1 to {_LONGEST_USER} printable ASCII characters")])
-    return user
+    return str.__str__(user)  # of an enum's member too the text, not its name
 
 
 def _object(response: WireResponse) -> Mapping[str, object]:

@@ -15,12 +15,14 @@ import impasto
 from impasto_openai.background import run
 from tests.recorder import Recorder, Seen
 
+UNTIMED = "import logging; logging.getLogger('asyncio').addFilter(lambda record: 'took' not in record.msg)"
+"""Debug mode logs slow steps, which say how busy the machine is."""
 CALL = 'impasto.image_generation("a", "stability/sd3")'
 
 
 def script(*lines: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """A process of its own, in which every warning is an error."""
-    source = "\n".join(("import asyncio, os, sys, threading, time", "import impasto, impasto_openai", *lines))
+    source = "\n".join(("import asyncio, os, sys, threading, time", UNTIMED, "import impasto, impasto_openai", *lines))
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", source],
         capture_output=True, text=True, timeout=timeout, check=False,
@@ -174,6 +176,7 @@ def test_an_interrupt_cancels_the_call_and_tells_that_the_charge_is_unknown(wire
 
     wire.answer = slow
     source = f"""
+{UNTIMED}
 import impasto
 try:
     {CALL}

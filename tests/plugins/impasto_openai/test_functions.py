@@ -1,6 +1,7 @@
 """The four functions over a real socket: what they take, what reaches the wire, what they answer."""
 
 import base64
+import enum
 import inspect
 import io
 import subprocess
@@ -187,7 +188,14 @@ async def test_a_mask_of_another_size_passes_with_a_warning(wire: Recorder) -> N
     assert len(wire.posts) == 2
 
 
-@pytest.mark.parametrize("mask", [b"no picture", clear_mask()[:60], "https://example.com/mask.png", 7])
+class Failing:
+    """Reads as a gzip file that was cut short does."""
+
+    def read(self) -> bytes:
+        raise EOFError("ended before the end-of-stream marker was reached")
+
+
+@pytest.mark.parametrize("mask", [b"no picture", clear_mask()[:60], "https://example.com/mask.png", 7, Failing()])
 async def test_a_mask_that_is_no_picture_is_refused_by_name(mask: object, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)  # type: ignore[arg-type]
@@ -281,6 +289,57 @@ async def test_scalars_are_never_coerced(wire: Recorder) -> None:
     assert not wire.seen
 
 
+class Word(str, enum.Enum):  # noqa: UP042 - a StrEnum shows its text anyway
+    """The kind of enum whose members an f-string shows by their names, as Python 3.11 and later do."""
+
+    MODEL = "stability/sd3"
+    KEY = "sk-of-an-enum"
+    SIZE = "1000x1001"
+    QUALITY = "standard"
+    FORMAT = "url"
+    USER = "ann"
+    STYLE = "anime"
+    PROMPT = "a lighthouse"
+
+
+async def test_an_enums_members_are_their_text(wire: Recorder) -> None:
+    response = await impasto.aimage_generation(
+        Word.PROMPT,
+        Word.MODEL,
+        size=Word.SIZE,
+        quality=Word.QUALITY,
+        response_format=Word.FORMAT,
+        user=Word.USER,
+        style_preset=Word.STYLE,
+        api_key=Word.KEY,
+    )
+    [post] = wire.posts
+    assert post.fields == {"prompt": "a lighthouse", "aspect_ratio": "1:1", "style_preset": "anime"}
+    assert post.header("stability-client-user-id") == "ann"
+    assert post.header("authorization") == "Bearer sk-of-an-enum"
+    assert response.data[0].url
+    assert response.warnings == ["size 1000x1001 became aspect_ratio 1:1, the nearest of this model's"]
+
+
+class Awkward:
+    """Compares as an array does: neither equal nor not."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]  # as arrays have none
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt", "n", "size", "response_format", "quality", "background", "user", "seed", "style_preset"]
+)
+async def test_what_can_not_be_compared_is_refused_by_name(name: str, wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_generation(**{"prompt": "a", "model": "stability/sd3", name: Awkward()})  # type: ignore[arg-type]
+    assert refusal(caught.value) == [name]
+    assert not wire.seen
+
+
 # how the provider is reached
 
 
@@ -297,8 +356,8 @@ async def test_the_environment_counts_as_it_is_at_each_call(wire: Recorder, monk
 @pytest.mark.parametrize(
     "setting",
     [{"api_key": ""}, {"api_key": "sk\n"}, {"api_key": "é"}, {"api_key": "a b"}, {"api_base": "ftp://x"},
-     {"api_base": "http://example.com"}, {"timeout": 0}, {"timeout": "60"}, {"timeout": True},
-     {"base_model": "bedrock/stability.x"}],
+     {"api_base": "http://example.com"}, {"api_base": ""}, {"api_base": 0}, {"timeout": 0}, {"timeout": "60"},
+     {"timeout": True}, {"base_model": "bedrock/stability.x"}],
 )  # fmt: skip
 async def test_wrong_settings_are_refused_before_any_socket(setting: dict[str, object], wire: Recorder) -> None:
     with pytest.raises(ConfigError):
