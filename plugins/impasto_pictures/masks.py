@@ -34,6 +34,7 @@ def to_provider(mask: File) -> File:
                 return mask
             width, height = picture.size
             alpha = _alpha(picture, mask) if width * height <= MOST_PIXELS else None
+            turned = picture.info.get("exif")  # how a viewer turns it: the picture to edit may be turned so too
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError):
         raise ValueError(f"{mask.label!r} begins as {FORMATS[mask.media_type]} but can't be read as one") from None
     if alpha is None:
@@ -43,7 +44,7 @@ def to_provider(mask: File) -> File:
     from PIL import ImageChops
 
     out = io.BytesIO()
-    ImageChops.invert(alpha).save(out, "PNG")
+    ImageChops.invert(alpha).save(out, "PNG", exif=turned)
     return File.of((mask.label, out.getvalue()))
 
 

@@ -77,6 +77,16 @@ def test_half_transparent_pixels_become_grey() -> None:
         assert list(made.tobytes()) == [254, 155, 1]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_mask_stays_turned_as_its_picture_is(kind: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    made = to_provider(File.of(saved(half_clear("RGBA"), kind, lossless=True, exif=turned)))
+    with Image.open(io.BytesIO(made.read())) as picture:
+        assert (picture.size, picture.tobytes()) == ((2, 1), b"\xff\x00")
+        assert picture.getexif()[0x0112] == 6
+
+
 OPAQUE = {
     "rgb": drawn("PNG"),
     "grey": drawn("PNG", "L"),
