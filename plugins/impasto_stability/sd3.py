@@ -40,6 +40,20 @@ class Params:
     output_format: str | None = fields.output_format()
 
 
+@attrs.frozen(kw_only=True)
+class Full(Params):
+    """The large and the medium model."""
+
+    cfg_scale: float | None = number(1, 10, default=4)
+
+
+@attrs.frozen(kw_only=True)
+class Distilled(Params):
+    """The turbo and the flash model, which take fewer steps."""
+
+    cfg_scale: float | None = number(1, 10, default=1)
+
+
 def _mode_of_image(given: Mapping[str, object]) -> Mapping[str, object]:
     """A picture without a mode means image to image; the vendor would ignore the picture otherwise."""
     if given.get("image") is not None and given.get("mode") is None:
@@ -50,7 +64,7 @@ def _mode_of_image(given: Mapping[str, object]) -> Mapping[str, object]:
 sd3 = Operation(
     id="stability/sd3",
     title="Stable Diffusion 3.5 Large (the vendor's default)",
-    params=Params,
+    params=Full,
     target="/v2beta/stable-image/generate/sd3",
     provider=stability,
     dialect=direct,
@@ -65,21 +79,26 @@ sd3 = Operation(
 )
 
 
-def _named(model: str, title: str, price: float, note: str = "") -> Operation:
+def _named(model: str, title: str, params: type[Params], price: float, note: str = "") -> Operation:
     return attrs.evolve(
-        sd3, id=f"stability/{model}", title=title, constants={"model": model}, price=in_credits(price, note)
+        sd3,
+        id=f"stability/{model}",
+        title=title,
+        params=params,
+        constants={"model": model},
+        price=in_credits(price, note),
     )
 
 
 _RETIRED = "deprecated 2025-04-17, said to be served and billed as its 3.5 counterpart"
 
-sd3_5_large = _named("sd3.5-large", "Stable Diffusion 3.5 Large", 6.5)
-sd3_5_large_turbo = _named("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", 4)
-sd3_5_medium = _named("sd3.5-medium", "Stable Diffusion 3.5 Medium", 3.5)
-sd3_5_flash = _named("sd3.5-flash", "Stable Diffusion 3.5 Flash", 2.5)
-sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", 6.5, _RETIRED)
-sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", 4, _RETIRED)
-sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", 3.5, _RETIRED)
+sd3_5_large = _named("sd3.5-large", "Stable Diffusion 3.5 Large", Full, 6.5)
+sd3_5_large_turbo = _named("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", Distilled, 4)
+sd3_5_medium = _named("sd3.5-medium", "Stable Diffusion 3.5 Medium", Full, 3.5)
+sd3_5_flash = _named("sd3.5-flash", "Stable Diffusion 3.5 Flash", Distilled, 2.5)
+sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", Params, 6.5, _RETIRED)
+sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", Params, 4, _RETIRED)
+sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", Params, 3.5, _RETIRED)
 
 _NOT_ON_BEDROCK = ("cfg_scale", "style_preset")
 _BEDROCK_BYTES = fields.ON_BEDROCK.max_bytes
