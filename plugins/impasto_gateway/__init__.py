@@ -4,6 +4,7 @@ A request's way, and the module of each step:
 
     process      one worker or several, signals, exit code      command    ``impasto serve``
     server       Gateway: a gateway in the running loop: start, reload, drain
+    connections  who may have one, how long each step may take, what is no HTTP      chunks  framing
     app          the route, the host, who asks, the endpoint; every error as an answer
       auth         bearer keys by their SHA-256                  errors     Failure: OpenAI's shape, and retry advice
       setup        what a configuration comes to, replaced whole by a reload

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import unquote
@@ -16,8 +15,9 @@ from impasto.provider import is_loopback
 
 from . import listing, served
 from .auth import NOBODY
+from .connections import UNSOUND, no_http
 from .data import Data
-from .errors import SERVER, Failure
+from .errors import SERVER, Failure, new_id
 from .exchange import Exchange
 from .flow import Flow
 from .images import EDITS, GENERATIONS, VARIATIONS, images
@@ -61,6 +61,9 @@ class App:
         self.setup = setup
         self.flow.most = setup.config.general.max_bytes_in_flight
 
+    def connection_ended(self, why: str) -> None:
+        """A connection ended before its time."""
+
     async def idle(self) -> None:
         """Waits until no request runs."""
         while self.running:
@@ -68,7 +71,7 @@ class App:
             await self._idle.wait()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        id = f"req_{secrets.token_hex(12)}"
+        id = new_id()
         self.running += 1
         try:
             return await self._answered(request, id)
@@ -94,6 +97,8 @@ class App:
         return response
 
     async def _endpoint(self, request: web.BaseRequest, id: str) -> web.StreamResponse:
+        if (problem := request.get(UNSOUND)) is not None:
+            raise no_http(problem)
         path = request.rel_url.raw_path
         if path.startswith("/health/"):  # whatever it is called by: a balancer asks by address
             return self._health(path)

@@ -80,6 +80,12 @@ class General:
     ``timeout``: of one call to a provider. ``max_bytes_in_flight`` bounds what requests and answers may take of
     memory; past it new ones are sent away before anything is spent. ``drain_seconds``: how long the end of the
     process waits for calls that run. ``data_dir``: where what must outlive the process is kept.
+
+    ``max_connections`` are those of one worker at a time, fewer where half of the limit of open files is less.
+    ``header_seconds``: from a connection's first byte (its first request: from its beginning) to the end of a
+    request's head; ``body_seconds``: from there to the end of its body, of which a byte must come every
+    ``body_idle_seconds``; ``write_seconds``: how long a caller may leave an answer unread; ``idle_seconds``: how
+    long a connection without a request is kept.
     """
 
     master_key: str | None = text(1, 4096)
@@ -89,6 +95,12 @@ class General:
     poll_interval: float | None = number(0.001, 3600)
     max_bytes_in_flight: int = _setting(1 << 30, 1 << 24, 1 << 40)
     drain_seconds: float = _setting(330.0, 0, DAY)
+    max_connections: int = _setting(16_384, 1, 1_000_000)
+    header_seconds: float = _setting(20.0, 0.01, 3600)
+    body_seconds: float = _setting(600.0, 0.01, DAY)
+    body_idle_seconds: float = _setting(20.0, 0.01, 3600)
+    write_seconds: float = _setting(30.0, 0.01, 3600)
+    idle_seconds: float = _setting(75.0, 0.01, DAY)
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Iterator
 
 import attrs
@@ -39,6 +40,11 @@ INVALID = "invalid_request_error"
 SERVER = "server_error"
 _LOCKED_SECONDS = 60.0
 """How long to wait where a provider does not say: its lock-out."""
+
+
+def new_id() -> str:
+    """A request's id, which every answer carries."""
+    return f"req_{secrets.token_hex(12)}"
 
 
 @attrs.define(eq=False)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
 
+from .connections import TooSlow
 from .errors import Failure
 from .flow import Share
 from .multipart import Head, NotAForm, Parts, boundary_of
@@ -70,7 +71,7 @@ class Asked:
 async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
     """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
     headers = request.headers
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in headers.getall("content-encoding", [])):
         raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
     match request.content_type if "content-type" in headers else "":
         case "application/json":
@@ -92,6 +93,8 @@ async def _chunks(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
     while not content.at_eof():
         try:
             chunk = await content.readany()
+        except TooSlow as error:
+            raise Failure(408, str(error), code="request_timeout", close=True) from None
         except (web.RequestPayloadError, ConnectionError):  # damaged framing, or a caller who left
             raise Failure(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
         size += len(chunk)

@@ -16,12 +16,9 @@ from impasto.provider import is_loopback
 from . import budgets
 from .app import App
 from .config import Config, check_bind
+from .connections import Server
 from .data import UNWRITABLE, Data
 from .setup import Setup, data_folder
-
-KEEP_ALIVE_SECONDS = 75.0
-LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is still read, so that its sender gets to read the refusal."""
 
 CANCEL_SECONDS = 0.5
 """How long what was not drained gets to end, once and once more when it is cancelled."""
@@ -63,22 +60,15 @@ class Gateway:
             stack.push_async_callback(self._data.aclose)
             await self._data.open()
             self._app = App(setup, self._data, local=is_loopback(self._host))
-            self._runner = web.ServerRunner(
-                web.Server(
-                    self._app,
-                    keepalive_timeout=KEEP_ALIVE_SECONDS,
-                    lingering_time=LINGER_SECONDS,
-                    access_log=None,
-                    auto_decompress=False,
-                ),
-                shutdown_timeout=CANCEL_SECONDS,
-            )
+            self._server = Server(self._app, lambda: self._app.setup.config.general, self._app.connection_ended)
+            self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
             self._site = self._made_site()
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
-            stack.callback(asyncio.create_task(self._sweep()).cancel)
+            for work in (self._sweep(), self._server.look_after()):
+                stack.callback(asyncio.create_task(work).cancel)
             self._stack = stack.pop_all()
         return self
 

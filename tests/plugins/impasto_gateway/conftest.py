@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import aiohttp
@@ -140,6 +143,38 @@ async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Sta
 async def gateway(start: Start) -> Running:
     """One of every model."""
     return await start()
+
+
+@pytest.fixture(scope="session")
+def _standing(_impasto_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("standing")
+    text = config(
+        _impasto_emulator.url,
+        general=f"  data_dir: {folder / 'data'}\n",
+        more=f"files:\n  folder: {folder / 'files'}\n",
+    )
+    started: Future[tuple[Gateway, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        async with Gateway(parse(text.encode())) as gateway:
+            stop = asyncio.Event()
+            started.set_result((gateway, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    gateway, loop, stop = started.result(timeout=30)
+    yield gateway
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+
+
+@pytest.fixture
+async def standing(_standing: Gateway, impasto_emulator: Emulator) -> AsyncIterator[Running]:
+    """One of every model, in a thread of its own and for all tests: for those that only look at what it answers."""
+    running = Running(_standing)
+    yield running
+    await running.aclose()
 
 
 Process = subprocess.Popen[str]
