@@ -39,6 +39,8 @@ class Call:
     ) -> None:
         self.request = request
         self.account = account
+        self.secrets = account.secrets
+        """What no message may show; a transport that finds more keys than the account has adds them."""
         self.timeout = timeout
         self.retry = retry
         self.budget = budget

@@ -120,9 +120,13 @@ def check_key(key: object, name: str = "the API key") -> str:
     return str.__str__(key)  # of an enum's member too the text: it is what no message may hold
 
 
-def check_base_url(url: object, name: str = "api_base") -> str:
-    """A base URL with scheme and host only. Plain http is for loopback addresses. Raises ConfigError."""
-    hint = "give scheme and host only, such as https://api.example.com"
+def check_base_url(url: object, name: str = "api_base", *, with_path: bool = False) -> str:
+    """A base URL of scheme and host, and of a path where it may have one. Plain http is for loopback addresses.
+
+    Raises ConfigError.
+    """
+    most = "scheme, host and at most a path" if with_path else "scheme and host only"
+    hint = f"give {most}, such as https://api.example.com{'/prefix' if with_path else ''}"
     if not isinstance(url, str):
         raise ConfigError(f"{name} must be text, not {type(url).__name__}; {hint}")
     try:
@@ -134,15 +138,20 @@ def check_base_url(url: object, name: str = "api_base") -> str:
         raise ConfigError(f"{name} must begin with https:// and name a host; {hint}")
     if "@" in parts.netloc:
         raise ConfigError(f"{name} must hold no user or password; {hint}")
-    if parts.path not in ("", "/") or "?" in url or "#" in url:
-        raise ConfigError(f"{name} must end after the host; {hint}")
+    path = parts.path.removesuffix("/")
+    if "?" in url or "#" in url or not _PATH.fullmatch(path) or (path and not with_path):
+        raise ConfigError(f"{name} must end after the {'path' if with_path else 'host'}; {hint}")
     if port == 0 or not _is_host(host) or not url.isascii() or not url.isprintable() or url != url.strip():
         raise ConfigError(f"{name} names no host that can be: ASCII letters, digits, dots and dashes only; {hint}")
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{name} is plain http, which would show the key to the network; only loopback may be")
     # Made anew of its parts: another reader of URLs must not see another host in what urlsplit passed over.
     named = f"[{host}]" if ":" in host else host.removesuffix(".")
-    return f"{parts.scheme}://{named}" + (f":{port}" if port is not None else "")
+    return f"{parts.scheme}://{named}" + (f":{port}" if port is not None else "") + path
+
+
+_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~!$&'()*+,;=:@%-]+)*", re.ASCII)
+"""Segments that every reader takes for the same: none empty, none of dots."""
 
 
 def _is_host(host: str) -> bool:

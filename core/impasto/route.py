@@ -201,7 +201,7 @@ class Route:
 
     def _told(self, error: ImpastoError, call: Call) -> ImpastoError:
         """The error with the model's name, the job's id and what is known of charges, and without the key."""
-        secrets = call.account.secrets
+        secrets = call.secrets
         error.operation = error.operation or call.request.operation
         error.id = error.id or call.job
         error.message = redacted(error.message, secrets)
