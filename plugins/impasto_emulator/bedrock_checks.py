@@ -17,6 +17,16 @@ from .checks import Checked, Wrong
 _SLUGS = {"remove-background": "remove-bg"}
 """What a service calls itself, where that is not the word in its id."""
 
+_SEEN = {
+    "us.stability.stable-image-control-sketch-v1:0": (
+        "image, prompt, control_strength, negative_prompt, seed, output_format, style_preset"
+    ),
+    "stability.stable-image-ultra-v1:0": (
+        "prompt, negative_prompt, mode, strength, seed, output_format, image, aspect_ratio"
+    ),
+}
+"""The models whose list of fields was seen, in its order; nobody has told that of the others."""
+
 
 def object_of(body: bytes) -> dict[str, object]:
     """The body's JSON object. Raises Wrong."""
@@ -70,10 +80,12 @@ def _value(field: Field, value: object) -> object:
 
 def _unknown(operation: Operation, name: str, fields: list[str]) -> str:
     """Services name themselves and the field; a generator was seen to name only its own fields."""
-    if not operation.target.startswith(PROFILE):
-        return f"Invalid field in request. Available fields: {fields}"
-    word = operation.target.rpartition(".")[2].partition("-v1:")[0].removeprefix("stable-").removeprefix("image-")
-    return f"Invalid field '{name}' in request. Available fields for {_SLUGS.get(word, word)} are: {', '.join(fields)}"
+    target = operation.target
+    listed = _SEEN[target].split(", ") if target in _SEEN else fields
+    if not target.startswith(PROFILE):
+        return f"Invalid field in request. Available fields: {listed}"
+    word = target.rpartition(".")[2].partition("-v1:")[0].removeprefix("stable-").removeprefix("image-")
+    return f"Invalid field '{name}' in request. Available fields for {_SLUGS.get(word, word)} are: {', '.join(listed)}"
 
 
 def detail(message: str) -> str:

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from impasto import Operation
 from impasto_emulator import Emulator
+from impasto_stability.guardrail import HEADERS
 from tests.pictures import padded, png
 from tests.plugins.impasto_stability.bedrock_cases import MODELS, OUTPAINT, SD3, SD35, request
 from tests.plugins.impasto_stability.cases import outside, sizes
@@ -36,16 +37,27 @@ __all__ = ["boto", "emulator", "shared"]
 # bodies
 
 
-async def test_unknown_fields_in_the_form_that_was_seen(wire: Wire) -> None:
+async def test_unknown_fields_byte_for_byte_as_they_were_seen(wire: Wire) -> None:
     answer = await told(wire, SKETCH, {"text_prompts": []})
-    assert detail(answer).startswith(
+    assert detail(answer) == (
         "Invalid field 'text_prompts' in request. Available fields for control-sketch are: "
+        "image, prompt, control_strength, negative_prompt, seed, output_format, style_preset"
     )
     assert answer[1]["content-length"] == "196"
     said = detail(await told(wire, REMOVE, {"prompt": "p"}))
     assert said == "Invalid field 'prompt' in request. Available fields for remove-bg are: image, output_format"
     said = detail(await told(wire, "stability.stable-image-ultra-v1:0", {"prompt": "p", "max_tokens": 1}))
-    assert said.startswith("Invalid field in request. Available fields: ['prompt', ")
+    assert said == (
+        "Invalid field in request. Available fields: "
+        "['prompt', 'negative_prompt', 'mode', 'strength', 'seed', 'output_format', 'image', 'aspect_ratio']"
+    )
+
+
+@pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
+async def test_the_refusal_of_an_unknown_field_lists_all_that_there_are(wire: Wire, operation: Operation) -> None:
+    listed = detail(await told(wire, operation.target, {"cfg_scale": 7})).rpartition(": ")[2]
+    names = [name.strip("[' ]") for name in listed.split(",")]
+    assert sorted(names) == sorted(set(operation.fields) - set(HEADERS))
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
