@@ -6,6 +6,8 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
 import attrs
@@ -17,11 +19,13 @@ from impasto import (
     File,
     ImpastoError,
     InvalidRequest,
+    Lost,
     Operation,
     Problem,
     ProviderFault,
     Request,
     Result,
+    UnusableResult,
     WireRequest,
     WireResponse,
 )
@@ -85,41 +89,56 @@ class Bedrock:
         )
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
-        data, rest = _split(response)
-        reason, seed = _first(rest, "finish_reasons"), _first(rest, "seeds")
-        if not isinstance(reason, str):
-            if data is None:
-                raise unusable("holds no picture", response)
-            return picture(response, data, None, seed)
-        if data is None:
-            raise _failed(printable(reason), response)
-        result = picture(response, data, reason, seed)  # none was ever seen beside a reason: it is kept
-        if reason.startswith(_FILTERED):
-            raise _failed(printable(reason), response, result.artifacts)
-        return result
+        images, rest = _split(response)
+        came: list[Artifact] = []
+        lost: list[Lost] = []
+        # One picture was ever seen. Were there more, each was paid for: none is dropped for what befell another.
+        told = zip_longest(images, _list(rest, "finish_reasons"), _list(rest, "seeds"))
+        for index, (image, reason, seed) in enumerate(told):
+            try:
+                came += _made(response, image, reason, seed)
+            except (ContentFiltered, ProviderFault, UnusableResult) as error:
+                lost.append(Lost(index=index, error=error))
+        if not came:
+            raise lost[0].error if lost else unusable("holds no picture", response)
+        return Result(artifacts=tuple(came), errors=tuple(lost), request_id=request_id(response))
 
 
-def _split(response: WireResponse) -> tuple[bytes | None, Mapping[str, object]]:
-    """The picture, decoded straight from between its quotes, and the rest as JSON: no parser sees the picture."""
+def _made(response: WireResponse, image: object, reason: object, seed: object) -> tuple[Artifact, ...]:
+    """The picture of one place in the arrays, if there is one. Raises what is told instead."""
+    said = printable(reason) if isinstance(reason, str) else None
+    data = _decoded(response, image)
+    if not data:
+        if said is not None:
+            raise _failed(said, response)
+        return ()
+    artifacts = picture(response, data, reason, seed).artifacts  # none was ever seen beside a reason: it is kept
+    if said is not None and said.startswith(_FILTERED):
+        raise _failed(said, response, artifacts)
+    return artifacts
+
+
+def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
+    """``images``, of which the first is decoded straight from between its quotes, and the rest as JSON: no parser sees
+    the picture."""
     import pybase64  # of the extra, and only where Bedrock answered
 
-    body = response.body
-    data = None
+    body, first = response.body, b""
     if (found := _PICTURE.search(body)) is not None:
         start, end = found.end(), body.find(b'"', found.end())
-        try:
-            data = pybase64.b64decode(memoryview(body)[start:end], validate=True)
-        except ValueError:
-            return _parsed(response)
-        body = body[:start] + body[end:]
-    return data or None, _object(body, response)
+        with suppress(ValueError):  # JSON's own escapes in it, as some write "/" as "\\/": the parser reads them
+            first = pybase64.b64decode(memoryview(body)[start:end], validate=True)
+            body = body[:start] + body[end:]
+    rest = _object(body, response)
+    images = _list(rest, "images")
+    return [first, *images[1:]] if images[:1] == [""] else images, rest
 
 
-def _parsed(response: WireResponse) -> tuple[bytes, Mapping[str, object]]:
-    """The same by a parser, for base64 with JSON's own escapes in it: some write "/" as "\\/"."""
-    rest = _object(response.body, response)
+def _decoded(response: WireResponse, image: object) -> bytes:
+    if isinstance(image, bytes):
+        return image
     try:
-        return base64.b64decode(str(_first(rest, "images")), validate=True), rest
+        return base64.b64decode("".join(image.split()), validate=True) if isinstance(image, str) else b""
     except ValueError:
         raise unusable("holds damaged base64", response) from None
 
@@ -134,9 +153,9 @@ def _object(body: bytes, response: WireResponse) -> Mapping[str, object]:
     return rest
 
 
-def _first(rest: Mapping[str, object], name: str) -> object:
+def _list(rest: Mapping[str, object], name: str) -> list[object]:
     values = rest.get(name)
-    return values[0] if isinstance(values, list) and values else None
+    return values if isinstance(values, list) else []
 
 
 def _failed(reason: str, response: WireResponse, artifacts: tuple[Artifact, ...] = ()) -> ImpastoError:

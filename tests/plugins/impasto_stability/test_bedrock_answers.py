@@ -73,6 +73,51 @@ async def test_spellings_of_the_same_answer(client: impasto.Client, recorder: Re
     assert (artifact.data, artifact.seed) == (PICTURE, 7)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"images":["{B64[:8]}\\n{B64[8:]}"],"seeds":[7]}}'.encode(),
+        f'{{"images":["{B64[:8]}\\r\\n {B64[8:]}\\n"],"seeds":[7]}}'.encode(),
+        f'{{"ima\\u0067es":["{B64}"],"seeds":[7]}}'.encode(),
+        f'{{"of":{{"images":["QUJD"]}},"images":["{B64}"],"seeds":[7]}}'.encode(),
+        f'{{"said":"\\"images\\":[\\"QUJD\\"]","images":["{B64}"],"seeds":[7],"é":"😀"}}'.encode(),
+        f'{{"images":["{B64}"],"seeds":[7]}}'.encode("utf-16"),
+    ],
+    ids=["line break", "line breaks", "escaped name", "other images", "images in text", "utf-16"],
+)
+async def test_what_only_a_parser_finds(client: impasto.Client, recorder: Recorder, body: bytes) -> None:
+    answer = Answer(headers={"content-type": "application/json"}, body=body)
+    [artifact] = (await result(client, recorder, answer)).artifacts
+    assert (artifact.data, artifact.seed) == (PICTURE, 7)
+
+
+async def test_all_pictures_that_came_are_kept(client: impasto.Client, recorder: Recorder) -> None:
+    other = drawn("JPEG")
+    images = [B64, base64.b64encode(other).decode()]
+    made = await result(client, recorder, told({"seeds": [7, 8], "finish_reasons": [None, None], "images": images}))
+    assert [(each.data, each.seed) for each in made.artifacts] == [(PICTURE, 7), (other, 8)]
+    assert made.errors == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "kind"),
+    [
+        ("QU-JD", None, impasto.UnusableResult),
+        ("QUJD", None, impasto.UnusableResult),
+        (None, "Filter reason: output image", impasto.ContentFiltered),
+        (None, "Inference error", impasto.ProviderFault),
+        (None, None, None),
+    ],
+)
+async def test_a_picture_is_not_lost_for_what_befell_the_one_before(
+    client: impasto.Client, recorder: Recorder, image: object, reason: object, kind: object
+) -> None:
+    body = {"seeds": [7, 8], "finish_reasons": [reason, None], "images": [image, B64]}
+    made = await result(client, recorder, told(body))
+    assert [(each.data, each.seed) for each in made.artifacts] == [(PICTURE, 8)]
+    assert [(lost.index, type(lost.error)) for lost in made.errors] == ([(0, kind)] if kind else [])
+
+
 async def test_escaped_slashes(client: impasto.Client, recorder: Recorder) -> None:
     data = drawn("JPEG")
     escaped = base64.b64encode(data).replace(b"/", b"\\/")
@@ -147,7 +192,7 @@ async def test_inference_error(client: impasto.Client, recorder: Recorder, reaso
         (b'{"images":[""]}', "holds no picture"),
         (b'{"images":"QUJD"}', "holds no picture"),
         (b'{"images":["QUJ"]}', "damaged base64"),
-        (b'{"images":["QU JD"]}', "damaged base64"),
+        (b'{"images":["QU-JD"]}', "damaged base64"),
         (b'{"images":["QUJD"]}', "is no picture"),
         (b'{"images":["' + B64.encode(), "damaged"),
         (b'{"images":["' + base64.b64encode(PICTURE[:-12]) + b'"]}', "cut short"),
