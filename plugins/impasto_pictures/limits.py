@@ -31,7 +31,7 @@ class Limits:
             yield f"{file.label!r} is no png, jpeg or webp by its content; give {self}"
             return
         if self.max_bytes is not None and file.size > self.max_bytes:
-            yield f"has {file.size:,} bytes; the whole request may have {self.max_bytes:,}"
+            yield f"has {file.size:,} bytes; a request has room for {self.max_bytes:,}"
             return
         try:
             width, height = size_of(file)

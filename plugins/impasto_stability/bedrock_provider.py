@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -41,9 +42,9 @@ class BedrockProvider(Provider):
         if not found.keys() & {"access_key_id", "profile"}:
             found |= _bearer()
         if region:
-            found["region"] = region
+            found["region"] = _region(region)
         if endpoint:
-            found["endpoint"] = check_base_url(endpoint, "bedrock_endpoint")
+            found["endpoint"] = check_base_url(endpoint, "bedrock_endpoint", with_path=True)
         found["environment"] = _environment()
         secrets = [found[name] for name in (*_SECRETS, "bearer") if name in found]
         secrets += [value for name in _SECRETS if (value := os.environ.get(f"AWS_{name.upper()}"))]
@@ -62,12 +63,19 @@ def _checked(given: Mapping[str, object]) -> dict[str, str]:
     for name, value in given.items():
         if not isinstance(value, str) or not value:
             raise ConfigError(f"bedrock: {name} must be text and not empty")
-        found[name] = _key(f"aws_{name}", value) if name in _SECRETS else value
+        found[name] = check_key(value, f"aws_{name}") if name in _SECRETS else value
     if ("access_key_id" in found) != ("secret_access_key" in found):
         raise ConfigError("half an AWS key pair: give aws_access_key_id and aws_secret_access_key together")
     if "session_token" in found and "access_key_id" not in found:
         raise ConfigError("aws_session_token goes with aws_access_key_id and aws_secret_access_key: give all three")
     return found
+
+
+def _region(name: str) -> str:
+    """A region's name, which becomes part of a host's. Raises ConfigError."""
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", name):
+        raise ConfigError("the AWS region is no region's name: give one such as us-west-2")
+    return name
 
 
 def _bearer() -> dict[str, str]:
@@ -76,14 +84,7 @@ def _bearer() -> dict[str, str]:
         return {}
     if not token.strip():
         raise ConfigError(f"{_BEARER} is set but empty, which would be sent as a key: unset it")
-    return {"bearer": _key(_BEARER, token)}
-
-
-def _key(name: str, value: str) -> str:
-    try:
-        return check_key(value)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error.message}") from None
+    return {"bearer": check_key(token, _BEARER)}
 
 
 def _from(*variables: str) -> str | None:

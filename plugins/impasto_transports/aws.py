@@ -7,12 +7,12 @@ loop of its own: nothing here belongs to a loop but the wait for it.
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Generic, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -23,17 +23,27 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
+    ConnectionError as BotoConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
+    InvalidConfigError,
     InvalidRegionError,
+    LoginError,
+    NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.loaders import create_loader
 
-from impasto import Account, ConfigError, ImpastoError, NotSent
-from impasto.provider import check_base_url
+from impasto import ConfigError, ImpastoError, NotSent
+from impasto.options import Options
+from impasto.provider import check_base_url, check_key
+from impasto.redact import printable
 
 T = TypeVar("T")
 
@@ -44,42 +54,78 @@ _ours: ContextVar[bool] = ContextVar("_ours", default=False)
 """Whether what botocore does just now is done for us."""
 
 
-class Identity:
-    """An account's region, endpoint and credentials, of which those that expire are fetched anew."""
+class Once(Generic[T]):
+    """Work of botocore's that one does and all wait for, in a thread and a loop of its own.
 
-    def __init__(self, region: str, endpoint: str, *, bearer: str | None = None, credentials: Any = None) -> None:
+    It goes on where one who waits is cancelled. Who asks when it has ended begins it anew.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self._running: asyncio.Future[T] | None = None
+
+    def begin(self) -> asyncio.Future[T]:
+        """The work that runs, begun where none does."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().run_in_executor(None, _apart, self._work)
+            self._running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # told to who waits
+        return self._running
+
+    async def __call__(self) -> T:
+        """Its result. Raises ConfigError or NotSent."""
+        try:
+            return await asyncio.shield(self.begin())
+        except Exception as error:  # noqa: BLE001 - files, programs and servers of anybody raise what they like
+            raise not_ready(error) from None
+
+
+class Identity:
+    """An account's region and endpoint, and its credentials, found when first asked for.
+
+    ``keys`` are given ones. ``source`` finds botocore's, of which those that expire are fetched anew.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        endpoint: str,
+        *,
+        bearer: str | None = None,
+        keys: ReadOnlyCredentials | None = None,
+        source: Callable[[], Awaitable[Any]] | None = None,
+    ) -> None:
         self.region = region
         self.endpoint = endpoint
         self._bearer = bearer
-        self._credentials = credentials  # botocore has no types
-        self._keys: ReadOnlyCredentials | None = None
-        self._fetching: asyncio.Future[ReadOnlyCredentials] | None = None
+        self._keys = keys
+        self._source = source
+        self._found: Any = None  # botocore has no types
+        self._fetch = Once(self._fetched)
 
     async def keys(self) -> ReadOnlyCredentials | None:
         """The credentials to sign with; None with a bearer token. Raises ConfigError or NotSent."""
-        found = self._credentials
-        if found is None or isinstance(found, ReadOnlyCredentials):
-            return found
-        if self._keys is None or getattr(found, "refresh_needed", bool)():
-            fetching = self._fetch(found)
-            if self._keys is None or found.refresh_needed(0):
-                try:
-                    await asyncio.shield(fetching)  # a call that is cancelled leaves it to the others
-                except (BotoCoreError, ClientError, RuntimeError) as error:  # RuntimeError: what came is out of date
-                    raise not_ready(error) from None
+        if self._source is not None:
+            if self._keys is None or self._is_due(0):
+                await self._fetch()
+            elif self._is_due():  # what there is still holds: nobody waits
+                self._fetch.begin()
         return self._keys
 
-    def _fetch(self, found: Any) -> asyncio.Future[ReadOnlyCredentials]:
-        """One fetch at a time, whoever asks; nobody waits for it while what there is still holds."""
-        if self._fetching is None or self._fetching.done():
-            loop = asyncio.get_running_loop()
-            self._fetching = loop.run_in_executor(None, _apart, found.get_frozen_credentials)
-            self._fetching.add_done_callback(self._fetched)
-        return self._fetching
+    def _is_due(self, *seconds: float) -> bool:
+        due: Callable[..., bool] | None = getattr(self._found, "refresh_needed", None)
+        return due is not None and due(*seconds)
 
-    def _fetched(self, fetching: asyncio.Future[ReadOnlyCredentials]) -> None:
-        if not fetching.cancelled() and fetching.exception() is None:
-            self._keys = fetching.result()
+    async def _fetched(self) -> None:
+        if self._source is not None and self._found is None:
+            self._found = await self._source()
+            if self._found is None:
+                raise NoCredentialsError
+        keys = await self._found.get_frozen_credentials()
+        check_key(keys.access_key, "the AWS access key id that was found")
+        check_key(keys.secret_key, "the AWS secret access key that was found")
+        if keys.token:
+            check_key(keys.token, "the AWS session token that was found")
+        self._keys = keys
 
     def signed(
         self, url: str, headers: Mapping[str, str], body: bytes | bytearray, keys: ReadOnlyCredentials | None
@@ -96,28 +142,13 @@ class Identity:
         return dict(request.headers.items())
 
 
-async def identify(account: Account) -> Identity:
-    """Finds an account's identity. Raises ConfigError, saying what was looked for, or NotSent."""
-    settings = account.settings
-    identity = _given(settings)
-    if identity is None:
-        try:
-            identity = await asyncio.to_thread(_apart, lambda: _found(settings))
-        except ConfigError:  # a ValueError too
-            raise
-        except (BotoCoreError, ClientError, ValueError) as error:
-            raise not_ready(error) from None
-    await identity.keys()
-    return identity
-
-
-def _given(settings: Mapping[str, str]) -> Identity | None:
-    """The identity of settings that leave nothing to look for."""
+def given(settings: Mapping[str, str]) -> Identity | None:
+    """The identity of an account's settings, where they leave nothing to look for."""
     region, endpoint = settings.get("region"), settings.get("endpoint")
     keys, bearer = _explicit(settings), settings.get("bearer")
     if region is None or endpoint is None or (keys or bearer) is None:
         return None
-    return Identity(region, endpoint, bearer=bearer, credentials=keys)
+    return Identity(region, endpoint, bearer=bearer, keys=keys)
 
 
 def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
@@ -128,27 +159,30 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
     )
 
 
-async def _found(settings: Mapping[str, str]) -> Identity:
-    """What botocore finds. Its client, never used, knows the endpoint: variables, profile, FIPS, partition."""
+async def found(settings: Mapping[str, str], options: Options) -> Identity:
+    """The identity that botocore finds. Its client, never used, knows the endpoint: variables, profile, partition."""
     session = AioSession(profile=settings.get("profile"))
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
-    async with session.create_client(
-        _SERVICE,
-        region_name=settings.get("region"),
-        endpoint_url=settings.get("endpoint"),
-        config=AioConfig(signature_version=UNSIGNED),
-    ) as client:
-        region, endpoint = client.meta.region_name, _checked(client.meta.endpoint_url)
-    bearer, credentials = settings.get("bearer"), _explicit(settings)
-    if bearer is None and credentials is None:
-        credentials = await session.get_credentials()
-        if credentials is None:
-            looked = (
-                "aws_access_key_id and aws_secret_access_key, AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, "
-                "the profile, web identity, SSO, the container endpoint and instance metadata"
-            )
-            raise ConfigError(f"no AWS credentials: looked at {looked}")
-    return Identity(region, endpoint, bearer=bearer, credentials=credentials)
+    if options.proxy is not None:  # stands before STS and SSO too, as does an own CA
+        session.set_default_client_config(AioConfig(proxies={"https": options.proxy}))
+    if isinstance(options.ssl, str):
+        session.set_config_variable("ca_bundle", options.ssl)
+    try:
+        async with session.create_client(
+            _SERVICE,
+            region_name=settings.get("region"),
+            endpoint_url=settings.get("endpoint"),
+            config=AioConfig(signature_version=UNSIGNED),
+        ) as client:
+            region, endpoint = client.meta.region_name, client.meta.endpoint_url
+    except ValueError as error:
+        if isinstance(error, BotoCoreError):
+            raise
+        raise ConfigError("the AWS endpoint is not a URL: check bedrock_endpoint and AWS_ENDPOINT_URL") from None
+    endpoint = check_base_url(endpoint, "the AWS endpoint URL", with_path=True)
+    keys, bearer = _explicit(settings), settings.get("bearer")
+    source = session.get_credentials if (keys or bearer) is None else None
+    return Identity(region, endpoint, bearer=bearer, keys=keys, source=source)
 
 
 @functools.cache
@@ -157,32 +191,29 @@ def _loader(path: str | None) -> Any:
     return create_loader(path)
 
 
-def _checked(endpoint: str) -> str:
-    """An endpoint of the environment's or the profile's, which may have a path."""
-    parts = urlsplit(endpoint)
-    return check_base_url(f"{parts.scheme}://{parts.netloc}", "the AWS endpoint URL") + parts.path.rstrip("/")
-
-
-def _apart(make: Callable[[], Awaitable[T]]) -> T:
+def _apart(work: Callable[[], Awaitable[T]]) -> T:
     """Runs a part of botocore's in this thread and a loop of its own."""
     _ours.set(True)  # a thread's context is its own
     _hush()
-    return asyncio.run(_awaited(make))
+    return asyncio.run(_awaited(work))
 
 
-async def _awaited(make: Callable[[], Awaitable[T]]) -> T:
-    return await make()
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
 
 
 def _hush() -> None:
-    """botocore logs tokens, signatures and answers of STS at DEBUG: what it does for us is not logged at that level."""
+    """botocore logs tokens and signatures at DEBUG: what it does for us is not logged below its warnings."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("botocore", "aiobotocore"):
             logging.getLogger(name).addFilter(_may_be_logged)  # one that is there already is not added again
 
 
 def _may_be_logged(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG or not _ours.get()
+    if not _ours.get():
+        return True
+    record.exc_info = None  # where a server or a program speaks; the error tells what may be told
+    return record.levelno >= logging.WARNING
 
 
 _hush()
@@ -191,25 +222,37 @@ _hush()
 def not_ready(error: Exception) -> ImpastoError:
     """What botocore could not find, and where it looked; in words that hold nothing of what it found."""
     match error:
+        case ImpastoError():
+            return copy.copy(error)  # each who waited raises an own one
         case NoRegionError():
             looked = "aws_region, the ARN, AWS_REGION_NAME, AWS_REGION, AWS_DEFAULT_REGION and the profile"
             return ConfigError(f"no AWS region: looked at {looked}")
         case InvalidRegionError():
             return ConfigError("the AWS region is no region's name: give one such as us-west-2")
+        case NoCredentialsError():
+            looked = (
+                "aws_access_key_id and aws_secret_access_key, AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, "
+                "the profile, web identity, SSO, the container endpoint and instance metadata"
+            )
+            return ConfigError(f"no AWS credentials: looked at {looked}")
         case PartialCredentialsError():
-            return ConfigError("half an AWS key pair: give the access key id and the secret access key together")
+            where, lacks = error.kwargs["provider"], error.kwargs["cred_var"]
+            return ConfigError(f"half an AWS key pair ({where}): {lacks} is missing; give the two together")
         case ProfileNotFound():
             return ConfigError("the AWS profile is not in the configuration files: check aws_profile or AWS_PROFILE")
+        case ConfigParseError():
+            return ConfigError("the AWS configuration or credentials file can't be read as one: check its lines")
+        case InvalidConfigError():
+            return ConfigError(f"the AWS profile can't be used: {printable(str(error))}")
+        case SSOError() | LoginError() | TokenRetrievalError():
+            return ConfigError("the AWS sign-in of the profile is missing or over: run aws sso login")
         case ClientError():
-            code = error.response.get("Error", {}).get("Code", "no code")
+            code = printable(str(error.response.get("Error", {}).get("Code", "no code")))
             return ConfigError(f"AWS credentials can't be had: {error.operation_name} was refused ({code})")
-        case HTTPClientError():
-            return NotSent(f"AWS credentials can't be fetched ({type(error).__name__}); nothing was sent")
+        case BotoConnectionError() | HTTPClientError():
+            words = f"AWS credentials can't be fetched ({type(error).__name__}); nothing was sent"
+            return NotSent(words, retryable=not isinstance(error, SSLError))
         case CredentialRetrievalError():
-            return ConfigError("AWS credentials can't be had: their source failed")
-        case BotoCoreError():
-            return ConfigError(f"AWS credentials can't be had: {type(error).__name__}")
-        case RuntimeError():
-            return ConfigError("AWS credentials can't be had: what was fetched is out of date")
+            return ConfigError(f"AWS credentials can't be had: their source failed ({error.kwargs['provider']})")
         case _:
-            return ConfigError("the AWS endpoint is not a URL: check bedrock_endpoint and AWS_ENDPOINT_URL")
+            return ConfigError(f"AWS credentials can't be had: {type(error).__name__}")

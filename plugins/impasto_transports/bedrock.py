@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import attrs
 
-from impasto import ConfigError, WireRequest, WireResponse, hookimpl
+from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.options import Options
 
-from .aws import Identity, identify
+from .aws import Identity, Once, found, given
 from .https import Https
 from .json_body import MemoryPayload, json_body
 
@@ -28,8 +28,9 @@ class Bedrock:
     def __init__(self, options: Options) -> None:
         # boto3's variable for an own CA, where none is given: the same proxy stands before all of AWS.
         self._https = Https(attrs.evolve(options, ssl=options.ssl or os.environ.get("AWS_CA_BUNDLE") or None))
+        self._options = options
         self._identities: dict[str, Identity] = {}
-        self._opening = asyncio.Lock()
+        self._finding: dict[str, Once[Identity]] = {}
 
     async def open(self) -> None:
         """Opens the connections' owner. Raises ConfigError."""
@@ -41,10 +42,13 @@ class Bedrock:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        identity = self._identities.get(wire.call.account.fingerprint) or await self._identify(wire)
+        call = wire.call
+        identity = self._identities.get(call.account.fingerprint) or await self._identify(call.account)
         _check_region(identity.region, wire)
         url = f"{identity.endpoint}/model/{quote(wire.target, safe='')}/invoke"
         keys = await identity.keys()
+        if keys is not None:
+            call.secrets = (*call.account.secrets, keys.access_key, keys.secret_key, keys.token or "")
 
         def written() -> tuple[bytearray, dict[str, str]]:
             body = json_body(wire)
@@ -52,15 +56,15 @@ class Bedrock:
 
         # Pictures are read, encoded and hashed outside the loop; text takes less than the way to a thread.
         body, headers = await asyncio.to_thread(written) if wire.files else written()
-        return await self._https.exchange(wire.call, "POST", url, headers, MemoryPayload(body))
+        return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body))
 
-    async def _identify(self, wire: WireRequest) -> Identity:
-        account = wire.call.account
-        async with self._opening:
-            identity = self._identities.get(account.fingerprint)
-            if identity is None:
-                identity = self._identities[account.fingerprint] = await identify(account)
-            return identity
+    async def _identify(self, account: Account) -> Identity:
+        settings, name = account.settings, account.fingerprint
+        identity = given(settings)
+        if identity is None:
+            find = self._finding.setdefault(name, Once(lambda: found(settings, self._options)))
+            identity = await find()
+        return self._identities.setdefault(name, identity)
 
 
 def _check_region(region: str, wire: WireRequest) -> None:

@@ -17,6 +17,7 @@ _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 def json_body(wire: WireRequest) -> bytearray:
     """The body of one attempt. Files are read in pieces. Raises InvalidRequest, before any socket."""
     body = bytearray(json.dumps(dict(wire.fields), ensure_ascii=False, separators=(",", ":")).encode())
+    _check_length(wire, len(body))
     for name, file in wire.files.items():
         body[-1:] = b"," if len(body) > 2 else b""
         body += json.dumps(name).encode() + b':"'
@@ -28,11 +29,17 @@ def json_body(wire: WireRequest) -> bytearray:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
         body += b'"}'
-    if wire.max_bytes is not None and len(body) > wire.max_bytes:
-        largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
-        problem = f"the whole request may have {wire.max_bytes:,} bytes and has {len(body):,}; give a smaller {largest}"
-        raise InvalidRequest([Problem(largest, problem)])
     return body
+
+
+def _check_length(wire: WireRequest, fields: int) -> None:
+    """Refuses a body that will be too long, before anything is read. ``fields``: the bytes that those alone take."""
+    files = sum(len(f',"{name}":""') + 4 * -(-file.size // 3) for name, file in wire.files.items())
+    total = fields + files - (1 if fields == 2 and files else 0)  # the first of all has no comma before it
+    if wire.max_bytes is not None and total > wire.max_bytes:
+        largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
+        problem = f"the whole request may have {wire.max_bytes:,} bytes and has {total:,}; give a smaller {largest}"
+        raise InvalidRequest([Problem(largest, problem)])
 
 
 def _read(source: BinaryIO, size: int) -> bytes:

@@ -124,5 +124,5 @@ def test_every_broken_limit_is_said_at_once() -> None:
 
 def test_a_file_larger_than_the_whole_request_is_not_even_opened() -> None:
     [problem] = Limits(max_bytes=1000)(File.of(padded(1001)))
-    assert problem == "has 1,001 bytes; the whole request may have 1,000"
+    assert problem == "has 1,001 bytes; a request has room for 1,000"
     assert not list(Limits(max_bytes=1000)(File.of(padded(1000))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 
 import impasto
 from impasto import ConfigError
-from impasto_stability.bedrock_provider import bedrock
-from impasto_transports.aws import Identity, identify
-from tests.bedrock import KEYS, SECRET_KEY, SESSION_TOKEN, failed, pictured
+from impasto_emulator import sigv4
+from impasto_transports.aws import Identity
+from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN, failed, pictured
 from tests.pictures import png
 from tests.plugins.impasto_transports.bedrock.wire import (
     GENERATOR,
@@ -20,10 +21,11 @@ from tests.plugins.impasto_transports.bedrock.wire import (
     ROLE,
     SERVICE,
     called,
+    identified,
     in_xml,
     told,
 )
-from tests.recorder import Recorder, Seen
+from tests.recorder import Recorder
 
 # what is missing or wrong
 
@@ -56,12 +58,16 @@ async def test_a_bearer_token_that_is_none(wire: Recorder, monkeypatch: pytest.M
         ({"aws_access_key_id": "AKIA"}, "half an AWS key pair"),
         ({"aws_secret_access_key": "s"}, "half an AWS key pair"),
         ({"aws_session_token": "T"}, "aws_session_token goes with"),
-        ({"aws_access_key_id": "A\nB", "aws_secret_access_key": "s"}, "aws_access_key_id: the API key holds"),
+        ({"aws_access_key_id": "A\nB", "aws_secret_access_key": "s"}, "aws_access_key_id holds a space"),
         ({"aws_access_key_id": "A", "aws_secret_access_key": ""}, "secret_access_key must be text and not empty"),
         ({"aws_region": ""}, "region must be text and not empty"),
         ({**KEYS, "aws_region": "us west 2"}, "no region's name"),
         ({**KEYS, "aws_region": "x/../y.example.com#"}, "no region's name"),
         ({"aws_profile": "nobody"}, "the AWS profile is not in the configuration files"),
+        (
+            {**KEYS, "aws_region": "us-west-2\r\nx-evil: 1", "bedrock_endpoint": "http://127.0.0.1:9"},
+            "no region's name",
+        ),
         ({**KEYS, "bedrock_endpoint": "ftp://example.com"}, "bedrock_endpoint must begin with https://"),
         ({**KEYS, "bedrock_endpoint": "http://example.com"}, "only loopback may be"),
         ({"providers": {"bedrock": {"regoin": "us-west-2"}}}, "takes no setting 'regoin'"),
@@ -72,17 +78,12 @@ async def test_settings_that_do_not_do(wire: Recorder, settings: dict[str, objec
     assert wire.seen == []
 
 
-async def test_half_a_pair_in_the_environment(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAHALF")
-    assert "half an AWS key pair" in await told()
-
-
 # regions
 
 
 async def region_of(**settings: object) -> str:
     """The region that settings, as a client hands them on, come to."""
-    return (await identify(bedrock.account({"access_key_id": "a", "secret_access_key": "s", **settings}))).region
+    return (await identified(**settings)).region
 
 
 async def test_regions_in_their_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,12 +119,28 @@ async def test_a_region_that_does_not_serve_the_model(wire: Recorder) -> None:
     assert wire.seen == []
 
 
+async def test_a_wrong_region_is_told_before_credentials_are_asked_for(
+    wire: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", wire.url)
+    assert "is served from us-west-2, not us-east-1" in await told(aws_region="us-east-1")
+    assert wire.seen == []
+
+
+@pytest.mark.parametrize("region", ["us west 2", "us-west-2\r\nx-evil: 1", "example.com#", "US-WEST-2", "a" * 64])
+async def test_an_arn_whose_region_is_none(wire: Recorder, region: str) -> None:
+    arn = f"arn:aws:bedrock:{region}:123456789012:application-inference-profile/abc"
+    async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b", bedrock_endpoint=wire.url) as client:
+        with pytest.raises(ConfigError, match="no region's name"):
+            await client.run(f"bedrock/{arn}", base_model=GENERATOR, prompt="p")
+    assert wire.seen == []
+
+
 # endpoints
 
 
 async def endpoint_of(**settings: object) -> str:
-    given = {"access_key_id": "a", "secret_access_key": "s", "region": "us-west-2", **settings}
-    return (await identify(bedrock.account(given))).endpoint
+    return (await identified(**{"region": "us-west-2", **settings})).endpoint
 
 
 async def test_endpoints_in_their_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,27 +179,47 @@ async def test_an_endpoint_of_the_control_plane_is_not_ours(monkeypatch: pytest.
     assert await endpoint_of() == PUBLIC
 
 
-@pytest.mark.parametrize("url", ["http://example.com", "http://user:hunter2@127.0.0.1:1", "nonsense", "http://"])
-async def test_a_configured_endpoint_that_can_not_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com",
+        "http://user:hunter2@127.0.0.1:1",
+        "nonsense",
+        "http://",
+        "http://127.0.0.1:1/a?b",
+        "http://127.0.0.1:1/a#b",
+        "http://127.0.0.1:1/a/../b",
+        "http://127.0.0.1:1/a//b",
+        "http://127.0.0.1:1/a b",
+        "http://127.0.0.1:1/\\b",
+    ],
+)
+async def test_an_endpoint_that_can_not_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(ConfigError) as given:
+        await endpoint_of(endpoint=url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as configured:
         await endpoint_of()
-    assert "endpoint" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    for caught in (given, configured):
+        assert "endpoint" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("env_keys")
-async def test_a_path_before_the_models(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["bedrock_endpoint", "AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL"])
+async def test_a_path_before_the_models_is_kept_and_signed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     recorder.answer = lambda seen: pictured()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", recorder.url + "/a/b")
-    monkeypatch.setenv("AWS_REGION", "us-west-2")
-    assert (await called_any(recorder)).path == "/a/b/model/stability.stable-image-core-v1%3A1/invoke"
-
-
-async def called_any(recorder: Recorder) -> Seen:
-    async with impasto.Client() as client:
-        await client.run(GENERATOR, prompt="p")
-    return recorder.seen[-1]
+    settings: dict[str, object] = {**KEYS}
+    if how == "bedrock_endpoint":
+        settings[how] = recorder.url + "/team/a%20b/"
+    else:
+        monkeypatch.setenv(how, recorder.url + "/team/a%20b/")
+    seen = await called(recorder, **settings)
+    assert seen.path == "/team/a%20b/model/stability.stable-image-core-v1%3A1/invoke"
+    headers = {name.lower(): value for name, value in seen.headers}
+    signed = sigv4.Signed(path=seen.path, headers=headers, body_hash=hashlib.sha256(seen.body).hexdigest())
+    sigv4.verify(signed, {ACCESS_KEY: SECRET_KEY}, service="bedrock", now=datetime.now(UTC))
 
 
 # secrets

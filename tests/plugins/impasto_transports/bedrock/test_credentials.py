@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import json
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import attrs
 import pytest
-from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import CredentialRetrievalError
+import trustme
 
 import impasto
-from impasto import ConfigError
-from impasto_transports.aws import Identity
 from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
 from tests.plugins.impasto_transports.bedrock.wire import (
     GENERATOR,
-    PUBLIC,
     ROLE,
     called,
     in_xml,
@@ -29,6 +23,7 @@ from tests.plugins.impasto_transports.bedrock.wire import (
     told,
 )
 from tests.recorder import Answer, Recorder, Seen
+from tests.reliability.test_proxies import proxying
 
 # credentials
 
@@ -108,17 +103,174 @@ async def test_a_program_that_fails_says_no_more_than_that(wire: Recorder, confi
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('the password is hunter2')")
     config.write_text(f"[default]\ncredential_process={sys.executable} {program}\n")
-    assert await told() == "AWS credentials can't be had: their source failed"
+    assert await told() == "AWS credentials can't be had: their source failed (custom-process)"
 
 
 async def test_a_role(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
-    in_an_hour = in_xml(datetime.now(UTC) + timedelta(hours=1))
-    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else in_an_hour
+    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else in_xml(IN_AN_HOUR)
     seen = await called(wire)
     assert (signer(seen), seen.header("x-amz-security-token")) == ("ASIAROLE", "role-token-canary")
     assert b"painter" in wire.seen[0].body
+
+
+IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
+
+
+async def test_web_identity(wire: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("web-token")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/painter")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    answer = in_xml(IN_AN_HOUR, "AssumeRoleWithWebIdentity")
+    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else answer
+    assert signer(await called(wire)) == "ASIAROLE"
+    assert b"WebIdentityToken=web-token" in wire.seen[0].body
+
+
+async def test_instance_metadata(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", wire.url)
+    role = "/latest/meta-data/iam/security-credentials/"
+    keys = {"AccessKeyId": "ASIAIMDS", "SecretAccessKey": "s", "Token": "T4", "Expiration": f"{IN_AN_HOUR:%FT%TZ}"}
+
+    def answer(seen: Seen) -> Answer:
+        if seen.path.startswith("/model/"):
+            return pictured()
+        told = {
+            "/latest/api/token": "a-token",
+            role: "painter",
+            role + "painter": json.dumps({**keys, "Code": "Success"}),
+        }
+        return Answer(body=told[seen.path].encode())
+
+    wire.answer = answer
+    seen = await called(wire)
+    assert (signer(seen), seen.header("x-amz-security-token")) == ("ASIAIMDS", "T4")
+    assert wire.seen[-2].header("x-aws-ec2-metadata-token") == "a-token"
+
+
+SSO = """
+[default]
+sso_session=login
+sso_account_id=123456789012
+sso_role_name=painter
+[profile old]
+sso_start_url=https://example.com/start
+sso_region=us-east-1
+sso_account_id=123456789012
+sso_role_name=painter
+[sso-session login]
+sso_start_url=https://example.com/start
+sso_region=us-east-1
+"""
+
+
+@pytest.fixture
+def sso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Signs in until then. botocore reads where its cache is when it is imported."""
+    for place in ("botocore.credentials.SSOProvider", "botocore.tokens.SSOTokenProvider"):
+        monkeypatch.setattr(f"{place}._SSO_TOKEN_CACHE_DIR", str(tmp_path))
+
+    def sign_in(until: datetime) -> None:
+        for name in ("login", "https://example.com/start"):
+            token = {"accessToken": "sso-token", "expiresAt": f"{until:%FT%TZ}"}
+            (tmp_path / f"{hashlib.sha1(name.encode()).hexdigest()}.json").write_text(json.dumps(token))
+
+    return sign_in
+
+
+async def test_single_sign_on(
+    wire: Recorder, config: Path, sso: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(SSO)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", wire.url)
+    keys = {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "T5"}
+    body = json.dumps({"roleCredentials": {**keys, "expiration": int(IN_AN_HOUR.timestamp() * 1000)}}).encode()
+    wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else Answer(body=body)
+    assert "run aws sso login" in await told()
+    sso(datetime.now(UTC) - timedelta(hours=1))
+    assert "run aws sso login" in await told(aws_profile="old")
+    sso(IN_AN_HOUR)
+    for profile in (None, "old"):
+        assert signer(await called(wire, aws_profile=profile)) == "ASIASSO"
+        assert wire.seen[-2].header("x-amz-sso_bearer_token") == "sso-token"
+
+
+@pytest.mark.parametrize(
+    ("lines", "variables", "said"),
+    [
+        ("credential_process=echo no json", {}, "AWS credentials can't be had: JSONDecodeError"),
+        ("credential_process=/no/such/program", {}, "AWS credentials can't be had: FileNotFoundError"),
+        ("credential_process=echo '{}'", {}, "AWS credentials can't be had: their source failed (custom-process)"),
+        ("role_arn=r\nsource_profile=nobody", {}, 'The source_profile "nobody" referenced in the profile "default"'),
+        ("role_arn=r\nsource_profile=a\n[profile a]\nrole_arn=r\nsource_profile=default", {}, "Infinite loop"),
+        ("aws_access_key_id=AKIAHALF", {}, "half an AWS key pair (config-file): aws_secret_access_key is missing"),
+        ("[", {}, "the AWS configuration or credentials file can't be read as one"),
+        ("", {"AWS_ACCESS_KEY_ID": "A"}, "half an AWS key pair (env): AWS_SECRET_ACCESS_KEY is missing"),
+        ("", {"AWS_RETRY_MODE": "never"}, "InvalidRetryModeError"),
+        (
+            "",
+            {"AWS_ROLE_ARN": "r", "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such/file"},
+            "AWS credentials can't be had: FileNotFoundError",
+        ),
+        (
+            "",
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"},
+            "AWS credentials can't be had: ValueError",
+        ),
+    ],
+)
+async def test_a_source_that_is_set_up_wrongly(
+    wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch, *, lines: str, variables: dict[str, str], said: str
+) -> None:
+    config.write_text(f"[default]\n{lines}\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert said in await told()
+    assert wire.seen == []
+
+
+@pytest.mark.parametrize("wrong", ["A\nB", "A\r\nx-evil: 1", "A B", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+@pytest.mark.usefixtures("env_keys")
+async def test_keys_that_can_not_stand_in_a_header_are_refused_before_a_socket(
+    wire: Recorder, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    monkeypatch.setenv(name, wrong)
+    said = await told()
+    assert "that was found holds a space" in said
+    assert wrong not in said
+    assert wire.seen == []
+
+
+async def test_a_source_that_is_not_there_proves_that_nothing_was_sent(
+    wire: Recorder, config: Path, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(ROLE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{unused_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    async with impasto.Client(retry=impasto.Retry(attempts=2, base=0.001)) as client:
+        with pytest.raises(impasto.NotSent) as caught:
+            await client.run(GENERATOR, prompt="p")
+    assert (caught.value.billed, caught.value.retryable, wire.seen) == ("no", True, [])
+
+
+async def test_a_given_proxy_and_ca_stand_before_sts_too(
+    wire: Recorder, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(ROLE)
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://sts.example.com")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    async with proxying(refuse=b"HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n") as proxy:
+        retry = impasto.Retry(attempts=1)
+        async with impasto.Client(proxy=proxy.url, ssl=str(tmp_path / "ca.pem"), retry=retry) as client:
+            with pytest.raises(impasto.NotSent):
+                await client.run(GENERATOR, prompt="p")
+    assert proxy.tunnels == ["sts.example.com:443"]
+    assert wire.seen == []
 
 
 async def test_a_role_that_is_refused(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,152 +279,3 @@ async def test_a_role_that_is_refused(wire: Recorder, config: Path, monkeypatch:
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>base-secret</Message></Error></ErrorResponse>"
     wire.answer = lambda seen: Answer(status=403, headers={"content-type": "text/xml"}, body=body)
     assert await told() == "AWS credentials can't be had: AssumeRole was refused (AccessDenied)"
-
-
-# a container's endpoint, whose credentials expire
-
-
-@attrs.define
-class Container:
-    """Hands out credentials that are due for renewal at once or only later."""
-
-    recorder: Recorder
-    minutes: float = 60.0
-    seconds: float = 0.0
-    given: int = 0
-    broken: bool = False
-
-    def answer(self, seen: Seen) -> Answer:
-        if seen.path.startswith("/model/"):
-            return pictured()
-        assert seen.header("authorization") == "container-token"
-        if self.broken:
-            return Answer(status=500)
-        self.given += 1
-        time.sleep(self.seconds)  # in the recorder's own thread
-        expires = datetime.now(UTC) + timedelta(minutes=self.minutes)
-        told = {
-            "AccessKeyId": f"ASIA{self.given}",
-            "SecretAccessKey": "s",
-            "Token": "T",
-            "Expiration": f"{expires:%Y-%m-%dT%H:%M:%SZ}",
-        }
-        return Answer(headers={"content-type": "application/json"}, body=json.dumps(told).encode())
-
-
-@pytest.fixture
-def container(threaded: Recorder, monkeypatch: pytest.MonkeyPatch) -> Container:
-    made = Container(threaded)
-    threaded.answer = made.answer
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", threaded.url + "/credentials")
-    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "container-token")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", threaded.url)
-    monkeypatch.setenv("AWS_REGION", "us-west-2")
-    return made
-
-
-def signers(container: Container) -> list[str]:
-    return [signer(seen) for seen in container.recorder.seen if seen.path.startswith("/model/")]
-
-
-async def test_a_container_is_asked_once(container: Container) -> None:
-    async with impasto.Client() as client:
-        for _ in range(3):
-            await client.run(GENERATOR, prompt="p")
-    assert (signers(container), container.given) == (["ASIA1"] * 3, 1)
-
-
-async def test_many_first_calls_ask_once(container: Container) -> None:
-    async with impasto.Client() as client:
-        await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(20)))
-    assert (signers(container), container.given) == (["ASIA1"] * 20, 1)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
-async def test_what_is_due_is_fetched_anew(container: Container) -> None:
-    """While what there is still holds, no call waits for it."""
-    container.minutes = 12  # botocore renews 15 minutes before the end, and must 10 minutes before
-    async with impasto.Client() as client:
-        await client.run(GENERATOR, prompt="p")
-        await until(lambda: container.given > 1)
-        before = container.given
-        container.seconds = 0.3
-        began = time.monotonic()
-        await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(5)))
-        assert time.monotonic() - began < 0.3
-        await until(lambda: container.given == before + 1)
-        await asyncio.sleep(0.4)
-        container.minutes = 60
-        await client.run(GENERATOR, prompt="p")
-        await until(lambda: container.given == before + 2)
-    assert len(set(signers(container))) > 1
-
-
-async def test_a_renewal_that_fails_leaves_what_still_holds(container: Container) -> None:
-    container.minutes = 12
-    async with impasto.Client() as client:
-        await client.run(GENERATOR, prompt="p")
-        container.broken = True
-        for _ in range(3):
-            await client.run(GENERATOR, prompt="p")
-    assert len(signers(container)) == 4
-
-
-class Expired:
-    """botocore's credentials when they no longer hold: slow to fetch, in whatever loop."""
-
-    def __init__(self) -> None:
-        self.fetched = 0
-        self.failure: Exception | None = None
-
-    def refresh_needed(self, refresh_in: float = 900) -> bool:
-        return self.fetched == 0 or self.failure is not None
-
-    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        time.sleep(0.2)  # blocks: nobody but its own thread may be held up
-        if self.failure is not None:
-            raise self.failure
-        self.fetched += 1
-        return ReadOnlyCredentials("ASIANEW", "s", "T", None)
-
-
-async def test_what_no_longer_holds_is_waited_for_and_the_loop_runs_on() -> None:
-    found = Expired()
-    identity = Identity("us-west-2", PUBLIC, credentials=found)
-    calls = [asyncio.ensure_future(identity.keys()) for _ in range(5)]
-    ticks = 0
-    while not all(call.done() for call in calls):
-        await asyncio.sleep(0.005)
-        ticks += 1
-        if ticks == 3:
-            calls[0].cancel()
-    assert calls[0].cancelled()
-    assert {keys.access_key for call in calls[1:] if (keys := call.result()) is not None} == {"ASIANEW"}
-    assert found.fetched == 1
-    assert ticks > 5
-
-
-async def test_a_fetch_that_fails_is_said_to_all_who_wait_and_tried_again_by_the_next() -> None:
-    found = Expired()
-    found.failure = CredentialRetrievalError(provider="x", error_msg="hunter2")
-    identity = Identity("us-west-2", PUBLIC, credentials=found)
-    outcomes = await asyncio.gather(*(identity.keys() for _ in range(3)), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [ConfigError] * 3
-    assert "hunter2" not in str(outcomes)
-    found.failure = None
-    keys = await identity.keys()
-    assert keys is not None
-    assert found.fetched == 1
-
-
-async def test_a_source_that_can_not_be_reached(
-    container: Container, unused_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{unused_port}/credentials")
-    assert await told() == "AWS credentials can't be had: their source failed"
-    assert container.recorder.seen == []

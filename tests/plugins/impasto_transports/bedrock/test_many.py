@@ -16,19 +16,24 @@ from tests.plugins.impasto_transports.bedrock.wire import (
     BODY,
     ERASE,
     GENERATOR,
+    GOOD,
     HEADERS,
     MakeClient,
 )
 from tests.recorder import Recorder
-from tests.reliability.servers import Server, head, raw, silence
+from tests.reliability.servers import Asked, Server, Wire, head, raw, silence
 
 # many at once, cancelled, closed
 
 
 async def test_more_calls_at_once_than_botocores_pool_has_room_for(server: Server, client: impasto.Client) -> None:
-    server.posts = [raw(0.1, head(200, {**HEADERS, "content-length": str(len(BODY))}) + BODY)]
+    async def when_all_are_there(asked: Asked, wire: Wire) -> None:
+        while len(server.paid) < 40:
+            await asyncio.sleep(0.005)
+        await GOOD(asked, wire)
+
+    server.posts = [when_all_are_there]
     await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(40)))
-    assert server.most == 40
 
 
 async def test_a_connection_is_used_again(server: Server, client: impasto.Client) -> None:

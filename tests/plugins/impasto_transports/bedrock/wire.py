@@ -12,6 +12,9 @@ import pytest
 
 import impasto
 from impasto import ConfigError
+from impasto.options import Options
+from impasto_stability.bedrock_provider import bedrock
+from impasto_transports.aws import Identity, Once, found
 from tests.bedrock import ACCESS_KEY, CODE_URL, PICTURE, REQUEST_ID, SECRET_KEY
 from tests.recorder import Answer as RecordersAnswer, Recorder, Seen
 from tests.reliability.servers import Answer, http
@@ -54,7 +57,7 @@ async def called(wire: Recorder, **settings: object) -> Seen:
     """The request of one call with these settings."""
     async with impasto.Client(**settings) as client:  # type: ignore[arg-type]  # the settings of a test
         await client.run(GENERATOR, prompt="p")
-    return [seen for seen in wire.seen if seen.path.startswith("/model/")][-1]
+    return [seen for seen in wire.seen if "/model/" in seen.path][-1]
 
 
 async def told(**settings: object) -> str:
@@ -64,6 +67,12 @@ async def told(**settings: object) -> str:
             await client.run(GENERATOR, prompt="p")
     assert caught.value.billed == "no"
     return caught.value.message
+
+
+async def identified(**settings: object) -> Identity:
+    """What botocore makes of settings, as a client hands them on, and of the environment."""
+    account = bedrock.account({"access_key_id": "a", "secret_access_key": "s", **settings})
+    return await Once(lambda: found(account.settings, Options()))()
 
 
 ROLE = """
@@ -76,9 +85,9 @@ aws_secret_access_key=base-secret
 """
 
 
-def in_xml(expires: datetime) -> RecordersAnswer:
-    body = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+def in_xml(expires: datetime, action: str = "AssumeRole") -> RecordersAnswer:
+    body = f"""<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>
     <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>role-secret-canary</SecretAccessKey>
     <SessionToken>role-token-canary</SessionToken><Expiration>{expires:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials>
-    </AssumeRoleResult></AssumeRoleResponse>"""
+    </{action}Result></{action}Response>"""
     return RecordersAnswer(headers={"content-type": "text/xml"}, body=body.encode())
