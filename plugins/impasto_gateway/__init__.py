@@ -14,7 +14,8 @@ A request's way, and the module of each step:
         incoming     JSON or form to arguments                   multipart, spool, flow  forms, uploads, their bytes
         budgets      what a named key may spend                  data         the directory of what must outlive it
         calls        checked against the model, run, run elsewhere where nothing was charged
-        outgoing     JSON and event streams, pictures as base64 in pieces
+        large        answers too large for memory, on disk and on their way to the caller at once
+        outgoing     writes JSON and event streams               segments     what they are made of
         store        pictures kept for URLs                      served     ``images/files/{name}``
       listing      ``models`` with their parameters
 

@@ -78,8 +78,7 @@ class Purse:
         return result
 
     async def _reserve(self, limits: Named, checked: Checked) -> Held:
-        price = checked.deployment.operation.price
-        cost = price.quote(checked.request.params) if price is not None else None
+        cost = checked.cost
         if cost is None and limits.usd_per_month is not None:
             raise _spent("this model's price is not known, and this key has a limit in USD")
         now = self._data.clock()

@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 
-from impasto import ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto import Cost, ImpastoError, InvalidRequest, Problem, Request, Result
 from impasto_openai.check import check
 from impasto_openai.translate import Format, translate
 from impasto_openai.words import WORDS, advice
@@ -15,6 +15,7 @@ from impasto_openai.words import WORDS, advice
 from .deployments import Deployment, Model, may_go_elsewhere
 from .errors import Failure, failure_of, invalid
 from .incoming import Asked
+from .large import Answers
 
 VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
 """What a variation uses where its caller gives nothing else."""
@@ -29,6 +30,12 @@ class Checked:
     n: int
     response_format: Format
     warnings: tuple[str, ...]
+
+    @property
+    def cost(self) -> Cost | None:
+        """What each picture costs, None where that is not known."""
+        price = self.deployment.operation.price
+        return price.quote(self.request.params) if price is not None else None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -101,13 +108,13 @@ Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
 """Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
 
 
-async def run(first: Checked, others: AsyncGenerator[Checked], pay: Pay) -> Done:
+async def run(first: Checked, others: AsyncGenerator[Checked], pay: Pay, answers: Answers) -> Done:
     """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
     checked: Checked | None = first
     failure: Failure | None = None
     while checked is not None:
         try:
-            return Done(checked=checked, result=await pay(checked, partial(_attempt, checked)))
+            return Done(checked=checked, result=await pay(checked, partial(_attempt, checked, answers)))
         except ImpastoError as error:
             failure = _failure(checked, error)
             checked = await anext(others, None) if may_go_elsewhere(error) else None
@@ -121,7 +128,7 @@ def _failure(checked: Checked, error: ImpastoError) -> Failure:
     return failure_of(error)
 
 
-async def _attempt(checked: Checked) -> Result:
+async def _attempt(checked: Checked, answers: Answers) -> Result:
     deployment = checked.deployment
     deployment.running += 1
     try:
@@ -131,6 +138,7 @@ async def _attempt(checked: Checked) -> Result:
             n=checked.n,
             timeout=deployment.timeout,
             base_model=deployment.entry.base_model,
+            call=answers.call(checked),
         )
     except ImpastoError as error:
         deployment.failed(error)

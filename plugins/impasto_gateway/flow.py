@@ -32,11 +32,17 @@ class Share:
 
     def take(self, bytes: int) -> None:
         """Takes so much more. Raises Failure where there is no room."""
-        flow = self._flow
-        if flow.bytes + bytes > flow.most:
+        if not self.grow(bytes):
             said = "the gateway holds as many pictures as it may; nothing was sent, try again"
             raise Failure(503, said, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+
+    def grow(self, bytes: int) -> bool:
+        """Takes so much more, if there is room."""
+        flow = self._flow
+        if flow.bytes + bytes > flow.most:
+            return False
         self.settle(self.bytes + bytes)
+        return True
 
     def settle(self, bytes: int) -> None:
         """Holds exactly so much from now on: what was paid for is never refused."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 
 import attrs
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from . import incoming, outgoing
 from .budgets import Purse
-from .calls import Checked, Done, run
+from .calls import Checked, run
 from .deployments import Model
 from .errors import Failure
 from .exchange import Exchange
 from .flow import PICTURE_BYTES, Share
 from .incoming import Asked
-from .outgoing import Picture
+from .large import Answers
+from .segments import Made, Picture
 
 _MOST_PARTIAL = 3
 
@@ -45,29 +46,36 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
         async with aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary)) as fitting:
             first = await anext(fitting)
             share.take(first.n * PICTURE_BYTES)
+            answers = Answers(share, alone=_is_alone(first, request))
+            files.callback(answers.close)
+            making = _made(exchange, first, fitting, share, answers)
             if streamed and kind.event is not None:
-                made = _made(exchange, first, fitting, share)
-                return await outgoing.stream(request, made, kind.event, exchange.id)
-            done, pictures = await _made(exchange, first, fitting, share)
-            return await outgoing.answer(request, done, pictures, exchange.id)
+                return await outgoing.stream(request, making, answers, kind.event, exchange.id)
+            return await outgoing.answer(request, making, answers, exchange.id)
+
+
+def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
+    """Whether one picture is the answer, and the answer may have a length that is not known when it begins."""
+    return checked.n == 1 and checked.response_format == "b64_json" and request.version >= HttpVersion11
 
 
 async def _made(
-    exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], share: Share
-) -> tuple[Done, Sequence[Picture]]:
-    done = await run(first, others, Purse(exchange.data, exchange.caller).pay)
+    exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], share: Share, answers: Answers
+) -> Made:
+    done = await run(first, others, Purse(exchange.data, exchange.caller).pay, answers)
     artifacts = done.result.artifacts
     share.settle(sum(len(artifact.data) for artifact in artifacts))
-    if done.checked.response_format == "b64_json":
-        return done, [Picture(artifact) for artifact in artifacts]
-    try:
-        names = [await exchange.setup.store.keep(artifact) for artifact in artifacts]
-    except OSError:  # what was paid for is delivered all the same
-        said = "the picture could not be kept for a URL and is in b64_json"
-        told = attrs.evolve(done.checked, warnings=(*done.checked.warnings, said))
-        return attrs.evolve(done, checked=told), [Picture(artifact) for artifact in artifacts]
-    urls = (f"{exchange.base_url}/v1/images/files/{name}" for name in names)
-    return done, [Picture(artifact, url) for artifact, url in zip(artifacts, urls, strict=True)]
+    urls: list[str | None] = [None] * len(artifacts)
+    if done.checked.response_format == "url":
+        try:
+            names = [await exchange.setup.store.keep(artifact) for artifact in artifacts]
+        except OSError:  # what was paid for is delivered all the same
+            said = "the picture could not be kept for a URL and is in b64_json"
+            told = attrs.evolve(done.checked, warnings=(*done.checked.warnings, said))
+            done = attrs.evolve(done, checked=told)
+        else:
+            urls = [f"{exchange.base_url}/v1/images/files/{name}" for name in names]
+    return Made(done, [await Picture.of(artifact, url) for artifact, url in zip(artifacts, urls, strict=True)])
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:

@@ -16,7 +16,7 @@ from .connections import TooSlow
 from .errors import Failure
 from .flow import Share
 from .multipart import Head, NotAForm, Parts, boundary_of
-from .spool import Spool
+from .spool import Upload
 
 MOST_PARTS = 64
 LONGEST_FIELD = 256 * 1024
@@ -195,7 +195,7 @@ async def _text(head: Head, body: AsyncIterator[bytes], share: Share) -> str:
 
 
 async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File:
-    spool = Spool(filename or head.name, share)
+    spool = Upload(filename or head.name, share)
     files.callback(spool.close)
     async for piece in body:
         await spool.write(piece)

@@ -1,23 +1,21 @@
-"""Answers in OpenAI's shape. A picture goes out as base64 made piece by piece of the provider's own bytes."""
+"""Writes answers: whole, as server-sent events, and those that begin while their picture still comes."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from itertools import chain
 
-import attrs
 import pybase64
 from aiohttp import web
 
-from impasto import Artifact, File
-from impasto_openai.response import Usage
-from impasto_pictures.size import size_of
+from impasto import File
 
-from .calls import Done
-from .errors import Failure, lost
+from . import segments
+from .errors import Failure
+from .large import Answers, Growing
+from .segments import Made, Segment, headers_of
 
 COMMENT_SECONDS = 15.0
 """How often a stream that waits says so: proxies cut what is silent."""
@@ -25,151 +23,132 @@ COMMENT_SECONDS = 15.0
 _AT_ONCE = 256 * 1024
 """Bytes up to which an answer is made in one piece."""
 
-_PIECE = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
-_LONGEST_HEADER = 2_000
-_USAGE = Usage().model_dump()
-
-Segment = bytes | memoryview
-"""Bytes as they go out, or a view of a picture, which goes out as base64."""
+_EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
-@attrs.frozen
-class Picture:
-    """One picture of an answer: inline, or kept at ``url``."""
+class _Early:
+    """An answer that begins before its call has ended, as its one picture is too large to be held.
 
-    artifact: Artifact
-    url: str | None = None
+    Its status says that all is well: where that proves wrong the connection ends, and the answer does not.
+    """
 
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, opening: bytes) -> None:
+        self._request, self._response, self._opening = request, response, opening
+        self._writing: asyncio.Task[None] | None = None
 
-def _length(segments: Sequence[Segment]) -> int:
-    return sum(len(s) if isinstance(s, bytes) else (len(s) + 2) // 3 * 4 for s in segments)
+    @property
+    def begun(self) -> bool:
+        """Whether a part of it may have gone out."""
+        return self._writing is not None
 
+    def begin(self, found: asyncio.Future[Growing]) -> None:
+        """Writes the picture as it comes."""
+        self._writing = asyncio.create_task(self._write(found.result()))
 
-def _pieces(segments: Sequence[Segment]) -> Iterator[bytes]:
-    for segment in segments:
-        if isinstance(segment, bytes):
-            yield segment
-            continue
-        for at in range(0, len(segment), _PIECE):
-            yield pybase64.b64encode(segment[at : at + _PIECE])
+    async def end(self, rest: Iterable[Segment]) -> None:
+        """Writes what stands behind the picture. Raises OSError, ConnectionError where the caller left."""
+        assert self._writing is not None  # noqa: S101 - it has begun
+        await self._writing
+        await _write(self._response, rest)
 
+    def abandon(self) -> None:
+        """Ends the connection in the middle of the answer, so that nobody takes it for whole."""
+        if self._writing is not None:
+            self._writing.cancel()
+            if self._request.transport is not None:
+                self._request.transport.close()
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def headers_of(done: Done) -> dict[str, str]:
-    """What an answer's headers tell of the call."""
-    headers: dict[str, str] = {}
-    if (cost := done.result.cost) is not None:
-        headers["x-impasto-cost-usd"] = f"{cost.usd:.10g}"
-    if done.warnings:
-        text = "; ".join(done.warnings).encode("ascii", "backslashreplace").decode()
-        headers["x-impasto-warnings"] = "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_HEADER]
-    return headers
-
-
-def _about(artifacts: Sequence[Artifact]) -> dict[str, object]:
-    """What is told of all pictures by the first: its size in pixels and its format."""
-    if not artifacts:
-        return {}
-    first = artifacts[0]
-    told: dict[str, object] = {"output_format": first.media_type.rpartition("/")[2]}
-    with suppress(ValueError):  # a picture that is none is told by its plugin
-        width, height = size_of(File.of(first.data))
-        told["size"] = f"{width}x{height}"
-    return told
+    async def _write(self, growing: Growing) -> None:
+        checked, response = growing.checked, self._response
+        with suppress(ConnectionError):  # the caller left; the call goes on
+            if not response.prepared:
+                response.headers.update(headers_of(checked.cost, checked.warnings))
+                await response.prepare(self._request)
+            await response.write(self._opening + segments.OPEN_PICTURE)
+            async for piece in growing.large.pieces():
+                await response.write(pybase64.b64encode(piece))
 
 
-def _each(picture: Picture) -> dict[str, object]:
-    artifact = picture.artifact
-    told = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": picture.url}
-    return {name: value for name, value in told.items() if value is not None}
+async def _write(response: web.StreamResponse, parts: Iterable[Segment]) -> None:
+    async with aclosing(segments.pieces(parts)) as pieces:
+        async for piece in pieces:
+            await response.write(piece)
 
 
-def _object(told: Mapping[str, object], picture: Picture) -> Iterator[Segment]:
-    """A JSON object with its picture first, or without one where that has a URL."""
-    if picture.url is not None:
-        yield _json(told)
-        return
-    yield b'{"b64_json":"'
-    yield memoryview(picture.artifact.data)
-    rest = _json(told)
-    yield b'"}' if rest == b"{}" else b'",' + rest[1:]
-
-
-def _whole(done: Done, pictures: Sequence[Picture]) -> Iterator[Segment]:
-    yield b'{"created":%d,"data":[' % time.time()
-    for i, picture in enumerate(pictures):
-        if i:
-            yield b","
-        yield from _object(_each(picture), picture)
-    told: dict[str, object] = {**_about(done.result.artifacts), "usage": _USAGE}
-    if done.warnings:
-        told["warnings"] = done.warnings
-    if done.result.errors:
-        told["errors"] = [{"index": each.index, **dict(lost(each.error))} for each in done.result.errors]
-    yield b"]," + _json(told)[1:]
+def _behind_the_picture(parts: Iterable[Segment]) -> Iterable[Segment]:
+    """What comes after a first picture, which begins an object of its own."""
+    _, _, *rest = parts
+    return rest
 
 
 async def answer(
-    request: web.BaseRequest, done: Done, pictures: Sequence[Picture], request_id: str
+    request: web.BaseRequest, making: Awaitable[Made], answers: Answers, request_id: str
 ) -> web.StreamResponse:
-    """Writes the whole answer."""
-    headers = {"content-type": "application/json", "x-request-id": request_id, **headers_of(done)}
-    segments = list(_whole(done, pictures))
-    length = _length(segments)
-    if length <= _AT_ONCE:
-        return web.Response(body=b"".join(_pieces(segments)), headers=headers)
+    """Answers with what a call makes. Raises Failure."""
+    headers = {"content-type": "application/json", "x-request-id": request_id}
+    response = web.StreamResponse(headers=headers)
+    early = _Early(request, response, segments.opening())
+    answers.large.add_done_callback(early.begin)
+    try:
+        made = await making
+        if not early.begun:
+            return await _answered(request, made, headers)
+        with suppress(ConnectionError):  # the caller left
+            await early.end(_behind_the_picture(segments.whole(made)))
+            await response.write_eof()
+    except BaseException:
+        early.abandon()
+        raise
+    return response
+
+
+async def _answered(request: web.BaseRequest, made: Made, headers: Mapping[str, str]) -> web.StreamResponse:
+    headers = {**headers, **headers_of(made.done.result.cost, made.done.warnings)}
+    parts = [segments.opening(), *segments.whole(made)]
+    length = segments.length(parts)
+    held = [part for part in parts if not isinstance(part, File)]
+    if length <= _AT_ONCE and len(held) == len(parts):
+        return web.Response(body=b"".join(chain.from_iterable(map(segments.in_memory, held))), headers=headers)
     response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
         await response.prepare(request)
-        for piece in _pieces(segments):
-            await response.write(piece)
+        await _write(response, parts)
         await response.write_eof()
     return response
 
 
 async def stream(
-    request: web.BaseRequest, running: Awaitable[tuple[Done, Sequence[Picture]]], event: str, request_id: str
+    request: web.BaseRequest, making: Awaitable[Made], answers: Answers, event: str, request_id: str
 ) -> web.StreamResponse:
     """Answers with server-sent events: comments while the call runs, then a ``completed`` event for each picture.
 
     A call that fails before the first comment is answered as any other. Raises Failure.
     """
-    task = asyncio.ensure_future(running)
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
-    response.headers["x-request-id"] = request_id
-    with suppress(ConnectionError):  # the caller left
-        await _streamed(request, response, task, event)
-    return response
-
-
-async def _streamed(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
-    task: asyncio.Future[tuple[Done, Sequence[Picture]]],
-    event: str,
-) -> None:
+    response = web.StreamResponse(headers={**_EVENTS, "x-request-id": request_id})
+    early = _Early(request, response, segments.event_opening(event))
+    task = asyncio.ensure_future(making)
     try:
-        while not (await asyncio.wait([task], timeout=COMMENT_SECONDS))[0]:
+        while not (await asyncio.wait((task, answers.large), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED"))[
+            0
+        ]:
             await _comment(request, response)
-        done, pictures = task.result()
+        if answers.large.done():
+            early.begin(answers.large)
+        made = await task
+        with suppress(ConnectionError):  # the caller left
+            await _write_events(request, response, made, event, early)
     except Failure as failure:
-        if not response.prepared:
+        if early.begun or not response.prepared:
+            early.abandon()
             raise
-        await response.write(b"event: error\ndata: " + _json(failure.body()) + b"\n\n")
-    else:
-        if not response.prepared:
-            response.headers.update(headers_of(done))
-            await response.prepare(request)
-        for picture in pictures:
-            for piece in _pieces(list(_event(event, picture))):
-                await response.write(piece)
+        with suppress(ConnectionError):  # the caller left
+            await _end_events(response, segments.error_event(failure))
+    except BaseException:
+        early.abandon()
+        raise
     finally:
         task.cancel()
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
+    return response
 
 
 async def _comment(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -179,16 +158,21 @@ async def _comment(request: web.BaseRequest, response: web.StreamResponse) -> No
         await response.write(b": working\n\n")
 
 
-def _event(event: str, picture: Picture) -> Iterator[Segment]:
-    yield f"event: {event}\ndata: ".encode()
-    told = {
-        "type": event,
-        "created_at": int(time.time()),
-        "quality": "auto",
-        "background": "auto",
-        **_about([picture.artifact]),
-        **_each(picture),
-        "usage": _USAGE,
-    }
-    yield from _object(told, picture)
-    yield b"\n\n"
+async def _write_events(
+    request: web.BaseRequest, response: web.StreamResponse, made: Made, event: str, early: _Early
+) -> None:
+    pictures: Sequence[segments.Picture] = made.pictures
+    if early.begun:
+        await early.end(_behind_the_picture(segments.completed(event, pictures[0])))
+        pictures = pictures[1:]
+    elif not response.prepared:
+        response.headers.update(headers_of(made.done.result.cost, made.done.warnings))
+        await response.prepare(request)
+    for picture in pictures:
+        await _write(response, (segments.event_opening(event), *segments.completed(event, picture)))
+    await _end_events(response)
+
+
+async def _end_events(response: web.StreamResponse, last: bytes = b"") -> None:
+    await response.write(last + b"data: [DONE]\n\n")
+    await response.write_eof()

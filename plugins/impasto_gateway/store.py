@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import attrs
 from impasto import Artifact
 
 _BITS = 256
+_PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp)")
@@ -68,8 +70,9 @@ class Store:
         path = self.folder / name
         part = self.folder / f".{name}.part"
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-                target.write(artifact.data)
+            made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(made, "wb") as target, artifact.content.open() as source:
+                shutil.copyfileobj(source, target, _PIECE)
             part.rename(path)
         except OSError:
             part.unlink(missing_ok=True)

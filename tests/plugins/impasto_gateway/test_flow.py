@@ -94,12 +94,13 @@ async def test_a_body_cut_short_or_badly_framed(gateway: Running, impasto_emulat
 
 @pytest.mark.parametrize("size", [1, 2, 3, 3 * 2**16 - 1, 3 * 2**16, 3 * 2**16 + 1, 700_001])
 def test_base64_in_pieces_is_base64(size: int) -> None:
-    from impasto_gateway.outgoing import _length, _pieces
+    from impasto_gateway.segments import in_memory, length
 
     data = os.urandom(size)
-    made = b"".join(_pieces([b'"', memoryview(data), b'"']))
-    assert made == b'"' + base64.b64encode(data) + b'"'
-    assert len(made) == _length([b'"', memoryview(data), b'"'])
+    parts: list[bytes | memoryview] = [b"'", memoryview(data), b"'"]
+    made = b"".join(piece for part in parts for piece in in_memory(part))
+    assert made == b"'" + base64.b64encode(data) + b"'"
+    assert len(made) == length(parts)
 
 
 def store(folder: Path, seconds: float = 60) -> Store:

@@ -1,0 +1,157 @@
+"""Answers too large to be held: they go to disk as they come, and whoever asked may read them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from impasto import Call, File, WireResponse
+
+from .flow import PICTURE_BYTES, Share
+from .spool import Disk
+
+if TYPE_CHECKING:
+    from .calls import Checked
+
+HELD = 8 << 20
+"""Bytes of an answer that may be in memory, where there is room."""
+
+PIECE = 3 << 18
+"""Bytes that are written and read at once: a multiple of 3, whose base64 needs no padding."""
+
+_STEP = 1 << 20
+
+
+class Large:
+    """One answer: a ``Spool`` of the core. Where the disk is full the rest stays in memory: it is paid for."""
+
+    def __init__(self, share: Share, begun: Callable[[Large], object] | None = None) -> None:
+        self._share = share
+        self._begun = begun
+        self._room = PICTURE_BYTES
+        self._disk = Disk()
+        self._waiting = bytearray()
+        """What comes behind the disk's bytes."""
+        self._is_full = False
+        self._ended = False
+        self._grown = asyncio.Event()
+        self._file: File | None = None
+
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes may be in memory."""
+        if size > self._room and size <= HELD and self._share.grow(_STEP):
+            self._room += _STEP
+        return size <= self._room
+
+    async def write(self, data: bytes) -> None:
+        """Takes what comes next."""
+        if self._begun is not None:
+            self._begun(self)
+            self._begun = None
+        self._waiting += data
+        if self._is_full:
+            self._share.settle(self._share.bytes + len(data))
+            self._grown.set()
+        elif len(self._waiting) >= PIECE:
+            await self._flush()
+
+    async def finish(self) -> File:
+        """All of it."""
+        if not self._is_full:
+            await self._flush()
+        self._ended = True
+        self._grown.set()
+        if self._is_full:
+            return File.of(await self._read(0, self._size))
+        self._file = await self._disk.file("answer")
+        return self._file
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its bytes as they come, all but the last piece of PIECE bytes. They end where it does, sound or not."""
+        at = 0
+        while not self._ended or at < self._size:
+            if self._size - at < PIECE and not self._ended:
+                self._grown.clear()
+                await self._grown.wait()
+            else:
+                piece = await self._read(at, min(PIECE, self._size - at))
+                at += len(piece)
+                yield piece
+
+    def close(self) -> None:
+        """Frees the disk."""
+        if self._file is not None:
+            self._file.close()
+        self._disk.close()
+
+    @property
+    def _size(self) -> int:
+        return self._disk.size + (len(self._waiting) if self._is_full else 0)
+
+    async def _flush(self) -> None:
+        try:
+            await self._disk.append(self._waiting)
+        except OSError:
+            self._is_full = True
+            self._share.settle(self._share.bytes + len(self._waiting))
+        else:
+            self._waiting = bytearray()
+        self._grown.set()
+
+    async def _read(self, at: int, size: int) -> bytes:
+        there = min(max(self._disk.size - at, 0), size)
+        data = await self._disk.read(at, there) if there else b""
+        behind = at + there - self._disk.size
+        return data + self._waiting[behind : behind + size - there] if there < size else data
+
+
+class Answers:
+    """The answers of one call. ``alone``: it makes one picture, which may be read from ``large`` while it comes."""
+
+    def __init__(self, share: Share, *, alone: bool) -> None:
+        self.large: asyncio.Future[Growing] = asyncio.get_running_loop().create_future()
+        self._alone = alone
+        self._share = share
+        self._made: list[Large] = []
+
+    def call(self, checked: Checked) -> Callable[..., Call]:
+        """What makes the calls to a provider."""
+        return partial(_Call, self, checked)
+
+    def spool(self, checked: Checked, *, again: bool) -> Large:
+        """A spool for one answer; ``again``: it may be asked for again, as the result of a job."""
+        large = Large(self._share, None if again or not self._alone else partial(self._announce, checked))
+        self._made.append(large)
+        return large
+
+    def close(self) -> None:
+        """Frees the disk."""
+        for large in self._made:
+            large.close()
+
+    def _announce(self, checked: Checked, large: Large) -> None:
+        if not self.large.done():
+            self.large.set_result(Growing(checked, large))
+
+
+@attrs.frozen
+class Growing:
+    """A large answer that is coming, and the call that it answers."""
+
+    checked: Checked
+    large: Large
+
+
+class _Call(Call):
+    has_spools = True
+
+    def __init__(self, answers: Answers, checked: Checked, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._answers, self._checked = answers, checked
+
+    def spool(self, response: WireResponse) -> Large:
+        return self._answers.spool(self._checked, again=self.job is not None)
