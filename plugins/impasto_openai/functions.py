@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from impasto import File, InvalidRequest, Problem
 
@@ -16,7 +16,14 @@ from .response import ImagesResponse
 from .settings import split_settings
 from .translate import translate
 
-Content = bytes | bytearray | memoryview | BinaryIO
+
+class Reader(Protocol):
+    """An open binary file, or whatever can be read as one."""
+
+    def read(self) -> bytes: ...
+
+
+Content = bytes | bytearray | memoryview | Reader
 Picture = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
 """Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
 

@@ -1,6 +1,6 @@
 """What users of the best-known client met with Stability's own API: each fault is one test, against the emulator.
 
-Rows that concern a gateway or Bedrock stand with those.
+Those of Bedrock are beside this file; a gateway's stand with its tests.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import assert_type
+from typing import IO, assert_type
 
 import impasto
 from impasto import Artifact, ChargeUnknown, ContentFiltered, InvalidRequest, Result
@@ -68,8 +70,27 @@ def drops_in() -> str:
     response = impasto.image_generation("a lighthouse", "stability/sd3.5-large", size="1792x1024", n=2)
     assert_type(response.data[0].b64_json, str | None)
     assert_type(response.created, int)
+    assert_type(response["created"], int)
+    assert_type(response["data"][0]["b64_json"], str | None)
+    assert_type(response["data"][0]["seed"], int | None)
+    assert_type(response["usage"]["total_tokens"], int)
+    assert_type(response["usage"]["input_tokens_details"]["text_tokens"], int)
+    assert_type(response["cost"], impasto.Cost | None)
+    assert_type(response["warnings"], list[str])
+    assert_type(response["errors"], list[impasto.Lost])
+    assert_type(response.model_dump(), dict[str, object])
     edited = impasto.image_edit(b"...", "a boat", "stability/inpaint", b"...", seed=7)
     return edited.data[0].url or ""
+
+
+async def drops_in_with_every_kind_of_file(path: Path, opened: IO[bytes]) -> None:
+    """Whatever can be read, alone, in a list, with a name."""
+    with tempfile.NamedTemporaryFile() as temporary, zipfile.ZipFile(path) as archive, archive.open("a.png") as member:
+        for picture in (b"...", bytearray(), path, str(path), opened, temporary, member, BytesIO(), ("a.png", opened)):
+            await impasto.aimage_edit(picture, "stability/erase", mask=picture)
+        await impasto.aimage_edit([opened, member], "stability/style-transfer")
+    with path.open("rb") as image, path.open("rb") as mask:
+        await impasto.aimage_edit([image], "stability/inpaint", "a boat", mask, grow_mask=5, size="auto", n=2)
 
 
 async def a_plugin(wire: impasto.WireRequest, next: impasto.Handler) -> impasto.WireResponse:

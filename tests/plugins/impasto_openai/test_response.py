@@ -46,7 +46,7 @@ async def test_model_dump_is_json_without_null_keys(wire: Recorder) -> None:
             "output_tokens": 0,
             "total_tokens": 0,
         },
-        "cost": {"usd": 0.065, "credits": 6.5, "as_of": response["cost"].as_of},  # type: ignore[attr-defined]
+        "cost": {"usd": 0.065, "credits": 6.5, "as_of": response.cost and response.cost.as_of},
         "warnings": [],
         "errors": [],
     }
