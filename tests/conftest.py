@@ -13,6 +13,7 @@ from tests.recorder import Recorder, recording
 
 OURS = (
     "impasto",
+    "impasto_batch",
     "impasto_emulator",
     "impasto_gateway",
     "impasto_middleware",

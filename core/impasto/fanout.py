@@ -27,7 +27,7 @@ async def fan_out(
     n: int, request: Request, operation: Operation, run: Callable[[Request], Awaitable[Result]]
 ) -> Result:
     """Runs the request n times, seeds counted up from the one given. Raises the first error if all fail."""
-    requests, warnings = _seeded(n, request, operation.fields.get("seed"))
+    requests, warnings = seeded(n, request, operation.fields.get("seed"))
     notes: list[str] = []
 
     async def one(each: Request) -> Result | ImpastoError:
@@ -53,7 +53,11 @@ async def fan_out(
     return _together([task.result() for task in tasks], warnings)
 
 
-def _seeded(n: int, request: Request, field: Field | None) -> tuple[list[Request], tuple[str, ...]]:
+def seeded(n: int, request: Request, field: Field | None) -> tuple[list[Request], tuple[str, ...]]:
+    """The requests of n pictures, their seeds counted up from the one given; and what to say of it.
+
+    Raises InvalidRequest where the seeds would pass the field's bound.
+    """
     if field is None:
         return [request] * n, (f"{request.operation} takes no seed: the {n} pictures may be alike",)
     seed: int | None = getattr(request.params, "seed", None)

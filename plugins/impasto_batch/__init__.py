@@ -1,0 +1,1 @@
+"""Batches: a hundred thousand pictures from one manifest, resumable after any stop, and never paid for twice."""

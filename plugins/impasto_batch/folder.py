@@ -1,0 +1,215 @@
+"""A batch's folder: its lock, its ledger, where pictures are staged, and who may work in it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+import attrs
+
+from impasto import ConfigError
+
+from .disk import Disk
+from .ledger import Ledger, Read, Row, rows
+from .pictures import Pictures
+from .writer import Steps, Writer
+
+T = TypeVar("T")
+
+HIDDEN = ".impasto"
+VERSION = 1
+"""Of the ledger's rows."""
+
+BALLAST_BYTES = 256 * 1024
+"""Room that is given up for the last rows of a run when the disk is full."""
+
+RECALLED_SECONDS = 60.0
+"""How far back sends of an earlier process are counted towards a rate."""
+
+_LOCK_TRIES = 4
+
+_PROCESS = secrets.token_hex(8)
+"""By which a run knows the sends that this process made itself, and its gates have counted."""
+
+
+@attrs.frozen
+class Layout:
+    """Where things are in a batch's folder."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / HIDDEN / "ledger.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / HIDDEN / "lock"
+
+    @property
+    def ballast(self) -> Path:
+        return self.root / HIDDEN / "ballast"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / HIDDEN / "staging"
+
+    @property
+    def kept(self) -> Path:
+        """What came of calls that gave no usable picture."""
+        return self.root / "kept"
+
+
+@attrs.define(eq=False)
+class History:
+    """All that a ledger tells: ``sent`` are the sends of other processes in the last minute, (key, seconds ago)."""
+
+    pictures: Pictures = attrs.field(factory=Pictures)
+    read: Read = attrs.field(factory=Read)
+    run: Row | None = None
+    sent: list[tuple[str, float]] = attrs.field(factory=list[tuple[str, float]])
+
+    @classmethod
+    def of(cls, layout: Layout) -> History:
+        """Reads a ledger. Raises ConfigError where it is damaged, or of a later version."""
+        history = cls()
+        now = time.time()
+        take, sent = history.pictures.take, history.sent
+        is_other = True
+        for place, row in rows(layout.ledger, history.read):
+            take(row, place)
+            kind = row["row"]
+            if kind == "intent" and is_other and (age := now - cast(float, row["at"])) < RECALLED_SECONDS:
+                sent.append((cast(str, row["key"]), age))
+            elif kind == "run":
+                if row["version"] != VERSION:
+                    raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
+                history.run = row
+                is_other = row["process"] != _PROCESS
+        return history
+
+
+class Folder:
+    """An open folder, whose one worker this is. ``async with await Folder.open(...)``."""
+
+    def __init__(self, layout: Layout, disk: Disk, history: History, ledger: Ledger, lock: int) -> None:
+        self.layout = layout
+        self.disk = disk
+        self.history = history
+        self.pictures = history.pictures
+        self.ledger = ledger
+        self._lock = lock
+        self._writer = Writer(disk, ledger)
+
+    @classmethod
+    async def open(cls, root: Path, disk: Disk) -> Folder:
+        """Makes the folder where it is missing, and takes its lock. Raises ConfigError."""
+        layout = Layout(root)
+        history, ledger, lock = await asyncio.to_thread(_opened, layout, disk)
+        return cls(layout, disk, history, ledger, lock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._writer.aclose()
+        await asyncio.to_thread(self._close)
+
+    def post(self, steps: Steps[T]) -> asyncio.Future[T]:
+        """Begins a job of the writer's, see there."""
+        return self._writer.post(steps)
+
+    def write(self, row: Row) -> None:
+        """Appends a row and takes note of it: in the writer's thread. Raises OSError."""
+        try:
+            place = self.ledger.append(row)
+        except OSError:
+            if not self.layout.ballast.exists():
+                raise
+            self.disk.remove(self.layout.ballast)
+            place = self.ledger.append(row)
+        self.pictures.take(row, place)
+
+    def written(self, row: Row, *, on_disk: bool) -> Steps[None]:
+        """The job of writing one row."""
+        self.write(row)
+        if on_disk:
+            yield "ledger"
+
+    def begin(self, pictures: int, **more: object) -> Steps[None]:
+        """The job of beginning a run."""
+        row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
+        yield from self.written({**row, "pictures": pictures, **more}, on_disk=True)
+
+    def _close(self) -> None:
+        self.ledger.close()
+        self.layout.ballast.unlink(missing_ok=True)
+        os.close(self._lock)  # and with it the lock
+
+
+def _opened(layout: Layout, disk: Disk) -> tuple[History, Ledger, int]:
+    try:
+        disk.make_folder(layout.staging)
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _unusable(layout, error) from None
+    try:
+        _lock(layout, lock)
+        history = History.of(layout)
+        ledger = Ledger(layout.ledger, disk)
+        ledger.open(history.read)
+        _lay_ballast(layout, disk)
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError):
+            raise _unusable(layout, error) from None
+        raise
+    return history, ledger, lock
+
+
+def _lock(layout: Layout, lock: int) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # it may be `status`, which holds it for a moment
+    raise ConfigError(
+        f"{str(layout.root)!r} is locked: another run works in it; wait for its end, or look with"
+        " `impasto batch status`"
+    )
+
+
+def is_running(layout: Layout) -> bool:
+    """Whether somebody works in a folder."""
+    try:
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _lay_ballast(layout: Layout, disk: Disk) -> None:
+    file = disk.create(layout.ballast)
+    try:
+        disk.reserve(file, BALLAST_BYTES)
+    finally:
+        disk.close(file)
+
+
+def _unusable(layout: Layout, error: OSError) -> ConfigError:
+    said = error.strerror or str(error)
+    return ConfigError(f"can't work in {str(layout.root)!r}: {said}; give another folder with --out")

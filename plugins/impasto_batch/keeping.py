@@ -1,0 +1,312 @@
+"""What is written of each picture, and when: before it is asked for, when a job was taken on, and when it came."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from impasto import (
+    Artifact,
+    ChargeUnknown,
+    ConfigError,
+    ContentFiltered,
+    ImpastoError,
+    NotSent,
+    Pending,
+    UnusableResult,
+)
+from impasto.call import Call
+from impasto.files import media_type_of
+from impasto.redact import printable
+
+from .disk import Disk, write_all
+from .folder import Folder, Layout
+from .ledger import Row
+from .names import ENDINGS, Template, hashed
+from .outcomes import code_of, failed
+from .unit import Outcome, Unit
+from .writer import Steps
+
+FIRST_ROOM = 4 << 20
+"""Bytes that are set aside for a picture, until pictures of its model are known."""
+
+_MOST_ROOM = 64 << 20
+
+
+class Keeper(Protocol):
+    """Keeps a record of units. ``Keeping`` does it in a folder's ledger."""
+
+    async def begin(self, unit: Unit, call: Call) -> None:
+        """Before each POST. Raises ConfigError where that can't be written down; then nothing is sent."""
+        ...
+
+    def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
+        """A job was taken on; its first poll waits for what is returned."""
+        ...
+
+    async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
+        """Keeps what came. Raises OSError."""
+        ...
+
+    def abandon(self, unit: Unit, call: Call) -> None:
+        """The call was cancelled: keeps what is known of it."""
+        ...
+
+
+@attrs.define(eq=False)
+class _Staged:
+    """The file in which a picture will be put together, opened before the picture is asked for."""
+
+    path: Path
+    file: int
+    room: int
+
+
+@attrs.define(eq=False)
+class Keeping:
+    """Writes to one folder."""
+
+    folder: Folder
+    template: Template
+    _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
+    _room: dict[str, int] = attrs.field(factory=dict[str, int])
+
+    async def begin(self, unit: Unit, call: Call) -> None:
+        try:
+            await self.folder.post(self._begun(unit, call))
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise ConfigError(f"{str(self.folder.layout.root)!r} can't be written: {said}; nothing was sent") from None
+
+    def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
+        now = time.time()
+        row = {
+            **_of(unit, "accepted"),
+            "at": now,
+            "n": unit.n,
+            "model": unit.model,
+            "usd": unit.cost.usd if unit.cost is not None else None,
+            "job": pending.id,
+            "key": call.account.fingerprint[:16],
+            "expires": now + pending.keeps if pending.keeps is not None else None,
+        }
+        return self.folder.post(self.folder.written(row, on_disk=True))
+
+    async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
+        steps = self._kept(unit, outcome) if outcome.artifact is not None else self._told(unit, outcome)
+        return await self.folder.post(steps)
+
+    def abandon(self, unit: Unit, call: Call) -> None:
+        if call.job is None:
+            error: ImpastoError = ChargeUnknown("the run was stopped before the answer came; it may have been charged")
+            if not call.charges:
+                error = NotSent("the run was stopped before it was sent")
+            self.folder.post(self._told(unit, failed(unit, error)))
+        else:
+            self.folder.post(self._let_go(unit))
+
+    def _begun(self, unit: Unit, call: Call) -> Steps[None]:
+        """Room on the disk, then the intent."""
+        folder, disk = self.folder, self.folder.disk
+        if unit not in self._staged:
+            path = staged_at(folder.layout, unit.id, unit.index)
+            staged = _Staged(path, disk.create(path), self._room.get(unit.model, FIRST_ROOM))
+            self._staged[unit] = staged
+            disk.reserve(staged.file, staged.room)
+        row = {
+            **_of(unit, "intent"),
+            "n": unit.n,
+            "at": time.time(),
+            "model": unit.model,
+            "usd": unit.cost.usd if unit.cost is not None else None,
+            "key": call.account.fingerprint[:16],
+            "sha256": unit.sha256,
+            "request": unit.content,
+        }
+        yield from folder.written(row, on_disk=True)
+
+    def _kept(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
+        """The picture in the staging folder, then in its place, then the row that says so."""
+        artifact = outcome.artifact
+        assert artifact is not None  # noqa: S101 - it is kept where there is one
+        folder, disk = self.folder, self.folder.disk
+        staged = self._staged.pop(unit, None) or self._anew(unit)
+        try:
+            write_all(disk, staged.file, artifact.data)
+            if staged.room > len(artifact.data):
+                disk.truncate(staged.file, len(artifact.data))
+            yield None  # the others of the group write too, before anybody waits for the disk
+            disk.sync(staged.file)
+        finally:
+            disk.close(staged.file)
+        room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
+        self._room[unit.model] = max(self._room.get(unit.model, 0), room)
+        row = {"row": "staged", **of_artifact(unit, artifact, outcome), "path": self.named(unit, artifact)}
+        folder.write(row)
+        path = yield from placed(folder, staged.path, row)
+        return attrs.evolve(outcome, path=path)
+
+    def named(self, unit: Unit, artifact: Artifact) -> str:
+        """Where a picture goes, below the folder."""
+        name = self.template.path(id=unit.id, index=unit.index, n=unit.n, model=unit.model, seed=artifact.seed)
+        return name + ENDINGS.get(artifact.media_type, ".bin")
+
+    def _told(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
+        """The row of a picture that did not come, and what came instead."""
+        folder = self.folder
+        yield from self._let_go(unit)
+        if outcome.state == "pending":
+            return outcome
+        error = outcome.error
+        assert error is not None  # noqa: S101 - what did not come has a reason
+        kept = []
+        for number, (data, media_type) in enumerate(_came_with(error)):
+            name = f"{hashed(unit.id)}-{unit.index}-{number}{ENDINGS.get(media_type, '.bin')}"
+            kept.append((yield from _kept_aside(folder, name, data)))
+        row = {**_of(unit, outcome.state), **_of_error(unit, outcome, error)}
+        if kept:
+            row["kept"] = kept
+        yield from folder.written(row, on_disk=outcome.state != "refused")
+        return outcome
+
+    def _let_go(self, unit: Unit) -> Steps[None]:
+        """The room that was set aside is given back."""
+        if (staged := self._staged.pop(unit, None)) is not None:
+            self.folder.disk.close(staged.file)
+            self.folder.disk.remove(staged.path)
+        yield from ()
+
+    def _anew(self, unit: Unit) -> _Staged:
+        path = staged_at(self.folder.layout, unit.id, unit.index)
+        return _Staged(path, self.folder.disk.create(path), 0)
+
+
+def staged_at(layout: Layout, id: str, index: int) -> Path:
+    """Where a picture is put together."""
+    return layout.staging / f"{hashed(id)}-{index}"
+
+
+def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
+    """Gives a staged picture its name below the folder, or another where that one is taken; then its row is written.
+
+    ``row`` is its staged row. The staging folder lets go of it last: until its row is on the disk it has both names.
+    """
+    disk, root = folder.disk, folder.layout.root
+    path = wanted = root / str(row["path"])
+    if not path.parent.exists():
+        disk.make_folder(path.parent)
+        yield path.parent.parent
+    number = 0
+    while not _linked(disk, staged, path) and not is_file_of(path, str(row["sha256"])):
+        number += 1
+        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    yield path.parent
+    done = {**row, "row": "done", "path": str(path.relative_to(root)), "modified": path.stat().st_mtime_ns}
+    yield from folder.written(done, on_disk=True)
+    disk.remove(staged)
+    return path
+
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What a file system says that has no hard links."""
+
+
+def _linked(disk: Disk, staged: Path, path: Path) -> bool:
+    """Gives a file another name; False where that is another file's."""
+    try:
+        disk.link(staged, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        disk.rename(staged, path)
+    return True
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether a file has this content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _kept_aside(folder: Folder, name: str, data: bytes) -> Steps[str]:
+    disk = folder.disk
+    disk.make_folder(folder.layout.kept)
+    path = folder.layout.kept / name
+    file = disk.create(path)
+    try:
+        write_all(disk, file, data)
+        disk.sync(file)
+    finally:
+        disk.close(file)
+    yield folder.layout.kept
+    return str(path.relative_to(folder.layout.root))
+
+
+def _came_with(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
+    if isinstance(error, ContentFiltered):
+        for artifact in error.artifacts:
+            yield artifact.data, artifact.media_type
+    elif isinstance(error, UnusableResult | ChargeUnknown) and error.raw:
+        yield error.raw, media_type_of(error.raw[:16]) or ""
+
+
+def _of(unit: Unit, kind: str) -> dict[str, object]:
+    return {"row": kind, "id": unit.id, "index": unit.index}
+
+
+def of_artifact(unit: Unit, artifact: Artifact, outcome: Outcome) -> dict[str, object]:
+    """What a picture's rows say of it."""
+    cost = outcome.cost
+    return {
+        "id": unit.id,
+        "index": unit.index,
+        "n": unit.n,
+        "at": time.time(),
+        "model": unit.model,
+        "sha256": hashlib.sha256(artifact.data).hexdigest(),
+        "bytes": len(artifact.data),
+        "media_type": artifact.media_type,
+        "seed": artifact.seed,
+        "finish_reason": artifact.finish_reason,
+        "request_id": outcome.request_id,
+        "usd": cost.usd if cost is not None else None,
+        "billed": "yes",
+        "warnings": list(outcome.warnings),
+    }
+
+
+def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> Row:
+    return {
+        "n": unit.n,
+        "at": time.time(),
+        "model": unit.model,
+        "code": code_of(error, outcome.state),
+        "message": printable(error.message),
+        "billed": error.billed,
+        "usd": outcome.cost.usd if outcome.cost is not None else None,
+        "request_id": outcome.request_id,
+        "job": error.id,
+        "again": outcome.again,
+    }
+
+
+def spared(unit: Unit, artifact: Artifact) -> Path:
+    """Saves a paid picture that the folder has no room for in the system's own. Raises OSError."""
+    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (hashed(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
+    path.write_bytes(artifact.data)
+    return path

@@ -1,0 +1,139 @@
+"""What a stop left open, closed: pictures that had come are put in their place, jobs are polled again, and of what
+was asked for and did not come it is said that it may have been charged.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+import attrs
+
+from impasto import Artifact, Cost, Result
+from impasto.files import media_type_of
+from impasto_pictures.complete import is_complete
+
+from .folder import Folder
+from .keeping import Keeping, is_file_of, of_artifact, placed, staged_at
+from .ledger import Row, Rows
+from .outcomes import made
+from .unit import Unit
+from .writer import Steps
+
+_STOPPED = "the run was stopped before the answer was kept; it may have been charged"
+_UNKNOWN_SEED = "it came as the run was stopped; its seed is not known"
+
+
+@attrs.define
+class Recovered:
+    """What was found: pictures put in their place, those of which nothing is known, jobs that go on."""
+
+    adopted: int = 0
+    ambiguous: int = 0
+    jobs: list[Unit] = attrs.field(factory=list[Unit])
+    others: int = 0
+    """Jobs that were started with another key: only that one is told their results."""
+
+
+async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:
+    """Closes what is open. ``keys``: those of the accounts that are called, as the ledger has them. Raises OSError."""
+    return await folder.post(_recovered(folder, keeping, keys))
+
+
+def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[Recovered]:
+    found = Recovered()
+    left = _open_rows(folder)
+    for row in left:
+        if row["row"] == "accepted":
+            if row["key"] in keys:
+                found.jobs.append(_unit(row))
+            else:
+                found.others += 1
+            continue
+        staged = row if row["row"] == "staged" else _whole(folder, keeping, row)
+        if staged is not None and (yield from _adopted(folder, staged)):
+            found.adopted += 1
+        else:
+            found.ambiguous += 1
+            folder.write(_lost(row))
+    if left:
+        yield "ledger"
+    for path in folder.layout.staging.iterdir():  # nothing is in flight: no row needs any of them
+        folder.disk.remove(path)
+    return found
+
+
+def _open_rows(folder: Folder) -> list[Row]:
+    places = [each.place for each in folder.pictures.standing() if each.state.is_open]
+    if not places:
+        return []
+    rows = Rows(folder.layout.ledger)
+    try:
+        return [rows.at(place) for place in places]
+    finally:
+        rows.close()
+
+
+def _unit(row: Row) -> Unit:
+    usd = cast("float | None", row["usd"])
+    return Unit(
+        id=str(row["id"]),
+        index=cast(int, row["index"]),
+        n=cast(int, row["n"]),
+        model=str(row["model"]),
+        job=cast("str | None", row.get("job")),
+        expires=cast("float | None", row.get("expires")),
+        cost=Cost(usd=usd, as_of="") if usd is not None else None,
+    )
+
+
+def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
+    """The row of a picture that is whole in the staging folder, though no row says so yet."""
+    path = staged_at(folder.layout, cast(str, intent["id"]), cast(int, intent["index"]))
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    media_type = media_type_of(data[:16]) or ""
+    data = _without_room(data, media_type)
+    if not is_complete(data, media_type):
+        return None
+    file = folder.disk.reopen(path)
+    try:
+        folder.disk.truncate(file, len(data))
+        folder.disk.sync(file)
+    finally:
+        folder.disk.close(file)
+    unit = _unit(intent)
+    artifact = Artifact(data=data, media_type=media_type)
+    outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
+    return {"row": "staged", **of_artifact(unit, artifact, outcome), "path": keeping.named(unit, artifact)}
+
+
+def _without_room(data: bytes, media_type: str) -> bytes:
+    """The picture, without what is left of the room that was set aside for it."""
+    if media_type == "image/webp":
+        return data[: int.from_bytes(data[4:8], "little") + 8]
+    return data.rstrip(b"\0")
+
+
+def _adopted(folder: Folder, row: Row) -> Steps[bool]:
+    """Puts a staged picture in its place. False where it is not there: the machine itself had stopped."""
+    layout, sha256 = folder.layout, str(row["sha256"])
+    staged = staged_at(layout, str(row["id"]), cast(int, row["index"]))
+    if not is_file_of(staged, sha256) and not is_file_of(layout.root / str(row["path"]), sha256):
+        return False
+    yield from placed(folder, staged, row)
+    return True
+
+
+def _lost(row: Row) -> Row:
+    return {
+        "row": "ambiguous",
+        **{name: row[name] for name in ("id", "index", "n", "model", "usd")},
+        "at": time.time(),
+        "code": "charge_unknown",
+        "message": _STOPPED,
+        "billed": "unknown",
+        "again": False,
+    }

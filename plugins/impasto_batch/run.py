@@ -1,0 +1,145 @@
+"""The run: pictures side by side, each kept as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
+from typing import Any, ClassVar
+
+import attrs
+
+from impasto import Client, ImpastoError, Pending, RateLimited, Result, WireRequest
+from impasto.call import Call
+
+from .keeping import Keeper
+from .outcomes import failed, made
+from .pace import Pace
+from .stops import Stops
+from .unit import Outcome, Unit
+
+
+class _Recorded(Call):
+    """A unit's call, which tells the keeper and the pace what happens."""
+
+    is_recorded: ClassVar[bool] = True
+
+    def __init__(self, work: _Work, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.work = work
+        work.call = self
+        self.began = 0.0
+
+    async def sending(self, wire: WireRequest) -> None:
+        await self.work.sending(wire, self)
+
+    def attempt(self) -> None:
+        super().attempt()
+        self.began = time.monotonic()
+
+    def refused(self, error: ImpastoError) -> None:
+        super().refused(error)
+        if isinstance(error, RateLimited):
+            self.work.run.pace.refused()
+
+    def accepted(self, pending: Pending) -> None:
+        super().accepted(pending)
+        self.work.accepted(pending, self)
+
+
+@attrs.define(eq=False)
+class _Work:
+    """One unit while it runs."""
+
+    run: Run
+    unit: Unit
+    call: _Recorded | None = None
+    recorded: asyncio.Future[None] | None = None
+    """The row that says that a job was taken on."""
+
+    async def sending(self, wire: WireRequest, call: Call) -> None:
+        keeper = self.run.keeper
+        if wire.method == "POST" and keeper is not None:
+            await keeper.begin(self.unit, call)
+        elif self.recorded is not None:
+            await self.run.wrote(self.recorded)
+
+    def accepted(self, pending: Pending, call: Call) -> None:
+        if self.run.keeper is not None:
+            self.recorded = self.run.keeper.accepted(self.unit, call, pending)
+
+
+@attrs.define(eq=False)
+class Run:
+    """Runs units of a client's. ``keeper`` is None where nothing is kept."""
+
+    client: Client
+    pace: Pace
+    stops: Stops
+    keeper: Keeper | None = None
+
+    async def outcomes(self, units: AsyncIterator[Unit]) -> AsyncGenerator[Outcome]:
+        """What comes of each, as it comes. Leaving it early cancels what is in flight, and keeps a record of that."""
+        through: asyncio.Queue[Outcome | None] = asyncio.Queue(self.pace.most)
+        dispatching = asyncio.create_task(self._dispatch(units, through))
+        try:
+            while (outcome := await through.get()) is not None:
+                yield outcome
+        finally:
+            if not dispatching.done():
+                dispatching.cancel()
+            await asyncio.gather(dispatching, return_exceptions=True)
+        dispatching.result()
+
+    async def wrote(self, row: asyncio.Future[None]) -> None:
+        """Waits for a row of a job that runs. Where it can't be written the job is polled all the same."""
+        try:
+            await asyncio.shield(row)
+        except OSError as error:
+            self.stops.stop(f"the ledger can't be written: {error.strerror}")
+
+    async def _dispatch(self, units: AsyncIterator[Unit], through: asyncio.Queue[Outcome | None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for unit in units:
+                    await self.pace.turn()
+                    if not self.stops.admits(unit):
+                        self.pace.leave()
+                        break
+                    group.create_task(self._one(unit, through))
+        finally:
+            await through.put(None)
+
+    async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
+        work = _Work(self, unit)
+        try:
+            try:
+                outcome = made(unit, await self._asked(work))
+            except ImpastoError as error:
+                outcome = failed(unit, error)
+            except asyncio.CancelledError:
+                if self.keeper is not None and work.call is not None:
+                    self.keeper.abandon(unit, work.call)
+                raise
+            if self.keeper is not None:
+                outcome = await self.keeper.settle(unit, outcome)
+            self.stops.settle(unit, outcome)
+            if outcome.state == "done" and work.call is not None:
+                self.pace.answered(unit.model, time.monotonic() - work.call.began)
+        finally:
+            self.pace.leave()
+        await through.put(outcome)
+
+    async def _asked(self, work: _Work) -> Result:
+        unit = work.unit
+        if unit.job is not None:
+            return await self.client.resume(unit.model, unit.job, timeout=unit.timeout)
+        assert unit.request is not None  # noqa: S101 - what is no job is a request
+        return await self.client.invoke(
+            unit.model,
+            unit.request,
+            timeout=unit.timeout,
+            base_model=unit.base_model,
+            call=partial(_Recorded, work),
+        )

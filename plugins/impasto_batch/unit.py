@@ -1,0 +1,59 @@
+"""One picture of a batch: what is to be made, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from impasto import Artifact, Cost, ImpastoError, Request
+
+Standing = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Unit:
+    """One picture that is to be made, or fetched where ``job`` says so, before it ``expires`` (seconds since 1970).
+
+    ``content`` is what its row asks for, as the ledger keeps it, and ``sha256`` its digest; ``n`` how many pictures
+    the row asks for; ``cost`` the most that one of them may cost, None where that is not known.
+    """
+
+    id: str
+    index: int
+    n: int
+    model: str
+    base_model: str | None = None
+    request: Request | None = None
+    job: str | None = None
+    expires: float | None = None
+    timeout: float | None = None
+    cost: Cost | None = None
+    content: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    sha256: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What came of one picture of a batch.
+
+    ``state`` is ``done``, ``refused`` (proved: not charged), ``ambiguous`` (it may have been charged), ``unusable``
+    (paid for, and no picture in it), ``filtered`` (by moderation), ``expired`` (its job's result), or ``pending``
+    (its job goes on, or nothing was sent as the run stopped). ``path`` is where it was saved, in a folder; ``cost``
+    what was charged, or may have been; ``again``: whether another run takes it up.
+    """
+
+    id: str
+    index: int
+    model: str
+    state: Standing
+    artifact: Artifact | None = None
+    path: Path | None = None
+    error: ImpastoError | None = None
+    cost: Cost | None = None
+    request_id: str | None = None
+    warnings: tuple[str, ...] = ()
+    again: bool = False
