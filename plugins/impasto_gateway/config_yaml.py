@@ -24,6 +24,7 @@ DEEPEST = 12
 LONGEST_NAME = 200
 _CALL = ("model", "base_model", "timeout")
 _ENVIRONMENT = "os.environ/"
+_INDENTED = "; is it indented as its neighbours are?"
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
 
 T = TypeVar("T")
@@ -49,6 +50,17 @@ ADVICE: Mapping[str, str] = {
     "callbacks": _SEEN,
     "set_verbose": _SEEN,
     "cache": "leave it out: Idempotency-Key answers a repeated request",
+    "cache_params": "leave it out: Idempotency-Key answers a repeated request",
+    "alerting": _SEEN,
+    "json_logs": "leave it out: the access log is JSON",
+    "guardrails": "leave it out: what the provider's moderation refuses is told as moderation_blocked",
+    "store_model_in_db": "leave it out: models stand in this file, which is read again on SIGHUP",
+    "output_cost_per_image": "leave it out: what a model costs is known",
+    "region_name": "use aws_region_name",
+    "aws_role_name": "name a profile that takes the role on, in aws_profile_name",
+    "organization": "leave it out: an account is known by its api_key",
+    "api_version": "leave it out: the provider has one",
+    "stream_timeout": "use timeout: it holds for the whole call",
 }
 """LiteLLM's keys that are not taken here, and what to use instead."""
 
@@ -88,6 +100,7 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = error.problem or error.context or "is no YAML"
+        said += _INDENTED if said.startswith("mapping values") else ""
         raise ConfigError(f"{name}: line {mark.line + 1 if mark is not None else 1}: {said}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
@@ -187,7 +200,7 @@ class _Reader:
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
         return Config(
             source=self.name,
-            models=self.models(top.get("model_list", root)),
+            models=self.models(top.get("model_list", Node(root.line, None))),
             drop_params=wording is not None and wording.drop_params,
             general=self.record(General, Node(general.line, settings), "general_settings") or General(),
             allowed_hosts=hosts or (),
@@ -213,7 +226,10 @@ class _Reader:
         info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
-            self.problem(node.line, f"{where}.model_name", f"required: text of 1 to {LONGEST_NAME} characters")
+            said = (
+                "required" if name is None else f"not {type(name).__name__}" if not isinstance(name, str) else "must be"
+            )
+            self.problem(node.line, f"{where}.model_name", f"{said}: text of 1 to {LONGEST_NAME} printable characters")
             return None
         if params is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import attrs
 from aiohttp import web
@@ -25,8 +25,12 @@ LONGEST_FIELD = 256 * 1024
 _COPIES = 4
 """How often a JSON body is in memory: its bytes, its text, its values, and its pictures decoded."""
 
-_PICTURES = {"image": "image", "image[]": "image", "images": "image", "images[]": "image", "mask[]": "mask"}
-"""What a form may call its pictures."""
+_PICTURES = {"image": "image", "images": "image", "mask": "mask"}
+"""What a form may call its pictures; brackets may follow."""
+
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_INDEX = re.compile(r"[0-9]{0,3}")
 
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
@@ -203,20 +207,35 @@ async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: 
 
 
 def _add(given: dict[str, object], name: str, value: object) -> None:
-    word = _PICTURES.get(name, name)
-    if word == "image" and isinstance(value, File):
-        pictures = given.setdefault(word, [])
-        if isinstance(pictures, list):
-            pictures.append(value)
-            return
-    if word in given:
+    """Places a form's field. Brackets in its name are lists and objects, as SDKs write them: ``opts[a][]``."""
+    found = _NESTED.fullmatch(name)
+    word, *path = (found[1], *_BRACKETS.findall(found[2])) if found is not None else (name,)
+    word = _PICTURES.get(word, word)
+    if word in _PICTURES.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
+        path = [""] if word == "image" else []  # several images come in any of these ways; there is one mask
+    if not _put(given, word, path, value):
         raise Failure(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
-    given[word] = value
+
+
+def _put(place: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
+    """Puts a value there, or below there; False where something else stands."""
+    if not path:
+        return place.setdefault(key, value) is value
+    if path[0] == "" and len(path) == 1:
+        values = place.setdefault(key, [])
+        if isinstance(values, list):
+            values.append(value)
+        return isinstance(values, list)
+    below = place.setdefault(key, {})
+    return isinstance(below, dict) and _put(below, path[0], path[1:], value)
 
 
 def _merged(given: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
     """The arguments with those of ``extra_body`` among them, as SDKs in other languages send it."""
     extra = given.get("extra_body")
+    if isinstance(extra, str):  # a form has nothing but text
+        with suppress(Failure):
+            extra = parse_json(extra.encode())
     merged = {name: value for name, value in given.items() if name != "extra_body"}
     if extra is None:
         return merged

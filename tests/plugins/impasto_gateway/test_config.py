@@ -62,6 +62,11 @@ def test_all_of_keys() -> None:
         ("a: \x00", "a character that YAML does not allow"),
         ("a: " + "9" * 5000, "line 1: is no number that can be read"),
         ("- 1\n", "line 1: the file: must be a mapping"),
+        (
+            "model_list:\n- model_name: sd3\n    litellm_params: {}\n",
+            "not allowed here; is it indented as its neighbours",
+        ),
+        (PAGE.replace("model_name: sd3", "model_name: 3"), "line 2: model_list[0].model_name: not int: text of 1"),
         ("", "line 1: model_list: give a list of models"),
         (PAGE.replace("mode: image_generation", "mode: chat"), "line 7: model_list[0].model_info.mode: must be one of"),
         (
@@ -92,7 +97,7 @@ def test_all_of_keys() -> None:
         (PAGE + "keys:\n" + f"  - {{name: a, sha256: {'a' * 64}}}\n" * 2, "line 14: keys[1]: has the name or the hash"),
         (PAGE + "files: {seconds: 0}\n", "line 12: files.seconds: must be a number from 0.1"),
     ],
-    ids=range(27),
+    ids=range(29),
 )
 def test_a_mistake_is_told_with_its_line(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as told:

@@ -154,7 +154,7 @@ GOOD = (field("model", "upscale"), field("prompt", "p"), upload("image", PICTURE
         ((*GOOD, field("n", "two")), (400, "invalid_value", "n")),
         ((*GOOD, field("stream", "yes")), (400, "invalid_value", "stream")),
         ((*GOOD, field("prompt", "again")), (400, "invalid_value", "prompt")),
-        ((*GOOD, field("opts[a][]", "1")), (400, "unknown_parameter", "opts[a][]")),
+        ((*GOOD, field("opts[a][]", "1")), (400, "unknown_parameter", "opts")),
         ((*GOOD, field("api_base", "http://127.0.0.1:1")), (400, "unknown_parameter", "api_base")),
         ((*GOOD, upload("seed", b"1")), (400, "invalid_value", "seed")),
         ((*GOOD, upload("mask", PICTURE)), (400, "invalid_image", "mask")),

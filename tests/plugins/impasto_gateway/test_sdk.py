@@ -136,6 +136,46 @@ async def test_numbers_in_a_form_are_numbers(gateway: Running, impasto_emulator:
     assert (first.fields["seed"], second.fields["seed"]) == ("3", "4")
 
 
+async def test_several_pictures_come_in_every_form(gateway: Running, impasto_emulator: Emulator) -> None:
+    style = drawn("JPEG", size=(256, 256))
+    for names in (("image", "image"), ("image[]", "image[]"), ("images", "images"), ("image[0]", "image[1]")):
+        form = aiohttp.FormData({"model": "style-transfer"})
+        for name, data in zip(names, (PICTURE, style), strict=True):
+            form.add_field(name, data, filename="upload", content_type="application/octet-stream")
+        assert (await gateway.ask("POST", "/v1/images/edits", data=form)).status == 200, names
+        sent = impasto_emulator.requests[-1].files
+        assert (sent["init_image"].bytes, sent["style_image"].bytes) == (len(PICTURE), len(style))
+
+
+@pytest.mark.parametrize("extra", [{"extra_body": {"seed": 5}}, {"extra_body": '{"seed": 5}'}, {"seed": 5}])
+async def test_own_fields_in_a_form(gateway: Running, impasto_emulator: Emulator, extra: dict[str, object]) -> None:
+    await gateway.sdk.images.edit(model="upscale", image=PICTURE, prompt="p", extra_body=extra)
+    assert impasto_emulator.requests[0].fields["seed"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("extra", "param", "code"),
+    [
+        ({"opts": {"a": [1, 2]}}, "opts", "unknown_parameter"),
+        ({"opts": {"a": {"b": {"c": 1}}}}, "opts", "unknown_parameter"),
+        ({"seed": [1, 2]}, "seed", "invalid_value"),
+        ({"seed": {"a": 1}}, "seed", "invalid_value"),
+        ({"mask": [1]}, "mask", "invalid_image"),
+        ({"extra_body": {"opts": 1}}, "opts", "unknown_parameter"),
+        ({"extra_body": "[1]"}, "extra_body", "invalid_value"),
+        ({"extra_body": "seed=5"}, "extra_body", "invalid_value"),
+        ({"extra_body": {"prompt": "q"}}, "prompt", "invalid_value"),
+    ],
+)
+async def test_nested_fields_of_a_form_are_refused_by_name(
+    gateway: Running, impasto_emulator: Emulator, extra: dict[str, object], param: str, code: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as told:
+        await gateway.sdk.images.edit(model="inpaint", image=PICTURE, prompt="p", extra_body=extra)
+    assert (told.value.param, told.value.code) == (param, code)
+    assert not impasto_emulator.requests
+
+
 async def test_an_upload_larger_than_memory_goes_through_the_disk(gateway: Running, impasto_emulator: Emulator) -> None:
     picture = padded(5 << 20, 512, 512)
     await gateway.sdk.images.edit(model="upscale", image=picture, prompt="sharper")
