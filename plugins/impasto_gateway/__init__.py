@@ -12,7 +12,10 @@ A request's way, and the module of each step:
         deployments  models, their deployments, which one's turn it is
       images       generations, edits, variations
         incoming     JSON or form to arguments                   multipart, spool, flow  forms, uploads, their bytes
-        budgets      what a named key may spend                  data         the directory of what must outlive it
+        repeats      requests that come again: joined, replayed  identity     what makes two the same
+          flights    which calls run in which worker             kept         outcomes, for who asks again
+          data       the directory of what must outlive a process
+        budgets      what a named key may spend
         calls        checked against the model, run, run elsewhere where nothing was charged
         large        answers too large for memory, on disk and on their way to the caller at once
         outgoing     writes JSON and event streams               segments     what they are made of

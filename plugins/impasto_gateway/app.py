@@ -21,6 +21,7 @@ from .errors import SERVER, Failure, new_id
 from .exchange import Exchange
 from .flow import Flow
 from .images import EDITS, GENERATIONS, VARIATIONS, images
+from .repeats import Repeats
 from .setup import Setup
 
 Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
@@ -45,9 +46,10 @@ _LONGEST_TAIL = 300
 class App:
     """A gateway's one handler. ``setup`` is replaced as a whole when the configuration is read again."""
 
-    def __init__(self, setup: Setup, data: Data, *, local: bool) -> None:
+    def __init__(self, setup: Setup, data: Data, repeats: Repeats, *, local: bool) -> None:
         self.setup = setup
         self.data = data
+        self.repeats = repeats
         self.local = local
         """Whether it is served on loopback only."""
         self.flow = Flow(setup.config.general.max_bytes_in_flight)
@@ -116,6 +118,8 @@ class App:
                 setup=setup,
                 flow=self.flow,
                 data=self.data,
+                repeats=self.repeats,
+                draining=lambda: self.draining,
                 base_url=setup.config.general.public_url or self.base_url,
                 tail=tail,
             )

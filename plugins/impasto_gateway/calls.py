@@ -7,13 +7,13 @@ from functools import partial
 
 import attrs
 
-from impasto import Cost, ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto import Artifact, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
 from impasto_openai.check import check
 from impasto_openai.translate import Format, translate
 from impasto_openai.words import WORDS, advice
 
 from .deployments import Deployment, Model, may_go_elsewhere
-from .errors import Failure, failure_of, invalid
+from .errors import Failure, failure_of, invalid, lost
 from .incoming import Asked
 from .large import Answers
 
@@ -40,15 +40,28 @@ class Checked:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Done:
-    """A call that gave pictures."""
+    """A call that gave pictures. ``lost`` tells of those that did not come; ``created`` in seconds since 1970.
 
-    checked: Checked
-    result: Result
+    ``names``: under which the pictures are kept for URLs.
+    """
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """All that the caller should know."""
-        return (*self.checked.warnings, *self.result.warnings)
+    artifacts: tuple[Artifact, ...]
+    warnings: tuple[str, ...]
+    lost: tuple[Mapping[str, object], ...]
+    cost: Cost | None
+    created: int
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, checked: Checked, result: Result, created: int) -> Done:
+        """What a call came to."""
+        return cls(
+            artifacts=result.artifacts,
+            warnings=(*checked.warnings, *result.warnings),
+            lost=tuple({"index": each.index, **dict(lost(each.error))} for each in result.errors),
+            cost=result.cost,
+            created=created,
+        )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -114,7 +127,8 @@ async def run(first: Checked, others: AsyncGenerator[Checked], pay: Pay, answers
     failure: Failure | None = None
     while checked is not None:
         try:
-            return Done(checked=checked, result=await pay(checked, partial(_attempt, checked, answers)))
+            result = await pay(checked, partial(_attempt, checked, answers))
+            return Done.of(checked, result, answers.created)
         except ImpastoError as error:
             failure = _failure(checked, error)
             checked = await anext(others, None) if may_go_elsewhere(error) else None

@@ -21,6 +21,11 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
     key BLOB, what TEXT, period INTEGER, amount INTEGER NOT NULL, PRIMARY KEY (key, what, period)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    id TEXT PRIMARY KEY, owner BLOB NOT NULL, identity BLOB NOT NULL, content BLOB NOT NULL, state TEXT NOT NULL,
+    worker TEXT, given INTEGER NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS calls_by_identity ON calls (identity);
 """
 
 UNWRITABLE = (sqlite3.Error, OSError)
@@ -63,9 +68,10 @@ class Data:
 
         All of them outlive this process; a ``durable`` one has reached the disk and outlives the machine.
         """
-        return await self.in_thread(lambda: self._transact(work, durable=durable))
+        return await self.in_thread(lambda: self.transact(work, durable=durable))
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+    def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """``write``, for what is in the thread already."""
         db = self._db or self._opened()
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")

@@ -38,6 +38,9 @@ from impasto_openai.words import WORDS
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+REPLAYED = {"idempotent-replayed": "true"}
+"""The header of an answer that an earlier request came to; the name is the one most APIs have for it."""
+
 _LOCKED_SECONDS = 60.0
 """How long to wait where a provider does not say: its lock-out."""
 
@@ -51,7 +54,8 @@ def new_id() -> str:
 class Failure(Exception):
     """An answer that is an error. ``retry_after`` is in seconds; ``should_retry`` None leaves it to the SDK's rule.
 
-    ``close``: the connection ends with it, as the request's body was not read.
+    ``free``: it is proved that nothing was charged. ``close``: the connection ends with it, as the request's body was
+    not read.
     """
 
     status: int
@@ -61,6 +65,7 @@ class Failure(Exception):
     param: str | None = None
     retry_after: float | None = None
     should_retry: bool | None = None
+    free: bool = True
     headers: dict[str, str] = attrs.field(factory=dict[str, str])
     close: bool = False
 
@@ -105,7 +110,7 @@ def failure_of(error: ImpastoError) -> Failure:
     """What a caller is told of a failed call."""
     failure = _in_words(error)
     if not is_free(error):
-        failure.should_retry = False
+        failure.free = failure.should_retry = False
         if failure.code not in ("moderation_blocked", "unusable_result"):
             failure.code = "charge_unknown"
             failure.status = failure.status if failure.status in (502, 504) else 502

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 from aiohttp import web
 
 from .auth import Caller
 from .data import Data
 from .flow import Flow
+from .repeats import Repeats
 from .setup import Setup
 
 
@@ -21,6 +24,15 @@ class Exchange:
     setup: Setup
     flow: Flow
     data: Data
+    repeats: Repeats
     base_url: str
+    draining: Callable[[], bool]
     tail: str = ""
     """What of the path is a name: a model's, a file's."""
+
+    async def begin(self, response: web.StreamResponse) -> None:
+        """Sends a response's head. Raises ConnectionError where the caller left."""
+        response.headers["x-request-id"] = self.id
+        if self.draining():
+            response.force_close()
+        await response.prepare(self.request)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
+from functools import partial
+from itertools import zip_longest
 
 import attrs
 from aiohttp import HttpVersion11, web
 
 from . import incoming, outgoing
 from .budgets import Purse
-from .calls import Checked, run
+from .calls import Checked, Done, run
 from .deployments import Model
 from .errors import Failure
 from .exchange import Exchange
 from .flow import PICTURE_BYTES, Share
+from .identity import Identity
 from .incoming import Asked
 from .large import Answers
+from .repeats import Make, Part
 from .segments import Made, Picture
 
 _MOST_PARTIAL = 3
@@ -26,14 +30,15 @@ _MOST_PARTIAL = 3
 class Kind:
     """What sort of call a path is for. ``event``: the name of its stream's event, None where it has no stream."""
 
+    name: str
     edit: bool
     vary: bool = False
     event: str | None
 
 
-GENERATIONS = Kind(edit=False, event="image_generation.completed")
-EDITS = Kind(edit=True, event="image_edit.completed")
-VARIATIONS = Kind(edit=True, vary=True, event=None)
+GENERATIONS = Kind(name="generations", edit=False, event="image_generation.completed")
+EDITS = Kind(name="edits", edit=True, event="image_edit.completed")
+VARIATIONS = Kind(name="variations", edit=True, vary=True, event=None)
 
 
 async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
@@ -43,15 +48,19 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
         asked = await incoming.read(request, setup.most_bytes, share, files)
         model = _model(exchange, asked)
         streamed = _streamed(asked, kind)
-        async with aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary)) as fitting:
+        identity = await Identity.of(request, exchange.caller, kind.name, asked)
+        async with (
+            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary)) as fitting,
+            exchange.repeats.part(identity) as part,
+        ):
             first = await anext(fitting)
             share.take(first.n * PICTURE_BYTES)
             answers = Answers(share, alone=_is_alone(first, request))
-            files.callback(answers.close)
-            making = _made(exchange, first, fitting, share, answers)
+            part.holds.callback(answers.close)
+            making = _shown(exchange, first, part, partial(_made, exchange, first, fitting, answers), share)
             if streamed and kind.event is not None:
-                return await outgoing.stream(request, making, answers, kind.event, exchange.id)
-            return await outgoing.answer(request, making, answers, exchange.id)
+                return await outgoing.stream(exchange, making, answers, kind.event)
+            return await outgoing.answer(exchange, making, answers)
 
 
 def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
@@ -59,23 +68,33 @@ def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
     return checked.n == 1 and checked.response_format == "b64_json" and request.version >= HttpVersion11
 
 
-async def _made(
-    exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], share: Share, answers: Answers
-) -> Made:
+async def _made(exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], answers: Answers) -> Done:
+    """Makes the call. Raises Failure."""
     done = await run(first, others, Purse(exchange.data, exchange.caller).pay, answers)
-    artifacts = done.result.artifacts
-    share.settle(sum(len(artifact.data) for artifact in artifacts))
-    urls: list[str | None] = [None] * len(artifacts)
-    if done.checked.response_format == "url":
-        try:
-            names = [await exchange.setup.store.keep(artifact) for artifact in artifacts]
-        except OSError:  # what was paid for is delivered all the same
-            said = "the picture could not be kept for a URL and is in b64_json"
-            told = attrs.evolve(done.checked, warnings=(*done.checked.warnings, said))
-            done = attrs.evolve(done, checked=told)
-        else:
-            urls = [f"{exchange.base_url}/v1/images/files/{name}" for name in names]
-    return Made(done, [await Picture.of(artifact, url) for artifact, url in zip(artifacts, urls, strict=True)])
+    return await _named(exchange, done) if first.response_format == "url" else done
+
+
+async def _shown(exchange: Exchange, first: Checked, part: Part, make: Make, share: Share) -> Made:
+    """What the caller is shown of the call's outcome. Raises Failure."""
+    done = await part.outcome(make)
+    share.settle(sum(len(artifact.data) for artifact in done.artifacts))
+    if part.replayed and first.response_format == "url":
+        done = await _named(exchange, done)
+    urls = [f"{exchange.base_url}/v1/images/files/{name}" for name in done.names]
+    pictures = [await Picture.of(artifact, url) for artifact, url in zip_longest(done.artifacts, urls)]
+    return Made(done, pictures, part.replayed)
+
+
+async def _named(exchange: Exchange, done: Done) -> Done:
+    """The same with its pictures kept for URLs, if they are not."""
+    store = exchange.setup.store
+    if done.names and all([await store.holds(name) for name in done.names]):
+        return done
+    try:
+        return attrs.evolve(done, names=tuple([await store.keep(artifact) for artifact in done.artifacts]))
+    except OSError:  # what was paid for is delivered all the same
+        said = "the picture could not be kept for a URL and is in b64_json"
+        return attrs.evolve(done, warnings=(*done.warnings, said), names=())
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:

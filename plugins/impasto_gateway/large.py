@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -110,10 +111,14 @@ class Large:
 
 
 class Answers:
-    """The answers of one call. ``alone``: it makes one picture, which may be read from ``large`` while it comes."""
+    """The answers of one call. ``alone``: it makes one picture, which may be read from ``large`` while it comes.
+
+    ``created``: when it began, in seconds since 1970.
+    """
 
     def __init__(self, share: Share, *, alone: bool) -> None:
         self.large: asyncio.Future[Growing] = asyncio.get_running_loop().create_future()
+        self.created = int(time.time())
         self._alone = alone
         self._share = share
         self._made: list[Large] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable
 from contextlib import aclosing, suppress
 from itertools import chain
 
@@ -14,6 +14,7 @@ from impasto import File
 
 from . import segments
 from .errors import Failure
+from .exchange import Exchange
 from .large import Answers, Growing
 from .segments import Made, Segment, headers_of
 
@@ -23,6 +24,7 @@ COMMENT_SECONDS = 15.0
 _AT_ONCE = 256 * 1024
 """Bytes up to which an answer is made in one piece."""
 
+_JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
@@ -32,8 +34,8 @@ class _Early:
     Its status says that all is well: where that proves wrong the connection ends, and the answer does not.
     """
 
-    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, opening: bytes) -> None:
-        self._request, self._response, self._opening = request, response, opening
+    def __init__(self, exchange: Exchange, response: web.StreamResponse, opening: bytes) -> None:
+        self._exchange, self._response, self._opening = exchange, response, opening
         self._writing: asyncio.Task[None] | None = None
 
     @property
@@ -55,15 +57,15 @@ class _Early:
         """Ends the connection in the middle of the answer, so that nobody takes it for whole."""
         if self._writing is not None:
             self._writing.cancel()
-            if self._request.transport is not None:
-                self._request.transport.close()
+            if (transport := self._exchange.request.transport) is not None:
+                transport.close()
 
     async def _write(self, growing: Growing) -> None:
         checked, response = growing.checked, self._response
         with suppress(ConnectionError):  # the caller left; the call goes on
             if not response.prepared:
                 response.headers.update(headers_of(checked.cost, checked.warnings))
-                await response.prepare(self._request)
+                await self._exchange.begin(response)
             await response.write(self._opening + segments.OPEN_PICTURE)
             async for piece in growing.large.pieces():
                 await response.write(pybase64.b64encode(piece))
@@ -81,18 +83,15 @@ def _behind_the_picture(parts: Iterable[Segment]) -> Iterable[Segment]:
     return rest
 
 
-async def answer(
-    request: web.BaseRequest, making: Awaitable[Made], answers: Answers, request_id: str
-) -> web.StreamResponse:
+async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) -> web.StreamResponse:
     """Answers with what a call makes. Raises Failure."""
-    headers = {"content-type": "application/json", "x-request-id": request_id}
-    response = web.StreamResponse(headers=headers)
-    early = _Early(request, response, segments.opening())
+    response = web.StreamResponse(headers=_JSON)
+    early = _Early(exchange, response, segments.opening(answers.created))
     answers.large.add_done_callback(early.begin)
     try:
         made = await making
         if not early.begun:
-            return await _answered(request, made, headers)
+            return await _answered(exchange, made)
         with suppress(ConnectionError):  # the caller left
             await early.end(_behind_the_picture(segments.whole(made)))
             await response.write_eof()
@@ -102,41 +101,42 @@ async def answer(
     return response
 
 
-async def _answered(request: web.BaseRequest, made: Made, headers: Mapping[str, str]) -> web.StreamResponse:
-    headers = {**headers, **headers_of(made.done.result.cost, made.done.warnings)}
-    parts = [segments.opening(), *segments.whole(made)]
+async def _answered(exchange: Exchange, made: Made) -> web.StreamResponse:
+    headers = {**_JSON, **made.headers}
+    parts = [segments.opening(made.done.created), *segments.whole(made)]
     length = segments.length(parts)
     held = [part for part in parts if not isinstance(part, File)]
+    response: web.StreamResponse
     if length <= _AT_ONCE and len(held) == len(parts):
-        return web.Response(body=b"".join(chain.from_iterable(map(segments.in_memory, held))), headers=headers)
-    response = web.StreamResponse(headers={**headers, "content-length": str(length)})
+        response = web.Response(body=b"".join(chain.from_iterable(map(segments.in_memory, held))), headers=headers)
+        parts = []
+    else:
+        response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
-        await response.prepare(request)
+        await exchange.begin(response)
         await _write(response, parts)
         await response.write_eof()
     return response
 
 
-async def stream(
-    request: web.BaseRequest, making: Awaitable[Made], answers: Answers, event: str, request_id: str
-) -> web.StreamResponse:
+async def stream(exchange: Exchange, making: Awaitable[Made], answers: Answers, event: str) -> web.StreamResponse:
     """Answers with server-sent events: comments while the call runs, then a ``completed`` event for each picture.
 
     A call that fails before the first comment is answered as any other. Raises Failure.
     """
-    response = web.StreamResponse(headers={**_EVENTS, "x-request-id": request_id})
-    early = _Early(request, response, segments.event_opening(event))
+    response = web.StreamResponse(headers=_EVENTS)
+    early = _Early(exchange, response, segments.event_opening(event))
     task = asyncio.ensure_future(making)
     try:
         while not (await asyncio.wait((task, answers.large), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED"))[
             0
         ]:
-            await _comment(request, response)
+            await _comment(exchange, response)
         if answers.large.done():
             early.begin(answers.large)
         made = await task
         with suppress(ConnectionError):  # the caller left
-            await _write_events(request, response, made, event, early)
+            await _write_events(exchange, response, made, event, early)
     except Failure as failure:
         if early.begun or not response.prepared:
             early.abandon()
@@ -151,25 +151,25 @@ async def stream(
     return response
 
 
-async def _comment(request: web.BaseRequest, response: web.StreamResponse) -> None:
+async def _comment(exchange: Exchange, response: web.StreamResponse) -> None:
     with suppress(ConnectionError):  # whoever listened is gone; the call goes on
         if not response.prepared:
-            await response.prepare(request)
+            await exchange.begin(response)
         await response.write(b": working\n\n")
 
 
 async def _write_events(
-    request: web.BaseRequest, response: web.StreamResponse, made: Made, event: str, early: _Early
+    exchange: Exchange, response: web.StreamResponse, made: Made, event: str, early: _Early
 ) -> None:
-    pictures: Sequence[segments.Picture] = made.pictures
+    pictures, created = made.pictures, made.done.created
     if early.begun:
-        await early.end(_behind_the_picture(segments.completed(event, pictures[0])))
+        await early.end(_behind_the_picture(segments.completed(event, pictures[0], created)))
         pictures = pictures[1:]
     elif not response.prepared:
-        response.headers.update(headers_of(made.done.result.cost, made.done.warnings))
-        await response.prepare(request)
+        response.headers.update(made.headers)
+        await exchange.begin(response)
     for picture in pictures:
-        await _write(response, (segments.event_opening(event), *segments.completed(event, picture)))
+        await _write(response, (segments.event_opening(event), *segments.completed(event, picture, created)))
     await _end_events(response)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,7 +17,7 @@ from impasto_openai.response import Usage
 from impasto_pictures.size import size_of
 
 from .calls import Done
-from .errors import Failure, lost
+from .errors import REPLAYED, Failure
 from .large import PIECE
 
 _PIECE = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
@@ -59,10 +58,16 @@ def _about(content: File, media_type: str) -> dict[str, object]:
 
 @attrs.frozen
 class Made:
-    """What came of a call."""
+    """What came of a call, as its caller is shown it. ``replayed``: of one that was made for an earlier request."""
 
     done: Done
     pictures: Sequence[Picture]
+    replayed: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers tell of it."""
+        return {**headers_of(self.done.cost, self.done.warnings), **(REPLAYED if self.replayed else {})}
 
 
 def length(segments: Iterable[Segment]) -> int:
@@ -134,9 +139,9 @@ def _object(told: Mapping[str, object], picture: Picture) -> Iterator[Segment]:
     yield b'"}' if rest == b"{}" else b'",' + rest[1:]
 
 
-def opening() -> bytes:
+def opening(created: int) -> bytes:
     """How an answer in JSON begins."""
-    return b'{"created":%d,"data":[' % time.time()
+    return b'{"created":%d,"data":[' % created
 
 
 def whole(made: Made) -> Iterator[Segment]:
@@ -149,8 +154,8 @@ def whole(made: Made) -> Iterator[Segment]:
     told: dict[str, object] = {**about, "usage": _USAGE}
     if made.done.warnings:
         told["warnings"] = made.done.warnings
-    if made.done.result.errors:
-        told["errors"] = [{"index": each.index, **dict(lost(each.error))} for each in made.done.result.errors]
+    if made.done.lost:
+        told["errors"] = made.done.lost
     yield b"]," + _json(told)[1:].encode()
 
 
@@ -159,11 +164,11 @@ def event_opening(event: str) -> bytes:
     return f"event: {event}\ndata: ".encode()
 
 
-def completed(event: str, picture: Picture) -> Iterator[Segment]:
+def completed(event: str, picture: Picture, created: int) -> Iterator[Segment]:
     """All of a ``completed`` event that comes behind its opening."""
     told = {
         "type": event,
-        "created_at": int(time.time()),
+        "created_at": created,
         "quality": "auto",
         "background": "auto",
         **picture.about,

@@ -25,11 +25,10 @@ async def file(exchange: Exchange) -> web.StreamResponse:
                 "content-length": str(kept.size),
                 "cache-control": f"private, max-age={int(kept.seconds_left)}",
                 "x-content-type-options": "nosniff",
-                "x-request-id": exchange.id,
             }
         )
         with suppress(ConnectionError):  # whoever asked left
-            await response.prepare(exchange.request)
+            await exchange.begin(response)
             while piece := await asyncio.to_thread(source.read, _PIECE):
                 await response.write(piece)
             await response.write_eof()

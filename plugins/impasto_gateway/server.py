@@ -18,6 +18,7 @@ from .app import App
 from .config import Config, check_bind
 from .connections import Server
 from .data import UNWRITABLE, Data
+from .repeats import Repeats
 from .setup import Setup, data_folder
 
 CANCEL_SECONDS = 0.5
@@ -59,7 +60,10 @@ class Gateway:
             self._data = Data(data_folder(self._config))
             stack.push_async_callback(self._data.aclose)
             await self._data.open()
-            self._app = App(setup, self._data, local=is_loopback(self._host))
+            self._repeats = Repeats(self._data)
+            stack.push_async_callback(self._repeats.aclose)
+            await self._repeats.open()
+            self._app = App(setup, self._data, self._repeats, local=is_loopback(self._host))
             self._server = Server(self._app, lambda: self._app.setup.config.general, self._app.connection_ended)
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
@@ -67,7 +71,7 @@ class Gateway:
             self._site = self._made_site()
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
-            for work in (self._sweep(), self._server.look_after()):
+            for work in (self._sweep(), self._repeats.watch(), self._server.look_after()):
                 stack.callback(asyncio.create_task(work).cancel)
             self._stack = stack.pop_all()
         return self
@@ -103,6 +107,7 @@ class Gateway:
             await asyncio.to_thread(store.remove_expired)
             with suppress(*UNWRITABLE):  # whoever needs it says so
                 await data.write(lambda db: budgets.sweep(db, data.clock()))
+                await data.write(self._repeats.kept.remove_expired)
             await asyncio.sleep(min(store.seconds, SWEEP_SECONDS))
 
     def _made_site(self) -> web.BaseSite:

@@ -50,6 +50,13 @@ class Store:
             return None
         return await asyncio.to_thread(self._find, name)
 
+    async def holds(self, name: str) -> bool:
+        """Whether there is a picture of a name."""
+        found = await self.find(name)
+        if found is not None:
+            found.source.close()
+        return found is not None
+
     def remove_expired(self) -> None:
         """Removes what has expired; nothing else in the folder is touched."""
         try:
