@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
@@ -26,6 +28,7 @@ from .run import Run
 from .status import Status, status_of
 from .stops import MostFailures, Stops
 from .unit import Outcome, Unit
+from .writer import Steps
 
 CONCURRENCY = 64
 MOST_CONCURRENCY = 1_000
@@ -36,14 +39,13 @@ _PIECE = 8
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What is to be run, and how. ``budget`` in USD, ``deadline`` and ``timeout`` in seconds."""
+    """What is to be run, and how. ``budget`` in USD, ``deadline`` in seconds."""
 
     manifest: Path
     out: Path
     concurrency: int = CONCURRENCY
     budget: float | None = None
     max_failures: MostFailures | None = None
-    timeout: float | None = None
     deadline: float = math.inf
     again: Again = Again()
     skip_invalid: bool = False
@@ -52,49 +54,98 @@ class Order:
     template: Template = Template()
 
 
+class Listener(Protocol):
+    """Hears how a run goes. Called in the loop's thread: it must be quick."""
+
+    def planned(self, plan: Plan) -> None:
+        """The manifest was looked at, and may be run."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
+        ...
+
+    def through(self, outcome: Outcome) -> None:
+        """A picture is through."""
+        ...
+
+
 @attrs.define(eq=False)
 class Batch:
-    """An order on its way. ``plan`` and ``run`` are there once it got so far."""
+    """An order on its way."""
 
     order: Order
     registry: Registry
+    listener: Listener
     disk: Disk = attrs.field(factory=Disk)
     stops: Stops = attrs.field(factory=Stops)
     pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.order.concurrency), takes_self=True))
     plan: Plan | None = None
     folder: Folder | None = None
+    _run: Run | None = None
 
     async def dry_run(self, client: Client) -> Plan:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
-        history = await asyncio.to_thread(History.of, Layout(self.order.out))
-        return await self._planned(client, history)
+        layout = Layout(self.order.out)
+        history = await asyncio.to_thread(_looked_into, layout)
+        return await self._planned(client, self._preflight(history))
 
-    async def run(self, client: Client, tell: Callable[[Outcome], None]) -> Status:
-        """Runs it to its end, or to a stop; ``tell`` hears of each picture. Raises ManifestError or ConfigError."""
-        order = self.order
+    async def run(self, client: Client) -> Status:
+        """Runs it to its end, or to a stop. Raises ManifestError or ConfigError, and OSError from a broken disk."""
+        order, stops = self.order, self.stops
         async with await Folder.open(order.out, self.disk) as folder:
             self.folder = folder
             preflight = self._preflight(folder.history)
-            plan = await self._planned(client, folder.history, preflight)
+            plan = await self._planned(client, preflight)
             keys = await self._recall(client, plan, folder.history)
-            strangers = {state.name: number for state, number in plan.strangers.items() if number > 0}
-            await folder.post(folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers))
+            await folder.post(_begun(folder, order, plan))
+            self._tell(plan, folder.history)
             keeping = Keeping(folder, order.template)
             recovered = await recover(folder, keeping, keys)
-            self.stops.budget, self.stops.max_failures = order.budget, order.max_failures
-            self.stops.ends = time.monotonic() + order.deadline
-            self.stops.usd = folder.pictures.usd
-            run = Run(client, self.pace, self.stops, keeping)
-            async for outcome in run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
-                tell(outcome)
-            await asyncio.to_thread(write_results, folder.layout, folder.pictures, self.disk)
-            return self.status(running=False)
+            for note in recovered.notes():
+                self.listener.note(note)
+            stops.budget, stops.max_failures = order.budget, order.max_failures
+            stops.ends = time.monotonic() + order.deadline
+            stops.usd = folder.pictures.usd
+            self._run = Run(client, self.pace, stops, keeping)
+            async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
+                self.listener.through(outcome)
+            await folder.post(write_results(folder))
+            return self._status(folder, plan, running=False)
 
-    def status(self, *, running: bool = True) -> Status:
-        """Where it stands."""
-        assert self.folder is not None  # noqa: S101 - whoever asks has begun it
-        assert self.plan is not None  # noqa: S101 - as above
-        return status_of(self.folder.pictures, self.plan.pictures, self.plan.strangers, running=running)
+    def stop(self, reason: str) -> None:
+        """Asks for no further picture; what is in flight is waited for."""
+        if self._run is not None:
+            self._run.stop(reason)
+        else:
+            self.stops.stop(reason)
+
+    def cancel(self) -> bool:
+        """Waits for nothing any more. False where nothing is in flight yet."""
+        if self._run is not None:
+            self._run.cancel()
+        return self._run is not None
+
+    def status(self) -> Status | None:
+        """Where it stands; None before the manifest was looked at."""
+        if self.folder is None or self.plan is None:
+            return None
+        return self._status(self.folder, self.plan, running=True)
+
+    def _status(self, folder: Folder, plan: Plan, *, running: bool) -> Status:
+        return status_of(folder.pictures, plan.pictures, plan.strangers, running=running)
+
+    def _tell(self, plan: Plan, history: History) -> None:
+        self.listener.planned(plan)
+        if history.read.torn:
+            said = "the ledger's end was torn, as a process or the machine stopped amid a write"
+            self.listener.note(f"{said}: {history.read.torn:,} bytes were cut off")
+        for twin in plan.twins:
+            self.listener.note(str(twin))
+        for bad in plan.bad:
+            self.listener.note(f"passed over: {bad}")
+        if strangers := plan.strangers.total():
+            self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
 
     def _preflight(self, history: History) -> Preflight:
         order = self.order
@@ -107,9 +158,9 @@ class Batch:
             dedupe=order.dedupe,
         )
 
-    async def _planned(self, client: Client, history: History, preflight: Preflight | None = None) -> Plan:
+    async def _planned(self, client: Client, preflight: Preflight) -> Plan:
         """The plan, where it may be run. Raises ManifestError or ConfigError."""
-        plan = self.plan = await asyncio.to_thread((preflight or self._preflight(history)).plan)
+        plan = self.plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
             raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
         unpriced = sorted({share.model for share in plan.shares if share.usd is None})
@@ -133,6 +184,25 @@ class Batch:
             if ages and limit is not None:
                 gate_of(account).recall(ages, limit)
         return frozenset(fingerprint[:16] for fingerprint in accounts)
+
+
+def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
+    """The rows with which a run begins."""
+    strangers = {state.name: number for state, number in plan.strangers.items() if number > 0}
+    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers)
+    for bad in plan.bad:
+        error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
+        folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})
+
+
+def _looked_into(layout: Layout) -> History:
+    """A folder's history, without making it. Raises ConfigError where it could not be made."""
+    place = layout.root
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"can't make {str(layout.root)!r}: {str(place)!r} is no folder that can be written to")
+    return History.of(layout)
 
 
 def _counted(plan: Plan) -> str:

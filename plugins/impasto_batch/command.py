@@ -1,42 +1,66 @@
-"""``impasto batch``: run a manifest, and look at what came of it."""
+"""``impasto batch``: runs a manifest, and tells what came of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from impasto_cli.options import as_json
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .conduct import Given
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
 @click.group("batch", short_help="Make many pictures from a manifest; resumable, never paid twice.")
 def command() -> None:
-    """Makes the pictures of a manifest, and goes on where it was stopped."""
+    """Makes the pictures of a manifest. Stopped at any point, it goes on where it was."""
 
 
 @command.command("run", short_help="Run a manifest, or go on with it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where pictures go.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="At once, at most.")
-@click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the pictures go.")
+@click.option("--dry-run", is_flag=True, help="Look at everything, tell what it will cost, and send nothing.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Pictures at once, at most."
+)
+@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
+@click.option("--max-failures", metavar="N|P%", help="Stop when more pictures have failed: 20, or 5%.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For each picture.  [default: 300]")
+@click.option("--deadline", metavar="TIME", help="Begin no further picture after: 90s, 30m, 2h.")
+@click.option("--rate", metavar="N/TIME", help="Send no more than, such as 150/10s.  [default: the provider's limit]")
+@click.option("--names", default="{id}", show_default=True, metavar="TEMPLATE", help="Also {index}, {model}, {seed}.")
+@click.option("--retry-failed", is_flag=True, help="Take up what was refused for good, too.")
+@click.option("--retry-ambiguous", is_flag=True, help="Take up what may have been charged, too: it may be paid again.")
+@click.option("--skip-invalid", is_flag=True, help="Pass over rows that are wrong.")
+@click.option("--dedupe", is_flag=True, help="Pass over rows that come twice.")
+@click.option("--drop-params", is_flag=True, help="Drop OpenAI's parameters that a model has no field for.")
 @click.option("--api-base", metavar="URL", help="Another address of the provider.")
+@click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
 @as_json
 @click.pass_context
-def run(ctx: click.Context, /, **options: Any) -> None:
-    """Makes the pictures of MANIFEST, a JSONL file."""
+def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
+    """Makes the pictures of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
+    those of OpenAI's Batch API. Run again, it makes what is missing.
+
+    Ctrl-C waits for what is in flight, a second one does not. Ends with 0 where every picture came, 1 where some did
+    not, 2 where the input is wrong (nothing was sent), 130 where it was interrupted.
+    """
     from .conduct import conduct  # the client: only for those who call
 
-    ctx.exit(conduct(**options))
+    ctx.exit(conduct(given))
 
 
 @command.command("status", short_help="Tell where a batch stands, running or not.")
 @_folder
 @as_json
 def status(folder: Path, as_json: bool) -> None:
-    """Tells where the batch in DIR stands."""
+    """Tells where the batch in DIR stands, also while it runs."""
     from .folder import Layout
     from .status import read_status
     from .telling import in_words

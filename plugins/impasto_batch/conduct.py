@@ -1,34 +1,186 @@
-"""``impasto batch run`` in a process: its client, its signals, its exit code."""
+"""``impasto batch run`` in a process: its client, its signals, what it says, its exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
-import attrs
 import click
 
-from impasto import Client, Registry
-from impasto.options import Settings
+from impasto import Client, ConfigError, RateLimit, Registry, Retry
+from impasto.fields import shown
+from impasto.options import Settings, check_seconds
 
 from .batch import Batch, Order
-from .telling import in_words
+from .names import Template
+from .preflight import Again
+from .stops import MostFailures
+from .telling import TICK_SECONDS, Lines, Live, Quiet, plan_in_words
+
+RETRY = Retry(attempts=8)
+"""Nobody waits for one picture of many: each may wait out more than a call alone."""
+
+DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
-def conduct(*, manifest: Path, out: Path, concurrency: int, emulator: bool, api_base: str | None, as_json: bool) -> int:
-    """Runs an order. Returns the exit code."""
-    settings: Settings = {}
-    if api_base is not None:
-        settings["api_base"] = api_base
-    if emulator:
+class Given(TypedDict):
+    """The options of the command, as they were given."""
+
+    manifest: Path
+    out: Path
+    concurrency: int
+    budget: float | None
+    max_failures: str | None
+    timeout: float | None
+    deadline: str | None
+    rate: str | None
+    names: str
+    retry_failed: bool
+    retry_ambiguous: bool
+    skip_invalid: bool
+    dedupe: bool
+    drop_params: bool
+    dry_run: bool
+    api_base: str | None
+    emulator: bool
+    as_json: bool
+
+
+def conduct(given: Given) -> int:
+    """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
+    order = Order(
+        manifest=given["manifest"],
+        out=given["out"],
+        concurrency=given["concurrency"],
+        budget=_usd(given["budget"]),
+        max_failures=MostFailures.of(given["max_failures"]) if given["max_failures"] is not None else None,
+        deadline=_duration(given["deadline"]),
+        again=Again(failed=given["retry_failed"], ambiguous=given["retry_ambiguous"]),
+        skip_invalid=given["skip_invalid"],
+        dedupe=given["dedupe"],
+        drop_params=given["drop_params"],
+        template=Template(given["names"]),
+    )
+    settings = _settings(given)
+    if given["dry_run"]:
+        return asyncio.run(_dry_run(order, settings, as_json=given["as_json"]))
+    try:
+        return asyncio.run(_run(order, settings, as_json=given["as_json"]))
+    except asyncio.CancelledError:  # while the manifest was looked at: there is nothing to be told
+        return INTERRUPTED
+
+
+def _settings(given: Given) -> Settings:
+    settings: Settings = {"retry": RETRY}
+    if given["timeout"] is not None:
+        settings["timeout"] = given["timeout"]
+    if given["rate"] is not None:
+        settings["rate_limit"] = _rate(given["rate"])
+    if given["api_base"] is not None:
+        settings["api_base"] = given["api_base"]
+    if given["emulator"]:
+        if given["api_base"] is not None:
+            raise ConfigError("give --api-base or --emulator, not both")
         settings["transport"] = "emulator"
-    return asyncio.run(_run(Order(manifest=manifest, out=out, concurrency=concurrency), settings, as_json))
+        settings["poll_interval"] = 0.5
+    return settings
 
 
-async def _run(order: Order, settings: Settings, as_json: bool) -> int:
+async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
     async with Client(registry=registry, **settings) as client:
-        status = await Batch(order, registry).run(client, lambda _: None)
-    click.echo(json.dumps(attrs.asdict(status)) if as_json else in_words(status))
-    return 0 if status.done == status.total else 1
+        plan = await Batch(order, registry, Quiet()).dry_run(client)
+    if as_json:
+        shares = [
+            {"model": each.model, "pictures": each.pictures, "to_do": each.to_do, "usd_each": each.usd}
+            for each in plan.shares
+        ]
+        told = {"rows": plan.rows, "pictures": plan.pictures, "to_do": plan.to_do, "usd": round(plan.usd, 6)}
+        click.echo(json.dumps({**told, "models": shares}, indent=2))
+    else:
+        for share in plan.shares:
+            price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
+            click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
+        click.echo(plan_in_words(plan))
+        click.echo("Nothing was sent.")
+    return DONE
+
+
+async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
+    registry = Registry()
+    telling = Lines() if as_json else Live() if sys.stderr.isatty() else Quiet()
+    async with Client(registry=registry, **settings) as client:
+        batch = Batch(order, registry, telling)
+        with _signals(batch, telling) as signalled:
+            ticking = asyncio.create_task(_tick(batch, telling))
+            try:
+                status = await batch.run(client)
+            finally:
+                ticking.cancel()
+    telling.ended(status, batch.stops.reason)
+    if signalled and status.pending:
+        return INTERRUPTED
+    return DONE if status.done == status.total else SOME_FAILED
+
+
+async def _tick(batch: Batch, telling: Quiet | Lines) -> None:
+    while True:
+        telling.tick(batch)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+@contextmanager
+def _signals(batch: Batch, telling: Quiet | Lines) -> Iterator[list[int]]:
+    """The first signal drains, the second stops, a third kills. Yields those that came."""
+    came: list[int] = []
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def heard(number: int) -> None:
+        came.append(number)
+        if len(came) == 1:
+            batch.stop("interrupted")
+            telling.note(f"waiting for {batch.pace.in_flight:,} pictures in flight; once more stops at once")
+            return
+        for each in numbers:
+            loop.remove_signal_handler(each)
+        if not batch.cancel() and main is not None:
+            main.cancel()
+
+    for number in numbers:
+        loop.add_signal_handler(number, heard, number)
+    try:
+        yield came
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _usd(value: float | None) -> float | None:
+    return check_seconds("budget", value, unit="USD") if value is not None else None
+
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _duration(text: str | None) -> float:
+    if text is None:
+        return float("inf")
+    if (found := _DURATION.fullmatch(text)) is None or float(found[1]) == 0:
+        raise ConfigError(f"deadline must be a time such as 90s, 30m or 2h, not {shown(text)}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _rate(text: str) -> RateLimit:
+    requests, _, seconds = text.partition("/")
+    if not re.fullmatch(r"[0-9]{1,9}", requests) or (found := _DURATION.fullmatch(seconds)) is None:
+        raise ConfigError(f"rate must be requests in a time, such as 150/10s, not {shown(text)}")
+    return RateLimit(int(requests), float(found[1]) * _UNITS[found[2]])

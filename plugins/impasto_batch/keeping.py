@@ -30,7 +30,7 @@ from impasto.redact import printable
 from .disk import Disk, write_all
 from .folder import Folder, Layout
 from .ledger import Row
-from .names import ENDINGS, Template, hashed
+from .names import ENDINGS, Template, hashed, safe
 from .outcomes import code_of, failed
 from .unit import Outcome, Unit
 from .writer import Steps
@@ -54,6 +54,10 @@ class Keeper(Protocol):
 
     async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
         """Keeps what came. Raises OSError."""
+        ...
+
+    async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
+        """Keeps what came somewhere else, as the folder can't be written."""
         ...
 
     def abandon(self, unit: Unit, call: Call) -> None:
@@ -103,6 +107,15 @@ class Keeping:
     async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
         steps = self._kept(unit, outcome) if outcome.artifact is not None else self._told(unit, outcome)
         return await self.folder.post(steps)
+
+    async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
+        if outcome.artifact is None:
+            return outcome
+        try:
+            path = await asyncio.to_thread(_spared, unit, outcome.artifact)
+        except OSError:
+            return attrs.evolve(outcome, warnings=(*outcome.warnings, "it came, and could not be saved anywhere"))
+        return attrs.evolve(outcome, path=path, warnings=(*outcome.warnings, f"it was saved in {str(path)!r}"))
 
     def abandon(self, unit: Unit, call: Call) -> None:
         if call.job is None:
@@ -305,8 +318,8 @@ def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> Row:
     }
 
 
-def spared(unit: Unit, artifact: Artifact) -> Path:
-    """Saves a paid picture that the folder has no room for in the system's own. Raises OSError."""
-    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (hashed(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
+def _spared(unit: Unit, artifact: Artifact) -> Path:
+    """Saves a picture in the system's own folder for what is temporary."""
+    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (safe(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
     path.write_bytes(artifact.data)
     return path

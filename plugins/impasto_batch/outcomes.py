@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from impasto import (
     BadRequest,
     ChargeUnknown,
@@ -76,9 +78,9 @@ def made(unit: Unit, result: Result) -> Outcome:
     )
 
 
-def failed(unit: Unit, error: ImpastoError, *, is_kept: bool = True) -> Outcome:
-    """A picture that did not come. ``is_kept``: whether the provider should still keep the result of its job."""
-    state = _standing(error, is_kept=is_kept)
+def failed(unit: Unit, error: ImpastoError) -> Outcome:
+    """A picture that did not come."""
+    state = _standing(error, is_kept=unit.expires is None or time.time() < unit.expires)
     return Outcome(
         id=unit.id,
         index=unit.index,

@@ -5,6 +5,7 @@ was asked for and did not come it is said that it may have been charged.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import cast
 
 import attrs
@@ -33,6 +34,17 @@ class Recovered:
     jobs: list[Unit] = attrs.field(factory=list[Unit])
     others: int = 0
     """Jobs that were started with another key: only that one is told their results."""
+
+    def notes(self) -> Iterator[str]:
+        """What is to be said of it."""
+        if self.adopted:
+            yield f"{self.adopted:,} pictures that had come as the last run was stopped were put in their place"
+        if self.ambiguous:
+            yield f"{self.ambiguous:,} pictures were asked for as the last run was stopped; they may have been charged"
+        if self.jobs:
+            yield f"{len(self.jobs):,} jobs of an earlier run go on, and are polled again"
+        if self.others:
+            yield f"{self.others:,} jobs were started with another key or address; run with those to have their results"
 
 
 async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:

@@ -10,11 +10,12 @@ from typing import cast
 import attrs
 
 from .disk import Disk, write_all
-from .folder import Layout
+from .folder import Folder, Layout
 from .ledger import Read, Row, rows
 from .names import hashed
 from .pictures import Pictures
 from .rows import state_of
+from .writer import Steps
 
 RESULTS = "results.jsonl"
 ERRORS = "errors.jsonl"
@@ -40,8 +41,10 @@ def last_words(layout: Layout, pictures: Pictures) -> Iterator[Row]:
     yield from invalid
 
 
-def write_results(layout: Layout, pictures: Pictures, disk: Disk) -> None:
-    """Writes both files, each whole or as it was before. Raises OSError."""
+def write_results(folder: Folder) -> Steps[None]:
+    """The job of writing both files, each whole or as it was before. Raises OSError."""
+    layout, pictures, disk = folder.layout, folder.pictures, folder.disk
+    yield None  # what was posted with it is in the ledger then
     results = _File(disk, layout, RESULTS)
     errors = _File(disk, layout, ERRORS)
     try:

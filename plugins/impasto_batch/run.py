@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from typing import Any, ClassVar
 
 import attrs
 
-from impasto import Client, ImpastoError, Pending, RateLimited, Result, WireRequest
+from impasto import Client, ImpastoError, NotSent, Pending, RateLimited, Result, WireRequest
 from impasto.call import Call
 
 from .keeping import Keeper
@@ -78,58 +79,99 @@ class Run:
     pace: Pace
     stops: Stops
     keeper: Keeper | None = None
+    _again: deque[Unit] = attrs.field(factory=deque[Unit])
+    """Those of which nothing could be sent, for as long as an outage is waited out."""
+    _dispatching: asyncio.Task[None] | None = None
+    _is_cancelled: bool = False
 
     async def outcomes(self, units: AsyncIterator[Unit]) -> AsyncGenerator[Outcome]:
-        """What comes of each, as it comes. Leaving it early cancels what is in flight, and keeps a record of that."""
-        through: asyncio.Queue[Outcome | None] = asyncio.Queue(self.pace.most)
-        dispatching = asyncio.create_task(self._dispatch(units, through))
+        """What comes of each, as it comes. Leaving it early cancels what is in flight, and keeps a record of that.
+
+        A place is free again when its outcome was taken: whoever takes them slowly is sent no more than that.
+        """
+        through: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        dispatching = self._dispatching = asyncio.create_task(self._dispatch(units, through))
+        dispatching.add_done_callback(lambda _: through.put_nowait(None))
         try:
             while (outcome := await through.get()) is not None:
-                yield outcome
+                try:
+                    yield outcome
+                finally:
+                    self.pace.leave()
         finally:
-            if not dispatching.done():
-                dispatching.cancel()
+            dispatching.cancel()
             await asyncio.gather(dispatching, return_exceptions=True)
-        dispatching.result()
+        if not self._is_cancelled:
+            dispatching.result()
+
+    def stop(self, reason: str) -> None:
+        """Asks for no further picture."""
+        self.stops.stop(reason)
+        self.pace.wake()
+
+    def cancel(self) -> None:
+        """Gives up what is in flight, and keeps a record of that; ``outcomes`` ends."""
+        self._is_cancelled = True
+        if self._dispatching is not None:
+            self._dispatching.cancel()
 
     async def wrote(self, row: asyncio.Future[None]) -> None:
         """Waits for a row of a job that runs. Where it can't be written the job is polled all the same."""
         try:
             await asyncio.shield(row)
         except OSError as error:
-            self.stops.stop(f"the ledger can't be written: {error.strerror}")
+            self.stop(f"the ledger can't be written: {error.strerror}")
 
     async def _dispatch(self, units: AsyncIterator[Unit], through: asyncio.Queue[Outcome | None]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                async for unit in units:
-                    await self.pace.turn()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                unit = self._again.popleft() if self._again else await anext(units, None)
+                if unit is not None:
+                    await self.pace.turn(self.stops)
                     if not self.stops.admits(unit):
                         self.pace.leave()
-                        break
+                        return
                     group.create_task(self._one(unit, through))
-        finally:
-            await through.put(None)
+                elif self.pace.in_flight:
+                    await self.pace.changed()
+                else:
+                    return
 
     async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
         work = _Work(self, unit)
         try:
+            outcome = made(unit, await self._asked(work))
+        except ImpastoError as error:
+            outcome = failed(unit, error)
+        except asyncio.CancelledError:
+            if self.keeper is not None and work.call is not None:
+                self.keeper.abandon(unit, work.call)
+            raise
+        if self.keeper is not None:
             try:
-                outcome = made(unit, await self._asked(work))
-            except ImpastoError as error:
-                outcome = failed(unit, error)
-            except asyncio.CancelledError:
-                if self.keeper is not None and work.call is not None:
-                    self.keeper.abandon(unit, work.call)
-                raise
-            if self.keeper is not None:
                 outcome = await self.keeper.settle(unit, outcome)
-            self.stops.settle(unit, outcome)
-            if outcome.state == "done" and work.call is not None:
-                self.pace.answered(unit.model, time.monotonic() - work.call.began)
-        finally:
+            except OSError as error:
+                self.stop(f"the folder can't be written: {error.strerror or error}")
+                outcome = await self.keeper.spare(unit, outcome)
+        if self._comes_again(outcome):
+            self.stops.release(unit)
+            self._again.append(unit)
             self.pace.leave()
-        await through.put(outcome)
+            return
+        self.stops.settle(unit, outcome)
+        if outcome.state == "done" and work.call is not None:
+            self.pace.answered(unit.model, time.monotonic() - work.call.began)
+        through.put_nowait(outcome)
+
+    def _comes_again(self, outcome: Outcome) -> bool:
+        """Whether it is asked for again in this run: where the provider can't be reached nothing was sent at all."""
+        error = outcome.error
+        if not isinstance(error, NotSent) or outcome.state != "refused" or not error.retryable or self.stops.reason:
+            return False
+        if self.pace.unreachable():
+            return True
+        self.stop(f"the provider can't be reached: {error.message}")
+        return False
 
     async def _asked(self, work: _Work) -> Result:
         unit = work.unit

@@ -15,6 +15,9 @@ from .unit import Outcome, Unit
 FEWEST = 20
 """How many pictures must be through before a share of them says anything."""
 
+DOUBTS = 20
+"""How many pictures in a row may have been charged and not have come, before it is taken for the provider's trouble."""
+
 _ROUNDING = 1e-9
 
 
@@ -56,6 +59,7 @@ class Stops:
     reserved: float = 0.0
     through: int = 0
     failed: int = 0
+    doubts: int = 0
     reason: str | None = None
     """Why no further picture is asked for; None while some are."""
 
@@ -84,10 +88,15 @@ class Stops:
         self.reserved += price
         return True
 
-    def settle(self, unit: Unit, outcome: Outcome) -> None:
-        """A picture is through."""
+    def release(self, unit: Unit) -> float:
+        """Its price is no longer set aside. Returns that."""
         price = unit.cost.usd if unit.cost is not None else 0.0
         self.reserved -= price
+        return price
+
+    def settle(self, unit: Unit, outcome: Outcome) -> None:
+        """A picture is through."""
+        price = self.release(unit)
         if outcome.cost is not None:
             self.usd += price
         if isinstance(outcome.error, STOPPING):
@@ -96,5 +105,8 @@ class Stops:
             return
         self.through += 1
         self.failed += outcome.state != "done"
+        self.doubts = self.doubts + 1 if outcome.state == "ambiguous" else 0
+        if self.doubts >= DOUBTS:
+            self.stop(f"{DOUBTS} pictures in a row may have been charged and did not come; see errors.jsonl")
         if self.max_failures is not None and self.max_failures.are_met(self.failed, self.through):
             self.stop(f"{self.failed} of {self.through} pictures failed; --max-failures is {self.max_failures}")

@@ -106,3 +106,8 @@ def lines(path: Path) -> list[dict[str, object]]:
 def told(out: Path) -> list[Row]:
     """The rows of a ledger."""
     return [row for _, row in rows(Layout(out).ledger, Read())]
+
+
+def codes(out: Path) -> set[str]:
+    """The codes in errors.jsonl."""
+    return {json.loads(line)["error"]["code"] for line in (out / "errors.jsonl").read_text().splitlines()}
