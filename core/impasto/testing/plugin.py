@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from impasto_emulator import Emulator
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("impasto").addoption(
+        "--impasto-update", action="store_true", help="write the golden files of OperationSuite anew, for review"
+    )
+
+
 @pytest.fixture(scope="session")
 def impasto_emulator_settings() -> Mapping[str, object]:
     """Settings of ``impasto_emulator``, on top of its short times and small pictures. Override it in a conftest."""

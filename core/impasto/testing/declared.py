@@ -1,0 +1,99 @@
+"""Checks of what a plugin declares: its name, its hooks, and what it imports when."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from impasto import Registry, UnknownOperation
+from impasto.describe import describe
+from impasto.hooks import Specs, hookimpl
+from impasto.registry import OPERATIONS
+from impasto.route import Route
+
+from .subject import Subject
+
+_SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
+_MARK = f"{hookimpl.project_name}_impl"
+
+_NAMED_ONLY = """
+import json, sys
+import impasto
+registry = impasto.Registry()
+registry.names("impasto.operations")
+before = sorted(sys.modules)
+registry.operation({model!r})
+print(json.dumps([before, sorted(sys.modules)]))
+"""
+
+
+class Declared(Subject):
+    """Checks of declarations."""
+
+    def test_its_name_is_installed_and_matched_whole(self) -> None:
+        registry = Registry()
+        declared = [each for each in registry.declared(OPERATIONS) if each.name == self.model]
+        assert len(declared) == 1, f"{self.model!r} must be one entry point of {OPERATIONS}; there are {len(declared)}"
+        assert self.model.partition("/")[0] == self.operation().provider.name, "a model is named provider/model"
+        for near in (self.model[:-1], f"{self.model} ", self.model.swapcase(), self.model.partition("/")[2]):
+            if near not in registry.names(OPERATIONS):
+                with pytest.raises(UnknownOperation):
+                    self.alone().operation(near)
+
+    def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
+        module = {each.name: each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
+        code = _NAMED_ONLY.format(model=self.model)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert ran.returncode == 0, ran.stderr
+        before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))
+        own = module[self.model]
+        assert own not in before, f"{own} was imported before its model was asked for"
+        mine = own.partition(".")[0]
+        beside = {other for other in module.values() if other.partition(".")[0] == mine and other != own}
+        assert not (beside & after), f"the first use of {self.model} imported other models: {sorted(beside & after)}"
+        heavy = {"aiohttp", "botocore", "aiobotocore", "PIL", "numpy", "torch"} & (after - before)
+        assert not heavy, f"{own} imports {', '.join(sorted(heavy))}: import what is heavy where it is first used"
+
+    def test_its_hooks_are_as_they_are_specified(self) -> None:
+        plugin = self.operation()
+        wrong = list(_wrong_hooks(plugin))
+        assert not wrong, "\n".join(wrong)
+        Route.open(plugin, object())  # pluggy's own validation: BrokenPlugin
+
+    def test_what_it_says_of_itself_survives_json(self) -> None:
+        import attrs
+
+        about = attrs.asdict(describe(self.model, self.operation()))
+        assert json.loads(json.dumps(about)) == json.loads(json.dumps(about, allow_nan=False))
+        named = [field["name"] for field in about["fields"]]
+        assert named == [field.name for field in attrs.fields(self.operation().params)]
+        unknown = {name for name, _ in self.values()} - set(named)
+        assert not unknown, f"least and others name what is no field: {', '.join(sorted(unknown))}"
+        missing = set(named) - {name for name, _ in self.values()}
+        assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
+
+
+def _wrong_hooks(plugin: object) -> Iterator[str]:
+    for name in dir(plugin):
+        value = getattr(plugin, name, None)
+        options = getattr(value, _MARK, None)
+        if not callable(value):
+            continue
+        if options is None:
+            if name in _SPECS:
+                yield f"{name} has no @impasto.hookimpl: it is never called"
+            continue
+        hook = options.get("specname") or name
+        if hook not in _SPECS:
+            yield f"{name} is no hook; there are {', '.join(sorted(_SPECS))}"
+        elif hook == "send" and (options["wrapper"] or options["hookwrapper"]):
+            yield "send must not be wrapped: a wrapper never sees the network; stand around it with a middleware"
+        parameters = inspect.signature(value).parameters.values()
+        named_only = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        if named_only:
+            yield f"{name}: a hook is not given what is keyword-only: {', '.join(named_only)}"

@@ -1,0 +1,71 @@
+"""Every model of the direct route under the suite that other people's plugins pass."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import impasto
+from impasto import Operation
+from impasto.options import Settings
+from impasto.testing import KEY, Answer, OperationSuite, Refusal
+from tests.conformance.naming import class_name
+from tests.pictures import png
+from tests.plugins.impasto_stability.cases import BY_TARGET, JOBS, least, request
+from tests.plugins.impasto_stability.test_golden import VALUES
+
+PICTURE = Answer(headers={"content-type": "image/png", "finish-reason": "SUCCESS", "seed": "7"}, body=png(8, 8))
+ACCEPTED = Answer(headers={"content-type": "application/json"}, body=json.dumps({"id": "a1" * 32}).encode())
+
+
+def refusal(status: int, name: str, error: type[impasto.ImpastoError]) -> Refusal:
+    body = json.dumps({"id": "1", "name": name, "errors": ["no"]}).encode()
+    return Refusal(answer=Answer(status=status, headers={"content-type": "application/json"}, body=body), error=error)
+
+
+REFUSALS = (
+    refusal(400, "bad_request", impasto.BadRequest),
+    refusal(401, "unauthorized", impasto.Unauthorized),
+    refusal(402, "payment_required", impasto.PaymentRequired),
+    refusal(403, "content_moderation", impasto.ContentFiltered),
+    refusal(403, "forbidden", impasto.PermissionDenied),
+    refusal(404, "not_found", impasto.NotFound),
+    refusal(413, "payload_too_large", impasto.TooLarge),
+    refusal(422, "invalid_language", impasto.Unprocessable),
+    refusal(429, "rate_limit_exceeded", impasto.RateLimited),
+    refusal(500, "internal_error", impasto.ProviderFault),
+)
+
+
+class Stability(OperationSuite):
+    """What all have in common."""
+
+    good = PICTURE
+    refusals = REFUSALS
+    golden = None  # test_golden.py shows more
+
+    def given(self, field: str, value: object) -> dict[str, object]:
+        return request(self.operation(), field, value)
+
+    def settings(self, url: str) -> Settings:
+        return {"api_base": url, "api_key": KEY}
+
+
+def suite(operation: Operation) -> type[Stability]:
+    fields = operation.fields
+    needed = least(operation)
+    values: dict[str, Any] = {name: VALUES[name] for name in fields}
+    return type(
+        class_name(operation),
+        (Stability,),
+        {
+            "model": operation.id,
+            "least": needed,
+            "others": {name: value for name, value in values.items() if name not in needed},
+            "accepted": ACCEPTED if operation.target in JOBS else None,
+        },
+    )
+
+
+for each in BY_TARGET.values():
+    globals()[class_name(each)] = suite(each)

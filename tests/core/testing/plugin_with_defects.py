@@ -1,0 +1,268 @@
+"""A third party's plugin that passes its suite, and defects that each make one check of it fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+MODEL = "acme/watercolour"
+
+SOUND = '''
+import json, time
+import attrs
+from impasto import (
+    Artifact, BadRequest, ChargeUnknown, File, Operation, Provider, RateLimited, Result, Unauthorized, UnusableResult,
+    WireRequest, hookimpl,
+)
+from impasto.fields import choice, file, integer, text
+
+acme = Provider(
+    name="acme", base_url="https://api.acme.example", key_variable="ACME_API_KEY", transport="acme-https"
+)
+REFUSALS = {400: BadRequest, 401: Unauthorized, 429: RateLimited}
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What it takes."""
+
+    prompt: str = text(1, 2_000, required=True, role="prompt")
+    seed: int | None = integer(0, 2**32 - 1)
+    paper: str | None = choice("rough", "smooth", default="smooth")
+    sketch: File | None = file()
+
+
+class Dialect:
+    """How Acme spells it."""
+
+    def pack(self, operation, request):
+        given = attrs.asdict(request.params, recurse=False, filter=lambda _, value: value is not None)
+        files = {name: value for name, value in given.items() if isinstance(value, File)}
+        fields = {name: value for name, value in given.items() if name not in files}
+        # PACK
+        return WireRequest(target=request.target, fields=fields, files=files)
+
+    def classify(self, operation, response):
+        if response.status == 200 and response.media_type == "image/png":
+            return None
+        try:
+            code = json.loads(response.body)["error"]["code"]
+        except (ValueError, LookupError, TypeError):
+            code = None
+        if response.status in REFUSALS and code is not None:
+            return REFUSALS[response.status](f"{code}", status=response.status)
+        # CLASSIFY
+        return ChargeUnknown(f"HTTP {response.status}", status=response.status, raw=response.body)
+
+    def unpack(self, operation, request, response):
+        if not (response.body.startswith(b"\\x89PNG") and response.body.endswith(b"IEND\\xaeB`\\x82")):
+            raise UnusableResult("no whole picture", raw=response.body, media_type=response.media_type)
+        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Watercolour(Operation):
+    """The plugin."""
+
+    # HOOKS
+
+
+watercolour = Watercolour(
+    id="acme/watercolour", title="Watercolour", params=Params, target="/v1/paint", provider=acme, dialect=Dialect()
+)
+'''
+
+CARRIER = '''
+import asyncio, logging
+from impasto import ChargeUnknown, hookimpl
+from impasto_transports.https import Https
+
+
+class Carrier(Https):
+    """Acme's transport."""
+
+    @hookimpl
+    async def send(self, wire):
+        # SEND
+        return await super().send(wire)
+'''
+
+OIL = "oil = 1\n"
+
+SUITE = """
+import json
+import impasto
+from impasto.testing import Answer, OperationSuite, Refusal
+from tests.pictures import png
+
+SAID = {"content-type": "application/json"}
+
+
+def refusal(status, error):
+    body = json.dumps({"error": {"code": "no"}}).encode()
+    return Refusal(answer=Answer(status=status, headers=SAID, body=body), error=error)
+
+
+class TestWatercolour(OperationSuite):
+    model = "acme/watercolour"
+    least = {"prompt": "a lighthouse"}
+    others = {"seed": 7_654_321, "paper": "rough", "sketch": png(8, 8)}
+    good = Answer(headers={"content-type": "image/png"}, body=png(64, 64))
+    refusals = (
+        refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited)
+    )
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Defect:
+    """What is changed of the sound plugin, the check that must fail, and words of what it says."""
+
+    changes: Mapping[str, str]
+    check: str
+    says: str
+
+    def made_in(self, source: str) -> str:
+        """A module's source with the defect, where it belongs there."""
+        for before, after in self.changes.items():
+            source = source.replace(before, after)
+        compile(source, "a plugin's module", "exec")
+        return source
+
+
+_PACK, _CLASSIFY, _SEND, _HOOKS = "# PACK", "# CLASSIFY", "# SEND", "# HOOKS"
+_OWN = "return await super().send(wire)"
+
+DEFECTS: Mapping[str, Defect] = {
+    "a parameter is dropped": Defect(
+        changes={_PACK: 'fields.pop("paper", None)'},
+        check="every_parameter_arrives",
+        says="paper='rough' does not stand in the request",
+    ),
+    "a file is dropped": Defect(
+        changes={_PACK: "files = {}"},
+        check="every_parameter_arrives",
+        says="sketch=bytes does not stand in the request",
+    ),
+    "a value is changed": Defect(
+        changes={_PACK: 'fields["seed"] = fields.get("seed", 0) % 1000'},
+        check="every_parameter_arrives",
+        says="seed=7654321 does not stand in the request",
+    ),
+    "text is cut": Defect(
+        changes={_PACK: 'fields["prompt"] = fields["prompt"][:1000]'},
+        check="values_within_a_fields_bounds_arrive",
+        says="prompt=",
+    ),
+    "text is tidied": Defect(
+        changes={_PACK: 'fields["prompt"] = " ".join(fields["prompt"].split())'},
+        check="values_within_a_fields_bounds_arrive",
+        says="prompt=",
+    ),
+    "a default is sent": Defect(
+        changes={_PACK: 'fields.setdefault("paper", "smooth")'},
+        check="what_was_not_given_is_not_sent",
+        says="sent, though nobody gave it: paper",
+    ),
+    "a type is not checked": Defect(
+        changes={"seed: int | None = integer(0, 2**32 - 1)": "seed: object = None"},
+        check="values_beyond_a_fields_bounds",
+        says="seed=object was not refused by InvalidRequest",
+    ),
+    "any 401 counts as a refusal": Defect(
+        changes={_CLASSIFY: 'if response.status == 401: return Unauthorized("no", status=401)'},
+        check="no_other_answer_proves",
+        says="HTTP 401 (text/html) came to Unauthorized (billed 'no')",
+    ),
+    "any 503 may be tried again": Defect(
+        changes={
+            _CLASSIFY: 'from impasto import NotSent\n        if response.status == 503: return NotSent("busy")',
+        },
+        check="no_other_answer_proves",
+        says="HTTP 503 (text/html) came to NotSent (billed 'no')",
+    ),
+    "a refusal is called something else": Defect(
+        changes={"429: RateLimited": "429: BadRequest"},
+        check="the_providers_refusals",
+        says="came to BadRequest (billed 'no'): acme/watercolour: no, not RateLimited",
+    ),
+    "any 200 is a picture": Defect(
+        changes={'response.status == 200 and response.media_type == "image/png"': "response.status == 200"},
+        check="no_other_answer_proves",
+        says="HTTP 200 (text/html) came to UnusableResult (billed 'yes')",
+    ),
+    "a cut picture is a result": Defect(
+        changes={' and response.body.endswith(b"IEND\\xaeB`\\x82")': ""},
+        check="a_paid_answer_without_a_result_is_kept",
+        says="half a good answer came to a Result, not UnusableResult",
+    ),
+    "what was paid for is thrown away": Defect(
+        changes={"raw=response.body, media_type": "media_type"},
+        check="a_paid_answer_without_a_result_is_kept",
+        says="are not in .raw",
+    ),
+    "the loop is blocked": Defect(
+        changes={_PACK: "until = time.monotonic() + 1\n        while time.monotonic() < until: pass"},
+        check="the_loop_is_not_blocked",
+        says="while time.monotonic() < until: pass",
+    ),
+    "it tries again by itself": Defect(
+        changes={_SEND: "await super().send(wire); wire.call.permits += 1"},
+        check="a_good_answer_is_a_result",
+        says="one call made 2 paid requests",
+    ),
+    "a cancellation is swallowed": Defect(
+        changes={
+            _OWN: "try:\n            return await super().send(wire)\n        except asyncio.CancelledError:\n"
+            '            raise ChargeUnknown("cancelled") from None'
+        },
+        check="cancelled_at_every_await",
+        says="it came to ChargeUnknown",
+    ),
+    "a task is left behind": Defect(
+        changes={_SEND: "asyncio.get_running_loop().tasks = [asyncio.ensure_future(asyncio.sleep(60))]"},
+        check="cancelled_at_every_await",
+        says="it left tasks",
+    ),
+    "the key is logged": Defect(
+        changes={_SEND: 'logging.getLogger("impasto.acme").debug("sending %s", dict(wire.call.account.headers))'},
+        check="no_message_and_no_log_holds_the_key",
+        says="the key stands in",
+    ),
+    "the key is in an error": Defect(
+        changes={_SEND: 'raise ChargeUnknown("x") from ValueError(str(dict(wire.call.account.headers)))'},
+        check="no_message_and_no_log_holds_the_key",
+        says="the key stands in",
+    ),
+    "a hook is misspelt": Defect(
+        changes={_HOOKS: "@hookimpl\n    def transform_requests(self, request):\n        return None"},
+        check="its_hooks_are_as_they_are_specified",
+        says="transform_requests is no hook",
+    ),
+    "a hook is not marked": Defect(
+        changes={_HOOKS: "def classify_error(self, request, response):\n        return None"},
+        check="its_hooks_are_as_they_are_specified",
+        says="classify_error has no @impasto.hookimpl",
+    ),
+    "a hook's arguments are keyword-only": Defect(
+        changes={_HOOKS: "@hookimpl\n    def classify_error(self, *, response):\n        return None"},
+        check="its_hooks_are_as_they_are_specified",
+        says="classify_error: a hook is not given what is keyword-only: response",
+    ),
+    "send is wrapped": Defect(
+        changes={_HOOKS: "@hookimpl(wrapper=True)\n    def send(self, wire):\n        return (yield)"},
+        check="its_hooks_are_as_they_are_specified",
+        says="send must not be wrapped",
+    ),
+    "another model is imported too": Defect(
+        changes={"import json, time": "import acme_watercolour.oil\nimport json, time"},
+        check="its_first_use_no_other_model",
+        says="the first use of acme/watercolour imported other models: ['acme_watercolour.oil']",
+    ),
+    "something heavy is imported": Defect(
+        changes={"import json, time": "import PIL.Image\nimport json, time"},
+        check="its_first_use_no_other_model",
+        says="imports PIL",
+    ),
+}
