@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -107,10 +107,14 @@ class Body:
 
     async def _pass_on(self, spool: Spool) -> None:
         kept, self._received, self.is_spooled = self._received, [], True
-        for chunk in kept:
-            await spool.write(chunk)
-        async for chunk in self._chunks:
-            await spool.write(chunk)
+        try:
+            for chunk in kept:
+                await spool.write(chunk)
+            async for chunk in self._chunks:
+                await spool.write(chunk)
+        finally:  # where the spool fails, or is cancelled, the answer still comes: its connection ends here
+            if isinstance(self._chunks, AsyncGenerator):
+                await self._chunks.aclose()
 
     @property
     def received(self) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +14,7 @@ import impasto
 from impasto import Call, ChargeUnknown, ContentFiltered, File, Request, Result, UnusableResult, WireResponse, hookimpl
 from tests.pictures import padded
 from tests.recorder import JOB, Recorder, in_json, picture
-from tests.reliability.servers import head, raw, serving
+from tests.reliability.servers import Asked, Wire, head, raw, serving
 
 CORE, CREATIVE = "stability/stable-image-core", "stability/upscale-creative"
 HELD = 100_000
@@ -118,6 +120,31 @@ async def test_what_came_of_one_that_broke_off_is_kept(client: impasto.Client) -
             await run(client.with_options(api_base=server.url))
     assert told.value.file is not None
     assert (told.value.raw, told.value.file.read()) == (b"", LARGE[:-20])
+
+
+async def test_a_spool_that_fails_leaves_no_connection_open(
+    client: impasto.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer still comes: nobody reads it, and its connection is ended at once, not when the error is forgotten."""
+
+    async def full(disk: Disk, data: bytes) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(Disk, "write", full)
+    ended = asyncio.Event()
+
+    async def slow(asked: Asked, wire: Wire) -> None:
+        await wire.send(head(200, {"content-type": "image/png", "content-length": str(len(LARGE))}) + LARGE[:-20])
+        with suppress(ConnectionError):
+            await wire.reader.read()
+        ended.set()
+
+    async with serving() as server:
+        server.posts = [slow]
+        with pytest.raises(ChargeUnknown) as told:
+            await run(client.with_options(api_base=server.url))
+        await asyncio.wait_for(ended.wait(), 5)
+    assert told.value.billed == "unknown"
 
 
 async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recorder, spools: list[Disk]) -> None:
