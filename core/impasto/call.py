@@ -9,6 +9,8 @@ from .errors import BrokenPlugin, ChargeUnknown
 from .records import WireResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .errors import ImpastoError
     from .policy import Retry, RetryBudget
     from .provider import Account
@@ -56,6 +58,8 @@ class Call:
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
+        self.on_written: Callable[[], None] = _nothing
+        """Transports call it when a request has gone out whole, its body too; whoever owns rates sets it."""
 
     @property
     def charges(self) -> int:
@@ -122,3 +126,7 @@ class Call:
     def accepted(self, pending: Pending) -> None:
         """The provider took a job on."""
         self.job = pending.id
+
+
+def _nothing() -> None:
+    pass

@@ -34,8 +34,9 @@ class Specs:
     def send(self, wire: WireRequest) -> Awaitable[WireResponse] | None:
         """Carries one request out, once. The only hook that may touch the network.
 
-        Calls ``wire.call.attempt()`` before a POST and ``wire.call.left()`` when its headers leave. Raises
-        NotSent where nothing left, ChargeUnknown where something did, and never retries.
+        Calls ``wire.call.attempt()`` before a POST, ``wire.call.left()`` when its headers leave and
+        ``wire.call.on_written()`` when all of a request went out. Raises NotSent where nothing left, ChargeUnknown
+        where something did, and never retries.
 
             @hookimpl
             async def send(self, wire: WireRequest) -> WireResponse:

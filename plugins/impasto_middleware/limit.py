@@ -7,6 +7,7 @@ wait in their own loop, in line: only the first of each line watches the clock.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import threading
 import time
@@ -22,6 +23,7 @@ from impasto import (
     ChargeUnknown,
     Handler,
     Middleware,
+    NotSent,
     RateLimit,
     RateLimited,
     WireRequest,
@@ -39,51 +41,71 @@ _FORGET_AFTER = 600.0
 
 
 def slack(limit: RateLimit) -> float:
-    """The longest that a send is taken to travel, in seconds, before the provider counts it."""
+    """The longest that a send is taken to travel once all of it is written, in seconds."""
     return 0.1 + 0.04 * limit.seconds
 
 
 @attrs.define(eq=False)
-class _Send:
-    granted: float
+class Send:
+    """A request that may go out. ``slack``: how long after it was written the provider has counted it for sure."""
+
+    slack: float
     is_counted: bool = False
 
 
 class Window:
     """A sliding window as the provider sees it: it counts a send when that arrives, not when it was granted.
 
-    When that was is not known; it was before the answer came. So a send is counted at its answer, or after
-    ``slack`` where the answer takes longer (a generation takes many seconds).
+    When that was is not known; it was before the answer came. So a send is counted at its answer, or ``slack`` after
+    all of it was written where the answer takes longer (a generation takes many seconds). How long it takes to
+    connect and to upload, nobody knows before.
     """
 
     def __init__(self) -> None:
-        self._travelling: deque[_Send] = deque()
         self._not_counted = 0
+        self._travelling: deque[tuple[float, Send]] = deque()
+        """Sends that are written, and by when each must have arrived."""
         self._counted: deque[float] = deque()
         self._kept = _LEAST_KEPT
 
-    def take(self, limit: RateLimit, now: float) -> _Send | float:
+    def take(self, limit: RateLimit, now: float) -> Send | float:
         """A send, where one may go now; else the seconds to wait before asking again."""
         self._kept = max(self._kept, limit.requests)
-        travelling, counted = self._travelling, self._counted
-        while travelling and (travelling[0].is_counted or travelling[0].granted + slack(limit) <= now):
-            self.count(travelling.popleft(), now)
-        free = limit.requests - self._not_counted
+        self._settle(now)
+        counted, free = self._counted, limit.requests - self._not_counted
         if free <= 0:
-            return travelling[0].granted + slack(limit) - now
+            return self._travelling[0][0] - now if self._travelling else slack(limit)
         if len(counted) >= free and (wait := counted[-free] + limit.seconds - now) > 0:
             return wait
-        send = _Send(now)
-        travelling.append(send)
         self._not_counted += 1
-        return send
+        return Send(slack(limit))
 
-    def count(self, send: _Send, now: float) -> None:
+    def written(self, send: Send, now: float) -> None:
+        """All of the send went out."""
+        self._travelling.append((now + send.slack, send))
+
+    def count(self, send: Send, now: float) -> None:
         """The send has arrived. Counting it twice changes nothing."""
+        self._settle(now)
+        self._count(send, now)
+
+    def give_back(self, send: Send) -> None:
+        """The send never left."""
         if not send.is_counted:
             send.is_counted = True
             self._not_counted -= 1
-            self._counted.append(now)
+
+    def _settle(self, now: float) -> None:
+        travelling = self._travelling
+        while travelling and (travelling[0][1].is_counted or travelling[0][0] <= now):
+            due, send = travelling.popleft()
+            self._count(send, due)
+
+    def _count(self, send: Send, when: float) -> None:
+        if not send.is_counted:
+            self.give_back(send)
+            last = self._counted[-1] if self._counted else when
+            self._counted.append(max(when, last))
             if len(self._counted) > self._kept:
                 self._counted.popleft()
 
@@ -116,7 +138,7 @@ class Gate:
         self._waiting = 0
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
-    def _take(self, account: Account) -> _Send | float | None:
+    def _take(self, account: Account) -> Send | float | None:
         """A send (None where no limit counts it) that may go now, or the seconds until one may.
 
         A key that met a 429 is from then on held to the provider's documented limit.
@@ -128,10 +150,20 @@ class Gate:
             limit = account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
             return self._window.take(limit, now) if limit is not None else None
 
-    def arrived(self, send: _Send) -> None:
+    def written(self, send: Send) -> None:
+        """All of the send went out."""
+        with self._lock:
+            self._window.written(send, time.monotonic())
+
+    def arrived(self, send: Send) -> None:
         """The send was answered, or given up."""
         with self._lock:
             self._window.count(send, time.monotonic())
+
+    def give_back(self, send: Send) -> None:
+        """The send never left."""
+        with self._lock:
+            self._window.give_back(send)
 
     def recall(self, ages: Iterable[float], limit: RateLimit) -> None:
         """Counts sends that another process of this key made, so many seconds ago by the clock on the wall.
@@ -157,7 +189,7 @@ class Gate:
         """Whether nothing would be lost by forgetting it."""
         return self.used < time.monotonic() - _FORGET_AFTER and not self._waiting and not self.paused_for()
 
-    async def admit(self, call: Call) -> _Send | None:
+    async def admit(self, call: Call) -> Send | None:
         """Waits until the call may send. Raises RateLimited where its time would end before."""
         if not self._waiting and not isinstance(send := self._take(call.account), int | float):
             return send
@@ -173,7 +205,7 @@ class Gate:
             with self._lock:
                 self._waiting -= 1
 
-    async def _first(self, line: _Line, call: Call) -> _Send | None:
+    async def _first(self, line: _Line, call: Call) -> Send | None:
         _check(self.paused_for(), call)
         async with line.first:
             while isinstance(wait := self._take(call.account), int | float):
@@ -211,8 +243,14 @@ class _Limit:
         call = wire.call
         gate = gate_of(call.account)
         send = await gate.admit(call)
+        if send is not None:
+            call.on_written = functools.partial(gate.written, send)
         try:
             return await next(wire)
+        except NotSent:
+            if send is not None:
+                gate.give_back(send)
+            raise
         except RateLimited as error:
             asked = error.retry_after
             gate.pause(min(DEFAULT_PAUSE if asked is None else asked, call.retry.max_wait))

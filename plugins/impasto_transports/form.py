@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import uuid
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from decimal import Decimal
 from typing import BinaryIO
 
@@ -22,11 +23,14 @@ async def opened_form(wire: WireRequest, files: ExitStack) -> Form:
     """``make_form``, in a thread where files of the disk are opened."""
     if not any(file.on_disk for file in wire.files.values()):
         return make_form(wire, files)
-    opening = asyncio.ensure_future(asyncio.to_thread(make_form, wire, files))
+    opening = asyncio.get_running_loop().run_in_executor(None, make_form, wire, files)
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        await asyncio.wait([opening])  # its readers are in ``files`` then, which the caller closes
+        while not opening.done():  # its readers are in ``files`` then, which the caller closes
+            with suppress(asyncio.CancelledError):  # again: the first one goes on below
+                await asyncio.wait([opening])
+        opening.exception()  # nobody else asks for it
         raise
 
 
@@ -77,7 +81,20 @@ def _reader(name: str, file: File, files: ExitStack) -> BinaryIO:
         raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
 
 
-class Form(Payload):
+class Outgoing(Payload):
+    """A request's body, which tells when all of it has gone out."""
+
+    on_written: Callable[[], None] = staticmethod(lambda: None)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.send(writer)
+        self.on_written()
+
+    async def send(self, writer: AbstractStreamWriter) -> None:
+        raise NotImplementedError
+
+
+class Form(Outgoing):
     """What goes out: all text up to a file in one piece, and files as they are read.
 
     aiohttp's MultipartWriter makes four writes a field, each a system call: half of a call's CPU.
@@ -97,7 +114,7 @@ class Form(Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("a form with files is bytes")
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
+    async def send(self, writer: AbstractStreamWriter) -> None:
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 await writer.write(piece)

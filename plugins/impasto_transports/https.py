@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from impasto import Body, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
+from impasto import Body, BrokenPlugin, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
 from impasto.options import Options, check_proxy
 
-from .form import opened_form
+from .form import Outgoing, opened_form
 
 MOST_BYTES = 256 * 2**20
 """The largest answer that is read; the largest picture the providers make is a fifth of it."""
@@ -33,16 +36,70 @@ POLL_SECONDS = 30.0
 LONGEST_HEADER = 64 * 1024
 """The longest header or reason that is read: a paid picture is not refused for what stands beside it."""
 
+MOST_HEADERS = 1_000
+
 _USER_AGENT = "impasto"
+_TARGET = re.compile(r"/[!-~]*")
+"""A path below the base URL: nothing that could name another host, or end the request's first line."""
 
 
-_paid: ContextVar[Sequence[Call]] = ContextVar("_paid", default=())
-"""The paid call that the running task sends, in a list that is emptied at the end: the loop keeps the contexts of
-timers long after they were cancelled, and a call holds its files."""
+class _Exchange:
+    """What one exchange knows of itself while the connector and the task that writes its body work for it."""
+
+    __slots__ = ("call", "connection", "paid")
+
+    def __init__(self, call: Call, paid: bool) -> None:
+        self.call: Call | None = call
+        self.paid = paid
+        self.connection: _Protocol | None = None
+
+    def connected(self, connection: Connection) -> None:
+        """Headers may leave from here."""
+        if isinstance(connection.protocol, _Protocol):
+            self.connection = connection.protocol
+        if self.call is not None and self.paid:
+            self.call.left()
+        elif self.call is not None:
+            self.call.on_written()  # a poll has no body
+
+    def over(self) -> None:
+        """The loop keeps the contexts of timers long after they were cancelled, and a call holds its files."""
+        self.call = None
+
+
+_running: ContextVar[_Exchange | None] = ContextVar("_running", default=None)
+
+
+class _Protocol(ResponseHandler):
+    """Reads an answer's head before its body: aiohttp's parser throws away a head that came with a damaged body.
+
+    ``unread`` holds what could not be read.
+    """
+
+    unread = b""
+
+    def data_received(self, data: bytes) -> None:
+        while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
+            self._feed(data[:end])
+            data = data[end:]
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        if not self.unread:
+            super().data_received(data)
+        if self.exception() is not None:
+            self.unread += data
+            if self._payload is not None:  # its reader gets what came before; aiohttp would leave it waiting
+                self._payload.feed_eof()
+                self._payload = None
 
 
 class _Connector(aiohttp.TCPConnector):
     """Tells a paid call when it has its connection, and gives none out on which something came unasked."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # of a subclass
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -50,8 +107,8 @@ class _Connector(aiohttp.TCPConnector):
         # From here headers may leave. aiohttp's trace on_request_headers_sent fires a few lines later, with no
         # await between; but with any trace, each request runs them all, for a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
-        for call in _paid.get():
-            call.left()
+        if (running := _running.get()) is not None:
+            running.connected(connection)
         return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -76,13 +133,14 @@ class Https:
         """Opens the session; reads the CA file, if one is set. Raises ConfigError."""
         self._ssl = await asyncio.to_thread(_tls, self._options.ssl)
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=_Connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
             skip_auto_headers=("accept",),
             max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
         )
 
     async def aclose(self) -> None:
@@ -94,6 +152,8 @@ class Https:
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
         account = wire.call.account
+        if _TARGET.fullmatch(wire.target) is None:
+            raise BrokenPlugin("a plugin's target must be a path of printable ASCII without spaces, from / on")
         url = account.base_url + wire.target
         headers = {**account.headers, **wire.headers}
         if wire.method == "GET":
@@ -112,7 +172,7 @@ class Https:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: aiohttp.Payload | None = None,
+        body: Outgoing | None = None,
         *,
         files: ExitStack | None = None,
     ) -> WireResponse:
@@ -128,8 +188,10 @@ class Https:
         if paid:
             call.attempt()
         await asyncio.sleep(0)  # a loop that was late learns first that the other side closed an idle connection
-        sending = [call] if paid else []
-        token = _paid.set(sending)
+        running = _Exchange(call, paid)
+        token = _running.set(running)
+        if body is not None:
+            body.on_written = call.on_written
         try:
             response = await session.request(
                 method,
@@ -142,13 +204,14 @@ class Https:
                 timeout=self._timeout(call, paid),
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
-            failure = _failure(error, call, paid)
+            failure = _failure(error, call, paid, running.connection)
         else:
             answered = {name.lower(): value for name, value in response.headers.items()}
-            return WireResponse(status=response.status, headers=answered, stream=Body(_chunks(response, files)))
+            stream = Body(_chunks(response, running.connection, files))
+            return WireResponse(status=response.status, headers=answered, stream=stream)
         finally:
-            _paid.reset(token)
-            sending.clear()
+            _running.reset(token)
+            running.over()
         raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
 
     def _timeout(self, call: Call, paid: bool) -> aiohttp.ClientTimeout:
@@ -181,7 +244,9 @@ def _proxy_from_environment(origin: str) -> str | None:
     return check_proxy(proxy, "HTTPS_PROXY")
 
 
-async def _chunks(response: aiohttp.ClientResponse, files: ExitStack | None) -> AsyncIterator[bytes]:
+async def _chunks(
+    response: aiohttp.ClientResponse, connection: _Protocol | None, files: ExitStack | None
+) -> AsyncIterator[bytes]:
     size, broken = 0, ""
     try:
         async for chunk in response.content.iter_any():
@@ -193,6 +258,8 @@ async def _chunks(response: aiohttp.ClientResponse, files: ExitStack | None) -> 
         else:
             if _says_its_length_twice(response):  # aiohttp's parser in C refuses it, the one in Python does not
                 broken = "the answer says its length in two ways"
+            elif connection is not None and connection.unread:
+                broken = "the answer's length or its chunks are damaged"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         broken = f"the answer broke off after {size:,} bytes ({_named(error)})"
     finally:
@@ -210,10 +277,11 @@ def _says_its_length_twice(response: aiohttp.ClientResponse) -> bool:
     return len(lengths) > 1 or (len(lengths) == 1 and "transfer-encoding" in response.headers)
 
 
-def _failure(error: Exception, call: Call, paid: bool) -> NotSent | ChargeUnknown:
+def _failure(error: Exception, call: Call, paid: bool, connection: _Protocol | None) -> NotSent | ChargeUnknown:
     """What a failed exchange was, by the evidence: did headers leave? ``final``: it would fail the next time too."""
     if paid and call.sent:
-        return ChargeUnknown(f"the request left, and no answer came ({_named(error)}); it may have been charged")
+        what = f"the request left, and no answer came ({_named(error)}); it may have been charged"
+        return ChargeUnknown(what, raw=connection.unread if connection is not None else b"")
     final = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
         isinstance(error, aiohttp.ClientHttpProxyError) and error.status < 500
     )
@@ -233,6 +301,8 @@ def _named(error: BaseException) -> str:
             return f"can't find host {error.host}"
         case aiohttp.ClientConnectorError():
             return f"{error.host}:{error.port}: {os.strerror(error.errno) if error.errno else 'connection failed'}"
+        case aiohttp.ClientResponseError():
+            return "what came can't be read as HTTP"
         case TimeoutError():
             return "timed out"
         case RuntimeError():

@@ -6,10 +6,11 @@ import json
 from typing import BinaryIO
 
 import pybase64
-from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import InvalidRequest, Problem, WireRequest
+
+from .form import Outgoing
 
 _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 
@@ -50,7 +51,7 @@ def _read(source: BinaryIO, size: int) -> bytes:
     return bytes(pieces)
 
 
-class MemoryPayload(Payload):
+class MemoryPayload(Outgoing):
     """A body that is in memory, written in pieces without a copy."""
 
     def __init__(self, body: bytes | bytearray) -> None:
@@ -64,10 +65,7 @@ class MemoryPayload(Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
+    async def send(self, writer: AbstractStreamWriter) -> None:
         with memoryview(self._body) as view:
             for at in range(0, len(view), 2**20):
                 await writer.write(view[at : at + 2**20])
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await self.write(writer)

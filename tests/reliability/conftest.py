@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 import impasto
-from tests.reliability.servers import Server, serving
+from tests.reliability.servers import PICTURE, Server, serving
 
 KEY = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyz"
 CORE = "stability/stable-image-core"
@@ -41,3 +41,18 @@ async def make_client() -> AsyncIterator[MakeClient]:
 @pytest.fixture
 def client(server: Server, make_client: MakeClient) -> impasto.Client:
     return make_client(server.url)
+
+
+async def failure(client: impasto.Client, model: str = CORE, **settings: object) -> impasto.ImpastoError:
+    """Runs a model and returns the error, which names it."""
+    params: dict[str, object] = {"image": PICTURE} if model == JOB_MODEL else {}
+    with pytest.raises(impasto.ImpastoError) as caught:
+        await client.run(model, prompt="a lighthouse", **params, **settings)  # type: ignore[arg-type]
+    assert caught.value.operation == model
+    return caught.value
+
+
+def is_unknown(error: impasto.ImpastoError) -> impasto.ChargeUnknown:
+    assert type(error) is impasto.ChargeUnknown, repr(error)
+    assert (error.billed, error.retryable) == ("unknown", False)
+    return error

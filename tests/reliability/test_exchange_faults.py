@@ -10,11 +10,10 @@ import time
 import pytest
 
 import impasto
-from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
+from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient, failure, is_unknown
 from tests.reliability.servers import (
     PICTURE,
     PICTURE_HEADERS,
-    Answer,
     Asked,
     Server,
     Wire,
@@ -28,21 +27,6 @@ from tests.reliability.servers import (
     refused,
     silence,
 )
-
-
-async def failure(client: impasto.Client, model: str = CORE, **settings: object) -> impasto.ImpastoError:
-    """Runs a model and returns the error, which names it."""
-    params: dict[str, object] = {"image": PICTURE} if model == JOB_MODEL else {}
-    with pytest.raises(impasto.ImpastoError) as caught:
-        await client.run(model, prompt="a lighthouse", **params, **settings)  # type: ignore[arg-type]
-    assert caught.value.operation == model
-    return caught.value
-
-
-def is_unknown(error: impasto.ImpastoError) -> impasto.ChargeUnknown:
-    assert type(error) is impasto.ChargeUnknown, repr(error)
-    assert (error.billed, error.retryable) == ("unknown", False)
-    return error
 
 
 async def test_f5_reset_before_headers_left_is_not_sent(server: Server, client: impasto.Client) -> None:
@@ -133,56 +117,6 @@ async def test_f10_a_close_delimited_picture_cut_short_is_found_out(server: Serv
 async def test_a_whole_close_delimited_picture_is_delivered(server: Server, client: impasto.Client) -> None:
     server.posts = [raw(head(200, {**PICTURE_HEADERS, "connection": "close"}) + PICTURE, end="close")]
     assert (await client.run(CORE, prompt="p")).artifacts[0].data == PICTURE
-
-
-FRAMING: dict[str, Answer] = {
-    "length too long": raw(
-        head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE) + 9)}) + PICTURE, 0.02, end="close"
-    ),
-    "length too short": raw(head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE) - 9)}) + PICTURE),
-    "two lengths": raw(
-        head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE)), "Content-Length": "5"}) + PICTURE
-    ),
-    "length and chunked": raw(
-        head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE)), "transfer-encoding": "chunked"})
-        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PICTURE), PICTURE)
-    ),
-    "no number": raw(head(200, {**PICTURE_HEADERS, "content-length": "many"}) + PICTURE),
-    "plus": raw(head(200, {**PICTURE_HEADERS, "content-length": f"+{len(PICTURE)}"}) + PICTURE),
-    "no status": raw(b"HTTP/1.1 nothing\r\n\r\n" + PICTURE),
-    "no http": raw(b"\x89PNG" + PICTURE),
-}
-
-
-@pytest.mark.parametrize("fault", FRAMING)
-async def test_f13_broken_framing_is_unknown_and_touches_no_other_call(
-    server: Server, client: impasto.Client, fault: str
-) -> None:
-    server.posts = [FRAMING[fault], picture(seed="8")]
-    error = await failure(client)
-    if fault == "length too short" and isinstance(error, impasto.UnusableResult):
-        assert error.billed == "yes"
-    else:
-        is_unknown(error)
-    assert len(server.paid) == 1
-    result = await client.run(CORE, prompt="p")
-    assert (result.artifacts[0].seed, result.artifacts[0].data) == (8, PICTURE)
-    assert server.paid[1].connection != server.paid[0].connection
-
-
-async def test_f13_an_answer_that_nobody_asked_for_is_not_the_next_calls(
-    server: Server, client: impasto.Client
-) -> None:
-    """A second answer on an idle connection: the next call must not take it for its own."""
-    other = b"\x89PNG\r\n\x1a\n of somebody else" + PICTURE[-12:]
-    twice = head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))}) + PICTURE
-    unasked = head(200, {**PICTURE_HEADERS, "content-length": str(len(other))}) + other
-    server.posts = [raw(twice, 0.05, unasked), picture(seed="8")]
-    await client.run(CORE, prompt="one")
-    await asyncio.sleep(0.1)
-    result = await client.run(CORE, prompt="two")
-    assert (result.artifacts[0].data, result.artifacts[0].seed) == (PICTURE, 8)
-    assert server.paid[1].connection != server.paid[0].connection
 
 
 @pytest.mark.parametrize("body", [b"{not json", b"[]", b"null", b"[" * 100_000, b'{"image": "%%%"}', b'{"image": 5}'])

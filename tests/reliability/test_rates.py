@@ -12,7 +12,18 @@ import pytest
 import impasto
 from impasto_stability.provider import stability
 from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
-from tests.reliability.servers import PICTURE, Asked, Server, Wire, accepted, pending, picture, refused, silence
+from tests.reliability.servers import (
+    PICTURE,
+    Asked,
+    Server,
+    Wire,
+    accepted,
+    pending,
+    picture,
+    refused,
+    serving,
+    silence,
+)
 
 
 def most_in(times: list[float], seconds: float) -> int:
@@ -47,6 +58,31 @@ async def test_the_window_holds_across_threads_with_loops_of_their_own(server: S
     assert len(times) == 12
     assert most_in(times, 0.3) <= 5
     assert max(times) - min(times) < 1.5
+
+
+async def test_a_send_counts_from_when_it_left_not_from_when_it_might(server: Server, make_client: MakeClient) -> None:
+    """Three are long on their way out, as after a slow handshake; the next come when those are counted."""
+    limit = impasto.RateLimit(3, 0.3)
+    delays = [0.5, 0.5, 0.5]
+
+    async def slow(wire: impasto.WireRequest, next: impasto.Handler) -> impasto.WireResponse:
+        await asyncio.sleep(delays.pop() if delays else 0)
+        return await next(wire)
+
+    client = make_client(server.url, rate_limit=limit, middleware=[slow])
+    await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(8)))
+    assert most_in([asked.at for asked in server.paid], 0.3) <= 3
+
+
+async def test_what_never_left_takes_no_place_in_the_window(make_client: MakeClient) -> None:
+    """A server that was down for a second does not cost the key its next ten."""
+    limit = impasto.RateLimit(2, 30.0)
+    async with serving() as was:
+        pass
+    down = make_client(was.url, rate_limit=limit, retry=impasto.Retry(attempts=1))
+    for _ in range(4):
+        with pytest.raises(impasto.NotSent):
+            await asyncio.wait_for(down.run(CORE, prompt="p"), 5)
 
 
 async def test_two_limits_on_one_key_are_both_kept(server: Server, make_client: MakeClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -26,21 +27,29 @@ async def test_a_file_of_the_disk_is_sent_without_blocking_the_loop(
     assert recorder.posts[0].files["image"].data == png(96, 96)
 
 
-async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Path, times: int) -> None:
+    """The thread opens the file after its caller was told to go, and perhaps told again."""
     path = tmp_path / "in.png"
     await asyncio.to_thread(path.write_bytes, png(96, 96))
     file = await asyncio.to_thread(File.of, path)
     opened = []
 
+    may_open = threading.Event()
+
     def note() -> BinaryIO:
+        may_open.wait(5)
         opened.append(file.open())
         return opened[-1]
 
     noted = File(label="in.png", size=file.size, media_type=file.media_type, opener=note, on_disk=True)
     with ExitStack() as files:
         opening = asyncio.create_task(opened_form(WireRequest(target="/", files={"image": noted}), files))
-        await asyncio.sleep(0)
-        opening.cancel()
+        for _ in range(times):
+            await asyncio.sleep(0.01)
+            opening.cancel()
+        await asyncio.sleep(0.01)
+        may_open.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
         assert len(opened) == 1
@@ -67,7 +76,10 @@ async def _written(wire: WireRequest) -> list[bytes]:
     writer = _Writes()
     with ExitStack() as files:
         form = await opened_form(wire, files)
+        told_after: list[int] = []
+        form.on_written = lambda: told_after.append(len(writer.writes))
         await form.write(writer)
+    assert told_after == [len(writer.writes)], "it tells once, after the last write"
     assert form.size == sum(map(len, writer.writes))
     return writer.writes
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 import trustme
 
@@ -104,3 +106,22 @@ async def test_nothing_of_aiohttp_keeps_a_redirect_a_cookie_or_an_encoding() -> 
     }
     assert asked.header("accept-encoding") == "identity"
     assert asked.header("accept") == "image/*"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["@127.0.0.1:9/", ".evil.example/", "v1", "", "/a b", "/a\r\nx: y", "/a\r\n\r\nGET / HTTP/1.1", "/\x00", "/é"],
+)
+async def test_a_plugins_target_names_no_other_host_and_breaks_out_of_no_line(target: str) -> None:
+    """What a third party's plugin makes of a job's id, say, is not the place where the key goes."""
+
+    @impasto.hookimpl(wrapper=True)
+    def transform_request(request: impasto.Request) -> Any:
+        return attrs.evolve((yield), target=target)
+
+    plugin = SimpleNamespace(transform_request=transform_request, middleware=None)
+    async with serving() as server:
+        error = await outcome(server.url, middleware=[plugin])
+        assert isinstance(error, impasto.BrokenPlugin)
+        assert error.billed == "no"
+        assert server.connections == 0
