@@ -63,7 +63,10 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes every connection, those of ``with_options`` siblings too."""
+        """Ends every call and closes every connection, those of ``with_options`` siblings too.
+
+        A call that had been sent raises ChargeUnknown (a job's has its ``id``), any other ClientClosedError.
+        """
         await self._shared.aclose()
 
     async def run(
@@ -166,7 +169,7 @@ class Client:
     def _opened(self, model: str) -> Route | None:
         shared = self._shared
         shared.check()
-        return shared.routes.get((model, self._options.middleware, self._options.transport))
+        return shared.routes.get((model, self._options.plugins))
 
     async def _one(
         self,
@@ -187,7 +190,7 @@ class Client:
             budget=shared.budget,
             watch=shared.watch,
         )
-        cost = operation.price.quote(request.params) if operation.price is not None and request.job is None else None
+        cost = operation.cost(request)
         limit = options.spend_limit_usd if request.job is None else None
         async with shared.turns:
             shared.begin()

@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 class Watch:
-    """One timer for all the calls of a client, set for the earliest end among them.
+    """All the calls of a client, and one timer for them, set for the earliest end among them.
 
     Calls end long before their deadlines: a timer for each would be made only to be cancelled.
     """
@@ -18,15 +18,24 @@ class Watch:
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends the deadline's task at its time, unless it is removed before."""
+    def add(self, deadline: Deadline) -> None:
+        """A call runs."""
         self._running.add(deadline)
-        if self._timer is None or deadline.ends < self._timer.when():
-            self._set(deadline.ends, loop)
 
     def remove(self, deadline: Deadline) -> None:
         """The call is over. The timer stays: it finds nothing to do, or the next end to be set for."""
         self._running.discard(deadline)
+
+    def started(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends the deadline's task at its time, unless it is removed before."""
+        if self._timer is None or deadline.ends < self._timer.when():
+            self._set(deadline.ends, loop)
+
+    def close(self) -> None:
+        """Ends every call that runs."""
+        for deadline in list(self._running):
+            deadline.is_closed = True
+            self._end(deadline)
 
     def _set(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
@@ -36,22 +45,30 @@ class Watch:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now = loop.time()
-        for deadline in [each for each in self._running if each.ends <= now]:
-            self._running.remove(deadline)
-            deadline.expire()
-        if self._running:
-            self._set(min(each.ends for each in self._running), loop)
+        now, next_end = loop.time(), math.inf
+        for deadline in list(self._running):
+            if deadline.ends <= now:
+                self._end(deadline)
+            else:
+                next_end = min(next_end, deadline.ends)
+        if next_end != math.inf:
+            self._set(next_end, loop)
+
+    def _end(self, deadline: Deadline) -> None:
+        self._running.remove(deadline)
+        deadline.end()
 
 
 class Deadline:
-    """Ends the task that entered it, with TimeoutError, ``seconds`` after ``start``."""
+    """Ends the task that entered it, with TimeoutError: ``seconds`` after ``start``, or when the watch is closed."""
 
     def __init__(self, watch: Watch) -> None:
         self.ends = math.inf
         """When, on the loop's clock."""
         self.is_over = False
         """Whether it ended the task."""
+        self.is_closed = False
+        """Whether it did so before its time, as the client was closed."""
         self._watch = watch
 
     def __enter__(self) -> None:
@@ -60,18 +77,23 @@ class Deadline:
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self._task = task
         self._cancelling = task.cancelling()
+        self._watch.add(self)
 
     def start(self, seconds: float) -> None:
         """From here the time runs. Later calls change nothing."""
         if self.ends == math.inf:
             self.ends = self._loop.time() + seconds
-            self._watch.add(self, self._loop)
+            self._watch.started(self, self._loop)
 
     def remaining(self) -> float:
         """Seconds left, or infinity before ``start``."""
         return self.ends if self.ends == math.inf else self.ends - self._loop.time()
 
-    def expire(self) -> None:
+    def is_cancelled(self) -> bool:
+        """Whether somebody else cancelled the task since it was entered."""
+        return self._task.cancelling() > self._cancelling
+
+    def end(self) -> None:
         """Ends the task."""
         self.is_over = True
         self._task.cancel()

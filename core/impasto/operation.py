@@ -7,13 +7,14 @@ from typing import Protocol
 
 import attrs
 
-from .errors import ImpastoError, InvalidRequest, Problem
+from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fields import Field, fields_of
 from .files import File
 from .hooks import hookimpl
 from .params import close_files, structure
 from .provider import Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
+from .redact import printable
 from .rules import Rule
 
 
@@ -54,6 +55,11 @@ class FlatPrice:
         return f"{credits}{self.cost.usd:.4g} USD a call, as of {self.cost.as_of}" + (self.note and f" ({self.note})")
 
 
+def _broken(model: str, what: str, error: Exception) -> BrokenPlugin:
+    """What a plugin raised ahead of a call."""
+    return BrokenPlugin(f"{model}: {what} raised {type(error).__name__}: {printable(str(error))}; nothing was sent")
+
+
 def _files_of(fields: Mapping[str, Field]) -> tuple[str, ...]:
     return tuple(name for name, field in fields.items() if field.kind == "file")
 
@@ -92,7 +98,7 @@ class Operation:
     )
 
     def request(self, model: str, given: Mapping[str, object], user: str | None = None) -> Request:
-        """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest.
+        """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest or BrokenPlugin.
 
         The caller owns the request's files and closes them.
         """
@@ -102,7 +108,22 @@ class Operation:
         except InvalidRequest as error:
             error.operation = model
             raise
+        except ImpastoError:
+            raise
+        except Exception as error:  # a plugin's own check or rule
+            raise _broken(model, "checking its parameters", error) from error
         return Request(operation=model, params=params, target=self.target, constants=self.constants, user=user)
+
+    def cost(self, request: Request) -> Cost | None:
+        """What a call will cost, as far as that is known. Raises BrokenPlugin."""
+        if self.price is None or request.job is not None:
+            return None
+        try:
+            return self.price.quote(request.params)
+        except ImpastoError:
+            raise
+        except Exception as error:  # a plugin's own
+            raise _broken(request.operation, "its price", error) from error
 
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None:

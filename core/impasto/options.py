@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
@@ -139,6 +140,11 @@ class Options:
         if self.transport is not None and not isinstance(self.transport, str) and not hasattr(self.transport, "send"):
             raise ConfigError(f"transport must be a name or an object with send, not {type(self.transport).__name__}")
 
+    @cached_property
+    def plugins(self) -> tuple[object, ...]:
+        """The transport and the middleware, as what tells routes through others apart."""
+        return identity(self.transport), *map(identity, self.middleware)
+
     def settings(self, provider: str) -> Mapping[str, object]:
         """What was set for one provider: ``api_key`` and ``api_base`` mean stability, ``aws_*`` bedrock."""
         own = self.providers.get(provider, {})
@@ -147,6 +153,11 @@ class Options:
         if provider == "bedrock":
             return {short: getattr(self, name) for name, short in _AWS.items()} | dict(own)
         return own
+
+
+def identity(plugin: object) -> object:
+    """What tells a plugin apart: a name its text, an object which one it is (many can't be hashed)."""
+    return plugin if plugin is None or isinstance(plugin, str) else id(plugin)
 
 
 def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:

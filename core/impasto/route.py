@@ -13,6 +13,7 @@ import pluggy
 from .errors import (
     BrokenPlugin,
     ChargeUnknown,
+    ClientClosedError,
     ImpastoError,
     NotFound,
     NotSent,
@@ -55,7 +56,7 @@ def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
 
 def _position(middleware: Middleware) -> int:
     position = getattr(middleware, "position", "inner")
-    if position not in _ORDER:
+    if not isinstance(position, str) or position not in _ORDER:
         raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
     return _ORDER[position]
 
@@ -78,7 +79,11 @@ class Route:
             for plugin in (transport, *middleware, operation):
                 manager.register(plugin)
             manager.check_pending()
+            if not manager.hook.send.get_hookimpls():
+                raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
             layers = manager.hook.middleware(operation_id=operation.id)
+        except ImpastoError:
+            raise
         except Exception as error:  # pluggy's validation, or whatever a plugin's own middleware hook raises
             raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {error}") from error
         hook = manager.hook
@@ -114,8 +119,10 @@ class Route:
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
                 raise self._told(_broken(error, call), call) from error
-            raise self._told(_timed_out(call), call) from None
+            raise self._told(_ended(call), call) from None
         except asyncio.CancelledError as cancelled:
+            if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
+                raise self._told(_broken(cancelled, call), call) from cancelled
             if call.charges:
                 cancelled.add_note(f"{call.request.operation}: {_unknown(call)}")
             raise
@@ -227,16 +234,20 @@ def _unknown(call: Call) -> str:
     return "the request had left; whether it was charged is not known"
 
 
-def _timed_out(call: Call) -> ImpastoError:
-    after = f"no result within {call.timeout:g} s"
-    return _charge_unknown(after, call) if call.charges else NotSent(f"{after}; nothing was sent")
+def _ended(call: Call) -> ImpastoError:
+    closed = call.deadline.is_closed
+    what = "the client was closed" if closed else f"no result within {call.timeout:g} s"
+    if call.charges:
+        return _charge_unknown(what, call)
+    return (ClientClosedError if closed else NotSent)(f"{what}; nothing was sent")
 
 
-def _broken(error: Exception, call: Call) -> ImpastoError:
+def _broken(error: BaseException, call: Call) -> ImpastoError:
     if isinstance(error, BrokenPlugin):
         what = error.message
     else:
-        what = f"a plugin raised {type(error).__name__}: {printable(str(error))}"
+        said = printable(str(error))
+        what = f"a plugin raised {type(error).__name__}" + (said and f": {said}")
     return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
 
 

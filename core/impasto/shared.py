@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import Watch
-from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
-from .options import Options, default_concurrency
+from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
+from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
@@ -39,13 +39,15 @@ class Shared:
 
     def __init__(self, registry: Registry, options: Options) -> None:
         self.registry = registry
-        self.routes: dict[tuple[str, tuple[object, ...], object], Route] = {}
+        self.routes: dict[tuple[str, tuple[object, ...]], Route] = {}
         self.budget = RetryBudget()
         self.spend = Spend()
         self.watch = Watch()
         self._options = options
         self.turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
+        self._in_use: list[object] = []
+        """Plugins that routes are told apart by: nothing else may get the identity of one."""
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,7 +79,7 @@ class Shared:
         """Opens a model's route: its module is imported in a thread, as imports may take long."""
         async with self._opening:
             self.check()
-            key = (model, options.middleware, options.transport)
+            key = (model, options.plugins)
             if (route := self.routes.get(key)) is not None:
                 return route
             operation = await asyncio.to_thread(self.registry.operation, model)
@@ -85,34 +87,41 @@ class Shared:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
-            route = self.routes[key] = Route.open(operation, transport, layers)
+            route = Route.open(operation, transport, layers)
+            self._in_use += (options.transport, *options.middleware)
+            self.routes[key] = route
             return route
 
     def stand_in(self, options: Options) -> str | None:
         """The base URL of the transport that serves the provider itself, where the options name one."""
-        return cast("str | None", getattr(self._transports.get(options.transport), "base_url", None))
+        return cast("str | None", getattr(self._transports.get(options.plugins[0]), "base_url", None))
 
     async def aclose(self) -> None:
-        """Closes all transports; a second call does nothing. Raises LoopMismatchError."""
+        """Ends all calls and closes all transports; a second time it does nothing. Raises LoopMismatchError."""
         self._check_home()
         self._closed = True
+        self.watch.close()
         async with self._opening:  # what is being opened is closed too
             self.routes.clear()
             await self._stack.aclose()
 
     async def _transport(self, operation: Operation, options: Options) -> object:
-        name = options.transport if options.transport is not None else operation.provider.transport
-        if (transport := self._transports.get(name)) is not None:
-            return transport
-        if isinstance(name, str):
-            factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, name, type)
+        chosen = options.transport if options.transport is not None else operation.provider.transport
+        if not isinstance(chosen, str):
+            return self._transports.setdefault(identity(chosen), chosen)  # the caller's own, who closes it
+        if (known := self._transports.get(chosen)) is not None:
+            return known
+        factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, chosen, type)
+        try:
             opened = cast("Transport", factory(self._options))
             self._stack.push_async_callback(opened.aclose)  # first: it may be opened in part
             await opened.open()
-            self._transports[name] = opened
-            return opened
-        self._transports[name] = name  # an object of the caller's, who closes it
-        return name
+        except ImpastoError:
+            raise
+        except Exception as error:  # whatever a plugin raises breaks only what needs it
+            raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
+        self._transports[chosen] = opened
+        return opened
 
     def _middleware(self, layer: object) -> object:
         if isinstance(layer, str):

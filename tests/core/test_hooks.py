@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -13,10 +14,12 @@ from impasto import (
     Artifact,
     BrokenPlugin,
     ChargeUnknown,
+    Cost,
     Handler,
     ImpastoError,
     Middleware,
     Operation,
+    Problem,
     RateLimited,
     Registry,
     Request,
@@ -177,13 +180,19 @@ class Raises:
 
 
 class Misplaced:
+    position: Any = "middle"
+
     @hookimpl
     def middleware(self) -> Middleware:
-        return Layer("x", "middle", [])
+        return Layer("x", self.position, [])
+
+
+class MisplacedByAList(Misplaced):
+    position: Any = ["outer"]  # noqa: RUF012 - wrong on purpose
 
 
 @pytest.mark.parametrize(
-    "plugin", [WrongHook(), WrongArgument(), Raises(), Misplaced()], ids=lambda p: type(p).__name__
+    "plugin", [WrongHook(), WrongArgument(), Raises(), Misplaced(), MisplacedByAList()], ids=lambda p: type(p).__name__
 )
 async def test_a_plugin_that_does_not_fit_the_hooks_is_named(plugin: object) -> None:
     transport = Loopback()
@@ -192,10 +201,97 @@ async def test_a_plugin_that_does_not_fit_the_hooks_is_named(plugin: object) -> 
     assert transport.sent == []
 
 
-@pytest.mark.parametrize("layer", [5, None, object()])
+@pytest.mark.parametrize("layer", [5, None, object(), []])
 async def test_what_is_no_middleware_is_refused(layer: object) -> None:
     with pytest.raises(BrokenPlugin, match="is no middleware: give a name, a plugin or a function"):
         await run(painted(), Loopback(), middleware=[layer])
+
+
+async def test_plugins_are_told_apart_by_which_they_are_as_some_can_not_be_hashed() -> None:
+    @attrs.define
+    class Mark:
+        name: str
+        seen: list[str]
+
+        async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
+            self.seen.append(self.name)
+            return await next(wire)
+
+    @attrs.define
+    class Unhashable(Loopback):
+        status: int = 200
+        sent: list[WireRequest] = attrs.field(factory=list[WireRequest])
+
+    seen: list[str] = []
+    registry, transport = Registry(), Unhashable()
+    registry.add(OPERATIONS, "mine/painted", painted())
+    async with impasto.Client(registry=registry, api_key=KEY, transport=transport) as client:
+        for name in ("one", "two"):
+            sibling = client.with_options(middleware=[Mark(name, seen)])
+            await sibling.run("mine/painted", image=IMAGE)
+            await sibling.run("mine/painted", image=IMAGE)
+    assert seen == ["one", "one", "two", "two"]
+
+
+async def test_a_transport_without_the_hook_is_named() -> None:
+    class Unmarked:
+        async def send(self, wire: WireRequest) -> WireResponse:
+            raise AssertionError
+
+    with pytest.raises(BrokenPlugin, match="its transport has no send hook"):
+        await run(painted(), Unmarked())
+
+
+async def test_what_a_transport_raises_when_it_is_opened_breaks_only_its_models() -> None:
+    class Fails:
+        def __init__(self, options: object) -> None: ...
+        async def open(self) -> None:
+            raise OSError("no such device")
+
+        async def aclose(self) -> None: ...
+
+    registry = Registry()
+    registry.add("impasto.transports", "fails", Fails)
+    async with impasto.Client(registry=registry, api_key=KEY, transport="fails") as client:
+        with pytest.raises(BrokenPlugin, match="transport 'fails' can't be opened: OSError: no such device"):
+            await client.run("stability/erase", image=IMAGE)
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_told() -> None:
+    """A task group passes over a task that ends as cancelled: a paid call would be lost in silence."""
+
+    async def leaks(wire: WireRequest, next: Handler) -> WireResponse:
+        await next(wire)
+        raise asyncio.CancelledError
+
+    transport = Loopback()
+    with pytest.raises(ChargeUnknown, match="a plugin raised CancelledError"):
+        await run(painted(), transport, middleware=[leaks])
+    assert len(transport.sent) == 1
+
+
+class NoRule:
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        raise ZeroDivisionError("rule")
+
+
+class NoPrice:
+    cost = None
+
+    def quote(self, params: attrs.AttrsInstance) -> Cost | None:
+        raise LookupError("price")
+
+
+def no_default(given: Mapping[str, object]) -> Mapping[str, object]:
+    raise KeyError("default")
+
+
+@pytest.mark.parametrize("part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"implied": no_default}], ids=str)
+async def test_what_a_plugin_raises_ahead_of_a_call_is_named_and_nothing_is_sent(part: dict[str, Any]) -> None:
+    transport = Loopback()
+    with pytest.raises(BrokenPlugin, match=r"mine/painted: .* raised .*Error: .*; nothing was sent"):
+        await run(attrs.evolve(ERASE, **part), transport)
+    assert transport.sent == []
 
 
 async def test_a_plugin_that_would_pay_to_resume_a_job_is_stopped() -> None:

@@ -201,34 +201,3 @@ async def test_f14_a_connection_that_the_server_closed_is_seen_even_by_a_late_lo
         time.sleep(0.01)  # the FIN is here before the loop looks
         await call
     assert len(server.paid) == 10
-
-
-async def test_closing_the_client_ends_calls_in_flight(server: Server, make_client: MakeClient) -> None:
-    from tests.reliability.servers import silence
-
-    server.posts = [silence]
-    client = make_client(server.url)
-    calls = [asyncio.ensure_future(client.run(CORE, prompt="p")) for _ in range(3)]
-    while len(server.paid) < 3:
-        await asyncio.sleep(0.005)
-    await client.aclose()
-    outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 1)
-    assert [type(each) for each in outcomes] == [impasto.ChargeUnknown] * 3
-    with pytest.raises(impasto.ClientClosedError):
-        await client.run(CORE, prompt="p")
-    assert len(server.paid) == 3
-
-
-async def test_closing_the_client_ends_calls_that_wait(server: Server, make_client: MakeClient) -> None:
-    """A call that waits for its turn when the client is closed sends nothing."""
-    from tests.reliability.servers import silence
-
-    server.posts = [silence]
-    client = make_client(server.url, max_concurrency=1)
-    calls = [asyncio.ensure_future(client.run(CORE, prompt="p")) for _ in range(3)]
-    while not server.paid:
-        await asyncio.sleep(0.005)
-    await client.aclose()
-    outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 1)
-    assert [type(each) for each in outcomes] == [impasto.ChargeUnknown, *[impasto.ClientClosedError] * 2]
-    assert len(server.paid) == 1
