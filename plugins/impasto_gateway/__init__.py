@@ -5,7 +5,7 @@ A request's way, and the module of each step:
     process      one worker or several, signals, exit code      command    ``impasto serve``
     server       Gateway: a gateway in the running loop: start, reload, drain
     connections  who may have one, how long each step may take, what is no HTTP      chunks  framing
-    app          the route, the host, who asks, the endpoint; every error as an answer
+    app          the host, who asks, the endpoint; every error as an answer      routes     the paths
       auth         bearer keys by their SHA-256                  errors     Failure: OpenAI's shape, and retry advice
       setup        what a configuration comes to, replaced whole by a reload
         config       its records and the rules of a safe bind    config_yaml  the file, mistakes by their lines
@@ -21,6 +21,9 @@ A request's way, and the module of each step:
         outgoing     writes JSON and event streams               segments     what they are made of
         store        pictures kept for URLs                      served     ``images/files/{name}``
       listing      ``models`` with their parameters
+    seen         what is known of one request                    observer     who tells it, to each of these:
+      metrics, tally  ``/metrics``, of all workers together      access_log   a line for each request
+      traces, attributes  OpenTelemetry's spans and their names  watchdog     what holds the loop up
 
 Nothing here fetches a URL. The translation of OpenAI's words is ``impasto_openai``'s.
 """

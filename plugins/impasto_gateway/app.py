@@ -5,49 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from urllib.parse import unquote
 
 from aiohttp import web
 
 from impasto.provider import is_loopback
 
-from . import listing, served
-from .auth import NOBODY
+from .auth import NOBODY, Caller
 from .connections import UNSOUND, no_http
 from .data import Data
 from .errors import SERVER, Failure, new_id
 from .exchange import Exchange
 from .flow import Flow
-from .images import EDITS, GENERATIONS, VARIATIONS, images
+from .metrics import IN_FLIGHT
+from .observer import Observer
 from .repeats import Repeats
+from .routes import routed
+from .seen import LEFT, Seen
 from .setup import Setup
-
-Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger("impasto.gateway")
 
-_API: Mapping[str, Mapping[str, Endpoint]] = {
-    "/images/generations": {"POST": partial(images, kind=GENERATIONS)},
-    "/images/edits": {"POST": partial(images, kind=EDITS)},
-    "/images/variations": {"POST": partial(images, kind=VARIATIONS)},
-    "/models": {"GET": listing.models},
-}
-_ROUTES = {prefix + path: methods for path, methods in _API.items() for prefix in ("", "/v1")}
-_BELOW: Mapping[str, Endpoint] = {"/v1/models/": listing.model, "/models/": listing.model}
-_OPEN: Mapping[str, Endpoint] = {"/v1/images/files/": served.file, "/images/files/": served.file}
-"""Paths that need no key: what they serve has names that nobody guesses."""
-
+_HEALTH = {"/health/liveliness": "alive", "/health/readiness": "ready"}
 _LOCAL_NAMES = ("localhost", "0.0.0.0")  # noqa: S104 - a name that callers write, as the usual examples do
-_LONGEST_TAIL = 300
 
 
 class App:
     """A gateway's one handler. ``setup`` is replaced as a whole when the configuration is read again."""
 
-    def __init__(self, setup: Setup, data: Data, repeats: Repeats, *, local: bool) -> None:
+    def __init__(self, setup: Setup, data: Data, repeats: Repeats, observer: Observer, *, local: bool) -> None:
         self.setup = setup
+        self.observer = observer
         self.data = data
         self.repeats = repeats
         self.local = local
@@ -56,15 +43,14 @@ class App:
         self.base_url = ""
         self.draining = False
         self.running = 0
+        self.take_up(setup)
         self._idle = asyncio.Event()
 
     def take_up(self, setup: Setup) -> None:
         """Serves by another configuration from the next request on."""
         self.setup = setup
+        self.observer.log_requests = setup.config.general.access_log
         self.flow.most = setup.config.general.max_bytes_in_flight
-
-    def connection_ended(self, why: str) -> None:
-        """A connection ended before its time."""
 
     async def idle(self) -> None:
         """Waits until no request runs."""
@@ -73,47 +59,62 @@ class App:
             await self._idle.wait()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        id = new_id()
-        self.running += 1
+        seen = self.observer.begin(request, new_id())
+        self._runs(1)
         try:
-            return await self._answered(request, id)
+            return await self._answered(request, seen)
+        except ConnectionError:  # the caller left while the request was read or answered
+            self.observer.end(request, LEFT)
+            raise
         finally:
-            self.running -= 1
+            self._runs(-1)
             if not self.running:
                 self._idle.set()
 
-    async def _answered(self, request: web.BaseRequest, id: str) -> web.StreamResponse:
+    def _runs(self, more: int) -> None:
+        self.running += more
+        self.observer.metrics.set(IN_FLIGHT, value=self.running)
+
+    async def _answered(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         try:
-            response = await self._endpoint(request, id)
+            response = await self._endpoint(request, seen)
         except Failure as failure:
+            seen.code = failure.code
             response = failure.response()
-        except ConnectionError:  # the caller left while the request was read or answered
+        except ConnectionError:
             raise
         except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
-            _log.exception("request %s failed", id)
+            _log.exception("request %s failed", seen.id)
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
         if not response.prepared:
-            response.headers["x-request-id"] = id
+            response.headers["x-request-id"] = seen.id
             if self.draining:
                 response.force_close()
         return response
 
-    async def _endpoint(self, request: web.BaseRequest, id: str) -> web.StreamResponse:
+    async def _endpoint(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         if (problem := request.get(UNSOUND)) is not None:
             raise no_http(problem)
         path = request.rel_url.raw_path
-        if path.startswith("/health/"):  # whatever it is called by: a balancer asks by address
+        if path in _HEALTH:  # whatever it is called by: a balancer asks by address
+            seen.route = path
             return self._health(path)
         self._check_host(request)
-        endpoint, tail, needs_key = _routed(request.method, path)
-        setup = self.setup
-        caller = setup.keys.identify(request.headers.getall("authorization", [])) if needs_key else NOBODY
+        if path == "/metrics":
+            seen.route = path
+            return await self._metrics(request, seen)
+        route, tail = routed(path)
+        seen.route = route.path
+        endpoint = route.endpoint(request.method)
+        setup, caller = self.setup, NOBODY
+        if not route.open:
+            caller = self._caller(request, seen)
         if self.draining and request.method == "POST":
             raise Failure(503, "the gateway is stopping", SERVER, "stopping", retry_after=1, should_retry=True)
         return await endpoint(
             Exchange(
                 request=request,
-                id=id,
+                id=seen.id,
                 caller=caller,
                 setup=setup,
                 flow=self.flow,
@@ -134,33 +135,23 @@ class App:
             return
         raise Failure(421, "this is not that host's gateway", code="host_not_allowed", close=True)
 
+    def _caller(self, request: web.BaseRequest, seen: Seen) -> Caller:
+        caller = self.setup.keys.identify(request.headers.getall("authorization", []))
+        seen.key = caller.name
+        return caller
+
     def _health(self, path: str) -> web.Response:
-        match path:
-            case "/health/liveliness":
-                status, told = 200, "alive"
-            case "/health/readiness":
-                status, told = (503, "stopping") if self.draining else (200, "ready")
-            case _:
-                raise _unknown()
+        """Alive is whoever answers: a loop that is held up does not. Late it is not, as its calls are paid for."""
+        status, told = 200, _HEALTH[path]
+        if self.draining and told == "ready":
+            status, told = 503, "stopping"
         return web.Response(status=status, body=json.dumps({"status": told}).encode(), content_type="application/json")
 
-
-def _routed(method: str, path: str) -> tuple[Endpoint, str, bool]:
-    """The endpoint of a path, the name at its end, and whether it needs a key. Raises Failure."""
-    methods, tail, needs_key = _ROUTES.get(path), "", True
-    for paths, key in ((_BELOW, True), (_OPEN, False)):
-        for start, below in paths.items():
-            if methods is None and path.startswith(start):
-                methods, tail, needs_key = {"GET": below}, unquote(path[len(start) :][:_LONGEST_TAIL]), key
-    if methods is None:
-        raise _unknown()
-    if (endpoint := methods.get(method)) is None:
-        allowed = ", ".join(methods)
-        raise Failure(
-            405, f"this path takes {allowed}", code="method_not_allowed", headers={"allow": allowed}, close=True
-        )
-    return endpoint, tail, needs_key
-
-
-def _unknown() -> Failure:
-    return Failure(404, "there is no such path; see GET /v1/models", code="unknown_url", close=True)
+    async def _metrics(self, request: web.BaseRequest, seen: Seen) -> web.Response:
+        if request.method != "GET":
+            raise Failure(405, "this path takes GET", code="method_not_allowed", headers={"allow": "GET"}, close=True)
+        if not self.local:
+            self._caller(request, seen)
+        self.observer.sample()
+        told, media_type = await asyncio.to_thread(self.observer.metrics.told, request.headers.get("accept", ""))
+        return web.Response(body=told, headers={"content-type": media_type})

@@ -146,14 +146,16 @@ async def _attempt(checked: Checked, answers: Answers) -> Result:
     deployment = checked.deployment
     deployment.running += 1
     try:
-        result = await deployment.client.invoke(
-            deployment.entry.model,
-            checked.request,
-            n=checked.n,
-            timeout=deployment.timeout,
-            base_model=deployment.entry.base_model,
-            call=answers.call(checked),
-        )
+        with deployment.observer.attempt(deployment) as attempt:
+            result = await deployment.client.invoke(
+                deployment.entry.model,
+                checked.request,
+                n=checked.n,
+                timeout=deployment.timeout,
+                base_model=deployment.entry.base_model,
+                call=answers.call(checked),
+            )
+            attempt.came(result)
     except ImpastoError as error:
         deployment.failed(error)
         raise

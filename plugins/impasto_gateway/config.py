@@ -86,6 +86,9 @@ class General:
     request's head; ``body_seconds``: from there to the end of its body, of which a byte must come every
     ``body_idle_seconds``; ``write_seconds``: how long a caller may leave an answer unread; ``idle_seconds``: how
     long a connection without a request is kept.
+
+    ``access_log``: whether ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: whether
+    prompts stand in it, and in traces.
     """
 
     master_key: str | None = text(1, 4096)
@@ -101,6 +104,8 @@ class General:
     body_idle_seconds: float = _setting(20.0, 0.01, 3600)
     write_seconds: float = _setting(30.0, 0.01, 3600)
     idle_seconds: float = _setting(75.0, 0.01, DAY)
+    access_log: bool = True
+    log_prompts: bool = False
 
 
 @attrs.frozen(kw_only=True)

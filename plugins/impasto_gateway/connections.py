@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 from http import HTTPMethod
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -22,6 +22,7 @@ from aiohttp.http_parser import RawRequestMessage
 from .chunks import Chunks
 from .config import General
 from .errors import SERVER, Failure, new_id
+from .observer import Observer
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is still read, so that its sender gets to read the refusal."""
@@ -83,8 +84,7 @@ class Connection(web.RequestHandler):
         self._lost: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a TCP server's protocol gets
-        self._wire = transport
+        self._wire = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         self._server.open.add(self)
         super().connection_made(transport)
 
@@ -128,7 +128,7 @@ class Connection(web.RequestHandler):
         """Whether a body may go on like this. Else its request fails."""
         if self._chunks is None or self._chunks.sound(data):
             return True
-        self._server.ended("http")
+        self._server.observer.ended("http", None)
         self.phase = Phase.ENDING
         if self._body is not None:
             self._body.set_exception(web.RequestPayloadError("its chunks are not sound"))
@@ -161,14 +161,18 @@ class Connection(web.RequestHandler):
         """aiohttp's own answer, which would hold a part of the request, and write it to the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
+        failure = no_http() if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
+        response, id = failure.response(), new_id()
+        response.headers["x-request-id"] = id
+        response.force_close()
         if status < 500:
             self.phase = Phase.ENDING
-            self._server.ended("http")
-        failure = no_http() if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
-        response = failure.response()
-        response.headers["x-request-id"] = new_id()
-        response.force_close()
+            self._server.observer.ended("http", id, status)
         return response
+
+    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
+        """An answer has ended."""
+        self._server.observer.end(request, response.status)
 
     def log_exception(self, *args: object, **kw: object) -> None:
         """Nothing: aiohttp's words may hold a part of the request, and what fails in the gateway it logs itself."""
@@ -183,10 +187,9 @@ class Connection(web.RequestHandler):
 
     def refuse(self, failure: Failure, why: str) -> None:
         """Answers outside of any request, and ends."""
-        self._server.ended(why)
         self.phase, self.since = Phase.ENDING, time.monotonic()
         if self._wire is not None:
-            _last_word(self._wire, failure)
+            self._server.observer.ended(why, _last_word(self._wire, failure), failure.status)
 
     async def _linger(self) -> None:
         """What a peer sends into a closed socket resets it, and the answer may be lost: so the rest is read first."""
@@ -204,12 +207,12 @@ class Connection(web.RequestHandler):
         if wire.is_closing() and self._held_since is None:  # with bytes that nobody reads it would take for ever
             self._held_since = now
         if self._held_since is not None and now - self._held_since > limits.write_seconds:
-            self._server.ended("write")
+            self._server.observer.ended("write", None)
             wire.abort()
         elif self.phase is Phase.ENDING and waited > LINGER_SECONDS:
             wire.abort()
         elif self.phase is Phase.NEW and waited > limits.header_seconds:
-            self._server.ended("header")
+            self._server.observer.ended("header", None)
             wire.abort()
         elif self.phase is Phase.HEAD and waited > limits.header_seconds:
             said = f"a request's head must come within {limits.header_seconds:g} s"
@@ -227,7 +230,7 @@ class Connection(web.RequestHandler):
         else:
             return
         if body.exception() is None:
-            self._server.ended("body")
+            self._server.observer.ended("body", None)
             body.set_exception(TooSlow(said))
 
 
@@ -241,11 +244,10 @@ class _TurnedAway(asyncio.Protocol):
         self._told = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a TCP server's protocol gets
-        self._wire = transport
-        self._server.ended("cap")
+        self._wire = wire = cast("asyncio.Transport", transport)
         if len(self._server.turned_away) >= MOST_TURNED_AWAY:
-            transport.abort()
+            self._server.observer.ended("cap", None)
+            wire.abort()
             return
         self._server.turned_away.add(self)
         self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
@@ -254,9 +256,8 @@ class _TurnedAway(asyncio.Protocol):
         if self._wire is not None and not self._told:
             self._told = True
             said = "the gateway has as many connections as it may; nothing was sent, try again"
-            _last_word(
-                self._wire, Failure(503, said, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
-            )
+            failure = Failure(503, said, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+            self._server.observer.ended("cap", _last_word(self._wire, failure), failure.status)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.turned_away.discard(self)
@@ -272,7 +273,7 @@ class _TurnedAway(asyncio.Protocol):
 class Server(web.Server):
     """Makes connections, up to a cap, and ends those that take too long.
 
-    ``limits`` are asked for each time, as a reload changes them. ``ended`` is told why a connection ended before
+    ``limits`` are asked for each time, as a reload changes them. ``observer`` is told why a connection ended before
     its time: ``cap``, ``header``, ``body``, ``write`` or ``http``.
     """
 
@@ -280,10 +281,10 @@ class Server(web.Server):
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         limits: Callable[[], General],
-        ended: Callable[[str], object],
+        observer: Observer,
     ) -> None:
         super().__init__(handler, request_factory=self._request)
-        self.ended = ended
+        self.observer = observer
         self.open: set[Connection] = set()
         self.turned_away: set[_TurnedAway] = set()
         self._limits = limits
@@ -356,16 +357,16 @@ def _files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _last_word(wire: asyncio.Transport, failure: Failure) -> None:
-    """Writes an answer where there is no request to answer, and nothing after it."""
-    answer = failure.response()
-    answer.headers["x-request-id"] = new_id()
+def _last_word(wire: asyncio.Transport, failure: Failure) -> str:
+    """Writes an answer where there is no request to answer, and nothing after it; the answer's id."""
+    answer, id = failure.response(), new_id()
     body = answer.body
     assert isinstance(body, bytes)  # noqa: S101 - as Failure makes it
-    answer.headers.update({"content-length": str(len(body)), "connection": "close"})
+    answer.headers.update({"content-length": str(len(body)), "connection": "close", "x-request-id": id})
     head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
     wire.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\n{head}\r\n".encode() + body)
     _end_writing(wire)
+    return id
 
 
 def _end_writing(wire: asyncio.Transport) -> None:

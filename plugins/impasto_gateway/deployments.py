@@ -29,6 +29,7 @@ from impasto_openai.settings import split_settings
 
 from .config import Config, Entry
 from .errors import is_free
+from .observer import Observer
 
 FAILURES = 3
 """How many failures in a row send a deployment to rest."""
@@ -45,13 +46,15 @@ _AT_ONCE = (RateLimited, Unauthorized, PaymentRequired, PermissionDenied, Config
 
 @attrs.define(eq=False)
 class Deployment:
-    """One way to a model, and how it did lately."""
+    """One way to a model, and how it did lately. ``name`` tells it from the model's others."""
 
+    name: str
     entry: Entry
     operation: Operation
     client: Client
     description: Description
     timeout: float
+    observer: Observer
     running: int = 0
     failures: int = 0
     rests_until: float = 0.0
@@ -95,19 +98,23 @@ def may_go_elsewhere(error: ImpastoError) -> bool:
     return isinstance(error, _ELSEWHERE) and is_free(error)
 
 
-async def models_of(config: Config, client: Client) -> Mapping[str, Model]:
+async def models_of(config: Config, client: Client, observer: Observer) -> Mapping[str, Model]:
     """The models of a configuration, their plugins imported. Raises ConfigError, naming the entry's line."""
     found: dict[str, list[Deployment]] = {}
     for entry in config.models:
         try:
-            deployment = await _deployment(entry, config, client)
+            deployment = await _deployment(entry, config, client, observer)
         except ImpastoError as error:
             raise ConfigError(f"{config.source}: line {entry.line}: {entry.model_name}: {error.message}") from None
-        found.setdefault(entry.model_name, []).append(deployment)
+        others = found.setdefault(entry.model_name, [])
+        if same := sum(other.entry.model == entry.model for other in others):
+            deployment.name += f"#{same + 1}"
+        others.append(deployment)
+        observer.knows(deployment)
     return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}
 
 
-async def _deployment(entry: Entry, config: Config, client: Client) -> Deployment:
+async def _deployment(entry: Entry, config: Config, client: Client, observer: Observer) -> Deployment:
     operation = await client.operation(entry.model, base_model=entry.base_model)
     settings, others = split_settings(operation, entry.reach)
     if others:
@@ -116,10 +123,10 @@ async def _deployment(entry: Entry, config: Config, client: Client) -> Deploymen
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
-    settings["middleware"] = config.middleware
+    settings["middleware"] = (observer, *config.middleware)
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
     await asyncio.to_thread(operation.provider.account, reached)  # a wrong key or address is told now
     description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
     await sibling.warm(entry.base_model or entry.model)
-    return Deployment(entry, operation, sibling, description, timeout)
+    return Deployment(entry.model, entry, operation, sibling, description, timeout, observer)

@@ -109,6 +109,8 @@ def is_free(error: ImpastoError) -> bool:
 def failure_of(error: ImpastoError) -> Failure:
     """What a caller is told of a failed call."""
     failure = _in_words(error)
+    if error.request_id and error.request_id not in failure.message:
+        failure.message += f" (the provider's request {error.request_id})"
     if not is_free(error):
         failure.free = failure.should_retry = False
         if failure.code not in ("moderation_blocked", "unusable_result"):

@@ -21,6 +21,7 @@ from .identity import Identity
 from .incoming import Asked
 from .large import Answers
 from .repeats import Make, Part
+from .seen import OTHER, SEEN
 from .segments import Made, Picture
 
 _MOST_PARTIAL = 3
@@ -47,6 +48,8 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
     with exchange.flow.share() as share, ExitStack() as files:
         asked = await incoming.read(request, setup.most_bytes, share, files)
         model = _model(exchange, asked)
+        if setup.config.general.log_prompts and isinstance(prompt := asked.given.get("prompt"), str):
+            request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
         async with (
@@ -102,7 +105,8 @@ def _model(exchange: Exchange, asked: Asked) -> Model:
     if not isinstance(name, str) or not name:
         code = "missing_required_parameter" if name in (None, "") else "invalid_value"
         raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
-    model = exchange.setup.models.get(name)
+    model, seen = exchange.setup.models.get(name), exchange.request[SEEN]
+    seen.model = OTHER if model is None else model.name
     if model is None or not exchange.caller.may_use(name):
         said = "there is no such model, or this key may not use it; see GET /v1/models"
         raise Failure(404, said, code="model_not_found", param="model")

@@ -7,17 +7,25 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import click
 
 from impasto import ConfigError, ImpastoError
 
+from .access_log import written_to
 from .config import Config, check_bind
 from .config_yaml import load
+from .metrics import LOST_LINES, Metrics
+from .observer import Observer
 from .server import BACKLOG, Gateway
+from .traces import provider_from_environment
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -40,10 +48,11 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     sockets = _sockets(host, port, workers)
     number = sockets[0].getsockname()[1]
     running = f"RUNNING on http://{f'[{host}]' if ':' in host else host}:{number}"
-    works = [_Worker(path, config, each, host, no_auth=no_auth) for each in sockets]
     if workers == 1:
-        return works[0].run(lambda: click.echo(running))
-    return _Supervisor(works).run(lambda: click.echo(running))
+        return _Worker(path, config, sockets[0], host, no_auth=no_auth).run(lambda: click.echo(running))
+    with TemporaryDirectory(prefix="impasto-gateway-") as folder:
+        works = [_Worker(path, config, each, host, no_auth=no_auth, shared=Path(folder)) for each in sockets]
+        return _Supervisor(works).run(lambda: click.echo(running))
 
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
@@ -57,7 +66,8 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
 
     async def all_of_it() -> int:
         async with Client() as client:
-            return len((await Setup.of(config, client, no_auth=no_auth)).models)
+            observer = Observer(Metrics(), None)
+            return len((await Setup.of(config, client, observer, no_auth=no_auth)).models)
 
     lines = [f"{config.source} is sound: {asyncio.run(all_of_it())} models", *(f"Warning: {each}" for each in warnings)]
     return "\n".join(lines)
@@ -87,8 +97,10 @@ def _sockets(host: str, port: int, workers: int) -> list[socket.socket]:
 class _Worker:
     """One gateway in a loop of its own, and the signals that steer it."""
 
-    def __init__(self, path: str, config: Config, bound: socket.socket, host: str, *, no_auth: bool) -> None:
-        self._path, self._bound, self._config = path, bound, config
+    def __init__(
+        self, path: str, config: Config, bound: socket.socket, host: str, *, no_auth: bool, shared: Path | None = None
+    ) -> None:
+        self._path, self._bound, self._config, self._shared = path, bound, config, shared
         self._host, self._no_auth = host, no_auth
 
     def run(self, ready: Callable[[], object], life: int | None = None) -> int:
@@ -108,7 +120,13 @@ class _Worker:
             loop.add_signal_handler(number, end)
         if life is not None:
             loop.add_reader(life, stop.set)
-        async with Gateway(self._config, host=self._host, no_auth=self._no_auth, bound=self._bound) as gateway:
+        gateway = Gateway(self._config, host=self._host, no_auth=self._no_auth, bound=self._bound, shared=self._shared)
+        async with AsyncExitStack() as stack:
+            lines = stack.enter_context(written_to(sys.stdout.fileno()))
+            if (traces := provider_from_environment()) is not None:
+                stack.push_async_callback(asyncio.to_thread, traces.shutdown)
+            await stack.enter_async_context(gateway)
+            lines.lost = lambda: gateway.metrics.add(LOST_LINES)
             loop.add_signal_handler(signal.SIGHUP, reload.set)
             reloading = asyncio.create_task(self._reload(gateway, reload))
             ready()

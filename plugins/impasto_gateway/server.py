@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,13 +14,17 @@ from aiohttp import web
 from impasto import Client, ConfigError
 from impasto.provider import is_loopback
 
-from . import budgets
+from . import budgets, metrics as m
 from .app import App
 from .config import Config, check_bind
 from .connections import Server
 from .data import UNWRITABLE, Data
+from .metrics import Metrics
+from .observer import Observer
 from .repeats import Repeats
 from .setup import Setup, data_folder
+from .traces import Traces
+from .watchdog import Watchdog
 
 CANCEL_SECONDS = 0.5
 """How long what was not drained gets to end, once and once more when it is cancelled."""
@@ -31,7 +36,8 @@ BACKLOG = 1024
 class Gateway:
     """``async with Gateway(config) as gateway:`` serves at ``gateway.url``. Port 0 takes any.
 
-    ``bound`` is a socket that listens already, in the place of ``host`` and ``port``.
+    ``bound`` is a socket that listens already, in the place of ``host`` and ``port``. ``shared``: the folder of the
+    numbers of several workers.
     """
 
     def __init__(
@@ -42,9 +48,11 @@ class Gateway:
         port: int = 0,
         no_auth: bool = False,
         bound: socket.socket | None = None,
+        shared: Path | None = None,
     ) -> None:
         self._config = config
         self._host, self._port, self._no_auth, self._bound = host, port, no_auth, bound
+        self._shared = shared
         self._stack = AsyncExitStack()
 
     @property
@@ -56,21 +64,26 @@ class Gateway:
         check_bind(self._config, self._host, no_auth=self._no_auth)
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(Client())
-            setup = await Setup.of(self._config, self._client, no_auth=self._no_auth)
+            self.metrics = Metrics(self._shared)
+            stack.callback(self.metrics.close)
+            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.installed))
+            setup = await Setup.of(self._config, self._client, self._observer, no_auth=self._no_auth)
+            self._observer.sample = self._sample
             self._data = Data(data_folder(self._config))
             stack.push_async_callback(self._data.aclose)
             await self._data.open()
             self._repeats = Repeats(self._data)
             stack.push_async_callback(self._repeats.aclose)
             await self._repeats.open()
-            self._app = App(setup, self._data, self._repeats, local=is_loopback(self._host))
-            self._server = Server(self._app, lambda: self._app.setup.config.general, self._app.connection_ended)
+            self._app = App(setup, self._data, self._repeats, self._observer, local=is_loopback(self._host))
+            self._server = Server(self._app, lambda: self._app.setup.config.general, self._observer)
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
             self._site = self._made_site()
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
+            self._watchdog = await stack.enter_async_context(Watchdog(self._sample))
             for work in (self._sweep(), self._repeats.watch(), self._server.look_after()):
                 stack.callback(asyncio.create_task(work).cancel)
             self._stack = stack.pop_all()
@@ -86,7 +99,7 @@ class Gateway:
         check_bind(config, self._host, no_auth=self._no_auth)
         if data_folder(config) != self._data.folder:
             raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
-        self._app.take_up(await Setup.of(config, self._client, no_auth=self._no_auth))
+        self._app.take_up(await Setup.of(config, self._client, self._observer, no_auth=self._no_auth))
 
     async def drain(self) -> bool:
         """Takes nothing new and waits for what runs; False where that took longer than it may."""
@@ -109,6 +122,16 @@ class Gateway:
                 await data.write(lambda db: budgets.sweep(db, data.clock()))
                 await data.write(self._repeats.kept.remove_expired)
             await asyncio.sleep(min(store.seconds, SWEEP_SECONDS))
+
+    def _sample(self) -> None:
+        """What is so now, for the metrics."""
+        metrics, app = self.metrics, self._app
+        metrics.set(m.LAG, value=self._watchdog.lag)
+        metrics.set(m.BYTES, value=app.flow.bytes)
+        metrics.set(m.CONNECTIONS, value=len(self._server.open))
+        for model in app.setup.models.values():
+            for deployment in model.deployments:
+                metrics.set(m.RESTING, model.name, deployment.name, value=deployment.is_resting())
 
     def _made_site(self) -> web.BaseSite:
         if self._bound is not None:

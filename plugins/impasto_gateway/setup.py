@@ -14,6 +14,7 @@ from .auth import Keys
 from .calls import Calls
 from .config import Config
 from .deployments import Model, models_of
+from .observer import Observer
 from .store import Store
 
 _FORM_BYTES = 64 * 1024
@@ -39,9 +40,9 @@ class Setup:
     most_bytes: int
 
     @classmethod
-    async def of(cls, config: Config, client: Client, *, no_auth: bool) -> Setup:
+    async def of(cls, config: Config, client: Client, observer: Observer, *, no_auth: bool) -> Setup:
         """Imports what is needed. Raises ConfigError."""
-        models = await models_of(config, client)
+        models = await models_of(config, client, observer)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
         folder = config.files.folder
         return cls(
