@@ -14,7 +14,7 @@ import attrs
 _SNIFF = 16
 _LONGEST_PATH = 4096
 _LONGEST_NAME = 255
-_LIKE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}=*\s*")
+_LIKE_BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]{64,}")
 _UNKNOWN = "application/octet-stream"
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),

@@ -8,15 +8,8 @@ from collections.abc import Sequence
 
 from impasto.fields import shown
 
-_OPENAI = {
-    "1024x1024": "1:1",
-    "512x512": "1:1",
-    "256x256": "1:1",
-    "1792x1024": "16:9",
-    "1024x1792": "9:16",
-    "1536x1024": "3:2",
-    "1024x1536": "2:3",
-}
+_OPENAI = {"1792x1024": "16:9", "1024x1792": "9:16"}
+"""OpenAI's own sizes that stand for a ratio which they are not exactly."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 
