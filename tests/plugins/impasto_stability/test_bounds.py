@@ -211,6 +211,12 @@ async def test_a_request_of_exactly_10_mib_and_one_byte_more(wire: Wire, operati
     assert "the whole request may have 10,485,760 bytes and has 10,485,761" in problems[name]
 
 
+@EVERY_FILE
+async def test_a_file_that_is_too_much_alone_is_told_with_all_else(wire: Wire, operation: Operation, name: str) -> None:
+    given = request(operation, name, padded(10 * 2**20 + 1))
+    assert set(await wire.refused(operation, {**given, "sede": 1})) == {name, "sede"}
+
+
 @pytest.mark.parametrize("operation", [o for o in BY_TARGET.values() if len(o.file_fields) > 1], ids=lambda o: o.id)
 async def test_two_files_that_are_too_much_together(wire: Wire, operation: Operation) -> None:
     first, second = operation.file_fields[:2]
