@@ -33,6 +33,12 @@ IDLE_SECONDS = 1.0
 POLL_SECONDS = 30.0
 """How long a poll, which is free to repeat, may stay silent."""
 
+AT_ONCE = 8
+"""How many calls are begun, or pieces of answers taken, in one turn of the loop."""
+
+_PIECE = 64 * 1024
+"""From this size on taking a piece of an answer takes long."""
+
 LONGEST_HEADER = 64 * 1024
 """The longest header or reason that is read: a paid picture is not refused for what stands beside it."""
 
@@ -120,10 +126,23 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
+class Turns:
+    """Lets at most ``AT_ONCE`` of those who ask go on in one turn of the loop: however many calls there are at once,
+    none of its turns gets long. One that asks alone does not wait."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def __call__(self) -> None:
+        await self._free.acquire()
+        asyncio.get_running_loop().call_soon(self._free.release)
+
+
 class Https:
     """One session per client. Every request goes out once: retries are not this plugin's."""
 
     def __init__(self, options: Options) -> None:
+        self.turns = Turns()
         self._options = options
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | bool = True
@@ -151,6 +170,7 @@ class Https:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        await self.turns()
         account = wire.call.account
         if _TARGET.fullmatch(wire.target) is None:
             raise BrokenPlugin("a plugin's target must be a path of printable ASCII without spaces, from / on")
@@ -207,7 +227,7 @@ class Https:
             failure = _failure(error, call, paid, running.connection)
         else:
             answered = {name.lower(): value for name, value in response.headers.items()}
-            stream = Body(_chunks(response, running.connection, files))
+            stream = Body(_chunks(response, running.connection, files, self.turns))
             return WireResponse(status=response.status, headers=answered, stream=stream)
         finally:
             _running.reset(token)
@@ -245,7 +265,7 @@ def _proxy_from_environment(origin: str) -> str | None:
 
 
 async def _chunks(
-    response: aiohttp.ClientResponse, connection: _Protocol | None, files: ExitStack | None
+    response: aiohttp.ClientResponse, connection: _Protocol | None, files: ExitStack | None, turns: Turns
 ) -> AsyncIterator[bytes]:
     size, broken = 0, ""
     try:
@@ -255,6 +275,8 @@ async def _chunks(
             if size > MOST_BYTES:
                 broken = f"the answer is larger than {MOST_BYTES:,} bytes"
                 break
+            if len(chunk) >= _PIECE:
+                await turns()
         else:
             if _says_its_length_twice(response):  # aiohttp's parser in C refuses it, the one in Python does not
                 broken = "the answer says its length in two ways"

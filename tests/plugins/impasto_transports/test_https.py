@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import trustme
 
 import impasto
+from impasto_transports.https import AT_ONCE, Turns
 from tests.reliability.conftest import CORE, FAST, KEY
 from tests.reliability.servers import Server, Wire, picture, raw, refused, serving
 from tests.reliability.test_proxies import proxying
@@ -125,3 +128,25 @@ async def test_a_plugins_target_names_no_other_host_and_breaks_out_of_no_line(ta
         assert isinstance(error, impasto.BrokenPlugin)
         assert error.billed == "no"
         assert server.connections == 0
+
+
+async def test_only_so_many_go_on_in_one_turn_of_the_loop() -> None:
+    turns, went, turn = Turns(), list[int](), 0
+
+    async def one() -> None:
+        await turns()
+        went.append(turn)
+
+    calls = [asyncio.ensure_future(one()) for _ in range(10 * AT_ONCE)]
+    calls[AT_ONCE + 1].cancel()  # one who waits; its place is another's
+    while not all(call.done() for call in calls):
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(went) == len(calls) - 1
+    assert max(Counter(went).values()) == AT_ONCE
+
+
+async def test_one_who_asks_alone_does_not_wait() -> None:
+    turns = Turns()
+    with pytest.raises(StopIteration):
+        turns().send(None)
