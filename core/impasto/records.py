@@ -103,7 +103,9 @@ class Body:
                 if not spool.holds(size):
                     await self._pass_on(spool)
                     return None
-        return kept[0] if len(kept) == 1 else b"".join(kept)
+        whole = kept[0] if len(kept) == 1 else b"".join(kept)
+        self._received = [whole]  # a large answer is held once from here: the call keeps what it received
+        return whole
 
     async def _pass_on(self, spool: Spool) -> None:
         kept, self._received, self.is_spooled = self._received, [], True

@@ -272,3 +272,25 @@ async def test_an_upload_is_held_once(server: Server, make_client: MakeClient, t
         tracemalloc.stop()
     assert answered.is_set()
     assert peak < 18 * 2**20
+
+
+async def test_an_answer_is_held_twice_for_a_moment_at_most(server: Server, make_client: MakeClient) -> None:
+    """Its pieces and the whole when it has come, the whole and the picture when that is decoded; never all three."""
+    body = memoryview(pictured(padded(9 * 2**20)).body)  # 12 MiB
+
+    async def in_pieces(asked: Asked, wire: Wire) -> None:
+        await wire.send(head(200, {**HEADERS, "content-length": str(len(body))}))
+        for at in range(0, len(body), 2**16):
+            await wire.send(bytes(body[at : at + 2**16]))
+
+    client = make_client(server.url)
+    await client.run(GENERATOR, prompt="p")
+    server.posts = [in_pieces]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await client.run(GENERATOR, prompt="p")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 27 * 2**20
