@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         image_edit as image_edit,
         image_generation as image_generation,
     )
+    from impasto_stability.account import StabilityAccount as StabilityAccount
 
     from .call import Call as Call
     from .client import Client as Client
@@ -103,6 +104,7 @@ _HOMES = {
 }
 _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for name in names.split()}
 _HOME_OF |= dict.fromkeys(("image_generation", "aimage_generation", "image_edit", "aimage_edit"), "impasto_openai")
+_HOME_OF["StabilityAccount"] = "impasto_stability.account"
 
 __version__ = "0.1.0"
 __all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names are those above

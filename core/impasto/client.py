@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
-from .errors import ConfigError, InvalidRequest, Problem, UnknownOperation
+from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError, UnknownOperation
 from .fanout import check_n, fan_out
 from .files import File
 from .options import SHARED, Options, Settings, check_seconds
@@ -23,6 +23,7 @@ from .shared import Shared
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from . import StabilityAccount
     from .describe import Description
     from .operation import Operation
     from .provider import Account
@@ -136,6 +137,19 @@ class Client:
             if operation.file_fields:
                 close_files(request.params)
 
+    async def ask(
+        self, operation: Operation, params: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> Result:
+        """Sends a request that costs nothing and is no model's, such as one for a balance. It is a GET."""
+        route = await self._route(operation)
+        request = operation.request(operation.id, params or {})
+        try:
+            return await self._one(route, request, timeout, None, Call)
+        except ChargeUnknown as error:  # so a transport says it of whatever broke off
+            told = TransportError(f"{operation.id}: no answer that can be used; asking costs nothing: ask again")
+            told.operation, told.request_id, told.retryable = operation.id, error.request_id, True
+            raise told from error
+
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
         _address(model, base_model)
@@ -163,10 +177,17 @@ class Client:
         _address(model, None)
         return describe(model, self._shared.registry.operation(model))
 
-    async def _route(self, model: str) -> Route:
+    @property
+    def stability(self) -> StabilityAccount:
+        """What Stability AI tells of the key's owner: ``balance()``, ``account()``, ``engines()``."""
+        from . import StabilityAccount  # a plugin's, reached as the drop-in functions are
+
+        return StabilityAccount(self)
+
+    async def _route(self, model: str | Operation) -> Route:
         return self._opened(model) or await self._shared.open(model, self._options)
 
-    def _opened(self, model: str) -> Route | None:
+    def _opened(self, model: str | Operation) -> Route | None:
         shared = self._shared
         shared.check()
         return shared.routes.get((model, self._options.plugins))

@@ -19,7 +19,7 @@ from .files import File
 
 KEY = "impasto"
 Kind = Literal["text", "integer", "number", "choice", "file", "other"]
-Role = Literal["image", "mask", "prompt"]
+Role = Literal["image", "mask", "audio", "prompt"]
 
 
 @attrs.frozen(kw_only=True)

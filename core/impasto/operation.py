@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 
@@ -55,6 +55,10 @@ class FlatPrice:
         return f"{credits}{self.cost.usd:.4g} USD a call, as of {self.cost.as_of}" + (self.note and f" ({self.note})")
 
 
+Makes = Literal["image", "audio", "3d"]
+"""What comes of a call: a picture, a sound or a 3D model."""
+
+
 def _broken(model: str, what: str, error: Exception) -> BrokenPlugin:
     """What a plugin raised ahead of a call."""
     return BrokenPlugin(f"{model}: {what} raised {type(error).__name__}: {printable(str(error))}; nothing was sent")
@@ -72,7 +76,8 @@ def _as_given(given: Mapping[str, object]) -> Mapping[str, object]:
 class Operation:
     """One model or edit: its parameters, its address, its dialect, its price.
 
-    ``constants`` go on the wire with every call. ``implied`` adds what follows from what was given.
+    ``makes`` says what comes of it. ``constants`` go on the wire with every call. ``implied`` adds what follows
+    from what was given.
     ``max_bytes`` bounds the whole request. ``transparent``: its pictures have no background. ``source`` names
     the provider's own document of it.
     """
@@ -83,6 +88,7 @@ class Operation:
     target: str
     provider: Provider
     dialect: Dialect
+    makes: Makes = "image"
     price: Price | None = None
     rules: tuple[Rule, ...] = ()
     constants: Mapping[str, Scalar] = {}

@@ -39,7 +39,7 @@ class Shared:
 
     def __init__(self, registry: Registry, options: Options) -> None:
         self.registry = registry
-        self.routes: dict[tuple[str, tuple[object, ...]], Route] = {}
+        self.routes: dict[tuple[str | Operation, tuple[object, ...]], Route] = {}
         self.budget = RetryBudget()
         self.spend = Spend()
         self.watch = Watch()
@@ -75,14 +75,14 @@ class Shared:
             raise _closed()
         self.budget.request()
 
-    async def open(self, model: str, options: Options) -> Route:
-        """Opens a model's route: its module is imported in a thread, as imports may take long."""
+    async def open(self, model: str | Operation, options: Options) -> Route:
+        """Opens a route: the module of a model's name is imported in a thread, as imports may take long."""
         async with self._opening:
             self.check()
             key = (model, options.plugins)
             if (route := self.routes.get(key)) is not None:
                 return route
-            operation = await asyncio.to_thread(self.registry.operation, model)
+            operation = await asyncio.to_thread(self.registry.operation, model) if isinstance(model, str) else model
             if options.providers:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
