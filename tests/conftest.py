@@ -16,6 +16,7 @@ OURS = (
     "impasto_batch",
     "impasto_emulator",
     "impasto_gateway",
+    "impasto_media",
     "impasto_middleware",
     "impasto_openai",
     "impasto_pictures",

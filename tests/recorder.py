@@ -14,8 +14,10 @@ import attrs
 from aiohttp import web
 
 from tests.pictures import png
+from tests.sounds import glb, wav
 
 JOB = "a1" * 32
+SOUNDS = "/v2beta/audio/"
 
 
 @attrs.frozen
@@ -102,6 +104,17 @@ def picture(data: bytes = b"", *, seed: int = 7, reason: str = "SUCCESS") -> Ans
     return Answer(headers=headers, body=data or png(8, 8))
 
 
+def sound() -> Answer:
+    """A good answer with a sound."""
+    headers = {"content-type": "audio/wav", "finish-reason": "SUCCESS", "seed": "7", "x-request-id": "req-1"}
+    return Answer(headers=headers, body=wav(10))
+
+
+def model_3d() -> Answer:
+    """A good answer with a 3D model, which tells nothing beside it."""
+    return Answer(headers={"content-type": "model/gltf-binary"}, body=glb())
+
+
 def in_json(body: object, *, status: int = 200) -> Answer:
     """An answer in JSON."""
     return Answer(status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
@@ -140,11 +153,13 @@ class Recorder:
 
     def _usual(self, seen: Seen) -> Answer:
         if seen.path in self.jobs:
-            return in_json({"id": JOB})
+            return in_json({"id": JOB}, status=202 if seen.path.startswith(SOUNDS) else 200)
         if seen.path.endswith(JOB) and self.pending > 0:
             self.pending -= 1
             return in_json({"id": JOB, "status": "in-progress"}, status=202)
-        return picture()
+        if seen.path.startswith("/v2beta/3d/"):
+            return model_3d()
+        return sound() if seen.path.startswith(SOUNDS) else picture()
 
 
 @asynccontextmanager

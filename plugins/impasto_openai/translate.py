@@ -15,6 +15,7 @@ import attrs
 from impasto import InvalidRequest, Operation, Problem
 from impasto.fanout import check_n
 from impasto.fields import shown
+from impasto.operation import Makes
 
 from .sizes import checked_size, nearest_ratio
 from .words import advice, is_neutral
@@ -22,6 +23,7 @@ from .words import advice, is_neutral
 Format = Literal["b64_json", "url"]
 FORMATS: tuple[Format, ...] = ("b64_json", "url")
 LONGEST_USER = 256
+_MADE: Mapping[Makes, str] = {"image": "pictures", "audio": "sounds", "3d": "3D models"}
 MOST_GUESSES = 20
 """For how many unknown names the closest is looked for: a form may hold thousands."""
 
@@ -50,12 +52,16 @@ def translate(
     extra_body: object = None,
     drop_params: object = None,
     edit: bool = False,
+    makes: Makes = "image",
 ) -> Translation:
     """Translates a call's arguments (None means not given) for a model.
 
     ``extra_body`` adds to them. ``drop_params``: what the model has no field for is dropped with a warning
-    instead of refused. ``edit``: the call is one that changes a picture, so there must be one.
+    instead of refused. ``edit``: the call is one that changes a picture, so there must be one. ``makes``: what the
+    call is for. Raises InvalidRequest where the model makes something else.
     """
+    if operation.makes != makes:
+        raise InvalidRequest([Problem("model", f"makes {_MADE[operation.makes]}, and this call {_MADE[makes]}")])
     work = _Work(operation, {name: value for name, value in arguments.items() if value is not None})
     work.merge(extra_body)
     work.drop = work.flag("drop_params", drop_params)

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import attrs
+
 from impasto import Artifact, ContentFiltered, File, Result, UnusableResult, WireResponse
 from impasto.files import media_type_of
+from impasto.operation import Makes
 from impasto.redact import printable
 from impasto_pictures.complete import is_complete
 
-PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
 FILTERED = "CONTENT_FILTERED"
+
+
+@attrs.frozen
+class Kind:
+    """What an operation makes: how answers name it. ``accept`` asks for its bytes, ``key`` holds it in JSON."""
+
+    noun: str
+    media_types: frozenset[str]
+    is_complete: Callable[[bytes | File, str], bool] = attrs.field(repr=False)
+    accept: str | None = None
+    key: str | None = None
+
+
+def _is_whole(data: bytes | File, media_type: str) -> bool:
+    from impasto_media import complete  # not for those who make pictures
+
+    return complete.is_complete(data, media_type)
+
+
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
+
+PICTURE = Kind("picture", _PICTURES, is_complete, "image/*", "image")
+SOUND = Kind("sound", frozenset({"audio/mpeg", "audio/wav"}), _is_whole, "audio/*", "audio")
+MODEL_3D = Kind("3D model", frozenset({"model/gltf-binary"}), _is_whole)
+
+KINDS: Mapping[Makes, Kind] = {"image": PICTURE, "audio": SOUND, "3d": MODEL_3D}
 
 
 def request_id(response: WireResponse) -> str | None:
@@ -17,14 +47,14 @@ def request_id(response: WireResponse) -> str | None:
     return printable(given) if given is not None else None
 
 
-def picture(response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
+def result(kind: Kind, response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
     """The result of a complete answer. Raises UnusableResult or ContentFiltered."""
     file = data if isinstance(data, File) else None
     media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
-    if media_type is None or media_type not in PICTURES:
-        raise unusable("is no picture", response)
-    if not is_complete(data, media_type):
-        raise unusable("holds a picture cut short", response)
+    if media_type is None or media_type not in kind.media_types:
+        raise unusable(f"is no {kind.noun}", response)
+    if not kind.is_complete(data, media_type):
+        raise unusable(f"holds a {kind.noun} cut short", response)
     artifact = Artifact(
         data=data if isinstance(data, bytes) else b"",
         media_type=media_type,
@@ -52,7 +82,7 @@ def _seed(value: object) -> int | None:
 
 
 def unusable(what: str, response: WireResponse) -> UnusableResult:
-    """The error of an answer that was paid for and holds no usable picture; its bytes are kept."""
+    """The error of an answer that was paid for and holds nothing usable; its bytes are kept."""
     size, where = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
     return UnusableResult(
         f"the answer {what}; it was paid for, and its {size:,} bytes are kept in .{where}",

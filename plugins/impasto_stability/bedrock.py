@@ -35,7 +35,7 @@ from impasto.redact import printable
 from impasto.rules import Rule
 
 from . import guardrail
-from .answers import picture, request_id, unusable
+from .answers import PICTURE, request_id, result, unusable
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
@@ -112,7 +112,7 @@ def _made(response: WireResponse, image: object, reason: object, seed: object) -
         if said is not None:
             raise _failed(said, response)
         return ()
-    artifacts = picture(response, data, reason, seed).artifacts  # none was ever seen beside a reason: it is kept
+    artifacts = result(PICTURE, response, data, reason, seed).artifacts  # none was ever seen beside a reason: it is kept
     if said is not None and said.startswith(_FILTERED):
         raise _failed(said, response, artifacts)
     return artifacts

@@ -1,4 +1,4 @@
-"""The dialect of api.stability.ai (v2beta): multipart out; picture bytes, or a job's id, back."""
+"""The dialect of api.stability.ai (v2beta): multipart out; bytes, or a job's id, back."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.operation import Makes
 from impasto.records import Scalar
 from impasto.redact import printable
 
-from .answers import FILTERED, PICTURES, picture, request_id, unusable
+from .answers import FILTERED, KINDS, request_id, result, unusable
 from .refusals import refusal
 
 KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
+SOUND_RESULTS = "/v2beta/audio/results/"
+POLLED: Mapping[Makes, str] = {"image": "*/*", "audio": "audio/*"}
+"""What a result is asked for with, which is not what the operation is asked for with."""
+
 _LONGEST_USER = 256
 _DAMAGED = object()
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -47,7 +52,7 @@ class Direct:
 
     def pack(self, operation: Operation, request: Request) -> WireRequest:
         if request.job is not None:
-            return self._resumed(request)
+            return self._resumed(operation, request)
         fields: dict[str, Scalar] = {}
         files: dict[str, File] = {}
         params = request.params
@@ -58,7 +63,8 @@ class Direct:
             elif value is not None:
                 fields[name] = value
         fields |= request.constants
-        headers = {} if self.results is not None else {"accept": "image/*"}
+        accept = KINDS[operation.makes].accept if self.results is None else None
+        headers = {"accept": accept} if accept is not None else {}
         if request.user is not None and operation.provider.user_header is not None:
             headers[operation.provider.user_header] = _checked_user(request.user)
         return WireRequest(
@@ -67,7 +73,7 @@ class Direct:
 
     def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         kind = response.media_type
-        if response.status == 200 and (kind in PICTURES or kind == "application/json"):
+        if response.status == 200 and (kind in KINDS[operation.makes].media_types or kind == "application/json"):
             return None
         if response.status == 202 and self.results is not None and kind == "application/json":
             return None
@@ -83,31 +89,34 @@ class Direct:
 
     def passes_on(self, operation: Operation, response: WireResponse) -> bool:
         filtered = response.headers.get("finish-reason") == FILTERED
-        return response.status == 200 and response.media_type in PICTURES and not filtered
+        made = response.media_type in KINDS[operation.makes].media_types
+        return response.status == 200 and made and not filtered
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        kind = KINDS[operation.makes]
         if response.media_type != "application/json":
             headers, data = response.headers, response.file or response.body
-            return picture(response, data, headers.get("finish-reason"), headers.get("seed"))
+            return result(kind, response, data, headers.get("finish-reason"), headers.get("seed"))
         body = _object(response)
-        image = body.get("image")
-        if isinstance(image, str):
-            return picture(response, _decoded(image, response), body.get("finish_reason"), body.get("seed"))
+        made = body.get(kind.key) if kind.key is not None else None
+        if isinstance(made, str):
+            return result(kind, response, _decoded(made, response), body.get("finish_reason"), body.get("seed"))
         job = body.get("id", request.job)
         if self.results is None or not isinstance(job, str) or _JOB.fullmatch(job) is None:
-            raise unusable("holds neither a picture nor a job's id", response)
-        return Pending(id=job, poll=self._poll(job), keeps=KEPT_SECONDS)
+            raise unusable(f"holds neither a {kind.noun} nor a job's id", response)
+        return Pending(id=job, poll=self._poll(operation, job), keeps=KEPT_SECONDS)
 
-    def _resumed(self, request: Request) -> WireRequest:
+    def _resumed(self, operation: Operation, request: Request) -> WireRequest:
         if self.results is None:
             raise InvalidRequest([Problem("id", f"{request.operation} answers at once: it has no jobs to resume")])
         job = request.job
         if not isinstance(job, str) or _WHOLE_JOB.fullmatch(job) is None:
             raise InvalidRequest([Problem("id", "must be a job's id: 64 letters and digits")])
-        return self._poll(job)
+        return self._poll(operation, job)
 
-    def _poll(self, job: str) -> WireRequest:
-        return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": "*/*"})
+    def _poll(self, operation: Operation, job: str) -> WireRequest:
+        accept = POLLED.get(operation.makes, "*/*")
+        return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": accept})
 
 
 def _checked_user(user: str) -> str:
@@ -137,3 +146,4 @@ def _decoded(text: str, response: WireResponse) -> bytes:
 
 direct = Direct()
 asynchronous = Direct(RESULTS)
+asynchronous_sound = Direct(SOUND_RESULTS)

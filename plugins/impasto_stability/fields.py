@@ -1,4 +1,4 @@
-"""Fields and picture limits that several operations share."""
+"""Fields and limits of pictures and sounds that several operations share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from impasto.fields import Role, choice, file, integer, text
+from impasto.fields import Role, choice, file, integer, number, text
 from impasto_pictures.limits import Limits
 
 REQUEST_BYTES = 10 * 2**20
@@ -36,6 +36,9 @@ STYLES = (
 )
 
 EDITABLE = Limits(min_side=64, min_pixels=4_096, max_pixels=9_437_184, max_bytes=REQUEST_BYTES)
+OF_A_THING = attrs.evolve(EDITABLE, max_pixels=4_194_304)
+"""A picture of one thing, to be cut out or made into a model."""
+
 ANY_PICTURE = Limits(max_bytes=REQUEST_BYTES)
 WIDEST = 2.5
 
@@ -87,3 +90,44 @@ def picture(limits: Limits, *, required: bool = True, role: Role | None = "image
 def mask() -> Any:
     """White is edited, black kept; of any size, the server resizes it. Without one, the picture's alpha counts."""
     return picture(ANY_PICTURE, required=False, role="mask")
+
+
+SOUND_REQUEST_BYTES = 50 * 2**20
+LONG_SOUND_REQUEST_BYTES = 100 * 2**20
+"""The vendor says ``50Mb`` for Stable Audio 2 and ``100Mb`` for 3, and not what that is: the most that it can mean."""
+
+LEAST_SOUND = 6.0
+"""Seconds of a sound that is given, at the least."""
+
+
+def sound(most: float, max_bytes: int) -> Any:
+    """A sound of up to ``most`` seconds, looked at before it is sent."""
+    from impasto_media.limits import SoundLimits  # not for those who make pictures
+
+    limits = SoundLimits(min_seconds=LEAST_SOUND, max_seconds=most, max_bytes=max_bytes)
+    return file(limits, limits=str(limits), required=True, role="audio")
+
+
+def sound_prompt() -> Any:
+    """The prompt for a sound, in English; the vendor states no least length."""
+    return text(0, LONGEST_TEXT, required=True, role="prompt")
+
+
+def duration(most: float) -> Any:
+    """Seconds of the result."""
+    return number(1, most, default=190)
+
+
+def sound_format() -> Any:
+    """The encoding of the result."""
+    return choice("mp3", "wav", default="mp3")
+
+
+def texture_resolution() -> Any:
+    """The sides of a model's texture, in pixels; text, as the vendor has it."""
+    return choice("512", "1024", "2048", default="1024")
+
+
+def remesh() -> Any:
+    """How a model's surface is laid out anew."""
+    return choice("none", "triangle", "quad", default="none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from impasto import Cost, FlatPrice, Provider, RateLimit
 
 stability = Provider(
@@ -19,6 +21,31 @@ AS_OF = "2026-09-22"
 
 
 def in_credits(number: float, note: str = "") -> FlatPrice:
-    """A price in the vendor's in_credits, charged on success."""
-    usd = round(number * USD_PER_CREDIT, 6)
-    return FlatPrice(cost=Cost(usd=usd, credits=number, as_of=AS_OF), note=note)
+    """A price in the vendor's credits, charged on success."""
+    return FlatPrice(cost=_cost(number), note=note)
+
+
+def _cost(credits: float) -> Cost:
+    credits = round(credits, 6)
+    return Cost(usd=round(credits * USD_PER_CREDIT, 6), credits=credits, as_of=AS_OF)
+
+
+@attrs.frozen(kw_only=True)
+class PerStep:
+    """A price that follows the field ``steps``: ``base`` credits, and ``each`` for every step."""
+
+    base: float
+    each: float
+    steps: int
+    """The vendor's own number, where the caller gave none."""
+
+    cost: None = None
+
+    def quote(self, params: attrs.AttrsInstance) -> Cost:
+        given = getattr(params, "steps", None)
+        return _cost(self.base + self.each * (self.steps if given is None else given))
+
+    def __str__(self) -> str:
+        usual = _cost(self.base + self.each * self.steps)
+        formula = f"{self.base:g} + {self.each:g} x steps credits"
+        return f"{formula}: {usual.credits:g} credits, {usual.usd:.4g} USD a call of {self.steps} steps, as of {AS_OF}"

@@ -19,7 +19,7 @@ class Params:
     The result has the size of ``image``; there is no jpeg, which has no alpha.
     """
 
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, max_pixels=4_194_304))
+    image: File = fields.picture(fields.OF_A_THING)
     output_format: str | None = fields.output_format("png", "webp")
 
 

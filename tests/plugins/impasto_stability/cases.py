@@ -15,13 +15,19 @@ import attrs
 from impasto import Operation
 from impasto.fields import Field
 from impasto.registry import OPERATIONS, Registry
+from impasto_media.limits import SoundLimits
 from impasto_pictures.limits import Limits
 from tests.pictures import png
+from tests.sounds import wav
 
 PICTURE = png(128, 96)
+SOUND = wav(10)
 JOBS = {
     "/v2beta/stable-image/upscale/creative",
     "/v2beta/stable-image/edit/replace-background-and-relight",
+    "/v2beta/audio/stable-audio/text-to-audio",
+    "/v2beta/audio/stable-audio/audio-to-audio",
+    "/v2beta/audio/stable-audio/inpaint",
 }
 HUGE = 10**5000
 
@@ -61,7 +67,7 @@ def tail(operation: Operation) -> str:
 
 def least(operation: Operation) -> dict[str, object]:
     """The least that the operation takes."""
-    values = {"text": "a lighthouse", "file": PICTURE}
+    values = {"text": "a lighthouse", "file": SOUND if operation.makes == "audio" else PICTURE}
     required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
     return {**required, **EXTRA.get(tail(operation), {})}
 
@@ -170,6 +176,12 @@ def sizes(limits: Limits) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]
     within = {(w, h) for w, h in candidates if w > 0 and h > 0}
     both = sorted(within | {(h, w) for w, h in within})
     return [size for size in both if fits(limits, *size)], [size for size in both if not fits(limits, *size)]
+
+
+def spans(limits: SoundLimits) -> tuple[list[float], list[float]]:
+    """Seconds up to each bound, and a hundredth beyond it."""
+    low, high = limits.min_seconds, limits.max_seconds
+    return [low, low + 0.01, high - 0.01, high], [0.01, low - 0.01, high + 0.01, 10 * high]
 
 
 def described(operation: Operation) -> list[str]:

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 import impasto
 from impasto import InvalidRequest, Operation
+from impasto_media.limits import SoundLimits
 from impasto_pictures.limits import Limits
 from tests.conftest import KEY
 from tests.pictures import WRONG, animated, drawn, padded, png
@@ -27,9 +28,11 @@ from tests.plugins.impasto_stability.cases import (
     outside,
     request,
     sizes,
+    spans,
     tail,
 )
 from tests.recorder import Recorder, Seen, recording
+from tests.sounds import mp3, wav, wav_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
 
@@ -37,11 +40,18 @@ EVERY = pytest.mark.parametrize("operation", BY_NAME.values(), ids=BY_NAME)
 EVERY_FIELD = pytest.mark.parametrize(
     ("operation", "name"), [(o, name) for o in BY_NAME.values() for name in o.fields], ids=lambda v: getattr(v, "id", v)
 )
-EVERY_FILE = pytest.mark.parametrize(
+FILES = [(o, name) for o in BY_NAME.values() for name in o.file_fields]
+EVERY_PICTURE = pytest.mark.parametrize(
     ("operation", "name"),
-    [(o, name) for o in BY_TARGET.values() for name in o.file_fields],
+    [(o, name) for o, name in FILES if o in BY_TARGET.values() and isinstance(o.fields[name].inspect, Limits)],
     ids=lambda v: getattr(v, "id", v),
 )
+EVERY_SOUND = pytest.mark.parametrize(
+    ("operation", "name"),
+    [(o, name) for o, name in FILES if isinstance(o.fields[name].inspect, SoundLimits)],
+    ids=lambda v: getattr(v, "id", v),
+)
+EVERY_FILE = pytest.mark.parametrize(("operation", "name"), FILES, ids=lambda v: getattr(v, "id", v))
 
 
 class Wire:
@@ -97,8 +107,8 @@ async def wire() -> AsyncIterator[Wire]:
 
 async def test_the_paths_that_answer_with_a_job_are_those_of_asynchronous_operations() -> None:
     assert set(BY_TARGET) >= JOBS
-    assert len(BY_TARGET) >= 17
-    assert len(BY_NAME) >= 24
+    assert len(BY_TARGET) >= 25
+    assert len(BY_NAME) >= 34
 
 
 @EVERY
@@ -152,7 +162,7 @@ async def test_an_unknown_parameter_is_refused_with_the_closest(wire: Wire, oper
         assert list(await wire.refused(operation, {**least(operation), name: "x"})) == [name]
 
 
-@EVERY_FILE
+@EVERY_PICTURE
 async def test_sides_pixels_and_aspect_ratio(wire: Wire, operation: Operation, name: str) -> None:
     limits = operation.fields[name].inspect
     assert isinstance(limits, Limits)
@@ -165,7 +175,7 @@ async def test_sides_pixels_and_aspect_ratio(wire: Wire, operation: Operation, n
         assert problems[name].startswith(f"is {width}x{height} pixels: ")
 
 
-@EVERY_FILE
+@EVERY_PICTURE
 @pytest.mark.parametrize("content", WRONG)
 async def test_a_file_that_is_no_picture_is_refused_by_its_content(
     wire: Wire, operation: Operation, name: str, content: str
@@ -176,7 +186,7 @@ async def test_a_file_that_is_no_picture_is_refused_by_its_content(
     assert problems[name].endswith(f"give {operation.fields[name].limits}")
 
 
-@EVERY_FILE
+@EVERY_PICTURE
 async def test_pictures_of_every_make_arrive_byte_for_byte(wire: Wire, operation: Operation, name: str) -> None:
     made = (
         (drawn("PNG", "I;16"), "image/png", "png"),
@@ -198,17 +208,57 @@ async def test_an_empty_file(wire: Wire, operation: Operation, name: str) -> Non
     assert await wire.refused(operation, request(operation, name, b"")) == {name: "is empty"}
 
 
-@pytest.mark.parametrize("operation", [o for o in BY_TARGET.values() if o.max_bytes], ids=lambda o: o.id)
-async def test_a_request_of_exactly_10_mib_and_one_byte_more(wire: Wire, operation: Operation) -> None:
+@EVERY_SOUND
+async def test_seconds_of_a_sound(wire: Wire, operation: Operation, name: str) -> None:
+    limits = operation.fields[name].inspect
+    assert isinstance(limits, SoundLimits)
+    taken, refused = spans(limits)
+    for seconds in taken:
+        post = await wire.taken(operation, request(operation, name, wav(seconds)))
+        assert (post.files[name].content_type, post.files[name].filename) == ("audio/wav", f"{name}.wav")
+    for seconds in refused:
+        assert await wire.refused(operation, request(operation, name, wav(seconds))) == {
+            name: f"is {seconds:.2f} seconds long: it must be {limits.min_seconds:g} to {limits.max_seconds:g}"
+        }
+    post = await wire.taken(operation, request(operation, name, mp3(limits.max_seconds)))
+    assert (post.files[name].content_type, post.files[name].filename) == ("audio/mpeg", f"{name}.mp3")
+    for seconds in (limits.min_seconds - 0.1, limits.max_seconds + 0.5):
+        assert list(await wire.refused(operation, request(operation, name, mp3(seconds)))) == [name]
+
+
+@EVERY_SOUND
+async def test_a_file_that_is_no_sound_is_refused_by_its_content(wire: Wire, operation: Operation, name: str) -> None:
+    for wrong in (
+        *WRONG.values(),
+        png(96, 96),
+        b"RIFF\x24\0\0\0WAVE" + bytes(40),
+        b"ID3" + bytes(40),
+        b"OggS" + bytes(40),
+    ):
+        problems = await wire.refused(operation, request(operation, name, ("song.mp3", wrong, "audio/mpeg")))
+        assert list(problems) == [name]
+        assert problems[name].startswith("'song.mp3' ")
+        assert problems[name].endswith(f"give {operation.fields[name].limits}")
+
+
+OF_EACH_SIZE = [o for o in BY_TARGET.values() if o.max_bytes and not tail(o).endswith("/inpaint")]
+"""A request of 100 MiB takes seconds: of the two sounds that share a limit, one."""
+
+
+@pytest.mark.parametrize("operation", OF_EACH_SIZE, ids=lambda o: o.id)
+async def test_a_request_of_exactly_its_limit_and_one_byte_more(wire: Wire, operation: Operation) -> None:
     name = operation.file_fields[0]
-    small = await wire.taken(operation, request(operation, name, padded(5000)))
-    room = 10 * 2**20 - (len(small.body) - 5000)
-    exact = await wire.taken(operation, request(operation, name, padded(room)))
-    assert len(exact.body) == 10 * 2**20
-    assert exact.header("content-length") == str(10 * 2**20)
-    problems = await wire.refused(operation, request(operation, name, padded(room + 1)))
+    file = wav_of if operation.makes == "audio" else padded
+    most = operation.max_bytes
+    assert most is not None
+    small = await wire.taken(operation, request(operation, name, file(5000)))
+    room = most - (len(small.body) - 5000)
+    exact = await wire.taken(operation, request(operation, name, file(room)))
+    assert len(exact.body) == most
+    assert exact.header("content-length") == str(most)
+    problems = await wire.refused(operation, request(operation, name, file(room + 1)))
     assert list(problems) == [name]
-    assert "the whole request may have 10,485,760 bytes and has 10,485,761" in problems[name]
+    assert f"the whole request may have {most:,} bytes and has {most + 1:,}" in problems[name]
 
 
 @EVERY_FILE

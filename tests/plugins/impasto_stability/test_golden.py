@@ -14,10 +14,12 @@ import pytest
 import impasto
 from impasto import Operation
 from impasto.describe import describe
+from impasto.fields import Field
 from tests.conftest import KEY
 from tests.pictures import jpeg_header, padded, webp_header
 from tests.plugins.impasto_stability.cases import BY_NAME, JOBS, described, on_the_wire, tail
 from tests.recorder import JOB, Recorder, Seen
+from tests.sounds import wav
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,7 +52,16 @@ VALUES: Mapping[str, object] = {
     "light_source_direction": "above",
     "light_source_strength": 0.3,
     "style_preset": "analog-film",
-    "output_format": "webp",
+    "duration": 12.5,
+    "mask_start": 0,
+    "mask_end": 12.5,
+    "texture_resolution": "2048",
+    "foreground_ratio": 1,
+    "remesh": "quad",
+    "vertex_count": -1,
+    "target_type": "face",
+    "target_count": 20_000,
+    "guidance_scale": 2.5,
     # of sizes that hang on no library: they are in Content-Length
     "image": padded(1000, 128, 96),
     "mask": padded(500, 128, 96),
@@ -59,12 +70,25 @@ VALUES: Mapping[str, object] = {
     "light_reference": padded(600, 96, 96),
     "init_image": padded(700, 160, 64),
     "style_image": jpeg_header(64, 64),
+    "audio": wav(10),
 }
+
+
+def value(name: str, field: Field) -> object:
+    """A field's value; the last or largest that it takes, where operations have no value in common."""
+    match name:
+        case "output_format":
+            return field.choices[-1]
+        case "steps":
+            assert field.most is not None
+            return int(field.most)
+        case _:
+            return VALUES[name]
 
 
 def requests(operation: Operation) -> list[dict[str, object]]:
     """Every field at once; where two shut each other out, one request with either."""
-    everything = {name: VALUES[name] for name in operation.fields}
+    everything = {name: value(name, field) for name, field in operation.fields.items()}
     if tail(operation) != "generate/sd3":
         return [everything]
     to_image = {name: value for name, value in everything.items() if name != "aspect_ratio"}
@@ -97,7 +121,7 @@ def in_words(operation: Operation) -> str:
 
 
 def path_of(operation: Operation) -> Path:
-    return GOLDEN / f"{operation.id.removeprefix('stability/').replace(':', '-')}.txt"
+    return GOLDEN / f"{operation.id.removeprefix('stability/').replace(':', '-').replace('/', '-')}.txt"
 
 
 @pytest.mark.parametrize("operation", BY_NAME.values(), ids=BY_NAME)
@@ -123,5 +147,7 @@ def test_there_is_one_golden_file_for_each_operation_and_no_other() -> None:
 
 
 def test_the_job_of_an_asynchronous_operation_is_fetched() -> None:
-    fetched = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/results/{JOB}" in path.read_text()}
-    assert fetched == {"stable-creative-upscale-v1-0.txt", "replace-background-and-relight.txt"}
+    pictures = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/results/{JOB}" in path.read_text()}
+    assert pictures == {"stable-creative-upscale-v1-0.txt", "replace-background-and-relight.txt"}
+    sounds = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/audio/results/{JOB}" in path.read_text()}
+    assert sounds == {f"stable-audio-3-{name}.txt" for name in ("text-to-audio", "audio-to-audio", "inpaint")}

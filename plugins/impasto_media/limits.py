@@ -1,0 +1,52 @@
+"""What a sound may be before it is sent: format by content, seconds, size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from impasto import File
+
+from . import mp3, wav
+
+FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav"}
+
+
+@attrs.frozen(kw_only=True)
+class SoundLimits:
+    """A sound's limits, in seconds and bytes. Called with a file, it yields what is wrong with it."""
+
+    min_seconds: float
+    max_seconds: float
+    max_bytes: int
+
+    def __call__(self, file: File) -> Iterator[str]:
+        if file.media_type not in FORMATS:
+            yield f"{file.label!r} is no mp3 or wav by its content; give {self}"
+            return
+        if file.size > self.max_bytes:
+            yield f"has {file.size:,} bytes; the whole request may have {self.max_bytes:,}"
+            return
+        try:
+            shortest, longest = length_of(file)
+        except (OSError, ValueError):
+            yield f"{file.label!r} begins as {FORMATS[file.media_type]} but can't be read as one; give {self}"
+            return
+        if longest < self.min_seconds or shortest > self.max_seconds:
+            yield f"is {longest:.2f} seconds long: it must be {self.min_seconds:g} to {self.max_seconds:g}"
+
+    def __str__(self) -> str:
+        return f"mp3 or wav, {self.min_seconds:g}..{self.max_seconds:g} seconds"
+
+
+def length_of(file: File) -> tuple[float, float]:
+    """The least and the most seconds that a WAV or MP3 may play, which differ where an encoder's padding is not told.
+
+    Raises ValueError or OSError where it can't be read.
+    """
+    with file.open() as source:
+        if file.media_type == "audio/wav":
+            seconds = wav.seconds(source, file.size)
+            return seconds, seconds
+        return mp3.seconds(source)

@@ -1,0 +1,51 @@
+"""WAV: a RIFF of chunks, of which ``fmt`` says how many bytes a second has, and ``data`` how many there are.
+
+The standard library's reader takes plain PCM only, and no file whose writer did not know its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_HEADER = 12
+_NOT_KNOWN = (0, 0xFFFFFFFF)
+"""What stands for the length in a file that was written while it grew."""
+
+
+def is_whole(source: BinaryIO, size: int) -> bool:
+    """Whether there are as many bytes as the RIFF announces, and sound among them."""
+    source.seek(4)
+    announced = int.from_bytes(source.read(4), "little")
+    if announced not in _NOT_KNOWN and size < announced + 8:
+        return False
+    for name, at, length in _chunks(source):
+        if name == b"data":
+            return size > at and (length in _NOT_KNOWN or size >= at + length)
+    return False
+
+
+def seconds(source: BinaryIO, size: int) -> float:
+    """How long it plays. Raises ValueError where it can't be told."""
+    rate = 0
+    for name, at, length in _chunks(source):
+        if name == b"fmt ":
+            source.seek(at + 8)
+            rate = int.from_bytes(source.read(4), "little")
+        elif name == b"data" and rate:
+            left = size - at
+            return (left if length in _NOT_KNOWN else min(length, left)) / rate
+    raise ValueError("no fmt and data chunks")
+
+
+def _chunks(source: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and length of each chunk's content."""
+    at = _HEADER
+    while True:
+        source.seek(at)
+        head = source.read(8)
+        if len(head) < 8:
+            return
+        length = int.from_bytes(head[4:], "little")
+        yield head[:4], at + 8, length
+        at += 8 + length + length % 2

@@ -1,0 +1,153 @@
+"""What the vendor tells of the key's owner. It costs nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+import attrs
+import cattrs
+
+from impasto import (
+    Artifact,
+    ChargeUnknown,
+    Client,
+    ImpastoError,
+    InvalidRequest,
+    Operation,
+    Problem,
+    Request,
+    Result,
+    TransportError,
+    WireRequest,
+    WireResponse,
+)
+from impasto.fields import text
+from impasto.redact import printable
+
+from .provider import USD_PER_CREDIT, stability
+from .refusals import refusal
+
+T = TypeVar("T")
+
+_reader = cattrs.Converter()
+"""Takes what it knows of an answer: what else is in it is the vendor's to add."""
+
+
+@attrs.frozen(kw_only=True)
+class Balance:
+    """What is left. It lags behind: what one call cost can't be read from it."""
+
+    credits: float
+
+    @property
+    def usd(self) -> float:
+        """The same in USD."""
+        return round(self.credits * USD_PER_CREDIT, 6)
+
+
+@attrs.frozen(kw_only=True)
+class Organization:
+    """One of the owner's organizations; the default one pays where none is named."""
+
+    id: str
+    name: str
+    role: str
+    is_default: bool
+
+
+@attrs.frozen(kw_only=True)
+class Owner:
+    """Whose key it is."""
+
+    id: str
+    email: str
+    organizations: tuple[Organization, ...]
+    profile_picture: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Engine:
+    """A model of the vendor's version 1, which impasto does not call."""
+
+    id: str
+    name: str
+    description: str
+    type: str
+
+
+@attrs.frozen(kw_only=True)
+class _Nothing:
+    """No parameters."""
+
+
+@attrs.frozen(kw_only=True)
+class _OfOrganization:
+    """The organization to ask for."""
+
+    organization: str | None = text(1, 256)
+
+
+@attrs.frozen
+class _Telling:
+    """The dialect of these calls: a GET, and JSON back."""
+
+    def pack(self, operation: Operation, request: Request) -> WireRequest:
+        organization = getattr(request.params, "organization", None)
+        if organization is not None and not (organization.isascii() and organization.isprintable()):
+            raise InvalidRequest([Problem("organization", "must be an organization's id: printable ASCII characters")])
+        headers = {"organization": organization} if organization is not None else {}
+        return WireRequest(target=request.target, method="GET", headers=headers)
+
+    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        if response.status == 200 and response.media_type == "application/json":
+            return None
+        shown = printable(response.media_type[:60]) or "no media type"
+        return refusal(response) or ChargeUnknown(
+            f"HTTP {response.status} ({shown}) is not the provider's own answer", status=response.status
+        )
+
+    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        return Result(
+            artifacts=(Artifact(data=response.body, media_type=response.media_type),), request_id=response.request_id
+        )
+
+
+def _call(name: str, target: str, params: type[attrs.AttrsInstance]) -> Operation:
+    return Operation(
+        id=f"stability.{name}", title=name, params=params, target=target, provider=stability, dialect=_Telling()
+    )
+
+
+_BALANCE = _call("balance", "/v1/user/balance", _OfOrganization)
+_ACCOUNT = _call("account", "/v1/user/account", _Nothing)
+_ENGINES = _call("engines", "/v1/engines/list", _OfOrganization)
+
+
+class StabilityAccount:
+    """``client.stability``. Each call raises the errors of any other; none is ever billed."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def balance(self, *, organization: str | None = None) -> Balance:
+        """The credits that are left, of the default organization or the one with this id."""
+        return await self._told(_BALANCE, Balance, organization=organization)
+
+    async def account(self) -> Owner:
+        """Whose key it is, and the organizations behind it."""
+        return await self._told(_ACCOUNT, Owner)
+
+    async def engines(self, *, organization: str | None = None) -> tuple[Engine, ...]:
+        """The models of version 1 that the key may use; none of those that impasto calls is among them."""
+        return await self._told(_ENGINES, tuple[Engine, ...], organization=organization)
+
+    async def _told(self, call: Operation, expected: type[T], **params: object) -> T:
+        answer = await self._client.ask(call, params)
+        try:
+            return _reader.structure(json.loads(answer.artifacts[0].data), expected)
+        except (ValueError, RecursionError, TypeError, cattrs.BaseValidationError):
+            pass
+        raise TransportError(
+            f"{call.id}: the answer has another form than the provider's", request_id=answer.request_id
+        )

@@ -1,0 +1,84 @@
+"""Audio to audio: a sound made over as the prompt says. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import integer, number
+
+from . import fields
+from .direct import asynchronous_sound, direct
+from .provider import PerStep, in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/audio/stable-audio-2/audio-to-audio`` takes for Stable Audio 2, but for ``model``.
+
+    ``strength`` 0 keeps the sound, 1 ignores it.
+    """
+
+    audio: File = fields.sound(190, fields.SOUND_REQUEST_BYTES)
+    prompt: str = fields.sound_prompt()
+    strength: float | None = number(0, 1, default=1)
+    duration: float | None = fields.duration(190)
+    seed: int | None = fields.seed()
+    steps: int | None = integer(30, 100, default=50)
+    cfg_scale: float | None = number(1, 25, default=7)
+    output_format: str | None = fields.sound_format()
+
+
+stable_audio_2 = Operation(
+    id="stability/stable-audio-2/audio-to-audio",
+    title="Stable Audio 2: audio to audio",
+    params=Params,
+    target="/v2beta/audio/stable-audio-2/audio-to-audio",
+    provider=stability,
+    dialect=direct,
+    makes="audio",
+    price=PerStep(base=17, each=0.06, steps=50),
+    constants={"model": "stable-audio-2"},
+    max_bytes=fields.SOUND_REQUEST_BYTES,
+)
+
+
+@attrs.frozen(kw_only=True)
+class FastParams(Params):
+    """The same for Stable Audio 2.5, which takes fewer steps and a little strength at the least."""
+
+    strength: float | None = number(0.01, 1, default=1)
+    steps: int | None = integer(4, 8, default=8)
+    cfg_scale: float | None = number(1, 25, default=1)
+
+
+stable_audio_2_5 = attrs.evolve(
+    stable_audio_2,
+    id="stability/stable-audio-2.5/audio-to-audio",
+    title="Stable Audio 2.5: audio to audio",
+    params=FastParams,
+    price=in_credits(20),
+    constants={"model": "stable-audio-2.5"},
+)
+
+
+@attrs.frozen(kw_only=True)
+class LongParams(FastParams):
+    """What ``POST /v2beta/audio/stable-audio/audio-to-audio`` takes, but for ``model``: sounds twice as long."""
+
+    audio: File = fields.sound(380, fields.LONG_SOUND_REQUEST_BYTES)
+    strength: float | None = number(0, 1, default=1)
+    duration: float | None = fields.duration(380)
+
+
+stable_audio_3 = attrs.evolve(
+    stable_audio_2_5,
+    id="stability/stable-audio-3/audio-to-audio",
+    title="Stable Audio 3: audio to audio",
+    params=LongParams,
+    target="/v2beta/audio/stable-audio/audio-to-audio",
+    dialect=asynchronous_sound,
+    price=in_credits(26),
+    constants={"model": "stable-audio-3"},
+    max_bytes=fields.LONG_SOUND_REQUEST_BYTES,
+)

@@ -1,0 +1,36 @@
+"""Stable Fast 3D: a model, as GLB, of the thing in a picture."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import number
+
+from . import fields
+from .direct import direct
+from .provider import in_credits, stability
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/3d/stable-fast-3d`` takes. ``vertex_count`` -1 is no limit."""
+
+    image: File = fields.picture(fields.OF_A_THING)
+    texture_resolution: str | None = fields.texture_resolution()
+    foreground_ratio: float | None = number(0.1, 1, default=0.85)
+    remesh: str | None = fields.remesh()
+    vertex_count: float | None = number(-1, 20_000, default=-1)
+
+
+operation = Operation(
+    id="stability/stable-fast-3d",
+    title="Stable Fast 3D",
+    params=Params,
+    target="/v2beta/3d/stable-fast-3d",
+    provider=stability,
+    dialect=direct,
+    makes="3d",
+    price=in_credits(10),
+    max_bytes=fields.REQUEST_BYTES,
+)
