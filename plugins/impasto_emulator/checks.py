@@ -78,9 +78,14 @@ def _chosen(variants: Sequence[Operation], form: Form) -> Operation:
     for each in variants:
         if {name: str(value) for name, value in each.constants.items()} == told:
             return each
-    raise Wrong(
-        f"{name}: {_expected(_accepted(name, variants)) if name in told else 'required'}" for name in sorted(names)
-    )
+    if not told:
+        return _by_default(variants)
+    raise Wrong(f"{name}: {_expected(_accepted(name, variants))}" for name in sorted(told))
+
+
+def _by_default(variants: Sequence[Operation]) -> Operation:
+    """The one that is meant where nothing says which: that after which the path is named, or the first."""
+    return next((each for each in variants if {*each.constants.values()} <= {*each.target.split("/")}), variants[0])
 
 
 def _accepted(name: str, variants: Sequence[Operation]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where pictures are ordered, whichever provider is played: seeds, prices, drawing, booking."""
+"""Where things are ordered, whichever provider is played: seeds, prices, making, booking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .account import Account
 from .checks import Checked
 from .exchange import Exchange
 from .jobs import Jobs
-from .pictures import Picture, Task, draw
+from .making import make
+from .pictures import Made, Task
 from .settings import Settings
 
 MOST_SEED = 4_294_967_294
@@ -23,7 +24,7 @@ FILTERED = "[content_filtered]"
 
 @attrs.frozen(eq=False)
 class Order:
-    """A picture that was ordered, and what will be said of it."""
+    """What was ordered, and what will be said of it."""
 
     checked: Checked
     task: Task
@@ -46,13 +47,13 @@ class Desk:
         if not isinstance(seed, int) or not seed:
             seed = self.random.randint(1, MOST_SEED)
         task = Task(operation=checked.operation, values=checked.values, seed=seed, scale=self.settings.picture_scale)
-        filtered = exchange.filtered or FILTERED in checked.said
+        filtered = checked.operation.makes == "image" and (exchange.filtered or FILTERED in checked.said)
         return Order(checked, task, _cost(checked), "CONTENT_FILTERED" if filtered else "SUCCESS")
 
-    async def draw(self, exchange: Exchange, order: Order) -> Picture:
-        """Draws the picture, outside the loop's thread. Raises Unreadable."""
+    async def make(self, exchange: Exchange, order: Order) -> Made:
+        """Makes it, outside the loop's thread. Raises Unreadable."""
         blurred = order.finish_reason == "CONTENT_FILTERED"
-        return await asyncio.to_thread(draw, order.task, exchange.record.id, blurred=blurred)
+        return await asyncio.to_thread(make, order.task, exchange.record.id, blurred=blurred)
 
     def charge(self, exchange: Exchange, order: Order) -> None:
         """Books it, unless a fault says otherwise."""

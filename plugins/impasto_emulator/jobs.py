@@ -8,21 +8,24 @@ import time
 
 import attrs
 
-from .pictures.task import Picture
+from impasto.operation import Makes
+
+from .pictures.task import Made
 from .settings import Settings
 
 
 @attrs.define(kw_only=True)
 class Job:
-    """One job. Its picture is drawn while it waits; ``key`` is the fingerprint of the key that started it."""
+    """One job. What was ordered is made while it waits; ``key`` is the fingerprint of the key that started it."""
 
     id: str
     key: str | None
     target: str
     results: str
+    makes: Makes
     accepted: float
     ready: float
-    picture: asyncio.Task[Picture]
+    made: asyncio.Task[Made]
     seed: int
     finish_reason: str
 
@@ -33,30 +36,32 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._jobs: dict[str, Job] = {}
-        self._drawing: set[asyncio.Task[Picture]] = set()
+        self._making: set[asyncio.Task[Made]] = set()
 
     def start(
         self,
-        picture: asyncio.Task[Picture],
+        made: asyncio.Task[Made],
         *,
         key: str | None,
         target: str,
         results: str,
+        makes: Makes,
         seed: int,
         finish_reason: str,
     ) -> Job:
         """Takes a job on."""
         now = time.monotonic()
-        self._drawing.add(picture)
-        picture.add_done_callback(self._drawing.discard)
+        self._making.add(made)
+        made.add_done_callback(self._making.discard)
         job = Job(
             id=secrets.token_hex(32),
             key=key,
             target=target,
             results=results,
+            makes=makes,
             accepted=now,
             ready=now + self._settings.job_seconds,
-            picture=picture,
+            made=made,
             seed=seed,
             finish_reason=finish_reason,
         )
@@ -72,15 +77,15 @@ class Jobs:
 
     def is_ready(self, job: Job) -> bool:
         """Whether the result may be had."""
-        return job.picture.done() and time.monotonic() >= job.ready
+        return job.made.done() and time.monotonic() >= job.ready
 
     def reset(self) -> None:
-        """Forgets all jobs. Safe in any thread: a picture that is being drawn is only let go of."""
+        """Forgets all jobs. Safe in any thread: what is being made is only let go of."""
         self._jobs.clear()
 
     async def aclose(self) -> None:
-        """Waits for the pictures that are being drawn."""
-        await asyncio.gather(*self._drawing, return_exceptions=True)
+        """Waits for what is being made."""
+        await asyncio.gather(*self._making, return_exceptions=True)
 
     def _forget_expired(self, now: float) -> None:
         for job in list(self._jobs.values()):

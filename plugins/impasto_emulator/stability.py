@@ -8,7 +8,8 @@ a result only for the key that started its job. Chosen here, as nobody has estab
 - every request counts towards the limit of 150 in 10 s, polls and account calls too, per key;
 - an ``accept`` value that is not declared is answered as the default is (``strict`` refuses it);
 - a filtered picture is charged; a job is charged when it is accepted;
-- of a field sent twice the last counts; a body over 10 MiB is refused also where no 413 is declared, with 400;
+- of a field sent twice the last counts; a body over 10 MiB is refused also where no limit is stated, with 400;
+- sounds: a body over what the operation states is 413, though none is declared;
 - what the parameter classes do not forbid is taken: retired sd3 names, ``strength`` without an image, an inpaint
   with neither mask nor transparency, which then changes nothing;
 - errors carry ``x-request-id``; an unknown path is 404 ``not_found`` in the shape of its version.
@@ -21,9 +22,10 @@ import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from impasto import Operation, RegistryError
+from impasto.operation import Makes
 from impasto.registry import OPERATIONS, Registry
 
 from .account import NoCredits
@@ -32,8 +34,9 @@ from .desk import Desk, Order
 from .exchange import Answer, Endpoint, Exchange, Refusal, json_answer
 from .form import Form, NotAForm, TooLarge, describe, read_form
 from .jobs import Job
-from .pictures import Picture, Unreadable
+from .pictures import Made, Unreadable
 from .settings import Settings
+from .sounds import can_encode
 
 _log = logging.getLogger("impasto")
 
@@ -43,7 +46,12 @@ CREATIVE = "/v2beta/stable-image/upscale/creative"
 """The one operation whose results have a second path of their own."""
 
 MOST_BYTES = 10 * 2**20
-DECLARED = ("image/*", "application/json")
+DECLARED: Mapping[Makes, tuple[str, ...]] = {
+    "image": ("image/*", "application/json"),
+    "audio": ("audio/*", "application/json"),
+    "3d": (),
+}
+"""The ``accept`` values of each kind of operation; a 3D model comes as it is, whatever is asked for."""
 
 NAMES = {
     400: "bad_request",
@@ -62,8 +70,14 @@ REFUSED = {
     "[content_moderation]": (403, "content_moderation", "prompt: was flagged by moderation"),
     "[invalid_language]": (422, "invalid_language", "prompt: must be English"),
     "[public_figure]": (422, "public_figure", "prompt: asks for a public figure"),
+    "[copyrighted_content]": (422, "copyrighted_content", "audio: holds copyrighted content"),
 }
 """Words that, anywhere in a text field, stand for content that is refused."""
+
+ONLY: Mapping[str, Makes] = {"[public_figure]": "image", "[copyrighted_content]": "audio"}
+"""Those that mean something to one kind of operation alone."""
+
+NO_ENCODER = "output_format: this emulator makes mp3 with pip install 'impasto[emulator]' only; ask for wav"
 
 _ENGINES = [
     {
@@ -143,24 +157,27 @@ class _Base:
 
 
 class Submit(_Base):
-    """One path of the vendor's where pictures are made."""
+    """One path of the vendor's where something is made."""
 
     def __init__(self, desk: Desk, target: str, variants: tuple[Operation, ...]) -> None:
         super().__init__(desk)
         self.target = target
         self.variants = variants
-        self.limited = any(each.max_bytes is not None for each in variants)
+        self.most = max((each.max_bytes for each in variants if each.max_bytes is not None), default=None)
+        self.makes: Makes = variants[0].makes
         self.results = results_of(variants[0])
 
     async def read(self, exchange: Exchange) -> Form:
         record = exchange.record
         try:
-            form = await read_form(exchange.request, MOST_BYTES)
+            form = await read_form(exchange.request, self.most or MOST_BYTES)
         except NotAForm as error:
             raise refusal(exchange, 400, "bad_request", str(error)) from None
         except TooLarge:
-            status, name = (413, "payload_too_large") if self.limited else (400, "bad_request")
-            raise refusal(exchange, status, name, f"body: must have at most {MOST_BYTES:,} bytes") from None
+            status, name = (413, "payload_too_large") if self.most is not None else (400, "bad_request")
+            raise refusal(
+                exchange, status, name, f"body: must have at most {self.most or MOST_BYTES:,} bytes"
+            ) from None
         record.fields = {n: p.data.decode("utf-8", "replace") for n, p in form.items() if not p.is_file}
         files = {n: p for n, p in form.items() if p.is_file}
         if files:
@@ -190,30 +207,33 @@ class Submit(_Base):
                 checked = check(self.variants, form, strict=strict)
         except Wrong as error:
             raise refusal(exchange, 400, "bad_request", *error.entries) from None
-        if self.results is None:
-            wants_json(exchange, DECLARED, strict=strict)
+        if self.results is None and self.makes != "3d":
+            wants_json(exchange, DECLARED[self.makes], strict=strict)
+        if self.makes == "audio" and not can_encode(str(checked.values.get("output_format", "mp3"))):
+            raise refusal(exchange, 500, "internal_error", NO_ENCODER)
         return checked
 
     async def _made(self, exchange: Exchange, order: Order) -> Answer:
         desk = self.desk
         for word, (status, name, entry) in REFUSED.items():
-            if word in order.checked.said:
+            if word in order.checked.said and ONLY.get(word, self.makes) == self.makes:
                 raise refusal(exchange, status, name, entry)
         if self.results is None:
             await asyncio.sleep(desk.settings.answer_seconds)
-            picture = await desk.draw(exchange, order)
-            answer = await pictured(exchange, picture, order.task.seed, order.finish_reason)
+            made = await desk.make(exchange, order)
+            answer = await delivered(exchange, self.makes, made, order.task.seed, order.finish_reason)
         else:
             await asyncio.to_thread(order.task.decode_all)
             job = desk.jobs.start(
-                asyncio.create_task(desk.draw(exchange, order)),
+                asyncio.create_task(desk.make(exchange, order)),
                 key=exchange.record.key,
                 target=self.target,
                 results=self.results,
+                makes=self.makes,
                 seed=order.task.seed,
                 finish_reason=order.finish_reason,
             )
-            answer = json_answer({"id": job.id})
+            answer = json_answer({"id": job.id}, 202 if self.makes == "audio" else 200)
         desk.charge(exchange, order)
         return answer
 
@@ -225,10 +245,12 @@ class Result(_Base):
         super().__init__(desk)
         self.results = results
         self.target = target
+        makes: Makes = "audio" if results is not None and "/audio/" in results else "image"
+        self.declared = DECLARED[makes] if makes == "audio" else ("*/*", *DECLARED[makes])
 
     async def answer(self, exchange: Exchange, body: object) -> Answer:
         desk = self.desk
-        wants_json(exchange, ("*/*", *DECLARED), strict=desk.settings.strict)
+        wants_json(exchange, self.declared, strict=desk.settings.strict)
         require_key(exchange, desk.settings)
         id = exchange.request.match_info["id"]
         job = desk.jobs.find(id, exchange.record.key)
@@ -236,7 +258,7 @@ class Result(_Base):
             raise refusal(exchange, 404, "generation_not_found", "id: no such generation")
         if not desk.jobs.is_ready(job):
             return json_answer({"id": job.id, "status": "in-progress"}, 202)
-        return await pictured(exchange, await job.picture, job.seed, job.finish_reason)
+        return await delivered(exchange, job.makes, await job.made, job.seed, job.finish_reason)
 
     def _is_here(self, job: Job) -> bool:
         return job.results == self.results or job.target == self.target
@@ -287,18 +309,20 @@ def wants_json(exchange: Exchange, declared: tuple[str, ...], *, strict: bool) -
     return accept == "application/json"
 
 
-async def pictured(exchange: Exchange, picture: Picture, seed: int, reason: str) -> Answer:
-    """A picture in the form that was asked for."""
+async def delivered(exchange: Exchange, makes: Makes, made: Made, seed: int, reason: str) -> Answer:
+    """What was made, in the form that was asked for."""
+    if makes == "3d":
+        return Answer(headers={"content-type": made.media_type}, body=made.data)
     if not wants_json(exchange, (), strict=False):
-        headers = {"content-type": picture.media_type, "finish-reason": reason, "seed": str(seed)}
-        return Answer(headers=headers, body=picture.data)
+        headers = {"content-type": made.media_type, "finish-reason": reason, "seed": str(seed)}
+        return Answer(headers=headers, body=made.data)
 
     def told() -> bytes:
-        image = base64.b64encode(picture.data).decode()
-        return json.dumps({"image": image, "finish_reason": reason, "seed": seed}).encode()
+        data = base64.b64encode(made.data).decode()
+        return json.dumps({makes: data, "finish_reason": reason, "seed": seed}).encode()
 
     body = await asyncio.to_thread(told)
-    return Answer(headers={"content-type": f"application/json; type={picture.media_type}"}, body=body)
+    return Answer(headers={"content-type": f"application/json; type={made.media_type}"}, body=body)
 
 
 def _owner() -> object:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from PIL import ImageFilter
 
 from .painters import painter_of
-from .task import Picture, Task, Unreadable, encode
+from .task import Made, Task, Unreadable, encode
 
-__all__ = ["Picture", "Task", "Unreadable", "draw"]
+__all__ = ["Made", "Task", "Unreadable", "draw"]
 
 
-def draw(task: Task, mark: str, *, blurred: bool = False) -> Picture:
+def draw(task: Task, mark: str, *, blurred: bool = False) -> Made:
     """Draws and encodes a picture. Takes long: not for the loop's thread. Raises Unreadable."""
     image = painter_of(task.operation)(task)
     if blurred:

@@ -1,4 +1,4 @@
-"""What is to be drawn, and what came of it."""
+"""What is to be made, and what came of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Unreadable(Exception):
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """One picture to draw: checked values (files as bytes), the seed, and the scale of sizes that are chosen here."""
+    """One thing to make: checked values (files as bytes), the seed, and the scale of sizes that are chosen here."""
 
     operation: Operation
     values: Mapping[str, object]
@@ -53,7 +53,7 @@ class Task:
     def decode_all(self) -> None:
         """Raises Unreadable where any uploaded picture can't be decoded."""
         for name, value in self.values.items():
-            if isinstance(value, bytes):
+            if isinstance(value, bytes) and self.operation.fields[name].role != "audio":
                 self.image(name)
 
     def image(self, name: str) -> Image.Image:
@@ -71,14 +71,14 @@ class Task:
 
 
 @attrs.frozen
-class Picture:
-    """A finished picture."""
+class Made:
+    """What was made: a picture, or what ``sounds`` and ``models3d`` make."""
 
     data: bytes
     media_type: str
 
 
-def encode(image: Image.Image, format: str, mark: str) -> Picture:
+def encode(image: Image.Image, format: str, mark: str) -> Made:
     """The picture in ``png``, ``jpeg`` or ``webp``. ``mark`` goes into its metadata: equal pixels, other bytes,
     as with the vendor's signed provenance."""
     target = io.BytesIO()
@@ -91,4 +91,4 @@ def encode(image: Image.Image, format: str, mark: str) -> Picture:
             info = PngImagePlugin.PngInfo()
             info.add_text("request", mark)
             image.save(target, "PNG", compress_level=1, pnginfo=info)
-    return Picture(target.getvalue(), f"image/{format}")
+    return Made(target.getvalue(), f"image/{format}")

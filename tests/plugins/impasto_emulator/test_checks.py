@@ -37,10 +37,13 @@ def complaints(variants: Sequence[Operation], form: Form) -> list[str]:
 
 
 def form_of(operation: Operation, **more: object) -> Form:
-    return {name: part(value) for name, value in {**GIVEN[operation.target], **more}.items()}
+    return {name: part(value) for name, value in {**operation.constants, **GIVEN[operation.target], **more}.items()}
 
 
-FIELDS = [(target, name) for target, (operation, *_) in sorted(ENDPOINTS.items()) for name in operation.fields]
+VARIANTS = {(each.target, each.params): each for variants in ENDPOINTS.values() for each in reversed(variants)}
+"""One operation for each set of fields on a path."""
+
+FIELDS = [pytest.param(each, name, id=f"{each.id}-{name}") for each in VARIANTS.values() for name in each.fields]
 
 
 def _values(field: Field) -> Iterator[tuple[object, bool]]:
@@ -67,11 +70,10 @@ RULES = ("not allowed", "only with", "above 0")
 """Words of rules between fields, which are not at issue here."""
 
 
-@pytest.mark.parametrize(("target", "name"), FIELDS)
-def test_both_sides_of_each_bound(target: str, name: str) -> None:
-    variants = ENDPOINTS[target]
-    for value, passes in _values(variants[0].fields[name]):
-        entries = complaints(variants, form_of(variants[0], **{name: value}))
+@pytest.mark.parametrize(("operation", "name"), FIELDS)
+def test_both_sides_of_each_bound(operation: Operation, name: str) -> None:
+    for value, passes in _values(operation.fields[name]):
+        entries = complaints(ENDPOINTS[operation.target], form_of(operation, **{name: value}))
         bound = [e for e in entries if e.startswith(f"{name}: ") and not any(words in e for words in RULES)]
         assert bool(bound) is not passes, (value, entries)
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 import impasto
 from impasto.registry import OPERATIONS, Registry
 from impasto_emulator.stability import installed
+from tests.sounds import wav
 
 from .conftest import encoded, opened
 
@@ -45,6 +46,7 @@ DRAWING = _drawing()
 IMAGE = encoded(DRAWING)
 BOX = (40, 30, 80, 70)
 MASK = encoded(_mask(DRAWING.size, BOX))
+SOUND = wav(10)
 
 GIVEN: dict[str, Mapping[str, object]] = {
     "/v2beta/stable-image/generate/ultra": {"prompt": "a red boat at sea"},
@@ -64,11 +66,20 @@ GIVEN: dict[str, Mapping[str, object]] = {
     "/v2beta/stable-image/control/structure": {"image": IMAGE, "prompt": "a house"},
     "/v2beta/stable-image/control/style": {"image": IMAGE, "prompt": "a boat"},
     "/v2beta/stable-image/control/style-transfer": {"init_image": IMAGE, "style_image": IMAGE},
+    "/v2beta/audio/stable-audio-2/text-to-audio": {"prompt": "rain"},
+    "/v2beta/audio/stable-audio-2/audio-to-audio": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/audio/stable-audio-2/inpaint": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/audio/stable-audio/text-to-audio": {"prompt": "rain"},
+    "/v2beta/audio/stable-audio/audio-to-audio": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/audio/stable-audio/inpaint": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/3d/stable-fast-3d": {"image": IMAGE},
+    "/v2beta/3d/stable-point-aware-3d": {"image": IMAGE},
 }
 
 
 REGISTRY = Registry()
-TARGETS = {n: REGISTRY.operation(n).target for n in REGISTRY.names(OPERATIONS) if n.startswith("stability/")}
+OURS = {n: REGISTRY.operation(n) for n in REGISTRY.names(OPERATIONS) if n.startswith("stability/")}
+TARGETS = {name: operation.target for name, operation in OURS.items() if operation.makes == "image"}
 
 
 def scaled(width: int, height: int) -> Size:
