@@ -78,7 +78,7 @@ def test_the_python_runs(tmp_path: Path, environment: dict[str, str], emulator: 
 
 def test_the_commands_run(tmp_path: Path, environment: dict[str, str]) -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("impasto ")]
-    assert len(lines) == 7
+    assert len(lines) == 10
     for line in lines:
         assert ran(["sh", "-c", line], tmp_path, environment)
 

@@ -29,14 +29,19 @@ from .values import request_of
 EMULATOR_POLL_SECONDS = 0.5
 
 
-class Calling(TypedDict):
-    """The options that ``options.calling`` adds to a command."""
+class Reaching(TypedDict):
+    """The options that ``options.reaching`` adds to a command."""
 
-    out: Path | None
-    force: bool
     timeout: float | None
     api_base: str | None
     emulator: bool
+
+
+class Calling(Reaching):
+    """Those that ``options.calling`` adds."""
+
+    out: Path | None
+    force: bool
     as_json: bool
 
 
@@ -48,17 +53,22 @@ def make(
     prompt: str | None = None,
     images: Sequence[str] = (),
     mask: str | None = None,
+    audio: str | None = None,
     given: Sequence[str] = (),
     **calling: Unpack[Calling],
 ) -> None:
-    """Calls a model and saves its pictures. Ends the command with 1 where some of ``n`` failed."""
+    """Calls a model and saves what it makes. Ends the command with 1 where some of ``n`` failed."""
     registry = Registry()
     operation = registry.operation(model)
     saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"])
     problems = _wrong_n(n) or list(saving.problems())
-    request = request_of(
-        operation, model, prompt=prompt, images=images, mask=mask, given=given, out=saving.out, problems=problems
-    )
+    placed = {
+        "prompt": () if prompt is None else (prompt,),
+        "image": images,
+        "mask": () if mask is None else (mask,),
+        "audio": () if audio is None else (audio,),
+    }
+    request = request_of(operation, model, placed, given=given, out=saving.out, problems=problems)
     finish(ctx, saving, lambda client: client.invoke(model, request, n=n), registry, calling)
 
 
@@ -72,7 +82,7 @@ def finish(
     """Waits for a call, saves what comes and tells of it."""
     started = time.monotonic()
     try:
-        result = asyncio.run(_run(call, saving.model, registry, _settings(calling)))
+        result = asyncio.run(_run(call, saving.model, registry, settings_of(calling)))
     except ImpastoError as error:
         saving.keep(error)
         raise
@@ -93,11 +103,11 @@ def finish(
         raise
     for path, _ in saved:
         if saving.out is not None and path.parent != saving.out.parent:
-            click.echo(f"Warning: {str(saving.out)!r} could not be written; the picture is in {path}", err=True)
+            click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {path}", err=True)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
     for each in result.errors:
-        click.echo(f"Error: picture {each.index + 1} of {saving.n}: {in_words(each.error)}", err=True)
+        click.echo(f"Error: {each.index + 1} of {saving.n}: {in_words(each.error)}", err=True)
     if result.errors:
         ctx.exit(1)
 
@@ -110,14 +120,15 @@ def _wrong_n(n: int) -> list[Problem]:
     return []
 
 
-def _settings(calling: Calling) -> Settings:
+def settings_of(reaching: Reaching) -> Settings:
+    """A client's settings. Raises ConfigError."""
     settings: Settings = {}
-    if calling["timeout"] is not None:
-        settings["timeout"] = calling["timeout"]
-    if calling["api_base"] is not None:
-        settings["api_base"] = calling["api_base"]
-    if calling["emulator"]:
-        if calling["api_base"] is not None:
+    if reaching["timeout"] is not None:
+        settings["timeout"] = reaching["timeout"]
+    if reaching["api_base"] is not None:
+        settings["api_base"] = reaching["api_base"]
+    if reaching["emulator"]:
+        if reaching["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")
         settings["transport"] = "emulator"
         if "IMPASTO_POLL_INTERVAL" not in os.environ:

@@ -66,7 +66,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="impasto %(version)s")
 def main() -> None:
-    """Makes and edits pictures with any installed provider's models.
+    """Makes and edits pictures, sounds and 3D models with any installed provider's models.
 
     Start with `impasto try`: it needs no key.
     """

@@ -11,7 +11,7 @@ from .options import as_json
 if TYPE_CHECKING:
     from impasto import Operation, Registry
 
-_GROUPS = ("generate", "edit", "broken")
+_GROUPS = ("generate", "edit", "audio", "model3d", "broken")
 
 
 @click.command("models", short_help="List the installed models.")
@@ -53,6 +53,7 @@ def _row(registry: Registry, names: list[str]) -> dict[str, object]:
         "title": operation.title,
         "usd": cost.usd if cost is not None else None,
         "credits": cost.credits if cost is not None else None,
+        "price": str(operation.price) if operation.price is not None else None,
     }
 
 
@@ -61,7 +62,9 @@ def _place(row: dict[str, object]) -> tuple[str, int, str]:
 
 
 def _group(operation: Operation) -> str:
-    """The command that calls it: edit, where a picture is required."""
+    """The command that calls it: of those for pictures edit, where one is required."""
+    if operation.makes != "image":
+        return "audio" if operation.makes == "audio" else "model3d"
     needs_picture = any(field.required and field.role == "image" for field in operation.fields.values())
     return "edit" if needs_picture else "generate"
 
@@ -73,7 +76,8 @@ def _print(rows: list[dict[str, object]]) -> None:
         width = max(len(str(row["name"])) for row in alike)
         for row in alike:
             usd = row.get("usd")
-            price = f"{usd:7.3f} USD" if isinstance(usd, float) else "      ? USD"
+            varies = "     varies" if row.get("price") is not None else "      ? USD"
+            price = f"{usd:7.3f} USD" if isinstance(usd, float) else varies
             click.echo(f"  {row['name']:<{width}}  " + str(row.get("error") or f"{price}  {row['title']}"))
             for alias in row["aliases"] if isinstance(row["aliases"], list) else ():
                 click.secho(f"    also {alias}", dim=True)

@@ -25,27 +25,33 @@ as_json = click.option(
 parameter = click.option(
     "-p", "given", multiple=True, metavar="NAME=VALUE", help="A field of the model, as often as needed; a file: @PATH."
 )
-count = click.option("-n", "n", type=int, default=1, show_default=True, help="How many pictures, 1 to 10.")
+count = click.option("-n", "n", type=int, default=1, show_default=True, help="How many, 1 to 10.")
 model = click.argument("model")
+
+
+def reaching(command: F) -> F:
+    """The options of every command that reaches a provider."""
+    return _all(
+        command,
+        click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
+        click.option("--api-base", metavar="URL", help="Another address of the provider."),
+        click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
+    )
 
 
 def calling(command: F) -> F:
     """The options of every command that calls a model."""
-    for option in reversed(
-        (
-            click.option(
-                "-o",
-                "out",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="Where to save; numbered when -n is above 1.",
-            ),
-            click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
-            click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
-            click.option("--api-base", metavar="URL", help="Another address of the provider."),
-            click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
-            as_json,
-        )
-    ):
+    out = click.Path(path_type=Path)
+    return _all(
+        command,
+        click.option("-o", "out", type=out, metavar="FILE", help="Where to save; numbered when -n is above 1."),
+        click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
+        reaching,
+        as_json,
+    )
+
+
+def _all(command: F, *options: Callable[[F], F]) -> F:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -18,7 +18,7 @@ _KITTY_PIECE = 4096
 
 def show(data: bytes, media_type: str) -> None:
     """Writes the picture to stdout in the terminal's own way, or nothing."""
-    way = way_of(os.environ)
+    way = way_of(os.environ) if media_type.startswith("image/") else None
     if way is None:
         return
     try:

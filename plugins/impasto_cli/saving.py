@@ -13,7 +13,14 @@ import click
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
 from impasto.files import media_type_of
 
-_ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+_ENDINGS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "audio/mpeg": ".mp3",
+    "audio/wav": ".wav",
+    "model/gltf-binary": ".glb",
+}
 
 
 @attrs.frozen(kw_only=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
 from impasto.fields import Field, shown
+from impasto.operation import Makes
 from impasto.params import close_files
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp3": "mp3", ".wav": "wav", ".glb": "glb"}
 """What the ending of ``-o FILE`` asks for."""
+
+_MADE: Mapping[Makes, tuple[str, ...]] = {"image": ("png", "jpeg", "webp"), "audio": ("mp3", "wav"), "3d": ("glb",)}
+"""What there may be where a model has no ``output_format``."""
 
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -19,20 +23,19 @@ _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 def request_of(
     operation: Operation,
     model: str,
+    placed: Mapping[str, Sequence[str]],
     *,
-    prompt: str | None = None,
-    images: Sequence[str] = (),
-    mask: str | None = None,
     given: Sequence[str] = (),
     out: Path | None = None,
     problems: Iterable[Problem] = (),
 ) -> Request:
-    """The checked request of one call. Raises InvalidRequest: ``problems``, those found here, and the model's own."""
+    """The checked request of one call; ``placed`` has words by the role of the field that they fill.
+
+    Raises InvalidRequest: ``problems``, those found here, and the model's own.
+    """
     found = list(problems)
     params: dict[str, object] = {}
-    prompts = () if prompt is None else (prompt,)
-    masks = () if mask is None else (mask,)
-    for name, text in (*_placed(operation, prompts, images, masks, found), *_named(given, found)):
+    for name, text in (*_placed(operation, placed, found), *_named(given, found)):
         if name in params:
             found.append(Problem(name, "is given twice"))
             continue
@@ -59,12 +62,10 @@ def value_of(field: Field | None, text: str) -> object:
     return float(text) if "." in text else int(text)
 
 
-def _placed(
-    operation: Operation, prompts: Sequence[str], images: Sequence[str], masks: Sequence[str], found: list[Problem]
-) -> list[tuple[str, str]]:
-    """Prompt, pictures and mask, each with the field that has its role."""
+def _placed(operation: Operation, placed: Mapping[str, Sequence[str]], found: list[Problem]) -> list[tuple[str, str]]:
+    """Prompt, pictures, mask and sound, each with the field that has its role."""
     pairs: list[tuple[str, str]] = []
-    for role, words in (("prompt", prompts), ("image", images), ("mask", masks)):
+    for role, words in placed.items():
         names = [name for name, field in operation.fields.items() if field.role == role]
         pairs += zip(names, words, strict=False)
         if len(words) > len(names):
@@ -85,23 +86,25 @@ def _named(given: Sequence[str], found: list[Problem]) -> list[tuple[str, str]]:
 
 
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, found: list[Problem]) -> None:
+    field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
+    made = field.choices if field is not None else _MADE[operation.makes]
+    if wanted not in made and (wanted is not None or _is_medium(out)):
+        *others, last = (ending for ending, format in FORMATS.items() if format in made)
+        endings = f"{', '.join(others)} or {last}" if others else last
+        found.append(Problem("-o", f"{str(out)!r} asks for a format that the model does not make; end it in {endings}"))
+    elif field is not None and wanted is not None:
+        asked = params.get("output_format", wanted)
+        if asked != wanted:
+            found.append(Problem("output_format", f"is {asked}, but {str(out)!r} asks for {wanted}"))
+        elif wanted != field.default:
+            params["output_format"] = wanted
+
+
+def _is_medium(out: Path) -> bool:
+    """Whether a name's ending is that of a picture, a sound, a film or a 3D model."""
     import mimetypes  # it reads the system's table
 
-    field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
-    if wanted is None and (mimetypes.guess_type(out.name)[0] or "").startswith("image/"):
-        found.append(Problem("-o", f"{str(out)!r} asks for a format that no model makes; end it in {_endings()}"))
-    if field is None or wanted is None:
-        return
-    asked = params.get("output_format", wanted)
-    if asked != wanted:
-        found.append(Problem("output_format", f"is {asked}, but {str(out)!r} asks for {wanted}"))
-    elif wanted != field.default:
-        params["output_format"] = wanted
-
-
-def _endings() -> str:
-    *others, last = FORMATS
-    return f"{', '.join(others)} or {last}"
+    return (mimetypes.guess_type(out.name)[0] or "").startswith(("image/", "audio/", "video/", "model/"))
 
 
 def _checked(operation: Operation, model: str, params: dict[str, object], found: list[Problem]) -> Request:

@@ -93,7 +93,10 @@ def test_a_format_against_the_ending_is_refused(run: Run, impasto_emulator: Emul
 def test_an_ending_that_no_model_makes_is_refused(run: Run, impasto_emulator: Emulator, name: str) -> None:
     result = run(*CORE, "-o", name)
     assert result.exit_code == 2
-    assert f"-o: {name!r} asks for a format that no model makes; end it in .png, .jpg, .jpeg or .webp" in result.stderr
+    assert (
+        f"-o: {name!r} asks for a format that the model does not make; end it in .png, .jpg, .jpeg or .webp"
+        in result.stderr
+    )
     assert not impasto_emulator.requests
 
 
@@ -190,7 +193,7 @@ def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulat
         == sorted(each["path"] for each in told["files"])
         == sorted({"x-1.png", "x-2.png", "x-3.png"} - {f"x-{lost['index'] + 1}.png"})
     )
-    assert f"picture {lost['index'] + 1} of 3" in result.stderr
+    assert f"Error: {lost['index'] + 1} of 3: " in result.stderr
 
 
 def test_where_all_fail_alike_it_is_told_once(run: Run, impasto_emulator: Emulator) -> None:

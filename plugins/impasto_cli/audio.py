@@ -1,0 +1,46 @@
+"""`impasto audio`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import calling, count, model, parameter
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .calls import Calling
+
+
+@click.command("audio", short_help="Make sounds from a prompt, or from another sound.")
+@model
+@click.argument("prompt", nargs=-1, required=True)
+@click.option("--audio", metavar="FILE", help="The sound to begin with, as mp3 or wav.")
+@parameter
+@count
+@calling
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    model: str,
+    prompt: tuple[str, ...],
+    audio: str | None,
+    given: tuple[str, ...],
+    n: int,
+    **options: Unpack[Calling],
+) -> None:
+    """Makes sounds from a prompt, whose words are joined, and prints the names of the files.
+
+    The ending of FILE asks for the format. Without -o the names are made of model and seed. Files are
+    overwritten only with -f.
+
+    \b
+    impasto audio stability/stable-audio-2.5/text-to-audio rain on a tin roof -p duration=30 -o rain.wav
+    impasto audio stability/stable-audio-3/audio-to-audio a choir hums it --audio tune.mp3
+    """
+    from .calls import make  # asyncio and the client: only for those who call
+
+    make(ctx, model, n=n, prompt=" ".join(prompt), audio=audio, given=given, **options)
