@@ -112,7 +112,8 @@ def _made(response: WireResponse, image: object, reason: object, seed: object) -
         if said is not None:
             raise _failed(said, response)
         return ()
-    artifacts = result(PICTURE, response, data, reason, seed).artifacts  # none was ever seen beside a reason: it is kept
+    # None was ever seen beside a reason: it is kept.
+    artifacts = result(PICTURE, response, data, reason, seed).artifacts
     if said is not None and said.startswith(_FILTERED):
         raise _failed(said, response, artifacts)
     return artifacts
