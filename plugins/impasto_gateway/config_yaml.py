@@ -226,10 +226,10 @@ class _Reader:
         info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
-            said = (
-                "required" if name is None else f"not {type(name).__name__}" if not isinstance(name, str) else "must be"
-            )
-            self.problem(node.line, f"{where}.model_name", f"{said}: text of 1 to {LONGEST_NAME} printable characters")
+            takes = f"text of 1 to {LONGEST_NAME} printable characters"
+            wrong = "" if isinstance(name, str) else f", not {type(name).__name__}"
+            said = f"required: {takes}" if name is None else f"must be {takes}{wrong}"
+            self.problem(node.line, f"{where}.model_name", said)
             return None
         if params is None:
             return None
