@@ -19,7 +19,7 @@ A request's way, and the module of each step:
         calls        checked against the model, run, run elsewhere where nothing was charged
         large        answers too large for memory, on disk and on their way to the caller at once
         outgoing     writes JSON and event streams               segments     what they are made of
-        store        pictures kept for URLs                      served     ``images/files/{name}``
+        store        pictures kept for URLs, bucket those in S3   served     ``images/files/{name}``
       listing      ``models`` with their parameters
     seen         what is known of one request                    observer     who tells it, to each of these:
       metrics, tally  ``/metrics``, of all workers together      access_log   a line for each request

@@ -125,12 +125,40 @@ class Named:
         return any(limit is not None for limit in (self.rpm, self.images_per_day, self.usd_per_month))
 
 
+@attrs.frozen(kw_only=True, repr=False)
+class S3:
+    """``files.s3``: a bucket, and how it is reached; what is not given is found as boto3 finds it.
+
+    ``endpoint_url``: of an S3 that is not Amazon's. ``prefix`` stands before the pictures' names.
+    """
+
+    bucket: str = text(3, 63, required=True)
+    prefix: str | None = text(1, 200)
+    endpoint_url: str | None = text(1, 2048)
+    aws_region_name: str | None = text(1, 64)
+    aws_access_key_id: str | None = text(1, 4096)
+    aws_secret_access_key: str | None = text(1, 4096)
+    aws_session_token: str | None = text(1, 8192)
+    aws_profile_name: str | None = text(1, 256)
+
+    def account(self) -> dict[str, str | None]:
+        """What identifies who asks."""
+        return {
+            "endpoint": self.endpoint_url and self.endpoint_url.rstrip("/"),
+            "access_key_id": self.aws_access_key_id,
+            "secret_access_key": self.aws_secret_access_key,
+            "session_token": self.aws_session_token,
+            "profile": self.aws_profile_name,
+        }
+
+
 @attrs.frozen(kw_only=True)
 class Files:
     """``files``: where pictures are kept that are answered as a URL, and for how long, in seconds."""
 
     folder: str | None = text(1, 4096)
     seconds: float = _setting(3600.0, 0.1, 30 * DAY)
+    s3: S3 | None = None
 
 
 @attrs.frozen(kw_only=True)

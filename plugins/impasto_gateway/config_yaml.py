@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar, cast
@@ -17,13 +18,16 @@ import yaml
 from impasto import ConfigError, InvalidRequest
 from impasto.params import structure
 
-from .config import Config, Entry, Files, General, Info, Named, Params, Wording
+from .config import S3, Config, Entry, Files, General, Info, Named, Params, Wording
 
 MOST_BYTES = 1 << 20
 DEEPEST = 12
 LONGEST_NAME = 200
 _CALL = ("model", "base_model", "timeout")
 _ENVIRONMENT = "os.environ/"
+LONGEST_PRESIGNED = 7 * 24 * 3600
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._/-]+")
 _INDENTED = "; is it indented as its neighbours are?"
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
 
@@ -206,7 +210,7 @@ class _Reader:
             allowed_hosts=hosts or (),
             middleware=middleware or (),
             keys=self.keys(top.get("keys")),
-            files=self.record(Files, top.get("files"), "files") or Files(),
+            files=self.files(top.get("files", Node(root.line, {}))),
         )
 
     def models(self, node: Node) -> tuple[Entry, ...]:
@@ -264,6 +268,28 @@ class _Reader:
                 self.problem(each.line, where, "has the name or the hash of another key")
             found[key.name] = attrs.evolve(key, models=models)
         return tuple(found.values())
+
+    def files(self, node: Node) -> Files:
+        given = self.section(node, "files", attrs.fields_dict(Files))
+        where = given.pop("s3", None)
+        files = self.record(Files, Node(node.line, given), "files") or Files()
+        if where is None or (s3 := self.record(S3, where, "files.s3")) is None:
+            return files
+        if _BUCKET.fullmatch(s3.bucket) is None:
+            self.problem(where.line, "files.s3.bucket", "must be a bucket's name: small letters, digits, dots, dashes")
+        if s3.prefix is not None and _PREFIX.fullmatch(s3.prefix) is None:
+            self.problem(where.line, "files.s3.prefix", "may have letters, digits and ._/- only")
+        if (s3.aws_access_key_id is None) is not (s3.aws_secret_access_key is None):
+            self.problem(where.line, "files.s3", "give aws_access_key_id and aws_secret_access_key together")
+        if s3.endpoint_url is not None and not s3.endpoint_url.startswith(("https://", "http://")):
+            self.problem(where.line, "files.s3.endpoint_url", "must begin with https://")
+        if files.folder is not None:
+            self.problem(node.line, "files", "give folder or s3")
+        if files.seconds > LONGEST_PRESIGNED:
+            self.problem(
+                node.line, "files.seconds", f"may be {LONGEST_PRESIGNED:,} with s3, the longest that it signs for"
+            )
+        return attrs.evolve(files, s3=s3)
 
     def section(self, node: Node, where: str, known: Iterable[str]) -> dict[str, Node]:
         """A mapping's values; a name that is not among ``known`` is a problem."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from functools import partial
@@ -23,8 +24,11 @@ from .large import Answers
 from .repeats import Make, Part
 from .seen import OTHER, SEEN
 from .segments import Made, Picture
+from .store import NotKept, keep_all
 
 _MOST_PARTIAL = 3
+
+_log = logging.getLogger("impasto.gateway")
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +87,11 @@ async def _shown(exchange: Exchange, first: Checked, part: Part, make: Make, sha
     share.settle(sum(len(artifact.data) for artifact in done.artifacts))
     if part.replayed and first.response_format == "url":
         done = await _named(exchange, done)
-    urls = [f"{exchange.base_url}/v1/images/files/{name}" for name in done.names]
+    store = exchange.setup.store
+    try:
+        urls = [await store.url(name, exchange.base_url) for name in done.names]
+    except NotKept as error:
+        done, urls = _nameless(exchange, done, error), []
     pictures = [await Picture.of(artifact, url) for artifact, url in zip_longest(done.artifacts, urls)]
     return Made(done, pictures, part.replayed)
 
@@ -91,13 +99,19 @@ async def _shown(exchange: Exchange, first: Checked, part: Part, make: Make, sha
 async def _named(exchange: Exchange, done: Done) -> Done:
     """The same with its pictures kept for URLs, if they are not."""
     store = exchange.setup.store
-    if done.names and all([await store.holds(name) for name in done.names]):
-        return done
     try:
-        return attrs.evolve(done, names=tuple([await store.keep(artifact) for artifact in done.artifacts]))
-    except OSError:  # what was paid for is delivered all the same
-        said = "the picture could not be kept for a URL and is in b64_json"
-        return attrs.evolve(done, warnings=(*done.warnings, said), names=())
+        if done.names and all([await store.holds(name) for name in done.names]):
+            return done
+        return attrs.evolve(done, names=tuple(await keep_all(store, done.artifacts)))
+    except NotKept as error:
+        return _nameless(exchange, done, error)
+
+
+def _nameless(exchange: Exchange, done: Done, error: NotKept) -> Done:
+    """The same without URLs: what was paid for is delivered all the same."""
+    _log.error("request %s: a picture could not be kept for its URL: %s", exchange.id, error)
+    said = "the picture could not be kept for a URL and is in b64_json"
+    return attrs.evolve(done, warnings=(*done.warnings, said), names=())
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:

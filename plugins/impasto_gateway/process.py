@@ -57,6 +57,8 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
     """What ``--check`` says of a configuration that is sound. Raises ConfigError."""
+    from aiohttp import ClientSession
+
     from impasto import Client
 
     from .setup import Setup
@@ -65,9 +67,9 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
     warnings = check_bind(config, host, no_auth=no_auth)
 
     async def all_of_it() -> int:
-        async with Client() as client:
+        async with Client() as client, ClientSession() as uploads:
             observer = Observer(Metrics(), None)
-            return len((await Setup.of(config, client, observer, no_auth=no_auth)).models)
+            return len((await Setup.of(config, client, observer, uploads, no_auth=no_auth)).models)
 
     lines = [f"{config.source} is sound: {asyncio.run(all_of_it())} models", *(f"Warning: {each}" for each in warnings)]
     return "\n".join(lines)

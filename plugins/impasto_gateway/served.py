@@ -15,7 +15,7 @@ _PIECE = 1 << 18
 
 async def file(exchange: Exchange) -> web.StreamResponse:
     """The picture's own bytes. Raises Failure."""
-    kept = await exchange.setup.store.find(exchange.tail)
+    kept = await exchange.setup.folder.find(exchange.tail)
     if kept is None:
         raise Failure(404, "there is no such file, or it has expired", code="not_found")
     with kept.source as source:

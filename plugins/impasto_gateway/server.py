@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from impasto import Client, ConfigError
 from impasto.provider import is_loopback
@@ -67,7 +67,8 @@ class Gateway:
             self.metrics = Metrics(self._shared)
             stack.callback(self.metrics.close)
             self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.installed))
-            setup = await Setup.of(self._config, self._client, self._observer, no_auth=self._no_auth)
+            self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
+            setup = await self._set_up(self._config)
             self._observer.sample = self._sample
             self._data = Data(data_folder(self._config))
             stack.push_async_callback(self._data.aclose)
@@ -99,7 +100,10 @@ class Gateway:
         check_bind(config, self._host, no_auth=self._no_auth)
         if data_folder(config) != self._data.folder:
             raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
-        self._app.take_up(await Setup.of(config, self._client, self._observer, no_auth=self._no_auth))
+        self._app.take_up(await self._set_up(config))
+
+    async def _set_up(self, config: Config) -> Setup:
+        return await Setup.of(config, self._client, self._observer, self._uploads, no_auth=self._no_auth)
 
     async def drain(self) -> bool:
         """Takes nothing new and waits for what runs; False where that took longer than it may."""
@@ -116,12 +120,12 @@ class Gateway:
         """Removes what has expired, from time to time."""
         data = self._data
         while True:
-            store = self._app.setup.store
-            await asyncio.to_thread(store.remove_expired)
+            folder = self._app.setup.folder
+            await asyncio.to_thread(folder.remove_expired)
             with suppress(*UNWRITABLE):  # whoever needs it says so
                 await data.write(lambda db: budgets.sweep(db, data.clock()))
                 await data.write(self._repeats.kept.remove_expired)
-            await asyncio.sleep(min(store.seconds, SWEEP_SECONDS))
+            await asyncio.sleep(min(folder.seconds, SWEEP_SECONDS))
 
     def _sample(self) -> None:
         """What is so now, for the metrics."""

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+from aiohttp import ClientSession
 
 from impasto import Client, Operation
 
 from .auth import Keys
+from .bucket import Bucket
 from .calls import Calls
 from .config import Config
 from .deployments import Model, models_of
 from .observer import Observer
-from .store import Store
+from .store import Folder, Store
 
 _FORM_BYTES = 64 * 1024
 """What a form may add to its files."""
@@ -29,7 +31,8 @@ _ANY_BYTES = 32 << 20
 class Setup:
     """A configuration at work. Calls end with the one they began with.
 
-    ``most_bytes`` bounds a request's body by what the models take.
+    ``folder`` is what is served of, also where ``store`` keeps pictures elsewhere by now. ``most_bytes`` bounds a
+    request's body by what the models take.
     """
 
     config: Config
@@ -37,20 +40,25 @@ class Setup:
     models: Mapping[str, Model]
     calls: Calls
     store: Store
+    folder: Folder
     most_bytes: int
 
     @classmethod
-    async def of(cls, config: Config, client: Client, observer: Observer, *, no_auth: bool) -> Setup:
-        """Imports what is needed. Raises ConfigError."""
+    async def of(
+        cls, config: Config, client: Client, observer: Observer, uploads: ClientSession, *, no_auth: bool
+    ) -> Setup:
+        """Imports what is needed. ``uploads`` are those to S3. Raises ConfigError."""
         models = await models_of(config, client, observer)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
-        folder = config.files.folder
+        files, s3 = config.files, config.files.s3
+        folder = Folder(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
         return cls(
             config=config,
             keys=Keys(config, no_auth=no_auth),
             models=models,
             calls=Calls.of(models, drop_params=config.drop_params),
-            store=Store(Path(folder) if folder is not None else state_folder() / "files", config.files.seconds),
+            store=folder if s3 is None else await Bucket.open(s3, config.files.seconds, uploads),
+            folder=folder,
             most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
         )
 

@@ -9,8 +9,9 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import attrs
 
@@ -21,6 +22,42 @@ _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp)")
+
+
+class NotKept(Exception):
+    """A picture could not be kept. Its message is for the log."""
+
+
+class Store(Protocol):
+    """Where pictures are kept that are answered as a URL."""
+
+    async def keep(self, artifact: Artifact) -> str:
+        """Keeps a picture and gives its name. Raises NotKept."""
+        ...
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is a picture of a name. Raises NotKept."""
+        ...
+
+    async def url(self, name: str, base_url: str) -> str:
+        """The URL at which it is served; ``base_url`` is the gateway's own. Raises NotKept."""
+        ...
+
+
+async def keep_all(store: Store, artifacts: Sequence[Artifact]) -> list[str]:
+    """Keeps pictures side by side and gives their names. Raises NotKept where one of them is not."""
+    kept = await asyncio.gather(*map(store.keep, artifacts), return_exceptions=True)
+    for each in kept:
+        if isinstance(each, BaseException):
+            raise each
+    return [str(name) for name in kept]
+
+
+def new_name(media_type: str) -> str:
+    """A name that nobody guesses. Raises NotKept."""
+    if (extension := _EXTENSIONS.get(media_type)) is None:
+        raise NotKept(f"{media_type[:60]} is no picture that is served")
+    return f"{secrets.token_urlsafe(_BITS // 8)}.{extension}"
 
 
 @attrs.frozen
@@ -34,15 +71,24 @@ class Kept:
 
 
 @attrs.frozen
-class Store:
+class Folder:
     """A folder of pictures, shared by all workers. ``seconds``: how long each is kept."""
 
-    folder: Path
+    path: Path
     seconds: float
 
     async def keep(self, artifact: Artifact) -> str:
-        """Keeps a picture and gives its name. Raises OSError."""
-        return await asyncio.to_thread(self._keep, artifact)
+        """Keeps a picture and gives its name. Raises NotKept."""
+        name = new_name(artifact.media_type)
+        try:
+            await asyncio.to_thread(self._keep, name, artifact)
+        except OSError as error:
+            raise NotKept(f"files.folder: {error.strerror or type(error).__name__}") from None
+        return name
+
+    async def url(self, name: str, base_url: str) -> str:
+        """The URL at which it is served."""
+        return f"{base_url}/v1/images/files/{name}"
 
     async def find(self, name: str) -> Kept | None:
         """The picture of a name, None where there is none or it has expired."""
@@ -60,7 +106,7 @@ class Store:
     def remove_expired(self) -> None:
         """Removes what has expired; nothing else in the folder is touched."""
         try:
-            entries = os.scandir(self.folder)
+            entries = os.scandir(self.path)
         except OSError:  # not there yet
             return
         with entries:
@@ -71,11 +117,10 @@ class Store:
                 except OSError:  # another worker was faster, or it is no file
                     continue
 
-    def _keep(self, artifact: Artifact) -> str:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{secrets.token_urlsafe(_BITS // 8)}.{_EXTENSIONS[artifact.media_type]}"
-        path = self.folder / name
-        part = self.folder / f".{name}.part"
+    def _keep(self, name: str, artifact: Artifact) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.path / name
+        part = self.path / f".{name}.part"
         try:
             made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(made, "wb") as target, artifact.content.open() as source:
@@ -84,11 +129,10 @@ class Store:
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        return name
 
     def _find(self, name: str) -> Kept | None:
         try:
-            number = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            number = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return None
         found = os.fstat(number)

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
@@ -141,6 +141,16 @@ class Identity:
             _ours.reset(quiet)
         return dict(request.headers.items())
 
+    def presigned(self, method: str, url: str, keys: ReadOnlyCredentials | None, seconds: int) -> str:
+        """An S3 URL with which anybody may do this one thing, for so long."""
+        request = AWSRequest(method, url)
+        quiet = _ours.set(True)
+        try:
+            S3SigV4QueryAuth(keys, "s3", self.region, expires=seconds).add_auth(request)
+        finally:
+            _ours.reset(quiet)
+        return str(request.url)
+
 
 def given(settings: Mapping[str, str]) -> Identity | None:
     """The identity of an account's settings, where they leave nothing to look for."""
@@ -159,8 +169,11 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
     )
 
 
-async def found(settings: Mapping[str, str], options: Options) -> Identity:
-    """The identity that botocore finds. Its client, never used, knows the endpoint: variables, profile, partition."""
+async def found(settings: Mapping[str, str], options: Options, *, service: str = _SERVICE) -> Identity:
+    """The identity that botocore finds for a service.
+
+    Its client, never used, knows the endpoint: variables, profile, partition.
+    """
     session = AioSession(profile=settings.get("profile"))
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     if options.proxy is not None:  # stands before STS and SSO too, as does an own CA
@@ -169,7 +182,7 @@ async def found(settings: Mapping[str, str], options: Options) -> Identity:
         session.set_config_variable("ca_bundle", options.ssl)
     try:
         async with session.create_client(
-            _SERVICE,
+            service,
             region_name=settings.get("region"),
             endpoint_url=settings.get("endpoint"),
             config=AioConfig(signature_version=UNSIGNED),

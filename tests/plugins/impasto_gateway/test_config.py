@@ -66,7 +66,10 @@ def test_all_of_keys() -> None:
             "model_list:\n- model_name: sd3\n    litellm_params: {}\n",
             "not allowed here; is it indented as its neighbours",
         ),
-        (PAGE.replace("model_name: sd3", "model_name: 3"), "model_name: must be text of 1 to 200 printable characters, not int"),
+        (
+            PAGE.replace("model_name: sd3", "model_name: 3"),
+            "model_name: must be text of 1 to 200 printable characters, not int",
+        ),
         ("", "line 1: model_list: give a list of models"),
         (PAGE.replace("mode: image_generation", "mode: chat"), "line 7: model_list[0].model_info.mode: must be one of"),
         (

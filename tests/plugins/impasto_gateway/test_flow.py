@@ -1,20 +1,16 @@
-"""Bytes in and out: pictures kept for URLs, callers that leave, large answers."""
+"""Bytes in and out: callers that leave, bodies that break off, answers made in pieces."""
 
 import asyncio
 import base64
 import json
 import os
-import time
-from pathlib import Path
 
 import pytest
 
-from impasto import Artifact
 from impasto_emulator import Emulator
-from impasto_gateway.store import Store
 from tests.pictures import drawn
 
-from .conftest import MASTER, Running, Start, config
+from .conftest import MASTER, Running, Start
 
 PICTURE = drawn("PNG", size=(128, 128))
 
@@ -101,74 +97,3 @@ def test_base64_in_pieces_is_base64(size: int) -> None:
     made = b"".join(piece for part in parts for piece in in_memory(part))
     assert made == b"'" + base64.b64encode(data) + b"'"
     assert len(made) == length(parts)
-
-
-def store(folder: Path, seconds: float = 60) -> Store:
-    return Store(folder, seconds)
-
-
-async def test_a_kept_picture_expires(tmp_path: Path) -> None:
-    kept = store(tmp_path / "files", 0.3)
-    name = await kept.keep(Artifact(data=PICTURE, media_type="image/png"))
-    assert len(name.partition(".")[0]) == 43  # 256 bits
-    assert (tmp_path / "files" / name).stat().st_mode & 0o077 == 0
-    found = await kept.find(name)
-    assert found is not None
-    with found.source as source:
-        assert source.read() == PICTURE
-    await asyncio.to_thread(kept.remove_expired)
-    assert (tmp_path / "files" / name).exists()
-    await asyncio.sleep(0.35)
-    assert await kept.find(name) is None
-    (tmp_path / "files" / "of somebody else").touch()
-    await asyncio.to_thread(kept.remove_expired)
-    assert [each.name for each in (tmp_path / "files").iterdir()] == ["of somebody else"]
-
-
-async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
-    kept = store(tmp_path)
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    planted, folder = "L" * 43 + ".png", "D" * 43 + ".png"
-    (tmp_path / planted).symlink_to(secret)
-    (tmp_path / folder).mkdir()
-    for name in (
-        planted,
-        folder,
-        "secret",
-        "../secret",
-        "",
-        ".",
-        "L" * 43,
-        "L" * 43 + ".svg",
-        "L" * 43 + ".png\n",
-        "\0",
-    ):
-        assert await kept.find(name) is None, name
-    os.mkfifo(tmp_path / ("F" * 43 + ".png"))
-    began = time.monotonic()
-    assert await kept.find("F" * 43 + ".png") is None
-    assert time.monotonic() - began < 1
-
-
-async def test_a_picture_that_can_not_be_kept_is_delivered(
-    start: Start, impasto_emulator: Emulator, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    gateway = await start(config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'file'}\n"))
-    answer = await gateway.generate(response_format="url")
-    assert answer.status == 200
-    assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
-    assert "could not be kept" in answer.json["warnings"][0]
-
-
-async def test_a_url_is_the_public_one(start: Start, impasto_emulator: Emulator, tmp_path: Path) -> None:
-    general, more = "  public_url: https://images.example\n", f"files:\n  folder: {tmp_path / 'files'}\n"
-    gateway = await start(config(impasto_emulator.url, general=general, more=more))
-    answer = await gateway.ask(
-        "POST",
-        "/v1/images/generations",
-        json={"model": "sd3", "prompt": "p", "response_format": "url"},
-        headers={"host": "localhost:1", "authorization": f"Bearer {MASTER}"},
-    )
-    assert answer.json["data"][0]["url"].startswith("https://images.example/v1/images/files/")
