@@ -48,7 +48,9 @@ class FakeS3:
         assert "authorization" not in request.headers
         if (refusal := self._refusal(request)) is not None:
             return web.Response(status=403, text=f"<Error><Code>{refusal}</Code></Error>")
-        if request.method == "GET":
+        if request.method != "PUT" and request.path not in self.kept:
+            return web.Response(status=404)
+        if request.method != "PUT":
             data, media_type = self.kept[request.path]
             return web.Response(body=data, content_type=media_type)
         if self.statuses:
@@ -127,6 +129,26 @@ async def test_a_picture_goes_up_and_is_shown(gateway: Running, s3: FakeS3) -> N
         assert (status, data[:4], data[-8:-4]) == (200, b"\x89PNG", b"IEND")
         assert s3.kept[url.removeprefix(s3.url).partition("?")[0]] == (data, "image/png")
         assert (await fetched(url.replace("made/here", "other")))[0] == 403
+
+
+async def test_a_repeated_request_is_shown_the_same_picture(
+    gateway: Running, s3: FakeS3, impasto_emulator: Emulator
+) -> None:
+    async def again() -> bytes:
+        asked = {"model": "sd3", "prompt": "p", "response_format": "url"}
+        key = {"idempotency-key": "the same"}
+        answer = await gateway.ask("POST", "/v1/images/generations", json=asked, headers=key)
+        status, data = await fetched(answer.json["data"][0]["url"])
+        assert status == 200
+        return data
+
+    first = await again()
+    assert await again() == first
+    assert len(s3.kept) == 1
+    s3.kept.clear()  # as a bucket's own rules do
+    assert await again() == first
+    assert len(s3.kept) == 1
+    assert len(impasto_emulator.charges) == 1
 
 
 async def test_a_url_expires(start: Start, impasto_emulator: Emulator, s3: FakeS3) -> None:
