@@ -31,8 +31,9 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
     await asyncio.to_thread(folder.remove_expired)
     assert kept.exists()
     (folder.path / "of somebody else").touch()
+    then = time.time() - 61
     for path in folder.path.iterdir():
-        os.utime(path, (time.time() - 61,) * 2)
+        os.utime(path, (then, then))
     assert await folder.find(name) is None
     await asyncio.to_thread(folder.remove_expired)
     assert [each.name for each in folder.path.iterdir()] == ["of somebody else"]
