@@ -16,7 +16,7 @@ import attrs
 from impasto import Client, ConfigError, ManifestError, Registry
 
 from .disk import Disk
-from .folder import Folder, History, Layout
+from .folder import Folder, History, Layout, unusable
 from .keeping import Keeping
 from .manifest import Manifest
 from .names import Template
@@ -32,6 +32,9 @@ from .writer import Steps
 
 CONCURRENCY = 64
 MOST_CONCURRENCY = 1_000
+
+_MOST_NAMED = 10
+_GONE = "is not there any more, or not as it was; it is not paid for again: to have it made anew, give it another id"
 
 _PIECE = 8
 """How many units are read from the manifest at a time, in a thread."""
@@ -91,17 +94,20 @@ class Batch:
         return await self._planned(client, self._preflight(history))
 
     async def run(self, client: Client) -> Status:
-        """Runs it to its end, or to a stop. Raises ManifestError or ConfigError, and OSError from a broken disk."""
+        """Runs it to its end, or to a stop. Raises ManifestError or ConfigError."""
         order, stops = self.order, self.stops
         async with await Folder.open(order.out, self.disk) as folder:
             self.folder = folder
             preflight = self._preflight(folder.history)
             plan = await self._planned(client, preflight)
             keys = await self._recall(client, plan, folder.history)
-            await folder.post(_begun(folder, order, plan))
-            self._tell(plan, folder.history)
             keeping = Keeping(folder, order.template)
-            recovered = await recover(folder, keeping, keys)
+            try:
+                await folder.post(_begun(folder, order, plan))
+                recovered = await recover(folder, keeping, keys)
+            except OSError as error:
+                raise unusable(folder.layout, error) from None
+            self._tell(plan, folder.history)
             for note in recovered.notes():
                 self.listener.note(note)
             stops.budget, stops.max_failures = order.budget, order.max_failures
@@ -110,7 +116,11 @@ class Batch:
             self._run = Run(client, self.pace, stops, keeping)
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
-            await folder.post(write_results(folder))
+            try:
+                await folder.post(write_results(folder))
+            except OSError as error:
+                said = error.strerror or str(error)
+                self.listener.note(f"results.jsonl and errors.jsonl could not be written: {said}; the next run does it")
             return self._status(folder, plan, running=False)
 
     def stop(self, reason: str) -> None:
@@ -125,6 +135,11 @@ class Batch:
         if self._run is not None:
             self._run.cancel()
         return self._run is not None
+
+    @property
+    def gone(self) -> int:
+        """How many pictures that were done are not there any more."""
+        return len(self.folder.history.gone) if self.folder is not None else 0
 
     def status(self) -> Status | None:
         """Where it stands; None before the manifest was looked at."""
@@ -144,6 +159,10 @@ class Batch:
             self.listener.note(str(twin))
         for bad in plan.bad:
             self.listener.note(f"passed over: {bad}")
+        for row in history.gone[:_MOST_NAMED]:
+            self.listener.note(f"{row['id']}: {row['path']} {_GONE}")
+        if (more := len(history.gone) - _MOST_NAMED) > 0:
+            self.listener.note(f"{more:,} more pictures are not there any more; see errors.jsonl")
         if strangers := plan.strangers.total():
             self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
 
@@ -152,7 +171,7 @@ class Batch:
         return Preflight(
             manifest=Manifest(order.manifest),
             load=self.registry.operation,
-            pictures=history.pictures,
+            history=history,
             again=order.again,
             drop_params=order.drop_params,
             dedupe=order.dedupe,
@@ -163,11 +182,12 @@ class Batch:
         plan = self.plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
             raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
-        unpriced = sorted({share.model for share in plan.shares if share.usd is None})
+        unpriced = sorted({share.model for share in plan.shares if share.usd is None and share.to_do})
         if unpriced and self.order.budget is not None:
             raise ConfigError(f"the price of {', '.join(unpriced)} is not known: it can't be run with a budget")
         for share in plan.shares:
-            await client.account(share.model, base_model=share.base_model)
+            if share.to_do:
+                await client.account(share.model, base_model=share.base_model)
         return plan
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
@@ -175,8 +195,9 @@ class Batch:
         from impasto_middleware.limit import gate_of
 
         accounts = {}
-        for share in plan.shares:
-            account = await client.account(share.model, base_model=share.base_model)
+        models = {(share.model, share.base_model) for share in plan.shares if share.to_do}
+        for model, base_model in models | {(model, None) for model in history.job_models}:
+            account = await client.account(model, base_model=base_model)
             accounts[account.fingerprint] = account
         for account in accounts.values():
             ages = [age for key, age in history.sent if account.fingerprint.startswith(key)]
@@ -188,11 +209,14 @@ class Batch:
 
 def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
     """The rows with which a run begins."""
-    strangers = {state.name: number for state, number in plan.strangers.items() if number > 0}
+    strangers = {state.name: number for state, number in plan.strangers.items()}
     yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers)
     for bad in plan.bad:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
         folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})
+    for row in folder.history.gone:
+        error = {"code": "file_gone", "message": f"{row['path']} {_GONE}", "billed": "yes"}
+        folder.write({"row": "gone", "id": row["id"], "index": row["index"], **error})
 
 
 def _looked_into(layout: Layout) -> History:

@@ -101,11 +101,12 @@ async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
         shares = [
             {"model": each.model, "pictures": each.pictures, "to_do": each.to_do, "usd_each": each.usd}
             for each in plan.shares
+            if each.model
         ]
         told = {"rows": plan.rows, "pictures": plan.pictures, "to_do": plan.to_do, "usd": round(plan.usd, 6)}
         click.echo(json.dumps({**told, "models": shares}, indent=2))
     else:
-        for share in plan.shares:
+        for share in (each for each in plan.shares if each.model):
             price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
             click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
         click.echo(plan_in_words(plan))
@@ -127,7 +128,7 @@ async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
     telling.ended(status, batch.stops.reason)
     if signalled and status.pending:
         return INTERRUPTED
-    return DONE if status.done == status.total else SOME_FAILED
+    return DONE if status.done == status.total and not batch.gone else SOME_FAILED
 
 
 async def _tick(batch: Batch, telling: Quiet | Lines) -> None:

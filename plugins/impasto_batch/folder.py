@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import secrets
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 import attrs
 
 from impasto import ConfigError
 
 from .disk import Disk
-from .ledger import Ledger, Read, Row, rows
+from .ledger import Ledger, Read, Row, Rows, rows
 from .pictures import Pictures
 from .writer import Steps, Writer
 
@@ -68,31 +69,78 @@ class Layout:
 
 @attrs.define(eq=False)
 class History:
-    """All that a ledger tells: ``sent`` are the sends of other processes in the last minute, (key, seconds ago)."""
+    """All that a ledger tells. ``sent`` are the sends of other processes in the last minute, (key, seconds ago).
 
+    ``job_models`` are those of jobs that were taken on. ``gone`` are pictures that were done and are not there any
+    more, or not as they were; they are looked for where ``verify`` says so.
+    """
+
+    layout: Layout
     pictures: Pictures = attrs.field(factory=Pictures)
     read: Read = attrs.field(factory=Read)
     run: Row | None = None
     sent: list[tuple[str, float]] = attrs.field(factory=list[tuple[str, float]])
+    job_models: set[str] = attrs.field(factory=set[str])
+    gone: list[Row] = attrs.field(factory=list[Row])
+    _rows: Rows | None = None
+
+    def asked(self, id: str, index: int) -> Row:
+        """The last row of a picture that the ledger knows."""
+        if self._rows is None:
+            self._rows = Rows(self.layout.ledger)
+        return self._rows.at(self.pictures.place(id, index))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
 
     @classmethod
-    def of(cls, layout: Layout) -> History:
+    def of(cls, layout: Layout, *, verify: bool = False) -> History:
         """Reads a ledger. Raises ConfigError where it is damaged, or of a later version."""
-        history = cls()
+        history = cls(layout)
         now = time.time()
-        take, sent = history.pictures.take, history.sent
+        take, root = history.pictures.take, f"{layout.root}/"
         is_other = True
         for place, row in rows(layout.ledger, history.read):
             take(row, place)
             kind = row["row"]
-            if kind == "intent" and is_other and (age := now - cast(float, row["at"])) < RECALLED_SECONDS:
-                sent.append((cast(str, row["key"]), age))
+            if kind == "intent":
+                if is_other and (age := now - row["at"]) < RECALLED_SECONDS:
+                    history.sent.append((row["key"], age))
+            elif kind == "done":
+                if verify and not _is_there(root, row):
+                    history.gone.append(row)
+            elif kind == "accepted":
+                history.job_models.add(row["model"])
             elif kind == "run":
                 if row["version"] != VERSION:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
                 history.run = row
                 is_other = row["process"] != _PROCESS
         return history
+
+
+def _is_there(root: str, row: Row) -> bool:
+    """Whether a picture is where its row says, and as it was. Its content is read only where its time has changed."""
+    path = root + row["path"]
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a hundred thousand times: a Path would take twice as long
+    except OSError:
+        return False
+    if found.st_size != row["bytes"]:
+        return False
+    return found.st_mtime_ns == row["modified"] or is_file_of(Path(path), row["sha256"])
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether a file has this content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 class Folder:
@@ -160,17 +208,18 @@ def _opened(layout: Layout, disk: Disk) -> tuple[History, Ledger, int]:
         disk.make_folder(layout.staging)
         lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise _unusable(layout, error) from None
+        raise unusable(layout, error) from None
+    ledger = Ledger(layout.ledger, disk)
     try:
         _lock(layout, lock)
-        history = History.of(layout)
-        ledger = Ledger(layout.ledger, disk)
+        history = History.of(layout, verify=True)
         ledger.open(history.read)
         _lay_ballast(layout, disk)
     except BaseException as error:
+        ledger.close()
         os.close(lock)
         if isinstance(error, OSError):
-            raise _unusable(layout, error) from None
+            raise unusable(layout, error) from None
         raise
     return history, ledger, lock
 
@@ -210,6 +259,7 @@ def _lay_ballast(layout: Layout, disk: Disk) -> None:
         disk.close(file)
 
 
-def _unusable(layout: Layout, error: OSError) -> ConfigError:
+def unusable(layout: Layout, error: OSError) -> ConfigError:
+    """What is said of a folder that can't be written to."""
     said = error.strerror or str(error)
     return ConfigError(f"can't work in {str(layout.root)!r}: {said}; give another folder with --out")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
@@ -31,9 +32,6 @@ URLS = {"/v1/images/generations": False, "/v1/images/edits": True}
 _ELSEWHERE = ("api_key", "api_base", "base_url", "retry")
 """What says how to call, and belongs to the command or the client."""
 
-Catalog = Callable[[str], Operation]
-"""The operation of a model's name. Raises RegistryError."""
-
 
 @attrs.frozen(kw_only=True)
 class Asked:
@@ -42,7 +40,7 @@ class Asked:
     id: str
     model: str
     base_model: str | None
-    given: Mapping[str, object] = attrs.field(repr=lambda given: str(list(given)))
+    given: Given = attrs.field(repr=lambda given: str(list(given)))
     n: object
     timeout: float | None
     url: str | None
@@ -114,10 +112,12 @@ def _timeout(value: object, problems: list[Problem]) -> float | None:
         return None
 
 
-def units(row: Asked, operation: Operation, folder: Path, *, drop_params: bool = False) -> list[Unit]:
+def units(
+    row: Asked, operation: Operation, folder: Path, *, drop_params: bool = False, line: bytes = b""
+) -> list[Unit]:
     """The pictures that a row asks for. Reads the files that it names. Raises InvalidRequest with every problem.
 
-    ``folder``: where its relative paths begin.
+    ``folder``: where its relative paths begin. ``line``: the row as it was written.
     """
     given, files = _opened(row, operation, folder)
     warnings: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ def units(row: Asked, operation: Operation, folder: Path, *, drop_params: bool =
         n = translation.n
     count = cast(int, n)
     requests, said = seeded(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
-    sha256 = digest(row, files)
+    sha256, mark = digest(row, files), marked(line, row.given, file_words(operation), folder)
     content = {"model": row.model, **row.given, **{word: _labels(each) for word, each in files.items()}}
     return [
         Unit(
@@ -147,6 +147,7 @@ def units(row: Asked, operation: Operation, folder: Path, *, drop_params: bool =
             cost=operation.price.quote(each.params) if operation.price is not None else None,
             content=content,
             sha256=sha256,
+            line=mark,
             warnings=(*warnings, *said),
         )
         for index, each in enumerate(requests)
@@ -160,7 +161,7 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
     """The row's words with its pictures opened, and these. Raises InvalidRequest."""
     files: dict[str, File | list[File]] = {}
     problems: list[Problem] = []
-    for word in _file_words(operation) & row.given.keys():
+    for word in file_words(operation) & row.given.keys():
         value = row.given[word]
         try:
             if isinstance(value, list) and row.url is not None:
@@ -174,7 +175,7 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
     return {**row.given, **files}, files
 
 
-def _file_words(operation: Operation) -> frozenset[str]:
+def file_words(operation: Operation) -> frozenset[str]:
     """The words under which a row of this model may name files."""
     also = (operation.fields[name].also for name in operation.file_fields)
     return frozenset({"image", "mask", *operation.file_fields, *filter(None, also)})
@@ -188,6 +189,26 @@ def _file(value: object, folder: Path) -> File:
     if value[:5].lower() == "data:" or "://" in value[:12]:
         return File.of(value)
     return File.of(folder / value)
+
+
+def marked(line: bytes, given: Given, words: frozenset[str], folder: Path) -> int:
+    """A digest of a line, and of the size and time of each file that it names; 0 where there is none.
+
+    While it stays the same, what the row asks for does.
+    """
+    if not line:
+        return 0
+    mark = blake2b(line, digest_size=8)
+    for word in () if words.isdisjoint(given) else sorted(words & given.keys()):
+        values = given[word]
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, str) and value[:5].lower() != "data:":
+                try:
+                    found = (folder / value).stat()
+                except (OSError, ValueError):
+                    return 0
+                mark.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+    return int.from_bytes(mark.digest())
 
 
 def _labels(files: File | list[File]) -> object:

@@ -28,7 +28,7 @@ from impasto.files import media_type_of
 from impasto.redact import printable
 
 from .disk import Disk, write_all
-from .folder import Folder, Layout
+from .folder import Folder, Layout, is_file_of
 from .ledger import Row
 from .names import ENDINGS, Template, hashed, safe
 from .outcomes import code_of, failed
@@ -95,9 +95,6 @@ class Keeping:
         row = {
             **_of(unit, "accepted"),
             "at": now,
-            "n": unit.n,
-            "model": unit.model,
-            "usd": unit.cost.usd if unit.cost is not None else None,
             "job": pending.id,
             "key": call.account.fingerprint[:16],
             "expires": now + pending.keeps if pending.keeps is not None else None,
@@ -136,12 +133,9 @@ class Keeping:
             disk.reserve(staged.file, staged.room)
         row = {
             **_of(unit, "intent"),
-            "n": unit.n,
             "at": time.time(),
-            "model": unit.model,
-            "usd": unit.cost.usd if unit.cost is not None else None,
             "key": call.account.fingerprint[:16],
-            "sha256": unit.sha256,
+            "line": unit.line,
             "request": unit.content,
         }
         yield from folder.written(row, on_disk=True)
@@ -162,7 +156,7 @@ class Keeping:
             disk.close(staged.file)
         room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
-        row = {"row": "staged", **of_artifact(unit, artifact, outcome), "path": self.named(unit, artifact)}
+        row = {**of_artifact(unit, artifact, outcome), "path": self.named(unit, artifact)}
         folder.write(row)
         path = yield from placed(folder, staged.path, row)
         return attrs.evolve(outcome, path=path)
@@ -184,7 +178,7 @@ class Keeping:
         for number, (data, media_type) in enumerate(_came_with(error)):
             name = f"{hashed(unit.id)}-{unit.index}-{number}{ENDINGS.get(media_type, '.bin')}"
             kept.append((yield from _kept_aside(folder, name, data)))
-        row = {**_of(unit, outcome.state), **_of_error(unit, outcome, error)}
+        row = _of_error(unit, outcome, error)
         if kept:
             row["kept"] = kept
         yield from folder.written(row, on_disk=outcome.state != "refused")
@@ -213,12 +207,13 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
     ``row`` is its staged row. The staging folder lets go of it last: until its row is on the disk it has both names.
     """
     disk, root = folder.disk, folder.layout.root
-    path = wanted = root / str(row["path"])
+    path: Path = root / row["path"]
+    wanted = path
     if not path.parent.exists():
         disk.make_folder(path.parent)
-        yield path.parent.parent
+        yield from (above for above in path.parent.parents if above.is_relative_to(root))
     number = 0
-    while not _linked(disk, staged, path) and not is_file_of(path, str(row["sha256"])):
+    while not _linked(disk, staged, path) and not is_file_of(path, row["sha256"]):
         number += 1
         path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
     yield path.parent
@@ -247,15 +242,6 @@ def _linked(disk: Disk, staged: Path, path: Path) -> bool:
     return True
 
 
-def is_file_of(path: Path, sha256: str) -> bool:
-    """Whether a file has this content."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
-
-
 def _kept_aside(folder: Folder, name: str, data: bytes) -> Steps[str]:
     disk = folder.disk
     disk.make_folder(folder.layout.kept)
@@ -279,39 +265,41 @@ def _came_with(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
 
 
 def _of(unit: Unit, kind: str) -> dict[str, object]:
-    return {"row": kind, "id": unit.id, "index": unit.index}
-
-
-def of_artifact(unit: Unit, artifact: Artifact, outcome: Outcome) -> dict[str, object]:
-    """What a picture's rows say of it."""
-    cost = outcome.cost
+    """What every row of a picture says: ``usd`` is what it may cost, ``asks`` the digest of what was asked for."""
     return {
+        "row": kind,
         "id": unit.id,
         "index": unit.index,
         "n": unit.n,
-        "at": time.time(),
         "model": unit.model,
+        "usd": unit.cost.usd if unit.cost is not None else None,
+        "asks": unit.sha256,
+    }
+
+
+def of_artifact(unit: Unit, artifact: Artifact, outcome: Outcome) -> dict[str, object]:
+    """The row of a picture that came."""
+    return {
+        **_of(unit, "staged"),
+        "at": time.time(),
+        "billed": "yes",
         "sha256": hashlib.sha256(artifact.data).hexdigest(),
         "bytes": len(artifact.data),
         "media_type": artifact.media_type,
         "seed": artifact.seed,
         "finish_reason": artifact.finish_reason,
         "request_id": outcome.request_id,
-        "usd": cost.usd if cost is not None else None,
-        "billed": "yes",
         "warnings": list(outcome.warnings),
     }
 
 
-def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> Row:
+def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
     return {
-        "n": unit.n,
+        **_of(unit, outcome.state),
         "at": time.time(),
-        "model": unit.model,
+        "billed": error.billed,
         "code": code_of(error, outcome.state),
         "message": printable(error.message),
-        "billed": error.billed,
-        "usd": outcome.cost.usd if outcome.cost is not None else None,
         "request_id": outcome.request_id,
         "job": error.id,
         "again": outcome.again,

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import attrs
@@ -21,7 +22,8 @@ from impasto import ConfigError
 
 from .disk import Disk
 
-Row = Mapping[str, object]
+Row = Mapping[str, Any]
+"""A row's JSON: which names it has follows from its kind, see ``rows.py``."""
 
 HEAD = 18
 """The two checksums of a row, in hexadecimal, and the spaces after them."""

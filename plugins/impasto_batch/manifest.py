@@ -26,14 +26,18 @@ class Unread:
     reason: str
 
 
+Line = tuple[int, Given | Unread, bytes]
+"""A row: the number of its line, what it gives, and the line itself (empty where the manifest has none)."""
+
+
 @attrs.frozen
 class Manifest:
     """The file, as its user named it."""
 
     path: Path
 
-    def rows(self) -> Iterator[tuple[int, Given | Unread]]:
-        """Each row with the number of its line. Raises ManifestError where the file can't be read."""
+    def rows(self) -> Iterator[Line]:
+        """Each row. Raises ManifestError where the file can't be read."""
         try:
             with self.path.open("rb") as file:
                 yield from _json_lines(file)
@@ -49,7 +53,7 @@ class Manifest:
         return found.st_size, found.st_mtime_ns
 
 
-def _json_lines(file: BinaryIO) -> Iterator[tuple[int, Given | Unread]]:
+def _json_lines(file: BinaryIO) -> Iterator[Line]:
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -59,7 +63,7 @@ def _json_lines(file: BinaryIO) -> Iterator[tuple[int, Given | Unread]]:
         if number == 1:
             line = line.removeprefix(_BOM)
         if line and not line.isspace():
-            yield number, parsed(line)
+            yield number, parsed(line), line
 
 
 def parsed(line: bytes) -> Given | Unread:

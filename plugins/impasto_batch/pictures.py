@@ -4,40 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, cast
 
 from .ledger import Row
 from .rows import State, state_of
 
-_DIGEST = 64
-"""How many bits of a content's digest are kept in memory."""
-
-_STATE = 4
-
-
-class Standing(NamedTuple):
-    """A picture's last word: its state, the place of that row, the beginning of its content's digest."""
-
-    state: State
-    place: int
-    digest: int
-
-
-def digest_bits(digest: str) -> int:
-    """The beginning of a digest in hexadecimal."""
-    return int(digest[: _DIGEST // 4], 16)
+_INTENT, _STAGED = int(State.INTENT), int(State.STAGED)
+_PLACE_BITS, _STATE_BITS = 44, 4
+_PLACE = (1 << _PLACE_BITS) - 1
+_STATE = (1 << _STATE_BITS) - 1
+_LINE = _PLACE_BITS + _STATE_BITS
 
 
 class Pictures:
-    """All pictures that the ledger knows. A picture takes about 120 bytes.
+    """All pictures that the ledger knows, about 120 bytes each: state, place of the last row, digest of the line.
 
-    Two of them that fell on one key (one in 10**13, for a million) would differ in their digests, and so be told as
-    one id with two contents: nothing would be paid twice or passed over.
+    Two ids that fell on one key (one pair in 10**7 manifests of a million) differ in their lines, and then in what
+    the ledger says of them: they would be told as one id with two contents, and not paid twice or passed over.
     """
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
-        self.count: Counter[State] = Counter()
+        self._count = [0] * (len(State) + 1)
         self.usd = 0.0
         """What was charged, or may have been, in all attempts; what has no known price is not in it."""
         self.charges_unknown = 0
@@ -45,43 +32,49 @@ class Pictures:
     def __len__(self) -> int:
         return len(self._last)
 
-    def find(self, id: str, index: int) -> Standing | None:
-        """Where a picture stands; None for one that the ledger does not know."""
-        packed = self._last.get(hash((id, index)))
-        return None if packed is None else _unpacked(packed)
+    @property
+    def count(self) -> Counter[State]:
+        """How many pictures stand where."""
+        return Counter({state: self._count[state] for state in State if self._count[state]})
+
+    def states(self, id: str, n: int, line: int | None = None) -> list[int]:
+        """The numbers of the states in which a row's pictures stand; 0 for one that the ledger does not know.
+
+        With ``line`` only those that a line of this digest asked for are known.
+        """
+        last = self._last
+        states = []
+        for index in range(n):
+            packed = last.get(hash((id, index)), 0)
+            states.append(packed >> _PLACE_BITS & _STATE if line is None or packed >> _LINE == line else 0)
+        return states
+
+    def place(self, id: str, index: int) -> int:
+        """Where its last row is in the ledger. Raises KeyError."""
+        return self._last[hash((id, index))] & _PLACE
+
+    def open(self) -> Iterator[int]:
+        """The places of the last rows of those that a run was at."""
+        return (each & _PLACE for each in self._last.values() if each >> _PLACE_BITS & _STATE <= _STAGED)
 
     def take(self, row: Row, place: int) -> None:
         """Takes note of a row."""
-        state = state_of(row["row"], again=row.get("again"))
+        state = state_of(row)
         if state is None:
             return
         key = hash((row["id"], row["index"]))
-        digest = 0
-        if (before := self._last.get(key)) is not None:
-            old = _unpacked(before)
-            digest = old.digest
-            self.count[old.state] -= 1
-        if state is State.INTENT:
-            digest = digest_bits(cast(str, row["sha256"]))
-        elif not state.is_open and row.get("billed") != "no":
-            self.usd += cast("float | None", row.get("usd")) or 0.0
-            self.charges_unknown += row.get("billed") == "unknown"
-        self.count[state] += 1
-        self._last[key] = (digest << _STATE | state) << _PLACE | place
+        before = self._last.get(key, 0)
+        self._count[before >> _PLACE_BITS & _STATE] -= 1
+        self._count[state] += 1
+        line = before >> _LINE
+        if state == _INTENT:
+            line = row["line"]
+        elif state > _STAGED and row["billed"] != "no":
+            self.usd += row["usd"] or 0.0
+            self.charges_unknown += row["billed"] == "unknown"
+        self._last[key] = line << _LINE | state << _PLACE_BITS | place
 
     def is_last(self, row: Row, place: int) -> bool:
         """Whether a row is its picture's last word."""
         packed = self._last.get(hash((row["id"], row["index"])))
-        return packed is not None and packed & _PLACES == place
-
-    def standing(self) -> Iterator[Standing]:
-        """Every picture, in the order in which they came."""
-        return map(_unpacked, self._last.values())
-
-
-_PLACE = 44
-_PLACES = (1 << _PLACE) - 1
-
-
-def _unpacked(packed: int) -> Standing:
-    return Standing(State(packed >> _PLACE & 15), packed & _PLACES, packed >> _PLACE + _STATE)
+        return packed is not None and packed & _PLACE == place

@@ -5,17 +5,20 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import attrs
 
 from impasto import InvalidRequest, ManifestError, Operation, Problem, RegistryError
+from impasto.fanout import MOST
 from impasto.params import close_files
 
-from .items import Asked, asked, digest, units
-from .manifest import Given, Manifest, Unread
+from .folder import History
+from .items import Asked, asked, digest, file_words, marked, units
+from .manifest import Given, Line, Manifest, Unread
 from .names import wrong_id
-from .pictures import Pictures, Standing, digest_bits
+from .pictures import Pictures
 from .rows import State
 from .screen import Right, Screen, Share
 from .unit import Unit
@@ -43,17 +46,10 @@ class Again:
     failed: bool = False
     ambiguous: bool = False
 
-    def takes(self, standing: Standing | None) -> bool:
-        """Whether a picture is to be asked for."""
-        match standing.state if standing is not None else None:
-            case None | State.REFUSED_AGAIN:
-                return True
-            case State.REFUSED:
-                return self.failed
-            case State.AMBIGUOUS:
-                return self.ambiguous
-            case _:
-                return False
+    def takes(self) -> tuple[bool, ...]:
+        """Whether a picture is asked for, by the number of the state in which it stands; 0 is one that is new."""
+        taken = {0, State.REFUSED_AGAIN, *[State.REFUSED] * self.failed, *[State.AMBIGUOUS] * self.ambiguous}
+        return tuple(number in taken for number in range(len(State) + 1))
 
 
 @attrs.define(kw_only=True)
@@ -70,6 +66,8 @@ class Plan:
     bad: list[Bad] = attrs.field(factory=list[Bad])
     twins: list[Bad] = attrs.field(factory=list[Bad])
     strangers: Counter[State] = attrs.field(factory=Counter[State])
+    known: list[int] = attrs.field(factory=lambda: [0] * (len(State) + 1))
+    """How many of the manifest's pictures stand where, by the numbers of the states."""
     passed_over: set[int] = attrs.field(factory=set[int])
 
     @property
@@ -88,29 +86,45 @@ class Plan:
 
 @attrs.define(kw_only=True)
 class Preflight:
-    """Reads a manifest, for what the ledger's ``pictures`` still lack of it."""
+    """Reads a manifest, for what a folder's ``history`` still lacks of it."""
 
     manifest: Manifest
     load: Callable[[str], Operation]
-    pictures: Pictures
+    history: History
     again: Again = Again()
     drop_params: bool = False
     dedupe: bool = False
     _operations: dict[str, Operation | RegistryError] = attrs.field(factory=dict[str, Operation | RegistryError])
     _screens: dict[str, Screen | None] = attrs.field(factory=dict[str, Screen | None])
+    _file_words: dict[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]])
     _others: dict[object, Share] = attrs.field(factory=dict[object, Share])
+    _through: Share = attrs.field(factory=lambda: Share("", None, None))
+    """Rows of which nothing is left to do."""
+
+    _takes: tuple[bool, ...] = attrs.field(init=False)
+    _pictures: Pictures = attrs.field(init=False)
+    _folder: Path = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._takes, self._pictures = self.again.takes(), self.history.pictures
+        self._folder = self.manifest.path.parent
 
     def plan(self) -> Plan:
         """Looks at every row. Raises ManifestError where the manifest can't be read, or has none."""
+        try:
+            return self._plan()
+        finally:
+            self.history.close()
+
+    def _plan(self) -> Plan:
         plan = Plan(mark=self.manifest.mark())
         hashes = [array("q") for _ in range(_BUCKETS)]
-        for line, given in self.manifest.rows():
+        for line in self.manifest.rows():
             plan.rows += 1
             try:
-                row = self._read(given)
-                self._check_known(row, given)
+                row = self._read(line)
             except InvalidRequest as error:
-                plan.bad.append(Bad(line, _id_of(given), tuple(map(_said, error.problems))))
+                plan.bad.append(Bad(line[0], _id_of(line[1]), tuple(map(_said, error.problems))))
                 continue
             key = hash(row.id)
             hashes[key % _BUCKETS].append(key)
@@ -121,41 +135,75 @@ class Preflight:
         if twins:
             self._tell_twins(twins, plan)
         plan.passed_over = {each.line for each in (*plan.bad, *plan.twins)}
-        plan.strangers = self.pictures.count - plan.strangers
+        plan.strangers = self._pictures.count - Counter({state: plan.known[state] for state in State})
         plan.shares = self._shares()
         return plan
 
     def to_do(self, plan: Plan) -> Iterator[Unit]:
         """The pictures that are to be made, in the manifest's order. Raises ManifestError where it was changed."""
-        for line, given in self.manifest.rows():
-            if line not in plan.passed_over:
-                yield from self._left(given)
+        if not plan.to_do:
+            return
+        for line in self.manifest.rows():
+            if line[0] not in plan.passed_over and self._is_through(line) is None:
+                made = self._units(line)
+                left = self._pictures.states(made[0].id, len(made))
+                yield from (unit for unit, state in zip(made, left, strict=True) if self._takes[state])
         if self.manifest.mark() != plan.mark:
             raise ManifestError("the manifest was changed while it was run; run it again to take up what is new")
 
-    def _left(self, given: Given | Unread) -> Iterator[Unit]:
-        if (glance := self._glance(given)) is not None and not any(self._are_left(glance.id, glance.n)):
-            return
-        row = self._asked(given)
-        made = units(row, self._operation(row), self.manifest.path.parent, drop_params=self.drop_params)
-        yield from (unit for unit, left in zip(made, self._are_left(row.id, len(made)), strict=True) if left)
-
-    def _are_left(self, id: str, n: int) -> Iterator[bool]:
-        return (self.again.takes(self.pictures.find(id, index)) for index in range(n))
-
-    def _read(self, given: Given | Unread) -> Right:
+    def _read(self, line: Line) -> Right:
         """A row, looked at. Raises InvalidRequest."""
-        return self._glance(given) or self._looked_at(given)
+        if not self._pictures:
+            return self._glance(line[1]) or self._looked_at(line)
+        through = self._is_through(line)
+        if through is not None:
+            return through
+        right = self._glance(line[1]) or self._looked_at(line)
+        self._check_known(right, line)
+        return right
 
-    def _looked_at(self, given: Given | Unread) -> Right:
-        row = self._asked(given)
-        made = units(row, self._operation(row), self.manifest.path.parent, drop_params=self.drop_params)
+    def _is_through(self, line: Line) -> Right | None:
+        """The row, where each of its pictures was asked for by this very line, and none is left to do."""
+        _, given, written = line
+        if not self._pictures or not isinstance(given, dict):
+            return None
+        body = given.get("body")
+        id, words = (given.get("id"), given) if body is None else (given.get("custom_id"), body)
+        if not isinstance(id, str) or not isinstance(words, dict):
+            return None
+        n = words.get("n", 1)
+        if type(n) is not int or not 1 <= n <= MOST:
+            return None
+        states = self._pictures.states(id, n, self._marked(written, words))
+        for state in states:
+            if self._takes[state]:
+                return None
+        return Right(id, n, self._through, None, states)
+
+    def _marked(self, line: bytes, words: Given) -> int:
+        model = words.get("base_model") or words.get("model")
+        if not isinstance(model, str):
+            return 0
+        if (files := self._file_words.get(model)) is None:
+            operation = self._loaded(model)
+            files = file_words(operation) if isinstance(operation, Operation) else frozenset()
+            self._file_words[model] = files
+        return marked(line, words, files, self._folder)
+
+    def _looked_at(self, line: Line) -> Right:
+        made = self._units(line)
         for unit in made:
             if unit.request is not None:
                 close_files(unit.request.params)
-        usd = made[0].cost.usd if made[0].cost is not None else None
-        share = self._others.setdefault((row.model, row.base_model, usd), Share(row.model, row.base_model, usd))
-        return Right(row.id, len(made), share, made[0].sha256)
+        unit = made[0]
+        usd = unit.cost.usd if unit.cost is not None else None
+        share = self._others.setdefault((unit.model, unit.base_model, usd), Share(unit.model, unit.base_model, usd))
+        return Right(unit.id, len(made), share, unit.sha256)
+
+    def _units(self, line: Line) -> list[Unit]:
+        row = self._asked(line[1])
+        operation = self._operation(row)
+        return units(row, operation, self._folder, drop_params=self.drop_params, line=line[2])
 
     def _glance(self, given: Given | Unread) -> Right | None:
         if isinstance(given, Unread):
@@ -189,52 +237,50 @@ class Preflight:
                 self._operations[model] = error
         return self._operations[model]
 
-    def _check_known(self, row: Right, given: Given | Unread) -> None:
+    def _check_known(self, row: Right, line: Line) -> None:
         """Raises InvalidRequest where the ledger knows the id with other content."""
-        standing = self.pictures.find(row.id, 0)
-        if standing is not None and standing.digest and standing.digest != digest_bits(self._sha256(row, given)):
+        if self._pictures.states(row.id, 1) != [0] and self.history.asked(row.id, 0)["asks"] != self._sha256(row, line):
             said = "was run in this folder before, with other content; give it another id, or run in another folder"
             raise InvalidRequest([Problem("id", said)])
 
-    def _sha256(self, row: Right, given: Given | Unread) -> str:
-        return row.sha256 if row.sha256 is not None else digest(self._asked(given), {})
+    def _sha256(self, row: Right, line: Line) -> str:
+        return row.sha256 if row.sha256 is not None else digest(self._asked(line[1]), {})
 
     def _count(self, row: Right, plan: Plan, times: int = 1) -> None:
         share, n = row.share, row.n
         share.pictures += n * times
-        if not self.pictures:
+        if not self._pictures:
             share.to_do += n * times
             return
-        for index in range(n):
-            standing = self.pictures.find(row.id, index)
-            if standing is not None:
-                plan.strangers[standing.state] += times  # those that are none, until all are counted
-            share.to_do += self.again.takes(standing) * times
+        for state in row.states or self._pictures.states(row.id, n):
+            plan.known[state] += times
+            share.to_do += self._takes[state] * times
 
     def _shares(self) -> list[Share]:
         screened = [screen.share for screen in self._screens.values() if screen is not None]
-        return [share for share in (*screened, *self._others.values()) if share.pictures]
+        return [share for share in (self._through, *screened, *self._others.values()) if share.pictures]
 
     def _tell_twins(self, twins: set[int], plan: Plan) -> None:
         """Looks again at the rows whose ids come more than once."""
         first: dict[str, tuple[int, str]] = {}
         bad = {each.line for each in plan.bad}
-        for line, given in self.manifest.rows():
-            if line in bad or hash(_id_of(given)) not in twins:
+        for line in self.manifest.rows():
+            number, given, _ = line
+            if number in bad or hash(_id_of(given)) not in twins:
                 continue
-            row = self._read(given)
-            sha256 = self._sha256(row, given)
-            before, content = first.setdefault(row.id, (line, sha256))
-            if before == line:
+            row = self._looked_at(line)
+            sha256 = self._sha256(row, line)
+            before, content = first.setdefault(row.id, (number, sha256))
+            if before == number:
                 continue
-            self._count(row, plan, -1)
+            self._count(self._read(line), plan, -1)
             if content != sha256:
-                plan.bad.append(Bad(line, row.id, (f"id: is that of line {before} too, with other content",)))
+                plan.bad.append(Bad(number, row.id, (f"id: is that of line {before} too, with other content",)))
             elif self.dedupe:
-                plan.twins.append(Bad(line, row.id, (f"is the same as line {before}, and passed over",)))
+                plan.twins.append(Bad(number, row.id, (f"is the same as line {before}, and passed over",)))
             else:
                 said = f"id: is the same row as line {before}; leave one out, or pass it over with --dedupe"
-                plan.bad.append(Bad(line, row.id, (said,)))
+                plan.bad.append(Bad(number, row.id, (said,)))
         plan.bad.sort()
 
 

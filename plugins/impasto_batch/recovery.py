@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import cast
 
 import attrs
 
@@ -14,8 +13,8 @@ from impasto import Artifact, Cost, Result
 from impasto.files import media_type_of
 from impasto_pictures.complete import is_complete
 
-from .folder import Folder
-from .keeping import Keeping, is_file_of, of_artifact, placed, staged_at
+from .folder import Folder, is_file_of
+from .keeping import Keeping, of_artifact, placed, staged_at
 from .ledger import Row, Rows
 from .outcomes import made
 from .unit import Unit
@@ -76,7 +75,7 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
 
 
 def _open_rows(folder: Folder) -> list[Row]:
-    places = [each.place for each in folder.pictures.standing() if each.state.is_open]
+    places = list(folder.pictures.open())
     if not places:
         return []
     rows = Rows(folder.layout.ledger)
@@ -87,21 +86,22 @@ def _open_rows(folder: Folder) -> list[Row]:
 
 
 def _unit(row: Row) -> Unit:
-    usd = cast("float | None", row["usd"])
+    usd = row["usd"]
     return Unit(
-        id=str(row["id"]),
-        index=cast(int, row["index"]),
-        n=cast(int, row["n"]),
-        model=str(row["model"]),
-        job=cast("str | None", row.get("job")),
-        expires=cast("float | None", row.get("expires")),
+        id=row["id"],
+        index=row["index"],
+        n=row["n"],
+        model=row["model"],
+        job=row.get("job"),
+        expires=row.get("expires"),
         cost=Cost(usd=usd, as_of="") if usd is not None else None,
+        sha256=row["asks"],
     )
 
 
 def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
     """The row of a picture that is whole in the staging folder, though no row says so yet."""
-    path = staged_at(folder.layout, cast(str, intent["id"]), cast(int, intent["index"]))
+    path = staged_at(folder.layout, intent["id"], intent["index"])
     try:
         data = path.read_bytes()
     except OSError:
@@ -119,7 +119,7 @@ def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
     unit = _unit(intent)
     artifact = Artifact(data=data, media_type=media_type)
     outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
-    return {"row": "staged", **of_artifact(unit, artifact, outcome), "path": keeping.named(unit, artifact)}
+    return {**of_artifact(unit, artifact, outcome), "path": keeping.named(unit, artifact)}
 
 
 def _without_room(data: bytes, media_type: str) -> bytes:
@@ -131,9 +131,9 @@ def _without_room(data: bytes, media_type: str) -> bytes:
 
 def _adopted(folder: Folder, row: Row) -> Steps[bool]:
     """Puts a staged picture in its place. False where it is not there: the machine itself had stopped."""
-    layout, sha256 = folder.layout, str(row["sha256"])
-    staged = staged_at(layout, str(row["id"]), cast(int, row["index"]))
-    if not is_file_of(staged, sha256) and not is_file_of(layout.root / str(row["path"]), sha256):
+    layout, sha256 = folder.layout, row["sha256"]
+    staged = staged_at(layout, row["id"], row["index"])
+    if not is_file_of(staged, sha256) and not is_file_of(layout.root / row["path"], sha256):
         return False
     yield from placed(folder, staged, row)
     return True
@@ -142,7 +142,7 @@ def _adopted(folder: Folder, row: Row) -> Steps[bool]:
 def _lost(row: Row) -> Row:
     return {
         "row": "ambiguous",
-        **{name: row[name] for name in ("id", "index", "n", "model", "usd")},
+        **{name: row[name] for name in ("id", "index", "n", "model", "usd", "asks")},
         "at": time.time(),
         "code": "charge_unknown",
         "message": _STOPPED,

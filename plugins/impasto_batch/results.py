@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import attrs
 
@@ -14,7 +13,7 @@ from .folder import Folder, Layout
 from .ledger import Read, Row, rows
 from .names import hashed
 from .pictures import Pictures
-from .rows import state_of
+from .rows import State, state_of
 from .writer import Steps
 
 RESULTS = "results.jsonl"
@@ -24,21 +23,23 @@ _PIECE = 1 << 20
 _OF_PICTURE = ("path", "sha256", "bytes", "media_type", "seed", "finish_reason")
 _OF_ERROR = ("code", "message", "billed", "usd", "job", "kept")
 
+_OTHERS = ("invalid", "gone")
+
 Line = Mapping[str, object]
 
 
 def last_words(layout: Layout, pictures: Pictures) -> Iterator[Row]:
-    """The last row of each picture that is through, in the ledger's order; and the rows of the last run's bad lines."""
-    invalid: list[Row] = []
+    """The last row of each picture that is through, in the ledger's order; and what the last run said besides."""
+    others: list[Row] = []
     for place, row in rows(layout.ledger, Read()):
-        state = state_of(row["row"], again=row.get("again"))
-        if state is not None and not state.is_open and pictures.is_last(row, place):
+        state = state_of(row)
+        if state is not None and state > State.STAGED and pictures.is_last(row, place):
             yield row
         elif row["row"] == "run":
-            invalid.clear()
-        elif row["row"] == "invalid":
-            invalid.append(row)
-    yield from invalid
+            others.clear()
+        elif row["row"] in _OTHERS:
+            others.append(row)
+    yield from others
 
 
 def write_results(folder: Folder) -> Steps[None]:
@@ -55,9 +56,9 @@ def write_results(folder: Folder) -> Steps[None]:
             elif row["n"] == 1:
                 results.add(_result([row]))
             else:
-                several.setdefault(str(row["id"]), []).append(row)
+                several.setdefault(row["id"], []).append(row)
         for done in several.values():
-            results.add(_result(sorted(done, key=lambda row: cast(int, row["index"]))))
+            results.add(_result(sorted(done, key=lambda row: row["index"])))
         results.finish()
         errors.finish()
     finally:
@@ -68,14 +69,14 @@ def write_results(folder: Folder) -> Steps[None]:
 def _result(done: list[Row]) -> Line:
     """The line of a row of the manifest: its pictures, as far as they came."""
     first = done[0]
-    costs = [cast("float | None", row["usd"]) for row in done]
+    costs = [row["usd"] for row in done]
     body: dict[str, object] = {
-        "created": int(cast(float, first["at"])),
+        "created": int(first["at"]),
         "model": first["model"],
         "data": [{"index": row["index"], **{name: row[name] for name in _OF_PICTURE}} for row in done],
         "usd": None if None in costs else round(sum(cost for cost in costs if cost is not None), 10),
     }
-    warnings = dict.fromkeys(each for row in done for each in cast("list[str]", row["warnings"]))
+    warnings = dict.fromkeys(each for row in done for each in row["warnings"])
     if warnings:
         body["warnings"] = list(warnings)
     response = {"status_code": 200, "request_id": first["request_id"], "body": body}

@@ -4,6 +4,7 @@
 |---|---|---|
 | run* | a run begins: pictures of its manifest | |
 | invalid | a line of the manifest that ``--skip-invalid`` passed over | told |
+| gone | a picture that was done is not there any more, or not as it was | told |
 | intent* | before each POST, after room on the disk was set aside | as the rows after it say; alone: ambiguous |
 | accepted* | a job's id was received, before its first poll | polled with the same key |
 | staged | the picture is whole in the staging folder, and on the disk | put in its place |
@@ -18,7 +19,10 @@ The rows with a star are on the disk before anything else happens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+
+from .ledger import Row
 
 
 class State(IntEnum):
@@ -43,20 +47,23 @@ class State(IntEnum):
         return self <= State.STAGED
 
 
-_STATES: dict[object, State] = {
-    "intent": State.INTENT,
-    "accepted": State.ACCEPTED,
-    "staged": State.STAGED,
-    "done": State.DONE,
-    "ambiguous": State.AMBIGUOUS,
-    "unusable": State.UNUSABLE,
-    "filtered": State.FILTERED,
-    "expired": State.EXPIRED,
+_OF_KIND: Mapping[object, int] = {
+    "intent": int(State.INTENT),
+    "accepted": int(State.ACCEPTED),
+    "staged": int(State.STAGED),
+    "done": int(State.DONE),
+    "refused": int(State.REFUSED),
+    "ambiguous": int(State.AMBIGUOUS),
+    "unusable": int(State.UNUSABLE),
+    "filtered": int(State.FILTERED),
+    "expired": int(State.EXPIRED),
 }
+"""As plain numbers, which are quicker: a run that goes on reads hundreds of thousands of rows."""
+
+_REFUSED, _REFUSED_AGAIN = int(State.REFUSED), int(State.REFUSED_AGAIN)
 
 
-def state_of(kind: object, *, again: object) -> State | None:
-    """The state in which a row leaves its picture; None for a row that is no picture's."""
-    if kind == "refused":
-        return State.REFUSED_AGAIN if again else State.REFUSED
-    return _STATES.get(kind)
+def state_of(row: Row) -> int | None:
+    """The number of the state in which a row leaves its picture; None for a row that is no picture's."""
+    state = _OF_KIND.get(row["row"])
+    return _REFUSED_AGAIN if state == _REFUSED and row["again"] else state

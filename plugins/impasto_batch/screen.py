@@ -6,7 +6,7 @@ It only ever says yes: whatever it does not know goes the whole way, which finds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import attrs
@@ -37,12 +37,14 @@ class Share:
 
 
 class Right(NamedTuple):
-    """A row that is right: its id, how many pictures it asks for and of which share, and the digest of its content."""
+    """A row that is right: how many pictures it asks for and of which share; where known, the digest of its content,
+    and the numbers of the states in which its pictures stand."""
 
     id: str
     n: int
     share: Share
     sha256: str | None = None
+    states: Sequence[int] = ()
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 import attrs
 
@@ -75,5 +75,5 @@ def read_status(layout: Layout) -> Status:
     run = history.run
     if run is None:
         raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
-    strangers = {State[name]: number for name, number in cast("dict[str, int]", run["strangers"]).items()}
-    return status_of(history.pictures, cast(int, run["pictures"]), strangers, running=running)
+    strangers = {State[name]: number for name, number in run["strangers"].items()}
+    return status_of(history.pictures, run["pictures"], strangers, running=running)

@@ -17,8 +17,9 @@ Standing = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expi
 class Unit:
     """One picture that is to be made, or fetched where ``job`` says so, before it ``expires`` (seconds since 1970).
 
-    ``content`` is what its row asks for, as the ledger keeps it, and ``sha256`` its digest; ``n`` how many pictures
-    the row asks for; ``cost`` the most that one of them may cost, None where that is not known.
+    ``content`` is what its row asks for, as the ledger keeps it, ``sha256`` its digest and ``line`` that of the row's
+    line; ``n`` how many pictures the row asks for; ``cost`` the most that one of them may cost, None where that is not
+    known.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Unit:
     cost: Cost | None = None
     content: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     sha256: str = ""
+    line: int = 0
     warnings: tuple[str, ...] = ()
 
 

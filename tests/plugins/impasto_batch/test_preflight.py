@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto import InvalidRequest, ManifestError, Registry
+from impasto_batch.folder import History, Layout
 from impasto_batch.items import asked, units
 from impasto_batch.manifest import Manifest, parsed
-from impasto_batch.pictures import Pictures
 from impasto_batch.preflight import Plan, Preflight
 from impasto_batch.screen import Screen
 from impasto_emulator import Emulator
@@ -29,7 +29,9 @@ SEDE = "sede: is no parameter of this model; did you mean seed?"
 
 
 def planned(path: Path, **settings: Any) -> Plan:
-    return Preflight(manifest=Manifest(path), load=REGISTRY.operation, pictures=Pictures(), **settings).plan()
+    return Preflight(
+        manifest=Manifest(path), load=REGISTRY.operation, history=History(Layout(path.parent)), **settings
+    ).plan()
 
 
 def openai(id: object, /, url: object = "/v1/images/generations", **body: object) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pytest
 from impasto_emulator import Emulator
 from tests.pictures import png
 
-from .conftest import CORE, CREATIVE, Run, Write, lines, many, row, told
+from .conftest import CORE, CREATIVE, Run, Write, codes, lines, many, row, told
 
 
 def test_a_manifest_becomes_pictures(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -124,3 +124,33 @@ def test_the_same_id_with_other_content(batch: Run, manifest: Write, impasto_emu
     assert "1 of 2 rows can't be run" in second.stderr
     assert "line 1 (b): id: was run in this folder before, with other content" in second.stderr
     assert len(impasto_emulator.charges) == 2
+
+
+@pytest.mark.parametrize("change", ["removed", "emptied", "altered", "touched"])
+def test_f53_a_picture_that_is_gone_is_told_and_not_paid_for_again(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, change: str
+) -> None:
+    manifest(*many(3))
+    batch("run", "manifest.jsonl", "--out", "out")
+    path = Path("out/picture-1.png")
+    data = path.read_bytes()
+    match change:
+        case "removed":
+            path.unlink()
+        case "emptied":
+            path.write_bytes(b"")
+        case "altered":
+            path.write_bytes(data[:-1] + b"\0")
+        case _:
+            path.write_bytes(data)
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert len(impasto_emulator.charges) == 3
+    if change == "touched":
+        assert (done.exit_code, done.stderr) == (0, "")
+        return
+    assert done.exit_code == 1
+    assert "picture-1: picture-1.png is not there any more, or not as it was" in done.stderr
+    assert codes(Path("out")) == {"file_gone"}
+    path.write_bytes(data)
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
+    assert codes(Path("out")) == set()
