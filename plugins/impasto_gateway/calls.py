@@ -8,6 +8,7 @@ from functools import partial
 import attrs
 
 from impasto import Artifact, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto.operation import Makes
 from impasto_openai.check import check
 from impasto_openai.translate import Format, translate
 from impasto_openai.words import WORDS, advice
@@ -78,25 +79,27 @@ class Calls:
         also = {field.also for fields in every for field in fields.values() if field.also is not None}
         return cls(drop_params=drop_params, words=frozenset({*WORDS, *also}.union(*every)))
 
-    async def fitting(self, model: Model, asked: Asked, *, edit: bool, vary: bool) -> AsyncGenerator[Checked]:
+    async def fitting(
+        self, model: Model, asked: Asked, *, edit: bool, vary: bool, makes: Makes = "image"
+    ) -> AsyncGenerator[Checked]:
         """The call for each deployment that takes it, in their turn. Raises Failure where none does."""
         refused: dict[Deployment, Failure] = {}
         for deployment in model.in_turn():
             try:
-                yield await self._checked(deployment, asked, edit=edit, vary=vary)
+                yield await self._checked(deployment, asked, edit=edit, vary=vary, makes=makes)
             except InvalidRequest as error:
                 refused[deployment] = invalid(error, deployment.operation)
         if len(refused) == len(model.deployments):
             raise refused[model.deployments[0]]
 
-    async def _checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool) -> Checked:
+    async def _checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
         operation = deployment.operation
         given = asked.arguments(operation)
         notes = _vary(deployment, given) if vary else ()
         strange = [word for word in given if word not in self.words] if self.drop_params else []
         if strange:  # never dropped: a caller who writes api_base must not believe that it did something
             raise InvalidRequest(Problem(word[:60], advice(word, operation.fields)) for word in strange)
-        translation = translate(operation, given, drop_params=self.drop_params, edit=edit)
+        translation = translate(operation, given, drop_params=self.drop_params, edit=edit, makes=makes)
         request, warnings = await check(operation, deployment.entry.model, translation)
         return Checked(
             deployment=deployment,

@@ -63,7 +63,7 @@ class Params:
 class Info:
     """``model_info``."""
 
-    mode: str | None = choice("image_generation", "image_edit")
+    mode: str | None = choice("image_generation", "image_edit", "audio_generation", "3d_generation")
 
 
 @attrs.frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""``images/generations``, ``images/edits`` and ``images/variations``."""
+"""``images/generations``, ``images/edits`` and ``images/variations``; ``audio/generations`` and ``3d/generations``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from itertools import zip_longest
 
 import attrs
 from aiohttp import HttpVersion11, web
+
+from impasto.operation import Makes
 
 from . import incoming, outgoing
 from .budgets import Purse
@@ -38,12 +40,15 @@ class Kind:
     name: str
     edit: bool
     vary: bool = False
+    makes: Makes = "image"
     event: str | None
 
 
 GENERATIONS = Kind(name="generations", edit=False, event="image_generation.completed")
 EDITS = Kind(name="edits", edit=True, event="image_edit.completed")
 VARIATIONS = Kind(name="variations", edit=True, vary=True, event=None)
+SOUNDS = Kind(name="audio", edit=False, makes="audio", event=None)
+MODELS_3D = Kind(name="3d", edit=False, makes="3d", event=None)
 
 
 async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
@@ -57,7 +62,7 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
         async with (
-            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary)) as fitting,
+            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)) as fitting,
             exchange.repeats.part(identity) as part,
         ):
             first = await anext(fitting)
@@ -132,7 +137,7 @@ def _streamed(asked: Asked, kind: Kind) -> bool:
     if stream is not None and not isinstance(stream, bool):
         raise Failure(400, "stream: must be true or false", code="invalid_value", param="stream")
     if stream and kind.event is None:
-        raise Failure(400, "stream: a variation has none; leave it out", code="invalid_value", param="stream")
+        raise Failure(400, "stream: this path has none; leave it out", code="invalid_value", param="stream")
     if partial is not None and (type(partial) is not int or not 0 <= partial <= _MOST_PARTIAL):
         said = f"partial_images: must be a whole number from 0 to {_MOST_PARTIAL}"
         raise Failure(400, said, code="invalid_value", param="partial_images")

@@ -12,7 +12,7 @@ from aiohttp import web
 from . import listing, served
 from .errors import Failure
 from .exchange import Exchange
-from .images import EDITS, GENERATIONS, VARIATIONS, images
+from .images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
 
 Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -45,6 +45,8 @@ _ROUTES = {
         Route("/v1/images/generations", {"POST": partial(images, kind=GENERATIONS)}),
         Route("/v1/images/edits", {"POST": partial(images, kind=EDITS)}),
         Route("/v1/images/variations", {"POST": partial(images, kind=VARIATIONS)}),
+        Route("/v1/audio/generations", {"POST": partial(images, kind=SOUNDS)}),
+        Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
         Route("/v1/images/files/", {"GET": served.file}, open=True),
         Route("/v1/models", {"GET": listing.models}),
         Route("/v1/models/", {"GET": listing.model}),

@@ -28,6 +28,9 @@ _json = json.JSONEncoder(separators=(",", ":")).encode
 OPEN_PICTURE = b'{"b64_json":"'
 """How a picture begins that is not kept at a URL: it is the first in its object."""
 
+_FORMATS = {"audio/mpeg": "mp3", "model/gltf-binary": "glb"}
+"""Where a format's name is not in its media type."""
+
 Segment = bytes | memoryview | File
 """Bytes as they go out, or a picture's content, which goes out as base64."""
 
@@ -49,7 +52,7 @@ class Picture:
 
 
 def _about(content: File, media_type: str) -> dict[str, object]:
-    told: dict[str, object] = {"output_format": media_type.rpartition("/")[2]}
+    told: dict[str, object] = {"output_format": _FORMATS.get(media_type, media_type.rpartition("/")[2])}
     with suppress(ValueError, OSError):  # a picture that is none is told by its plugin
         width, height = size_of(content)
         told["size"] = f"{width}x{height}"

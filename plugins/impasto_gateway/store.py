@@ -19,9 +19,16 @@ from impasto import Artifact
 
 _BITS = 256
 _PIECE = 1 << 20
-_EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+_EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "audio/mpeg": "mp3",
+    "audio/wav": "wav",
+    "model/gltf-binary": "glb",
+}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
-_NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp)")
+_NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb)")
 
 
 class NotKept(Exception):

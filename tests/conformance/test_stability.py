@@ -12,9 +12,15 @@ from impasto.testing import KEY, Answer, OperationSuite, Refusal
 from tests.conformance.naming import class_name
 from tests.pictures import png
 from tests.plugins.impasto_stability.cases import BY_TARGET, JOBS, least, request
-from tests.plugins.impasto_stability.test_golden import VALUES
+from tests.plugins.impasto_stability.test_golden import value
+from tests.sounds import glb, wav
 
-PICTURE = Answer(headers={"content-type": "image/png", "finish-reason": "SUCCESS", "seed": "7"}, body=png(8, 8))
+_TOLD = {"finish-reason": "SUCCESS", "seed": "7"}
+GOOD = {
+    "image": Answer(headers={"content-type": "image/png", **_TOLD}, body=png(8, 8)),
+    "audio": Answer(headers={"content-type": "audio/wav", **_TOLD}, body=wav(7)),
+    "3d": Answer(headers={"content-type": "model/gltf-binary"}, body=glb()),
+}
 ACCEPTED = Answer(headers={"content-type": "application/json"}, body=json.dumps({"id": "a1" * 32}).encode())
 
 
@@ -40,7 +46,6 @@ REFUSALS = (
 class Stability(OperationSuite):
     """What all have in common."""
 
-    good = PICTURE
     refusals = REFUSALS
     golden = None  # test_golden.py shows more
 
@@ -54,12 +59,13 @@ class Stability(OperationSuite):
 def suite(operation: Operation) -> type[Stability]:
     fields = operation.fields
     needed = least(operation)
-    values: dict[str, Any] = {name: VALUES[name] for name in fields}
+    values: dict[str, Any] = {name: value(name, field) for name, field in fields.items()}
     return type(
         class_name(operation),
         (Stability,),
         {
             "model": operation.id,
+            "good": GOOD[operation.makes],
             "least": needed,
             "others": {name: value for name, value in values.items() if name not in needed},
             "accepted": ACCEPTED if operation.target in JOBS else None,

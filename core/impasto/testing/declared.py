@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from impasto import Registry, UnknownOperation
+from impasto import Registry, UnknownOperation, WireRequest
 from impasto.describe import describe
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
@@ -30,6 +30,14 @@ before = sorted(sys.modules)
 registry.operation({model!r})
 print(json.dumps([before, sorted(sys.modules)]))
 """
+
+
+class _Nowhere:
+    """A transport that nothing is sent by."""
+
+    @hookimpl
+    def send(self, wire: WireRequest) -> None:
+        return None
 
 
 class Declared(Subject):
@@ -63,7 +71,7 @@ class Declared(Subject):
         plugin = self.operation()
         wrong = list(_wrong_hooks(plugin))
         assert not wrong, "\n".join(wrong)
-        Route.open(plugin, object())  # pluggy's own validation: BrokenPlugin
+        Route.open(plugin, _Nowhere())  # pluggy's own validation: BrokenPlugin
 
     def test_what_it_says_of_itself_survives_json(self) -> None:
         import attrs

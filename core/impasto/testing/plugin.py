@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--impasto-update``."""
     parser.getgroup("impasto").addoption(
         "--impasto-update", action="store_true", help="write the golden files of OperationSuite anew, for review"
     )
