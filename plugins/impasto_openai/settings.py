@@ -9,7 +9,7 @@ from impasto import Operation
 from impasto.options import Settings
 
 _KEY = ("api_key", "api_base")
-_AWS = {
+AWS = {
     "aws_region_name": "aws_region",
     "aws_access_key_id": "aws_access_key_id",
     "aws_secret_access_key": "aws_secret_access_key",
@@ -25,12 +25,12 @@ def split_settings(operation: Operation, given: Mapping[str, object]) -> tuple[S
     ``api_key`` and ``api_base`` are those of whatever provider the model has, ``aws_...`` Bedrock's. One that
     the provider has no use for stays among the others, where it is refused by name.
     """
-    words = _AWS if operation.provider.name == "bedrock" else {name: name for name in _KEY}
+    words = AWS if operation.provider.name == "bedrock" else {name: name for name in _KEY}
     found: dict[str, object] = {
         words[name]: value for name, value in given.items() if name in words and value is not None
     }
     others = {name: value for name, value in given.items() if name not in words}
     # A sibling client is made for each call, so the environment counts as it is now: None reads it again.
-    if words is _AWS:
+    if words is AWS:
         return cast(Settings, {**found, "poll_interval": None}), others
     return Settings(providers={operation.provider.name: found}, poll_interval=None), others

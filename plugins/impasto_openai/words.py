@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .settings import AWS
+
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "quality": ("auto", "standard"),
     "background": ("auto", "opaque"),
@@ -55,8 +57,10 @@ def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:
         return f"is not taken, and this model has no {' or '.join(candidates)}; leave it out"
     if (said := _ADVICE.get(word)) is not None:
         return said
-    if word.startswith("aws_"):
+    if word in AWS:
         return "goes with bedrock/ models only; leave it out"
+    if word.startswith("aws_"):
+        return f"is no setting; there are {', '.join(AWS)}, and a role belongs in the profile"
     if not guess:
         return "is no parameter of this model"
     import difflib  # only on the way to an error

@@ -192,6 +192,16 @@ async def test_a_direct_key_is_not_how_bedrock_is_reached(page: Emulator) -> Non
     assert page.requests == []
 
 
+async def test_a_setting_of_litellms_that_is_none_here_says_what_there_is(page: Emulator) -> None:
+    with pytest.raises(impasto.InvalidRequest) as caught:
+        await impasto.aimage_generation("a lighthouse", CORE, aws_role_name="painter")
+    [problem] = caught.value.problems
+    assert problem.field == "aws_role_name"
+    assert "aws_profile_name" in problem.message
+    assert "bedrock/ models only" not in problem.message
+    assert page.requests == []
+
+
 async def test_n_pictures_are_n_calls(page: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION_NAME", "us-west-2")
     response = await impasto.aimage_generation("a lighthouse", CORE, n=3, seed=5, size="1792x1024")
