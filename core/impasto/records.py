@@ -37,6 +37,7 @@ class WireRequest:
     """What goes to the provider, fields and files apart and not serialised: the transport does that.
 
     ``target`` is a path below the account's base URL (or a model id, where the transport knows no paths).
+    ``encoding`` is how a transport that knows both writes it: as a multipart form, or as JSON with files in base64.
     ``max_bytes`` bounds the whole request as it goes out. ``regions`` are those that serve the target, where
     that matters; empty means any. ``call`` is bound by the route.
     """
@@ -45,6 +46,7 @@ class WireRequest:
     method: Literal["GET", "POST"] = "POST"
     fields: Mapping[str, Scalar] = {}
     files: Mapping[str, File] = {}
+    encoding: Literal["form", "json"] = "form"
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     max_bytes: int | None = None
     regions: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class WireRequest:
             method=self.method,
             fields=self.fields,
             files=self.files,
+            encoding=self.encoding,
             headers=self.headers,
             max_bytes=self.max_bytes,
             regions=self.regions,

@@ -1,4 +1,4 @@
-"""The transport of providers with an HTTP API: multipart out, any body back, on aiohttp."""
+"""The transport of providers with an HTTP API: multipart or JSON out, any body back, on aiohttp."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ class Https:
             return await self.exchange(wire.call, "GET", url, headers)
         files = ExitStack()
         try:
-            form = await opened_form(wire, files)
-            return await self.exchange(wire.call, "POST", url, headers, form, files=files)
+            body = await _body(wire, files)
+            return await self.exchange(wire.call, "POST", url, headers, body, files=files)
         except BaseException:
             files.close()
             raise
@@ -243,6 +243,14 @@ class Https:
         if origin not in self._proxies:
             self._proxies[origin] = self._options.proxy or _proxy_from_environment(origin)
         return self._proxies[origin]
+
+
+async def _body(wire: WireRequest, files: ExitStack) -> Outgoing:
+    if wire.encoding == "form":
+        return await opened_form(wire, files)
+    from .json_body import MemoryPayload, json_body  # few providers take JSON
+
+    return MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
 
 
 def _tls(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:

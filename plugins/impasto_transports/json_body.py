@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import BinaryIO
 
-import pybase64
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import InvalidRequest, Problem, WireRequest
 
 from .form import Outgoing
+
+try:
+    from pybase64 import b64encode
+except ImportError:  # it is in the extras that need its speed
+    from base64 import b64encode  # type: ignore[assignment]  # their optional arguments differ
 
 _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 
@@ -25,7 +29,7 @@ def json_body(wire: WireRequest) -> bytearray:
         try:
             with file.open() as source:
                 while piece := _read(source, _PIECE):
-                    body += pybase64.b64encode(piece)
+                    body += b64encode(piece)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
