@@ -18,6 +18,7 @@ import attrs
 from impasto import File, InvalidRequest, Operation, Problem
 from impasto.fanout import check_n, seeded
 from impasto.fields import shown
+from impasto.operation import Makes
 from impasto.options import check_seconds
 from impasto_openai.check import checked_request
 from impasto_openai.translate import translate
@@ -26,8 +27,16 @@ from .manifest import Given
 from .names import wrong_id
 from .unit import Unit
 
-URLS = {"/v1/images/generations": False, "/v1/images/edits": True}
-"""OpenAI's paths, and whether each is for edits."""
+MAKES: Mapping[str, Makes] = {
+    "/v1/images/generations": "image",
+    "/v1/images/edits": "image",
+    "/v1/audio/generations": "audio",
+    "/v1/3d/generations": "3d",
+}
+"""What each path makes: OpenAI's, and those that the gateway has beside them."""
+
+URLS = {url: url.endswith("/edits") for url in MAKES}
+"""The paths, and whether each is for edits."""
 
 _ELSEWHERE = ("api_key", "api_base", "base_url", "retry")
 """What says how to call, and belongs to the command or the client."""
@@ -128,7 +137,9 @@ def units(
     else:
         words = {**given, "n": row.n}
         extra, drop = words.pop("extra_body", None), words.pop("drop_params", drop_params)
-        translation = translate(operation, words, extra_body=extra, drop_params=drop, edit=row.is_edit)
+        translation = translate(
+            operation, words, extra_body=extra, drop_params=drop, edit=row.is_edit, makes=MAKES[row.url]
+        )
         request, warnings = checked_request(operation, row.model, translation)
         n = translation.n
     count = cast(int, n)

@@ -4,6 +4,7 @@ was asked for and did not come it is said that it may have been charged.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,8 @@ import attrs
 
 from impasto import Artifact, Cost, Result
 from impasto.files import media_type_of
-from impasto_pictures.complete import is_complete
+from impasto_media import complete as media, mp3
+from impasto_pictures import complete as pictures
 
 from .folder import Folder, is_file_of
 from .keeping import Keeping, of_artifact, placed, staged_at
@@ -108,7 +110,7 @@ def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
         return None
     media_type = media_type_of(data[:16]) or ""
     data = _without_room(data, media_type)
-    if not is_complete(data, media_type):
+    if not _is_whole(data, media_type):
         return None
     file = folder.disk.reopen(path)
     try:
@@ -123,10 +125,21 @@ def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
 
 
 def _without_room(data: bytes, media_type: str) -> bytes:
-    """The picture, without what is left of the room that was set aside for it."""
-    if media_type == "image/webp":
-        return data[: int.from_bytes(data[4:8], "little") + 8]
-    return data.rstrip(b"\0")
+    """What came, without what is left of the room that was set aside for it."""
+    match media_type:
+        case "image/webp" | "audio/wav":
+            return data[: int.from_bytes(data[4:8], "little") + 8]
+        case "model/gltf-binary":
+            return data[: int.from_bytes(data[8:12], "little")]
+        case "audio/mpeg":  # its last frame may end in zeros of its own
+            return data[: mp3.end(io.BytesIO(data), len(data.rstrip(b"\0")))]
+        case _:
+            return data.rstrip(b"\0")
+
+
+def _is_whole(data: bytes, media_type: str) -> bool:
+    is_complete = pictures.is_complete if media_type.startswith("image/") else media.is_complete
+    return is_complete(data, media_type)
 
 
 def _adopted(folder: Folder, row: Row) -> Steps[bool]:

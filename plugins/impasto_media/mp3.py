@@ -30,13 +30,21 @@ class Frame(NamedTuple):
 
 
 def is_whole(source: BinaryIO, size: int) -> bool:
-    """Whether the last frame has all its bytes. Looks at the end only: a sound of minutes has thousands of frames."""
+    """Whether the last frame has all its bytes."""
+    return 0 < end(source, size) <= size
+
+
+def end(source: BinaryIO, size: int) -> int:
+    """Where the last frame ends, or would end; 0 where there is none.
+
+    Looks at the last of ``size`` bytes only: a sound of minutes has thousands of frames.
+    """
     at, frame = _next(source, max(size - _TAIL, 0))
     end = 0
     while frame is not None:
         end = at + frame.length
         at, frame = _next(source, end)
-    return 0 < end <= size
+    return end
 
 
 def seconds(source: BinaryIO) -> tuple[float, float]:
