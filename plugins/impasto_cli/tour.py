@@ -14,6 +14,7 @@ from impasto import Artifact, Client, Cost, InvalidRequest
 from impasto.options import Options
 from impasto_emulator.account import Charge, Record
 from impasto_emulator.transport import EmulatorTransport
+from impasto_media.limits import length_of
 
 PICTURE_SCALE = 0.5
 """Half the vendor's sides: the page is quick to make and light."""
@@ -24,21 +25,22 @@ MASK, SKETCH, THUMBNAIL = Path("mask.png"), Path("sketch.png"), Path("thumbnail.
 
 @attrs.frozen
 class Step:
-    """One call. A path among ``params`` is a picture's, beside the page; its own picture is named by ``name``."""
+    """One call. A path among ``params`` is a file's, beside the page; its own file is named by ``name``."""
 
     title: str
     name: str
     model: str
     params: Mapping[str, object]
+    ending: str = "png"
 
     @property
     def file(self) -> Path:
-        """Where its picture goes."""
-        ending = str(self.params.get("output_format", "png")).replace("jpeg", "jpg")
+        """Where what it makes goes."""
+        ending = str(self.params.get("output_format", self.ending)).replace("jpeg", "jpg")
         return Path(f"{self.name}.{ending}")
 
 
-_LIGHTHOUSE, _FOX = Path("lighthouse.png"), Path("fox.png")
+LIGHTHOUSE, FOX = Path("lighthouse.png"), Path("fox.png")
 
 STEPS = (
     Step(
@@ -74,40 +76,40 @@ STEPS = (
         "Picture to picture",
         "lighthouse-night",
         "stability/sd3.5-medium",
-        {"prompt": "the same lighthouse at night", "image": _LIGHTHOUSE, "strength": 0.6, "seed": 21},
+        {"prompt": "the same lighthouse at night", "image": LIGHTHOUSE, "strength": 0.6, "seed": 21},
     ),
     Step(
         "Inpaint under a mask",
         "inpaint",
         "stability/inpaint",
-        {"image": _LIGHTHOUSE, "mask": MASK, "prompt": "a hot-air balloon", "grow_mask": 8, "seed": 22},
+        {"image": LIGHTHOUSE, "mask": MASK, "prompt": "a hot-air balloon", "grow_mask": 8, "seed": 22},
     ),
-    Step("Erase under a mask", "erase", "stability/erase", {"image": _LIGHTHOUSE, "mask": MASK, "seed": 23}),
+    Step("Erase under a mask", "erase", "stability/erase", {"image": LIGHTHOUSE, "mask": MASK, "seed": 23}),
     Step(
         "Outpaint",
         "outpaint",
         "stability/outpaint",
-        {"image": _LIGHTHOUSE, "left": 160, "right": 160, "down": 80, "creativity": 0.4, "seed": 24},
+        {"image": LIGHTHOUSE, "left": 160, "right": 160, "down": 80, "creativity": 0.4, "seed": 24},
     ),
     Step(
         "Search and replace",
         "search-and-replace",
         "stability/search-and-replace",
-        {"image": _FOX, "search_prompt": "fox", "prompt": "a cat", "seed": 25},
+        {"image": FOX, "search_prompt": "fox", "prompt": "a cat", "seed": 25},
     ),
     Step(
         "Search and recolor",
         "search-and-recolor",
         "stability/search-and-recolor",
-        {"image": _FOX, "select_prompt": "meadow", "prompt": "golden autumn grass", "seed": 26},
+        {"image": FOX, "select_prompt": "meadow", "prompt": "golden autumn grass", "seed": 26},
     ),
-    Step("Remove the background", "cut-out", "stability/remove-background", {"image": _FOX}),
+    Step("Remove the background", "cut-out", "stability/remove-background", {"image": FOX}),
     Step(
         "New background and light, polled to its end",
         "relight",
         "stability/replace-background-and-relight",
         {
-            "subject_image": _FOX,
+            "subject_image": FOX,
             "background_prompt": "a forest at sunset",
             "light_source_direction": "left",
             "light_source_strength": 0.6,
@@ -124,7 +126,7 @@ STEPS = (
         "Keep the structure",
         "structure",
         "stability/control-structure",
-        {"image": _LIGHTHOUSE, "prompt": "a castle by the sea", "seed": 29},
+        {"image": LIGHTHOUSE, "prompt": "a castle by the sea", "seed": 29},
     ),
     Step(
         "In the style of a picture",
@@ -136,7 +138,7 @@ STEPS = (
         "Carry a style over",
         "style-transfer",
         "stability/style-transfer",
-        {"init_image": _LIGHTHOUSE, "style_image": Path("city.png"), "style_strength": 0.8, "seed": 31},
+        {"init_image": LIGHTHOUSE, "style_image": Path("city.png"), "style_strength": 0.8, "seed": 31},
     ),
     Step(
         "Fast upscale, four times each side",
@@ -157,7 +159,7 @@ REFUSED = Step(
     "refused",
     "stability/inpaint",
     {
-        "image": _LIGHTHOUSE,
+        "image": LIGHTHOUSE,
         "prompt": "a red balloon",
         "grow_mask": 500,
         "seed": 2.5,
@@ -168,16 +170,24 @@ REFUSED = Step(
 
 @attrs.frozen(kw_only=True)
 class Done:
-    """A step that was done. ``sent`` and ``polls`` are what the server recorded; sides in pixels."""
+    """A step that was done. ``sent`` and ``polls`` are what the server recorded; a picture's sides in pixels."""
 
     step: Step
     artifact: Artifact
-    width: int
-    height: int
+    sides: tuple[int, int] | None
     cost: Cost | None
     seconds: float
     sent: Record
     polls: int
+
+    @property
+    def size(self) -> str:
+        """How large it is: a picture in pixels, a sound in seconds, anything else in bytes."""
+        if self.sides is not None:
+            return f"{self.sides[0]} x {self.sides[1]}"
+        if self.artifact.media_type.startswith("audio/"):
+            return f"{length_of(self.artifact.content)[1]:.1f} seconds"
+        return f"{len(self.artifact.data) / 1024:,.0f} KiB"
 
 
 @attrs.frozen(kw_only=True)
@@ -190,8 +200,8 @@ class Tour:
     seconds: float
 
 
-async def take(out: Path, tell: Callable[[Done], None]) -> Tour:
-    """Takes all the steps, in a folder that exists; ``tell`` is called after each."""
+async def take(out: Path, tell: Callable[[Done], None], more: Sequence[Step] = ()) -> Tour:
+    """Takes all the steps and some ``more``, in a folder that exists; ``tell`` is called after each."""
     started = time.monotonic()
     transport = EmulatorTransport(Options(providers={"emulator": {"picture_scale": PICTURE_SCALE, "seed": 1}}))
     await transport.open()
@@ -199,10 +209,10 @@ async def take(out: Path, tell: Callable[[Done], None]) -> Tour:
         async with Client(transport=transport, poll_interval=POLL_SECONDS) as client:
             await asyncio.to_thread(_draw_sketch, out / SKETCH)
             done = []
-            for step in STEPS:
+            for step in (*STEPS, *more):
                 done.append(await _do(client, transport, step, out))
                 tell(done[-1])
-                if step.file == _LIGHTHOUSE:
+                if step.file == LIGHTHOUSE:
                     await asyncio.to_thread(_draw_mask, out)
             refusal = await _refused(client, out)
         return Tour(
@@ -222,13 +232,12 @@ async def _do(client: Client, transport: EmulatorTransport, step: Step, out: Pat
     seconds = time.monotonic() - started
     (artifact,) = result.artifacts
     path = await asyncio.to_thread(artifact.save, out / step.file)
-    width, height = await asyncio.to_thread(_size, path)
+    sides = await asyncio.to_thread(_sides, path) if artifact.media_type.startswith("image/") else None
     sent, *polls = transport.emulator.requests[before:]
     return Done(
         step=step,
         artifact=artifact,
-        width=width,
-        height=height,
+        sides=sides,
         cost=result.cost,
         seconds=seconds,
         sent=sent,
@@ -248,14 +257,14 @@ def _located(step: Step, out: Path) -> dict[str, object]:
     return {name: out / value if isinstance(value, Path) else value for name, value in step.params.items()}
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _sides(path: Path) -> tuple[int, int]:
     with Image.open(path) as picture:
         return picture.size
 
 
 def _draw_mask(out: Path) -> None:
     """A mask of the lighthouse's size, white where it is edited, and a thumbnail of it."""
-    with Image.open(out / _LIGHTHOUSE) as picture:
+    with Image.open(out / LIGHTHOUSE) as picture:
         width, height = picture.size
         picture.resize((width // 2, height // 2)).save(out / THUMBNAIL)
     mask = Image.new("L", (width, height), 0)

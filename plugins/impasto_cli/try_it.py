@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from .tour import Done
 
 PAGE = "index.html"
-_SIZE_AND_TIME = "    1856 x 1280   1.08 s  "
+_SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 
 
 @click.command("try", short_help="Make and edit pictures now: no key, no cost.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("impasto-try"), show_default=True, metavar="DIR")
+@click.option("--all", "everything", is_flag=True, help="Make sounds and 3D models too.")
 @click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
-def command(out: Path, show: bool | None) -> None:
+def command(out: Path, everything: bool, show: bool | None) -> None:
     """Makes and edits pictures through a real HTTP server, and leaves an HTML page that shows each call.
 
     The server is the built-in emulator, in this process: no key, no network, no cost. DIR is made; an earlier
@@ -29,28 +30,30 @@ def command(out: Path, show: bool | None) -> None:
     """
     import asyncio  # this and the client: only for those who try
 
-    from .page import GENERATOR, write
+    from .more_steps import MORE_STEPS
+    from .page import GENERATOR, counted, write
     from .tour import STEPS, take
 
     page = out / PAGE
     _prepare(out, page, GENERATOR)
-    click.echo(f"{len(STEPS)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
-    width = max(len(step.title) for step in STEPS)
-    narrow = columns() < width + max(len(step.model) for step in STEPS) + len(_SIZE_AND_TIME)
+    more = MORE_STEPS if everything else ()
+    steps = (*STEPS, *more)
+    click.echo(f"{len(steps)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
+    width = max(len(step.title) for step in steps)
+    narrow = columns() < width + max(len(step.model) for step in steps) + len(_SIZE_AND_TIME)
 
     def tell(done: Done) -> None:
         step = done.step
-        size = f"{done.width} x {done.height}"
         model = "" if narrow else f"  {click.style(step.model, dim=True)}"
-        click.echo(f"  {step.title:<{width}}  {size:>11}  {done.seconds:5.2f} s{model}")
+        click.echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
 
-    tour = asyncio.run(take(out, tell))
+    tour = asyncio.run(take(out, tell, more))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
     click.echo("\nA call with wrong parameters, refused before anything was sent:")
     for problem in tour.refusal.problems:
         click.echo(f"  {problem}")
-    click.echo(f"\n{len(tour.done)} pictures, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
+    click.echo(f"\n{counted(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
     click.echo(f"\nThe page: {page}")
     if show if show is not None else _has_desktop():
         click.launch(page.resolve().as_uri())

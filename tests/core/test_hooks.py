@@ -286,7 +286,7 @@ def no_default(given: Mapping[str, object]) -> Mapping[str, object]:
     raise KeyError("default")
 
 
-@pytest.mark.parametrize("part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"implied": no_default}], ids=str)
+@pytest.mark.parametrize("part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"implied": no_default}], ids=",".join)
 async def test_what_a_plugin_raises_ahead_of_a_call_is_named_and_nothing_is_sent(part: dict[str, Any]) -> None:
     transport = Loopback()
     with pytest.raises(BrokenPlugin, match=r"mine/painted: .* raised .*Error: .*; nothing was sent"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from impasto_cli.more_steps import MORE_STEPS
 from impasto_cli.tour import STEPS
 from tests.plugins.impasto_cli.conftest import Run
 
@@ -75,6 +78,25 @@ def test_try_makes_and_edits_pictures_and_leaves_a_page(tried: tuple[str, Page])
         assert f"  {refused}: " in said
         assert refused in page.text
     assert f"{len(STEPS)} pictures, {len(STEPS)} charges" in said
+    assert "reckoning says the same" in page.text
+
+
+def test_all_shows_sounds_and_3d_models_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+    said = run("try", "--no-open", "--all").stdout
+    assert "18 pictures, 3 sounds, 2 3D models, 23 charges" in said
+    text = Path("impasto-try/index.html").read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert (page.tags.count("audio"), page.tags.count("canvas"), page.tags.count("script")) == (5, 2, 1)
+    assert "<script>" in text, "it is in the page, and loads nothing"
+    for link in page.links:
+        assert link.startswith("#") or (Path("impasto-try") / link).is_file(), link
+    for step in MORE_STEPS:
+        assert step.model in page.text
+        assert (Path("impasto-try") / step.file).is_file()
+    for held, file in zip(re.findall(r'data-glb="([^"]+)"', text), ("fox-3d.glb", "lighthouse-3d.glb"), strict=True):
+        assert b64decode(held) == (Path("impasto-try") / file).read_bytes()
     assert "reckoning says the same" in page.text
 
 
