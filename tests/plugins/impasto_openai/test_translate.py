@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from impasto import File, InvalidRequest, Operation, Problem, Provider, Registry
+from impasto import File, InvalidRequest, Operation, Provider, Registry
 from impasto.fields import choice, file, number, text
 from impasto_openai.translate import MOST_GUESSES, Translation, translate
 from impasto_stability.direct import direct
@@ -393,11 +393,8 @@ def test_a_provider_without_a_place_for_the_user_says_so() -> None:
     assert translation.warnings == ("user was not sent: acme has no place for it",)
 
 
-@pytest.mark.parametrize(
-    ("name", "made"), [("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")]
-)
-def test_a_model_that_makes_no_pictures_is_refused(name: str, made: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        translate(model(name), {"prompt": "rain"})
-    assert refused.value.problems == (Problem("model", f"makes {made}, and this call pictures"),)
+def test_a_model_that_makes_no_pictures_is_refused() -> None:
+    for name, made in (("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")):
+        with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call pictures"):
+            translate(model(name), {"prompt": "rain"})
     assert translate(model("stable-audio-2/text-to-audio"), {"prompt": "rain", "n": 2}, makes="audio").n == 2
