@@ -114,7 +114,6 @@ class Client:
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
         ``call``: a subclass of Call that keeps a record, or what makes one of its arguments.
         """
-        check_n(n, model)
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
         address = _address(model, base_model)
@@ -122,11 +121,12 @@ class Client:
         route = self._opened(name) or await self._route(name)
         operation = route.operation
         if isinstance(params, Request):
+            check_n(n, model)
             request = params
         elif operation.file_fields and any(_reads_disk(params.get(name)) for name in operation.file_fields):
-            request = await asyncio.to_thread(operation.request, model, params, user)
+            request = await asyncio.to_thread(operation.request, model, params, user, n=n)
         else:
-            request = operation.request(model, params, user)
+            request = operation.request(model, params, user, n=n)
         if address is not None:
             request = attrs.evolve(request, target=address)
         try:

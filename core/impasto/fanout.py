@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from .errors import Billed, ImpastoError, InvalidRequest, Problem
 from .fields import Field, shown
-from .operation import Operation
 from .records import Lost, Request, Result
+
+if TYPE_CHECKING:
+    from .operation import Operation
 
 MOST = 10
 
 
 def check_n(n: object, model: str | None = None) -> None:
     """Raises InvalidRequest, which names the model, unless n is a whole number from 1 to 10."""
+    if wrong := list(problems_of(n)):
+        raise InvalidRequest(wrong, operation=model)
+
+
+def problems_of(n: object, seed: object = None, field: Field | None = None) -> Iterator[Problem]:
+    """What is wrong with n, and with a seed, itself within its field's bounds, that n pictures count up from."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
-        wrong = Problem("n", f"must be a whole number from 1 to {MOST}, not {shown(n)}")
-        raise InvalidRequest([wrong], operation=model)
+        yield Problem("n", f"must be a whole number from 1 to {MOST}, not {shown(n)}")
+    elif field is not None and field.most is not None and isinstance(seed, int) and 0 < seed <= field.most:
+        top = int(field.most) - n + 1
+        if seed > top:
+            yield Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")
 
 
 async def fan_out(
@@ -63,10 +74,8 @@ def seeded(n: int, request: Request, field: Field | None) -> tuple[list[Request]
     seed: int | None = getattr(request.params, "seed", None)
     if not seed:
         return [request] * n, ()
-    if field.most is not None and seed + n - 1 > field.most:
-        top = int(field.most) - n + 1
-        wrong = Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")
-        raise InvalidRequest([wrong], operation=request.operation)
+    if wrong := list(problems_of(n, seed, field)):
+        raise InvalidRequest(wrong, operation=request.operation)
     return [attrs.evolve(request, params=_with_seed(request.params, seed + i)) for i in range(n)], ()
 
 

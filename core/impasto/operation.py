@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import attrs
 
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from .fanout import problems_of
 from .fields import Field, fields_of
 from .files import File
 from .hooks import hookimpl
@@ -103,13 +104,15 @@ class Operation:
         init=False, repr=False, default=attrs.Factory(lambda self: _files_of(self.fields), takes_self=True)
     )
 
-    def request(self, model: str, given: Mapping[str, object], user: str | None = None) -> Request:
+    def request(self, model: str, given: Mapping[str, object], user: str | None = None, *, n: object = 1) -> Request:
         """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest or BrokenPlugin.
 
-        The caller owns the request's files and closes them.
+        ``n``: how many pictures are asked for. The caller owns the request's files and closes them.
         """
         try:
-            params = structure(self.params, self.implied(given), self.rules)
+            one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
+            wrong = () if one else problems_of(n, given.get("seed"), self.fields.get("seed"))
+            params = structure(self.params, self.implied(given), self.rules, wrong)
             self._check_size(params)
         except InvalidRequest as error:
             error.operation = model

@@ -5,7 +5,7 @@ Scalars are strict, unknown names are refused, and all problems are reported at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -59,11 +59,16 @@ _WRONG = object()
 """What a rule sees of a value that was refused: given, and equal to nothing."""
 
 
-def structure(params: type[T], given: Mapping[str, object], rules: Sequence[Rule] = ()) -> T:
-    """Makes ``params`` of ``given``, where None means not given. Raises InvalidRequest with all problems."""
+def structure(
+    params: type[T], given: Mapping[str, object], rules: Sequence[Rule] = (), known: Iterable[Problem] = ()
+) -> T:
+    """Makes ``params`` of ``given``, where None means not given.
+
+    Raises InvalidRequest with all problems, those that are ``known`` first.
+    """
     present = {name: value for name, value in given.items() if value is not None}
     made: T | None = None
-    problems: list[Problem] = []
+    problems: list[Problem] = [*known]
     try:
         made = converter.structure(present, params)
     except (cattrs.ClassValidationError, ValueError) as error:  # ValueError: an attrs validator of a class's own

@@ -16,7 +16,7 @@ from typing import cast
 import attrs
 
 from impasto import File, InvalidRequest, Operation, Problem
-from impasto.fanout import check_n, seeded
+from impasto.fanout import seeded
 from impasto.fields import shown
 from impasto.operation import Makes
 from impasto.options import check_seconds
@@ -132,8 +132,7 @@ def units(
     warnings: tuple[str, ...] = ()
     if row.url is None:
         n = 1 if row.n is None else row.n
-        check_n(n, row.model)
-        request = operation.request(row.model, given)
+        request = operation.request(row.model, given, n=n)
     else:
         words = {**given, "n": row.n}
         extra, drop = words.pop("extra_body", None), words.pop("drop_params", drop_params)

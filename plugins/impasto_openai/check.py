@@ -34,7 +34,7 @@ def checked_request(operation: Operation, model: str, translation: Translation) 
             problems.append(Problem(translation.words[name], str(error)))
             del params[name]
     try:
-        request = operation.request(model, params, translation.user)
+        request = operation.request(model, params, translation.user, n=translation.n)
     except InvalidRequest as error:
         told = {problem.field for problem in problems}
         problems += [each for each in _renamed(operation, translation, error) if each.field not in told]

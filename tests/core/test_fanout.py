@@ -25,6 +25,25 @@ async def test_n_out_of_bounds(client: impasto.Client, recorder: Recorder, n: An
     assert recorder.seen == []
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"n": 11, "prompt": 5, "sede": 1}, ["n", "prompt", "sede"]),
+        ({"n": 3, "prompt": 5, "seed": 4_294_967_294}, ["seed", "prompt"]),
+        ({"n": 3, "prompt": "x", "seed": 4_294_967_295}, ["seed"]),
+        ({"n": 3, "prompt": "x", "seed": "1"}, ["seed"]),
+        ({"n": 11, "prompt": "x", "seed": -1}, ["n", "seed"]),
+    ],
+)
+async def test_what_is_wrong_with_n_comes_with_all_else(
+    client: impasto.Client, recorder: Recorder, given: dict[str, Any], told: list[str]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await client.run("stability/sd3", **given)
+    assert [problem.field for problem in caught.value.problems] == told
+    assert recorder.seen == []
+
+
 @pytest.mark.parametrize("n", [1, 2, 10])
 async def test_n_pictures_are_n_calls(client: impasto.Client, recorder: Recorder, n: int) -> None:
     result = await client.run("stability/sd3", n=n, prompt="x")

@@ -248,6 +248,13 @@ async def test_all_problems_come_at_once_under_the_callers_names(wire: Recorder)
     assert not wire.seen
 
 
+async def test_a_seed_that_n_pictures_would_count_past_its_bound_comes_with_all_else(wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await impasto.aimage_generation("a", "stability/sd3", n=3, seed=4_294_967_294, style="vivid")
+    assert refusal(caught.value) == ["style", "seed"]
+    assert not wire.seen
+
+
 @pytest.mark.parametrize("model", [None, "", 7, True, ["stability/sd3"]])
 async def test_the_model_is_required(model: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
