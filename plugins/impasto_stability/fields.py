@@ -52,9 +52,9 @@ BEDROCK_SEED = 4_294_967_295
 """The largest seed of Bedrock's generators but SD3.5."""
 
 
-def prompt(**options: Any) -> Any:
+def prompt() -> Any:
     """The prompt, in English; ``(word:weight)`` weighs a word."""
-    return text(1, LONGEST_TEXT, required=True, role="prompt", **options)
+    return text(1, LONGEST_TEXT, required=True, role="prompt")
 
 
 def optional_text(*, role: Role | None = None) -> Any:
