@@ -15,6 +15,7 @@ import attrs
 from impasto import (
     Artifact,
     ChargeUnknown,
+    ConfigError,
     ContentFiltered,
     File,
     ImpastoError,
@@ -53,6 +54,8 @@ class Bedrock:
     def pack(self, operation: Operation, request: Request) -> WireRequest:
         if request.job is not None:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
+        if request.target.startswith("arn:"):
+            _check_arn(request.target, operation)
         fields: dict[str, Scalar] = {}
         files: dict[str, File] = {}
         headers: dict[str, str] = {}
@@ -102,6 +105,16 @@ class Bedrock:
         if not came:
             raise lost[0].error if lost else unusable("holds no picture", response)
         return Result(artifacts=tuple(came), errors=tuple(lost), request_id=request_id(response))
+
+
+def _check_arn(arn: str, operation: Operation) -> None:
+    """Refuses an ARN of another service's, and one that names another model than the one whose body is sent."""
+    _, _, service, _, _, resource = arn.split(":", 5)
+    if service != "bedrock":
+        raise ConfigError(f"{printable(arn)} is no ARN of Bedrock's")
+    named = resource.partition("/")[2].removeprefix("us.")
+    if named.startswith("stability.") and named != operation.target.removeprefix("us."):
+        raise ConfigError(f"the ARN names {printable(named)}, but base_model is {operation.id}: give the same model")
 
 
 def _made(response: WireResponse, image: object, reason: object, seed: object) -> tuple[Artifact, ...]:

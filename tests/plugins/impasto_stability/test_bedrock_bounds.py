@@ -210,6 +210,39 @@ async def test_ultra_takes_a_picture_without_strength(wire: Wire) -> None:
     await wire.taken(operation, {"prompt": "p", "image": png(96, 96)})
 
 
+ACCOUNT = "arn:aws:bedrock:us-west-2:123456789012"
+
+
+@EVERY
+async def test_an_arn_is_the_address_of_the_body_that_base_model_builds(wire: Wire, operation: Operation) -> None:
+    bare = operation.target.removeprefix("us.")
+    for arn in (
+        f"arn:aws:bedrock:us-west-2::foundation-model/{bare}",
+        f"{ACCOUNT}:inference-profile/us.{bare}",
+        f"{ACCOUNT}:application-inference-profile/abc123def456",
+        f"{ACCOUNT}:provisioned-model/abc123def456",
+    ):
+        for base_model in (f"bedrock/{operation.target}", f"bedrock/{bare}"):
+            await wire.client.invoke(f"bedrock/{arn}", least(operation), base_model=base_model)
+            assert wire.recorder.seen[-1].path == f"/model/{quote(arn, safe='')}/invoke"
+            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, least(operation)).keys()
+
+
+@pytest.mark.parametrize(
+    ("arn", "said"),
+    [
+        ("arn:aws:s3:::bucket/key", "is no ARN of Bedrock's"),
+        ("arn:aws:bedrock:us-west-2::foundation-model/stability.sd3-large-v1:0", "names stability.sd3-large-v1:0, but"),
+        (f"{ACCOUNT}:inference-profile/us.stability.stable-outpaint-v1:0", "give the same model"),
+    ],
+)
+async def test_an_arn_of_something_else_is_refused(wire: Wire, arn: str, said: str) -> None:
+    wire.recorder.seen.clear()
+    with pytest.raises(impasto.ConfigError, match=said):
+        await wire.client.run(f"bedrock/{arn}", base_model=f"bedrock/{SD35}", prompt="p")
+    assert wire.recorder.seen == []
+
+
 ARN = "arn:aws:bedrock:us-west-2:123456789012:guardrail/abc123"
 WRONG_GUARDRAILS = ["", " ", "a\r\nx: y", "a\nb", "\x1b[1m", "\N{WATER WAVE}", " a", "a ", "A", "a/b", ARN + "\n", 5]
 WRONG_VERSIONS = ["", "0", "01", "draft", "1.0", "-1", "1\r\nx: y", "\N{ARABIC-INDIC DIGIT ONE}", "123456789", 1]
