@@ -77,7 +77,7 @@ REFUSED = {
 ONLY: Mapping[str, Makes] = {"[public_figure]": "image", "[copyrighted_content]": "audio"}
 """Those that mean something to one kind of operation alone."""
 
-NO_ENCODER = "output_format: this emulator makes mp3 with pip install 'impasto[emulator]' only; ask for wav"
+NO_ENCODER = "output_format: mp3 needs lameenc, which is not installed here: pip install lameenc, or ask for wav"
 
 _ENGINES = [
     {
