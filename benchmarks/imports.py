@@ -6,44 +6,48 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
 
 from .measure import Ratio, compared, in_pairs
 
 SMALL_THREE = "import attrs, cattrs, pluggy"
 WITH_CLICK = "import attrs, cattrs, pluggy, click"
+CLIENT = "from impasto import Client"
 HELP = "import sys; sys.argv = ['impasto', '--help']; from impasto_cli.main import main; main()"
 
 ROUNDS = 15
 
 
+CASES = (
+    ("import impasto", "import impasto", SMALL_THREE, 2.0),
+    ("from impasto import Client", CLIENT, SMALL_THREE, None),
+    ("from impasto import Client, floor with asyncio and ssl", CLIENT, f"{SMALL_THREE}, asyncio, ssl", None),
+    ("impasto --help", HELP, WITH_CLICK, 1.3),
+)
+
+
 async def run(rounds: int) -> list[Ratio]:
-    """CPU of whole processes."""
-    return [
-        await _over("import impasto", "import impasto", SMALL_THREE, rounds, 2.0),
-        await _over("from impasto import Client", "from impasto import Client", SMALL_THREE, rounds),
-        await _over(
-            "from impasto import Client, floor with asyncio and ssl",
-            "from impasto import Client",
-            f"{SMALL_THREE}, asyncio, ssl",
-            rounds,
-        ),
-        await _over("impasto --help", HELP, WITH_CLICK, rounds, 1.3),
-    ]
+    """CPU of whole processes, all of whose modules are compiled, as those of what is installed are."""
+    with tempfile.TemporaryDirectory() as compiled:
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+        def measured(code: str) -> Callable[[], Awaitable[float]]:
+            async def once() -> float:
+                return _cpu(code, env)
+
+            return once
+
+        return [
+            compared(name, await in_pairs(measured(ours), measured(floor), rounds), unit="ms CPU", most=most)
+            for name, ours, floor, most in CASES
+        ]
 
 
-async def _over(name: str, ours: str, floor: str, rounds: int, most: float | None = None) -> Ratio:
-    async def first() -> float:
-        return _cpu(ours)
-
-    async def second() -> float:
-        return _cpu(floor)
-
-    return compared(name, await in_pairs(first, second, rounds), unit="ms CPU", most=most)
-
-
-def _cpu(code: str) -> float:
+def _cpu(code: str, env: Mapping[str, str]) -> float:
     """Milliseconds of CPU of an interpreter that runs ``code``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=env)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +39,8 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Reachi
 
     told = asyncio.run(ask())
     if as_json:
+        import json
+
         click.echo(json.dumps(told, indent=2))
     else:
         _print(told)
