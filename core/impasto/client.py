@@ -213,13 +213,17 @@ class Client:
         )
         cost = operation.cost(request)
         limit = options.spend_limit_usd if request.job is None else None
-        async with shared.turns:
+        turns = shared.turns
+        await turns.acquire()  # spelled out: ``async with`` has two more coroutines
+        try:
             shared.begin()
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
                 with shared.spend.set_aside(call, cost, limit):
                     result = await route(call, poll_interval=options.poll_interval)
+        finally:
+            turns.release()
         return result.at(cost)
 
     def _account(self, operation: Operation, target: str) -> Account:

@@ -42,8 +42,11 @@ class Field:
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
     limits: str = ""
 
-    def check(self, value: object) -> object:
-        """The value as it may be sent. Raises ValueError, which says what the field takes."""
+    def check(self, value: object, _: object = None, /) -> object:
+        """The value as it may be sent. Raises ValueError, which says what the field takes.
+
+        It is a hook of cattrs too, which gives a type with the value.
+        """
         match self.kind:
             case "text":
                 return self._text(value)

@@ -32,16 +32,11 @@ def _exactly(expected: type[T]) -> Callable[[object, object], T]:
     return structure
 
 
-def _check(field: Field) -> Callable[[object, object], object]:
-    check = field.check
-    return lambda value, _: check(value)
-
-
 # cattrs coerces by default: a prompt of 5 would become "5".
-converter.register_structure_hook(str, _check(Field(kind="text")))
-converter.register_structure_hook(int, _check(Field(kind="integer")))
-converter.register_structure_hook(float, _check(Field(kind="number")))
-converter.register_structure_hook(File, _check(Field(kind="file")))
+converter.register_structure_hook(str, Field(kind="text").check)
+converter.register_structure_hook(int, Field(kind="integer").check)
+converter.register_structure_hook(float, Field(kind="number").check)
+converter.register_structure_hook(File, Field(kind="file").check)
 converter.register_structure_hook(bool, _exactly(bool))
 converter.register_structure_hook(bytes, _exactly(bytes))
 
@@ -50,7 +45,7 @@ converter.register_structure_hook(bytes, _exactly(bytes))
 def _structure(cls: type[Any]) -> Callable[[Mapping[str, Any], Any], Any]:
     """The structuring function of a parameter class: cattrs's own, with each field's bounds in it."""
     checks: dict[str, Any] = {
-        a.name: override(struct_hook=_check(a.metadata[KEY])) for a in attrs.fields(cls) if KEY in a.metadata
+        a.name: override(struct_hook=a.metadata[KEY].check) for a in attrs.fields(cls) if KEY in a.metadata
     }
     return make_dict_structure_fn(cls, converter, **checks)
 

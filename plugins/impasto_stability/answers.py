@@ -41,12 +41,6 @@ MODEL_3D = Kind("3D model", frozenset({"model/gltf-binary"}), _is_whole)
 KINDS: Mapping[Makes, Kind] = {"image": PICTURE, "audio": SOUND, "3d": MODEL_3D}
 
 
-def request_id(response: WireResponse) -> str | None:
-    """The provider's id of the exchange, safe to log."""
-    given = response.request_id
-    return printable(given) if given is not None else None
-
-
 def result(kind: Kind, response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
     """The result of a complete answer. Raises UnusableResult or ContentFiltered."""
     file = data if isinstance(data, File) else None
@@ -67,12 +61,12 @@ def result(kind: Kind, response: WireResponse, data: bytes | File, reason: objec
             "the picture broke the provider's content policy and came back blurred",
             status=response.status,
             name=FILTERED,
-            request_id=request_id(response),
+            request_id=response.request_id,
         )
         error.artifacts = (artifact,)
         error.billed = "unknown"
         raise error
-    return Result(artifacts=(artifact,), request_id=request_id(response))
+    return Result(artifacts=(artifact,), request_id=response.request_id)
 
 
 def _seed(value: object) -> int | None:
@@ -88,5 +82,5 @@ def unusable(what: str, response: WireResponse) -> UnusableResult:
         f"the answer {what}; it was paid for, and its {size:,} bytes are kept in .{where}",
         raw=response.body,
         media_type=response.media_type,
-        request_id=request_id(response),
+        request_id=response.request_id,
     )

@@ -36,7 +36,7 @@ from impasto.redact import printable
 from impasto.rules import Rule
 
 from . import guardrail
-from .answers import PICTURE, request_id, result, unusable
+from .answers import PICTURE, result, unusable
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
@@ -88,7 +88,7 @@ class Bedrock:
             f"HTTP {response.status} ({what}): whether it was charged is not known",
             status=response.status,
             raw=response.body,
-            request_id=request_id(response),
+            request_id=response.request_id,
         )
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
@@ -104,7 +104,7 @@ class Bedrock:
                 lost.append(Lost(index=index, error=error))
         if not came:
             raise lost[0].error if lost else unusable("holds no picture", response)
-        return Result(artifacts=tuple(came), errors=tuple(lost), request_id=request_id(response))
+        return Result(artifacts=tuple(came), errors=tuple(lost), request_id=response.request_id)
 
 
 def _check_arn(arn: str, operation: Operation) -> None:
@@ -175,7 +175,7 @@ def _list(rest: Mapping[str, object], name: str) -> list[object]:
 def _failed(reason: str, response: WireResponse, artifacts: tuple[Artifact, ...] = ()) -> ImpastoError:
     kind = ContentFiltered if reason.startswith(_FILTERED) else ProviderFault
     error = kind(
-        f"{reason}; whether it was charged is not known", status=200, name=reason, request_id=request_id(response)
+        f"{reason}; whether it was charged is not known", status=200, name=reason, request_id=response.request_id
     )
     error.billed, error.retryable = "unknown", False
     if isinstance(error, ContentFiltered):

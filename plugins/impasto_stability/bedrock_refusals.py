@@ -17,7 +17,6 @@ from impasto import (
 )
 from impasto.redact import printable
 
-from .answers import request_id
 from .refusals import retry_after
 
 _CLASSES: dict[str, type[ResponseError]] = {
@@ -72,7 +71,7 @@ def refusal(response: WireResponse) -> ResponseError | None:
         status=response.status,
         name=code,
         messages=(message,) if message else (),
-        request_id=request_id(response),
+        request_id=response.request_id,
     )
     if isinstance(error, RateLimited):
         error.retry_after = retry_after(response.headers)

@@ -27,7 +27,7 @@ from impasto.operation import Makes
 from impasto.records import Scalar
 from impasto.redact import printable
 
-from .answers import FILTERED, KINDS, request_id, result, unusable
+from .answers import FILTERED, KINDS, result, unusable
 from .refusals import refusal
 
 KEPT_SECONDS = 24 * 3600.0
@@ -84,7 +84,7 @@ class Direct:
             f"HTTP {response.status} ({shown}) is not the provider's own answer; whether it was charged is not known",
             status=response.status,
             raw=response.body,
-            request_id=request_id(response),
+            request_id=response.request_id,
         )
 
     def passes_on(self, operation: Operation, response: WireResponse) -> bool:

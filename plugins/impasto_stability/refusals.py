@@ -62,7 +62,7 @@ def refusal(response: WireResponse) -> ResponseError | None:
         status=response.status,
         name=name,
         messages=messages,
-        request_id=printable(response.request_id) if response.request_id is not None else None,
+        request_id=response.request_id,
     )
     if isinstance(error, RateLimited):
         error.retry_after = retry_after(response.headers)
