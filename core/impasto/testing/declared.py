@@ -21,15 +21,6 @@ from .subject import Subject
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"
 
-
-class _Nowhere:
-    """A transport that is never asked."""
-
-    @hookimpl
-    def send(self, wire: WireRequest) -> None:
-        """Declines."""
-
-
 _NAMED_ONLY = """
 import json, sys
 import impasto
