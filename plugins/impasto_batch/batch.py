@@ -169,8 +169,7 @@ class Batch:
     def _preflight(self, history: History) -> Preflight:
         order = self.order
         return Preflight(
-            manifest=Manifest(order.manifest),
-            load=self.registry.operation,
+            manifest=Manifest(order.manifest, self.registry.operation),
             history=history,
             again=order.again,
             drop_params=order.drop_params,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import attrs
 
-from impasto import ManifestError
+from impasto import ManifestError, Operation
 
 LONGEST_LINE = 32 << 20
 """In bytes: two pictures of the providers' size as data: URIs."""
@@ -32,15 +32,24 @@ Line = tuple[int, Given | Unread, bytes]
 
 @attrs.frozen
 class Manifest:
-    """The file, as its user named it."""
+    """The file, as its user named it. ``load`` gives the operation of a model's name."""
 
     path: Path
+    load: Callable[[str], Operation]
 
     def rows(self) -> Iterator[Line]:
         """Each row. Raises ManifestError where the file can't be read."""
+        from .tables import csv_rows, parquet_rows  # they know this module's records
+
         try:
-            with self.path.open("rb") as file:
-                yield from _json_lines(file)
+            match self.path.suffix.lower():
+                case ".csv":
+                    yield from csv_rows(self.path, self.load)
+                case ".parquet":
+                    yield from parquet_rows(self.path)
+                case _:
+                    with self.path.open("rb") as file:
+                        yield from _json_lines(file)
         except OSError as error:
             raise ManifestError(f"can't read the manifest {str(self.path)!r}: {error.strerror}") from None
 

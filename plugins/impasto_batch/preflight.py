@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,6 @@ class Preflight:
     """Reads a manifest, for what a folder's ``history`` still lacks of it."""
 
     manifest: Manifest
-    load: Callable[[str], Operation]
     history: History
     again: Again = Again()
     drop_params: bool = False
@@ -232,7 +231,7 @@ class Preflight:
     def _loaded(self, model: str) -> Operation | RegistryError:
         if model not in self._operations:
             try:
-                self._operations[model] = self.load(model)
+                self._operations[model] = self.manifest.load(model)
             except RegistryError as error:
                 self._operations[model] = error
         return self._operations[model]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from impasto import ManifestError
+from impasto import ManifestError, Registry
 from impasto_batch import manifest as module
 from impasto_batch.manifest import Manifest, Unread, parsed
 
@@ -67,7 +67,7 @@ def test_every_sound_object_is_read(value: dict[str, object], ascii: bool, inden
 
 
 def read(path: Path) -> list[tuple[int, object]]:
-    return [(number, given) for number, given, _ in Manifest(path).rows()]
+    return [(number, given) for number, given, _ in Manifest(path, Registry().operation).rows()]
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])

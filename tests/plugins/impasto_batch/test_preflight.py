@@ -29,9 +29,8 @@ SEDE = "sede: is no parameter of this model; did you mean seed?"
 
 
 def planned(path: Path, **settings: Any) -> Plan:
-    return Preflight(
-        manifest=Manifest(path), load=REGISTRY.operation, history=History(Layout(path.parent)), **settings
-    ).plan()
+    history = History(Layout(path.parent))
+    return Preflight(manifest=Manifest(path, REGISTRY.operation), history=history, **settings).plan()
 
 
 def openai(id: object, /, url: object = "/v1/images/generations", **body: object) -> dict[str, object]:
