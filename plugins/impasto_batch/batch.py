@@ -54,6 +54,7 @@ class Order:
     skip_invalid: bool = False
     dedupe: bool = False
     drop_params: bool = False
+    report: bool = True
     template: Template = Template()
 
 
@@ -121,7 +122,18 @@ class Batch:
             except OSError as error:
                 said = error.strerror or str(error)
                 self.listener.note(f"results.jsonl and errors.jsonl could not be written: {said}; the next run does it")
-            return self._status(folder, plan, running=False)
+            status = self._status(folder, plan, running=False)
+            if order.report:
+                await self._report(folder, status)
+            return status
+
+    async def _report(self, folder: Folder, status: Status) -> None:
+        from .report import write_report
+
+        try:
+            await asyncio.to_thread(write_report, folder.layout, folder.pictures, status)
+        except OSError as error:
+            self.listener.note(f"report.html could not be written: {error.strerror or error}")
 
     def stop(self, reason: str) -> None:
         """Asks for no further picture; what is in flight is waited for."""

@@ -40,6 +40,7 @@ def command() -> None:
 @click.option("--skip-invalid", is_flag=True, help="Pass over rows that are wrong.")
 @click.option("--dedupe", is_flag=True, help="Pass over rows that come twice.")
 @click.option("--drop-params", is_flag=True, help="Drop OpenAI's parameters that a model has no field for.")
+@click.option("--report/--no-report", default=True, help="Write report.html at the end.  [default: yes]")
 @click.option("--api-base", metavar="URL", help="Another address of the provider.")
 @click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
 @as_json
@@ -74,3 +75,36 @@ def status(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(attrs.asdict(found), indent=2))
     else:
         click.echo(in_words(found))
+
+
+@command.command("report", short_help="Write a batch's contact sheet.")
+@_folder
+@click.option("--all", "every", is_flag=True, help="Every picture, on as many pages as it takes; else the first 500.")
+def report(folder: Path, every: bool) -> None:
+    """Writes report.html in DIR anew: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
+    nothing from anywhere. Prints the names of the pages.
+    """
+    from .folder import History, Layout
+    from .report import write_report
+    from .status import read_status
+
+    layout = Layout(folder)
+    status = read_status(layout)
+    for path in write_report(layout, History.of(layout).pictures, status, every=every):
+        click.echo(path)
+
+
+@command.command("export", short_help="Make a training set of a batch.")
+@_folder
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder.")
+@click.option("--form", type=click.Choice(["parquet", "webdataset"]), default="parquet", show_default=True)
+@click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
+def export(folder: Path, out: Path, form: str, shard: int) -> None:
+    """Writes the pictures of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their
+    names. Parquet needs impasto[batch].
+    """
+    from .export import export
+    from .folder import Layout
+
+    for path in export(Layout(folder), out, "parquet" if form == "parquet" else "webdataset", shard=shard):
+        click.echo(path)

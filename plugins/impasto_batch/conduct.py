@@ -47,6 +47,7 @@ class Given(TypedDict):
     skip_invalid: bool
     dedupe: bool
     drop_params: bool
+    report: bool
     dry_run: bool
     api_base: str | None
     emulator: bool
@@ -66,6 +67,7 @@ def conduct(given: Given) -> int:
         skip_invalid=given["skip_invalid"],
         dedupe=given["dedupe"],
         drop_params=given["drop_params"],
+        report=given["report"],
         template=Template(given["names"]),
     )
     settings = _settings(given)

@@ -28,18 +28,24 @@ _OTHERS = ("invalid", "gone")
 Line = Mapping[str, object]
 
 
-def last_words(layout: Layout, pictures: Pictures) -> Iterator[Row]:
-    """The last row of each picture that is through, in the ledger's order; and what the last run said besides."""
+def last_words(layout: Layout, pictures: Pictures) -> Iterator[tuple[Row, Mapping[str, object] | None]]:
+    """The last row of each picture that is through, in the ledger's order, with what was asked for; and then what the
+    last run said besides."""
     others: list[Row] = []
+    asked: dict[tuple[str, int], Mapping[str, object]] = {}
     for place, row in rows(layout.ledger, Read()):
         state = state_of(row)
-        if state is not None and state > State.STAGED and pictures.is_last(row, place):
-            yield row
+        if state == State.INTENT:
+            asked[row["id"], row["index"]] = row["request"]
+        elif state is not None and state > State.STAGED:
+            request = asked.pop((row["id"], row["index"]), None)
+            if pictures.is_last(row, place):
+                yield row, request
         elif row["row"] == "run":
             others.clear()
         elif row["row"] in _OTHERS:
             others.append(row)
-    yield from others
+    yield from ((row, None) for row in others)
 
 
 def write_results(folder: Folder) -> Steps[None]:
@@ -50,7 +56,7 @@ def write_results(folder: Folder) -> Steps[None]:
     errors = _File(disk, layout, ERRORS)
     try:
         several: dict[str, list[Row]] = {}
-        for row in last_words(layout, pictures):
+        for row, _ in last_words(layout, pictures):
             if row["row"] != "done":
                 errors.add(_error(row))
             elif row["n"] == 1:
