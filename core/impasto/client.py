@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Self, Unpack
 
 import attrs
@@ -21,9 +21,10 @@ from .route import Route
 from .shared import Shared
 
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
 
-    from . import StabilityAccount
+    from . import Outcome, StabilityAccount
     from .describe import Description
     from .operation import Operation
     from .provider import Account
@@ -149,6 +150,36 @@ class Client:
             told = TransportError(f"{operation.id}: no answer that can be used; asking costs nothing: ask again")
             told.operation, told.request_id, told.retryable = operation.id, error.request_id, True
             raise told from error
+
+    def batch(
+        self,
+        requests: Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        concurrency: int = 64,
+        budget_usd: float | None = None,
+        max_failures: str | None = None,
+        retry_failed: bool = False,
+        retry_ambiguous: bool = False,
+    ) -> AsyncGenerator[Outcome]:
+        """Runs many requests side by side, and yields what comes of each picture as it comes.
+
+        A request is a row of a manifest: ``{"id": ..., "model": ..., **fields}``, or OpenAI's form. One that is wrong
+        is an outcome too. With ``out`` pictures and a ledger are kept in that folder, and what it knows is not asked
+        for again. Leaving early cancels what is in flight. Raises ConfigError where a budget, ``max_failures``
+        (``"20"``, ``"5%"``) or a dead key stops it."""
+        from . import run_batch
+
+        return run_batch(
+            self,
+            requests,
+            out=out,
+            concurrency=concurrency,
+            budget_usd=budget_usd,
+            max_failures=max_failures,
+            retry_failed=retry_failed,
+            retry_ambiguous=retry_ambiguous,
+        )
 
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""

@@ -244,7 +244,7 @@ def _counted(plan: Plan) -> str:
     return f"{len(plan.bad):,} of {plan.rows:,} rows can't be run; nothing was sent"
 
 
-async def _all(jobs: list[Unit], units: Iterator[Unit]) -> AsyncIterator[Unit]:
+async def _all(jobs: list[Unit], units: Iterator[Unit]) -> AsyncIterator[Unit | Outcome]:
     """Jobs that go on first: they are paid for. The manifest is read in a thread, as far as it is needed."""
     for job in jobs:
         yield job

@@ -198,6 +198,7 @@ class Folder:
         yield from self.written({**row, "pictures": pictures, **more}, on_disk=True)
 
     def _close(self) -> None:
+        self.history.close()
         self.ledger.close()
         self.layout.ballast.unlink(missing_ok=True)
         os.close(self._lock)  # and with it the lock

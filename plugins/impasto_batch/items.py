@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -192,13 +193,12 @@ def file_words(operation: Operation) -> frozenset[str]:
 
 
 def _file(value: object, folder: Path) -> File:
-    if isinstance(value, File):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"must be a path or a data: URI, not {type(value).__name__}")
-    if value[:5].lower() == "data:" or "://" in value[:12]:
+    """A picture: in a manifest a path or a ``data:`` URI, in a program whatever else stands for one."""
+    if isinstance(value, str):
+        return File.of(value if value[:5].lower() == "data:" or "://" in value[:12] else folder / value)
+    if isinstance(value, bytes | os.PathLike | tuple | File) or hasattr(value, "read"):
         return File.of(value)
-    return File.of(folder / value)
+    raise ValueError(f"must be a path or a data: URI, not {type(value).__name__}")
 
 
 def marked(line: bytes, given: Given, words: frozenset[str], folder: Path) -> int:

@@ -84,7 +84,7 @@ class Run:
     _dispatching: asyncio.Task[None] | None = None
     _is_cancelled: bool = False
 
-    async def outcomes(self, units: AsyncIterator[Unit]) -> AsyncGenerator[Outcome]:
+    async def outcomes(self, units: AsyncIterator[Unit | Outcome]) -> AsyncGenerator[Outcome]:
         """What comes of each, as it comes. Leaving it early cancels what is in flight, and keeps a record of that.
 
         A place is free again when its outcome was taken: whoever takes them slowly is sent no more than that.
@@ -122,11 +122,14 @@ class Run:
         except OSError as error:
             self.stop(f"the ledger can't be written: {error.strerror}")
 
-    async def _dispatch(self, units: AsyncIterator[Unit], through: asyncio.Queue[Outcome | None]) -> None:
+    async def _dispatch(self, units: AsyncIterator[Unit | Outcome], through: asyncio.Queue[Outcome | None]) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 unit = self._again.popleft() if self._again else await anext(units, None)
-                if unit is not None:
+                if isinstance(unit, Outcome):  # known already: it only takes its turn
+                    await self.pace.turn(self.stops)
+                    through.put_nowait(unit)
+                elif unit is not None:
                     await self.pace.turn(self.stops)
                     if not self.stops.admits(unit):
                         self.pace.leave()
