@@ -10,6 +10,7 @@ import asyncio
 import copy
 import functools
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -178,8 +179,8 @@ async def found(settings: Mapping[str, str], options: Options, *, service: str =
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     if options.proxy is not None:  # stands before STS and SSO too, as does an own CA
         session.set_default_client_config(AioConfig(proxies={"https": options.proxy}))
-    if isinstance(options.ssl, str):
-        session.set_config_variable("ca_bundle", options.ssl)
+    if isinstance(options.ssl, str | os.PathLike):
+        session.set_config_variable("ca_bundle", os.fspath(options.ssl))
     try:
         async with session.create_client(
             service,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from tests.plugins.impasto_transports.bedrock.wire import (
     told,
 )
 from tests.recorder import Answer, Recorder, Seen
+from tests.reliability.servers import Server, http, serving
 from tests.reliability.test_proxies import proxying
 
 # credentials
@@ -257,20 +259,34 @@ async def test_a_source_that_is_not_there_proves_that_nothing_was_sent(
     assert (caught.value.billed, caught.value.retryable, wire.seen) == ("no", True, [])
 
 
-async def test_a_given_proxy_and_ca_stand_before_sts_too(
+async def test_a_given_proxy_stands_before_sts_too(
+    wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(ROLE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://sts.example.com")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    refuse = b"HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n"
+    once = impasto.Retry(attempts=1)
+    async with proxying(refuse=refuse) as proxy, impasto.Client(proxy=proxy.url, retry=once) as client:
+        with pytest.raises(impasto.NotSent):
+            await client.run(GENERATOR, prompt="p")
+    assert proxy.tunnels == ["sts.example.com:443"]
+    assert wire.seen == []
+
+
+async def test_a_given_ca_is_trusted_for_sts_too(
     wire: Recorder, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text(ROLE)
-    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://sts.example.com")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    async with proxying(refuse=b"HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n") as proxy:
-        retry = impasto.Retry(attempts=1)
-        async with impasto.Client(proxy=proxy.url, ssl=str(tmp_path / "ca.pem"), retry=retry) as client:
-            with pytest.raises(impasto.NotSent):
-                await client.run(GENERATOR, prompt="p")
-    assert proxy.tunnels == ["sts.example.com:443"]
-    assert wire.seen == []
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    answer = in_xml(IN_AN_HOUR)
+    async with serving(Server(posts=[http(200, answer.body, **answer.headers)]), tls=context) as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        assert signer(await called(wire, ssl=tmp_path / "ca.pem")) == "ASIAROLE"
+        assert len(sts.paid) == 1
 
 
 async def test_a_role_that_is_refused(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
