@@ -16,6 +16,7 @@ from .data import Data
 from .errors import SERVER, Failure, new_id
 from .exchange import Exchange
 from .flow import Flow
+from .incoming import check_kind
 from .metrics import IN_FLIGHT
 from .observer import Observer
 from .repeats import Repeats
@@ -99,6 +100,7 @@ class App:
         if path in _HEALTH:  # whatever it is called by: a balancer asks by address
             seen.route = path
             return self._health(path)
+        check_kind(request)
         self._check_host(request)
         if path == "/metrics":
             seen.route = path

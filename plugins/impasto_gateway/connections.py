@@ -125,34 +125,34 @@ class Connection(web.RequestHandler):
         return sound
 
     def _may_be_body(self, data: bytes) -> bool:
-        """Whether a body may go on like this. Else its request fails."""
+        """Whether a body may go on like this. Else its request fails, where it was not answered yet."""
         if self._chunks is None or self._chunks.sound(data):
             return True
         self._server.observer.ended("http", None)
-        self.phase = Phase.ENDING
+        self.phase, self.since = Phase.ENDING, time.monotonic()
         if self._body is not None:
-            self._body.set_exception(web.RequestPayloadError("its chunks are not sound"))
-        elif self._wire is not None:  # its request has not begun, or was answered
-            self._wire.abort()
+            self._body.set_exception(_broken())
         return False
 
     def began(self, body: StreamReader) -> None:
         """A request's head was read, its body comes."""
-        self._body, self.since = body, time.monotonic()
-        if self.phase is not Phase.ENDING:
-            self.phase = Phase.BUSY
+        self._body = body
+        if self.phase is Phase.ENDING:
+            body.set_exception(_broken())
+        else:
+            self.phase, self.since = Phase.BUSY, time.monotonic()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         done = await super().finish_response(request, resp, start_time)
-        self._body = None
-        if not resp.keep_alive and self._wire is not None:
-            _end_writing(self._wire)  # whoever reads to the end need not wait until the rest of the request was read
-        if self.phase is Phase.BUSY:
+        self._body, whole = None, request.content.is_eof()
+        if self.phase is Phase.BUSY and whole:  # else what comes is still its body
             self.phase, self.since = Phase.IDLE, time.monotonic()
         if self.phase is Phase.ENDING or request.content.exception() is not None:
             await self._linger()
+        elif not resp.keep_alive and self._wire is not None and whole:
+            _end_writing(self._wire)
         return done
 
     def handle_error(
@@ -351,6 +351,10 @@ def _unsound(message: RawRequestMessage) -> str | None:
 def no_http(problem: str = "the request is no sound HTTP") -> Failure:
     """The refusal of what can't be read."""
     return Failure(400, problem, code="invalid_http", close=True)
+
+
+def _broken() -> web.RequestPayloadError:
+    return web.RequestPayloadError("its chunks are not sound")
 
 
 def _files() -> int:

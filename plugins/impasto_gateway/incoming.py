@@ -22,6 +22,9 @@ MOST_PARTS = 64
 LONGEST_FIELD = 256 * 1024
 """Bytes of a form's text field."""
 
+MOST_VALUES = 50_000
+"""Values of a JSON body, by the marks that stand between them: a prompt's commas count, and are far fewer."""
+
 _COPIES = 4
 """How often a JSON body is in memory: its bytes, its text, its values, and its pictures decoded."""
 
@@ -32,6 +35,7 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"[0-9]{0,3}")
 
+_KINDS = ("application/json", "multipart/form-data")
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
 _NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
@@ -72,6 +76,17 @@ class Asked:
         return _numbered(given, operation) if self.form else given
 
 
+def check_kind(request: web.BaseRequest) -> None:
+    """Refuses a body that is no JSON or form: a web page can send text to any address. Raises Failure."""
+    if request.body_exists and "content-type" in request.headers and request.content_type not in _KINDS:
+        raise _unsupported()
+
+
+def _unsupported() -> Failure:
+    said = "Content-Type must be application/json or multipart/form-data"
+    return Failure(415, said, code="unsupported_content_type", close=True)
+
+
 async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
     """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
     headers = request.headers
@@ -83,8 +98,7 @@ async def read(request: web.BaseRequest, most: int, share: Share, files: ExitSta
         case "multipart/form-data":
             return await _form(_chunks(request, most), headers["content-type"], share, files)
         case _:
-            said = "Content-Type must be application/json or multipart/form-data"
-            raise Failure(415, said, code="unsupported_content_type", close=True)
+            raise _unsupported()
 
 
 async def _chunks(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
@@ -116,6 +130,8 @@ async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
     async for chunk in chunks:
         share.take(len(chunk) * _COPIES)
         body += chunk
+    if sum(body.count(mark) for mark in b",[{") > MOST_VALUES:  # each would be a hundred times its bytes in memory
+        raise Failure(400, f"the body has more than {MOST_VALUES:,} values", code="invalid_json")
     given = parse_json(bytes(body))
     if not isinstance(given, dict):
         raise Failure(400, "the body must be a JSON object", code="invalid_json")
@@ -153,10 +169,19 @@ def _refuse(word: str) -> None:
     raise _Unsound(f"{word} is no JSON")
 
 
+class _Tiny(float):
+    """What no float can hold and is not 0: whichever field it stands in refuses it, as it is within no bounds."""
+
+    def __repr__(self) -> str:
+        return "a number that is too small"
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise _Unsound("a number is too large")
+    if not number and set(text.lower().partition("e")[0]) & set("123456789"):
+        return _Tiny("nan")
     return number
 
 

@@ -63,10 +63,10 @@ class Parts:
             return None
         if not buffer.startswith(b"\r\n"):
             raise NotAForm("a boundary does not end its line")
-        while (end := buffer.find(b"\r\n\r\n")) < 0:
-            if len(buffer) > LONGEST_HEAD:
-                raise NotAForm(f"a part's headers have more than {LONGEST_HEAD:,} bytes")
+        while (end := buffer.find(b"\r\n\r\n")) < 0 and len(buffer) <= LONGEST_HEAD:
             await self._more()
+        if not 0 <= end <= LONGEST_HEAD:
+            raise NotAForm(f"a part's headers have more than {LONGEST_HEAD:,} bytes")
         lines = bytes(buffer[2:end])
         del buffer[: end + 4]
         return _head(lines)
