@@ -15,6 +15,7 @@ A request's way, and the module of each step:
         repeats      requests that come again: joined, replayed  identity     what makes two the same
           flights    which calls run in which worker             kept         outcomes, for who asks again
           data       the directory of what must outlive a process
+        waiting      no longer than the caller does
         budgets      what a named key may spend
         calls        checked against the model, run, run elsewhere where nothing was charged
         large        answers too large for memory, on disk and on their way to the caller at once

@@ -23,6 +23,7 @@ from .repeats import Repeats
 from .routes import routed
 from .seen import LEFT, Seen
 from .setup import Setup
+from .waiting import patience, patience_of
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -105,6 +106,7 @@ class App:
         if path == "/metrics":
             seen.route = path
             return await self._metrics(request, seen)
+        patience.set(patience_of(request.headers, self.setup.config.general.max_wait_seconds))
         route, tail = routed(path)
         seen.route = route.path
         endpoint = route.endpoint(request.method)

@@ -17,6 +17,7 @@ from .deployments import Deployment, Model, may_go_elsewhere
 from .errors import Failure, failure_of, invalid, lost
 from .incoming import Asked
 from .large import Answers
+from .waiting import in_time
 
 VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
 """What a variation uses where its caller gives nothing else."""
@@ -146,6 +147,11 @@ def _failure(checked: Checked, error: ImpastoError) -> Failure:
 
 
 async def _attempt(checked: Checked, answers: Answers) -> Result:
+    async with in_time(checked.deployment.account):
+        return await _made(checked, answers)
+
+
+async def _made(checked: Checked, answers: Answers) -> Result:
     deployment = checked.deployment
     deployment.running += 1
     try:

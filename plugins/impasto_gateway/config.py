@@ -87,6 +87,9 @@ class General:
     ``body_idle_seconds``; ``write_seconds``: how long a caller may leave an answer unread; ``idle_seconds``: how
     long a connection without a request is kept.
 
+    ``max_wait_seconds``: how long a call may wait for its turn at a provider, where its caller does not say that it
+    waits less (OpenAI's SDKs do); what would wait longer is sent away before anything is spent.
+
     ``access_log``: whether ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: whether
     prompts stand in it, and in traces.
     """
@@ -104,6 +107,7 @@ class General:
     body_idle_seconds: float = _setting(20.0, 0.01, 3600)
     write_seconds: float = _setting(30.0, 0.01, 3600)
     idle_seconds: float = _setting(75.0, 0.01, DAY)
+    max_wait_seconds: float = _setting(60.0, 0.01, DAY)
     access_log: bool = True
     log_prompts: bool = False
 

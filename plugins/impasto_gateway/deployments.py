@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import (
+    Account,
     Client,
     ConfigError,
     ContentFiltered,
@@ -52,6 +53,7 @@ class Deployment:
     entry: Entry
     operation: Operation
     client: Client
+    account: Account
     description: Description
     timeout: float
     observer: Observer
@@ -126,7 +128,7 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
     settings["middleware"] = (observer, *config.middleware)
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
-    await asyncio.to_thread(operation.provider.account, reached)  # a wrong key or address is told now
+    account = await asyncio.to_thread(operation.provider.account, reached)  # a wrong key or address is told now
     description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
     await sibling.warm(entry.base_model or entry.model)
-    return Deployment(entry.model, entry, operation, sibling, description, timeout, observer)
+    return Deployment(entry.model, entry, operation, sibling, account, description, timeout, observer)

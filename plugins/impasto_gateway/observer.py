@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import attrs
 from aiohttp import web
 
-from impasto import Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
+from impasto import Handler, ImpastoError, Middleware, RateLimited, Result, WireRequest, WireResponse, hookimpl
 
 from . import metrics as m
 from .access_log import log
 from .metrics import Metrics
 from .seen import LEFT, SEEN, Seen, current
 from .traces import Traces
+from .waiting import begins, met
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -142,6 +143,7 @@ class _Exchange:
         if attempt is None:
             return await next(wire)
         paid, seen = wire.method == "POST", attempt.seen
+        begins()
         if paid and wire.call.posts:
             self._metrics.add(m.RETRIES, *attempt.labels)
         span = self._traces.ask(wire, attempt.deployment) if self._traces is not None else None
@@ -155,6 +157,8 @@ class _Exchange:
             return answer
         except BaseException as raised:
             error = raised
+            if isinstance(raised, RateLimited):
+                met(raised)
             raise
         finally:
             seen.upstream_ended = time.monotonic()

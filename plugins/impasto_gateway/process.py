@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -34,6 +35,8 @@ RESTART_SECONDS = 0.5
 
 _STEERING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+_MOST_FILES = 65_536
+
 LOST = 1
 """The exit code where calls that ran were given up."""
 
@@ -45,6 +48,7 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
         click.echo(f"Warning: {warning}", err=True)
     if workers > 1:
         check(path, host=host, no_auth=no_auth)  # what is wrong is told once, not by each; and imports are shared
+    _allow_many_files()
     sockets = _sockets(host, port, workers)
     number = sockets[0].getsockname()[1]
     running = f"RUNNING on http://{f'[{host}]' if ':' in host else host}:{number}"
@@ -73,6 +77,15 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
 
     lines = [f"{config.source} is sound: {asyncio.run(all_of_it())} models", *(f"Warning: {each}" for each in warnings)]
     return "\n".join(lines)
+
+
+def _allow_many_files() -> None:
+    """Each connection is a file, and the usual limit is one for programs that use ``select``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a system may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _sockets(host: str, port: int, workers: int) -> list[socket.socket]:
@@ -217,6 +230,8 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
             os.close(self._life[1])
             code = worker.run(lambda: None, self._life[0])
+        except Exception:  # noqa: BLE001 - its traceback would go with the process
+            _log.exception("a worker failed")
         finally:
             os._exit(code)
 

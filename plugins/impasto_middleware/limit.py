@@ -80,6 +80,16 @@ class Window:
         self._not_counted += 1
         return Send(slack(limit))
 
+    def wait(self, limit: RateLimit, ahead: int, now: float) -> float:
+        """About how many seconds it takes until one may go that has so many ahead of it."""
+        leave = [when + limit.seconds - now for when in self._counted if when + limit.seconds > now]
+        leave += [slack(limit) + limit.seconds] * self._not_counted
+        later = ahead - (limit.requests - len(leave))
+        if later < 0:
+            return 0.0
+        rounds, place = divmod(later, limit.requests)
+        return rounds * limit.seconds + (sorted(leave)[place] if place < len(leave) else 0.0)
+
     def written(self, send: Send, now: float) -> None:
         """All of the send went out."""
         self._travelling.append((now + send.slack, send))
@@ -147,8 +157,18 @@ class Gate:
             now = self.used = time.monotonic()
             if now < self._paused_until:
                 return self._paused_until - now
-            limit = account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
+            limit = self._limit(account)
             return self._window.take(limit, now) if limit is not None else None
+
+    def _limit(self, account: Account) -> RateLimit | None:
+        return account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
+
+    def wait(self, account: Account) -> float:
+        """About how many seconds a call that comes now would wait for its turn."""
+        with self._lock:
+            now, limit = time.monotonic(), self._limit(account)
+            queued = self._window.wait(limit, self._waiting, now) if limit is not None else 0.0
+            return max(self._paused_until - now, queued, 0.0)
 
     def written(self, send: Send) -> None:
         """All of the send went out."""
