@@ -56,6 +56,8 @@ class Given(TypedDict):
 
 def conduct(given: Given) -> int:
     """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
+    if given["out"].parts[:1] == ("s3:",):
+        raise ConfigError("--out must be a folder of this machine: s3:// is not written to; copy the folder there")
     order = Order(
         manifest=given["manifest"],
         out=given["out"],

@@ -1,0 +1,185 @@
+"""A folder whose process dies at any of its calls, again and again, as a state machine."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from impasto import Artifact, ChargeUnknown, ConfigError, Cost, NotSent, Pending, Result, WireRequest
+from impasto.call import Call
+from impasto_batch.disk import Disk
+from impasto_batch.folder import Folder, Layout
+from impasto_batch.keeping import Keeping
+from impasto_batch.ledger import Read, rows
+from impasto_batch.names import Template
+from impasto_batch.outcomes import failed, made
+from impasto_batch.recovery import recover
+from impasto_batch.unit import Outcome, Unit
+from tests.pictures import png
+
+KEY = "k" * 64
+CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint=KEY), job=None))
+JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), keeps=3600.0)
+
+
+class Mortal(Disk):
+    """Does so many calls more, and from then on none: to the disk, that is a process that died."""
+
+    def __init__(self) -> None:
+        self.left = 10**9
+        for name in [name for name in vars(Disk) if not name.startswith("_") and name != "close"]:
+            setattr(self, name, self._mortal(getattr(Disk, name), is_write=name == "write"))
+
+    def _mortal(self, call: Any, *, is_write: bool) -> Any:
+        def mortal(*given: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and is_write:
+                call(self, given[0], bytes(given[1])[: len(given[1]) // 2])
+            if self.left <= 0:
+                raise OSError(errno.EIO, "the process is dead")
+            return call(self, *given)
+
+        return mortal
+
+
+def picture(number: int) -> bytes:
+    return png(8 + number % 50, 8)
+
+
+class Crashes(RuleBasedStateMachine):
+    """What the model remembers: which pictures were asked for, which were said to be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="impasto-states-"))
+        self.runner = asyncio.Runner()
+        self.number = 0
+        self.asked: dict[str, Unit] = {}
+        self.kept: dict[str, bytes] = {}
+        self.jobs: set[str] = set()
+        self.given_up: set[str] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self.disk = Mortal()
+        self.folder = self.runner.run(Folder.open(self.root / "out", self.disk))
+        self.keeping = Keeping(self.folder, Template())
+        self.runner.run(self._begun())
+
+    async def _begun(self) -> None:
+        await self.folder.post(self.folder.begin(0, strangers={}))
+        self.recovered = await recover(self.folder, self.keeping, frozenset({KEY[:16]}))
+
+    @rule()
+    def ask(self) -> None:
+        self.number += 1
+        id = f"picture-{self.number}"
+        unit = Unit(id=id, index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
+        try:
+            self.runner.run(self.keeping.begin(unit, CALL))
+        except ConfigError:  # nothing was sent
+            self.given_up.add(id)
+        else:
+            self.asked[id] = unit
+
+    @rule(data=st.data())
+    def take_on_a_job(self, data: st.DataObject) -> None:
+        if unit := self._drawn(data):
+
+            async def accepted() -> None:
+                await self.keeping.accepted(unit, CALL, JOB)
+
+            try:
+                self.runner.run(accepted())
+            except OSError:
+                return
+            self.jobs.add(unit.id)
+
+    @rule(data=st.data())
+    def come(self, data: st.DataObject) -> None:
+        if unit := self._drawn(data):
+            data_of = picture(int(unit.id.partition("-")[2]))
+            result = Result(artifacts=(Artifact(data=data_of, media_type="image/png"),))
+            self._settle(unit, made(unit, result), data_of)
+
+    @rule(data=st.data(), charged=st.booleans())
+    def fail(self, data: st.DataObject, charged: bool) -> None:
+        if unit := self._drawn(data):
+            self._settle(unit, failed(unit, ChargeUnknown("lost") if charged else NotSent("no")), None)
+
+    def _settle(self, unit: Unit, outcome: Outcome, data: bytes | None) -> None:
+        try:
+            self.runner.run(self.keeping.settle(unit, outcome))
+        except OSError:
+            return
+        del self.asked[unit.id]
+        self.jobs.discard(unit.id)
+        if data is not None:
+            self.kept[unit.id] = data
+        else:
+            self.given_up.add(unit.id)
+
+    def _drawn(self, data: st.DataObject) -> Unit | None:
+        return data.draw(st.sampled_from(list(self.asked.values()))) if self.asked and self.disk.left > 0 else None
+
+    @rule(left=st.integers(1, 40))
+    def will_die(self, left: int) -> None:
+        if self.disk.left > 1_000:
+            self.disk.left = left
+
+    @rule()
+    def restart(self) -> None:
+        """The process is gone, whatever it was at; the next one takes up what there is."""
+        self.disk.left = 0
+        self.runner.run(self.folder.__aexit__(None, None, None))
+        for staged in self.keeping._staged.values():
+            self.disk.close(staged.file)
+        self._start()
+        last = self._last()
+        assert all(kind not in ("intent", "staged") for kind, _ in last.values()), "nothing is left open but jobs"
+        for id in list(self.asked):
+            kind, _ = last[id]
+            assert kind in ("done", "ambiguous", "accepted", "refused"), kind
+            if id in self.jobs and kind == "accepted":
+                assert [job.job for job in self.recovered.jobs if job.id == id] == ["job"]
+            elif id in self.jobs:
+                assert kind == "done" or (id not in self.kept)
+            del self.asked[id]
+            self.jobs.discard(id)
+
+    def _last(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        found = rows(Layout(self.root / "out").ledger, Read())
+        return {row["id"]: (row["row"], dict(row)) for _, row in found if "id" in row}
+
+    @invariant()
+    def what_was_kept_is_there(self) -> None:
+        last = self._last()
+        for id, data in self.kept.items():
+            kind, row = last[id]
+            assert kind == "done"
+            assert (self.root / "out" / row["path"]).read_bytes() == data
+        for id, (kind, row) in last.items():
+            if kind == "done":
+                path = self.root / "out" / row["path"]
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"], id
+
+    def teardown(self) -> None:
+        self.disk.left = 10**9
+        self.runner.run(self.folder.__aexit__(None, None, None))
+        for staged in self.keeping._staged.values():
+            self.disk.close(staged.file)
+        self.runner.close()
+        shutil.rmtree(self.root)
+
+
+TestCrashes = Crashes.TestCase
+TestCrashes.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
