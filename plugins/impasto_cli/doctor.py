@@ -162,14 +162,15 @@ def _limits() -> Iterator[Finding]:
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
     """Imports each plugin. Those that load are counted, those that don't are named."""
-    from impasto import ImpastoError, MissingExtra
-    from impasto.registry import GROUPS
+    from impasto import ImpastoError, MissingExtra, Operation, Provider
+    from impasto.registry import COMMANDS, GROUPS, OPERATIONS, PROVIDERS, TRANSPORTS
 
+    kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
     for group in GROUPS:
         loaded = 0
         for name in registry.names(group):
             try:
-                registry.load(group, name, object)
+                registry.load(group, name, kinds.get(group, object))
             except MissingExtra as error:
                 yield Finding("plugins", f"{group} {name}", error.message, "note")
             except ImpastoError as error:

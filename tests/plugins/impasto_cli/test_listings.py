@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 import impasto
 from impasto.registry import GROUPS, OPERATIONS
 from tests.conftest import KEY
+from tests.distributions import install
 from tests.plugins.impasto_cli.conftest import Run
 
 MODELS = impasto.Registry().names(OPERATIONS)
@@ -102,3 +104,14 @@ def test_doctor_finds_what_is_broken(run: Run, variable: str, value: str, subjec
     code, found = findings(run, **{variable: value})
     assert code == 1
     assert found[subject][0] == "broken"
+
+
+def test_doctor_names_a_plugin_that_is_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports, and is a class where a model is called for: whoever calls it is refused."""
+    install(
+        tmp_path, "acme-wrong", {OPERATIONS: {"acme/wrong": "acme_wrong:Model"}}, {"acme_wrong": "class Model: ..."}
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, found = findings(run)
+    assert code == 1
+    assert found[f"{OPERATIONS} acme/wrong"] == ("broken", "'acme/wrong' is a type, but must be an Operation")
