@@ -57,7 +57,8 @@ async def test_f25_a_job_that_never_ends_ends_at_the_deadline(server: Server, ma
     assert isinstance(error, impasto.ChargeUnknown)
     assert (error.billed, error.raw) == ("unknown", b"")
     assert "client.resume" in str(error)
-    assert (len(server.paid), len(server.polled)) == (1, 3)
+    assert len(server.paid) == 1
+    assert 1 <= len(server.polled) <= 3
 
 
 async def test_f26_a_result_that_is_gone_early_is_unknown(server: Server, client: impasto.Client) -> None:
