@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import attrs
 import pytest
 
-from impasto import File, InvalidRequest, Operation, Provider, Registry
-from impasto.fields import choice, file, number, text
+from impasto import InvalidRequest, Operation, Registry
 from impasto_openai.translate import MOST_GUESSES, Translation, translate
-from impasto_stability.direct import direct
 
 PICTURE = b"a picture: nothing looks at it here"
 _registry = Registry()
@@ -349,52 +346,6 @@ def test_extra_body_adds_parameters_of_both_kinds() -> None:
 )
 def test_extra_body_never_overrides_an_argument(extra: object, names: list[str]) -> None:
     assert told(translate(model("sd3"), {"prompt": "a"}, extra_body=extra)) == names
-
-
-# someone else's model: nothing here is Stability's
-
-
-@attrs.frozen(kw_only=True)
-class Params:
-    """Fields that carry OpenAI's names, a prompt and a mask without a declared role, and an odd aspect_ratio."""
-
-    prompt: str = text(1, 100, required=True)
-    picture: File | None = file()
-    mask: File | None = file(role=None)
-    quality: str | None = choice("draft", "hd")
-    size: str | None = choice("1K", "2K")
-    user: str | None = text()
-    aspect_ratio: float | None = number(0.1, 10)
-
-
-ACME = Operation(
-    id="acme/paint",
-    title="Paint",
-    params=Params,
-    target="/paint",
-    provider=Provider(name="acme", base_url="https://acme.example"),
-    dialect=direct,
-)
-
-
-def test_a_models_own_field_comes_before_openais_word_of_that_name() -> None:
-    given = {"prompt": "a", "quality": "hd", "size": "2K", "user": "é", "image": b"1", "mask": b"2"}
-    translation = translate(ACME, given)
-    assert not translation.problems
-    assert translation.params == {
-        "prompt": "a", "quality": "hd", "size": "2K", "user": "é", "picture": b"1", "mask": b"2",
-    }  # fmt: skip
-    assert translation.user is None
-
-
-def test_a_provider_without_a_place_for_the_user_says_so() -> None:
-    @attrs.frozen(kw_only=True)
-    class Bare:
-        prompt: str = text(1, 100, required=True)
-
-    translation = translate(attrs.evolve(ACME, params=Bare), {"prompt": "a", "user": "ann"})
-    assert (translation.user, translation.problems) == (None, ())
-    assert translation.warnings == ("user was not sent: acme has no place for it",)
 
 
 def test_a_model_that_makes_no_pictures_is_refused() -> None:
