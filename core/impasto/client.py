@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
-from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError, UnknownOperation
+from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
 from .files import File
+from .naming import address_in
 from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files
 from .policy import Retry
@@ -90,7 +91,7 @@ class Client:
 
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
         """Fetches the result of a job that was accepted earlier, with the key that started it."""
-        _address(model, None)
+        address_in(model, None)
         if not isinstance(id, str):
             raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
         route = await self._route(model)
@@ -117,7 +118,7 @@ class Client:
         """
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
-        address = _address(model, base_model)
+        address = address_in(model, base_model)
         name = base_model or model
         route = self._opened(name) or await self._route(name)
         operation = route.operation
@@ -183,18 +184,18 @@ class Client:
 
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
-        _address(model, base_model)
+        address_in(model, base_model)
         return (await self._route(base_model or model)).operation
 
     async def account(self, model: str, *, base_model: str | None = None) -> Account:
         """The key and address that a model is called with. Raises ConfigError where there is no usable key."""
         operation = await self.operation(model, base_model=base_model)
-        return self._account(operation, _address(model, base_model) or operation.target)
+        return self._account(operation, address_in(model, base_model) or operation.target)
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""
         for model in models:
-            _address(model, None)
+            address_in(model, None)
             await self._route(model)
 
     def models(self) -> list[str]:
@@ -205,7 +206,7 @@ class Client:
         """A model's parameters with types, bounds and defaults, its rules and its price."""
         from .describe import describe
 
-        _address(model, None)
+        address_in(model, None)
         return describe(model, self._shared.registry.operation(model))
 
     @property
@@ -276,24 +277,6 @@ class Client:
 
 def _reads_disk(value: object) -> bool:
     return value.on_disk if isinstance(value, File) else value is not None and not isinstance(value, bytes)
-
-
-def _address(model: str, base_model: str | None) -> str | None:
-    """The ARN in a ``bedrock/arn:...`` model, whose body ``base_model`` builds; None for a model with a name."""
-    if not isinstance(model, str):
-        raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {type(model).__name__}")
-    provider, _, rest = model.partition("/")
-    if not rest.startswith("arn:"):
-        if base_model is not None:
-            raise ConfigError("base_model goes with a bedrock/arn:... model only; leave it out")
-        return None
-    if base_model is None or not base_model.startswith(f"{provider}/"):
-        raise ConfigError(
-            f"an ARN does not say which model it serves: give base_model, such as {provider}/stability..."
-        )
-    if rest.count(":") < 5:
-        raise ConfigError("the ARN is cut short; it has at least six parts between colons")
-    return rest
 
 
 @attrs.frozen
