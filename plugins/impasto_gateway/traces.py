@@ -94,7 +94,7 @@ class Traces:
                 names.OPERATION: kind,
                 names.PROVIDER: _PROVIDERS.get(provider, provider),
                 names.REQUEST_MODEL: model,
-                names.OUTPUT_TYPE: "image",
+                names.OUTPUT_TYPE: deployment.operation.makes,
                 names.DEPLOYMENT: deployment.name,
                 names.JOB: wire.call.job,
                 names.RESEND_COUNT: wire.call.posts if wire.method == "POST" else 0,
