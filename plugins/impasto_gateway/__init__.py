@@ -13,12 +13,14 @@ A request's way, and the module of each step:
       images       generations, edits, variations
         incoming     JSON or form to arguments                   multipart, spool, flow  forms, uploads, their bytes
         repeats      requests that come again: joined, replayed  identity     what makes two the same
-          flights    which calls run in which worker             kept         outcomes, for who asks again
-          data       the directory of what must outlive a process
+          flights    which calls run in which worker             kept         calls that are written down
+          outcomes   what came of them, with the pictures        data         the directory of it all
+        jobs         ``Prefer: respond-async``, ``images/jobs``  accepted     what a provider took on, fetched later
         waiting      no longer than the caller does
         budgets      what a named key may spend
         calls        checked against the model, run, run elsewhere where nothing was charged
         large        answers too large for memory, on disk and on their way to the caller at once
+        shown        what a caller is shown of an outcome
         outgoing     writes JSON and event streams               segments     what they are made of
         store        pictures kept for URLs, bucket those in S3   served     ``images/files/{name}``
       listing      ``models`` with their parameters

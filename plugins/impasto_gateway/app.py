@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from aiohttp import web
 
@@ -44,9 +46,9 @@ class App:
         self.flow = Flow(setup.config.general.max_bytes_in_flight)
         self.base_url = ""
         self.draining = False
-        self.running = 0
-        self.take_up(setup)
+        self._running: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
+        self.take_up(setup)
 
     def take_up(self, setup: Setup) -> None:
         """Serves by another configuration from the next request on."""
@@ -54,28 +56,57 @@ class App:
         self.observer.log_requests = setup.config.general.access_log
         self.flow.most = setup.config.general.max_bytes_in_flight
 
+    @property
+    def running(self) -> int:
+        """How many requests are answered, and jobs are made."""
+        return len(self._running)
+
     async def idle(self) -> None:
-        """Waits until no request runs."""
-        while self.running:
+        """Waits until nothing runs."""
+        while self._running:
             self._idle.clear()
             await self._idle.wait()
 
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Begins work that goes on when its request is answered."""
+        task = asyncio.create_task(work)
+        self._begins(task)
+        task.add_done_callback(self._ended)
+
+    async def aclose(self) -> None:
+        """Gives up what runs."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         seen = self.observer.begin(request, new_id())
-        self._runs(1)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs in one
+        self._begins(task)
         try:
             return await self._answered(request, seen)
         except ConnectionError:  # the caller left while the request was read or answered
             self.observer.end(request, LEFT)
             raise
         finally:
-            self._runs(-1)
-            if not self.running:
-                self._idle.set()
+            self._ends(task)
 
-    def _runs(self, more: int) -> None:
-        self.running += more
+    def _begins(self, task: asyncio.Task[Any]) -> None:
+        self._running.add(task)
         self.observer.metrics.set(IN_FLIGHT, value=self.running)
+
+    def _ends(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        self.observer.metrics.set(IN_FLIGHT, value=self.running)
+        if not self._running:
+            self._idle.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ends(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("work failed that goes on behind a request", exc_info=error)
 
     async def _answered(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         try:
@@ -125,6 +156,7 @@ class App:
                 data=self.data,
                 repeats=self.repeats,
                 draining=lambda: self.draining,
+                spawn=self.spawn,
                 base_url=setup.config.general.public_url or self.base_url,
                 tail=tail,
             )

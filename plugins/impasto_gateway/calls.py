@@ -44,7 +44,7 @@ class Checked:
 class Done:
     """A call that gave pictures. ``lost`` tells of those that did not come; ``created`` in seconds since 1970.
 
-    ``names``: under which the pictures are kept for URLs.
+    ``names``: under which the pictures are kept to be served; ``urls``: where, until ``urls_end``.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -53,6 +53,8 @@ class Done:
     cost: Cost | None
     created: int
     names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    urls_end: float = 0.0
 
     @classmethod
     def of(cls, checked: Checked, result: Result, created: int) -> Done:

@@ -21,11 +21,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
     key BLOB, what TEXT, period INTEGER, amount INTEGER NOT NULL, PRIMARY KEY (key, what, period)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
+CREATE TABLE IF NOT EXISTS outcomes (
     id TEXT PRIMARY KEY, owner BLOB NOT NULL, identity BLOB NOT NULL, content BLOB NOT NULL, state TEXT NOT NULL,
-    worker TEXT, given INTEGER NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
+    model TEXT NOT NULL, response_format TEXT NOT NULL, worker TEXT NOT NULL, given INTEGER NOT NULL,
+    accepted TEXT NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS calls_by_identity ON calls (identity);
+CREATE INDEX IF NOT EXISTS outcomes_by_identity ON outcomes (identity);
 """
 
 UNWRITABLE = (sqlite3.Error, OSError)

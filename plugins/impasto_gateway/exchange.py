@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import attrs
 from aiohttp import web
@@ -27,6 +27,8 @@ class Exchange:
     repeats: Repeats
     base_url: str
     draining: Callable[[], bool]
+    spawn: Callable[[Coroutine[object, object, None]], object]
+    """Begins work that goes on when the request is answered."""
     tail: str = ""
     """What of the path is a name: a model's, a file's."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing
 from functools import partial
-from itertools import zip_longest
 
 import attrs
 from aiohttp import HttpVersion11, web
 
 from impasto.operation import Makes
 
-from . import incoming, outgoing
+from . import incoming, jobs, outgoing
+from .accepted import Accepted
 from .budgets import Purse
 from .calls import Checked, Done, run
 from .deployments import Model
@@ -22,15 +21,14 @@ from .exchange import Exchange
 from .flow import PICTURE_BYTES, Share
 from .identity import Identity
 from .incoming import Asked
+from .kept import Row
 from .large import Answers
-from .repeats import Make, Part
+from .repeats import About, Begun, Part
 from .seen import OTHER, SEEN
-from .segments import Made, Picture
-from .store import NotKept, keep_all
+from .segments import Made
+from .shown import addressed, shown, shown_again
 
 _MOST_PARTIAL = 3
-
-_log = logging.getLogger("impasto.gateway")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +50,33 @@ MODELS_3D = Kind(name="3d", edit=False, makes="3d", event=None)
 
 
 async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
-    """Reads a call, makes it, and answers with its pictures. Raises Failure."""
+    """Reads a call, makes it, and answers with its pictures, or with the job that it is. Raises Failure."""
+    if jobs.is_asked_for(exchange.request):
+        return await jobs.start(exchange, partial(_as_job, exchange, kind))
+    async with _sound(exchange, kind) as sound:
+        answers = Answers(sound.share, alone=_is_alone(sound.first, exchange.request))
+        sound.part.holds.callback(answers.close)
+        making = _shown(exchange, sound, answers)
+        if sound.streamed and kind.event is not None:
+            return await outgoing.stream(exchange, making, answers, kind.event)
+        return await outgoing.answer(exchange, making, answers)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Sound:
+    """A call that can be made: ``first`` is how, ``others`` are elsewhere."""
+
+    first: Checked
+    others: AsyncGenerator[Checked]
+    part: Part
+    share: Share
+    about: About
+    streamed: bool
+
+
+@asynccontextmanager
+async def _sound(exchange: Exchange, kind: Kind) -> AsyncIterator[_Sound]:
+    """Reads a call, and checks all of it. Raises Failure."""
     setup, request = exchange.setup, exchange.request
     with exchange.flow.share() as share, ExitStack() as files:
         asked = await incoming.read(request, setup.most_bytes, share, files)
@@ -62,17 +86,19 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
         async with (
-            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)) as fitting,
+            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)) as others,
             exchange.repeats.part(identity) as part,
         ):
-            first = await anext(fitting)
+            first = await anext(others)
             share.take(first.n * PICTURE_BYTES)
-            answers = Answers(share, alone=_is_alone(first, request))
-            part.holds.callback(answers.close)
-            making = _shown(exchange, first, part, partial(_made, exchange, first, fitting, answers), share)
-            if streamed and kind.event is not None:
-                return await outgoing.stream(exchange, making, answers, kind.event)
-            return await outgoing.answer(exchange, making, answers)
+            yield _Sound(
+                first=first,
+                others=others,
+                part=part,
+                share=share,
+                about=About(model.name, first.response_format),
+                streamed=streamed,
+            )
 
 
 def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
@@ -80,43 +106,54 @@ def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
     return checked.n == 1 and checked.response_format == "b64_json" and request.version >= HttpVersion11
 
 
-async def _made(exchange: Exchange, first: Checked, others: AsyncGenerator[Checked], answers: Answers) -> Done:
-    """Makes the call. Raises Failure."""
-    done = await run(first, others, Purse(exchange.data, exchange.caller).pay, answers)
-    return await _named(exchange, done) if first.response_format == "url" else done
+async def _shown(exchange: Exchange, sound: _Sound, answers: Answers) -> Made:
+    """Makes the call, if it is to be made, for its caller to be shown. Raises Failure."""
+
+    async def make(row: Row | None) -> Done:
+        done = await _made(exchange, sound, answers, row)
+        return await addressed(exchange, done) if sound.about.response_format == "url" else done
+
+    done, row = await sound.part.outcome(make, sound.about)
+    sound.share.settle(sum(len(artifact.data) for artifact in done.artifacts))
+    return await shown(done) if row is None else await shown_again(exchange, row, done)
 
 
-async def _shown(exchange: Exchange, first: Checked, part: Part, make: Make, share: Share) -> Made:
-    """What the caller is shown of the call's outcome. Raises Failure."""
-    done = await part.outcome(make)
-    share.settle(sum(len(artifact.data) for artifact in done.artifacts))
-    if part.replayed and first.response_format == "url":
-        done = await _named(exchange, done)
-    store = exchange.setup.store
+async def _as_job(exchange: Exchange, kind: Kind, begun: Begun) -> None:
+    """Makes the call for whoever asks for it later. Raises Failure before it begins."""
+    async with _sound(exchange, kind) as sound:
+        if sound.streamed:
+            said = "stream: a job has none; leave it out, or Prefer: respond-async"
+            raise Failure(400, said, code="invalid_value", param="stream")
+        with closing(Answers(sound.share, alone=False)) as answers:
+
+            async def make(row: Row) -> Done:
+                def told() -> None:
+                    if not begun.done():  # it may be made elsewhere after that
+                        begun.set_result((row, False))
+
+                answers.on_attempt = told
+                return await _made(exchange, sound, answers, row, patient=True)
+
+            await sound.part.job(make, sound.about, begun)
+
+
+async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | None, *, patient: bool = False) -> Done:
+    """Makes the call. ``patient``: where the provider takes longer than a call may, that is waited for."""
+    accepted: Accepted | None = None
+
+    async def on_job(checked: Checked, account: str) -> None:
+        nonlocal accepted
+        accepted = Accepted.of(checked, account, answers.jobs, answers.created)
+        if row is not None:
+            await exchange.repeats.kept.accept(row, accepted.json())
+
+    answers.on_job = on_job
     try:
-        urls = [await store.url(name, exchange.base_url) for name in done.names]
-    except NotKept as error:
-        done, urls = _nameless(exchange, done, error), []
-    pictures = [await Picture.of(artifact, url) for artifact, url in zip_longest(done.artifacts, urls)]
-    return Made(done, pictures, part.replayed)
-
-
-async def _named(exchange: Exchange, done: Done) -> Done:
-    """The same with its pictures kept for URLs, if they are not."""
-    store = exchange.setup.store
-    try:
-        if done.names and all([await store.holds(name) for name in done.names]):
-            return done
-        return attrs.evolve(done, names=tuple(await keep_all(store, done.artifacts)))
-    except NotKept as error:
-        return _nameless(exchange, done, error)
-
-
-def _nameless(exchange: Exchange, done: Done, error: NotKept) -> Done:
-    """The same without URLs: what was paid for is delivered all the same."""
-    _log.error("request %s: a picture could not be kept for its URL: %s", exchange.id, error)
-    said = "the picture could not be kept for a URL and is in b64_json"
-    return attrs.evolve(done, warnings=(*done.warnings, said), names=())
+        return await run(sound.first, sound.others, Purse(exchange.data, exchange.caller).pay, answers)
+    except Failure as failure:
+        if not patient or accepted is None or failure.code != "charge_unknown":
+            raise
+        return await accepted.fetch(exchange.setup.models)
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from impasto import Call, File, WireResponse
+from impasto import Call, File, Pending, WireRequest, WireResponse
 
 from .flow import PICTURE_BYTES, Share
 from .spool import Disk
@@ -122,9 +122,17 @@ class Answers:
         self._alone = alone
         self._share = share
         self._made: list[Large] = []
+        self.jobs: list[str] = []
+        """The provider's ids of what it took on as a job."""
+        self.on_job: Callable[[Checked, str], Awaitable[object]] | None = None
+        """Is awaited with the account's fingerprint when there is another one, before it is polled."""
+        self.on_attempt: Callable[[], object] | None = None
+        """Is called when the call is about to be made."""
 
     def call(self, checked: Checked) -> Callable[..., Call]:
         """What makes the calls to a provider."""
+        if self.on_attempt is not None:
+            self.on_attempt()
         return partial(_Call, self, checked)
 
     def spool(self, checked: Checked, *, again: bool) -> Large:
@@ -153,10 +161,23 @@ class Growing:
 
 class _Call(Call):
     has_spools = True
+    is_recorded = True
 
     def __init__(self, answers: Answers, checked: Checked, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._answers, self._checked = answers, checked
+        self._is_written = True
 
     def spool(self, response: WireResponse) -> Large:
         return self._answers.spool(self._checked, again=self.job is not None)
+
+    def accepted(self, pending: Pending) -> None:
+        super().accepted(pending)
+        self._answers.jobs.append(pending.id)
+        self._is_written = False
+
+    async def sending(self, wire: WireRequest) -> None:
+        if not self._is_written:
+            self._is_written = True
+            if (on_job := self._answers.on_job) is not None:
+                await on_job(self._checked, self.account.fingerprint)

@@ -39,7 +39,7 @@ def _largest(a: float, b: float) -> float:
 
 REQUESTS = Metric("requests", "counter", "Requests answered.", ("route", "model", "status"))
 SECONDS = Metric("request_seconds", "histogram", "From a request's head to its answer's end.", ("route", "model"))
-IN_FLIGHT = Metric("requests_in_flight", "gauge", "Requests that are being read or answered.")
+IN_FLIGHT = Metric("requests_in_flight", "gauge", "Requests that are being read or answered, and jobs.")
 BYTES = Metric("bytes_in_flight", "gauge", "Bytes that requests and answers hold of memory.")
 UPSTREAM = Metric(
     "upstream_requests", "counter", "Requests to providers, by what came of them.", (*_DEPLOYMENT, "kind", "outcome")

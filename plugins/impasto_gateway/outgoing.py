@@ -91,7 +91,7 @@ async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) 
     try:
         made = await making
         if not early.begun:
-            return await _answered(exchange, made)
+            return await whole(exchange, made)
         with suppress(ConnectionError):  # the caller left
             await early.end(_behind_the_picture(segments.whole(made)))
             await response.write_eof()
@@ -101,9 +101,11 @@ async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) 
     return response
 
 
-async def _answered(exchange: Exchange, made: Made) -> web.StreamResponse:
+async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.StreamResponse:
+    """Answers with what was made; ``about`` is an object whose fields come first."""
     headers = {**_JSON, **made.headers}
-    parts = [segments.opening(made.done.created), *segments.whole(made)]
+    opening = segments.opening(made.done.created)
+    parts = [opening if about == b"{}" else about[:-1] + b"," + opening[1:], *segments.whole(made)]
     length = segments.length(parts)
     held = [part for part in parts if not isinstance(part, File)]
     response: web.StreamResponse

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from .data import UNWRITABLE, Data
 from .errors import SERVER, Failure
 from .flights import Flight, Flights, Seen, State, has_left
 from .identity import KEY_HEADER, Identity
-from .kept import Kept, Row, unknown
+from .kept import KEY_SECONDS, Kept, Row, new_id, unknown
 
 WATCH_SECONDS = 0.05
 """How often callers are looked after, who may have left."""
@@ -35,7 +36,19 @@ _LOOK_AGAIN_SECONDS = 1.0
 
 _log = logging.getLogger("impasto.gateway")
 
-Make = Callable[[], Awaitable[Done]]
+Make = Callable[[Row | None], Awaitable[Done]]
+"""Makes a call, which has a row where it is written down. Raises Failure."""
+
+Begun = asyncio.Future[tuple[Row, bool]]
+"""A job's row, and whether that was there before."""
+
+
+@attrs.frozen
+class About:
+    """What a row tells of its call besides: the model as its caller named it."""
+
+    model: str
+    response_format: str
 
 
 @attrs.frozen(eq=False)
@@ -50,10 +63,11 @@ class _Answered:
 
 
 class Repeats:
-    """One worker's knowledge of what runs and what came of it."""
+    """One worker's knowledge of what runs and what came of it. ``resume`` fetches what dead workers had begun."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, resume: Callable[[Row, Flight], object]) -> None:
         self._data = data
+        self._resume = resume
         self.kept = Kept(data)
         self.flights = Flights(data.folder / "workers")
         self._answered: deque[_Answered] = deque()
@@ -62,7 +76,7 @@ class Repeats:
         """Begins, and takes over what dead workers left."""
         try:
             await self._data.in_thread(self.flights.open)
-            await self.kept.take_over(self.flights)
+            await self.take_over()
         except UNWRITABLE as error:
             _log.error("what runs can't be written down for other workers and the next start: %s", error)
 
@@ -111,7 +125,7 @@ class Repeats:
         """
         second_look = False
         while True:
-            await self.kept.take_over(self.flights)
+            await self.take_over()
             self.flights.mark()
             seen = await self._data.in_thread(lambda: self.flights.find(identity.content))
             if (row := await self.kept.claim(identity.content, count)) is not None:  # after that look: none is between
@@ -135,35 +149,89 @@ class Repeats:
                 raise ConnectionResetError("the caller left")
             await asyncio.sleep(WATCH_SECONDS / 2)
 
-    async def by_key(self, identity: Identity, key: bytes) -> tuple[Row, Flight | None]:
-        """The row of an Idempotency-Key: that of a call which is over, or a new one with its flight.
+    async def begin(self, identity: Identity, about: About, *, wait: bool) -> tuple[Row, Flight | None]:
+        """Writes a call down, as its key's where it has one, and gives its row and its flight.
 
-        Raises Failure, and what is in UNWRITABLE.
+        Where its key has a call already, gives that one's row alone; with ``wait``, when that is over. Raises Failure,
+        and what is in UNWRITABLE.
         """
-        lost = False
+        lost = ""
         while True:
-            flight = self.flights.add(key, None, keyed=True)  # before its row: one that runs without is lost
-            begun = False
-            try:
-                row, begun = await self.kept.begin(identity.owner, key, identity.content, self.flights.name)
-            finally:
-                if not begun:
-                    self.flights.remove(flight)
-            if begun:
+            row, flight = await self._written(self._new_row(identity, about), join=identity.key is not None)
+            if flight is not None:
                 return row, flight
             if row.content != identity.content:
                 said = f"{KEY_HEADER}: this key belongs to another request; use a new one for each"
                 raise Failure(422, said, code="idempotency_key_reused", param=KEY_HEADER, should_retry=False)
-            if row.state != "running":
+            if row.state != "running" or not wait:
                 return row, None
-            if lost:
+            if lost == row.id:
                 raise unknown()
-            await self.kept.take_over(self.flights)
-            seen = await self._data.in_thread(lambda: self.flights.find(key))
-            flying = [each for each in seen if not each.ended()]
-            lost = not flying  # unless it was just over: then its row says so now
-            if flying:
-                await self.wait(flying[0], identity)
+            if (seen := await self.look(row)) is None:
+                lost = row.id
+                await asyncio.sleep(2 * WATCH_SECONDS)  # its row may be written just now
+            else:
+                await self.wait(seen, identity)
+
+    async def _written(self, new: Row, *, join: bool) -> tuple[Row, Flight | None]:
+        flight = self.flights.add(bytes.fromhex(new.id), None, keyed=True)  # first: a row without one is lost
+        begun = False
+        try:
+            row = await self.kept.begin(new, join=join)
+            begun = row is new
+        finally:
+            if not begun:
+                self.flights.remove(flight)
+        return row, flight if begun else None
+
+    async def look(self, row: Row) -> Seen | None:
+        """The call of a row, where it runs."""
+        await self.take_over()
+        seen = await self._data.in_thread(lambda: self.flights.find(bytes.fromhex(row.id)))
+        return next((each for each in seen if not each.ended()), None)
+
+    async def carry(
+        self, row: Row, flight: Flight, make: Callable[[], Awaitable[Done]], *, forget: Callable[[], bool]
+    ) -> Done:
+        """Makes a call that was begun, and writes down what came of it. Raises Failure.
+
+        ``forget``: whether nobody asks for it where it cost nothing.
+        """
+        outcome: Done | Failure
+        try:
+            outcome = await make()
+        except Failure as failure:
+            outcome = failure
+        except BaseException:  # the process ends, or has a bug
+            self.flights.lose(flight)
+            raise
+        if await self.kept.finish(row, outcome, forget=forget()):
+            self.flights.remove(flight)
+        else:
+            self.flights.lose(flight)
+        if isinstance(outcome, Failure):
+            raise outcome
+        return outcome
+
+    async def take_over(self) -> None:
+        """Takes over what dead workers left. Raises what is in UNWRITABLE."""
+        for row in await self.kept.take_over(self.flights):
+            self._resume(row, self.flights.add(bytes.fromhex(row.id), None, keyed=True))
+
+    def _new_row(self, identity: Identity, about: About) -> Row:
+        now, id = self._data.clock(), new_id()
+        return Row(
+            id=id,
+            owner=identity.owner,
+            identity=identity.key or (identity.content if identity.count is not None else b""),
+            content=identity.content,
+            model=about.model,
+            response_format=about.response_format,
+            worker=self.flights.name,
+            given=identity.count or 0,
+            made=now,
+            expires=now + KEY_SECONDS,
+        )
 
 
 class Part:
@@ -175,41 +243,54 @@ class Part:
         self._flight: Flight | None = None
         self._row: Row | None = None
         self._outcome: Done | Failure | None = None
-        self.replayed = False
+        self._replayed = False
         self.holds = ExitStack()
         """What the outcome needs for as long as it may have to be kept."""
 
-    async def outcome(self, make: Make) -> Done:
-        """The outcome of the call, which is made here if it is to be made. Raises Failure."""
+    async def outcome(self, make: Make, about: About) -> tuple[Done, Row | None]:
+        """The outcome of the call, which is made here if it is to be made, or that of a row. Raises Failure."""
         identity, repeats = self._identity, self._repeats
-        try:
+        flight: Flight | None = None
+        with promised():
             if identity.key is not None:
-                self._row, self._flight = await repeats.by_key(identity, identity.key)
+                self._row, flight = await repeats.begin(identity, about, wait=True)
             elif identity.count:
                 self._row = await repeats.earlier(identity, identity.count)
-        except ConnectionError:  # the caller left
-            raise
-        except UNWRITABLE as error:
-            _log.error("a repeated request can't be looked up: %s", error)
-            said = "the gateway can't promise to do this once, as it can't write it down; nothing was sent"
-            raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None
-        if self._row is not None and self._flight is None:
-            self.replayed = True
-            return await repeats.kept.load(self._row)
-        if self._flight is None:
-            self._flight = repeats.flights.add(identity.content, identity.request, keyed=False)
-        return await self._made(make)
-
-    async def _made(self, make: Make) -> Done:
+        if self._row is not None:
+            if flight is not None:
+                carried = repeats.carry(self._row, flight, partial(make, self._row), forget=lambda: True)
+                return await carried, None
+            self._replayed = True
+            return await repeats.kept.load(self._row), self._row
+        self._flight = repeats.flights.add(identity.content, identity.request, keyed=False)
         try:
-            self._outcome = done = await make()
+            self._outcome = await make(None)
         except Failure as failure:
             self._outcome = failure
             raise
-        finally:
-            if self._row is not None and self._outcome is not None:
-                await self._repeats.kept.finish(self._row, self._outcome)
-        return done
+        return self._outcome, None
+
+    async def job(self, make: Callable[[Row], Awaitable[Done]], about: About, begun: Begun) -> None:
+        """Makes the call for whoever asks for it later, or tells ``begun`` which one it was already.
+
+        ``make`` tells ``begun`` when all is well. Raises Failure where it failed before that.
+        """
+        identity, repeats = self._identity, self._repeats
+        row: Row | None = None
+        flight: Flight | None = None
+        with promised():
+            if identity.key is None and identity.count:
+                row = await repeats.kept.claim(identity.content, identity.count, begun=True)
+            if row is None:
+                row, flight = await repeats.begin(identity, about, wait=False)
+        if flight is None:
+            begun.set_result((row, True))
+            return
+        try:
+            await repeats.carry(row, flight, partial(make, row), forget=lambda: not begun.done())
+        except Failure:  # it is written down
+            if not begun.done():
+                raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -224,15 +305,31 @@ class Part:
         """The request is answered, or its caller is gone."""
         identity, repeats, flight, outcome = self._identity, self._repeats, self._flight, self._outcome
         if flight is None:
-            if gone and self._row is not None and identity.key is None and identity.count:
+            if gone and self._replayed and self._row is not None and identity.key is None and identity.count:
                 await repeats.kept.unclaim(self._row, identity.count)
         elif outcome is None:
             repeats.flights.lose(flight)  # the process ends, or has a bug
-        elif identity.key is not None or (isinstance(outcome, Failure) and outcome.free):
-            repeats.flights.remove(flight)
-        elif isinstance(outcome, Failure) or gone:
+        elif isinstance(outcome, Failure):
+            if outcome.free:
+                repeats.flights.remove(flight)
+            else:
+                await repeats.keep(identity, flight, outcome)
+        elif gone:
             await repeats.keep(identity, flight, outcome)
         elif identity.count is None:
             repeats.flights.remove(flight)
         else:
             repeats.linger(identity, flight, outcome, self.holds.pop_all())
+
+
+@contextmanager
+def promised(what: str = "written down") -> Iterator[None]:
+    """Around what must be read and written before a call is made."""
+    try:
+        yield
+    except ConnectionError:  # the caller left
+        raise
+    except UNWRITABLE as error:
+        _log.error("a call can't be %s: %s", what, error)
+        said = f"the call can't be {what} now, so that it would be made once; nothing was sent, try again"
+        raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None

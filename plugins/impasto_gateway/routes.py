@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import attrs
 from aiohttp import web
 
-from . import listing, served
+from . import jobs, listing, served
 from .errors import Failure
 from .exchange import Exchange
 from .images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
@@ -47,6 +47,7 @@ _ROUTES = {
         Route("/v1/images/variations", {"POST": partial(images, kind=VARIATIONS)}),
         Route("/v1/audio/generations", {"POST": partial(images, kind=SOUNDS)}),
         Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
+        Route("/v1/images/jobs/", {"GET": jobs.job}),
         Route("/v1/images/files/", {"GET": served.file}, open=True),
         Route("/v1/models", {"GET": listing.models}),
         Route("/v1/models/", {"GET": listing.model}),

@@ -14,11 +14,13 @@ from aiohttp import ClientSession, web
 from impasto import Client, ConfigError
 from impasto.provider import is_loopback
 
-from . import budgets, metrics as m
+from . import budgets, jobs, metrics as m
 from .app import App
 from .config import Config, check_bind
 from .connections import Server
 from .data import UNWRITABLE, Data
+from .flights import Flight
+from .kept import Row
 from .metrics import Metrics
 from .observer import Observer
 from .repeats import Repeats
@@ -73,10 +75,11 @@ class Gateway:
             self._data = Data(data_folder(self._config))
             stack.push_async_callback(self._data.aclose)
             await self._data.open()
-            self._repeats = Repeats(self._data)
+            self._repeats = Repeats(self._data, self._resume)
             stack.push_async_callback(self._repeats.aclose)
-            await self._repeats.open()
             self._app = App(setup, self._data, self._repeats, self._observer, local=is_loopback(self._host))
+            stack.push_async_callback(self._app.aclose)
+            await self._repeats.open()
             self._server = Server(self._app, lambda: self._app.setup.config.general, self._observer)
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
@@ -115,6 +118,9 @@ class Gateway:
         except TimeoutError:
             return False
         return True
+
+    def _resume(self, row: Row, flight: Flight) -> None:
+        self._app.spawn(jobs.resume(self._app.setup, self._repeats, row, flight))
 
     async def _sweep(self) -> None:
         """Removes what has expired, from time to time."""
