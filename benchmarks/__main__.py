@@ -19,6 +19,7 @@ CASES = {
     "bedrock": "the same on Bedrock, and the loop's lag",
     "inflight": "memory of a call in flight",
     "lag": "how long the loop is held up by large answers",
+    "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``."""
 

@@ -1,0 +1,186 @@
+"""Batches: what a row costs beside its call, how fast a manifest is looked at and a run taken up, what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from pathlib import Path
+
+from impasto import Client, Registry
+from impasto_batch.batch import Batch, Order
+from impasto_batch.disk import Disk
+from impasto_batch.folder import VERSION, History, Layout
+from impasto_batch.items import asked, digest
+from impasto_batch.ledger import Ledger, Read, rows
+from impasto_batch.manifest import Manifest
+from impasto_batch.preflight import Preflight
+from impasto_batch.telling import Quiet
+
+from .call import MODEL
+from .floors import loop
+from .measure import Ratio, compared, in_pairs
+from .server import running
+
+AT_ONCE = 64
+CALLS = 512
+ROWS = 100_000
+EXTRA_US = 1_000.0
+"""What a row may cost beside its call, in microseconds of CPU."""
+
+ROUNDS = 5
+
+
+async def run(rounds: int) -> list[Ratio]:
+    """Everything on this machine's own disk, fsync and all."""
+    with tempfile.TemporaryDirectory(prefix="impasto-batch-") as folder:
+        place = Path(folder)
+        return [
+            await _row(place, rounds),
+            await _preflight(place, rounds),
+            await _resume(place, rounds),
+            await _memory(place),
+        ]
+
+
+def _manifest(path: Path, number: int) -> Path:
+    words = "a lighthouse on a cliff at dusk, in the style of the old masters, with heavy strokes and a warm light"
+    with path.open("w") as file:
+        for index in range(number):
+            row = {"id": f"img-{index:07d}", "model": MODEL, "prompt": f"{words} {index}", "seed": index + 1}
+            file.write(json.dumps({**row, "aspect_ratio": "16:9"}) + "\n")
+    return path
+
+
+async def _row(place: Path, rounds: int) -> Ratio:
+    """CPU of a row over that of ``client.run``; the limit is what it may cost beside the call."""
+    manifest = _manifest(place / "calls.jsonl", CALLS)
+    given = [json.loads(line) for line in manifest.read_text().splitlines()]
+    count = 0
+    with running() as url:
+        async with Client(api_key=loop.KEY, api_base=url) as client:
+
+            async def ours() -> float:
+                nonlocal count
+                count += 1
+                order = Order(manifest=manifest, out=place / f"out-{count}", concurrency=AT_ONCE, report=False)
+                begun = time.process_time()
+                status = await Batch(order, Registry(), Quiet()).run(client)
+                assert status.done == CALLS
+                return (time.process_time() - begun) / CALLS * 1e6
+
+            async def bare() -> float:
+                left = iter(given)
+
+                async def worker() -> None:
+                    for row in left:
+                        params = {name: value for name, value in row.items() if name not in ("id", "model")}
+                        await client.run(MODEL, **params)
+
+                begun = time.process_time()
+                await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+                return (time.process_time() - begun) / CALLS * 1e6
+
+            pairs = await in_pairs(ours, bare, rounds)
+    beside = [(row - call, EXTRA_US) for row, call in pairs]
+    return compared("batch: a row beside its call, over 1 ms", beside, unit="µs CPU", most=1.0)
+
+
+def _timed(work: Callable[[], object], number: int) -> Callable[[], Awaitable[float]]:
+    async def measured() -> float:
+        begun = time.process_time()
+        work()
+        return (time.process_time() - begun) / number * 1e6
+
+    return measured
+
+
+async def _preflight(place: Path, rounds: int) -> Ratio:
+    """A manifest looked at, over the JSON decoder by itself: its speed is at least 0.35 of that."""
+    path = _manifest(place / "rows.jsonl", ROWS)
+
+    def ours() -> None:
+        plan = Preflight(manifest=Manifest(path, Registry().operation), history=History(Layout(place))).plan()
+        assert (plan.pictures, plan.bad) == (ROWS, [])
+
+    def decoder() -> None:
+        with path.open("rb") as file:
+            for line in file:
+                json.loads(line)
+
+    pairs = await in_pairs(_timed(ours, ROWS), _timed(decoder, ROWS), rounds)
+    return compared("batch: preflight of a row, over json.loads", pairs, unit="µs CPU", most=1 / 0.35)
+
+
+async def _resume(place: Path, rounds: int) -> Ratio:
+    """A whole run taken up again, its pictures looked for, over reading its ledger."""
+    path, layout = place / "rows.jsonl", Layout(place / "resumed")
+    _ledger(path, layout)
+
+    def ours() -> None:
+        history = History.of(layout, verify=True)
+        preflight = Preflight(manifest=Manifest(path, Registry().operation), history=history)
+        plan = preflight.plan()
+        assert (plan.to_do, plan.bad, history.gone) == (0, [], [])
+        assert list(preflight.to_do(plan)) == []
+
+    def reading() -> None:
+        assert sum(1 for _ in rows(layout.ledger, Read())) == 3 * ROWS + 1
+
+    pairs = await in_pairs(_timed(ours, ROWS), _timed(reading, ROWS), rounds)
+    return compared("batch: a run taken up, over reading its ledger", pairs, unit="µs CPU", most=2.0)
+
+
+def _ledger(manifest: Path, layout: Layout, most: int = ROWS) -> None:
+    """The folder of a run that is through, its pictures empty files."""
+    layout.staging.mkdir(parents=True)
+    ledger = Ledger(layout.ledger, Disk())
+    ledger.open(Read())
+    begun = {"row": "run", "version": VERSION, "at": 1.0, "process": "bench", "pid": 1, "strangers": {}}
+    ledger.append({**begun, "pictures": most, "manifest": str(manifest)})
+    with manifest.open("rb") as file:
+        for _, line in zip(range(most), file, strict=False):
+            row = asked(json.loads(line))
+            mark = int.from_bytes(blake2b(line, digest_size=8).digest())
+            about = {"id": row.id, "index": 0, "n": 1, "model": row.model, "usd": 0.03, "asks": digest(row, {})}
+            asks = {"line": mark, "key": "0" * 16, "request": {"model": row.model, **row.given}}
+            ledger.append({"row": "intent", **about, "at": 1.0, **asks})
+            came = {"at": 1.0, "billed": "yes", "sha256": "0" * 64, "bytes": 0, "media_type": "image/png", "seed": 1}
+            came |= {"finish_reason": "SUCCESS", "request_id": "0" * 32, "warnings": [], "path": f"{row.id}.png"}
+            ledger.append({"row": "staged", **about, **came})
+            picture = layout.root / f"{row.id}.png"
+            picture.touch()
+            ledger.append({"row": "done", **about, **came, "modified": picture.stat().st_mtime_ns})
+    ledger.sync()
+    ledger.close()
+
+
+async def _memory(place: Path) -> Ratio:
+    """What 100,000 pictures hold over what 1,000 do, in a process each; the limit is 20 MB."""
+    small = Layout(place / "small")
+    _ledger(place / "rows.jsonl", small, 1_000)
+    _manifest(place / "few.jsonl", 1_000)
+    pairs = []
+    for _ in range(3):
+        many = await asyncio.to_thread(_held, place / "rows.jsonl", place / "resumed")
+        few = await asyncio.to_thread(_held, place / "few.jsonl", place / "small")
+        pairs.append((many - few, 20.0))
+    return compared("batch: memory of 100,000 over 1,000, over 20 MB", pairs, unit="MB RSS", most=1.0)
+
+
+def _held(manifest: Path, out: Path) -> float:
+    command = [sys.executable, "-m", __name__, str(manifest), str(out)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+if __name__ == "__main__":
+    history = History.of(Layout(Path(sys.argv[2])), verify=True)
+    preflight = Preflight(manifest=Manifest(Path(sys.argv[1]), Registry().operation), history=history)
+    preflight.plan()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
