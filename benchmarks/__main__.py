@@ -20,6 +20,7 @@ CASES = {
     "inflight": "memory of a call in flight",
     "lag": "how long the loop is held up by large answers",
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
+    "gateway": "answers a second, memory and start of impasto serve",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``."""
 
@@ -38,12 +39,14 @@ def main() -> int:
         ratios: list[Ratio] = asyncio.run(case.run(asked.rounds or case.ROUNDS))
         for ratio in ratios:
             missed |= not ratio.held
-            print(json.dumps(attrs.asdict(ratio)) if asked.json else _line(ratio), flush=True)
+            print(json.dumps(attrs.asdict(ratio)) if asked.json else shown(ratio), flush=True)
     return int(missed)
 
 
-def _line(r: Ratio) -> str:
-    target = "" if r.most is None else f"  at most {r.most:g}: {'held' if r.held else 'MISSED'}"
+def shown(r: Ratio) -> str:
+    """A ratio as a line."""
+    bound = f"  at most {r.most:g}" if r.most is not None else f"  at least {r.least:g}" if r.least is not None else ""
+    target = bound and f"{bound}: {'held' if r.held else 'MISSED'}"
     return (
         f"{r.name:52} {r.ratio:6.2f}  [{r.low:.2f}..{r.high:.2f}]  "
         f"{r.ours:,.1f} / {r.floor:,.1f} {r.unit}, {r.pairs} pairs{target}"

@@ -10,7 +10,7 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Ratio:
-    """Ours over the floor: the median of the pairs, with their quartiles. ``most`` is the target, or None.
+    """Ours over the floor: the median of the pairs, with their quartiles. The target is ``most`` or ``least``, or none.
 
     ``ours`` and ``floor`` are medians in ``unit``, for orientation: they drift, the ratio holds.
     """
@@ -24,14 +24,17 @@ class Ratio:
     floor: float
     unit: str
     pairs: int
+    least: float | None = None
 
     @property
     def held(self) -> bool:
         """Whether the target is met; true where there is none."""
-        return self.most is None or self.ratio <= self.most
+        return (self.most is None or self.ratio <= self.most) and (self.least is None or self.ratio >= self.least)
 
 
-def compared(name: str, pairs: list[tuple[float, float]], *, unit: str, most: float | None = None) -> Ratio:
+def compared(
+    name: str, pairs: list[tuple[float, float]], *, unit: str, most: float | None = None, least: float | None = None
+) -> Ratio:
     """The ratio of (ours, floor) pairs."""
     ratios = [ours / floor for ours, floor in pairs]
     low, _, high = statistics.quantiles(ratios, n=4)
@@ -45,6 +48,7 @@ def compared(name: str, pairs: list[tuple[float, float]], *, unit: str, most: fl
         floor=statistics.median(floor for _, floor in pairs),
         unit=unit,
         pairs=len(pairs),
+        least=least,
     )
 
 

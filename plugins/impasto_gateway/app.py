@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
@@ -31,6 +32,14 @@ _log = logging.getLogger("impasto.gateway")
 
 _HEALTH = {"/health/liveliness": "alive", "/health/readiness": "ready"}
 _LOCAL_NAMES = ("localhost", "0.0.0.0")  # noqa: S104 - a name that callers write, as the usual examples do
+
+
+@lru_cache(maxsize=256)
+def _host(named: str) -> tuple[str, bool]:
+    """The name in a Host header, and whether it is this machine's own."""
+    host = named.rpartition(":")[0] if named.rpartition(":")[2].isdigit() else named
+    host = host.strip("[]").lower()
+    return host, host in _LOCAL_NAMES or is_loopback(host)
 
 
 class App:
@@ -165,9 +174,8 @@ class App:
     def _check_host(self, request: web.BaseRequest) -> None:
         """Refuses names that are not this gateway's: a web page's own may point at it."""
         named = request.headers.get("host", "")
-        host = named.rpartition(":")[0] if named.rpartition(":")[2].isdigit() else named
-        host = host.strip("[]").lower()
-        if host in self.setup.config.allowed_hosts or (self.local and (host in _LOCAL_NAMES or is_loopback(host))):
+        host, local = _host(named)
+        if host in self.setup.config.allowed_hosts or (self.local and local):
             return
         raise Failure(421, "this is not that host's gateway", code="host_not_allowed", close=True)
 

@@ -145,9 +145,7 @@ async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
 def parse_json(body: bytes) -> object:
     """JSON as its standard has it: no NaN, no name twice, nothing that overflows. Raises Failure."""
     try:
-        return json.loads(
-            body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_twins
-        )
+        return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         said = "the body is no UTF-8"
     except RecursionError:
@@ -190,6 +188,9 @@ def _without_twins(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         raise _Unsound("a name is given twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_twins)
 
 
 async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, files: ExitStack) -> Asked:

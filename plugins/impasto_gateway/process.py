@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -144,6 +145,8 @@ class _Worker:
             lines.lost = lambda: gateway.metrics.add(LOST_LINES)
             loop.add_signal_handler(signal.SIGHUP, reload.set)
             reloading = asyncio.create_task(self._reload(gateway, reload))
+            gc.collect()
+            gc.freeze()  # what there is from the start is not looked through again and again
             ready()
             await stop.wait()
             if life is not None:

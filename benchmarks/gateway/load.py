@@ -1,0 +1,77 @@
+"""wrk, which asks: ``asked`` is one run of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import attrs
+
+KEY = "sk-benchmark-" + "k" * 24
+
+_SCRIPT = """\
+wrk.method, wrk.headers["Authorization"] = "POST", "Bearer {key}"
+wrk.headers["Content-Type"] = "{content_type}"
+local source = io.open("{body}", "rb")
+wrk.body = source:read("*a")
+source:close()
+function done(summary, latency, requests)
+  local bad = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
+  io.write(string.format('{{"requests": %d, "seconds": %f, "p99": %f, "failed": %d}}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(99) / 1e6, bad))
+end
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """A request that is asked again and again."""
+
+    path: str
+    content_type: str
+    body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class Answered:
+    """What a run of wrk saw. Times are in seconds."""
+
+    requests: int
+    seconds: float
+    p99: float
+    failed: int
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return self.requests / self.seconds
+
+
+def generation(model: str, **more: object) -> Ask:
+    """A picture of a text."""
+    body = json.dumps({"model": model, "prompt": "a lighthouse on a cliff", **more}).encode()
+    return Ask(path="/v1/images/generations", content_type="application/json", body=body)
+
+
+def edit(model: str, picture: bytes) -> Ask:
+    """A picture of a picture, as curl sends it: what is plain after the file."""
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    name = f'\r\n--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n--x--\r\n'
+    body = head + picture + name.encode()
+    return Ask(path="/v1/images/edits", content_type="multipart/form-data; boundary=x", body=body)
+
+
+def asked(url: str, ask: Ask, *, connections: int, seconds: int, key: str = KEY) -> Answered:
+    """Asks over so many connections at once for so long. Raises RuntimeError where an answer was none."""
+    with tempfile.TemporaryDirectory() as folder:
+        body, script = Path(folder, "body"), Path(folder, "ask.lua")
+        body.write_bytes(ask.body)
+        script.write_text(_SCRIPT.format(key=key, content_type=ask.content_type, body=body))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", str(script)]
+        done = subprocess.run([*command, url + ask.path], check=True, stdout=subprocess.PIPE, text=True)
+    answered = Answered(**json.loads(done.stdout.splitlines()[-1]))
+    if answered.failed or not answered.requests:
+        raise RuntimeError(f"{url}{ask.path}: {answered}")
+    return answered
