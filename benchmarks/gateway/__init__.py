@@ -43,11 +43,13 @@ async def run(rounds: int) -> list[Ratio]:
         return [*await _rates(urls, rounds), *await _workers(urls, rounds), *await _memory(urls, max(rounds // 2, 2))]
 
 
-def rate(server: Process, ask: Ask, *, connections: int = CONNECTIONS, key: str = KEY) -> Measured:
+def rate(
+    server: Process, ask: Ask, *, connections: int = CONNECTIONS, key: str = KEY, seconds: int = SECONDS
+) -> Measured:
     """Answers a second."""
 
     async def measured() -> float:
-        return (await asyncio.to_thread(asked, server.url, ask, connections=connections, seconds=SECONDS, key=key)).rate
+        return (await asyncio.to_thread(asked, server.url, ask, connections=connections, seconds=seconds, key=key)).rate
 
     return measured
 

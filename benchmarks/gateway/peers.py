@@ -17,9 +17,12 @@ from urllib.request import Request, urlopen
 from benchmarks.__main__ import shown
 from benchmarks.measure import Ratio, compared, in_pairs
 
-from . import CONNECTIONS, LARGE, MB, SMALL, rate
+from . import LARGE, MB, SMALL, rate
 from .load import KEY, generation
 from .servers import Process, free_port, gateway, provider, started
+
+SECONDS = 15
+"""For how long the slower of the two is asked."""
 
 
 @contextmanager
@@ -55,7 +58,7 @@ async def run(command: str, rounds: int) -> list[Ratio]:
         for size, least in ((SMALL, 25.0), (LARGE, 10.0)):
             with litellm(command, urls[size], size) as theirs:
                 ask = generation(str(size))
-                pairs = await in_pairs(rate(ours, ask), rate(theirs, ask, connections=CONNECTIONS), rounds)
+                pairs = await in_pairs(rate(ours, ask), rate(theirs, ask, seconds=SECONDS), rounds)
                 name = f"{size / 1000:,.0f} KB picture, over LiteLLM's proxy"
                 ratios.append(compared(name, pairs, unit="answers/s", least=least))
                 starts.append((ours.seconds, theirs.seconds))
