@@ -10,7 +10,14 @@ from impasto.records import Request
 
 PROVIDER = Provider(name="p", base_url="https://p.example")
 WIRE = WireRequest(
-    target="/t", method="GET", fields={"a": 1}, files={}, headers={"h": "1"}, max_bytes=7, regions=("eu-west-1",)
+    target="/t",
+    method="GET",
+    fields={"a": 1},
+    files={},
+    headers={"h": "1"},
+    max_bytes=7,
+    regions=("eu-west-1",),
+    encoding="json",
 )
 RESULT = Result(artifacts=(Artifact(data=b"x", media_type="image/png"),), warnings=("w",), errors=(), request_id="r")
 
