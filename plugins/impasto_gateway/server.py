@@ -68,7 +68,7 @@ class Gateway:
             self._client = await stack.enter_async_context(Client())
             self.metrics = Metrics(self._shared)
             stack.callback(self.metrics.close)
-            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.installed))
+            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.wanted))
             self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
             setup = await self._set_up(self._config)
             self._observer.sample = self._sample

@@ -38,12 +38,13 @@ class Traces:
         self._tracer = trace.get_tracer("impasto.gateway", __version__)
 
     @classmethod
-    def installed(cls) -> Traces | None:
-        """None where the SDK is not installed."""
-        try:
-            return cls() if find_spec("opentelemetry.sdk") is not None else None
-        except ModuleNotFoundError:  # not even the package above it
+    def wanted(cls) -> Traces | None:
+        """None where nobody has set a tracer provider up, so that spans would be made for nothing."""
+        if not is_installed():
             return None
+        from opentelemetry import trace
+
+        return None if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else cls()
 
     def begin(self, seen: Seen, headers: Mapping[str, str]) -> Span:
         """Begins a request's span, under the caller's where there is a ``traceparent``, for the running task."""
@@ -115,6 +116,14 @@ class Traces:
         span.end()
 
 
+def is_installed() -> bool:
+    """Whether OpenTelemetry's SDK is there."""
+    try:
+        return find_spec("opentelemetry.sdk") is not None
+    except ModuleNotFoundError:  # not even the package above it
+        return False
+
+
 def provider_from_environment() -> TracerProvider | None:
     """Sets up what OpenTelemetry's own variables ask for, unless somebody did it before (``opentelemetry-instrument``).
 
@@ -124,7 +133,7 @@ def provider_from_environment() -> TracerProvider | None:
     asked = [each.strip() for each in os.environ.get("OTEL_TRACES_EXPORTER", default).split(",")]
     if asked in ([""], ["none"]) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    if Traces.installed() is None:
+    if not is_installed():
         _log.warning("no traces: opentelemetry-sdk is not installed")
         return None
     from opentelemetry import trace

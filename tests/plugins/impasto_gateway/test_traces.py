@@ -164,12 +164,17 @@ def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:
     assert '"service.name": "my-images"' in told
 
 
+def test_no_span_is_made_where_nobody_has_set_the_sdk_up() -> None:
+    code = "from impasto_gateway.traces import Traces; assert Traces.wanted() is None"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_the_sdk_there_are_no_traces_and_nothing_fails() -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
 from impasto_gateway.traces import Traces, provider_from_environment
-assert Traces.installed() is None
+assert Traces.wanted() is None
 assert provider_from_environment() is None
 """
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console"}
