@@ -68,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     ]
     subprocess.run([*pip, str(folder)], check=True, capture_output=True)
     names = {"PYTHONPATH": f"{site}{os.pathsep}{folder / 'tests'}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return Made(folder, {**os.environ, **names})
+    mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # those of this run
+    return Made(folder, {**mine, **names})
 
 
 @pytest.fixture
