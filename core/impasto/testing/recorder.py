@@ -113,9 +113,13 @@ async def recording(answer: Answering) -> AsyncIterator[Recorder]:
     tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            writer.close()  # one that is cancelled before it began has closed nothing
+
         task = asyncio.ensure_future(recorder.serve(reader, writer))
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(ended)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=_LONGEST_HEAD)
     host, port = server.sockets[0].getsockname()[:2]
@@ -128,3 +132,4 @@ async def recording(answer: Answering) -> AsyncIterator[Recorder]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
+        await asyncio.sleep(0)  # connections that were closed just now end in the loop's next turn

@@ -21,6 +21,9 @@ from .subject import Subject, outcome
 _EACH_STEP = 70
 """Turns of the loop: the way to the network takes fewer. After it, a call mostly waits."""
 
+_LATER = 0.001
+"""Seconds of each step after those."""
+
 _MOST_STEPS = 2_000
 _EVERY = 0.02
 _LONGEST_BLOCK = 0.2
@@ -46,13 +49,13 @@ class Running(Subject):
         assert not watch.stood_at, f"the loop stood still in:\n{watch.stood_at}"
 
     async def _cancelled_everywhere(self) -> None:
-        for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 7)):
+        for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 3)):
             before = asyncio.all_tasks()
             async with recording(self.usual) as recorder:
                 async with self.client(recorder.url) as client:
                     came, notes = await self._cancelled_after(steps, client)
                 await asyncio.sleep(0.01)  # what had left arrives
-            when = f"cancelled after {steps} steps of the loop"
+            when = f"cancelled after {steps} steps"
             if isinstance(came, Result):
                 return
             assert isinstance(came, asyncio.CancelledError), f"{when}, it came to {came!r}"
@@ -60,14 +63,14 @@ class Running(Subject):
             assert not recorder.posts or "charged" in notes, f"{when}, it may have been charged and no note says so"
             left = asyncio.all_tasks() - before
             assert not left, f"{when}, it left tasks: {left}"
-        raise AssertionError(f"the call does not end within {_MOST_STEPS} steps of the loop")
+        raise AssertionError(f"the call does not end within {_MOST_STEPS} steps")
 
     async def _cancelled_after(self, steps: int, client: Client) -> tuple[object, str]:
         """What a call came to that was cancelled then (its result, where it was faster), and its notes."""
         await client.warm(self.model)
         task = asyncio.ensure_future(client.invoke(self.model, self.least))
-        for _ in range(steps):
-            await asyncio.sleep(0)
+        for step in range(steps):
+            await asyncio.sleep(0 if step < _EACH_STEP else _LATER)
         task.cancel()
         try:
             return await task, ""
