@@ -184,16 +184,6 @@ def spans(limits: SoundLimits) -> tuple[list[float], list[float]]:
     return [low, low + 0.01, high - 0.01, high], [0.01, low - 0.01, high + 0.01, 10 * high]
 
 
-def described(operation: Operation) -> list[str]:
-    """The operation's fields and rules in words, one a line."""
-    lines = []
-    for name, field in operation.fields.items():
-        notes = ["required"] if field.required else []
-        notes += [f"default {field.default}"] if field.default is not None else []
-        lines.append(f"{name}: {field.takes()}" + (f" ({', '.join(notes)})" if notes else ""))
-    return [*lines, *(f"rule: {rule}" for rule in operation.rules)]
-
-
 @attrs.frozen
 class Rule:
     """A rule between fields: what is taken, and what is refused for which field with which words."""

@@ -14,10 +14,11 @@ import pytest
 
 import impasto
 from impasto import Operation
+from impasto.testing.written import operation_text
 from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
 from tests.pictures import padded
 from tests.plugins.impasto_stability.bedrock_cases import MODELS, SD3, SD35, in_body
-from tests.plugins.impasto_stability.test_golden import VALUES as DIRECT, in_words
+from tests.plugins.impasto_stability.test_golden import VALUES as DIRECT
 from tests.recorder import Recorder, Seen
 
 GOLDEN = Path(__file__).parent / "golden_bedrock"
@@ -76,7 +77,7 @@ async def test_the_whole_request_is_as_it_was_reviewed(
         for given in requests(operation):
             await client.invoke(operation.id, given, user="user-7")
             assert json.loads(recorder.seen[-1].body).keys() == in_body(operation, given).keys()
-    now = "\n".join([in_words(operation), *(written(seen, recorder) for seen in recorder.seen)])
+    now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)

@@ -13,11 +13,11 @@ import pytest
 
 import impasto
 from impasto import Operation
-from impasto.describe import describe
 from impasto.fields import Field
+from impasto.testing.written import operation_text
 from tests.conftest import KEY
 from tests.pictures import jpeg_header, padded, webp_header
-from tests.plugins.impasto_stability.cases import BY_NAME, JOBS, described, on_the_wire, tail
+from tests.plugins.impasto_stability.cases import BY_NAME, JOBS, on_the_wire, tail
 from tests.recorder import JOB, Recorder, Seen
 from tests.sounds import wav
 
@@ -112,14 +112,6 @@ def written(seen: Seen, recorder: Recorder) -> str:
     return "\n".join(lines)
 
 
-def in_words(operation: Operation) -> str:
-    """What the operation takes and costs."""
-    about = describe(operation.id, operation)
-    whole = "no limit stated" if about.max_bytes is None else f"{about.max_bytes:,} bytes"
-    lines = [f"{about.title}: {about.price}", *described(operation), f"whole request: {whole}"]
-    return "\n".join(lines) + "\n"
-
-
 def path_of(operation: Operation) -> Path:
     return GOLDEN / f"{operation.id.removeprefix('stability/').replace(':', '-').replace('/', '-')}.txt"
 
@@ -135,7 +127,7 @@ async def test_the_whole_request_is_as_it_was_reviewed(
         expected = on_the_wire(operation, given)
         assert {*post.fields, *post.files} == set(expected)
         assert all(part.data == expected[name] for name, part in post.files.items())
-    now = "\n".join([in_words(operation), *(written(seen, recorder) for seen in recorder.seen)])
+    now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):
         path.write_text(now)
