@@ -110,7 +110,7 @@ async def test_a_thousand_calls_in_flight_need_no_thread_and_one_timer(monkeypat
         calls = [asyncio.create_task(client.run(MODEL, prompt="a lighthouse")) for _ in range(1_000)]
         while transport.sends < len(calls):
             await asyncio.sleep(0)
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         assert timers.call_count == 1
         transport.go.set()
         await asyncio.gather(*calls)

@@ -25,7 +25,7 @@ def test_in_a_thread_for_code_without_a_loop() -> None:
         with urlopen(request, timeout=5) as answer:
             assert json.load(answer) == {"credits": 1_000_000.0}
         assert len(emulator.requests) == 1
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises(OSError, match="refused"):
         urlopen(request, timeout=5)
 
