@@ -12,7 +12,11 @@ POINTS: dict[str, dict[str, str]] = PROJECT["entry-points"]
 
 def python_files(*folders: str) -> list[Path]:
     """Python files below the folders, or of the whole project."""
-    found = [path for folder in folders or ("core", "plugins", "tests", "benchmarks") for path in _below(ROOT / folder)]
+    found = [
+        path
+        for folder in folders or ("core", "plugins", "tests", "benchmarks", "docs")
+        for path in _below(ROOT / folder)
+    ]
     assert found
     return sorted(found)
 

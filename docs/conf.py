@@ -1,0 +1,36 @@
+"""How the documentation is built: Markdown pages, and beside them those that ``docs/generate`` makes of the code.
+
+sphinx-build -W --keep-going docs build/docs
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from docs.generate import write  # noqa: E402 - the repository is no installed package
+
+import impasto  # noqa: E402 - as the one above
+
+project = "impasto"
+author = "the authors of impasto"
+project_copyright = "the authors of impasto"
+version = release = impasto.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["generate"]
+myst_heading_anchors = 3
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_title = f"impasto {release}"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+
+write(Path(__file__).parent)
