@@ -16,14 +16,14 @@ from impasto.provider import is_loopback
 from .auth import NOBODY, Caller
 from .connections import UNSOUND, no_http
 from .data import Data
-from .errors import SERVER, Failure, new_id
+from .errors import SERVER, Failure, new_id, sign
 from .exchange import Exchange
 from .flow import Flow
 from .incoming import check_kind
 from .metrics import IN_FLIGHT
 from .observer import Observer
 from .repeats import Repeats
-from .routes import routed
+from .routes import not_allowed, routed
 from .seen import LEFT, Seen
 from .setup import Setup
 from .waiting import patience, patience_of
@@ -129,7 +129,7 @@ class App:
             _log.exception("request %s failed", seen.id)
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
         if not response.prepared:
-            response.headers["x-request-id"] = seen.id
+            sign(response, seen.id)
             if self.draining:
                 response.force_close()
         return response
@@ -192,8 +192,8 @@ class App:
         return web.Response(status=status, body=json.dumps({"status": told}).encode(), content_type="application/json")
 
     async def _metrics(self, request: web.BaseRequest, seen: Seen) -> web.Response:
-        if request.method != "GET":
-            raise Failure(405, "this path takes GET", code="method_not_allowed", headers={"allow": "GET"}, close=True)
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(["GET"])
         if not self.local:
             self._caller(request, seen)
         self.observer.sample()

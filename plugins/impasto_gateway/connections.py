@@ -21,7 +21,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from .chunks import Chunks
 from .config import General
-from .errors import SERVER, Failure, new_id
+from .errors import SERVER, Failure, new_id, sign
 from .observer import Observer
 
 LINGER_SECONDS = 2.0
@@ -163,7 +163,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer has begun")
         failure = no_http() if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
         response, id = failure.response(), new_id()
-        response.headers["x-request-id"] = id
+        sign(response, id)
         response.force_close()
         if status < 500:
             self.phase = Phase.ENDING
@@ -366,7 +366,8 @@ def _last_word(wire: asyncio.Transport, failure: Failure) -> str:
     answer, id = failure.response(), new_id()
     body = answer.body
     assert isinstance(body, bytes)  # noqa: S101 - as Failure makes it
-    answer.headers.update({"content-length": str(len(body)), "connection": "close", "x-request-id": id})
+    answer.headers.update({"content-length": str(len(body)), "connection": "close"})
+    sign(answer, id)
     head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
     wire.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\n{head}\r\n".encode() + body)
     _end_writing(wire)

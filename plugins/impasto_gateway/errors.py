@@ -50,6 +50,12 @@ def new_id() -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
+def sign(response: web.StreamResponse, id: str) -> None:
+    """Puts a request's id on its answer, and whose that is: aiohttp would tell its own version."""
+    response.headers["x-request-id"] = id
+    response.headers["server"] = "impasto"
+
+
 @attrs.define(eq=False)
 class Failure(Exception):
     """An answer that is an error. ``retry_after`` is in seconds; ``should_retry`` None leaves it to the SDK's rule.

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from .auth import Caller
 from .data import Data
+from .errors import sign
 from .flow import Flow
 from .repeats import Repeats
 from .setup import Setup
@@ -32,9 +33,14 @@ class Exchange:
     tail: str = ""
     """What of the path is a name: a model's, a file's."""
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the answer is asked for, and not its head alone."""
+        return self.request.method != "HEAD"
+
     async def begin(self, response: web.StreamResponse) -> None:
         """Sends a response's head. Raises ConnectionError where the caller left."""
-        response.headers["x-request-id"] = self.id
+        sign(response, self.id)
         if self.draining():
             response.force_close()
         await response.prepare(self.request)

@@ -116,7 +116,7 @@ async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.Str
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
         await exchange.begin(response)
-        await _write(response, parts)
+        await _write(response, parts if exchange.has_body else [])
         await response.write_eof()
     return response
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from urllib.parse import unquote
 
@@ -32,11 +32,16 @@ class Route:
 
     def endpoint(self, method: str) -> Endpoint:
         """What a method does here. Raises Failure."""
-        if (endpoint := self.methods.get(method)) is None:
-            allowed = ", ".join(self.methods)
-            said = f"this path takes {allowed}"
-            raise Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
+        if (endpoint := self.methods.get("GET" if method == "HEAD" else method)) is None:
+            raise not_allowed(self.methods)
         return endpoint
+
+
+def not_allowed(methods: Iterable[str]) -> Failure:
+    """The refusal of a method where these are taken, and HEAD wherever GET is."""
+    allowed = ", ".join(methods).replace("GET", "GET, HEAD")
+    said = f"this path takes {allowed}"
+    return Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
 
 
 _ROUTES = {

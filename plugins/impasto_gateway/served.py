@@ -29,7 +29,7 @@ async def file(exchange: Exchange) -> web.StreamResponse:
         )
         with suppress(ConnectionError):  # whoever asked left
             await exchange.begin(response)
-            while piece := await asyncio.to_thread(source.read, _PIECE):
+            while exchange.has_body and (piece := await asyncio.to_thread(source.read, _PIECE)):
                 await response.write(piece)
             await response.write_eof()
         return response
