@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from .redact import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -108,7 +110,7 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
     message: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
+        return f"{printable(self.field)}: {self.message}"
 
 
 class InvalidRequest(ImpastoError, ValueError):

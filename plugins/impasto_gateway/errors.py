@@ -34,6 +34,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
+from impasto.redact import printable
 from impasto_openai.words import WORDS
 
 INVALID = "invalid_request_error"
@@ -104,7 +105,7 @@ def invalid(error: InvalidRequest, operation: Operation) -> Failure:
         code = "missing_required_parameter"
     else:
         code = "invalid_image" if first.field in pictures else "invalid_value"
-    return Failure(400, error.message, code=code, param=first.field)
+    return Failure(400, error.message, code=code, param=printable(first.field))
 
 
 def is_free(error: ImpastoError) -> bool:

@@ -246,7 +246,7 @@ def _add(given: dict[str, object], name: str, value: object) -> None:
 def _put(place: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
     """Puts a value there, or below there; False where something else stands."""
     if not path:
-        return place.setdefault(key, value) is value
+        return key not in place and place.setdefault(key, value) is value
     if path[0] == "" and len(path) == 1:
         values = place.setdefault(key, [])
         if isinstance(values, list):

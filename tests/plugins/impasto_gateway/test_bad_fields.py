@@ -91,6 +91,14 @@ async def test_a_name_that_is_none(standing: Running, impasto_emulator: Emulator
     assert not impasto_emulator.requests
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "\x1b[2J", "a\u202eb", "\ud800", ""])
+async def test_a_name_that_can_not_be_shown(standing: Running, impasto_emulator: Emulator, name: str) -> None:
+    answer = await standing.generate(**{name: 1})
+    assert (answer.status, answer.error["code"]) == (400, "unknown_parameter"), answer.error
+    assert all(text is not None and text.isprintable() for text in (answer.error["message"], answer.error["param"]))
+    assert not impasto_emulator.requests
+
+
 @pytest.mark.parametrize("name", PASSED)
 async def test_a_prompt_goes_out_as_it_came(standing: Running, impasto_emulator: Emulator, name: str) -> None:
     answer = await standing.generate(prompt=PASSED[name])

@@ -154,6 +154,7 @@ GOOD = (field("model", "upscale"), field("prompt", "p"), upload("image", PICTURE
         ((*GOOD, field("n", "two")), (400, "invalid_value", "n")),
         ((*GOOD, field("stream", "yes")), (400, "invalid_value", "stream")),
         ((*GOOD, field("prompt", "again")), (400, "invalid_value", "prompt")),
+        ((*GOOD, field("prompt", "p")), (400, "invalid_value", "prompt")),
         ((*GOOD, field("opts[a][]", "1")), (400, "unknown_parameter", "opts")),
         ((*GOOD, field("api_base", "http://127.0.0.1:1")), (400, "unknown_parameter", "api_base")),
         ((*GOOD, upload("seed", b"1")), (400, "invalid_value", "seed")),
@@ -162,7 +163,7 @@ GOOD = (field("model", "upscale"), field("prompt", "p"), upload("image", PICTURE
         ((*GOOD, field("user", "x" * 300_000)), (413, "request_too_large", "user")),
         ((*GOOD, *(field(f"f{i}", "") for i in range(15_000))), (413, "request_too_large", None)),
     ],
-    ids=range(27),
+    ids=range(28),
 )
 async def test_a_form_at_the_gateway(
     gateway: Running,
