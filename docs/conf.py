@@ -34,3 +34,5 @@ html_show_sourcelink = False
 html_show_sphinx = False
 
 write(Path(__file__).parent)
+html_static_path = ["static"]
+html_css_files = ["site.css"]

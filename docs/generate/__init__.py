@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import commands, errors, hooks, models, settings, surface
+
 
 def pages() -> dict[str, str]:
     """The generated pages: their place below ``docs``, and their text."""
-    return {}
+    made = dict(models.pages())
+    for module in (surface, hooks, errors, commands, settings):
+        made |= module.pages()
+    return made
 
 
 def write(docs: Path) -> None:

@@ -49,7 +49,7 @@ def _row(registry: Registry, names: list[str]) -> dict[str, object]:
         return row | {"group": "broken", "error": str(error)}
     cost = operation.price.cost if operation.price is not None else None
     return row | {
-        "group": _group(operation),
+        "group": group_of(operation),
         "title": operation.title,
         "usd": cost.usd if cost is not None else None,
         "credits": cost.credits if cost is not None else None,
@@ -61,7 +61,7 @@ def _place(row: dict[str, object]) -> tuple[str, int, str]:
     return str(row["provider"]), _GROUPS.index(str(row["group"])), str(row["name"])
 
 
-def _group(operation: Operation) -> str:
+def group_of(operation: Operation) -> str:
     """The command that calls it: of those for pictures edit, where one is required."""
     if operation.makes != "image":
         return "audio" if operation.makes == "audio" else "model3d"

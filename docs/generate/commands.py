@@ -1,0 +1,52 @@
+"""The command line, made of click's own records of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from impasto_cli.main import main
+
+from .text import code, fenced, page, table
+
+_EXITS = "Exit codes: 0 done, 1 something failed, 2 wrong usage or input, 130 interrupted."
+_OURS = "impasto"
+
+
+def pages() -> dict[str, str]:
+    """One page."""
+    parts = [part for path, command in every() for part in _command(path, command)]
+    return {"reference/cli.md": page("# Command line", inspect.cleandoc(main.help or ""), _EXITS, *parts)}
+
+
+def every() -> Iterator[tuple[str, click.Command]]:
+    """Each command that comes with impasto, with its whole name; those of a group behind it."""
+    declared = {each.name for each in main.registry.declared("impasto.commands") if each.distribution == _OURS}
+    for name in sorted(declared):
+        command = main.get_command(click.Context(main), name)
+        assert command is not None  # noqa: S101 - it is declared
+        yield f"impasto {name}", command
+        if isinstance(command, click.Group):
+            yield from ((f"impasto {name} {below}", each) for below, each in sorted(command.commands.items()))
+
+
+def _command(path: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=path)
+    yield f"## {path}"
+    yield fenced("text", f"{path} {' '.join(command.collect_usage_pieces(context))}")
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        shown = paragraph.startswith("\b\n")
+        yield fenced("sh", paragraph.removeprefix("\b\n")) if shown else paragraph
+    options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    if options:
+        yield table(["option", "", "default"], [_option(each, context) for each in options])
+
+
+def _option(option: click.Option, context: click.Context) -> list[str]:
+    metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
+    names = ", ".join(code(f"{name}{metavar}") for name in option.opts)
+    said, _, told = (option.help or "").partition("  [default: ")
+    default = code(option.get_default(context)) if option.show_default else told.removesuffix("]")
+    return [names, said, "**required**" if option.required else default]
