@@ -1,4 +1,7 @@
-"""The access log: one JSON object a line for each request, on the logger ``impasto.gateway.access``."""
+"""The access log: one JSON object a line for each request.
+
+``impasto serve`` writes it; a gateway inside another program logs it on ``impasto.gateway.access``.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
 
 from .seen import Seen
 
@@ -23,11 +27,10 @@ _AT_ONCE = 4096
 """Bytes that a pipe takes in one piece, so that lines of several workers do not mix."""
 
 
-def log(seen: Seen) -> None:
+def to_logger(seen: Seen) -> None:
     """Logs a request, if anybody listens."""
     if access.isEnabledFor(logging.INFO):
-        # Not access.info(): looking for whoever called it is half of its cost.
-        access.handle(logging.LogRecord(access.name, logging.INFO, __file__, 0, line(seen), (), None))
+        access.info("%s", line(seen))
 
 
 def line(seen: Seen) -> str:
@@ -55,28 +58,13 @@ def line(seen: Seen) -> str:
     return json.dumps(told)
 
 
-@contextmanager
-def written_to(number: int) -> Iterator[Lines]:
-    """Writes the log to a file descriptor, such as stdout's."""
-    lines = Lines(number)
-    access.addHandler(lines)
-    access.setLevel(logging.INFO)
-    access.propagate = False
-    try:
-        yield lines
-    finally:
-        access.removeHandler(lines)
-        lines.close()
-
-
-class Lines(logging.Handler):
-    """Writes each record's message as a line to a file descriptor, from a thread of its own.
+class Lines:
+    """Writes the log to a file descriptor, such as stdout's, from a thread of its own, until the block ends.
 
     ``lost`` is told of each line that there was no room for.
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__()
         self.lost: Callable[[], object] = lambda: None
         self._number = number
         self._waiting: deque[bytes] = deque()
@@ -84,17 +72,22 @@ class Lines(logging.Handler):
         self._thread = threading.Thread(target=self._write, name="impasto-access-log", daemon=True)
         self._thread.start()
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def log(self, seen: Seen) -> None:
+        """Takes a request's line."""
         if len(self._waiting) < MOST_WAITING:
-            self._waiting.append(record.getMessage().encode() + b"\n")
+            self._waiting.append(line(seen).encode() + b"\n")
         else:
             self.lost()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Writes what waits, if somebody takes it."""
         self._over.set()
         self._thread.join(1)
-        super().close()
 
     def _write(self) -> None:
         over = False

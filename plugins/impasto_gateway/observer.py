@@ -15,7 +15,7 @@ from aiohttp import web
 from impasto import Handler, ImpastoError, Middleware, RateLimited, Result, WireRequest, WireResponse, hookimpl
 
 from . import metrics as m
-from .access_log import log
+from .access_log import to_logger
 from .metrics import Metrics
 from .seen import LEFT, SEEN, Seen, current
 from .traces import Traces
@@ -63,14 +63,14 @@ _running: ContextVar[Attempt | None] = ContextVar("_running", default=None)
 
 
 class Observer:
-    """One gateway's eyes. ``log_requests``: whether there is an access log."""
+    """One gateway's eyes. ``log_requests``: whether there is an access log at all."""
 
-    def __init__(self, metrics: Metrics, traces: Traces | None) -> None:
+    def __init__(self, metrics: Metrics, traces: Traces | None, log: Callable[[Seen], object] = to_logger) -> None:
         self.metrics = metrics
         self.log_requests = True
         self.sample: Callable[[], object] = lambda: None
         """Brings what the metrics say of now up to date."""
-        self._traces = traces
+        self._traces, self._write = traces, log
 
     def knows(self, deployment: Deployment) -> None:
         """Its counters are there from the beginning: a rise is seen only from a number to another."""
@@ -128,7 +128,7 @@ class Observer:
 
     def _log(self, seen: Seen) -> None:
         if self.log_requests:
-            log(seen)
+            self._write(seen)
 
 
 class _Exchange:

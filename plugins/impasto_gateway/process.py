@@ -21,7 +21,7 @@ import click
 
 from impasto import ConfigError, ImpastoError
 
-from .access_log import written_to
+from .access_log import Lines
 from .config import Config, check_bind
 from .config_yaml import load
 from .metrics import LOST_LINES, Metrics
@@ -136,9 +136,16 @@ class _Worker:
             loop.add_signal_handler(number, end)
         if life is not None:
             loop.add_reader(life, stop.set)
-        gateway = Gateway(self._config, host=self._host, no_auth=self._no_auth, bound=self._bound, shared=self._shared)
         async with AsyncExitStack() as stack:
-            lines = stack.enter_context(written_to(sys.stdout.fileno()))
+            lines = stack.enter_context(Lines(sys.stdout.fileno()))
+            gateway = Gateway(
+                self._config,
+                host=self._host,
+                no_auth=self._no_auth,
+                bound=self._bound,
+                shared=self._shared,
+                log=lines.log,
+            )
             if (traces := provider_from_environment()) is not None:
                 stack.push_async_callback(asyncio.to_thread, traces.shutdown)
             await stack.enter_async_context(gateway)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from impasto import Client, ConfigError
 from impasto.provider import is_loopback
 
 from . import budgets, jobs, metrics as m
+from .access_log import to_logger
 from .app import App
 from .config import Config, check_bind
 from .connections import Server
@@ -24,6 +26,7 @@ from .kept import Row
 from .metrics import Metrics
 from .observer import Observer
 from .repeats import Repeats
+from .seen import Seen
 from .setup import Setup, data_folder
 from .traces import Traces
 from .watchdog import Watchdog
@@ -39,7 +42,7 @@ class Gateway:
     """``async with Gateway(config) as gateway:`` serves at ``gateway.url``. Port 0 takes any.
 
     ``bound`` is a socket that listens already, in the place of ``host`` and ``port``. ``shared``: the folder of the
-    numbers of several workers.
+    numbers of several workers. ``log`` takes what the access log tells of each request.
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class Gateway:
         no_auth: bool = False,
         bound: socket.socket | None = None,
         shared: Path | None = None,
+        log: Callable[[Seen], object] = to_logger,
     ) -> None:
         self._config = config
         self._host, self._port, self._no_auth, self._bound = host, port, no_auth, bound
-        self._shared = shared
+        self._shared, self._log = shared, log
         self._stack = AsyncExitStack()
 
     @property
@@ -68,7 +72,7 @@ class Gateway:
             self._client = await stack.enter_async_context(Client())
             self.metrics = Metrics(self._shared)
             stack.callback(self.metrics.close)
-            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.wanted))
+            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.wanted), self._log)
             self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
             setup = await self._set_up(self._config)
             self._observer.sample = self._sample
