@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import attrs
@@ -82,20 +82,8 @@ class Calls:
         also = {field.also for fields in every for field in fields.values() if field.also is not None}
         return cls(drop_params=drop_params, words=frozenset({*WORDS, *also}.union(*every)))
 
-    async def fitting(
-        self, model: Model, asked: Asked, *, edit: bool, vary: bool, makes: Makes = "image"
-    ) -> AsyncGenerator[Checked]:
-        """The call for each deployment that takes it, in their turn. Raises Failure where none does."""
-        refused: dict[Deployment, Failure] = {}
-        for deployment in model.in_turn():
-            try:
-                yield await self._checked(deployment, asked, edit=edit, vary=vary, makes=makes)
-            except InvalidRequest as error:
-                refused[deployment] = invalid(error, deployment.operation)
-        if len(refused) == len(model.deployments):
-            raise refused[model.deployments[0]]
-
-    async def _checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
+    async def checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
+        """The call for one deployment. Raises InvalidRequest."""
         operation = deployment.operation
         given = asked.arguments(operation)
         notes = _vary(deployment, given) if vary else ()
@@ -113,6 +101,27 @@ class Calls:
         )
 
 
+class Fitting:
+    """The call for each deployment of a model that takes it, in their turn. ``check`` makes it for one."""
+
+    def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[Checked]]) -> None:
+        self._model, self._check = model, check
+        self._left = iter(model.in_turn())
+        self._refused: dict[Deployment, Failure] = {}
+
+    async def next(self) -> Checked | None:
+        """None where no other takes it. Raises Failure where none at all does."""
+        for deployment in self._left:
+            try:
+                return await self._check(deployment)
+            except InvalidRequest as error:
+                self._refused[deployment] = invalid(error, deployment.operation)
+        first, *others = self._model.deployments
+        if len(self._refused) == 1 + len(others):
+            raise self._refused[first]
+        return None
+
+
 def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
     """Adds what makes a variation of a picture. Raises InvalidRequest where the model changes no pictures."""
     fields = deployment.operation.fields
@@ -127,17 +136,18 @@ Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
 """Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
 
 
-async def run(first: Checked, others: AsyncGenerator[Checked], pay: Pay, answers: Answers) -> Done:
+async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers) -> Done:
     """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
     checked: Checked | None = first
     failure: Failure | None = None
     while checked is not None:
         try:
-            result = await pay(checked, partial(_attempt, checked, answers))
+            attempt = partial(in_time, checked.deployment.account, partial(_made, checked, answers))
+            result = await pay(checked, attempt)
             return Done.of(checked, result, answers.created)
         except ImpastoError as error:
             failure = _failure(checked, error)
-            checked = await anext(others, None) if may_go_elsewhere(error) else None
+            checked = await others.next() if may_go_elsewhere(error) else None
     assert failure is not None  # noqa: S101 - the loop runs once at least
     raise failure
 
@@ -146,11 +156,6 @@ def _failure(checked: Checked, error: ImpastoError) -> Failure:
     if isinstance(error, InvalidRequest):  # found as the request was written
         return invalid(error, checked.deployment.operation)
     return failure_of(error)
-
-
-async def _attempt(checked: Checked, answers: Answers) -> Result:
-    async with in_time(checked.deployment.account):
-        return await _made(checked, answers)
 
 
 async def _made(checked: Checked, answers: Answers) -> Result:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, closing
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing
 from functools import partial
+from typing import TypeVar
 
 import attrs
 from aiohttp import HttpVersion11, web
@@ -14,7 +15,7 @@ from impasto.operation import Makes
 from . import incoming, jobs, outgoing
 from .accepted import Accepted
 from .budgets import Purse
-from .calls import Checked, Done, run
+from .calls import Checked, Done, Fitting, run
 from .deployments import Model
 from .errors import Failure
 from .exchange import Exchange
@@ -27,6 +28,8 @@ from .repeats import About, Begun, Part
 from .seen import OTHER, SEEN
 from .segments import Made
 from .shown import addressed, shown, shown_again
+
+T = TypeVar("T")
 
 _MOST_PARTIAL = 3
 
@@ -53,13 +56,16 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
     """Reads a call, makes it, and answers with its pictures, or with the job that it is. Raises Failure."""
     if jobs.is_asked_for(exchange.request):
         return await jobs.start(exchange, partial(_as_job, exchange, kind))
-    async with _sound(exchange, kind) as sound:
-        answers = Answers(sound.share, alone=_is_alone(sound.first, exchange.request))
-        sound.part.holds.callback(answers.close)
-        making = _shown(exchange, sound, answers)
-        if sound.streamed and kind.event is not None:
-            return await outgoing.stream(exchange, making, answers, kind.event)
-        return await outgoing.answer(exchange, making, answers)
+    return await _read(exchange, kind, partial(_answered, exchange, kind))
+
+
+async def _answered(exchange: Exchange, kind: Kind, sound: _Sound) -> web.StreamResponse:
+    answers = Answers(sound.share, alone=_is_alone(sound.first, exchange.request))
+    sound.part.holds.callback(answers.close)
+    making = _shown(exchange, sound, answers)
+    if sound.streamed and kind.event is not None:
+        return await outgoing.stream(exchange, making, answers, kind.event)
+    return await outgoing.answer(exchange, making, answers)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -67,16 +73,15 @@ class _Sound:
     """A call that can be made: ``first`` is how, ``others`` are elsewhere."""
 
     first: Checked
-    others: AsyncGenerator[Checked]
+    others: Fitting
     part: Part
     share: Share
     about: About
     streamed: bool
 
 
-@asynccontextmanager
-async def _sound(exchange: Exchange, kind: Kind) -> AsyncIterator[_Sound]:
-    """Reads a call, and checks all of it. Raises Failure."""
+async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitable[T]]) -> T:
+    """Reads a call, checks all of it, and does with it what is to be done. Raises Failure."""
     setup, request = exchange.setup, exchange.request
     with exchange.flow.share() as share, ExitStack() as files:
         asked = await incoming.read(request, setup.most_bytes, share, files)
@@ -85,13 +90,13 @@ async def _sound(exchange: Exchange, kind: Kind) -> AsyncIterator[_Sound]:
             request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
-        async with (
-            aclosing(setup.calls.fitting(model, asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)) as others,
-            exchange.repeats.part(identity) as part,
-        ):
-            first = await anext(others)
+        check = partial(setup.calls.checked, asked=asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)
+        others = Fitting(model, check)
+        async with exchange.repeats.part(identity) as part:
+            first = await others.next()
+            assert first is not None  # noqa: S101 - the first is given, or all are refused
             share.take(first.n * PICTURE_BYTES)
-            yield _Sound(
+            sound = _Sound(
                 first=first,
                 others=others,
                 part=part,
@@ -99,6 +104,7 @@ async def _sound(exchange: Exchange, kind: Kind) -> AsyncIterator[_Sound]:
                 about=About(model.name, first.response_format),
                 streamed=streamed,
             )
+            return await work(sound)
 
 
 def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
@@ -120,21 +126,23 @@ async def _shown(exchange: Exchange, sound: _Sound, answers: Answers) -> Made:
 
 async def _as_job(exchange: Exchange, kind: Kind, begun: Begun) -> None:
     """Makes the call for whoever asks for it later. Raises Failure before it begins."""
-    async with _sound(exchange, kind) as sound:
+
+    async def work(sound: _Sound) -> None:
         if sound.streamed:
             said = "stream: a job has none; leave it out, or Prefer: respond-async"
             raise Failure(400, said, code="invalid_value", param="stream")
         with closing(Answers(sound.share, alone=False)) as answers:
+            await sound.part.job(partial(make, sound, answers), sound.about, begun)
 
-            async def make(row: Row) -> Done:
-                def told() -> None:
-                    if not begun.done():  # it may be made elsewhere after that
-                        begun.set_result((row, False))
+    async def make(sound: _Sound, answers: Answers, row: Row) -> Done:
+        def told() -> None:
+            if not begun.done():  # it may be made elsewhere after that
+                begun.set_result((row, False))
 
-                answers.on_attempt = told
-                return await _made(exchange, sound, answers, row, patient=True)
+        answers.on_attempt = told
+        return await _made(exchange, sound, answers, row, patient=True)
 
-            await sound.part.job(make, sound.about, begun)
+    await _read(exchange, kind, work)
 
 
 async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | None, *, patient: bool = False) -> Done:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from typing import Self
 
 import attrs
 from aiohttp import web
@@ -35,7 +36,8 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"[0-9]{0,3}")
 
-_KINDS = ("application/json", "multipart/form-data")
+_JSON = "application/json"
+_KINDS = (_JSON, "multipart/form-data")
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
 _NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
@@ -92,33 +94,43 @@ async def read(request: web.BaseRequest, most: int, share: Share, files: ExitSta
     headers = request.headers
     if any(coding.lower() != "identity" for coding in headers.getall("content-encoding", [])):
         raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
-    match request.content_type if "content-type" in headers else "":
-        case "application/json":
-            return await _json(_chunks(request, most * 4 // 3), share)  # its pictures are in base64
-        case "multipart/form-data":
-            return await _form(_chunks(request, most), headers["content-type"], share, files)
-        case _:
-            raise _unsupported()
-
-
-async def _chunks(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
-    """A body's pieces as they come, of at most so many bytes in all. Raises Failure, before it reads too much."""
-    if (request.content_length or 0) > most:
-        raise _too_large(most)
-    if request.headers.get("expect", "").lower() == "100-continue":
+    kind = request.content_type if "content-type" in headers else ""
+    if kind not in _KINDS:
+        raise _unsupported()
+    chunks = _Chunks(request, most * 4 // 3 if kind == _JSON else most)  # JSON has its pictures in base64
+    if headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    size, content = 0, request.content
-    while not content.at_eof():
+    if kind == _JSON:
+        return await _json(chunks, share)
+    return await _form(chunks, headers["content-type"], share, files)
+
+
+class _Chunks:
+    """A body's pieces as they come, of at most so many bytes in all. Raises Failure, before it reads too much."""
+
+    def __init__(self, request: web.BaseRequest, most: int) -> None:
+        if (request.content_length or 0) > most:
+            raise _too_large(most)
+        self._content = request.content
+        self._most = most
+        self._size = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._content.at_eof():
+            raise StopAsyncIteration
         try:
-            chunk = await content.readany()
+            chunk = await self._content.readany()
         except TooSlow as error:
             raise Failure(408, str(error), code="request_timeout", close=True) from None
         except (web.RequestPayloadError, ConnectionError):  # damaged framing, or a caller who left
             raise Failure(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
-        size += len(chunk)
-        if size > most:
-            raise _too_large(most)
-        yield chunk
+        self._size += len(chunk)
+        if self._size > self._most:
+            raise _too_large(self._most)
+        return chunk
 
 
 def _too_large(most: int) -> Failure:

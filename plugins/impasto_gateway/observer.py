@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-import attrs
 from aiohttp import web
 
 from impasto import Handler, ImpastoError, Middleware, RateLimited, Result, WireRequest, WireResponse, hookimpl
@@ -30,14 +29,23 @@ _SPAN: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore[arg
 _MOST_IDS = 10
 
 
-@attrs.frozen(eq=False)
 class Attempt:
-    """A call on its way to one deployment, its retries and all of its pictures."""
+    """A call on its way to one deployment, its retries and all of its pictures: what its block asks belongs to it."""
 
-    deployment: Deployment
-    labels: tuple[str, str]
-    seen: Seen
-    metrics: Metrics
+    def __init__(self, deployment: Deployment, seen: Seen, metrics: Metrics) -> None:
+        self.deployment, self.seen, self.metrics = deployment, seen, metrics
+        self.labels = (deployment.entry.model_name, deployment.name)
+
+    def __enter__(self) -> Self:
+        self._token = _running.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _running.reset(self._token)
+        if isinstance(error, ImpastoError):
+            self.failed(error)
 
     def came(self, result: Result) -> None:
         """It gave pictures."""
@@ -106,20 +114,11 @@ class Observer:
         if id is not None:
             self._log(Seen(id=id, method="", status=status, code=why))
 
-    @contextmanager
-    def attempt(self, deployment: Deployment) -> Iterator[Attempt]:
+    def attempt(self, deployment: Deployment) -> Attempt:
         """Around a call: what it asks of its provider belongs to the running request."""
         seen = current.get() or Seen(id="", method="")
         seen.deployment = deployment.name
-        attempt = Attempt(deployment, (deployment.entry.model_name, deployment.name), seen, self.metrics)
-        token = _running.set(attempt)
-        try:
-            yield attempt
-        except ImpastoError as error:
-            attempt.failed(error)
-            raise
-        finally:
-            _running.reset(token)
+        return Attempt(deployment, seen, self.metrics)
 
     @hookimpl
     def middleware(self) -> Middleware:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing, suppress
+from functools import cached_property
 from itertools import chain
 
 import pybase64
@@ -34,9 +35,14 @@ class _Early:
     Its status says that all is well: where that proves wrong the connection ends, and the answer does not.
     """
 
-    def __init__(self, exchange: Exchange, response: web.StreamResponse, opening: bytes) -> None:
-        self._exchange, self._response, self._opening = exchange, response, opening
+    def __init__(self, exchange: Exchange, headers: Mapping[str, str], opening: bytes) -> None:
+        self._exchange, self._headers, self._opening = exchange, headers, opening
         self._writing: asyncio.Task[None] | None = None
+
+    @cached_property
+    def response(self) -> web.StreamResponse:
+        """The answer, once it is made this way."""
+        return web.StreamResponse(headers=self._headers)
 
     @property
     def begun(self) -> bool:
@@ -51,7 +57,7 @@ class _Early:
         """Writes what stands behind the picture. Raises OSError, ConnectionError where the caller left."""
         assert self._writing is not None  # noqa: S101 - it has begun
         await self._writing
-        await _write(self._response, rest)
+        await _write(self.response, rest)
 
     def abandon(self) -> None:
         """Ends the connection in the middle of the answer, so that nobody takes it for whole."""
@@ -61,7 +67,7 @@ class _Early:
                 transport.close()
 
     async def _write(self, growing: Growing) -> None:
-        checked, response = growing.checked, self._response
+        checked, response = growing.checked, self.response
         with suppress(ConnectionError):  # the caller left; the call goes on
             if not response.prepared:
                 response.headers.update(headers_of(checked.cost, checked.warnings))
@@ -85,8 +91,7 @@ def _behind_the_picture(parts: Iterable[Segment]) -> Iterable[Segment]:
 
 async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) -> web.StreamResponse:
     """Answers with what a call makes. Raises Failure."""
-    response = web.StreamResponse(headers=_JSON)
-    early = _Early(exchange, response, segments.opening(answers.created))
+    early = _Early(exchange, _JSON, segments.opening(answers.created))
     answers.large.add_done_callback(early.begin)
     try:
         made = await making
@@ -94,11 +99,11 @@ async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) 
             return await whole(exchange, made)
         with suppress(ConnectionError):  # the caller left
             await early.end(_behind_the_picture(segments.whole(made)))
-            await response.write_eof()
+            await early.response.write_eof()
     except BaseException:
         early.abandon()
         raise
-    return response
+    return early.response
 
 
 async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.StreamResponse:
@@ -126,8 +131,8 @@ async def stream(exchange: Exchange, making: Awaitable[Made], answers: Answers, 
 
     A call that fails before the first comment is answered as any other. Raises Failure.
     """
-    response = web.StreamResponse(headers=_EVENTS)
-    early = _Early(exchange, response, segments.event_opening(event))
+    early = _Early(exchange, _EVENTS, segments.event_opening(event))
+    response = early.response
     task = asyncio.ensure_future(making)
     try:
         while not (await asyncio.wait((task, answers.large), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED"))[

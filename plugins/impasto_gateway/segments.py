@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import BinaryIO
 
 import attrs
@@ -14,7 +13,7 @@ import pybase64
 
 from impasto import Artifact, Cost, File
 from impasto_openai.response import Usage
-from impasto_pictures.size import size_of
+from impasto_pictures.size import size_in, size_of
 
 from .calls import Done
 from .errors import REPLAYED, Failure
@@ -46,16 +45,18 @@ class Picture:
     @classmethod
     async def of(cls, artifact: Artifact, url: str | None = None) -> Picture:
         """Looks at the picture's header."""
-        content = artifact.content
-        look = partial(_about, content, artifact.media_type)
-        return cls(artifact, await asyncio.to_thread(look) if content.on_disk else look(), url)
+        about = _about(artifact) if artifact.file is None else await asyncio.to_thread(_about, artifact)
+        return cls(artifact, about, url)
 
 
-def _about(content: File, media_type: str) -> dict[str, object]:
+def _about(artifact: Artifact) -> dict[str, object]:
+    file, media_type = artifact.file, artifact.media_type
     told: dict[str, object] = {"output_format": _FORMATS.get(media_type, media_type.rpartition("/")[2])}
-    with suppress(ValueError, OSError):  # a picture that is none is told by its plugin
-        width, height = size_of(content)
+    try:
+        width, height = size_of(file) if file is not None else size_in(io.BytesIO(artifact.data), media_type)
         told["size"] = f"{width}x{height}"
+    except (ValueError, OSError):  # a picture that is none is told by its plugin
+        pass
     return told
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from typing import TypeVar
 
 from impasto import Account, NotSent, RateLimited
 from impasto_middleware.limit import DEFAULT_PAUSE, gate_of
+
+T = TypeVar("T")
 
 _TOLD = ("x-stainless-read-timeout", "x-stainless-timeout")
 """How OpenAI's SDKs tell how long they wait for an answer, in seconds."""
@@ -32,9 +34,8 @@ def patience_of(headers: Mapping[str, str], most: float) -> float:
     return most
 
 
-@asynccontextmanager
-async def in_time(account: Account) -> AsyncIterator[None]:
-    """Around a call that waits for its turn. Raises RateLimited, before anything is sent, where that takes too long."""
+async def in_time(account: Account, call: Callable[[], Awaitable[T]]) -> T:
+    """Makes a call that waits for its turn. Raises RateLimited, before anything is sent, where that takes too long."""
     longest, gate = patience.get(), gate_of(account)
     if (expected := gate.wait(account)) > longest:
         raise _too_long(expected)
@@ -42,7 +43,7 @@ async def in_time(account: Account) -> AsyncIterator[None]:
     token = _turn.set(turn)
     try:
         async with turn:
-            yield
+            return await call()
     except TimeoutError:
         if not turn.expired():
             raise

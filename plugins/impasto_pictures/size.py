@@ -17,15 +17,20 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 def size_of(file: File) -> tuple[int, int]:
     """Width and height in pixels of a PNG, JPEG or WebP. Raises ValueError or OSError where the header is damaged."""
     with file.open() as raw, io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw as source:
-        match file.media_type:
-            case "image/png":
-                width, height = _of_png(source.read(33))
-            case "image/jpeg":
-                width, height = _of_jpeg(source)
-            case "image/webp":
-                width, height = _of_webp(source.read(30))
-            case other:
-                raise ValueError(f"{other} is no picture")
+        return size_in(source, file.media_type)
+
+
+def size_in(source: BinaryIO, media_type: str) -> tuple[int, int]:
+    """The same of what stands at a reader's start."""
+    match media_type:
+        case "image/png":
+            width, height = _of_png(source.read(33))
+        case "image/jpeg":
+            width, height = _of_jpeg(source)
+        case "image/webp":
+            width, height = _of_webp(source.read(30))
+        case other:
+            raise ValueError(f"{other} is no picture")
     if width < 1 or height < 1:
         raise ValueError("a side is 0")
     return width, height

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import uuid
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from decimal import Decimal
@@ -36,7 +36,7 @@ async def opened_form(wire: WireRequest, files: ExitStack) -> Form:
 
 def make_form(wire: WireRequest, files: ExitStack) -> Form:
     """The form of one attempt; its readers are closed by ``files``. Raises InvalidRequest, before any socket."""
-    boundary = uuid.uuid4().hex
+    boundary = secrets.token_hex(16)
     pieces: list[bytes | _Upload] = []
     text = ""
     for name, value in wire.fields.items():

@@ -16,6 +16,7 @@ import pytest
 from impasto_emulator import Emulator
 from impasto_gateway import access_log
 from impasto_gateway.access_log import Lines
+from impasto_gateway.seen import Seen as Request
 from tests.conftest import KEY
 
 from .conftest import MASTER, Running, Serve, Start, config
@@ -160,7 +161,7 @@ def test_a_log_that_nobody_takes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
         lost += 1
 
     lines.lost = count
-    seen = access_log.Seen(id="x" * 1000, method="GET")
+    seen = Request(id="x" * 1000, method="GET")
     length, sent = len(access_log.line(seen)) + 1, 0
     while lost < 10:
         lines.log(seen)
