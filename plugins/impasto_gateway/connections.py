@@ -82,6 +82,8 @@ class Connection(web.RequestHandler):
         self._chunks: Chunks | None = None
         self._held_since: float | None = None
         self._lost: asyncio.Future[None] | None = None
+        self.said_all = False
+        """Whether the other side has ended its half: it left, or waits for its answers and asks nothing more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)  # uvloop's is none by its class
@@ -93,6 +95,12 @@ class Connection(web.RequestHandler):
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio takes: whether this half stays open
+        self.said_all = True
+        if self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
+            self._body.set_exception(_broken())
+        return self.phase is Phase.BUSY or (self.phase is Phase.HEAD and self._head is None)
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.ENDING:
@@ -137,14 +145,16 @@ class Connection(web.RequestHandler):
     def began(self, body: StreamReader) -> None:
         """A request's head was read, its body comes."""
         self._body = body
-        if self.phase is Phase.ENDING:
+        if self.phase is Phase.ENDING or (self.said_all and not body.is_eof()):
             body.set_exception(_broken())
-        else:
+        if self.phase is not Phase.ENDING:
             self.phase, self.since = Phase.BUSY, time.monotonic()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if self.said_all and not self._messages:
+            resp.force_close()
         done = await super().finish_response(request, resp, start_time)
         self._body, whole = None, request.content.is_eof()
         if self.phase is Phase.BUSY and whole:  # else what comes is still its body
@@ -232,6 +242,12 @@ class Connection(web.RequestHandler):
         if body.exception() is None:
             self._server.observer.ended("body", None)
             body.set_exception(TooSlow(said))
+
+
+def has_left(request: web.BaseRequest) -> bool:
+    """Whether whoever sent a request is gone, or may be."""
+    transport, protocol = request.transport, request.protocol
+    return transport is None or transport.is_closing() or (isinstance(protocol, Connection) and protocol.said_all)
 
 
 class _TurnedAway(asyncio.Protocol):

@@ -21,6 +21,7 @@ from pathlib import Path
 import attrs
 from aiohttp import web
 
+from .connections import has_left
 from .errors import SERVER, Failure
 
 SLOTS = 4096
@@ -39,12 +40,6 @@ class State(IntEnum):
     RUNNING = 1
     LEFT = 2
     LOST = 3
-
-
-def has_left(request: web.BaseRequest) -> bool:
-    """Whether whoever sent a request is gone."""
-    transport = request.transport
-    return transport is None or transport.is_closing()
 
 
 @attrs.define(eq=False)

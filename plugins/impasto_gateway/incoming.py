@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Self
 
 import attrs
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from impasto import File, InvalidRequest, Operation, Problem
 
@@ -98,7 +98,7 @@ async def read(request: web.BaseRequest, most: int, share: Share, files: ExitSta
     if kind not in _KINDS:
         raise _unsupported()
     chunks = _Chunks(request, most * 4 // 3 if kind == _JSON else most)  # JSON has its pictures in base64
-    if headers.get("expect", "").lower() == "100-continue":
+    if request.version >= HttpVersion11 and headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if kind == _JSON:
         return await _json(chunks, share)

@@ -18,9 +18,10 @@ from aiohttp import web
 
 from . import outcomes, outgoing
 from .accepted import Accepted
+from .connections import has_left
 from .errors import REPLAYED, Failure
 from .exchange import Exchange
-from .flights import Flight, has_left
+from .flights import Flight
 from .flow import PICTURE_BYTES
 from .kept import Row, unknown
 from .repeats import LINGER_SECONDS, WATCH_SECONDS, Begun, Repeats, promised

@@ -19,9 +19,10 @@ from typing import Self
 import attrs
 
 from .calls import Done
+from .connections import has_left
 from .data import UNWRITABLE, Data
 from .errors import SERVER, Failure
-from .flights import Flight, Flights, Seen, State, has_left
+from .flights import Flight, Flights, Seen, State
 from .identity import KEY_HEADER, Identity
 from .kept import KEY_SECONDS, Kept, Row, new_id, unknown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 from impasto_emulator import Emulator
 
 from .conftest import Running, Start, config
-from .raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, send
+from .raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send
 
 LIMITS = {
     "header_seconds": 0.4,
@@ -209,3 +210,34 @@ async def test_requests_one_behind_the_other(gateway: Running) -> None:
         assert b'{"created":' in await connection.answer()
         last = await connection.rest(LONG)
     assert (last.status, last.closed) == (200, True)
+
+
+HALF_CLOSED = {
+    "a list": (GET + HEADERS + b"\r\n", [200]),
+    "a call": (POST + HEADERS + JSON + LENGTH + b"\r\n" + CALL, [200]),
+    "two calls": ((POST + HEADERS + JSON + LENGTH + b"\r\n" + CALL) * 2, [200, 200]),
+    "a stream": (POST + HEADERS + JSON + b"Content-Length: 42\r\n\r\n" + CALL[:-1] + b',"stream":true}', [200]),
+    "half of a body": (POST + HEADERS + JSON + LENGTH + b"\r\n" + CALL[:9], [400]),
+    "chunks without an end": (POST + HEADERS + JSON + CHUNKED + b"\r\n" + chunks(CALL)[:-5], [400]),
+    "half of a head": (GET + HEADERS, []),
+    "nothing": (b"", []),
+}
+
+
+@pytest.mark.parametrize("pause", [0, 0.1], ids=["at once", "later"])
+@pytest.mark.parametrize("name", HALF_CLOSED)
+async def test_who_says_no_more_is_answered_all_the_same(
+    standing: Running, impasto_emulator: Emulator, name: str, pause: float
+) -> None:
+    """As programs do that close their half behind a request: what they pay for is delivered."""
+    sent, statuses = HALF_CLOSED[name]
+    impasto_emulator.fault("delay", seconds=0.2)
+    async with Connection(standing.url) as connection:
+        connection.writer.write(sent)
+        await asyncio.sleep(pause)
+        connection.writer.write_eof()
+        answer = await connection.rest()
+    assert (answer.closed, answer.reset) == (True, False)
+    assert [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", answer.data)] == statuses
+    paid = statuses.count(200) if b"POST" in sent else 0
+    assert len(impasto_emulator.charges) == paid == answer.data.count(b"iVBORw0KGgo")
