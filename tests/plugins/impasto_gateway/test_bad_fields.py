@@ -80,6 +80,18 @@ async def test_a_value_that_does_not_fit(
     assert not impasto_emulator.requests
 
 
+@pytest.mark.parametrize("stream", [True, False, "yes", 1])
+async def test_a_variation_has_no_stream(standing: Running, impasto_emulator: Emulator, stream: object) -> None:
+    image = "data:image/png;base64," + b64encode(png(96, 96)).decode()
+    body = {"model": "sd3", "image": image, "stream": stream}
+    answer = await standing.ask("POST", "/v1/images/variations", json=body)
+    if stream is False:
+        assert answer.status == 200
+        return
+    assert (answer.status, answer.error["param"]) == (400, "stream")
+    assert not impasto_emulator.requests
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["beside", "in extra_body"])
 @pytest.mark.parametrize("name", UNKNOWN)
 async def test_a_name_that_is_none(standing: Running, impasto_emulator: Emulator, name: str, inside: bool) -> None:

@@ -1,4 +1,4 @@
-"""Paths: what can be asked for can be asked for without its body, and no answer tells what it was made with."""
+"""Paths and heads: what can be told by a head is told by it alone, and no answer tells what it was made with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from impasto_emulator import Emulator
+
 from .conftest import Running
-from .raw import GET, HEADERS, Connection, send
+from .raw import GET, HEADERS, Connection, Raw, send
 
 PATHS = ("models", "models/sd3", "the file", "the job", "health/readiness", "metrics")
 
@@ -54,6 +56,44 @@ async def test_a_head_where_there_is_nothing_to_get(standing: Running) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
     answer = await standing.ask("HEAD", "/v1/models/none")
     assert (answer.status, answer.body) == (404, b"")
+
+
+def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
+    """The head of a request whose body has a kilobyte, which does not come."""
+    told = {"Host": b"localhost", "Authorization": b"Bearer sk-1234", "Content-Type": b"application/json"}
+    told |= {"Content-Length": b"1024"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in told.items())
+    return b"%s %s HTTP/1.1\r\n%s\r\n" % (method, path, lines)
+
+
+EDITS = b"/v1/images/edits"
+FORM = b"multipart/form-data; boundary=x"
+HEADS: dict[str, tuple[bytes, int, str]] = {
+    "no such key": (asked(Authorization=b"Bearer no"), 401, "invalid_api_key"),
+    "no key": (asked(Authorization=b""), 401, "invalid_api_key"),
+    "no such path": (asked(b"/v1/images"), 404, "unknown_url"),
+    "another method": (asked(method=b"PUT"), 405, "method_not_allowed"),
+    "too large": (asked(Content_Length=b"99999999"), 413, "request_too_large"),
+    "a form too large": (asked(EDITS, Content_Type=FORM, Content_Length=b"999999999"), 413, "request_too_large"),
+    "another kind": (asked(Content_Type=b"text/plain"), 415, "unsupported_content_type"),
+    "compressed": (asked(Content_Encoding=b"gzip"), 415, "unsupported_encoding"),
+    "another's host": (asked(Host=b"evil.example"), 421, "host_not_allowed"),
+    "no boundary": (asked(EDITS, Content_Type=b"multipart/form-data"), 400, "invalid_form"),
+    "two lengths": (asked(Transfer_Encoding=b"chunked"), 400, "invalid_http"),
+    "no such model": (asked(b"/v1/models/none", method=b"GET"), 404, "model_not_found"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+async def test_what_its_head_shows_is_answered_without_the_body(
+    standing: Running, impasto_emulator: Emulator, name: str
+) -> None:
+    head, status, code = HEADS[name]
+    async with Connection(standing.url) as connection:
+        connection.writer.write(head)
+        answer = Raw(await connection.answer(), closed=False)
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert not impasto_emulator.requests
 
 
 ANSWERS = {
