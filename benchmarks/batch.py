@@ -9,18 +9,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from hashlib import blake2b
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from impasto import Client, Registry
+from impasto import Artifact, Client, Registry, Result
 from impasto_batch.batch import Batch, Order
 from impasto_batch.disk import Disk
 from impasto_batch.folder import VERSION, History, Layout
-from impasto_batch.items import asked, digest
+from impasto_batch.items import asked, units
+from impasto_batch.keeping import of_artifact, of_intent
 from impasto_batch.ledger import Ledger, Read, rows
 from impasto_batch.manifest import Manifest
+from impasto_batch.outcomes import made
 from impasto_batch.preflight import Preflight
 from impasto_batch.telling import Quiet
 
@@ -63,16 +64,16 @@ async def _row(place: Path, rounds: int) -> Ratio:
     """CPU of a row over that of ``client.run``; the limit is what it may cost beside the call."""
     manifest = _manifest(place / "calls.jsonl", CALLS)
     given = [json.loads(line) for line in manifest.read_text().splitlines()]
-    count = 0
+    registry, count = Registry(), 0  # one for both, as the command has: to look for plugins is no row's work
     with running() as url:
-        async with Client(api_key=loop.KEY, api_base=url) as client:
+        async with Client(registry=registry, api_key=loop.KEY, api_base=url) as client:
 
             async def ours() -> float:
                 nonlocal count
                 count += 1
                 order = Order(manifest=manifest, out=place / f"out-{count}", concurrency=AT_ONCE, report=False)
                 begun = time.process_time()
-                status = await Batch(order, Registry(), Quiet()).run(client)
+                status = await Batch(order, registry, Quiet()).run(client)
                 assert status.done == CALLS
                 return (time.process_time() - begun) / CALLS * 1e6
 
@@ -141,23 +142,22 @@ async def _resume(place: Path, rounds: int) -> Ratio:
 def _ledger(manifest: Path, layout: Layout, most: int = ROWS) -> None:
     """The folder of a run that is through, its pictures empty files."""
     layout.staging.mkdir(parents=True)
-    ledger = Ledger(layout.ledger, Disk())
+    operation, ledger = Registry().operation(MODEL), Ledger(layout.ledger, Disk())
     ledger.open(Read())
     begun = {"row": "run", "version": VERSION, "at": 1.0, "process": "bench", "pid": 1, "strangers": {}}
     ledger.append({**begun, "pictures": most, "manifest": str(manifest)})
     with manifest.open("rb") as file:
         for _, line in zip(range(most), file, strict=False):
-            row = asked(json.loads(line))
-            mark = int.from_bytes(blake2b(line, digest_size=8).digest())
-            about = {"id": row.id, "index": 0, "n": 1, "model": row.model, "usd": 0.03, "asks": digest(row, {})}
-            asks = {"line": mark, "key": "0" * 16, "request": {"model": row.model, **row.given}}
-            ledger.append({"row": "intent", **about, "at": 1.0, **asks})
-            came = {"at": 1.0, "billed": "yes", "sha256": "0" * 64, "bytes": 0, "media_type": "image/png", "seed": 1}
-            came |= {"finish_reason": "SUCCESS", "request_id": "0" * 32, "warnings": [], "path": f"{row.id}.png"}
-            ledger.append({"row": "staged", **about, **came})
-            picture = layout.root / f"{row.id}.png"
+            (unit,) = units(asked(json.loads(line)), operation, manifest.parent, line=line)
+            ledger.append(of_intent(unit, "0" * 16))
+            picture = layout.root / f"{unit.id}.png"
             picture.touch()
-            ledger.append({"row": "done", **about, **came, "modified": picture.stat().st_mtime_ns})
+            came = Artifact(data=b"", media_type="image/png", seed=1, finish_reason="SUCCESS")
+            outcome = made(unit, Result(artifacts=(came,), request_id="0" * 32))
+            modified = picture.stat().st_mtime_ns
+            row = of_artifact(unit, outcome, came, path=picture.name, modified=modified)
+            ledger.append(row)
+            ledger.append({**row, "row": "done"})
     ledger.sync()
     ledger.close()
 

@@ -36,7 +36,7 @@ MOST_CONCURRENCY = 1_000
 _MOST_NAMED = 10
 _GONE = "is not there any more, or not as it was; it is not paid for again: to have it made anew, give it another id"
 
-_PIECE = 8
+_PIECE = 16
 """How many units are read from the manifest at a time, in a thread."""
 
 

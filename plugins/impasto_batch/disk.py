@@ -46,8 +46,13 @@ class Disk:
         os.close(descriptor)
 
     def make_folder(self, path: Path) -> None:
-        """Makes a folder and those above it, where they are missing."""
-        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        """Makes a folder and those above it, where they are missing, and waits until their names are on the disk."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_folder(path.parent)
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        self.sync_folder(path.parent)
 
     def sync_folder(self, path: Path) -> None:
         """Waits until the names in a folder are on the disk."""

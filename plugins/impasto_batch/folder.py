@@ -17,7 +17,7 @@ import attrs
 from impasto import ConfigError
 
 from .disk import Disk
-from .ledger import Ledger, Read, Row, Rows, rows
+from .ledger import ON_RESUME, Ledger, Read, Row, Rows, rows
 from .pictures import Pictures
 from .writer import Steps, Writer
 
@@ -103,7 +103,7 @@ class History:
         now = time.time()
         take, root = history.pictures.take, f"{layout.root}/"
         is_other = True
-        for place, row in rows(layout.ledger, history.read):
+        for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
             take(row, place)
             kind = row["row"]
             if kind == "intent":

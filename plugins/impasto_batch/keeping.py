@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -92,12 +93,11 @@ class Keeping:
 
     def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
         now = time.time()
+        expires = now + pending.keeps if pending.keeps is not None else None
         row = {
-            **_of(unit, "accepted"),
-            "at": now,
+            **_of(unit, "accepted", at=now, key=call.account.fingerprint[:16]),
             "job": pending.id,
-            "key": call.account.fingerprint[:16],
-            "expires": now + pending.keeps if pending.keeps is not None else None,
+            "expires": expires,
         }
         return self.folder.post(self.folder.written(row, on_disk=True))
 
@@ -131,14 +131,7 @@ class Keeping:
             staged = _Staged(path, disk.create(path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
             disk.reserve(staged.file, staged.room)
-        row = {
-            **_of(unit, "intent"),
-            "at": time.time(),
-            "key": call.account.fingerprint[:16],
-            "line": unit.line,
-            "request": unit.content,
-        }
-        yield from folder.written(row, on_disk=True)
+        yield from folder.written(of_intent(unit, call.account.fingerprint), on_disk=True)
 
     def _kept(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
         """The picture in the staging folder, then in its place, then the row that says so."""
@@ -152,11 +145,12 @@ class Keeping:
                 disk.truncate(staged.file, len(artifact.data))
             yield None  # the others of the group write too, before anybody waits for the disk
             disk.sync(staged.file)
+            modified = os.fstat(staged.file).st_mtime_ns
         finally:
             disk.close(staged.file)
         room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
-        row = {**of_artifact(unit, artifact, outcome), "path": self.named(unit, artifact)}
+        row = of_artifact(unit, outcome, artifact, path=self.named(unit, artifact), modified=modified)
         folder.write(row)
         path = yield from placed(folder, staged.path, row)
         return attrs.evolve(outcome, path=path)
@@ -206,20 +200,16 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
 
     ``row`` is its staged row. The staging folder lets go of it last: until its row is on the disk it has both names.
     """
-    disk, root = folder.disk, folder.layout.root
-    path: Path = root / row["path"]
+    name, number = row["path"], 0
+    path: Path = folder.layout.root / name
     wanted = path
-    if not path.parent.exists():
-        disk.make_folder(path.parent)
-        yield from (above for above in path.parent.parents if above.is_relative_to(root))
-    number = 0
-    while not _linked(disk, staged, path) and not is_file_of(path, row["sha256"]):
+    while not _linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
         number += 1
         path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        name = str(path.relative_to(folder.layout.root))
     yield path.parent
-    done = {**row, "row": "done", "path": str(path.relative_to(root)), "modified": path.stat().st_mtime_ns}
-    yield from folder.written(done, on_disk=True)
-    disk.remove(staged)
+    yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
+    folder.disk.remove(staged)
     return path
 
 
@@ -230,7 +220,11 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLIN
 def _linked(disk: Disk, staged: Path, path: Path) -> bool:
     """Gives a file another name; False where that is another file's."""
     try:
-        disk.link(staged, path)
+        try:
+            disk.link(staged, path)
+        except FileNotFoundError:
+            disk.make_folder(path.parent)
+            disk.link(staged, path)
     except FileExistsError:
         return False
     except OSError as error:
@@ -264,27 +258,35 @@ def _came_with(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
         yield error.raw, media_type_of(error.raw[:16]) or ""
 
 
-def _of(unit: Unit, kind: str) -> dict[str, object]:
-    """What every row of a picture says: ``usd`` is what it may cost, ``asks`` the digest of what was asked for."""
+def _of(unit: Unit, kind: str, **head: object) -> dict[str, object]:
+    """What every row of a picture says: ``usd`` is what it may cost, ``asks`` the digest of what was asked for.
+
+    ``head``: what stands before ``n``, for those who read no further.
+    """
     return {
         "row": kind,
         "id": unit.id,
         "index": unit.index,
+        "usd": unit.cost.usd if unit.cost is not None else None,
+        **head,
         "n": unit.n,
         "model": unit.model,
-        "usd": unit.cost.usd if unit.cost is not None else None,
         "asks": unit.sha256,
     }
 
 
-def of_artifact(unit: Unit, artifact: Artifact, outcome: Outcome) -> dict[str, object]:
-    """The row of a picture that came."""
+def of_intent(unit: Unit, fingerprint: str) -> dict[str, object]:
+    """The row of a picture that is about to be asked for, with a key of this fingerprint."""
+    return {**_of(unit, "intent", at=time.time(), key=fingerprint[:16], line=unit.line), "request": unit.content}
+
+
+def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, modified: int) -> dict[str, object]:
+    """The row of a picture that came, is to lie at ``path``, and was written at ``modified`` (ns since 1970)."""
+    sha256 = hashlib.sha256(artifact.data).hexdigest()
+    about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
     return {
-        **_of(unit, "staged"),
+        **_of(unit, "staged", billed="yes", **about),
         "at": time.time(),
-        "billed": "yes",
-        "sha256": hashlib.sha256(artifact.data).hexdigest(),
-        "bytes": len(artifact.data),
         "media_type": artifact.media_type,
         "seed": artifact.seed,
         "finish_reason": artifact.finish_reason,
@@ -295,9 +297,7 @@ def of_artifact(unit: Unit, artifact: Artifact, outcome: Outcome) -> dict[str, o
 
 def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
     return {
-        **_of(unit, outcome.state),
-        "at": time.time(),
-        "billed": error.billed,
+        **_of(unit, outcome.state, at=time.time(), billed=error.billed),
         "code": code_of(error, outcome.state),
         "message": printable(error.message),
         "request_id": outcome.request_id,

@@ -5,6 +5,7 @@ was asked for and did not come it is said that it may have been charged.
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Iterator
 
@@ -116,12 +117,13 @@ def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
     try:
         folder.disk.truncate(file, len(data))
         folder.disk.sync(file)
+        modified = os.fstat(file).st_mtime_ns
     finally:
         folder.disk.close(file)
     unit = _unit(intent)
     artifact = Artifact(data=data, media_type=media_type)
     outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
-    return {**of_artifact(unit, artifact, outcome), "path": keeping.named(unit, artifact)}
+    return of_artifact(unit, outcome, artifact, path=keeping.named(unit, artifact), modified=modified)
 
 
 def _without_room(data: bytes, media_type: str) -> bytes:

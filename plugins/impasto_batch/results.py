@@ -10,7 +10,7 @@ import attrs
 
 from .disk import Disk, write_all
 from .folder import Folder, Layout
-from .ledger import Read, Row, rows
+from .ledger import ON_THE_WAY, Read, Row, rows
 from .names import hashed
 from .pictures import Pictures
 from .rows import State, state_of
@@ -28,15 +28,18 @@ _OTHERS = ("invalid", "gone")
 Line = Mapping[str, object]
 
 
-def last_words(layout: Layout, pictures: Pictures) -> Iterator[tuple[Row, Mapping[str, object] | None]]:
-    """The last row of each picture that is through, in the ledger's order, with what was asked for; and then what the
-    last run said besides."""
+def last_words(
+    layout: Layout, pictures: Pictures, *, brief: bool = False
+) -> Iterator[tuple[Row, Mapping[str, object] | None]]:
+    """The last row of each picture that is through, in the ledger's order, with what was asked for (unless ``brief``);
+    and then what the last run said besides."""
     others: list[Row] = []
     asked: dict[tuple[str, int], Mapping[str, object]] = {}
-    for place, row in rows(layout.ledger, Read()):
+    for place, row in rows(layout.ledger, Read(), heads=ON_THE_WAY if brief else frozenset()):
         state = state_of(row)
         if state == State.INTENT:
-            asked[row["id"], row["index"]] = row["request"]
+            if not brief:
+                asked[row["id"], row["index"]] = row["request"]
         elif state is not None and state > State.STAGED:
             request = asked.pop((row["id"], row["index"]), None)
             if pictures.is_last(row, place):
@@ -56,7 +59,7 @@ def write_results(folder: Folder) -> Steps[None]:
     errors = _File(disk, layout, ERRORS)
     try:
         several: dict[str, list[Row]] = {}
-        for row, _ in last_words(layout, pictures):
+        for row, _ in last_words(layout, pictures, brief=True):
             if row["row"] != "done":
                 errors.add(_error(row))
             elif row["n"] == 1:
