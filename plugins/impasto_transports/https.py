@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
+import attrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -147,6 +148,9 @@ class Https:
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | bool = True
         self._proxies: dict[str, str | None] = {}
+        # A paid call has its own deadline; for each piece that comes, aiohttp would set a timer anew.
+        self._paid = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout)
+        self._polls = attrs.evolve(self._paid, sock_read=POLL_SECONDS)
 
     async def open(self) -> None:
         """Opens the session; reads the CA file, if one is set. Raises ConfigError."""
@@ -221,7 +225,7 @@ class Https:
                 allow_redirects=False,
                 proxy=proxy,
                 ssl=self._ssl,
-                timeout=self._timeout(call, paid),
+                timeout=self._paid if paid else self._polls,
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
             failure = _failure(error, call, paid, running.connection)
@@ -233,10 +237,6 @@ class Https:
             _running.reset(token)
             running.over()
         raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
-
-    def _timeout(self, call: Call, paid: bool) -> aiohttp.ClientTimeout:
-        read = call.timeout if paid else min(POLL_SECONDS, call.timeout)
-        return aiohttp.ClientTimeout(total=None, connect=self._options.connect_timeout, sock_read=read)
 
     def _proxy(self, url: str) -> str | None:
         origin = url[: url.find("/", len("https://"))]
