@@ -90,7 +90,7 @@ class Call:
     async def whole(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
         """An answer with its body, read to the end. What came of one that breaks off is in the error.
 
-        ``raw``: the body is the artifact itself, and may go to a spool.
+        ``raw``: the body is the artifact, or holds it, and may go to a spool.
         """
         stream = response.stream
         if stream is None:

@@ -58,10 +58,11 @@ class Specs:
 
     @hookspec(firstresult=True)
     def passes_on(self, request: Request, response: WireResponse) -> bool | None:
-        """Whether an answer, of which only the status and the headers are here, is the artifact itself.
+        """Whether an answer, of which only the status and the headers are here, is the artifact, or JSON that holds it.
 
-        Where it is, a caller with a spool (``Call.spool``) may pass it on while it comes, and a large one is not
-        held in memory: ``normalize_response`` gets it as ``response.file``. Where no plugin says so it is held.
+        Where it is, a caller with a spool (``Call.spool``) does not hold a large one in memory, and may pass on what
+        is no JSON while it comes: ``normalize_response`` gets it as ``response.file``. Where no plugin says so it is
+        held.
 
         @hookimpl
         def passes_on(self, response: WireResponse) -> bool:

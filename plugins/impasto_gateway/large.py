@@ -135,9 +135,9 @@ class Answers:
             self.on_attempt()
         return partial(_Call, self, checked)
 
-    def spool(self, checked: Checked, *, again: bool) -> Large:
-        """A spool for one answer; ``again``: it may be asked for again, as the result of a job."""
-        large = Large(self._share, None if again or not self._alone else partial(self._announce, checked))
+    def spool(self, checked: Checked, *, grows: bool) -> Large:
+        """A spool for one answer. ``grows``: it may be read while it comes, as it is the picture, and comes once."""
+        large = Large(self._share, partial(self._announce, checked) if grows and self._alone else None)
         self._made.append(large)
         return large
 
@@ -169,7 +169,8 @@ class _Call(Call):
         self._is_written = True
 
     def spool(self, response: WireResponse) -> Large:
-        return self._answers.spool(self._checked, again=self.job is not None)
+        grows = self.job is None and response.media_type != "application/json"  # whose picture has text around it
+        return self._answers.spool(self._checked, grows=grows)
 
     def accepted(self, pending: Pending) -> None:
         super().accepted(pending)

@@ -6,7 +6,6 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
@@ -42,6 +41,9 @@ from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
 
 _FILTERED = "Filter reason"
+_ABOUT = 64 * 1024
+"""Bytes of an answer on disk that may stand before its picture, and behind it."""
+
 _PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
 
 
@@ -91,6 +93,9 @@ class Bedrock:
             request_id=response.request_id,
         )
 
+    def passes_on(self, operation: Operation, response: WireResponse) -> bool:
+        return response.status == 200 and response.media_type == "application/json"
+
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         images, rest = _split(response)
         came: list[Artifact] = []
@@ -135,21 +140,50 @@ def _made(response: WireResponse, image: object, reason: object, seed: object) -
 def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
     """``images``, of which the first is decoded straight from between its quotes, and the rest as JSON: no parser sees
     the picture."""
-    import pybase64  # of the extra, and only where Bedrock answered
-
-    body, first = response.body, b""
-    if (found := _PICTURE.search(body)) is not None:
-        start, end = found.end(), body.find(b'"', found.end())
-        with suppress(ValueError):  # JSON's own escapes in it, as some write "/" as "\\/": the parser reads them
-            first = pybase64.b64decode(memoryview(body)[start:end], validate=True)
-            body = body[:start] + body[end:]
+    body, file = response.body, response.file
+    first: bytes | File = b""
+    try:
+        first, body = _cut_out(body) if file is None else _cut_out_on_disk(file)
+    except ValueError:  # JSON's own escapes in it, as some write "/" as "\\/": the parser reads them
+        body = body if file is None else file.read()
     rest = _object(body, response)
     images = _list(rest, "images")
     return [first, *images[1:]] if images[:1] == [""] else images, rest
 
 
-def _decoded(response: WireResponse, image: object) -> bytes:
-    if isinstance(image, bytes):
+def _cut_out(body: bytes) -> tuple[bytes, bytes]:
+    """The first picture, and the JSON without it. Raises ValueError where there is none in plain base64."""
+    import pybase64  # of the extra, and only where Bedrock answered
+
+    start = _begin(body)
+    end = body.find(b'"', start)
+    return pybase64.b64decode(memoryview(body)[start:end], validate=True), body[:start] + body[end:]
+
+
+def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
+    """The same of a file, whose picture is decoded as it is read. Raises OSError too."""
+    from .base64_file import PIECE, decoded
+
+    with file.open() as source:
+        head = source.read(_ABOUT)
+        start = end = source.seek(_begin(head))
+        while (at := (piece := source.read(PIECE)).find(b'"')) < 0 and piece:
+            end += len(piece)
+        end = source.seek(end + max(at, 0))
+        rest = source.read(_ABOUT + 1)
+    if len(rest) > _ABOUT:
+        raise ValueError("there is more behind it than was ever seen")
+    return decoded(file, start, end), head[:start] + rest
+
+
+def _begin(body: bytes) -> int:
+    if (found := _PICTURE.search(body)) is None:
+        raise ValueError("no picture begins")
+    return found.end()
+
+
+def _decoded(response: WireResponse, image: object) -> bytes | File:
+    if isinstance(image, bytes | File):
         return image
     try:
         return base64.b64decode("".join(image.split()), validate=True) if isinstance(image, str) else b""

@@ -1,0 +1,74 @@
+"""Base64 within a file, as the file that it stands for: a picture in JSON that is too large for memory."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import BinaryIO
+
+import pybase64
+
+from impasto import File
+from impasto.files import media_type_of
+
+PIECE = 1 << 18
+"""Bytes that are read at once: a multiple of 4."""
+
+_BUFFER = PIECE // 4 * 3
+_HEAD = 24
+
+
+def decoded(file: File, start: int, end: int) -> File:
+    """What stands there in base64, all of which is looked at. Raises ValueError where it is damaged, and OSError."""
+    with file.open() as source:
+        source.seek(start)
+        size = 0
+        for at in range(start, end, PIECE):
+            text = source.read(min(PIECE, end - at))
+            data = pybase64.b64decode(text, validate=True)
+            if at + PIECE < end and len(data) < _BUFFER:
+                raise ValueError("its padding stands before its end")
+            size += len(data)
+        source.seek(start)
+        head = pybase64.b64decode(source.read(min(_HEAD, (end - start) // 4 * 4)))
+    return File(
+        label=file.label,
+        size=size,
+        media_type=media_type_of(head) or "application/octet-stream",
+        opener=lambda: io.BufferedReader(_Decoded(file.open(), start, size), _BUFFER),
+        on_disk=True,
+    )
+
+
+class _Decoded(io.RawIOBase):
+    """Decodes as it is read."""
+
+    def __init__(self, source: BinaryIO, start: int, size: int) -> None:
+        self._source, self._start, self._size, self._at = source, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer needs 3.12
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        group, skip = divmod(self._at, 3)
+        self._source.seek(self._start + group * 4)
+        text = self._source.read((skip + wanted + 2) // 3 * 4)
+        data = pybase64.b64decode(text, validate=True)[skip : skip + wanted]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
