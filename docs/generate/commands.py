@@ -46,7 +46,7 @@ def _command(path: str, command: click.Command) -> Iterator[str]:
 
 def _option(option: click.Option, context: click.Context) -> list[str]:
     metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
-    names = ", ".join(code(f"{name}{metavar}") for name in option.opts)
+    names = ", ".join(code(f"{name}{metavar}") for name in (*option.opts, *option.secondary_opts))
     said, _, told = (option.help or "").partition("  [default: ")
     default = code(option.get_default(context)) if option.show_default else told.removesuffix("]")
     return [names, said, "**required**" if option.required else default]

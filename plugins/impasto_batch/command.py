@@ -97,7 +97,13 @@ def report(folder: Path, every: bool) -> None:
 @command.command("export", short_help="Make a training set of a batch.")
 @_folder
 @click.option("--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder.")
-@click.option("--form", type=click.Choice(["parquet", "webdataset"]), default="parquet", show_default=True)
+@click.option(
+    "--form",
+    type=click.Choice(["parquet", "webdataset"]),
+    default="parquet",
+    show_default=True,
+    help="Parquet, or tar files as WebDataset reads them.",
+)
 @click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
 def export(folder: Path, out: Path, form: str, shard: int) -> None:
     """Writes the pictures of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their

@@ -76,8 +76,9 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
             observer = Observer(Metrics(), None)
             return len((await Setup.of(config, client, observer, uploads, no_auth=no_auth)).models)
 
-    lines = [f"{config.source} is sound: {asyncio.run(all_of_it())} models", *(f"Warning: {each}" for each in warnings)]
-    return "\n".join(lines)
+    models = asyncio.run(all_of_it())
+    sound = f"{config.source} is sound: {models} model{'s' if models != 1 else ''}"
+    return "\n".join([sound, *(f"Warning: {each}" for each in warnings)])
 
 
 def _allow_many_files() -> None:

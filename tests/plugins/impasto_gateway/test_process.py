@@ -84,7 +84,7 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert check(PAGE) == (
         0,
-        "config.yaml is sound: 1 models\nWarning: general_settings.master_key is weak; it works on loopback only\n",
+        "config.yaml is sound: 1 model\nWarning: general_settings.master_key is weak; it works on loopback only\n",
     )
     code, told = check(PAGE.replace("sd3.5-large", "sd3.5-huge"))
     assert code == 2

@@ -1,0 +1,26 @@
+"""What the pages say is so: what they point at is there, and every name, hook, error, setting and option is told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+import pytest
+
+from tests.architecture.sources import ROOT
+from tests.docs.pages import PAGES, WRITTEN
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_what_a_page_points_at_is_there(page: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", WRITTEN[page], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", prose):
+        place = (ROOT / page).parent / target
+        assert place.exists() or str(PurePosixPath(page).parent / target) in PAGES, target
+    for path in re.findall(r"`((?:core|plugins|tests|benchmarks|docs|\.ci)/[\w./-]+)`", prose):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_picture_is_small() -> None:
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", WRITTEN["README.md"])
+    assert (ROOT / picture).stat().st_size < 400_000
