@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +21,31 @@ def install(where: Path, name: str, points: Mapping[str, Mapping[str, str]], mod
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     for module, source in modules.items():
         (where / f"{module}.py").write_text(source)
+
+
+def wheel(where: Path, name: str, points: Mapping[str, Mapping[str, str]], modules: Mapping[str, str]) -> Path:
+    """Builds a distribution's wheel, for pip to install."""
+    install(where / name, name, points, modules)
+    [info] = (where / name).glob("*.dist-info")
+    (info / "WHEEL").write_text("Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    record = info.relative_to(where / name) / "RECORD"
+    built = where / f"{name.replace('-', '_')}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(built, "w") as archive:
+        lines = []
+        for path in sorted(path for path in (where / name).rglob("*") if path.is_file()):
+            inside, data = path.relative_to(where / name).as_posix(), path.read_bytes()
+            archive.writestr(inside, data)
+            hashed = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            lines.append(f"{inside},sha256={hashed},{len(data)}")
+        archive.writestr(record.as_posix(), "\n".join([*lines, f"{record.as_posix()},,"]))
+    return built
+
+
+def pip_install(site: Path, *what: Path) -> None:
+    """Installs packages or wheels into a folder, with pip and without a network."""
+    options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-compile", "--target")
+    pip = [sys.executable, "-m", "pip", "install", *options, str(site), *map(str, what)]
+    subprocess.run(pip, check=True, capture_output=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
 
 
 ACME = '''

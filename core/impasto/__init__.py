@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         LoopMismatchError as LoopMismatchError,
         ManifestError as ManifestError,
         MissingExtra as MissingExtra,
+        NotAllowed as NotAllowed,
         NotFound as NotFound,
         NotSent as NotSent,
         PaymentRequired as PaymentRequired,
@@ -94,9 +95,10 @@ _HOMES = {
     "client": "Client",
     "describe": "Description",
     "errors": "BadRequest BrokenPlugin ChargeUnknown ClientClosedError ConfigError ContentFiltered "
-    "DuplicateOperation ImpastoError InvalidRequest LoopMismatchError ManifestError MissingExtra NotFound NotSent "
-    "PaymentRequired PermissionDenied PollExpired Problem ProviderFault RateLimited RegistryError ResponseError "
-    "SpendLimitExceeded TooLarge TransportError Unauthorized UnknownOperation Unprocessable UnusableResult",
+    "DuplicateOperation ImpastoError InvalidRequest LoopMismatchError ManifestError MissingExtra NotAllowed NotFound "
+    "NotSent PaymentRequired PermissionDenied PollExpired Problem ProviderFault RateLimited RegistryError "
+    "ResponseError SpendLimitExceeded TooLarge TransportError Unauthorized UnknownOperation Unprocessable "
+    "UnusableResult",
     "files": "File",
     "hooks": "Specs hookimpl hookspec",
     "operation": "Dialect FlatPrice Operation Price",

@@ -37,19 +37,22 @@ class Client:
     All settings are optional keywords, see ``Settings``: ``timeout`` (seconds for a whole call, from when it
     gets its turn, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (10),
     ``max_concurrency`` (calls in flight; by default what the limit of open files allows), ``rate_limit``,
-    ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``proxy``, ``ssl`` (a CA
-    file or an SSLContext), keys and addresses. Raises ConfigError.
+    ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the distributions whose
+    plugins may be used beside impasto's own; ``"none"``), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and
+    addresses. Raises ConfigError.
     """
 
     def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
-        self._options = Options(**settings)
-        self._shared = Shared(registry or Registry(), self._options)
+        self._options = options = Options(**settings)
+        if registry is not None and options.plugins is not None:
+            raise ConfigError("plugins: give it to the registry, as allow")
+        self._shared = Shared(registry or Registry(allow=options.plugins), options)
         self._accounts: dict[tuple[str, str], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """The same client, its connections and limits shared, with other keys, limits or times."""
         if fixed := sorted(SHARED & settings.keys()):
-            raise ConfigError(f"{fixed[0]} belongs to the connections, which are shared: make another Client for it")
+            raise ConfigError(f"{fixed[0]} belongs to what the two share: make another Client for it")
         sibling = object.__new__(Client)
         sibling._options = attrs.evolve(self._options, **settings)
         sibling._shared = self._shared
@@ -222,7 +225,7 @@ class Client:
     def _opened(self, model: str | Operation) -> Route | None:
         shared = self._shared
         shared.check()
-        return shared.routes.get((model, self._options.plugins))
+        return shared.routes.get((model, self._options.layers))
 
     async def _one(
         self,

@@ -5,6 +5,7 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
     UnknownOperation        no such model; the closest names
     DuplicateOperation      two distributions claim one name
     BrokenPlugin            a plugin failed to load, or broke its contract
+    NotAllowed              its distribution is not among those that may be used; how to allow it
     MissingExtra            an optional dependency; the command that installs it
   ConfigError (ValueError)  keys, base URLs, time-outs: found before any socket is opened
     ManifestError           a batch manifest
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from .records import Artifact
 
 Billed = Literal["no", "yes", "unknown"]
+
+PLUGIN_FAULTS = (Exception, SystemExit)
+"""What is caught around a plugin's code: it breaks only itself, and must not end the process that loaded it."""
 
 
 class ImpastoError(Exception):
@@ -81,6 +85,10 @@ class DuplicateOperation(RegistryError):
 
 class BrokenPlugin(RegistryError):
     """A plugin failed to import, or did what its contract forbids."""
+
+
+class NotAllowed(RegistryError):
+    """The model is of a distribution that may not be used here (``IMPASTO_PLUGINS``); nothing of it was imported."""
 
 
 class MissingExtra(RegistryError):

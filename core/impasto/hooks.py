@@ -1,16 +1,21 @@
 """The hooks of which every plugin is made. Each model's route asks its own small set of plugins.
 
-Only ``send`` may touch the network; the others are plain functions that can be tested without a loop.
+Only ``send`` may touch the network; the others are plain functions that can be tested without a loop. Hooks and
+arguments are only ever added, and their version grows with each: see ``HOOKS_VERSION`` in ``impasto.installed``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from .errors import ImpastoError
 from .records import Middleware, Pending, Request, Result, WireRequest, WireResponse
+
+if TYPE_CHECKING:
+    from .operation import Operation
 
 hookspec = pluggy.HookspecMarker("impasto")
 hookimpl = pluggy.HookimplMarker("impasto")
@@ -79,14 +84,16 @@ class Specs:
         """
 
     @hookspec
-    def middleware(self, operation_id: str) -> Middleware | None:
-        """Gives what shall stand around every exchange of a model. Asked once, when its route opens.
+    def middleware(self, operation_id: str, operation: Operation) -> Middleware | None:
+        """Gives what shall stand around every exchange of a model, or None. Asked once, when its route opens.
+
+        ``operation_id`` is ``operation.id``, which was all that version 1 of the hooks gave.
 
         @hookimpl
-        def middleware(self, operation_id: str) -> Middleware:
+        def middleware(self, operation: Operation) -> Middleware:
             async def log(wire: WireRequest, next: Handler) -> WireResponse:
                 response = await next(wire)
-                print(operation_id, response.status)
+                print(operation.title, response.status)
                 return response
             return log
         """

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import attrs
 
-from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from .errors import PLUGIN_FAULTS, BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import problems_of
 from .fields import Field, fields_of
 from .files import File
@@ -60,7 +60,7 @@ Makes = Literal["image", "audio", "3d"]
 """What comes of a call: a picture, a sound or a 3D model."""
 
 
-def _broken(model: str, what: str, error: Exception) -> BrokenPlugin:
+def _broken(model: str, what: str, error: BaseException) -> BrokenPlugin:
     """What a plugin raised ahead of a call."""
     return BrokenPlugin(f"{model}: {what} raised {type(error).__name__}: {printable(str(error))}; nothing was sent")
 
@@ -119,7 +119,7 @@ class Operation:
             raise
         except ImpastoError:
             raise
-        except Exception as error:  # a plugin's own check or rule
+        except PLUGIN_FAULTS as error:  # a plugin's own check or rule
             raise _broken(model, "checking its parameters", error) from error
         return Request(operation=model, params=params, target=self.target, constants=self.constants, user=user)
 
@@ -128,11 +128,15 @@ class Operation:
         if self.price is None or request.job is not None:
             return None
         try:
-            return self.price.quote(request.params)
+            cost = self.price.quote(request.params)
         except ImpastoError:
             raise
-        except Exception as error:  # a plugin's own
+        except PLUGIN_FAULTS as error:
             raise _broken(request.operation, "its price", error) from error
+        if cost is not None and not isinstance(cost, Cost):
+            said = f"its price gave {type(cost).__name__}, not a Cost"
+            raise BrokenPlugin(f"{request.operation}: {said}; nothing was sent")
+        return cost
 
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None:

@@ -12,6 +12,7 @@ import attrs
 
 from .errors import ConfigError
 from .fields import shown
+from .installed import Allowed
 from .policy import RateLimit, Retry
 from .provider import check_base_url, check_key
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT_PROVIDER = "stability"
-SHARED = frozenset({"connect_timeout", "max_concurrency", "proxy", "ssl"})
-"""Settings of the connections, which ``with_options`` siblings share and can't change."""
+SHARED = frozenset({"connect_timeout", "max_concurrency", "plugins", "proxy", "ssl"})
+"""Settings of the connections and of what may be loaded, which ``with_options`` siblings share and can't change."""
 
 _MOST = 1e9
 _AWS = {
@@ -84,6 +85,7 @@ class Settings(TypedDict, total=False):
     middleware: Sequence[object]
     spend_limit_usd: float | None
     transport: object
+    plugins: str | Sequence[str] | None
     proxy: str | None
     ssl: str | os.PathLike[str] | ssl.SSLContext | None
 
@@ -110,6 +112,7 @@ class Options:
     middleware: tuple[object, ...] = attrs.field(default=(), converter=_sequence)
     spend_limit_usd: float | None = None
     transport: object = None
+    plugins: str | Sequence[str] | None = None
     proxy: str | None = attrs.field(default=None, repr=False)
     ssl: str | os.PathLike[str] | ssl.SSLContext | None = None
 
@@ -131,6 +134,8 @@ class Options:
             raise ConfigError(f"retry must be an impasto.Retry, not {shown(self.retry)}")
         if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
             raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {shown(self.rate_limit)}")
+        if self.plugins is not None:
+            Allowed.of(self.plugins)
         if self.proxy is not None:
             check_proxy(self.proxy)
         if isinstance(self.ssl, bool):
@@ -141,7 +146,7 @@ class Options:
             raise ConfigError(f"transport must be a name or an object with send, not {type(self.transport).__name__}")
 
     @cached_property
-    def plugins(self) -> tuple[object, ...]:
+    def layers(self) -> tuple[object, ...]:
         """The transport and the middleware, as what tells routes through others apart."""
         return identity(self.transport), *map(identity, self.middleware)
 

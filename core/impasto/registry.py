@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .errors import BrokenPlugin, ConfigError, DuplicateOperation, ImpastoError, MissingExtra, UnknownOperation
+from .errors import (
+    BrokenPlugin,
+    ConfigError,
+    DuplicateOperation,
+    ImpastoError,
+    MissingExtra,
+    NotAllowed,
+    RegistryError,
+    UnknownOperation,
+)
+from .installed import VARIABLE, Allowed, Owner, Point, scanned
 from .redact import printable
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from .operation import Operation
 
 T = TypeVar("T")
@@ -24,42 +32,72 @@ GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
 
 
 class Declared(NamedTuple):
-    """One plugin as its distribution's metadata declares it."""
+    """One plugin as its distribution's metadata declares it.
+
+    ``refusal``: why it is not used, where that is known without importing it.
+    """
 
     name: str
     group: str
     value: str
-    distribution: str | None
-    version: str | None
+    distribution: str
+    version: str
+    refusal: str | None = None
+    allowed: bool = True
 
 
 class Registry:
-    """Names to plugins. ``discover=False`` sees only what ``add`` was told, whatever else is installed."""
+    """Names to plugins. ``discover=False`` sees only what ``add`` was told, whatever else is installed.
 
-    def __init__(self, discover: bool = True) -> None:
+    ``allow`` names the distributions whose plugins may be used beside impasto's own, as a list or a text with commas;
+    ``"none"`` turns all of them off. Where it is not given ``IMPASTO_PLUGINS`` says it. Raises ConfigError.
+    """
+
+    def __init__(self, discover: bool = True, allow: str | Iterable[str] | None = None) -> None:
         self.discover = discover
-        self._index: dict[str, dict[str, list[EntryPoint]]] = {}
+        self._allowed = Allowed.of(allow) if allow is not None else None
+        self._index: dict[str, dict[str, list[Point]]] | None = None
         self._loaded: dict[tuple[str, str], object] = {}
 
     def add(self, group: str, name: str, plugin: object) -> None:
         """Declares a plugin by hand; it takes the place of a discovered one of that name."""
         self._loaded[group, name] = plugin
 
+    @property
+    def allowed(self) -> Allowed:
+        """The distributions whose plugins may be used. Raises ConfigError."""
+        if self._allowed is None:
+            self._allowed = Allowed.of(None)
+        return self._allowed
+
+    def owners(self) -> list[Owner]:
+        """The distributions that declare anything, impasto's own first."""
+        points = [each for names in self._scan().values() for alike in names.values() for each in alike]
+        owners = {id(point.owner): point.owner for point in points}
+        return sorted(owners.values(), key=lambda owner: (not owner.is_own, owner.name))
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of which something is declared, misspelt ones too."""
+        return sorted(self._scan())
+
     def names(self, group: str) -> list[str]:
-        """The names that are declared, sorted."""
-        return sorted({*self._points(group), *(name for kind, name in self._loaded if kind == group)})
+        """The names that are declared and allowed, sorted."""
+        points, allowed = self._scan().get(group, {}), self.allowed
+        if allowed.names is not None:
+            points = {n: each for n, each in points.items() if any(allowed.take(point.owner.name) for point in each)}
+        return sorted({*points, *(name for kind, name in self._loaded if kind == group)})
 
     def declared(self, group: str) -> list[Declared]:
-        """Every declaration that is installed, duplicates too, from metadata alone."""
-        owners: dict[int, tuple[str | None, str | None]] = {}  # a distribution's metadata is parsed once: it is long
+        """Every declaration that is installed, duplicates and what may not be used too, from metadata alone."""
         found = []
-        for name, points in sorted(self._points(group).items()):
+        for name, points in sorted(self._scan().get(group, {}).items()):
+            usable = self._usable(group, points)
             for point in points:
-                dist = point.dist
-                if id(dist) not in owners:
-                    owners[id(dist)] = (dist.name, dist.version) if dist is not None else (None, None)
-                owner, version = owners[id(dist)]
-                found.append(Declared(name=name, group=group, value=point.value, distribution=owner, version=version))
+                why = self._why_not(point, usable)
+                owner, allowed = point.owner, not isinstance(why, NotAllowed)
+                said = why.message if why is not None else None
+                found.append(Declared(name, group, point.entry.value, owner.name, owner.version, said, allowed))
         return found
 
     def operation(self, model: str) -> Operation:
@@ -87,28 +125,43 @@ class Registry:
         return plugin
 
     def _import(self, group: str, name: str) -> object:
-        match self._points(group).get(name):
-            case None | []:
-                raise UnknownOperation(self._unknown(group, name))
-            case [point]:
-                return _load(point)
-            case points:
-                owners = sorted({(p.dist.name if p.dist else None) or p.value for p in points})
-                if len(owners) == 1:
-                    raise DuplicateOperation(f"{name!r} is declared twice by {owners[0]}")
-                raise DuplicateOperation(f"{name!r} is declared by {' and '.join(owners)}; uninstall one of them")
+        points = self._scan().get(group, {}).get(name)
+        if points is None:
+            raise UnknownOperation(self._unknown(group, name))
+        usable = self._usable(group, points)
+        point = usable[0] if usable else points[0]
+        if (why := self._why_not(point, usable)) is not None:
+            raise why
+        return _load(point)
 
-    def _points(self, group: str) -> Mapping[str, list[EntryPoint]]:
-        index = self._index.get(group)
-        if index is None:
-            index = {}
-            if self.discover:
-                from importlib.metadata import entry_points  # 55 ms: not for those who only import
+    def _usable(self, group: str, points: list[Point]) -> list[Point]:
+        """Those of one name's declarations that may be used; where that is more than one, none is.
 
-                for point in entry_points(group=group):
-                    index.setdefault(point.name, []).append(point)
-            self._index[group] = index  # whole: another thread may ask meanwhile
-        return index
+        What every model needs (a transport, a middleware, a command) stays impasto's own, whoever else claims it.
+        Which of two models is meant, and paid, nobody can know.
+        """
+        usable = [point for point in points if point.refusal(self.allowed) is None]
+        if len(usable) > 1 and group != OPERATIONS:
+            return [point for point in usable if point.owner.is_own] or usable
+        return usable
+
+    def _why_not(self, point: Point, usable: list[Point]) -> RegistryError | None:
+        if (refusal := point.refusal(self.allowed)) is not None:
+            return refusal
+        name, owners = point.entry.name, sorted({each.owner.name for each in usable})
+        if point not in usable:
+            return DuplicateOperation(f"{name!r} of {point.owner} is a name of impasto's own, which keeps it")
+        if len(usable) == 1:
+            return None
+        if len(owners) == 1:
+            return DuplicateOperation(f"{name!r} is declared twice by {owners[0]}")
+        said = f"{name!r} is declared by {' and '.join(owners)}"
+        return DuplicateOperation(f"{said}; uninstall one of them, or leave it out of {VARIABLE}")
+
+    def _scan(self) -> dict[str, dict[str, list[Point]]]:
+        if self._index is None:
+            self._index = scanned() if self.discover else {}  # whole: another thread may ask meanwhile
+        return self._index
 
     def _unknown(self, group: str, name: str) -> str:
         import difflib  # only on the way to an error
@@ -129,14 +182,15 @@ class Registry:
         return f"no {kind} is called {short!r}; {there_is}"
 
 
-def _load(point: EntryPoint) -> object:
+def _load(point: Point) -> object:
+    entry = point.entry
     try:
-        return point.load()
+        return entry.load()
     except ImpastoError:
         raise
     except ModuleNotFoundError as error:
         if (command := _extra_for(error.name)) is not None:
-            raise MissingExtra(f"{point.name!r} needs {error.name}, which is not installed: {command}") from error
+            raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
         raise BrokenPlugin(_broken(point, error)) from error
     except KeyboardInterrupt:
         raise
@@ -144,9 +198,10 @@ def _load(point: EntryPoint) -> object:
         raise BrokenPlugin(_broken(point, error)) from error
 
 
-def _broken(point: EntryPoint, error: BaseException) -> str:
-    owner = f" of {point.dist.name} {point.dist.version}" if point.dist else ""
-    return f"{point.name!r}{owner} failed to load ({point.value}): {type(error).__name__}: {printable(str(error))}"
+def _broken(point: Point, error: BaseException) -> str:
+    entry, owner = point
+    said = f"{type(error).__name__}: {printable(str(error))}"
+    return f"{entry.name!r} of {owner} failed to load ({entry.value}): {said}"
 
 
 _EXTRAS = {

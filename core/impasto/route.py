@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
+from .endings import broken, ended, gone, unknown
 from .errors import (
+    PLUGIN_FAULTS,
     BrokenPlugin,
-    ChargeUnknown,
-    ClientClosedError,
     ImpastoError,
     NotFound,
-    NotSent,
-    PollExpired,
     ProviderFault,
     RateLimited,
     ResponseError,
@@ -25,6 +23,7 @@ from .errors import (
     UnusableResult,
 )
 from .hooks import Specs
+from .installed import HOOKS_VERSION
 from .operation import Operation
 from .records import Handler, Middleware, Pending, Request, Result, WireRequest, WireResponse
 from .redact import printable, redacted
@@ -54,7 +53,19 @@ def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
             return hook
 
 
+def _misfit(error: pluggy.PluginValidationError) -> str:
+    said = " ".join(str(error).split())
+    newer = f"if it was written for newer hooks than version {HOOKS_VERSION}: pip install --upgrade impasto"
+    return f"a plugin does not fit the hooks: {type(error.plugin).__name__}: {said}; {newer}"
+
+
+def _wrong(what: str, given: object, expected: str) -> BrokenPlugin:
+    return BrokenPlugin(f"{what} gave {type(given).__name__}, not {expected}")
+
+
 def _position(middleware: Middleware) -> int:
+    if not callable(middleware):
+        raise _wrong("a middleware hook", middleware, "a function (wire, next)")
     position = getattr(middleware, "position", "inner")
     if not isinstance(position, str) or position not in _ORDER:
         raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
@@ -81,11 +92,14 @@ class Route:
             manager.check_pending()
             if not manager.hook.send.get_hookimpls():
                 raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
-            layers = manager.hook.middleware(operation_id=operation.id)
+            layers = manager.hook.middleware(operation_id=operation.id, operation=operation)
         except ImpastoError:
             raise
-        except Exception as error:  # pluggy's validation, or whatever a plugin's own middleware hook raises
-            raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {error}") from error
+        except pluggy.PluginValidationError as error:
+            raise BrokenPlugin(f"{operation.id}: {_misfit(error)}") from error
+        except PLUGIN_FAULTS as error:  # whatever a plugin's own middleware hook raises
+            said = f"{type(error).__name__}: {printable(str(error))}"
+            raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {said}") from error
         hook = manager.hook
         carry, classify, passes_on = _called(hook.send), _called(hook.classify_error), _called(hook.passes_on)
 
@@ -95,11 +109,15 @@ class Route:
             if call.is_recorded:
                 await call.sending(wire)
             response: WireResponse = await carry(wire=wire)
+            if not isinstance(response, WireResponse):
+                raise _wrong("send", response, "a WireResponse")
             if response.stream is not None:
                 raw = call.has_spools and passes_on(request=call.request, response=response) is True
                 response = await call.whole(response, raw=raw)
             error = classify(request=call.request, response=response)
             if error is not None:
+                if not isinstance(error, ImpastoError):
+                    raise _wrong("classify_error", error, "an ImpastoError")
                 if error.billed == "no":
                     call.refused(error)
                 raise error
@@ -118,25 +136,27 @@ class Route:
             return result if not call.unknown else _with_doubt(result, call)
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
-                raise self._told(_broken(error, call), call) from error
-            raise self._told(_ended(call), call) from None
+                raise self._told(broken(error, call), call) from error
+            raise self._told(ended(call), call) from None
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
-                raise self._told(_broken(cancelled, call), call) from cancelled
+                raise self._told(broken(cancelled, call), call) from cancelled
             if call.charges:
-                cancelled.add_note(f"{call.request.operation}: {_unknown(call)}")
+                cancelled.add_note(f"{call.request.operation}: {unknown(call)}")
             raise
         except ImpastoError as error:
             if isinstance(error, BrokenPlugin) and call.charges:
-                raise self._told(_broken(error, call), call) from error
+                raise self._told(broken(error, call), call) from error
             self._told(error, call)
             raise
-        except Exception as error:  # a plugin broke its contract: what may be paid must still be told
-            raise self._told(_broken(error, call), call) from error
+        except PLUGIN_FAULTS as error:  # a plugin broke its contract: what may be paid must still be told
+            raise self._told(broken(error, call), call) from error
 
     async def _run(self, call: Call, poll_interval: float) -> Result:
         request = call.request
         wire = self.transform(request=request)
+        if not isinstance(wire, WireRequest):
+            raise _wrong("transform_request", wire, "a WireRequest")
         if request.job is None:
             response = await self.send(wire.bound(call))
             outcome = await self._outcome(request, response)
@@ -151,6 +171,8 @@ class Route:
         return await self._poll(call, outcome, poll_interval)
 
     async def _outcome(self, request: Request, response: WireResponse) -> Result | Pending:
+        if not isinstance(response, WireResponse):
+            raise _wrong("a middleware", response, "a WireResponse")
         if response.file is None:
             return self._normalize(request, response)
         try:
@@ -164,7 +186,7 @@ class Route:
             outcome = self.normalize(request=request, response=response)
         except ImpastoError:
             raise
-        except Exception as error:  # whatever a plugin's code makes of a paid answer, its bytes are kept
+        except PLUGIN_FAULTS as error:  # whatever a plugin's code makes of a paid answer, its bytes are kept
             raise UnusableResult(
                 f"the answer could not be read: {type(error).__name__}",
                 raw=response.body,
@@ -192,7 +214,7 @@ class Route:
                 outcome = await self._outcome(call.request, await self.send(wire))
             except NotFound as error:
                 self._told(error, call)  # it stays in the new one's context
-                raise _gone(error, call, time.monotonic() - accepted, pending) from None
+                raise gone(error, call, time.monotonic() - accepted, pending) from None
             except UnusableResult:
                 unusable += 1  # damaged on its way, perhaps
                 if unusable == _MOST_UNUSABLE or call.remaining() < interval:
@@ -226,49 +248,3 @@ class Route:
 def _with_doubt(result: Result, call: Call) -> Result:
     said = f"{call.unknown} earlier attempts may have been charged too (Retry.on_ambiguous)"
     return attrs.evolve(result, warnings=(*result.warnings, said))
-
-
-def _unknown(call: Call) -> str:
-    if call.job:
-        return f"job {call.job} goes on at the provider and may be charged; client.resume takes it up"
-    return "the request had left; whether it was charged is not known"
-
-
-def _ended(call: Call) -> ImpastoError:
-    closed = call.deadline.is_closed
-    what = "the client was closed" if closed else f"no result within {call.timeout:g} s"
-    if call.charges:
-        return _charge_unknown(what, call)
-    return (ClientClosedError if closed else NotSent)(f"{what}; nothing was sent")
-
-
-def _broken(error: BaseException, call: Call) -> ImpastoError:
-    if isinstance(error, BrokenPlugin):
-        what = error.message
-    else:
-        said = printable(str(error))
-        what = f"a plugin raised {type(error).__name__}" + (said and f": {said}")
-    return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
-
-
-def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
-    answer = call.answer
-    return ChargeUnknown(
-        f"{what}; {_unknown(call)}",
-        status=answer.status if answer is not None else None,
-        raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
-        request_id=answer.request_id if answer is not None else None,
-    )
-
-
-def _gone(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
-    if call.request.job is not None:
-        error.message = f"no result for job {pending.id}: unknown, older than it is kept, or started with another key"
-        return error
-    if pending.keeps is not None and age >= pending.keeps:
-        return PollExpired(f"the result of job {pending.id} is no longer kept by the provider")
-    return ChargeUnknown(
-        f"the provider no longer knows job {pending.id}; whether it was charged is not known",
-        status=error.status,
-        request_id=error.request_id,
-    )

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import Watch
-from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
+from .errors import PLUGIN_FAULTS, BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
 from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
@@ -79,7 +79,7 @@ class Shared:
         """Opens a route: the module of a model's name is imported in a thread, as imports may take long."""
         async with self._opening:
             self.check()
-            key = (model, options.plugins)
+            key = (model, options.layers)
             if (route := self.routes.get(key)) is not None:
                 return route
             operation = await asyncio.to_thread(self.registry.operation, model) if isinstance(model, str) else model
@@ -94,7 +94,7 @@ class Shared:
 
     def stand_in(self, options: Options) -> str | None:
         """The base URL of the transport that serves the provider itself, where the options name one."""
-        return cast("str | None", getattr(self._transports.get(options.plugins[0]), "base_url", None))
+        return cast("str | None", getattr(self._transports.get(options.layers[0]), "base_url", None))
 
     async def aclose(self) -> None:
         """Ends all calls and closes all transports; a second time it does nothing. Raises LoopMismatchError."""
@@ -118,7 +118,7 @@ class Shared:
             await opened.open()
         except ImpastoError:
             raise
-        except Exception as error:  # whatever a plugin raises breaks only what needs it
+        except PLUGIN_FAULTS as error:
             raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
         self._transports[chosen] = opened
         return opened

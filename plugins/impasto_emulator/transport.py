@@ -60,7 +60,7 @@ class EmulatorTransport:
             if self._closed:
                 raise NotSent("the client is closed; nothing was sent", retryable=False)
             if name not in self._carriers:
-                factory = await asyncio.to_thread(Registry().load, TRANSPORTS, name, type)
+                factory = await asyncio.to_thread(Registry(allow=self._options.plugins).load, TRANSPORTS, name, type)
                 carrier = cast("_Carrier", factory(self._options))
                 self._stack.push_async_callback(carrier.aclose)  # first: it may be opened in part
                 await carrier.open()

@@ -231,7 +231,7 @@ async def test_siblings_share_connections_and_have_their_own_keys_and_times(
 
 @pytest.mark.parametrize("settings", [{"proxy": "http://127.0.0.1:1"}, {"ssl": "ca.pem"}, {"max_concurrency": 1}])
 async def test_siblings_can_not_change_what_they_share(client: impasto.Client, settings: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(settings))} belongs to the connections, which are shared"):
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} belongs to what the two share"):
         client.with_options(**settings)
 
 

@@ -169,7 +169,7 @@ class WrongHook:
 
 class WrongArgument:
     @hookimpl
-    def middleware(self, operation: str) -> None:
+    def middleware(self, operations: str) -> None:
         """An argument that the hook does not have."""
 
 

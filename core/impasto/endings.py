@@ -1,0 +1,62 @@
+"""What the end of a call is told as, by the evidence of what left this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import BrokenPlugin, ChargeUnknown, ClientClosedError, ImpastoError, NotFound, NotSent, PollExpired
+from .redact import printable
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .records import Pending
+
+
+def unknown(call: Call) -> str:
+    """What is not known of a call that may have been charged."""
+    if call.job:
+        return f"job {call.job} goes on at the provider and may be charged; client.resume takes it up"
+    return "the request had left; whether it was charged is not known"
+
+
+def ended(call: Call) -> ImpastoError:
+    """Its time is over, or the client was closed."""
+    closed = call.deadline.is_closed
+    what = "the client was closed" if closed else f"no result within {call.timeout:g} s"
+    if call.charges:
+        return _charge_unknown(what, call)
+    return (ClientClosedError if closed else NotSent)(f"{what}; nothing was sent")
+
+
+def broken(error: BaseException, call: Call) -> ImpastoError:
+    """A plugin did what its contract forbids."""
+    if isinstance(error, BrokenPlugin):
+        what = error.message
+    else:
+        said = printable(str(error))
+        what = f"a plugin raised {type(error).__name__}" + (said and f": {said}")
+    return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
+
+
+def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
+    answer = call.answer
+    return ChargeUnknown(
+        f"{what}; {unknown(call)}",
+        status=answer.status if answer is not None else None,
+        raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
+        request_id=answer.request_id if answer is not None else None,
+    )
+
+
+def gone(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
+    """The provider does not know the job, ``age`` seconds after it took it on."""
+    if call.request.job is not None:
+        error.message = f"no result for job {pending.id}: unknown, older than it is kept, or started with another key"
+        return error
+    if pending.keeps is not None and age >= pending.keeps:
+        return PollExpired(f"the result of job {pending.id} is no longer kept by the provider")
+    return ChargeUnknown(
+        f"the provider no longer knows job {pending.id}; whether it was charged is not known",
+        status=error.status,
+        request_id=error.request_id,
+    )

@@ -1,0 +1,169 @@
+"""What a plugin may do wrong in a hook: it is named, it breaks only its own call, and what may be paid is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import impasto
+from impasto import (
+    BrokenPlugin,
+    ChargeUnknown,
+    ConfigError,
+    NotAllowed,
+    Registry,
+    UnusableResult,
+    WireRequest,
+    WireResponse,
+    hookimpl,
+)
+from impasto.registry import OPERATIONS
+from tests.conftest import KEY
+from tests.core.test_hooks import ERASE, Loopback, painted, run
+from tests.distributions import ACME, install
+
+FAULTS: dict[str, tuple[type[impasto.ImpastoError], str]] = {
+    "transform_request": (BrokenPlugin, "transform_request gave str, not a WireRequest"),
+    "send": (ChargeUnknown, "send gave str, not a WireResponse"),
+    "classify_error": (ChargeUnknown, "classify_error gave str, not an ImpastoError"),
+    "normalize_response": (UnusableResult, "the plugin made nothing of the answer"),
+}
+
+
+def with_hook(name: str, does: Callable[[], object]) -> tuple[object, Loopback]:
+    """An operation and a transport, of which one hook does something else."""
+    transport, operation = Loopback(), painted()
+
+    if name == "send":
+
+        class Sends(Loopback):
+            @hookimpl
+            async def send(self, wire: WireRequest) -> WireResponse:
+                await super().send(wire)
+                return does()  # type: ignore[return-value]  # what the test is about
+
+        return operation, Sends()
+    broken = type("Broken", (type(operation),), {name: hookimpl(lambda self: does())})
+    kept = {a.name: getattr(ERASE, a.name) for a in attrs.fields(impasto.Operation) if a.init}
+    return broken(**kept), transport
+
+
+@pytest.mark.parametrize("hook", FAULTS)
+async def test_a_hook_that_returns_the_wrong_type_is_named(hook: str) -> None:
+    kind, said = FAULTS[hook]
+    with pytest.raises(kind, match=said):
+        await run(*with_hook(hook, lambda: "text"))
+
+
+def exits() -> object:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("hook", "kind"),
+    [(name, UnusableResult if name == "normalize_response" else kind) for name, (kind, _) in FAULTS.items()],
+)
+async def test_a_hook_that_exits_ends_its_call_and_not_the_process(hook: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="SystemExit"):
+        await run(*with_hook(hook, exits))
+
+
+class Exits:
+    """Parts of an operation that are asked ahead of a call."""
+
+    cost = None
+
+    def quote(self, params: object) -> Any:
+        exits()
+
+    def problems(self, given: object) -> Iterator[Any]:
+        exits()
+        yield
+
+
+@pytest.mark.parametrize("part", [{"price": Exits()}, {"rules": (Exits(),)}], ids=",".join)
+async def test_what_exits_ahead_of_a_call_sends_nothing(part: dict[str, Any]) -> None:
+    transport = Loopback()
+    with pytest.raises(BrokenPlugin, match="raised SystemExit: 3; nothing was sent"):
+        await run(attrs.evolve(ERASE, **part), transport)
+    assert transport.sent == []
+
+
+async def test_a_price_that_is_none_is_refused_before_anything_is_spent() -> None:
+    class Free:
+        cost = None
+
+        def quote(self, params: object) -> Any:
+            return 0
+
+    transport = Loopback()
+    with pytest.raises(BrokenPlugin, match="its price gave int, not a Cost; nothing was sent"):
+        await run(attrs.evolve(ERASE, price=Free()), transport)
+    assert transport.sent == []
+
+
+@pytest.mark.parametrize("given", ["text", 5])
+async def test_a_middleware_that_gives_something_else_is_named(given: object) -> None:
+    class Layer:
+        @hookimpl
+        def middleware(self) -> Any:
+            async def around(wire: WireRequest, next: impasto.Handler) -> object:
+                await next(wire)
+                return given
+
+            return around if given == "text" else given
+
+    said = "a middleware gave str, not a WireResponse" if given == "text" else "a middleware hook gave int, not a func"
+    with pytest.raises(ChargeUnknown if given == "text" else BrokenPlugin, match=said):
+        await run(painted(), Loopback(), middleware=[Layer()])
+
+
+async def test_one_with_an_argument_of_tomorrow_is_told_what_to_do() -> None:
+    class Tomorrow:
+        @hookimpl
+        def middleware(self, operation: object, weather: object) -> None: ...
+
+    with pytest.raises(BrokenPlugin, match="Tomorrow: .*'weather'.*than version 2: pip install --upgrade impasto"):
+        await run(painted(), Loopback(), middleware=[Tomorrow()])
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "Acme_Paint", {OPERATIONS: {"acme/paint": "acme_plugin:paint"}}, {"acme_plugin": ACME})
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("acme")
+@pytest.mark.parametrize("allowed", [["acme.paint"], "Acme-Paint", "all", ("other", "ACME_paint")])
+async def test_a_client_uses_the_distributions_that_it_was_told(allowed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPASTO_PLUGINS", "none")  # what is given goes before it
+    async with impasto.Client(plugins=allowed) as client:
+        assert "acme/paint" in client.models()
+        await client.warm("acme/paint")
+
+
+@pytest.mark.usefixtures("acme")
+@pytest.mark.parametrize("allowed", [[], "none", "", ["acme"]])
+async def test_a_client_imports_nothing_of_the_others(allowed: Any) -> None:
+    async with impasto.Client(plugins=allowed, api_key=KEY) as client:
+        assert "acme/paint" not in client.models()
+        with pytest.raises(NotAllowed, match="plugins allows (none|acme); add acme-paint to it"):
+            await client.run("acme/paint", prompt="a barn")
+        await client.warm("stability/sd3")
+        with pytest.raises(ConfigError, match="plugins belongs to what the two share"):
+            client.with_options(plugins="all")
+
+
+@pytest.mark.parametrize("wrong", [5, ["a b"], [7], "none,acme"])
+def test_a_list_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="plugins"):
+        impasto.Client(plugins=wrong)
+
+
+def test_a_registry_has_its_own_list() -> None:
+    with pytest.raises(ConfigError, match="give it to the registry, as allow"):
+        impasto.Client(registry=Registry(), plugins="none")
