@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
+from impasto.installed import normalised
+from impasto.registry import GROUPS, PROVIDERS, Declared
+
 from .options import as_json
+from .probe import Import, imported, imported_apart
 from .terminal import columns
 
 if TYPE_CHECKING:
@@ -33,19 +37,22 @@ class Finding:
 @as_json
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Checks Python, dependencies, extras, keys, addresses, limits and that every plugin imports.
+    """Checks Python, dependencies, extras, keys, addresses, limits, that the files of every distribution with plugins
+    are as they were installed, and that every plugin imports, other people's in processes of their own.
 
     Keys are looked for, never shown. Ends with 1 if something is broken.
     """
     from impasto import Registry
 
     registry = Registry()
+    imports = _imports(registry)
     findings = [
         Finding("python", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *_dependencies(),
-        *_providers(registry),
+        *_providers(registry, {each.name for each, came in imports.items() if each.group == PROVIDERS and came.loaded}),
         *_limits(),
-        *_plugins(registry),
+        *_distributions(registry),
+        *_plugins(registry, imports),
     ]
     broken = any(each.state == "broken" for each in findings)
     if as_json:
@@ -113,17 +120,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def _providers(registry: Registry) -> Iterator[Finding]:
-    """Whether each provider has a key, and where it is called."""
-    from impasto import ConfigError, ImpastoError, Provider
+def _providers(registry: Registry, loaded: Collection[str]) -> Iterator[Finding]:
+    """Whether each provider that ``loaded`` has a key, and where it is called."""
+    from impasto import ConfigError, Provider
     from impasto.provider import check_base_url, check_key
-    from impasto.registry import PROVIDERS
 
-    for name in registry.names(PROVIDERS):
-        try:
-            provider = registry.load(PROVIDERS, name, Provider)
-        except ImpastoError:
-            continue  # told among the plugins
+    for name in sorted(loaded):
+        provider = registry.load(PROVIDERS, name, Provider)
         key, base = provider.key_variable, provider.base_url_variable
         try:
             if key is None:
@@ -160,21 +163,48 @@ def _limits() -> Iterator[Finding]:
         yield Finding("limits", "settings", error.message, "broken")
 
 
-def _plugins(registry: Registry) -> Iterator[Finding]:
-    """Imports each plugin. Those that load are counted, those that don't are named."""
-    from impasto import ImpastoError, MissingExtra, Operation, Provider
-    from impasto.registry import COMMANDS, GROUPS, OPERATIONS, PROVIDERS, TRANSPORTS
+def _distributions(registry: Registry) -> Iterator[Finding]:
+    """What each distribution with plugins is, whether it may be used, and whether its files are its own."""
+    from .record import files_of
 
-    kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
+    allowed, section = registry.allowed, "distributions"
+    for owner in registry.owners():
+        files = files_of(owner.distribution)
+        hooks = f"; written for version {owner.hooks} of the hooks" if owner.hooks is not None else ""
+        state = {"changed": "broken", "unknown": "note"}.get(files.state, "ok")
+        if allowed.take(owner.name):
+            yield Finding(section, str(owner), files.text + hooks, state)
+        else:
+            said = f"not allowed: {allowed.source} allows {allowed}; {files.text}{hooks}"
+            yield Finding(section, str(owner), said, "broken" if state == "broken" else "note")
+    installed = {normalised(owner.name) for owner in registry.owners()}
+    for name in sorted(allowed.names or ()):
+        if name not in installed:
+            yield Finding(section, name, f"allowed by {allowed.source}, and not installed or without plugins", "note")
+
+
+def _imports(registry: Registry) -> dict[Declared, Import]:
+    """What comes of importing each plugin that is allowed, other people's in processes of their own."""
+    declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
+    found = {each: Import("broken", each.refusal) for each in declared if each.refusal is not None}
+    for owner in registry.owners():
+        mine = [each for each in declared if each.distribution == owner.name and each.refusal is None]
+        points = [(each.group, each.name) for each in mine]
+        came = [imported(registry, *point) for point in points] if owner.is_own else imported_apart(points)
+        found.update(zip(mine, came, strict=True))
+    return found
+
+
+def _plugins(registry: Registry, imports: Mapping[Declared, Import]) -> Iterator[Finding]:
+    """Those that load are counted, those that don't are named."""
     for group in GROUPS:
-        loaded = 0
-        for name in registry.names(group):
-            try:
-                registry.load(group, name, kinds.get(group, object))
-            except MissingExtra as error:
-                yield Finding("plugins", f"{group} {name}", error.message, "note")
-            except ImpastoError as error:
-                yield Finding("plugins", f"{group} {name}", error.message, "broken")
-            else:
-                loaded += 1
-        yield Finding("plugins", group, f"{loaded} of {len(registry.names(group))} import")
+        alike = {each: came for each, came in imports.items() if each.group == group}
+        for each, came in alike.items():
+            if came.state != "ok":
+                said = f"{each.distribution} {each.version}: {came.text}"
+                yield Finding("plugins", f"{group} {each.name}", said, came.state)
+        loaded = {each.name for each, came in alike.items() if came.loaded}
+        yield Finding("plugins", group, f"{len(loaded)} of {len(registry.names(group))} import")
+    for group in registry.groups:
+        if group not in GROUPS:
+            yield Finding("plugins", group, f"is no group; there are {', '.join(GROUPS)}", "note")

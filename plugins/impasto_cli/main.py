@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import click
 
 from impasto import ImpastoError, Registry, __version__
+from impasto.installed import OWN, VARIABLE
 from impasto.registry import COMMANDS
-
-_OWN = "impasto"
-"""The distribution whose commands are known to load in no time."""
 
 
 class Commands(click.Group):
@@ -28,14 +27,12 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Another distribution's command may take seconds to import, so here only its owner is named.
-        declared = self.registry.declared(COMMANDS)
+        declared = [each for each in self.registry.declared(COMMANDS) if each.allowed]
         width = formatter.width - 6 - max((len(each.name) for each in declared), default=0)
-        rows = {
-            each.name: self._short_help(ctx, each.name, width)
-            if each.distribution == _OWN
-            else f"(of {each.distribution} {each.version})"
-            for each in declared
-        }
+        rows = {each.name: f"(of {each.distribution} {each.version})" for each in declared}
+        for each in declared:
+            if each.distribution == OWN:
+                rows[each.name] = self._short_help(ctx, each.name, width)
         with formatter.section("Commands"):
             formatter.write_dl(list(rows.items()))
 
@@ -63,8 +60,21 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
+def _allow(ctx: click.Context, option: click.Parameter, names: str | None) -> None:
+    if names is not None:
+        os.environ[VARIABLE] = names  # for every registry, and for the processes that a command starts
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="impasto %(version)s")
+@click.option(
+    "--plugins",
+    metavar="NAMES",
+    expose_value=False,
+    is_eager=True,
+    callback=_allow,
+    help=f"The distributions whose plugins may be used, as {VARIABLE}: names with commas, none or all.",
+)
 def main() -> None:
     """Makes and edits pictures, sounds and 3D models with any installed provider's models.
 

@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
 
     registry = Registry()
     names: dict[str, list[str]] = {}
-    for each in registry.declared(OPERATIONS):
+    for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
         names.setdefault(each.value, []).append(each.name)
     rows = sorted((_row(registry, alike) for alike in names.values()), key=_place)
     if as_json:
@@ -39,16 +39,20 @@ def command(as_json: bool) -> None:
 
 def _row(registry: Registry, names: list[str]) -> dict[str, object]:
     """One model. A broken one is listed with its reason."""
-    from impasto import ImpastoError
+    from impasto.errors import PLUGIN_FAULTS
 
     names = sorted(dict.fromkeys(names), key=len)
     row: dict[str, object] = {"name": names[0], "aliases": names[1:], "provider": names[0].partition("/")[0]}
     try:
-        operation = registry.operation(names[0])
-    except ImpastoError as error:
-        return row | {"group": "broken", "error": str(error)}
+        return row | _told(registry.operation(names[0]))
+    except PLUGIN_FAULTS as error:  # a plugin's price or fields may raise anything
+        return row | {"group": "broken", "error": str(error) or type(error).__name__}
+
+
+def _told(operation: Operation) -> dict[str, object]:
+    """What a model says of itself."""
     cost = operation.price.cost if operation.price is not None else None
-    return row | {
+    return {
         "group": group_of(operation),
         "title": operation.title,
         "usd": cost.usd if cost is not None else None,

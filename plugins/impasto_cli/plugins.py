@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 @click.command("plugins", short_help="List the installed plugins, without importing them.")
 @as_json
 def command(as_json: bool) -> None:
-    """Lists every plugin that an installed distribution declares. Nothing is imported: `impasto doctor` does that."""
+    """Lists every plugin that an installed distribution declares, whether it may be used, and whether the
+    distribution's files are as they were installed. Nothing is imported: `impasto doctor` does that.
+
+    IMPASTO_PLUGINS, or `impasto --plugins`, names the distributions whose plugins may be used beside impasto's own;
+    `none` turns all of them off.
+    """
     from impasto import Registry
 
     rows = listed(Registry())
@@ -24,34 +29,39 @@ def command(as_json: bool) -> None:
 
         click.echo(json.dumps(rows, indent=2))
         return
-    for owner in dict.fromkeys((row["distribution"], row["version"]) for row in rows):
-        click.secho(" ".join(str(part) for part in owner if part), bold=True)
-        mine = [row for row in rows if (row["distribution"], row["version"]) == owner]
+    for owner in dict.fromkeys((row["distribution"], row["version"], row["files"]) for row in rows):
+        name, version, files = owner
+        click.secho(f"{name} {version}", bold=True, nl=False)
+        click.echo(f"  {files}")
+        mine = [row for row in rows if (row["distribution"], row["version"], row["files"]) == owner]
         for group in dict.fromkeys(row["group"] for row in mine):
             click.echo(f"  {group}")
             for row in (row for row in mine if row["group"] == group):
-                state = "" if row["state"] == "declared" else f"  {row['state']}"
-                click.echo(f"    {row['name']}{state}")
+                said = f"  {row['state']}: {row['reason']}" if row["reason"] is not None else ""
+                click.echo(f"    {row['name']}{said}")
 
 
 def listed(registry: Registry) -> list[dict[str, str | None]]:
-    """Every declaration; ``state`` is "declared", or names the distributions that claim the same name."""
+    """Every declaration. ``state``: ``declared``, ``not allowed``, or ``refused``, for which there is a ``reason``."""
     from impasto.registry import GROUPS
 
-    rows: list[dict[str, str | None]] = []
-    for group in GROUPS:
-        declared = registry.declared(group)
-        for each in declared:
-            owners = sorted({str(other.distribution) for other in declared if other.name == each.name})
-            alike = sum(other.name == each.name for other in declared)
-            rows.append(
-                {
-                    "distribution": each.distribution,
-                    "version": each.version,
-                    "group": group,
-                    "name": each.name,
-                    "value": each.value,
-                    "state": "declared" if alike == 1 else f"claimed by {' and '.join(owners)}",
-                }
-            )
-    return sorted(rows, key=lambda row: str(row["distribution"]))
+    from .record import files_of
+
+    files = {(owner.name, owner.version): files_of(owner.distribution) for owner in registry.owners()}
+    return [
+        {
+            "distribution": owner[0],
+            "version": owner[1],
+            "group": group,
+            "name": each.name,
+            "value": each.value,
+            "state": "declared" if each.refusal is None else "refused" if each.allowed else "not allowed",
+            "reason": each.refusal,
+            "files": own.text,
+            "sha256": own.digest,
+        }
+        for owner, own in files.items()
+        for group in GROUPS
+        for each in registry.declared(group)
+        if (each.distribution, each.version) == owner
+    ]

@@ -167,7 +167,10 @@ class Files:
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """A whole configuration. ``source`` names the file in messages."""
+    """A whole configuration. ``source`` names the file in messages.
+
+    ``plugins`` are the distributions whose plugins may be used beside impasto's own.
+    """
 
     source: str = "config"
     models: tuple[Entry, ...]
@@ -175,6 +178,7 @@ class Config:
     general: General = General()
     allowed_hosts: tuple[str, ...] = ()
     middleware: tuple[str, ...] = ()
+    plugins: tuple[str, ...] | None = None
     keys: tuple[Named, ...] = ()
     files: Files = Files()
 

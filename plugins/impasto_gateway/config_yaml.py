@@ -16,6 +16,7 @@ import attrs
 import yaml
 
 from impasto import ConfigError, InvalidRequest
+from impasto.installed import Allowed
 from impasto.params import structure
 
 from .config import S3, Config, Entry, Files, General, Info, Named, Params, Wording
@@ -199,7 +200,8 @@ class _Reader:
         top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files"))
         lists = ("allowed_hosts", "middleware")
         general = top.get("general_settings", Node(root.line, {}))
-        settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists))
+        settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
+        plugins = self.plugins(settings.pop("plugins", None))
         hosts, middleware = (self.texts(settings.pop(name, None), f"general_settings.{name}") for name in lists)
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
         return Config(
@@ -209,9 +211,18 @@ class _Reader:
             general=self.record(General, Node(general.line, settings), "general_settings") or General(),
             allowed_hosts=hosts or (),
             middleware=middleware or (),
+            plugins=plugins,
             keys=self.keys(top.get("keys")),
             files=self.files(top.get("files", Node(root.line, {}))),
         )
+
+    def plugins(self, node: Node | None) -> tuple[str, ...] | None:
+        names = self.texts(node, "general_settings.plugins")
+        try:
+            Allowed.of(names or ())
+        except ConfigError as error:
+            self.problem(node.line if node is not None else 1, "general_settings", error.message)
+        return names
 
     def models(self, node: Node) -> tuple[Entry, ...]:
         if not isinstance(node.value, list) or not node.value:

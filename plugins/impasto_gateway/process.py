@@ -72,7 +72,7 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
     warnings = check_bind(config, host, no_auth=no_auth)
 
     async def all_of_it() -> int:
-        async with Client() as client, ClientSession() as uploads:
+        async with Client(plugins=config.plugins) as client, ClientSession() as uploads:
             observer = Observer(Metrics(), None)
             return len((await Setup.of(config, client, observer, uploads, no_auth=no_auth)).models)
 

@@ -69,7 +69,7 @@ class Gateway:
     async def __aenter__(self) -> Self:
         check_bind(self._config, self._host, no_auth=self._no_auth)
         async with AsyncExitStack() as stack:
-            self._client = await stack.enter_async_context(Client())
+            self._client = await stack.enter_async_context(Client(plugins=self._config.plugins))
             self.metrics = Metrics(self._shared)
             stack.callback(self.metrics.close)
             self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.wanted), self._log)
@@ -107,6 +107,8 @@ class Gateway:
         check_bind(config, self._host, no_auth=self._no_auth)
         if data_folder(config) != self._data.folder:
             raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
+        if config.plugins != self._config.plugins:
+            raise ConfigError(f"{config.source}: general_settings.plugins changes with a new start only")
         self._app.take_up(await self._set_up(config))
 
     async def _set_up(self, config: Config) -> Setup:

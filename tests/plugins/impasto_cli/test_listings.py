@@ -114,4 +114,5 @@ def test_doctor_names_a_plugin_that_is_none(run: Run, tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     code, found = findings(run)
     assert code == 1
-    assert found[f"{OPERATIONS} acme/wrong"] == ("broken", "'acme/wrong' is a type, but must be an Operation")
+    said = "acme-wrong 1.0: 'acme/wrong' is a type, but must be an Operation"
+    assert found[f"{OPERATIONS} acme/wrong"] == ("broken", said)

@@ -114,7 +114,8 @@ def test_a_name_that_two_distributions_claim_is_told(
         site = distribution(owner, "[impasto.operations]\nacme/paint = nowhere:paint\n")
     process = start("plugins", "--json", PYTHONPATH=str(site))
     rows = json.loads(process.communicate(timeout=60)[0])
-    assert {row["state"] for row in rows if row["name"] == "acme/paint"} == {"claimed by acme and other"}
+    told = {row["reason"].partition(";")[0] for row in rows if row["name"] == "acme/paint"}
+    assert told == {"'acme/paint' is declared by acme and other"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

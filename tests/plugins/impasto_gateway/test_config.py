@@ -8,6 +8,7 @@ import pytest
 from impasto import ConfigError
 from impasto_gateway.config import Config, check_bind
 from impasto_gateway.config_yaml import load, parse
+from impasto_gateway.server import Gateway
 
 PAGE = """\
 model_list:
@@ -166,3 +167,21 @@ def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, s
 def test_a_strong_key_and_named_hosts_serve_the_world() -> None:
     assert check_bind(made(STRONG, "  allowed_hosts: [images.example]\n"), "0.0.0.0", no_auth=False) == []
     assert check_bind(made(None), "127.0.0.1", no_auth=True) == []
+
+
+async def test_the_distributions_that_may_be_used_are_fixed_at_the_start(tmp_path: Path) -> None:
+    text = PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("sk-1234", STRONG)
+    text += f"  data_dir: {tmp_path}\n"
+    with_none = parse((text + "  plugins: []\n").encode())
+    assert with_none.plugins == ()
+    assert parse(text.encode()).plugins is None
+    async with Gateway(with_none) as gateway:
+        await gateway.take_up(with_none)
+        with pytest.raises(ConfigError, match="general_settings.plugins changes with a new start only"):
+            await gateway.take_up(parse((text + "  plugins: [impasto-acme]\n").encode()))
+
+
+def test_a_distribution_that_can_be_none_is_told_with_its_line() -> None:
+    text = PAGE.replace("os.environ/STABILITY_API_KEY", "k") + "  plugins: [a b]\n"
+    with pytest.raises(ConfigError, match="line 12: general_settings: plugins: 'a b' is no distribution's name"):
+        parse(text.encode())
