@@ -13,11 +13,13 @@ import attrs
 
 from impasto import Cost, ImpastoError, Result
 
+from . import unread
 from .calls import Checked, Done
 from .config import DAY
 from .deployments import Deployment, Model
 from .errors import SERVER, Failure, failure_of, lost
 from .kept import unknown
+from .setup import Setup
 
 
 @attrs.frozen(kw_only=True)
@@ -56,12 +58,13 @@ class Accepted:
         """For its row."""
         return json.dumps(attrs.asdict(self))
 
-    async def fetch(self, models: Mapping[str, Model]) -> Done:
+    async def fetch(self, setup: Setup) -> Done:
         """Waits for all of them, for as long as the provider keeps them. Raises Failure."""
-        deployment = self._deployment(models)
+        deployment = self._deployment(setup.models)
         outcomes = await asyncio.gather(*(_fetched(deployment, id) for id in self.ids))
         results = [each for each in outcomes if isinstance(each, Result)]
         errors = [(i, each) for i, each in enumerate(outcomes) if isinstance(each, ImpastoError)]
+        await unread.keep(setup.unread, *(error for _, error in errors))
         if not results:
             raise failure_of(errors[0][1])
         never_seen = {**unknown().body()["error"], "billed": "unknown"}

@@ -13,6 +13,7 @@ from impasto_openai.check import check
 from impasto_openai.translate import Format, translate
 from impasto_openai.words import WORDS, advice
 
+from . import unread
 from .deployments import Deployment, Model, may_go_elsewhere
 from .errors import Failure, failure_of, invalid, lost
 from .incoming import Asked
@@ -144,8 +145,10 @@ async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers) -> Do
         try:
             attempt = partial(in_time, checked.deployment.account, partial(_made, checked, answers))
             result = await pay(checked, attempt)
+            await unread.keep(answers.unread, *(lost.error for lost in result.errors))
             return Done.of(checked, result, answers.created)
         except ImpastoError as error:
+            await unread.keep(answers.unread, error)
             failure = _failure(checked, error)
             checked = await others.next() if may_go_elsewhere(error) else None
     assert failure is not None  # noqa: S101 - the loop runs once at least

@@ -60,7 +60,7 @@ async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def _answered(exchange: Exchange, kind: Kind, sound: _Sound) -> web.StreamResponse:
-    answers = Answers(sound.share, alone=_is_alone(sound.first, exchange.request))
+    answers = Answers(sound.share, exchange.setup.unread, alone=_is_alone(sound.first, exchange.request))
     sound.part.holds.callback(answers.close)
     making = _shown(exchange, sound, answers)
     if sound.streamed and kind.event is not None:
@@ -131,7 +131,7 @@ async def _as_job(exchange: Exchange, kind: Kind, begun: Begun) -> None:
         if sound.streamed:
             said = "stream: a job has none; leave it out, or Prefer: respond-async"
             raise Failure(400, said, code="invalid_value", param="stream")
-        with closing(Answers(sound.share, alone=False)) as answers:
+        with closing(Answers(sound.share, exchange.setup.unread, alone=False)) as answers:
             await sound.part.job(partial(make, sound, answers), sound.about, begun)
 
     async def make(sound: _Sound, answers: Answers, row: Row) -> Done:
@@ -161,7 +161,7 @@ async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | 
     except Failure as failure:
         if not patient or accepted is None or failure.code != "charge_unknown":
             raise
-        return await accepted.fetch(exchange.setup.models)
+        return await accepted.fetch(exchange.setup)
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:

@@ -87,7 +87,7 @@ async def resume(setup: Setup, repeats: Repeats, row: Row, flight: Flight) -> No
     """Fetches what a worker that is dead by now had begun."""
     with suppress(Failure):  # it is written down
         accepted = Accepted.read(row.accepted)
-        await repeats.carry(row, flight, lambda: accepted.fetch(setup.models), forget=lambda: False)
+        await repeats.carry(row, flight, lambda: accepted.fetch(setup), forget=lambda: False)
 
 
 async def _begun(work: Coroutine[object, object, None], begun: Begun) -> None:

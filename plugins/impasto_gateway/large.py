@@ -14,6 +14,7 @@ from impasto import Call, File, Pending, WireRequest, WireResponse
 
 from .flow import PICTURE_BYTES, Share
 from .spool import Disk
+from .store import Folder
 
 if TYPE_CHECKING:
     from .calls import Checked
@@ -116,9 +117,11 @@ class Answers:
     ``created``: when it began, in seconds since 1970.
     """
 
-    def __init__(self, share: Share, *, alone: bool) -> None:
+    def __init__(self, share: Share, unread: Folder, *, alone: bool) -> None:
         self.large: asyncio.Future[Growing] = asyncio.get_running_loop().create_future()
         self.created = int(time.time())
+        self.unread = unread
+        """Where answers are kept that can't be used."""
         self._alone = alone
         self._share = share
         self._made: list[Large] = []

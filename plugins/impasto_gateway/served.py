@@ -9,24 +9,27 @@ from aiohttp import web
 
 from .errors import Failure
 from .exchange import Exchange
+from .store import ANYTHING
 
 _PIECE = 1 << 18
 
 
 async def file(exchange: Exchange) -> web.StreamResponse:
     """The picture's own bytes. Raises Failure."""
-    kept = await exchange.setup.folder.find(exchange.tail)
+    setup = exchange.setup
+    kept = await setup.folder.find(exchange.tail) or await setup.unread.find(exchange.tail)
     if kept is None:
         raise Failure(404, "there is no such file, or it has expired", code="not_found")
     with kept.source as source:
-        response = web.StreamResponse(
-            headers={
-                "content-type": kept.media_type,
-                "content-length": str(kept.size),
-                "cache-control": f"private, max-age={int(kept.seconds_left)}",
-                "x-content-type-options": "nosniff",
-            }
-        )
+        headers = {
+            "content-type": kept.media_type,
+            "content-length": str(kept.size),
+            "cache-control": f"private, max-age={int(kept.seconds_left)}",
+            "x-content-type-options": "nosniff",
+        }
+        if kept.media_type == ANYTHING:
+            headers["content-disposition"] = "attachment"
+        response = web.StreamResponse(headers=headers)
         with suppress(ConnectionError):  # whoever asked left
             await exchange.begin(response)
             while exchange.has_body and (piece := await asyncio.to_thread(source.read, _PIECE)):

@@ -134,6 +134,7 @@ class Gateway:
         while True:
             folder = self._app.setup.folder
             await asyncio.to_thread(folder.remove_expired)
+            await asyncio.to_thread(self._app.setup.unread.remove_expired)
             with suppress(*UNWRITABLE):  # whoever needs it says so
                 await data.write(lambda db: budgets.sweep(db, data.clock()))
                 await data.write(self._repeats.kept.remove_expired)

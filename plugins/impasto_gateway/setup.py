@@ -14,7 +14,7 @@ from impasto import Client, Operation
 from .auth import Keys
 from .bucket import Bucket
 from .calls import Calls
-from .config import Config
+from .config import DAY, Config
 from .deployments import Model, models_of
 from .observer import Observer
 from .store import Folder, Store
@@ -31,8 +31,8 @@ _ANY_BYTES = 32 << 20
 class Setup:
     """A configuration at work. Calls end with the one they began with.
 
-    ``folder`` is what is served of, also where ``store`` keeps pictures elsewhere by now. ``most_bytes`` bounds a
-    request's body by what the models take.
+    ``folder`` is what is served of, also where ``store`` keeps pictures elsewhere by now, and ``unread``, where paid
+    answers are kept that can't be used. ``most_bytes`` bounds a request's body by what the models take.
     """
 
     config: Config
@@ -41,6 +41,7 @@ class Setup:
     calls: Calls
     store: Store
     folder: Folder
+    unread: Folder
     most_bytes: int
 
     @classmethod
@@ -59,6 +60,7 @@ class Setup:
             calls=Calls.of(models, drop_params=config.drop_params),
             store=folder if s3 is None else await Bucket.open(s3, config.files.seconds, uploads),
             folder=folder,
+            unread=Folder(data_folder(config) / "unread", DAY),
             most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
         )
 

@@ -19,6 +19,9 @@ from impasto import Artifact
 
 _BITS = 256
 _PIECE = 1 << 20
+ANYTHING = "application/octet-stream"
+"""The media type of what nobody knows."""
+
 _EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -26,9 +29,10 @@ _EXTENSIONS = {
     "audio/mpeg": "mp3",
     "audio/wav": "wav",
     "model/gltf-binary": "glb",
+    ANYTHING: "bin",
 }
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
-_NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb)")
+_NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb|bin)")
 
 
 class NotKept(Exception):
