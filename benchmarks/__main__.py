@@ -1,4 +1,4 @@
-"""``python -m benchmarks [case ...] [--rounds N] [--json]``. Exit code 1 where a target is missed."""
+"""``python -m benchmarks [case ...] [--peers] [--rounds N] [--json]``. Exit code 1 where a target is missed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ CASES = {
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
     "gateway": "answers a second, memory and start of impasto serve",
 }
-"""Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``."""
+"""Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``.
+
+Where it has peers, with ``async def peers(rounds)`` too.
+"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="case", help="; ".join(f"{n}: {what}" for n, what in CASES.items()))
     parser.add_argument("--rounds", type=int, default=0, help="pairs to measure (each case has a default)")
+    parser.add_argument("--peers", action="store_true", help="other people's software too, in environments of its own")
     parser.add_argument("--json", action="store_true", help="one object a line")
     asked = parser.parse_args()
     if unknown := set(asked.cases) - set(CASES):
@@ -36,10 +40,13 @@ def main() -> int:
     missed = False
     for name in asked.cases or CASES:
         case = import_module(f"benchmarks.{name}")
-        ratios: list[Ratio] = asyncio.run(case.run(asked.rounds or case.ROUNDS))
-        for ratio in ratios:
-            missed |= not ratio.held
-            print(json.dumps(attrs.asdict(ratio)) if asked.json else shown(ratio), flush=True)
+        runs = [case.run, *([case.peers] if asked.peers and hasattr(case, "peers") else [])]
+        for run in runs:
+            ratios: list[Ratio] = asyncio.run(run(asked.rounds or case.ROUNDS))
+            for ratio in ratios:
+                missed |= not ratio.held
+                told = json.dumps({"case": name, **attrs.asdict(ratio)}) if asked.json else shown(ratio)
+                print(told, flush=True)
     return int(missed)
 
 

@@ -84,7 +84,7 @@ async def _watch(server: Process) -> None:
     while True:
         files = sum(each.num_fds() for each in server.tree())
         threads = sum(each.num_threads() for each in server.tree())
-        _samples.append(Sample((time.monotonic() - began) / 3600, server.memory() / 1e6, files, threads))
+        _samples.append(Sample((time.monotonic() - began) / 3600, server.memory(), files, threads))
         await asyncio.sleep(WATCH_SECONDS)
 
 

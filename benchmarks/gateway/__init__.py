@@ -8,30 +8,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from benchmarks.measure import Ratio, compared, in_pairs
 from benchmarks.pictures import picture
-from benchmarks.server import allow_many_files
+from benchmarks.server import LARGE, SMALL, allow_many_files
 
 from . import crowd
-from .load import KEY, Ask, asked, edit, generation
-from .servers import Process, gateway, provider, relay
+from .load import CONNECTIONS, SECONDS, Ask, Measured, asked, direct, edit, generation, rate
+from .peers import run as peers
+from .servers import Process, gateway, has_nginx, plain_proxy, provider, relay
 
-SMALL, LARGE, UPLOAD = 12_000, 1_500_000, 5_000_000
-CONNECTIONS = 32
-UPLOADS = 8
-SECONDS = 3
-NAMED = "sk-benchmark-named-key-of-a-studio"
-MB = 1e6
+__all__ = ["ROUNDS", "peers", "run"]
 
 ROUNDS = 7
 
-_STUDIO = hashlib.sha256(NAMED.encode()).hexdigest()
+_UPLOAD = 5_000_000
+_UPLOADS = 8
+_NAMED = "sk-benchmark-named-key-of-a-studio"
+_STUDIO = hashlib.sha256(_NAMED.encode()).hexdigest()
 _LIMITS = f"keys: [{{name: studio, sha256: {_STUDIO}, images_per_day: 100000000, usd_per_month: 100000000}}]\n"
-
-Measured = Callable[[], Awaitable[float]]
+_RATE = "answers/s"
 
 
 async def run(rounds: int) -> list[Ratio]:
@@ -40,50 +37,73 @@ async def run(rounds: int) -> list[Ratio]:
         raise SystemExit("the gateway's benchmark needs wrk: apt-get install wrk nginx-light")
     allow_many_files()  # for the servers too, which take it over
     with provider(SMALL, LARGE) as urls:
-        return [*await _rates(urls, rounds), *await _workers(urls, rounds), *await _memory(urls, max(rounds // 2, 2))]
-
-
-def rate(
-    server: Process, ask: Ask, *, connections: int = CONNECTIONS, key: str = KEY, seconds: int = SECONDS
-) -> Measured:
-    """Answers a second."""
-
-    async def measured() -> float:
-        return (await asyncio.to_thread(asked, server.url, ask, connections=connections, seconds=seconds, key=key)).rate
-
-    return measured
+        return [
+            *await _rates(urls, rounds),
+            *await _limits(urls, rounds),
+            *await _workers(urls, rounds),
+            *await _memory(urls, max(rounds // 2, 2)),
+        ]
 
 
 async def _rates(urls: dict[int, str], rounds: int) -> list[Ratio]:
-    unit = "answers/s"
     with ExitStack() as stack:
         ours = stack.enter_context(gateway(urls, more=_LIMITS))
         small, large = (stack.enter_context(relay(urls[size])) for size in (SMALL, LARGE))
-        text, picture_up = generation(str(SMALL)), edit(f"edit-{SMALL}", picture(UPLOAD))
+        text, upload = generation(str(SMALL)), edit(f"edit-{SMALL}", picture(_UPLOAD))
         big, url, stream = (
             generation(str(LARGE), **more) for more in ({}, {"response_format": "url"}, {"stream": True})
         )
-        plain, bigs = rate(ours, text), rate(ours, big)
+        plain, named, bigs = rate(ours.url, text), rate(ours.url, text, key=_NAMED), rate(ours.url, big)
 
         async def ratio(name: str, first: Measured, second: Measured, least: float | None = None) -> Ratio:
-            return compared(name, await in_pairs(first, second, rounds), unit=unit, least=least)
+            return compared(name, await in_pairs(first, second, rounds), unit=_RATE, least=least)
 
-        edits = [rate(each, picture_up, connections=UPLOADS) for each in (ours, small)]
+        edits = [rate(each.url, upload, connections=_UPLOADS) for each in (ours, small)]
         return [
-            await ratio("12 KB picture, over the relay", plain, rate(small, text), 0.8),
-            await ratio("1.5 MB picture, over the relay", bigs, rate(large, big), 1.2),
+            await ratio("12 KB picture, over the relay", plain, rate(small.url, text), 0.8),
+            await ratio("1.5 MB picture, over the relay", bigs, rate(large.url, big), 1.2),
             await ratio("5 MB upload, over the relay", edits[0], edits[1]),
-            await ratio("12 KB picture, a named key's budget over the master key", rate(ours, text, key=NAMED), plain),
-            await ratio("1.5 MB picture as a URL, over b64_json", rate(ours, url), bigs),
-            await ratio("1.5 MB picture as an event, over b64_json", rate(ours, stream), bigs),
+            await ratio("12 KB picture, a named key's budget over the master key", named, plain),
+            await ratio("1.5 MB picture as a URL, over b64_json", rate(ours.url, url), bigs),
+            await ratio("1.5 MB picture as an event, over b64_json", rate(ours.url, stream), bigs),
+            await _cpu("12 KB picture, CPU of an answer, over the relay", (ours, small), text, rounds),
+            await _cpu("1.5 MB picture, CPU of an answer, over the relay", (ours, large), big, rounds),
         ]
+
+
+async def _cpu(name: str, servers: tuple[Process, Process], ask: Ask, rounds: int) -> Ratio:
+    """CPU that a server takes for an answer: a busy machine disturbs it less than answers a second."""
+
+    def each(server: Process) -> Measured:
+        async def measured() -> float:
+            before = server.cpu()
+            answered = await asyncio.to_thread(asked, server.url, ask, connections=CONNECTIONS, seconds=SECONDS)
+            return (server.cpu() - before) / answered.requests * 1e6
+
+        return measured
+
+    return compared(name, await in_pairs(each(servers[0]), each(servers[1]), rounds), unit="µs CPU")
+
+
+async def _limits(urls: dict[int, str], rounds: int) -> list[Ratio]:
+    """What cannot be reached: nginx as a proxy that changes nothing, and nginx that sends the picture from its disk."""
+    if not has_nginx():
+        return []
+    ratios = []
+    with gateway(urls) as ours:
+        for size, name in ((SMALL, "12 KB"), (LARGE, "1.5 MB")):
+            with plain_proxy(urls[size]) as proxy:
+                for limit, url in (("nginx as a plain proxy", proxy.url), ("sendfile", urls[size])):
+                    pairs = await in_pairs(rate(ours.url, generation(str(size))), rate(url, direct()), rounds)
+                    ratios.append(compared(f"{name} picture, over {limit}", pairs, unit=_RATE))
+    return ratios
 
 
 async def _workers(urls: dict[int, str], rounds: int) -> list[Ratio]:
     with gateway(urls, workers=2) as ours, relay(urls[SMALL], workers=2) as theirs:
         text = generation(str(SMALL))
-        pairs = await in_pairs(rate(ours, text), rate(theirs, text), rounds)
-        return [compared("12 KB picture, 2 workers each, over the relay", pairs, unit="answers/s")]
+        pairs = await in_pairs(rate(ours.url, text), rate(theirs.url, text), rounds)
+        return [compared("12 KB picture, 2 workers each, over the relay", pairs, unit=_RATE)]
 
 
 async def _memory(urls: dict[int, str], rounds: int) -> list[Ratio]:
@@ -92,10 +112,10 @@ async def _memory(urls: dict[int, str], rounds: int) -> list[Ratio]:
     for _ in range(rounds):
         with gateway(urls) as ours, relay(urls[LARGE]) as theirs:
             starts.append((ours.seconds, theirs.seconds))
-            idles.append((ours.memory() / MB, theirs.memory() / MB))
+            idles.append((ours.memory(), theirs.memory()))
             for server in (ours, theirs):
-                await rate(server, generation(str(LARGE)))()
-            peaks.append((ours.peak() / MB, theirs.peak() / MB))
+                await rate(server.url, generation(str(LARGE)))()
+            peaks.append((ours.peak(), theirs.peak()))
         with gateway(urls, workers=2) as ours:  # one may not have as many files
             crowds.append(await crowd.measured(ours, generation(str(SMALL))))
     return [

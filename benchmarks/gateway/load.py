@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
 
 KEY = "sk-benchmark-" + "k" * 24
+CONNECTIONS = 32
+SECONDS = 3
+
+Measured = Callable[[], Awaitable[float]]
 
 _SCRIPT = """\
 wrk.method, wrk.headers["Authorization"] = "POST", "Bearer {key}"
@@ -55,6 +61,12 @@ def generation(model: str, **more: object) -> Ask:
     return Ask(path="/v1/images/generations", content_type="application/json", body=body)
 
 
+def direct() -> Ask:
+    """What a gateway asks of the provider, asked by wrk itself."""
+    body = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na lighthouse on a cliff\r\n--x--\r\n'
+    return Ask(path="/v2beta/stable-image/generate/core", content_type="multipart/form-data; boundary=x", body=body)
+
+
 def edit(model: str, picture: bytes) -> Ask:
     """A picture of a picture, as curl sends it: what is plain after the file."""
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -75,3 +87,12 @@ def asked(url: str, ask: Ask, *, connections: int, seconds: int, key: str = KEY)
     if answered.failed or not answered.requests:
         raise RuntimeError(f"{url}{ask.path}: {answered}")
     return answered
+
+
+def rate(url: str, ask: Ask, *, connections: int = CONNECTIONS, key: str = KEY, seconds: int = SECONDS) -> Measured:
+    """Measures answers a second."""
+
+    async def measured() -> float:
+        return (await asyncio.to_thread(asked, url, ask, connections=connections, seconds=seconds, key=key)).rate
+
+    return measured

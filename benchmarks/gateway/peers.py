@@ -1,24 +1,18 @@
-"""The gateway beside LiteLLM's proxy, both in front of one provider: ``python -m benchmarks.gateway.peers LITELLM``.
-
-``LITELLM`` is its command, of an environment of its own (``pip install 'litellm[proxy]'``).
-"""
+"""The gateway beside LiteLLM's proxy, both in front of one provider."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from benchmarks.__main__ import shown
+from benchmarks.environments import environment, version
 from benchmarks.measure import Ratio, compared, in_pairs
+from benchmarks.server import LARGE, SMALL
 
-from . import LARGE, MB, SMALL, rate
-from .load import KEY, generation
+from .load import KEY, generation, rate
 from .servers import Process, free_port, gateway, provider, started
 
 SECONDS = 15
@@ -51,33 +45,20 @@ def _answer_once(url: str, size: int) -> None:
         answer.read()
 
 
-async def run(command: str, rounds: int) -> list[Ratio]:
+async def run(rounds: int) -> list[Ratio]:
     """Answers a second, memory and start."""
+    bin = environment("litellm", "litellm[proxy]")
+    command, who = str(bin / "litellm"), f"LiteLLM {version(bin, 'litellm')}"
     ratios, starts, peaks = [], [], []
     with provider(SMALL, LARGE) as urls, gateway(urls) as ours:
         for size, least in ((SMALL, 25.0), (LARGE, 10.0)):
             with litellm(command, urls[size], size) as theirs:
                 ask = generation(str(size))
-                pairs = await in_pairs(rate(ours, ask), rate(theirs, ask, seconds=SECONDS), rounds)
-                name = f"{size / 1000:,.0f} KB picture, over LiteLLM's proxy"
+                pairs = await in_pairs(rate(ours.url, ask), rate(theirs.url, ask, seconds=SECONDS), rounds)
+                name = f"{size / 1000:,.0f} KB picture, over {who}"
                 ratios.append(compared(name, pairs, unit="answers/s", least=least))
                 starts.append((ours.seconds, theirs.seconds))
-                peaks.append((ours.peak() / MB, theirs.peak() / MB))
-    ratios.append(compared("time until it listens, over LiteLLM's proxy", starts, unit="s"))
-    ratios.append(compared("peak memory, over LiteLLM's proxy", peaks, unit="MB"))
+                peaks.append((ours.peak(), theirs.peak()))
+    ratios.append(compared(f"time until it listens, over {who}", starts, unit="s"))
+    ratios.append(compared(f"peak memory, over {who}", peaks, unit="MB"))
     return ratios
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway.peers", description=__doc__)
-    parser.add_argument("litellm")
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    ratios = asyncio.run(run(asked.litellm, asked.rounds))
-    for ratio in ratios:
-        print(shown(ratio))
-    return int(not all(ratio.held for ratio in ratios))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

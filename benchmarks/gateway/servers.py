@@ -52,6 +52,20 @@ server {{
 """
 
 
+_PROXY = """\
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_max_body_size 64m;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  scgi_temp_path {folder}/s; uwsgi_temp_path {folder}/u;
+  upstream provider {{ server {provider}; keepalive 64; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header connection ""; }} }}
+}}
+"""
+
+
 @attrs.frozen
 class Process:
     """A server that runs: where, and its process, which may have children."""
@@ -65,14 +79,18 @@ class Process:
         """It and its children."""
         return [self.root, *self.root.children(recursive=True)]
 
-    def memory(self) -> int:
-        """Bytes that it takes now (RSS, children too)."""
-        return sum(int(each.memory_info().rss) for each in self.tree())
+    def memory(self) -> float:
+        """MB that it takes now (RSS, children too)."""
+        return sum(int(each.memory_info().rss) for each in self.tree()) / 1e6
 
-    def peak(self) -> int:
-        """The most bytes that it took so far."""
+    def peak(self) -> float:
+        """The most MB that it took so far."""
         told = (Path(f"/proc/{each.pid}/status").read_text() for each in self.tree())
-        return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in told)
+        return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in told) / 1e6
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it took so far."""
+        return sum(sum(each.cpu_times()[:2]) for each in self.tree())
 
 
 @contextmanager
@@ -111,14 +129,12 @@ def _until_it_listens(url: str, process: subprocess.Popen[str]) -> None:
 @contextmanager
 def provider(*sizes: int) -> Iterator[dict[int, str]]:
     """Answers every call with a picture: its addresses by the picture's size. nginx, or where it is missing Python."""
-    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     with ExitStack() as stack:
-        if nginx is None:
+        if _nginx() is None:
             print("nginx is not installed: a slower stand-in is the provider", file=sys.stderr)
             yield {size: stack.enter_context(server.running(size)) for size in sizes}
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # nginx's worker may be another user
         urls = {size: f"http://127.0.0.1:{free_port()}" for size in sizes}
         text = ""
         for size, url in urls.items():
@@ -126,10 +142,37 @@ def provider(*sizes: int) -> Iterator[dict[int, str]]:
             told = {"image": base64.b64encode(picture(size)).decode(), "finish_reason": "SUCCESS", "seed": 7}
             (folder / f"{size}.json").write_text(json.dumps(told))
             text += _NGINX_SERVER.format(folder=folder, size=size, port=url.rpartition(":")[2])
-        (folder / "conf").write_text(_NGINX.format(folder=folder, servers=text))
-        command = [nginx, "-e", f"{folder}/errors", "-p", str(folder), "-c", str(folder / "conf")]
-        stack.enter_context(started(command, urls[sizes[0]]))
+        stack.enter_context(_started_nginx(folder, _NGINX.format(folder=folder, servers=text), urls[sizes[0]]))
         yield urls
+
+
+@contextmanager
+def plain_proxy(url: str) -> Iterator[Process]:
+    """nginx, which passes everything on to a provider and changes nothing: the limit of what a gateway can do."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        text = _PROXY.format(folder=folder, port=port, provider=url.removeprefix("http://"))
+        with _started_nginx(Path(folder), text, f"http://127.0.0.1:{port}") as process:
+            yield process
+
+
+def has_nginx() -> bool:
+    """Whether there is one."""
+    return _nginx() is not None
+
+
+def _nginx() -> str | None:
+    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+
+@contextmanager
+def _started_nginx(folder: Path, text: str, url: str) -> Iterator[Process]:
+    folder.chmod(0o755)  # its worker may be another user
+    (folder / "conf").write_text(text)
+    with started(
+        [str(_nginx()), "-e", f"{folder}/errors", "-p", str(folder), "-c", str(folder / "conf")], url
+    ) as process:
+        yield process
 
 
 def free_port() -> int:
