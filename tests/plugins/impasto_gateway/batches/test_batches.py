@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,6 +16,7 @@ import pytest
 
 from impasto_emulator import Emulator
 from impasto_gateway.batches import runs
+from impasto_gateway.batches.results import Writing
 from tests.pictures import drawn
 from tests.plugins.impasto_gateway.conftest import Running, Start, config, entry
 
@@ -218,3 +223,54 @@ async def test_files_of_results_go_with_their_pictures(gateway: Running, state: 
     with pytest.raises(openai.NotFoundError):
         await gateway.sdk.files.content(batch.output_file_id)
     assert (await gateway.sdk.batches.retrieve(batch.id)).status == "completed"
+
+
+async def test_a_disk_that_fails_at_the_end_costs_nothing_again(
+    gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LATER_SECONDS", 0.1)
+    finish, failed = Writing.finish, list[Writing]()
+
+    def fails_once(writing: Writing) -> bool:
+        if not failed:
+            failed.append(writing)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return finish(writing)
+
+    monkeypatch.setattr(Writing, "finish", fails_once)
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", response_format="url")]))
+    assert failed
+    assert batch.status == "completed"
+    assert list(await results(gateway.sdk, batch.output_file_id)) == ["a", "b"]
+    assert len(impasto_emulator.charges) == 2
+
+
+async def test_what_expires_leaves_the_disk(gateway: Running, state: Path) -> None:
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    app = gateway.gateway._app
+    app.data.clock = lambda: time.time() + 29 * 24 * 3600
+    await app.batches.remove_expired()
+    assert len(await results(gateway.sdk, batch.output_file_id)) == 1
+    app.data.clock = lambda: time.time() + 32 * 24 * 3600
+    await app.batches.remove_expired()
+    for id in (batch.output_file_id, batch.input_file_id):
+        with pytest.raises(openai.NotFoundError):
+            await gateway.sdk.files.retrieve(id)
+    with pytest.raises(openai.NotFoundError):
+        await gateway.sdk.batches.retrieve(batch.id)
+    left = [path for path in (state / "batches").rglob("*") if path.is_file()]
+    assert left == []
+
+
+async def test_what_a_crash_left_behind_leaves_the_disk_too(gateway: Running, state: Path) -> None:
+    strays = [state / "batches" / "files" / "file-stray", state / "batches" / "runs" / "batch_stray" / "input.jsonl"]
+    for stray in strays:
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_bytes(b"x")
+    await gateway.gateway._app.batches.remove_expired()
+    assert all(stray.exists() for stray in strays)  # they may belong to what is about to be written down
+    for stray in strays:
+        for each in (stray, stray.parent):
+            os.utime(each, (0, 0))
+    await gateway.gateway._app.batches.remove_expired()
+    assert not any(stray.exists() for stray in strays)
