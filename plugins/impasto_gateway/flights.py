@@ -83,7 +83,8 @@ class Flights:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         hidden = self._folder / f".{self.name}"
         self._number = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.write(self._number, bytes(_BYTES))  # on the disk from the start: a full one would kill who writes later
+        with open(self._number, "wb", closefd=False) as table:
+            table.write(bytes(_BYTES))  # on the disk from the start: a full one would kill who writes later
         fcntl.flock(self._number, fcntl.LOCK_EX)
         self._table = mmap.mmap(self._number, _BYTES)
         hidden.rename(self._folder / self.name)
@@ -147,9 +148,12 @@ class Flights:
             except OSError:  # it ended just now
                 continue
             try:
-                yield mmap.mmap(number, _BYTES)
+                table = mmap.mmap(number, _BYTES)
+            except ValueError:  # it is no table
+                continue
             finally:
                 os.close(number)
+            yield table
 
     def _forget_lost(self) -> None:
         while self._lost and self._lost[0][0] < time.monotonic() - LOST_SECONDS:

@@ -114,7 +114,7 @@ class Metrics:
     def _all(self) -> Iterator[tuple[bool, Iterable[tuple[Key, list[float]]]]]:
         yield True, self._tally.numbers()
         for path in self._folder.iterdir() if self._folder is not None else ():
-            if path != self._path:
+            if path != self._path and path.stat().st_size:  # else it is being made
                 yield _is_alive(int(path.name.partition(".")[0])), read(path)
 
 

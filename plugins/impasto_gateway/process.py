@@ -122,7 +122,6 @@ class _Worker:
 
     def run(self, ready: Callable[[], object], life: int | None = None) -> int:
         """Serves until a signal ends it, or its supervisor's end of the pipe ``life`` is closed; the exit code."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             return runner.run(self._main(ready, life))
 
@@ -135,6 +134,8 @@ class _Worker:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
         if life is not None:
             loop.add_reader(life, stop.set)
         async with AsyncExitStack() as stack:
@@ -151,7 +152,6 @@ class _Worker:
                 stack.push_async_callback(asyncio.to_thread, traces.shutdown)
             await stack.enter_async_context(gateway)
             lines.lost = lambda: gateway.metrics.add(LOST_LINES)
-            loop.add_signal_handler(signal.SIGHUP, reload.set)
             reloading = asyncio.create_task(self._reload(gateway, reload))
             gc.collect()
             gc.freeze()  # what there is from the start is not looked through again and again
@@ -235,10 +235,6 @@ class _Supervisor:
     def _work(self, worker: _Worker) -> NoReturn:
         code = 70
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
             os.close(self._life[1])
             code = worker.run(lambda: None, self._life[0])
         except Exception:  # noqa: BLE001 - its traceback would go with the process

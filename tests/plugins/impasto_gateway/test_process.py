@@ -136,6 +136,30 @@ def test_a_wrong_configuration_leaves_the_old_one(serve: Serve, tmp_path: Path) 
     assert "the configuration stays as it was: config.yaml: line 11: general_settings.mastr_key" in told
 
 
+def test_workers_that_have_only_begun_end_well(serve: Serve) -> None:
+    process, _ = serve(PAGE, "--workers", "2")
+    process.terminate()
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 0, told
+
+
+def test_workers_that_have_only_begun_read_the_configuration_again(serve: Serve, tmp_path: Path) -> None:
+    process, url = serve(PAGE, "--workers", "2")
+    (tmp_path / "config.yaml").write_text(PAGE.replace("model_name: sd3", "model_name: other"))
+    process.send_signal(signal.SIGHUP)
+
+    def names() -> set[str]:
+        told = [curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}") for _ in range(8)]
+        return {model["id"] for each in told for model in json.loads(each)["data"]}
+
+    end = time.monotonic() + 10
+    while (found := names()) != {"other"}:
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert names() == {"other"}  # of both
+
+
 async def generate(url: str, **options: object) -> int:
     async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0) as client:
         return len((await client.images.generate(model="sd3", prompt="p")).data or [])
