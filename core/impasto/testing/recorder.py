@@ -12,6 +12,10 @@ from contextlib import asynccontextmanager, suppress
 import attrs
 
 _LONGEST_HEAD = 1 << 20
+_TURNS = 10
+"""Turns of the loop in which a connection that waits to be accepted is: it takes four."""
+_LONGEST_WAIT = 1.0
+"""Seconds for which a connection is waited for that its client left open."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,11 +65,36 @@ class Recorder:
     answer: Answering
     url: str = ""
     seen: list[Seen] = attrs.field(factory=list[Seen])
+    _serving: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]], init=False, repr=False)
 
     @property
     def posts(self) -> list[Seen]:
         """The requests that may have been charged."""
         return [each for each in self.seen if each.method == "POST"]
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serves a connection until it ends."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._serving.discard(task)
+            writer.close()  # one that is cancelled before it began has closed nothing
+
+        task = asyncio.ensure_future(self.serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(ended)
+
+    async def settle(self) -> None:
+        """Waits until all that was sent has arrived, once its clients are closed."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_LONGEST_WAIT)
+
+    async def aclose(self) -> None:
+        """Ends what is served still."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Takes one request from a connection, answers it and closes the connection."""
@@ -110,26 +139,13 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 async def recording(answer: Answering) -> AsyncIterator[Recorder]:
     """A recorder that listens on loopback."""
     recorder = Recorder(answer)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            writer.close()  # one that is cancelled before it began has closed nothing
-
-        task = asyncio.ensure_future(recorder.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(ended)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=_LONGEST_HEAD)
+    server = await asyncio.start_server(recorder.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
     host, port = server.sockets[0].getsockname()[:2]
     recorder.url = f"http://{host}:{port}"
     try:
         yield recorder
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await recorder.aclose()
         await server.wait_closed()
         await asyncio.sleep(0)  # connections that were closed just now end in the loop's next turn

@@ -54,7 +54,7 @@ class Running(Subject):
             async with recording(self.usual) as recorder:
                 async with self.client(recorder.url) as client:
                     came, notes = await self._cancelled_after(steps, client)
-                await asyncio.sleep(0.01)  # what had left arrives
+                await recorder.settle()
             when = f"cancelled after {steps} steps"
             if isinstance(came, Result):
                 return
