@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One picture's call. Transports report to it; retry and billing are decided from it.
+    """One picture's call. Transports report to it; retry and billing are decided from it. ``timeout`` in seconds.
 
     Subclass it to keep a record, and give that to ``client.invoke``: ``sending`` is awaited before each exchange
     where ``is_recorded``, ``left`` is called when a paid request's headers leave, ``refused`` when an answer

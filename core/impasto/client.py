@@ -50,7 +50,10 @@ class Client:
         self._accounts: dict[tuple[str, str], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
-        """The same client, its connections and limits shared, with other keys, limits or times."""
+        """The same client, its connections and limits shared, with other keys, limits or times.
+
+        Raises ConfigError for a setting of the connections, which can't be another for one of those who share them.
+        """
         if fixed := sorted(SHARED & settings.keys()):
             raise ConfigError(f"{fixed[0]} belongs to what the two share: make another Client for it")
         sibling = object.__new__(Client)
@@ -93,7 +96,11 @@ class Client:
         return await self.invoke(model, params, n=n, timeout=timeout, retry=retry, base_model=base_model)
 
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
-        """Fetches the result of a job that was accepted earlier, with the key that started it."""
+        """Fetches the result of a job that was accepted earlier, with the key that started it. It costs nothing.
+
+        ``timeout`` in seconds. Raises InvalidRequest where ``id`` can be no job's, PollExpired, and the errors of a
+        call.
+        """
         address_in(model, None)
         if not isinstance(id, str):
             raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
@@ -117,7 +124,8 @@ class Client:
         """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider.
 
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
-        ``call``: a subclass of Call that keeps a record, or what makes one of its arguments.
+        ``call``: a subclass of Call that keeps a record, or what makes one of its arguments. Raises ConfigError
+        where ``retry`` is none, and what ``run`` raises.
         """
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")

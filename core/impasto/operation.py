@@ -25,9 +25,17 @@ class Dialect(Protocol):
     It may have ``passes_on(operation, response) -> bool`` too, which is the hook of that name.
     """
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest: ...
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None: ...
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending: ...
+    def pack(self, operation: Operation, request: Request) -> WireRequest:
+        """The request on the wire; where ``request.job`` is set, the GET that fetches that job's result."""
+        ...
+
+    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """The failure that an answer is, or None. ChargeUnknown for all that is not the provider's own."""
+        ...
+
+    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        """What a good answer holds, or that a job was accepted. Raises UnusableResult."""
+        ...
 
 
 class Price(Protocol):
@@ -37,8 +45,13 @@ class Price(Protocol):
     """
 
     @property
-    def cost(self) -> Cost | None: ...
-    def quote(self, params: attrs.AttrsInstance) -> Cost | None: ...
+    def cost(self) -> Cost | None:
+        """The cost of every call, or None."""
+        ...
+
+    def quote(self, params: attrs.AttrsInstance) -> Cost | None:
+        """The cost of a call with these parameters, or None where it is not known."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +62,7 @@ class FlatPrice:
     note: str = ""
 
     def quote(self, params: attrs.AttrsInstance) -> Cost:
+        """The same cost."""
         return self.cost
 
     def __str__(self) -> str:
@@ -152,17 +166,21 @@ class Operation:
 
     @hookimpl
     def transform_request(self, request: Request) -> WireRequest:
+        """As the dialect packs it."""
         return self.dialect.pack(self, request)
 
     @hookimpl
     def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
+        """As the dialect classifies it."""
         return self.dialect.classify(self, response)
 
     @hookimpl
     def passes_on(self, request: Request, response: WireResponse) -> bool:
+        """As the dialect says, if it has such a method."""
         passes = getattr(self.dialect, "passes_on", None)
         return passes is not None and passes(self, response) is True
 
     @hookimpl
     def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending:
+        """As the dialect unpacks it."""
         return self.dialect.unpack(self, request, response)

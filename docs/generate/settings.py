@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto.fields import KEY, Field
-from impasto_gateway.config import S3, Batches, Config, Files, General, Info, Named, Params, Wording
+from impasto_gateway.config import S3, Config, Files, General, Info, Named, Params, Wording
 from impasto_gateway.config_yaml import ADVICE
 
 from .text import code, doc, page, table
@@ -18,7 +18,6 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
     "keys[]": Named,
     "files": Files,
     "files.s3": S3,
-    "batches": Batches,
 }
 LISTS = [field for field in attrs.fields(Config) if field.name in ("allowed_hosts", "middleware")]
 """They stand in ``general_settings`` and are no fields of its record."""

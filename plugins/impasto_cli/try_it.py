@@ -19,7 +19,14 @@ _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 
 
 @click.command("try", short_help="Make and edit pictures now: no key, no cost.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("impasto-try"), show_default=True, metavar="DIR")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("impasto-try"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the page and the pictures go.",
+)
 @click.option("--all", "everything", is_flag=True, help="Make sounds and 3D models too.")
 @click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
 def command(out: Path, everything: bool, show: bool | None) -> None:

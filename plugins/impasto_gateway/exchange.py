@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
 
 import attrs
 from aiohttp import web
@@ -14,9 +13,6 @@ from .errors import sign
 from .flow import Flow
 from .repeats import Repeats
 from .setup import Setup
-
-if TYPE_CHECKING:
-    from .batches.runs import Batches
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -30,7 +26,6 @@ class Exchange:
     flow: Flow
     data: Data
     repeats: Repeats
-    batches: Batches
     base_url: str
     draining: Callable[[], bool]
     spawn: Callable[[Coroutine[object, object, None]], object]

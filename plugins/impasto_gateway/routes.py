@@ -10,7 +10,6 @@ import attrs
 from aiohttp import web
 
 from . import jobs, listing, served
-from .batches import endpoints, uploads
 from .errors import Failure
 from .exchange import Exchange
 from .images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
@@ -45,7 +44,7 @@ def not_allowed(methods: Iterable[str]) -> Failure:
     return Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
 
 
-_ROUTES = {
+ROUTES = {
     route.path: route
     for route in (
         Route("/v1/images/generations", {"POST": partial(images, kind=GENERATIONS)}),
@@ -55,10 +54,6 @@ _ROUTES = {
         Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
         Route("/v1/images/jobs/", {"GET": jobs.job}),
         Route("/v1/images/files/", {"GET": served.file}, open=True),
-        Route("/v1/files", {"GET": uploads.files, "POST": uploads.upload}),
-        Route("/v1/files/", {"GET": uploads.file, "DELETE": uploads.delete}),
-        Route("/v1/batches", {"GET": endpoints.batches, "POST": endpoints.create}),
-        Route("/v1/batches/", {"GET": endpoints.batch, "POST": endpoints.cancel}),
         Route("/v1/models", {"GET": listing.models}),
         Route("/v1/models/", {"GET": listing.model}),
     )
@@ -68,9 +63,9 @@ _ROUTES = {
 def routed(path: str) -> tuple[Route, str]:
     """The route of a path, and the name at its end. Raises Failure."""
     whole = path if path.startswith("/v1/") else f"/v1{path}"
-    if (route := _ROUTES.get(whole)) is not None and not whole.endswith("/"):
+    if (route := ROUTES.get(whole)) is not None and not whole.endswith("/"):
         return route, ""
-    for start, route in _ROUTES.items():
+    for start, route in ROUTES.items():
         if start.endswith("/") and whole.startswith(start):
             return route, unquote(whole[len(start) :][:_LONGEST_TAIL])
     raise unknown()

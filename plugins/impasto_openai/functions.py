@@ -111,7 +111,8 @@ async def aimage_edit(
     base_model: str | None = None,
     **params: object,
 ) -> ImagesResponse:
-    """Changes a picture. As ``aimage_generation``, with ``image`` (a list where the model takes several).
+    """Changes a picture. As ``aimage_generation``, with ``image`` (a list where the model takes several); ``timeout``
+    in seconds.
 
     A ``mask`` with any pixel not opaque is OpenAI's (transparent is edited) and is sent as the provider's
     (white is edited); an opaque one is the provider's own and is sent as it is.
@@ -152,7 +153,7 @@ async def image_edit(
     base_model: str | None = None,
     **params: object,
 ) -> ImagesResponse:
-    """Changes a picture: ``aimage_edit`` with ``prompt`` before ``model``, and blocking."""
+    """Changes a picture: ``aimage_edit`` with ``prompt`` before ``model``, and blocking. ``timeout`` in seconds."""
     return await _answer(locals(), edit=True)
 
 

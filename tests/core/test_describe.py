@@ -24,6 +24,7 @@ SD3 = Registry().operation("stability/sd3")
 def test_every_field_of_every_model_is_described_and_goes_through_json(name: str) -> None:
     operation = Registry().operation(name)
     about = describe(name, operation)
+    assert isinstance(about, impasto.Description)
     assert (about.model, about.title, about.provider) == (name, operation.title, name.partition("/")[0])
     assert [f.name for f in about.fields] == [a.name for a in attrs.fields(operation.params)]
     assert all(f.takes and f.type for f in about.fields)
@@ -81,3 +82,9 @@ def test_costs_add_up() -> None:
     cost = Cost(usd=0.065, credits=6.5, as_of="2026-09-22").times(3)
     assert (cost.usd, cost.credits) == (0.195, 19.5)
     assert Cost(usd=0.07, as_of="2026-01-01").times(3) == Cost(usd=0.21, as_of="2026-01-01")
+
+
+def test_a_flat_price_says_itself_and_is_the_same_for_every_call() -> None:
+    price = impasto.FlatPrice(cost=Cost(usd=0.02, as_of="2026-01-01"), note="a guess")
+    assert str(price) == "0.02 USD a call, as of 2026-01-01 (a guess)"
+    assert price.quote(structure(SD3.params, {"prompt": "x"})) == price.cost

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any
 
 import attrs
+import pluggy
 import pytest
 
 import impasto
@@ -24,9 +25,11 @@ from impasto import (
     Registry,
     Request,
     Result,
+    Specs,
     WireRequest,
     WireResponse,
     hookimpl,
+    hookspec,
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
@@ -306,3 +309,21 @@ async def test_a_plugin_that_would_pay_to_resume_a_job_is_stopped() -> None:
 def test_a_429_carries_how_long_to_wait() -> None:
     error = RateLimited("slow", status=429)
     assert (error.retry_after, error.retryable, error.billed) == (None, True, "no")
+
+
+def test_the_specifications_are_pluggys_and_may_stand_beside_others() -> None:
+    class Others:
+        @hookspec(firstresult=True)
+        def preview(self, operation_id: str) -> str | None: ...
+
+    class Plugin:
+        @hookimpl
+        def preview(self, operation_id: str) -> str:
+            return f"a thumbnail of {operation_id}"
+
+    manager = pluggy.PluginManager("impasto")
+    manager.add_hookspecs(Specs)
+    manager.add_hookspecs(Others)
+    manager.register(Plugin())
+    manager.check_pending()
+    assert manager.hook.preview(operation_id="acme/paint") == "a thumbnail of acme/paint"

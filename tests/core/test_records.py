@@ -41,3 +41,11 @@ def test_a_result_with_its_cost_differs_in_it_only():
 def test_the_example_records_set_every_field(record):
     left = {a.name for a in attrs.fields(type(record)) if getattr(record, a.name) in (a.default, None, (), {})}
     assert left <= {"call", "cost", "errors", "files"}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "own"),
+    [("https://p.example", True), ("https://P.example:443/v1", True), ("http://127.0.0.1:8008", False)],
+)
+def test_only_the_vendors_own_host_has_the_vendors_limits(base_url: str, own: bool):
+    assert PROVIDER.is_own_host(base_url) is own

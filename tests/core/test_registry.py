@@ -14,6 +14,7 @@ from impasto import (
     InvalidRequest,
     MissingExtra,
     Registry,
+    RegistryError,
     UnknownOperation,
 )
 from impasto.registry import GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
@@ -133,8 +134,19 @@ def test_a_broken_plugin_breaks_only_itself(
 def test_what_is_installed_can_be_left_out() -> None:
     registry = Registry(discover=False)
     assert [registry.names(group) for group in GROUPS] == [[]] * len(GROUPS)
+    assert registry.owners() == []
     with pytest.raises(UnknownOperation, match="no model is called 'stability/sd3'; closest: none installed"):
         registry.operation("stability/sd3")
+    with pytest.raises(RegistryError):  # whoever catches the base catches all of them
+        registry.operation("stability/sd3")
+
+
+def test_settings_of_what_is_not_there_are_refused_and_named() -> None:
+    registry = Registry()
+    operation = registry.operation("stability/sd3")
+    registry.check_settings(["stability", "bedrock", "emulator"], operation)
+    with pytest.raises(impasto.ConfigError, match="providers: 'stabilty' is none; installed: .*stability"):
+        registry.check_settings(["stabilty"], operation)
 
 
 def test_a_plugin_added_by_hand_takes_the_place_of_an_installed_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,19 @@ from typing import ClassVar
 import pytest
 
 import impasto
-from impasto import Call, ChargeUnknown, ContentFiltered, File, Request, Result, UnusableResult, WireResponse, hookimpl
+from impasto import (
+    Body,
+    Call,
+    ChargeUnknown,
+    ContentFiltered,
+    File,
+    Request,
+    Result,
+    Spool,
+    UnusableResult,
+    WireResponse,
+    hookimpl,
+)
 from tests.pictures import padded
 from tests.recorder import JOB, Recorder, in_json, picture
 from tests.reliability.servers import Asked, Wire, head, raw, serving
@@ -162,3 +175,16 @@ async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recor
     recorder.answer = lambda _: picture(LARGE)
     result = await client.with_options(middleware=[Never()]).invoke(CORE, {"prompt": "p"}, call=Spooling)
     assert (result.artifacts[0].data, spools) == (LARGE, [])
+
+
+async def test_a_body_is_collected_in_memory_or_passed_on_to_a_spool() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 50_000
+
+    held, disk = Body(chunks()), Disk()
+    assert await held.collect() == held.received == b"x" * 150_000
+    spool: Spool = disk
+    passed = Body(chunks())
+    assert await passed.collect(spool) is None
+    assert (passed.received, (await spool.finish()).read()) == (b"", b"x" * 150_000)

@@ -99,3 +99,25 @@ async def a_plugin(wire: impasto.WireRequest, next: impasto.Handler) -> impasto.
     assert_type(response.status, int)
     assert_type(response.headers.get("seed"), str | None)
     return response
+
+
+class Ink:
+    """A dialect, and a price, as a plugin of one's own has them."""
+
+    cost = None
+
+    def pack(self, operation: impasto.Operation, request: impasto.Request) -> impasto.WireRequest:
+        return impasto.WireRequest(target=request.target)
+
+    def classify(self, operation: impasto.Operation, response: impasto.WireResponse) -> impasto.ImpastoError | None:
+        return None
+
+    def unpack(self, operation: impasto.Operation, request: impasto.Request, response: impasto.WireResponse) -> Result:
+        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
+
+    def quote(self, params: object) -> impasto.Cost:
+        return impasto.Cost(usd=0.02, as_of="2026-01-01")
+
+
+dialect: impasto.Dialect = Ink()
+price: impasto.Price = Ink()

@@ -10,7 +10,7 @@ import pytest
 from impasto_batch.conduct import _duration, _rate
 from impasto_emulator import Emulator
 
-from .conftest import Run, Start, Write, many, row, told
+from .conftest import CORE, Run, Start, Write, many, row, told
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,20 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
         (None, 2, "invalid_request"),
         ("bad", 3, "invalid_request"),
     ]
+
+
+def test_what_a_model_has_no_field_for_is_dropped_if_asked(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    body = {"model": CORE, "prompt": "a lighthouse", "style": "vivid"}
+    path = manifest({"custom_id": "a", "method": "POST", "url": "/v1/images/generations", "body": body})
+    refused = batch("run", str(path), "--out", str(tmp_path / "out"))
+    assert refused.exit_code == 2
+    assert "style" in refused.stderr
+    assert list(impasto_emulator.charges) == []
+    assert batch("run", str(path), "--out", str(tmp_path / "out"), "--drop-params").exit_code == 0
+    assert len(impasto_emulator.charges) == 1
+    assert "style" in (tmp_path / "out" / "results.jsonl").read_text("utf-8")
 
 
 def test_a_program_is_told_in_json_lines(batch: Run, manifest: Write) -> None:

@@ -66,7 +66,7 @@ async def test_a_folder_keeps_it(client: impasto.Client, impasto_emulator: Emula
     assert again["picture-0", 0].path == tmp_path / "out" / "picture-0.png"
     assert len(impasto_emulator.charges) == 6
     assert len(lines(tmp_path / "out" / "results.jsonl")) == 6
-    other = await all_of(client.batch([row("picture-0", prompt="another")], out=tmp_path / "out"))
+    other = await all_of(impasto.run_batch(client, [row("picture-0", prompt="another")], out=tmp_path / "out"))
     assert "with other content" in str(other["picture-0", 0].error)
 
 

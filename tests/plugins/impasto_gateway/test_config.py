@@ -41,6 +41,42 @@ def test_provider_params_is_another_name() -> None:
     assert parse(text.encode()).models[0].reach == {"api_key": "k"}
 
 
+REACHED = {
+    "aws_region_name": "us-west-2",
+    "aws_access_key_id": "AKID",
+    "aws_secret_access_key": "a-secret",
+    "aws_session_token": "a-token",
+    "aws_profile_name": "work",
+}
+"""How AWS is reached, with every key that there is."""
+
+
+def test_each_of_awss_keys_reaches_the_deployment_and_is_not_shown() -> None:
+    given = {**REACHED, "aws_bedrock_runtime_endpoint": "https://bedrock.example"}
+    params = "".join(f"      {name}: {value}\n" for name, value in given.items())
+    text = f"model_list:\n  - model_name: core\n    provider_params:\n      model: bedrock/x\n{params}"
+    (model,) = (config := parse(text.encode())).models
+    assert model.reach == given
+    assert "a-secret" not in repr(config)
+    assert "a-token" not in repr(config)
+
+
+def test_each_of_awss_keys_reaches_the_bucket_and_is_not_shown() -> None:
+    keys = "".join(f"    {name}: {value}\n" for name, value in REACHED.items())
+    text = f"{PAGE}files:\n  s3:\n    bucket: pictures\n    endpoint_url: https://s3.example/\n{keys}"
+    s3 = (config := parse(text.encode(), environment={"STABILITY_API_KEY": "k"})).files.s3
+    assert s3 is not None
+    assert s3.aws_region_name == "us-west-2"
+    assert s3.account() == {
+        "endpoint": "https://s3.example",
+        "access_key_id": "AKID",
+        "secret_access_key": "a-secret",
+        "session_token": "a-token",
+        "profile": "work",
+    }
+    assert "a-secret" not in repr(config)
+
+
 def test_all_of_keys() -> None:
     digest = hashlib.sha256(b"sk-studio").hexdigest()
     limits = "models: [sd3], rpm: 60, images_per_day: 500, usd_per_month: 40"

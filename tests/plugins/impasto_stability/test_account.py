@@ -22,6 +22,7 @@ ENGINE = {"id": "sdxl", "name": "SDXL", "description": "XL", "type": "PICTURE"}
 async def test_each_call_is_a_get_with_the_key(client: impasto.Client, recorder: Recorder) -> None:
     told = {"/v1/user/balance": {"credits": 12.5}, "/v1/user/account": OWNER, "/v1/engines/list": [ENGINE]}
     recorder.answer = lambda seen: in_json(told[seen.path])
+    assert isinstance(client.stability, impasto.StabilityAccount)
     balance = await client.stability.balance()
     assert (balance, balance.usd) == (Balance(credits=12.5), 0.125)
     assert await client.stability.account() == Owner(
