@@ -17,9 +17,10 @@ CASES = {
     "imports": "start-up, and the command line's help",
     "call": "CPU of a call over a real socket",
     "bedrock": "the same on Bedrock, and the loop's lag",
-    "inflight": "memory of a call in flight",
+    "inflight": "calls in flight: their memory, how soon they are through, their order",
     "lag": "how long the loop is held up by large answers",
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
+    "emulator": "how long the emulator takes for a call",
     "gateway": "answers a second, memory and start of impasto serve",
 }
 """Each is a module of this package with ``ROUNDS`` and ``async def run(rounds) -> list[Ratio]``.

@@ -11,7 +11,7 @@ from typing import Any
 
 from impasto import Client
 
-from .call import AT_ONCE, UPLOAD, each
+from .call import AT_ONCE, HUGE, UPLOAD, each
 from .floors import aws
 from .lag import CALLS, longest_lag
 from .measure import Ratio, compared, in_pairs
@@ -33,6 +33,7 @@ async def run(rounds: int) -> list[Ratio]:
         await _cpu("bedrock, 12 KB picture", SMALL, rounds, calls=200, most=1.15),
         await _cpu("bedrock, 12 KB picture, 8 at once", SMALL, rounds, calls=200, at_once=AT_ONCE),
         await _cpu("bedrock, 1.5 MB picture", LARGE, rounds, calls=30, most=0.9),
+        await _cpu("bedrock, 6 MB picture", HUGE, rounds, calls=10),
         await _upload(rounds, calls=10),
         *await _lag(rounds),
     ]

@@ -7,11 +7,11 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from impasto import Client, Registry, WireRequest, WireResponse, hookimpl
+from impasto import Client, Handler, Middleware, Registry, WireRequest, WireResponse, hookimpl
 from impasto.registry import MIDDLEWARE, OPERATIONS
 from impasto.shared import BUILT_IN
 from impasto_stability.stable_image_core import operation
@@ -23,7 +23,9 @@ from .pictures import picture
 MODEL = "stability/stable-image-core"
 GIVEN: dict[str, Any] = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "seed": 7}
 CALLS = 1_000
-MANY = 3_000
+OPERATIONS_INSTALLED = (30, 300, 3_000)
+LAYERS = (1, 2, 4, 8)
+MANY = OPERATIONS_INSTALLED[-1]
 
 ROUNDS = 21
 
@@ -46,7 +48,7 @@ class FloorNowhere:
 
 
 async def run(rounds: int) -> list[Ratio]:
-    """Dispatch over the least route; and with many operations installed over few."""
+    """Dispatch over the least route; with more and more operations installed over two, and with more middleware."""
     few = Registry(discover=False)
     for name in (MODEL, "stability/other"):
         few.add(OPERATIONS, name, operation)
@@ -57,18 +59,37 @@ async def run(rounds: int) -> list[Ratio]:
     async def least() -> None:
         await route(route.operation.request(**GIVEN))
 
-    with many_installed() as many:
-        ours, crowded, bare = _each(_caller(few)), _each(_caller(many)), _each(least)
-        crowd = f"dispatch, {MANY:,} operations installed over 2"
-        return [
-            compared("dispatch", await in_pairs(ours, bare, rounds), unit="µs CPU", most=2.5),
-            compared(crowd, await in_pairs(crowded, ours, rounds), unit="µs CPU", most=1.15),
-        ]
+    ours = _each(_caller(few))
+    return [
+        compared("dispatch", await in_pairs(ours, _each(least), rounds), unit="µs CPU", most=2.5),
+        *[await _crowded(number, ours, rounds) for number in OPERATIONS_INSTALLED],
+        *[await _layered(number, few, ours, rounds) for number in LAYERS],
+    ]
 
 
-def _caller(registry: Registry) -> Callable[[], Awaitable[object]]:
+async def _crowded(number: int, ours: Callable[[], Awaitable[float]], rounds: int) -> Ratio:
+    with many_installed(number) as many:
+        pairs = await in_pairs(_each(_caller(many)), ours, rounds)
+    return compared(f"dispatch, {number:,} operations installed over 2", pairs, unit="µs CPU", most=1.15)
+
+
+async def _layered(number: int, registry: Registry, ours: Callable[[], Awaitable[float]], rounds: int) -> Ratio:
+    async def through(wire: WireRequest, next: Handler, /) -> WireResponse:
+        return await next(wire)
+
+    pairs = await in_pairs(_each(_caller(registry, (through,) * number)), ours, rounds)
+    return compared(f"dispatch, {number} middlewares over none", pairs, unit="µs CPU")
+
+
+def _caller(registry: Registry, layers: Sequence[Middleware] = ()) -> Callable[[], Awaitable[object]]:
     # a base of our own: against the vendor's, the rate limit of 150 in 10 s would be what is measured
-    client = Client(registry=registry, transport=Nowhere(), api_key="sk-benchmark", api_base="http://127.0.0.1:9")
+    client = Client(
+        registry=registry,
+        transport=Nowhere(),
+        middleware=tuple(layers),
+        api_key="sk-benchmark",
+        api_base="http://127.0.0.1:9",
+    )
     return lambda: client.run(MODEL, **GIVEN)
 
 
@@ -85,18 +106,18 @@ def _each(call: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[float
 
 
 @contextlib.contextmanager
-def many_installed() -> Iterator[Registry]:
-    """A registry that found 3,000 more operations in the metadata of an installed distribution."""
+def many_installed(number: int = MANY) -> Iterator[Registry]:
+    """A registry that found so many more operations in the metadata of an installed distribution."""
     with tempfile.TemporaryDirectory() as folder:
         info = Path(folder, "crowd-1.0.dist-info")
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: crowd\nVersion: 1.0\n")
-        points = "\n".join(f"crowd/model-{i} = crowd.model_{i}:operation" for i in range(MANY))
+        points = "\n".join(f"crowd/model-{i} = crowd.model_{i}:operation" for i in range(number))
         (info / "entry_points.txt").write_text(f"[{OPERATIONS}]\n{points}\n")
         sys.path.append(folder)
         try:
             registry = Registry()
-            assert len(registry.names(OPERATIONS)) >= MANY
+            assert len(registry.names(OPERATIONS)) >= number
             yield registry
         finally:
             sys.path.remove(folder)

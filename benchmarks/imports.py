@@ -1,4 +1,4 @@
-"""Start-up: a fresh interpreter that imports impasto, over one that imports what impasto is made of."""
+"""Start-up: a fresh interpreter that imports impasto, or makes a first call, over the least that does the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 
 from .measure import Ratio, compared, in_pairs
+from .server import running
 
 SMALL_THREE = "import attrs, cattrs, pluggy"
 WITH_CLICK = "import attrs, cattrs, pluggy, click"
 CLIENT = "from impasto import Client"
 HELP = "import sys; sys.argv = ['impasto', '--help']; from impasto_cli.main import main; main()"
+
+FIRST = """
+import asyncio, impasto
+async def main():
+    async with impasto.Client(api_key="k", api_base={url!r}) as client:
+        await client.run("stability/stable-image-core", prompt="a lighthouse")
+asyncio.run(main())
+"""
+FIRST_BY_HAND = """
+import asyncio
+from benchmarks.floors import loop
+async def main():
+    async with loop.session() as session:
+        await loop.post(session, {url!r} + "/v2beta/stable-image/generate/core", {{"prompt": "a lighthouse"}})
+asyncio.run(main())
+"""
 
 ROUNDS = 15
 
@@ -39,10 +56,12 @@ async def run(rounds: int) -> list[Ratio]:
 
             return once
 
-        return [
-            compared(name, await in_pairs(measured(ours), measured(floor), rounds), unit="ms CPU", most=most)
-            for name, ours, floor, most in CASES
-        ]
+        with running() as url:
+            first = ("import and first call", FIRST.format(url=url), FIRST_BY_HAND.format(url=url), None)
+            return [
+                compared(name, await in_pairs(measured(ours), measured(floor), rounds), unit="ms CPU", most=most)
+                for name, ours, floor, most in (*CASES, first)
+            ]
 
 
 def _cpu(code: str, env: Mapping[str, str]) -> float:
