@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -11,6 +13,7 @@ from typing import Any
 
 from impasto import Client
 
+from .environments import environment, version
 from .floors import loop
 from .measure import Ratio, compared, in_pairs
 from .pictures import picture
@@ -39,6 +42,35 @@ async def run(rounds: int) -> list[Ratio]:
         await _download("call, 1.5 MB picture, by the clock", LARGE, rounds, calls=30, clock=time.perf_counter),
         await _upload(rounds, calls=15),
     ]
+
+
+async def peers(rounds: int) -> list[Ratio]:
+    """Other people's clients, each in a process of its own: LiteLLM's, and OpenAI's against its own API."""
+    bin = environment("litellm", "litellm[proxy]")
+    return [
+        await _over_peer(
+            f"call, {name} picture, over {distribution} {version(bin, distribution)}", bin, script, size, rounds
+        )
+        for distribution, script in (("litellm", "litellm_sdk.py"), ("openai", "openai_sdk.py"))
+        for size, name in ((SMALL, "12 KB"), (LARGE, "1.5 MB"))
+    ]
+
+
+async def _over_peer(name: str, bin: Path, script: str, size: int, rounds: int) -> Ratio:
+    calls = 100 if size == SMALL else 20
+    with running(size) as url:
+        async with Client(api_key=loop.KEY, api_base=url) as client:
+
+            def run_peer() -> float:
+                command = [bin / "python", Path(__file__).parent / "peers" / f"{peer}_sdk.py", url, str(calls)]
+                offline = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+                return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=offline, text=True).stdout)
+
+            async def theirs() -> float:
+                return await asyncio.to_thread(run_peer)
+
+            pairs = await in_pairs(each(lambda: client.run(MODEL, **GIVEN), calls, 1), theirs, rounds, warm=False)
+            return compared(name, pairs, unit="µs CPU")
 
 
 async def _download(

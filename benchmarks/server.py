@@ -1,8 +1,8 @@
 """The other side, in a process of its own, written for speed: ``python -m benchmarks.server [--size N] [--hold]``.
 
 Reads each request to its end and answers with a ready-made picture of ``N`` bytes: as it is or, for ``accept:
-application/json``, in base64; below ``/model/`` as Bedrock does. With ``--hold`` answers wait for ``GET /release``;
-``GET /waiting`` tells how many do.
+application/json``, in base64; below ``/model/`` as Bedrock does, below ``/v1/`` as OpenAI does. With ``--hold`` answers
+wait for ``GET /release``; ``GET /waiting`` tells how many do.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Server:
         self._json = _framed("content-type: application/json", json.dumps(told).encode())
         told = {"seeds": [7], "finish_reasons": [None], "images": [told["image"]]}
         self._bedrock = _framed("content-type: application/json", json.dumps(told, separators=(",", ":")).encode())
+        told = {"created": 1, "data": [{"b64_json": told["images"][0]}]}  # type: ignore[index]  # a list, just above
+        self._openai = _framed("content-type: application/json", json.dumps(told).encode())
         self.hold = hold
         self.held: list[tuple[_Connection, bytes]] = []
 
@@ -55,6 +57,7 @@ class Server:
         else:
             answer = self._json if b"\r\naccept: application/json" in head else self._plain
             answer = self._bedrock if path.startswith(b"/model/") else answer
+            answer = self._openai if path.startswith(b"/v1/") else answer
             if self.hold:
                 self.held.append((connection, answer))
             else:
