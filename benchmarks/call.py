@@ -48,21 +48,24 @@ async def peers(rounds: int) -> list[Ratio]:
     """Other people's clients, each in a process of its own: LiteLLM's, and OpenAI's against its own API."""
     bin = environment("litellm", "litellm[proxy]")
     return [
-        await _over_peer(
-            f"call, {name} picture, over {distribution} {version(bin, distribution)}", bin, script, size, rounds
-        )
-        for distribution, script in (("litellm", "litellm_sdk.py"), ("openai", "openai_sdk.py"))
+        await _over_peer(f"call, {name} picture, over {peer} {version(bin, peer)}", bin, peer, size, rounds)
+        for peer in ("litellm", "openai")
         for size, name in ((SMALL, "12 KB"), (LARGE, "1.5 MB"))
     ]
 
 
-async def _over_peer(name: str, bin: Path, script: str, size: int, rounds: int) -> Ratio:
+async def _over_peer(name: str, bin: Path, peer: str, size: int, rounds: int) -> Ratio:
     calls = 100 if size == SMALL else 20
     with running(size) as url:
         async with Client(api_key=loop.KEY, api_base=url) as client:
 
             def run_peer() -> float:
-                command = [bin / "python", Path(__file__).parent / "peers" / f"{peer}_sdk.py", url, str(calls)]
+                command: list[str | Path] = [
+                    bin / "python",
+                    Path(__file__).parent / f"peers/{peer}_sdk.py",
+                    url,
+                    str(calls),
+                ]
                 offline = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
                 return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=offline, text=True).stdout)
 
