@@ -19,9 +19,6 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
     "files": Files,
     "files.s3": S3,
 }
-LISTS = [field for field in attrs.fields(Config) if field.name in ("allowed_hosts", "middleware")]
-"""They stand in ``general_settings`` and are no fields of its record."""
-
 _INTRODUCTION = """
 Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be
 `os.environ/NAME`. `provider_params` is another name for `litellm_params`.
@@ -44,9 +41,14 @@ def pages() -> dict[str, str]:
     }
 
 
+def keys(record: type[attrs.AttrsInstance]) -> list[attrs.Attribute[object]]:
+    """A section's keys: the record's, and in ``general_settings`` the lists that stand in ``Config``."""
+    lists = [field for field in attrs.fields(Config) if str(field.type).startswith("tuple[str, ...]")]
+    return [*attrs.fields(record), *(lists if record is General else ())]
+
+
 def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    fields = [*attrs.fields(record), *(LISTS if record is General else ())]
-    rows = [[code(field.name), _takes(field), _default(field)] for field in fields]
+    rows = [[code(field.name), _takes(field), _default(field)] for field in keys(record)]
     return f"## {name}", doc(record), table(["key", "takes", "default"], rows)
 
 

@@ -16,7 +16,7 @@ import click
 import pytest
 from docs.generate.commands import every as commands
 from docs.generate.errors import every as errors
-from docs.generate.settings import SECTIONS
+from docs.generate.settings import SECTIONS, keys
 
 import impasto
 from impasto import Registry
@@ -105,7 +105,12 @@ def unused_options(offered: Commands) -> list[str]:
 def unused_keys(sections: Sections) -> list[str]:
     ours = [each for each in uses() if "impasto_gateway" in each.path.parts]
     used = names(ours) | words(ours)
-    return [f"{s}.{name}" for s, record in sections.items() for name in attrs.fields_dict(record) if name not in used]
+    return [
+        f"{s}.{name}"
+        for s, record in sections.items()
+        for name in (key.name for key in keys(record))
+        if name not in used
+    ]
 
 
 def unused_routes(routes: Iterable[Route]) -> list[str]:
@@ -180,7 +185,12 @@ def untold_options(offered: Commands) -> list[str]:
 
 def untold_keys(sections: Sections) -> list[str]:
     told = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", GATEWAY))
-    return [f"{s}.{name}" for s, record in sections.items() for name in attrs.fields_dict(record) if name not in told]
+    return [
+        f"{s}.{name}"
+        for s, record in sections.items()
+        for name in (key.name for key in keys(record))
+        if name not in told
+    ]
 
 
 def untold_routes(routes: Iterable[Route]) -> list[str]:

@@ -219,4 +219,4 @@ def test_the_hooks_examples_make_a_plugin(capsys: pytest.CaptureFixture[str]) ->
             return await client.run("mine/painted", prompt="a lighthouse")
 
     assert asyncio.run(call()).artifacts[0].data == png(64, 64)
-    assert capsys.readouterr().out == "stability/stable-image-core 200\n"
+    assert capsys.readouterr().out == "Stable Image Core 200\n"
