@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import platform
 import sys
+from datetime import UTC, datetime
 from importlib import import_module
+from importlib.metadata import version
 
 import attrs
 
@@ -38,6 +42,8 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := set(asked.cases) - set(CASES):
         parser.error(f"no case is called {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    if asked.json:
+        print(json.dumps({"about": about()}), flush=True)
     missed = False
     for name in asked.cases or CASES:
         case = import_module(f"benchmarks.{name}")
@@ -49,6 +55,15 @@ def main() -> int:
                 told = json.dumps({"case": name, **attrs.asdict(ratio)}) if asked.json else shown(ratio)
                 print(told, flush=True)
     return int(missed)
+
+
+def about() -> str:
+    """The machine and the versions, for whoever reads the figures later."""
+    names = ("aiohttp", "aiobotocore", "attrs", "cattrs", "click", "pluggy")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    load = f"load {os.getloadavg()[0]:.1f} when it began"
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores, {load}"
+    return f"{datetime.now(UTC):%Y-%m-%d}: {system}; Python {platform.python_version()}, {versions}."
 
 
 def shown(r: Ratio) -> str:

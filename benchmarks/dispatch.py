@@ -78,7 +78,7 @@ async def _layered(number: int, registry: Registry, ours: Callable[[], Awaitable
         return await next(wire)
 
     pairs = await in_pairs(_each(_caller(registry, (through,) * number)), ours, rounds)
-    return compared(f"dispatch, {number} middlewares over none", pairs, unit="µs CPU")
+    return compared(f"dispatch, {number} more middleware over none", pairs, unit="µs CPU")
 
 
 def _caller(registry: Registry, layers: Sequence[Middleware] = ()) -> Callable[[], Awaitable[object]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import attrs
 import pytest
+from benchmarks import page
 from benchmarks.__main__ import CASES
 from benchmarks.measure import compared
 
@@ -19,7 +22,8 @@ def test_a_case_prints_a_ratio_with_its_spread() -> None:
         check=False,  # 1 where a target is missed: on a busy machine it may be
     )
     assert done.returncode in (0, 1)
-    ratios = [json.loads(line) for line in done.stdout.splitlines()]
+    about, *ratios = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "cores" in about["about"]
     assert {ratio["case"] for ratio in ratios} == {"dispatch"}
     assert {"dispatch", "dispatch, 3,000 operations installed over 2"} <= {ratio["name"] for ratio in ratios}
     assert all(0 < ratio["low"] <= ratio["ratio"] <= ratio["high"] for ratio in ratios)
@@ -43,3 +47,14 @@ def test_a_ratio_is_the_median_of_its_pairs() -> None:
     ratio = compared("x", [(2.0, 1.0), (9.0, 3.0), (4.0, 4.0)], unit="s", most=1.9)
     assert (ratio.ratio, ratio.low, ratio.high) == (2.0, 1.0, 3.0)
     assert not ratio.held
+
+
+def test_the_page_has_what_was_measured_and_says_what_was_missed(tmp_path: Path) -> None:
+    held = compared("held", [(1.0, 2.0), (1.0, 2.0)], unit="s", most=1)
+    missed = compared("missed", [(3.0, 2.0), (3.0, 2.0)], unit="s", most=1)
+    lines = [{"about": "a machine"}, *({"case": "call", **attrs.asdict(ratio)} for ratio in (held, missed))]
+    (tmp_path / "run").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page.tables(*page.read([tmp_path / "run"]))
+    assert "a machine\n" in text
+    assert "| held | at most 1 | 0.50 [0.50..0.50] | 1.0 s | 2.0 | 2 |\n" in text
+    assert "| missed | at most 1 | **1.50** missed [1.50..1.50] |" in text
