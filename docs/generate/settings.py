@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto.fields import KEY, Field
-from impasto_gateway.config import S3, Config, Files, General, Info, Named, Params, Wording
+from impasto_gateway.config import S3, Batches, Config, Files, General, Info, Named, Params, Wording
 from impasto_gateway.config_yaml import ADVICE
 
 from .text import code, doc, page, table
@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
     "keys[]": Named,
     "files": Files,
     "files.s3": S3,
+    "batches": Batches,
 }
 _INTRODUCTION = """
 Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be

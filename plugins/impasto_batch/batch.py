@@ -22,9 +22,9 @@ from .manifest import Manifest
 from .names import Template
 from .pace import Pace
 from .preflight import Again, Plan, Preflight
-from .recovery import recover
+from .recovery import recall, recover
 from .results import write_results
-from .run import Run
+from .run import Run, of_client
 from .status import Status, status_of
 from .stops import MostFailures, Stops
 from .unit import Outcome, Unit
@@ -114,7 +114,7 @@ class Batch:
             stops.budget, stops.max_failures = order.budget, order.max_failures
             stops.ends = time.monotonic() + order.deadline
             stops.usd = folder.pictures.usd
-            self._run = Run(client, self.pace, stops, keeping)
+            self._run = Run(of_client(client), self.pace, stops, keeping)
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
             try:
@@ -203,19 +203,12 @@ class Batch:
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
         """Counts what an earlier process sent towards the rates of the keys; returns these, as the ledger has them."""
-        from impasto_middleware.limit import gate_of
-
         accounts = {}
         models = {(share.model, share.base_model) for share in plan.shares if share.to_do}
         for model, base_model in models | {(model, None) for model in history.job_models}:
             account = await client.account(model, base_model=base_model)
             accounts[account.fingerprint] = account
-        for account in accounts.values():
-            ages = [age for key, age in history.sent if account.fingerprint.startswith(key)]
-            limit = account.rate_limit
-            if ages and limit is not None:
-                gate_of(account).recall(ages, limit)
-        return frozenset(fingerprint[:16] for fingerprint in accounts)
+        return recall(accounts.values(), history)
 
 
 def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:

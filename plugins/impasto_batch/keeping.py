@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -81,6 +81,8 @@ class Keeping:
 
     folder: Folder
     template: Template
+    more: Callable[[ImpastoError], Mapping[str, object]] = lambda _: {}
+    """What the row of a picture that did not come says besides."""
     _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
     _room: dict[str, int] = attrs.field(factory=dict[str, int])
 
@@ -172,7 +174,7 @@ class Keeping:
         for number, (data, media_type) in enumerate(_came_with(error)):
             name = f"{hashed(unit.id)}-{unit.index}-{number}{ENDINGS.get(media_type, '.bin')}"
             kept.append((yield from _kept_aside(folder, name, data)))
-        row = _of_error(unit, outcome, error)
+        row = {**_of_error(unit, outcome, error), **self.more(error)}
         if kept:
             row["kept"] = kept
         yield from folder.written(row, on_disk=outcome.state != "refused")
@@ -286,6 +288,7 @@ def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, 
     about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
     return {
         **_of(unit, "staged", billed="yes", **about),
+        "usd": outcome.cost.usd if outcome.cost is not None else None,
         "at": time.time(),
         "media_type": artifact.media_type,
         "seed": artifact.seed,

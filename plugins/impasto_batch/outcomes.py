@@ -72,7 +72,7 @@ def made(unit: Unit, result: Result) -> Outcome:
         model=unit.model,
         state="done",
         artifact=result.artifacts[0],
-        cost=unit.cost,
+        cost=result.cost or unit.cost,
         request_id=result.request_id,
         warnings=(*unit.warnings, *result.warnings),
     )

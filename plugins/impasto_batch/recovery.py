@@ -7,16 +7,16 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
-from impasto import Artifact, Cost, Result
+from impasto import Account, Artifact, Cost, Result
 from impasto.files import media_type_of
 from impasto_media import complete as media, mp3
 from impasto_pictures import complete as pictures
 
-from .folder import Folder, is_file_of
+from .folder import Folder, History, is_file_of
 from .keeping import Keeping, of_artifact, placed, staged_at
 from .ledger import Row, Rows
 from .outcomes import made
@@ -47,6 +47,19 @@ class Recovered:
             yield f"{len(self.jobs):,} jobs of an earlier run go on, and are polled again"
         if self.others:
             yield f"{self.others:,} jobs were started with another key or address; run with those to have their results"
+
+
+def recall(accounts: Iterable[Account], history: History) -> frozenset[str]:
+    """Counts what an earlier process sent towards the rates of these keys; returns them, as the ledger has them."""
+    from impasto_middleware.limit import gate_of
+
+    keys = set[str]()
+    for account in accounts:
+        ages = [age for key, age in history.sent if account.fingerprint.startswith(key)]
+        keys.add(account.fingerprint[:16])
+        if ages and account.rate_limit is not None:
+            gate_of(account).recall(ages, account.rate_limit)
+    return frozenset(keys)
 
 
 async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:
@@ -96,6 +109,7 @@ def _unit(row: Row) -> Unit:
         n=row["n"],
         model=row["model"],
         job=row.get("job"),
+        key=row.get("key", ""),
         expires=row.get("expires"),
         cost=Cost(usd=usd, as_of="") if usd is not None else None,
         sha256=row["asks"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,6 +19,23 @@ from .outcomes import failed, made
 from .pace import Pace
 from .stops import Stops
 from .unit import Outcome, Unit
+
+Ask = Callable[[Unit, Callable[..., Call]], Awaitable[Result]]
+"""Asks for a unit's picture; what it is given makes the calls, see ``Client.invoke``. Raises ImpastoError."""
+
+
+def of_client(client: Client) -> Ask:
+    """Asks as a unit says, by this client."""
+
+    async def ask(unit: Unit, call: Callable[..., Call]) -> Result:
+        if unit.job is not None:
+            return await client.resume(unit.model, unit.job, timeout=unit.timeout)
+        assert unit.request is not None  # noqa: S101 - what is no job is a request
+        return await client.invoke(
+            unit.model, unit.request, timeout=unit.timeout, base_model=unit.base_model, call=call
+        )
+
+    return ask
 
 
 class _Recorded(Call):
@@ -73,9 +90,9 @@ class _Work:
 
 @attrs.define(eq=False)
 class Run:
-    """Runs units of a client's. ``keeper`` is None where nothing is kept."""
+    """Runs units. ``keeper`` is None where nothing is kept."""
 
-    client: Client
+    ask: Ask
     pace: Pace
     stops: Stops
     keeper: Keeper | None = None
@@ -143,7 +160,7 @@ class Run:
     async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
         work = _Work(self, unit)
         try:
-            outcome = made(unit, await self._asked(work))
+            outcome = made(unit, await self.ask(unit, partial(_Recorded, work)))
         except ImpastoError as error:
             outcome = failed(unit, error)
         except asyncio.CancelledError:
@@ -175,16 +192,3 @@ class Run:
             return True
         self.stop(f"the provider can't be reached: {error.message}")
         return False
-
-    async def _asked(self, work: _Work) -> Result:
-        unit = work.unit
-        if unit.job is not None:
-            return await self.client.resume(unit.model, unit.job, timeout=unit.timeout)
-        assert unit.request is not None  # noqa: S101 - what is no job is a request
-        return await self.client.invoke(
-            unit.model,
-            unit.request,
-            timeout=unit.timeout,
-            base_model=unit.base_model,
-            call=partial(_Recorded, work),
-        )

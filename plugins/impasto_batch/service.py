@@ -24,7 +24,7 @@ from .preflight import Again
 from .recovery import recover
 from .results import write_results
 from .rows import State
-from .run import Run
+from .run import Run, of_client
 from .stops import MostFailures, Stops
 from .unit import Outcome, Standing, Unit
 
@@ -69,7 +69,7 @@ async def run_batch(
             jobs = (await recover(folder, keeping, keys)).jobs
             stops.usd = folder.pictures.usd
         service = _Service(client, folder, Again(failed=retry_failed, ambiguous=retry_ambiguous))
-        run = Run(client, Pace(concurrency), stops, keeping)
+        run = Run(of_client(client), Pace(concurrency), stops, keeping)
         async with aclosing(run.outcomes(service.work(jobs, requests))) as outcomes:
             async for outcome in outcomes:
                 yield outcome

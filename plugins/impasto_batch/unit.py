@@ -15,7 +15,8 @@ Standing = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expi
 
 @attrs.frozen(kw_only=True, eq=False)
 class Unit:
-    """One picture that is to be made, or fetched where ``job`` says so, before it ``expires`` (seconds since 1970).
+    """One picture that is to be made, or fetched where ``job`` says so, before it ``expires`` (seconds since 1970), of
+    the account whose fingerprint begins with ``key``.
 
     ``content`` is what its row asks for, as the ledger keeps it, ``sha256`` its digest and ``line`` that of the row's
     line; ``n`` how many pictures the row asks for; ``cost`` the most that one of them may cost, None where that is not
@@ -29,6 +30,7 @@ class Unit:
     base_model: str | None = None
     request: Request | None = None
     job: str | None = None
+    key: str = ""
     expires: float | None = None
     timeout: float | None = None
     cost: Cost | None = None

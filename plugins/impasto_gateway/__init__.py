@@ -23,6 +23,7 @@ A request's way, and the module of each step:
         shown        what a caller is shown of an outcome
         outgoing     writes JSON and event streams               segments     what they are made of
         store        pictures kept for URLs, bucket those in S3   served     ``images/files/{name}``
+      batches      ``files`` and ``batches``: a package of its own
       listing      ``models`` with their parameters
     seen         what is known of one request                    observer     who tells it, to each of these:
       metrics, tally  ``/metrics``, of all workers together      access_log   a line for each request

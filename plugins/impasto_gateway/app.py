@@ -14,6 +14,7 @@ from aiohttp import web
 from impasto.provider import is_loopback
 
 from .auth import NOBODY, Caller
+from .batches.runs import Batches
 from .connections import UNSOUND, no_http
 from .data import Data
 from .errors import SERVER, Failure, new_id, sign
@@ -50,6 +51,7 @@ class App:
         self.observer = observer
         self.data = data
         self.repeats = repeats
+        self.batches = Batches(self)
         self.local = local
         """Whether it is served on loopback only."""
         self.flow = Flow(setup.config.general.max_bytes_in_flight)
@@ -64,6 +66,11 @@ class App:
         self.setup = setup
         self.observer.log_requests = setup.config.general.access_log
         self.flow.most = setup.config.general.max_bytes_in_flight
+
+    @property
+    def own_url(self) -> str:
+        """What the URLs of pictures begin with."""
+        return self.setup.config.general.public_url or self.base_url
 
     @property
     def running(self) -> int:
@@ -164,9 +171,10 @@ class App:
                 flow=self.flow,
                 data=self.data,
                 repeats=self.repeats,
+                batches=self.batches,
                 draining=lambda: self.draining,
                 spawn=self.spawn,
-                base_url=setup.config.general.public_url or self.base_url,
+                base_url=self.own_url,
                 tail=tail,
             )
         )

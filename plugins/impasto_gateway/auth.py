@@ -51,6 +51,10 @@ class Keys:
             raise Failure(401, said, INVALID, "invalid_api_key", headers={"www-authenticate": "Bearer"}, close=True)
         return caller
 
+    def known(self, digest: bytes) -> Caller | None:
+        """The caller whose key has this SHA-256, as long as the configuration has it."""
+        return NOBODY if self._callers is None else self._callers.get(digest)
+
 
 def _bearer(given: Sequence[str]) -> str | None:
     """The key of the one ``Authorization`` header there may be."""

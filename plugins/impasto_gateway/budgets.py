@@ -55,12 +55,15 @@ class Held:
 
 
 class Purse:
-    """One call's way to its key's limits. A call that falls back to another deployment pays each attempt by itself."""
+    """One call's way to its key's limits. A call that falls back to another deployment pays each attempt by itself.
 
-    def __init__(self, data: Data, caller: Caller) -> None:
+    ``counted``: it is no request of its own.
+    """
+
+    def __init__(self, data: Data, caller: Caller, *, counted: bool = False) -> None:
         self._data = data
         self._caller = caller
-        self._counted = False
+        self._counted = counted
 
     async def pay(self, checked: Checked, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Makes one attempt within the limits. Raises Failure where it is refused, and what the attempt raises."""
@@ -78,21 +81,21 @@ class Purse:
         return result
 
     async def _reserve(self, limits: Named, checked: Checked) -> Held:
-        cost = checked.cost
-        if cost is None and limits.usd_per_month is not None:
-            raise _spent("this model's price is not known, and this key has a limit in USD")
+        price = nano_usd(checked, limits)
         now = self._data.clock()
         held = Held(
             key=self._caller.digest,
             pictures=checked.n,
-            nano_usd=round(cost.usd * _NANO) if cost is not None else 0,
+            nano_usd=price,
             day=int(now // 86_400),
             month=_month(now),
         )
         counted = self._counted
 
         def work(db: sqlite3.Connection) -> None:
-            _check(db, limits, held, now, request=not counted)
+            if not counted:
+                _check_rate(db, limits, held.key, now)
+            check(db, limits, held.key, pictures=held.pictures, nano_usd=held.cost, now=now)
             if not counted:
                 db.execute(_ADD, (held.key, "requests", int(now), 1))
             db.execute(_ADD, (held.key, "pictures", held.day, held.pictures))
@@ -121,6 +124,14 @@ class Purse:
             _log.error("what a call did not cost could not be given back to key %r: %s", self._caller.name, error)
 
 
+def nano_usd(checked: Checked, limits: Named | None) -> int:
+    """What a picture costs, in billionths of a dollar. Raises Failure where that must be known and is not."""
+    cost = checked.cost
+    if cost is None and limits is not None and limits.usd_per_month is not None:
+        raise _spent("this model's price is not known, and this key has a limit in USD")
+    return round(cost.usd * _NANO) if cost is not None else 0
+
+
 def _month(now: float) -> int:
     """Months since the year 0."""
     today = datetime.fromtimestamp(now, UTC)
@@ -133,22 +144,26 @@ def sweep(db: sqlite3.Connection, now: float) -> None:
     db.executemany("DELETE FROM used WHERE what = ? AND period < ?", oldest.items())
 
 
-def _check(db: sqlite3.Connection, limits: Named, held: Held, now: float, *, request: bool) -> None:
-    """Raises Failure where a limit would be passed."""
-    if request and limits.rpm is not None and (wait := _wait(db, held.key, limits.rpm, now)) > 0:
+def _check_rate(db: sqlite3.Connection, limits: Named, key: bytes, now: float) -> None:
+    if limits.rpm is not None and (wait := _wait(db, key, limits.rpm, now)) > 0:
         said = f"this key may make {limits.rpm} requests a minute, and the next in {wait:.0f} s; nothing was sent"
         raise Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=True)
+
+
+def check(db: sqlite3.Connection, limits: Named, key: bytes, *, pictures: int, nano_usd: int, now: float) -> None:
+    """Raises Failure where so many pictures more, for so much, would pass a limit of the key."""
+    day, month = int(now // 86_400), _month(now)
     if limits.images_per_day is not None:
-        left = limits.images_per_day - _used(db, held.key, "pictures", held.day)
-        if held.pictures > left:
-            again = datetime.fromtimestamp((held.day + 1) * 86_400, UTC)
+        left = limits.images_per_day - _used(db, key, "pictures", day)
+        if pictures > left:
+            again = datetime.fromtimestamp((day + 1) * 86_400, UTC)
             said = f"this key may make {limits.images_per_day} pictures a day, and {max(left, 0)} are left"
             raise _spent(f"{said} until {again:{_UTC}}", again.timestamp() - now)
     if limits.usd_per_month is not None:
-        left, cost = round(limits.usd_per_month * _NANO) - _used(db, held.key, "nano_usd", held.month), held.cost
-        if cost > left:
-            again = datetime((held.month + 1) // 12, (held.month + 1) % 12 + 1, 1, tzinfo=UTC)
-            said = f"this may cost {_usd(cost)} USD; this key may spend {limits.usd_per_month:g} a month, and"
+        left = round(limits.usd_per_month * _NANO) - _used(db, key, "nano_usd", month)
+        if nano_usd > left:
+            again = datetime((month + 1) // 12, (month + 1) % 12 + 1, 1, tzinfo=UTC)
+            said = f"this may cost {_usd(nano_usd)} USD; this key may spend {limits.usd_per_month:g} a month, and"
             raise _spent(f"{said} {_usd(left)} are left until {again:{_UTC}}", again.timestamp() - now)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import attrs
 
-from impasto import Artifact, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
 from impasto.operation import Makes
-from impasto_openai.check import check
-from impasto_openai.translate import Format, translate
+from impasto_openai.check import check, checked_request
+from impasto_openai.translate import Format, Translation, translate
 from impasto_openai.words import WORDS, advice
 
 from . import unread
@@ -85,21 +86,36 @@ class Calls:
 
     async def checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
         """The call for one deployment. Raises InvalidRequest."""
+        translation, notes = self._translated(deployment, asked, edit=edit, vary=vary, makes=makes)
+        request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+        return _checked(deployment, translation, request, (*notes, *warnings))
+
+    def checked_here(self, deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
+        """The same in this thread: files and masks are read. Raises InvalidRequest."""
+        translation, _ = self._translated(deployment, asked, edit=edit, vary=False, makes=makes)
+        request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
+        return _checked(deployment, translation, request, warnings)
+
+    def _translated(
+        self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes
+    ) -> tuple[Translation, tuple[str, ...]]:
         operation = deployment.operation
         given = asked.arguments(operation)
         notes = _vary(deployment, given) if vary else ()
         strange = [word for word in given if word not in self.words] if self.drop_params else []
         if strange:  # never dropped: a caller who writes api_base must not believe that it did something
             raise InvalidRequest(Problem(word[:60], advice(word, operation.fields)) for word in strange)
-        translation = translate(operation, given, drop_params=self.drop_params, edit=edit, makes=makes)
-        request, warnings = await check(operation, deployment.entry.model, translation)
-        return Checked(
-            deployment=deployment,
-            request=request,
-            n=translation.n,
-            response_format=translation.response_format,
-            warnings=(*notes, *warnings),
-        )
+        return translate(operation, given, drop_params=self.drop_params, edit=edit, makes=makes), notes
+
+
+def _checked(deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]) -> Checked:
+    return Checked(
+        deployment=deployment,
+        request=request,
+        n=translation.n,
+        response_format=translation.response_format,
+        warnings=warnings,
+    )
 
 
 class Fitting:
@@ -143,7 +159,7 @@ async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers) -> Do
     failure: Failure | None = None
     while checked is not None:
         try:
-            attempt = partial(in_time, checked.deployment.account, partial(_made, checked, answers))
+            attempt = partial(in_time, checked.deployment.account, partial(made, checked, answers))
             result = await pay(checked, attempt)
             await unread.keep(answers.unread, *(lost.error for lost in result.errors))
             return Done.of(checked, result, answers.created)
@@ -161,20 +177,29 @@ def _failure(checked: Checked, error: ImpastoError) -> Failure:
     return failure_of(error)
 
 
-async def _made(checked: Checked, answers: Answers) -> Result:
+class Recorder(Protocol):
+    """Makes the calls to a provider, which it keeps a record of."""
+
+    def call(self, checked: Checked) -> Callable[..., Call]:
+        """What makes them, see ``Client.invoke``."""
+        ...
+
+
+async def made(checked: Checked, recorder: Recorder) -> Result:
+    """One attempt at a call on its deployment. Raises ImpastoError."""
     deployment = checked.deployment
     deployment.running += 1
     try:
-        with deployment.observer.attempt(deployment) as attempt:
+        with deployment.observer.attempt(deployment) as observed:
             result = await deployment.client.invoke(
                 deployment.entry.model,
                 checked.request,
                 n=checked.n,
                 timeout=deployment.timeout,
                 base_model=deployment.entry.base_model,
-                call=answers.call(checked),
+                call=recorder.call(checked),
             )
-            attempt.came(result)
+            observed.came(result)
     except ImpastoError as error:
         deployment.failed(error)
         raise

@@ -166,6 +166,26 @@ class Files:
 
 
 @attrs.frozen(kw_only=True)
+class Batches:
+    """``batches``: ``files`` and ``batches`` of OpenAI's API.
+
+    ``folder``: where files and what batches make are kept, by default below ``data_dir``, for ``seconds`` from when
+    they are made; ``max_bytes``: what all of it may take of the disk. ``max_file_bytes`` and ``max_requests`` bound an
+    input file, ``max_files`` the files of one key. ``concurrency``: how many pictures of one batch are asked for at
+    once, at most.
+    """
+
+    enabled: bool = True
+    folder: str | None = text(1, 4096)
+    seconds: int = _setting(int(30 * DAY), 3600, int(30 * DAY))
+    max_bytes: int = _setting(50 << 30, 1 << 20, 1 << 50)
+    max_file_bytes: int = _setting(200 << 20, 1 << 10, 1 << 32)
+    max_requests: int = _setting(50_000, 1, 1_000_000)
+    max_files: int = _setting(1_000, 1, 1_000_000)
+    concurrency: int = _setting(16, 1, 1_000)
+
+
+@attrs.frozen(kw_only=True)
 class Config:
     """A whole configuration. ``source`` names the file in messages.
 
@@ -181,6 +201,7 @@ class Config:
     plugins: tuple[str, ...] | None = None
     keys: tuple[Named, ...] = ()
     files: Files = Files()
+    batches: Batches = Batches()
 
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:

@@ -19,7 +19,7 @@ from impasto import ConfigError, InvalidRequest
 from impasto.installed import Allowed
 from impasto.params import structure
 
-from .config import S3, Config, Entry, Files, General, Info, Named, Params, Wording
+from .config import S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
 
 MOST_BYTES = 1 << 20
 DEEPEST = 12
@@ -197,7 +197,7 @@ class _Reader:
         self.problems.append((line, f"{where}: {message}"))
 
     def config(self, root: Node) -> Config:
-        top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files"))
+        top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files", "batches"))
         lists = ("allowed_hosts", "middleware")
         general = top.get("general_settings", Node(root.line, {}))
         settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
@@ -214,6 +214,7 @@ class _Reader:
             plugins=plugins,
             keys=self.keys(top.get("keys")),
             files=self.files(top.get("files", Node(root.line, {}))),
+            batches=self.record(Batches, top.get("batches"), "batches") or Batches(),
         )
 
     def plugins(self, node: Node | None) -> tuple[str, ...] | None:

@@ -29,6 +29,17 @@ CREATE TABLE IF NOT EXISTS outcomes (
     accepted TEXT NOT NULL, outcome TEXT NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS outcomes_by_identity ON outcomes (identity);
+CREATE TABLE IF NOT EXISTS files (
+    id TEXT PRIMARY KEY, owner BLOB NOT NULL, purpose TEXT NOT NULL, filename TEXT NOT NULL, size INTEGER NOT NULL,
+    path TEXT NOT NULL, ready INTEGER NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_owner ON files (owner, made);
+CREATE TABLE IF NOT EXISTS batches (
+    id TEXT PRIMARY KEY, owner BLOB NOT NULL, identity BLOB NOT NULL, status TEXT NOT NULL, about TEXT NOT NULL,
+    room INTEGER NOT NULL, made REAL NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS batches_by_owner ON batches (owner, made);
+CREATE INDEX IF NOT EXISTS batches_by_status ON batches (status);
 """
 
 UNWRITABLE = (sqlite3.Error, OSError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
 
 import attrs
 from aiohttp import web
@@ -13,6 +14,9 @@ from .errors import sign
 from .flow import Flow
 from .repeats import Repeats
 from .setup import Setup
+
+if TYPE_CHECKING:
+    from .batches.runs import Batches
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -26,6 +30,7 @@ class Exchange:
     flow: Flow
     data: Data
     repeats: Repeats
+    batches: Batches
     base_url: str
     draining: Callable[[], bool]
     spawn: Callable[[Coroutine[object, object, None]], object]

@@ -165,16 +165,10 @@ async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | 
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:
-    name = asked.model
-    if not isinstance(name, str) or not name:
-        code = "missing_required_parameter" if name in (None, "") else "invalid_value"
-        raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
-    model, seen = exchange.setup.models.get(name), exchange.request[SEEN]
-    seen.model = OTHER if model is None else model.name
-    if model is None or not exchange.caller.may_use(name):
-        said = "there is no such model, or this key may not use it; see GET /v1/models"
-        raise Failure(404, said, code="model_not_found", param="model")
-    return model
+    name, setup = asked.model, exchange.setup
+    if isinstance(name, str) and name:
+        exchange.request[SEEN].model = name if name in setup.models else OTHER
+    return setup.model(name, exchange.caller)
 
 
 def _streamed(asked: Asked, kind: Kind) -> bool:

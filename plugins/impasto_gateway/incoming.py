@@ -69,6 +69,15 @@ class Asked:
             form=form,
         )
 
+    @classmethod
+    def of_json(cls, given: dict[str, object]) -> Asked:
+        """Takes a JSON body's fields apart. Raises Failure."""
+        if "images" in given:
+            if "image" in given:
+                raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
+            given["image"] = given.pop("images")
+        return cls.of(given, form=False)
+
     def arguments(self, operation: Operation) -> dict[str, object]:
         """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
         problems: list[Problem] = []
@@ -84,6 +93,12 @@ def check_kind(request: web.BaseRequest) -> None:
         raise _unsupported()
 
 
+def check_coding(request: web.BaseRequest) -> None:
+    """Refuses a body that is compressed: what it comes to is not known. Raises Failure."""
+    if any(coding.lower() != "identity" for coding in request.headers.getall("content-encoding", [])):
+        raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
+
+
 def _unsupported() -> Failure:
     said = "Content-Type must be application/json or multipart/form-data"
     return Failure(415, said, code="unsupported_content_type", close=True)
@@ -92,17 +107,22 @@ def _unsupported() -> Failure:
 async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
     """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
     headers = request.headers
-    if any(coding.lower() != "identity" for coding in headers.getall("content-encoding", [])):
-        raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
+    check_coding(request)
     kind = request.content_type if "content-type" in headers else ""
     if kind not in _KINDS:
         raise _unsupported()
-    chunks = _Chunks(request, most * 4 // 3 if kind == _JSON else most)  # JSON has its pictures in base64
-    if request.version >= HttpVersion11 and headers.get("expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    chunks = await chunks_of(request, most * 4 // 3 if kind == _JSON else most)  # JSON has its pictures in base64
     if kind == _JSON:
         return await _json(chunks, share)
     return await _form(chunks, headers["content-type"], share, files)
+
+
+async def chunks_of(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
+    """A body's pieces as they come, which are asked for where the caller waits for that. Raises Failure."""
+    chunks = _Chunks(request, most)
+    if request.version >= HttpVersion11 and request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return chunks
 
 
 class _Chunks:
@@ -142,16 +162,17 @@ async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
     async for chunk in chunks:
         share.take(len(chunk) * _COPIES)
         body += chunk
-    if sum(body.count(mark) for mark in b",[{") > MOST_VALUES:  # each would be a hundred times its bytes in memory
+    if holds_too_much(body):
         raise Failure(400, f"the body has more than {MOST_VALUES:,} values", code="invalid_json")
     given = parse_json(bytes(body))
     if not isinstance(given, dict):
         raise Failure(400, "the body must be a JSON object", code="invalid_json")
-    if "images" in given:
-        if "image" in given:
-            raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
-        given["image"] = given.pop("images")
-    return Asked.of(given, form=False)
+    return Asked.of_json(given)
+
+
+def holds_too_much(body: bytes | bytearray) -> bool:
+    """Whether JSON has more values than there may be: each would be a hundred times its bytes in memory."""
+    return sum(body.count(mark) for mark in b",[{") > MOST_VALUES
 
 
 def parse_json(body: bytes) -> object:
@@ -213,7 +234,7 @@ async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, f
             if (head := await parts.head()) is None:
                 return Asked.of(given, form=True)
             if head.filename is None:
-                value: object = await _text(head, parts.body(), share)
+                value: object = await field_text(head, parts.body(), share)
             else:
                 value = await _upload(head, head.filename, parts.body(), share, files)
             _add(given, head.name, value)
@@ -222,7 +243,8 @@ async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, f
     raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
 
 
-async def _text(head: Head, body: AsyncIterator[bytes], share: Share) -> str:
+async def field_text(head: Head, body: AsyncIterator[bytes], share: Share) -> str:
+    """A form's text field. Raises Failure."""
     data = bytearray()
     async for piece in body:
         data += piece

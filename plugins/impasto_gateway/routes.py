@@ -10,6 +10,7 @@ import attrs
 from aiohttp import web
 
 from . import jobs, listing, served
+from .batches import endpoints, uploads
 from .errors import Failure
 from .exchange import Exchange
 from .images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
@@ -54,6 +55,10 @@ ROUTES = {
         Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
         Route("/v1/images/jobs/", {"GET": jobs.job}),
         Route("/v1/images/files/", {"GET": served.file}, open=True),
+        Route("/v1/files", {"GET": uploads.files, "POST": uploads.upload}),
+        Route("/v1/files/", {"GET": uploads.file, "DELETE": uploads.delete}),
+        Route("/v1/batches", {"GET": endpoints.batches, "POST": endpoints.create}),
+        Route("/v1/batches/", {"GET": endpoints.batch, "POST": endpoints.cancel}),
         Route("/v1/models", {"GET": listing.models}),
         Route("/v1/models/", {"GET": listing.model}),
     )

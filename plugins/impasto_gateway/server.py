@@ -92,7 +92,7 @@ class Gateway:
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
             self._watchdog = await stack.enter_async_context(Watchdog(self._sample))
-            for work in (self._sweep(), self._repeats.watch(), self._server.look_after()):
+            for work in (self._sweep(), self._repeats.watch(), self._app.batches.watch(), self._server.look_after()):
                 stack.callback(asyncio.create_task(work).cancel)
             self._stack = stack.pop_all()
         return self
@@ -117,6 +117,7 @@ class Gateway:
     async def drain(self) -> bool:
         """Takes nothing new and waits for what runs; False where that took longer than it may."""
         self._app.draining = True
+        self._app.batches.drain()
         await self._site.stop()
         try:
             async with asyncio.timeout(self._app.setup.config.general.drain_seconds):
@@ -138,6 +139,7 @@ class Gateway:
             with suppress(*UNWRITABLE):  # whoever needs it says so
                 await data.write(lambda db: budgets.sweep(db, data.clock()))
                 await data.write(self._repeats.kept.remove_expired)
+            await self._app.batches.remove_expired()
             await asyncio.sleep(min(folder.seconds, SWEEP_SECONDS))
 
     def _sample(self) -> None:

@@ -11,11 +11,12 @@ from aiohttp import ClientSession
 
 from impasto import Client, Operation
 
-from .auth import Keys
+from .auth import Caller, Keys
 from .bucket import Bucket
 from .calls import Calls
 from .config import DAY, Config
 from .deployments import Model, models_of
+from .errors import Failure
 from .observer import Observer
 from .store import Folder, Store
 
@@ -63,6 +64,17 @@ class Setup:
             unread=Folder(data_folder(config) / "unread", DAY),
             most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
         )
+
+    def model(self, name: object, caller: Caller) -> Model:
+        """The model of a name, for those who may use it. Raises Failure."""
+        if not isinstance(name, str) or not name:
+            code = "missing_required_parameter" if name in (None, "") else "invalid_value"
+            raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
+        model = self.models.get(name)
+        if model is None or not caller.may_use(name):
+            said = "there is no such model, or this key may not use it; see GET /v1/models"
+            raise Failure(404, said, code="model_not_found", param="model")
+        return model
 
 
 def _most_bytes(operation: Operation) -> int:

@@ -75,7 +75,7 @@ class Reader:
 
     def _python(self, text: str) -> None:
         path = self.folder / "block.py"
-        path.write_text(text)
+        path.write_text(self._here(text))
         with redirect_stdout(StringIO()) as output:
             made = runpy.run_path(str(path), run_name="__main__")
             for name, test in made.items():

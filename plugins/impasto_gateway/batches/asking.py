@@ -1,0 +1,89 @@
+"""How a batch's picture is asked for: within its key's limits, of the deployment whose turn it is, or the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from impasto import Call, ChargeUnknown, ImpastoError, NotSent, Result
+from impasto_batch.run import Ask
+from impasto_batch.unit import Unit
+from impasto_gateway.budgets import Purse
+from impasto_gateway.calls import Checked, made
+from impasto_gateway.config import DAY
+from impasto_gateway.data import Data
+from impasto_gateway.deployments import may_go_elsewhere
+from impasto_gateway.errors import Failure
+from impasto_gateway.flow import PICTURE_BYTES, Flow, Share
+from impasto_gateway.setup import Setup
+from impasto_gateway.waiting import in_time
+
+from .lines import LineUnit
+from .results import Refused
+
+_ROOM_SECONDS = 0.5
+"""How often it is looked whether the memory has room for one more picture."""
+
+
+@attrs.frozen
+class _Recorder:
+    make: Callable[..., Call]
+
+    def call(self, checked: Checked) -> Callable[..., Call]:
+        return self.make
+
+
+def asking(setup: Callable[[], Setup], data: Data, flow: Flow) -> Ask:
+    """What asks for the pictures of lines, and fetches jobs by the configuration of then."""
+
+    async def ask(unit: Unit, call: Callable[..., Call]) -> Result:
+        with flow.share() as share:
+            await _room(share)
+            if unit.job is not None:
+                return await _fetched(unit, unit.job, setup())
+            assert isinstance(unit, LineUnit)  # noqa: S101 - a batch's other units are jobs
+            return await _made(unit, Purse(data, unit.caller, counted=True), _Recorder(call))
+
+    return ask
+
+
+async def _room(share: Share) -> None:
+    """Waits until there is room: callers who wait for an answer go first."""
+    while not share.grow(PICTURE_BYTES):  # noqa: ASYNC110 - whoever gives room back is in no hurry to tell
+        await asyncio.sleep(_ROOM_SECONDS)
+
+
+async def _made(unit: LineUnit, purse: Purse, recorder: _Recorder) -> Result:
+    failed: ImpastoError | None = None
+    for deployment in unit.served.in_turn():
+        if (checked := unit.ways.get(deployment)) is None:
+            continue
+        try:
+            return await purse.pay(checked, partial(in_time, deployment.account, partial(made, checked, recorder)))
+        except Failure as failure:  # the key's limits
+            if failure.status >= 500:  # they can't be looked up
+                raise NotSent(failure.message, retryable=True) from None
+            raise Refused(failure) from None
+        except ImpastoError as error:
+            if not may_go_elsewhere(error):
+                raise
+            failed = error
+    assert failed is not None  # noqa: S101 - a line that no deployment takes is no unit
+    raise failed
+
+
+async def _fetched(unit: Unit, job: str, setup: Setup) -> Result:
+    """The result of a job, with the key that began it."""
+    every = (deployment for model in setup.models.values() for deployment in model.deployments)
+    for deployment in every:
+        if deployment.account.fingerprint.startswith(unit.key):
+            with deployment.observer.attempt(deployment) as observed:
+                result = await deployment.client.resume(deployment.entry.model, job, timeout=DAY)
+                observed.came(result)
+                return result
+    lost = ChargeUnknown(f"job {job} was begun with a key that is gone; it may have been charged")
+    lost.id = job
+    raise lost
