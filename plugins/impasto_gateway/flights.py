@@ -95,6 +95,7 @@ class Flights:
             return
         if len(self._free) == SLOTS:
             (self._folder / self.name).unlink(missing_ok=True)
+        fcntl.flock(self._number, fcntl.LOCK_UN)  # the map has a descriptor of its own, for as long as it lives
         os.close(self._number)
         self._number = -1
 

@@ -7,6 +7,7 @@ the billionth of a dollar, what may have been charged.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
@@ -105,6 +106,7 @@ class Worker:
     async def crash(self) -> None:
         """As the system ends a process: its lock is gone, and nothing is written any more."""
         flights = self.repeats.flights
+        fcntl.flock(flights._number, fcntl.LOCK_UN)
         os.close(flights._number)
         flights._number = -1
         await self.data.aclose()
@@ -235,6 +237,24 @@ class Store(RuleBasedStateMachine):
         del self.known[key]
         if waiting:  # it is made again for one of them
             await self._begins(key, waiting)
+
+    @rule(key=st.sampled_from(KEYS), who=st.sampled_from(["the one whose call it is", "one that waits"]))
+    def give_up(self, key: str, who: str) -> None:
+        """A request is cancelled, as where the time to drain is over."""
+        known = self.known.get(key)
+        if known is not None and known.running is not None:
+            self.run(self._give_up(known, known.running, is_made=who != "one that waits"))
+
+    async def _give_up(self, known: Known, running: Call, *, is_made: bool) -> None:
+        if not is_made and not known.waiting:
+            return
+        call = running if is_made else known.waiting.pop()
+        call.task.cancel()
+        await asyncio.wait([call.task])
+        if is_made:
+            waiting, known.running, known.waiting, known.outcome = known.waiting, None, [], "charge_unknown"
+            for each in waiting:
+                assert await told(each.task) == "charge_unknown"
 
     @rule(at=st.integers(0, WORKERS - 1))
     def crash(self, at: int) -> None:
