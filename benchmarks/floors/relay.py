@@ -56,13 +56,18 @@ async def _with_session(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-def _serve(url: str, listening: socket.socket) -> None:
+def relaying(url: str) -> web.Application:
+    """The relay in front of a provider."""
     app = web.Application(client_max_size=64 << 20)
     app[_URL] = url
     app.cleanup_ctx.append(_with_session)
     app.add_routes([web.post("/v1/images/generations", generations), web.post("/v1/images/edits", edits)])
+    return app
+
+
+def _serve(url: str, listening: socket.socket) -> None:
     web.run_app(
-        app,
+        relaying(url),
         sock=listening,
         print=None,
         access_log=None,
