@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, ClassVar
 
 from .deadline import Deadline, Watch
-from .errors import BrokenPlugin, ChargeUnknown
+from .errors import PLUGIN_FAULTS, BrokenPlugin, ChargeUnknown
 from .records import WireResponse
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from .errors import ImpastoError
     from .policy import Retry, RetryBudget
     from .provider import Account
-    from .records import Pending, Request, Spool, WireRequest
+    from .records import Pending, Request, Result, Spool, WireRequest
+
+_log = logging.getLogger("impasto")
 
 
 class Call:
@@ -58,8 +61,15 @@ class Call:
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
+        self.on_end: tuple[Callable[[Result | None], None], ...] = ()
+        """Told when the call is over, with its result or None; a middleware sees answers only, and adds itself."""
         self.on_written: Callable[[], None] = _nothing
         """Transports call it when a request has gone out whole, its body too; whoever owns rates sets it."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is proved that it cost nothing: no paid request was begun, and none before for a job."""
+        return not self.posts and self.request.job is None
 
     @property
     def charges(self) -> int:
@@ -122,6 +132,14 @@ class Call:
     def refused(self, error: ImpastoError) -> None:
         """The answer proves that this attempt cost nothing."""
         self.sent = False
+
+    def ended(self, result: Result | None) -> None:
+        """Tells those who wait for the end. What they raise takes no result away."""
+        for told in self.on_end:
+            try:
+                told(result)
+            except PLUGIN_FAULTS:
+                _log.exception("%s: a plugin failed when the call had ended", self.request.operation)
 
     def accepted(self, pending: Pending) -> None:
         """The provider took a job on."""

@@ -16,6 +16,7 @@ from .naming import address_in
 from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files
 from .policy import Retry
+from .provider import account_of
 from .records import Request, Result
 from .registry import OPERATIONS, Registry
 from .route import Route
@@ -267,7 +268,7 @@ class Client:
                     result = await route(call, poll_interval=options.poll_interval)
         finally:
             turns.release()
-        return result.at(cost)
+        return result.at(cost if cost is None or not call.is_free else cost.times(0))
 
     def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider
@@ -276,7 +277,7 @@ class Client:
         if (known := self._accounts.get(key)) is not None:
             return known
         settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = provider.account(settings, stand_in=self._shared.stand_in(options))
+        account = account_of(provider, settings, stand_in=self._shared.stand_in(options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
         least = provider.poll_seconds

@@ -16,6 +16,7 @@ from .records import Middleware, Pending, Request, Result, WireRequest, WireResp
 
 if TYPE_CHECKING:
     from .operation import Operation
+    from .provider import Account
 
 hookspec = pluggy.HookspecMarker("impasto")
 hookimpl = pluggy.HookimplMarker("impasto")
@@ -75,8 +76,10 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
-    def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending | None:
+    def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending | None:
         """Makes the result of a good answer, or says that a job was accepted. Raises UnusableResult.
+
+        ``account`` says where and for whom it was asked: an address in the answer is followed to that host alone.
 
         @hookimpl
         def normalize_response(self, response: WireResponse) -> Result:

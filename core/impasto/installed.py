@@ -22,7 +22,7 @@ A plugin that takes fewer arguments works as it did. A distribution says what it
 the group ``impasto.hooks`` whose name is that number; nothing is imported to read it.
 
 1. The first.
-2. ``middleware`` is given the ``operation`` too.
+2. ``middleware`` is given the ``operation`` too, and ``normalize_response`` the ``account``.
 """
 
 VARIABLE = "IMPASTO_PLUGINS"

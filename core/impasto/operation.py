@@ -13,7 +13,7 @@ from .fields import Field, fields_of
 from .files import File
 from .hooks import hookimpl
 from .params import close_files, structure
-from .provider import Provider
+from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
 from .redact import printable
 from .rules import Rule
@@ -181,6 +181,6 @@ class Operation:
         return passes is not None and passes(self, response) is True
 
     @hookimpl
-    def normalize_response(self, request: Request, response: WireResponse) -> Result | Pending:
+    def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending:
         """As the dialect unpacks it."""
         return self.dialect.unpack(self, request, response)

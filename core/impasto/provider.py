@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .errors import ConfigError
+from .errors import PLUGIN_FAULTS, BrokenPlugin, ConfigError, ImpastoError
 from .fields import shown
 from .policy import RateLimit
 
@@ -95,6 +95,20 @@ class Account:
     settings: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     rate_limit: RateLimit | None = None
     fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _digest(self), takes_self=True))  # noqa: PLW0108 - defined below
+
+
+def account_of(provider: Provider, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
+    """A provider's account for these settings, whoever wrote the provider. Raises ConfigError and BrokenPlugin."""
+    try:
+        account = provider.account(settings, stand_in=stand_in)
+    except ImpastoError:
+        raise
+    except PLUGIN_FAULTS as error:
+        said = f"finding its account raised {type(error).__name__}; nothing was sent"
+        raise BrokenPlugin(f"provider {provider.name}: {said}") from None  # its own words may hold the key
+    if not isinstance(account, Account):
+        raise BrokenPlugin(f"provider {provider.name}: its account is {type(account).__name__}, not an Account")
+    return account
 
 
 def _digest(account: Account) -> str:

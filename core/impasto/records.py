@@ -235,11 +235,15 @@ class Result:
 
 @attrs.frozen(kw_only=True)
 class Pending:
-    """The provider accepted a job: how to ask for it. ``keeps`` is how long the result is kept, in seconds."""
+    """The provider accepted a job: how to ask for it. ``keeps`` is how long the result is kept, in seconds.
+
+    ``ready``: its result is there already, such as a picture that is answered as an address: it is asked for at once.
+    """
 
     id: str
     poll: WireRequest
     keeps: float | None = None
+    ready: bool = False
 
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]

@@ -107,8 +107,9 @@ class Registry:
         return self.load(OPERATIONS, model, Operation)
 
     def check_settings(self, given: Iterable[str], operation: Operation) -> None:
-        """Raises ConfigError where a client has settings for a provider or transport that is not there."""
-        named = {*self.names(PROVIDERS), *self.names(TRANSPORTS), operation.provider.name}
+        """Raises ConfigError where a client has settings for a provider, transport or middleware that is not there."""
+        groups = (PROVIDERS, TRANSPORTS, MIDDLEWARE)
+        named = {operation.provider.name, *(name for group in groups for name in self.names(group))}
         known = named | {model.partition("/")[0] for model in self.names(OPERATIONS)}
         for name in given:
             if name not in known:

@@ -25,7 +25,7 @@ from .errors import (
 from .hooks import Specs
 from .installed import HOOKS_VERSION
 from .operation import Operation
-from .records import Handler, Middleware, Pending, Request, Result, WireRequest, WireResponse
+from .records import Handler, Middleware, Pending, Result, WireRequest, WireResponse
 from .redact import printable, redacted
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class Route:
 
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
         """One picture: transform, send, classify, normalize; a job is polled to its end, under the call's deadline."""
+        result: Result | None = None
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
@@ -151,6 +152,9 @@ class Route:
             raise
         except PLUGIN_FAULTS as error:  # a plugin broke its contract: what may be paid must still be told
             raise self._told(broken(error, call), call) from error
+        finally:
+            if call.on_end:
+                call.ended(result)
 
     async def _run(self, call: Call, poll_interval: float) -> Result:
         request = call.request
@@ -159,7 +163,7 @@ class Route:
             raise _wrong("transform_request", wire, "a WireRequest")
         if request.job is None:
             response = await self.send(wire.bound(call))
-            outcome = await self._outcome(request, response)
+            outcome = await self._outcome(call, response)
             if not isinstance(outcome, Pending):
                 return outcome
         elif wire.method != "GET":
@@ -170,20 +174,20 @@ class Route:
         call.accepted(outcome)
         return await self._poll(call, outcome, poll_interval)
 
-    async def _outcome(self, request: Request, response: WireResponse) -> Result | Pending:
+    async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
             raise _wrong("a middleware", response, "a WireResponse")
         if response.file is None:
-            return self._normalize(request, response)
+            return self._normalize(call, response)
         try:
-            return await asyncio.to_thread(self._normalize, request, response)  # it is read from disk
+            return await asyncio.to_thread(self._normalize, call, response)  # it is read from disk
         except UnusableResult as error:
             error.file = response.file
             raise
 
-    def _normalize(self, request: Request, response: WireResponse) -> Result | Pending:
+    def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
         try:
-            outcome = self.normalize(request=request, response=response)
+            outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError:
             raise
         except PLUGIN_FAULTS as error:  # whatever a plugin's code makes of a paid answer, its bytes are kept
@@ -207,11 +211,13 @@ class Route:
         wire = pending.poll.bound(call)
         accepted = time.monotonic()
         unusable = 0
+        wait = 0.0 if pending.ready else interval
         while True:
             call.answer = None
-            await asyncio.sleep(interval)
+            await asyncio.sleep(wait)
+            wait = interval
             try:
-                outcome = await self._outcome(call.request, await self.send(wire))
+                outcome = await self._outcome(call, await self.send(wire))
             except NotFound as error:
                 self._told(error, call)  # it stays in the new one's context
                 raise gone(error, call, time.monotonic() - accepted, pending) from None

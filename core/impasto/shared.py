@@ -46,6 +46,7 @@ class Shared:
         self._options = options
         self.turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
+        self._layers: dict[str, object] = {}
         self._in_use: list[object] = []
         """Plugins that routes are told apart by: nothing else may get the identity of one."""
         self._opening = asyncio.Lock()
@@ -125,12 +126,26 @@ class Shared:
 
     def _middleware(self, layer: object) -> object:
         if isinstance(layer, str):
-            return self.registry.load(MIDDLEWARE, layer, object)
+            return self._layers.get(layer) or self._made(layer)
         if hasattr(layer, "middleware"):
             return layer
         if callable(layer):
             return _Bare(layer)
         raise BrokenPlugin(f"{layer!r} is no middleware: give a name, a plugin or a function (wire, next)")
+
+    def _made(self, name: str) -> object:
+        """A middleware by its name; a class is made with the client's options, once, and closed where it can be."""
+        plugin = self.registry.load(MIDDLEWARE, name, object)
+        try:
+            made = plugin(self._options) if isinstance(plugin, type) else plugin
+        except ImpastoError:
+            raise
+        except PLUGIN_FAULTS as error:
+            raise BrokenPlugin(f"middleware {name!r} can't be made: {type(error).__name__}: {error}") from error
+        if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
+            self._stack.push_async_callback(aclose)
+        self._layers[name] = made
+        return made
 
 
 def _closed() -> ClientClosedError:

@@ -41,7 +41,7 @@ class Spend:
         charges = 0
         try:
             yield
-            charges = call.unknown + 1
+            charges = 0 if call.is_free else call.unknown + 1
         except ImpastoError as error:
             charges = 0 if error.billed == "no" else max(call.charges, 1)
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto_cli.options import as_json
+from impasto_cli.options import as_json, plugged
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -43,6 +43,7 @@ def command() -> None:
 @click.option("--report/--no-report", default=True, help="Write report.html at the end.  [default: yes]")
 @click.option("--api-base", metavar="URL", help="Another address of the provider.")
 @click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
+@plugged
 @as_json
 @click.pass_context
 def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:

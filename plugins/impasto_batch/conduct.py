@@ -51,6 +51,8 @@ class Given(TypedDict):
     dry_run: bool
     api_base: str | None
     emulator: bool
+    transport: str | None
+    middleware: tuple[str, ...]
     as_json: bool
 
 
@@ -82,7 +84,9 @@ def conduct(given: Given) -> int:
 
 
 def _settings(given: Given) -> Settings:
-    settings: Settings = {"retry": RETRY}
+    settings: Settings = {"retry": RETRY, "middleware": given["middleware"]}
+    if given["transport"] is not None:
+        settings["transport"] = given["transport"]
     if given["timeout"] is not None:
         settings["timeout"] = given["timeout"]
     if given["rate"] is not None:
@@ -92,6 +96,8 @@ def _settings(given: Given) -> Settings:
     if given["emulator"]:
         if given["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")
+        if given["transport"] is not None:
+            raise ConfigError("give --transport or --emulator, not both")
         settings["transport"] = "emulator"
         settings["poll_interval"] = 0.5
     return settings

@@ -35,6 +35,8 @@ class Reaching(TypedDict):
     timeout: float | None
     api_base: str | None
     emulator: bool
+    transport: str | None
+    middleware: tuple[str, ...]
 
 
 class Calling(Reaching):
@@ -122,7 +124,9 @@ def _wrong_n(n: int) -> list[Problem]:
 
 def settings_of(reaching: Reaching) -> Settings:
     """A client's settings. Raises ConfigError."""
-    settings: Settings = {}
+    settings: Settings = {"middleware": reaching["middleware"]}
+    if reaching["transport"] is not None:
+        settings["transport"] = reaching["transport"]
     if reaching["timeout"] is not None:
         settings["timeout"] = reaching["timeout"]
     if reaching["api_base"] is not None:
@@ -130,6 +134,8 @@ def settings_of(reaching: Reaching) -> Settings:
     if reaching["emulator"]:
         if reaching["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")
+        if reaching["transport"] is not None:
+            raise ConfigError("give --transport or --emulator, not both")
         settings["transport"] = "emulator"
         if "IMPASTO_POLL_INTERVAL" not in os.environ:
             settings["poll_interval"] = EMULATOR_POLL_SECONDS

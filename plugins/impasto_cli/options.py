@@ -29,6 +29,15 @@ count = click.option("-n", "n", type=int, default=1, show_default=True, help="Ho
 model = click.argument("model")
 
 
+def plugged(command: F) -> F:
+    """The plugins that stand between a call and its provider."""
+    return _all(
+        command,
+        click.option("--transport", metavar="NAME", help="The transport to call by.  [default: the provider's]"),
+        click.option("--middleware", multiple=True, metavar="NAME", help="A middleware's name, as often as needed."),
+    )
+
+
 def reaching(command: F) -> F:
     """The options of every command that reaches a provider."""
     return _all(
@@ -36,6 +45,7 @@ def reaching(command: F) -> F:
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
         click.option("--api-base", metavar="URL", help="Another address of the provider."),
         click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
+        plugged,
     )
 
 

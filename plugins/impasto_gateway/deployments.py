@@ -26,6 +26,7 @@ from impasto import (
 )
 from impasto.describe import Description
 from impasto.options import Options
+from impasto.provider import account_of
 from impasto_openai.settings import split_settings
 
 from .config import Config, Entry
@@ -128,7 +129,7 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
     settings["middleware"] = (observer, *config.middleware)
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
-    account = await asyncio.to_thread(operation.provider.account, reached)  # a wrong key or address is told now
+    account = await asyncio.to_thread(account_of, operation.provider, reached)  # a wrong key or address is told now
     description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
     await sibling.warm(entry.base_model or entry.model)
     return Deployment(entry.model, entry, operation, sibling, account, description, timeout, observer)

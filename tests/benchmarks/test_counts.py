@@ -39,6 +39,7 @@ class Nowhere:
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
         self.sends += 1
+        wire.call.attempt()
         await self.go.wait()
         return WireResponse(status=200, headers=HEADERS, body=picture(1_000))
 

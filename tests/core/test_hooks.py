@@ -67,7 +67,9 @@ class Painted(Operation):
         return None if response.status == 200 else ChargeUnknown(f"HTTP {response.status}", status=response.status)
 
     @hookimpl
-    def normalize_response(self, request: Request, response: WireResponse) -> Result:
+    def normalize_response(  # type: ignore[override]  # as version 1 of the hooks had it
+        self, request: Request, response: WireResponse
+    ) -> Result:  # pyright: ignore[reportIncompatibleMethodOverride]  # the same
         return Result(artifacts=(Artifact(data=response.body[:4], media_type=response.media_type),))
 
 

@@ -39,6 +39,7 @@ from .conftest import CORE, Run, Start, Write, many, row, told
         (("--names", "{prompt}"), "names: '{prompt}' names {prompt}, which is none of its fields"),
         (("--names", "../{id}"), "is no path below the folder"),
         (("--emulator", "--api-base", "http://127.0.0.1:9"), "give --api-base or --emulator, not both"),
+        (("--emulator", "--transport", "https"), "give --transport or --emulator, not both"),
         (("--out", "s3://bucket/shots"), "--out must be a folder of this machine"),
         (("--api-base", "ftp://x"), "api_base must begin with https://"),
     ],

@@ -266,3 +266,19 @@ def test_piped_it_prints_names_and_draws_nothing(start: Callable[..., Process]) 
     process = start(*CORE, "-n", "2", "-o", "x.png", COLORTERM="truecolor")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "x-1.png\nx-2.png\n", "")
+
+
+def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator) -> None:
+    said = json.loads(
+        run("generate", "stability/stable-image-core", "a fox", "--transport", "emulator", "--json").stdout
+    )
+    assert said["cost"]["usd"] == 0.03
+    assert impasto_emulator.charges == [], "the one in the process was called"
+    for words, why in (
+        (("--transport", "emulator", "--emulator"), "give --transport or --emulator, not both"),
+        (("--transport", "htps"), "no transport is called 'htps'; closest: https"),
+        (("--middleware", "retri"), "no middleware is called 'retri'; closest: retry"),
+    ):
+        told = run("generate", "stability/stable-image-core", "a fox", *words)
+        assert told.exit_code == 2
+        assert why in told.stderr

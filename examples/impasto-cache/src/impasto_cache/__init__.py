@@ -1,0 +1,1 @@
+"""Pictures that were paid for, kept."""

@@ -1,0 +1,1 @@
+"""Calls of impasto, recorded once and replayed."""

@@ -1,0 +1,106 @@
+"""The file: a JSON object a line, each a request and what it was answered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impasto import ConfigError, File, WireRequest, WireResponse
+
+BASE_URL = "https://cassette.invalid"
+"""Stands on the tape for the provider's own address, as that may be another when it is replayed."""
+
+_LEFT_OUT = frozenset({"set-cookie", "content-length", "connection", "date"})
+
+
+def asked(wire: WireRequest) -> dict[str, object]:
+    """What a request asks for, without who asks: its files by their hash. Reads files."""
+    files: dict[str, str] = {}
+    for name, file in wire.files.items():
+        files[name] = _digest(file)
+    return {"method": wire.method, "target": wire.target, "fields": dict(wire.fields), "files": files}
+
+
+class Tape:
+    """What was recorded. Equal requests are answered in the order of their recording; a GET's last answer stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._answers: dict[str, list[WireResponse]] = defaultdict(list)
+        self._played: dict[str, int] = defaultdict(int)
+
+    @classmethod
+    def read(cls, path: Path) -> Tape:
+        """The tape of a file; an empty one where there is none. Raises ConfigError."""
+        tape = cls(path)
+        try:
+            lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cassette: can't read {str(path)!r}: {error}") from None
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                tape._answers[_key(row["request"])].append(_response(row["response"]))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                raise ConfigError(f"cassette: line {number} of {str(path)!r} is no recorded call") from None
+        return tape
+
+    def play(self, request: Mapping[str, object]) -> WireResponse | None:
+        """The next answer to a request; None where none is left."""
+        key = _key(request)
+        answers, played = self._answers.get(key, []), self._played[key]
+        if request["method"] == "GET" and answers:
+            played = min(played, len(answers) - 1)
+        if played >= len(answers):
+            return None
+        self._played[key] = played + 1
+        return answers[played]
+
+    def record(
+        self, request: Mapping[str, object], response: WireResponse, base_url: str, secrets: Sequence[str]
+    ) -> None:
+        """Adds a call at the file's end. No secret is written, whatever the provider answered."""
+        body = readdressed(response, base_url, BASE_URL).body
+        for secret in secrets:
+            body = body.replace(secret.encode(), b"*" * 8)
+        kept = {name: value for name, value in response.headers.items() if name not in _LEFT_OUT}
+        row = {
+            "request": request,
+            "response": {
+                "status": response.status,
+                "headers": {n: value for n, value in kept.items() if not any(each in value for each in secrets)},
+                "body": base64.b64encode(body).decode("ascii"),
+            },
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _digest(file: File) -> str:
+    found = hashlib.sha256()
+    with file.open() as source:
+        while piece := source.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def readdressed(response: WireResponse, base_url: str, other: str) -> WireResponse:
+    """An answer in JSON whose addresses lead to another host."""
+    if response.media_type != "application/json" or base_url.encode() not in response.body:
+        return response
+    body = response.body.replace(base_url.encode(), other.encode())
+    return WireResponse(status=response.status, headers=response.headers, body=body)
+
+
+def _key(request: Mapping[str, object]) -> str:
+    return json.dumps(request, sort_keys=True)
+
+
+def _response(row: Any) -> WireResponse:
+    headers = {str(name): str(value) for name, value in dict(row["headers"]).items()}
+    return WireResponse(status=int(row["status"]), headers=headers, body=base64.b64decode(row["body"], validate=True))

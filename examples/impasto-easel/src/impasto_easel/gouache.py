@@ -1,0 +1,34 @@
+"""easel/gouache: a picture from words."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import Cost, FlatPrice
+from impasto.fields import choice, integer, text
+
+from .images import Images, dialect
+from .provider import provider
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What POST /v1/images/generations takes."""
+
+    prompt: str = text(1, 4_000, required=True, role="prompt")
+    size: str | None = choice("1024x1024", "1536x1024", "1024x1536", default="1024x1024")
+    quality: str | None = choice("draft", "fine", default="fine")
+    seed: int | None = integer(0, 2**31 - 1)
+    response_format: str | None = choice("url", "b64_json", default="url")
+
+
+gouache = Images(
+    id="easel/gouache",
+    title="Easel Gouache",
+    params=Params,
+    target="/v1/images/generations",
+    provider=provider,
+    dialect=dialect,
+    constants={"model": "gouache"},
+    price=FlatPrice(cost=Cost(usd=0.04, as_of="2026-01-01")),
+)

@@ -1,0 +1,105 @@
+"""Easel on this machine: it checks requests as Easel does, paints one colour, keeps an account of charges."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from PIL import Image
+
+KEY = "any-key"
+
+
+def painted(prompt: str, seed: object, size: str = "1024x1024") -> bytes:
+    """A PNG of one colour, which follows from the prompt and the seed."""
+    width, height = map(int, size.split("x"))
+    colour = hashlib.sha256(f"{prompt} {seed}".encode()).digest()
+    png = io.BytesIO()
+    Image.new("RGB", (width // 16, height // 16), tuple(colour[:3])).save(png, "PNG")
+    return png.getvalue()
+
+
+def refusal(status: int, code: str, message: str) -> web.Response:
+    """A refusal in Easel's own form."""
+    return web.json_response({"error": {"code": code, "message": message}}, status=status)
+
+
+class Easel:
+    """``charges`` counts pictures that were paid for; ``fetches`` are answered so, one by one, before they are right.
+
+    ``address`` is what an answer says instead of its picture's own address.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.charges = 0
+        self.pictures: dict[str, bytes] = {}
+        self.fetches: list[web.Response] = []
+        self.fetched: list[str] = []
+        self.address: str | None = None
+        self.delay = 0.0
+
+    async def paint(self, request: web.Request) -> web.Response:
+        """POST /v1/images/generations."""
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return refusal(401, "invalid_api_key", "no such key")
+        asked = await request.json()
+        if asked.get("model") != "gouache" or not asked.get("prompt"):
+            return refusal(400, "invalid_request_error", "model and prompt are needed")
+        if "forbidden" in asked["prompt"]:
+            return refusal(403, "moderation_blocked", "not this")
+        await asyncio.sleep(self.delay)
+        self.charges += 1
+        seed = asked.get("seed", self.charges)
+        png = painted(asked["prompt"], seed, asked.get("size", "1024x1024"))
+        if asked.get("response_format") == "b64_json":
+            return web.json_response({"data": [{"b64_json": base64.b64encode(png).decode(), "seed": seed}]})
+        name = f"{hashlib.sha256(png).hexdigest()}.png"
+        self.pictures[name] = png
+        return web.json_response({"data": [{"url": self.address or f"{self.url}/v1/files/{name}"}]})
+
+    async def file(self, request: web.Request) -> web.Response:
+        """GET /v1/files/NAME."""
+        self.fetched.append(request.headers.get("authorization", ""))
+        if self.fetches:
+            return self.fetches.pop(0)
+        png = self.pictures.get(request.match_info["name"])
+        if png is None:
+            return refusal(404, "not_found", "no such picture")
+        return web.Response(body=png, content_type="image/png")
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Easel]:
+    """Easel, while it is served."""
+    easel = Easel()
+    app = web.Application()
+    app.router.add_post("/v1/images/generations", easel.paint)
+    app.router.add_get("/v1/files/{name}", easel.file)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        easel.url = f"http://{host}:{port}"
+        yield easel
+    finally:
+        await runner.cleanup()
+
+
+async def main() -> None:
+    """Serves until its input ends, and then tells how many pictures were charged."""
+    async with serving() as easel:
+        print(easel.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        print(easel.charges, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,135 @@
+"""What a middleware is made with, what it is told, and that what it answers for nothing costs nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+import impasto
+from impasto import BrokenPlugin, Handler, Middleware, Operation, Provider, Registry, Result, WireRequest, WireResponse
+from impasto.options import Options
+from impasto.registry import MIDDLEWARE, OPERATIONS
+from tests.conftest import KEY
+from tests.core.test_hooks import ERASE, IMAGE, Loopback, painted, run
+
+CUT_OUT = Registry().operation("stability/remove-background")
+
+
+class Kept:
+    """Keeps what came and answers with it. A plugin that is a class: each client makes one of its own."""
+
+    made: list[Kept] = []  # noqa: RUF012 - what the tests look at
+
+    def __init__(self, options: Options) -> None:
+        self.settings = options.providers.get("kept", {})
+        self.answer: WireResponse | None = None
+        self.told: list[Result | None] = []
+        self.operations: list[str] = []
+        self.is_closed = False
+        self.made.append(self)
+
+    @impasto.hookimpl
+    def middleware(self, operation: Operation) -> Middleware:
+        self.operations.append(operation.title)
+
+        async def keep(wire: WireRequest, next: Handler) -> WireResponse:
+            wire.call.on_end += (self.told.append,)
+            self.answer = self.answer or await next(wire)
+            return self.answer
+
+        return keep
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def registered(operation: object = None) -> Registry:
+    registry = Registry()
+    registry.add(OPERATIONS, "mine/painted", operation or painted())
+    registry.add(MIDDLEWARE, "kept", Kept)
+    return registry
+
+
+async def test_a_class_is_made_once_with_the_clients_options_and_closed_with_it() -> None:
+    Kept.made.clear()
+    settings: dict[str, Any] = {"api_key": KEY, "transport": Loopback(), "middleware": ["kept"]}
+    async with impasto.Client(registry=registered(), providers={"kept": {"size": 5}}, **settings) as client:
+        for model in ("mine/painted", "stability/remove-background"):
+            await client.warm(model)
+        [kept] = Kept.made
+        assert kept.settings == {"size": 5}
+        assert kept.operations == [ERASE.title, CUT_OUT.title]
+        assert not kept.is_closed
+    assert kept.is_closed
+
+
+async def test_what_was_answered_for_nothing_costs_nothing_and_spends_nothing() -> None:
+    Kept.made.clear()
+    transport = Loopback()
+    settings: dict[str, Any] = {"api_key": KEY, "transport": transport, "middleware": ["kept"]}
+    async with impasto.Client(registry=registered(), spend_limit_usd=0.11, **settings) as client:
+        costs = [(await client.run("mine/painted", image=IMAGE)).cost for _ in range(5)]
+    assert [cost and (cost.usd, cost.credits) for cost in costs] == [(0.05, 5), (0, 0), (0, 0), (0, 0), (0, 0)]
+    assert len(transport.sent) == 1
+
+
+async def test_it_is_told_how_a_call_ended_and_what_it_raises_then_takes_nothing_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[Result | None] = []
+
+    def fails(result: Result | None) -> None:
+        raise SystemExit(3)
+
+    async def layer(wire: WireRequest, next: Handler) -> WireResponse:
+        wire.call.on_end += (fails, told.append)
+        assert wire.call.is_free
+        response = await next(wire)
+        assert not wire.call.is_free
+        return response
+
+    result = await run(painted(), Loopback(), middleware=[layer])
+    with pytest.raises(impasto.ChargeUnknown):
+        await run(painted(), Loopback(500), middleware=[layer])
+    assert [told[0] and told[0].artifacts, told[1]] == [result.artifacts, None]
+    assert [each.name for each in caplog.records] == ["impasto"] * 2
+    assert "a plugin failed when the call had ended" in caplog.text
+
+
+async def test_one_that_can_not_be_made_breaks_only_what_names_it() -> None:
+    class Fails:
+        def __init__(self, options: Options) -> None:
+            raise OSError("no such device")
+
+    registry = registered()
+    registry.add(MIDDLEWARE, "fails", Fails)
+    async with impasto.Client(registry=registry, api_key=KEY, transport=Loopback()) as client:
+        with pytest.raises(BrokenPlugin, match="middleware 'fails' can't be made: OSError: no such device"):
+            await client.with_options(middleware=["fails"]).run("mine/painted", image=IMAGE)
+        assert (await client.run("mine/painted", image=IMAGE)).artifacts
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Odd(Provider):
+    """A provider whose account is a plugin's own."""
+
+    gives: Any = None
+
+    def account(self, settings: Any, *, stand_in: str | None = None) -> Any:
+        if self.gives is None:
+            raise LookupError(f"not in {settings['api_key']}")
+        return self.gives
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"), [(None, "finding its account raised LookupError"), (5, "its account is int, not an Account")]
+)
+async def test_a_provider_that_finds_no_account_is_named_without_the_key(gives: object, said: str) -> None:
+    odd = Odd(name="odd", base_url="https://odd.example", gives=gives)
+    transport = Loopback()
+    with pytest.raises(BrokenPlugin, match=f"provider odd: {said}") as caught:
+        await run(attrs.evolve(ERASE, provider=odd), transport, providers={"odd": {"api_key": KEY}})
+    assert KEY not in f"{caught.value!r} {caught.value.__cause__!r}"
+    assert transport.sent == []
