@@ -171,9 +171,9 @@ class Keeping:
         error = outcome.error
         assert error is not None  # noqa: S101 - what did not come has a reason
         kept = []
-        for number, (data, media_type) in enumerate(_came_with(error)):
-            name = f"{hashed(unit.id)}-{unit.index}-{number}{ENDINGS.get(media_type, '.bin')}"
-            kept.append((yield from _kept_aside(folder, name, data)))
+        for data, media_type in _came_with(error):
+            path = kept_at(folder, unit.id, unit.index, media_type)
+            kept.append((yield from _kept_aside(folder, path, data)))
         row = {**_of_error(unit, outcome, error), **self.more(error)}
         if kept:
             row["kept"] = kept
@@ -205,7 +205,7 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
     name, number = row["path"], 0
     path: Path = folder.layout.root / name
     wanted = path
-    while not _linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
+    while not linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
         number += 1
         path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         name = str(path.relative_to(folder.layout.root))
@@ -219,12 +219,14 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLIN
 """What a file system says that has no hard links."""
 
 
-def _linked(disk: Disk, staged: Path, path: Path) -> bool:
+def linked(disk: Disk, staged: Path, path: Path) -> bool:
     """Gives a file another name; False where that is another file's."""
     try:
         try:
             disk.link(staged, path)
         except FileNotFoundError:
+            if path.exists():  # the other name is gone: power was lost before both were on the disk
+                return False
             disk.make_folder(path.parent)
             disk.link(staged, path)
     except FileExistsError:
@@ -238,10 +240,17 @@ def _linked(disk: Disk, staged: Path, path: Path) -> bool:
     return True
 
 
-def _kept_aside(folder: Folder, name: str, data: bytes) -> Steps[str]:
+def kept_at(folder: Folder, id: str, index: int, media_type: str) -> Path:
+    """Where what came instead of a picture may be kept."""
+    folder.disk.make_folder(folder.layout.kept)
+    number, ending = 0, ENDINGS.get(media_type, ".bin")
+    while (path := folder.layout.kept / f"{hashed(id)}-{index}-{number}{ending}").exists():
+        number += 1  # of an attempt before this one
+    return path
+
+
+def _kept_aside(folder: Folder, path: Path, data: bytes) -> Steps[str]:
     disk = folder.disk
-    disk.make_folder(folder.layout.kept)
-    path = folder.layout.kept / name
     file = disk.create(path)
     try:
         write_all(disk, file, data)

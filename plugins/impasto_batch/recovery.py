@@ -8,6 +8,7 @@ import io
 import os
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import attrs
 
@@ -16,14 +17,18 @@ from impasto.files import media_type_of
 from impasto_media import complete as media, mp3
 from impasto_pictures import complete as pictures
 
+from .disk import Disk
 from .folder import Folder, History, is_file_of
-from .keeping import Keeping, of_artifact, placed, staged_at
+from .keeping import Keeping, kept_at, linked, of_artifact, placed, staged_at
 from .ledger import Row, Rows
 from .outcomes import made
 from .unit import Unit
 from .writer import Steps
 
 _STOPPED = "the run was stopped before the answer was kept; it may have been charged"
+_PAGE = 4096
+_NOT_WRITTEN = bytes(_PAGE)
+
 _UNKNOWN_SEED = "it came as the run was stopped; its seed is not known"
 
 
@@ -82,7 +87,7 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
             found.adopted += 1
         else:
             found.ambiguous += 1
-            folder.write(_lost(row))
+            folder.write((yield from _lost(folder, row)))
     if left:
         yield "ledger"
     for path in folder.layout.staging.iterdir():  # nothing is in flight: no row needs any of them
@@ -116,28 +121,38 @@ def _unit(row: Row) -> Unit:
     )
 
 
-def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
-    """The row of a picture that is whole in the staging folder, though no row says so yet."""
-    path = staged_at(folder.layout, intent["id"], intent["index"])
+def _come(folder: Folder, row: Row) -> tuple[Path, bytes, str]:
+    """The file in which a picture was put together, and what of it came."""
+    path = staged_at(folder.layout, row["id"], row["index"])
     try:
         data = path.read_bytes()
     except OSError:
-        return None
+        data = b""
     media_type = media_type_of(data[:16]) or ""
-    data = _without_room(data, media_type)
+    return path, _without_room(data, media_type), media_type
+
+
+def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
+    """The row of a picture that is whole in the staging folder, though no row says so yet."""
+    path, data, media_type = _come(folder, intent)
     if not _is_whole(data, media_type):
         return None
-    file = folder.disk.reopen(path)
-    try:
-        folder.disk.truncate(file, len(data))
-        folder.disk.sync(file)
-        modified = os.fstat(file).st_mtime_ns
-    finally:
-        folder.disk.close(file)
+    modified = _trim(folder.disk, path, len(data))
     unit = _unit(intent)
     artifact = Artifact(data=data, media_type=media_type)
     outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
     return of_artifact(unit, outcome, artifact, path=keeping.named(unit, artifact), modified=modified)
+
+
+def _trim(disk: Disk, path: Path, size: int) -> int:
+    """Gives back the room behind what came, which is on the disk then. Returns when it was changed."""
+    file = disk.reopen(path)
+    try:
+        disk.truncate(file, size)
+        disk.sync(file)
+        return os.fstat(file).st_mtime_ns
+    finally:
+        disk.close(file)
 
 
 def _without_room(data: bytes, media_type: str) -> bytes:
@@ -154,8 +169,10 @@ def _without_room(data: bytes, media_type: str) -> bytes:
 
 
 def _is_whole(data: bytes, media_type: str) -> bool:
+    """Whether all of it came. A page of zeros is one that the machine had not written when it stopped."""
     is_complete = pictures.is_complete if media_type.startswith("image/") else media.is_complete
-    return is_complete(data, media_type)
+    pages = (data[at : at + _PAGE] for at in range(0, len(data), _PAGE))
+    return is_complete(data, media_type) and _NOT_WRITTEN not in pages
 
 
 def _adopted(folder: Folder, row: Row) -> Steps[bool]:
@@ -168,8 +185,9 @@ def _adopted(folder: Folder, row: Row) -> Steps[bool]:
     return True
 
 
-def _lost(row: Row) -> Row:
-    return {
+def _lost(folder: Folder, row: Row) -> Steps[Row]:
+    """The row of a picture that can't be said to have come; what came of it is kept."""
+    lost = {
         "row": "ambiguous",
         **{name: row[name] for name in ("id", "index", "n", "model", "usd", "asks")},
         "at": time.time(),
@@ -178,3 +196,11 @@ def _lost(row: Row) -> Row:
         "billed": "unknown",
         "again": False,
     }
+    path, data, media_type = _come(folder, row)
+    if data:
+        _trim(folder.disk, path, len(data))
+        kept = kept_at(folder, row["id"], row["index"], media_type)
+        linked(folder.disk, path, kept)
+        yield kept.parent
+        lost["kept"] = [str(kept.relative_to(folder.layout.root))]
+    return lost

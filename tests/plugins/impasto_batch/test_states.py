@@ -1,15 +1,17 @@
-"""A folder whose process dies at any of its calls, again and again, as a state machine."""
+"""A folder whose process dies, or whose machine loses its power, at any call, again and again: a state machine."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import hashlib
+import random
 import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from zlib import crc32
 
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -26,18 +28,28 @@ from impasto_batch.recovery import recover
 from impasto_batch.unit import Outcome, Unit
 from tests.pictures import png
 
+from .volatile import PAGE, Platter, Volatile
+
 KEY = "k" * 64
 CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint=KEY), job=None))
 JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), keeps=3600.0)
 
 
-class Mortal(Disk):
+def picture_of(id: str) -> bytes:
+    return picture(int(id.partition("-")[2]))
+
+
+LOST = b"half a picture"
+
+
+class Mortal(Volatile):
     """Does so many calls more, and from then on none: to the disk, that is a process that died."""
 
-    def __init__(self) -> None:
+    def __init__(self, platter: Platter) -> None:
+        super().__init__(platter)
         self.left = 10**9
         for name in [name for name in vars(Disk) if not name.startswith("_") and name != "close"]:
-            setattr(self, name, self._mortal(getattr(Disk, name), is_write=name == "write"))
+            setattr(self, name, self._mortal(getattr(Volatile, name), is_write=name == "write"))
 
     def _mortal(self, call: Any, *, is_write: bool) -> Any:
         def mortal(*given: Any) -> Any:
@@ -52,7 +64,15 @@ class Mortal(Disk):
 
 
 def picture(number: int) -> bytes:
-    return png(8 + number % 50, 8)
+    """One of several pages."""
+    end = png(8, 8).index(b"IEND") - 4
+    noise = b"noIs" + random.Random(number).randbytes(3 * PAGE)
+    chunk = (len(noise) - 4).to_bytes(4) + noise + crc32(noise).to_bytes(4)
+    return png(8, 8)[:end] + chunk + png(8, 8)[end:]
+
+
+POWER = st.one_of(st.none(), st.integers(0, 1_000))
+"""None: it stays. 0: what was not synced is lost. Else of that some is lost, by this seed."""
 
 
 class Crashes(RuleBasedStateMachine):
@@ -66,11 +86,12 @@ class Crashes(RuleBasedStateMachine):
         self.asked: dict[str, Unit] = {}
         self.kept: dict[str, bytes] = {}
         self.jobs: set[str] = set()
-        self.given_up: set[str] = set()
+        self.sent: set[str] = set()
+        self.platter = Platter()
         self._start()
 
     def _start(self) -> None:
-        self.disk = Mortal()
+        self.disk = Mortal(self.platter)
         self.folder = self.runner.run(Folder.open(self.root / "out", self.disk))
         self.keeping = Keeping(self.folder, Template())
         self.runner.run(self._begun())
@@ -87,9 +108,9 @@ class Crashes(RuleBasedStateMachine):
         try:
             self.runner.run(self.keeping.begin(unit, CALL))
         except ConfigError:  # nothing was sent
-            self.given_up.add(id)
-        else:
-            self.asked[id] = unit
+            return
+        self.asked[id] = unit
+        self.sent.add(id)
 
     @rule(data=st.data())
     def take_on_a_job(self, data: st.DataObject) -> None:
@@ -107,14 +128,26 @@ class Crashes(RuleBasedStateMachine):
     @rule(data=st.data())
     def come(self, data: st.DataObject) -> None:
         if unit := self._drawn(data):
-            data_of = picture(int(unit.id.partition("-")[2]))
-            result = Result(artifacts=(Artifact(data=data_of, media_type="image/png"),))
-            self._settle(unit, made(unit, result), data_of)
+            self._come(unit)
+
+    def _come(self, unit: Unit) -> None:
+        data = picture_of(unit.id)
+        result = Result(artifacts=(Artifact(data=data, media_type="image/png"),))
+        self._settle(unit, made(unit, result), data)
 
     @rule(data=st.data(), charged=st.booleans())
     def fail(self, data: st.DataObject, charged: bool) -> None:
         if unit := self._drawn(data):
-            self._settle(unit, failed(unit, ChargeUnknown("lost") if charged else NotSent("no")), None)
+            self._settle(unit, failed(unit, ChargeUnknown("lost", raw=LOST) if charged else NotSent("no")), None)
+
+    @rule(left=st.integers(1, 14), power=POWER)
+    def die_as_one_comes(self, left: int, power: int | None) -> None:
+        """At one of the calls that keep a picture, or soon after them."""
+        self.ask()
+        if (unit := self.asked.get(f"picture-{self.number}")) is not None:
+            self.disk.left = min(self.disk.left, left)
+            self._come(unit)
+        self.restart(power)
 
     def _settle(self, unit: Unit, outcome: Outcome, data: bytes | None) -> None:
         try:
@@ -125,8 +158,6 @@ class Crashes(RuleBasedStateMachine):
         self.jobs.discard(unit.id)
         if data is not None:
             self.kept[unit.id] = data
-        else:
-            self.given_up.add(unit.id)
 
     def _drawn(self, data: st.DataObject) -> Unit | None:
         return data.draw(st.sampled_from(list(self.asked.values()))) if self.asked and self.disk.left > 0 else None
@@ -136,13 +167,15 @@ class Crashes(RuleBasedStateMachine):
         if self.disk.left > 1_000:
             self.disk.left = left
 
-    @rule()
-    def restart(self) -> None:
-        """The process is gone, whatever it was at; the next one takes up what there is."""
+    @rule(power=POWER)
+    def restart(self, power: int | None) -> None:
+        """The process is gone, whatever it was at, or the machine; the next one takes up what there is."""
         self.disk.left = 0
         self.runner.run(self.folder.__aexit__(None, None, None))
         for staged in self.keeping._staged.values():
             self.disk.close(staged.file)
+        if power is not None:
+            self.platter.lose_power(self.root / "out", random.Random(power) if power else None)
         self._start()
         last = self._last()
         assert all(kind not in ("intent", "staged") for kind, _ in last.values()), "nothing is left open but jobs"
@@ -165,12 +198,18 @@ class Crashes(RuleBasedStateMachine):
         last = self._last()
         for id, data in self.kept.items():
             kind, row = last[id]
-            assert kind == "done"
+            assert kind == "done", f"{id} is {kind}"
             assert (self.root / "out" / row["path"]).read_bytes() == data
         for id, (kind, row) in last.items():
             if kind == "done":
-                path = self.root / "out" / row["path"]
-                assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"], id
+                data = (self.root / "out" / row["path"]).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == row["sha256"], id
+                assert data == picture_of(id), "none was taken for whole that was not"
+            for kept in row.get("kept", ()):
+                data = (self.root / "out" / kept).read_bytes()
+                assert data == LOST or row["code"] == "charge_unknown"
+                assert data.strip(b"\0"), "nothing is kept of nothing"
+        assert self.sent <= last.keys(), "what was asked for is known"
 
     def teardown(self) -> None:
         self.disk.left = 10**9
@@ -182,4 +221,4 @@ class Crashes(RuleBasedStateMachine):
 
 
 TestCrashes = Crashes.TestCase
-TestCrashes.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestCrashes.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
