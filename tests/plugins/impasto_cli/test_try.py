@@ -43,6 +43,13 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures, and jobs that are asked for often."""
+    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+    monkeypatch.setattr("impasto_cli.tour.POLL_SECONDS", 0.05)
+
+
 @pytest.fixture
 def tried(run: Run) -> tuple[str, Page]:
     """What it said, and the page, of a run without a key but with a proxy; the working folder holds what it made."""
@@ -81,8 +88,7 @@ def test_try_makes_and_edits_pictures_and_leaves_a_page(tried: tuple[str, Page])
     assert "reckoning says the same" in page.text
 
 
-def test_all_shows_sounds_and_3d_models_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
     said = run("try", "--no-open", "--all").stdout
     assert "18 pictures, 3 sounds, 2 3D models, 23 charges" in said
     text = Path("impasto-try/index.html").read_text("utf-8")
@@ -100,8 +106,15 @@ def test_all_shows_sounds_and_3d_models_too(run: Run, monkeypatch: pytest.Monkey
     assert "reckoning says the same" in page.text
 
 
-def test_try_replaces_its_own_page_and_nobody_elses_files(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tour of few calls: the first, whose pictures others need, and those with the longest title and model."""
+    taken = [*STEPS[:2], max(STEPS, key=lambda step: len(step.title)), max(STEPS, key=lambda step: len(step.model))]
+    monkeypatch.setattr("impasto_cli.tour.STEPS", tuple(step for step in STEPS if step in taken))
+
+
+@pytest.mark.usefixtures("short")
+def test_try_replaces_its_own_page_and_nobody_elses_files(run: Run) -> None:
     for _ in range(2):
         assert run("try", "--no-open", "--out", "new/folder").exit_code == 0
         assert Path("new/folder/index.html").is_file()
@@ -115,8 +128,8 @@ def test_try_replaces_its_own_page_and_nobody_elses_files(run: Run, monkeypatch:
     assert run("try", "--no-open", "--out", "file").exit_code == 2
 
 
+@pytest.mark.usefixtures("short")
 def test_one_that_was_interrupted_can_be_run_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
     with monkeypatch.context() as interrupted:
         interrupted.setattr("impasto_cli.page.write", lambda page, tour: signal.raise_signal(signal.SIGINT))
         assert run("try", "--no-open").exit_code == 130
@@ -125,10 +138,9 @@ def test_one_that_was_interrupted_can_be_run_again(run: Run, monkeypatch: pytest
     assert "did not come to its end" not in Path("impasto-try/index.html").read_text("utf-8")
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("columns", ["80", "200"])
-def test_no_line_is_wider_than_the_terminal(run: Run, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_cli.tour.PICTURE_SCALE", 0.15)
-    for command in (("try", "--no-open"), ("doctor",)):
-        said = run(*command, COLUMNS=columns).stdout.splitlines()
-        assert max(map(len, said)) <= int(columns)
-    assert (STEPS[0].model in "".join(run("try", "--no-open", COLUMNS=columns).stdout)) == (columns == "200")
+def test_no_line_is_wider_than_the_terminal(run: Run, columns: str) -> None:
+    tried, looked = (run(*words, COLUMNS=columns).stdout for words in (("try", "--no-open"), ("doctor",)))
+    assert max(map(len, (tried + looked).splitlines())) <= int(columns)
+    assert (STEPS[0].model in tried) == (columns == "200")
