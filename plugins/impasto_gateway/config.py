@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ DAY = 24 * 3600.0
 
 EXAMPLES = frozenset({"sk-1234"})
 """Keys that stand in somebody's documentation."""
+
+_EXAMPLE_HASHES = frozenset(hashlib.sha256(key.encode()).hexdigest() for key in EXAMPLES)
 
 STRONG = 24
 """Characters of a strong key, at least."""
@@ -224,6 +227,8 @@ def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
                 "general_settings.master_key", f"is weak: {host} needs one of at least {STRONG} characters, no example"
             )
         )
+    if public and (known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None)) is not None:
+        problems.append(Problem("keys", f"{known.name}: is the hash of a key that stands in somebody's documentation"))
     if public and not config.allowed_hosts:
         problems.append(
             Problem("general_settings.allowed_hosts", f"is missing: name the hosts by which {host} may be called")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -18,8 +18,10 @@ import yaml
 from impasto import ConfigError, InvalidRequest
 from impasto.installed import Allowed
 from impasto.params import structure
+from impasto.redact import printable
 
 from .config import S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
+from .config_values import wrong_with_hash, wrong_with_host, wrong_with_key, wrong_with_url
 
 MOST_BYTES = 1 << 20
 DEEPEST = 12
@@ -194,7 +196,12 @@ class _Reader:
         self.problems: list[tuple[int, str]] = []
 
     def problem(self, line: int, where: str, message: str) -> None:
-        self.problems.append((line, f"{where}: {message}"))
+        self.problems.append((line, printable(f"{where}: {message}")))
+
+    def check(self, node: Node | None, where: str, value: str | None, wrong_with: Callable[[str], str | None]) -> None:
+        """Writes down what is wrong with a value, if there is one."""
+        if node is not None and value is not None and (message := wrong_with(value)) is not None:
+            self.problem(node.line, where, message)
 
     def config(self, root: Node) -> Config:
         top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files", "batches"))
@@ -202,20 +209,35 @@ class _Reader:
         general = top.get("general_settings", Node(root.line, {}))
         settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
         plugins = self.plugins(settings.pop("plugins", None))
-        hosts, middleware = (self.texts(settings.pop(name, None), f"general_settings.{name}") for name in lists)
+        named = {name: settings.pop(name, None) for name in lists}
+        hosts, middleware = (self.texts(node, f"general_settings.{name}") for name, node in named.items())
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
+        models = self.models(top.get("model_list", Node(root.line, None)))
         return Config(
             source=self.name,
-            models=self.models(top.get("model_list", Node(root.line, None))),
+            models=models,
             drop_params=wording is not None and wording.drop_params,
-            general=self.record(General, Node(general.line, settings), "general_settings") or General(),
-            allowed_hosts=hosts or (),
+            general=self.general(Node(general.line, settings)),
+            allowed_hosts=self.hosts(named["allowed_hosts"], hosts or ()),
             middleware=middleware or (),
             plugins=plugins,
-            keys=self.keys(top.get("keys")),
+            keys=self.keys(top.get("keys"), {model.model_name for model in models}),
             files=self.files(top.get("files", Node(root.line, {}))),
             batches=self.record(Batches, top.get("batches"), "batches") or Batches(),
         )
+
+    def general(self, node: Node) -> General:
+        made = self.record(General, node, "general_settings") or General()
+        assert isinstance(node.value, dict)  # noqa: S101 - as it is called
+        self.check(node.value.get("master_key"), "general_settings.master_key", made.master_key, wrong_with_key)
+        self.check(node.value.get("public_url"), "general_settings.public_url", made.public_url, wrong_with_url)
+        return made
+
+    def hosts(self, node: Node | None, given: Iterable[str]) -> tuple[str, ...]:
+        found = tuple(host.lower() for host in given)
+        for host in found:
+            self.check(node, "general_settings.allowed_hosts", host, wrong_with_host)
+        return found
 
     def plugins(self, node: Node | None) -> tuple[str, ...] | None:
         names = self.texts(node, "general_settings.plugins")
@@ -260,7 +282,7 @@ class _Reader:
             line=node.line,
         )
 
-    def keys(self, node: Node | None) -> tuple[Named, ...]:
+    def keys(self, node: Node | None, known: Collection[str]) -> tuple[Named, ...]:
         if node is None:
             return ()
         if not isinstance(node.value, list):
@@ -274,8 +296,9 @@ class _Reader:
             key = self.record(Named, Node(each.line, given), where)
             if key is None:
                 continue
-            if set(key.sha256) - set("0123456789abcdef"):
-                self.problem(each.line, f"{where}.sha256", "must be 64 hexadecimal digits, small letters")
+            self.check(each, f"{where}.sha256", key.sha256, wrong_with_hash)
+            if known and (strange := [model for model in models or () if model not in known]):
+                self.problem(each.line, f"{where}.models", f"{strange[0]!r} is no model_name of model_list")
             if any(key.name == other.name or key.sha256 == other.sha256 for other in found.values()):
                 self.problem(each.line, where, "has the name or the hash of another key")
             found[key.name] = attrs.evolve(key, models=models)

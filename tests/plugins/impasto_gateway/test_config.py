@@ -146,6 +146,58 @@ def test_a_mistake_is_told_with_its_line(text: str, said: str) -> None:
     assert str(told.value).startswith("config.yaml: ")
 
 
+GENERAL = PAGE.replace("os.environ/STABILITY_API_KEY", "k")
+EMPTY_HASH = hashlib.sha256(b"").hexdigest()
+EXAMPLE_HASH = hashlib.sha256(b"sk-1234").hexdigest()
+SENSELESS = {
+    **{f"public_url: {url}": "must be http:// or https://" for url in (
+        *('"javascript:alert(1)"', "images.example", "/images", "https://", "ftp://a.example", "https://u:p@a.example"),
+        *("https://a.example/?a=b", "'https://a.example/#x'", "'https://a.example/a b'", "'https://[::1'", "https://é"),
+    )},
+    **{f"allowed_hosts: [{host}]": "must be names of hosts" for host in (
+        *('"https://a.example"', '"*"', "a.example/x", '"a.example:443"', "é.example", '"a b"', "a.example."),
+    )},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SENSELESS)
+def test_a_value_that_makes_no_sense_is_told_with_its_line(line: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 12: general_settings\.\w+: {SENSELESS[line]}"):
+        parse(f"{GENERAL}  {line}\n".encode())
+
+
+@pytest.mark.parametrize("key", ["' sk'", "'sk '", '"sk\\n1"', "é", "'a b'", "'\U0001f511'"])
+def test_a_master_key_that_nobody_could_show(key: str) -> None:
+    with pytest.raises(ConfigError, match="line 11: general_settings.master_key: must be printable ASCII"):
+        parse(GENERAL.replace("sk-1234", key).encode())
+
+
+def test_values_that_make_sense() -> None:
+    hosts = "[Images.Example, 10.0.0.1, '::1', localhost, a_b.internal]"
+    text = f"{GENERAL}  public_url: https://images.example:8443/art\n  allowed_hosts: {hosts}\n"
+    config = parse(text.encode())
+    assert config.general.public_url == "https://images.example:8443/art"
+    assert config.allowed_hosts == ("images.example", "10.0.0.1", "::1", "localhost", "a_b.internal")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (f"sha256: {EMPTY_HASH}", "sha256: is that of an empty key"),
+        (f"sha256: {'a' * 64}, models: [sd3, sdx]", "models: 'sdx' is no model_name of model_list"),
+    ],
+)
+def test_a_key_that_is_good_for_nothing(key: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 13: keys\[0\].{said}"):
+        parse(f"{GENERAL}keys:\n  - {{name: a, {key}}}\n".encode())
+
+
+def test_a_name_that_can_not_be_shown_is_escaped() -> None:
+    with pytest.raises(ConfigError) as told:
+        parse(f'{GENERAL}  "a\u202eb": 1\n'.encode())
+    assert r"general_settings.a\u202eb: is not taken here" in str(told.value)
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as told:
         parse(PAGE.replace("stability/sd3.5-large", "5").replace("sk-1234", "6").encode(), "c", {})
@@ -188,6 +240,10 @@ def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
         (made("sk-1234", "  allowed_hosts: [a.example]\n"), "0.0.0.0", False, "master_key: is weak"),
         (made(STRONG), "0.0.0.0", False, "allowed_hosts: is missing"),
         (made(STRONG), "::", False, "allowed_hosts: is missing"),
+        (
+            made(STRONG, f"  allowed_hosts: [a.example]\nkeys:\n  - {{name: a, sha256: {EXAMPLE_HASH}}}\n"),
+            *("0.0.0.0", False, "keys: a: is the hash of a key that stands in somebody's documentation"),
+        ),
         (made(None), "127.0.0.1", False, "master_key: is missing"),
         (made(None), "0.0.0.0", True, "--no-auth: is for loopback only"),
         (made(STRONG), "127.0.0.1", True, "--no-auth: goes with a configuration without keys"),
