@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
-from itertools import chain
 
 import pybase64
 from aiohttp import web
@@ -115,7 +114,8 @@ async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.Str
     held = [part for part in parts if not isinstance(part, File)]
     response: web.StreamResponse
     if length <= _AT_ONCE and len(held) == len(parts):
-        response = web.Response(body=b"".join(chain.from_iterable(map(segments.in_memory, held))), headers=headers)
+        body = b"".join(each if isinstance(each, bytes) else pybase64.b64encode(each) for each in held)
+        response = web.Response(body=body, headers=headers)
         parts = []
     else:
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})

@@ -93,18 +93,11 @@ async def pieces(segments: Iterable[Segment]) -> AsyncGenerator[bytes]:
             with await asyncio.to_thread(segment.open) as source:
                 while piece := await asyncio.to_thread(_read, source):
                     yield pybase64.b64encode(piece)
+        elif isinstance(segment, bytes):
+            yield segment
         else:
-            for piece in in_memory(segment):
-                yield piece
-
-
-def in_memory(segment: bytes | memoryview) -> Iterator[bytes]:
-    """The same of what is in memory."""
-    if isinstance(segment, bytes):
-        yield segment
-    else:
-        for at in range(0, len(segment), _PIECE):
-            yield pybase64.b64encode(segment[at : at + _PIECE])
+            for at in range(0, len(segment), _PIECE):
+                yield pybase64.b64encode(segment[at : at + _PIECE])
 
 
 def _read(source: BinaryIO) -> bytes:

@@ -54,7 +54,7 @@ class Bedrock:
             body = json_body(wire)
             return body, identity.signed(url, {**_JSON, **wire.headers}, body, keys)
 
-        await self._https.turns()
+        await self._https.turns.next()
         # Pictures are read, encoded and hashed outside the loop; text takes less than the way to a thread.
         body, headers = await asyncio.to_thread(written) if wire.files else written()
         return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body))

@@ -138,6 +138,13 @@ class Turns:
         await self._free.acquire()
         asyncio.get_running_loop().call_soon(self._free.release)
 
+    async def next(self) -> None:
+        """The same in a later turn: a loop that was late learns first that the other side closed a connection."""
+        waits = self._free.locked()
+        await self()
+        if not waits:
+            await asyncio.sleep(0)
+
 
 class Https:
     """One session per client. Every request goes out once: retries are not this plugin's."""
@@ -174,7 +181,7 @@ class Https:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        await self.turns()
+        await self.turns.next()
         account = wire.call.account
         if _TARGET.fullmatch(wire.target) is None:
             raise BrokenPlugin("a plugin's target must be a path of printable ASCII without spaces, from / on")
@@ -211,7 +218,6 @@ class Https:
         paid = method == "POST"
         if paid:
             call.attempt()
-        await asyncio.sleep(0)  # a loop that was late learns first that the other side closed an idle connection
         running = _Exchange(call, paid)
         token = _running.set(running)
         if body is not None:

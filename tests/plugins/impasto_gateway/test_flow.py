@@ -89,11 +89,11 @@ async def test_a_body_cut_short_or_badly_framed(gateway: Running, impasto_emulat
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 3 * 2**16 - 1, 3 * 2**16, 3 * 2**16 + 1, 700_001])
-def test_base64_in_pieces_is_base64(size: int) -> None:
-    from impasto_gateway.segments import in_memory, length
+async def test_base64_in_pieces_is_base64(size: int) -> None:
+    from impasto_gateway.segments import length, pieces
 
     data = os.urandom(size)
     parts: list[bytes | memoryview] = [b"'", memoryview(data), b"'"]
-    made = b"".join(piece for part in parts for piece in in_memory(part))
+    made = b"".join([piece async for piece in pieces(parts)])
     assert made == b"'" + base64.b64encode(data) + b"'"
     assert len(made) == length(parts)
