@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ import attrs
 
 from impasto import Client, ConfigError, ManifestError, Registry
 
+from .bucket import Bucket, Target
 from .disk import Disk
 from .folder import Folder, History, Layout, unusable
 from .keeping import Keeping
@@ -23,7 +25,7 @@ from .names import Template
 from .pace import Pace
 from .preflight import Again, Plan, Preflight
 from .recovery import recall, recover
-from .results import write_results
+from .results import ERRORS, RESULTS, write_results
 from .run import Run, of_client
 from .status import Status, status_of
 from .stops import MostFailures, Stops
@@ -42,7 +44,10 @@ _PIECE = 16
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What is to be run, and how. ``budget`` in USD, ``deadline`` in seconds."""
+    """What is to be run, and how. ``budget`` in USD, ``deadline`` in seconds.
+
+    ``target``: where pictures and results go up to; ``out`` is then the local folder of the ledger.
+    """
 
     manifest: Path
     out: Path
@@ -55,6 +60,7 @@ class Order:
     dedupe: bool = False
     drop_params: bool = False
     report: bool = True
+    target: Target | None = None
     template: Template = Template()
 
 
@@ -92,17 +98,22 @@ class Batch:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
         layout = Layout(self.order.out)
         history = await asyncio.to_thread(_looked_into, layout)
-        return await self._planned(client, self._preflight(history))
+        plan = await self._planned(client, self._preflight(history))
+        if self.order.target is not None:
+            async with Bucket.open(self.order.target) as bucket:
+                await bucket.look(layout)
+        return plan
 
     async def run(self, client: Client) -> Status:
         """Runs it to its end, or to a stop. Raises ManifestError or ConfigError."""
         order, stops = self.order, self.stops
-        async with await Folder.open(order.out, self.disk) as folder:
-            self.folder = folder
+        async with AsyncExitStack() as stack:
+            folder = self.folder = await stack.enter_async_context(await Folder.open(order.out, self.disk))
             preflight = self._preflight(folder.history)
             plan = await self._planned(client, preflight)
             keys = await self._recall(client, plan, folder.history)
-            keeping = Keeping(folder, order.template)
+            bucket = await self._claimed(stack, folder) if order.target is not None else None
+            keeping = Keeping(folder, order.template, bucket)
             try:
                 await folder.post(_begun(folder, order, plan))
                 recovered = await recover(folder, keeping, keys)
@@ -117,23 +128,37 @@ class Batch:
             self._run = Run(of_client(client), self.pace, stops, keeping)
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
-            try:
-                await folder.post(write_results(folder))
-            except OSError as error:
-                said = error.strerror or str(error)
-                self.listener.note(f"results.jsonl and errors.jsonl could not be written: {said}; the next run does it")
             status = self._status(folder, plan, running=False)
-            if order.report:
-                await self._report(folder, status)
+            await self._told(folder, status, bucket)
             return status
 
-    async def _report(self, folder: Folder, status: Status) -> None:
-        from .report import write_report
+    async def _claimed(self, stack: AsyncExitStack, folder: Folder) -> Bucket:
+        assert self.order.target is not None  # noqa: S101 - that is when it is asked for
+        bucket = await stack.enter_async_context(Bucket.open(self.order.target))
+        await bucket.claim(folder.layout)
+        return bucket
 
+    async def _told(self, folder: Folder, status: Status, bucket: Bucket | None) -> None:
+        """Writes what tells of the run, and puts it up."""
+        files = [folder.layout.root / name for name in (RESULTS, ERRORS)]
+        async with self._noting("results.jsonl and errors.jsonl could not be written: {}; the next run does it"):
+            await folder.post(write_results(folder))
+        if self.order.report:
+            from .report import write_report
+
+            async with self._noting("report.html could not be written: {}"):
+                files += await asyncio.to_thread(write_report, folder.layout, folder.pictures, status)
+        if bucket is not None:
+            async with self._noting("results and report could not be put up: {}; the next run does it"):
+                await bucket.publish(files)
+
+    @asynccontextmanager
+    async def _noting(self, said: str) -> AsyncIterator[None]:
+        """Around what a run does not depend on."""
         try:
-            await asyncio.to_thread(write_report, folder.layout, folder.pictures, status)
+            yield
         except OSError as error:
-            self.listener.note(f"report.html could not be written: {error.strerror or error}")
+            self.listener.note(said.format(error.strerror or error))
 
     def stop(self, reason: str) -> None:
         """Asks for no further picture; what is in flight is waited for."""
@@ -190,6 +215,7 @@ class Batch:
 
     async def _planned(self, client: Client, preflight: Preflight) -> Plan:
         """The plan, where it may be run. Raises ManifestError or ConfigError."""
+        self._check_target(preflight.history)
         plan = self.plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
             raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
@@ -200,6 +226,13 @@ class Batch:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
         return plan
+
+    def _check_target(self, history: History) -> None:
+        """Raises ConfigError where what was made before is elsewhere."""
+        before, target = history.run, self.order.target
+        if before is not None and before.get("target") != (str(target) if target is not None else None):
+            where = before.get("target") or repr(str(self.order.out))
+            raise ConfigError(f"this batch was run with --out {where}: go on with that, or give another folder")
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
         """Counts what an earlier process sent towards the rates of the keys; returns these, as the ledger has them."""
@@ -214,7 +247,8 @@ class Batch:
 def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
     """The rows with which a run begins."""
     strangers = {state.name: number for state, number in plan.strangers.items()}
-    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers)
+    about = {"target": str(order.target)} if order.target is not None else {}
+    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers, **about)
     for bad in plan.bad:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
         folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})

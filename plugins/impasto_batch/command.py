@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from .conduct import Given
 
-_folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+
+def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    if "://" not in value:
+        return Path(value)
+    from .bucket import local_folder
+
+    return local_folder(value)
+
+
+_folder = click.argument("folder", metavar="DIR", callback=_local)
 
 
 @click.group("batch", short_help="Make many pictures from a manifest; resumable, never paid twice.")
@@ -24,7 +33,11 @@ def command() -> None:
 
 @command.command("run", short_help="Run a manifest, or go on with it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the pictures go.")
+@click.option("--out", required=True, metavar="DIR", help="Where the pictures go: a folder, or s3://bucket/prefix.")
+@click.option(
+    "--staging", type=click.Path(path_type=Path), metavar="DIR", help="With s3://: the local folder of the ledger."
+)
+@click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
 @click.option("--dry-run", is_flag=True, help="Look at everything, tell what it will cost, and send nothing.")
 @click.option(
     "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Pictures at once, at most."

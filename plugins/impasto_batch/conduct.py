@@ -19,6 +19,7 @@ from impasto.fields import shown
 from impasto.options import Settings, check_seconds
 
 from .batch import Batch, Order
+from .bucket import SCHEME, Target, local_folder
 from .names import Template
 from .preflight import Again
 from .stops import MostFailures
@@ -34,7 +35,9 @@ class Given(TypedDict):
     """The options of the command, as they were given."""
 
     manifest: Path
-    out: Path
+    out: str
+    staging: Path | None
+    s3_endpoint: str | None
     concurrency: int
     budget: float | None
     max_failures: str | None
@@ -58,11 +61,14 @@ class Given(TypedDict):
 
 def conduct(given: Given) -> int:
     """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
-    if given["out"].parts[:1] == ("s3:",):
-        raise ConfigError("--out must be a folder of this machine: s3:// is not written to; copy the folder there")
+    target = Target.of(given["out"], given["s3_endpoint"]) if given["out"].startswith(SCHEME) else None
+    for option in ("staging", "s3_endpoint"):
+        if target is None and given[option] is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} goes with --out s3://bucket/prefix")
     order = Order(
         manifest=given["manifest"],
-        out=given["out"],
+        out=given["staging"] or local_folder(given["out"]),
+        target=target,
         concurrency=given["concurrency"],
         budget=_usd(given["budget"]),
         max_failures=MostFailures.of(given["max_failures"]) if given["max_failures"] is not None else None,

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from impasto import ConfigError, MissingExtra
@@ -32,6 +33,7 @@ def export(layout: Layout, out: Path, form: Form, *, shard: int = A_SHARD) -> li
     history = History.of(layout)
     if history.run is None:
         raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
+    _check_here(layout, history)
     write = _parquet() if form == "parquet" else _tar
     try:
         out.mkdir(parents=True)
@@ -44,6 +46,19 @@ def export(layout: Layout, out: Path, form: Form, *, shard: int = A_SHARD) -> li
         write(layout, path, piece)
         written.append(path)
     return written
+
+
+def _check_here(layout: Layout, history: History) -> None:
+    """Raises ConfigError where pictures are in a bucket, and not in the folder too."""
+    target = history.run["target"] if history.run is not None and "target" in history.run else None
+    if target is None:
+        return
+    done = (row for row, _ in last_words(layout, history.pictures) if row["row"] == "done")
+    if missing := sum(not (layout.root / row["path"]).is_file() for row in done):
+        raise ConfigError(
+            f"{missing:,} pictures are in {target} and not here: copy them first, as with"
+            f" aws s3 sync {quote(target)} {quote(str(layout.root))}"
+        )
 
 
 def _done(layout: Layout, history: History) -> Iterator[Told]:

@@ -124,6 +124,8 @@ class History:
 
 def _is_there(root: str, row: Row) -> bool:
     """Whether a picture is where its row says, and as it was. Its content is read only where its time has changed."""
+    if row["modified"] is None:  # it is in a bucket
+        return True
     path = root + row["path"]
     try:
         found = os.stat(path)  # noqa: PTH116 - a hundred thousand times: a Path would take twice as long
@@ -141,6 +143,12 @@ def is_file_of(path: Path, sha256: str) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError:
         return False
+
+
+def state_folder() -> Path:
+    """The user's own folder for what a program keeps, by the usual rule."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"
 
 
 class Folder:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -33,8 +33,13 @@ from .folder import Folder, Layout, is_file_of
 from .ledger import Row
 from .names import ENDINGS, Template, hashed, safe
 from .outcomes import code_of, failed
+from .results import A_PAGE
+from .rows import State
 from .unit import Outcome, Unit
 from .writer import Steps
+
+if TYPE_CHECKING:
+    from .bucket import Bucket
 
 FIRST_ROOM = 4 << 20
 """Bytes that are set aside for a picture, until pictures of its model are known."""
@@ -81,6 +86,8 @@ class Keeping:
 
     folder: Folder
     template: Template
+    bucket: Bucket | None = None
+    """Where pictures go up to, from the staging folder."""
     more: Callable[[ImpastoError], Mapping[str, object]] = lambda _: {}
     """What the row of a picture that did not come says besides."""
     _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
@@ -104,12 +111,25 @@ class Keeping:
         return self.folder.post(self.folder.written(row, on_disk=True))
 
     async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
-        steps = self._kept(unit, outcome) if outcome.artifact is not None else self._told(unit, outcome)
-        return await self.folder.post(steps)
+        if outcome.artifact is None:
+            return await self.folder.post(self._told(unit, outcome))
+        if self.bucket is None:
+            return await self.folder.post(self._kept(unit, outcome))
+        row = await self.folder.post(self._laid(unit, outcome))
+        return attrs.evolve(outcome, path=await self.send(self.bucket, row))
+
+    async def send(self, bucket: Bucket, row: Row) -> Path:
+        """Puts a staged picture up, and then says so. Raises OSError."""
+        staged = staged_at(self.folder.layout, row["id"], row["index"])
+        return await self.folder.post(_sent(self.folder, staged, row, await bucket.keep(staged, row)))
 
     async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
             return outcome
+        staged = staged_at(self.folder.layout, unit.id, unit.index)
+        if self.bucket is not None and await asyncio.to_thread(staged.is_file):
+            said = f"it came, and stays in {str(staged)!r} until the next run puts it up"
+            return attrs.evolve(outcome, state="pending", path=staged, warnings=(*outcome.warnings, said))
         try:
             path = await asyncio.to_thread(_spared, unit, outcome.artifact)
         except OSError:
@@ -137,6 +157,12 @@ class Keeping:
 
     def _kept(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
         """The picture in the staging folder, then in its place, then the row that says so."""
+        row = yield from self._laid(unit, outcome)
+        path = yield from placed(self.folder, staged_at(self.folder.layout, unit.id, unit.index), row)
+        return attrs.evolve(outcome, path=path)
+
+    def _laid(self, unit: Unit, outcome: Outcome) -> Steps[Row]:
+        """The picture in the staging folder, and its row."""
         artifact = outcome.artifact
         assert artifact is not None  # noqa: S101 - it is kept where there is one
         folder, disk = self.folder, self.folder.disk
@@ -154,8 +180,7 @@ class Keeping:
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
         row = of_artifact(unit, outcome, artifact, path=self.named(unit, artifact), modified=modified)
         folder.write(row)
-        path = yield from placed(folder, staged.path, row)
-        return attrs.evolve(outcome, path=path)
+        return row
 
     def named(self, unit: Unit, artifact: Artifact) -> str:
         """Where a picture goes, below the folder."""
@@ -211,6 +236,17 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
         name = str(path.relative_to(folder.layout.root))
     yield path.parent
     yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
+    folder.disk.remove(staged)
+    return path
+
+
+def _sent(folder: Folder, staged: Path, row: Row, name: str) -> Steps[Path]:
+    """Writes the row of a picture that is up as ``name``. The first stay here too, for the report."""
+    path: Path = folder.layout.root / name
+    is_shown = folder.pictures.count[State.DONE] < A_PAGE
+    yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
+    if is_shown:
+        _linked(folder.disk, staged, path)
     folder.disk.remove(staged)
     return path
 

@@ -39,6 +39,8 @@ class Recovered:
     adopted: int = 0
     ambiguous: int = 0
     jobs: list[Unit] = attrs.field(factory=list[Unit])
+    staged: list[Row] = attrs.field(factory=list[Row])
+    """Pictures that are still to go up to a bucket."""
     others: int = 0
     """Jobs that were started with another key: only that one is told their results."""
 
@@ -69,7 +71,11 @@ def recall(accounts: Iterable[Account], history: History) -> frozenset[str]:
 
 async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:
     """Closes what is open. ``keys``: those of the accounts that are called, as the ledger has them. Raises OSError."""
-    return await folder.post(_recovered(folder, keeping, keys))
+    found = await folder.post(_recovered(folder, keeping, keys))
+    if keeping.bucket is not None:
+        for row in found.staged:  # few: those of one stop
+            await keeping.send(keeping.bucket, row)
+    return found
 
 
 def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[Recovered]:
@@ -83,16 +89,27 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
                 found.others += 1
             continue
         staged = row if row["row"] == "staged" else _whole(folder, keeping, row)
-        if staged is not None and (yield from _adopted(folder, staged)):
+        if staged is not None and keeping.bucket is not None and is_file_of(_place(folder, staged), staged["sha256"]):
+            if staged is not row:
+                folder.write(staged)
+            found.staged.append(staged)
+            found.adopted += 1
+        elif staged is not None and keeping.bucket is None and (yield from _adopted(folder, staged)):
             found.adopted += 1
         else:
             found.ambiguous += 1
             folder.write((yield from _lost(folder, row)))
     if left:
         yield "ledger"
-    for path in folder.layout.staging.iterdir():  # nothing is in flight: no row needs any of them
-        folder.disk.remove(path)
+    needed = {_place(folder, row) for row in found.staged}
+    for path in folder.layout.staging.iterdir():  # nothing is in flight: no other row needs any of them
+        if path not in needed:
+            folder.disk.remove(path)
     return found
+
+
+def _place(folder: Folder, row: Row) -> Path:
+    return staged_at(folder.layout, row["id"], row["index"])
 
 
 def _open_rows(folder: Folder) -> list[Row]:

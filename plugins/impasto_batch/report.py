@@ -17,11 +17,8 @@ from impasto import __version__
 from .folder import Layout
 from .ledger import Row
 from .pictures import Pictures
-from .results import last_words
+from .results import A_PAGE, last_words
 from .status import Status
-
-A_PAGE = 500
-"""Pictures on a page."""
 
 _MOST_FAILURES = 1_000
 _SIDE = 256

@@ -18,6 +18,9 @@ from .writer import Steps
 
 RESULTS = "results.jsonl"
 ERRORS = "errors.jsonl"
+A_PAGE = 500
+"""Pictures on a page of the report."""
+
 _PIECE = 1 << 20
 
 _OF_PICTURE = ("path", "sha256", "bytes", "media_type", "seed", "finish_reason")

@@ -52,6 +52,8 @@ async def run_batch(
     retry_ambiguous: bool = False,
 ) -> AsyncGenerator[Outcome]:
     """``Client.batch`` as a function. Raises ConfigError."""
+    if out is not None and str(out).startswith("s3:"):
+        raise ConfigError("out must be a folder of this machine; impasto batch run --out s3://... writes to a bucket")
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
     stops = Stops(

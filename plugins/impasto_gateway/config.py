@@ -151,6 +151,7 @@ class S3:
     def account(self) -> dict[str, str | None]:
         """What identifies who asks."""
         return {
+            "region": self.aws_region_name,
             "endpoint": self.endpoint_url and self.endpoint_url.rstrip("/"),
             "access_key_id": self.aws_access_key_id,
             "secret_access_key": self.aws_secret_access_key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import attrs
 from aiohttp import ClientSession
 
 from impasto import Client, Operation
+from impasto_batch.folder import state_folder
 
 from .auth import Caller, Keys
 from .bucket import Bucket
@@ -87,9 +87,3 @@ def data_folder(config: Config) -> Path:
     """Where a gateway keeps what must outlive it."""
     named = config.general.data_dir
     return Path(named) if named is not None else state_folder()
-
-
-def state_folder() -> Path:
-    """The user's own folder for what a program keeps, by the usual rule."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"

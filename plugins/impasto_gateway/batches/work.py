@@ -122,7 +122,7 @@ class Work:
     async def _make(self) -> None:
         """Makes the pictures that are left, until all are through or something ends it."""
         app, folder = self.service.app, self.folder
-        keeping = Keeping(folder, Template(), told)
+        keeping = Keeping(folder, Template(), more=told)
         accounts = [each.account for model in app.setup.models.values() for each in model.deployments]
         keys = await asyncio.to_thread(recall, accounts, folder.history)
         total = self.batch.told()["request_counts"]["total"]

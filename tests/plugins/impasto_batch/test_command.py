@@ -40,7 +40,10 @@ from .conftest import CORE, Run, Start, Write, many, row, told
         (("--names", "../{id}"), "is no path below the folder"),
         (("--emulator", "--api-base", "http://127.0.0.1:9"), "give --api-base or --emulator, not both"),
         (("--emulator", "--transport", "https"), "give --transport or --emulator, not both"),
-        (("--out", "s3://bucket/shots"), "--out must be a folder of this machine"),
+        (("--out", "s3://Bucket_/shots"), "--out must be a folder or s3://bucket/prefix"),
+        (("--out", "s3://bucket/../shots"), "--out must be a folder or s3://bucket/prefix"),
+        (("--out", "s3://bucket/x", "--s3-endpoint", "minio"), "--s3-endpoint must be a URL"),
+        (("--staging", "x"), "--staging goes with --out s3://bucket/prefix"),
         (("--api-base", "ftp://x"), "api_base must begin with https://"),
     ],
 )

@@ -2,103 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
-from aiohttp import web
 
 import impasto_transports
 from impasto import ConfigError, MissingExtra
-from impasto_emulator import Emulator, sigv4
-from impasto_gateway import bucket as bucket_module
+from impasto_emulator import Emulator
 from impasto_gateway.bucket import Bucket
 from impasto_gateway.config import S3
+from impasto_transports import s3 as s3_module
 from tests.pictures import padded
 from tests.reliability.servers import PICTURE_HEADERS, head, raw, serving
+from tests.s3 import SECRETS, FakeS3, pretending
 
 from .conftest import Answer, Running, Start, config
-
-SECRETS = {"AKIATEST": "secret-of-the-test"}
-
-
-@attrs.define
-class FakeS3:
-    """One bucket, at a path of its own: it checks each signature and how long it holds."""
-
-    url: str = ""
-    kept: dict[str, tuple[bytes, str]] = attrs.field(factory=dict)
-    statuses: list[int] = attrs.field(factory=list)
-    """What the next uploads are answered instead."""
-    seen: list[str] = attrs.field(factory=list)
-    now: datetime | None = None
-    pause: float = 0
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.seen.append(request.method)
-        await asyncio.sleep(self.pause)
-        body = await request.read()
-        assert "authorization" not in request.headers
-        if (refusal := self._refusal(request)) is not None:
-            return web.Response(status=403, text=f"<Error><Code>{refusal}</Code></Error>")
-        if request.method != "PUT" and request.path not in self.kept:
-            return web.Response(status=404)
-        if request.method != "PUT":
-            data, media_type = self.kept[request.path]
-            return web.Response(body=data, content_type=media_type)
-        if self.statuses:
-            status = self.statuses.pop(0)
-            return web.Response(status=status, text="<Error><Code>SlowDown</Code></Error>")
-        assert request.headers["content-length"] == str(len(body))
-        self.kept[request.path] = body, request.content_type
-        return web.Response()
-
-    def _refusal(self, request: web.BaseRequest) -> str | None:
-        asked = dict(request.query)
-        query = "&".join(p for p in request.rel_url.raw_query_string.split("&") if not p.startswith("X-Amz-Signature="))
-        signed = sigv4.Signed(
-            method=request.method,
-            path=request.rel_url.raw_path,
-            query=query,
-            headers={"host": request.headers["host"]},
-            body_hash="UNSIGNED-PAYLOAD",
-        )
-        given = sigv4.parse(
-            f"{asked['X-Amz-Algorithm']} Credential={asked['X-Amz-Credential']},"
-            f"SignedHeaders={asked['X-Amz-SignedHeaders']},Signature={asked['X-Amz-Signature']}"
-        )
-        assert (given.service, given.signed_headers) == ("s3", ("host",))
-        stamp, key = asked["X-Amz-Date"], SECRETS.get(given.access_key, "")
-        if sigv4._signature(key, given, stamp, sigv4.canonical(signed, ("host",))) != given.signature:
-            return "SignatureDoesNotMatch"
-        begun = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        now = self.now or datetime.now(UTC)
-        return "AccessDenied" if now > begun + timedelta(seconds=int(asked["X-Amz-Expires"])) else None
-
-
-@asynccontextmanager
-async def pretending() -> AsyncIterator[FakeS3]:
-    fake = FakeS3()
-    runner = web.ServerRunner(web.Server(fake.handle), shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    fake.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    try:
-        yield fake
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
 async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeS3]:
-    monkeypatch.setattr(bucket_module, "_PAUSE", 0.01)
+    monkeypatch.setattr(s3_module, "_PAUSE", 0.01)
     async with pretending() as fake:
         yield fake
 
@@ -204,13 +132,13 @@ async def test_an_s3_that_is_down(gateway: Running, s3: FakeS3, caplog: pytest.L
     s3.statuses = [503] * 9
     told = delivered(await gateway.generate(response_format="url"), caplog)
     assert told.endswith("files.s3: HTTP 503 SlowDown")
-    assert len(s3.seen) == bucket_module.TRIES
+    assert len(s3.seen) == s3_module.TRIES
 
 
 async def test_an_s3_that_does_not_answer(
     gateway: Running, s3: FakeS3, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_module, "UPLOAD_SECONDS", 0.1)
+    monkeypatch.setattr(s3_module, "REQUEST_SECONDS", 0.1)
     s3.pause = 5
     told = delivered(await gateway.generate(response_format="url"), caplog)
     assert told.endswith("TimeoutError")
@@ -236,7 +164,7 @@ async def test_where_a_bucket_is(endpoint: str, bucket: str, prefix: str | None,
         aws_secret_access_key=SECRETS["AKIATEST"],
     )
     async with aiohttp.ClientSession() as session:
-        assert (await Bucket.open(s3, 60, session)).address == address
+        assert (await Bucket.open(s3, 60, session)).objects.address == address
 
 
 async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -250,7 +178,7 @@ async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AKIATEST"])
         opened = await Bucket.open(S3(bucket="pictures"), 60, session)
-    assert opened.address == "https://pictures.s3.eu-west-1.amazonaws.com/"
+    assert opened.objects.address == "https://pictures.s3.eu-west-1.amazonaws.com/"
 
 
 def test_a_mistake_is_told_with_its_line() -> None:

@@ -1,0 +1,187 @@
+"""Objects of an S3 bucket, below a prefix. Every request goes by a presigned URL: no key leaves this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from impasto import ConfigError, File, ImpastoError, MissingExtra
+from impasto.options import Options
+
+if TYPE_CHECKING:
+    from .aws import Identity
+
+TRIES = 3
+"""How often an upload is tried, where nothing else is said: to put the same again changes nothing."""
+
+REQUEST_SECONDS = 60
+"""How long one try may take."""
+
+_SIGNED_SECONDS = 600
+_PAUSE = 0.2
+_LONGEST_PAUSE = 20.0
+_PIECE = 1 << 18
+_OWN_HOST = re.compile(r"(https://)(s3\.[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?)")
+_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,60})</Code>")
+_EXISTS = 412
+
+
+class NotStored(Exception):
+    """What S3 said of a request. ``code`` is its word, empty where there is none; ``status`` 0 where none came."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(f"HTTP {status} {code}".strip() if status else code)
+        self.status, self.code = status, code
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether another try may do better."""
+        return self.status == 0 or self.status >= 500 or self.status == 429
+
+
+@attrs.frozen(eq=False)
+class Objects:
+    """``address``: the URL before an object's name."""
+
+    address: str
+    identity: Identity
+    session: aiohttp.ClientSession
+
+    @classmethod
+    async def open(
+        cls, bucket: str, prefix: str, account: Mapping[str, str | None], session: aiohttp.ClientSession
+    ) -> Objects:
+        """Finds region, endpoint and credentials, as boto3 does. Raises ConfigError or MissingExtra.
+
+        ``account`` may give ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ``session_token`` and
+        ``profile``.
+        """
+        identity = await _identity(account)
+        return cls(_address(bucket, prefix, identity.endpoint), identity, session)
+
+    async def presigned(self, method: str, name: str, seconds: int) -> str:
+        """A URL with which anybody may do this one thing, for so long. Raises ConfigError or NotSent."""
+        keys = await self.identity.keys()
+        return self.identity.presigned(method, self.address + _quoted(name), keys, seconds)
+
+    async def put(
+        self, name: str, content: File, media_type: str, *, tries: int = TRIES, only_new: bool = False
+    ) -> bool:
+        """Puts an object; with ``only_new`` none in the place of another: False where one is there.
+
+        Raises NotStored, ConfigError, NotSent.
+        """
+        pause = _PAUSE
+        while True:
+            tries -= 1
+            try:
+                return await self._put(name, content, media_type, only_new=only_new)
+            except NotStored as failure:
+                if not failure.may_pass or not tries:
+                    raise
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    async def get(self, name: str) -> bytes | None:
+        """An object's content; None where there is none. Raises NotStored, ConfigError, NotSent."""
+        url = URL(await self.presigned("GET", name, _SIGNED_SECONDS), encoded=True)
+        try:
+            async with self.session.get(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
+                if answer.status == 200:
+                    return await answer.read()
+                failure = await _said(answer)
+                if answer.status == 404 and failure.code != "NoSuchBucket":
+                    return None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotStored(0, type(error).__name__) from None
+        raise failure
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an object; also False where that can't be seen. Raises ConfigError, NotSent."""
+        url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
+        try:
+            async with self.session.head(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, OSError):
+            return False
+
+    async def _put(self, name: str, content: File, media_type: str, *, only_new: bool) -> bool:
+        headers = {"content-type": media_type, "content-length": str(content.size)}
+        headers |= {"if-none-match": "*"} if only_new else {}
+        try:
+            async with self.session.put(
+                URL(await self.presigned("PUT", name, _SIGNED_SECONDS), encoded=True),
+                data=_pieces(content),
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
+            ) as answer:
+                if answer.status == 200:
+                    return True
+                if only_new and answer.status == _EXISTS:
+                    return False
+                failure = await _said(answer)
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotStored(0, type(error).__name__) from None
+        raise failure
+
+
+async def _said(answer: aiohttp.ClientResponse) -> NotStored:
+    code = _CODE.search(await answer.content.read(4096))
+    return NotStored(answer.status, code[1].decode() if code is not None else "")
+
+
+async def _pieces(content: File) -> AsyncIterator[bytes]:
+    if not content.on_disk:
+        with content.open() as held:
+            while piece := held.read(_PIECE):
+                yield piece
+        return
+    with await asyncio.to_thread(content.open) as source:
+        while piece := await asyncio.to_thread(source.read, _PIECE):
+            yield piece
+
+
+def _aws() -> ModuleType:
+    try:
+        from . import aws
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("aiobotocore", "botocore"):
+            raise
+        raise MissingExtra("S3 needs aiobotocore: pip install 'impasto[s3]'") from None
+    return aws
+
+
+async def _identity(account: Mapping[str, str | None]) -> Identity:
+    aws = await asyncio.to_thread(_aws)  # it takes long to import
+    region = account.get("region") or os.environ.get("AWS_REGION_NAME") or os.environ.get("AWS_REGION")
+    settings = {name: value for name, value in {**account, "region": region}.items() if value}
+    identity: Identity = aws.given(settings) or await aws.Once(partial(aws.found, settings, Options(), service="s3"))()
+    try:
+        await identity.keys()
+    except ImpastoError as error:
+        raise ConfigError(error.message) from None
+    return identity
+
+
+def _address(bucket: str, prefix: str, endpoint: str) -> str:
+    """Amazon's own buckets have hosts of their own, but for those whose names no certificate covers."""
+    path = f"{_quoted(prefix.strip('/'))}/" if prefix.strip("/") else ""
+    own = _OWN_HOST.fullmatch(endpoint)
+    if own is None or "." in bucket:
+        return f"{endpoint.rstrip('/')}/{bucket}/{path}"
+    return f"{own[1]}{bucket}.{own[2]}/{path}"
+
+
+_quoted = partial(quote, safe="/~")
+"""As S3 signs names."""

@@ -1,0 +1,127 @@
+"""An S3 of one bucket, over real sockets, that checks what Amazon's does: signatures, their time, conditions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from urllib.parse import unquote
+
+import attrs
+from aiohttp import web
+
+from impasto_emulator import sigv4
+
+SECRETS = {"AKIATEST": "secret-of-the-test"}
+BUCKET = "pictures"
+
+
+@attrs.define
+class FakeS3:
+    """One bucket, at a path of its own: it checks each signature and how long it holds."""
+
+    url: str = ""
+    kept: dict[str, tuple[bytes, str]] = attrs.field(factory=dict)
+    statuses: list[int] = attrs.field(factory=list)
+    """What the next uploads are answered instead."""
+    seen: list[str] = attrs.field(factory=list)
+    now: datetime | None = None
+    pause: float = 0
+    refused: str = ""
+    """Methods that are not allowed."""
+    gone_after: int | None = None
+    """After how many uploads the bucket is gone."""
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """What is kept below a prefix, by the names behind it."""
+        start = f"/{BUCKET}/{prefix}"
+        return {name.removeprefix(start): data for name, (data, _) in self.kept.items() if name.startswith(start)}
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.seen.append(request.method)
+        await asyncio.sleep(self.pause)
+        body = await request.read()
+        assert "authorization" not in request.headers
+        if (refusal := self._refusal(request)) is not None:
+            return _error(403, refusal)
+        if not request.path.startswith(f"/{BUCKET}/") or self.gone_after == 0:
+            return _error(404, "NoSuchBucket")
+        if request.method != "PUT" and request.path not in self.kept:
+            return _error(404, "NoSuchKey")
+        if request.method != "PUT":
+            data, media_type = self.kept[request.path]
+            return web.Response(body=data, content_type=media_type)
+        if self.statuses:
+            return _error(self.statuses.pop(0), "SlowDown")
+        assert request.headers["content-length"] == str(len(body))
+        if request.headers.get("if-none-match") == "*" and request.path in self.kept:
+            return _error(412, "PreconditionFailed")
+        self.kept[request.path] = body, request.content_type
+        if self.gone_after is not None:
+            self.gone_after -= 1
+        return web.Response()
+
+    def _refusal(self, request: web.BaseRequest) -> str | None:
+        asked = dict(request.query)
+        query = "&".join(p for p in request.rel_url.raw_query_string.split("&") if not p.startswith("X-Amz-Signature="))
+        signed = sigv4.Signed(
+            method=request.method,
+            path=unquote(request.rel_url.raw_path),  # S3 encodes it once, other services twice
+            query=query,
+            headers={"host": request.headers["host"]},
+            body_hash="UNSIGNED-PAYLOAD",
+        )
+        given = sigv4.parse(
+            f"{asked['X-Amz-Algorithm']} Credential={asked['X-Amz-Credential']},"
+            f"SignedHeaders={asked['X-Amz-SignedHeaders']},Signature={asked['X-Amz-Signature']}"
+        )
+        assert (given.service, given.signed_headers) == ("s3", ("host",))
+        stamp, key = asked["X-Amz-Date"], SECRETS.get(given.access_key, "")
+        if sigv4._signature(key, given, stamp, sigv4.canonical(signed, ("host",))) != given.signature:
+            return "SignatureDoesNotMatch"
+        begun = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        now = self.now or datetime.now(UTC)
+        late = now > begun + timedelta(seconds=int(asked["X-Amz-Expires"]))
+        return "AccessDenied" if late or request.method in self.refused.split() else None
+
+
+def _error(status: int, code: str) -> web.Response:
+    return web.Response(status=status, text=f"<Error><Code>{code}</Code></Error>")
+
+
+@asynccontextmanager
+async def pretending() -> AsyncIterator[FakeS3]:
+    """One in this loop."""
+    fake = FakeS3()
+    runner = web.ServerRunner(web.Server(fake.handle), shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    fake.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    try:
+        yield fake
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def pretending_aside() -> Iterator[FakeS3]:
+    """One in a thread of its own."""
+    started: Future[tuple[FakeS3, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        async with pretending() as fake:
+            stop = asyncio.Event()
+            started.set_result((fake, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    fake, loop, stop = started.result(timeout=30)
+    try:
+        yield fake
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
