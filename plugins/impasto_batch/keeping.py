@@ -92,6 +92,8 @@ class Keeping:
     """What the row of a picture that did not come says besides."""
     _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
     _room: dict[str, int] = attrs.field(factory=dict[str, int])
+    _to_send: set[Unit] = attrs.field(factory=set[Unit])
+    """Whose pictures are whole in the staging folder, and not up yet."""
 
     async def begin(self, unit: Unit, call: Call) -> None:
         try:
@@ -116,7 +118,10 @@ class Keeping:
         if self.bucket is None:
             return await self.folder.post(self._kept(unit, outcome))
         row = await self.folder.post(self._laid(unit, outcome))
-        return attrs.evolve(outcome, path=await self.send(self.bucket, row))
+        self._to_send.add(unit)
+        path = await self.send(self.bucket, row)
+        self._to_send.discard(unit)
+        return attrs.evolve(outcome, path=path)
 
     async def send(self, bucket: Bucket, row: Row) -> Path:
         """Puts a staged picture up, and then says so. Raises OSError."""
@@ -126,8 +131,8 @@ class Keeping:
     async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
             return outcome
-        staged = staged_at(self.folder.layout, unit.id, unit.index)
-        if self.bucket is not None and await asyncio.to_thread(staged.is_file):
+        if unit in self._to_send:
+            staged = staged_at(self.folder.layout, unit.id, unit.index)
             said = f"it came, and stays in {str(staged)!r} until the next run puts it up"
             return attrs.evolve(outcome, state="pending", path=staged, warnings=(*outcome.warnings, said))
         try:
@@ -246,7 +251,7 @@ def _sent(folder: Folder, staged: Path, row: Row, name: str) -> Steps[Path]:
     is_shown = folder.pictures.count[State.DONE] < A_PAGE
     yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
     if is_shown:
-        _linked(folder.disk, staged, path)
+        linked(folder.disk, staged, path)
     folder.disk.remove(staged)
     return path
 
