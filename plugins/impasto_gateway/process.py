@@ -119,6 +119,8 @@ class _Worker:
     ) -> None:
         self._path, self._bound, self._config, self._shared = path, bound, config, shared
         self._host, self._no_auth = host, no_auth
+        self.is_outdated = False
+        """Whether the configuration was to be read again since it was given."""
 
     def run(self, ready: Callable[[], object], life: int | None = None) -> int:
         """Serves until a signal ends it, or its supervisor's end of the pipe ``life`` is closed; the exit code."""
@@ -147,6 +149,7 @@ class _Worker:
                 bound=self._bound,
                 shared=self._shared,
                 log=lines.log,
+                before=self._take_up if self.is_outdated else None,
             )
             if (traces := provider_from_environment()) is not None:
                 stack.push_async_callback(asyncio.to_thread, traces.shutdown)
@@ -173,12 +176,15 @@ class _Worker:
         while True:
             await asked.wait()
             asked.clear()
-            try:
-                await gateway.take_up(await asyncio.to_thread(load, self._path))
-            except ImpastoError as error:
-                _log.error("the configuration stays as it was: %s", error)
-            else:
-                _log.warning("the configuration was read again")
+            await self._take_up(gateway)
+
+    async def _take_up(self, gateway: Gateway) -> None:
+        try:
+            await gateway.take_up(await asyncio.to_thread(load, self._path))
+        except ImpastoError as error:
+            _log.error("the configuration stays as it was: %s", error)
+        else:
+            _log.warning("the configuration was read again")
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -244,5 +250,8 @@ class _Supervisor:
 
     def _pass_on(self, number: int, _: object) -> None:
         self._ending = self._ending or number != signal.SIGHUP
+        for worker in self._workers:
+            worker.is_outdated = worker.is_outdated or number == signal.SIGHUP
         for pid in self._running:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(pid, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,8 @@ class Gateway:
     """``async with Gateway(config) as gateway:`` serves at ``gateway.url``. Port 0 takes any.
 
     ``bound`` is a socket that listens already, in the place of ``host`` and ``port``. ``shared``: the folder of the
-    numbers of several workers. ``log`` takes what the access log tells of each request.
+    numbers of several workers. ``log`` takes what the access log tells of each request; ``before`` is awaited before
+    the first comes.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Gateway:
         bound: socket.socket | None = None,
         shared: Path | None = None,
         log: Callable[[Seen], object] = to_logger,
+        before: Callable[[Gateway], Awaitable[None]] | None = None,
     ) -> None:
         self._config = config
         self._host, self._port, self._no_auth, self._bound = host, port, no_auth, bound
-        self._shared, self._log = shared, log
+        self._shared, self._log, self._before = shared, log, before
         self._stack = AsyncExitStack()
 
     @property
@@ -84,6 +86,8 @@ class Gateway:
             self._app = App(setup, self._data, self._repeats, self._observer, local=is_loopback(self._host))
             stack.push_async_callback(self._app.aclose)
             await self._repeats.open()
+            if self._before is not None:
+                await self._before(self)
             self._server = Server(self._app, lambda: self._app.setup.config.general, self._observer)
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()

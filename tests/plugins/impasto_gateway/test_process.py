@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import openai
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 
 from impasto_emulator import Emulator
+from impasto_gateway.process import _Supervisor, _Worker
 from tests.conftest import KEY
 from tests.pictures import drawn
 
@@ -143,7 +145,8 @@ def test_workers_that_have_only_begun_end_well(serve: Serve) -> None:
     assert process.returncode == 0, told
 
 
-def test_workers_that_have_only_begun_read_the_configuration_again(serve: Serve, tmp_path: Path) -> None:
+def test_every_worker_has_the_configuration_that_was_read_last(serve: Serve, tmp_path: Path) -> None:
+    """One that had only begun when it was to be read again, and one that begins in the place of another."""
     process, url = serve(PAGE, "--workers", "2")
     (tmp_path / "config.yaml").write_text(PAGE.replace("model_name: sd3", "model_name: other"))
     process.send_signal(signal.SIGHUP)
@@ -156,8 +159,29 @@ def test_workers_that_have_only_begun_read_the_configuration_again(serve: Serve,
     while (found := names()) != {"other"}:
         assert time.monotonic() < end, found
         time.sleep(0.05)
-    time.sleep(0.3)
-    assert names() == {"other"}  # of both
+    first, second = (child.pid for child in psutil.Process(process.pid).children())
+    os.kill(first, signal.SIGKILL)
+    process.send_signal(signal.SIGHUP)  # as its end is noticed
+    while {child.pid for child in psutil.Process(process.pid).children()} <= {first, second}:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(second, signal.SIGKILL)  # all of what follows is the new one's, or its neighbour's
+    assert names() == {"other"}
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_signal_for_a_worker_that_is_gone_is_nothing() -> None:
+    supervisor = _Supervisor([])
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    supervisor._running[process.pid] = cast("_Worker", None)
+    supervisor._pass_on(signal.SIGHUP, None)
+    assert not supervisor._ending
+    supervisor._pass_on(signal.SIGTERM, None)
+    assert supervisor._ending
+    for end in supervisor._life:
+        os.close(end)
 
 
 async def generate(url: str, **options: object) -> int:
