@@ -11,18 +11,19 @@ from impasto_gateway.config_yaml import ADVICE
 from .text import code, doc, page, table
 
 SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
-    "model_list[].litellm_params": Params,
-    "model_list[].model_info": Info,
+    "model_list: litellm_params": Params,
+    "model_list: model_info": Info,
     "litellm_settings": Wording,
     "general_settings": General,
-    "keys[]": Named,
+    "keys": Named,
     "files": Files,
     "files.s3": S3,
     "batches": Batches,
 }
 _INTRODUCTION = """
 Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be
-`os.environ/NAME`. `provider_params` is another name for `litellm_params`.
+`os.environ/NAME`. An entry of `model_list` has a `model_name`, by which callers know the model, and `litellm_params`, of
+which `provider_params` is another name.
 """
 
 
@@ -50,7 +51,8 @@ def keys(record: type[attrs.AttrsInstance]) -> list[attrs.Attribute[object]]:
 
 def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
     rows = [[code(field.name), _takes(field), _default(field)] for field in keys(record)]
-    return f"## {name}", doc(record), table(["key", "takes", "default"], rows)
+    said = doc(record).removeprefix(f"`{name.rpartition(' ')[2]}`").lstrip(".:, ")
+    return f"## {name}", said[:1].upper() + said[1:], table(["key", "takes", "default"], rows)
 
 
 def _takes(field: attrs.Attribute[object]) -> str:

@@ -6,6 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
+from docs.generate.errors import every as errors
 
 from tests.architecture.sources import ROOT
 from tests.docs.pages import PAGES, WRITTEN
@@ -19,6 +20,13 @@ def test_what_a_page_points_at_is_there(page: str) -> None:
         assert place.exists() or str(PurePosixPath(page).parent / target) in PAGES, target
     for path in re.findall(r"`((?:core|plugins|tests|benchmarks|docs|\.ci)/[\w./-]+)`", prose):
         assert (ROOT / path).exists(), path
+
+
+def test_the_promise_says_what_to_do_with_each_error() -> None:
+    table = PAGES["docs/promise.md"].partition("## What to do with each error")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
+    raised = {kind.__name__ for kind in errors() if not kind.__subclasses__() or kind.__name__ == "ConfigError"}
+    assert told == raised
 
 
 def test_the_picture_is_small() -> None:
