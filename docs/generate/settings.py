@@ -22,8 +22,8 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
 }
 _INTRODUCTION = """
 Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be
-`os.environ/NAME`. An entry of `model_list` has a `model_name`, by which callers know the model, and `litellm_params`, of
-which `provider_params` is another name.
+`os.environ/NAME`. An entry of `model_list` has a `model_name`, by which callers know the model, and `litellm_params`,
+of which `provider_params` is another name.
 """
 
 
