@@ -23,6 +23,7 @@ from .keeping import Keeping
 from .manifest import Manifest
 from .names import Template
 from .pace import Pace
+from .piped import chosen, keep
 from .preflight import Again, Plan, Preflight
 from .recovery import recall, recover
 from .results import ERRORS, RESULTS, write_results
@@ -46,10 +47,12 @@ _PIECE = 16
 class Order:
     """What is to be run, and how. ``budget`` in USD, ``deadline`` in seconds.
 
+    ``piped``: the file of what came on standard input, where the manifest is that; paths in it begin where we are.
     ``target``: where pictures and results go up to; ``out`` is then the local folder of the ledger.
     """
 
     manifest: Path
+    piped: Path | None = None
     out: Path
     concurrency: int = CONCURRENCY
     budget: float | None = None
@@ -98,7 +101,7 @@ class Batch:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
         layout = Layout(self.order.out)
         history = await asyncio.to_thread(_looked_into, layout)
-        plan = await self._planned(client, self._preflight(history))
+        plan = await self._planned(client, await asyncio.to_thread(self._preflight, history))
         if self.order.target is not None:
             async with Bucket.open(self.order.target) as bucket:
                 await bucket.look(layout)
@@ -109,8 +112,9 @@ class Batch:
         order, stops = self.order, self.stops
         async with AsyncExitStack() as stack:
             folder = self.folder = await stack.enter_async_context(await Folder.open(order.out, self.disk))
-            preflight = self._preflight(folder.history)
+            preflight = await asyncio.to_thread(self._preflight, folder.history)
             plan = await self._planned(client, preflight)
+            await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
             bucket = await self._claimed(stack, folder) if order.target is not None else None
             keeping = Keeping(folder, order.template, bucket)
@@ -204,14 +208,29 @@ class Batch:
             self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
 
     def _preflight(self, history: History) -> Preflight:
-        order = self.order
+        order, load = self.order, self.registry.operation
+        manifest = Manifest(order.manifest, load)
+        if order.piped is not None:
+            manifest = Manifest(chosen(order.piped, history.layout), load, Path(), "on standard input")
         return Preflight(
-            manifest=Manifest(order.manifest, self.registry.operation),
+            manifest=manifest,
             history=history,
             again=order.again,
             drop_params=order.drop_params,
             dedupe=order.dedupe,
         )
+
+    async def _keep_piped(self, preflight: Preflight, plan: Plan) -> None:
+        """Keeps a manifest that came on standard input. Raises ConfigError."""
+        piped, folder, manifest = self.order.piped, self.folder, preflight.manifest
+        if folder is None or piped is None or manifest.path != piped:
+            return
+        try:
+            await asyncio.to_thread(keep, piped, folder.layout, self.disk)
+        except OSError as error:
+            raise unusable(folder.layout, error) from None
+        preflight.manifest = attrs.evolve(manifest, path=folder.layout.manifest)
+        plan.mark = await asyncio.to_thread(preflight.manifest.mark)
 
     async def _planned(self, client: Client, preflight: Preflight) -> Plan:
         """The plan, where it may be run. Raises ManifestError or ConfigError."""

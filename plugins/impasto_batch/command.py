@@ -61,7 +61,8 @@ def command() -> None:
 @click.pass_context
 def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
     """Makes the pictures of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
-    those of OpenAI's Batch API. Run again, it makes what is missing.
+    those of OpenAI's Batch API. Run again, it makes what is missing. MANIFEST may be - for standard input; it is kept
+    in the folder, and where nothing comes the next time, that is gone on with.
 
     Ctrl-C waits for what is in flight, a second one does not. Ends with 0 where every picture came, 1 where some did
     not, 2 where the input is wrong (nothing was sent), 130 where it was interrupted.

@@ -21,6 +21,7 @@ from impasto.options import Settings, check_seconds
 from .batch import Batch, Order
 from .bucket import SCHEME, Target, local_folder
 from .names import Template
+from .piped import taken
 from .preflight import Again
 from .stops import MostFailures
 from .telling import TICK_SECONDS, Lines, Live, Quiet, plan_in_words
@@ -65,8 +66,14 @@ def conduct(given: Given) -> int:
     for option in ("staging", "s3_endpoint"):
         if target is None and given[option] is not None:
             raise ConfigError(f"--{option.replace('_', '-')} goes with --out s3://bucket/prefix")
+    with taken(given["manifest"]) as piped:
+        return _conducted(given, target, piped)
+
+
+def _conducted(given: Given, target: Target | None, piped: Path | None) -> int:
     order = Order(
         manifest=given["manifest"],
+        piped=piped,
         out=given["staging"] or local_folder(given["out"]),
         target=target,
         concurrency=given["concurrency"],

@@ -62,6 +62,11 @@ class Layout:
         return self.root / HIDDEN / "staging"
 
     @property
+    def manifest(self) -> Path:
+        """The manifest that came on standard input."""
+        return self.root / HIDDEN / "manifest.jsonl"
+
+    @property
     def kept(self) -> Path:
         """What came of calls that gave no usable picture."""
         return self.root / "kept"

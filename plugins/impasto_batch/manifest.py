@@ -32,10 +32,15 @@ Line = tuple[int, Given | Unread, bytes]
 
 @attrs.frozen
 class Manifest:
-    """The file, as its user named it. ``load`` gives the operation of a model's name."""
+    """The file, as its user named it. ``load`` gives the operation of a model's name.
+
+    ``folder``: where relative paths in it begin. ``name``: what it is called in messages.
+    """
 
     path: Path
     load: Callable[[str], Operation]
+    folder: Path = attrs.field(default=attrs.Factory(lambda self: self.path.parent, takes_self=True))
+    name: str = attrs.field(default=attrs.Factory(lambda self: repr(str(self.path)), takes_self=True))
 
     def rows(self) -> Iterator[Line]:
         """Each row. Raises ManifestError where the file can't be read."""
@@ -51,14 +56,14 @@ class Manifest:
                     with self.path.open("rb") as file:
                         yield from _json_lines(file)
         except OSError as error:
-            raise ManifestError(f"can't read the manifest {str(self.path)!r}: {error.strerror}") from None
+            raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
 
     def mark(self) -> tuple[int, int]:
         """What changes when somebody writes to the file. Raises ManifestError."""
         try:
             found = self.path.stat()
         except OSError as error:
-            raise ManifestError(f"can't read the manifest {str(self.path)!r}: {error.strerror}") from None
+            raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
         return found.st_size, found.st_mtime_ns
 
 

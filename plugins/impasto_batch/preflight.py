@@ -106,7 +106,7 @@ class Preflight:
 
     def __attrs_post_init__(self) -> None:
         self._takes, self._pictures = self.again.takes(), self.history.pictures
-        self._folder = self.manifest.path.parent
+        self._folder = self.manifest.folder
 
     def plan(self) -> Plan:
         """Looks at every row. Raises ManifestError where the manifest can't be read, or has none."""
@@ -129,7 +129,7 @@ class Preflight:
             hashes[key % _BUCKETS].append(key)
             self._count(row, plan)
         if not plan.rows:
-            raise ManifestError(f"the manifest {str(self.manifest.path)!r} has no rows")
+            raise ManifestError(f"the manifest {self.manifest.name} has no rows")
         twins = {key for bucket in hashes if len(set(bucket)) < len(bucket) for key in _repeated(bucket)}
         if twins:
             self._tell_twins(twins, plan)
