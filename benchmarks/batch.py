@@ -51,7 +51,7 @@ async def run(rounds: int) -> list[Ratio]:
         ]
 
 
-def _manifest(path: Path, number: int) -> Path:
+def a_manifest(path: Path, number: int) -> Path:
     words = "a lighthouse on a cliff at dusk, in the style of the old masters, with heavy strokes and a warm light"
     with path.open("w") as file:
         for index in range(number):
@@ -62,7 +62,7 @@ def _manifest(path: Path, number: int) -> Path:
 
 async def _row(place: Path, rounds: int) -> Ratio:
     """CPU of a row over that of ``client.run``; the limit is what it may cost beside the call."""
-    manifest = _manifest(place / "calls.jsonl", CALLS)
+    manifest = a_manifest(place / "calls.jsonl", CALLS)
     given = [json.loads(line) for line in manifest.read_text().splitlines()]
     registry, count = Registry(), 0  # one for both, as the command has: to look for plugins is no row's work
     with running() as url:
@@ -105,7 +105,7 @@ def _timed(work: Callable[[], object], number: int) -> Callable[[], Awaitable[fl
 
 async def _preflight(place: Path, rounds: int) -> Ratio:
     """A manifest looked at, over the JSON decoder by itself: its speed is at least 0.35 of that."""
-    path = _manifest(place / "rows.jsonl", ROWS)
+    path = a_manifest(place / "rows.jsonl", ROWS)
 
     def ours() -> None:
         plan = Preflight(manifest=Manifest(path, Registry().operation), history=History(Layout(place))).plan()
@@ -166,7 +166,7 @@ async def _memory(place: Path) -> Ratio:
     """What 100,000 pictures hold over what 1,000 do, in a process each; the limit is 20 MB."""
     small = Layout(place / "small")
     _ledger(place / "rows.jsonl", small, 1_000)
-    _manifest(place / "few.jsonl", 1_000)
+    a_manifest(place / "few.jsonl", 1_000)
     pairs = []
     for _ in range(3):
         many = await asyncio.to_thread(_held, place / "rows.jsonl", place / "resumed")

@@ -33,7 +33,8 @@ class Provider:
 
     ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
     ``rate_limit`` and ``poll_seconds`` (the least interval between polls) bind only against the vendor's own
-    host. ``user_header`` carries the caller's end user, where the vendor has such a header.
+    host. ``user_header`` carries the caller's end user, where the vendor has such a header. ``free`` is the path of a
+    GET that costs nothing, by which an outage's end is found out.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Provider:
     rate_limit: RateLimit | None = None
     poll_seconds: float = 0.0
     user_header: str | None = None
+    free: str | None = None
 
     def is_own_host(self, base_url: str) -> bool:
         """Whether a base URL is the vendor's own host."""

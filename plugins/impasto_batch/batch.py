@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,7 @@ from .names import Template
 from .pace import Pace
 from .piped import chosen, keep
 from .preflight import Again, Plan, Preflight
+from .probe import is_reached
 from .recovery import recall, recover
 from .results import ERRORS, RESULTS, write_results
 from .run import Run, of_client
@@ -129,7 +131,7 @@ class Batch:
             stops.budget, stops.max_failures = order.budget, order.max_failures
             stops.ends = time.monotonic() + order.deadline
             stops.usd = folder.pictures.usd
-            self._run = Run(of_client(client), self.pace, stops, keeping)
+            self._run = Run(of_client(client), self.pace, stops, keeping, partial(is_reached, client))
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
             status = self._status(folder, plan, running=False)

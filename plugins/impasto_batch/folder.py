@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,7 +32,8 @@ BALLAST_BYTES = 256 * 1024
 """Room that is given up for the last rows of a run when the disk is full."""
 
 RECALLED_SECONDS = 60.0
-"""How far back sends of an earlier process are counted towards a rate."""
+"""How far back sends of an earlier process are counted towards a rate: of those that the ledger has last, as a clock
+may have been set back since; they count as made now then."""
 
 _LOCK_TRIES = 4
 
@@ -107,13 +109,15 @@ class History:
         history = cls(layout)
         now = time.time()
         take, root = history.pictures.take, f"{layout.root}/"
-        is_other = True
+        sent, is_other = deque[tuple[str, float]](), True
         for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
             take(row, place)
             kind = row["row"]
             if kind == "intent":
-                if is_other and (age := now - row["at"]) < RECALLED_SECONDS:
-                    history.sent.append((row["key"], age))
+                if is_other:
+                    sent.append((row["key"], row["at"]))
+                    while sent[0][1] < row["at"] - RECALLED_SECONDS:
+                        sent.popleft()
             elif kind == "done":
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
@@ -124,6 +128,7 @@ class History:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
                 history.run = row
                 is_other = row["process"] != _PROCESS
+        history.sent = [(key, max(now - at, 0.0)) for key, at in sent if now - at < RECALLED_SECONDS]
         return history
 
 

@@ -81,6 +81,11 @@ class Pace:
             self._is_first_climb = False
             self.limit = max(1.0, self.limit / 2)
 
+    @property
+    def is_outage(self) -> bool:
+        """Whether nothing could be sent of late."""
+        return self._outage is not None
+
     def unreachable(self) -> bool:
         """Nothing of a picture could be sent. Whether it may be tried again: an outage is not waited out for ever."""
         now = time.monotonic()

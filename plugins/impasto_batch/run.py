@@ -96,6 +96,8 @@ class Run:
     pace: Pace
     stops: Stops
     keeper: Keeper | None = None
+    is_reached: Callable[[Unit], Awaitable[bool]] | None = None
+    """Finds out, in an outage, whether a unit's provider is back, at no cost."""
     _again: deque[Unit] = attrs.field(factory=deque[Unit])
     """Those of which nothing could be sent, for as long as an outage is waited out."""
     _dispatching: asyncio.Task[None] | None = None
@@ -148,6 +150,10 @@ class Run:
                     through.put_nowait(unit)
                 elif unit is not None:
                     await self.pace.turn(self.stops)
+                    if self.pace.is_outage and not await self._is_back(unit):
+                        self._again.appendleft(unit)
+                        self.pace.leave()
+                        continue
                     if not self.stops.admits(unit):
                         self.pace.leave()
                         return
@@ -188,7 +194,17 @@ class Run:
         error = outcome.error
         if not isinstance(error, NotSent) or outcome.state != "refused" or not error.retryable or self.stops.reason:
             return False
+        return self._waits_on(error.message)
+
+    def _waits_on(self, said: str) -> bool:
+        """The provider could not be reached. Whether it is waited for."""
         if self.pace.unreachable():
             return True
-        self.stop(f"the provider can't be reached: {error.message}")
+        self.stop(f"the provider can't be reached: {said}")
         return False
+
+    async def _is_back(self, unit: Unit) -> bool:
+        """Whether a picture may be asked for in an outage, or none will be any more."""
+        if self.stops.reason is not None or self.is_reached is None or await self.is_reached(unit):
+            return True
+        return not self._waits_on("it does not answer")

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -21,6 +22,7 @@ from .names import Template, wrong_id
 from .outcomes import failed
 from .pace import Pace
 from .preflight import Again
+from .probe import is_reached
 from .recovery import recover
 from .results import write_results
 from .rows import State
@@ -71,7 +73,7 @@ async def run_batch(
             jobs = (await recover(folder, keeping, keys)).jobs
             stops.usd = folder.pictures.usd
         service = _Service(client, folder, Again(failed=retry_failed, ambiguous=retry_ambiguous))
-        run = Run(of_client(client), Pace(concurrency), stops, keeping)
+        run = Run(of_client(client), Pace(concurrency), stops, keeping, partial(is_reached, client))
         async with aclosing(run.outcomes(service.work(jobs, requests))) as outcomes:
             async for outcome in outcomes:
                 yield outcome

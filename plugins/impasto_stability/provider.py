@@ -14,6 +14,7 @@ stability = Provider(
     rate_limit=RateLimit(150, 10.0),
     poll_seconds=10.0,
     user_header="stability-client-user-id",
+    free="/v1/user/balance",
 )
 
 USD_PER_CREDIT = 0.01

@@ -187,7 +187,7 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
         port = closed.getsockname()[1]
         manifest(*many(6))
         run = start("run", "manifest.jsonl", "--out", "out", "--api-base", f"http://127.0.0.1:{port}")
-        wait_for(Path("out"), "refused", 1)
+        wait_for(Path("out"), "refused", 6)
     # the provider comes up at that port
     from impasto_emulator import Settings, serve
 
@@ -195,4 +195,6 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
         run.communicate(timeout=60)
         assert run.returncode == 0
         assert len(provider.charges) == 6
+        first = provider.requests[0]
+        assert (first.method, first.target) == ("GET", "/v1/user/balance"), "what is free is asked before what is paid"
     assert math.isclose(float(str(status(batch)["cost_usd"])), 0.18)
