@@ -35,6 +35,16 @@ class FakeS3:
     gone_after: int | None = None
     """After how many uploads the bucket is gone."""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of a user who has its key."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY_ID": "AKIATEST",
+            "AWS_SECRET_ACCESS_KEY": SECRETS["AKIATEST"],
+        }
+
     def objects(self, prefix: str = "") -> dict[str, bytes]:
         """What is kept below a prefix, by the names behind it."""
         start = f"/{BUCKET}/{prefix}"

@@ -111,6 +111,8 @@ class Gateway:
         check_bind(config, self._host, no_auth=self._no_auth)
         if data_folder(config) != self._data.folder:
             raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
+        if config.batches.folder != self._config.batches.folder:
+            raise ConfigError(f"{config.source}: batches.folder changes with a new start only")
         if config.plugins != self._config.plugins:
             raise ConfigError(f"{config.source}: general_settings.plugins changes with a new start only")
         self._app.take_up(await self._set_up(config))

@@ -3,7 +3,7 @@
 ``python -m tests.campaigns.kills --kills 200`` kills at random moments and at random system calls, for operations
 that answer at once and for those that are polled, until each batch is through; ``--every-call`` kills once before,
 once after and, where it writes, once amid each call by which a small batch changes the disk. Exit code 1 where an
-invariant is broken.
+invariant is broken. With ``--bucket`` pictures go up to an S3.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from impasto_batch.ledger import Read, rows
 from tests.campaigns.provider import Provider, provider
 from tests.campaigns.victim import Death, How, killed, start
 from tests.pictures import png
+from tests.s3 import BUCKET, FakeS3, pretending_aside
 
 CONCURRENCY = 8
 CORE, CREATIVE = "stability/stable-image-core", "stability/upscale-creative"
@@ -55,13 +57,14 @@ class Figures:
 
 @attrs.frozen
 class Job:
-    """One batch: its manifest and its folder. The seed of each picture is its own."""
+    """One batch: its manifest and its folder, or its bucket. The seed of each picture is its own."""
 
     place: Path
     seeds: dict[str, int]
+    s3: FakeS3 | None = None
 
     @classmethod
-    def make(cls, place: Path, pictures: int, first_seed: int) -> Job:
+    def make(cls, place: Path, pictures: int, first_seed: int, s3: FakeS3 | None = None) -> Job:
         """Writes a manifest: of three pictures, one is polled for."""
         place.mkdir()
         (place / "small.png").write_bytes(png(64, 64))
@@ -74,17 +77,28 @@ class Job:
                 row |= {"model": CREATIVE, "image": "small.png"}
             lines.append(json.dumps(row) + "\n")
         (place / "manifest.jsonl").write_text("".join(lines))
-        return cls(place, seeds)
+        return cls(place, seeds, s3)
 
     @property
     def out(self) -> Path:
+        """Its ledger's folder."""
         return self.place / "out"
+
+    def made(self) -> dict[str, bytes]:
+        """The pictures that came, by their names."""
+        if self.s3 is None:
+            there = {path.name: path.read_bytes() for path in self.out.iterdir() if path.is_file()}
+        else:
+            there = self.s3.objects(f"{self.place.name}/")
+        return {name: data for name, data in there.items() if name.endswith(".png")}
 
     def start(self, at: Provider, death: Death = _NONE) -> ForkServerProcess:
         """Starts the run, which dies so."""
-        words = ["batch", "run", str(self.place / "manifest.jsonl"), "--out", str(self.out)]
-        words += ["--concurrency", str(CONCURRENCY)]
-        return start(death, words, at.environment, self.place / "log")
+        words = ["batch", "run", str(self.place / "manifest.jsonl"), "--concurrency", str(CONCURRENCY)]
+        if self.s3 is None:
+            return start(death, [*words, "--out", str(self.out)], at.environment, self.place / "log")
+        words += ["--out", f"s3://{BUCKET}/{self.place.name}", "--staging", str(self.out)]
+        return start(death, words, {**at.environment, **self.s3.environment}, self.place / "log")
 
 
 def broken(job: Job, charges: Counter[int], figures: Figures) -> Iterator[str]:
@@ -126,25 +140,31 @@ def _wrong_files(job: Job, done: set[str]) -> Iterator[str]:
     results = [json.loads(line) for line in (job.out / "results.jsonl").read_text().splitlines()]
     if {result["custom_id"] for result in results} != done:
         yield "results.jsonl does not list what is done"
-    named = set()
+    named, there = set(), job.made()
     for result in results:
         (picture,) = result["response"]["body"]["data"]
-        path = job.out / picture["path"]
-        named.add(path)
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != picture["sha256"]:
+        named.add(picture["path"])
+        if hashlib.sha256(there.get(picture["path"], b"")).hexdigest() != picture["sha256"]:
             yield f"{picture['path']} is not what the ledger says"
-    strangers = {path for path in job.out.iterdir() if path.suffix == ".png"} - named
-    if strangers:
+    if strangers := there.keys() - named:
         yield f"{len(strangers)} pictures that no row names"
     if left := list(Layout(job.out).staging.iterdir()):
         yield f"{len(left)} files left in the staging folder"
 
 
-def at_random(figures: Figures, kills: int, place: Path, chance: random.Random, *, pictures: int = 40) -> None:
+def at_random(
+    figures: Figures,
+    kills: int,
+    place: Path,
+    chance: random.Random,
+    *,
+    pictures: int = 40,
+    s3: FakeS3 | None = None,
+) -> None:
     """Kills at random moments, and at random calls."""
     with provider("--answer-seconds", "0.1") as at:
         while figures.kills < kills and not figures.broken:
-            job = Job.make(place / f"random-{figures.batches}", pictures, 1 + figures.batches * 10_000)
+            job = Job.make(place / f"random-{figures.batches}", pictures, 1 + figures.batches * 10_000, s3)
             while True:
                 at_call = chance.random() < 0.5
                 death = Death(chance.randint(1, pictures * 8), chance.choice(_WAYS)) if at_call else _NONE
@@ -159,16 +179,18 @@ def at_random(figures: Figures, kills: int, place: Path, chance: random.Random, 
             _look(job, at, figures)
 
 
-def at_every_call(figures: Figures, place: Path, *, pictures: int = 4, every: int = 1) -> None:
+def at_every_call(
+    figures: Figures, place: Path, *, pictures: int = 4, every: int = 1, s3: FakeS3 | None = None
+) -> None:
     """Kills at each call of a small batch, in each way, and lets the next run finish it."""
     with provider() as at:
-        job = Job.make(place / "counted", pictures, 1)
+        job = Job.make(place / "counted", pictures, 1, s3)
         calls = place / "calls"
         assert not killed(job.start(at, Death(calls=calls)), 60.0)
         _look(job, at, figures)
         for call in range(1, int(calls.read_text()) + 1, every):
             for how in _WAYS:
-                job = Job.make(place / f"{call}-{how}", pictures, 1 + figures.batches * 10_000)
+                job = Job.make(place / f"{call}-{how}", pictures, 1 + figures.batches * 10_000, s3)
                 died = killed(job.start(at, Death(call, how)), 60.0)
                 figures.kills += died
                 figures.at_calls += died
@@ -188,14 +210,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the moments; 0 draws one")
     parser.add_argument("--every-call", action="store_true")
+    parser.add_argument("--bucket", action="store_true")
     asked = parser.parse_args(words)
     seed = asked.seed or random.SystemRandom().randint(1, 10**9)
     figures = Figures()
-    with tempfile.TemporaryDirectory(prefix="impasto-kills-") as folder:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="impasto-kills-")))
+        s3 = stack.enter_context(pretending_aside()) if asked.bucket else None
         if asked.every_call:
-            at_every_call(figures, Path(folder))
+            at_every_call(figures, folder, s3=s3)
         else:
-            at_random(figures, asked.kills, Path(folder), random.Random(seed))
+            at_random(figures, asked.kills, folder, random.Random(seed), s3=s3)
     print(f"seed {seed}: {attrs.asdict(figures)}")
     return int(bool(figures.broken))
 

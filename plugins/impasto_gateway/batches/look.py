@@ -20,11 +20,10 @@ MOST_ERRORS = 100
 
 @attrs.define(kw_only=True)
 class Look:
-    """What an input asks for. ``held`` are pictures that the gateway is to keep; ``bad`` is told as OpenAI does."""
+    """What an input asks for; ``bad`` is told as OpenAI does."""
 
     lines: int = 0
     pictures: int = 0
-    held: int = 0
     nano_usd: int = 0
     models: set[str] = attrs.field(factory=set[str])
     bad: list[dict[str, object]] = attrs.field(factory=list[dict[str, object]])
@@ -42,7 +41,6 @@ class Look:
             costs.append(nano_usd(checked, caller.limits))
         n = next(iter(found.values())).n
         self.pictures += n
-        self.held += 0 if line.by_url else n
         self.nano_usd += n * max(costs)
         self.models.add(model.name)
 

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import attrs
+
 from impasto import ConfigError
 from impasto_batch.disk import Disk
 from impasto_batch.folder import Folder, Layout, is_running
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 """How often a worker looks for batches that nobody runs."""
 
-AT_ONCE = 4
+AT_ONCE = 16
 """How many batches a worker runs side by side; the others wait for their turn."""
+
+OF_A_KEY = 4
+"""How many of them may be one key's."""
 
 LATER_SECONDS = 10.0
 """How long a batch waits that can't go on, as a disk is full."""
@@ -42,13 +47,26 @@ _STRAY_SECONDS = 3600.0
 _log = logging.getLogger("impasto.gateway")
 
 
+@attrs.define(eq=False)
+class Running:
+    """A batch of this worker's, which has its folder when ``work`` is there."""
+
+    owner: bytes
+    work: Work | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing, until its providers are back."""
+        return self.work is not None and self.work.waits
+
+
 class Batches:
     """One worker's batches."""
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.records = Records(app.data)
-        self._running: dict[str, Work | None] = {}
+        self._running: dict[str, Running] = {}
 
     @property
     def limits(self) -> Limits:
@@ -104,24 +122,29 @@ class Batches:
 
     def begin(self, batch: Batch) -> None:
         """Runs a batch here, unless it runs already."""
-        if batch.id not in self._running and len(self._running) < AT_ONCE and not self.app.draining:
-            self._running[batch.id] = None
-            self.app.spawn(self._run(batch))
+        if batch.id in self._running or self.app.draining or not self.limits.enabled:
+            return
+        busy = [running.owner for running in self._running.values() if not running.waits]
+        if len(busy) < AT_ONCE and busy.count(batch.owner) < OF_A_KEY:
+            self._running[batch.id] = running = Running(batch.owner)
+            self.app.spawn(self._run(batch, running))
 
     async def watch(self) -> None:
         """Looks for batches that nobody runs, for ever."""
         while True:
-            with suppress(Failure):  # the log has it
+            try:
                 for batch in await self.records.active():
                     if batch.id not in self._running and not await asyncio.to_thread(self._runs_elsewhere, batch):
                         self.begin(batch)
-            await asyncio.sleep(WATCH_SECONDS)
+                await asyncio.sleep(WATCH_SECONDS)
+            except Failure:  # the log has it
+                await asyncio.sleep(LATER_SECONDS)
 
     def drain(self) -> None:
         """Asks for no further picture. What is in flight is waited for; the next start goes on."""
-        for work in self._running.values():
-            if work is not None:
-                work.stop("the gateway is stopping")
+        for running in self._running.values():
+            if running.work is not None:
+                running.work.stop("the gateway is stopping")
 
     async def remove(self, file: Stored) -> None:
         """Removes a file's content, and the pictures that no other file shows. Raises nothing."""
@@ -137,15 +160,13 @@ class Batches:
         except Failure:  # the log has it
             return
 
-    async def _run(self, batch: Batch) -> None:
+    async def _run(self, batch: Batch, running: Running) -> None:
         try:
             async with await Folder.open(self.place(batch.id), Disk()) as folder:
                 found = await self.records.batch(batch.id, batch.owner)  # another may have been at it just now
                 if found is not None and found.status in ACTIVE:
-                    work = self._running[batch.id] = Work(self, found, folder)
-                    if self.app.draining:
-                        return
-                    await work.go()
+                    running.work = Work(self, found, folder)
+                    await running.work.go()
         except (ConfigError, Failure, OSError) as error:
             if not isinstance(error, ConfigError) or not await asyncio.to_thread(self._runs_elsewhere, batch):
                 await self._later(batch, f"can't go on now: {getattr(error, 'message', None) or error}")

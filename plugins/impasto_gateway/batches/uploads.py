@@ -278,8 +278,9 @@ async def _content(exchange: Exchange, stored: Stored) -> web.StreamResponse:
         raise Failure(404, "the file's content is gone", code="not_found")
     try:
         await exchange.begin(response)
-        async for piece in pieces(path, composed=stored.purpose == "batch_output"):
-            await response.write(piece)
+        if exchange.has_body:
+            async for piece in pieces(path, composed=stored.purpose == "batch_output"):
+                await response.write(piece)
         await response.write_eof()
     except OSError as error:  # whoever asked left; or a picture is gone: nobody may take it for whole
         if not isinstance(error, ConnectionError):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto_batch.folder import Folder
@@ -50,6 +52,10 @@ _TAKES = Again().takes()
 _log = logging.getLogger("impasto.gateway")
 
 
+_MORE_BYTES = 64 * PICTURE_BYTES
+"""What is set aside at a time for pictures that are larger than was thought."""
+
+
 class Work:
     """A batch in its open folder."""
 
@@ -64,6 +70,11 @@ class Work:
         self._stops = Stops()
         self._run: Run | None = None
         self._ends: str | None = None
+        self._full: Failure | None = None
+        self._bytes = 0
+        """What its pictures take of the disk."""
+        self.waits = False
+        """Whether it does nothing, until its providers are back."""
         self._is_woken = asyncio.Event()
 
     def stop(self, reason: str) -> None:
@@ -103,7 +114,7 @@ class Work:
 
     async def _begin(self, look: Look, caller: Caller) -> None:
         """Sets the disk's room aside, and looks whether the key's limits let so much pass. Raises Failure."""
-        service, room = self.service, look.held * PICTURE_BYTES
+        service, room = self.service, look.pictures * PICTURE_BYTES
 
         def check(db: sqlite3.Connection) -> None:
             check_room(db, room, service.limits)
@@ -128,6 +139,7 @@ class Work:
         total = self.batch.told()["request_counts"]["total"]
         await folder.post(folder.begin(total, manifest=INPUT, strangers={}))
         jobs = (await recover(folder, keeping, keys)).jobs
+        self._bytes = await asyncio.to_thread(_size_of, folder.layout.root)
         await self._look_around()
         ticking = asyncio.create_task(self._tick())
         try:
@@ -144,14 +156,16 @@ class Work:
     async def _round(self, jobs: list[Unit], keeping: Keeping) -> bool:
         """Asks for what is left. Whether that was all, or all that will be asked for."""
         app, progress = self.service.app, self._progress
-        stops = self._stops = Stops(reason=self._ends)
+        stops = self._stops = Stops(reason=self._ends or ("the gateway is stopping" if app.draining else None))
         progress.begin(jobs)
         ask = asking(lambda: app.setup, app.data, app.flow)
         self._run = Run(ask, Pace(self.service.limits.concurrency), stops, keeping)
         async with aclosing(self._run.outcomes(self._units(jobs))) as outcomes:
             async for outcome in outcomes:
                 progress.came(outcome.id)
-        return self._ends is not None or stops.reason is None or stops.doubts >= DOUBTS
+                self._bytes += len(outcome.artifact.data) if outcome.artifact is not None else 0
+        is_over = self._ends is not None or self._full is not None
+        return is_over or stops.reason is None or stops.doubts >= DOUBTS
 
     async def _units(self, jobs: list[Unit]) -> AsyncIterator[Unit]:
         """Jobs that go on first: they are paid for. The input is read in a thread, as far as it is needed."""
@@ -202,11 +216,29 @@ class Work:
             self._ends = "expired"
         if self._ends is not None:
             self.stop(self._ends)
+        elif self._bytes > self.batch.room:
+            await self._take_room()
+
+    async def _take_room(self) -> None:
+        """Its pictures are larger than was thought: takes more of the disk, or ends where it may not."""
+        room, limits = self._bytes + _MORE_BYTES, self.service.limits
+        more = room - self.batch.room
+        try:
+            self.batch = await self.service.records.change(
+                self.batch.id, lambda batch: batch.changed(room=room), check=lambda db: check_room(db, more, limits)
+            )
+        except Failure as failure:
+            if failure.code == "overloaded":
+                raise
+            self._full = failure
+            self.stop(failure.message)
 
     async def _pause(self) -> None:
+        self.waits = True
         self._is_woken.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_woken.wait(), AGAIN_SECONDS)
+        self.waits = False
 
     def _left(self) -> Left:
         """What is said of pictures that were not asked for."""
@@ -215,6 +247,8 @@ class Work:
                 return CANCELLED
             case "expired":
                 return EXPIRED
+            case _ if self._full is not None:
+                return Left(code="insufficient_quota", message=self._full.message)
             case _:
                 return Left(code="not_sent", message=self._stops.reason or "it was not asked for")
 
@@ -231,3 +265,9 @@ class Work:
     @property
     def _now(self) -> int:
         return int(self.service.records.now)
+
+
+def _size_of(folder: Path) -> int:
+    """The bytes of the pictures that are there."""
+    with os.scandir(folder) as entries:
+        return sum(each.stat().st_size for each in entries if each.is_file() and each.name != INPUT)

@@ -14,7 +14,7 @@ from impasto_batch.folder import Layout
 from impasto_emulator import Emulator
 from impasto_transports import s3 as s3_module
 from tests.plugins.impasto_batch.conftest import Run, Write, many, row, told
-from tests.s3 import SECRETS, FakeS3, pretending_aside
+from tests.s3 import FakeS3, pretending_aside
 
 TO = "s3://pictures/shots/of a fox"
 
@@ -25,15 +25,12 @@ def s3(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(s3_module, "_LONGEST_PAUSE", 0.01)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     environment |= {
-        "AWS_REGION": "eu-central-1",
-        "AWS_ACCESS_KEY_ID": "AKIATEST",
-        "AWS_SECRET_ACCESS_KEY": SECRETS["AKIATEST"],
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     with pretending_aside() as fake:
-        environment["AWS_ENDPOINT_URL_S3"] = fake.url
+        environment |= fake.environment
         yield fake
 
 

@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from impasto_emulator import Emulator
-from impasto_gateway.batches import runs
+from impasto_gateway.batches import runs, work
 from impasto_gateway.batches.results import Writing
 from tests.pictures import drawn
 from tests.plugins.impasto_gateway.conftest import Running, Start, config, entry
@@ -274,3 +274,46 @@ async def test_what_a_crash_left_behind_leaves_the_disk_too(gateway: Running, st
             os.utime(each, (0, 0))
     await gateway.gateway._app.batches.remove_expired()
     assert not any(stray.exists() for stray in strays)
+
+
+async def test_what_a_head_shows_is_answered_without_its_body(gateway: Running) -> None:
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    for path in (f"/v1/files/{batch.output_file_id}/content", f"/v1/files/{batch.output_file_id}", "/v1/batches"):
+        got, head = [await gateway.ask(method, path) for method in ("GET", "HEAD")]
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(got.body))
+
+
+async def test_pictures_that_are_larger_than_was_thought_take_no_more_of_the_disk_than_they_may(
+    start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "PICTURE_BYTES", 1)
+    monkeypatch.setattr(work, "_MORE_BYTES", 1)
+    gateway = await start(config(impasto_emulator.url, more=f"batches: {{max_bytes: {1 << 20}, concurrency: 1}}\n"))
+    lines, size = jsonl([line(str(i)) for i in range(40)]), len((await gateway.generate(model="core")).body)
+    filling = bytes((1 << 20) - len(lines) - 1_000 - 6 * size)
+    await gateway.sdk.files.create(file=("filling", filling), purpose="batch")
+    impasto_emulator.fault("delay", seconds=0.02)
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines))
+    assert batch.status == "completed"
+    assert 0 < batch.request_counts.completed < 40
+    failed = await results(gateway.sdk, batch.error_file_id)
+    assert {(each["error"]["code"], each["error"]["billed"]) for each in failed.values()} == {
+        ("insufficient_quota", "no")
+    }
+    assert len(impasto_emulator.charges) == 1 + batch.request_counts.completed
+
+
+async def test_batches_that_wait_for_their_provider_hold_nobody_up(
+    gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 1)
+    monkeypatch.setattr(work, "AGAIN_SECONDS", 60)
+    impasto_emulator.fault("status", status=402, target="/v2beta/stable-image/generate/ultra")
+    waiting = await begun(gateway.sdk, [line("a", model="ultra")])
+    while not impasto_emulator.requests:
+        await asyncio.sleep(0.02)
+    assert (await ended(gateway.sdk, await begun(gateway.sdk, [line("b")]))).status == "completed"
+    assert (await gateway.sdk.batches.retrieve(waiting.id)).status == "in_progress"
+    await gateway.sdk.batches.cancel(waiting.id)
+    assert (await ended(gateway.sdk, waiting)).status == "cancelled"
