@@ -19,6 +19,7 @@ from .measure import Ratio
 CASES = {
     "dispatch": "what a call costs before and after the network",
     "imports": "start-up, and the command line's help",
+    "installed": "what further distributions cost those who do not call them",
     "call": "CPU of a call over a real socket",
     "bedrock": "the same on Bedrock, and the loop's lag",
     "inflight": "calls in flight: their memory, how soon they are through, their order",

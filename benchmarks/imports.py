@@ -52,7 +52,7 @@ async def run(rounds: int) -> list[Ratio]:
 
         def measured(code: str) -> Callable[[], Awaitable[float]]:
             async def once() -> float:
-                return _cpu(code, env)
+                return cpu(code, env)
 
             return once
 
@@ -64,7 +64,7 @@ async def run(rounds: int) -> list[Ratio]:
             ]
 
 
-def _cpu(code: str, env: Mapping[str, str]) -> float:
+def cpu(code: str, env: Mapping[str, str]) -> float:
     """Milliseconds of CPU of an interpreter that runs ``code``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=env)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -28,13 +31,26 @@ def command(as_json: bool) -> None:
     names: dict[str, list[str]] = {}
     for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
         names.setdefault(each.value, []).append(each.name)
-    rows = sorted((_row(registry, alike) for alike in names.values()), key=_place)
+    with _uncollected():
+        rows = sorted((_row(registry, alike) for alike in names.values()), key=_place)
     if as_json:
         import json
 
         click.echo(json.dumps(rows, indent=2))
     else:
         _print(rows)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which looks at every imported class again and again, and finds nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _row(registry: Registry, names: list[str]) -> dict[str, object]:
