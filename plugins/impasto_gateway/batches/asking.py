@@ -9,6 +9,7 @@ from functools import partial
 import attrs
 
 from impasto import Call, ChargeUnknown, ImpastoError, NotSent, Result
+from impasto_batch.probe import is_reached
 from impasto_batch.run import Ask
 from impasto_batch.unit import Unit
 from impasto_gateway.budgets import Purse
@@ -48,6 +49,18 @@ def asking(setup: Callable[[], Setup], data: Data, flow: Flow) -> Ask:
             return await _made(unit, Purse(data, unit.caller, counted=True), _Recorder(call))
 
     return ask
+
+
+async def is_back(unit: Unit) -> bool:
+    """Whether one of a picture's providers answers again, asked by what costs nothing; a job's is asked for the job."""
+    if not isinstance(unit, LineUnit):
+        return True
+    for deployment in unit.ways:
+        entry = deployment.entry
+        asked = attrs.evolve(unit, model=entry.model, base_model=entry.base_model)
+        if await is_reached(deployment.client, asked):
+            return True
+    return False
 
 
 async def _room(share: Share) -> None:

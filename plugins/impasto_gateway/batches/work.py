@@ -26,7 +26,7 @@ from impasto_gateway.auth import Caller
 from impasto_gateway.errors import INVALID, Failure
 from impasto_gateway.flow import PICTURE_BYTES
 
-from .asking import asking
+from .asking import asking, is_back
 from .endings import write
 from .lines import Line, line_of, read, units
 from .look import Look, look_over, told_of
@@ -158,8 +158,9 @@ class Work:
         app, progress = self.service.app, self._progress
         stops = self._stops = Stops(reason=self._ends or ("the gateway is stopping" if app.draining else None))
         progress.begin(jobs)
+        self.unfit.clear()
         ask = asking(lambda: app.setup, app.data, app.flow)
-        self._run = Run(ask, Pace(self.service.limits.concurrency), stops, keeping)
+        self._run = Run(ask, Pace(self.service.limits.concurrency), stops, keeping, is_back)
         async with aclosing(self._run.outcomes(self._units(jobs))) as outcomes:
             async for outcome in outcomes:
                 progress.came(outcome.id)

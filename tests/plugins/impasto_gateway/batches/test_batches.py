@@ -6,6 +6,7 @@ import asyncio
 import base64
 import errno
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import openai
 import pytest
 
 from impasto_emulator import Emulator
+from impasto_gateway.auth import NOBODY
 from impasto_gateway.batches import runs, work
+from impasto_gateway.batches.asking import is_back
+from impasto_gateway.batches.lines import Line, units
 from impasto_gateway.batches.results import Writing
 from tests.pictures import drawn
 from tests.plugins.impasto_gateway.conftest import Running, Start, config, entry
@@ -162,6 +166,24 @@ async def test_an_outage_is_waited_out(
     assert batch.status == "completed"
     assert batch.request_counts.completed == 12
     assert len(impasto_emulator.charges) == 12
+
+
+async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
+    start: Start, impasto_emulator: Emulator
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        model = "stability/stable-image-core"
+        models = entry("down", model, nobody) + entry("half", model, nobody)
+        gateway = await start(config("", entries=models + entry("half", model, impasto_emulator.url)))
+        setup = gateway.gateway._app.setup
+        for name, answer in (("down", False), ("half", True)):
+            asked = Line(number=1, id="a", body={"model": name, "prompt": "p"})
+            (unit,) = units(asked, MAKE, setup, NOBODY)
+            assert await is_back(unit) is answer
+    assert {sent.method for sent in impasto_emulator.requests} == {"GET"}
+    assert impasto_emulator.charges == []
 
 
 async def test_what_the_window_leaves_no_time_for_expires(
