@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from impasto_gateway.config import Batches
+from impasto_gateway.config import DAY, Batches
 from impasto_gateway.data import Data
 from impasto_gateway.errors import Failure
 from impasto_gateway.repeats import promised
@@ -238,7 +238,8 @@ class Records:
 
         def work(db: sqlite3.Connection) -> tuple[Sequence[Stored], Sequence[Batch]]:
             where = f"expires <= ? AND status NOT IN ({', '.join('?' for _ in ACTIVE)})"
-            files = rows(db, Stored, "expires <= ?", self.now)
+            gone = "expires <= ? OR (NOT ready AND made <= ?)"  # the latter came in as a process stopped
+            files = rows(db, Stored, gone, self.now, self.now - DAY)
             batches = rows(db, Batch, where, self.now, *ACTIVE)
             db.executemany("DELETE FROM files WHERE id = ?", [(file.id,) for file in files])
             db.executemany("DELETE FROM batches WHERE id = ?", [(batch.id,) for batch in batches])

@@ -20,6 +20,7 @@ from impasto_gateway.auth import NOBODY
 from impasto_gateway.batches import runs, work
 from impasto_gateway.batches.asking import is_back
 from impasto_gateway.batches.lines import Line, units
+from impasto_gateway.batches.records import Stored
 from impasto_gateway.batches.results import Writing
 from tests.pictures import drawn
 from tests.plugins.impasto_gateway.conftest import Running, Start, config, entry
@@ -296,6 +297,28 @@ async def test_what_a_crash_left_behind_leaves_the_disk_too(gateway: Running, st
             os.utime(each, (0, 0))
     await gateway.gateway._app.batches.remove_expired()
     assert not any(stray.exists() for stray in strays)
+
+
+async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Running) -> None:
+    app = gateway.gateway._app
+    records, limits = app.batches.records, app.setup.config.batches
+    file = Stored(
+        id="file-" + "0" * 32,
+        owner=b"o",
+        purpose="batch",
+        filename="",
+        size=limits.max_bytes,
+        path="files/x",
+        ready=False,
+        made=time.time(),
+        expires=time.time() + 30 * 24 * 3600,
+    )
+    await records.reserve(file, limits)
+    with pytest.raises(openai.RateLimitError):
+        await begun(gateway.sdk, [line("a")])
+    app.data.clock = lambda: time.time() + 25 * 3600
+    await app.batches.remove_expired()
+    assert (await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))).status == "completed"
 
 
 async def test_what_a_head_shows_is_answered_without_its_body(gateway: Running) -> None:
