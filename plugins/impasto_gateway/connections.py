@@ -204,7 +204,7 @@ class Connection(web.RequestHandler):
     async def _linger(self) -> None:
         """What a peer sends into a closed socket resets it, and the answer may be lost: so the rest is read first."""
         self.phase, self.since = Phase.ENDING, time.monotonic()
-        if self._wire is not None and not self._wire.is_closing():
+        if self._wire is not None and not self._wire.is_closing() and not self.said_all:
             self._lost = asyncio.get_running_loop().create_future()
             _end_writing(self._wire)
             await asyncio.wait([self._lost], timeout=LINGER_SECONDS)

@@ -241,3 +241,16 @@ async def test_who_says_no_more_is_answered_all_the_same(
     assert [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", answer.data)] == statuses
     paid = statuses.count(200) if b"POST" in sent else 0
     assert len(impasto_emulator.charges) == paid == answer.data.count(b"iVBORw0KGgo")
+
+
+async def test_who_says_no_more_is_not_waited_for(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a request was refused there is no rest of it to come."""
+    monkeypatch.setattr("impasto_gateway.connections.LINGER_SECONDS", LONG)
+    for sent in (GET + HEADERS * 2, POST + HEADERS + JSON + CHUNKED + b"\r\nzz\r\n", POST + HEADERS + JSON + LENGTH):
+        async with Connection(gateway.url) as connection:
+            connection.writer.write(sent + b"\r\n")
+            connection.writer.write_eof()
+            assert (await connection.rest()).status == 400
+        async with asyncio.timeout(LONG / 3):
+            while gateway.gateway._server.open:
+                await asyncio.sleep(0.01)
