@@ -166,6 +166,13 @@ class Run:
     async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
         work = _Work(self, unit)
         try:
+            await self._made(work, through)
+        finally:
+            work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
+
+    async def _made(self, work: _Work, through: asyncio.Queue[Outcome | None]) -> None:
+        unit = work.unit
+        try:
             outcome = made(unit, await self.ask(unit, partial(_Recorded, work)))
         except ImpastoError as error:
             outcome = failed(unit, error)

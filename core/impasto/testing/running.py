@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-from impasto import Client, Result
+from impasto import Call, Client, ImpastoError, Pending, Result
 
 from .recorder import recording
 from .subject import Subject, outcome
@@ -47,6 +47,33 @@ class Running(Subject):
             came = asyncio.run(calls(watch))
         assert isinstance(came, Result), f"the call came to {came!r}"
         assert not watch.stood_at, f"the loop stood still in:\n{watch.stood_at}"
+
+    def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
+        asyncio.run(self._resumed())
+
+    async def _resumed(self) -> None:
+        jobs: list[str] = []
+
+        class Noting(Call):
+            def accepted(self, pending: Pending) -> None:
+                super().accepted(pending)
+                jobs.append(pending.id)
+
+        async with recording(self.usual) as recorder, self.client(recorder.url) as client:
+            if self.accepted is not None:
+                await client.invoke(self.model, self.least, call=Noting)
+                assert jobs, f"{self.model} has jobs, and its accepted answer is none: unpack must give a Pending"
+            paid = len(recorder.posts)
+            try:
+                came: object = await client.resume(self.model, (*jobs, "no-such-job")[0])
+            except ImpastoError as error:
+                came = error
+            if jobs:
+                said = f"{type(came).__name__}: {came}"
+                assert isinstance(came, Result), f"client.resume of {jobs[0]!r} came to {said}; see request.job in pack"
+            else:
+                assert isinstance(came, ImpastoError), f"{self.model} has no jobs, and client.resume made {came!r}"
+            assert len(recorder.posts) == paid, "client.resume paid for it again"
 
     async def _cancelled_everywhere(self) -> None:
         for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 3)):
