@@ -45,5 +45,7 @@ def test_workers_that_begin_at_once_make_it_one_after_the_other(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(begin, range(4)))
-    assert Data(tmp_path / "data").transact(lambda db: db.execute("SELECT count(*) FROM used").fetchone()) == (4,)
+    data = Data(tmp_path / "data")
+    assert data.transact(lambda db: db.execute("SELECT count(*) FROM used").fetchone()) == (4,)
+    data._close()
     assert Watched.most == 1
