@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -21,7 +21,7 @@ class Upscaled(Running):
 
     __test__ = False
     model = "stability/upscale-creative"
-    least: ClassVar[dict[str, object]] = {"image": png(64, 64), "prompt": "a lighthouse"}
+    least: ClassVar[Mapping[str, object]] = {"image": png(64, 64), "prompt": "a lighthouse"}
     accepted = Answer(headers={"content-type": "application/json"}, body=f'{{"id": "{JOB}"}}'.encode())
     good = Answer(headers={"content-type": "image/png", "finish-reason": "SUCCESS"}, body=png(64, 64))
 
