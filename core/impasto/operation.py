@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import attrs
 
@@ -17,6 +17,8 @@ from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
 from .redact import printable
 from .rules import Rule
+
+T = TypeVar("T")
 
 
 class Dialect(Protocol):
@@ -79,8 +81,23 @@ def _broken(model: str, what: str, error: BaseException) -> BrokenPlugin:
     return BrokenPlugin(f"{model}: {what} raised {type(error).__name__}: {printable(str(error))}; nothing was sent")
 
 
-def _files_of(fields: Mapping[str, Field]) -> tuple[str, ...]:
-    return tuple(name for name, field in fields.items() if field.kind == "file")
+def _of_fields(find: Callable[[Mapping[str, Field]], T]) -> T:
+    """An attribute that follows from the fields."""
+    made = attrs.Factory(lambda operation: find(operation.fields), takes_self=True)
+    return attrs.field(init=False, repr=False, default=made)
+
+
+def _roles(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
+    roles: dict[str, tuple[str, ...]] = {}
+    for name, field in fields.items():
+        if field.role is not None:
+            roles[field.role] = (*roles.get(field.role, ()), name)
+    return roles
+
+
+def _file_words(fields: Mapping[str, Field]) -> frozenset[str]:
+    files = [(name, field.also or name) for name, field in fields.items() if field.kind == "file"]
+    return frozenset({"image", "mask"}.union(*files))
 
 
 def _as_given(given: Mapping[str, object]) -> Mapping[str, object]:
@@ -114,9 +131,13 @@ class Operation:
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
     )
-    file_fields: tuple[str, ...] = attrs.field(
-        init=False, repr=False, default=attrs.Factory(lambda self: _files_of(self.fields), takes_self=True)
-    )
+    file_fields: tuple[str, ...] = _of_fields(lambda fields: tuple(n for n, f in fields.items() if f.kind == "file"))
+    file_words: frozenset[str] = _of_fields(_file_words)
+    """Every name under which a caller may give a file."""
+    roles: Mapping[str, tuple[str, ...]] = _of_fields(_roles)
+    """The fields that an OpenAI-style argument fills, by its name."""
+    also: Mapping[str, str] = _of_fields(lambda fields: {f.also: n for n, f in fields.items() if f.also is not None})
+    """The other names that a caller may use, and the fields that they stand for."""
 
     def request(self, model: str, given: Mapping[str, object], user: str | None = None, *, n: object = 1) -> Request:
         """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest or BrokenPlugin.

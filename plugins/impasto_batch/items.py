@@ -144,7 +144,7 @@ def units(
         n = translation.n
     count = cast(int, n)
     requests, said = seeded(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
-    sha256, mark = digest(row, files), marked(line, row.given, file_words(operation), folder)
+    sha256, mark = digest(row, files), marked(line, row.given, operation.file_words, folder)
     content = {"model": row.model, **row.given, **{word: _labels(each) for word, each in files.items()}}
     return [
         Unit(
@@ -172,7 +172,7 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
     """The row's words with its pictures opened, and these. Raises InvalidRequest."""
     files: dict[str, File | list[File]] = {}
     problems: list[Problem] = []
-    for word in file_words(operation) & row.given.keys():
+    for word in operation.file_words & row.given.keys():
         value = row.given[word]
         try:
             if isinstance(value, list) and row.url is not None:
@@ -184,12 +184,6 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
     if problems:
         raise InvalidRequest(problems, operation=row.model)
     return {**row.given, **files}, files
-
-
-def file_words(operation: Operation) -> frozenset[str]:
-    """The words under which a row of this model may name files."""
-    also = (operation.fields[name].also for name in operation.file_fields)
-    return frozenset({"image", "mask", *operation.file_fields, *filter(None, also)})
 
 
 def _file(value: object, folder: Path) -> File:

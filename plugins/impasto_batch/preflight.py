@@ -15,7 +15,7 @@ from impasto.fanout import MOST
 from impasto.params import close_files
 
 from .folder import History
-from .items import Asked, asked, digest, file_words, marked, units
+from .items import Asked, asked, digest, marked, units
 from .manifest import Given, Line, Manifest, Unread
 from .names import wrong_id
 from .pictures import Pictures
@@ -185,7 +185,7 @@ class Preflight:
             return 0
         if (files := self._file_words.get(model)) is None:
             operation = self._loaded(model)
-            files = file_words(operation) if isinstance(operation, Operation) else frozenset()
+            files = operation.file_words if isinstance(operation, Operation) else frozenset()
             self._file_words[model] = files
         return marked(line, words, files, self._folder)
 

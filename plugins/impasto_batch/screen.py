@@ -69,11 +69,10 @@ class Screen:
         fields = operation.fields
         own = {name: fits for name, field in fields.items() if (fits := _fits(field)) is not None}
         required = frozenset(name for name, field in fields.items() if field.required)
-        prompts = [name for name, field in fields.items() if field.role == "prompt"]
         words: dict[str, Fits] = {name: fits for name, fits in own.items() if fields[name].role is None}
         words["response_format"] = lambda value: value in FORMATS
         words |= {word: _neutral(word) for word in NEUTRAL if word not in fields}
-        if prompts == ["prompt"]:
+        if operation.roles.get("prompt") == ("prompt",):
             words["prompt"] = own["prompt"]
         if "aspect_ratio" in fields:
             words["size"] = _is_size

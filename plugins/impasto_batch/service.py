@@ -16,7 +16,7 @@ from impasto.options import check_seconds
 
 from .disk import Disk
 from .folder import Folder
-from .items import asked, file_words, units
+from .items import asked, units
 from .keeping import Keeping
 from .names import Template, wrong_id
 from .outcomes import failed
@@ -114,7 +114,7 @@ class _Service:
         if row.id in self._ids:
             raise InvalidRequest([Problem("id", f"{row.id!r} was given before in this batch")])
         operation = await self.client.operation(row.model, base_model=row.base_model)
-        if file_words(operation).isdisjoint(row.given):
+        if operation.file_words.isdisjoint(row.given):
             made = units(row, operation, Path())
         else:
             made = await asyncio.to_thread(units, row, operation, Path())

@@ -85,7 +85,7 @@ def group_of(operation: Operation) -> str:
     """The command that calls it: of those for pictures edit, where one is required."""
     if operation.makes != "image":
         return "audio" if operation.makes == "audio" else "model3d"
-    needs_picture = any(field.required and field.role == "image" for field in operation.fields.values())
+    needs_picture = any(operation.fields[name].required for name in operation.roles.get("image", ()))
     return "edit" if needs_picture else "generate"
 
 

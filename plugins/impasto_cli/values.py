@@ -66,7 +66,7 @@ def _placed(operation: Operation, placed: Mapping[str, Sequence[str]], found: li
     """Prompt, pictures, mask and sound, each with the field that has its role."""
     pairs: list[tuple[str, str]] = []
     for role, words in placed.items():
-        names = [name for name, field in operation.fields.items() if field.role == role]
+        names = operation.roles.get(role, ())
         pairs += zip(names, words, strict=False)
         if len(words) > len(names):
             takes = f"{len(names)} ({', '.join(names)}), not {len(words)}" if names else "none"

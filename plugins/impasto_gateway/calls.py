@@ -80,9 +80,9 @@ class Calls:
     @classmethod
     def of(cls, models: Mapping[str, Model], *, drop_params: bool) -> Calls:
         """For these models."""
-        every = [d.operation.fields for model in models.values() for d in model.deployments]
-        also = {field.also for fields in every for field in fields.values() if field.also is not None}
-        return cls(drop_params=drop_params, words=frozenset({*WORDS, *also}.union(*every)))
+        every = [d.operation for model in models.values() for d in model.deployments]
+        words = frozenset(WORDS).union(*(each.fields for each in every), *(each.also for each in every))
+        return cls(drop_params=drop_params, words=words)
 
     async def checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
         """The call for one deployment. Raises InvalidRequest."""
@@ -142,7 +142,7 @@ class Fitting:
 def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
     """Adds what makes a variation of a picture. Raises InvalidRequest where the model changes no pictures."""
     fields = deployment.operation.fields
-    if "strength" not in fields or not any(field.role == "image" for field in fields.values()):
+    if "strength" not in fields or "image" not in deployment.operation.roles:
         raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
     added = {name: value for name, value in VARIATION.items() if given.get(name) is None}
     given.update(added)

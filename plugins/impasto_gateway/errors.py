@@ -97,7 +97,7 @@ def invalid(error: InvalidRequest, operation: Operation) -> Failure:
     """The refusal of a request that does not fit its model; its first problem gives ``param`` and ``code``."""
     first = error.problems[0]
     fields = operation.fields
-    known = {"model", "extra_body", *WORDS, *fields, *(field.also for field in fields.values())}
+    known = {"model", "extra_body", *WORDS, *fields, *operation.also}
     pictures = {"image", "mask", *operation.file_fields}
     if first.field not in known:
         code = "unknown_parameter"

@@ -312,10 +312,8 @@ def _merged(given: Mapping[str, object], problems: list[Problem]) -> dict[str, o
 
 def _pictured(given: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
     """The arguments with nothing but files where a model takes files: text would be taken for a path."""
-    fields = operation.fields
-    words = {"image", "mask", *operation.file_fields, *(f.also for f in fields.values() if f.kind == "file" and f.also)}
     made = dict(given)
-    for word in words & made.keys():
+    for word in operation.file_words & made.keys():
         value = made[word]
         each = value if isinstance(value, list) and word == "image" else [value]
         try:
@@ -342,12 +340,10 @@ def _picture(value: object) -> object:
 
 def _numbered(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
     """A form's arguments with numbers where the model takes numbers. What is no number stays text, and is refused."""
-    fields = operation.fields
-    kinds = {name: field.kind for name, field in fields.items()}
-    kinds |= {field.also: field.kind for field in fields.values() if field.also is not None}
     made = dict(given)
     for name, value in given.items():
-        kind = "integer" if name in _NUMBERS else kinds.get(name)
+        field = operation.fields.get(operation.also.get(name, name))
+        kind = "integer" if name in _NUMBERS else field.kind if field is not None else "other"
         if kind in ("integer", "number"):
             made[name] = _number(value, whole=kind == "integer")
     return made

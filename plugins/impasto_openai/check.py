@@ -26,7 +26,7 @@ def checked_request(operation: Operation, model: str, translation: Translation) 
     """
     params = dict(translation.params)
     problems = list(translation.problems)
-    masks = [name for name, field in operation.fields.items() if field.role == "mask" and name in params]
+    masks = [name for name in operation.roles.get("mask", ()) if name in params]
     for name in masks:
         try:
             params[name] = _mask(params[name])
@@ -68,11 +68,7 @@ def _renamed(operation: Operation, translation: Translation, error: InvalidReque
 
 def _usual_words(operation: Operation) -> dict[str, str]:
     """How an OpenAI-style caller names the fields that have a role: the first of each."""
-    words: dict[str, str] = {}
-    for name, field in operation.fields.items():
-        if field.role is not None and field.role not in words.values():
-            words[name] = field.role
-    return words
+    return {names[0]: role for role, names in operation.roles.items()}
 
 
 def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> Iterator[str]:
@@ -80,8 +76,8 @@ def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> 
         return
     from impasto_pictures.size import size_of
 
-    first = next((name for name, field in operation.fields.items() if field.role == "image"), None)
-    image = getattr(request.params, first) if first is not None else None
+    pictures = operation.roles.get("image")
+    image = getattr(request.params, pictures[0]) if pictures else None
     for name in masks:
         mask = getattr(request.params, name)
         if isinstance(image, File) and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:

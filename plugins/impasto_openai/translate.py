@@ -191,13 +191,11 @@ class _Work:
 
     def own_fields(self) -> None:
         """Places what is named as the model names it, or by its field's other name."""
-        fields = self.operation.fields
-        also = {field.also: name for name, field in fields.items() if field.also is not None}
+        fields, also = self.operation.fields, self.operation.also
         for word in list(self.given):
-            if word in fields:
-                self._place(word, self.given.pop(word), word)
-            elif word in also:
-                self._place(also[word], self.given.pop(word), word)
+            name = word if word in fields else also.get(word)
+            if name is not None:
+                self._place(name, self.given.pop(word), word)
 
     def size(self) -> str | None:
         size = self.given.pop("size", None)
@@ -246,12 +244,10 @@ class _Work:
         given = {key: each for key, each in implied.items() if each is not None}
         return any(problem.field == name for rule in self.operation.rules for problem in rule.problems(given))
 
-    def _named_by(self, role: str) -> list[str]:
+    def _named_by(self, role: str) -> Sequence[str]:
         """The fields of a role; where none has it, the one of its name."""
-        fields = self.operation.fields
-        return [name for name, field in fields.items() if field.role == role] or [
-            name for name in fields if name == role
-        ]
+        operation = self.operation
+        return operation.roles.get(role) or ((role,) if role in operation.fields else ())
 
     def _place(self, field: str, value: object, word: str) -> None:
         if field in self.params:
