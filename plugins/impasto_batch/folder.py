@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -16,6 +17,7 @@ from typing import Self, TypeVar
 import attrs
 
 from impasto import ConfigError
+from impasto.threads import to_its_end
 
 from .disk import Disk
 from .ledger import ON_RESUME, Ledger, Read, Row, Rows, rows
@@ -177,7 +179,9 @@ class Folder:
     async def open(cls, root: Path, disk: Disk) -> Folder:
         """Makes the folder where it is missing, and takes its lock. Raises ConfigError."""
         layout = Layout(root)
-        history, ledger, lock = await asyncio.to_thread(_opened, layout, disk)
+        with ExitStack() as stack:
+            history, ledger, lock = await to_its_end(_opened, layout, disk, stack)
+            stack.pop_all()
         return cls(layout, disk, history, ledger, lock)
 
     async def __aenter__(self) -> Self:
@@ -222,24 +226,20 @@ class Folder:
         os.close(self._lock)  # and with it the lock
 
 
-def _opened(layout: Layout, disk: Disk) -> tuple[History, Ledger, int]:
+def _opened(layout: Layout, disk: Disk, stack: ExitStack) -> tuple[History, Ledger, int]:
+    """``stack`` closes them again."""
     try:
         disk.make_folder(layout.staging)
         lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise unusable(layout, error) from None
-    ledger = Ledger(layout.ledger, disk)
-    try:
+        stack.callback(os.close, lock)
+        ledger = Ledger(layout.ledger, disk)
+        stack.callback(ledger.close)
         _lock(layout, lock)
         history = History.of(layout, verify=True)
         ledger.open(history.read)
         _lay_ballast(layout, disk)
-    except BaseException as error:
-        ledger.close()
-        os.close(lock)
-        if isinstance(error, OSError):
-            raise unusable(layout, error) from None
-        raise
+    except OSError as error:
+        raise unusable(layout, error) from None
     return history, ledger, lock
 
 

@@ -12,6 +12,7 @@ import attrs
 import pybase64
 
 from impasto import Artifact, Cost, File
+from impasto.threads import opened
 from impasto_openai.response import Usage
 from impasto_pictures.size import size_in, size_of
 
@@ -90,7 +91,7 @@ async def pieces(segments: Iterable[Segment]) -> AsyncGenerator[bytes]:
     """The bytes as they go out, never many at once. Raises OSError."""
     for segment in segments:
         if isinstance(segment, File):
-            with await asyncio.to_thread(segment.open) as source:
+            async with opened(segment.open) as source:
                 while piece := await asyncio.to_thread(_read, source):
                     yield pybase64.b64encode(piece)
         elif isinstance(segment, bytes):

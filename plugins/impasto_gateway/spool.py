@@ -9,6 +9,7 @@ from typing import BinaryIO, cast
 
 from impasto import File
 from impasto.redact import printable
+from impasto.threads import to_its_end
 
 from .errors import SERVER, Failure
 from .flow import Share
@@ -26,12 +27,7 @@ class Disk:
 
     async def append(self, piece: bytes | bytearray) -> None:
         """Writes what comes next. Raises OSError; what is there stays there."""
-        writing = asyncio.ensure_future(asyncio.to_thread(self._append, piece))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait([writing])  # the file is there then, for close()
-            raise
+        await to_its_end(self._append, piece)  # the file is there then, for close()
 
     async def read(self, at: int, size: int) -> bytes:
         """So many bytes from there on, all of which are there. Raises OSError."""

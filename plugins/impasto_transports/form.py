@@ -6,7 +6,7 @@ import asyncio
 import io
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import File, InvalidRequest, Problem, WireRequest
+from impasto.threads import to_its_end
 
 _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}
@@ -23,15 +24,7 @@ async def opened_form(wire: WireRequest, files: ExitStack) -> Form:
     """``make_form``, in a thread where files of the disk are opened."""
     if not any(file.on_disk for file in wire.files.values()):
         return make_form(wire, files)
-    opening = asyncio.get_running_loop().run_in_executor(None, make_form, wire, files)
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        while not opening.done():  # its readers are in ``files`` then, which the caller closes
-            with suppress(asyncio.CancelledError):  # again: the first one goes on below
-                await asyncio.wait([opening])
-        opening.exception()  # nobody else asks for it
-        raise
+    return await to_its_end(make_form, wire, files)  # whose readers are in ``files`` then, which the caller closes
 
 
 def make_form(wire: WireRequest, files: ExitStack) -> Form:

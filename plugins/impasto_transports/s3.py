@@ -17,6 +17,7 @@ from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
 from impasto.options import Options
+from impasto.threads import opened
 
 if TYPE_CHECKING:
     from .aws import Identity
@@ -147,7 +148,7 @@ async def _pieces(content: File) -> AsyncIterator[bytes]:
             while piece := held.read(_PIECE):
                 yield piece
         return
-    with await asyncio.to_thread(content.open) as source:
+    async with opened(content.open) as source:
         while piece := await asyncio.to_thread(source.read, _PIECE):
             yield piece
 

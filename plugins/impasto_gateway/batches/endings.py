@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import Artifact, File
+from impasto.threads import to_its_end
 from impasto_batch.folder import Folder
 from impasto_batch.ledger import Row, Rows
 from impasto_gateway.errors import Failure
@@ -40,8 +41,8 @@ async def write(service: Batches, batch: Batch, folder: Folder, unfit: Mapping[s
                     await _address(service, root, ended)
                     spare += [root / row["path"] for row in ended.done] if ended.urls else []
                 counts["completed" if ended.done else "failed"] += 1
-            await asyncio.to_thread(_add, piece, output, errors, left)
-        files = await asyncio.to_thread(_finished, service, batch, {"output": output, "error": errors})
+            await to_its_end(_add, piece, output, errors, left)
+        files = await to_its_end(_finished, service, batch, {"output": output, "error": errors})
     finally:
         output.close()
         errors.close()

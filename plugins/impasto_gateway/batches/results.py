@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import attrs
 
 from impasto import File, ImpastoError
+from impasto.threads import opened
 from impasto_batch.ledger import Row
 from impasto_gateway import segments
 from impasto_gateway.errors import INVALID, SERVER, Failure, failure_of
@@ -187,7 +188,7 @@ class Writing:
 
 async def pieces(path: Path, *, composed: bool) -> AsyncIterator[bytes]:
     """The bytes of a file as they go out; ``composed``: of one of results. Raises OSError."""
-    with await asyncio.to_thread(path.open, "rb") as source:
+    async with opened(lambda: path.open("rb")) as source:
         if not composed:
             while piece := await asyncio.to_thread(source.read, _PIECE):
                 yield piece

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ from impasto import InvalidRequest
 from impasto.fields import choice, integer
 from impasto.params import structure
 from impasto.redact import printable
+from impasto.threads import opened, to_its_end
 from impasto_gateway.errors import SERVER, Failure
 from impasto_gateway.exchange import Exchange
 from impasto_gateway.flow import Share
@@ -232,8 +234,7 @@ async def _saved(body: AsyncIterator[bytes], path: Path, most: int, share: Share
     share.take(2 * _PIECE)
     size, waiting = 0, bytearray()
     try:
-        target = await asyncio.to_thread(_created, path)
-        with target:
+        async with opened(partial(_created, path)) as target:
             async for piece in body:
                 waiting += piece
                 size += len(piece)
@@ -241,9 +242,9 @@ async def _saved(body: AsyncIterator[bytes], path: Path, most: int, share: Share
                     said = f"a file may have {most:,} bytes"
                     raise Failure(413, said, code="request_too_large", param="file", close=True)
                 if len(waiting) >= _PIECE:
-                    await asyncio.to_thread(target.write, waiting)
+                    await to_its_end(target.write, waiting)
                     waiting = bytearray()
-            await asyncio.to_thread(_finished, target, waiting)
+            await to_its_end(_finished, target, waiting)
     except ConnectionError:
         raise
     except OSError:
