@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -90,7 +91,13 @@ class Running:
         self.gateway = gateway
         self.url = gateway.url
         self.sdk = openai.AsyncOpenAI(api_key=MASTER, base_url=f"{self.url}/v1", max_retries=0)
-        self.session = aiohttp.ClientSession(headers={"authorization": f"Bearer {MASTER}"})
+        self._sockets: list[socket.socket] = []
+        connector = aiohttp.TCPConnector(socket_factory=self._socket)
+        self.session = aiohttp.ClientSession(connector=connector, headers={"authorization": f"Bearer {MASTER}"})
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        self._sockets.append(socket.socket(*address[:3]))
+        return self._sockets[-1]
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         """Any request; a path without a host is the gateway's."""
@@ -103,8 +110,15 @@ class Running:
         return await self.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p", **body})
 
     async def aclose(self) -> None:
+        """Ends it; an upload that was refused half-way would else still be sent when the loop is gone."""
         await self.sdk.close()
         await self.session.close()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(60):
+            while any(each.fileno() >= 0 for each in self._sockets):
+                await asyncio.sleep(0.001)
 
 
 @pytest.fixture
