@@ -228,11 +228,15 @@ class _Descriptor:
     __del__ = close
 
 
-class _Window(io.RawIOBase):
-    """Reads part of a file at its own position: the descriptor's is never moved."""
+class Positioned(io.RawIOBase):
+    """Reads so many bytes, at a position of its own, which ``part`` takes from somewhere."""
 
-    def __init__(self, owner: _Descriptor, start: int, size: int) -> None:
-        self._owner, self._start, self._size, self._at = owner, start, size, 0
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
+
+    def part(self, at: int, size: int) -> bytes:
+        """What stands there, all of which is within its bytes: so much, or less. Raises OSError."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
@@ -249,7 +253,18 @@ class _Window(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
-        data = os.pread(self._owner.number, wanted, self._start + self._at)
+        data = self.part(self._at, wanted)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+class _Window(Positioned):
+    """Part of a file, whose descriptor's own position is never moved."""
+
+    def __init__(self, owner: _Descriptor, start: int, size: int) -> None:
+        super().__init__(size)
+        self._owner, self._start = owner, start
+
+    def part(self, at: int, size: int) -> bytes:
+        return os.pread(self._owner.number, size, self._start + at)

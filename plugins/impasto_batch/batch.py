@@ -36,7 +36,6 @@ from .unit import Outcome, Unit
 from .writer import Steps
 
 CONCURRENCY = 64
-MOST_CONCURRENCY = 1_000
 
 _MOST_NAMED = 10
 _GONE = "is not there any more, or not as it was; it is not paid for again: to have it made anew, give it another id"

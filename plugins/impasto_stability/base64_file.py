@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from typing import BinaryIO
 
 import pybase64
 
 from impasto import File
-from impasto.files import media_type_of
+from impasto.files import Positioned, media_type_of
 
 PIECE = 1 << 18
 """Bytes that are read at once: a multiple of 4."""
@@ -40,34 +39,18 @@ def decoded(file: File, start: int, end: int) -> File:
     )
 
 
-class _Decoded(io.RawIOBase):
+class _Decoded(Positioned):
     """Decodes as it is read."""
 
     def __init__(self, source: BinaryIO, start: int, size: int) -> None:
-        self._source, self._start, self._size, self._at = source, start, size, 0
+        super().__init__(size)
+        self._source, self._start = source, start
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(base + offset, 0)
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer needs 3.12
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
-            return 0
-        group, skip = divmod(self._at, 3)
+    def part(self, at: int, size: int) -> bytes:
+        group, skip = divmod(at, 3)
         self._source.seek(self._start + group * 4)
-        text = self._source.read((skip + wanted + 2) // 3 * 4)
-        data = pybase64.b64decode(text, validate=True)[skip : skip + wanted]
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        text = self._source.read((skip + size + 2) // 3 * 4)
+        return pybase64.b64decode(text, validate=True)[skip : skip + size]
 
     def close(self) -> None:
         self._source.close()

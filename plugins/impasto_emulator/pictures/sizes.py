@@ -6,8 +6,6 @@ import math
 
 Size = tuple[int, int]
 
-MEGAPIXEL = 1024 * 1024
-
 
 def by_ratio(ratio: str, scale: float = 1.0, *, side: int = 1024, step: int = 64) -> Size:
     """About ``side`` squared pixels in a ratio such as ``16:9``, each side a multiple of ``step``."""

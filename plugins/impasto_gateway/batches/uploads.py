@@ -31,7 +31,6 @@ from .records import Page, Stored, listing, new_id
 from .results import pieces
 
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
-PURPOSES = ("batch", "batch_output")
 UPLOADS = "files"
 """The folder of uploads, below that of batches."""
 

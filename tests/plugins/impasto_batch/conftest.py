@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from impasto_batch.folder import Layout
 from impasto_batch.ledger import Read, Row, rows
 from impasto_cli.main import main
-from impasto_emulator import SHORT, Emulator
+from impasto_emulator import SHORT
 from tests.conftest import KEY
 
 CORE = "stability/stable-image-core"
@@ -31,17 +31,6 @@ Write = Callable[..., Path]
 def impasto_emulator_settings() -> Mapping[str, object]:
     """No run is too fast for this provider."""
     return {**attrs.asdict(SHORT), "rate_requests": 100_000}
-
-
-@pytest.fixture
-def environment(impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of a user whose provider is the emulator; the working folder is empty."""
-    monkeypatch.chdir(tmp_path)
-    return {
-        "STABILITY_API_KEY": KEY,
-        "STABILITY_API_BASE": impasto_emulator.url,
-        "IMPASTO_POLL_INTERVAL": "0.05",
-    }
 
 
 @pytest.fixture

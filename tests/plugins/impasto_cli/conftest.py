@@ -12,22 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from impasto_cli.main import main
-from impasto_emulator import Emulator
 from tests.conftest import KEY
 
 Run = Callable[..., Result]
 Process = subprocess.Popen[str]
-
-
-@pytest.fixture
-def environment(impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of a user whose provider is the emulator; the working folder is empty."""
-    monkeypatch.chdir(tmp_path)
-    return {
-        "STABILITY_API_KEY": KEY,
-        "STABILITY_API_BASE": impasto_emulator.url,
-        "IMPASTO_POLL_INTERVAL": "0.05",
-    }
 
 
 @pytest.fixture
