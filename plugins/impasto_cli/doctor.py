@@ -14,11 +14,12 @@ from impasto.installed import normalised
 from impasto.registry import GROUPS, PROVIDERS, Declared
 
 from .options import as_json
-from .probe import Import, imported, imported_apart
 from .terminal import columns
 
 if TYPE_CHECKING:
     from impasto import Registry
+
+    from .probe import Import
 
 FEW_FILES = 256
 _INDENT = " " * len("  BROKEN  ")
@@ -185,6 +186,8 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
 
 def _imports(registry: Registry) -> dict[Declared, Import]:
     """What comes of importing each plugin that is allowed, other people's in processes of their own."""
+    from .probe import Import, imported, imported_apart  # the help of all commands goes without
+
     declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
     found = {each: Import("broken", each.refusal) for each in declared if each.refusal is not None}
     for owner in registry.owners():

@@ -1,4 +1,4 @@
-"""Importing other people's plugins for `impasto doctor`, each distribution in a process of its own.
+"""Importing and trying other people's plugins for `impasto doctor`, each distribution in a process of its own.
 
 A module may end the process, hang or crash the interpreter while it is imported: that must end neither the doctor nor
 what it says of the others.
@@ -111,15 +111,21 @@ def _told(output: bytes) -> list[Import]:
 
 def child(points: Sequence[Point], seconds: float) -> None:
     """The other process: tells what came of each import as soon as it is known."""
-    from impasto import Registry
-    from impasto.operation import Operation  # noqa: F401 - its own imports are not a plugin's
+    from impasto import Operation, Registry
+    from impasto.registry import OPERATIONS
+
+    from .trial import slow_hook  # here, as what it imports itself is not a plugin's
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a plugin prints is no answer
     registry = Registry()
     for group, name in points:
         faulthandler.dump_traceback_later(seconds, exit=True)  # from a thread of its own, whatever holds this one
-        print(json.dumps(imported(registry, group, name)), file=out, flush=True)
+        came = imported(registry, group, name)
+        if came.state == "ok" and group == OPERATIONS:
+            slow = slow_hook(registry.load(group, name, Operation), name)
+            came = came if slow is None else Import("note", slow, loaded=True)
+        print(json.dumps(came), file=out, flush=True)
     faulthandler.cancel_dump_traceback_later()
     out.flush()
     os._exit(0)  # no thread or exit handler of a plugin holds it up

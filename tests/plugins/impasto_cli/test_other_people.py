@@ -25,6 +25,24 @@ DEFECTS = {
     "prints": ("print('{}'); raise LookupError('told')", "LookupError: told"),
 }
 SLOW = ACME + "\nimport time\ntime.sleep(1.1)\n"
+SLEEPS = """
+import time, attrs
+from impasto import Operation, WireRequest
+from impasto_stability.stable_image_core import operation
+
+@attrs.frozen
+class Sleepy:
+    hook: str
+    sound: object = operation.dialect
+
+    def __getattr__(self, name):
+        def hook(*given):
+            time.sleep(0.3 if name == self.hook else 0)
+            return getattr(self.sound, name)(*given)
+        return hook
+
+packs, reads = (attrs.evolve(operation, id=f"sleeps/{n}", dialect=Sleepy(n)) for n in ("pack", "unpack"))
+"""
 HANGS = "import threading\nthreading.Event().wait()\n"
 OLD = """
 from impasto import hookimpl
@@ -99,6 +117,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
             "Claims_All": (claims, {"claims": "raise AssertionError('imported')"}),
             "acme.sound": (operations(acme_paint="acme_sound"), {"acme_sound": ACME}),
             "slow": (operations(slow_paint="slow"), {"slow": SLOW}),
+            "sleeps": (
+                {OPERATIONS: {"sleeps/packs": "sleeps:packs", "sleeps/reads": "sleeps:reads"}},
+                {"sleeps": SLEEPS},
+            ),
             "old": ({MIDDLEWARE: {"old": "old:plugin"}, "impasto.hooks": {"1": "old"}}, {"old": OLD}),
             "newer": (
                 {**operations(newer_paint="newer"), "impasto.hooks": {"99": "newer"}},
@@ -134,6 +156,12 @@ def test_a_slow_one_is_said_to_be_slow(found: dict[str, tuple[str, str]]) -> Non
     state, text = found[f"{OPERATIONS} slow/paint"]
     assert state == "note"
     assert text.startswith("slow 1.0: takes 1.")
+
+
+@pytest.mark.parametrize(("name", "hook"), [("packs", "transform_request"), ("reads", "normalize_response")])
+def test_a_hook_that_blocks_the_loop_is_said_to(found: dict[str, tuple[str, str]], name: str, hook: str) -> None:
+    said = f"sleeps 1.0: {hook} takes 0.3 s, in which nothing else runs: it blocks the loop"
+    assert found[f"{OPERATIONS} sleeps/{name}"] == ("note", said)
 
 
 def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Whether a model's plain hooks hold up the loop that they run in: `impasto doctor` tries other people's."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from impasto import Account, ImpastoError, Operation, WireResponse
+from impasto.errors import PLUGIN_FAULTS
+from impasto.fields import Field
+
+LONG_SECONDS = 0.1
+_TRIES = 3
+"""One that is slow only sometimes was held up by the machine."""
+
+_ANSWERS = (
+    WireResponse(status=500, headers={}),
+    WireResponse(status=200, headers={"content-type": "application/json"}, body=b"{}"),
+)
+
+
+def slow_hook(operation: Operation, name: str) -> str | None:
+    """What is said of the first hook that takes long; None where none does, or no call can be made up."""
+    given = {each: _made_up(field) for each, field in operation.fields.items() if field.required}
+    try:
+        request = operation.request(name, given)
+    except ImpastoError:
+        return None
+    classify = partial(operation.classify_error, request=request)
+    account = Account(provider=operation.provider, base_url="https://example.invalid", headers={})
+    normalize = partial(operation.normalize_response, request=request, account=account)
+    trials: list[tuple[str, Callable[[], object]]] = [
+        ("the check of its parameters", partial(operation.request, name, given)),
+        ("transform_request", partial(operation.transform_request, request=request)),
+        *(("classify_error", partial(classify, response=answer)) for answer in _ANSWERS),
+        *(("normalize_response", partial(normalize, response=answer)) for answer in _ANSWERS),
+    ]
+    for hook, ask in trials:
+        seconds = min(_taken(ask) for _ in range(_TRIES))
+        if seconds > LONG_SECONDS:
+            return f"{hook} takes {seconds:.1f} s, in which nothing else runs: it blocks the loop"
+    return None
+
+
+def _taken(ask: Callable[[], object]) -> float:
+    start = time.monotonic()
+    with suppress(*PLUGIN_FAULTS):  # what it makes of such an answer is not looked at here
+        ask()
+    return time.monotonic() - start
+
+
+def _made_up(field: Field) -> object:
+    match field.kind:
+        case "text":
+            return "x" * max(int(field.least or 0), 1)
+        case "choice":
+            return field.choices[0]
+        case "file":
+            return _picture()
+        case _:
+            return field.least or 1
+
+
+def _picture() -> bytes:
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.new("RGB", (512, 512)).save(target, "png")
+    return target.getvalue()
