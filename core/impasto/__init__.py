@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from impasto_batch import (
+        BatchOptions as BatchOptions,
         Outcome as Outcome,
         run_batch as run_batch,
     )
@@ -110,7 +111,7 @@ _HOMES = {
 }
 _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for name in names.split()}
 _HOME_OF |= dict.fromkeys(("image_generation", "aimage_generation", "image_edit", "aimage_edit"), "impasto_openai")
-_HOME_OF |= dict.fromkeys(("Outcome", "run_batch"), "impasto_batch")
+_HOME_OF |= dict.fromkeys(("BatchOptions", "Outcome", "run_batch"), "impasto_batch")
 _HOME_OF["StabilityAccount"] = "impasto_stability.account"
 
 __version__ = "0.1.0"

@@ -23,10 +23,9 @@ from .route import Route
 from .shared import Shared
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
 
-    from . import Outcome, StabilityAccount
+    from . import BatchOptions, Outcome, StabilityAccount
     from .describe import Description
     from .operation import Operation
     from .provider import Account
@@ -167,32 +166,19 @@ class Client:
     def batch(
         self,
         requests: Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]],
-        *,
-        out: str | os.PathLike[str] | None = None,
-        concurrency: int = 64,
-        budget_usd: float | None = None,
-        max_failures: str | None = None,
-        retry_failed: bool = False,
-        retry_ambiguous: bool = False,
+        **options: Unpack[BatchOptions],
     ) -> AsyncGenerator[Outcome]:
         """Runs many requests side by side, and yields what comes of each picture as it comes.
 
         A request is a row of a manifest: ``{"id": ..., "model": ..., **fields}``, or OpenAI's form. One that is wrong
-        is an outcome too. With ``out`` pictures and a ledger are kept in that folder, and what it knows is not asked
-        for again. Leaving early cancels what is in flight. Raises ConfigError where a budget, ``max_failures``
-        (``"20"``, ``"5%"``) or a dead key stops it."""
+        is an outcome too. With ``out``, a folder or ``s3://bucket/prefix``, pictures and a ledger are kept, and what
+        that knows is not asked for again. Other options: ``staging``, ``s3_endpoint``, ``concurrency`` (64),
+        ``budget_usd``, ``max_failures`` (``"20"``, ``"5%"``), ``retry_failed``, ``retry_ambiguous``. Leaving early
+        cancels what is in flight. Raises ConfigError where a budget, ``max_failures`` or a dead key stops it.
+        """
         from . import run_batch
 
-        return run_batch(
-            self,
-            requests,
-            out=out,
-            concurrency=concurrency,
-            budget_usd=budget_usd,
-            max_failures=max_failures,
-            retry_failed=retry_failed,
-            retry_ambiguous=retry_ambiguous,
-        )
+        return run_batch(self, requests, **options)
 
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""

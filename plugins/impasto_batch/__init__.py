@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .service import run_batch as run_batch
+    from .service import BatchOptions as BatchOptions, run_batch as run_batch
     from .unit import Outcome as Outcome
 
-__all__ = ["Outcome", "run_batch"]
+__all__ = ["BatchOptions", "Outcome", "run_batch"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,4 +17,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import service, unit
 
-    return service.run_batch if name == "run_batch" else unit.Outcome
+    return unit.Outcome if name == "Outcome" else getattr(service, name)

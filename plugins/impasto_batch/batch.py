@@ -17,7 +17,7 @@ import attrs
 
 from impasto import Client, ConfigError, ManifestError, Registry
 
-from .bucket import Bucket, Target
+from .bucket import Bucket, Target, check_target, claimed
 from .disk import Disk
 from .folder import Folder, History, Layout, unusable
 from .keeping import Keeping
@@ -117,7 +117,7 @@ class Batch:
             plan = await self._planned(client, preflight)
             await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
-            bucket = await self._claimed(stack, folder) if order.target is not None else None
+            bucket = await claimed(stack, order.target, folder.layout)
             keeping = Keeping(folder, order.template, bucket)
             try:
                 await folder.post(_begun(folder, order, plan))
@@ -136,12 +136,6 @@ class Batch:
             status = self._status(folder, plan, running=False)
             await self._told(folder, status, bucket)
             return status
-
-    async def _claimed(self, stack: AsyncExitStack, folder: Folder) -> Bucket:
-        assert self.order.target is not None  # noqa: S101 - that is when it is asked for
-        bucket = await stack.enter_async_context(Bucket.open(self.order.target))
-        await bucket.claim(folder.layout)
-        return bucket
 
     async def _told(self, folder: Folder, status: Status, bucket: Bucket | None) -> None:
         """Writes what tells of the run, and puts it up."""
@@ -235,7 +229,7 @@ class Batch:
 
     async def _planned(self, client: Client, preflight: Preflight) -> Plan:
         """The plan, where it may be run. Raises ManifestError or ConfigError."""
-        self._check_target(preflight.history)
+        check_target(preflight.history, self.order.out, self.order.target)
         plan = self.plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
             raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
@@ -246,13 +240,6 @@ class Batch:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
         return plan
-
-    def _check_target(self, history: History) -> None:
-        """Raises ConfigError where what was made before is elsewhere."""
-        before, target = history.run, self.order.target
-        if before is not None and before.get("target") != (str(target) if target is not None else None):
-            where = before.get("target") or repr(str(self.order.out))
-            raise ConfigError(f"this batch was run with --out {where}: go on with that, or give another folder")
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
         """Counts what an earlier process sent towards the rates of the keys; returns these, as the ledger has them."""
@@ -267,8 +254,7 @@ class Batch:
 def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
     """The rows with which a run begins."""
     strangers = {state.name: number for state, number in plan.strangers.items()}
-    about = {"target": str(order.target)} if order.target is not None else {}
-    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers, **about)
+    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers, target=order.target)
     for bad in plan.bad:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
         folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})

@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 import aiohttp
@@ -21,7 +21,7 @@ import attrs
 from impasto import ConfigError, File, ImpastoError, MissingExtra
 from impasto_transports.s3 import NotStored, Objects
 
-from .folder import HIDDEN, Layout, state_folder
+from .folder import HIDDEN, History, Layout, state_folder
 from .ledger import Row
 
 SCHEME = "s3://"
@@ -70,8 +70,22 @@ class Target:
         name = re.sub(r"[^a-z0-9.-]+", "-", f"{self.bucket}-{self.prefix}".lower()).strip("-")[:100]
         return state_folder() / "staging" / f"{name}-{hashlib.sha256(str(self).encode()).hexdigest()[:10]}"
 
+    def url(self, name: str) -> str:
+        """What names an object of it."""
+        return f"{self}/{name}"
+
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def target_of(out: str, staging: object, endpoint: str | None) -> Target | None:
+    """The bucket that ``--out`` names, if any. Raises ConfigError, also where an option is given that needs one."""
+    if out.startswith(SCHEME):
+        return Target.of(out, endpoint)
+    for option, given in (("staging", staging), ("s3-endpoint", endpoint)):
+        if given is not None:
+            raise ConfigError(f"--{option} goes with --out s3://bucket/prefix")
+    return None
 
 
 def local_folder(text: str) -> Path:
@@ -158,6 +172,23 @@ class Bucket:
     def _refused(self, error: NotStored) -> ConfigError:
         said = _ADVICE.get(error.code, "it can't be written to")
         return ConfigError(f"--out {self.target}: {said} ({error}); nothing was sent")
+
+
+def check_target(history: History, out: Path, target: Target | None) -> None:
+    """Raises ConfigError where what was made before is elsewhere."""
+    before = history.run
+    if before is not None and before.get("target") != (str(target) if target is not None else None):
+        where = before.get("target") or repr(str(out))
+        raise ConfigError(f"this batch was run with --out {where}: go on with that, or give another folder")
+
+
+async def claimed(stack: AsyncExitStack, target: Target | None, layout: Layout) -> Bucket | None:
+    """The bucket that a batch goes up to, if any, open until ``stack`` closes it. Raises ConfigError, OSError."""
+    if target is None:
+        return None
+    bucket = await stack.enter_async_context(Bucket.open(target))
+    await bucket.claim(layout)
+    return bucket
 
 
 def _token(layout: Layout) -> bytes:

@@ -19,7 +19,7 @@ from impasto.fields import shown
 from impasto.options import Settings, check_seconds
 
 from .batch import Batch, Order
-from .bucket import SCHEME, Target, local_folder
+from .bucket import Target, local_folder, target_of
 from .names import Template
 from .piped import taken
 from .preflight import Again
@@ -62,10 +62,7 @@ class Given(TypedDict):
 
 def conduct(given: Given) -> int:
     """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
-    target = Target.of(given["out"], given["s3_endpoint"]) if given["out"].startswith(SCHEME) else None
-    for option in ("staging", "s3_endpoint"):
-        if target is None and given[option] is not None:
-            raise ConfigError(f"--{option.replace('_', '-')} goes with --out s3://bucket/prefix")
+    target = target_of(given["out"], given["staging"], given["s3_endpoint"])
     with taken(given["manifest"]) as piped:
         return _conducted(given, target, piped)
 

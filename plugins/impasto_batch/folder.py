@@ -9,9 +9,10 @@ import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import attrs
@@ -214,10 +215,19 @@ class Folder:
         if on_disk:
             yield "ledger"
 
-    def begin(self, pictures: int, **more: object) -> Steps[None]:
-        """The job of beginning a run."""
+    def begin(
+        self,
+        pictures: int,
+        *,
+        manifest: str | None = None,
+        strangers: Mapping[str, int] = MappingProxyType({}),
+        target: object = None,
+    ) -> Steps[None]:
+        """The job of beginning a run of so many pictures. ``target``: the bucket that they go up to."""
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
-        yield from self.written({**row, "pictures": pictures, **more}, on_disk=True)
+        more = {"target": str(target)} if target is not None else {}
+        about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
+        yield from self.written({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
         self.history.close()

@@ -119,14 +119,16 @@ class Keeping:
             return await self.folder.post(self._kept(unit, outcome))
         row = await self.folder.post(self._laid(unit, outcome))
         self._to_send.add(unit)
-        path = await self.send(self.bucket, row)
+        name = await self.send(self.bucket, row)
         self._to_send.discard(unit)
-        return attrs.evolve(outcome, path=path)
+        return attrs.evolve(outcome, url=self.bucket.target.url(name))
 
-    async def send(self, bucket: Bucket, row: Row) -> Path:
-        """Puts a staged picture up, and then says so. Raises OSError."""
+    async def send(self, bucket: Bucket, row: Row) -> str:
+        """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
         staged = staged_at(self.folder.layout, row["id"], row["index"])
-        return await self.folder.post(_sent(self.folder, staged, row, await bucket.keep(staged, row)))
+        name = await bucket.keep(staged, row)
+        await self.folder.post(_sent(self.folder, staged, row, name))
+        return name
 
     async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
@@ -245,15 +247,13 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
     return path
 
 
-def _sent(folder: Folder, staged: Path, row: Row, name: str) -> Steps[Path]:
+def _sent(folder: Folder, staged: Path, row: Row, name: str) -> Steps[None]:
     """Writes the row of a picture that is up as ``name``. The first stay here too, for the report."""
-    path: Path = folder.layout.root / name
     is_shown = folder.pictures.count[State.DONE] < A_PAGE
     yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
     if is_shown:
-        linked(folder.disk, staged, path)
+        linked(folder.disk, staged, folder.layout.root / name)
     folder.disk.remove(staged)
-    return path
 
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})

@@ -8,12 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import attrs
 
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem
 from impasto.options import check_seconds
 
+from .bucket import Target, check_target, claimed, local_folder, target_of
 from .disk import Disk
 from .folder import Folder
 from .items import asked, units
@@ -24,7 +26,7 @@ from .pace import Pace
 from .preflight import Again
 from .probe import is_reached
 from .recovery import recover
-from .results import write_results
+from .results import ERRORS, RESULTS, write_results
 from .rows import State
 from .run import Run, of_client
 from .stops import MostFailures, Stops
@@ -42,20 +44,41 @@ _STANDING: Mapping[int, Standing] = {
 }
 
 
+class BatchOptions(TypedDict, total=False):
+    """How ``Client.batch`` runs: see ``run_batch``."""
+
+    out: str | os.PathLike[str] | None
+    staging: str | os.PathLike[str] | None
+    s3_endpoint: str | None
+    concurrency: int
+    budget_usd: float | None
+    max_failures: str | None
+    retry_failed: bool
+    retry_ambiguous: bool
+
+
 async def run_batch(
     client: Client,
     requests: Requests,
     *,
     out: str | os.PathLike[str] | None = None,
+    staging: str | os.PathLike[str] | None = None,
+    s3_endpoint: str | None = None,
     concurrency: int = 64,
     budget_usd: float | None = None,
     max_failures: str | None = None,
     retry_failed: bool = False,
     retry_ambiguous: bool = False,
 ) -> AsyncGenerator[Outcome]:
-    """``Client.batch`` as a function. Raises ConfigError."""
-    if out is not None and str(out).startswith("s3:"):
-        raise ConfigError("out must be a folder of this machine; impasto batch run --out s3://... writes to a bucket")
+    """``Client.batch`` as a function.
+
+    ``out``: a folder for pictures and ledger, or ``s3://bucket/prefix`` for pictures and results; the ledger stays
+    then in ``staging``, a folder of this machine, and ``s3_endpoint`` is the address of a service that is not Amazon's.
+    ``concurrency``: pictures at once, at most. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or
+    ``"5%"`` of what is through). ``retry_failed`` takes what was refused again, ``retry_ambiguous`` what may have been
+    charged. Raises ConfigError.
+    """
+    target = target_of(str(out or ""), staging, s3_endpoint)
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
     stops = Stops(
@@ -63,23 +86,32 @@ async def run_batch(
         max_failures=MostFailures.of(max_failures) if max_failures is not None else None,
     )
     async with AsyncExitStack() as stack:
-        folder, jobs, keeping = None, list[Unit](), None
+        folder, jobs, keeping, bucket = None, list[Unit](), None, None
         if out is not None:
-            folder = await stack.enter_async_context(await Folder.open(Path(out), Disk()))
-            keeping = Keeping(folder, Template())
-            await folder.post(folder.begin(len(folder.pictures), manifest=None, strangers={}))
+            place = Path(staging or local_folder(str(out)))
+            folder = await stack.enter_async_context(await Folder.open(place, Disk()))
+            check_target(folder.history, place, target)
+            bucket = await claimed(stack, target, folder.layout)
+            keeping = Keeping(folder, Template(), bucket)
+            await folder.post(folder.begin(len(folder.pictures), target=target))
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(account.fingerprint[:16] for account in accounts)
             jobs = (await recover(folder, keeping, keys)).jobs
             stops.usd = folder.pictures.usd
-        service = _Service(client, folder, Again(failed=retry_failed, ambiguous=retry_ambiguous))
+        service = _Service(client, folder, target, Again(failed=retry_failed, ambiguous=retry_ambiguous))
         run = Run(of_client(client), Pace(concurrency), stops, keeping, partial(is_reached, client))
         async with aclosing(run.outcomes(service.work(jobs, requests))) as outcomes:
             async for outcome in outcomes:
                 yield outcome
         if folder is not None:
-            await folder.post(folder.begin(len(folder.pictures), manifest=None, strangers={}))
+            await folder.post(folder.begin(len(folder.pictures), target=target))
             await folder.post(write_results(folder))
+        if folder is not None and bucket is not None:
+            try:
+                await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
+            except OSError as error:
+                said = f"results could not be put up: {error.strerror}; the next run does it, and pays nothing"
+                raise ConfigError(said) from None
         if stops.reason is not None:
             raise ConfigError(f"the batch was stopped: {stops.reason}")
 
@@ -90,6 +122,7 @@ class _Service:
 
     client: Client
     folder: Folder | None
+    target: Target | None
     again: Again
     _ids: set[str] = attrs.field(factory=set[str])
     _recalled: set[str] = attrs.field(factory=set[str])
@@ -150,11 +183,13 @@ class _Service:
         state = folder.pictures.states(unit.id, unit.index + 1)[unit.index]
         if self.again.takes()[state]:
             return None
-        path = None
-        if state == State.DONE:
-            path = folder.layout.root / str(folder.history.asked(unit.id, unit.index)["path"])
-        standing = _STANDING.get(state, "pending")
-        return Outcome(id=unit.id, index=unit.index, model=unit.model, state=standing, path=path)
+        outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
+        if state != State.DONE:
+            return outcome
+        name = str(folder.history.asked(unit.id, unit.index)["path"])
+        if self.target is not None:
+            return attrs.evolve(outcome, url=self.target.url(name))
+        return attrs.evolve(outcome, path=folder.layout.root / name)
 
 
 def _refused(request: object, error: ImpastoError) -> Outcome:

@@ -153,6 +153,7 @@ class Lines:
             index=outcome.index,
             state=outcome.state,
             path=str(outcome.path) if outcome.path is not None else None,
+            url=outcome.url,
             code=code_of(error, outcome.state) if error is not None else None,
             message=error.message if error is not None else None,
             warnings=list(outcome.warnings),

@@ -46,8 +46,8 @@ class Outcome:
 
     ``state`` is ``done``, ``refused`` (proved: not charged), ``ambiguous`` (it may have been charged), ``unusable``
     (paid for, and no picture in it), ``filtered`` (by moderation), ``expired`` (its job's result), or ``pending``
-    (its job goes on, or nothing was sent as the run stopped). ``path`` is where it was saved, in a folder; ``cost``
-    what was charged, or may have been; ``again``: whether another run takes it up.
+    (its job goes on, or nothing was sent as the run stopped). ``path`` is where it was saved, in a folder, ``url`` in a
+    bucket (``s3://...``); ``cost`` what was charged, or may have been; ``again``: whether another run takes it up.
     """
 
     id: str
@@ -56,6 +56,7 @@ class Outcome:
     state: Standing
     artifact: Artifact | None = None
     path: Path | None = None
+    url: str | None = None
     error: ImpastoError | None = None
     cost: Cost | None = None
     request_id: str | None = None

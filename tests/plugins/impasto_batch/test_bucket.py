@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import impasto
+from impasto import BatchOptions, ConfigError
 from impasto_batch import bucket
 from impasto_batch.folder import Layout
 from impasto_emulator import Emulator
@@ -67,6 +69,47 @@ def results(s3: FakeS3) -> list[dict[str, object]]:
             assert hashlib.sha256(objects[picture["path"]]).hexdigest() == picture["sha256"]
             found.append(picture)
     return found
+
+
+async def test_from_a_program(
+    s3: FakeS3, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    async with impasto.Client() as client:
+        first = [outcome async for outcome in client.batch(many(3), out=TO)]
+        assert {outcome.url for outcome in first} == {f"{TO}/picture-{number}.png" for number in range(3)}
+        assert {outcome.path for outcome in first} == {None}
+        assert len(pictures(s3)) == len(results(s3)) == 3
+        again = {outcome.id: outcome async for outcome in client.batch(many(4), out=TO)}
+        assert again["picture-0"].url == f"{TO}/picture-0.png"
+        assert len(impasto_emulator.charges) == len(results(s3)) == 4
+        wrongs: dict[str, BatchOptions] = {
+            "was run with --out s3://pictures/": {"out": staging()},
+            "holds another batch": {"out": TO, "staging": tmp_path / "else"},
+            "--staging goes with --out s3://": {"out": tmp_path / "local", "staging": tmp_path / "else"},
+            "--s3-endpoint must be a URL": {"out": TO, "s3_endpoint": "minio"},
+        }
+        for said, options in wrongs.items():
+            with pytest.raises(ConfigError, match=said):
+                _ = [outcome async for outcome in client.batch(many(5), **options)]
+        assert len(impasto_emulator.charges) == 4
+
+
+async def test_from_a_program_whose_results_cant_go_up(
+    s3: FakeS3, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, impasto_emulator: Emulator
+) -> None:
+    async def fails(*given: object) -> None:
+        raise OSError(5, "the bucket is away")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bucket.Bucket, "publish", fails)
+    async with impasto.Client() as client:
+        outcomes = client.batch(many(2), out=TO)
+        assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
+        with pytest.raises(ConfigError, match="results could not be put up: the bucket is away; the next run"):
+            await anext(outcomes)
 
 
 def test_pictures_and_results_go_up(batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator) -> None:
