@@ -8,7 +8,8 @@ import hashlib
 import os
 import secrets
 import time
-from collections import deque
+from array import array
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Self, TypeVar
 
 import attrs
 
-from impasto import ConfigError
+from impasto import Account, ConfigError
 from impasto.threads import to_its_end
 
 from .disk import Disk
 from .ledger import ON_RESUME, Ledger, Read, Row, Rows, rows
 from .pictures import Pictures
+from .unit import key_of
 from .writer import Steps, Writer
 
 T = TypeVar("T")
@@ -79,7 +81,7 @@ class Layout:
 
 @attrs.define(eq=False)
 class History:
-    """All that a ledger tells. ``sent`` are the sends of other processes in the last minute, (key, seconds ago).
+    """All that a ledger tells. ``sent``: by key, how many seconds ago other processes sent in the last minute.
 
     ``job_models`` are those of jobs that were taken on. ``gone`` are pictures that were done and are not there any
     more, or not as they were; they are looked for where ``verify`` says so.
@@ -89,7 +91,7 @@ class History:
     pictures: Pictures = attrs.field(factory=Pictures)
     read: Read = attrs.field(factory=Read)
     run: Row | None = None
-    sent: list[tuple[str, float]] = attrs.field(factory=list[tuple[str, float]])
+    sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
     job_models: set[str] = attrs.field(factory=set[str])
     gone: list[Row] = attrs.field(factory=list[Row])
     _rows: Rows | None = None
@@ -99,6 +101,10 @@ class History:
         if self._rows is None:
             self._rows = Rows(self.layout.ledger)
         return self._rows.at(self.pictures.place(id, index))
+
+    def sent_by(self, account: Account) -> list[float]:
+        """How many seconds ago other processes sent with an account's key, in the last minute."""
+        return self.sent.get(key_of(account), [])
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -112,15 +118,14 @@ class History:
         history = cls(layout)
         now = time.time()
         take, root = history.pictures.take, f"{layout.root}/"
-        sent, is_other = deque[tuple[str, float]](), True
+        sent: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+        is_other = True
         for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
             take(row, place)
             kind = row["row"]
             if kind == "intent":
                 if is_other:
-                    sent.append((row["key"], row["at"]))
-                    while sent[0][1] < row["at"] - RECALLED_SECONDS:
-                        sent.popleft()
+                    sent[row["key"]].append(row["at"])
             elif kind == "done":
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
@@ -131,7 +136,10 @@ class History:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
                 history.run = row
                 is_other = row["process"] != _PROCESS
-        history.sent = [(key, max(now - at, 0.0)) for key, at in sent if now - at < RECALLED_SECONDS]
+        for key, times in sent.items():
+            since = max(times[-1], now) - RECALLED_SECONDS  # its last minute, where the clock was set back since
+            if ages := [max(now - at, 0.0) for at in times if at > since]:
+                history.sent[key] = ages
         return history
 
 

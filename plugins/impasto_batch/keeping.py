@@ -35,7 +35,7 @@ from .names import ENDINGS, Template, hashed, safe
 from .outcomes import code_of, failed
 from .results import A_PAGE
 from .rows import State
-from .unit import Outcome, Unit
+from .unit import Outcome, Unit, key_of
 from .writer import Steps
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Keeping:
         now = time.time()
         expires = now + pending.keeps if pending.keeps is not None else None
         row = {
-            **_of(unit, "accepted", at=now, key=call.account.fingerprint[:16]),
+            **_of(unit, "accepted", at=now, key=key_of(call.account)),
             "job": pending.id,
             "expires": expires,
         }
@@ -160,7 +160,7 @@ class Keeping:
             staged = _Staged(path, disk.create(path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
             disk.reserve(staged.file, staged.room)
-        yield from folder.written(of_intent(unit, call.account.fingerprint), on_disk=True)
+        yield from folder.written(of_intent(unit, key_of(call.account)), on_disk=True)
 
     def _kept(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
         """The picture in the staging folder, then in its place, then the row that says so."""
@@ -327,9 +327,9 @@ def _of(unit: Unit, kind: str, **head: object) -> dict[str, object]:
     }
 
 
-def of_intent(unit: Unit, fingerprint: str) -> dict[str, object]:
-    """The row of a picture that is about to be asked for, with a key of this fingerprint."""
-    return {**_of(unit, "intent", at=time.time(), key=fingerprint[:16], line=unit.line), "request": unit.content}
+def of_intent(unit: Unit, key: str) -> dict[str, object]:
+    """The row of a picture that is about to be asked for, with the account of this key."""
+    return {**_of(unit, "intent", at=time.time(), key=key, line=unit.line), "request": unit.content}
 
 
 def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, modified: int) -> dict[str, object]:

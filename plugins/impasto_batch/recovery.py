@@ -22,7 +22,7 @@ from .folder import Folder, History, is_file_of
 from .keeping import Keeping, kept_at, linked, of_artifact, placed, staged_at
 from .ledger import Row, Rows
 from .outcomes import made
-from .unit import Unit
+from .unit import Unit, key_of
 from .writer import Steps
 
 _STOPPED = "the run was stopped before the answer was kept; it may have been charged"
@@ -62,9 +62,8 @@ def recall(accounts: Iterable[Account], history: History) -> frozenset[str]:
 
     keys = set[str]()
     for account in accounts:
-        ages = [age for key, age in history.sent if account.fingerprint.startswith(key)]
-        keys.add(account.fingerprint[:16])
-        if ages and account.rate_limit is not None:
+        keys.add(key_of(account))
+        if (ages := history.sent_by(account)) and account.rate_limit is not None:
             gate_of(account).recall(ages, account.rate_limit)
     return frozenset(keys)
 

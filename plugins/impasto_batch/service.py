@@ -25,12 +25,12 @@ from .outcomes import failed
 from .pace import Pace
 from .preflight import Again
 from .probe import is_reached
-from .recovery import recover
+from .recovery import recall, recover
 from .results import ERRORS, RESULTS, write_results
 from .rows import State
 from .run import Run, of_client
 from .stops import MostFailures, Stops
-from .unit import Outcome, Standing, Unit
+from .unit import Outcome, Standing, Unit, key_of
 
 Requests = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
 
@@ -95,7 +95,7 @@ async def run_batch(
             keeping = Keeping(folder, Template(), bucket)
             await folder.post(folder.begin(len(folder.pictures), target=target))
             accounts = [await client.account(model) for model in folder.history.job_models]
-            keys = frozenset(account.fingerprint[:16] for account in accounts)
+            keys = frozenset(map(key_of, accounts))
             jobs = (await recover(folder, keeping, keys)).jobs
             stops.usd = folder.pictures.usd
         service = _Service(client, folder, target, Again(failed=retry_failed, ambiguous=retry_ambiguous))
@@ -160,14 +160,11 @@ class _Service:
         """Counts what an earlier process sent with the key of a model, at its first request."""
         if self.folder is None or unit.model in self._recalled:
             return
-        from impasto_middleware.limit import gate_of
-
         self._recalled.add(unit.model)
         account = await self.client.account(unit.model, base_model=unit.base_model)
-        ages = [age for key, age in self.folder.history.sent if account.fingerprint.startswith(key)]
-        if ages and account.rate_limit is not None and account.fingerprint not in self._recalled:
+        if account.fingerprint not in self._recalled:
             self._recalled.add(account.fingerprint)
-            gate_of(account).recall(ages, account.rate_limit)
+            recall([account], self.folder.history)
 
     async def _check_known(self, unit: Unit) -> None:
         folder = self.folder

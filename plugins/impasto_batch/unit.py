@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from impasto import Artifact, Cost, ImpastoError, Request
+from impasto import Account, Artifact, Cost, ImpastoError, Request
 
 Standing = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
 
@@ -38,6 +38,11 @@ class Unit:
     sha256: str = ""
     line: int = 0
     warnings: tuple[str, ...] = ()
+
+
+def key_of(account: Account) -> str:
+    """How the ledger names an account: nobody can tell its key from that."""
+    return account.fingerprint[:16]
 
 
 @attrs.frozen(kw_only=True)

@@ -106,4 +106,4 @@ def test_sends_of_long_ago_count_for_nothing(batch: Run, manifest: Write, monkey
     monkeypatch.setattr(folder, "_PROCESS", "another")
     assert len(History.of(Layout(Path("out"))).sent) == 1
     monkeypatch.setattr(folder, "RECALLED_SECONDS", 0.0)
-    assert History.of(Layout(Path("out"))).sent == []
+    assert History.of(Layout(Path("out"))).sent == {}
