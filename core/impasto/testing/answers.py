@@ -77,7 +77,8 @@ class Answers(Subject):
             kind = answer.headers.get("content-type", "no media type")
             if not isinstance(came, ImpastoError) or came.billed != "unknown" or came.retryable:
                 wrong.append(
-                    f"HTTP {answer.status} ({kind}) came to {_shown(came)}: whether it was billed is not known"
+                    f"HTTP {answer.status} ({kind}) came to {_shown(came)}, not ChargeUnknown: it is "
+                    "not the provider's own form, so classify can't know whether it was billed"
                 )
             elif posts != 1:
                 wrong.append(f"HTTP {answer.status} ({kind}): {posts} paid requests")
@@ -165,6 +166,15 @@ class Answers(Subject):
         if self.requirements.tells_cut_ones:
             yield "half a good answer", self.good.body[: len(self.good.body) // 2]
             yield "a good answer less its last bytes", self.good.body[:-8]
+            yield from self._cut_within()
+
+    def _cut_within(self) -> Iterator[tuple[str, bytes]]:
+        """Whole answers, in which what is made stands in base64 and is cut short."""
+        [(came, _)] = self._answered([self.good], self.accepted)
+        for artifact in came.artifacts if isinstance(came, Result) else ():
+            whole, half = (base64.b64encode(data) for data in (artifact.data, artifact.data[: len(artifact.data) // 2]))
+            if whole in self.good.body:
+                yield f"a whole answer with half of its {artifact.media_type}", self.good.body.replace(whole, half)
 
 
 def _strange() -> Iterator[Answer]:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
@@ -26,6 +26,7 @@ _LATER = 0.001
 
 _MOST_STEPS = 2_000
 _EVERY = 0.02
+_MADE_UP = ("../account", "..", "x/../../account", "//host/x", "x?a=b", "x#y", "%2e%2e/account", "x y", "x\r\ny: z")
 _LONGEST_BLOCK = 0.2
 """Seconds of standing still that are more than a busy machine's own."""
 
@@ -50,6 +51,17 @@ class Running(Subject):
 
     def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
         asyncio.run(self._resumed())
+
+    def test_a_made_up_job_id_sends_nothing(self) -> None:
+        asyncio.run(self._made_up())
+
+    async def _made_up(self) -> None:
+        async with recording(self.usual) as recorder, self.client(recorder.url) as client:
+            for job in _MADE_UP:
+                with suppress(ImpastoError):
+                    await client.resume(self.model, job)
+                sent = [seen.target for seen in recorder.seen]
+                assert not sent, f"client.resume of {job!r} asked for {sent[0]}: check request.job in pack"
 
     async def _resumed(self) -> None:
         jobs: list[str] = []

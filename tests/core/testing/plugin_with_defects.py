@@ -9,6 +9,7 @@ import attrs
 MODEL = "acme/watercolour"
 
 SOUND = '''
+import base64
 import json, time
 import attrs
 from impasto import (
@@ -91,6 +92,7 @@ class Carrier(Https):
 OIL = "oil = 1\n"
 
 SUITE = """
+import base64
 import json
 import impasto
 from impasto.testing import Answer, OperationSuite, Refusal
@@ -132,6 +134,7 @@ class Defect:
 
 
 _PACK, _CLASSIFY, _SEND, _HOOKS = "# PACK", "# CLASSIFY", "# SEND", "# HOOKS"
+_UNPACK = "def unpack(self, operation, request, response):"
 _OWN = "return await super().send(wire)"
 
 DEFECTS: Mapping[str, Defect] = {
@@ -196,6 +199,25 @@ DEFECTS: Mapping[str, Defect] = {
         changes={' and response.body.endswith(b"IEND\\xaeB`\\x82")': ""},
         check="a_paid_answer_without_a_result_is_kept",
         says="half a good answer came to a Result, not UnusableResult",
+    ),
+    "a cut picture within a whole answer is a result": Defect(
+        changes={
+            'Answer(headers={"content-type": "image/png"}, body=png(64, 64))': "Answer(headers=SAID, body=json.dumps("
+            '{"image": base64.b64encode(png(64, 64)).decode()}).encode())',
+            'response.media_type == "image/png"': 'response.media_type == "application/json"',
+            _UNPACK: f"{_UNPACK}\n"
+            '        try: data = base64.b64decode(json.loads(response.body)["image"])\n'
+            "        except (ValueError, LookupError, TypeError, RecursionError):\n"
+            '            raise UnusableResult("no picture", raw=response.body) from None\n'
+            '        return Result(artifacts=(Artifact(data=data, media_type="image/png"),))',
+        },
+        check="a_paid_answer_without_a_result_is_kept",
+        says="a whole answer with half of its image/png came to a Result, not UnusableResult",
+    ),
+    "a made-up job id becomes a path": Defect(
+        changes={_PACK: 'if request.job: return WireRequest(target=f"/v1/jobs/{request.job}", method="GET")'},
+        check="a_made_up_job_id_sends_nothing",
+        says="client.resume of '../account' asked for /v1/",
     ),
     "what was paid for is thrown away": Defect(
         changes={"raw=response.body, media_type": "media_type"},

@@ -36,7 +36,7 @@ def acme(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(pytester: pytest.Pytester, package: Path, *args: str, defect: Defect | None = None) -> pytest.RunResult:
     for name, source in {"watercolour.py": SOUND, "carrier.py": CARRIER}.items():
         (package / name).write_text(source if defect is None else defect.made_in(source))
-    pytester.makepyfile(test_watercolour=SUITE)
+    pytester.makepyfile(test_watercolour=SUITE if defect is None else defect.made_in(SUITE))
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *args)
 
 
