@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,8 +26,10 @@ from impasto_batch.manifest import Manifest
 from impasto_batch.outcomes import made
 from impasto_batch.preflight import Preflight
 from impasto_batch.telling import Quiet
+from impasto_emulator import Settings, serve
 
 from .call import MODEL
+from .environments import environment, version
 from .floors import loop
 from .measure import Ratio, compared, in_pairs
 from .server import running
@@ -35,6 +39,8 @@ CALLS = 512
 ROWS = 100_000
 EXTRA_US = 1_000.0
 """What a row may cost beside its call, in microseconds of CPU."""
+
+PICTURES = 200
 
 ROUNDS = 5
 
@@ -49,6 +55,39 @@ async def run(rounds: int) -> list[Ratio]:
             await _resume(place, rounds),
             await _memory(place),
         ]
+
+
+async def peers(rounds: int) -> list[Ratio]:
+    """Ray Data's processor of HTTP requests: the same pictures, half a second each, within the provider's own limit."""
+    bin = environment("ray", "ray[data]", "aiohttp", "pydantic")
+    theirs = [str(bin / "python"), str(Path(__file__).parent / "peers/ray_data.py"), str(PICTURES)]
+    about = f"over Ray Data {version(bin, 'ray')}"
+    seconds, most = list[tuple[float, float]](), list[tuple[float, float]]()
+    with tempfile.TemporaryDirectory(prefix="impasto-batch-") as folder:
+        manifest = a_manifest(Path(folder) / "pictures.jsonl", PICTURES)
+        ours = [sys.executable, "-m", "impasto_cli", "batch", "run", str(manifest), "--rate", "150/10s", "--out"]
+        for number in range(2):
+            mine = await asyncio.to_thread(_asked, [*ours, f"{folder}/{number}"])
+            other = await asyncio.to_thread(_asked, theirs)
+            seconds.append((mine[0], other[0]))
+            most.append((mine[1], other[1]))
+    return [
+        compared(f"batch: {PICTURES} pictures, {about}", seconds, unit="s", most=1.0),
+        compared("batch: most requests in 10 s, over 151", [(our, 151.0) for our, _ in most], unit="", most=1.0),
+        compared(f"batch: most requests in 10 s, {about}", most, unit=""),
+    ]
+
+
+def _asked(command: list[str]) -> tuple[float, float]:
+    """How long a command takes, and the most requests that came in 10 s of it. Each picture comes, and none twice."""
+    with serve(Settings(answer_seconds=0.5, picture_scale=0.03125)) as emulator:
+        variables = {**os.environ, "STABILITY_API_BASE": emulator.url, "STABILITY_API_KEY": loop.KEY}
+        begun = time.monotonic()
+        subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.monotonic() - begun
+        times = sorted(request.time for request in emulator.requests if request.method == "POST")
+        assert len(emulator.charges) == PICTURES
+        return seconds, float(max(bisect(times, each + 10) - at for at, each in enumerate(times)))
 
 
 def a_manifest(path: Path, number: int) -> Path:

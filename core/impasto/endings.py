@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def unknown(call: Call) -> str:
     """What is not known of a call that may have been charged."""
     if call.job:
-        return f"job {call.job} goes on at the provider and may be charged; client.resume takes it up"
+        return f"job {printable(call.job)} goes on at the provider and may be charged; client.resume takes it up"
     return "the request had left; whether it was charged is not known"
 
 
@@ -51,12 +51,13 @@ def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
 def gone(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
     """The provider does not know the job, ``age`` seconds after it took it on."""
     if call.request.job is not None:
-        error.message = f"no result for job {pending.id}: unknown, older than it is kept, or started with another key"
+        job = printable(pending.id)
+        error.message = f"no result for job {job}: unknown, older than it is kept, or started with another key"
         return error
     if pending.keeps is not None and age >= pending.keeps:
-        return PollExpired(f"the result of job {pending.id} is no longer kept by the provider")
+        return PollExpired(f"the result of job {printable(pending.id)} is no longer kept by the provider")
     return ChargeUnknown(
-        f"the provider no longer knows job {pending.id}; whether it was charged is not known",
+        f"the provider no longer knows job {printable(pending.id)}; whether it was charged is not known",
         status=error.status,
         request_id=error.request_id,
     )

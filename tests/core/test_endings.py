@@ -1,0 +1,31 @@
+"""What the end of a call is told as: a job's id is its provider's text, and stands in messages escaped."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from impasto import Call, NotFound, Pending, WireRequest
+from impasto.endings import ended, gone
+
+ID = "job\r\n2026-11-26 INFO paid"
+SHOWN = "job\\r\\n2026-11-26 INFO paid"
+
+
+def a_call(job: str | None = None) -> Call:
+    request, deadline = SimpleNamespace(job=job), SimpleNamespace(is_closed=False)
+    return cast(Call, SimpleNamespace(job=ID, timeout=1.0, charges=1, answer=None, request=request, deadline=deadline))
+
+
+def test_a_job_that_goes_on() -> None:
+    assert f"job {SHOWN} goes on at the provider" in ended(a_call()).message
+
+
+@pytest.mark.parametrize(("resumed", "age"), [(True, 0.0), (False, 0.0), (False, 100.0)])
+def test_a_job_that_is_gone(resumed: bool, age: float) -> None:
+    pending = Pending(id=ID, poll=WireRequest(target="/job", method="GET"), keeps=60.0)
+    error = gone(NotFound("no such job", status=404), a_call(ID if resumed else None), age, pending)
+    assert f"job {SHOWN}" in error.message
+    assert ID not in error.message
