@@ -38,9 +38,6 @@ _STEERING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _MOST_FILES = 65_536
 
-_YOUNG = 10_000
-"""Objects that are made before the collector looks at them: what hundreds of calls in flight hold."""
-
 LOST = 1
 """The exit code where calls that ran were given up."""
 
@@ -161,7 +158,6 @@ class _Worker:
             reloading = asyncio.create_task(self._reload(gateway, reload))
             gc.collect()
             gc.freeze()  # what there is from the start is not looked through again and again
-            gc.set_threshold(_YOUNG)  # nor are the calls in flight, which leave no cycles behind
             ready()
             await stop.wait()
             if life is not None:
