@@ -22,6 +22,9 @@ HERE = Path(__file__).parent
 PAGE, PLOTS = HERE / "RESULTS.md", HERE / "plots"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
+_WIDE = 20
+"""From this range on the smaller ticks' numbers would lie on one another."""
+
 Cases = dict[str, dict[str, Ratio]]
 
 
@@ -80,13 +83,14 @@ def drawn(name: str, ratios: Mapping[str, Ratio]) -> Figure:
             axes.plot([target, target], [at - 0.4, at + 0.4], color="#e0a100", linewidth=3)
     axes.set_yticks(range(len(shown)), [r.name for r in shown])
     axes.set_xscale("log")
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_minor_formatter("{x:g}" if high / low < _WIDE else "")
     axes.tick_params(axis="x", which="minor", labelsize="small")
     axes.axvline(1, color="grey", linewidth=1)
     axes.grid(axis="x", which="both", alpha=0.2)
     axes.set_xlabel("ours over the floor (logarithmic); yellow: the target")
-    axes.set_title(f"{name}: {CASES[name]}", loc="left")
+    figure.suptitle(f"{name}: {CASES[name]}", x=0.01, ha="left")
     return figure
 
 
