@@ -148,7 +148,7 @@ async def test_cancelling_cancels_every_call_and_says_what_may_have_been_charged
     port = server.sockets[0].getsockname()[1]
     slow = client.with_options(api_base=f"http://127.0.0.1:{port}")
     task = asyncio.create_task(slow.run("stability/sd3", n=3, prompt="x"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(3):
             await arrived.get()
         task.cancel()

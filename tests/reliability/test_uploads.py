@@ -64,7 +64,7 @@ async def test_bytes_are_not_copied_whole(server: Server, client: impasto.Client
 
 async def test_one_file_object_serves_a_fan_out(server: Server, client: impasto.Client, large: Path) -> None:
     with large.open("rb") as file:
-        await asyncio.wait_for(client.run(ERASE, image=file, n=3, seed=5), 10)
+        await asyncio.wait_for(client.run(ERASE, image=file, n=3, seed=5), 60)
         assert not file.closed
     assert [padded(LARGE) in asked.body for asked in server.paid] == [True] * 3
 
@@ -75,7 +75,7 @@ async def test_calls_that_share_a_file_object_hang_in_no_case_and_send_no_part_o
     """A file object is read once, from where it stands: what comes too late finds it at its end, and says so."""
     with large.open("rb") as file:
         calls = [client.run(ERASE, image=file) for _ in range(3)]
-        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
         assert not file.closed
     assert {type(outcome) for outcome in outcomes} <= {impasto.Result, impasto.InvalidRequest}
     assert sum(isinstance(outcome, impasto.Result) for outcome in outcomes) == len(server.paid) >= 1

@@ -129,7 +129,7 @@ def test_interrupted_it_ends_with_130_and_tells_that_the_charge_is_unknown(
         time.sleep(0.02)
     time.sleep(0.2)  # the headers' leaving is noted
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert "whether it was charged is not known" in err
@@ -144,7 +144,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback(start: Callable[..., Proce
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
-    process.wait(timeout=20)
+    process.wait(60)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")

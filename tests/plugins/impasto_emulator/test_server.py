@@ -22,12 +22,12 @@ def test_in_a_thread_for_code_without_a_loop() -> None:
     before = threading.active_count()
     with serve(SHORT) as emulator:
         request = Request(emulator.url + "/v1/user/balance", headers={"authorization": "Bearer k"})
-        with urlopen(request, timeout=5) as answer:
+        with urlopen(request, timeout=60) as answer:
             assert json.load(answer) == {"credits": 1_000_000.0}
         assert len(emulator.requests) == 1
     assert threading.active_count() <= before
     with pytest.raises(OSError, match="refused"):
-        urlopen(request, timeout=5)
+        urlopen(request, timeout=60)
 
 
 async def test_two_side_by_side_share_nothing() -> None:
@@ -83,10 +83,10 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
         assert process.stdout is not None
         url = process.stdout.readline().split()[3]
         assert f"STABILITY_API_BASE={url}" in process.stdout.readline()
-        with urlopen(url + "/_emulator/charges", timeout=5) as answer:
+        with urlopen(url + "/_emulator/charges", timeout=60) as answer:
             assert json.load(answer)["count"] == 0
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, ""), out
 
 
@@ -102,7 +102,7 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
 )
 def test_the_command_refuses_what_it_can_not_do(arguments: tuple[str, ...], status: int, said: str) -> None:
     with _command(*arguments) as process:
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert said in err
     assert "Traceback" not in err
@@ -111,7 +111,7 @@ def test_the_command_refuses_what_it_can_not_do(arguments: tuple[str, ...], stat
 def test_the_command_tells_of_a_port_in_use() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, _command("--port", str(taken.getsockname()[1])) as process:
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "can't listen on 127.0.0.1 port" in err
     assert "Traceback" not in err
@@ -140,7 +140,7 @@ BODY_TO_COME = b"content-type: multipart/form-data; boundary=b\r\ncontent-length
 def test_what_a_client_does_is_no_error_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with serve(SHORT) as emulator:
         host, port = emulator.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(sent)
             if BODY_TO_COME not in sent:
                 assert connection.recv(1000).split(b" ")[1] == b"400"

@@ -192,6 +192,14 @@ async def standing(_standing: Gateway, impasto_emulator: Emulator) -> AsyncItera
 
 
 Process = subprocess.Popen[str]
+
+
+def said(process: Process, words: str) -> str:
+    """Waits until the process says these words; the line that has them."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if words in line)
+
+
 Serve = Callable[..., tuple[Process, str]]
 
 
@@ -220,4 +228,4 @@ def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
     yield serve
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -73,7 +74,7 @@ class Connection:
         length = int(head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
         return head + await self.reader.readexactly(length)
 
-    async def rest(self, seconds: float = 10) -> Raw:
+    async def rest(self, seconds: float = 60) -> Raw:
         """All that comes until the other side ends, or nothing more comes for so long."""
         came = b""
         try:
@@ -86,11 +87,18 @@ class Connection:
         return Raw(came, closed=True)
 
 
-async def send(url: str, data: bytes, seconds: float = 10) -> Raw:
+async def send(url: str, data: bytes, seconds: float = 60) -> Raw:
     """Sends it and reads to the end."""
     async with Connection(url) as connection:
         connection.writer.write(data)
         return await connection.rest(seconds)
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Waits for a condition."""
+    async with asyncio.timeout(60):
+        while not met():
+            await asyncio.sleep(0.01)
 
 
 def chunks(*pieces: bytes) -> bytes:
@@ -99,7 +107,7 @@ def chunks(*pieces: bytes) -> bytes:
 
 
 class Lag:
-    """The longest that the running loop was held up, in seconds."""
+    """The longest that the running loop worked at one go: seconds of its thread, as a busy machine takes its time."""
 
     longest = 0.0
 
@@ -114,6 +122,6 @@ class Lag:
 
     async def _watch(self) -> None:
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             await asyncio.sleep(0.005)
-            self.longest = max(self.longest, time.monotonic() - began - 0.005)
+            self.longest = max(self.longest, time.thread_time() - began)

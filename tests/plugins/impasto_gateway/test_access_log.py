@@ -143,9 +143,9 @@ async def test_it_can_be_switched_off(log: Seen, start: Start, impasto_emulator:
 def test_a_process_writes_it_to_stdout(serve: Serve, impasto_emulator: Emulator) -> None:
     process, url = serve(PAGE)
     for _ in range(3):
-        subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=20)
+        subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=60)
     process.terminate()
-    written, told = process.communicate(timeout=20)
+    written, told = process.communicate(timeout=60)
     assert [json.loads(line)["status"] for line in written.splitlines()] == [401] * 3
     assert "v1/models" not in told
 

@@ -21,7 +21,7 @@ from impasto_gateway import multipart
 from tests.pictures import WRONG, animated, chunk, drawn, png
 
 from .conftest import Answer, Running
-from .raw import CALL, HEADERS, JSON, POST, Connection, Lag, chunks, send
+from .raw import CALL, HEADERS, JSON, POST, Connection, Lag, chunks, send, until
 from .test_multipart import field, form, upload
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
@@ -357,8 +357,5 @@ async def test_the_gateway_is_as_it_was(standing: Running) -> None:
     app = standing.gateway._app
     assert (await standing.generate()).status == 200
     assert (await send(standing.url, POST + HEADERS + JSON + b"Connection: close\r\n\r\n")).status == 400
-    for _ in range(100):
-        if not app.running:
-            break
-        await asyncio.sleep(0.05)
+    await until(lambda: not app.running)
     assert app.running == app.flow.bytes == 0

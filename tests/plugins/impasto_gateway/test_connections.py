@@ -14,7 +14,7 @@ import pytest
 from impasto_emulator import Emulator
 
 from .conftest import Running, Start, config
-from .raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send
+from .raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send, until
 
 LIMITS = {
     "header_seconds": 0.4,
@@ -23,8 +23,13 @@ LIMITS = {
     "write_seconds": 0.4,
     "idle_seconds": 0.8,
 }
-LONG = 30
+LONG = 60
 """Seconds after which a test gives up; nothing here needs a tenth of it."""
+
+
+@pytest.fixture(autouse=True)
+def slow_readers_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto_gateway.connections.LINGER_SECONDS", LONG)
 
 
 async def limited(start: Start, emulator: Emulator, **limits: float) -> Running:
@@ -80,7 +85,7 @@ async def test_the_second_head_has_a_time_of_its_own(start: Start, impasto_emula
         await connection.answer()
         await asyncio.sleep(0.6)  # longer than a head may take: it has not begun
         connection.writer.write(GET)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)
         connection.writer.write(HEADERS + b"\r\n")
         assert b" 200 OK" in await connection.answer()
         connection.writer.write(GET)
@@ -140,15 +145,13 @@ async def test_a_reader_that_never_reads_is_not_waited_for(
         for connection in held:
             connection.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
             connection.writer.write(call)
-        while len(impasto_emulator.charges) < len(held):
+        server, most = gateway.gateway._server, 0
+        while len(impasto_emulator.charges) < len(held) or server.open:
+            waiting = [each._wire.get_write_buffer_size() for each in server.open if each._wire is not None]
+            most = max(most, *waiting, 0)
             await asyncio.sleep(0.02)
-        server = gateway.gateway._server
-        assert len(server.open) == len(held)
-        waiting = [each._wire.get_write_buffer_size() for each in server.open if each._wire is not None]
-        assert max(waiting) < 1 << 20  # of 8 MiB each
+        assert 0 < most < 1 << 20  # of 8 MiB each
         await asyncio.wait_for(app.idle(), LONG)
-        while server.open:
-            await asyncio.sleep(0.02)
     assert app.flow.bytes == 0
     assert len(impasto_emulator.charges) == 8
 
@@ -157,7 +160,7 @@ async def test_more_connections_than_there_may_be(start: Start, impasto_emulator
     gateway = await limited(start, impasto_emulator, max_connections=3, header_seconds=LONG, idle_seconds=LONG)
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await until(lambda: len(gateway.gateway._server.open) == 3)
         over = await asyncio.gather(*(send(gateway.url, GET + HEADERS + b"\r\n", LONG) for _ in range(5)))
         assert [(each.status, each.closed, each.reset) for each in over] == [(503, True, False)] * 5
         assert over[0].error["code"] == "overloaded"
@@ -166,7 +169,7 @@ async def test_more_connections_than_there_may_be(start: Start, impasto_emulator
         for connection in held:
             connection.writer.write(GET + HEADERS + b"\r\n")
             assert b" 200 OK" in await connection.answer()
-    await asyncio.sleep(0.1)
+    await until(lambda: not gateway.gateway._server.open)
     assert (await send(gateway.url, GET + HEADERS + b"Connection: close\r\n\r\n")).status == 200
 
 
@@ -243,14 +246,12 @@ async def test_who_says_no_more_is_answered_all_the_same(
     assert len(impasto_emulator.charges) == paid == answer.data.count(b"iVBORw0KGgo")
 
 
-async def test_who_says_no_more_is_not_waited_for(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_says_no_more_is_not_waited_for(gateway: Running) -> None:
     """Where a request was refused there is no rest of it to come."""
-    monkeypatch.setattr("impasto_gateway.connections.LINGER_SECONDS", LONG)
     for sent in (GET + HEADERS * 2, POST + HEADERS + JSON + CHUNKED + b"\r\nzz\r\n", POST + HEADERS + JSON + LENGTH):
         async with Connection(gateway.url) as connection:
             connection.writer.write(sent + b"\r\n")
             connection.writer.write_eof()
             assert (await connection.rest()).status == 400
         async with asyncio.timeout(LONG / 3):
-            while gateway.gateway._server.open:
-                await asyncio.sleep(0.01)
+            await until(lambda: not gateway.gateway._server.open)

@@ -24,7 +24,7 @@ async def test_a_caller_who_leaves_does_not_stop_what_is_paid_for(gateway: Runni
     app = gateway.gateway._app
     await asyncio.wait([call])
     assert app.running == 1
-    await asyncio.wait_for(app.idle(), 5)
+    await asyncio.wait_for(app.idle(), 60)
     assert impasto_emulator.requests[0].status == 200
     assert app.flow.bytes == 0
 
@@ -66,7 +66,7 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     while not impasto_emulator.requests:
         await asyncio.sleep(0.01)
     writer.transport.abort()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 10)
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
     assert impasto_emulator.requests[0].status == 200
     assert gateway.gateway._app.flow.bytes == 0
     assert not told
@@ -82,9 +82,9 @@ async def test_a_body_cut_short_or_badly_framed(gateway: Running, impasto_emulat
         await asyncio.sleep(0.1)
         writer.transport.abort()
     else:
-        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
         writer.close()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 5)
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
     assert not impasto_emulator.requests
 
 

@@ -144,7 +144,7 @@ async def test_a_fault_ends_the_connection_and_not_the_answer(
     assert base64.b64encode(large()[:3000]) in came[:5000]
     assert not came.endswith((b"}", b"\n"))
     assert len(provider.paid) == 1
-    await asyncio.wait_for(gateway.gateway._app.idle(), 5)
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
     assert settled(gateway)
 
 
@@ -171,7 +171,7 @@ async def test_a_caller_who_leaves_does_not_end_the_call(gateway: Running, provi
     await asyncio.sleep(0.1)
     assert gateway.gateway._app.running == 1
     halfway.go.set()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 5)
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
     assert settled(gateway)
 
 
@@ -235,7 +235,7 @@ async def test_an_old_caller_gets_its_length(gateway: Running) -> None:
     request += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     writer.write(request.encode() + body)
-    answer, _, rest = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+    answer, _, rest = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")
     assert f"content-length: {len(rest)}".encode() in answer.lower()
     assert base64.b64decode(json.loads(rest)["data"][0]["b64_json"]) == large()
     writer.close()

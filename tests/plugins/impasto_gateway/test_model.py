@@ -302,7 +302,7 @@ class Store(RuleBasedStateMachine):
 async def told(answer: Awaitable[tuple[Done, Row | None]]) -> bytes | str:
     """What a request was answered with: the first picture's bytes, or a failure's code."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             done, _ = await answer
     except Failure as failure:
         return failure.code or ""

@@ -40,7 +40,7 @@ async def leave(gateway: Running, emulator: Emulator, **options: Any) -> None:
 
 
 async def idle(gateway: Running) -> None:
-    await asyncio.wait_for(gateway.gateway._app.idle(), 10)
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
 
 
 def replayed(answer: Answer) -> bool:

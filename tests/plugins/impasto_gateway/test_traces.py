@@ -156,9 +156,9 @@ async def test_prompts_stand_there_where_it_is_asked_for(
 
 def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:
     process, url = serve(PAGE, OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="my-images")
-    subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=20)
+    subprocess.run(["curl", "-sS", f"{url}/v1/models"], check=True, capture_output=True, timeout=60)
     process.terminate()
-    told, _ = process.communicate(timeout=20)
+    told, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert '"name": "GET /v1/models"' in told
     assert '"service.name": "my-images"' in told
@@ -186,6 +186,6 @@ assert provider_from_environment() is None
 async def test_an_exporter_that_is_not_there_is_told_and_nothing_fails(serve: Serve) -> None:
     process, _ = await asyncio.to_thread(serve, PAGE, OTEL_TRACES_EXPORTER="no-such")
     process.terminate()
-    _, told = await asyncio.to_thread(process.communicate, timeout=20)
+    _, told = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
     assert "no traces by no-such: no installed package exports them so" in told

@@ -27,7 +27,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     recorder, loop, stop = told[0]
     monkeypatch.setenv("STABILITY_API_BASE", recorder.url)
     monkeypatch.setenv("STABILITY_API_KEY", KEY)

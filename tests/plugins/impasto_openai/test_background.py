@@ -172,7 +172,7 @@ def test_an_interrupt_cancels_the_call_and_tells_that_the_charge_is_unknown(wire
 
     def slow(_: Seen) -> None:
         arrived.touch()
-        left.wait(10)
+        left.wait(60)
 
     wire.answer = slow
     source = f"""

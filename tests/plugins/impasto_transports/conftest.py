@@ -26,7 +26,7 @@ def threaded() -> Iterator[Recorder]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     recorder, loop, stop = told[0]
     yield recorder
     loop.call_soon_threadsafe(stop.set)

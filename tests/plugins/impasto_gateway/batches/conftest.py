@@ -39,7 +39,7 @@ async def begun(sdk: openai.AsyncOpenAI, lines: Sequence[object] | bytes, endpoi
 
 
 async def ended(sdk: openai.AsyncOpenAI, batch: Any) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while batch.status in ("validating", "in_progress", "finalizing", "cancelling"):
             await asyncio.sleep(0.05)
             batch = await sdk.batches.retrieve(batch.id)
