@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -51,20 +52,34 @@ async def test_f5_reset_after_the_request_arrived(server: Server, client: impast
     assert len(server.paid) == 1
 
 
-async def test_f6_headers_just_before_the_deadline(server: Server, make_client: MakeClient) -> None:
+async def too_late(
+    server: Server, make_client: MakeClient, came: Callable[[impasto.ChargeUnknown], bool] = lambda _: True
+) -> impasto.ChargeUnknown:
+    """What a call says whose time ended when its request had left: with more time where the machine is busy."""
+    for timeout in (0.3, 3.0, 30.0):
+        server.asked.clear()
+        began = time.monotonic()
+        error = await failure(make_client(server.url, timeout=timeout))
+        assert timeout * 0.9 < time.monotonic() - began < timeout + 30
+        if server.paid and isinstance(error, impasto.ChargeUnknown) and came(error):
+            break
+        assert isinstance(error, impasto.NotSent | impasto.ChargeUnknown)
+    assert f"{timeout:g} s" in str(error)
+    return is_unknown(error)
+
+
+async def test_f6_headers_before_the_deadline(server: Server, make_client: MakeClient) -> None:
     server.posts = [raw(0.25, head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))}) + PICTURE)]
-    result = await make_client(server.url, timeout=1.0).run(CORE, prompt="p")
+    result = await make_client(server.url, timeout=60.0).run(CORE, prompt="p")
     assert result.artifacts[0].data == PICTURE
     assert len(server.paid) == 1
 
 
 async def test_f6_headers_after_the_deadline(server: Server, make_client: MakeClient) -> None:
     server.posts = [silence]
-    began = time.monotonic()
-    error = is_unknown(await failure(make_client(server.url, timeout=0.2)))
-    assert 0.15 < time.monotonic() - began < 1.0
+    error = await too_late(server, make_client)
     assert len(server.paid) == 1
-    assert "0.2 s" in str(error)
+    assert "no result within " in str(error)
 
 
 async def test_f8_slow_body_is_waited_for(server: Server, client: impasto.Client) -> None:
@@ -79,12 +94,10 @@ async def test_f8_slow_body_is_waited_for(server: Server, client: impasto.Client
 async def test_f9_a_dribbling_body_ends_at_the_total_deadline_and_is_kept(
     server: Server, make_client: MakeClient
 ) -> None:
-    drops = [each for byte in PICTURE for each in (bytes([byte]), 0.02)]
-    server.posts = [raw(head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))}), *drops)]
-    began = time.monotonic()
-    error = is_unknown(await failure(make_client(server.url, timeout=0.3)))
-    assert time.monotonic() - began < 1.0
-    assert 3 <= len(error.raw) < len(PICTURE)
+    drops = [each for byte in PICTURE[:-1] for each in (bytes([byte]), 0.02)]
+    server.posts = [raw(head(200, {**PICTURE_HEADERS, "content-length": str(len(PICTURE))}), *drops, 60.0)]
+    error = await too_late(server, make_client, lambda error: len(error.raw) >= 3)
+    assert len(error.raw) < len(PICTURE)
     assert PICTURE.startswith(error.raw)
     assert (error.request_id, error.status) == ("req-1", 200)
     assert len(server.paid) == 1

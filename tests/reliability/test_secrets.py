@@ -113,18 +113,21 @@ def hits(texts: list[str]) -> list[str]:
 async def test_s9_nothing_secret_shows(
     server: Server, make_client: MakeClient, logged: list[str], fault: str, job: bool
 ) -> None:
-    client = make_client(server.url, timeout=0.5)
     shown: list[str] = []
     model = JOB_MODEL if job else "stability/inpaint"
     server.posts, server.polls = ([accepted()], [FAULTS[fault]]) if job else ([FAULTS[fault]], [])
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        try:
-            result = await client.run(model, image=IMAGE, prompt=PROMPT)
-            shown.append(repr(result))
-        except impasto.ImpastoError as error:
-            shown += everything_of(error)
-        await client.aclose()
+        for timeout in (0.5, 60.0):  # a busy machine may not have sent it by the first
+            client = make_client(server.url, timeout=timeout)
+            try:
+                result = await client.run(model, image=IMAGE, prompt=PROMPT)
+                shown.append(repr(result))
+            except impasto.ImpastoError as error:
+                shown += everything_of(error)
+            await client.aclose()
+            if server.paid:
+                break
     shown += [repr(client), repr(client._options), repr(list(client._accounts.values()))]
     assert server.paid, "the fault was met"
     assert not hits([*shown, *logged, *(str(each.message) for each in warned)])

@@ -209,6 +209,7 @@ async def test_a_retry_whose_first_answer_was_lost_is_given_the_same_job(
     assert len(impasto_emulator.charges) == 1
     await asyncio.sleep(0.4)  # it is known to have arrived by then
     assert "idempotent-replayed" not in (await begin(gateway, headers={"x-stainless-retry-count": "2"})).headers
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
 
 
 async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -216,6 +217,7 @@ async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impa
     await asyncio.sleep(0.4)
     second = await begin(gateway, headers={"x-stainless-retry-count": "1"})  # of another call, that was refused
     assert first.json["id"] != second.json["id"]
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
 
 
 async def test_where_it_can_not_be_written_down_no_job_is_begun(

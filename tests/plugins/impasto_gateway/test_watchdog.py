@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from impasto_gateway.watchdog import Watchdog
 from tests.distributions import install
 
 from .conftest import Start, config
+from .raw import until
 from .test_metrics import scrape
 
 BLOCKING = '''
@@ -57,16 +60,21 @@ async def test_a_plugin_that_blocks_the_loop_is_named(
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setattr(watchdog, "WARN_SECONDS", 0.4)
     gateway = await start(config(impasto_emulator.url, general="  middleware: [greedy]\n"))
-    assert (await scrape(gateway))("loop_lag_seconds") < 1
     assert (await gateway.generate()).status == 200
-    while not any("was held up" in each.message for each in caplog.records):
-        await asyncio.sleep(0.05)
-    during, after = [each for each in caplog.records if each.name == "impasto.gateway"]
+
+    def told() -> list[logging.LogRecord]:  # a busy machine holds it up at other times too
+        said = [each for each in caplog.records if each.name == "impasto.gateway"]
+        return list(itertools.dropwhile(lambda each: "impasto_greedy" not in each.message, said))[:2]
+
+    await until(lambda: len(told()) == 2)
+    during, after = told()
     assert (during.levelno, after.levelno) == (logging.WARNING, logging.WARNING)
     assert "is held up" in during.message
     assert "impasto_greedy.Greedy.middleware.<locals>.compute:" in during.message
     assert str(tmp_path) not in during.message
-    assert "was held up for 1." in after.message
+    held = re.search(r"was held up for ([\d.]+)", after.message)
+    assert held is not None
+    assert float(held[1]) > 1
     assert (await scrape(gateway))("loop_lag_seconds") > 1
     assert (await gateway.ask("GET", "/health/liveliness")).json == {"status": "alive"}
     sys.modules.pop("impasto_greedy", None)
@@ -87,7 +95,6 @@ async def test_a_loop_that_is_free_has_no_lag_to_speak_of(monkeypatch: pytest.Mo
         while time.monotonic() < end:
             pass
         await asyncio.sleep(0.05)
-        assert 0.4 < dog.lag < 5
-        await asyncio.sleep(0.6)
-        assert dog.lag < 0.4  # it was longer ago than the window
+        assert dog.lag > 0.4
+        await until(lambda: dog.lag < 0.4)  # it was longer ago than the window
     assert ticks > 5
