@@ -39,7 +39,7 @@ async def closed_while(client: impasto.Client, server: Server, calls: int, model
     began = time.monotonic()
     await client.aclose()
     outcomes = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert len(server.asked) == sent, "nothing is sent for a client that is closed"
     with pytest.raises(impasto.ClientClosedError):
         await client.run(CORE, prompt="p")

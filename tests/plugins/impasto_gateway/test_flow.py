@@ -16,7 +16,7 @@ PICTURE = drawn("PNG", size=(128, 128))
 
 
 async def test_a_caller_who_leaves_does_not_stop_what_is_paid_for(gateway: Running, impasto_emulator: Emulator) -> None:
-    impasto_emulator.fault("delay", seconds=0.4)
+    impasto_emulator.fault("delay", seconds=1.5)
     call = asyncio.create_task(gateway.generate(response_format="url"))
     while not impasto_emulator.requests:
         await asyncio.sleep(0.01)
