@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +35,7 @@ RESTART_SECONDS = 0.5
 """How long a worker that died stays away, so that one that can't live does not take the machine with it."""
 
 _STEERING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_WATCHED = (*_STEERING, signal.SIGCHLD)
 
 _MOST_FILES = 65_536
 
@@ -137,7 +138,7 @@ class _Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         if life is not None:
             loop.add_reader(life, stop.set)
         async with AsyncExitStack() as stack:
@@ -198,7 +199,8 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class _Supervisor:
     """Runs each worker in a process of its own, passes signals on, and starts one that dies again.
 
-    The workers end where the pipe ``life`` does, however this process ends.
+    The workers end where the pipe ``life`` does, however this process ends. Signals are blocked, and taken one by one:
+    a handler's would be lost that comes just before this process begins to wait.
     """
 
     def __init__(self, workers: list[_Worker]) -> None:
@@ -209,34 +211,29 @@ class _Supervisor:
 
     def run(self, ready: Callable[[], object]) -> int:
         """Waits until all have ended; the exit code."""
-        for number in _STEERING:
-            signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         for worker in self._workers:
             self._start(worker)
         ready()
         worst = 0
         while self._running:
-            pid, status = os.wait()
-            worker = self._running.pop(pid)
-            code = os.waitstatus_to_exitcode(status)
-            if self._ending:
-                worst = worst or (LOST if code else 0)
-            else:
-                _log.error("worker %d ended with %d and is started again", pid, code)
-                time.sleep(RESTART_SECONDS)
-                self._start(worker)
+            if (number := signal.sigwait(_WATCHED)) != signal.SIGCHLD:
+                self._pass_on(number)
+                continue
+            for pid, code in _ended():
+                worker = self._running.pop(pid)
+                if self._ending:
+                    worst = worst or (LOST if code else 0)
+                else:
+                    _log.error("worker %d ended with %d and is started again", pid, code)
+                    time.sleep(RESTART_SECONDS)
+                    self._start(worker)
         return worst
 
     def _start(self, worker: _Worker) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STEERING)  # none may find a child with its parent's handlers
-        try:
-            if self._ending:
-                return
-            if (pid := os.fork()) == 0:
-                self._work(worker)
-            self._running[pid] = worker
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STEERING)
+        if (pid := os.fork()) == 0:
+            self._work(worker)
+        self._running[pid] = worker
 
     def _work(self, worker: _Worker) -> NoReturn:
         code = 70
@@ -248,10 +245,17 @@ class _Supervisor:
         finally:
             os._exit(code)
 
-    def _pass_on(self, number: int, _: object) -> None:
+    def _pass_on(self, number: int) -> None:
         self._ending = self._ending or number != signal.SIGHUP
         for worker in self._workers:
             worker.is_outdated = worker.is_outdated or number == signal.SIGHUP
         for pid in self._running:
             with suppress(ProcessLookupError):  # it ended just now
                 os.kill(pid, number)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """The children that have ended, each with its exit code: one signal may tell of several."""
+    with suppress(ChildProcessError):  # there is none any more
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            yield found[0], os.waitstatus_to_exitcode(found[1])

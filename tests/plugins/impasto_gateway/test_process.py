@@ -179,9 +179,9 @@ def test_a_signal_for_a_worker_that_is_gone_is_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     supervisor._running[process.pid] = cast("_Worker", None)
-    supervisor._pass_on(signal.SIGHUP, None)
+    supervisor._pass_on(signal.SIGHUP)
     assert not supervisor._ending
-    supervisor._pass_on(signal.SIGTERM, None)
+    supervisor._pass_on(signal.SIGTERM)
     assert supervisor._ending
     for end in supervisor._life:
         os.close(end)
