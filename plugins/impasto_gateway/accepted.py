@@ -17,8 +17,7 @@ from . import unread
 from .calls import Checked, Done
 from .config import DAY
 from .deployments import Deployment, Model
-from .errors import SERVER, Failure, failure_of, lost
-from .kept import unknown
+from .errors import SERVER, Failure, failure_of, lost, unknown
 from .setup import Setup
 
 

@@ -15,12 +15,12 @@ from impasto.provider import is_loopback
 
 from .auth import NOBODY, Caller
 from .batches.runs import Batches
+from .body import check_kind
 from .connections import UNSOUND, no_http
 from .data import Data
 from .errors import SERVER, Failure, new_id, sign
 from .exchange import Exchange
 from .flow import Flow
-from .incoming import check_kind
 from .metrics import IN_FLIGHT
 from .observer import Observer
 from .repeats import Repeats

@@ -160,6 +160,15 @@ def _in_words(error: ImpastoError) -> Failure:
             return Failure(502, said, SERVER, "provider_error", should_retry=False)
 
 
+def unknown() -> Failure:
+    """What is told of a call that nobody can tell the outcome of."""
+    said = (
+        "an earlier attempt at this request left for the provider and its outcome was lost: it may have been charged;"
+        " look at the provider's account, then ask again as a new request"
+    )
+    return Failure(502, said, SERVER, "charge_unknown", should_retry=False, free=False)
+
+
 def lost(error: ImpastoError) -> Iterator[tuple[str, object]]:
     """What is told of one lost picture of several, in the answer that holds the others."""
     failure = failure_of(error)

@@ -19,11 +19,11 @@ from aiohttp import web
 from . import outcomes, outgoing
 from .accepted import Accepted
 from .connections import has_left
-from .errors import REPLAYED, Failure
+from .errors import REPLAYED, Failure, unknown
 from .exchange import Exchange
 from .flights import Flight
 from .flow import PICTURE_BYTES
-from .kept import Row, unknown
+from .kept import Row
 from .repeats import LINGER_SECONDS, WATCH_SECONDS, Begun, Repeats, promised
 from .setup import Setup
 from .shown import shown_again

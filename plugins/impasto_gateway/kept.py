@@ -17,7 +17,7 @@ import attrs
 
 from .calls import Done
 from .data import UNWRITABLE, Data
-from .errors import SERVER, Failure
+from .errors import Failure, unknown
 from .flights import Flights, taken_over
 from .outcomes import Files, failed, told
 
@@ -28,15 +28,6 @@ RETRY_SECONDS = 15 * 60.0
 """How long an SDK's retry is given what an earlier attempt came to."""
 
 _log = logging.getLogger("impasto.gateway")
-
-
-def unknown() -> Failure:
-    """What is told of a call that nobody can tell the outcome of."""
-    said = (
-        "an earlier attempt at this request left for the provider and its outcome was lost: it may have been charged;"
-        " look at the provider's account, then ask again as a new request"
-    )
-    return Failure(502, said, SERVER, "charge_unknown", should_retry=False, free=False)
 
 
 def new_id() -> str:

@@ -21,10 +21,10 @@ import attrs
 from .calls import Done
 from .connections import has_left
 from .data import UNWRITABLE, Data
-from .errors import SERVER, Failure
+from .errors import SERVER, Failure, unknown
 from .flights import Flight, Flights, Seen, State
 from .identity import KEY_HEADER, Identity
-from .kept import KEY_SECONDS, Kept, Row, new_id, unknown
+from .kept import KEY_SECONDS, Kept, Row, new_id
 
 WATCH_SECONDS = 0.05
 """How often callers are looked after, who may have left."""

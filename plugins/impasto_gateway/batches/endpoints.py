@@ -10,10 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from impasto.fields import shown
+from impasto_gateway.body import check_coding, chunks_of, parse_json
 from impasto_gateway.errors import REPLAYED, Failure
 from impasto_gateway.exchange import Exchange
 from impasto_gateway.identity import Identity
-from impasto_gateway.incoming import Asked, check_coding, chunks_of, parse_json
+from impasto_gateway.incoming import Asked
 from impasto_gateway.kept import KEY_SECONDS, RETRY_SECONDS
 
 from .lines import ENDPOINTS

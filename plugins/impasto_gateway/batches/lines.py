@@ -18,11 +18,12 @@ from impasto_batch.manifest import Given, Manifest, Unread
 from impasto_batch.names import wrong_id
 from impasto_batch.unit import Unit
 from impasto_gateway.auth import Caller
+from impasto_gateway.body import holds_too_much
 from impasto_gateway.calls import Checked
 from impasto_gateway.deployments import Deployment, Model
 from impasto_gateway.errors import Failure, invalid
 from impasto_gateway.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, Kind
-from impasto_gateway.incoming import Asked, holds_too_much
+from impasto_gateway.incoming import Asked
 from impasto_gateway.setup import Setup
 
 ENDPOINTS: Mapping[str, Kind] = {

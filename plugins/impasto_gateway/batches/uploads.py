@@ -21,10 +21,10 @@ from impasto.fields import choice, integer
 from impasto.params import structure
 from impasto.redact import printable
 from impasto.threads import opened, to_its_end
+from impasto_gateway.body import check_coding, chunks_of, field_text
 from impasto_gateway.errors import SERVER, Failure
 from impasto_gateway.exchange import Exchange
 from impasto_gateway.flow import Share
-from impasto_gateway.incoming import check_coding, chunks_of, field_text
 from impasto_gateway.multipart import NotAForm, Parts, boundary_of
 
 from .records import Page, Stored, listing, new_id
