@@ -16,17 +16,17 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from impasto import Artifact, Client, Registry, Result
-from impasto_batch.batch import Batch, Order
-from impasto_batch.disk import Disk
-from impasto_batch.folder import VERSION, History, Layout
-from impasto_batch.items import asked, units
-from impasto_batch.keeping import of_artifact, of_intent
-from impasto_batch.ledger import Ledger, Read, rows
-from impasto_batch.manifest import Manifest
-from impasto_batch.outcomes import made
-from impasto_batch.preflight import Preflight
-from impasto_batch.telling import Quiet
-from impasto_emulator import Settings, serve
+from impasto_plugins.batch.batch import Batch, Order
+from impasto_plugins.batch.classification import made
+from impasto_plugins.batch.cli.reporters import Quiet
+from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.log import Ledger, Read, rows
+from impasto_plugins.batch.ledger.recorder import of_artifact, of_intent
+from impasto_plugins.batch.ledger.workspace import VERSION, History, Layout
+from impasto_plugins.batch.manifest.planner import Preflight
+from impasto_plugins.batch.manifest.reader import Manifest
+from impasto_plugins.batch.manifest.rows import asked, units
+from impasto_plugins.emulator import Settings, serve
 
 from .call import MODEL
 from .environments import environment, version
@@ -65,7 +65,17 @@ async def peers(rounds: int) -> list[Ratio]:
     seconds, most = list[tuple[float, float]](), list[tuple[float, float]]()
     with tempfile.TemporaryDirectory(prefix="impasto-batch-") as folder:
         manifest = a_manifest(Path(folder) / "pictures.jsonl", PICTURES)
-        ours = [sys.executable, "-m", "impasto_cli", "batch", "run", str(manifest), "--rate", "150/10s", "--out"]
+        ours = [
+            sys.executable,
+            "-m",
+            "impasto_plugins.cli",
+            "batch",
+            "run",
+            str(manifest),
+            "--rate",
+            "150/10s",
+            "--out",
+        ]
         for number in range(2):
             mine = await asyncio.to_thread(_asked, [*ours, f"{folder}/{number}"])
             other = await asyncio.to_thread(_asked, theirs)

@@ -14,7 +14,7 @@ from typing import Any
 from impasto import Client, Handler, Middleware, Registry, WireRequest, WireResponse, hookimpl
 from impasto.registry import MIDDLEWARE, OPERATIONS
 from impasto.shared import BUILT_IN
-from impasto_stability.stable_image_core import operation
+from impasto_plugins.stability.stable_image_core import operation
 
 from .floors import route as floor
 from .measure import Ratio, compared, in_pairs

@@ -25,7 +25,7 @@ async def run(rounds: int) -> list[Ratio]:
     """By the clock, 32 calls at once: one process each."""
     port = free_port()
     settings = ["--answer-seconds", "0", "--rate-seconds", "0.001", "--scale", SCALE]  # no limit of 150 in 10 s
-    command = [sys.executable, "-m", "impasto_cli", "emulator", "--port", str(port), *settings]
+    command = [sys.executable, "-m", "impasto_plugins.cli", "emulator", "--port", str(port), *settings]
     with started(command, f"http://127.0.0.1:{port}") as emulator, running() as stand_in:
         async with Client(api_key="k", api_base=emulator.url) as ours, Client(api_key="k", api_base=stand_in) as floor:
             measured = [each(_called(client), CALLS, AT_ONCE, perf_counter) for client in (ours, floor)]

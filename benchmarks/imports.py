@@ -15,7 +15,7 @@ from .server import running
 SMALL_THREE = "import attrs, cattrs, pluggy"
 WITH_CLICK = "import attrs, cattrs, pluggy, click"
 CLIENT = "from impasto import Client"
-HELP = "import sys; sys.argv = ['impasto', '--help']; from impasto_cli.main import main; main()"
+HELP = "import sys; sys.argv = ['impasto', '--help']; from impasto_plugins.cli.main import main; main()"
 
 FIRST = """
 import asyncio, impasto

@@ -34,7 +34,7 @@ async def main():
             pass
 asyncio.run(main())
 """
-MODELS = "import sys; sys.argv = ['impasto', 'models']; from impasto_cli.main import main; main()"
+MODELS = "import sys; sys.argv = ['impasto', 'models']; from impasto_plugins.cli.main import main; main()"
 MUST = """
 import click, impasto
 from importlib import import_module

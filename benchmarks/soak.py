@@ -24,7 +24,7 @@ import aiohttp
 import attrs
 from PIL import Image
 
-from impasto_emulator import SHORT, serve
+from impasto_plugins.emulator import SHORT, serve
 
 from .gateway.load import KEY
 from .gateway.servers import Process, gateway

@@ -41,7 +41,7 @@ def whole(place: Path, url: str, rows: int) -> Whole:
     words = ["batch", "run", str(path), "--out", str(place / f"out-{rows}"), "--api-base", url, "--no-report"]
     began, mb, cpu = time.monotonic(), 0.0, 0.0
     with subprocess.Popen(
-        [sys.executable, "-m", "impasto_cli", *words], env={**os.environ, "STABILITY_API_KEY": loop.KEY}
+        [sys.executable, "-m", "impasto_plugins.cli", *words], env={**os.environ, "STABILITY_API_KEY": loop.KEY}
     ) as process:
         while process.poll() is None:
             mb, cpu = max(mb, _held(process.pid)), max(cpu, _cpu(process.pid))

@@ -13,15 +13,15 @@ from tests.recorder import Recorder, recording
 
 OURS = (
     "impasto",
-    "impasto_batch",
-    "impasto_emulator",
-    "impasto_gateway",
-    "impasto_media",
-    "impasto_middleware",
-    "impasto_openai",
-    "impasto_pictures",
-    "impasto_stability",
-    "impasto_transports",
+    "impasto_plugins.batch",
+    "impasto_plugins.emulator",
+    "impasto_plugins.gateway",
+    "impasto_plugins.media",
+    "impasto_plugins.middleware",
+    "impasto_plugins.openai_compat",
+    "impasto_plugins.images",
+    "impasto_plugins.stability",
+    "impasto_plugins.transports",
 )
 settings.register_profile("impasto", deadline=None)  # how long one example takes says how busy the machine is
 settings.load_profile("impasto")
@@ -49,7 +49,7 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         # both are synchronous in the surface: they read the metadata of what is installed, and a model's module, once
         watched.can_block_in("impasto/client.py", {"models", "describe"})
     for watched in guard.functions.values():
-        watched.can_block_in("impasto_transports/aws.py", "_apart")  # a loop of its own, in a thread of its own
+        watched.can_block_in("impasto_plugins/transports/aws.py", "_apart")  # a loop of its own, in a thread of its own
         watched.can_block_in("/linecache.py", "updatecache")  # a finalizer's error is told with its lines
         watched.can_block_in("coverage/collector.py", "lock_data")  # the tracer's own, in whichever code it meets anew
     guard.activate()

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import attrs
 from aiohttp import web
 
-from impasto_emulator import sigv4
+from impasto_plugins.emulator.providers import sigv4
 
 SECRETS = {"AKIATEST": "secret-of-the-test"}
 BUCKET = "pictures"

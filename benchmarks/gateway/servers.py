@@ -197,7 +197,7 @@ def gateway(urls: Mapping[int, str], *, workers: int = 1, more: str = "") -> Ite
         path.write_text(f"model_list:\n{entries}general_settings:\n  master_key: {KEY}\n{files}{more}")
         port = free_port()
         words = ["serve", "--config", str(path), "--port", str(port), "--workers", str(workers)]
-        command = [sys.executable, "-m", "impasto_cli", *words]
+        command = [sys.executable, "-m", "impasto_plugins.cli", *words]
         with started(command, f"http://127.0.0.1:{port}", {"XDG_STATE_HOME": folder}) as process:
             yield process
 

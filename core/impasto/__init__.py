@@ -6,18 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from impasto_batch import (
-        BatchOptions as BatchOptions,
-        Outcome as Outcome,
-        run_batch as run_batch,
-    )
-    from impasto_openai import (
+    from impasto_plugins.batch import BatchOptions as BatchOptions, Outcome as Outcome, run_batch as run_batch
+    from impasto_plugins.openai_compat import (
         aimage_edit as aimage_edit,
         aimage_generation as aimage_generation,
         image_edit as image_edit,
         image_generation as image_generation,
     )
-    from impasto_stability.account import StabilityAccount as StabilityAccount
+    from impasto_plugins.stability.account import StabilityAccount as StabilityAccount
 
     from .call import Call as Call
     from .client import Client as Client
@@ -110,9 +106,11 @@ _HOMES = {
     "route": "Route",
 }
 _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for name in names.split()}
-_HOME_OF |= dict.fromkeys(("image_generation", "aimage_generation", "image_edit", "aimage_edit"), "impasto_openai")
-_HOME_OF |= dict.fromkeys(("BatchOptions", "Outcome", "run_batch"), "impasto_batch")
-_HOME_OF["StabilityAccount"] = "impasto_stability.account"
+_HOME_OF |= dict.fromkeys(
+    ("image_generation", "aimage_generation", "image_edit", "aimage_edit"), "impasto_plugins.openai_compat"
+)
+_HOME_OF |= dict.fromkeys(("BatchOptions", "Outcome", "run_batch"), "impasto_plugins.batch")
+_HOME_OF["StabilityAccount"] = "impasto_plugins.stability.account"
 
 __version__ = "0.1.0"
 __all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names are those above

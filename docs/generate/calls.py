@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from impasto import Operation
-from impasto_cli.models import group_of
-from impasto_cli.tour import Step
+from impasto_plugins.cli.demo.tour import Step
+from impasto_plugins.cli.models import group_of
 
 from .text import fenced
 

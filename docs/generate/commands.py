@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from impasto_cli.main import main
+from impasto_plugins.cli.main import main
 
 from .text import code, fenced, page, table
 

@@ -11,9 +11,9 @@ import attrs
 from impasto import Description, Operation, Registry
 from impasto.describe import FieldDescription, describe
 from impasto.registry import OPERATIONS
-from impasto_cli.models import group_of
-from impasto_cli.more_steps import MORE_STEPS
-from impasto_cli.tour import STEPS, Step
+from impasto_plugins.cli.demo.more_steps import MORE_STEPS
+from impasto_plugins.cli.demo.tour import STEPS, Step
+from impasto_plugins.cli.models import group_of
 
 from .calls import calls, command
 from .text import code, doc, fenced, page, table

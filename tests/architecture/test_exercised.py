@@ -23,7 +23,7 @@ from impasto import Registry
 from impasto.hooks import Specs, hookspec
 from impasto.options import Settings
 from impasto.registry import OPERATIONS
-from impasto_gateway.routes import ROUTES, Route
+from impasto_plugins.gateway.routes import ROUTES, Route
 from tests.architecture.exercised import Use, uses
 from tests.architecture.sources import POINTS, ROOT
 from tests.conformance import test_bedrock, test_stability
@@ -103,7 +103,7 @@ def unused_options(offered: Commands) -> list[str]:
 
 
 def unused_keys(sections: Sections) -> list[str]:
-    ours = [each for each in uses() if "impasto_gateway" in each.path.parts]
+    ours = [each for each in uses() if "gateway" in each.path.parts]
     used = names(ours) | words(ours)
     return [
         f"{s}.{name}"
@@ -114,7 +114,7 @@ def unused_keys(sections: Sections) -> list[str]:
 
 
 def unused_routes(routes: Iterable[Route]) -> list[str]:
-    texts = [text for each in uses() if "impasto_gateway" in each.path.parts for text in each.texts]
+    texts = [text for each in uses() if "gateway" in each.path.parts for text in each.texts]
     return [each.path for each in routes if not any(each.path.removeprefix("/v1") in text for text in texts)]
 
 

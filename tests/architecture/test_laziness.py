@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import POINTS, ROOT
+from tests.architecture.sources import POINTS
 from tests.distributions import install
 
-PLUGINS = tuple(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 HEAVY = ("aiohttp", "aiobotocore", "botocore", "PIL", "click", "yaml", "importlib.metadata", "cattrs", "pluggy")
 OPERATION_MODULES = {value.partition(":")[0] for value in POINTS["impasto.operations"].values()}
 
@@ -58,7 +57,8 @@ def modules_after(code: str) -> set[str]:
 
 
 def ours(modules: set[str]) -> set[str]:
-    return {name for name in modules if name.partition(".")[0] in PLUGINS}
+    """First-party plugins among the modules: ``stability``, ``transports`` and the like."""
+    return {name.split(".")[1] for name in modules if name.startswith("impasto_plugins.")}
 
 
 def test_importing_impasto_imports_nothing_but_itself() -> None:
@@ -84,18 +84,14 @@ def test_listing_models_imports_no_plugin() -> None:
 @pytest.mark.parametrize(
     ("model", "params", "module"),
     [
-        ("stability/sd3.5-large", "prompt='x'", "impasto_stability.sd3"),
-        ("stability/erase", "image=PNG", "impasto_stability.erase"),
+        ("stability/sd3.5-large", "prompt='x'", "impasto_plugins.stability.sd3"),
+        ("stability/erase", "image=PNG", "impasto_plugins.stability.erase"),
     ],
 )
 def test_the_first_call_imports_that_models_module_and_no_other(model: str, params: str, module: str) -> None:
     loaded = modules_after(FAKE + f"assert asyncio.run(main({model!r}, {params})).artifacts[0].data == PNG")
     assert loaded & OPERATION_MODULES == {module}
-    assert {name.partition(".")[0] for name in ours(loaded)} == {
-        "impasto_stability",
-        "impasto_pictures",
-        "impasto_middleware",
-    }
+    assert ours(loaded) == {"stability", "images", "middleware"}
     assert not {"aiohttp", "botocore", "PIL", "click"} & loaded, "the transport is the caller's, and nothing decodes"
 
 
@@ -114,10 +110,10 @@ def test_the_pytest_plugin_imports_nothing_heavy() -> None:
 def test_help_of_the_command_imports_no_model_and_nothing_heavy() -> None:
     loaded = modules_after(
         "import sys; sys.argv = ['impasto', '--help']\n"
-        "from impasto_cli.main import main\n"
+        "from impasto_plugins.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass"
     )
-    assert "impasto_cli.main" in loaded
+    assert "impasto_plugins.cli.main" in loaded
     assert not OPERATION_MODULES & loaded
     assert not {"aiohttp", "botocore", "PIL", "cattrs", "pluggy"} & loaded
 
@@ -128,9 +124,9 @@ NEW_OPERATION = '''
 import attrs
 from impasto import File, Operation
 from impasto.fields import number
-from impasto_stability import fields
-from impasto_stability.direct import direct
-from impasto_stability.provider import in_credits, stability
+from impasto_plugins.stability import fields
+from impasto_plugins.stability.direct import direct
+from impasto_plugins.stability.provider import in_credits, stability
 
 
 @attrs.frozen(kw_only=True)

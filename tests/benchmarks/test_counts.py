@@ -20,7 +20,7 @@ from benchmarks.pictures import picture
 from benchmarks.server import LARGE, running
 
 from impasto import Client, Handler, Middleware, Operation, Registry, WireRequest, WireResponse, hookimpl
-from impasto_stability.stable_image_core import operation as core
+from impasto_plugins.stability.stable_image_core import operation as core
 from tests.conftest import KEY
 
 MODEL = "stability/stable-image-core"

@@ -14,8 +14,8 @@ from aiohttp import web
 from benchmarks.floors import relay
 from benchmarks.server import LARGE, SMALL, running
 
-from impasto_gateway.config_yaml import parse
-from impasto_gateway.server import Gateway
+from impasto_plugins.gateway.config.loader import parse
+from impasto_plugins.gateway.gateway import Gateway
 
 KEY = "sk-counted-" + "k" * 24
 MODEL = "stability/stable-image-core"

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from impasto import Registry
 from impasto.registry import OPERATIONS
-from impasto_cli.main import main
+from impasto_plugins.cli.main import main
 from tests.benchmarks.test_counts import Nowhere, a_client
 
 

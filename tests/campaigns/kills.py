@@ -23,8 +23,8 @@ from pathlib import Path
 
 import attrs
 
-from impasto_batch.folder import Layout
-from impasto_batch.ledger import Read, rows
+from impasto_plugins.batch.ledger.log import Read, rows
+from impasto_plugins.batch.ledger.workspace import Layout
 from tests.campaigns.provider import Provider, provider
 from tests.campaigns.victim import Death, How, killed, start
 from tests.pictures import png

@@ -52,7 +52,7 @@ class Provider:
 def provider(*options: str) -> Iterator[Provider]:
     """Starts one, with options of ``impasto emulator``."""
     fast = ("--port", "0", "--scale", "0.02", "--rate-seconds", "0.001", "--job-seconds", "0.2")
-    command = [sys.executable, "-m", "impasto_cli", "emulator", *fast, *options]
+    command = [sys.executable, "-m", "impasto_plugins.cli", "emulator", *fast, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

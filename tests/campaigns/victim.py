@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import attrs
 
-from impasto_batch.batch import Batch
-from impasto_batch.disk import Disk
-from impasto_cli.main import main
+from impasto_plugins.batch.batch import Batch
+from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.cli.main import main
 
 LASTING = [name for name in vars(Disk) if not name.startswith("_") and name != "close"]
 """The calls at which a stop makes a difference."""
@@ -75,7 +75,7 @@ def run(death: Death, words: list[str], environment: Mapping[str, str], log: Pat
         os.dup2(output.fileno(), 2)
     disk = Deadly(death)
     try:
-        with patch("impasto_batch.conduct.Batch", partial(Batch, disk=disk)):
+        with patch("impasto_plugins.batch.cli.run.Batch", partial(Batch, disk=disk)):
             main(words, prog_name="impasto")
     finally:
         if death.calls is not None:
@@ -83,7 +83,9 @@ def run(death: Death, words: list[str], environment: Mapping[str, str], log: Pat
 
 
 _nursery = get_context("forkserver")
-_nursery.set_forkserver_preload([__name__, "aiohttp", "impasto_stability.upscale_creative", "impasto_middleware.retry"])
+_nursery.set_forkserver_preload(
+    [__name__, "aiohttp", "impasto_plugins.stability.upscale_creative", "impasto_plugins.middleware.retry"]
+)
 
 
 def start(death: Death, words: list[str], environment: Mapping[str, str], log: Path) -> ForkServerProcess:

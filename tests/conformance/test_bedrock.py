@@ -11,8 +11,8 @@ from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
 from tests.conformance.naming import class_name
 from tests.pictures import png
-from tests.plugins.impasto_stability.bedrock_cases import MODELS, least, request
-from tests.plugins.impasto_stability.test_bedrock_golden import VALUES
+from tests.plugins.stability.bedrock_cases import MODELS, least, request
+from tests.plugins.stability.test_bedrock_golden import VALUES
 
 ANSWER = {"seeds": [7], "finish_reasons": [None], "images": [base64.b64encode(png(8, 8)).decode()]}
 

@@ -11,8 +11,8 @@ from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal
 from tests.conformance.naming import class_name
 from tests.pictures import png
-from tests.plugins.impasto_stability.cases import BY_TARGET, JOBS, least, request
-from tests.plugins.impasto_stability.test_golden import value
+from tests.plugins.stability.cases import BY_TARGET, JOBS, least, request
+from tests.plugins.stability.test_golden import value
 from tests.sounds import glb, wav
 
 _TOLD = {"finish-reason": "SUCCESS", "seed": "7"}

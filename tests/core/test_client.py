@@ -24,7 +24,7 @@ from impasto import (
 from impasto.options import SHARED, Options, Settings
 from tests.conftest import KEY
 from tests.pictures import png
-from tests.plugins.impasto_stability.cases import JOBS
+from tests.plugins.stability.cases import JOBS
 from tests.recorder import JOB, Recorder, in_json, recording
 
 HUGE = 10**5000

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from impasto_cli.main import main
-from impasto_gateway.config_yaml import parse
+from impasto_plugins.cli.main import main
+from impasto_plugins.gateway.config.loader import parse
 from tests.docs.pages import Block
 
 GATEWAY = "http://127.0.0.1:4000"

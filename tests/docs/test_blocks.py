@@ -18,8 +18,8 @@ import pytest
 import impasto
 from impasto import records
 from impasto.registry import OPERATIONS, PROVIDERS
-from impasto_cli.tour import STEPS
-from impasto_emulator import SHORT, Emulator, serve
+from impasto_plugins.cli.demo.tour import STEPS
+from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.conftest import KEY
 from tests.docs.pages import MODELS, PAGES, Block, blocks
 from tests.docs.reader import GATEWAY, Reader
@@ -87,7 +87,7 @@ def gateway(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("gateway") / "config.yaml"
     entries = [block.text.removeprefix("model_list:\n") for page in MODELS for block in blocks(page, "yaml")]
     path.write_text("model_list:\n" + "".join(entries) + "general_settings: {master_key: os.environ/KEY}\n")
-    words = [sys.executable, "-m", "impasto_cli", "serve", "--config", str(path), "--port", "0"]
+    words = [sys.executable, "-m", "impasto_plugins.cli", "serve", "--config", str(path), "--port", "0"]
     with subprocess.Popen(words, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
@@ -103,7 +103,7 @@ def at_home(variables: dict[str, str], emulator: Emulator, tmp_path: Path, monke
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("impasto_emulator.transport.Settings.of", lambda given: attrs.evolve(QUICK, **given))
+    monkeypatch.setattr("impasto_plugins.emulator.transport.Settings.of", lambda given: attrs.evolve(QUICK, **given))
     emulator.reset()
 
 

@@ -36,7 +36,7 @@ class Site:
     folder: Path
     environment: dict[str, str]
 
-    def run(self, *words: str, module: str = "impasto_cli", **variables: str) -> str:
+    def run(self, *words: str, module: str = "impasto_plugins.cli", **variables: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", module, *words],
             cwd=self.folder,
@@ -141,7 +141,7 @@ def test_a_batch_pays_for_equal_rows_once_and_says_so(served: tuple[Site, subpro
 def test_the_gateway_serves_them(served: tuple[Site, subprocess.Popen[str]]) -> None:
     site, easel = served
     (site.folder / "config.yaml").write_text(CONFIG)
-    words = ["-m", "impasto_cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
+    words = ["-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
     told = []
     with subprocess.Popen(
         [sys.executable, *words], cwd=site.folder, env=site.environment, stdout=subprocess.PIPE, text=True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto_emulator import Emulator
+from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 import impasto
 from impasto import aimage_edit, aimage_generation
-from impasto_emulator import SHORT, Emulator, serve
-from impasto_openai.response import ImagesResponse
+from impasto_plugins.emulator import SHORT, Emulator, serve
+from impasto_plugins.openai_compat.response import ImagesResponse
 from tests.conftest import KEY
 from tests.pictures import png
 

@@ -10,7 +10,7 @@ import pytest
 
 import impasto
 from impasto import aimage_edit, aimage_generation
-from impasto_emulator import SHORT, Emulator, serve
+from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.bedrock import ACCESS_KEY, SECRET_KEY
 from tests.pictures import png
 

@@ -77,7 +77,7 @@ async def test_cancelled_after_a_refusal_has_no_note(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt was refused, which proves that it was free; the second has not begun."""
-    monkeypatch.setattr("impasto_middleware.retry.random.uniform", lambda _, most: most)
+    monkeypatch.setattr("impasto_plugins.middleware.retry.random.uniform", lambda _, most: most)
     server.posts = [refused(500)]
     client = make_client(server.url, retry=impasto.Retry(base=2.0, cap=2.0))
     call = asyncio.ensure_future(client.run(CORE, prompt="p"))

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 import impasto
-from impasto_emulator import Emulator, Settings
+from impasto_plugins.emulator import Emulator, Settings
 from tests.reliability.conftest import CORE, JOB_MODEL, MakeClient
 from tests.reliability.servers import PICTURE
 

@@ -71,7 +71,7 @@ async def test_f26_a_result_that_is_gone_early_is_unknown(server: Server, client
 async def test_f26_a_result_that_is_gone_late_has_expired(
     server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impasto_stability.direct.KEPT_SECONDS", 0.03)
+    monkeypatch.setattr("impasto_plugins.stability.direct.KEPT_SECONDS", 0.03)
     server.posts, server.polls = [accepted()], [pending(), pending(), refused(404, "generation_not_found")]
     error = await failure(client)
     assert isinstance(error, impasto.PollExpired)
@@ -115,7 +115,7 @@ async def test_f27_a_poll_that_fails_is_followed_by_another(server: Server, clie
 async def test_f27_a_poll_that_hangs_is_given_up_and_repeated(
     server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impasto_transports.https.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("impasto_plugins.transports.https.POLL_SECONDS", 0.1)
     server.posts, server.polls = [accepted()], [silence, picture()]
     assert (await run(client)).artifacts[0].data == PICTURE
     assert (len(server.paid), len(server.polled)) == (1, 2)

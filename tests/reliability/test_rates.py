@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import impasto
-from impasto_stability.provider import stability
+from impasto_plugins.stability.provider import stability
 from tests.reliability.conftest import CORE, JOB_MODEL, KEY, MakeClient
 from tests.reliability.servers import (
     PICTURE,
@@ -181,8 +181,8 @@ async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vendor locks a key out after a burst, without saying for how long. It happens once, and never again."""
-    from impasto_middleware import limit
-    from impasto_stability import stable_image_core
+    from impasto_plugins.middleware import limit
+    from impasto_plugins.stability import stable_image_core
 
     documented = impasto.RateLimit(15, 0.3)
     vendor = attrs.evolve(stability, rate_limit=documented)
@@ -216,7 +216,7 @@ async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> No
 
     Its window is a little shorter than the client's, as it shares a loop with it that a busy machine holds up.
     """
-    from impasto_emulator import Emulator, Settings
+    from impasto_plugins.emulator import Emulator, Settings
 
     settings = Settings(rate_requests=10, rate_seconds=0.3, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.1)
     async with Emulator(settings) as emulator:

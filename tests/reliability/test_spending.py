@@ -85,7 +85,7 @@ async def test_opted_in_charges_are_reserved_and_counted(server: Server, make_cl
 
 
 async def test_an_unknown_price_is_refused(server: Server, make_client: MakeClient) -> None:
-    from impasto_stability import stable_image_core
+    from impasto_plugins.stability import stable_image_core
 
     registry = impasto.Registry()
     registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, price=None))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import impasto
-from impasto_stability.fields import REQUEST_BYTES
+from impasto_plugins.stability.fields import REQUEST_BYTES
 from tests.pictures import padded
 from tests.reliability.conftest import MakeClient
 from tests.reliability.servers import PICTURE, Asked, Server, Wire, picture, refused

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from impasto_emulator import Emulator
+    from impasto_plugins.emulator import Emulator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def impasto_emulator_settings() -> Mapping[str, object]:
-    """Settings of ``impasto_emulator``, on top of its short times and small pictures. Override it in a conftest."""
+    """Settings of ``impasto_emulator``, on top of its short times and small images. Override it in a conftest."""
     return {}
 
 
@@ -28,7 +28,7 @@ def impasto_emulator_settings() -> Mapping[str, object]:
 def _impasto_emulator(impasto_emulator_settings: Mapping[str, object]) -> Iterator[Emulator]:
     import attrs
 
-    from impasto_emulator import SHORT, Settings, serve
+    from impasto_plugins.emulator import SHORT, Settings, serve
 
     given = {**attrs.asdict(SHORT), **impasto_emulator_settings}
     with serve(Settings.of(given)) as emulator:

@@ -77,7 +77,7 @@ watercolour = Watercolour(
 CARRIER = '''
 import asyncio, logging
 from impasto import ChargeUnknown, hookimpl
-from impasto_transports.https import Https
+from impasto_plugins.transports.https import Https
 
 
 class Carrier(Https):

@@ -68,7 +68,7 @@ def test_its_settings_can_be_overridden(tmp_path: Path) -> None:
 def test_it_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
     code = (
         "import impasto.testing.plugin, sys;"
-        "print(*(m for m in ('aiohttp', 'PIL', 'cattrs', 'impasto_emulator') if m in sys.modules))"
+        "print(*(m for m in ('aiohttp', 'PIL', 'cattrs', 'impasto_plugins.emulator') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

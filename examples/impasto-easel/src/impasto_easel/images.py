@@ -36,7 +36,7 @@ from impasto import (
 )
 from impasto.files import media_type_of
 from impasto.redact import printable
-from impasto_pictures.complete import is_complete
+from impasto_plugins.images.complete import is_complete
 
 _PICTURE = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")
 """The path of a picture; it is the id of a job too, by which the picture is fetched later."""

@@ -1,0 +1,286 @@
+"""One batch from its manifest to its results: looked at, recovered, run, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from impasto import Client, ConfigError, ManifestError, Registry
+
+from .filenames import Template
+from .ledger.filesystem import Disk
+from .ledger.group_commit import Steps
+from .ledger.recorder import Keeping
+from .ledger.recovery import recall, recover
+from .ledger.workspace import Folder, History, Layout, unusable
+from .manifest.planner import Again, Plan, Preflight
+from .manifest.reader import Manifest
+from .manifest.stdin import chosen, keep
+from .output.results import ERRORS, RESULTS, write_results
+from .output.s3 import Bucket, Target, check_target, claimed
+from .output.status import Status, status_of
+from .runner.concurrency import Pace
+from .runner.health_check import is_reached
+from .runner.limits import MostFailures, Stops
+from .runner.scheduler import Run, of_client
+from .tasks import Outcome, Unit
+
+CONCURRENCY = 64
+
+_MOST_NAMED = 10
+_GONE = "is not there any more, or not as it was; it is not paid for again: to have it made anew, give it another id"
+
+_PIECE = 16
+"""How many units are read from the manifest at a time, in a thread."""
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What is to be run, and how. ``budget`` in USD, ``deadline`` in seconds.
+
+    ``piped``: the file of what came on standard input, where the manifest is that; paths in it begin where we are.
+    ``target``: where pictures and results go up to; ``out`` is then the local folder of the ledger.
+    """
+
+    manifest: Path
+    piped: Path | None = None
+    out: Path
+    concurrency: int = CONCURRENCY
+    budget: float | None = None
+    max_failures: MostFailures | None = None
+    deadline: float = math.inf
+    again: Again = Again()
+    skip_invalid: bool = False
+    dedupe: bool = False
+    drop_params: bool = False
+    report: bool = True
+    target: Target | None = None
+    template: Template = Template()
+
+
+class Listener(Protocol):
+    """Hears how a run goes. Called in the loop's thread: it must be quick."""
+
+    def planned(self, plan: Plan) -> None:
+        """The manifest was looked at, and may be run."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that stops nothing."""
+        ...
+
+    def through(self, outcome: Outcome) -> None:
+        """A picture is through."""
+        ...
+
+
+@attrs.define(eq=False)
+class Batch:
+    """An order on its way."""
+
+    order: Order
+    registry: Registry
+    listener: Listener
+    disk: Disk = attrs.field(factory=Disk)
+    stops: Stops = attrs.field(factory=Stops)
+    pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.order.concurrency), takes_self=True))
+    plan: Plan | None = None
+    folder: Folder | None = None
+    _run: Run | None = None
+
+    async def dry_run(self, client: Client) -> Plan:
+        """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
+        layout = Layout(self.order.out)
+        history = await asyncio.to_thread(_looked_into, layout)
+        plan = await self._planned(client, await asyncio.to_thread(self._preflight, history))
+        if self.order.target is not None:
+            async with Bucket.open(self.order.target) as bucket:
+                await bucket.look(layout)
+        return plan
+
+    async def run(self, client: Client) -> Status:
+        """Runs it to its end, or to a stop. Raises ManifestError or ConfigError."""
+        order, stops = self.order, self.stops
+        async with AsyncExitStack() as stack:
+            folder = self.folder = await stack.enter_async_context(await Folder.open(order.out, self.disk))
+            preflight = await asyncio.to_thread(self._preflight, folder.history)
+            plan = await self._planned(client, preflight)
+            await self._keep_piped(preflight, plan)
+            keys = await self._recall(client, plan, folder.history)
+            bucket = await claimed(stack, order.target, folder.layout)
+            keeping = Keeping(folder, order.template, bucket)
+            try:
+                await folder.post(_begun(folder, order, plan))
+                recovered = await recover(folder, keeping, keys)
+            except OSError as error:
+                raise unusable(folder.layout, error) from None
+            self._tell(plan, folder.history)
+            for note in recovered.notes():
+                self.listener.note(note)
+            stops.budget, stops.max_failures = order.budget, order.max_failures
+            stops.ends = time.monotonic() + order.deadline
+            stops.usd = folder.pictures.usd
+            self._run = Run(of_client(client), self.pace, stops, keeping, partial(is_reached, client))
+            async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
+                self.listener.through(outcome)
+            status = self._status(folder, plan, running=False)
+            await self._told(folder, status, bucket)
+            return status
+
+    async def _told(self, folder: Folder, status: Status, bucket: Bucket | None) -> None:
+        """Writes what tells of the run, and puts it up."""
+        files = [folder.layout.root / name for name in (RESULTS, ERRORS)]
+        async with self._noting("results.jsonl and errors.jsonl could not be written: {}; the next run does it"):
+            await folder.post(write_results(folder))
+        if self.order.report:
+            from .output.report import write_report
+
+            async with self._noting("report.html could not be written: {}"):
+                files += await asyncio.to_thread(write_report, folder.layout, folder.pictures, status)
+        if bucket is not None:
+            async with self._noting("results and report could not be put up: {}; the next run does it"):
+                await bucket.publish(files)
+
+    @asynccontextmanager
+    async def _noting(self, said: str) -> AsyncIterator[None]:
+        """Around what a run does not depend on."""
+        try:
+            yield
+        except OSError as error:
+            self.listener.note(said.format(error.strerror or error))
+
+    def stop(self, reason: str) -> None:
+        """Asks for no further picture; what is in flight is waited for."""
+        if self._run is not None:
+            self._run.stop(reason)
+        else:
+            self.stops.stop(reason)
+
+    def cancel(self) -> bool:
+        """Waits for nothing any more. False where nothing is in flight yet."""
+        if self._run is not None:
+            self._run.cancel()
+        return self._run is not None
+
+    @property
+    def gone(self) -> int:
+        """How many pictures that were done are not there any more."""
+        return len(self.folder.history.gone) if self.folder is not None else 0
+
+    def status(self) -> Status | None:
+        """Where it stands; None before the manifest was looked at."""
+        if self.folder is None or self.plan is None:
+            return None
+        return self._status(self.folder, self.plan, running=True)
+
+    def _status(self, folder: Folder, plan: Plan, *, running: bool) -> Status:
+        return status_of(folder.pictures, plan.pictures, plan.strangers, running=running)
+
+    def _tell(self, plan: Plan, history: History) -> None:
+        self.listener.planned(plan)
+        if history.read.torn:
+            said = "the ledger's end was torn, as a process or the machine stopped amid a write"
+            self.listener.note(f"{said}: {history.read.torn:,} bytes were cut off")
+        for twin in plan.twins:
+            self.listener.note(str(twin))
+        for bad in plan.bad:
+            self.listener.note(f"passed over: {bad}")
+        for row in history.gone[:_MOST_NAMED]:
+            self.listener.note(f"{row['id']}: {row['path']} {_GONE}")
+        if (more := len(history.gone) - _MOST_NAMED) > 0:
+            self.listener.note(f"{more:,} more pictures are not there any more; see errors.jsonl")
+        if strangers := plan.strangers.total():
+            self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
+
+    def _preflight(self, history: History) -> Preflight:
+        order, load = self.order, self.registry.operation
+        manifest = Manifest(order.manifest, load)
+        if order.piped is not None:
+            manifest = Manifest(chosen(order.piped, history.layout), load, Path(), "on standard input")
+        return Preflight(
+            manifest=manifest,
+            history=history,
+            again=order.again,
+            drop_params=order.drop_params,
+            dedupe=order.dedupe,
+        )
+
+    async def _keep_piped(self, preflight: Preflight, plan: Plan) -> None:
+        """Keeps a manifest that came on standard input. Raises ConfigError."""
+        piped, folder, manifest = self.order.piped, self.folder, preflight.manifest
+        if folder is None or piped is None or manifest.path != piped:
+            return
+        try:
+            await asyncio.to_thread(keep, piped, folder.layout, self.disk)
+        except OSError as error:
+            raise unusable(folder.layout, error) from None
+        preflight.manifest = attrs.evolve(manifest, path=folder.layout.manifest)
+        plan.mark = await asyncio.to_thread(preflight.manifest.mark)
+
+    async def _planned(self, client: Client, preflight: Preflight) -> Plan:
+        """The plan, where it may be run. Raises ManifestError or ConfigError."""
+        check_target(preflight.history, self.order.out, self.order.target)
+        plan = self.plan = await asyncio.to_thread(preflight.plan)
+        if plan.bad and not self.order.skip_invalid:
+            raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
+        unpriced = sorted({share.model for share in plan.shares if share.usd is None and share.to_do})
+        if unpriced and self.order.budget is not None:
+            raise ConfigError(f"the price of {', '.join(unpriced)} is not known: it can't be run with a budget")
+        for share in plan.shares:
+            if share.to_do:
+                await client.account(share.model, base_model=share.base_model)
+        return plan
+
+    async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
+        """Counts what an earlier process sent towards the rates of the keys; returns these, as the ledger has them."""
+        accounts = {}
+        models = {(share.model, share.base_model) for share in plan.shares if share.to_do}
+        for model, base_model in models | {(model, None) for model in history.job_models}:
+            account = await client.account(model, base_model=base_model)
+            accounts[account.fingerprint] = account
+        return recall(accounts.values(), history)
+
+
+def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
+    """The rows with which a run begins."""
+    strangers = {state.name: number for state, number in plan.strangers.items()}
+    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers, target=order.target)
+    for bad in plan.bad:
+        error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
+        folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})
+    for row in folder.history.gone:
+        error = {"code": "file_gone", "message": f"{row['path']} {_GONE}", "billed": "yes"}
+        folder.write({"row": "gone", "id": row["id"], "index": row["index"], **error})
+
+
+def _looked_into(layout: Layout) -> History:
+    """A folder's history, without making it. Raises ConfigError where it could not be made."""
+    place = layout.root
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"can't make {str(layout.root)!r}: {str(place)!r} is no folder that can be written to")
+    return History.of(layout)
+
+
+def _counted(plan: Plan) -> str:
+    return f"{len(plan.bad):,} of {plan.rows:,} rows can't be run; nothing was sent"
+
+
+async def _all(jobs: list[Unit], units: Iterator[Unit]) -> AsyncIterator[Unit | Outcome]:
+    """Jobs that go on first: they are paid for. The manifest is read in a thread, as far as it is needed."""
+    for job in jobs:
+        yield job
+    while piece := await asyncio.to_thread(lambda: list(islice(units, _PIECE))):
+        for unit in piece:
+            yield unit

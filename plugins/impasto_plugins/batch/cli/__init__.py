@@ -1,0 +1,1 @@
+"""The batch commands' work: run a batch and report its progress."""

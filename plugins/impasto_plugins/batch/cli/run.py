@@ -1,0 +1,207 @@
+"""``impasto batch run`` in a process: its client, its signals, what it says, its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict
+
+import click
+
+from impasto import Client, ConfigError, RateLimit, Registry, Retry
+from impasto.fields import shown
+from impasto.options import Settings, check_seconds
+from impasto_plugins.batch.batch import Batch, Order
+from impasto_plugins.batch.filenames import Template
+from impasto_plugins.batch.manifest.planner import Again
+from impasto_plugins.batch.manifest.stdin import taken
+from impasto_plugins.batch.output.s3 import Target, local_folder, target_of
+from impasto_plugins.batch.runner.limits import MostFailures
+
+from .reporters import TICK_SECONDS, Lines, Live, Quiet, plan_in_words
+
+RETRY = Retry(attempts=8)
+"""Nobody waits for one picture of many: each may wait out more than a call alone."""
+
+DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+class Given(TypedDict):
+    """The options of the command, as they were given."""
+
+    manifest: Path
+    out: str
+    staging: Path | None
+    s3_endpoint: str | None
+    concurrency: int
+    budget: float | None
+    max_failures: str | None
+    timeout: float | None
+    deadline: str | None
+    rate: str | None
+    names: str
+    retry_failed: bool
+    retry_ambiguous: bool
+    skip_invalid: bool
+    dedupe: bool
+    drop_params: bool
+    report: bool
+    dry_run: bool
+    api_base: str | None
+    emulator: bool
+    transport: str | None
+    middleware: tuple[str, ...]
+    as_json: bool
+
+
+def conduct(given: Given) -> int:
+    """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
+    target = target_of(given["out"], given["staging"], given["s3_endpoint"])
+    with taken(given["manifest"]) as piped:
+        return _conducted(given, target, piped)
+
+
+def _conducted(given: Given, target: Target | None, piped: Path | None) -> int:
+    order = Order(
+        manifest=given["manifest"],
+        piped=piped,
+        out=given["staging"] or local_folder(given["out"]),
+        target=target,
+        concurrency=given["concurrency"],
+        budget=_usd(given["budget"]),
+        max_failures=MostFailures.of(given["max_failures"]) if given["max_failures"] is not None else None,
+        deadline=_duration(given["deadline"]),
+        again=Again(failed=given["retry_failed"], ambiguous=given["retry_ambiguous"]),
+        skip_invalid=given["skip_invalid"],
+        dedupe=given["dedupe"],
+        drop_params=given["drop_params"],
+        report=given["report"],
+        template=Template(given["names"]),
+    )
+    settings = _settings(given)
+    if given["dry_run"]:
+        return asyncio.run(_dry_run(order, settings, as_json=given["as_json"]))
+    try:
+        return asyncio.run(_run(order, settings, as_json=given["as_json"]))
+    except asyncio.CancelledError:  # while the manifest was looked at: there is nothing to be told
+        return INTERRUPTED
+
+
+def _settings(given: Given) -> Settings:
+    settings: Settings = {"retry": RETRY, "middleware": given["middleware"]}
+    if given["transport"] is not None:
+        settings["transport"] = given["transport"]
+    if given["timeout"] is not None:
+        settings["timeout"] = given["timeout"]
+    if given["rate"] is not None:
+        settings["rate_limit"] = _rate(given["rate"])
+    if given["api_base"] is not None:
+        settings["api_base"] = given["api_base"]
+    if given["emulator"]:
+        if given["api_base"] is not None:
+            raise ConfigError("give --api-base or --emulator, not both")
+        if given["transport"] is not None:
+            raise ConfigError("give --transport or --emulator, not both")
+        settings["transport"] = "emulator"
+        settings["poll_interval"] = 0.5
+    return settings
+
+
+async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
+    registry = Registry()
+    async with Client(registry=registry, **settings) as client:
+        plan = await Batch(order, registry, Quiet()).dry_run(client)
+    if as_json:
+        shares = [
+            {"model": each.model, "pictures": each.pictures, "to_do": each.to_do, "usd_each": each.usd}
+            for each in plan.shares
+            if each.model
+        ]
+        told = {"rows": plan.rows, "pictures": plan.pictures, "to_do": plan.to_do, "usd": round(plan.usd, 6)}
+        click.echo(json.dumps({**told, "models": shares}, indent=2))
+    else:
+        for share in (each for each in plan.shares if each.model):
+            price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
+            click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
+        click.echo(plan_in_words(plan))
+        click.echo("Nothing was sent.")
+    return DONE
+
+
+async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
+    registry = Registry()
+    telling = Lines() if as_json else Live() if sys.stderr.isatty() else Quiet()
+    async with Client(registry=registry, **settings) as client:
+        batch = Batch(order, registry, telling)
+        with _signals(batch, telling) as signalled:
+            ticking = asyncio.create_task(_tick(batch, telling))
+            try:
+                status = await batch.run(client)
+            finally:
+                ticking.cancel()
+    telling.ended(status, batch.stops.reason)
+    if signalled and status.pending:
+        return INTERRUPTED
+    return DONE if status.done == status.total and not batch.gone else SOME_FAILED
+
+
+async def _tick(batch: Batch, telling: Quiet | Lines) -> None:
+    while True:
+        telling.tick(batch)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+@contextmanager
+def _signals(batch: Batch, telling: Quiet | Lines) -> Iterator[list[int]]:
+    """The first signal drains, the second stops, a third kills. Yields those that came."""
+    came: list[int] = []
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def heard(number: int) -> None:
+        came.append(number)
+        if len(came) == 1:
+            batch.stop("interrupted")
+            telling.note(f"waiting for {batch.pace.in_flight:,} pictures in flight; once more stops at once")
+            return
+        for each in numbers:
+            loop.remove_signal_handler(each)
+        if not batch.cancel() and main is not None:
+            main.cancel()
+
+    for number in numbers:
+        loop.add_signal_handler(number, heard, number)
+    try:
+        yield came
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _usd(value: float | None) -> float | None:
+    return check_seconds("budget", value, unit="USD") if value is not None else None
+
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _duration(text: str | None) -> float:
+    if text is None:
+        return float("inf")
+    if (found := _DURATION.fullmatch(text)) is None or float(found[1]) == 0:
+        raise ConfigError(f"deadline must be a time such as 90s, 30m or 2h, not {shown(text)}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _rate(text: str) -> RateLimit:
+    requests, _, seconds = text.partition("/")
+    if not re.fullmatch(r"[0-9]{1,9}", requests) or (found := _DURATION.fullmatch(seconds)) is None:
+        raise ConfigError(f"rate must be requests in a time, such as 150/10s, not {shown(text)}")
+    return RateLimit(int(requests), float(found[1]) * _UNITS[found[2]])

@@ -1,0 +1,131 @@
+"""``impasto batch``: runs a manifest, and tells what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from impasto_plugins.cli.options import as_json, plugged
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .cli.run import Given
+
+
+def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    if "://" not in value:
+        return Path(value)
+    from .output.s3 import local_folder
+
+    return local_folder(value)
+
+
+_folder = click.argument("folder", metavar="DIR", callback=_local)
+
+
+@click.group("batch", short_help="Make many pictures from a manifest; resumable, never paid twice.")
+def command() -> None:
+    """Makes the pictures of a manifest. Stopped at any point, it goes on where it was."""
+
+
+@command.command("run", short_help="Run a manifest, or go on with it.")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--out", required=True, metavar="DIR", help="Where the pictures go: a folder, or s3://bucket/prefix.")
+@click.option(
+    "--staging", type=click.Path(path_type=Path), metavar="DIR", help="With s3://: the local folder of the ledger."
+)
+@click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
+@click.option("--dry-run", is_flag=True, help="Look at everything, tell what it will cost, and send nothing.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Pictures at once, at most."
+)
+@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
+@click.option("--max-failures", metavar="N|P%", help="Stop when more pictures have failed: 20, or 5%.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For each picture.  [default: 300]")
+@click.option("--deadline", metavar="TIME", help="Begin no further picture after: 90s, 30m, 2h.")
+@click.option("--rate", metavar="N/TIME", help="Send no more than, such as 150/10s.  [default: the provider's limit]")
+@click.option("--names", default="{id}", show_default=True, metavar="TEMPLATE", help="Also {index}, {model}, {seed}.")
+@click.option("--retry-failed", is_flag=True, help="Take up what was refused for good, too.")
+@click.option("--retry-ambiguous", is_flag=True, help="Take up what may have been charged, too: it may be paid again.")
+@click.option("--skip-invalid", is_flag=True, help="Pass over rows that are wrong.")
+@click.option("--dedupe", is_flag=True, help="Pass over rows that come twice.")
+@click.option("--drop-params", is_flag=True, help="Drop OpenAI's parameters that a model has no field for.")
+@click.option("--report/--no-report", default=True, help="Write report.html at the end.  [default: yes]")
+@click.option("--api-base", metavar="URL", help="Another address of the provider.")
+@click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
+@plugged
+@as_json
+@click.pass_context
+def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
+    """Makes the pictures of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
+    those of OpenAI's Batch API. Run again, it makes what is missing. MANIFEST may be - for standard input; it is kept
+    in the folder, and where nothing comes the next time, that is gone on with.
+
+    Ctrl-C waits for what is in flight, a second one does not. Ends with 0 where every picture came, 1 where some did
+    not, 2 where the input is wrong (nothing was sent), 130 where it was interrupted.
+    """
+    from .cli.run import conduct  # the client: only for those who call
+
+    ctx.exit(conduct(given))
+
+
+@command.command("status", short_help="Tell where a batch stands, running or not.")
+@_folder
+@as_json
+def status(folder: Path, as_json: bool) -> None:
+    """Tells where the batch in DIR stands, also while it runs."""
+    from .cli.reporters import in_words
+    from .ledger.workspace import Layout
+    from .output.status import read_status
+
+    found = read_status(Layout(folder))
+    if as_json:
+        import json
+
+        import attrs
+
+        click.echo(json.dumps(attrs.asdict(found), indent=2))
+    else:
+        click.echo(in_words(found))
+
+
+@command.command("report", short_help="Write a batch's contact sheet.")
+@_folder
+@click.option("--all", "every", is_flag=True, help="Every picture, on as many pages as it takes; else the first 500.")
+def report(folder: Path, every: bool) -> None:
+    """Writes report.html in DIR anew: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
+    nothing from anywhere. Prints the names of the pages.
+    """
+    from .ledger.workspace import History, Layout
+    from .output.report import write_report
+    from .output.status import read_status
+
+    layout = Layout(folder)
+    status = read_status(layout)
+    for path in write_report(layout, History.of(layout).pictures, status, every=every):
+        click.echo(path)
+
+
+@command.command("export", short_help="Make a training set of a batch.")
+@_folder
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder.")
+@click.option(
+    "--form",
+    type=click.Choice(["parquet", "webdataset"]),
+    default="parquet",
+    show_default=True,
+    help="Parquet, or tar files as WebDataset reads them.",
+)
+@click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
+def export(folder: Path, out: Path, form: str, shard: int) -> None:
+    """Writes the pictures of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their
+    names. Parquet needs impasto[batch].
+    """
+    from .ledger.workspace import Layout
+    from .output.export import export
+
+    for path in export(Layout(folder), out, "parquet" if form == "parquet" else "webdataset", shard=shard):
+        click.echo(path)

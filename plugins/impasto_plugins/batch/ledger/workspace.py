@@ -1,0 +1,302 @@
+"""A batch's folder: its lock, its ledger, where pictures are staged, and who may work in it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from array import array
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self, TypeVar
+
+import attrs
+
+from impasto import Account, ConfigError
+from impasto.threads import to_its_end
+from impasto_plugins.batch.tasks import key_of
+
+from .filesystem import Disk
+from .group_commit import Steps, Writer
+from .index import Pictures
+from .log import ON_RESUME, Ledger, Read, Row, Rows, rows
+
+T = TypeVar("T")
+
+HIDDEN = ".impasto"
+VERSION = 1
+"""Of the ledger's rows."""
+
+BALLAST_BYTES = 256 * 1024
+"""Room that is given up for the last rows of a run when the disk is full."""
+
+RECALLED_SECONDS = 60.0
+"""How far back sends of an earlier process are counted towards a rate: of those that the ledger has last, as a clock
+may have been set back since; they count as made now then."""
+
+_LOCK_TRIES = 4
+
+_PROCESS = secrets.token_hex(8)
+"""By which a run knows the sends that this process made itself, and its gates have counted."""
+
+
+@attrs.frozen
+class Layout:
+    """Where things are in a batch's folder."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / HIDDEN / "ledger.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / HIDDEN / "lock"
+
+    @property
+    def ballast(self) -> Path:
+        return self.root / HIDDEN / "ballast"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / HIDDEN / "staging"
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest that came on standard input."""
+        return self.root / HIDDEN / "manifest.jsonl"
+
+    @property
+    def kept(self) -> Path:
+        """What came of calls that gave no usable picture."""
+        return self.root / "kept"
+
+
+@attrs.define(eq=False)
+class History:
+    """All that a ledger tells. ``sent``: by key, how many seconds ago other processes sent in the last minute.
+
+    ``job_models`` are those of jobs that were taken on. ``gone`` are pictures that were done and are not there any
+    more, or not as they were; they are looked for where ``verify`` says so.
+    """
+
+    layout: Layout
+    pictures: Pictures = attrs.field(factory=Pictures)
+    read: Read = attrs.field(factory=Read)
+    run: Row | None = None
+    sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
+    job_models: set[str] = attrs.field(factory=set[str])
+    gone: list[Row] = attrs.field(factory=list[Row])
+    _rows: Rows | None = None
+
+    def asked(self, id: str, index: int) -> Row:
+        """The last row of a picture that the ledger knows."""
+        if self._rows is None:
+            self._rows = Rows(self.layout.ledger)
+        return self._rows.at(self.pictures.place(id, index))
+
+    def sent_by(self, account: Account) -> list[float]:
+        """How many seconds ago other processes sent with an account's key, in the last minute."""
+        return self.sent.get(key_of(account), [])
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+
+    @classmethod
+    def of(cls, layout: Layout, *, verify: bool = False) -> History:
+        """Reads a ledger. Raises ConfigError where it is damaged, or of a later version."""
+        history = cls(layout)
+        now = time.time()
+        take, root = history.pictures.take, f"{layout.root}/"
+        sent: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+        is_other = True
+        for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
+            take(row, place)
+            kind = row["row"]
+            if kind == "intent":
+                if is_other:
+                    sent[row["key"]].append(row["at"])
+            elif kind == "done":
+                if verify and not _is_there(root, row):
+                    history.gone.append(row)
+            elif kind == "accepted":
+                history.job_models.add(row["model"])
+            elif kind == "run":
+                if row["version"] != VERSION:
+                    raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
+                history.run = row
+                is_other = row["process"] != _PROCESS
+        for key, times in sent.items():
+            since = max(times[-1], now) - RECALLED_SECONDS  # its last minute, where the clock was set back since
+            if ages := [max(now - at, 0.0) for at in times if at > since]:
+                history.sent[key] = ages
+        return history
+
+
+def _is_there(root: str, row: Row) -> bool:
+    """Whether a picture is where its row says, and as it was. Its content is read only where its time has changed."""
+    if row["modified"] is None:  # it is in a bucket
+        return True
+    path = root + row["path"]
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a hundred thousand times: a Path would take twice as long
+    except OSError:
+        return False
+    if found.st_size != row["bytes"]:
+        return False
+    return found.st_mtime_ns == row["modified"] or is_file_of(Path(path), row["sha256"])
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether a file has this content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def state_folder() -> Path:
+    """The user's own folder for what a program keeps, by the usual rule."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"
+
+
+class Folder:
+    """An open folder, whose one worker this is. ``async with await Folder.open(...)``."""
+
+    def __init__(self, layout: Layout, disk: Disk, history: History, ledger: Ledger, lock: int) -> None:
+        self.layout = layout
+        self.disk = disk
+        self.history = history
+        self.pictures = history.pictures
+        self.ledger = ledger
+        self._lock = lock
+        self._writer = Writer(disk, ledger)
+
+    @classmethod
+    async def open(cls, root: Path, disk: Disk) -> Folder:
+        """Makes the folder where it is missing, and takes its lock. Raises ConfigError."""
+        layout = Layout(root)
+        with ExitStack() as stack:
+            history, ledger, lock = await to_its_end(_opened, layout, disk, stack)
+            stack.pop_all()
+        return cls(layout, disk, history, ledger, lock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._writer.aclose()
+        await asyncio.to_thread(self._close)
+
+    def post(self, steps: Steps[T]) -> asyncio.Future[T]:
+        """Begins a job of the writer's, see there."""
+        return self._writer.post(steps)
+
+    def write(self, row: Row) -> None:
+        """Appends a row and takes note of it: in the writer's thread. Raises OSError."""
+        try:
+            place = self.ledger.append(row)
+        except OSError:
+            if not self.layout.ballast.exists():
+                raise
+            self.disk.remove(self.layout.ballast)
+            place = self.ledger.append(row)
+        self.pictures.take(row, place)
+
+    def written(self, row: Row, *, on_disk: bool) -> Steps[None]:
+        """The job of writing one row."""
+        self.write(row)
+        if on_disk:
+            yield "ledger"
+
+    def begin(
+        self,
+        pictures: int,
+        *,
+        manifest: str | None = None,
+        strangers: Mapping[str, int] = MappingProxyType({}),
+        target: object = None,
+    ) -> Steps[None]:
+        """The job of beginning a run of so many pictures. ``target``: the bucket that they go up to."""
+        row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
+        more = {"target": str(target)} if target is not None else {}
+        about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
+        yield from self.written({**row, **about}, on_disk=True)
+
+    def _close(self) -> None:
+        self.history.close()
+        self.ledger.close()
+        self.layout.ballast.unlink(missing_ok=True)
+        os.close(self._lock)  # and with it the lock
+
+
+def _opened(layout: Layout, disk: Disk, stack: ExitStack) -> tuple[History, Ledger, int]:
+    """``stack`` closes them again."""
+    try:
+        disk.make_folder(layout.staging)
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, lock)
+        ledger = Ledger(layout.ledger, disk)
+        stack.callback(ledger.close)
+        _lock(layout, lock)
+        history = History.of(layout, verify=True)
+        ledger.open(history.read)
+        _lay_ballast(layout, disk)
+    except OSError as error:
+        raise unusable(layout, error) from None
+    return history, ledger, lock
+
+
+def _lock(layout: Layout, lock: int) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # it may be `status`, which holds it for a moment
+    raise ConfigError(
+        f"{str(layout.root)!r} is locked: another run works in it; wait for its end, or look with"
+        " `impasto batch status`"
+    )
+
+
+def is_running(layout: Layout) -> bool:
+    """Whether somebody works in a folder."""
+    try:
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _lay_ballast(layout: Layout, disk: Disk) -> None:
+    file = disk.create(layout.ballast)
+    try:
+        disk.reserve(file, BALLAST_BYTES)
+    finally:
+        disk.close(file)
+
+
+def unusable(layout: Layout, error: OSError) -> ConfigError:
+    """What is said of a folder that can't be written to."""
+    said = error.strerror or str(error)
+    return ConfigError(f"can't work in {str(layout.root)!r}: {said}; give another folder with --out")

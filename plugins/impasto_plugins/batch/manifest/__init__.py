@@ -1,0 +1,1 @@
+"""Manifests: read, validate and plan the rows of a batch."""

@@ -1,0 +1,91 @@
+"""Manifests that are tables: CSV, whose numbers are text, and Parquet. A column is a word of the short form."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from impasto import ManifestError, MissingExtra, Operation, RegistryError
+
+from .reader import LONGEST_LINE, Given, Line, Unread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,19})")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?")
+_NUMBERS = {"n": "integer", "timeout": "number"}
+_AT_ONCE = 1_000
+
+
+def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
+    """The rows of a CSV file, whose first line names the columns. An empty cell is not given.
+
+    Raises ManifestError where the file is no CSV, and OSError.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            names = next(reader, None)
+            if names is None:
+                return
+            _check_names(names, path)
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(names):
+                    yield reader.line_num, Unread(f"has {len(cells)} cells, and the first line names {len(names)}"), b""
+                    continue
+                given = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+                yield reader.line_num, _numbered(given, load), b""
+        except UnicodeDecodeError:
+            raise ManifestError(f"the manifest {str(path)!r} is no UTF-8 text") from None
+        except csv.Error as error:
+            raise ManifestError(
+                f"the manifest {str(path)!r} is no sound CSV, line {reader.line_num}: {error}"
+            ) from None
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins or not all(names):
+        said = f"names {twins[0]!r} twice" if twins else "has a column without a name"
+        raise ManifestError(f"the manifest {str(path)!r}: its first line {said}")
+
+
+def _numbered(given: dict[str, str], load: Callable[[str], Operation]) -> Given:
+    """A row with numbers where its model takes numbers. What is no plain number stays text, and is refused."""
+    row: Given = dict(given)
+    try:
+        fields = load(given.get("base_model") or given.get("model", "")).fields
+    except RegistryError:
+        return row  # told with the row
+    kinds = {**{name: field.kind for name, field in fields.items()}, **_NUMBERS}
+    for name, text in given.items():
+        kind = kinds.get(name)
+        if kind == "integer" and _WHOLE.fullmatch(text):
+            row[name] = int(text)
+        elif kind == "number" and _DECIMAL.fullmatch(text):
+            row[name] = float(text) if "." in text else int(text)
+    return row
+
+
+def parquet_rows(path: Path) -> Iterator[Line]:
+    """The rows of a Parquet file, read a batch at a time; a null is not given. Raises MissingExtra, ManifestError."""
+    try:
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # it ships no types; an extra
+    except ModuleNotFoundError:
+        raise MissingExtra("a Parquet manifest needs pyarrow: pip install 'impasto[batch]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for piece in file.iter_batches(batch_size=_AT_ONCE):
+                for given in piece.to_pylist():
+                    number += 1
+                    yield number, {name: value for name, value in given.items() if value is not None}, b""
+    except ArrowException as error:
+        raise ManifestError(f"the manifest {str(path)!r} is no sound Parquet file: {str(error)[:200]}") from None

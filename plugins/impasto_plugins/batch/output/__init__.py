@@ -1,0 +1,1 @@
+"""Output of a batch: results, status, report, exports, S3."""

@@ -1,0 +1,119 @@
+"""Sets for training, made of a batch: pictures with what they were asked for, as Parquet or WebDataset shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+from typing import Literal
+
+from impasto import ConfigError, MissingExtra
+from impasto_plugins.batch.filenames import ENDINGS
+from impasto_plugins.batch.ledger.log import Row
+from impasto_plugins.batch.ledger.workspace import History, Layout
+
+from .results import last_words
+
+Form = Literal["parquet", "webdataset"]
+A_SHARD = 1_000
+"""Pictures in a shard."""
+
+_AT_ONCE = 100
+_TOLD = ("id", "index", "model", "seed", "sha256", "media_type", "finish_reason", "usd")
+
+Told = tuple[Row, Mapping[str, object]]
+
+
+def export(layout: Layout, out: Path, form: Form, *, shard: int = A_SHARD) -> list[Path]:
+    """Writes the shards into a new folder, and returns their paths. Raises ConfigError, MissingExtra, OSError."""
+    history = History.of(layout)
+    if history.run is None:
+        raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
+    _check_here(layout, history)
+    write = _parquet() if form == "parquet" else _tar
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(f"{str(out)!r} exists; give a new folder") from None
+    done = _done(layout, history)
+    written: list[Path] = []
+    while piece := list(islice(done, shard)):
+        path = out / f"{len(written):05d}.{'parquet' if form == 'parquet' else 'tar'}"
+        write(layout, path, piece)
+        written.append(path)
+    return written
+
+
+def _check_here(layout: Layout, history: History) -> None:
+    """Raises ConfigError where pictures are in a bucket, and not in the folder too."""
+    target = history.run["target"] if history.run is not None and "target" in history.run else None
+    if target is None:
+        return
+    done = (row for row, _ in last_words(layout, history.pictures) if row["row"] == "done")
+    if missing := sum(not (layout.root / row["path"]).is_file() for row in done):
+        raise ConfigError(
+            f"{missing:,} pictures are in {target} and not here: copy them first, as with"
+            f" aws s3 sync {quote(target)} {quote(str(layout.root))}"
+        )
+
+
+def _done(layout: Layout, history: History) -> Iterator[Told]:
+    for row, request in last_words(layout, history.pictures):
+        if row["row"] == "done" and (layout.root / row["path"]).is_file():
+            yield row, request or {}
+
+
+def _facts(row: Row, request: Mapping[str, object]) -> dict[str, object]:
+    return {**{name: row[name] for name in _TOLD}, "prompt": request.get("prompt"), "request": request}
+
+
+def _tar(layout: Layout, path: Path, piece: list[Told]) -> None:
+    """Each sample: KEY.png (or its kind), KEY.json with all that is known, KEY.txt with the prompt."""
+    with tarfile.open(path, "w") as tar:
+        for number, (row, request) in enumerate(piece):
+            key = f"{path.stem}-{number:06d}"
+            facts = _facts(row, request)
+            _add(tar, key + ENDINGS.get(row["media_type"], ".bin"), (layout.root / row["path"]).read_bytes())
+            _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace"))
+            _add(tar, f"{key}.txt", str(facts["prompt"] or "").encode("utf-8", "replace"))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def _parquet() -> Callable[[Layout, Path, list[Told]], None]:
+    """The writer of Parquet shards, whose ``image`` column is as image data sets have it. Raises MissingExtra."""
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types; an extra
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise MissingExtra("Parquet needs pyarrow: pip install 'impasto[batch]'") from None
+    text, whole = pa.string(), pa.int64()
+    schema = pa.schema(
+        [
+            ("image", pa.struct([("bytes", pa.binary()), ("path", text)])),
+            ("id", text), ("index", whole), ("model", text), ("prompt", text), ("seed", whole), ("sha256", text),
+            ("media_type", text), ("finish_reason", text), ("usd", pa.float64()), ("request", text),
+        ]
+    )  # fmt: skip
+
+    def write(layout: Layout, path: Path, piece: list[Told]) -> None:
+        with parquet.ParquetWriter(path, schema) as writer:
+            for first in range(0, len(piece), _AT_ONCE):
+                rows = [_row(layout, *told) for told in piece[first : first + _AT_ONCE]]
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+
+    return write
+
+
+def _row(layout: Layout, row: Row, request: Mapping[str, object]) -> dict[str, object]:
+    facts = _facts(row, request)
+    image = {"bytes": (layout.root / row["path"]).read_bytes(), "path": row["path"]}
+    return {**facts, "image": image, "request": json.dumps(request, ensure_ascii=False)}

@@ -1,0 +1,151 @@
+"""``results.jsonl`` and ``errors.jsonl``, made from the ledger at the end of each run: lines of OpenAI's batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from impasto_plugins.batch.filenames import hashed
+from impasto_plugins.batch.ledger.filesystem import Disk, write_all
+from impasto_plugins.batch.ledger.group_commit import Steps
+from impasto_plugins.batch.ledger.index import Pictures
+from impasto_plugins.batch.ledger.log import ON_THE_WAY, Read, Row, rows
+from impasto_plugins.batch.ledger.states import State, state_of
+from impasto_plugins.batch.ledger.workspace import Folder, Layout
+
+RESULTS = "results.jsonl"
+ERRORS = "errors.jsonl"
+A_PAGE = 500
+"""Pictures on a page of the report."""
+
+_PIECE = 1 << 20
+
+_OF_PICTURE = ("path", "sha256", "bytes", "media_type", "seed", "finish_reason")
+_OF_ERROR = ("code", "message", "billed", "usd", "job", "kept")
+
+_OTHERS = ("invalid", "gone")
+
+Line = Mapping[str, object]
+
+
+def last_words(
+    layout: Layout, pictures: Pictures, *, brief: bool = False
+) -> Iterator[tuple[Row, Mapping[str, object] | None]]:
+    """The last row of each picture that is through, in the ledger's order, with what was asked for (unless ``brief``);
+    and then what the last run said besides."""
+    others: list[Row] = []
+    asked: dict[tuple[str, int], Mapping[str, object]] = {}
+    for place, row in rows(layout.ledger, Read(), heads=ON_THE_WAY if brief else frozenset()):
+        state = state_of(row)
+        if state == State.INTENT:
+            if not brief:
+                asked[row["id"], row["index"]] = row["request"]
+        elif state is not None and state > State.STAGED:
+            request = asked.pop((row["id"], row["index"]), None)
+            if pictures.is_last(row, place):
+                yield row, request
+        elif row["row"] == "run":
+            others.clear()
+        elif row["row"] in _OTHERS:
+            others.append(row)
+    yield from ((row, None) for row in others)
+
+
+def write_results(folder: Folder) -> Steps[None]:
+    """The job of writing both files, each whole or as it was before. Raises OSError."""
+    layout, pictures, disk = folder.layout, folder.pictures, folder.disk
+    yield None  # what was posted with it is in the ledger then
+    results = _File(disk, layout, RESULTS)
+    errors = _File(disk, layout, ERRORS)
+    try:
+        several: dict[str, list[Row]] = {}
+        for row, _ in last_words(layout, pictures, brief=True):
+            if row["row"] != "done":
+                errors.add(_error(row))
+            elif row["n"] == 1:
+                results.add(_result([row]))
+            else:
+                several.setdefault(row["id"], []).append(row)
+        for done in several.values():
+            results.add(_result(sorted(done, key=lambda row: row["index"])))
+        results.finish()
+        errors.finish()
+    finally:
+        results.close()
+        errors.close()
+
+
+def _result(done: list[Row]) -> Line:
+    """The line of a row of the manifest: its pictures, as far as they came."""
+    first = done[0]
+    costs = [row["usd"] for row in done]
+    body: dict[str, object] = {
+        "created": int(first["at"]),
+        "model": first["model"],
+        "data": [{"index": row["index"], **{name: row[name] for name in _OF_PICTURE}} for row in done],
+        "usd": None if None in costs else round(sum(cost for cost in costs if cost is not None), 10),
+    }
+    warnings = dict.fromkeys(each for row in done for each in row["warnings"])
+    if warnings:
+        body["warnings"] = list(warnings)
+    response = {"status_code": 200, "request_id": first["request_id"], "body": body}
+    return {"id": _line_id(first["id"]), "custom_id": first["id"], "response": response, "error": None}
+
+
+def _error(row: Row) -> Line:
+    """The line of a picture that did not come, or of a line of the manifest that was passed over."""
+    error = {name: row[name] for name in _OF_ERROR if row.get(name) is not None}
+    line: dict[str, object] = {"id": _line_id(row["id"]), "custom_id": row["id"]}
+    line |= {name: row[name] for name in ("index", "line") if name in row}
+    return {**line, "response": None, "error": {**error, "again": row.get("again", False)}}
+
+
+def _line_id(id: object) -> str:
+    return f"batch_req_{hashed(str(id))}"
+
+
+@attrs.define(eq=False)
+class _File:
+    """One of the files, written beside its place and put there when it is whole."""
+
+    disk: Disk
+    layout: Layout
+    name: str
+    _lines: list[str] = attrs.field(factory=list[str])
+    _size: int = 0
+    _file: int = -1
+
+    def add(self, line: Line) -> None:
+        text = _encoded(line) + "\n"
+        self._lines.append(text)
+        self._size += len(text)
+        if self._size > _PIECE:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self.disk.sync(self._file)
+        self.disk.rename(self._part, self.layout.root / self.name)
+        self.disk.sync_folder(self.layout.root)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            self.disk.close(self._file)
+            self._file = -1
+
+    def _flush(self) -> None:
+        if self._file < 0:
+            self._file = self.disk.create(self._part)
+        write_all(self.disk, self._file, "".join(self._lines).encode("utf-8", "replace"))
+        self._lines.clear()
+        self._size = 0
+
+    @property
+    def _part(self) -> Path:
+        return self.layout.ledger.with_name(f"{self.name}.part")
+
+
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -1,0 +1,78 @@
+"""Where a batch stands, told from its ledger alone: by the run itself, or from another terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from impasto import ConfigError
+from impasto_plugins.batch.ledger.index import Pictures
+from impasto_plugins.batch.ledger.states import State
+from impasto_plugins.batch.ledger.workspace import History, Layout, is_running
+
+_REFUSED = (State.REFUSED, State.REFUSED_AGAIN)
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """How many pictures of the manifest stand where. ``refused_again`` of the refused are taken up by the next run;
+    ``strangers`` are pictures of earlier manifests. ``cost_usd`` is what was charged or may have been, for all."""
+
+    state: Literal["running", "complete", "stopped"]
+    total: int
+    done: int
+    refused: int
+    ambiguous: int
+    unusable: int
+    filtered: int
+    expired: int
+    pending: int
+    cost_usd: float
+    charges_unknown: int
+    refused_again: int
+    in_flight: int
+    strangers: int
+
+    @property
+    def failed(self) -> int:
+        """Pictures that are through and did not come."""
+        return self.refused + self.ambiguous + self.unusable + self.filtered + self.expired
+
+
+def status_of(pictures: Pictures, total: int, strangers: Mapping[State, int], *, running: bool) -> Status:
+    """The status that a ledger tells, of a manifest with ``total`` pictures."""
+    count = Counter(pictures.count)
+    count.subtract(strangers)
+    through = {state: number for state, number in count.items() if not state.is_open}
+    pending = total - sum(through.values())
+    in_flight = sum(count.values()) - sum(through.values())
+    return Status(
+        state="running" if running else "complete" if pending <= 0 else "stopped",
+        total=total,
+        done=count[State.DONE],
+        refused=sum(count[state] for state in _REFUSED),
+        ambiguous=count[State.AMBIGUOUS],
+        unusable=count[State.UNUSABLE],
+        filtered=count[State.FILTERED],
+        expired=count[State.EXPIRED],
+        pending=pending,
+        cost_usd=round(pictures.usd, 6),
+        charges_unknown=pictures.charges_unknown + (0 if running else in_flight),
+        refused_again=count[State.REFUSED_AGAIN],
+        in_flight=in_flight,
+        strangers=sum(strangers.values()),
+    )
+
+
+def read_status(layout: Layout) -> Status:
+    """The status of a batch's folder. Raises ConfigError where it is none, or its ledger is damaged."""
+    running = is_running(layout)
+    history = History.of(layout)
+    run = history.run
+    if run is None:
+        raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
+    strangers = {State[name]: number for name, number in run["strangers"].items()}
+    return status_of(history.pictures, run["pictures"], strangers, running=running)

@@ -1,0 +1,1 @@
+"""The demonstration: impasto try, its steps and its page."""

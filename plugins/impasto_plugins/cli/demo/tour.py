@@ -1,0 +1,284 @@
+"""What `impasto try` does: pictures made and edited through a real HTTP server of its own, one refusal, the account."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from PIL import Image, ImageDraw
+
+from impasto import Artifact, Client, Cost, InvalidRequest
+from impasto.options import Options
+from impasto_plugins.emulator.state.charges import Charge, Record
+from impasto_plugins.emulator.transport import EmulatorTransport
+from impasto_plugins.media.limits import length_of
+
+PICTURE_SCALE = 0.5
+"""Half the vendor's sides: the page is quick to make and light."""
+
+POLL_SECONDS = 0.25
+MASK, SKETCH, THUMBNAIL = Path("mask.png"), Path("sketch.png"), Path("thumbnail.png")
+
+
+@attrs.frozen
+class Step:
+    """One call. A path among ``params`` is a file's, beside the page; its own file is named by ``name``."""
+
+    title: str
+    name: str
+    model: str
+    params: Mapping[str, object]
+    ending: str = "png"
+
+    @property
+    def file(self) -> Path:
+        """Where what it makes goes."""
+        ending = str(self.params.get("output_format", self.ending)).replace("jpeg", "jpg")
+        return Path(f"{self.name}.{ending}")
+
+
+LIGHTHOUSE, FOX = Path("lighthouse.png"), Path("fox.png")
+
+STEPS = (
+    Step(
+        "Text to image",
+        "lighthouse",
+        "stability/stable-image-core",
+        {"prompt": "a lighthouse on a cliff at dusk", "aspect_ratio": "3:2", "seed": 20},
+    ),
+    Step(
+        "Another model, square",
+        "fox",
+        "stability/sd3.5-large",
+        {"prompt": "a fox in a meadow", "cfg_scale": 5.5, "seed": 11},
+    ),
+    Step(
+        "Very wide, as jpeg",
+        "mountains",
+        "stability/stable-image-ultra",
+        {
+            "prompt": "mountains above a lake in the morning mist",
+            "aspect_ratio": "21:9",
+            "seed": 3,
+            "output_format": "jpeg",
+        },
+    ),
+    Step(
+        "Upright, in a style",
+        "city",
+        "stability/sd3.5-flash",
+        {"prompt": "a city at night", "aspect_ratio": "9:16", "style_preset": "neon-punk", "seed": 5},
+    ),
+    Step(
+        "Picture to picture",
+        "lighthouse-night",
+        "stability/sd3.5-medium",
+        {"prompt": "the same lighthouse at night", "image": LIGHTHOUSE, "strength": 0.6, "seed": 21},
+    ),
+    Step(
+        "Inpaint under a mask",
+        "inpaint",
+        "stability/inpaint",
+        {"image": LIGHTHOUSE, "mask": MASK, "prompt": "a hot-air balloon", "grow_mask": 8, "seed": 22},
+    ),
+    Step("Erase under a mask", "erase", "stability/erase", {"image": LIGHTHOUSE, "mask": MASK, "seed": 23}),
+    Step(
+        "Outpaint",
+        "outpaint",
+        "stability/outpaint",
+        {"image": LIGHTHOUSE, "left": 160, "right": 160, "down": 80, "creativity": 0.4, "seed": 24},
+    ),
+    Step(
+        "Search and replace",
+        "search-and-replace",
+        "stability/search-and-replace",
+        {"image": FOX, "search_prompt": "fox", "prompt": "a cat", "seed": 25},
+    ),
+    Step(
+        "Search and recolor",
+        "search-and-recolor",
+        "stability/search-and-recolor",
+        {"image": FOX, "select_prompt": "meadow", "prompt": "golden autumn grass", "seed": 26},
+    ),
+    Step("Remove the background", "cut-out", "stability/remove-background", {"image": FOX}),
+    Step(
+        "New background and light, polled to its end",
+        "relight",
+        "stability/replace-background-and-relight",
+        {
+            "subject_image": FOX,
+            "background_prompt": "a forest at sunset",
+            "light_source_direction": "left",
+            "light_source_strength": 0.6,
+            "seed": 27,
+        },
+    ),
+    Step(
+        "From a sketch",
+        "from-sketch",
+        "stability/control-sketch",
+        {"image": SKETCH, "prompt": "a cottage on a hill", "control_strength": 0.8, "seed": 28},
+    ),
+    Step(
+        "Keep the structure",
+        "structure",
+        "stability/control-structure",
+        {"image": LIGHTHOUSE, "prompt": "a castle by the sea", "seed": 29},
+    ),
+    Step(
+        "In the style of a picture",
+        "style-guide",
+        "stability/style-guide",
+        {"image": Path("mountains.jpg"), "prompt": "boats in a harbour", "aspect_ratio": "16:9", "seed": 30},
+    ),
+    Step(
+        "Carry a style over",
+        "style-transfer",
+        "stability/style-transfer",
+        {"init_image": LIGHTHOUSE, "style_image": Path("city.png"), "style_strength": 0.8, "seed": 31},
+    ),
+    Step(
+        "Fast upscale, four times each side",
+        "upscale-fast",
+        "stability/upscale-fast",
+        {"image": THUMBNAIL, "output_format": "webp"},
+    ),
+    Step(
+        "Creative upscale, polled to its end",
+        "upscale-creative",
+        "stability/upscale-creative",
+        {"image": THUMBNAIL, "prompt": "a lighthouse on a cliff", "seed": 32, "output_format": "jpeg"},
+    ),
+)
+
+REFUSED = Step(
+    "Refused, before anything is sent",
+    "refused",
+    "stability/inpaint",
+    {
+        "image": LIGHTHOUSE,
+        "prompt": "a red balloon",
+        "grow_mask": 500,
+        "seed": 2.5,
+        "negativ_prompt": "rain",
+    },
+)
+
+
+@attrs.frozen(kw_only=True)
+class Done:
+    """A step that was done. ``sent`` and ``polls`` are what the server recorded; a picture's sides in pixels."""
+
+    step: Step
+    artifact: Artifact
+    sides: tuple[int, int] | None
+    cost: Cost | None
+    seconds: float
+    sent: Record
+    polls: int
+
+    @property
+    def size(self) -> str:
+        """How large it is: a picture in pixels, a sound in seconds, anything else in bytes."""
+        if self.sides is not None:
+            return f"{self.sides[0]} x {self.sides[1]}"
+        if self.artifact.media_type.startswith("audio/"):
+            return f"{length_of(self.artifact.content)[1]:.1f} seconds"
+        return f"{len(self.artifact.data) / 1024:,.0f} KiB"
+
+
+@attrs.frozen(kw_only=True)
+class Tour:
+    """All that came of it. ``charges`` is the server's own account."""
+
+    done: Sequence[Done]
+    refusal: InvalidRequest
+    charges: Sequence[Charge]
+    seconds: float
+
+
+async def take(out: Path, tell: Callable[[Done], None], more: Sequence[Step] = ()) -> Tour:
+    """Takes all the steps and some ``more``, in a folder that exists; ``tell`` is called after each."""
+    started = time.monotonic()
+    transport = EmulatorTransport(Options(providers={"emulator": {"picture_scale": PICTURE_SCALE, "seed": 1}}))
+    await transport.open()
+    try:
+        async with Client(transport=transport, poll_interval=POLL_SECONDS) as client:
+            await asyncio.to_thread(_draw_sketch, out / SKETCH)
+            done = []
+            for step in (*STEPS, *more):
+                done.append(await _do(client, transport, step, out))
+                tell(done[-1])
+                if step.file == LIGHTHOUSE:
+                    await asyncio.to_thread(_draw_mask, out)
+            refusal = await _refused(client, out)
+        return Tour(
+            done=done,
+            refusal=refusal,
+            charges=transport.emulator.charges,
+            seconds=time.monotonic() - started,
+        )
+    finally:
+        await transport.aclose()
+
+
+async def _do(client: Client, transport: EmulatorTransport, step: Step, out: Path) -> Done:
+    before = len(transport.emulator.requests)
+    started = time.monotonic()
+    result = await client.invoke(step.model, _located(step, out))
+    seconds = time.monotonic() - started
+    (artifact,) = result.artifacts
+    path = await asyncio.to_thread(artifact.save, out / step.file)
+    sides = await asyncio.to_thread(_sides, path) if artifact.media_type.startswith("image/") else None
+    sent, *polls = transport.emulator.requests[before:]
+    return Done(
+        step=step,
+        artifact=artifact,
+        sides=sides,
+        cost=result.cost,
+        seconds=seconds,
+        sent=sent,
+        polls=len(polls),
+    )
+
+
+async def _refused(client: Client, out: Path) -> InvalidRequest:
+    try:
+        await client.invoke(REFUSED.model, _located(REFUSED, out))
+    except InvalidRequest as refusal:
+        return refusal
+    raise RuntimeError("wrong parameters were not refused")
+
+
+def _located(step: Step, out: Path) -> dict[str, object]:
+    return {name: out / value if isinstance(value, Path) else value for name, value in step.params.items()}
+
+
+def _sides(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def _draw_mask(out: Path) -> None:
+    """A mask of the lighthouse's size, white where it is edited, and a thumbnail of it."""
+    with Image.open(out / LIGHTHOUSE) as picture:
+        width, height = picture.size
+        picture.resize((width // 2, height // 2)).save(out / THUMBNAIL)
+    mask = Image.new("L", (width, height), 0)
+    ImageDraw.Draw(mask).ellipse((width * 0.58, height * 0.08, width * 0.86, height * 0.52), fill=255)
+    mask.save(out / MASK)
+
+
+def _draw_sketch(path: Path) -> None:
+    """A house on a hill, and the sun."""
+    sketch = Image.new("L", (768, 512), 255)
+    draw = ImageDraw.Draw(sketch)
+    draw.arc((-160, 300, 928, 900), 180, 360, fill=0, width=6)
+    draw.line((290, 320, 290, 200, 390, 120, 490, 200, 490, 320), fill=0, width=6, joint="curve")
+    draw.line((270, 216, 390, 120, 510, 216), fill=0, width=6, joint="curve")
+    draw.rectangle((360, 240, 420, 306), outline=0, width=6)
+    draw.ellipse((600, 50, 690, 140), outline=0, width=6)
+    sketch.save(path)

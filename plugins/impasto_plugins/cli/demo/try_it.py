@@ -1,0 +1,87 @@
+"""`impasto try`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from impasto_plugins.cli.terminal import columns, is_terminal
+
+if TYPE_CHECKING:
+    from .tour import Done
+
+PAGE = "index.html"
+_SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
+
+
+@click.command("try", short_help="Make and edit pictures now: no key, no cost.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("impasto-try"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the page and the pictures go.",
+)
+@click.option("--all", "everything", is_flag=True, help="Make sounds and 3D models too.")
+@click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
+def command(out: Path, everything: bool, show: bool | None) -> None:
+    """Makes and edits pictures through a real HTTP server, and leaves an HTML page that shows each call.
+
+    The server is the built-in emulator, in this process: no key, no network, no cost. DIR is made; an earlier
+    page in it is replaced.
+    """
+    import asyncio  # this and the client: only for those who try
+
+    from .more_steps import MORE_STEPS
+    from .page import GENERATOR, counted, write
+    from .tour import STEPS, take
+
+    page = out / PAGE
+    _prepare(out, page, GENERATOR)
+    more = MORE_STEPS if everything else ()
+    steps = (*STEPS, *more)
+    click.echo(f"{len(steps)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
+    width = max(len(step.title) for step in steps)
+    narrow = columns() < width + max(len(step.model) for step in steps) + len(_SIZE_AND_TIME)
+
+    def tell(done: Done) -> None:
+        step = done.step
+        model = "" if narrow else f"  {click.style(step.model, dim=True)}"
+        click.echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
+
+    tour = asyncio.run(take(out, tell, more))
+    write(page, tour)
+    credits = sum(charge.credits for charge in tour.charges)
+    click.echo("\nA call with wrong parameters, refused before anything was sent:")
+    for problem in tour.refusal.problems:
+        click.echo(f"  {problem}")
+    click.echo(f"\n{counted(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
+    click.echo(f"\nThe page: {page}")
+    if show if show is not None else _has_desktop():
+        click.launch(page.resolve().as_uri())
+
+
+def _prepare(out: Path, page: Path, generator: str) -> None:
+    """Makes the folder, with a page that says whose it is until the real one is there.
+
+    One that holds anything but an earlier page is left alone.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(out.iterdir()) and not (page.is_file() and generator in page.read_text("utf-8"))
+        if not taken:
+            page.write_text(f"<!doctype html>{generator}<p>impasto try did not come to its end: run it again.", "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"can't use {str(out)!r}: {getattr(error, 'strerror', None) or error}") from None
+    if taken:
+        raise click.UsageError(f"{str(out)!r} holds other files; give a new folder with --out")
+
+
+def _has_desktop() -> bool:
+    desktop = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return desktop and is_terminal(sys.stdout) and "SSH_CONNECTION" not in os.environ

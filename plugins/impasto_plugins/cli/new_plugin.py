@@ -1,0 +1,56 @@
+"""`impasto new-plugin`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LONGEST = 40
+_ENDING = ".template"
+
+
+@click.command("new-plugin", short_help="Write a small, complete plugin package to begin from.")
+@click.argument("name")
+@click.option(
+    "-o",
+    "out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where to write it.  [default: impasto-NAME]",
+)
+def command(name: str, out: Path | None) -> None:
+    """Writes the package impasto-NAME: a provider called NAME with one model, NAME/paint, a stand-in of the provider
+    to test against, and tests on the conformance suite that pass at once.
+
+    \b
+    impasto new-plugin acme
+    """
+    if _NAME.fullmatch(name) is None or len(name) > _LONGEST:
+        raise click.BadParameter(
+            f"must be lower-case letters, digits and single dashes, at most {_LONGEST} of them, such as acme",
+            param_hint="NAME",
+        )
+    folder = out if out is not None else Path(f"impasto-{name}")
+    if folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{str(folder)!r} has something in it; name another folder with -o")
+    _write(name, folder)
+    python = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+    click.echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
+
+
+def _write(name: str, folder: Path) -> None:
+    """Every file of the template, its names filled in."""
+    from importlib.resources import as_file, files
+    from string import Template
+
+    package = f"impasto_{name.replace('-', '_')}"
+    words = {"name": name, "package": package, "title": name.title(), "VARIABLE": f"{name.replace('-', '_').upper()}"}
+    with as_file(files("impasto_plugins.cli") / "plugin_template") as template:
+        for source in sorted(template.rglob(f"*{_ENDING}")):
+            place = source.relative_to(template).as_posix().removesuffix(_ENDING)
+            target = folder / place.replace("PACKAGE", package).replace("NAME", name).replace("DOT", ".")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(source.read_text("utf-8")).substitute(words), "utf-8")

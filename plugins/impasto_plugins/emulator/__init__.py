@@ -1,0 +1,25 @@
+"""An emulator of the image providers: a real HTTP server that checks, draws, keeps account and can be made to fail.
+
+async with Emulator() as emulator: ...      # in a loop
+with serve() as emulator: ...               # in a thread
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .server.server import Emulator, serve
+    from .settings import SHORT, Settings
+
+__all__ = ["SHORT", "Emulator", "Settings", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    """The server brings aiohttp and Pillow: not for the command line's list of commands."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import settings
+    from .server import server
+
+    return getattr(server, name, None) or getattr(settings, name)

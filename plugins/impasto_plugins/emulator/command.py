@@ -1,0 +1,69 @@
+"""``impasto emulator``: the emulator as a server of its own."""
+
+from __future__ import annotations
+
+import click
+
+DEFAULT_PORT = 8008
+
+
+@click.command("emulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535), help="0 takes any.")
+@click.option("--allow-remote", is_flag=True, help="Let other machines in, where --host is not loopback.")
+@click.option("--strict", is_flag=True, help="Refuse unknown fields, which the vendor drops silently.")
+@click.option("--seed", type=int, help="Draw the same random seeds in every run.")
+@click.option("--key", "keys", multiple=True, help="Accept this key only; may be repeated. Any, if none is given.")
+@click.option("--credits", type=float, help="The account's balance at the start.")
+@click.option("--scale", "picture_scale", type=float, help="Shrink the sides of pictures: 0.25 is fast.")
+@click.option("--answer-seconds", type=float, help="How long an operation takes.")
+@click.option("--job-seconds", type=float, help="How long an asynchronous operation takes.")
+@click.option("--kept-seconds", type=float, help="How long a job's result is kept.")
+@click.option("--rate-seconds", type=float, help="The time in which 150 requests are allowed.")
+@click.option("--lock-seconds", type=float, help="How long a key is locked out that asked too fast.")
+def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **options: object) -> None:
+    """Serve the image providers' APIs on this machine: real checks, real pictures, no cost.
+
+    Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
+    """
+    from impasto import ConfigError
+    from impasto.provider import is_loopback
+
+    from .settings import Settings
+
+    if not is_loopback(host) and not allow_remote:
+        raise click.UsageError(f"--host {host} lets other machines in; add --allow-remote if that is meant")
+    try:
+        settings = Settings.of({"host": host, "port": port, "keys": keys or None, **options})
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    import asyncio  # with aiohttp and Pillow, only where it runs
+
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: object) -> None:
+    import asyncio
+    import signal
+
+    from .server.server import Emulator
+    from .settings import Settings
+
+    assert isinstance(settings, Settings)  # noqa: S101 - typed as object so that the module loads without aiohttp
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    emulator = Emulator(settings)
+    try:
+        await emulator.__aenter__()
+    except OSError as error:
+        raise click.ClickException(f"can't listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    try:
+        click.echo(f"impasto emulator at {emulator.url} (Ctrl-C stops it)")
+        click.echo(f"  export STABILITY_API_BASE={emulator.url} STABILITY_API_KEY=emulator")
+        click.echo(f"  export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.url} AWS_REGION=us-west-2")
+        click.echo("  export AWS_ACCESS_KEY_ID=emulator AWS_SECRET_ACCESS_KEY=emulator")
+        await stop.wait()
+    finally:
+        await emulator.__aexit__(None, None, None)

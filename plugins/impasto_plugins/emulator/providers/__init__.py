@@ -1,0 +1,1 @@
+"""Provider behaviour: Stability AI and Amazon Bedrock, request checks, signatures."""

@@ -1,0 +1,1 @@
+"""Rendered answers: images, audio and 3D models."""

@@ -1,0 +1,1 @@
+"""State of the emulated account: charges and jobs."""

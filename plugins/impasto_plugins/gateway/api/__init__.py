@@ -1,0 +1,1 @@
+"""The image, audio and 3D endpoints: requests, responses, jobs, files, models."""

@@ -1,0 +1,209 @@
+"""The way of every request: its route, who asks, the endpoint, and an error in OpenAI's shape where one comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine
+from functools import lru_cache
+from typing import Any
+
+from aiohttp import web
+
+from impasto.provider import is_loopback
+
+from .api.context import Exchange
+from .auth import NOBODY, Caller
+from .batches.scheduler import Batches
+from .calls.queue_timeout import patience, patience_of
+from .calls.runtime import Setup
+from .errors import SERVER, Failure, new_id, sign
+from .http.body import check_kind
+from .http.connection import UNSOUND, no_http
+from .http.memory_budget import Flow
+from .idempotency.coordinator import Repeats
+from .routes import not_allowed, routed
+from .storage.database import Data
+from .telemetry.instrumentation import Observer
+from .telemetry.metrics import IN_FLIGHT
+from .telemetry.request_record import LEFT, Seen
+
+_log = logging.getLogger("impasto.gateway")
+
+_HEALTH = {"/health/liveliness": "alive", "/health/readiness": "ready"}
+_LOCAL_NAMES = ("localhost", "0.0.0.0")  # noqa: S104 - a name that callers write, as the usual examples do
+
+
+@lru_cache(maxsize=256)
+def _host(named: str) -> tuple[str, bool]:
+    """The name in a Host header, and whether it is this machine's own."""
+    host = named.rpartition(":")[0] if named.rpartition(":")[2].isdigit() else named
+    host = host.strip("[]").lower()
+    return host, host in _LOCAL_NAMES or is_loopback(host)
+
+
+class App:
+    """A gateway's one handler. ``setup`` is replaced as a whole when the configuration is read again."""
+
+    def __init__(self, setup: Setup, data: Data, repeats: Repeats, observer: Observer, *, local: bool) -> None:
+        self.setup = setup
+        self.observer = observer
+        self.data = data
+        self.repeats = repeats
+        self.batches = Batches(self)
+        self.local = local
+        """Whether it is served on loopback only."""
+        self.flow = Flow(setup.config.general.max_bytes_in_flight)
+        self.base_url = ""
+        self.draining = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self.take_up(setup)
+
+    def take_up(self, setup: Setup) -> None:
+        """Serves by another configuration from the next request on."""
+        self.setup = setup
+        self.observer.log_requests = setup.config.general.access_log
+        self.flow.most = setup.config.general.max_bytes_in_flight
+
+    @property
+    def own_url(self) -> str:
+        """What the URLs of pictures begin with."""
+        return self.setup.config.general.public_url or self.base_url
+
+    @property
+    def running(self) -> int:
+        """How many requests are answered, and jobs are made."""
+        return len(self._running)
+
+    async def idle(self) -> None:
+        """Waits until nothing runs."""
+        while self._running:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Begins work that goes on when its request is answered."""
+        task = asyncio.create_task(work)
+        self._begins(task)
+        task.add_done_callback(self._ended)
+
+    async def aclose(self) -> None:
+        """Gives up what runs."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        seen = self.observer.begin(request, new_id())
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs in one
+        self._begins(task)
+        try:
+            return await self._answered(request, seen)
+        except ConnectionError:  # the caller left while the request was read or answered
+            self.observer.end(request, LEFT)
+            raise
+        finally:
+            self._ends(task)
+
+    def _begins(self, task: asyncio.Task[Any]) -> None:
+        self._running.add(task)
+        self.observer.metrics.set(IN_FLIGHT, value=self.running)
+
+    def _ends(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        self.observer.metrics.set(IN_FLIGHT, value=self.running)
+        if not self._running:
+            self._idle.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ends(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("work failed that goes on behind a request", exc_info=error)
+
+    async def _answered(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        try:
+            response = await self._endpoint(request, seen)
+        except Failure as failure:
+            seen.code = failure.code
+            response = failure.response()
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
+            _log.exception("request %s failed", seen.id)
+            response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
+        if not response.prepared:
+            sign(response, seen.id)
+            if self.draining:
+                response.force_close()
+        return response
+
+    async def _endpoint(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        if (problem := request.get(UNSOUND)) is not None:
+            raise no_http(problem)
+        path = request.rel_url.raw_path
+        if path in _HEALTH:  # whatever it is called by: a balancer asks by address
+            seen.route = path
+            return self._health(path)
+        check_kind(request)
+        self._check_host(request)
+        if path == "/metrics":
+            seen.route = path
+            return await self._metrics(request, seen)
+        patience.set(patience_of(request.headers, self.setup.config.general.max_wait_seconds))
+        route, tail = routed(path)
+        seen.route = route.path
+        endpoint = route.endpoint(request.method)
+        setup, caller = self.setup, NOBODY
+        if not route.open:
+            caller = self._caller(request, seen)
+        if self.draining and request.method == "POST":
+            raise Failure(503, "the gateway is stopping", SERVER, "stopping", retry_after=1, should_retry=True)
+        return await endpoint(
+            Exchange(
+                request=request,
+                id=seen.id,
+                caller=caller,
+                setup=setup,
+                flow=self.flow,
+                data=self.data,
+                repeats=self.repeats,
+                batches=self.batches,
+                draining=lambda: self.draining,
+                spawn=self.spawn,
+                base_url=self.own_url,
+                tail=tail,
+            )
+        )
+
+    def _check_host(self, request: web.BaseRequest) -> None:
+        """Refuses names that are not this gateway's: a web page's own may point at it."""
+        named = request.headers.get("host", "")
+        host, local = _host(named)
+        if host in self.setup.config.allowed_hosts or (self.local and local):
+            return
+        raise Failure(421, "this is not that host's gateway", code="host_not_allowed", close=True)
+
+    def _caller(self, request: web.BaseRequest, seen: Seen) -> Caller:
+        caller = self.setup.keys.identify(request.headers.getall("authorization", []))
+        seen.key = caller.name
+        return caller
+
+    def _health(self, path: str) -> web.Response:
+        """Alive is whoever answers: a loop that is held up does not. Late it is not, as its calls are paid for."""
+        status, told = 200, _HEALTH[path]
+        if self.draining and told == "ready":
+            status, told = 503, "stopping"
+        return web.Response(status=status, body=json.dumps({"status": told}).encode(), content_type="application/json")
+
+    async def _metrics(self, request: web.BaseRequest, seen: Seen) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            raise not_allowed(["GET"])
+        if not self.local:
+            self._caller(request, seen)
+        self.observer.sample()
+        told, media_type = await asyncio.to_thread(self.observer.metrics.told, request.headers.get("accept", ""))
+        return web.Response(body=told, headers={"content-type": media_type})

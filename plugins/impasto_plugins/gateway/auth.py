@@ -1,0 +1,76 @@
+"""Who calls: bearer keys, known by their SHA-256 alone."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from .config.model import Config, Named
+from .errors import INVALID, Failure
+
+_LONGEST = 4096
+
+
+@attrs.frozen(kw_only=True)
+class Caller:
+    """Who showed a key. ``digest`` is the key's SHA-256; ``models`` None means all, ``limits`` None no limits."""
+
+    name: str
+    digest: bytes = attrs.field(default=b"", repr=False)
+    models: frozenset[str] | None = None
+    limits: Named | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key is good for a model."""
+        return self.models is None or model in self.models
+
+
+NOBODY = Caller(name="anyone")
+
+
+class Keys:
+    """The keys of a configuration."""
+
+    def __init__(self, config: Config, *, no_auth: bool) -> None:
+        self._callers: Mapping[bytes, Caller] | None = None if no_auth else _callers(config)
+
+    def identify(self, given: Sequence[str]) -> Caller:
+        """The caller whose ``Authorization`` headers these are. Raises Failure."""
+        callers = self._callers
+        if callers is None:
+            return NOBODY
+        key = _bearer(given)
+        digest = hashlib.sha256(key.encode()).digest() if key else b""
+        caller = callers.get(digest)
+        # The look-up is by a hash that nobody can aim; the comparison takes as long wherever the two part.
+        if caller is None or not hmac.compare_digest(caller.digest, digest):
+            said = "no such key" if key else "give a key: Authorization: Bearer ..."
+            raise Failure(401, said, INVALID, "invalid_api_key", headers={"www-authenticate": "Bearer"}, close=True)
+        return caller
+
+    def known(self, digest: bytes) -> Caller | None:
+        """The caller whose key has this SHA-256, as long as the configuration has it."""
+        return NOBODY if self._callers is None else self._callers.get(digest)
+
+
+def _bearer(given: Sequence[str]) -> str | None:
+    """The key of the one ``Authorization`` header there may be."""
+    if len(given) != 1 or not given[0].isascii():
+        return None
+    scheme, _, key = given[0].partition(" ")
+    return key if scheme.lower() == "bearer" and 0 < len(key) <= _LONGEST else None
+
+
+def _callers(config: Config) -> dict[bytes, Caller]:
+    found: dict[bytes, Caller] = {}
+    if config.general.master_key is not None:
+        digest = hashlib.sha256(config.general.master_key.encode()).digest()
+        found[digest] = Caller(name="master", digest=digest)
+    for key in config.keys:
+        digest = bytes.fromhex(key.sha256)
+        models = None if key.models is None else frozenset(key.models)
+        found[digest] = Caller(name=key.name, digest=digest, models=models, limits=key if key.limited else None)
+    return found

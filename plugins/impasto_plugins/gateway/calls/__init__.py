@@ -1,0 +1,1 @@
+"""Provider calls: deployments, arguments, budgets, queue time-outs, execution."""

@@ -1,0 +1,234 @@
+"""What came in: a JSON body or a form, read strictly and within bounds, as a call's arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+
+import attrs
+from aiohttp import web
+
+from impasto import File, InvalidRequest, Operation, Problem
+from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.http.body import (
+    CONTENT_TYPES,
+    JSON,
+    MOST_VALUES,
+    check_coding,
+    chunks_of,
+    field_text,
+    holds_too_much,
+    parse_json,
+    unsupported_content_type,
+)
+from impasto_plugins.gateway.http.memory_budget import Share
+from impasto_plugins.gateway.http.multipart import Head, NotAForm, Parts, boundary_of
+from impasto_plugins.gateway.http.spool import Upload
+
+MOST_PARTS = 64
+
+
+_COPIES = 4
+"""How often a JSON body is in memory: its bytes, its text, its values, and its pictures decoded."""
+
+_PICTURES = {"image": "image", "images": "image", "mask": "mask"}
+"""What a form may call its pictures; brackets may follow."""
+
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_INDEX = re.compile(r"[0-9]{0,3}")
+
+_NUMBERS = ("n", "output_compression", "partial_images")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
+_NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
+
+
+@attrs.define(kw_only=True)
+class Asked:
+    """A call as it was asked for: ``given`` are its arguments but for these three.
+
+    ``form``: it came as a form, where numbers are text.
+    """
+
+    model: object
+    stream: object
+    partial_images: object
+    given: dict[str, object]
+    form: bool
+
+    @classmethod
+    def of(cls, given: dict[str, object], *, form: bool) -> Asked:
+        """Takes a body's fields apart."""
+        partial = given.pop("partial_images", None)
+        stream = given.pop("stream", None)
+        return cls(
+            model=given.pop("model", None),
+            stream=_flag(stream) if form else stream,
+            partial_images=_number(partial, whole=True) if form else partial,
+            given=given,
+            form=form,
+        )
+
+    @classmethod
+    def of_json(cls, given: dict[str, object]) -> Asked:
+        """Takes a JSON body's fields apart. Raises Failure."""
+        if "images" in given:
+            if "image" in given:
+                raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
+            given["image"] = given.pop("images")
+        return cls.of(given, form=False)
+
+    def arguments(self, operation: Operation) -> dict[str, object]:
+        """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
+        problems: list[Problem] = []
+        given = _pictured(_merged(self.given, problems), operation, problems)
+        if problems:
+            raise InvalidRequest(problems)
+        return _numbered(given, operation) if self.form else given
+
+
+async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
+    """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
+    headers = request.headers
+    check_coding(request)
+    kind = request.content_type if "content-type" in headers else ""
+    if kind not in CONTENT_TYPES:
+        raise unsupported_content_type()
+    chunks = await chunks_of(request, most * 4 // 3 if kind == JSON else most)  # JSON has its pictures in base64
+    if kind == JSON:
+        return await _json(chunks, share)
+    return await _form(chunks, headers["content-type"], share, files)
+
+
+async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
+    body = bytearray()
+    async for chunk in chunks:
+        share.take(len(chunk) * _COPIES)
+        body += chunk
+    if holds_too_much(body):
+        raise Failure(400, f"the body has more than {MOST_VALUES:,} values", code="invalid_json")
+    given = parse_json(bytes(body))
+    if not isinstance(given, dict):
+        raise Failure(400, "the body must be a JSON object", code="invalid_json")
+    return Asked.of_json(given)
+
+
+async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, files: ExitStack) -> Asked:
+    given: dict[str, object] = {}
+    try:
+        parts = Parts(chunks, boundary_of(content_type))
+        for _ in range(MOST_PARTS):
+            if (head := await parts.head()) is None:
+                return Asked.of(given, form=True)
+            if head.filename is None:
+                value: object = await field_text(head, parts.body(), share)
+            else:
+                value = await _upload(head, head.filename, parts.body(), share, files)
+            _add(given, head.name, value)
+    except NotAForm as error:
+        raise Failure(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
+    raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
+
+
+async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File:
+    spool = Upload(filename or head.name, share)
+    files.callback(spool.close)
+    async for piece in body:
+        await spool.write(piece)
+    return await spool.finish()
+
+
+def _add(given: dict[str, object], name: str, value: object) -> None:
+    """Places a form's field. Brackets in its name are lists and objects, as SDKs write them: ``opts[a][]``."""
+    found = _NESTED.fullmatch(name)
+    word, *path = (found[1], *_BRACKETS.findall(found[2])) if found is not None else (name,)
+    word = _PICTURES.get(word, word)
+    if word in _PICTURES.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
+        path = [""] if word == "image" else []  # several images come in any of these ways; there is one mask
+    if not _put(given, word, path, value):
+        raise Failure(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
+
+
+def _put(place: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
+    """Puts a value there, or below there; False where something else stands."""
+    if not path:
+        return key not in place and place.setdefault(key, value) is value
+    if path[0] == "" and len(path) == 1:
+        values = place.setdefault(key, [])
+        if isinstance(values, list):
+            values.append(value)
+        return isinstance(values, list)
+    below = place.setdefault(key, {})
+    return isinstance(below, dict) and _put(below, path[0], path[1:], value)
+
+
+def _merged(given: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
+    """The arguments with those of ``extra_body`` among them, as SDKs in other languages send it."""
+    extra = given.get("extra_body")
+    if isinstance(extra, str):  # a form has nothing but text
+        with suppress(Failure):
+            extra = parse_json(extra.encode())
+    merged = {name: value for name, value in given.items() if name != "extra_body"}
+    if extra is None:
+        return merged
+    if not isinstance(extra, dict):
+        problems.append(Problem("extra_body", "must be an object of names and values"))
+        return merged
+    for name, value in extra.items():
+        if name in merged or name in ("model", "stream", "partial_images"):
+            problems.append(Problem(name[:60], "was given both beside extra_body and in it; leave one out"))
+        else:
+            merged[name] = value
+    return merged
+
+
+def _pictured(given: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
+    """The arguments with nothing but files where a model takes files: text would be taken for a path."""
+    made = dict(given)
+    for word in operation.file_words & made.keys():
+        value = made[word]
+        each = value if isinstance(value, list) and word == "image" else [value]
+        try:
+            pictures = [_picture(one) for one in each if one is not None]
+        except ValueError as error:
+            problems.append(Problem(word, str(error)))
+            continue
+        made[word] = pictures if isinstance(value, list) else next(iter(pictures), None)
+    return made
+
+
+def _picture(value: object) -> object:
+    """A file, or a ``data:`` URI that becomes one. Raises ValueError."""
+    if isinstance(value, dict):
+        if set(value) == {"file_id"}:
+            raise ValueError("file_id is not taken: no files are kept here; send image_url with a data: URI")
+        if set(value) != {"image_url"}:
+            raise ValueError("must be an object with image_url, a data: URI")
+        value = value["image_url"]
+    if isinstance(value, File) or (isinstance(value, str) and value[:5].lower() == "data:"):
+        return value
+    raise ValueError(_NO_URL)
+
+
+def _numbered(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
+    """A form's arguments with numbers where the model takes numbers. What is no number stays text, and is refused."""
+    made = dict(given)
+    for name, value in given.items():
+        field = operation.fields.get(operation.also.get(name, name))
+        kind = "integer" if name in _NUMBERS else field.kind if field is not None else "other"
+        if kind in ("integer", "number"):
+            made[name] = _number(value, whole=kind == "integer")
+    return made
+
+
+def _number(value: object, *, whole: bool) -> object:
+    if not isinstance(value, str) or (found := _DECIMAL.fullmatch(value)) is None:
+        return value
+    if found[2] is None:
+        return int(value)
+    return value if whole else float(value)
+
+
+def _flag(value: object) -> object:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value

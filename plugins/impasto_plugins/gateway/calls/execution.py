@@ -1,0 +1,210 @@
+"""One call: checked against its model, run on the deployment whose turn it is, or on the next that may stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+import attrs
+
+from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto.operation import Makes
+from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
+from impasto_plugins.gateway.storage import salvage
+from impasto_plugins.openai_compat.check import check, checked_request
+from impasto_plugins.openai_compat.translate import Format, Translation, translate
+from impasto_plugins.openai_compat.words import WORDS, advice
+
+from .arguments import Asked
+from .deployments import Deployment, Model, may_go_elsewhere
+from .queue_timeout import in_time
+from .streamed_answers import Answers
+
+VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
+"""What a variation uses where its caller gives nothing else."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Checked:
+    """A call that fits a deployment's model."""
+
+    deployment: Deployment
+    request: Request
+    n: int
+    response_format: Format
+    warnings: tuple[str, ...]
+
+    @property
+    def cost(self) -> Cost | None:
+        """What each picture costs, None where that is not known."""
+        price = self.deployment.operation.price
+        return price.quote(self.request.params) if price is not None else None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Done:
+    """A call that gave pictures. ``lost`` tells of those that did not come; ``created`` in seconds since 1970.
+
+    ``names``: under which the pictures are kept to be served; ``urls``: where, until ``urls_end``.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    warnings: tuple[str, ...]
+    lost: tuple[Mapping[str, object], ...]
+    cost: Cost | None
+    created: int
+    names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    urls_end: float = 0.0
+
+    @classmethod
+    def of(cls, checked: Checked, result: Result, created: int) -> Done:
+        """What a call came to."""
+        return cls(
+            artifacts=result.artifacts,
+            warnings=(*checked.warnings, *result.warnings),
+            lost=tuple({"index": each.index, **dict(lost(each.error))} for each in result.errors),
+            cost=result.cost,
+            created=created,
+        )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Calls:
+    """How calls are understood: ``words`` are all that ``drop_params`` may drop."""
+
+    drop_params: bool
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, models: Mapping[str, Model], *, drop_params: bool) -> Calls:
+        """For these models."""
+        every = [d.operation for model in models.values() for d in model.deployments]
+        words = frozenset(WORDS).union(*(each.fields for each in every), *(each.also for each in every))
+        return cls(drop_params=drop_params, words=words)
+
+    async def checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
+        """The call for one deployment. Raises InvalidRequest."""
+        translation, notes = self._translated(deployment, asked, edit=edit, vary=vary, makes=makes)
+        request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+        return _checked(deployment, translation, request, (*notes, *warnings))
+
+    def checked_here(self, deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
+        """The same in this thread: files and masks are read. Raises InvalidRequest."""
+        translation, _ = self._translated(deployment, asked, edit=edit, vary=False, makes=makes)
+        request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
+        return _checked(deployment, translation, request, warnings)
+
+    def _translated(
+        self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes
+    ) -> tuple[Translation, tuple[str, ...]]:
+        operation = deployment.operation
+        given = asked.arguments(operation)
+        notes = _vary(deployment, given) if vary else ()
+        strange = [word for word in given if word not in self.words] if self.drop_params else []
+        if strange:  # never dropped: a caller who writes api_base must not believe that it did something
+            raise InvalidRequest(Problem(word[:60], advice(word, operation.fields)) for word in strange)
+        return translate(operation, given, drop_params=self.drop_params, edit=edit, makes=makes), notes
+
+
+def _checked(deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]) -> Checked:
+    return Checked(
+        deployment=deployment,
+        request=request,
+        n=translation.n,
+        response_format=translation.response_format,
+        warnings=warnings,
+    )
+
+
+class Fitting:
+    """The call for each deployment of a model that takes it, in their turn. ``check`` makes it for one."""
+
+    def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[Checked]]) -> None:
+        self._model, self._check = model, check
+        self._left = iter(model.in_turn())
+        self._refused: dict[Deployment, Failure] = {}
+
+    async def next(self) -> Checked | None:
+        """None where no other takes it. Raises Failure where none at all does."""
+        for deployment in self._left:
+            try:
+                return await self._check(deployment)
+            except InvalidRequest as error:
+                self._refused[deployment] = invalid(error, deployment.operation)
+        first, *others = self._model.deployments
+        if len(self._refused) == 1 + len(others):
+            raise self._refused[first]
+        return None
+
+
+def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
+    """Adds what makes a variation of a picture. Raises InvalidRequest where the model changes no pictures."""
+    fields = deployment.operation.fields
+    if "strength" not in fields or "image" not in deployment.operation.roles:
+        raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
+    added = {name: value for name, value in VARIATION.items() if given.get(name) is None}
+    given.update(added)
+    return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
+
+
+Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
+"""Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
+
+
+async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers) -> Done:
+    """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
+    checked: Checked | None = first
+    failure: Failure | None = None
+    while checked is not None:
+        try:
+            attempt = partial(in_time, checked.deployment.account, partial(made, checked, answers))
+            result = await pay(checked, attempt)
+            await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
+            return Done.of(checked, result, answers.created)
+        except ImpastoError as error:
+            await salvage.keep(answers.unread, error)
+            failure = _failure(checked, error)
+            checked = await others.next() if may_go_elsewhere(error) else None
+    assert failure is not None  # noqa: S101 - the loop runs once at least
+    raise failure
+
+
+def _failure(checked: Checked, error: ImpastoError) -> Failure:
+    if isinstance(error, InvalidRequest):  # found as the request was written
+        return invalid(error, checked.deployment.operation)
+    return failure_of(error)
+
+
+class Recorder(Protocol):
+    """Makes the calls to a provider, which it keeps a record of."""
+
+    def call(self, checked: Checked) -> Callable[..., Call]:
+        """What makes them, see ``Client.invoke``."""
+        ...
+
+
+async def made(checked: Checked, recorder: Recorder) -> Result:
+    """One attempt at a call on its deployment. Raises ImpastoError."""
+    deployment = checked.deployment
+    deployment.running += 1
+    try:
+        with deployment.observer.attempt(deployment) as observed:
+            result = await deployment.client.invoke(
+                deployment.entry.model,
+                checked.request,
+                n=checked.n,
+                timeout=deployment.timeout,
+                base_model=deployment.entry.base_model,
+                call=recorder.call(checked),
+            )
+            observed.came(result)
+    except ImpastoError as error:
+        deployment.failed(error)
+        raise
+    else:
+        deployment.succeeded()
+        return result
+    finally:
+        deployment.running -= 1

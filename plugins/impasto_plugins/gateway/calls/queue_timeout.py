@@ -1,0 +1,76 @@
+"""A call's wait for its turn at a provider: no longer than its caller's. What would take longer is refused, unspent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from typing import TypeVar
+
+from impasto import Account, NotSent, RateLimited
+from impasto_plugins.middleware.limit import DEFAULT_PAUSE, gate_of
+
+T = TypeVar("T")
+
+_TOLD = ("x-stainless-read-timeout", "x-stainless-timeout")
+"""How OpenAI's SDKs tell how long they wait for an answer, in seconds."""
+
+patience: ContextVar[float] = ContextVar("patience", default=math.inf)
+"""How long the running request may wait for its turn, in seconds."""
+
+_turn: ContextVar[asyncio.Timeout | None] = ContextVar("_turn", default=None)
+
+
+def patience_of(headers: Mapping[str, str], most: float) -> float:
+    """What a request says of it, at most ``most`` seconds."""
+    for name in _TOLD:
+        try:
+            seconds = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if seconds > 0:
+            most = min(most, seconds)
+    return most
+
+
+async def in_time(account: Account, call: Callable[[], Awaitable[T]]) -> T:
+    """Makes a call that waits for its turn. Raises RateLimited, before anything is sent, where that takes too long."""
+    longest, gate = patience.get(), gate_of(account)
+    if (expected := gate.wait(account)) > longest:
+        raise _too_long(expected)
+    turn = asyncio.timeout(None if longest == math.inf else longest)
+    token = _turn.set(turn)
+    try:
+        async with turn:
+            return await call()
+    except TimeoutError:
+        if not turn.expired():
+            raise
+        raise _too_long(max(gate.wait(account), 1.0)) from None
+    finally:
+        _turn.reset(token)
+
+
+def begins() -> None:
+    """The running call has its turn: from here it is not given up. Raises NotSent where it was."""
+    turn = _turn.get()
+    if turn is None:
+        return
+    if turn.expired():
+        raise NotSent("its turn came too late; nothing was sent", retryable=False)
+    if turn.when() is not None:
+        turn.reschedule(None)
+
+
+def met(error: RateLimited) -> None:
+    """A provider asks to be left alone: where that is for longer than the caller waits, the call is not tried again."""
+    if (DEFAULT_PAUSE if error.retry_after is None else error.retry_after) > patience.get():
+        error.retryable = False
+
+
+def _too_long(seconds: float) -> RateLimited:
+    said = f"as many calls wait for this provider as can be made in time, for {seconds:.0f} s to come; nothing was sent"
+    error = RateLimited(said, status=429)
+    error.retry_after = seconds
+    return error

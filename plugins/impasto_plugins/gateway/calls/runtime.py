@@ -1,0 +1,89 @@
+"""What a configuration comes to: its keys, its models and its store, taken up as one and replaced as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+from aiohttp import ClientSession
+
+from impasto import Client, Operation
+from impasto_plugins.batch.ledger.workspace import state_folder
+from impasto_plugins.gateway.auth import Caller, Keys
+from impasto_plugins.gateway.config.model import DAY, Config
+from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.storage.local import Folder, Store
+from impasto_plugins.gateway.storage.s3 import Bucket
+from impasto_plugins.gateway.telemetry.instrumentation import Observer
+
+from .deployments import Model, models_of
+from .execution import Calls
+
+_FORM_BYTES = 64 * 1024
+"""What a form may add to its files."""
+
+_TEXT_BYTES = 1 << 20
+_ANY_BYTES = 32 << 20
+"""The limit of a model that takes files and has none of its own."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Setup:
+    """A configuration at work. Calls end with the one they began with.
+
+    ``folder`` is what is served of, also where ``store`` keeps pictures elsewhere by now, and ``unread``, where paid
+    answers are kept that can't be used. ``most_bytes`` bounds a request's body by what the models take.
+    """
+
+    config: Config
+    keys: Keys
+    models: Mapping[str, Model]
+    calls: Calls
+    store: Store
+    folder: Folder
+    unread: Folder
+    most_bytes: int
+
+    @classmethod
+    async def of(
+        cls, config: Config, client: Client, observer: Observer, uploads: ClientSession, *, no_auth: bool
+    ) -> Setup:
+        """Imports what is needed. ``uploads`` are those to S3. Raises ConfigError."""
+        models = await models_of(config, client, observer)
+        operations = [deployment.operation for model in models.values() for deployment in model.deployments]
+        files, s3 = config.files, config.files.s3
+        folder = Folder(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
+        return cls(
+            config=config,
+            keys=Keys(config, no_auth=no_auth),
+            models=models,
+            calls=Calls.of(models, drop_params=config.drop_params),
+            store=folder if s3 is None else await Bucket.open(s3, config.files.seconds, uploads),
+            folder=folder,
+            unread=Folder(data_folder(config) / "unread", DAY),
+            most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
+        )
+
+    def model(self, name: object, caller: Caller) -> Model:
+        """The model of a name, for those who may use it. Raises Failure."""
+        if not isinstance(name, str) or not name:
+            code = "missing_required_parameter" if name in (None, "") else "invalid_value"
+            raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
+        model = self.models.get(name)
+        if model is None or not caller.may_use(name):
+            said = "there is no such model, or this key may not use it; see GET /v1/models"
+            raise Failure(404, said, code="model_not_found", param="model")
+        return model
+
+
+def _most_bytes(operation: Operation) -> int:
+    if operation.max_bytes is not None:
+        return operation.max_bytes
+    return _ANY_BYTES if operation.file_fields else _TEXT_BYTES
+
+
+def data_folder(config: Config) -> Path:
+    """Where a gateway keeps what must outlive it."""
+    named = config.general.data_dir
+    return Path(named) if named is not None else state_folder()

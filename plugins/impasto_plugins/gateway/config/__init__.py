@@ -1,0 +1,1 @@
+"""Configuration: the records, the YAML loader, the validators."""

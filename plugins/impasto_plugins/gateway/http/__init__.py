@@ -1,0 +1,1 @@
+"""HTTP below the endpoints: connections, bodies, forms, uploads, memory budget."""

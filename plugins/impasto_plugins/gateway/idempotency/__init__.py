@@ -1,0 +1,1 @@
+"""Idempotency: repeated requests, calls in flight, stored outcomes."""

@@ -1,0 +1,81 @@
+"""The paths that are served, each with and without ``/v1``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from urllib.parse import unquote
+
+import attrs
+from aiohttp import web
+
+from .api import file_downloads, jobs, models
+from .api.context import Exchange
+from .api.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
+from .batches import batches_api, files_api
+from .errors import Failure
+
+Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
+
+_LONGEST_TAIL = 300
+
+
+@attrs.frozen
+class Route:
+    """A path as it is documented. One that ends in ``/`` is followed by a name.
+
+    ``open``: it needs no key, as what it serves has names that nobody guesses.
+    """
+
+    path: str
+    methods: Mapping[str, Endpoint]
+    open: bool = False
+
+    def endpoint(self, method: str) -> Endpoint:
+        """What a method does here. Raises Failure."""
+        if (endpoint := self.methods.get("GET" if method == "HEAD" else method)) is None:
+            raise not_allowed(self.methods)
+        return endpoint
+
+
+def not_allowed(methods: Iterable[str]) -> Failure:
+    """The refusal of a method where these are taken, and HEAD wherever GET is."""
+    allowed = ", ".join(methods).replace("GET", "GET, HEAD")
+    said = f"this path takes {allowed}"
+    return Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
+
+
+ROUTES = {
+    route.path: route
+    for route in (
+        Route("/v1/images/generations", {"POST": partial(images, kind=GENERATIONS)}),
+        Route("/v1/images/edits", {"POST": partial(images, kind=EDITS)}),
+        Route("/v1/images/variations", {"POST": partial(images, kind=VARIATIONS)}),
+        Route("/v1/audio/generations", {"POST": partial(images, kind=SOUNDS)}),
+        Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
+        Route("/v1/images/jobs/", {"GET": jobs.job}),
+        Route("/v1/images/files/", {"GET": file_downloads.file}, open=True),
+        Route("/v1/files", {"GET": files_api.files, "POST": files_api.upload}),
+        Route("/v1/files/", {"GET": files_api.file, "DELETE": files_api.delete}),
+        Route("/v1/batches", {"GET": batches_api.batches, "POST": batches_api.create}),
+        Route("/v1/batches/", {"GET": batches_api.batch, "POST": batches_api.cancel}),
+        Route("/v1/models", {"GET": models.models}),
+        Route("/v1/models/", {"GET": models.model}),
+    )
+}
+
+
+def routed(path: str) -> tuple[Route, str]:
+    """The route of a path, and the name at its end. Raises Failure."""
+    whole = path if path.startswith("/v1/") else f"/v1{path}"
+    if (route := ROUTES.get(whole)) is not None and not whole.endswith("/"):
+        return route, ""
+    for start, route in ROUTES.items():
+        if start.endswith("/") and whole.startswith(start):
+            return route, unquote(whole[len(start) :][:_LONGEST_TAIL])
+    raise unknown()
+
+
+def unknown() -> Failure:
+    """The refusal of a path that is none."""
+    return Failure(404, "there is no such path; see GET /v1/models", code="unknown_url", close=True)

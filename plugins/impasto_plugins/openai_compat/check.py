@@ -1,0 +1,85 @@
+"""The second half of a translation: opens the files, converts the mask, and checks all against the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from impasto import File, InvalidRequest, Operation, Problem, Request
+from impasto.params import close_files
+
+from .translate import Translation
+
+
+async def check(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
+    """``checked_request``, in a thread where it reads a disk or decodes a mask."""
+    given = translation.params
+    if any(name in given for name in operation.file_fields):
+        return await asyncio.to_thread(checked_request, operation, model, translation)
+    return checked_request(operation, model, translation)
+
+
+def checked_request(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
+    """The request, whose files the caller owns, and all warnings. Sends nothing.
+
+    Raises InvalidRequest with every problem of the call, each under the name that the caller used.
+    """
+    params = dict(translation.params)
+    problems = list(translation.problems)
+    masks = [name for name in operation.roles.get("mask", ()) if name in params]
+    for name in masks:
+        try:
+            params[name] = _mask(params[name])
+        except ValueError as error:
+            problems.append(Problem(translation.words[name], str(error)))
+            del params[name]
+    try:
+        request = operation.request(model, params, translation.user, n=translation.n)
+    except InvalidRequest as error:
+        told = {problem.field for problem in problems}
+        problems += [each for each in _renamed(operation, translation, error) if each.field not in told]
+    else:
+        if not problems:
+            return request, (*translation.warnings, *_mask_warnings(operation, request, masks))
+        close_files(request.params)
+    refused = InvalidRequest(problems)
+    refused.operation = model
+    raise refused
+
+
+def _mask(value: object) -> File:
+    from impasto_plugins.images.masks import to_provider  # Pillow: only where there is a mask
+
+    given = File.of(value)
+    made = to_provider(given)
+    if made is not given:
+        given.close()
+    return made
+
+
+def _renamed(operation: Operation, translation: Translation, error: InvalidRequest) -> Iterator[Problem]:
+    """The model's problems under the caller's names: ``init_image`` was given as ``image``."""
+    words = {**_usual_words(operation), **translation.words}
+    for problem in error.problems:
+        word = words.get(problem.field, problem.field)
+        same = word == problem.field
+        yield problem if same else Problem(word, f"{problem.message} (it is this model's {problem.field})")
+
+
+def _usual_words(operation: Operation) -> dict[str, str]:
+    """How an OpenAI-style caller names the fields that have a role: the first of each."""
+    return {names[0]: role for role, names in operation.roles.items()}
+
+
+def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> Iterator[str]:
+    if not masks:
+        return
+    from impasto_plugins.images.size import size_of
+
+    pictures = operation.roles.get("image")
+    image = getattr(request.params, pictures[0]) if pictures else None
+    for name in masks:
+        mask = getattr(request.params, name)
+        if isinstance(image, File) and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:
+            (width, height), (wide, high) = sizes
+            yield f"the mask is {width}x{height} pixels and the image {wide}x{high}: the provider fits it to the image"

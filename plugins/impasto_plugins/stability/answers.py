@@ -1,0 +1,86 @@
+"""From a complete answer to a result: what the direct route and Bedrock share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from impasto import Artifact, ContentFiltered, File, Result, UnusableResult, WireResponse
+from impasto.files import media_type_of
+from impasto.operation import Makes
+from impasto.redact import printable
+from impasto_plugins.images.complete import is_complete
+
+FILTERED = "CONTENT_FILTERED"
+
+
+@attrs.frozen
+class Kind:
+    """What an operation makes: how answers name it. ``accept`` asks for its bytes, ``key`` holds it in JSON."""
+
+    noun: str
+    media_types: frozenset[str]
+    is_complete: Callable[[bytes | File, str], bool] = attrs.field(repr=False)
+    accept: str | None = None
+    key: str | None = None
+
+
+def _is_whole(data: bytes | File, media_type: str) -> bool:
+    from impasto_plugins.media import complete  # not for those who make pictures
+
+    return complete.is_complete(data, media_type)
+
+
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
+
+PICTURE = Kind("picture", _PICTURES, is_complete, "image/*", "image")
+SOUND = Kind("sound", frozenset({"audio/mpeg", "audio/wav"}), _is_whole, "audio/*", "audio")
+MODEL_3D = Kind("3D model", frozenset({"model/gltf-binary"}), _is_whole)
+
+KINDS: Mapping[Makes, Kind] = {"image": PICTURE, "audio": SOUND, "3d": MODEL_3D}
+
+
+def result(kind: Kind, response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
+    """The result of a complete answer. Raises UnusableResult or ContentFiltered."""
+    file = data if isinstance(data, File) else None
+    media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
+    if media_type is None or media_type not in kind.media_types:
+        raise unusable(f"is no {kind.noun}", response)
+    if not kind.is_complete(data, media_type):
+        raise unusable(f"holds a {kind.noun} cut short", response)
+    artifact = Artifact(
+        data=data if isinstance(data, bytes) else b"",
+        media_type=media_type,
+        seed=_seed(seed),
+        finish_reason=printable(reason) if isinstance(reason, str) else None,
+        file=file,
+    )
+    if reason == FILTERED:
+        error = ContentFiltered(
+            "the picture broke the provider's content policy and came back blurred",
+            status=response.status,
+            name=FILTERED,
+            request_id=response.request_id,
+        )
+        error.artifacts = (artifact,)
+        error.billed = "unknown"
+        raise error
+    return Result(artifacts=(artifact,), request_id=response.request_id)
+
+
+def _seed(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return value if type(value) is int else None
+
+
+def unusable(what: str, response: WireResponse) -> UnusableResult:
+    """The error of an answer that was paid for and holds nothing usable; its bytes are kept."""
+    size, where = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
+    return UnusableResult(
+        f"the answer {what}; it was paid for, and its {size:,} bytes are kept in .{where}",
+        raw=response.body,
+        media_type=response.media_type,
+        request_id=response.request_id,
+    )

@@ -1,0 +1,121 @@
+"""Stable Diffusion 3 and 3.5: text to image, and image to image. One endpoint; each name sends its own ``model``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import choice, number
+from impasto.rules import Excludes, Needs
+from impasto_plugins.images.limits import Limits
+
+from . import fields
+from .bedrock import variant
+from .direct import direct
+from .provider import in_credits, stability
+
+_IMAGE = Limits(min_side=64, max_bytes=fields.REQUEST_BYTES)
+_TO_IMAGE = "image-to-image"
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/generate/sd3`` takes, but for ``model``. The result has about 1 megapixel.
+
+    A picture makes it image to image: ``strength`` is required (0 keeps the picture, 1 ignores it) and
+    ``aspect_ratio`` refused.
+    """
+
+    prompt: str = fields.prompt()
+    mode: str | None = choice("text-to-image", _TO_IMAGE, default="text-to-image")
+    image: File | None = fields.picture(_IMAGE, required=False)
+    strength: float | None = number(0, 1)
+    aspect_ratio: str | None = fields.aspect_ratio()
+    negative_prompt: str | None = fields.optional_text()
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    cfg_scale: float | None = number(1, 10)
+    output_format: str | None = fields.output_format()
+
+
+@attrs.frozen(kw_only=True)
+class Full(Params):
+    """The large and the medium model."""
+
+    cfg_scale: float | None = number(1, 10, default=4)
+
+
+@attrs.frozen(kw_only=True)
+class Distilled(Params):
+    """The turbo and the flash model, which take fewer steps."""
+
+    cfg_scale: float | None = number(1, 10, default=1)
+
+
+def _mode_of_image(given: Mapping[str, object]) -> Mapping[str, object]:
+    """A picture without a mode means image to image; the vendor would ignore the picture otherwise."""
+    if given.get("image") is not None and given.get("mode") is None:
+        return {**given, "mode": _TO_IMAGE}
+    return given
+
+
+sd3 = Operation(
+    id="stability/sd3",
+    title="Stable Diffusion 3.5 Large (the vendor's default)",
+    params=Full,
+    target="/v2beta/stable-image/generate/sd3",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(6.5),
+    rules=(
+        Needs("mode", ("image", "strength"), _TO_IMAGE),
+        Excludes("mode", _TO_IMAGE, ("aspect_ratio",)),
+        Excludes("mode", "text-to-image", ("image", "strength"), by_default=True),
+    ),
+    implied=_mode_of_image,
+    max_bytes=fields.REQUEST_BYTES,
+)
+
+
+def _named(model: str, title: str, params: type[Params], price: float, note: str = "") -> Operation:
+    return attrs.evolve(
+        sd3,
+        id=f"stability/{model}",
+        title=title,
+        params=params,
+        constants={"model": model},
+        price=in_credits(price, note),
+    )
+
+
+_RETIRED = "deprecated 2025-04-17, said to be served and billed as its 3.5 counterpart"
+
+sd3_5_large = _named("sd3.5-large", "Stable Diffusion 3.5 Large", Full, 6.5)
+sd3_5_large_turbo = _named("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", Distilled, 4)
+sd3_5_medium = _named("sd3.5-medium", "Stable Diffusion 3.5 Medium", Full, 3.5)
+sd3_5_flash = _named("sd3.5-flash", "Stable Diffusion 3.5 Flash", Distilled, 2.5)
+sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", Params, 6.5, _RETIRED)
+sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", Params, 4, _RETIRED)
+sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", Params, 3.5, _RETIRED)
+
+_NOT_ON_BEDROCK = ("cfg_scale", "style_preset")
+_BEDROCK_BYTES = fields.ON_BEDROCK.max_bytes
+
+on_bedrock = variant(
+    sd3_5_large,
+    "stability.sd3-5-large-v1:0",
+    0.08,
+    without=_NOT_ON_BEDROCK,
+    image=fields.picture(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
+)
+sd3_large_on_bedrock = variant(
+    sd3_large,
+    "stability.sd3-large-v1:0",
+    0.08,
+    without=_NOT_ON_BEDROCK,
+    image=fields.picture(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
+    seed=fields.seed(fields.BEDROCK_SEED),
+    output_format=choice("jpeg", "png"),
+)

@@ -1,0 +1,62 @@
+"""Stable Image Ultra: the finest text to image; with a picture, image to image."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import File, Operation
+from impasto.fields import choice, number
+from impasto.rules import Needs
+from impasto_plugins.images.limits import Limits
+
+from . import fields
+from .bedrock import variant
+from .direct import direct
+from .provider import in_credits, stability
+
+_IMAGE = Limits(min_side=64, max_side=16_384, min_pixels=4_096, max_bytes=fields.REQUEST_BYTES)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """What ``POST /v2beta/stable-image/generate/ultra`` takes.
+
+    A picture makes ``strength`` required: 0 keeps it, 1 ignores it. The result has about 1 megapixel.
+    """
+
+    prompt: str = fields.prompt()
+    negative_prompt: str | None = fields.optional_text()
+    aspect_ratio: str | None = fields.aspect_ratio()
+    image: File | None = fields.picture(_IMAGE, required=False)
+    strength: float | None = number(0, 1)
+    seed: int | None = fields.seed()
+    style_preset: str | None = fields.style_preset()
+    output_format: str | None = fields.output_format()
+
+
+operation = Operation(
+    id="stability/stable-image-ultra",
+    title="Stable Image Ultra",
+    params=Params,
+    target="/v2beta/stable-image/generate/ultra",
+    provider=stability,
+    dialect=direct,
+    price=in_credits(8),
+    rules=(Needs("image", ("strength",)),),
+    max_bytes=fields.REQUEST_BYTES,
+)
+
+_BEDROCK = {
+    "image": fields.picture(Limits(max_bytes=fields.ON_BEDROCK.max_bytes), required=False),
+    "strength": number(0, 1, default=0.35),
+    "seed": fields.seed(fields.BEDROCK_SEED),
+    "output_format": choice("jpeg", "png"),
+    "mode": choice("text-to-image", default="text-to-image"),
+}
+
+on_bedrock = variant(
+    operation, "stability.stable-image-ultra-v1:1", 0.14, rules=(), without=("style_preset",), **_BEDROCK
+)
+on_bedrock_v1_0 = attrs.evolve(
+    on_bedrock, id="bedrock/stability.stable-image-ultra-v1:0", target="stability.stable-image-ultra-v1:0"
+)

@@ -1,0 +1,91 @@
+"""The ledger's file: what is whole is read, a torn end is cut, and any other damage is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from impasto import ConfigError
+from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.log import Ledger, Read, rows
+
+ROWS = [{"row": "intent", "id": f"id-{number}", "index": 0, "text": "é\u2028\n" * number} for number in range(4)]
+
+
+def written(path: Path, *given: dict[str, object]) -> bytes:
+    ledger = Ledger(path, Disk())
+    read = Read()
+    list(rows(path, read))
+    ledger.open(read)
+    for row in given:
+        ledger.append(row)
+    ledger.sync()
+    ledger.close()
+    return path.read_bytes()
+
+
+def read_back(path: Path) -> tuple[list[object], Read]:
+    read = Read()
+    return [row for _, row in rows(path, read)], read
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    assert read_back(path) == ([], Read())
+    whole = written(path, *ROWS)
+    found, read = read_back(path)
+    assert found == ROWS
+    assert (read.end, read.torn) == (len(whole), 0)
+
+
+@given(cut=st.integers(1, 10_000))
+def test_an_end_that_is_torn_anywhere_is_cut(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("torn") / "ledger"
+    whole = written(path, *ROWS)
+    cut %= len(whole)
+    path.write_bytes(whole[:cut])
+    found, read = read_back(path)
+    assert found == ROWS[: len(found)]
+    assert read.end + read.torn == cut
+    again = written(path, *ROWS[len(found) :])
+    assert again == whole, "cut, and gone on with"
+
+
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_never_taken_for_a_row(tmp_path_factory: pytest.TempPathFactory, at: int, bit: int) -> None:
+    path = tmp_path_factory.mktemp("flipped") / "ledger"
+    whole = bytearray(written(path, *ROWS))
+    at %= len(whole)
+    whole[at] ^= 1 << bit
+    path.write_bytes(whole)
+    last = whole.rfind(b"\n", 0, -1)
+    if at <= last or (at < len(whole) - 1 and whole[at] != ord("\n")):
+        with pytest.raises(ConfigError, match="is damaged at byte"):
+            read_back(path)
+    else:  # the last row's own end: what is left looks as a write cut short does
+        assert read_back(path)[0] == ROWS[: len(read_back(path)[0])]
+
+
+@pytest.mark.parametrize("change", ["taken out", "put in", "moved"])
+def test_whole_rows_can_not_be_changed_around(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "ledger"
+    first, second, third, *rest = written(path, *ROWS).splitlines(keepends=True)
+    changed = {
+        "taken out": [first, third, *rest],
+        "put in": [first, second, second, third, *rest],
+        "moved": [first, third, second, *rest],
+    }[change]
+    path.write_bytes(b"".join(changed))
+    with pytest.raises(ConfigError, match="Put back a copy of it"):
+        read_back(path)
+
+
+def test_pages_that_a_crash_of_the_machine_left_empty_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    whole = written(path, *ROWS)
+    path.write_bytes(whole[:-40] + bytes(40))
+    found, read = read_back(path)
+    assert found == ROWS[:3]
+    assert read.torn > 40

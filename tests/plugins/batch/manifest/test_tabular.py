@@ -1,0 +1,91 @@
+"""Manifests that are tables are run as JSON lines are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from impasto import ManifestError, MissingExtra, Registry
+from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.batch.manifest.planner import Plan, Preflight
+from impasto_plugins.batch.manifest.reader import Manifest
+from impasto_plugins.emulator import Emulator
+from tests.pictures import png
+from tests.plugins.batch.conftest import CORE, Run
+
+REGISTRY = Registry()
+
+
+def planned(path: Path) -> Plan:
+    return Preflight(manifest=Manifest(path, REGISTRY.operation), history=History(Layout(path.parent))).plan()
+
+
+def test_a_csv_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) -> None:
+    (tmp_path / "small.png").write_bytes(png(64, 64))
+    (tmp_path / "m.csv").write_bytes(
+        "\ufeffid,model,prompt,seed,n,image,strength\r\n"
+        f'a,{CORE},"a lighthouse, at dusk",7,2,,\r\n'
+        "b,stability/sd3.5-large,a kite,,,small.png,0.5\r\n".encode()
+    )
+    assert batch("run", "m.csv", "--out", "out").exit_code == 0
+    sent = [request.fields for request in impasto_emulator.requests]
+    assert sorted(each["prompt"] for each in sent) == ["a kite", "a lighthouse, at dusk", "a lighthouse, at dusk"]
+    assert sorted(each["seed"] for each in sent if "seed" in each) == ["7", "8"]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a-0.png", "a-1.png", "b.png"}
+    assert batch("run", "m.csv", "--out", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 3
+
+
+@pytest.mark.parametrize("seed", ["1.0", "1e3", " 7", "+7", "0x7", "07", "seven", "-1", "4294967295"])
+def test_a_number_is_plain_decimal_text(tmp_path: Path, seed: str) -> None:
+    (tmp_path / "m.csv").write_text(f"id,model,prompt,seed\na,{CORE},p,{seed}\n")
+    (bad,) = planned(tmp_path / "m.csv").bad
+    assert "seed: must be a whole number" in str(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,id\na,b\n", "its first line names 'id' twice"),
+        ("id,\na,b\n", "its first line has a column without a name"),
+        ('id,model\n"a,b\n', "is no sound CSV"),
+        ("", "has no rows"),
+        ("id,model,prompt\n", "has no rows"),
+    ],
+)
+def test_a_csv_file_that_is_none(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ManifestError, match=said):
+        planned(tmp_path / "m.csv")
+
+
+def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"id,model,prompt\na,{CORE},p\nb,{CORE}\nc,none/such,p\n")
+    plan = planned(tmp_path / "m.csv")
+    assert str(plan.bad[0]) == "line 3: has 2 cells, and the first line names 3"
+    assert "model: no model is called 'none/such'" in str(plan.bad[1])
+    (tmp_path / "latin.csv").write_bytes("id,model,prompt\na,x,\xe9\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="is no UTF-8 text"):
+        planned(tmp_path / "latin.csv")
+
+
+def test_a_parquet_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"id": "a", "model": CORE, "prompt": "a lighthouse", "seed": 7},
+        {"id": "b", "model": CORE, "prompt": "a kite", "seed": None},
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "m.parquet")
+    assert batch("run", "m.parquet", "--out", "out").exit_code == 0
+    assert sorted(request.fields["prompt"] for request in impasto_emulator.requests) == ["a kite", "a lighthouse"]
+    (tmp_path / "none.parquet").write_text("PAR1")
+    assert "is no sound Parquet file" in batch("run", "none.parquet", "--out", "out").stderr
+
+
+def test_parquet_without_its_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "m.parquet").touch()
+    with pytest.raises(MissingExtra, match=r"pip install 'impasto\[batch\]'"):
+        planned(tmp_path / "m.parquet")

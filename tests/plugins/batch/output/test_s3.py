@@ -1,0 +1,246 @@
+"""``--out s3://bucket/prefix``: what goes up, what stays, and what a bucket that fails costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import impasto
+from impasto import BatchOptions, ConfigError
+from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.output import s3 as batch_s3
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.transports import s3 as s3_module
+from tests.plugins.batch.conftest import Run, Write, many, row, told
+from tests.s3 import FakeS3, pretending_aside
+
+TO = "s3://pictures/shots/of a fox"
+
+
+@pytest.fixture
+def s3(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
+    monkeypatch.setattr(s3_module, "_PAUSE", 0.001)
+    monkeypatch.setattr(s3_module, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    environment |= {
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pretending_aside() as fake:
+        environment |= fake.environment
+        yield fake
+
+
+Used = Callable[..., str]
+
+
+@pytest.fixture
+def used(batch: Run, manifest: Write, impasto_emulator: Emulator) -> Used:
+    """What is said of a target that can't be used."""
+
+    def used(to: str, *more: str, **variables: str | None) -> str:
+        done = batch("run", str(manifest(row("a"))), "--out", to, *more, **variables)
+        assert done.exit_code == 2, done.output
+        assert impasto_emulator.requests == []
+        return done.output
+
+    return used
+
+
+def staging() -> Path:
+    return batch_s3.Target.of(TO).staging
+
+
+def pictures(s3: FakeS3) -> dict[str, bytes]:
+    return {name: data for name, data in s3.objects("shots/of a fox/").items() if name.endswith(".png")}
+
+
+def results(s3: FakeS3) -> list[dict[str, object]]:
+    objects = s3.objects("shots/of a fox/")
+    lines = [json.loads(line) for line in objects["results.jsonl"].splitlines()]
+    found = []
+    for line in lines:
+        for picture in line["response"]["body"]["data"]:
+            assert hashlib.sha256(objects[picture["path"]]).hexdigest() == picture["sha256"]
+            found.append(picture)
+    return found
+
+
+async def test_from_a_program(
+    s3: FakeS3, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    async with impasto.Client() as client:
+        first = [outcome async for outcome in client.batch(many(3), out=TO)]
+        assert {outcome.url for outcome in first} == {f"{TO}/picture-{number}.png" for number in range(3)}
+        assert {outcome.path for outcome in first} == {None}
+        assert len(pictures(s3)) == len(results(s3)) == 3
+        again = {outcome.id: outcome async for outcome in client.batch(many(4), out=TO)}
+        assert again["picture-0"].url == f"{TO}/picture-0.png"
+        assert len(impasto_emulator.charges) == len(results(s3)) == 4
+        wrongs: dict[str, BatchOptions] = {
+            "was run with --out s3://pictures/": {"out": staging()},
+            "holds another batch": {"out": TO, "staging": tmp_path / "else"},
+            "--staging goes with --out s3://": {"out": tmp_path / "local", "staging": tmp_path / "else"},
+            "--s3-endpoint must be a URL": {"out": TO, "s3_endpoint": "minio"},
+        }
+        for said, options in wrongs.items():
+            with pytest.raises(ConfigError, match=said):
+                _ = [outcome async for outcome in client.batch(many(5), **options)]
+        assert len(impasto_emulator.charges) == 4
+
+
+async def test_from_a_program_whose_results_cant_go_up(
+    s3: FakeS3, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, impasto_emulator: Emulator
+) -> None:
+    async def fails(*given: object) -> None:
+        raise OSError(5, "the bucket is away")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(batch_s3.Bucket, "publish", fails)
+    async with impasto.Client() as client:
+        outcomes = client.batch(many(2), out=TO)
+        assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
+        with pytest.raises(ConfigError, match="results could not be put up: the bucket is away; the next run"):
+            await anext(outcomes)
+
+
+def test_pictures_and_results_go_up(batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator) -> None:
+    path = str(manifest(row("a"), row("b", n=2), row("ünïcode (1)")))
+    done = batch("run", path, "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert {"a.png", "b-0.png", "b-1.png"} < set(pictures(s3))
+    assert len(pictures(s3)) == len(results(s3)) == 4
+    objects = s3.objects("shots/of a fox/")
+    assert objects["errors.jsonl"] == b""
+    assert objects["report.html"].count(b"data:image/webp") == 4
+    assert [path.name for path in Layout(staging()).staging.iterdir()] == []
+    status = json.loads(batch("status", TO, "--json").output)
+    assert (status["state"], status["done"]) == ("complete", 4)
+    before = len(s3.seen)
+    assert batch("run", path, "--out", TO).exit_code == 0  # nothing is left to do
+    assert len(impasto_emulator.charges) == 4
+    assert len(s3.seen) - before < 8
+
+
+def test_only_the_reports_pictures_stay_here(
+    batch: Run, manifest: Write, s3: FakeS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("impasto_plugins.batch.ledger.recorder.A_PAGE", 2)
+    path = str(manifest(*many(5)))
+    assert batch("run", path, "--out", TO).exit_code == 0
+    assert len(pictures(s3)) == 5
+    assert len(list(staging().glob("*.png"))) == 2
+    refused = batch("export", TO, "-o", "set", "--form", "webdataset")
+    assert refused.exit_code == 2
+    assert "3 pictures are in s3://pictures/shots/of a fox and not here" in refused.output
+    for name, data in pictures(s3).items():
+        (staging() / name).write_bytes(data)
+    assert batch("export", TO, "-o", "set", "--form", "webdataset").exit_code == 0
+    assert batch("run", path, "--out", TO).exit_code == 0
+
+
+def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, tmp_path: Path) -> None:
+    path = str(manifest(row("a")))
+    assert batch("run", path, "--out", TO, "--staging", "here").exit_code == 0
+    assert json.loads(batch("status", "here", "--json").output)["done"] == 1
+    other = batch("run", path, "--out", TO, "--staging", "there")
+    assert other.exit_code == 2
+    assert "holds another batch" in other.output
+    plain = batch("run", path, "--out", "here")
+    assert plain.exit_code == 2
+    assert f"was run with --out {TO}" in plain.output
+
+
+@pytest.mark.parametrize(
+    ("to", "variables", "said"),
+    [
+        ("s3://nothing-there/x", {}, "there is no such bucket"),
+        (TO, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no AWS credentials"),
+        (TO, {"AWS_SECRET_ACCESS_KEY": "of-another"}, "the secret access key does not fit"),
+        (TO, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "it can't be written to"),
+    ],
+    ids=["bucket", "no key", "wrong secret", "nobody"],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_can_not_be_used_is_told_before_anything_is_spent(
+    used: Used, to: str, variables: dict[str, str | None], said: str, more: tuple[str, ...]
+) -> None:
+    told = used(to, *more, **variables)
+    assert f"--out {to}: " in told
+    assert said in told
+    assert "of-another" not in told
+
+
+@pytest.mark.parametrize("refused", ["PUT", "GET"])
+def test_permissions_are_looked_at_before_anything_is_spent(used: Used, s3: FakeS3, refused: str) -> None:
+    s3.refused = refused
+    assert "these credentials may not: they need s3:PutObject and s3:GetObject there" in used(TO)
+
+
+def test_a_bucket_that_asks_for_less_is_waited_for(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator
+) -> None:
+    s3.statuses = [503] * 5
+    assert batch("run", str(manifest(*many(3))), "--out", TO).exit_code == 0
+    assert len(results(s3)) == len(impasto_emulator.charges) == 3
+
+
+def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator
+) -> None:
+    s3.gone_after = 3  # the mark, and two pictures
+    path = str(manifest(*many(30)))
+    done = batch("run", path, "--out", TO, "--concurrency", "2")
+    assert done.exit_code == 1
+    assert "s3://pictures/shots/of a fox: HTTP 404 NoSuchBucket" in done.output
+    assert "until the next run puts it up" in done.output
+    paid = len(impasto_emulator.charges)
+    assert 3 <= paid < 30
+    staged = [path for path in Layout(staging()).staging.iterdir() if path.stat().st_size]
+    assert len(staged) == paid - 2
+    refused = batch("run", path, "--out", TO)
+    assert refused.exit_code == 2
+    assert len(impasto_emulator.charges) == paid
+    s3.gone_after = None
+    done = batch("run", path, "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert len(results(s3)) == len(impasto_emulator.charges) == 30
+
+
+def test_what_was_up_before_its_row_was_written_goes_up_again(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between the two is a run whose ledger can't be written just then."""
+
+    def broken(*_: object) -> Iterator[None]:
+        raise OSError(5, "Input/output error")
+        yield
+
+    path = str(manifest(row("a")))
+    with monkeypatch.context() as patch:
+        patch.setattr("impasto_plugins.batch.ledger.recorder._sent", broken)
+        assert batch("run", path, "--out", TO).exit_code == 1
+    assert list(pictures(s3)) == ["a.png"]
+    done = batch("run", path, "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert list(pictures(s3)) == ["a.png"]
+    assert len(results(s3)) == len(impasto_emulator.charges) == 1
+
+
+def test_no_object_is_overwritten(batch: Run, manifest: Write, s3: FakeS3) -> None:
+    s3.kept["/pictures/shots/of a fox/a.png"] = b"somebody's", "image/png"
+    assert batch("run", str(manifest(row("a"), row("b", seed=1), row("c", seed=1))), "--out", TO).exit_code == 0
+    assert pictures(s3)["a.png"] == b"somebody's"
+    assert {"a-1.png", "b.png", "c.png"} < set(pictures(s3))
+    assert len(results(s3)) == 3
+    kinds = [each["row"] for each in told(staging())]
+    assert kinds.count("done") == 3

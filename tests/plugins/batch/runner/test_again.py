@@ -1,0 +1,108 @@
+"""What the next run takes up, and what only if it is asked to."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from impasto import RateLimit
+from impasto_plugins.batch.ledger import workspace
+from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.middleware.limit import Gate
+from tests.pictures import png
+from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, many, row, told
+
+OTHER_KEY = "sk-other-" + "x" * 24
+
+
+def count(batch: Run) -> dict[str, int]:
+    found: dict[str, int] = json.loads(batch("status", "out", "--json").stdout)
+    return found
+
+
+def test_what_may_have_been_charged_is_asked_for_again_only_if_told(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("reset", charged=True, times=2)
+    manifest(*many(4))
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    assert codes(Path("out")) == {"charge_unknown"}
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    assert (len(impasto_emulator.charges), count(batch)["ambiguous"]) == (4, 2)
+    assert batch("run", "manifest.jsonl", "--out", "out", "--retry-ambiguous").exit_code == 0
+    assert len(impasto_emulator.charges) == 6, "two were paid for twice, as was asked for"
+    found = count(batch)
+    assert (found["done"], found["charges_unknown"], found["cost_usd"]) == (4, 2, 0.18)
+
+
+def test_what_was_refused_for_good_is_asked_for_again_only_if_told(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("status", status=422, times=1)
+    manifest(row("a"), row("blocked", prompt="[content_moderation]"))
+    batch("run", "manifest.jsonl", "--out", "out")
+    batch("run", "manifest.jsonl", "--out", "out")
+    asked = len(impasto_emulator.requests)
+    batch("run", "manifest.jsonl", "--out", "out", "--retry-failed")
+    assert len(impasto_emulator.requests) <= asked + 1, "what moderation refused is never sent again"
+    assert count(batch)["filtered"] == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_provider_in_trouble_is_asked_again(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, status: int
+) -> None:
+    impasto_emulator.fault("status", status=status, headers={"retry-after": "0"}, times=3)
+    manifest(*many(3))
+    batch("run", "manifest.jsonl", "--out", "out")
+    batch("run", "manifest.jsonl", "--out", "out")
+    assert (count(batch)["done"], len(impasto_emulator.charges)) == (3, 3)
+
+
+def test_f26_a_job_of_another_key_is_left_to_it(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "small.png").write_bytes(png(64, 64))
+    manifest(row("job", model=CREATIVE, image="small.png"))
+    run = start("run", "manifest.jsonl", "--out", "out", IMPASTO_POLL_INTERVAL="60")
+    until = time.monotonic() + 30
+    while not any(each["row"] == "accepted" for each in told(Path("out"))):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    run.kill()
+    run.communicate()
+    polls = len(impasto_emulator.requests)
+    other = batch("run", "manifest.jsonl", "--out", "out", STABILITY_API_KEY=OTHER_KEY)
+    assert other.exit_code == 1
+    assert "1 jobs were started with another key or address" in other.stderr
+    assert len(impasto_emulator.requests) == polls
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 1
+
+
+def test_what_an_earlier_process_sent_counts_towards_the_rate(
+    batch: Run, manifest: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recalled: list[tuple[int, RateLimit]] = []
+    monkeypatch.setattr(Gate, "recall", lambda self, ages, limit: recalled.append((len(ages), limit)))
+    manifest(*many(5))
+    batch("run", "manifest.jsonl", "--out", "out", "--rate", "1000/10s", "--budget", "0.09")
+    assert recalled == [], "nobody sent before"
+    batch("run", "manifest.jsonl", "--out", "out", "--rate", "1000/10s", "--budget", "0.12")
+    assert recalled == [], "this process sent them, and has counted them"
+    monkeypatch.setattr(workspace, "_PROCESS", "another")
+    batch("run", "manifest.jsonl", "--out", "out", "--rate", "1000/10s")
+    assert recalled == [(4, RateLimit(1000, 10.0))]
+
+
+def test_sends_of_long_ago_count_for_nothing(batch: Run, manifest: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest(row("a"))
+    batch("run", "manifest.jsonl", "--out", "out")
+    monkeypatch.setattr(workspace, "_PROCESS", "another")
+    assert len(History.of(Layout(Path("out"))).sent) == 1
+    monkeypatch.setattr(workspace, "RECALLED_SECONDS", 0.0)
+    assert History.of(Layout(Path("out"))).sent == {}

@@ -1,0 +1,199 @@
+"""What ends a run early: budgets, failures, deadlines, keys that die, signals. What is left is made by the next run."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from impasto_plugins.batch.runner.limits import FEWEST, MostFailures
+from impasto_plugins.emulator import Emulator
+from tests.pictures import png
+from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
+
+
+def status(batch: Run) -> dict[str, object]:
+    found: dict[str, object] = json.loads(batch("status", "out", "--json").stdout)
+    return found
+
+
+def test_a_budget_is_never_passed(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    manifest(*many(12))
+    first = batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.10")
+    assert first.exit_code == 1
+    assert len(impasto_emulator.charges) == 3
+    assert "Stopped: the budget of 0.10 USD is used up: 0.01 is left, and a picture of" in first.stderr
+    assert {name: status(batch)[name] for name in ("state", "done", "pending", "cost_usd")} == {
+        "state": "stopped",
+        "done": 3,
+        "pending": 9,
+        "cost_usd": 0.09,
+    }
+    assert batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.10").exit_code == 1
+    assert len(impasto_emulator.charges) == 3, "the budget is the folder's, not the run's"
+    assert batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.36").exit_code == 0
+    assert len(impasto_emulator.charges) == 12
+
+
+def test_what_may_have_been_charged_counts_as_spent(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("status", status=502, body="html", times=2)
+    manifest(*many(12))
+    assert batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.12").exit_code == 1
+    assert (status(batch)["ambiguous"], status(batch)["done"], status(batch)["cost_usd"]) == (2, 2, 0.12)
+
+
+def test_a_model_without_a_price_is_not_run_on_a_budget(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import attrs
+
+    from impasto_plugins.stability import stable_image_core
+
+    monkeypatch.setattr(stable_image_core, "operation", attrs.evolve(stable_image_core.operation, price=None))
+    manifest(row("a"))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--budget", "10")
+    assert done.exit_code == 2
+    assert "the price of stability/stable-image-core is not known: it can't be run with a budget" in done.stderr
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "failed", "through", "met"),
+    [
+        ("3", 3, 3, False),
+        ("3", 4, 4, True),
+        ("0", 1, 1, True),
+        ("5%", 1, FEWEST, False),
+        ("5%", 2, FEWEST, True),
+        ("5%", FEWEST - 1, FEWEST - 1, False),
+        ("0%", 1, 100, True),
+        ("100%", 100, 100, False),
+        ("2.5%", 3, 100, True),
+    ],
+)
+def test_how_many_failures_are_too_many(text: str, failed: int, through: int, met: bool) -> None:
+    assert MostFailures.of(text).are_met(failed, through) is met
+    assert str(MostFailures.of(text)) == text
+
+
+def test_too_many_failures(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    manifest(*many(60, prompt="a [public_figure]"))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--max-failures", "4", "--concurrency", "2")
+    assert done.exit_code == 1
+    assert "pictures failed; --max-failures is 4" in done.stderr
+    assert 5 <= len(impasto_emulator.requests) <= 7
+
+
+def test_f22_a_provider_behind_a_broken_proxy_is_left_alone(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("status", status=502, body="html")
+    manifest(*many(200))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
+    assert done.exit_code == 1
+    assert "20 pictures in a row may have been charged" in done.stderr
+    assert 20 <= len(impasto_emulator.requests) <= 24
+
+
+@pytest.mark.parametrize(("code", "said"), [(401, "unauthorized"), (402, "payment_required")])
+def test_f23_a_key_that_dies_leaves_the_rest_untouched(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, code: int, said: str
+) -> None:
+    manifest(*many(60))
+    batch("run", "manifest.jsonl", "--out", "out", "--budget", "0.30")
+    impasto_emulator.fault("status", status=code)
+    done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
+    assert done.exit_code == 1
+    assert len(impasto_emulator.requests) <= 10 + 4
+    assert codes(Path("out")) == {said}
+    impasto_emulator.clear_faults()
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 60
+
+
+def test_a_deadline(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("delay", seconds=0.3)
+    manifest(*many(12))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--deadline", "0.5", "--concurrency", "2")
+    assert done.exit_code == 1
+    assert "the time is over (--deadline)" in done.stderr
+    found = status(batch)
+    assert len(impasto_emulator.charges) < 12
+    assert found["done"] == len(impasto_emulator.charges), "what was in flight was waited for"
+
+
+def wait_for(out: Path, kind: str, number: int) -> None:
+    until = time.monotonic() + 30
+    while sum(row["row"] == kind for row in told(out)) < number:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_ctrl_c_once_waits_for_what_is_in_flight(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("delay", seconds=0.7)
+    manifest(*many(40))
+    run = start("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
+    wait_for(Path("out"), "intent", 4)
+    run.send_signal(signal.SIGINT)
+    said, warned = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "Stopped: interrupted" in warned
+    found = status(batch)
+    assert found["state"] == "stopped"
+    assert (found["done"], found["ambiguous"]) == (len(impasto_emulator.charges), 0)
+    assert 4 <= len(impasto_emulator.charges) < 40
+    assert said.startswith(f"stopped: {found['done']} of 40 done")
+    assert len(lines(Path("out/results.jsonl"))) == found["done"]
+
+
+def test_ctrl_c_twice_stops_at_once_and_says_what_may_have_been_charged(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    impasto_emulator.fault("delay", seconds=60, target="/v2beta/stable-image/generate")
+    (tmp_path / "small.png").write_bytes(png(64, 64))
+    manifest(*many(3), row("job", model=CREATIVE, image="small.png", seed=9))
+    run = start("run", "manifest.jsonl", "--out", "out", IMPASTO_POLL_INTERVAL="60")
+    wait_for(Path("out"), "intent", 4)
+    wait_for(Path("out"), "accepted", 1)
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    run.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert time.monotonic() - began < 20
+    found = status(batch)
+    assert (found["ambiguous"], found["pending"], found["in_flight"]) == (3, 1, 1)
+    assert codes(Path("out")) == {"charge_unknown"}
+    impasto_emulator.clear_faults()
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    assert (status(batch)["done"], status(batch)["ambiguous"]) == (1, 3), "the job was fetched, the others left alone"
+    assert [charge.seed for charge in impasto_emulator.charges if charge.seed == 9] == [9]
+
+
+def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    import socket
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        manifest(*many(6))
+        run = start("run", "manifest.jsonl", "--out", "out", "--api-base", f"http://127.0.0.1:{port}")
+        wait_for(Path("out"), "refused", 6)
+    # the provider comes up at that port
+    from impasto_plugins.emulator import Settings, serve
+
+    with serve(Settings(port=port, picture_scale=0.02)) as provider:
+        run.communicate(timeout=60)
+        assert run.returncode == 0
+        assert len(provider.charges) == 6
+        first = provider.requests[0]
+        assert (first.method, first.target) == ("GET", "/v1/user/balance"), "what is free is asked before what is paid"
+    assert math.isclose(float(str(status(batch)["cost_usd"])), 0.18)

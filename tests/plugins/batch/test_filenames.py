@@ -1,0 +1,130 @@
+"""Ids are anybody's text; names of files are safe everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from impasto import ConfigError
+from impasto_plugins.batch.filenames import LONGEST_ID, Template, safe, wrong_id
+
+MODEL = "bedrock/us.stability.stable-style-transfer-v1:0"
+
+
+@pytest.mark.parametrize("id", ["../x", "/etc/x", "a/b", "a\\b", "..", "."])
+def test_b43_an_id_that_leads_elsewhere(id: str) -> None:
+    assert "it must hold no slash and be more than dots" in (wrong_id(id) or "")
+
+
+@pytest.mark.parametrize(
+    "id", ["a\0", "a\nb", "a\tb", "\x1b[31m", "a\u202eb", "a\u2028b", "\ud800", "a\u200bb", "a\x7f"]
+)
+def test_b44_an_id_with_marks_that_nobody_sees(id: str) -> None:
+    said = wrong_id(id) or ""
+    assert "must hold no control characters" in said
+    assert said.isprintable()
+    assert said.isascii()
+
+
+@pytest.mark.parametrize("id", ["a" * 256, "é" * 128, "漢" * 300, "a" * LONGEST_ID])
+def test_b45_long_ids_have_short_names(id: str) -> None:
+    assert wrong_id(id) is None
+    assert len(safe(id).encode()) <= 200
+    assert safe(id) != safe(id[:-1] + "b")
+
+
+def test_b45_an_id_that_is_too_long() -> None:
+    assert wrong_id("a" * (LONGEST_ID + 1)) == f"must be of at most {LONGEST_ID} characters, not {LONGEST_ID + 1}"
+
+
+@pytest.mark.parametrize(
+    "id", ["CON", "con.txt", "nul.png", "a.", "a ", "-rf", "~root", "${HOME}", "%2e%2e", ".hidden", "*", "a'b", "😀"]
+)
+def test_b47_ids_that_mean_something_to_a_system(id: str) -> None:
+    assert wrong_id(id) is None
+    name = safe(id)
+    assert name != id
+    assert name[0] not in ".-~$%"
+    assert not name.endswith((".", " "))
+    assert name.partition(".")[0].upper() not in ("CON", "NUL")
+
+
+@pytest.mark.parametrize("id", [None, "", "  ", 1, True, ["a"]])
+def test_b51_what_is_no_id(id: object) -> None:
+    assert wrong_id(id) is not None
+
+
+def test_plain_ids_stay_as_they_are() -> None:
+    for id in ("cat-1", "img_0001", "photo.v2", "A", "0"):
+        assert safe(id) == id
+
+
+@given(st.text(max_size=LONGEST_ID))
+def test_every_id_is_refused_or_has_a_name_that_can_be_made(id: str) -> None:
+    if wrong_id(id) is None:
+        name = safe(id)
+        assert name
+        assert len(name.encode()) <= 200
+        assert not {*"/\\\0\n"} & {*name}
+        assert os.path.basename(name) == name
+        assert name not in (".", "..")
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_two_ids_never_share_a_name(one: str, other: str) -> None:
+    if one != other:
+        assert safe(one) != safe(other)
+
+
+def named(text: str, **given: object) -> str:
+    values: dict[str, object] = {"id": "a b", "index": 2, "n": 1, "model": MODEL, "seed": 7, **given}
+    return Template(text).path(**values)  # type: ignore[arg-type]  # the values of a test
+
+
+def test_templates() -> None:
+    assert named("{id}", id="cat") == "cat"
+    assert named("{id}", id="cat", n=3) == "cat-2"
+    assert named("{model}/{id}_{index}", id="cat", n=3) == "us.stability.stable-style-transfer-v1-0/cat_2"
+    assert named("{seed}", seed=None) == "0"
+    assert named("shots/{seed}-{id}", id="../x") == f"shots/7-{safe('../x')}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{7*7}}", "not safe"),
+        ("{7*7}", "none of its fields"),
+        ("{id.__class__}", "none of its fields"),
+        ("{id[0]}", "none of its fields"),
+        ("{id!r}", "none of its fields"),
+        ("{id:>9}", "none of its fields"),
+        ("{}{id}", "none of its fields"),
+        ("{prompt}{id}", "none of its fields"),
+        ("%(x)s{id}", "not safe"),
+        ("${HOME}{id}", "not safe"),
+        ("~/{id}", "not safe"),
+        ("{id", "expected '}'"),
+        ("../{id}", "no path below"),
+        ("/{id}", "no path below"),
+        ("a//{id}", "no path below"),
+        ("{id}/", "no path below"),
+        (".git/{id}", "no path below"),
+        ("-{id}", "no path below"),
+        ("a\n{id}", "not safe"),
+        ("{model}", "one name"),
+        ("", "no path below"),
+    ],
+)
+def test_templates_that_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Template(text)
+    assert "it may hold {id}, {index}, {model}, {seed}" in str(caught.value)
+
+
+def test_a_template_makes_no_path_out_of_its_folder(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    for id in ("..", "a/../../b", "C:\\x", "\\\\host\\share"):
+        assert (root / named("{model}/{id}", id=id)).resolve().is_relative_to(root)

@@ -1,0 +1,284 @@
+"""generate, edit and resume, against the emulator over a real socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from impasto_plugins.emulator import Emulator
+from tests.pictures import drawn, png
+from tests.plugins.cli.conftest import Process, Run
+
+CORE = ("generate", "stability/stable-image-core", "a", "lighthouse")
+
+
+@pytest.fixture
+def picture(environment: dict[str, str]) -> str:
+    """A picture in the working folder."""
+    Path("in.png").write_bytes(png(128, 96))
+    return "in.png"
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
+def test_generate_saves_the_picture_and_prints_its_name(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(*CORE, "-p", "seed=7", "-p", "aspect_ratio=16:9")
+    assert result.exit_code == 0
+    assert result.stdout == "stable-image-core-7.png\n"
+    assert result.stderr == ""
+    with Image.open("stable-image-core-7.png") as made:
+        assert made.width > made.height
+    (sent,) = impasto_emulator.requests
+    assert sent.fields == {"prompt": "a lighthouse", "aspect_ratio": "16:9", "seed": "7"}
+
+
+def test_a_name_of_its_own_never_falls_on_a_file_that_is_there(run: Run) -> None:
+    names = [run(*CORE, "-p", "seed=7").stdout.strip() for _ in range(3)]
+    assert names == ["stable-image-core-7.png", "stable-image-core-7-2.png", "stable-image-core-7-3.png"]
+    assert files() == sorted(names)
+
+
+def test_n_pictures_get_numbered_names_and_counted_seeds(run: Run) -> None:
+    result = run(*CORE, "-n", "3", "-o", "x.png", "-p", "seed=5", "--json")
+    told = json.loads(result.stdout)
+    assert [(each["path"], each["seed"]) for each in told["files"]] == [("x-1.png", 5), ("x-2.png", 6), ("x-3.png", 7)]
+    assert told["cost"]["credits"] == 9
+    assert files() == ["x-1.png", "x-2.png", "x-3.png"]
+
+
+def test_json_is_one_object_and_nothing_else(run: Run) -> None:
+    result = run(*CORE, "--json", "-o", "x.png")
+    told = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert set(told) == {"model", "files", "cost", "warnings", "errors", "request_id", "seconds"}
+    (file,) = told["files"]
+    assert file["bytes"] == Path("x.png").stat().st_size
+    assert file["media_type"] == "image/png"
+    assert file["finish_reason"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "format"),
+    [
+        ("x.webp", "webp", "WEBP"),
+        ("x.jpg", "jpeg", "JPEG"),
+        ("x.JPEG", "jpeg", "JPEG"),
+        ("x.png", None, "PNG"),
+        ("x", None, "PNG"),
+    ],
+)
+def test_the_ending_asks_for_the_format(
+    run: Run, impasto_emulator: Emulator, name: str, sent: str | None, format: str
+) -> None:
+    assert run(*CORE, "-o", name).exit_code == 0
+    assert impasto_emulator.requests[0].fields.get("output_format") == sent
+    with Image.open(name) as made:
+        assert made.format == format
+
+
+def test_a_format_against_the_ending_is_refused(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(*CORE, "-o", "x.png", "-p", "output_format=webp")
+    assert result.exit_code == 2
+    assert "output_format: is webp, but 'x.png' asks for png" in result.stderr
+    assert not impasto_emulator.requests
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.TIFF", "x.bmp"])
+def test_an_ending_that_no_model_makes_is_refused(run: Run, impasto_emulator: Emulator, name: str) -> None:
+    result = run(*CORE, "-o", name)
+    assert result.exit_code == 2
+    assert (
+        f"-o: {name!r} asks for a format that the model does not make; end it in .png, .jpg, .jpeg or .webp"
+        in result.stderr
+    )
+    assert not impasto_emulator.requests
+
+
+def test_a_file_is_overwritten_only_when_asked(run: Run, impasto_emulator: Emulator) -> None:
+    Path("x.png").write_text("precious")
+    result = run(*CORE, "-o", "x.png")
+    assert result.exit_code == 2
+    assert "-o: 'x.png' exists" in result.stderr
+    assert Path("x.png").read_text() == "precious"
+    assert not impasto_emulator.requests
+    assert run(*CORE, "-o", "x.png", "-f").exit_code == 0
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("out", "why"), [("no/x.png", "there is no folder 'no'"), (".", "is a folder")])
+def test_where_it_can_not_be_saved_nothing_is_sent(run: Run, impasto_emulator: Emulator, out: str, why: str) -> None:
+    result = run(*CORE, "-o", out)
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert not impasto_emulator.requests
+
+
+def test_all_problems_are_told_at_once(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(
+        "generate", "stability/sd3", "x", "-n", "11", "-p", "seed=1e3", "-p", "cfg_scale=0.5",
+        "-p", "sed=1", "-p", "prompt=y", "-p", "strange", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    told = json.loads(result.stdout)["error"]
+    assert told["billed"] == "no"
+    assert {each["field"] for each in told["problems"]} == {"n", "seed", "cfg_scale", "sed", "prompt", "'strange'"}
+    for problem in told["problems"]:
+        assert f"{problem['field']}: {problem['message']}" in result.stderr
+    assert "Nothing was sent." in result.stderr
+    assert not impasto_emulator.requests
+
+
+def test_an_unknown_model_is_told_with_the_closest(run: Run) -> None:
+    result = run("generate", "stability/sd3.5-larg", "x")
+    assert result.exit_code == 2
+    assert "stability/sd3.5-large" in result.stderr
+
+
+def test_a_missing_key_names_its_variable(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(*CORE, STABILITY_API_KEY=None)
+    assert result.exit_code == 2
+    assert "STABILITY_API_KEY" in result.stderr
+    assert not impasto_emulator.requests
+    assert run(*CORE, "-n", "3", STABILITY_API_KEY=None).stderr == result.stderr, "it is told once"
+
+
+def test_the_emulator_option_needs_no_key(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(*CORE, "--emulator", STABILITY_API_KEY=None, STABILITY_API_BASE=None)
+    assert result.exit_code == 0
+    assert Path(result.stdout.strip()).is_file()
+    assert not impasto_emulator.requests, "it has one of its own"
+    assert run(*CORE, "--emulator", "--api-base", "https://api.example.com").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--timeout", "0"), ("--timeout", "nan"), ("--api-base", "ftp://x"), ("--api-base", "http://example.com")],
+)
+def test_wrong_settings_end_with_2(run: Run, option: str, value: str) -> None:
+    result = run(*CORE, option, value)
+    assert result.exit_code == 2
+    assert option.removeprefix("--").replace("-", "_") in result.stderr
+
+
+def test_a_refusal_of_the_provider_ends_with_1(run: Run) -> None:
+    result = run("generate", "stability/stable-image-core", "[content_moderation]")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "content_moderation (HTTP 403)" in result.stderr
+    assert files() == []
+
+
+def test_a_blurred_picture_is_kept_and_told(run: Run) -> None:
+    result = run("generate", "stability/stable-image-core", "[content_filtered]", "-o", "x.png")
+    assert result.exit_code == 1
+    assert files() == ["x-filtered.png"]
+    assert "kept in x-filtered.png" in result.stderr
+
+
+def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
+    result = run(*CORE, "-n", "3", "-o", "x.png", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    (lost,) = told["errors"]
+    assert lost["type"] == "ContentFiltered"
+    assert (
+        files()
+        == sorted(each["path"] for each in told["files"])
+        == sorted({"x-1.png", "x-2.png", "x-3.png"} - {f"x-{lost['index'] + 1}.png"})
+    )
+    assert f"Error: {lost['index'] + 1} of 3: " in result.stderr
+
+
+def test_where_all_fail_alike_it_is_told_once(run: Run, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("status", status=402, name="payment_required")
+    result = run(*CORE, "-n", "3")
+    assert result.exit_code == 1
+    assert result.stderr.count("payment_required") <= 2
+
+
+def test_an_unknown_charge_is_told_and_what_came_is_kept(run: Run, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("cut", times=1)
+    result = run(*CORE, "-o", "x.png")
+    assert result.exit_code == 1
+    assert len(impasto_emulator.charges) == 1
+    assert files() == ["x-unusable.png"]
+    assert "kept in x-unusable.png" in result.stderr
+
+
+def test_a_job_that_takes_too_long_can_be_resumed(run: Run, impasto_emulator: Emulator, picture: str) -> None:
+    impasto_emulator.fault("pending", target="/v2beta/results/")
+    result = run("edit", "stability/upscale-creative", picture, "--prompt", "a beach", "--timeout", "0.5", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)["error"]
+    assert told["type"] == "ChargeUnknown"
+    assert f"impasto resume stability/upscale-creative {told['id']}" in result.stderr
+    impasto_emulator.clear_faults()
+    resumed = run("resume", "stability/upscale-creative", told["id"], "-o", "big.png")
+    assert resumed.exit_code == 0
+    assert resumed.stdout == "big.png\n"
+    assert len(impasto_emulator.charges) == 1
+
+
+def test_resume_refuses_what_is_no_id(run: Run, impasto_emulator: Emulator) -> None:
+    result = run("resume", "stability/upscale-creative", "abc")
+    assert result.exit_code == 2
+    assert "64 letters and digits" in result.stderr
+    assert not impasto_emulator.requests
+
+
+def test_edit_puts_prompt_pictures_and_mask_into_the_fields_with_their_roles(
+    run: Run, impasto_emulator: Emulator, picture: str
+) -> None:
+    Path("mask.png").write_bytes(drawn("PNG", "L", (128, 96)))
+    Path("style.jpg").write_bytes(drawn("JPEG", "RGB", (80, 80)))
+    assert run("edit", "stability/inpaint", picture, "--mask", "mask.png", "--prompt", "a balloon").exit_code == 0
+    assert run("edit", "stability/style-transfer", picture, "style.jpg", "-p", "style_strength=0.5").exit_code == 0
+    inpaint, transfer = impasto_emulator.requests
+    assert inpaint.fields == {"prompt": "a balloon"}
+    assert {name: part.width for name, part in inpaint.files.items()} == {"image": 128, "mask": 128}
+    assert transfer.fields == {"style_strength": "0.5"}
+    assert {name: part.media_type for name, part in transfer.files.items()} == {
+        "init_image": "image/png",
+        "style_image": "image/jpeg",
+    }
+
+
+def test_edit_refuses_what_the_model_does_not_take(run: Run, impasto_emulator: Emulator, picture: str) -> None:
+    result = run("edit", "stability/upscale-fast", picture, picture, "--prompt", "x", "--mask", picture)
+    assert result.exit_code == 2
+    for said in (
+        "prompt: this model takes none",
+        "image: this model takes 1 (image), not 2",
+        "mask: this model takes none",
+    ):
+        assert said in result.stderr
+    assert not impasto_emulator.requests
+
+
+def test_piped_it_prints_names_and_draws_nothing(start: Callable[..., Process]) -> None:
+    process = start(*CORE, "-n", "2", "-o", "x.png", COLORTERM="truecolor")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "x-1.png\nx-2.png\n", "")
+
+
+def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator) -> None:
+    said = json.loads(
+        run("generate", "stability/stable-image-core", "a fox", "--transport", "emulator", "--json").stdout
+    )
+    assert said["cost"]["usd"] == 0.03
+    assert impasto_emulator.charges == [], "the one in the process was called"
+    for words, why in (
+        (("--transport", "emulator", "--emulator"), "give --transport or --emulator, not both"),
+        (("--transport", "htps"), "no transport is called 'htps'; closest: https"),
+        (("--middleware", "retri"), "no middleware is called 'retri'; closest: retry"),
+    ):
+        told = run("generate", "stability/stable-image-core", "a fox", *words)
+        assert told.exit_code == 2
+        assert why in told.stderr

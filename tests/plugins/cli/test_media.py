@@ -1,0 +1,108 @@
+"""audio, model3d and account, against the emulator over a real socket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from impasto_plugins.emulator import Emulator
+from tests.pictures import drawn, png
+from tests.plugins.cli.conftest import Run
+from tests.sounds import wav
+
+RAIN = ("audio", "stability/stable-audio-2.5/text-to-audio", "rain", "on", "tin", "-p", "duration=1")
+
+
+def test_audio_saves_the_sound_in_the_format_of_its_ending(run: Run, impasto_emulator: Emulator) -> None:
+    result = run(*RAIN, "-o", "rain.wav")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "rain.wav\n", "")
+    assert Path("rain.wav").read_bytes()[8:12] == b"WAVE"
+    assert run(*RAIN, "-p", "seed=7").stdout == "text-to-audio-7.mp3\n"
+    first, second = impasto_emulator.requests
+    assert first.fields == {
+        "prompt": "rain on tin",
+        "duration": "1",
+        "output_format": "wav",
+        "model": "stable-audio-2.5",
+    }
+    assert "output_format" not in second.fields
+    assert [charge.credits for charge in impasto_emulator.charges] == [20, 20]
+
+
+def test_audio_begins_with_another_sound_and_waits_for_a_job(run: Run, impasto_emulator: Emulator) -> None:
+    Path("tune.wav").write_bytes(wav(8))
+    result = run("audio", "stability/stable-audio-3/audio-to-audio", "a choir", "--audio", "tune.wav", "--json")
+    (file,) = json.loads(result.stdout)["files"]
+    assert file["media_type"] == "audio/mpeg"
+    assert Path(file["path"]).stat().st_size == file["bytes"]
+    assert impasto_emulator.requests[0].files["audio"].media_type == "audio/wav"
+
+
+def test_model3d_saves_the_model(run: Run, impasto_emulator: Emulator) -> None:
+    Path("chair.png").write_bytes(drawn("PNG"))
+    result = run("model3d", "stability/stable-fast-3d", "chair.png", "-p", "vertex_count=200")
+    assert (result.exit_code, result.stdout) == (0, "stable-fast-3d.glb\n")
+    assert Path("stable-fast-3d.glb").read_bytes().startswith(b"glTF")
+    assert run("model3d", "stability/stable-point-aware-3d", "chair.png", "-o", "c.glb").stdout == "c.glb\n"
+    assert [charge.credits for charge in impasto_emulator.charges] == [10, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            (*RAIN, "-o", "rain.png"),
+            "asks for a format that the model does not make; end it in .mp3 or .wav",
+        ),
+        ((*RAIN, "-o", "rain.flac"), "end it in .mp3 or .wav"),
+        ((*RAIN, "-o", "rain.wav", "-p", "output_format=mp3"), "output_format: is mp3, but 'rain.wav' asks for wav"),
+        ((*RAIN, "--audio", "a.wav"), "audio: this model takes none"),
+        (("audio", "stability/stable-audio-3/inpaint", "x"), "audio: required"),
+        (("audio", "stability/stable-audio-3/inpaint", "x", "--audio", "a.wav"), "must be 6 to 380"),
+        (("model3d", "stability/stable-fast-3d", "a.png", "-o", "a.png"), "end it in .glb"),
+        (("edit", "stability/upscale-fast", "a.png", "-o", "a.mp3"), "end it in .png, .jpg, .jpeg or .webp"),
+    ],
+)
+def test_what_does_not_fit_is_refused(run: Run, impasto_emulator: Emulator, words: tuple[str, ...], said: str) -> None:
+    Path("a.wav").write_bytes(wav(1))
+    Path("a.png").write_bytes(png(96, 96))
+    result = run(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not impasto_emulator.requests
+
+
+def test_account_tells_what_is_left_and_whose_it_is(run: Run, impasto_emulator: Emulator) -> None:
+    run(*RAIN)
+    said = run("account").stdout
+    assert said.splitlines() == [
+        "999,980.00 credits, 9,999.80 USD",
+        "nobody@example.com",
+        "  Emulator (emulator): owner, the default",
+    ]
+    told = json.loads(run("account", "--json", "--organization", "org-1").stdout)
+    assert (told["credits"], told["usd"], told["email"]) == (999_980, 9_999.8, "nobody@example.com")
+    asked = [each for each in impasto_emulator.requests if each.target == "/v1/user/balance"]
+    assert [each.headers.get("organization") for each in asked] == [None, "org-1"]
+    assert len(impasto_emulator.charges) == 1
+
+
+def test_account_needs_a_key_that_is_accepted(run: Run, impasto_emulator: Emulator) -> None:
+    assert run("account", STABILITY_API_KEY=None).exit_code == 2
+    impasto_emulator.fault("status", status=401, name="unauthorized")
+    result = run("account", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["billed"] == "no"
+
+
+def test_models_lists_them_under_their_commands(run: Run) -> None:
+    rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    two = rows["stability/stable-audio-2/text-to-audio"]
+    assert (two["group"], two["usd"]) == ("audio", None)
+    assert two["price"].startswith("17 + 0.06 x steps credits")
+    assert rows["stability/stable-fast-3d"]["group"] == "model3d"
+    said = run("models").stdout
+    assert "stability, impasto audio\n" in said
+    assert "     varies  Stable Audio 2: text to audio" in said

@@ -1,0 +1,145 @@
+"""What `impasto new-plugin` writes: built and installed as anybody's distribution, it passes its own tests at once and
+is called from the command line, through the gateway and by the batch runner."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from impasto_plugins.cli.main import main
+from tests.plugins.cli.conftest import Run
+
+CONFIG = """
+model_list:
+  - model_name: paint
+    provider_params: {model: acme-studio/paint}
+"""
+SERVING = "import asyncio\nfrom stand_in import serving\n\nasync def main():\n    async with serving() as url:\n"
+SERVING += "        print(url, flush=True)\n        await asyncio.sleep(300)\n\nasyncio.run(main())\n"
+
+
+@attrs.frozen
+class Made:
+    """A package that was written and installed, and the variables of whoever uses it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *words: str, module: str = "impasto_plugins.cli") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Written, built by its own build backend and installed, beside whatever else is installed."""
+    folder = tmp_path_factory.mktemp("made") / "impasto-acme-studio"
+    main(["new-plugin", "acme-studio", "-o", str(folder)], standalone_mode=False)
+    site = folder.parent / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+    ]
+    subprocess.run([*pip, str(folder)], check=True, capture_output=True)
+    names = {"PYTHONPATH": f"{site}{os.pathsep}{folder / 'tests'}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # those of this run
+    return Made(folder, {**mine, **names})
+
+
+@pytest.fixture
+def served(made: Made) -> Iterator[Made]:
+    """The same while its stand-in of the provider is served."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVING], env=made.environment, stdout=subprocess.PIPE, text=True
+    ) as stand_in:
+        assert stand_in.stdout is not None
+        base = {"ACME_STUDIO_API_BASE": stand_in.stdout.readline().strip(), "ACME_STUDIO_API_KEY": "any-key"}
+        yield attrs.evolve(made, environment={**made.environment, **base})
+        stand_in.terminate()
+
+
+def test_its_own_tests_pass_at_once(made: Made) -> None:
+    told = made.run("-q", "-p", "no:asyncio", "-p", "no:cacheprovider", module="pytest")
+    assert re.search(r"^(2\d) passed", told, re.MULTILINE)
+
+
+def test_it_holds_no_word_of_the_template(made: Made) -> None:
+    written = [path for path in made.folder.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".png")]
+    assert len(written) > 10
+    for path in written:
+        text = path.read_text("utf-8")
+        assert not re.search(r"\$(?!\{\{)\w", text), path
+        assert not re.search(r"PACKAGE|DOT|\.template", str(path.relative_to(made.folder)))
+
+
+def test_it_is_called_from_the_command_line(served: Made) -> None:
+    assert "acme-studio/paint" in served.run("models")
+    told = json.loads(served.run("generate", "acme-studio/paint", "a lighthouse", "-o", "made.png", "--json"))
+    assert told["cost"]["usd"] == 0.02
+    assert (served.folder / "made.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_batch_runner_takes_it(served: Made) -> None:
+    (served.folder / "rows.jsonl").write_text('{"id": "one", "model": "acme-studio/paint", "prompt": "a lighthouse"}\n')
+    served.run("batch", "run", "rows.jsonl", "--out", "pictures")
+    assert [path.name for path in (served.folder / "pictures").rglob("one*.png")]
+
+
+def test_the_gateway_serves_it(served: Made) -> None:
+    (served.folder / "config.yaml").write_text(CONFIG)
+    words = ["-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=served.folder, env=served.environment, stdout=subprocess.PIPE, text=True
+    ) as gateway:
+        assert gateway.stdout is not None
+        url = gateway.stdout.readline().split()[-1]
+        asked = json.dumps({"model": "paint", "prompt": "a lighthouse", "style": "ink"}).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{url}/v1/images/generations", asked, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            picture = json.load(answer)["data"][0]
+        gateway.terminate()
+    assert base64.b64decode(picture["b64_json"]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["Acme", "acme_studio", "-acme", "acme--x", "", "../acme", "a" * 41])
+def test_a_name_that_can_be_no_package_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    told = run("new-plugin", "--", name)
+    assert told.exit_code == 2
+    assert "lower-case letters, digits and single dashes" in told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "impasto-acme").mkdir()
+    (tmp_path / "impasto-acme" / "mine.txt").write_text("mine")
+    told = run("new-plugin", "acme")
+    assert told.exit_code == 2
+    assert "'impasto-acme' has something in it" in told.output
+    assert [path.name for path in (tmp_path / "impasto-acme").iterdir()] == ["mine.txt"]

@@ -1,0 +1,44 @@
+"""``impasto emulator``: every option reaches the server, and other machines are let in only where that is asked for."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from impasto_plugins.cli.main import main
+from impasto_plugins.emulator import Settings
+
+OPTIONS = {
+    "--host": "0.0.0.0",
+    "--port": 8009,
+    "--seed": 5,
+    "--credits": 100.0,
+    "--scale": 0.25,
+    "--answer-seconds": 0.1,
+    "--job-seconds": 0.2,
+    "--kept-seconds": 60.0,
+    "--rate-seconds": 1.0,
+    "--lock-seconds": 2.0,
+}
+
+
+def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[object] = []
+
+    async def serve(settings: object) -> None:
+        served.append(settings)
+
+    monkeypatch.setattr("impasto_plugins.emulator.command._run", serve)
+    words = [str(word) for pair in OPTIONS.items() for word in pair]
+    words += ["--strict", "--allow-remote", "--key", "one", "--key", "two"]
+    result = CliRunner().invoke(main, ["emulator", *words])
+    assert (result.exit_code, result.output) == (0, "")
+    given = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
+    given["picture_scale"] = given.pop("scale")
+    assert served == [Settings.of({**given, "strict": True, "keys": ("one", "two")})]
+
+
+def test_other_machines_are_let_in_only_where_it_is_meant() -> None:
+    result = CliRunner().invoke(main, ["emulator", "--host", "0.0.0.0"])
+    assert result.exit_code == 2
+    assert "--host 0.0.0.0 lets other machines in; add --allow-remote if that is meant" in result.output

@@ -1,0 +1,336 @@
+"""Calls as jobs: begun with ``Prefer: respond-async``, asked for by their ids, fetched also after a kill."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import pytest
+from openai.types import ImagesResponse
+
+from impasto_plugins.emulator import Emulator
+from tests.conftest import KEY
+from tests.pictures import drawn
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, named
+
+ASYNC = {"prefer": "respond-async"}
+PICTURE = drawn("PNG", size=(128, 128))
+URI = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+OTHER = "sk-other-" + "k" * 24
+
+
+async def begin(gateway: Running, path: str = "generations", headers: Any = None, **body: object) -> Answer:
+    asked = {"model": "sd3", "prompt": "p", **body}
+    return await gateway.ask("POST", f"/v1/images/{path}", json=asked, headers={**ASYNC, **(headers or {})})
+
+
+async def ended(gateway: Running, begun: Answer) -> Answer:
+    """What a job came to."""
+    async with asyncio.timeout(60):
+        while (told := await gateway.ask("GET", begun.headers["location"])).json["status"] == "in_progress":
+            await asyncio.sleep(0.05)
+    return told
+
+
+def posts(emulator: Emulator) -> int:
+    return sum(request.method == "POST" for request in emulator.requests)
+
+
+async def test_a_job_is_begun_told_and_delivered(gateway: Running, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("delay", seconds=0.3)
+    begun = await begin(gateway, seed=5)
+    assert begun.status == 202
+    assert re.fullmatch("[0-9a-f]{64}", begun.json["id"])
+    assert begun.headers["location"] == f"/v1/images/jobs/{begun.json['id']}"
+    assert begun.headers["preference-applied"] == "respond-async"
+    assert (begun.json["object"], begun.json["status"], begun.json["model"]) == ("image.job", "in_progress", "sd3")
+    assert begun.json["expires_at"] - begun.json["created_at"] == 24 * 3600
+    running = await gateway.ask("GET", begun.headers["location"])
+    assert (running.status, running.json) == (200, begun.json)
+    done = await ended(gateway, begun)
+    assert (done.status, done.json["status"], done.headers["x-impasto-cost-usd"]) == (200, "completed", "0.065")
+    assert base64.b64decode(done.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert done.json["data"][0]["seed"] == 5
+    again = await gateway.ask("GET", f"/images/jobs/{begun.json['id']}")
+    assert again.body == done.body  # however often it is asked for
+    sdk = await gateway.sdk.get(begun.headers["location"].removeprefix("/v1"), cast_to=ImagesResponse)
+    assert len(sdk.data or []) == 1
+    assert len(impasto_emulator.charges) == 1
+
+
+@pytest.mark.parametrize("prefer", ["wait=5, Respond-Async", "respond-async; x=1", "respond-async"])
+async def test_a_preference_among_others(gateway: Running, prefer: str) -> None:
+    assert (await begin(gateway, headers={"prefer": prefer})).status == 202
+
+
+async def test_another_preference_is_none(gateway: Running) -> None:
+    assert (await begin(gateway, headers={"prefer": "respond-asynchronously, return=minimal"})).status == 200
+
+
+async def test_an_edit_with_files_and_several_pictures(gateway: Running, impasto_emulator: Emulator) -> None:
+    begun = await begin(gateway, "edits", model="upscale", images=[{"image_url": URI}], n=3)
+    done = await ended(gateway, begun)
+    assert len(done.json["data"]) == len(impasto_emulator.charges) == 3
+    assert gateway.gateway._app.flow.bytes == 0
+
+
+async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) -> None:
+    begun = await begin(gateway, n=2, response_format="url")
+    done = await ended(gateway, begun)
+    assert (await ended(gateway, begun)).body == done.body
+    for each in done.json["data"]:
+        assert "b64_json" not in each
+        assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
+    data = gateway.gateway._data
+    now = data.clock()
+    data.clock = lambda: now + 3601
+    later = await ended(gateway, begun)
+    assert {each["url"] for each in later.json["data"]}.isdisjoint(each["url"] for each in done.json["data"])
+    assert (await gateway.ask("GET", later.json["data"][0]["url"])).body.startswith(b"\x89PNG")
+    assert len(impasto_emulator.charges) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"prompt": ""}, "prompt"), ({"model": "no"}, "model"), ({"n": 0}, "n"), ({"stream": True}, "stream")],
+    ids=str,
+)
+async def test_what_does_not_fit_is_refused_at_once(
+    gateway: Running, impasto_emulator: Emulator, body: dict[str, Any], param: str
+) -> None:
+    refused = await begin(gateway, **body)
+    assert (refused.status, refused.error["param"]) == (404 if param == "model" else 400, param)
+    assert gateway.gateway._app.running == 0
+    assert not impasto_emulator.requests
+
+
+async def test_means_that_are_spent_refuse_it_at_once(start: Start, impasto_emulator: Emulator) -> None:
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER, images_per_day=2)))
+    gateway.session.headers["authorization"] = f"Bearer {OTHER}"
+    assert (await begin(gateway, n=2)).status == 202
+    refused = await begin(gateway, headers={"idempotency-key": "k"})
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+    rows = await gateway.gateway._data.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone())
+    assert rows == (1,)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"kind": "status", "status": 403, "name": "content_moderation"}, "moderation_blocked"),
+        ({"kind": "status", "status": 422}, "provider_refused"),
+        ({"kind": "truncate"}, "charge_unknown"),
+        ({"kind": "status", "status": 200, "body": "empty"}, "unusable_result"),
+    ],
+    ids=str,
+)
+async def test_a_job_that_fails_says_so(
+    gateway: Running, impasto_emulator: Emulator, fault: dict[str, Any], code: str
+) -> None:
+    impasto_emulator.fault(**fault)
+    told = await ended(gateway, await begin(gateway))
+    assert (told.status, told.json["status"]) == (200, "failed")
+    assert set(told.json["error"]) == {"message", "type", "param", "code"}
+    assert told.json["error"]["code"] == code
+    assert len(impasto_emulator.requests) == 1
+
+
+async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator: Emulator) -> None:
+    gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    id = (await begin(gateway)).json["id"]
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    wrong = [id[1:], id + "0", id.upper(), "0" * 64, "g" * 64, "", "..%2f" + id, "%00", id + "%0a", "é" * 64]
+    for each in wrong:
+        refused = await gateway.ask("GET", f"/v1/images/jobs/{each}")
+        assert (refused.status, refused.error["code"]) == (404, "not_found"), each
+    gateway.session.headers["authorization"] = f"Bearer {OTHER}"
+    assert (await gateway.ask("GET", f"/v1/images/jobs/{id}")).status == 404
+    gateway.session.headers["authorization"] = "Bearer no"
+    assert (await gateway.ask("GET", f"/v1/images/jobs/{id}")).status == 401
+    assert len(impasto_emulator.requests) == 1
+
+
+async def test_a_job_expires(gateway: Running) -> None:
+    begun = await begin(gateway)
+    await ended(gateway, begun)
+    data = gateway.gateway._data
+    now = data.clock()
+    data.clock = lambda: now + 24 * 3600 + 1
+    assert (await gateway.ask("GET", begun.headers["location"])).status == 404
+
+
+async def test_a_key_is_one_job(gateway: Running, impasto_emulator: Emulator) -> None:
+    key = {"idempotency-key": "k"}
+    impasto_emulator.fault("delay", seconds=0.3)
+    first, second = await begin(gateway, headers=key), await begin(gateway, headers=key)
+    assert (second.status, second.json) == (202, first.json)
+    assert second.headers["idempotent-replayed"] == "true"
+    assert (await begin(gateway, headers=key, prompt="q")).status == 422
+    waited = await gateway.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p"}, headers=key)
+    done = await ended(gateway, first)
+    assert waited.json["data"] == done.json["data"]
+    assert (await begin(gateway, headers=key)).json["status"] == "completed"
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_a_key_whose_job_cost_nothing_begins_another(gateway: Running, impasto_emulator: Emulator) -> None:
+    key = {"idempotency-key": "k"}
+    impasto_emulator.fault("status", status=403, name="content_moderation", times=1)
+    first = await begin(gateway, headers=key)
+    assert (await ended(gateway, first)).json["status"] == "failed"
+    second = await begin(gateway, headers=key)
+    assert second.json["id"] != first.json["id"]
+    assert (await ended(gateway, second)).json["status"] == "completed"
+    assert (await ended(gateway, first)).json["status"] == "failed"
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_a_retry_whose_first_answer_was_lost_is_given_the_same_job(
+    gateway: Running, impasto_emulator: Emulator
+) -> None:
+    body = json.dumps({"model": "sd3", "prompt": "p"}).encode()
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {MASTER}\r\n"
+    head += f"Prefer: respond-async\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(head.encode() + b"x-stainless-retry-count: 0\r\n\r\n" + body)
+    assert await reader.readexactly(12) == b"HTTP/1.1 202"
+    writer.transport.abort()
+    await asyncio.sleep(0.4)
+    retried = await begin(gateway, headers={"x-stainless-retry-count": "1"})
+    assert (retried.status, retried.headers["idempotent-replayed"]) == (202, "true")
+    assert (await ended(gateway, retried)).json["status"] == "completed"
+    assert len(impasto_emulator.charges) == 1
+    await asyncio.sleep(0.4)  # it is known to have arrived by then
+    assert "idempotent-replayed" not in (await begin(gateway, headers={"x-stainless-retry-count": "2"})).headers
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+
+
+async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impasto_emulator: Emulator) -> None:
+    first = await begin(gateway, headers={"x-stainless-retry-count": "0"})
+    await asyncio.sleep(0.4)
+    second = await begin(gateway, headers={"x-stainless-retry-count": "1"})  # of another call, that was refused
+    assert first.json["id"] != second.json["id"]
+    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+
+
+async def test_where_it_can_not_be_written_down_no_job_is_begun(
+    start: Start, impasto_emulator: Emulator, state: Path
+) -> None:
+    state.parent.mkdir()
+    state.touch()  # a file where the folder should be
+    gateway = await start()
+    refused = await begin(gateway)
+    assert (refused.status, refused.headers["x-should-retry"]) == (503, "true")
+    assert (await gateway.ask("GET", "/v1/images/jobs/" + "0" * 64)).status == 503
+    assert not impasto_emulator.requests
+
+
+async def test_a_providers_job_may_take_longer_than_a_call(start: Start, impasto_emulator: Emulator) -> None:
+    gateway = await start(config(impasto_emulator.url, general="  timeout: 1\n"))
+    impasto_emulator.fault("pending", method="GET")
+    begun = await begin(gateway, "edits", model="creative", images=[{"image_url": URI}])
+    await asyncio.sleep(1.5)
+    assert (await gateway.ask("GET", begun.headers["location"])).json["status"] == "in_progress"
+    impasto_emulator.clear_faults()
+    done = await ended(gateway, begun)
+    assert (done.json["status"], done.headers["x-impasto-cost-usd"]) == ("completed", "0.6")
+    assert len(impasto_emulator.charges) == posts(impasto_emulator) == 1
+
+
+def text(emulator: Emulator, *, key: str = KEY, general: str = "") -> str:
+    entries = entry("sd3", "stability/sd3.5-large", emulator.url, key)
+    entries += entry("creative", "stability/upscale-creative", emulator.url, key)
+    return config(emulator.url, entries=entries, general=general)
+
+
+def client(url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0)
+
+
+async def post(sdk: openai.AsyncOpenAI, path: str, **body: object) -> str:
+    told: Any = await sdk.post(f"/images/{path}", body=body, cast_to=object, options={"headers": ASYNC})
+    return str(told["id"])
+
+
+async def outcome(sdk: openai.AsyncOpenAI, id: str) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while True:
+            told: Any = await sdk.get(f"/images/jobs/{id}", cast_to=object)
+            if told["status"] != "in_progress":
+                return dict(told)
+            await asyncio.sleep(0.05)
+
+
+async def polled(emulator: Emulator, jobs: int) -> None:
+    """Waits until so many of the provider's jobs were asked for: by then it is written down that they were begun."""
+    async with asyncio.timeout(60):
+        while len({request.target for request in emulator.requests if request.method == "GET"}) < jobs:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_job_is_fetched_after_its_worker_was_killed(
+    serve: Serve, impasto_emulator: Emulator, workers: str
+) -> None:
+    impasto_emulator.fault("pending", method="GET")
+    process, url = await asyncio.to_thread(serve, text(impasto_emulator), "--workers", workers)
+    async with client(url) as sdk:
+        id = await post(sdk, "edits", model="creative", prompt="p", n=2, images=[{"image_url": URI}])
+    await polled(impasto_emulator, 2)
+    if workers == "1":
+        process.kill()
+        await asyncio.to_thread(process.wait, 60)
+        _, url = await asyncio.to_thread(serve, text(impasto_emulator))
+    else:
+        for worker in psutil.Process(process.pid).children():
+            os.kill(worker.pid, signal.SIGKILL)
+    before = len(impasto_emulator.requests)
+    impasto_emulator.clear_faults()
+    async with client(url).with_options(max_retries=20) as sdk:
+        told = await outcome(sdk, id)
+    assert (told["status"], len(told["data"])) == ("completed", 2)
+    assert len(impasto_emulator.requests) > before
+    assert posts(impasto_emulator) == len(impasto_emulator.charges) == 2
+
+
+async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("pending", method="GET")
+    process, url = await asyncio.to_thread(serve, text(impasto_emulator))
+    async with client(url) as sdk:
+        known = await post(sdk, "edits", model="creative", prompt="p", images=[{"image_url": URI}])
+        await polled(impasto_emulator, 1)
+        impasto_emulator.clear_faults()
+        impasto_emulator.fault("delay", seconds=60, method="POST")
+        lost = await post(sdk, "generations", model="sd3", prompt="p")
+    async with asyncio.timeout(60):
+        while posts(impasto_emulator) < 2:
+            await asyncio.sleep(0.01)
+    process.kill()
+    await asyncio.to_thread(process.wait, 60)
+    _, url = await asyncio.to_thread(serve, text(impasto_emulator, key="sk-" + "rotated-" * 5))
+    async with client(url) as sdk:
+        told = await outcome(sdk, known)
+        assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
+        assert "key" in told["error"]["message"]
+        told = await outcome(sdk, lost)
+        assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
+    assert posts(impasto_emulator) == 2
+
+
+async def test_a_job_is_made_to_its_end_before_the_process_ends(serve: Serve, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("delay", seconds=1)
+    process, url = await asyncio.to_thread(serve, text(impasto_emulator))
+    async with client(url) as sdk:
+        id = await post(sdk, "generations", model="sd3", prompt="p")
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 60) == 0
+    _, url = await asyncio.to_thread(serve, text(impasto_emulator))
+    async with client(url) as sdk:
+        assert (await outcome(sdk, id))["status"] == "completed"
+    assert posts(impasto_emulator) == len(impasto_emulator.charges) == 1

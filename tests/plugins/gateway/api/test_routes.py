@@ -1,0 +1,111 @@
+"""Paths and heads: what can be told by a head is told by it alone, and no answer tells what it was made with."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from impasto_plugins.emulator import Emulator
+from tests.plugins.gateway.conftest import Running
+from tests.plugins.gateway.raw import GET, HEADERS, Connection, Raw, send
+
+PATHS = ("models", "models/sd3", "the file", "the job", "health/readiness", "metrics")
+
+
+async def path_of(gateway: Running, path: str) -> str:
+    if path == "the file":
+        url: str = (await gateway.generate(response_format="url")).json["data"][0]["url"]
+        return url.partition("/v1/")[2]
+    if path == "the job":
+        headers = {"prefer": "respond-async"}
+        body = {"model": "sd3", "prompt": "p", "n": 3}
+        answer = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+        while (await gateway.ask("GET", answer.headers["location"])).json["status"] == "in_progress":
+            await asyncio.sleep(0.02)
+        return answer.headers["location"].removeprefix("/v1/")
+    return path
+
+
+def head_of(answer: bytes) -> dict[bytes, bytes]:
+    lines = answer.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+    headers = {name: value for name, _, value in (line.partition(b": ") for line in lines)}
+    return {name: value for name, value in headers.items() if name not in (b"date", b"x-request-id", b"cache-control")}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_head_is_that_of_the_answer_and_nothing_comes_behind_it(gateway: Running, path: str) -> None:
+    path = await path_of(gateway, path)
+    prefix = "" if path in ("metrics", "health/readiness") else "/v1"
+    async with Connection(gateway.url) as connection:
+        for method in ("HEAD", "GET"):
+            connection.writer.write(f"{method} {prefix}/{path} HTTP/1.1\r\n".encode() + HEADERS + b"\r\n")
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        whole = await connection.answer()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    lengths = [int(head_of(answer).pop(b"content-length")) for answer in (head, whole)]
+    assert path == "metrics" or lengths[0] == lengths[1] > 0  # its numbers grow
+    assert {**head_of(head), b"content-length": b""} == {**head_of(whole), b"content-length": b""}
+
+
+async def test_a_head_where_there_is_nothing_to_get(standing: Running) -> None:
+    answer = await standing.ask("HEAD", "/v1/images/generations")
+    assert (answer.status, answer.headers["allow"], answer.body) == (405, "POST", b"")
+    answer = await standing.ask("POST", "/metrics")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    answer = await standing.ask("HEAD", "/v1/models/none")
+    assert (answer.status, answer.body) == (404, b"")
+
+
+def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
+    """The head of a request whose body has a kilobyte, which does not come."""
+    told = {"Host": b"localhost", "Authorization": b"Bearer sk-1234", "Content-Type": b"application/json"}
+    told |= {"Content-Length": b"1024"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = b"".join(b"%s: %s\r\n" % (name.encode(), value) for name, value in told.items())
+    return b"%s %s HTTP/1.1\r\n%s\r\n" % (method, path, lines)
+
+
+EDITS = b"/v1/images/edits"
+FORM = b"multipart/form-data; boundary=x"
+HEADS: dict[str, tuple[bytes, int, str]] = {
+    "no such key": (asked(Authorization=b"Bearer no"), 401, "invalid_api_key"),
+    "no key": (asked(Authorization=b""), 401, "invalid_api_key"),
+    "no such path": (asked(b"/v1/images"), 404, "unknown_url"),
+    "another method": (asked(method=b"PUT"), 405, "method_not_allowed"),
+    "too large": (asked(Content_Length=b"99999999"), 413, "request_too_large"),
+    "a form too large": (asked(EDITS, Content_Type=FORM, Content_Length=b"999999999"), 413, "request_too_large"),
+    "another kind": (asked(Content_Type=b"text/plain"), 415, "unsupported_content_type"),
+    "compressed": (asked(Content_Encoding=b"gzip"), 415, "unsupported_encoding"),
+    "another's host": (asked(Host=b"evil.example"), 421, "host_not_allowed"),
+    "no boundary": (asked(EDITS, Content_Type=b"multipart/form-data"), 400, "invalid_form"),
+    "two lengths": (asked(Transfer_Encoding=b"chunked"), 400, "invalid_http"),
+    "no such model": (asked(b"/v1/models/none", method=b"GET"), 404, "model_not_found"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+async def test_what_its_head_shows_is_answered_without_the_body(
+    standing: Running, impasto_emulator: Emulator, name: str
+) -> None:
+    head, status, code = HEADS[name]
+    async with Connection(standing.url) as connection:
+        connection.writer.write(head)
+        answer = Raw(await connection.answer(), closed=False)
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert not impasto_emulator.requests
+
+
+ANSWERS = {
+    "a list": GET + HEADERS + b"Connection: close\r\n\r\n",
+    "an error": b"GET /x HTTP/1.1\r\n" + HEADERS + b"\r\n",
+    "no HTTP": b"\x16\x03\x01\x02",
+    "HTTP that is unsound": GET + HEADERS * 2 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_no_answer_tells_versions(standing: Running, name: str) -> None:
+    answer = await send(standing.url, ANSWERS[name])
+    assert b"\r\nserver: impasto\r\n" in answer.head + b"\r\n"
+    assert b"aiohttp" not in answer.data
+    assert b"python" not in answer.head

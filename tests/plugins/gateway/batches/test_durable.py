@@ -1,0 +1,160 @@
+"""A batch outlives its process: killed, ended in peace, or run beside other workers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
+import pytest
+
+from impasto_plugins.batch.ledger.log import Read, rows
+from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.emulator import Emulator
+from tests.conftest import KEY
+from tests.pictures import drawn
+from tests.plugins.gateway.conftest import MASTER, Serve, config, entry
+
+from .conftest import EDIT, begun, ended, line, results
+
+
+def sdk(url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(api_key=MASTER, base_url=f"{url}/v1", max_retries=0)
+
+
+def lines(number: int) -> list[dict[str, object]]:
+    """Each with a seed of its own, by which its charges are known."""
+    return [line(f"p{i}", seed=i + 1) for i in range(number)]
+
+
+def charges(emulator: Emulator) -> Counter[int]:
+    return Counter(charge.seed or 0 for charge in emulator.charges)
+
+
+async def some(emulator: Emulator, number: int) -> None:
+    async with asyncio.timeout(60):
+        while len(emulator.charges) < number:
+            await asyncio.sleep(0.02)
+
+
+async def look(client: openai.AsyncOpenAI, batch: Any, emulator: Emulator, number: int, *, ambiguous: int) -> None:
+    """All lines have one outcome, nothing is paid twice, and what is doubtful is said to be."""
+    batch = await ended(client, batch)
+    assert batch.status == "completed"
+    assert max(charges(emulator).values()) == 1
+    made = await results(client, batch.output_file_id)
+    lost = await results(client, batch.error_file_id) if batch.error_file_id is not None else {}
+    assert made.keys() | lost.keys() == {f"p{i}" for i in range(number)}
+    assert not made.keys() & lost.keys()
+    assert {each["error"]["code"] for each in lost.values()} <= {"charge_unknown"}
+    assert len(lost) <= ambiguous
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (number, len(made), len(lost))
+    assert len(emulator.charges) >= len(made)
+
+
+async def test_killed_it_goes_on_at_the_next_start(serve: Serve, impasto_emulator: Emulator) -> None:
+    text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
+    impasto_emulator.fault("delay", seconds=0.1)
+    process, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        batch = await begun(client, lines(30))
+    for done in (6, 16):
+        await some(impasto_emulator, done)
+        process.kill()
+        process, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        await look(client, batch, impasto_emulator, 30, ambiguous=8)
+
+
+async def test_ended_in_peace_it_goes_on_at_the_next_start(
+    serve: Serve, impasto_emulator: Emulator, state: Path
+) -> None:
+    text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
+    impasto_emulator.fault("delay", seconds=0.2)
+    process, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        batch = await begun(client, lines(80))
+    await some(impasto_emulator, 5)
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 60) == 0
+    stopped = len(impasto_emulator.charges)
+    assert stopped < 80
+    (folder,) = (state / "batches" / "runs").iterdir()
+    read = await asyncio.to_thread(lambda: list(rows(Layout(folder).ledger, Read())))
+    kinds = Counter(row["row"] for _, row in read)
+    assert (kinds["done"], kinds["ambiguous"]) == (stopped, 0)
+    impasto_emulator.clear_faults()
+    _, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        await look(client, batch, impasto_emulator, 80, ambiguous=0)
+    assert len(impasto_emulator.charges) == 80
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-" + "rotated-" * 5], ids=["same key", "another key"])
+async def test_a_job_of_the_providers_is_fetched_by_the_next_start_with_its_key(
+    serve: Serve, impasto_emulator: Emulator, key: str
+) -> None:
+    def text(key: str) -> str:
+        return config(
+            impasto_emulator.url, entries=entry("creative", "stability/upscale-creative", impasto_emulator.url, key)
+        )
+
+    impasto_emulator.fault("pending", method="GET")
+    process, url = await asyncio.to_thread(serve, text(KEY))
+    uri = "data:image/png;base64," + base64.b64encode(drawn("PNG", size=(128, 128))).decode()
+    async with sdk(url) as client:
+        batch = await begun(client, [line("job", EDIT, model="creative", images=[{"image_url": uri}])], EDIT)
+    async with asyncio.timeout(60):
+        while all(each.method != "GET" for each in impasto_emulator.requests):
+            await asyncio.sleep(0.02)
+    process.kill()
+    impasto_emulator.clear_faults()
+    _, url = await asyncio.to_thread(serve, text(key))
+    async with sdk(url) as client:
+        batch = await ended(client, batch)
+        assert batch.status == "completed"
+        if key == KEY:
+            assert "job" in await results(client, batch.output_file_id)
+        else:
+            failed = (await results(client, batch.error_file_id))["job"]
+            assert (failed["error"]["code"], failed["error"]["billed"]) == ("charge_unknown", "unknown")
+            assert failed["response"]["status_code"] == 502
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_of_several_workers_one_runs_it_and_another_takes_it_over(
+    serve: Serve, impasto_emulator: Emulator, state: Path
+) -> None:
+    impasto_emulator.fault("delay", seconds=0.15)
+    text = config(impasto_emulator.url, more="batches: {concurrency: 4}\n")
+    process, url = await asyncio.to_thread(serve, text, "--workers", "2")
+    async with sdk(url) as client:
+        batch = await begun(client, lines(30))
+        await some(impasto_emulator, 5)
+        lock = Layout(state / "batches" / "runs" / batch.id).lock
+        async with asyncio.timeout(60):
+            while len(owners := holders(process.pid, lock)) != 1:  # the other looks whether it is free
+                await asyncio.sleep(0.01)
+            os.kill(owners[0], signal.SIGKILL)
+            while owners[0] in (child.pid for child in psutil.Process(process.pid).children()):
+                await asyncio.sleep(0.01)
+    async with sdk(url) as client:
+        await look(client, batch, impasto_emulator, 30, ambiguous=4)
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 60) == 0
+
+
+def holders(pid: int, path: Path) -> list[int]:
+    """The workers that have a file open."""
+    return [
+        child.pid
+        for child in psutil.Process(pid).children()
+        if any(each.path == str(path) for each in child.open_files())
+    ]

@@ -1,0 +1,279 @@
+"""A configuration file: the page's runs as it is, and every mistake is told with its line."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from impasto import ConfigError
+from impasto_plugins.gateway.config.loader import load, parse
+from impasto_plugins.gateway.config.model import Config, check_bind
+from impasto_plugins.gateway.gateway import Gateway
+
+PAGE = """\
+model_list:
+  - model_name: sd3
+    litellm_params:
+      model: stability/sd3.5-large
+      api_key: os.environ/STABILITY_API_KEY
+    model_info:
+      mode: image_generation
+litellm_settings:
+  drop_params: false
+general_settings:
+  master_key: sk-1234
+"""
+STRONG = "sk-" + "s" * 40
+
+
+def test_the_pages_configuration() -> None:
+    config = parse(PAGE.encode(), environment={"STABILITY_API_KEY": "key-of-the-environment"})
+    (model,) = config.models
+    assert (model.model_name, model.model, model.mode) == ("sd3", "stability/sd3.5-large", "image_generation")
+    assert model.reach == {"api_key": "key-of-the-environment"}
+    assert config.general.master_key == "sk-1234"
+    assert "key-of-the-environment" not in repr(config)
+    assert "sk-1234" not in repr(config)
+
+
+def test_provider_params_is_another_name() -> None:
+    text = PAGE.replace("litellm_params", "provider_params").replace("os.environ/STABILITY_API_KEY", "k")
+    assert parse(text.encode()).models[0].reach == {"api_key": "k"}
+
+
+REACHED = {
+    "aws_region_name": "us-west-2",
+    "aws_access_key_id": "AKID",
+    "aws_secret_access_key": "a-secret",
+    "aws_session_token": "a-token",
+    "aws_profile_name": "work",
+}
+"""How AWS is reached, with every key that there is."""
+
+
+def test_each_of_awss_keys_reaches_the_deployment_and_is_not_shown() -> None:
+    given = {**REACHED, "aws_bedrock_runtime_endpoint": "https://bedrock.example"}
+    params = "".join(f"      {name}: {value}\n" for name, value in given.items())
+    text = f"model_list:\n  - model_name: core\n    provider_params:\n      model: bedrock/x\n{params}"
+    (model,) = (config := parse(text.encode())).models
+    assert model.reach == given
+    assert "a-secret" not in repr(config)
+    assert "a-token" not in repr(config)
+
+
+def test_each_of_awss_keys_reaches_the_bucket_and_is_not_shown() -> None:
+    keys = "".join(f"    {name}: {value}\n" for name, value in REACHED.items())
+    text = f"{PAGE}files:\n  s3:\n    bucket: pictures\n    endpoint_url: https://s3.example/\n{keys}"
+    s3 = (config := parse(text.encode(), environment={"STABILITY_API_KEY": "k"})).files.s3
+    assert s3 is not None
+    assert s3.account() == {
+        "region": "us-west-2",
+        "endpoint": "https://s3.example",
+        "access_key_id": "AKID",
+        "secret_access_key": "a-secret",
+        "session_token": "a-token",
+        "profile": "work",
+    }
+    assert "a-secret" not in repr(config)
+
+
+def test_all_of_keys() -> None:
+    digest = hashlib.sha256(b"sk-studio").hexdigest()
+    limits = "models: [sd3], rpm: 60, images_per_day: 500, usd_per_month: 40"
+    text = f"{PAGE}keys:\n  - {{name: studio, sha256: {digest}, {limits}}}\n"
+    (key,) = parse(text.encode(), environment={"STABILITY_API_KEY": "k"}).keys
+    assert (key.name, key.sha256, key.models) == ("studio", digest, ("sd3",))
+    assert (key.rpm, key.images_per_day, key.usd_per_month) == (60, 500, 40)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x 1\nb: *x\n", "line 1: anchors and aliases are not taken"),
+        ("general_settings: {}\ngeneral_settings: {}\n", "line 2: 'general_settings' is given twice"),
+        ("a: 1\n--- \nb: 2\n", "line 2: a second document begins"),
+        ("a: !!python/object/apply:os.system [id]\n", "line 1: tags are not taken"),
+        ("a: " + "[" * 5000, "line 1: is nested too deeply"),
+        ("a: [1, 2\n", "line 2: expected ',' or ']'"),
+        ("a: b: c\n", "line 1: mapping values are not allowed here"),
+        ("a: \x00", "a character that YAML does not allow"),
+        ("a: " + "9" * 5000, "line 1: is no number that can be read"),
+        ("- 1\n", "line 1: the file: must be a mapping"),
+        (
+            "model_list:\n- model_name: sd3\n    litellm_params: {}\n",
+            "not allowed here; is it indented as its neighbours",
+        ),
+        (
+            PAGE.replace("model_name: sd3", "model_name: 3"),
+            "model_name: must be text of 1 to 200 printable characters, not int",
+        ),
+        ("", "line 1: model_list: give a list of models"),
+        (PAGE.replace("mode: image_generation", "mode: chat"), "line 7: model_list[0].model_info.mode: must be one of"),
+        (
+            PAGE.replace("  master_key", "  mastr_key"),
+            "line 11: general_settings.mastr_key: is not taken here; did you",
+        ),
+        (PAGE + "router_settings: {}\n", "line 12: router_settings: is not taken here; give several entries"),
+        (
+            PAGE.replace("      model:", "      rpm: 6\n      model:"),
+            "line 4: model_list[0].litellm_params.rpm: is not",
+        ),
+        (
+            PAGE.replace("drop_params: false", "num_retries: 3"),
+            "line 9: litellm_settings.num_retries: is not taken here",
+        ),
+        (PAGE.replace("drop_params: false", "drop_params: 'no'"), "line 9: litellm_settings.drop_params: must be bool"),
+        (PAGE.replace("sk-1234", "1234"), "line 11: general_settings.master_key: must be text, not int"),
+        (PAGE.replace("sk-1234", "''"), "line 11: general_settings.master_key: must be text of 1 to"),
+        (
+            PAGE.replace("sk-1234", "os.environ/NO_SUCH"),
+            "line 11: general_settings.master_key: the environment variable NO_SUCH",
+        ),
+        (PAGE.replace("sk-1234", "os.environ/EMPTY"), "EMPTY is empty; set it"),
+        (PAGE.replace("  - model_name: sd3\n    ", "  - "), "line 2: model_list[0].model_name: required"),
+        (PAGE + "keys:\n  - {name: a, sha256: " + "g" * 64 + "}\n", "line 13: keys[0].sha256: must be 64 hexadecimal"),
+        (PAGE + "keys:\n  - {name: '', sha256: " + "a" * 64 + "}\n", "line 13: keys[0].name: must be text of 1"),
+        (PAGE + "keys: ['']\n", "line 12: keys[0]: must be a mapping"),
+        (PAGE + "keys:\n" + f"  - {{name: a, sha256: {'a' * 64}}}\n" * 2, "line 14: keys[1]: has the name or the hash"),
+        (PAGE + "files: {seconds: 0}\n", "line 12: files.seconds: must be a number from 0.1"),
+    ],
+    ids=range(29),
+)
+def test_a_mistake_is_told_with_its_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse(text.encode(), "config.yaml", {"STABILITY_API_KEY": "k", "EMPTY": ""})
+    assert said in str(told.value)
+    assert str(told.value).startswith("config.yaml: ")
+
+
+GENERAL = PAGE.replace("os.environ/STABILITY_API_KEY", "k")
+EMPTY_HASH = hashlib.sha256(b"").hexdigest()
+EXAMPLE_HASH = hashlib.sha256(b"sk-1234").hexdigest()
+SENSELESS = {
+    **{f"public_url: {url}": "must be http:// or https://" for url in (
+        *('"javascript:alert(1)"', "images.example", "/images", "https://", "ftp://a.example", "https://u:p@a.example"),
+        *("https://a.example/?a=b", "'https://a.example/#x'", "'https://a.example/a b'", "'https://[::1'", "https://é"),
+    )},
+    **{f"allowed_hosts: [{host}]": "must be names of hosts" for host in (
+        *('"https://a.example"', '"*"', "a.example/x", '"a.example:443"', "é.example", '"a b"', "a.example."),
+    )},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SENSELESS)
+def test_a_value_that_makes_no_sense_is_told_with_its_line(line: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 12: general_settings\.\w+: {SENSELESS[line]}"):
+        parse(f"{GENERAL}  {line}\n".encode())
+
+
+@pytest.mark.parametrize("key", ["' sk'", "'sk '", '"sk\\n1"', "é", "'a b'", "'\U0001f511'"])
+def test_a_master_key_that_nobody_could_show(key: str) -> None:
+    with pytest.raises(ConfigError, match="line 11: general_settings.master_key: must be printable ASCII"):
+        parse(GENERAL.replace("sk-1234", key).encode())
+
+
+def test_values_that_make_sense() -> None:
+    hosts = "[Images.Example, 10.0.0.1, '::1', localhost, a_b.internal]"
+    text = f"{GENERAL}  public_url: https://images.example:8443/art\n  allowed_hosts: {hosts}\n"
+    config = parse(text.encode())
+    assert config.general.public_url == "https://images.example:8443/art"
+    assert config.allowed_hosts == ("images.example", "10.0.0.1", "::1", "localhost", "a_b.internal")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (f"sha256: {EMPTY_HASH}", "sha256: is that of an empty key"),
+        (f"sha256: {'a' * 64}, models: [sd3, sdx]", "models: 'sdx' is no model_name of model_list"),
+    ],
+)
+def test_a_key_that_is_good_for_nothing(key: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 13: keys\[0\].{said}"):
+        parse(f"{GENERAL}keys:\n  - {{name: a, {key}}}\n".encode())
+
+
+def test_a_name_that_can_not_be_shown_is_escaped() -> None:
+    with pytest.raises(ConfigError) as told:
+        parse(f'{GENERAL}  "a\u202eb": 1\n'.encode())
+    assert r"general_settings.a\u202eb: is not taken here" in str(told.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as told:
+        parse(PAGE.replace("stability/sd3.5-large", "5").replace("sk-1234", "6").encode(), "c", {})
+    lines = [line.split(": ")[1:3] for line in str(told.value).splitlines()]
+    assert lines == [
+        ["line 4", "model_list[0].litellm_params.model"],
+        ["line 5", "model_list[0].litellm_params.api_key"],
+        ["line 11", "general_settings.master_key"],
+    ]
+
+
+def test_a_large_file_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * (10 << 20))
+    with pytest.raises(ConfigError, match="more than 1,048,576 bytes"):
+        load(large)
+    with pytest.raises(ConfigError, match="can't read"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def made(key: str | None, more: str = "") -> Config:
+    general = "  timeout: 300\n" if key is None else f"  master_key: {key}\n"
+    return parse(
+        (PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("  master_key: sk-1234\n", general) + more).encode()
+    )
+
+
+def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
+    assert check_bind(made("sk-1234"), "127.0.0.1", no_auth=False) == [
+        "general_settings.master_key is weak; it works on loopback only"
+    ]
+    assert check_bind(made(STRONG), "127.0.0.1", no_auth=False) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "no_auth", "said"),
+    [
+        (made("sk-1234", "  allowed_hosts: [a.example]\n"), "0.0.0.0", False, "master_key: is weak"),
+        (made(STRONG), "0.0.0.0", False, "allowed_hosts: is missing"),
+        (made(STRONG), "::", False, "allowed_hosts: is missing"),
+        (
+            made(STRONG, f"  allowed_hosts: [a.example]\nkeys:\n  - {{name: a, sha256: {EXAMPLE_HASH}}}\n"),
+            *("0.0.0.0", False, "keys: a: is the hash of a key that stands in somebody's documentation"),
+        ),
+        (made(None), "127.0.0.1", False, "master_key: is missing"),
+        (made(None), "0.0.0.0", True, "--no-auth: is for loopback only"),
+        (made(STRONG), "127.0.0.1", True, "--no-auth: goes with a configuration without keys"),
+    ],
+)
+def test_what_is_not_safe_is_refused(config: Config, host: str, no_auth: bool, said: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        check_bind(config, host, no_auth=no_auth)
+    assert said in str(told.value)
+    assert STRONG not in str(told.value)
+
+
+def test_a_strong_key_and_named_hosts_serve_the_world() -> None:
+    assert check_bind(made(STRONG, "  allowed_hosts: [images.example]\n"), "0.0.0.0", no_auth=False) == []
+    assert check_bind(made(None), "127.0.0.1", no_auth=True) == []
+
+
+async def test_the_distributions_that_may_be_used_are_fixed_at_the_start(tmp_path: Path) -> None:
+    text = PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("sk-1234", STRONG)
+    text += f"  data_dir: {tmp_path}\n"
+    with_none = parse((text + "  plugins: []\n").encode())
+    assert with_none.plugins == ()
+    assert parse(text.encode()).plugins is None
+    async with Gateway(with_none) as gateway:
+        await gateway.take_up(with_none)
+        with pytest.raises(ConfigError, match="general_settings.plugins changes with a new start only"):
+            await gateway.take_up(parse((text + "  plugins: [impasto-acme]\n").encode()))
+
+
+def test_a_distribution_that_can_be_none_is_told_with_its_line() -> None:
+    text = PAGE.replace("os.environ/STABILITY_API_KEY", "k") + "  plugins: [a b]\n"
+    with pytest.raises(ConfigError, match="line 12: general_settings: plugins: 'a b' is no distribution's name"):
+        parse(text.encode())

@@ -1,0 +1,185 @@
+"""The table of what runs: whatever the order in which calls begin and end, others see what is so, and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.idempotency import in_flight as module
+from impasto_plugins.gateway.idempotency.in_flight import LOST_SECONDS, Flights, State, taken_over
+
+ONE, TWO, THREE = (bytes([number]) * 32 for number in (1, 2, 3))
+
+
+@pytest.fixture
+def open_one(tmp_path: Path) -> Iterator[Callable[[], Flights]]:
+    opened: list[Flights] = []
+
+    def open_one() -> Flights:
+        opened.append(Flights(tmp_path / "workers"))
+        opened[-1].open()
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.close()
+
+
+def dies(flights: Flights) -> None:
+    """As the system ends a process."""
+    fcntl.flock(flights._number, fcntl.LOCK_UN)
+    os.close(flights._number)
+    flights._number = -1
+
+
+def request(*, left: bool) -> web.BaseRequest:
+    return cast("web.BaseRequest", SimpleNamespace(transport=None if left else _open, protocol=None))
+
+
+_open = SimpleNamespace(is_closing=lambda: False)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["remove", "lose", "mark"])), ids="-".join)
+def test_calls_end_in_any_order(open_one: Callable[[], Flights], order: tuple[str, ...]) -> None:
+    mine, other = open_one(), open_one()
+    flying = [
+        mine.add(ONE, None, keyed=False),
+        mine.add(TWO, None, keyed=False),
+        mine.add(THREE, request(left=True), keyed=False),
+    ]
+    expected = {ONE: State.RUNNING, TWO: State.RUNNING, THREE: State.RUNNING}
+    before = {identity: other.find(identity)[0] for identity in expected}
+    for step in order:
+        match step:
+            case "remove":
+                mine.remove(flying[0])
+                expected[ONE] = State.FREE
+            case "lose":
+                mine.lose(flying[1])
+                expected[TWO] = State.LOST
+            case _:
+                mine.mark()
+                expected[THREE] = State.LEFT
+        for flights, (identity, state) in itertools.product((mine, other), expected.items()):
+            assert [seen.state for seen in flights.find(identity)] == ([] if state is State.FREE else [state])
+            assert before[identity].ended() is (state in (State.FREE, State.LOST))
+
+
+def test_a_place_that_another_call_has_taken_is_not_the_first_ones(open_one: Callable[[], Flights]) -> None:
+    mine, other = open_one(), open_one()
+    first = mine.add(ONE, None, keyed=False)
+    (seen,) = other.find(ONE)
+    mine.remove(first)
+    again = mine.add(ONE, None, keyed=False)
+    assert again.slot == first.slot
+    assert seen.ended()
+    assert not other.find(ONE)[0].ended()
+
+
+def test_callers_who_are_there_are_not_marked(open_one: Callable[[], Flights]) -> None:
+    flights = open_one()
+    flights.add(ONE, request(left=False), keyed=False)
+    flights.add(TWO, None, keyed=True)
+    flights.mark()
+    assert [flights.find(each)[0].state for each in (ONE, TWO)] == [State.RUNNING] * 2
+
+
+def test_more_than_there_is_room_for_are_sent_away_unspent(
+    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOTS", 2)
+    flights = open_one()
+    first, second = (flights.add(each, None, keyed=False) for each in (ONE, TWO))
+    with pytest.raises(Failure) as refused:
+        flights.add(THREE, None, keyed=False)
+    assert (refused.value.status, refused.value.should_retry, refused.value.free) == (503, True, True)
+    flights.lose(first)
+    with pytest.raises(Failure):  # what is lost is remembered
+        flights.add(THREE, None, keyed=False)
+    flights.remove(second)
+    flights.add(THREE, None, keyed=False)
+    assert [len(flights.find(each)) for each in (ONE, TWO, THREE)] == [1, 0, 1]
+
+
+def test_what_was_lost_is_forgotten_in_the_end(
+    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
+    flights = open_one()
+    flights.lose(flights.add(ONE, None, keyed=False))
+    now += LOST_SECONDS - 1
+    flights.remove(flights.add(TWO, None, keyed=False))
+    assert flights.find(ONE)
+    now += 2
+    flights.remove(flights.add(TWO, None, keyed=False))
+    assert not flights.find(ONE)
+
+
+def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+    dead, heir = open_one(), open_one()
+    dead.add(ONE, None, keyed=False)
+    dead.add(TWO, None, keyed=True)  # its row tells of it
+    dead.lose(dead.add(THREE, None, keyed=False))
+    path = tmp_path / "workers" / dead.name
+    (seen,) = heir.find(ONE)
+    with pytest.raises(BlockingIOError), taken_over(path):  # it lives
+        pass
+    dies(dead)
+    with pytest.raises(RuntimeError), taken_over(path) as found:
+        raise RuntimeError("the heir could not write it down")
+    assert not seen.ended()
+    with taken_over(path) as found:
+        assert sorted(found) == [ONE, THREE]
+        with pytest.raises(BlockingIOError), taken_over(path):
+            pass
+    assert seen.ended()
+    assert (heir.others(), heir.find(ONE)) == ([], [])
+    with pytest.raises(FileNotFoundError), taken_over(path):
+        pass
+
+
+@pytest.mark.parametrize("running", [0, 1])
+def test_an_orderly_end_leaves_only_what_still_runs(open_one: Callable[[], Flights], running: int) -> None:
+    ending, other = open_one(), open_one()
+    ending.remove(ending.add(TWO, None, keyed=False))
+    if running:
+        ending.add(ONE, None, keyed=False)
+    ending.close()
+    ending.close()
+    assert len(other.others()) == running
+    for path in other.others():
+        with taken_over(path) as found:
+            assert found == [ONE]
+
+
+def test_what_else_lies_there_is_passed_over(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+    flights, folder = open_one(), tmp_path / "workers"
+    flights.add(ONE, None, keyed=False)
+    (folder / "empty").touch()
+    (folder / "short").write_bytes(ONE)
+    (folder / "folder").mkdir()
+    (folder / "link").symlink_to(folder / flights.name)
+    (folder / ".hidden").write_bytes(bytes(1 << 20))
+    assert len(flights.find(ONE)) == 1
+
+
+def test_without_a_disk_it_is_this_workers_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    flights = Flights(tmp_path / "file" / "workers")
+    with pytest.raises(OSError, match="Not a directory"):
+        flights.open()
+    flight = flights.add(ONE, None, keyed=False)
+    assert [seen.state for seen in flights.find(ONE)] == [State.RUNNING]
+    flights.remove(flight)
+    assert (flights.find(ONE), flights.others()) == ([], [])
+    flights.close()

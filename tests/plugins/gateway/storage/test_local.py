@@ -1,0 +1,92 @@
+"""Pictures kept for URLs: in a folder, under names that nobody guesses, until they expire."""
+
+import asyncio
+import base64
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from impasto import Artifact
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.storage.local import Folder, NotKept
+from tests.pictures import drawn
+from tests.plugins.gateway.conftest import MASTER, Start, config
+
+PICTURE = drawn("PNG", size=(128, 128))
+
+
+async def test_a_kept_picture_expires(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "files", 60)
+    name = await folder.keep(Artifact(data=PICTURE, media_type="image/png"))
+    assert len(name.partition(".")[0]) == 43  # 256 bits
+    kept = folder.path / name
+    assert kept.stat().st_mode & 0o077 == 0
+    found = await folder.find(name)
+    assert found is not None
+    with found.source as source:
+        assert source.read() == PICTURE
+    await asyncio.to_thread(folder.remove_expired)
+    assert kept.exists()
+    (folder.path / "of somebody else").touch()
+    then = time.time() - 61
+    for path in folder.path.iterdir():
+        os.utime(path, (then, then))
+    assert await folder.find(name) is None
+    await asyncio.to_thread(folder.remove_expired)
+    assert [each.name for each in folder.path.iterdir()] == ["of somebody else"]
+
+
+async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(NotKept, match="text/html is no picture"):
+        await Folder(tmp_path, 60).keep(Artifact(data=b"<script>", media_type="text/html"))
+
+
+async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
+    kept = Folder(tmp_path, 60)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    planted, folder = "L" * 43 + ".png", "D" * 43 + ".png"
+    (tmp_path / planted).symlink_to(secret)
+    (tmp_path / folder).mkdir()
+    for name in (
+        planted,
+        folder,
+        "secret",
+        "../secret",
+        "",
+        ".",
+        "L" * 43,
+        "L" * 43 + ".svg",
+        "L" * 43 + ".png\n",
+        "\0",
+    ):
+        assert await kept.find(name) is None, name
+    os.mkfifo(tmp_path / ("F" * 43 + ".png"))
+    began = time.monotonic()
+    assert await kept.find("F" * 43 + ".png") is None
+    assert time.monotonic() - began < 1
+
+
+async def test_a_picture_that_can_not_be_kept_is_delivered(
+    start: Start, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    gateway = await start(config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'file'}\n"))
+    answer = await gateway.generate(response_format="url")
+    assert answer.status == 200
+    assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert "could not be kept" in answer.json["warnings"][0]
+
+
+async def test_a_url_is_the_public_one(start: Start, impasto_emulator: Emulator, tmp_path: Path) -> None:
+    general, more = "  public_url: https://images.example\n", f"files:\n  folder: {tmp_path / 'files'}\n"
+    gateway = await start(config(impasto_emulator.url, general=general, more=more))
+    answer = await gateway.ask(
+        "POST",
+        "/v1/images/generations",
+        json={"model": "sd3", "prompt": "p", "response_format": "url"},
+        headers={"host": "localhost:1", "authorization": f"Bearer {MASTER}"},
+    )
+    assert answer.json["data"][0]["url"].startswith("https://images.example/v1/images/files/")

@@ -1,0 +1,207 @@
+"""Pictures kept in S3: uploads and downloads that its own rules check, over real sockets."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from impasto import ConfigError, MissingExtra
+from impasto_plugins import transports
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.config.model import S3
+from impasto_plugins.gateway.storage.s3 import Bucket
+from impasto_plugins.transports import s3 as s3_module
+from tests.pictures import padded
+from tests.plugins.gateway.conftest import Answer, Running, Start, config
+from tests.reliability.servers import PICTURE_HEADERS, head, raw, serving
+from tests.s3 import SECRETS, FakeS3, pretending
+
+
+@pytest.fixture
+async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeS3]:
+    monkeypatch.setattr(s3_module, "_PAUSE", 0.01)
+    async with pretending() as fake:
+        yield fake
+
+
+def kept_in(s3: FakeS3, more: str = "", secret: str = SECRETS["AKIATEST"]) -> str:
+    keys = f"aws_region_name: eu-central-1, aws_access_key_id: AKIATEST, aws_secret_access_key: {secret}"
+    return f"files:\n  s3: {{bucket: pictures, endpoint_url: '{s3.url}', {keys}{more}}}\n"
+
+
+@pytest.fixture
+async def gateway(start: Start, impasto_emulator: Emulator, s3: FakeS3) -> Running:
+    return await start(config(impasto_emulator.url, more=kept_in(s3, ", prefix: made/here/")))
+
+
+async def fetched(url: str) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as anyone, anyone.get(url) as answer:
+        return answer.status, await answer.read()
+
+
+async def test_a_picture_goes_up_and_is_shown(gateway: Running, s3: FakeS3) -> None:
+    made = await gateway.sdk.images.generate(model="sd3", prompt="p", n=2, response_format="url")
+    urls = [each.url or "" for each in made.data or []]
+    assert len(set(urls)) == 2
+    for url in urls:
+        assert url.startswith(f"{s3.url}/pictures/made/here/")
+        assert SECRETS["AKIATEST"] not in url
+        status, data = await fetched(url)
+        assert (status, data[:4], data[-8:-4]) == (200, b"\x89PNG", b"IEND")
+        assert s3.kept[url.removeprefix(s3.url).partition("?")[0]] == (data, "image/png")
+        assert (await fetched(url.replace("made/here", "other")))[0] == 403
+
+
+async def test_a_repeated_request_is_shown_the_same_picture(
+    gateway: Running, s3: FakeS3, impasto_emulator: Emulator
+) -> None:
+    async def again() -> bytes:
+        asked = {"model": "sd3", "prompt": "p", "response_format": "url"}
+        key = {"idempotency-key": "the same"}
+        answer = await gateway.ask("POST", "/v1/images/generations", json=asked, headers=key)
+        status, data = await fetched(answer.json["data"][0]["url"])
+        assert status == 200
+        return data
+
+    first = await again()
+    assert await again() == first
+    assert len(s3.kept) == 1
+    s3.kept.clear()  # as a bucket's own rules do
+    assert await again() == first
+    assert len(s3.kept) == 1
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_a_url_expires(start: Start, impasto_emulator: Emulator, s3: FakeS3) -> None:
+    gateway = await start(config(impasto_emulator.url, more=kept_in(s3) + "  seconds: 90\n"))
+    answer = await gateway.generate(response_format="url")
+    url = answer.json["data"][0]["url"]
+    s3.now = datetime.now(UTC) + timedelta(seconds=80)
+    assert (await fetched(url))[0] == 200
+    s3.now = datetime.now(UTC) + timedelta(seconds=100)
+    assert (await fetched(url))[0] == 403
+
+
+async def test_a_large_one_goes_up_from_disk(start: Start, s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.PICTURE_BYTES", 1 << 18)
+    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.HELD", 1 << 18)
+    picture = padded(1 << 20)
+    async with serving() as provider:
+        provider.posts = [raw(head(200, {**PICTURE_HEADERS, "content-length": str(len(picture))}), picture)]
+        gateway = await start(config(provider.url, more=kept_in(s3)))
+        answer = await gateway.generate(response_format="url")
+    assert (await fetched(answer.json["data"][0]["url"])) == (200, picture)
+
+
+async def test_what_fails_in_passing_is_tried_again(gateway: Running, s3: FakeS3, impasto_emulator: Emulator) -> None:
+    s3.statuses = [503, 500]
+    answer = await gateway.generate(response_format="url")
+    assert (await fetched(answer.json["data"][0]["url"]))[0] == 200
+    assert s3.seen[:3] == ["PUT"] * 3
+    assert len(impasto_emulator.charges) == 1
+
+
+def delivered(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
+    """What the log says of a picture that could not be kept, and was delivered all the same."""
+    assert answer.status == 200
+    assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert "could not be kept for a URL" in answer.json["warnings"][0]
+    (told,) = [record.message for record in caplog.records if record.name == "impasto.gateway"]
+    assert not {"AKIATEST", SECRETS["AKIATEST"], "Signature"} & set(told.split())
+    return told
+
+
+async def test_a_wrong_key_is_told_in_the_log(
+    start: Start, impasto_emulator: Emulator, s3: FakeS3, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await start(config(impasto_emulator.url, more=kept_in(s3, secret="of-another")))
+    told = delivered(await gateway.generate(response_format="url"), caplog)
+    assert told.endswith("files.s3: HTTP 403 SignatureDoesNotMatch")
+    assert s3.seen == ["PUT"]
+    assert len(impasto_emulator.charges) == 1
+
+
+async def test_an_s3_that_is_down(gateway: Running, s3: FakeS3, caplog: pytest.LogCaptureFixture) -> None:
+    s3.statuses = [503] * 9
+    told = delivered(await gateway.generate(response_format="url"), caplog)
+    assert told.endswith("files.s3: HTTP 503 SlowDown")
+    assert len(s3.seen) == s3_module.TRIES
+
+
+async def test_an_s3_that_does_not_answer(
+    gateway: Running, s3: FakeS3, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_module, "REQUEST_SECONDS", 0.1)
+    s3.pause = 5
+    told = delivered(await gateway.generate(response_format="url"), caplog)
+    assert told.endswith("TimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bucket", "prefix", "address"),
+    [
+        ("https://s3.eu-central-1.amazonaws.com", "b-1", None, "https://b-1.s3.eu-central-1.amazonaws.com/"),
+        ("https://s3.amazonaws.com", "b-1", "p", "https://s3.amazonaws.com/b-1/p/"),
+        ("https://s3.cn-north-1.amazonaws.com.cn", "b-1", "p/", "https://b-1.s3.cn-north-1.amazonaws.com.cn/p/"),
+        ("https://s3.eu-central-1.amazonaws.com", "b.1", "/p", "https://s3.eu-central-1.amazonaws.com/b.1/p/"),
+        ("https://minio.example:9000", "b-1", "p/q", "https://minio.example:9000/b-1/p/q/"),
+    ],
+)
+async def test_where_a_bucket_is(endpoint: str, bucket: str, prefix: str | None, address: str) -> None:
+    s3 = S3(
+        bucket=bucket,
+        prefix=prefix,
+        endpoint_url=endpoint,
+        aws_region_name="eu-central-1",
+        aws_access_key_id="AKIATEST",
+        aws_secret_access_key=SECRETS["AKIATEST"],
+    )
+    async with aiohttp.ClientSession() as session:
+        assert (await Bucket.open(s3, 60, session)).objects.address == address
+
+
+async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigError, match=r"files\.s3: no AWS credentials"):
+            await Bucket.open(S3(bucket="pictures"), 60, session)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AKIATEST"])
+        opened = await Bucket.open(S3(bucket="pictures"), 60, session)
+    assert opened.objects.address == "https://pictures.s3.eu-west-1.amazonaws.com/"
+
+
+def test_a_mistake_is_told_with_its_line() -> None:
+    from impasto_plugins.gateway.config.loader import parse
+
+    def problems(s3: str, more: str = "") -> str:
+        with pytest.raises(ConfigError) as told:
+            parse(config("http://127.0.0.1:9", more=f"files:\n  s3: {s3}\n{more}").encode())
+        return str(told.value)
+
+    assert "files.s3.bucket: required" in problems("{}")
+    assert "files.s3.bucket: must be a bucket's name" in problems("{bucket: My_Pictures}")
+    assert "files.s3.prefix: may have letters" in problems("{bucket: pictures, prefix: 'a b'}")
+    assert "together" in problems("{bucket: pictures, aws_access_key_id: AKIA}")
+    assert "endpoint_url: must begin" in problems("{bucket: pictures, endpoint_url: minio.example}")
+    assert "give folder or s3" in problems("{bucket: pictures}", "  folder: x\n")
+    assert "files.seconds: may be 604,800 with s3" in problems("{bucket: pictures}", "  seconds: 604801\n")
+    assert "did you mean aws_region_name?" in problems("{bucket: pictures, aws_region: x}")
+
+
+async def test_where_the_extra_is_missing_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "impasto_plugins.transports.aws", raising=False)
+    monkeypatch.delattr(transports, "aws", raising=False)
+    monkeypatch.setitem(sys.modules, "aiobotocore.config", None)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(MissingExtra, match=r"pip install 'impasto\[s3\]'"):
+            await Bucket.open(S3(bucket="pictures"), 60, session)

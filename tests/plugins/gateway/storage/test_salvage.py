@@ -1,0 +1,110 @@
+"""What was paid for and can't be used: its bytes are kept, and the error says how they are had."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pictures import png
+from tests.plugins.gateway.conftest import Running, Start, config
+from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, in_json, page, picture, raw, serving
+
+WHOLE = png(256, 256)
+
+
+def answered(body: bytes, *, cut: int = 0, kind: str = "image/png") -> Answer:
+    told = {**PICTURE_HEADERS, "content-type": kind, "content-length": str(len(body))}
+    return raw(head(200, told), body[: len(body) - cut], end="close" if cut else "")
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Server]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def gateway(start: Start, provider: Server) -> Running:
+    return await start(config(provider.url))
+
+
+def path_in(message: str | None) -> str:
+    """Where the bytes are, as a message says it: nothing else in it is a path."""
+    (path,) = re.findall(r"GET (/v1/images/files/[\w-]{43}\.\w+) has what came, for 24 hours", message or "")
+    assert "/" not in (message or "").replace(path, "").replace("text/html", "")
+    return str(path)
+
+
+UNUSABLE = {
+    "a picture without its end": (answered(WHOLE[:-20]), WHOLE[:-20], "image/png"),
+    "no picture": (answered(b"<html>not a picture</html>"), b"<html>not a picture</html>", "application/octet-stream"),
+    "JSON that says nothing": (in_json({"x": 1}), b'{"x": 1}', "application/octet-stream"),
+    "a picture that broke off": (answered(WHOLE, cut=30), WHOLE[:-30], "image/png"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+async def test_its_bytes_are_kept(gateway: Running, provider: Server, name: str) -> None:
+    answer, came, media_type = UNUSABLE[name]
+    provider.posts = [answer]
+    refused = await gateway.generate()
+    assert refused.status == 502
+    assert refused.error["code"] == ("charge_unknown" if "broke" in name else "unusable_result")
+    gateway.session.headers.pop("authorization")  # whoever knows the name may have it
+    kept = await gateway.ask("GET", path_in(refused.error["message"]))
+    assert (kept.status, kept.body, kept.headers["content-type"]) == (200, came, media_type)
+    assert kept.headers["x-content-type-options"] == "nosniff"
+    assert ("content-disposition" in kept.headers) is (media_type == "application/octet-stream")
+    assert len(provider.paid) == 1
+
+
+async def test_a_page_of_somebodys_proxy_is_not(gateway: Running, provider: Server, state: Path) -> None:
+    for answer in (page(502), page(200), answered(b"", cut=0)):
+        provider.posts = [answer]
+        assert "GET /v1/images/files" not in ((await gateway.generate()).error["message"] or "")
+    assert not (state / "unread").exists()
+
+
+async def test_of_several_pictures_the_one_that_can_not_be_used(gateway: Running, provider: Server) -> None:
+    provider.posts = [picture(), answered(WHOLE[:-20]), picture()]
+    answer = await gateway.generate(n=3)
+    (lost,) = answer.json["errors"]
+    assert (len(answer.json["data"]), lost["billed"]) == (2, "yes")
+    assert (await gateway.ask("GET", path_in(lost["message"]))).body == WHOLE[:-20]
+
+
+async def test_a_repetition_is_told_the_same(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(WHOLE[:-20])]
+    headers = {"idempotency-key": "k"}
+    body = {"model": "sd3", "prompt": "p"}
+    answers = [await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers) for _ in range(2)]
+    first, again = (path_in(answer.error["message"]) for answer in answers)
+    assert first == again
+    assert len(provider.paid) == 1
+
+
+async def test_what_a_job_came_to(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(WHOLE[:-20])]
+    body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
+    begun = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+    told: Any = {"status": "in_progress"}
+    while told["status"] == "in_progress":
+        await asyncio.sleep(0.02)
+        told = (await gateway.ask("GET", begun.headers["location"])).json
+    assert (await gateway.ask("GET", path_in(told["error"]["message"]))).body == WHOLE[:-20]
+
+
+async def test_where_it_can_not_be_kept_the_error_is_as_it_was(
+    gateway: Running, provider: Server, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (state / "unread").touch()
+    provider.posts = [answered(WHOLE[:-20])]
+    refused = await gateway.generate()
+    assert (refused.status, refused.error["code"]) == (502, "unusable_result")
+    assert "GET" not in (refused.error["message"] or "")
+    assert "could not be kept" in caplog.text

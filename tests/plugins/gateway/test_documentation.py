@@ -1,0 +1,19 @@
+"""docs/gateway.md names every setting, and no record of the configuration is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from impasto_plugins.gateway.config.model import S3, Batches, Files, General, Info, Named, Params, Wording
+
+PAGE = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("record", [Params, Info, Wording, General, Named, Files, S3, Batches])
+def test_every_setting_is_told(record: type[attrs.AttrsInstance]) -> None:
+    told = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", PAGE))
+    assert set(attrs.fields_dict(record)) - told == set()

@@ -1,0 +1,137 @@
+"""OpenAI's masks become the provider's; everything else passes as it is."""
+
+import io
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from impasto import File
+from impasto_plugins.images.masks import MOST_PIXELS, to_provider
+from tests.pictures import WRONG, chunk, drawn, png
+
+
+def raw_png(depth: int, colour: int, row: bytes, *extra: bytes, size: tuple[int, int] = (2, 1)) -> bytes:
+    """A PNG of one row, as its specification has it: some kinds no library writes."""
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\x00" + row))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(extra) + pixels + chunk(b"IEND", b"")
+
+
+def trns(*values: int) -> bytes:
+    return chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+
+
+def palette(*alphas: int) -> bytes:
+    return chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(alphas))
+
+
+def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def half_clear(mode: str) -> Image.Image:
+    """Two pixels: one clear, one opaque."""
+    alpha = Image.new("L", (2, 1))
+    alpha.putpixel((1, 0), 255)
+    picture = Image.new(mode, (2, 1))
+    picture.putalpha(alpha)
+    return picture
+
+
+CLEAR_THEN_OPAQUE = {
+    "rgba": saved(half_clear("RGBA"), "PNG"),
+    "la": saved(half_clear("LA"), "PNG"),
+    "rgba, 16 bits": raw_png(16, 6, struct.pack(">8H", 9, 9, 9, 0, 9, 9, 9, 65535)),
+    "la, 16 bits": raw_png(16, 4, struct.pack(">4H", 9, 0, 9, 65535)),
+    "palette with alpha": raw_png(8, 3, b"\x00\x01", palette(0, 255)),
+    "palette with alpha of its first colour only": raw_png(8, 3, b"\x00\x01", palette(0)),
+    "one clear colour": raw_png(8, 2, b"\x01\x02\x03\x01\x02\x04", trns(1, 2, 3)),
+    "one clear colour, 16 bits": raw_png(16, 2, struct.pack(">6H", 65535, 0, 0, 0, 0, 0), trns(65535, 0, 0)),
+    "one clear grey, 1 bit": raw_png(1, 0, b"\x80", trns(1)),
+    "one clear grey, 2 bits": raw_png(2, 0, b"\xd0", trns(3)),
+    "one clear grey, 4 bits": raw_png(4, 0, b"\x51", trns(5)),
+    "one clear grey, 8 bits": raw_png(8, 0, b"\x05\x06", trns(5)),
+    "one clear grey, 16 bits": raw_png(16, 0, struct.pack(">2H", 1281, 1282), trns(1281)),
+    "webp": saved(half_clear("RGBA"), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("kind", CLEAR_THEN_OPAQUE)
+def test_a_clear_pixel_becomes_white_and_an_opaque_one_black(kind: str) -> None:
+    made = to_provider(File.of(("mask.png", CLEAR_THEN_OPAQUE[kind])))
+    with Image.open(io.BytesIO(made.read())) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (2, 1))
+        assert picture.tobytes() == b"\xff\x00"
+    assert (made.label, made.media_type) == ("mask.png", "image/png")
+
+
+def test_half_transparent_pixels_become_grey() -> None:
+    picture = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((1, 100, 254)):
+        picture.putpixel((x, 0), (255, 0, 0, alpha))
+    with Image.open(io.BytesIO(to_provider(File.of(saved(picture, "PNG"))).read())) as made:
+        assert list(made.tobytes()) == [254, 155, 1]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_mask_stays_turned_as_its_picture_is(kind: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    made = to_provider(File.of(saved(half_clear("RGBA"), kind, lossless=True, exif=turned)))
+    with Image.open(io.BytesIO(made.read())) as picture:
+        assert (picture.size, picture.tobytes()) == ((2, 1), b"\xff\x00")
+        assert picture.getexif()[0x0112] == 6
+
+
+OPAQUE = {
+    "rgb": drawn("PNG"),
+    "grey": drawn("PNG", "L"),
+    "1 bit": png(96, 96),
+    "jpeg": drawn("JPEG"),
+    "cmyk jpeg": drawn("JPEG", "CMYK"),
+    "webp": drawn("WEBP"),
+    "alpha, all opaque": saved(Image.new("RGBA", (9, 9), (1, 2, 3, 255)), "PNG"),
+    "grey with alpha, all opaque": saved(Image.new("LA", (9, 9), (1, 255)), "PNG"),
+    "palette with alpha, all opaque": raw_png(8, 3, b"\x00\x01", palette(255, 255)),
+    "a clear colour that no pixel has": raw_png(8, 2, b"\x01\x02\x03\x01\x02\x04", trns(7, 7, 7)),
+    "a clear grey that no pixel has, 16 bits": raw_png(16, 0, struct.pack(">2H", 1281, 1282), trns(1283)),
+}
+
+
+@pytest.mark.parametrize("kind", OPAQUE)
+def test_a_wholly_opaque_mask_is_the_providers_own_and_stays_as_it_is(kind: str) -> None:
+    mask = File.of(OPAQUE[kind])
+    assert to_provider(mask) is mask
+
+
+def test_a_huge_mask_without_alpha_is_not_decoded() -> None:
+    mask = File.of(raw_png(8, 2, b"", size=(100_000, 100_000)))
+    assert to_provider(mask) is mask
+
+
+def test_a_huge_mask_with_alpha_is_refused_before_it_is_decoded_and_told_the_limit() -> None:
+    with pytest.raises(ValueError, match=f"30000x30000.*{MOST_PIXELS:,}"):
+        to_provider(File.of(raw_png(8, 6, b"", size=(30_000, 30_000))))
+
+
+@pytest.mark.parametrize("cut", [40, 20, 14])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_damaged_mask_is_refused_and_nothing_else_escapes(kind: str, cut: int) -> None:
+    noisy = Image.effect_noise((64, 64), 90).convert("RGBA")
+    noisy.putalpha(Image.effect_noise((64, 64), 90))
+    data = saved(noisy, kind)
+    with pytest.raises(ValueError, match="can't be read"):
+        to_provider(File.of(data[: len(data) // 2 - cut]))
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_picture_is_refused_or_left_to_the_fields_own_check(kind: str) -> None:
+    mask = File.of(WRONG[kind])
+    try:
+        assert to_provider(mask) is mask
+    except ValueError as error:
+        assert "can't be read" in str(error)  # noqa: PT017 - either is right

@@ -1,0 +1,179 @@
+"""The window and the gate by themselves, with times of their own. Over sockets: tests/reliability/test_rates.py."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import attrs
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from impasto import Account, RateLimit
+from impasto_plugins.middleware import limit as module
+from impasto_plugins.middleware.limit import Gate, Send, Window, gate_of, slack
+from impasto_plugins.stability.provider import stability
+
+LIMIT = RateLimit(3, 10.0)
+
+
+def account(key: str = "sk-window", rate_limit: RateLimit | None = LIMIT) -> Account:
+    made = stability.account({"api_key": key, "api_base": "http://127.0.0.1:9"})
+    return attrs.evolve(made, rate_limit=rate_limit)
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1), st.booleans()), min_size=8, max_size=40))
+@settings(max_examples=200)
+def test_no_window_of_the_providers_is_overfull(steps: list[tuple[float, float, bool]]) -> None:
+    """Sends go as early as they may. Each takes its time to connect and to upload, then travels for up to its slack,
+    and is answered on arrival or never."""
+    window, now = Window(), 0.0
+    arrivals: list[float] = []
+    to_come: list[tuple[float, Callable[[Send, float], None], Send]] = []
+
+    def until(moment: float) -> None:
+        for due, happens, send in sorted((each for each in to_come if each[0] <= moment), key=lambda each: each[0]):
+            happens(send, due)
+        to_come[:] = [each for each in to_come if each[0] > moment]
+
+    for upload, share, is_answered in steps:
+        while not isinstance(taken := window.take(LIMIT, now), Send):
+            assert taken > 0
+            now += taken + 1e-9
+            until(now)
+        written = now + upload
+        arrivals.append(written + share * slack(LIMIT))
+        to_come.append((written, window.written, taken))
+        if is_answered:
+            to_come.append((arrivals[-1], window.count, taken))
+    for start in arrivals:
+        assert sum(1 for each in arrivals if start <= each < start + LIMIT.seconds) <= LIMIT.requests
+
+
+def written_at_once(window: Window, now: float) -> Send | float:
+    taken = window.take(LIMIT, now)
+    if isinstance(taken, Send):
+        window.written(taken, now)
+    return taken
+
+
+def test_waiting_for_as_long_as_it_says_is_enough_in_the_end() -> None:
+    window, now, granted = Window(), 0.0, 0
+    for _ in range(100):
+        taken = written_at_once(window, now)
+        if isinstance(taken, Send):
+            granted += 1
+        else:
+            now += taken
+    assert granted > 40
+    assert now < granted / LIMIT.requests * (LIMIT.seconds + slack(LIMIT)) + 1
+
+
+def test_answers_free_their_place_a_window_later() -> None:
+    window = Window()
+    sends = [written_at_once(window, 0.0) for _ in range(3)]
+    assert window.take(LIMIT, 0.1) == pytest.approx(slack(LIMIT) - 0.1)
+    for send in sends:
+        assert isinstance(send, Send)
+        window.count(send, 0.2)
+        window.count(send, 9.0)  # again: nothing
+    assert window.take(LIMIT, 0.3) == pytest.approx(9.9)
+    assert isinstance(window.take(LIMIT, 10.3), Send)
+
+
+def test_a_send_that_nobody_asked_about_for_long_is_counted_at_its_time() -> None:
+    window = Window()
+    for _ in range(3):
+        written_at_once(window, 0.0)
+    assert window.take(LIMIT, 9.0) == pytest.approx(1.0 + slack(LIMIT))
+
+
+def test_a_place_is_held_until_the_request_is_written_and_given_back_where_nothing_left() -> None:
+    window = Window()
+    stuck = [window.take(LIMIT, 0.0) for _ in range(3)]
+    assert window.take(LIMIT, 60.0) == slack(LIMIT)
+    assert isinstance(stuck[0], Send)
+    window.give_back(stuck[0])
+    window.give_back(stuck[0])
+    assert isinstance(window.take(LIMIT, 60.0), Send)
+    assert not isinstance(window.take(LIMIT, 60.0), Send)
+
+
+def test_a_pause_is_never_made_shorter() -> None:
+    gate = Gate()
+    gate.pause(5)
+    gate.pause(1)
+    assert 4.9 < gate.paused_for() <= 5
+
+
+def test_keys_and_bases_have_gates_of_their_own() -> None:
+    one = account("sk-one")
+    assert gate_of(one) is gate_of(account("sk-one"))
+    assert gate_of(one) is not gate_of(account("sk-two"))
+    elsewhere = attrs.evolve(one, base_url="http://127.0.0.1:10")
+    assert gate_of(elsewhere) is not gate_of(one)
+
+
+def test_a_gate_that_nobody_uses_is_forgotten_but_never_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_gates", {})
+    monkeypatch.setattr(module, "_FORGET_AFTER", 0.0)
+    idle, paused = account("sk-idle"), account("sk-paused")
+    gate_of(idle)
+    gate_of(paused).pause(30)
+    time.sleep(0.001)
+    gate_of(account("sk-new"))
+    assert idle.fingerprint not in module._gates
+    assert paused.fingerprint in module._gates
+
+
+def test_threads_take_no_more_than_there_is() -> None:
+    gate = Gate()
+    taken: list[object] = []
+    one = account("sk-threads", RateLimit(50, 100.0))
+
+    def take() -> None:
+        taken.extend(gate._take(one) for _ in range(40))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(not isinstance(each, float) for each in taken) == 50
+
+
+async def test_a_loop_that_ended_with_calls_in_line_holds_nobody_up() -> None:
+    """Each loop has its own line: one that was torn down does not block the others."""
+    from impasto import Call, Request, Retry
+    from impasto.policy import RetryBudget
+
+    gate = Gate()
+    one = account("sk-loops", RateLimit(1, 0.05))
+
+    def call() -> Call:
+        request = Request(operation="x/y", params=Retry(), target="/")
+        return Call(request, one, timeout=9, retry=Retry(), budget=RetryBudget())
+
+    async def sends() -> None:
+        send = await gate.admit(call())
+        assert send is not None
+        try:
+            await asyncio.sleep(9)
+        finally:
+            gate.arrived(send)
+
+    def elsewhere() -> None:
+        async def waits() -> None:
+            for _ in range(3):
+                asyncio.get_running_loop().create_task(sends())
+            await asyncio.sleep(0.01)
+
+        asyncio.run(waits())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    await asyncio.wait_for(gate.admit(call()), 1)
+    assert gate._waiting == 0

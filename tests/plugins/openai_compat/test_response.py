@@ -1,0 +1,108 @@
+"""What the functions answer: OpenAI's shape, with what the provider told besides."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+import impasto
+from impasto_plugins.openai_compat.response import ImagesResponse
+from tests.pictures import drawn
+from tests.recorder import Answer, Recorder, Seen, in_json, picture
+
+
+async def test_the_answer_has_openais_shape_and_more(wire: Recorder) -> None:
+    before = int(time.time())
+    response = await impasto.aimage_generation("a", "stability/sd3", size="1000x1001")
+    assert before <= response.created <= time.time()
+    [image] = response.data
+    sent = picture().body
+    assert (image.b64_json, image.url, image.revised_prompt) == (base64.b64encode(sent).decode(), None, None)
+    assert (image.seed, image.finish_reason) == (7, "SUCCESS")
+    assert response["data"][0]["b64_json"] == image.b64_json
+    assert response["data"][0]["seed"] == 7
+    assert response["created"] == response.created
+    assert response.usage.total_tokens == 0
+    assert response.cost is not None
+    assert response.cost.credits == 6.5
+    assert len(response.warnings) == 1
+    assert "data" in response
+    assert "nonsense" not in response
+    with pytest.raises(KeyError):
+        response["nonsense"]
+
+
+async def test_model_dump_is_json_without_null_keys(wire: Recorder) -> None:
+    response = await impasto.aimage_generation("a", "stability/sd3")
+    dumped = json.loads(json.dumps(response.model_dump()))
+    assert dumped.pop("data") == [{"b64_json": response.data[0].b64_json, "seed": 7, "finish_reason": "SUCCESS"}]
+    assert dumped == {
+        "created": response.created,
+        "usage": {
+            "input_tokens": 0,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+            "output_tokens": 0,
+            "total_tokens": 0,
+        },
+        "cost": {"usd": 0.065, "credits": 6.5, "as_of": response.cost and response.cost.as_of},
+        "warnings": [],
+        "errors": [],
+    }
+
+
+async def test_url_is_a_data_uri(wire: Recorder) -> None:
+    response = await impasto.aimage_generation("a", "stability/sd3", response_format="url")
+    [image] = response.data
+    assert image.b64_json is None
+    assert image.url == "data:image/png;base64," + base64.b64encode(picture().body).decode()
+    assert response.model_dump()["data"] == [{"url": image.url, "seed": 7, "finish_reason": "SUCCESS"}]
+
+
+async def test_repr_is_short_and_holds_no_picture(wire: Recorder) -> None:
+    large = drawn("PNG", size=(640, 640))
+    wire.answer = lambda _: picture(large)
+    response = await impasto.aimage_generation("a", "stability/sd3", n=10)
+    assert len(repr(response)) < 900
+    assert base64.b64encode(large).decode()[:40] not in repr(response)
+    assert "image/png" in str(response)
+
+
+# n
+
+
+def failing(*calls: int) -> Callable[[Seen], Answer | None]:
+    """Refuses the calls of these seeds."""
+
+    def answer(seen: Seen) -> Answer | None:
+        if int(seen.fields["seed"]) in calls:
+            return in_json({"id": "1", "name": "content_moderation", "errors": ["flagged"]}, status=403)
+        return picture(seed=int(seen.fields["seed"]))
+
+    return answer
+
+
+async def test_pictures_that_came_are_kept_beside_the_errors_of_others(wire: Recorder) -> None:
+    wire.answer = failing(2)
+    response = await impasto.aimage_generation("a", "stability/sd3", n=3, seed=1)
+    assert [image.seed for image in response.data] == [1, 3]
+    [lost] = response.errors
+    assert lost.index == 1
+    assert isinstance(lost.error, impasto.ContentFiltered)
+    dumped = json.loads(json.dumps(response.model_dump()))
+    assert (dumped["errors"][0]["index"], dumped["errors"][0]["type"]) == (1, "ContentFiltered")
+    assert "ContentFiltered" in repr(response)
+
+
+async def test_all_failing_raises_the_first_with_the_others(wire: Recorder) -> None:
+    wire.answer = failing(1, 2, 3)
+    with pytest.raises(impasto.ContentFiltered) as caught:
+        await impasto.aimage_generation("a", "stability/sd3", n=3, seed=1)
+    assert len(caught.value.errors) == 2
+
+
+def test_types(wire: Recorder) -> None:
+    response: ImagesResponse = impasto.image_generation("a", "stability/sd3")
+    text: str | None = response["data"][0]["b64_json"]
+    assert text

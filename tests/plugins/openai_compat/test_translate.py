@@ -1,0 +1,355 @@
+"""OpenAI's parameters are honoured, or refused by name; nothing is dropped unsaid."""
+
+from pathlib import Path
+
+import pytest
+
+from impasto import InvalidRequest, Operation, Registry
+from impasto_plugins.openai_compat.translate import MOST_GUESSES, Translation, translate
+
+PICTURE = b"a picture: nothing looks at it here"
+_registry = Registry()
+
+
+def model(name: str) -> Operation:
+    return _registry.operation(f"stability/{name}")
+
+
+def told(translation: Translation) -> list[str]:
+    return [problem.field for problem in translation.problems]
+
+
+def translated(name: str, /, **arguments: object) -> Translation:
+    return translate(model(name), arguments)
+
+
+def test_none_is_not_given() -> None:
+    names: tuple[str, ...] = ("prompt", "image", "mask", "n", "size", "style", "user", "seed", "nonsense", "stream")
+    nothing = {str(name): None for name in names}
+    translation = translate(model("sd3"), nothing, extra_body=None, drop_params=None)
+    assert translation == Translation(params={}, words={})
+
+
+# n, response_format, user
+
+
+@pytest.mark.parametrize("n", [True, False, "2", 0, -1, 11, 10**9, 1.0, 1.5, [], {}])
+def test_n_is_a_whole_number_from_1_to_10(n: object) -> None:
+    assert told(translated("sd3", n=n)) == ["n"]
+
+
+@pytest.mark.parametrize("given", ["file", "B64_JSON", "", 7, True, ["url"], b"url"])
+def test_response_format_is_one_of_two(given: object) -> None:
+    assert told(translated("sd3", response_format=given)) == ["response_format"]
+
+
+def test_response_format_passes() -> None:
+    assert translated("sd3").response_format == "b64_json"
+    assert translated("sd3", response_format="url").response_format == "url"
+
+
+@pytest.mark.parametrize("user", ["", " ", "a\nb", "a\r\nb", "a\x00", "é", " a", "a ", "a" * 257, "a" * 10_000, 7, {}])
+def test_user_is_what_a_header_can_carry(user: object) -> None:
+    assert told(translated("sd3", user=user)) == ["user"]
+
+
+def test_user_passes() -> None:
+    assert translated("sd3", user="a" * 256).user == "a" * 256
+    assert translated("sd3", user="Ann <ann@example.com>").user == "Ann <ann@example.com>"
+
+
+# OpenAI's words
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("quality", "auto"),
+        ("quality", "standard"),
+        ("background", "auto"),
+        ("background", "opaque"),
+        ("moderation", "auto"),
+        ("output_compression", 100),
+        ("stream", False),
+        ("partial_images", 0),
+    ],
+)
+def test_values_that_ask_for_nothing_special_pass_silently(word: str, value: object) -> None:
+    assert translate(model("upscale-fast"), {word: value}) == Translation(params={}, words={})
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("quality", "hd"),
+        ("quality", "low"),
+        ("quality", "ultra"),
+        ("quality", 7),
+        ("background", "transparent"),
+        ("moderation", "low"),
+        ("output_compression", 80),
+        ("output_compression", "100"),
+        ("output_compression", True),
+        ("style", "vivid"),
+        ("style", 7),
+        ("input_fidelity", "high"),
+        ("input_fidelity", "low"),
+        ("stream", True),
+        ("stream", 1),
+        ("stream", "yes"),
+        ("stream", 0),
+        ("partial_images", 2),
+        ("partial_images", False),
+        ("num_retries", 3),
+        ("extra_headers", {"x": "y"}),
+        ("custom_llm_provider", "stability"),
+        ("aws_region_name", "us-east-1"),
+        ("metadata", {}),
+        ("negative_promt", "blurry"),
+    ],
+)
+def test_what_the_model_has_no_field_for_is_refused_by_name(word: str, value: object) -> None:
+    assert told(translate(model("sd3"), {word: value})) == [word]
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "instead"),
+    [
+        ("sd3", "style", "use style_preset instead"),
+        ("upscale-fast", "style", "this model has no style_preset; leave it out"),
+        ("sd3", "input_fidelity", "use strength instead"),
+        ("style-guide", "input_fidelity", "use fidelity instead"),
+        ("style-transfer", "input_fidelity", "use composition_fidelity instead"),
+        ("control-sketch", "input_fidelity", "use control_strength instead"),
+        ("sd3", "sed", "did you mean seed?"),
+        ("sd3", "negative_promt", "did you mean negative_prompt?"),
+        ("sd3", "respose_format", "did you mean response_format?"),
+        ("sd3", "uzer", "did you mean user?"),
+        ("sd3", "nonsense", "it takes prompt, mode, image"),
+        ("sd3", "max_retries", "Retry"),
+        ("sd3", "num_retries", "Retry"),
+        ("sd3", "quality", "auto and standard only"),
+        ("sd3", "background", "removes backgrounds"),
+        ("sd3", "moderation", "auto only"),
+        ("sd3", "output_compression", "output_format"),
+        ("sd3", "stream", "leave it out"),
+        ("sd3", "partial_images", "leave it out"),
+        ("sd3", "custom_llm_provider", "in model"),
+        ("sd3", "extra_headers", "user goes out as one"),
+        ("sd3", "extra_query", "takes no query"),
+        ("sd3", "api_key", "as an argument"),
+        ("sd3", "api_base", "as an argument"),
+        ("sd3", "aws_region_name", "bedrock/ models only"),
+    ],
+)
+def test_a_refusal_says_what_to_use_instead(name: str, word: str, instead: str) -> None:
+    [problem] = translated(name, **{word: "x"}).problems
+    assert instead in problem.message
+
+
+def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
+    given = {
+        "prompt": "a",
+        "style": "vivid",
+        "quality": "hd",
+        "mask": PICTURE,
+        "nonsense": 1,
+        "background": "transparent",
+    }
+    translation = translate(model("sd3"), given, drop_params=True)
+    assert not translation.problems
+    assert translation.params == {"prompt": "a"}
+    assert [warning.split()[0] for warning in translation.warnings] == [
+        "mask", "style", "quality", "nonsense", "background",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("n", 11), ("size", "0x0"), ("response_format", "file"), ("user", "\n"), ("prompt", " "), ("stream", True),
+        ("image", [PICTURE, PICTURE]),
+    ],
+)  # fmt: skip
+def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
+    assert told(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", []])
+def test_drop_params_is_true_or_false(value: object) -> None:
+    assert told(translate(model("sd3"), {}, drop_params=value)) == ["drop_params"]
+
+
+def test_a_transparent_background_is_what_background_removal_makes() -> None:
+    assert translated("remove-background", background="transparent") == Translation(params={}, words={})
+
+
+def test_output_format_goes_to_the_models_own_field() -> None:
+    assert translated("sd3", output_format="webp").params == {"output_format": "webp"}
+
+
+# size
+
+
+def test_size_becomes_aspect_ratio() -> None:
+    translation = translated("sd3", size="1792x1024")
+    assert (translation.params, translation.warnings) == ({"aspect_ratio": "16:9"}, ())
+    translation = translated("style-guide", size="1000x1001")
+    assert translation.params == {"aspect_ratio": "1:1"}
+    assert "1000x1001" in translation.warnings[0]
+    assert translated("sd3", size="auto").params == {}
+
+
+@pytest.mark.parametrize("name", ["inpaint", "upscale-fast", "outpaint", "control-sketch", "style-transfer"])
+def test_size_has_no_effect_without_aspect_ratio_and_that_is_said(name: str) -> None:
+    translation = translated(name, size="1024x1024")
+    assert (translation.params, translation.problems) == ({}, ())
+    assert "no effect" in translation.warnings[0]
+
+
+def test_size_has_no_effect_with_an_sd3_picture_but_has_with_an_ultra_one() -> None:
+    translation = translated("sd3.5-large", image=PICTURE, strength=0.5, size="1024x1536")
+    assert translation.params == {"image": PICTURE, "strength": 0.5}
+    assert "no effect" in translation.warnings[0]
+    translation = translated("stable-image-ultra", image=PICTURE, strength=0.5, size="1024x1536")
+    assert translation.params["aspect_ratio"] == "2:3"
+
+
+@pytest.mark.parametrize("name", ["sd3", "inpaint"])
+def test_a_malformed_size_is_refused_everywhere(name: str) -> None:
+    assert told(translated(name, size="1024X1024")) == ["size"]
+
+
+def test_size_and_aspect_ratio_together_are_refused() -> None:
+    assert told(translated("sd3", size="1024x1024", aspect_ratio="1:1")) == ["aspect_ratio"]
+    translation = translated("sd3", size="auto", aspect_ratio="16:9")
+    assert (told(translation), translation.params) == ([], {"aspect_ratio": "16:9"})
+
+
+# prompt
+
+
+@pytest.mark.parametrize("name", ["sd3", "outpaint", "style-transfer", "replace-background-and-relight"])
+@pytest.mark.parametrize("prompt", ["", " ", "\n\t ", "\u3000"])
+def test_a_blank_prompt_is_refused(name: str, prompt: str) -> None:
+    assert told(translated(name, prompt=prompt)) == ["prompt"]
+
+
+@pytest.mark.parametrize("name", ["erase", "upscale-fast", "remove-background"])
+@pytest.mark.parametrize("prompt", ["a dog", ""])
+def test_a_prompt_given_to_a_model_that_takes_none_is_dropped_with_a_warning(name: str, prompt: str) -> None:
+    translation = translate(model(name), {"prompt": prompt, "image": PICTURE}, edit=True)
+    assert (translation.params, translation.problems) == ({"image": PICTURE}, ())
+    assert translation.warnings == ("prompt was dropped: this model takes none",)
+
+
+def test_prompt_goes_where_the_model_has_its_prompt() -> None:
+    assert translated("replace-background-and-relight", prompt="a beach").params == {"background_prompt": "a beach"}
+    both = translated("replace-background-and-relight", prompt="a beach", background_prompt="a bar")
+    assert told(both) == ["background_prompt"]
+
+
+# pictures
+
+
+@pytest.mark.parametrize("image", [PICTURE, [PICTURE], (PICTURE,)])
+def test_one_picture_may_stand_in_a_list(image: object) -> None:
+    assert translated("inpaint", image=image).params == {"image": PICTURE}
+
+
+def test_two_paths_in_a_tuple_are_two_pictures() -> None:
+    for pair in (("a.png", "b.png"), ("a.png", Path("b.png"))):
+        assert told(translated("inpaint", image=pair)) == ["image"]
+        assert translated("style-transfer", image=pair).params == {"init_image": pair[0], "style_image": pair[1]}
+
+
+def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> None:
+    given = {f"see{i}": i for i in range(15_000)}
+    problems = translate(model("sd3"), given).problems
+    assert [problem.field for problem in problems] == list(given)
+    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MOST_GUESSES
+
+
+def test_a_name_and_bytes_are_one_picture() -> None:
+    for image in (("cat.png", PICTURE), (None, PICTURE), ("cat.png", PICTURE, "image/png")):
+        assert translated("inpaint", image=image).params == {"image": image}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("style-transfer", "init_image", "style_image"),
+        ("replace-background-and-relight", "subject_image", "background_reference"),
+    ],
+)
+def test_two_pictures_go_to_the_first_two_fields(name: str, first: str, second: str) -> None:
+    assert translated(name, image=PICTURE).params == {first: PICTURE}
+    assert translated(name, image=[PICTURE, b"2"]).params == {first: PICTURE, second: b"2"}
+    assert translated(name, image=PICTURE, **{second: b"2"}).params == {first: PICTURE, second: b"2"}
+    assert told(translated(name, image=[PICTURE, b"2"], **{second: b"3"})) == [second]
+    assert told(translated(name, image=PICTURE, **{first: b"3"})) == [first]
+    assert told(translated(name, image=[PICTURE, b"2", b"3"])) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("sd3", [PICTURE, PICTURE]), ("inpaint", []), ("stable-image-core", PICTURE), ("inpaint", [[]] * 2)],
+)
+def test_more_pictures_than_a_model_takes_are_refused(name: str, image: object) -> None:
+    assert told(translated(name, image=image)) == ["image"]
+
+
+@pytest.mark.parametrize("name", ["sd3", "stable-image-core", "inpaint", "style-transfer"])
+def test_an_edit_needs_a_picture(name: str) -> None:
+    assert told(translate(model(name), {"prompt": "a"}, edit=True)) == ["image"]
+
+
+def test_an_edit_may_name_its_picture_as_the_model_does() -> None:
+    given = {"init_image": PICTURE, "style_image": PICTURE}
+    assert not translate(model("style-transfer"), given, edit=True).problems
+
+
+def test_fidelity_is_composition_fidelity_where_the_model_has_no_field_of_that_name() -> None:
+    assert translated("style-transfer", fidelity=0.5).params == {"composition_fidelity": 0.5}
+    assert translated("style-guide", fidelity=0.5).params == {"fidelity": 0.5}
+    assert told(translated("style-transfer", composition_fidelity=0.5, fidelity=0.5)) == ["fidelity"]
+
+
+def test_a_mask_needs_a_picture_and_a_model_that_takes_it() -> None:
+    assert told(translated("inpaint", mask=PICTURE)) == ["mask"]
+    assert told(translated("search-and-replace", mask=PICTURE, image=PICTURE)) == ["mask"]
+    assert translated("inpaint", mask=b"m", image=PICTURE).params == {"image": PICTURE, "mask": b"m"}
+
+
+# extra_body
+
+
+def test_extra_body_adds_parameters_of_both_kinds() -> None:
+    translation = translate(model("sd3"), {"prompt": "a"}, extra_body={"seed": 3, "size": "2x3", "n": 2, "style": None})
+    assert translation.params == {"prompt": "a", "seed": 3, "aspect_ratio": "2:3"}
+    assert translation.n == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "names"),
+    [
+        ({"prompt": "b"}, ["prompt"]),
+        ({"model": "stability/sd3"}, ["model"]),
+        ({"api_key": "sk-1234"}, ["api_key"]),
+        ({"extra_body": {}}, ["extra_body"]),
+        ({"seed": 1, "prompt": None, "model": None}, []),
+        ({1: 2}, ["extra_body"]),
+        ([("seed", 1)], ["extra_body"]),
+        ("seed=1", ["extra_body"]),
+        (7, ["extra_body"]),
+    ],
+)
+def test_extra_body_never_overrides_an_argument(extra: object, names: list[str]) -> None:
+    assert told(translate(model("sd3"), {"prompt": "a"}, extra_body=extra)) == names
+
+
+def test_a_model_that_makes_no_pictures_is_refused() -> None:
+    for name, made in (("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")):
+        with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call pictures"):
+            translate(model(name), {"prompt": "rain"})
+    assert translate(model("stable-audio-2/text-to-audio"), {"prompt": "rain", "n": 2}, makes="audio").n == 2

@@ -1,0 +1,269 @@
+"""A least request for every operation, and for every field values on both sides of its bounds.
+
+The bounds are read from the parameter classes; that those are the vendor's is shown by the golden files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from impasto import Operation
+from impasto.fields import Field
+from impasto.registry import OPERATIONS, Registry
+from impasto_plugins.images.limits import Limits
+from impasto_plugins.media.limits import SoundLimits
+from tests.pictures import png
+from tests.sounds import wav
+
+PICTURE = png(128, 96)
+SOUND = wav(10)
+JOBS = {
+    "/v2beta/stable-image/upscale/creative",
+    "/v2beta/stable-image/edit/replace-background-and-relight",
+    "/v2beta/audio/stable-audio/text-to-audio",
+    "/v2beta/audio/stable-audio/audio-to-audio",
+    "/v2beta/audio/stable-audio/inpaint",
+}
+HUGE = 10**5000
+
+
+def _installed() -> dict[str, Operation]:
+    registry = Registry()
+    found = {name: registry.operation(name) for name in registry.names(OPERATIONS) if name.startswith("stability/")}
+    return {operation.id: operation for operation in found.values()}
+
+
+BY_NAME = _installed()
+"""Every operation object that an installed name of the direct provider leads to, by its own id."""
+
+BY_TARGET = {operation.target: operation for operation in reversed(BY_NAME.values())}
+"""One operation for each address."""
+
+EXTRA: dict[str, dict[str, object]] = {
+    "edit/outpaint": {"left": 1},
+    "edit/replace-background-and-relight": {"background_prompt": "a beach"},
+}
+"""What a rule between fields asks for beyond the required ones."""
+
+COMPANIONS: dict[tuple[str, str], dict[str, object]] = {
+    ("generate/ultra", "image"): {"strength": 0.5},
+    ("generate/sd3", "image"): {"strength": 0.5},
+    ("generate/sd3", "strength"): {"image": PICTURE},
+    ("edit/outpaint", "left"): {"right": 1},
+    ("edit/replace-background-and-relight", "light_source_strength"): {"light_source_direction": "left"},
+}
+"""What goes with a field where a rule ties it to others."""
+
+
+def tail(operation: Operation) -> str:
+    """The address without what all have in common: ``edit/erase``."""
+    return operation.target.removeprefix("/v2beta/stable-image/")
+
+
+def least(operation: Operation) -> dict[str, object]:
+    """The least that the operation takes."""
+    values = {"text": "a lighthouse", "file": SOUND if operation.makes == "audio" else PICTURE}
+    required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
+    return {**required, **EXTRA.get(tail(operation), {})}
+
+
+def request(operation: Operation, name: str, value: object) -> dict[str, object]:
+    """The least request in which a field has this value."""
+    beside = COMPANIONS.get((tail(operation), name), {})
+    if (name, value) == ("mode", "image-to-image"):
+        beside = {"image": PICTURE, "strength": 0.5}
+    return {**least(operation), **beside, name: value}
+
+
+def on_the_wire(operation: Operation, given: dict[str, object]) -> dict[str, object]:
+    """What must arrive: what was given, the operation's own ``model``, and sd3's implied mode. No default."""
+    expected = {name: value for name, value in given.items() if value is not None}
+    if tail(operation) == "generate/sd3" and "image" in expected:
+        expected["mode"] = "image-to-image"
+    return expected | dict(operation.constants)
+
+
+def inside(field: Field) -> Iterator[object]:
+    """Values that are taken, up to each bound."""
+    match field.kind:
+        case "text":
+            assert field.most is not None
+            most = int(field.most)
+            yield "x"
+            yield "x" * most
+            yield "\U0001f30a" * most
+            yield "e\u0301" * (most // 2)
+            yield "\r\n--\t\x1b[1m\x7f\u202e\u200d \"';%n{{7*7}} (word:999)"
+            if not field.least:
+                yield ""
+        case "choice":
+            yield from field.choices
+        case "integer":
+            low, high = _bounds(field)
+            yield from (low, low + 1, high - 1, high)
+        case "number":
+            low, high = _bounds(field)
+            yield from (low, high, math.nextafter(low, high), math.nextafter(high, low), (low + high) / 2)
+            yield from (int(bound) for bound in (low, high) if bound == int(bound))
+
+
+def outside(field: Field) -> Iterator[tuple[object, str]]:
+    """Values that are refused, and what must be said of each."""
+    yield [1], "must be"
+    yield {"a": 1}, "must be"
+    match field.kind:
+        case "text":
+            assert field.most is not None
+            most = int(field.most)
+            for long in ("x" * (most + 1), "\U0001f30a" * most + "x", "e\u0301" * (most // 2) + "x"):
+                yield long, f"must be {field.takes()}, not of {most + 1:,}"
+            yield "a\x00b", "must not hold a NUL character"
+            yield "a\ud83c", "half a surrogate pair"
+            for kind in (5, 0.5, True, b"x"):
+                yield kind, f"must be text, not {type(kind).__name__}"
+            if field.least:
+                yield "", f"must be {field.takes()}, not of 0"
+                yield " \t\n", "must not be blank"
+        case "choice":
+            first = field.choices[0]
+            for near in (first.upper() + "X", f"{first} ", first[:-1], "", 7, True, b"png"):
+                yield near, f"must be one of {', '.join(field.choices)}, not "
+        case "integer" | "number":
+            low, high = _bounds(field)
+            wrong: list[object] = [True, False, "1", "0.5", "", HUGE, -HUGE, Decimal(1), 1j]
+            wrong += [math.nan, math.inf, -math.inf]
+            if field.kind == "integer":
+                wrong += [low - 1, high + 1, float(low), float(high)]
+            else:
+                wrong += [math.nextafter(low, -math.inf), math.nextafter(high, math.inf), low - 1, high + 1]
+                wrong += [1e-400] if low > 0 else []
+            for value in wrong:
+                yield value, f"must be {field.takes()}, not "
+
+
+def _bounds(field: Field) -> tuple[Any, Any]:
+    assert field.least is not None
+    assert field.most is not None
+    return field.least, field.most
+
+
+def fits(limits: Limits, width: int, height: int) -> bool:
+    """The limits read a second time, independently of what checks them."""
+    short, long = sorted((width, height))
+    return (
+        (limits.min_side or 1) <= short
+        and long <= (limits.max_side or long)
+        and (limits.min_pixels or 1) <= width * height <= (limits.max_pixels or width * height)
+        and (limits.aspect is None or long / short <= limits.aspect)
+    )
+
+
+def sizes(limits: Limits) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Sides at each bound that can be reached, and one pixel beyond it, in both orientations."""
+    candidates: set[tuple[int, int]] = {(96, 96), (128, 51), (128, 52), (640, 256), (641, 256), (1000, 64), (3200, 64)}
+    for side in (limits.min_side, limits.max_side):
+        for beyond in (-1, 0, 1):
+            if side is not None:
+                candidates |= {(side + beyond, other) for other in (side + beyond, 96, 300, 576, 682)}
+    if limits.max_pixels is not None:
+        root = math.isqrt(limits.max_pixels)
+        candidates |= {(root, root), (root + 1, root), (root * 2, root // 2), (root * 2 + 2, root // 2)}
+    within = {(w, h) for w, h in candidates if w > 0 and h > 0}
+    both = sorted(within | {(h, w) for w, h in within})
+    return [size for size in both if fits(limits, *size)], [size for size in both if not fits(limits, *size)]
+
+
+def spans(limits: SoundLimits) -> tuple[list[float], list[float]]:
+    """Seconds up to each bound, and a hundredth beyond it."""
+    low, high = limits.min_seconds, limits.max_seconds
+    return [low, low + 0.01, high - 0.01, high], [0.01, low - 0.01, high + 0.01, 10 * high]
+
+
+@attrs.frozen
+class Rule:
+    """A rule between fields: what is taken, and what is refused for which field with which words."""
+
+    operation: str
+    taken: tuple[dict[str, object], ...] = ()
+    refused: tuple[tuple[dict[str, object], dict[str, str]], ...] = ()
+
+
+_TO_IMAGE = {"mode": "image-to-image", "image": PICTURE, "strength": 0.5}
+_NO_SIDE = {"left": "at least one of left, right, up, down must be above 0"}
+_NO_BACKGROUND = {"background_prompt": "give at least one of background_prompt and background_reference"}
+_NO_LIGHT = {
+    "light_source_strength": "only with light_reference or light_source_direction; give one of them or leave it out"
+}
+_ASPECT = "not allowed when mode is image-to-image; leave it out"
+_TEXT_ONLY = "not allowed when mode is text-to-image; leave it out"
+_NEEDED = "required when mode is image-to-image"
+
+RULES = (
+    Rule(
+        "stability/sd3.5-large",
+        taken=(
+            {},
+            {"mode": "text-to-image", "aspect_ratio": "16:9"},
+            _TO_IMAGE,
+            {"image": PICTURE, "strength": 0},
+            {"image": PICTURE, "strength": 1.0, "mode": None},
+        ),
+        refused=(
+            ({**_TO_IMAGE, "aspect_ratio": "1:1"}, {"aspect_ratio": _ASPECT}),
+            ({"image": PICTURE, "strength": 1, "aspect_ratio": "16:9"}, {"aspect_ratio": _ASPECT}),
+            ({"mode": "image-to-image"}, {"image": _NEEDED, "strength": _NEEDED}),
+            ({"mode": "image-to-image", "image": PICTURE}, {"strength": _NEEDED}),
+            ({"mode": "image-to-image", "strength": 0.5}, {"image": _NEEDED}),
+            ({"image": PICTURE}, {"strength": _NEEDED}),
+            ({"image": PICTURE, "aspect_ratio": "1:1"}, {"strength": _NEEDED, "aspect_ratio": _ASPECT}),
+            ({"strength": 0.5}, {"strength": _TEXT_ONLY}),
+            ({"mode": "text-to-image", "strength": 0.5}, {"strength": _TEXT_ONLY}),
+            ({**_TO_IMAGE, "mode": "text-to-image"}, {"image": _TEXT_ONLY, "strength": _TEXT_ONLY}),
+        ),
+    ),
+    Rule(
+        "stability/stable-image-ultra",
+        taken=({}, {"strength": 0.5}, {"image": PICTURE, "strength": 0}, {"aspect_ratio": "9:21"}),
+        refused=(({"image": PICTURE}, {"strength": "required when image is given"}),),
+    ),
+    Rule(
+        "stability/outpaint",
+        taken=(
+            {"left": None, "right": 1},
+            {"left": None, "up": 1},
+            {"left": None, "down": 1},
+            {"left": 2000, "right": 2000, "up": 2000, "down": 2000},
+            {"left": 0, "down": 1},
+        ),
+        refused=(
+            ({"left": None}, _NO_SIDE),
+            ({"left": 0}, _NO_SIDE),
+            ({"left": 0, "right": 0, "up": 0, "down": 0}, _NO_SIDE),
+        ),
+    ),
+    Rule(
+        "stability/replace-background-and-relight",
+        taken=(
+            {},
+            {"background_prompt": None, "background_reference": PICTURE},
+            {"background_reference": PICTURE},
+            {"light_source_direction": "above"},
+            {"light_reference": PICTURE},
+            {"light_source_direction": "above", "light_source_strength": 0.3},
+            {"light_reference": PICTURE, "light_source_strength": 0.3},
+            {"light_reference": PICTURE, "light_source_direction": "left", "light_source_strength": 1},
+            {"keep_original_background": "true"},
+        ),
+        refused=(
+            ({"background_prompt": None}, _NO_BACKGROUND),
+            ({"background_prompt": None, "keep_original_background": "true"}, _NO_BACKGROUND),
+            ({"light_source_strength": 0.3}, _NO_LIGHT),
+            ({"background_prompt": None, "light_source_strength": 0.3}, _NO_BACKGROUND | _NO_LIGHT),
+        ),
+    ),
+)

@@ -1,0 +1,298 @@
+"""Every field of every operation on both sides of each bound: what is taken arrives as given, what is refused is
+named, with its limits and the model, and nothing is sent. Generated from the parameter classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+import impasto
+from impasto import InvalidRequest, Operation
+from impasto_plugins.images.limits import Limits
+from impasto_plugins.media.limits import SoundLimits
+from tests.conftest import KEY
+from tests.pictures import WRONG, animated, drawn, padded, png
+from tests.plugins.stability.cases import (
+    BY_NAME,
+    BY_TARGET,
+    JOBS,
+    RULES,
+    Rule,
+    inside,
+    least,
+    on_the_wire,
+    outside,
+    request,
+    sizes,
+    spans,
+    tail,
+)
+from tests.recorder import Recorder, Seen, recording
+from tests.sounds import mp3, wav, wav_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
+
+EVERY = pytest.mark.parametrize("operation", BY_NAME.values(), ids=BY_NAME)
+EVERY_FIELD = pytest.mark.parametrize(
+    ("operation", "name"), [(o, name) for o in BY_NAME.values() for name in o.fields], ids=lambda v: getattr(v, "id", v)
+)
+FILES = [(o, name) for o in BY_NAME.values() for name in o.file_fields]
+EVERY_PICTURE = pytest.mark.parametrize(
+    ("operation", "name"),
+    [(o, name) for o, name in FILES if o in BY_TARGET.values() and isinstance(o.fields[name].inspect, Limits)],
+    ids=lambda v: getattr(v, "id", v),
+)
+EVERY_SOUND = pytest.mark.parametrize(
+    ("operation", "name"),
+    [(o, name) for o, name in FILES if isinstance(o.fields[name].inspect, SoundLimits)],
+    ids=lambda v: getattr(v, "id", v),
+)
+EVERY_FILE = pytest.mark.parametrize(("operation", "name"), FILES, ids=lambda v: getattr(v, "id", v))
+
+
+class Wire:
+    """A client and what it talks to."""
+
+    def __init__(self, client: impasto.Client, recorder: Recorder) -> None:
+        self.client, self.recorder = client, recorder
+
+    async def taken(self, operation: Operation, given: dict[str, Any]) -> Seen:
+        """The one paid request that came of a call, every part of it as given and none beside."""
+        self.recorder.clear()
+        result = await self.client.run(operation.id, **given)
+        assert len(result.artifacts) == 1
+        [post] = self.recorder.posts
+        assert post.path == operation.target
+        expected = on_the_wire(operation, given)
+        assert set(post.fields) | set(post.files) == set(expected)
+        for name, value in expected.items():
+            if name in operation.file_fields:
+                assert post.files[name].data == value
+            else:
+                assert_written(post.fields[name], value)
+        return post
+
+    async def refused(self, operation: Operation, given: dict[str, Any]) -> dict[str, str]:
+        """The problems that a call was refused for, by field, after nothing was sent."""
+        self.recorder.clear()
+        with pytest.raises(InvalidRequest) as caught:
+            await self.client.run(operation.id, **given)
+        assert self.recorder.seen == []
+        assert str(caught.value).startswith(f"{operation.id}: ")
+        assert (caught.value.operation, caught.value.billed) == (operation.id, "no")
+        return {problem.field: problem.message for problem in caught.value.problems}
+
+
+def assert_written(text: str, value: object) -> None:
+    """A field's text: text as it is, numbers as plain decimals of the very same value."""
+    if isinstance(value, str):
+        assert text == value
+    else:
+        assert re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text)
+        assert float(text) == value
+        assert ("." in text) == isinstance(value, float)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def wire() -> AsyncIterator[Wire]:
+    async with recording() as recorder:
+        recorder.jobs = JOBS
+        async with impasto.Client(api_key=KEY, api_base=recorder.url, poll_interval=0.001, timeout=30) as client:
+            yield Wire(client, recorder)
+
+
+async def test_the_paths_that_answer_with_a_job_are_those_of_asynchronous_operations() -> None:
+    assert set(BY_TARGET) >= JOBS
+    assert len(BY_TARGET) >= 25
+    assert len(BY_NAME) >= 34
+
+
+@EVERY
+async def test_the_least_request_carries_no_default(wire: Wire, operation: Operation) -> None:
+    await wire.taken(operation, least(operation))
+
+
+@EVERY_FIELD
+async def test_what_is_inside_its_bounds_arrives_as_given(wire: Wire, operation: Operation, name: str) -> None:
+    for value in inside(operation.fields[name]):
+        await wire.taken(operation, request(operation, name, value))
+
+
+@EVERY_FIELD
+async def test_what_is_outside_its_bounds_is_refused_by_name(wire: Wire, operation: Operation, name: str) -> None:
+    for value, said in outside(operation.fields[name]):
+        problems = await wire.refused(operation, request(operation, name, value))
+        assert list(problems) == [name]
+        assert said in problems[name]
+        assert len(problems[name]) < 400, "a refused value is not repeated at length"
+
+
+@EVERY_FIELD
+async def test_none_is_not_given(wire: Wire, operation: Operation, name: str) -> None:
+    given = request(operation, name, None)
+    if operation.fields[name].required:
+        assert await wire.refused(operation, given) == {name: "required"}
+    elif (tail(operation), name) == ("generate/sd3", "strength"):
+        assert await wire.refused(operation, given) == {name: "required when mode is image-to-image"}
+    elif (tail(operation), name) in {("generate/ultra", "image"), ("generate/sd3", "image")}:
+        await wire.taken(operation, {**given, "strength": None})
+    elif (tail(operation), name) == ("edit/replace-background-and-relight", "background_prompt"):
+        assert list(await wire.refused(operation, given)) == [name]
+    else:
+        await wire.taken(operation, given)
+
+
+@EVERY
+async def test_everything_wrong_is_said_at_once(wire: Wire, operation: Operation) -> None:
+    wrong: dict[str, Any] = dict.fromkeys(operation.fields, ("neither", "of", "them"))
+    problems = await wire.refused(operation, {**wrong, "sede": 1})
+    assert set(problems) == {*operation.fields, "sede"}
+
+
+@EVERY
+async def test_an_unknown_parameter_is_refused_with_the_closest(wire: Wire, operation: Operation) -> None:
+    for name in operation.fields:
+        problems = await wire.refused(operation, {**least(operation), name + "s": "x"})
+        assert problems == {name + "s": f"is no parameter of this model; did you mean {name}?"}
+    for name in ("model", "size", "quality", "api_key", "extra_body", "bottom"):
+        assert list(await wire.refused(operation, {**least(operation), name: "x"})) == [name]
+
+
+@EVERY_PICTURE
+async def test_sides_pixels_and_aspect_ratio(wire: Wire, operation: Operation, name: str) -> None:
+    limits = operation.fields[name].inspect
+    assert isinstance(limits, Limits)
+    taken, refused = sizes(limits)
+    for width, height in taken:
+        await wire.taken(operation, request(operation, name, png(width, height)))
+    for width, height in refused:
+        problems = await wire.refused(operation, request(operation, name, png(width, height)))
+        assert list(problems) == [name]
+        assert problems[name].startswith(f"is {width}x{height} pixels: ")
+
+
+@EVERY_PICTURE
+@pytest.mark.parametrize("content", WRONG)
+async def test_a_file_that_is_no_picture_is_refused_by_its_content(
+    wire: Wire, operation: Operation, name: str, content: str
+) -> None:
+    problems = await wire.refused(operation, request(operation, name, ("picture.png", WRONG[content], "image/png")))
+    assert list(problems) == [name]
+    assert problems[name].startswith("'picture.png' ")
+    assert problems[name].endswith(f"give {operation.fields[name].limits}")
+
+
+@EVERY_PICTURE
+async def test_pictures_of_every_make_arrive_byte_for_byte(wire: Wire, operation: Operation, name: str) -> None:
+    made = (
+        (drawn("PNG", "I;16"), "image/png", "png"),
+        (drawn("PNG", "P"), "image/png", "png"),
+        (drawn("PNG", "RGBA"), "image/png", "png"),
+        (animated("PNG"), "image/png", "png"),
+        (drawn("JPEG", "CMYK"), "image/jpeg", "jpg"),
+        (drawn("JPEG", "L", progressive=True), "image/jpeg", "jpg"),
+        (drawn("WEBP", lossless=True), "image/webp", "webp"),
+        (animated("WEBP"), "image/webp", "webp"),
+    )
+    for data, media_type, extension in made:
+        post = await wire.taken(operation, request(operation, name, data))
+        assert (post.files[name].content_type, post.files[name].filename) == (media_type, f"{name}.{extension}")
+
+
+@EVERY_FILE
+async def test_an_empty_file(wire: Wire, operation: Operation, name: str) -> None:
+    assert await wire.refused(operation, request(operation, name, b"")) == {name: "is empty"}
+
+
+@EVERY_SOUND
+async def test_seconds_of_a_sound(wire: Wire, operation: Operation, name: str) -> None:
+    limits = operation.fields[name].inspect
+    assert isinstance(limits, SoundLimits)
+    taken, refused = spans(limits)
+    for seconds in taken:
+        post = await wire.taken(operation, request(operation, name, wav(seconds)))
+        assert (post.files[name].content_type, post.files[name].filename) == ("audio/wav", f"{name}.wav")
+    for seconds in refused:
+        assert await wire.refused(operation, request(operation, name, wav(seconds))) == {
+            name: f"is {seconds:.2f} seconds long: it must be {limits.min_seconds:g} to {limits.max_seconds:g}"
+        }
+    post = await wire.taken(operation, request(operation, name, mp3(limits.max_seconds)))
+    assert (post.files[name].content_type, post.files[name].filename) == ("audio/mpeg", f"{name}.mp3")
+    for seconds in (limits.min_seconds - 0.1, limits.max_seconds + 0.5):
+        assert list(await wire.refused(operation, request(operation, name, mp3(seconds)))) == [name]
+
+
+@EVERY_SOUND
+async def test_a_file_that_is_no_sound_is_refused_by_its_content(wire: Wire, operation: Operation, name: str) -> None:
+    for wrong in (
+        *WRONG.values(),
+        png(96, 96),
+        b"RIFF\x24\0\0\0WAVE" + bytes(40),
+        b"ID3" + bytes(40),
+        b"OggS" + bytes(40),
+    ):
+        problems = await wire.refused(operation, request(operation, name, ("song.mp3", wrong, "audio/mpeg")))
+        assert list(problems) == [name]
+        assert problems[name].startswith("'song.mp3' ")
+        assert problems[name].endswith(f"give {operation.fields[name].limits}")
+
+
+OF_EACH_SIZE = [o for o in BY_TARGET.values() if o.max_bytes and not tail(o).endswith("/inpaint")]
+"""A request of 100 MiB takes seconds: of the two sounds that share a limit, one."""
+
+
+@pytest.mark.parametrize("operation", OF_EACH_SIZE, ids=lambda o: o.id)
+async def test_a_request_of_exactly_its_limit_and_one_byte_more(wire: Wire, operation: Operation) -> None:
+    name = operation.file_fields[0]
+    file = wav_of if operation.makes == "audio" else padded
+    most = operation.max_bytes
+    assert most is not None
+    small = await wire.taken(operation, request(operation, name, file(5000)))
+    room = most - (len(small.body) - 5000)
+    exact = await wire.taken(operation, request(operation, name, file(room)))
+    assert len(exact.body) == most
+    assert exact.header("content-length") == str(most)
+    problems = await wire.refused(operation, request(operation, name, file(room + 1)))
+    assert list(problems) == [name]
+    assert f"the whole request may have {most:,} bytes and has {most + 1:,}" in problems[name]
+
+
+@EVERY_FILE
+async def test_a_file_that_is_too_much_alone_is_told_with_all_else(wire: Wire, operation: Operation, name: str) -> None:
+    given = request(operation, name, padded(10 * 2**20 + 1))
+    assert set(await wire.refused(operation, {**given, "sede": 1})) == {name, "sede"}
+
+
+@pytest.mark.parametrize("operation", [o for o in BY_TARGET.values() if len(o.file_fields) > 1], ids=lambda o: o.id)
+async def test_two_files_that_are_too_much_together(wire: Wire, operation: Operation) -> None:
+    first, second = operation.file_fields[:2]
+    given = {**least(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
+    assert await wire.refused(operation, given) == {
+        first: "the whole request may have 10,485,760 bytes, not 11,534,336 bytes of files"
+    }
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.operation)
+async def test_rules_between_fields(wire: Wire, rule: Rule) -> None:
+    operation = next(o for o in BY_NAME.values() if tail(o) == _TAILS[rule.operation])
+    for given in rule.taken:
+        await wire.taken(operation, {**least(operation), **given})
+    for given, problems in rule.refused:
+        assert await wire.refused(operation, {**least(operation), **given}) == problems
+
+
+_TAILS = {
+    "stability/sd3.5-large": "generate/sd3",
+    "stability/stable-image-ultra": "generate/ultra",
+    "stability/outpaint": "edit/outpaint",
+    "stability/replace-background-and-relight": "edit/replace-background-and-relight",
+}
+
+
+async def test_every_operation_with_rules_has_its_rules_tested() -> None:
+    assert {tail(o) for o in BY_NAME.values() if o.rules} == set(_TAILS.values())
+    assert {rule.operation for rule in RULES} == set(_TAILS)

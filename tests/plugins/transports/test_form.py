@@ -1,0 +1,101 @@
+"""Files of the disk go out without holding the loop up, and a cancelled opening leaks none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from aiohttp.abc import AbstractStreamWriter
+
+import impasto
+from impasto import File, WireRequest
+from impasto_plugins.transports.form import opened_form
+from tests.pictures import png
+from tests.recorder import Recorder
+
+
+async def test_a_file_of_the_disk_is_sent_without_blocking_the_loop(
+    client: impasto.Client, recorder: Recorder, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.png"
+    await asyncio.to_thread(path.write_bytes, png(96, 96))
+    await client.run("stability/erase", image=path)  # the suite's guard raises where the loop's thread opens it
+    assert recorder.posts[0].files["image"].data == png(96, 96)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Path, times: int) -> None:
+    """The thread opens the file after its caller was told to go, and perhaps told again."""
+    path = tmp_path / "in.png"
+    await asyncio.to_thread(path.write_bytes, png(96, 96))
+    file = await asyncio.to_thread(File.of, path)
+    opened = []
+
+    may_open = threading.Event()
+
+    def note() -> BinaryIO:
+        may_open.wait(5)
+        opened.append(file.open())
+        return opened[-1]
+
+    noted = File(label="in.png", size=file.size, media_type=file.media_type, opener=note, on_disk=True)
+    with ExitStack() as files:
+        opening = asyncio.create_task(opened_form(WireRequest(target="/", files={"image": noted}), files))
+        for _ in range(times):
+            await asyncio.sleep(0.01)
+            opening.cancel()
+        await asyncio.sleep(0.01)
+        may_open.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert len(opened) == 1
+    assert opened[0].closed
+
+
+class _Writes(AbstractStreamWriter):
+    """Notes each write: each is a system call."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(chunk))
+
+    async def write_eof(self, chunk: bytes = b"") -> None: ...
+    async def drain(self) -> None: ...
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None: ...
+    def enable_chunking(self) -> None: ...
+    async def write_headers(self, status_line: str, headers: object) -> None: ...
+
+
+async def _written(wire: WireRequest) -> list[bytes]:
+    writer = _Writes()
+    with ExitStack() as files:
+        form = await opened_form(wire, files)
+        told_after: list[int] = []
+        form.on_written = lambda: told_after.append(len(writer.writes))
+        await form.write(writer)
+    assert told_after == [len(writer.writes)], "it tells once, after the last write"
+    assert form.size == sum(map(len, writer.writes))
+    return writer.writes
+
+
+async def test_a_form_without_files_is_one_write() -> None:
+    writes = await _written(WireRequest(target="/", fields={"prompt": "a", "seed": 7, "strength": 1e-07}))
+    assert len(writes) == 1
+    assert b'name="strength"\r\n\r\n0.0000001\r\n' in writes[0]
+
+
+async def test_text_around_a_file_is_one_write_each() -> None:
+    writes = await _written(WireRequest(target="/", fields={"prompt": "a"}, files={"image": File.of(png(64, 64))}))
+    assert len(writes) == 3
+    assert writes[1] == png(64, 64)
+
+
+async def test_no_name_breaks_out_of_its_part() -> None:
+    (form,) = await _written(WireRequest(target="/", fields={'a"\r\n\r\nb: c': "value"}))
+    assert b'name="a%22%0D%0A%0D%0Ab: c"\r\n\r\nvalue' in form

@@ -1,0 +1,152 @@
+"""The proof that nothing left. What follows from it: tests/reliability/test_connection_faults.py."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+import trustme
+
+import impasto
+from impasto_plugins.transports.https import AT_ONCE, Turns
+from tests.reliability.conftest import CORE, FAST, KEY
+from tests.reliability.servers import Server, Wire, picture, raw, refused, serving
+from tests.reliability.test_proxies import proxying
+
+Events = list[str]
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Events:
+    """What happened, in order: ``left`` is ours, ``headers sent`` is aiohttp's own trace of the same session."""
+    seen: Events = []
+    session = aiohttp.ClientSession
+
+    def traced(**settings: Any) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+
+        async def sent(*_: object) -> None:
+            seen.append("headers sent")
+
+        trace.on_request_headers_sent.append(sent)
+        return session(**settings, trace_configs=[trace])
+
+    left = impasto.Call.left
+
+    def noted(call: impasto.Call) -> None:
+        seen.append("left")
+        left(call)
+
+    monkeypatch.setattr("impasto_plugins.transports.https.aiohttp.ClientSession", traced)
+    monkeypatch.setattr(impasto.Call, "left", noted)
+    return seen
+
+
+async def outcome(base: str, **settings: Any) -> impasto.ImpastoError | impasto.Result:
+    async with impasto.Client(api_key=KEY, api_base=base, retry=FAST, timeout=5, **settings) as client:
+        try:
+            return await client.run(CORE, prompt="p")
+        except impasto.ImpastoError as error:
+            return error
+
+
+@pytest.mark.parametrize(
+    ("answers", "attempts"),
+    [([picture()], 1), ([refused(500), picture()], 2), ([raw(end="reset")], 1), ([refused(402)], 1)],
+)
+async def test_aiohttps_trace_agrees_where_headers_leave(events: Events, answers: list[Any], attempts: int) -> None:
+    async with serving(Server(posts=answers)) as server:
+        await outcome(server.url)
+    assert events == ["left", "headers sent"] * attempts
+
+
+async def test_aiohttps_trace_agrees_where_none_leave(events: Events) -> None:
+    async def not_understood(wire: Wire) -> None:
+        await wire.reader.read(4096)
+        await wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        wire.close()
+
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(stranger)
+    async with serving(Server(on_connect=not_understood)) as plain, serving(tls=stranger) as untrusted:
+        errors = [
+            await outcome("https://nowhere.invalid"),
+            await outcome("http://127.0.0.1:9"),
+            await outcome(plain.url.replace("http:", "https:")),
+            await outcome(untrusted.url),
+        ]
+    assert [type(error) for error in errors] == [impasto.NotSent] * 4
+    assert events == []
+
+
+async def test_a_connect_to_a_proxy_is_no_request_that_left(events: Events) -> None:
+    async with proxying(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n") as proxy:
+        error = await outcome("https://api.example.com", proxy=proxy.url)
+    assert isinstance(error, impasto.NotSent)
+    assert proxy.tunnels == ["api.example.com:443"]
+    assert events == []
+
+
+async def test_nothing_of_aiohttp_keeps_a_redirect_a_cookie_or_an_encoding() -> None:
+    async with serving() as server:
+        assert isinstance(await outcome(server.url), impasto.Result)
+        asked = server.paid[0]
+    names = {line.partition(":")[0].lower() for line in asked.head.decode().split("\r\n")[1:] if line}
+    assert names == {
+        "host",
+        "user-agent",
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "content-type",
+        "content-length",
+    }
+    assert asked.header("accept-encoding") == "identity"
+    assert asked.header("accept") == "image/*"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["@127.0.0.1:9/", ".evil.example/", "v1", "", "/a b", "/a\r\nx: y", "/a\r\n\r\nGET / HTTP/1.1", "/\x00", "/é"],
+)
+async def test_a_plugins_target_names_no_other_host_and_breaks_out_of_no_line(target: str) -> None:
+    """What a third party's plugin makes of a job's id, say, is not the place where the key goes."""
+
+    @impasto.hookimpl(wrapper=True)
+    def transform_request(request: impasto.Request) -> Any:
+        return attrs.evolve((yield), target=target)
+
+    plugin = SimpleNamespace(transform_request=transform_request, middleware=None)
+    async with serving() as server:
+        error = await outcome(server.url, middleware=[plugin])
+        assert isinstance(error, impasto.BrokenPlugin)
+        assert error.billed == "no"
+        assert server.connections == 0
+
+
+async def test_only_so_many_go_on_in_one_turn_of_the_loop() -> None:
+    turns, went, turn = Turns(), list[int](), 0
+
+    async def one() -> None:
+        await turns()
+        went.append(turn)
+
+    calls = [asyncio.ensure_future(one()) for _ in range(10 * AT_ONCE)]
+    calls[AT_ONCE + 1].cancel()  # one who waits; its place is another's
+    while not all(call.done() for call in calls):
+        await asyncio.sleep(0)
+        turn += 1
+    assert len(went) == len(calls) - 1
+    assert max(Counter(went).values()) == AT_ONCE
+
+
+async def test_one_who_asks_alone_does_not_wait() -> None:
+    turns = Turns()
+    with pytest.raises(StopIteration):
+        turns().send(None)
