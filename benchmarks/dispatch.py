@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from impasto import Client, Handler, Middleware, Registry, WireRequest, WireResponse, hookimpl
+from impasto.client_state import BUILT_IN
 from impasto.registry import MIDDLEWARE, OPERATIONS
-from impasto.shared import BUILT_IN
 from impasto_plugins.stability.stable_image_core import operation
 
 from .floors import route as floor

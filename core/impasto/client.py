@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
+from .client_state import Shared
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
 from .files import File
-from .naming import address_in
+from .model_names import address_in
 from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files
 from .policy import Retry
@@ -20,7 +21,6 @@ from .provider import account_of
 from .records import Request, Result
 from .registry import OPERATIONS, Registry
 from .route import Route
-from .shared import Shared
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,7 +1,7 @@
 """The hooks of which every plugin is made. Each model's route asks its own small set of plugins.
 
 Only ``send`` may touch the network; the others are plain functions that can be tested without a loop. Hooks and
-arguments are only ever added, and their version grows with each: see ``HOOKS_VERSION`` in ``impasto.installed``.
+arguments are only ever added, and their version grows with each: see ``HOOKS_VERSION`` in ``impasto.distributions``.
 """
 
 from __future__ import annotations

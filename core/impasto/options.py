@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from .distributions import Allowed
 from .errors import ConfigError
 from .fields import shown
-from .installed import Allowed
 from .policy import RateLimit, Retry
 from .provider import check_base_url, check_key
 

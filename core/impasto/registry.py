@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from .distributions import VARIABLE, Allowed, Owner, Point, scanned
 from .errors import (
     BrokenPlugin,
     ConfigError,
@@ -15,7 +16,6 @@ from .errors import (
     RegistryError,
     UnknownOperation,
 )
-from .installed import VARIABLE, Allowed, Owner, Point, scanned
 from .redact import printable
 
 if TYPE_CHECKING:

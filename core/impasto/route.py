@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
-from .endings import broken, ended, gone, unknown
+from .call_errors import broken, ended, gone, unknown
+from .distributions import HOOKS_VERSION
 from .errors import (
     PLUGIN_FAULTS,
     BrokenPlugin,
@@ -23,7 +24,6 @@ from .errors import (
     UnusableResult,
 )
 from .hooks import Specs
-from .installed import HOOKS_VERSION
 from .operation import Operation
 from .records import Handler, Middleware, Pending, Result, WireRequest, WireResponse
 from .redact import printable, redacted

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .recorder import Answer as Answer, Recorder as Recorder, Seen as Seen, recording as recording
-    from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements
+    from .requirements import KEY as KEY, Refusal as Refusal, Requirements as Requirements
     from .suite import OperationSuite as OperationSuite
 
 _HOMES = {
     "Answer": "recorder",
-    "KEY": "subject",
+    "KEY": "requirements",
     "OperationSuite": "suite",
     "Recorder": "recorder",
-    "Refusal": "subject",
-    "Requirements": "subject",
+    "Refusal": "requirements",
+    "Requirements": "requirements",
     "Seen": "recorder",
     "recording": "recorder",
 }

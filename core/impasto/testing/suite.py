@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import pytest
 
-from .answers import Answers
-from .declared import Declared
-from .parameters import Parameters
+from .declaration_checks import Declared
+from .golden import files_of, operation_text, request_text
+from .parameter_checks import Parameters
 from .recorder import recording
-from .running import Running
-from .written import files_of, operation_text, request_text
+from .response_checks import Answers
+from .runtime_checks import Running
 
 
 class OperationSuite(Declared, Parameters, Answers, Running):

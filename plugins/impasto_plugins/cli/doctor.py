@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto.installed import normalised
+from impasto.distributions import normalised
 from impasto.registry import GROUPS, PROVIDERS, Declared
 
 from .options import as_json

@@ -8,7 +8,7 @@ import os
 import click
 
 from impasto import ImpastoError, Registry, __version__
-from impasto.installed import OWN, VARIABLE
+from impasto.distributions import OWN, VARIABLE
 from impasto.registry import COMMANDS
 
 

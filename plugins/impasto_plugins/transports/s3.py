@@ -16,8 +16,8 @@ import attrs
 from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
+from impasto.concurrency import opened
 from impasto.options import Options
-from impasto.threads import opened
 
 if TYPE_CHECKING:
     from .aws import Identity

@@ -14,7 +14,7 @@ import pytest
 
 import impasto
 from impasto import Operation
-from impasto.testing.written import operation_text
+from impasto.testing.golden import operation_text
 from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
 from tests.pictures import padded
 from tests.plugins.stability.bedrock_cases import MODELS, SD3, SD35, in_body

@@ -14,7 +14,7 @@ import pytest
 import impasto
 from impasto import Operation
 from impasto.fields import Field
-from impasto.testing.written import operation_text
+from impasto.testing.golden import operation_text
 from tests.conftest import KEY
 from tests.pictures import jpeg_header, padded, webp_header
 from tests.plugins.stability.cases import BY_NAME, JOBS, on_the_wire, tail

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from impasto import ConfigError, NotSent, WireRequest, WireResponse, hookimpl
+from impasto.client_state import Transport
 from impasto.options import Options
 from impasto.registry import TRANSPORTS, Registry
-from impasto.shared import Transport
 
 from .tape import BASE_URL, Tape, asked, readdressed
 

@@ -17,10 +17,10 @@ import attrs
 from aiohttp import web
 
 from impasto import InvalidRequest
+from impasto.concurrency import opened, to_its_end
 from impasto.fields import choice, integer
 from impasto.params import structure
 from impasto.redact import printable
-from impasto.threads import opened, to_its_end
 from impasto_plugins.gateway.api.context import Exchange
 from impasto_plugins.gateway.errors import SERVER, Failure
 from impasto_plugins.gateway.http.body import check_coding, chunks_of, field_text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import Artifact, File
-from impasto.threads import to_its_end
+from impasto.concurrency import to_its_end
 from impasto_plugins.batch.ledger.log import Row, Rows
 from impasto_plugins.batch.ledger.workspace import Folder
 from impasto_plugins.gateway.errors import Failure

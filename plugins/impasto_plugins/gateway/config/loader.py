@@ -16,7 +16,7 @@ import attrs
 import yaml
 
 from impasto import ConfigError, InvalidRequest
-from impasto.installed import Allowed
+from impasto.distributions import Allowed
 from impasto.params import structure
 from impasto.redact import printable
 

@@ -10,7 +10,7 @@ from impasto import File, Operation
 from impasto.describe import describe
 
 from .recorder import Seen
-from .subject import KEY
+from .requirements import KEY
 
 _BOUNDARY = re.compile(r'boundary="?([0-9A-Za-z_.\'()+,/:=?-]{1,70})"?')
 

@@ -16,7 +16,7 @@ from typing import Self
 from impasto import Call, Client, ImpastoError, Pending, Result
 
 from .recorder import recording
-from .subject import Subject, outcome
+from .requirements import Subject, outcome
 
 _EACH_STEP = 70
 """Turns of the loop: the way to the network takes fewer. After it, a call mostly waits."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 import attrs
 
 from impasto import Client, ImpastoError, Operation, RateLimit, Registry, Result, Retry
+from impasto.client_state import BUILT_IN
 from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
-from impasto.shared import BUILT_IN
 
 from .recorder import Answer, Seen
 

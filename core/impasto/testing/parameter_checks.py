@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from impasto import File, InvalidRequest
 from impasto.fields import Field, shown
 
+from .boundary_values import inside, outside
+from .golden import without_boundary
 from .recorder import Recorder, Seen, recording
-from .subject import Subject, outcome
-from .values import inside, outside
-from .written import without_boundary
+from .requirements import Subject, outcome
 
 
 class Parameters(Subject):

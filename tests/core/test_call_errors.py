@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from impasto import Call, NotFound, Pending, WireRequest
-from impasto.endings import ended, gone
+from impasto.call_errors import ended, gone
 
 ID = "job\r\n2026-11-26 INFO paid"
 SHOWN = "job\\r\\n2026-11-26 INFO paid"

@@ -10,7 +10,7 @@ import pytest
 
 from impasto import Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
-from impasto.testing.running import Running
+from impasto.testing.runtime_checks import Running
 from tests.pictures import png
 
 JOB = "a" * 64

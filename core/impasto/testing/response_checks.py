@@ -15,7 +15,7 @@ import attrs
 from impasto import ChargeUnknown, ImpastoError, Result, UnusableResult, WireRequest, WireResponse, hookimpl
 
 from .recorder import Answer, Answering, always, recording
-from .subject import KEY, Subject, outcome
+from .requirements import KEY, Subject, outcome
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MOST_SHOWN = 12

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from impasto.threads import opened, to_its_end
+from impasto.concurrency import opened, to_its_end
 
 word: ContextVar[str] = ContextVar("word")
 

@@ -13,7 +13,7 @@ from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
-from .spend import Spend
+from .spend_limit import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
