@@ -121,22 +121,26 @@ async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, f
         for _ in range(MOST_PARTS):
             if (head := await parts.head()) is None:
                 return Asked.of(given, form=True)
-            if head.filename is None:
-                value: object = await field_text(head, parts.body(), share)
+            if head.filename is None:  # a form has no null: SDKs send a field that has no value as an empty one
+                value: object = await field_text(head, parts.body(), share) or None
             else:
                 value = await _upload(head, head.filename, parts.body(), share, files)
-            _add(given, head.name, value)
+            if value is not None:
+                _add(given, head.name, value)
     except NotAForm as error:
         raise Failure(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
     raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
 
 
-async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File:
+async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File | None:
+    """Return the uploaded file; None for a web form's file input in which no file was chosen."""
     spool = Upload(filename or head.name, share)
     files.callback(spool.close)
+    is_empty = True
     async for piece in body:
+        is_empty = False
         await spool.write(piece)
-    return await spool.finish()
+    return None if is_empty and not filename else await spool.finish()
 
 
 def _add(given: dict[str, object], name: str, value: object) -> None:
