@@ -13,7 +13,7 @@ from typing import TypedDict
 import attrs
 
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem
-from impasto.options import check_seconds
+from impasto.ext import check_seconds
 
 from .classification import failed
 from .filenames import Template, wrong_id
@@ -24,7 +24,7 @@ from .ledger.states import State
 from .ledger.workspace import Folder
 from .manifest.planner import Again
 from .manifest.rows import asked, units
-from .output.results import ERRORS, RESULTS, write_results
+from .output.results import A_PAGE, ERRORS, RESULTS, write_results
 from .output.s3 import Target, check_target, claimed, local_folder, target_of
 from .runner.concurrency import Pace
 from .runner.health_check import is_reached
@@ -92,7 +92,7 @@ async def run_batch(
             folder = await stack.enter_async_context(await Folder.open(place, Disk()))
             check_target(folder.history, place, target)
             bucket = await claimed(stack, target, folder.layout)
-            keeping = Keeping(folder, Template(), bucket)
+            keeping = Keeping(folder, Template(), bucket, A_PAGE)
             await folder.post(folder.begin(len(folder.pictures), target=target))
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(map(key_of, accounts))

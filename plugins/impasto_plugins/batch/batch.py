@@ -26,7 +26,7 @@ from .ledger.workspace import Folder, History, Layout, unusable
 from .manifest.planner import Again, Plan, Preflight
 from .manifest.reader import Manifest
 from .manifest.stdin import chosen, keep
-from .output.results import ERRORS, RESULTS, write_results
+from .output.results import A_PAGE, ERRORS, RESULTS, write_results
 from .output.s3 import Bucket, Target, check_target, claimed
 from .output.status import Status, status_of
 from .runner.concurrency import Pace
@@ -118,7 +118,7 @@ class Batch:
             await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
             bucket = await claimed(stack, order.target, folder.layout)
-            keeping = Keeping(folder, order.template, bucket)
+            keeping = Keeping(folder, order.template, bucket, A_PAGE)
             try:
                 await folder.post(_begun(folder, order, plan))
                 recovered = await recover(folder, keeping, keys)

@@ -18,8 +18,7 @@ import attrs
 import click
 
 from impasto import Artifact, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
-from impasto.fanout import check_n
-from impasto.options import Settings
+from impasto.ext import Settings, check_n
 
 from .failure import as_object, in_words
 from .saving import Saving

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(model: str, as_json: bool) -> None:
     """Shows the fields of a model with their bounds and defaults, the rules between them, and its price."""
     from impasto import Registry
-    from impasto.describe import describe
+    from impasto.ext import describe
 
     description = describe(model, Registry().operation(model))
     if as_json:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto.distributions import normalised
-from impasto.registry import GROUPS, PROVIDERS, Declared
+from impasto.ext import GROUPS, PROVIDERS, Declared, normalised
 
 from .options import as_json
 from .terminal import columns
@@ -124,7 +123,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _providers(registry: Registry, loaded: Collection[str]) -> Iterator[Finding]:
     """Whether each provider that ``loaded`` has a key, and where it is called."""
     from impasto import ConfigError, Provider
-    from impasto.provider import check_base_url, check_key
+    from impasto.ext import check_base_url, check_key
 
     for name in sorted(loaded):
         provider = registry.load(PROVIDERS, name, Provider)
@@ -151,7 +150,7 @@ def _limits() -> Iterator[Finding]:
     import resource
 
     from impasto import ConfigError
-    from impasto.options import Options, default_concurrency
+    from impasto.ext import Options, default_concurrency
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,}"

@@ -8,8 +8,7 @@ import os
 import click
 
 from impasto import ImpastoError, Registry, __version__
-from impasto.distributions import OWN, VARIABLE
-from impasto.registry import COMMANDS
+from impasto.ext import COMMANDS, OWN, VARIABLE
 
 
 class Commands(click.Group):

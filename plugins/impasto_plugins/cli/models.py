@@ -25,7 +25,7 @@ def command(as_json: bool) -> None:
     Several names on a line are one model.
     """
     from impasto import Registry
-    from impasto.registry import OPERATIONS
+    from impasto.ext import OPERATIONS
 
     registry = Registry()
     names: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ def _uncollected() -> Iterator[None]:
 
 def _row(registry: Registry, names: list[str]) -> dict[str, object]:
     """One model. A broken one is listed with its reason."""
-    from impasto.errors import PLUGIN_FAULTS
+    from impasto.ext import PLUGIN_FAULTS
 
     names = sorted(dict.fromkeys(names), key=len)
     row: dict[str, object] = {"name": names[0], "aliases": names[1:], "provider": names[0].partition("/")[0]}

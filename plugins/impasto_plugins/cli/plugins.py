@@ -43,7 +43,7 @@ def command(as_json: bool) -> None:
 
 def listed(registry: Registry) -> list[dict[str, str | None]]:
     """Every declaration. ``state``: ``declared``, ``not allowed``, or ``refused``, for which there is a ``reason``."""
-    from impasto.registry import GROUPS
+    from impasto.ext import GROUPS
 
     from .record import files_of
 

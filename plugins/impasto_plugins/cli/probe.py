@@ -48,7 +48,7 @@ def imported(registry: Registry, group: str, name: str) -> Import:
     import click
 
     from impasto import ImpastoError, MissingExtra, Operation, Provider
-    from impasto.registry import COMMANDS, OPERATIONS, PROVIDERS, TRANSPORTS
+    from impasto.ext import COMMANDS, OPERATIONS, PROVIDERS, TRANSPORTS
 
     kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
     start = time.monotonic()
@@ -112,7 +112,7 @@ def _told(output: bytes) -> list[Import]:
 def child(points: Sequence[Point], seconds: float) -> None:
     """The other process: tells what came of each import as soon as it is known."""
     from impasto import Operation, Registry
-    from impasto.registry import OPERATIONS
+    from impasto.ext import OPERATIONS
 
     from .trial import slow_hook  # here, as what it imports itself is not a plugin's
 

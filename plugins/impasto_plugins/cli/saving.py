@@ -11,7 +11,7 @@ import attrs
 import click
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
-from impasto.files import media_type_of
+from impasto.ext import media_type_of
 
 _ENDINGS = {
     "image/png": ".png",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from impasto import Account, ImpastoError, Operation, WireResponse
-from impasto.errors import PLUGIN_FAULTS
+from impasto.ext import PLUGIN_FAULTS
 from impasto.fields import Field
 
 LONG_SECONDS = 0.1

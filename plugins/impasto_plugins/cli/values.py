@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
+from impasto.ext import Makes, close_files
 from impasto.fields import Field, shown
-from impasto.operation import Makes
-from impasto.params import close_files
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp3": "mp3", ".wav": "wav", ".glb": "glb"}
 """What the ending of ``-o FILE`` asks for."""

@@ -27,7 +27,7 @@ def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **o
     Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
     """
     from impasto import ConfigError
-    from impasto.provider import is_loopback
+    from impasto.ext import is_loopback
 
     from .settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from impasto import ConfigError, InvalidRequest
-from impasto.params import structure
+from impasto.ext import structure
 
 
 def bounded(default: Any, least: float, most: float = math.inf) -> Any:

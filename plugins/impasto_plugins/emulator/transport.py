@@ -8,10 +8,8 @@ from typing import Protocol, cast
 
 import attrs
 
-from impasto import NotSent, WireRequest, WireResponse, hookimpl
-from impasto.client_state import Transport
-from impasto.options import Options
-from impasto.registry import TRANSPORTS, Registry
+from impasto import NotSent, Registry, WireRequest, WireResponse, hookimpl
+from impasto.ext import TRANSPORTS, Options, Transport
 
 from .server.server import Emulator
 from .settings import Settings

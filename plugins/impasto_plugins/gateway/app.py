@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from impasto.provider import is_loopback
+from impasto.ext import is_loopback
 
-from .api.context import Exchange
 from .auth import NOBODY, Caller
+from .batches.context import BatchExchange
 from .batches.scheduler import Batches
 from .calls.queue_timeout import patience, patience_of
 from .calls.runtime import Setup
@@ -163,18 +163,13 @@ class App:
         if self.draining and request.method == "POST":
             raise Failure(503, "the gateway is stopping", SERVER, "stopping", retry_after=1, should_retry=True)
         return await endpoint(
-            Exchange(
+            BatchExchange(
                 request=request,
                 id=seen.id,
                 caller=caller,
                 setup=setup,
-                flow=self.flow,
-                data=self.data,
-                repeats=self.repeats,
+                services=self,
                 batches=self.batches,
-                draining=lambda: self.draining,
-                spawn=self.spawn,
-                base_url=self.own_url,
                 tail=tail,
             )
         )

@@ -34,7 +34,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.redact import printable
+from impasto.ext import printable
 from impasto_plugins.openai_compat.words import WORDS
 
 INVALID = "invalid_request_error"

@@ -13,7 +13,7 @@ from typing import Self
 from aiohttp import ClientSession, web
 
 from impasto import Client, ConfigError
-from impasto.provider import is_loopback
+from impasto.ext import is_loopback
 
 from .api import jobs
 from .app import App

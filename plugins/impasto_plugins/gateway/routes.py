@@ -10,12 +10,12 @@ import attrs
 from aiohttp import web
 
 from .api import file_downloads, jobs, models
-from .api.context import Exchange
 from .api.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
 from .batches import batches_api, files_api
+from .batches.context import BatchExchange
 from .errors import Failure
 
-Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Endpoint = Callable[[BatchExchange], Awaitable[web.StreamResponse]]
 
 _LONGEST_TAIL = 300
 

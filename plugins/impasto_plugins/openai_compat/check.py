@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from impasto import File, InvalidRequest, Operation, Problem, Request
-from impasto.params import close_files
+from impasto.ext import close_files
 
 from .translate import Translation
 

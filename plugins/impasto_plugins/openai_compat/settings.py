@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from impasto import Operation
-from impasto.options import Settings
+from impasto.ext import Settings
 
 _KEY = ("api_key", "api_base")
 AWS = {

@@ -13,9 +13,8 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.fanout import check_n
+from impasto.ext import Makes, check_n
 from impasto.fields import shown
-from impasto.operation import Makes
 
 from .sizes import checked_size, nearest_ratio
 from .words import advice, is_neutral

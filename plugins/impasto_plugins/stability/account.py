@@ -22,8 +22,8 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.ext import printable
 from impasto.fields import text
-from impasto.redact import printable
 
 from .provider import USD_PER_CREDIT, stability
 from .refusals import refusal

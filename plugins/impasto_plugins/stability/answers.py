@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from impasto import Artifact, ContentFiltered, File, Result, UnusableResult, WireResponse
-from impasto.files import media_type_of
-from impasto.operation import Makes
-from impasto.redact import printable
+from impasto.ext import Makes, media_type_of, printable
 from impasto_plugins.images.complete import is_complete
 
 FILTERED = "CONTENT_FILTERED"

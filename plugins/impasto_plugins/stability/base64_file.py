@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pybase64
 
 from impasto import File
-from impasto.files import Positioned, media_type_of
+from impasto.ext import Positioned, media_type_of
 
 PIECE = 1 << 18
 """Bytes that are read at once: a multiple of 4."""

@@ -29,9 +29,8 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
+from impasto.ext import Scalar, printable
 from impasto.fields import KEY
-from impasto.records import Scalar
-from impasto.redact import printable
 from impasto.rules import Rule
 
 from . import guardrail

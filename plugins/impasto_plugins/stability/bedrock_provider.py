@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import Account, ConfigError, Cost, FlatPrice, Provider
-from impasto.provider import check_base_url, check_key, check_known
+from impasto.ext import check_base_url, check_key, check_known
 
 AS_OF = "2026-11"
 GENERATOR_REGIONS = ("us-west-2",)

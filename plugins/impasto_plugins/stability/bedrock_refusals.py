@@ -15,7 +15,7 @@ from impasto import (
     Unauthorized,
     WireResponse,
 )
-from impasto.redact import printable
+from impasto.ext import printable
 
 from .refusals import retry_after
 

@@ -23,9 +23,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.operation import Makes
-from impasto.records import Scalar
-from impasto.redact import printable
+from impasto.ext import Makes, Scalar, printable
 
 from .answers import FILTERED, KINDS, result, unusable
 from .refusals import refusal

@@ -23,7 +23,7 @@ from impasto import (
     Unprocessable,
     WireResponse,
 )
-from impasto.redact import printable
+from impasto.ext import printable
 
 _CLASSES: dict[int, type[ResponseError]] = {
     400: BadRequest,

@@ -42,9 +42,7 @@ from botocore.exceptions import (
 from botocore.loaders import create_loader
 
 from impasto import ConfigError, ImpastoError, NotSent
-from impasto.options import Options
-from impasto.provider import check_base_url, check_key
-from impasto.redact import printable
+from impasto.ext import Options, check_base_url, check_key, printable
 
 T = TypeVar("T")
 

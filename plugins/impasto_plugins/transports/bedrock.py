@@ -13,7 +13,7 @@ from urllib.parse import quote
 import attrs
 
 from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
-from impasto.options import Options
+from impasto.ext import Options
 
 from .aws import Identity, Once, found, given
 from .https import Https

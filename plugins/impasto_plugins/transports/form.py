@@ -14,7 +14,7 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import File, InvalidRequest, Problem, WireRequest
-from impasto.concurrency import to_its_end
+from impasto.ext import to_its_end
 
 _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}

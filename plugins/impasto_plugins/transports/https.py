@@ -21,7 +21,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from impasto import Body, BrokenPlugin, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
-from impasto.options import Options, check_proxy
+from impasto.ext import Options, check_proxy
 
 from .form import Outgoing, opened_form
 

@@ -16,8 +16,7 @@ import attrs
 from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
-from impasto.concurrency import opened
-from impasto.options import Options
+from impasto.ext import Options, opened
 
 if TYPE_CHECKING:
     from .aws import Identity

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from impasto import Call, ConfigError, Handler, Middleware, Operation, Result, WireRequest, WireResponse, hookimpl
-from impasto.options import Options
+from impasto.ext import Options
 
 from .store import Store
 

@@ -8,10 +8,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol, cast
 
-from impasto import ConfigError, NotSent, WireRequest, WireResponse, hookimpl
-from impasto.client_state import Transport
-from impasto.options import Options
-from impasto.registry import TRANSPORTS, Registry
+from impasto import ConfigError, NotSent, Registry, WireRequest, WireResponse, hookimpl
+from impasto.ext import TRANSPORTS, Options, Transport
 
 from .tape import BASE_URL, Tape, asked, readdressed
 

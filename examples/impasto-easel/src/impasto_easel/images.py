@@ -34,8 +34,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from impasto.files import media_type_of
-from impasto.redact import printable
+from impasto.ext import media_type_of, printable
 from impasto_plugins.images.complete import is_complete
 
 _PICTURE = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")

@@ -15,8 +15,8 @@ from typing import TypedDict
 import click
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
+from impasto.ext import Settings, check_seconds
 from impasto.fields import shown
-from impasto.options import Settings, check_seconds
 from impasto_plugins.batch.batch import Batch, Order
 from impasto_plugins.batch.filenames import Template
 from impasto_plugins.batch.manifest.planner import Again

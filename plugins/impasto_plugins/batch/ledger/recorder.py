@@ -10,12 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
 
 from impasto import (
     Artifact,
+    Call,
     ChargeUnknown,
     ConfigError,
     ContentFiltered,
@@ -24,12 +25,9 @@ from impasto import (
     Pending,
     UnusableResult,
 )
-from impasto.call import Call
-from impasto.files import media_type_of
-from impasto.redact import printable
+from impasto.ext import media_type_of, printable
 from impasto_plugins.batch.classification import code_of, failed
 from impasto_plugins.batch.filenames import ENDINGS, Template, hashed, safe
-from impasto_plugins.batch.output.results import A_PAGE
 from impasto_plugins.batch.tasks import Outcome, Unit, key_of
 
 from .filesystem import Disk, write_all
@@ -38,13 +36,25 @@ from .log import Row
 from .states import State
 from .workspace import Folder, Layout, is_file_of
 
-if TYPE_CHECKING:
-    from impasto_plugins.batch.output.s3 import Bucket
-
 FIRST_ROOM = 4 << 20
 """Bytes that are set aside for a picture, until pictures of its model are known."""
 
 _MOST_ROOM = 64 << 20
+
+
+class Uploader(Protocol):
+    """A place that finished images go to, such as an S3 bucket."""
+
+    async def keep(self, staged: Path, row: Row) -> str:
+        """Upload a staged image under the row's path, or beside it if that name is taken; return the name.
+
+        Raises OSError.
+        """
+        ...
+
+    def url(self, name: str) -> str:
+        """Return the URL of an uploaded image."""
+        ...
 
 
 class Keeper(Protocol):
@@ -86,8 +96,10 @@ class Keeping:
 
     folder: Folder
     template: Template
-    bucket: Bucket | None = None
-    """Where pictures go up to, from the staging folder."""
+    uploader: Uploader | None = None
+    """Receives images from the staging folder."""
+    local_images: int = 0
+    """How many uploaded images keep a copy in the folder, for the report."""
     more: Callable[[ImpastoError], Mapping[str, object]] = lambda _: {}
     """What the row of a picture that did not come says besides."""
     _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
@@ -115,20 +127,29 @@ class Keeping:
     async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
             return await self.folder.post(self._told(unit, outcome))
-        if self.bucket is None:
+        if self.uploader is None:
             return await self.folder.post(self._kept(unit, outcome))
         row = await self.folder.post(self._laid(unit, outcome))
         self._to_send.add(unit)
-        name = await self.send(self.bucket, row)
+        name = await self.send(self.uploader, row)
         self._to_send.discard(unit)
-        return attrs.evolve(outcome, url=self.bucket.target.url(name))
+        return attrs.evolve(outcome, url=self.uploader.url(name))
 
-    async def send(self, bucket: Bucket, row: Row) -> str:
+    async def send(self, uploader: Uploader, row: Row) -> str:
         """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
         staged = staged_at(self.folder.layout, row["id"], row["index"])
-        name = await bucket.keep(staged, row)
-        await self.folder.post(_sent(self.folder, staged, row, name))
+        name = await uploader.keep(staged, row)
+        await self.folder.post(self._sent(staged, row, name))
         return name
+
+    def _sent(self, staged: Path, row: Row, name: str) -> Steps[None]:
+        """Write the row of an image that was uploaded as ``name``."""
+        folder = self.folder
+        has_copy = folder.pictures.count[State.DONE] < self.local_images
+        yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
+        if has_copy:
+            linked(folder.disk, staged, folder.layout.root / name)
+        folder.disk.remove(staged)
 
     async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
@@ -245,15 +266,6 @@ def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
     yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
     folder.disk.remove(staged)
     return path
-
-
-def _sent(folder: Folder, staged: Path, row: Row, name: str) -> Steps[None]:
-    """Writes the row of a picture that is up as ``name``. The first stay here too, for the report."""
-    is_shown = folder.pictures.count[State.DONE] < A_PAGE
-    yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
-    if is_shown:
-        linked(folder.disk, staged, folder.layout.root / name)
-    folder.disk.remove(staged)
 
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from impasto import Account, Artifact, Cost, Result
-from impasto.files import media_type_of
+from impasto.ext import media_type_of
 from impasto_plugins.batch.classification import made
 from impasto_plugins.batch.tasks import Unit, key_of
 from impasto_plugins.images import complete as pictures
@@ -71,9 +71,9 @@ def recall(accounts: Iterable[Account], history: History) -> frozenset[str]:
 async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:
     """Closes what is open. ``keys``: those of the accounts that are called, as the ledger has them. Raises OSError."""
     found = await folder.post(_recovered(folder, keeping, keys))
-    if keeping.bucket is not None:
+    if keeping.uploader is not None:
         for row in found.staged:  # few: those of one stop
-            await keeping.send(keeping.bucket, row)
+            await keeping.send(keeping.uploader, row)
     return found
 
 
@@ -88,12 +88,12 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
                 found.others += 1
             continue
         staged = row if row["row"] == "staged" else _whole(folder, keeping, row)
-        if staged is not None and keeping.bucket is not None and is_file_of(_place(folder, staged), staged["sha256"]):
+        if staged is not None and keeping.uploader is not None and is_file_of(_place(folder, staged), staged["sha256"]):
             if staged is not row:
                 folder.write(staged)
             found.staged.append(staged)
             found.adopted += 1
-        elif staged is not None and keeping.bucket is None and (yield from _adopted(folder, staged)):
+        elif staged is not None and keeping.uploader is None and (yield from _adopted(folder, staged)):
             found.adopted += 1
         else:
             found.ambiguous += 1

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 import attrs
 
 from impasto import Account, ConfigError
-from impasto.concurrency import to_its_end
+from impasto.ext import to_its_end
 from impasto_plugins.batch.tasks import key_of
 
 from .filesystem import Disk

@@ -12,14 +12,14 @@ from typing import NamedTuple, cast
 import attrs
 
 from impasto import Operation
-from impasto.fanout import MOST
+from impasto.ext import MOST
 from impasto.fields import Field
 from impasto_plugins.batch.filenames import is_plain
 from impasto_plugins.openai_compat.sizes import checked_size
 from impasto_plugins.openai_compat.translate import FORMATS
 from impasto_plugins.openai_compat.words import NEUTRAL, is_neutral
 
-from .reader import Given
+from .records import Given
 from .rows import URLS
 
 Fits = Callable[[object], bool]

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import attrs
 
 from impasto import InvalidRequest, ManifestError, Operation, Problem, RegistryError
-from impasto.fanout import MOST
-from impasto.params import close_files
+from impasto.ext import MOST, close_files
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.ledger.index import Pictures
 from impasto_plugins.batch.ledger.states import State
@@ -20,7 +19,8 @@ from impasto_plugins.batch.ledger.workspace import History
 from impasto_plugins.batch.tasks import Unit
 
 from .fast_validation import Right, Screen, Share
-from .reader import Given, Line, Manifest, Unread
+from .reader import Manifest
+from .records import Given, Line, Unread
 from .rows import Asked, asked, digest, marked, units
 
 _BUCKETS = 1024

@@ -11,23 +11,10 @@ import attrs
 
 from impasto import ManifestError, Operation
 
-LONGEST_LINE = 32 << 20
-"""In bytes: two pictures of the providers' size as data: URIs."""
+from .records import LONGEST_LINE, Given, Line, Unread
+from .tabular import csv_rows, parquet_rows
 
 _BOM = b"\xef\xbb\xbf"
-
-Given = dict[str, object]
-
-
-@attrs.frozen
-class Unread:
-    """A row that is none."""
-
-    reason: str
-
-
-Line = tuple[int, Given | Unread, bytes]
-"""A row: the number of its line, what it gives, and the line itself (empty where the manifest has none)."""
 
 
 @attrs.frozen
@@ -44,8 +31,6 @@ class Manifest:
 
     def rows(self) -> Iterator[Line]:
         """Each row. Raises ManifestError where the file can't be read."""
-        from .tabular import csv_rows, parquet_rows  # they know this module's records
-
         try:
             match self.path.suffix.lower():
                 case ".csv":

@@ -17,16 +17,14 @@ from typing import cast
 import attrs
 
 from impasto import File, InvalidRequest, Operation, Problem
-from impasto.fanout import seeded
+from impasto.ext import Makes, check_seconds, seeded
 from impasto.fields import shown
-from impasto.operation import Makes
-from impasto.options import check_seconds
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import Unit
 from impasto_plugins.openai_compat.check import checked_request
 from impasto_plugins.openai_compat.translate import translate
 
-from .reader import Given
+from .records import Given
 
 MAKES: Mapping[str, Makes] = {
     "/v1/images/generations": "image",

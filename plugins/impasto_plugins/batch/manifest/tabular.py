@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from impasto import ManifestError, MissingExtra, Operation, RegistryError
 
-from .reader import LONGEST_LINE, Given, Line, Unread
+from .records import LONGEST_LINE, Given, Line, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -147,6 +147,10 @@ class Bucket:
             name = str(wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"))
         return name
 
+    def url(self, name: str) -> str:
+        """Return the URL of an object."""
+        return self.target.url(name)
+
     async def publish(self, paths: Sequence[Path]) -> None:
         """Puts files up in the place of what was there. Raises OSError."""
         for path in paths:

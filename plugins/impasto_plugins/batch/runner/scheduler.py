@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from impasto import Client, ImpastoError, NotSent, Pending, RateLimited, Result, WireRequest
-from impasto.call import Call
+from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, WireRequest
 from impasto_plugins.batch.classification import failed, made
 from impasto_plugins.batch.ledger.recorder import Keeper
 from impasto_plugins.batch.tasks import Outcome, Unit

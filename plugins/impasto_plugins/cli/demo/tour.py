@@ -11,7 +11,7 @@ import attrs
 from PIL import Image, ImageDraw
 
 from impasto import Artifact, Client, Cost, InvalidRequest
-from impasto.options import Options
+from impasto.ext import Options
 from impasto_plugins.emulator.state.charges import Charge, Record
 from impasto_plugins.emulator.transport import EmulatorTransport
 from impasto_plugins.media.limits import length_of

@@ -13,7 +13,7 @@ import attrs
 from aiohttp import web
 
 from impasto import InvalidRequest
-from impasto.params import structure
+from impasto.ext import structure
 from impasto_plugins.emulator.server.exchange import Answer, Refuse
 from impasto_plugins.emulator.settings import bounded
 from impasto_plugins.emulator.state.charges import Record

@@ -6,9 +6,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 
-from impasto import Operation
-from impasto.errors import RegistryError
-from impasto.registry import OPERATIONS, Registry
+from impasto import Operation, Registry, RegistryError
+from impasto.ext import OPERATIONS
 
 PROFILE = "us."
 _ARN = re.compile(

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from impasto import Operation
-from impasto.errors import Problem
+from impasto import File, Operation, Problem
 from impasto.fields import Field
-from impasto.files import File
 from impasto.rules import Excludes, Needs, OneOf, Rule
 from impasto_plugins.emulator.server.multipart import Form, Part
 

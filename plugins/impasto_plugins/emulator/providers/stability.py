@@ -24,9 +24,8 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from impasto import Operation, RegistryError
-from impasto.operation import Makes
-from impasto.registry import OPERATIONS, Registry
+from impasto import Operation, Registry, RegistryError
+from impasto.ext import OPERATIONS, Makes
 from impasto_plugins.emulator.rendering.audio import can_encode
 from impasto_plugins.emulator.rendering.pictures import Made, Unreadable
 from impasto_plugins.emulator.server.exchange import Answer, Endpoint, Exchange, Refusal, json_answer

@@ -8,7 +8,7 @@ import time
 
 import attrs
 
-from impasto.operation import Makes
+from impasto.ext import Makes
 from impasto_plugins.emulator.rendering.pictures.task import Made
 from impasto_plugins.emulator.settings import Settings
 

@@ -1,9 +1,9 @@
-"""One request on its way through the gateway."""
+"""One request on its way through the gateway, and the services that it uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import Protocol
 
 import attrs
 from aiohttp import web
@@ -15,37 +15,47 @@ from impasto_plugins.gateway.http.memory_budget import Flow
 from impasto_plugins.gateway.idempotency.coordinator import Repeats
 from impasto_plugins.gateway.storage.database import Data
 
-if TYPE_CHECKING:
-    from impasto_plugins.gateway.batches.scheduler import Batches
+
+class Services(Protocol):
+    """The parts of a running gateway that endpoints and batches use. ``App`` is the one implementation."""
+
+    data: Data
+    flow: Flow
+    repeats: Repeats
+    draining: bool
+    setup: Setup
+    """The configuration of this moment: a reload replaces it."""
+
+    @property
+    def own_url(self) -> str:
+        """The start of the URLs of images."""
+        ...
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Start work that goes on after its request is answered."""
+        ...
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Exchange:
-    """A request, its id, who asks, and the configuration it began with. ``base_url`` is the gateway's own."""
+    """A request, its id, its caller, and the configuration it began with."""
 
     request: web.BaseRequest
     id: str
     caller: Caller
     setup: Setup
-    flow: Flow
-    data: Data
-    repeats: Repeats
-    batches: Batches
-    base_url: str
-    draining: Callable[[], bool]
-    spawn: Callable[[Coroutine[object, object, None]], object]
-    """Begins work that goes on when the request is answered."""
+    services: Services
     tail: str = ""
-    """What of the path is a name: a model's, a file's."""
+    """The name at the end of the path: a model's, a file's."""
 
     @property
     def has_body(self) -> bool:
-        """Whether the answer is asked for, and not its head alone."""
+        """Return False for HEAD: the answer's head is all that is asked for."""
         return self.request.method != "HEAD"
 
     async def begin(self, response: web.StreamResponse) -> None:
-        """Sends a response's head. Raises ConnectionError where the caller left."""
+        """Send a response's head. Raises ConnectionError if the caller left."""
         sign(response, self.id)
-        if self.draining():
+        if self.services.draining:
             response.force_close()
         await response.prepare(self.request)

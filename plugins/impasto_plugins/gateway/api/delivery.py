@@ -27,12 +27,12 @@ async def shown_again(exchange: Exchange, row: Row, done: Done) -> Made:
     """The same of a call that was written down: where its URLs are good no more, it gets others."""
     if row.response_format == "url" and not await _is_served(exchange, done):
         done = await addressed(exchange, done)
-        await exchange.repeats.kept.update(row, done)
+        await exchange.services.repeats.kept.update(row, done)
     return await shown(done, replayed=True)
 
 
 async def _is_served(exchange: Exchange, done: Done) -> bool:
-    if exchange.data.clock() >= done.urls_end:
+    if exchange.services.data.clock() >= done.urls_end:
         return False
     try:
         return all([await exchange.setup.store.holds(name) for name in done.names])
@@ -43,10 +43,10 @@ async def _is_served(exchange: Exchange, done: Done) -> bool:
 async def addressed(exchange: Exchange, done: Done) -> Done:
     """The outcome with its pictures kept for URLs."""
     store, files = exchange.setup.store, exchange.setup.config.files
-    end = exchange.data.clock() + files.seconds
+    end = exchange.services.data.clock() + files.seconds
     try:
         names = await keep_all(store, done.artifacts)
-        urls = [await store.url(name, exchange.base_url) for name in names]
+        urls = [await store.url(name, exchange.services.own_url) for name in names]
     except NotKept as error:  # what was paid for is delivered all the same
         _log.error("request %s: a picture could not be kept for its URL: %s", exchange.id, error)
         said = "the picture could not be kept for a URL and is in b64_json"

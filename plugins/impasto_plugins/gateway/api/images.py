@@ -10,7 +10,7 @@ from typing import TypeVar
 import attrs
 from aiohttp import HttpVersion11, web
 
-from impasto.operation import Makes
+from impasto.ext import Makes
 from impasto_plugins.gateway.calls import arguments
 from impasto_plugins.gateway.calls.arguments import Asked
 from impasto_plugins.gateway.calls.budgets import Purse
@@ -84,7 +84,7 @@ class _Sound:
 async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitable[T]]) -> T:
     """Reads a call, checks all of it, and does with it what is to be done. Raises Failure."""
     setup, request = exchange.setup, exchange.request
-    with exchange.flow.share() as share, ExitStack() as files:
+    with exchange.services.flow.share() as share, ExitStack() as files:
         asked = await arguments.read(request, setup.most_bytes, share, files)
         model = _model(exchange, asked)
         if setup.config.general.log_prompts and isinstance(prompt := asked.given.get("prompt"), str):
@@ -93,7 +93,7 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
         check = partial(setup.calls.checked, asked=asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)
         others = Fitting(model, check)
-        async with exchange.repeats.part(identity) as part:
+        async with exchange.services.repeats.part(identity) as part:
             first = await others.next()
             assert first is not None  # noqa: S101 - the first is given, or all are refused
             share.take(first.n * PICTURE_BYTES)
@@ -154,11 +154,10 @@ async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | 
         nonlocal accepted
         accepted = Accepted.of(checked, account, answers.jobs, answers.created)
         if row is not None:
-            await exchange.repeats.kept.accept(row, accepted.json())
+            await exchange.services.repeats.kept.accept(row, accepted.json())
 
-    answers.on_job = on_job
     try:
-        return await run(sound.first, sound.others, Purse(exchange.data, exchange.caller).pay, answers)
+        return await run(sound.first, sound.others, Purse(exchange.services.data, exchange.caller).pay, answers, on_job)
     except Failure as failure:
         if not patient or accepted is None or failure.code != "charge_unknown":
             raise

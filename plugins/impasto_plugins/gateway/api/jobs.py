@@ -45,7 +45,7 @@ def is_asked_for(request: web.BaseRequest) -> bool:
 async def start(exchange: Exchange, work: Callable[[Begun], Coroutine[object, object, None]]) -> web.StreamResponse:
     """Begins a call and answers with its id, while it is made. Raises Failure."""
     begun: Begun = asyncio.get_running_loop().create_future()
-    exchange.spawn(_begun(work(begun), begun))
+    exchange.services.spawn(_begun(work(begun), begun))
     await asyncio.wait([begun])
     row, replayed = begun.result()
     headers = {
@@ -59,13 +59,13 @@ async def start(exchange: Exchange, work: Callable[[Begun], Coroutine[object, ob
         await exchange.begin(response)
         await response.write_eof()
     if row.identity == row.content:
-        exchange.spawn(_known(exchange, row))
+        exchange.services.spawn(_known(exchange, row))
     return response
 
 
 async def job(exchange: Exchange) -> web.StreamResponse:
     """What became of a job. Raises Failure."""
-    repeats, row = exchange.repeats, None
+    repeats, row = exchange.services.repeats, None
     with promised("looked up"):
         if _ID.fullmatch(exchange.tail) is not None:
             row = await _found(repeats, exchange.tail, exchange.caller.digest)
@@ -74,7 +74,7 @@ async def job(exchange: Exchange) -> web.StreamResponse:
         raise Failure(404, said, code="not_found")
     if row.state == "running":
         return _answer(_told(row), headers={"retry-after": _POLL_SECONDS})
-    with exchange.flow.share() as share:
+    with exchange.services.flow.share() as share:
         share.take(PICTURE_BYTES)
         try:
             done = await repeats.kept.load(row)
@@ -109,7 +109,7 @@ async def _known(exchange: Exchange, row: Row) -> None:
     """Waits whether the caller hangs up on its id: then the retry finds the job, and nobody else's does."""
     await asyncio.sleep(LINGER_SECONDS)
     if not has_left(exchange.request):
-        await exchange.repeats.kept.settle(row)
+        await exchange.services.repeats.kept.settle(row)
 
 
 async def _found(repeats: Repeats, id: str, owner: bytes) -> Row | None:

@@ -12,7 +12,7 @@ import attrs
 import pybase64
 
 from impasto import Artifact, Cost, File
-from impasto.concurrency import opened
+from impasto.ext import opened
 from impasto_plugins.gateway.calls.execution import Done
 from impasto_plugins.gateway.calls.streamed_answers import PIECE
 from impasto_plugins.gateway.errors import REPLAYED, Failure

@@ -66,10 +66,10 @@ class _Early:
                 transport.close()
 
     async def _write(self, growing: Growing) -> None:
-        checked, response = growing.checked, self.response
+        quote, response = growing.quote, self.response
         with suppress(ConnectionError):  # the caller left; the call goes on
             if not response.prepared:
-                response.headers.update(headers_of(checked.cost, checked.warnings))
+                response.headers.update(headers_of(quote.cost, quote.warnings))
                 await self._exchange.begin(response)
             await response.write(self._opening + response_body.OPEN_PICTURE)
             async for piece in growing.large.pieces():

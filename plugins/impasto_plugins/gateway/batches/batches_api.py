@@ -10,13 +10,13 @@ from typing import Any
 from aiohttp import web
 
 from impasto.fields import shown
-from impasto_plugins.gateway.api.context import Exchange
 from impasto_plugins.gateway.calls.arguments import Asked
 from impasto_plugins.gateway.errors import REPLAYED, Failure
 from impasto_plugins.gateway.http.body import check_coding, chunks_of, parse_json
 from impasto_plugins.gateway.idempotency.fingerprint import Identity
 from impasto_plugins.gateway.idempotency.store import KEY_SECONDS, RETRY_SECONDS
 
+from .context import BatchExchange
 from .files_api import answer, asked, expiry, found, page_of
 from .input_lines import ENDPOINTS
 from .store import ACTIVE, Batch, listing, new_id
@@ -30,7 +30,7 @@ _TAKES = ("input_file_id", "endpoint", "completion_window", "metadata", "output_
 _MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 
 
-async def create(exchange: Exchange) -> web.StreamResponse:
+async def create(exchange: BatchExchange) -> web.StreamResponse:
     """Takes a batch on, whose lines are looked at later. Raises Failure."""
     service = exchange.batches.served()
     given = await _body(exchange.request)
@@ -61,12 +61,12 @@ async def create(exchange: Exchange) -> web.StreamResponse:
     return response
 
 
-async def batch(exchange: Exchange) -> web.StreamResponse:
+async def batch(exchange: BatchExchange) -> web.StreamResponse:
     """Where a batch stands. Raises Failure."""
     return answer((await _found(exchange, exchange.tail)).told())
 
 
-async def batches(exchange: Exchange) -> web.StreamResponse:
+async def batches(exchange: BatchExchange) -> web.StreamResponse:
     """The list of batches. Raises Failure."""
     page = page_of(asked(exchange, ("after", "limit")), most=100, usual=20)
     records = exchange.batches.served().records
@@ -74,7 +74,7 @@ async def batches(exchange: Exchange) -> web.StreamResponse:
     return answer(listing([each.told() for each in listed], more=more))
 
 
-async def cancel(exchange: Exchange) -> web.StreamResponse:
+async def cancel(exchange: BatchExchange) -> web.StreamResponse:
     """Asks for no further picture of a batch; what is in flight is waited for. Raises Failure."""
     id, _, what = exchange.tail.partition("/")
     if what != "cancel":
@@ -92,7 +92,7 @@ async def cancel(exchange: Exchange) -> web.StreamResponse:
     return answer((await exchange.batches.records.change(id, cancelled)).told())
 
 
-async def _found(exchange: Exchange, id: str) -> Batch:
+async def _found(exchange: BatchExchange, id: str) -> Batch:
     batch, records = None, exchange.batches.served().records
     if _BATCH_ID.fullmatch(id) is not None:
         batch = await records.batch(id, exchange.caller.digest)

@@ -14,7 +14,7 @@ from impasto_plugins.batch.runner.scheduler import Ask
 from impasto_plugins.batch.tasks import Unit
 from impasto_plugins.gateway.calls.budgets import Purse
 from impasto_plugins.gateway.calls.deployments import may_go_elsewhere
-from impasto_plugins.gateway.calls.execution import Checked, made
+from impasto_plugins.gateway.calls.execution import made
 from impasto_plugins.gateway.calls.queue_timeout import in_time
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.config.model import DAY
@@ -29,14 +29,6 @@ _ROOM_SECONDS = 0.5
 """How often it is looked whether the memory has room for one more picture."""
 
 
-@attrs.frozen
-class _Recorder:
-    make: Callable[..., Call]
-
-    def call(self, checked: Checked) -> Callable[..., Call]:
-        return self.make
-
-
 def asking(setup: Callable[[], Setup], data: Data, flow: Flow) -> Ask:
     """What asks for the pictures of lines, and fetches jobs by the configuration of then."""
 
@@ -46,7 +38,7 @@ def asking(setup: Callable[[], Setup], data: Data, flow: Flow) -> Ask:
             if unit.job is not None:
                 return await _fetched(unit, unit.job, setup())
             assert isinstance(unit, LineUnit)  # noqa: S101 - a batch's other units are jobs
-            return await _made(unit, Purse(data, unit.caller, counted=True), _Recorder(call))
+            return await _made(unit, Purse(data, unit.caller, counted=True), call)
 
     return ask
 
@@ -69,13 +61,13 @@ async def _room(share: Share) -> None:
         await asyncio.sleep(_ROOM_SECONDS)
 
 
-async def _made(unit: LineUnit, purse: Purse, recorder: _Recorder) -> Result:
+async def _made(unit: LineUnit, purse: Purse, call: Callable[..., Call]) -> Result:
     failed: ImpastoError | None = None
     for deployment in unit.served.in_turn():
         if (checked := unit.ways.get(deployment)) is None:
             continue
         try:
-            return await purse.pay(checked, partial(in_time, deployment.account, partial(made, checked, recorder)))
+            return await purse.pay(checked, partial(in_time, deployment.account, partial(made, checked, call)))
         except Failure as failure:  # the key's limits
             if failure.status >= 500:  # they can't be looked up
                 raise NotSent(failure.message, retryable=True) from None
@@ -93,7 +85,7 @@ async def _fetched(unit: Unit, job: str, setup: Setup) -> Result:
     every = (deployment for model in setup.models.values() for deployment in model.deployments)
     for deployment in every:
         if deployment.account.fingerprint.startswith(unit.key):
-            with deployment.observer.attempt(deployment) as observed:
+            with deployment.observer.attempt(deployment.label) as observed:
                 result = await deployment.client.resume(deployment.entry.model, job, timeout=DAY)
                 observed.came(result)
                 return result

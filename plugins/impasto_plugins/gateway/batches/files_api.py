@@ -17,16 +17,14 @@ import attrs
 from aiohttp import web
 
 from impasto import InvalidRequest
-from impasto.concurrency import opened, to_its_end
+from impasto.ext import opened, printable, structure, to_its_end
 from impasto.fields import choice, integer
-from impasto.params import structure
-from impasto.redact import printable
-from impasto_plugins.gateway.api.context import Exchange
 from impasto_plugins.gateway.errors import SERVER, Failure
 from impasto_plugins.gateway.http.body import check_coding, chunks_of, field_text
 from impasto_plugins.gateway.http.memory_budget import Share
 from impasto_plugins.gateway.http.multipart import NotAForm, Parts, boundary_of
 
+from .context import BatchExchange
 from .output import pieces
 from .store import Page, Stored, listing, new_id
 
@@ -52,7 +50,7 @@ class Expiry:
     seconds: int = integer(3600, _MONTH, required=True)
 
 
-async def files(exchange: Exchange) -> web.StreamResponse:
+async def files(exchange: BatchExchange) -> web.StreamResponse:
     """The list of files. Raises Failure."""
     query = asked(exchange, ("after", "limit", "order", "purpose"))
     page = page_of(query, most=10_000, usual=10_000)
@@ -61,7 +59,7 @@ async def files(exchange: Exchange) -> web.StreamResponse:
     return answer(listing([each.told() for each in found], more=more))
 
 
-async def upload(exchange: Exchange) -> web.StreamResponse:
+async def upload(exchange: BatchExchange) -> web.StreamResponse:
     """Takes a file in, piece by piece. Raises Failure."""
     service, request = exchange.batches.served(), exchange.request
     limits, records = service.limits, service.records
@@ -84,7 +82,7 @@ async def upload(exchange: Exchange) -> web.StreamResponse:
     await records.reserve(stored, limits)
     path = service.folder / stored.path
     try:
-        with exchange.flow.share() as share:
+        with exchange.services.flow.share() as share:
             filename, size, expires = await _received(request, path, most, share)
         seconds = limits.seconds if expires is None else min(expires, limits.seconds)
         stored = attrs.evolve(stored, filename=filename, size=size, expires=now + seconds)
@@ -94,14 +92,14 @@ async def upload(exchange: Exchange) -> web.StreamResponse:
         raise
 
 
-async def _dropped(exchange: Exchange, stored: Stored, path: Path) -> None:
+async def _dropped(exchange: BatchExchange, stored: Stored, path: Path) -> None:
     """What came of an upload that is none goes again; where that fails, the next sweep does it."""
     await asyncio.to_thread(path.unlink, missing_ok=True)
     with suppress(Failure):
         await exchange.batches.records.forget(stored)
 
 
-async def file(exchange: Exchange) -> web.StreamResponse:
+async def file(exchange: BatchExchange) -> web.StreamResponse:
     """One file, or its content. Raises Failure."""
     id, _, what = exchange.tail.partition("/")
     stored = await found(exchange, id)
@@ -112,7 +110,7 @@ async def file(exchange: Exchange) -> web.StreamResponse:
     return await _content(exchange, stored)
 
 
-async def delete(exchange: Exchange) -> web.StreamResponse:
+async def delete(exchange: BatchExchange) -> web.StreamResponse:
     """Deletes a file. Raises Failure."""
     stored = await found(exchange, exchange.tail)
     await exchange.batches.records.forget(stored)
@@ -120,7 +118,7 @@ async def delete(exchange: Exchange) -> web.StreamResponse:
     return answer({"id": stored.id, "object": "file", "deleted": True})
 
 
-async def found(exchange: Exchange, id: str, param: str | None = None) -> Stored:
+async def found(exchange: BatchExchange, id: str, param: str | None = None) -> Stored:
     """The caller's file of an id. Raises Failure."""
     stored, records = None, exchange.batches.served().records
     if FILE_ID.fullmatch(id) is not None:
@@ -132,7 +130,7 @@ async def found(exchange: Exchange, id: str, param: str | None = None) -> Stored
     return stored
 
 
-def asked(exchange: Exchange, names: tuple[str, ...]) -> Mapping[str, str]:
+def asked(exchange: BatchExchange, names: tuple[str, ...]) -> Mapping[str, str]:
     """The query's values, each given once. Raises Failure."""
     query = exchange.request.rel_url.query
     for name in query:
@@ -264,7 +262,7 @@ def _finished(target: BinaryIO, rest: bytearray) -> None:
     os.fsync(target.fileno())
 
 
-async def _content(exchange: Exchange, stored: Stored) -> web.StreamResponse:
+async def _content(exchange: BatchExchange, stored: Stored) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={
             "content-type": "application/jsonl",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import Artifact, File
-from impasto.concurrency import to_its_end
+from impasto.ext import to_its_end
 from impasto_plugins.batch.ledger.log import Row, Rows
 from impasto_plugins.batch.ledger.workspace import Folder
 from impasto_plugins.gateway.errors import Failure
@@ -74,11 +74,11 @@ def _ended(folder: Folder, batch: Batch, unfit: Mapping[str, Failure]) -> Iterat
 
 async def _address(service: Batches, root: Path, ended: Ended) -> None:
     """Keeps a line's pictures for URLs; where that fails they stay in the line: they are paid for."""
-    store = service.app.setup.store
+    store = service.services.setup.store
     artifacts = await asyncio.to_thread(_artifacts, root, ended.done)
     try:
         names = await keep_all(store, artifacts)
-        ended.urls = [await store.url(name, service.app.own_url) for name in names]
+        ended.urls = [await store.url(name, service.services.own_url) for name in names]
     except NotKept as error:
         _log.error("a picture of a batch could not be kept for its URL: %s", error)
         ended.notes = ("the picture could not be kept for a URL and is in b64_json",)

@@ -13,9 +13,10 @@ from typing import cast
 import attrs
 
 from impasto import InvalidRequest, ManifestError, Operation, RegistryError
-from impasto.fanout import seeded
+from impasto.ext import seeded
 from impasto_plugins.batch.filenames import wrong_id
-from impasto_plugins.batch.manifest.reader import Given, Manifest, Unread
+from impasto_plugins.batch.manifest.reader import Manifest
+from impasto_plugins.batch.manifest.records import Given, Unread
 from impasto_plugins.batch.tasks import Unit
 from impasto_plugins.gateway.api.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, Kind
 from impasto_plugins.gateway.auth import Caller

@@ -101,7 +101,7 @@ class Work:
         """Refuses what can't be run, before anything is spent."""
         try:
             caller = self._caller()
-            look = await asyncio.to_thread(look_over, self.input, self.endpoint, self.service.app.setup, caller)
+            look = await asyncio.to_thread(look_over, self.input, self.endpoint, self.service.services.setup, caller)
             errors = look.bad
             if not errors:
                 await self._begin(look, caller)
@@ -132,9 +132,9 @@ class Work:
 
     async def _make(self) -> None:
         """Makes the pictures that are left, until all are through or something ends it."""
-        app, folder = self.service.app, self.folder
+        services, folder = self.service.services, self.folder
         keeping = Keeping(folder, Template(), more=told)
-        accounts = [each.account for model in app.setup.models.values() for each in model.deployments]
+        accounts = [each.account for model in services.setup.models.values() for each in model.deployments]
         keys = await asyncio.to_thread(recall, accounts, folder.history)
         total = self.batch.told()["request_counts"]["total"]
         await folder.post(folder.begin(total, manifest=INPUT, strangers={}))
@@ -144,7 +144,7 @@ class Work:
         ticking = asyncio.create_task(self._tick())
         try:
             while not await self._round(jobs, keeping):
-                if app.draining:
+                if services.draining:
                     return
                 _log.warning("batch %s waits: %s", self.batch.id, self._stops.reason)
                 jobs = []
@@ -155,11 +155,11 @@ class Work:
 
     async def _round(self, jobs: list[Unit], keeping: Keeping) -> bool:
         """Asks for what is left. Whether that was all, or all that will be asked for."""
-        app, progress = self.service.app, self._progress
-        stops = self._stops = Stops(reason=self._ends or ("the gateway is stopping" if app.draining else None))
+        services, progress = self.service.services, self._progress
+        stops = self._stops = Stops(reason=self._ends or ("the gateway is stopping" if services.draining else None))
         progress.begin(jobs)
         self.unfit.clear()
-        ask = asking(lambda: app.setup, app.data, app.flow)
+        ask = asking(lambda: services.setup, services.data, services.flow)
         self._run = Run(ask, Pace(self.service.limits.concurrency), stops, keeping, is_back)
         async with aclosing(self._run.outcomes(self._units(jobs))) as outcomes:
             async for outcome in outcomes:
@@ -183,7 +183,7 @@ class Work:
                 self._progress.through(line)
                 continue
             try:
-                made = units(line, self.endpoint, self.service.app.setup, self._caller())
+                made = units(line, self.endpoint, self.service.services.setup, self._caller())
             except Failure as failure:
                 self.unfit[line.id] = failure
                 continue
@@ -254,7 +254,7 @@ class Work:
                 return Left(code="not_sent", message=self._stops.reason or "it was not asked for")
 
     def _caller(self) -> Caller:
-        caller = self.service.app.setup.keys.known(self.batch.owner)
+        caller = self.service.services.setup.keys.known(self.batch.owner)
         if caller is None:
             raise Failure(401, "the key that began this batch is gone", INVALID, "invalid_api_key")
         return caller

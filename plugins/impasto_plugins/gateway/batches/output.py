@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import attrs
 
 from impasto import File, ImpastoError
-from impasto.concurrency import opened
+from impasto.ext import opened
 from impasto_plugins.batch.ledger.log import Row
 from impasto_plugins.gateway.api import response_body
 from impasto_plugins.gateway.errors import INVALID, SERVER, Failure, failure_of

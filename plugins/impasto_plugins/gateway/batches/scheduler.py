@@ -12,22 +12,20 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import attrs
 
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.workspace import Folder, Layout, is_running
+from impasto_plugins.gateway.api.context import Services
 from impasto_plugins.gateway.calls.runtime import data_folder
 from impasto_plugins.gateway.config.model import Batches as Limits
 from impasto_plugins.gateway.errors import Failure
 
 from .job import INPUT, Work
 from .store import ACTIVE, Batch, Records, Stored
-
-if TYPE_CHECKING:
-    from impasto_plugins.gateway.app import App
 
 WATCH_SECONDS = 1.0
 """How often a worker looks for batches that nobody runs."""
@@ -63,21 +61,21 @@ class Running:
 class Batches:
     """One worker's batches."""
 
-    def __init__(self, app: App) -> None:
-        self.app = app
-        self.records = Records(app.data)
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.records = Records(services.data)
         self._running: dict[str, Running] = {}
 
     @property
     def limits(self) -> Limits:
         """What the configuration allows."""
-        return self.app.setup.config.batches
+        return self.services.setup.config.batches
 
     @property
     def folder(self) -> Path:
         """Where files and batches are."""
         named = self.limits.folder
-        return Path(named) if named is not None else data_folder(self.app.setup.config) / "batches"
+        return Path(named) if named is not None else data_folder(self.services.setup.config) / "batches"
 
     def place(self, id: str) -> Path:
         """A batch's own folder."""
@@ -122,12 +120,12 @@ class Batches:
 
     def begin(self, batch: Batch) -> None:
         """Runs a batch here, unless it runs already."""
-        if batch.id in self._running or self.app.draining or not self.limits.enabled:
+        if batch.id in self._running or self.services.draining or not self.limits.enabled:
             return
         busy = [running.owner for running in self._running.values() if not running.waits]
         if len(busy) < AT_ONCE and busy.count(batch.owner) < OF_A_KEY:
             self._running[batch.id] = running = Running(batch.owner)
-            self.app.spawn(self._run(batch, running))
+            self.services.spawn(self._run(batch, running))
 
     async def watch(self) -> None:
         """Looks for batches that nobody runs, for ever."""
@@ -179,7 +177,7 @@ class Batches:
     async def _later(self, batch: Batch, said: str) -> None:
         """It is taken up again after a while."""
         _log.error("batch %s %s", batch.id, said)
-        if not self.app.draining:
+        if not self.services.draining:
             await asyncio.sleep(LATER_SECONDS)
 
     def _runs_elsewhere(self, batch: Batch) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from impasto.params import close_files
+from impasto.ext import close_files
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.budgets import nano_usd
 from impasto_plugins.gateway.calls.runtime import Setup

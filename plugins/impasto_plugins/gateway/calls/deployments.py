@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
+from functools import cached_property
 
 import attrs
 
@@ -24,13 +25,14 @@ from impasto import (
     RateLimited,
     Unauthorized,
 )
-from impasto.describe import Description
-from impasto.options import Options
-from impasto.provider import account_of
+from impasto.ext import Description, Options, account_of
 from impasto_plugins.gateway.config.model import Config, Entry
 from impasto_plugins.gateway.errors import is_free
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
+from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
 from impasto_plugins.openai_compat.settings import split_settings
+
+from .queue_timeout import QueueTimeout
 
 FAILURES = 3
 """How many failures in a row send a deployment to rest."""
@@ -60,6 +62,12 @@ class Deployment:
     running: int = 0
     failures: int = 0
     rests_until: float = 0.0
+
+    @cached_property
+    def label(self) -> DeploymentLabel:
+        """Its name for metrics and traces."""
+        provider, _, model = self.entry.model.partition("/")
+        return DeploymentLabel(self.entry.model_name, self.name, provider, model, self.operation.makes)
 
     def is_resting(self) -> bool:
         """Whether it failed so lately that others go first."""
@@ -112,7 +120,7 @@ async def models_of(config: Config, client: Client, observer: Observer) -> Mappi
         if same := sum(other.entry.model == entry.model for other in others):
             deployment.name += f"#{same + 1}"
         others.append(deployment)
-        observer.knows(deployment)
+        observer.knows(deployment.label)
     return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}
 
 
@@ -125,7 +133,7 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
-    settings["middleware"] = (observer, *config.middleware)
+    settings["middleware"] = (QueueTimeout(), observer, *config.middleware)
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
     account = await asyncio.to_thread(account_of, operation.provider, reached)  # a wrong key or address is told now

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 import attrs
 
 from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
-from impasto.operation import Makes
+from impasto.ext import Makes
 from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
 from impasto_plugins.gateway.storage import salvage
 from impasto_plugins.openai_compat.check import check, checked_request
@@ -19,7 +18,7 @@ from impasto_plugins.openai_compat.words import WORDS, advice
 from .arguments import Asked
 from .deployments import Deployment, Model, may_go_elsewhere
 from .queue_timeout import in_time
-from .streamed_answers import Answers
+from .streamed_answers import Answers, Quote
 
 VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
 """What a variation uses where its caller gives nothing else."""
@@ -153,13 +152,18 @@ Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
 """Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
 
 
-async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers) -> Done:
-    """Makes the call, and makes it elsewhere only where nothing was charged. Raises Failure."""
+OnJob = Callable[[Checked, str], Awaitable[object]]
+"""Receives the call that began a new job, and the fingerprint of its account."""
+
+
+async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers, on_job: OnJob) -> Done:
+    """Make the call, and make it elsewhere only if nothing was charged. Raises Failure."""
     checked: Checked | None = first
     failure: Failure | None = None
     while checked is not None:
         try:
-            attempt = partial(in_time, checked.deployment.account, partial(made, checked, answers))
+            call = answers.call(Quote(checked.cost, checked.warnings), partial(on_job, checked))
+            attempt = partial(in_time, checked.deployment.account, partial(made, checked, call))
             result = await pay(checked, attempt)
             await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
             return Done.of(checked, result, answers.created)
@@ -177,27 +181,19 @@ def _failure(checked: Checked, error: ImpastoError) -> Failure:
     return failure_of(error)
 
 
-class Recorder(Protocol):
-    """Makes the calls to a provider, which it keeps a record of."""
-
-    def call(self, checked: Checked) -> Callable[..., Call]:
-        """What makes them, see ``Client.invoke``."""
-        ...
-
-
-async def made(checked: Checked, recorder: Recorder) -> Result:
-    """One attempt at a call on its deployment. Raises ImpastoError."""
+async def made(checked: Checked, call: Callable[..., Call]) -> Result:
+    """Make one attempt at a call on its deployment; ``call`` as of ``Client.invoke``. Raises ImpastoError."""
     deployment = checked.deployment
     deployment.running += 1
     try:
-        with deployment.observer.attempt(deployment) as observed:
+        with deployment.observer.attempt(deployment.label) as observed:
             result = await deployment.client.invoke(
                 deployment.entry.model,
                 checked.request,
                 n=checked.n,
                 timeout=deployment.timeout,
                 base_model=deployment.entry.base_model,
-                call=recorder.call(checked),
+                call=call,
             )
             observed.came(result)
     except ImpastoError as error:

@@ -91,7 +91,7 @@ class Accepted:
 
 async def _fetched(deployment: Deployment, id: str) -> Result | ImpastoError:
     try:
-        with deployment.observer.attempt(deployment) as attempt:
+        with deployment.observer.attempt(deployment.label) as attempt:
             result = await deployment.client.resume(deployment.entry.model, id, timeout=DAY)
             attempt.came(result)
             return result

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TypeVar
 
-from impasto import Account, NotSent, RateLimited
+from impasto import Account, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
 from impasto_plugins.middleware.limit import DEFAULT_PAUSE, gate_of
 
 T = TypeVar("T")
@@ -52,21 +52,30 @@ async def in_time(account: Account, call: Callable[[], Awaitable[T]]) -> T:
         _turn.reset(token)
 
 
-def begins() -> None:
-    """The running call has its turn: from here it is not given up. Raises NotSent where it was."""
-    turn = _turn.get()
-    if turn is None:
-        return
-    if turn.expired():
-        raise NotSent("its turn came too late; nothing was sent", retryable=False)
-    if turn.when() is not None:
-        turn.reschedule(None)
+class QueueTimeout:
+    """Middleware that ends the wait for a turn when the turn comes, and a retry that the caller would not wait for."""
 
+    position = "inner"
 
-def met(error: RateLimited) -> None:
-    """A provider asks to be left alone: where that is for longer than the caller waits, the call is not tried again."""
-    if (DEFAULT_PAUSE if error.retry_after is None else error.retry_after) > patience.get():
-        error.retryable = False
+    @hookimpl
+    def middleware(self) -> Middleware:
+        """Return itself: it keeps no state of its own."""
+        return self
+
+    async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
+        turn = _turn.get()
+        if turn is None:  # a poll of a job, or work that no caller waits for
+            return await next(wire)
+        if turn.expired():
+            raise NotSent("its turn came too late; nothing was sent", retryable=False)
+        if turn.when() is not None:
+            turn.reschedule(None)
+        try:
+            return await next(wire)
+        except RateLimited as error:
+            if (DEFAULT_PAUSE if error.retry_after is None else error.retry_after) > patience.get():
+                error.retryable = False
+            raise
 
 
 def _too_long(seconds: float) -> RateLimited:

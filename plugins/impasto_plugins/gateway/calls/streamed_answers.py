@@ -6,17 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from impasto import Call, File, Pending, WireRequest, WireResponse
+from impasto import Call, Cost, File, Pending, WireRequest, WireResponse
 from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES, Share
 from impasto_plugins.gateway.http.spool import Disk
 from impasto_plugins.gateway.storage.local import Folder
-
-if TYPE_CHECKING:
-    from .execution import Checked
 
 HELD = 8 << 20
 """Bytes of an answer that may be in memory, where there is room."""
@@ -25,6 +22,17 @@ PIECE = 3 << 18
 """Bytes that are written and read at once: a multiple of 3, whose base64 needs no padding."""
 
 _STEP = 1 << 20
+
+OnJob = Callable[[str], Awaitable[object]]
+"""Receives the fingerprint of the account that a new job belongs to."""
+
+
+@attrs.frozen
+class Quote:
+    """The price and the warnings of a call, known before it is made."""
+
+    cost: Cost | None
+    warnings: tuple[str, ...]
 
 
 class Large:
@@ -126,20 +134,16 @@ class Answers:
         self._made: list[Large] = []
         self.jobs: list[str] = []
         """The provider's ids of what it took on as a job."""
-        self.on_job: Callable[[Checked, str], Awaitable[object]] | None = None
-        """Is awaited with the account's fingerprint when there is another one, before it is polled."""
         self.on_attempt: Callable[[], object] | None = None
-        """Is called when the call is about to be made."""
+        """Is called when a call is about to be made."""
 
-    def call(self, checked: Checked) -> Callable[..., Call]:
-        """What makes the calls to a provider."""
-        if self.on_attempt is not None:
-            self.on_attempt()
-        return partial(_Call, self, checked)
+    def call(self, quote: Quote, on_job: OnJob | None = None) -> Callable[..., Call]:
+        """Return a factory of the calls of one attempt. ``on_job`` is awaited before a new job is polled."""
+        return partial(_Call, self, quote, on_job)
 
-    def spool(self, checked: Checked, *, grows: bool) -> Large:
+    def spool(self, quote: Quote, *, grows: bool) -> Large:
         """A spool for one answer. ``grows``: it may be read while it comes, as it is the picture, and comes once."""
-        large = Large(self._share, partial(self._announce, checked) if grows and self._alone else None)
+        large = Large(self._share, partial(self._announce, quote) if grows and self._alone else None)
         self._made.append(large)
         return large
 
@@ -148,16 +152,16 @@ class Answers:
         for large in self._made:
             large.close()
 
-    def _announce(self, checked: Checked, large: Large) -> None:
+    def _announce(self, quote: Quote, large: Large) -> None:
         if not self.large.done():
-            self.large.set_result(Growing(checked, large))
+            self.large.set_result(Growing(quote, large))
 
 
 @attrs.frozen
 class Growing:
-    """A large answer that is coming, and the call that it answers."""
+    """A large answer that is coming, and what its headers say."""
 
-    checked: Checked
+    quote: Quote
     large: Large
 
 
@@ -165,14 +169,16 @@ class _Call(Call):
     has_spools = True
     is_recorded = True
 
-    def __init__(self, answers: Answers, checked: Checked, *args: Any, **settings: Any) -> None:
+    def __init__(self, answers: Answers, quote: Quote, on_job: OnJob | None, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._answers, self._checked = answers, checked
+        self._answers, self._quote, self._on_job = answers, quote, on_job
+        if answers.on_attempt is not None:
+            answers.on_attempt()
         self._is_written = True
 
     def spool(self, response: WireResponse) -> Large:
         grows = self.job is None and response.media_type != "application/json"  # whose picture has text around it
-        return self._answers.spool(self._checked, grows=grows)
+        return self._answers.spool(self._quote, grows=grows)
 
     def accepted(self, pending: Pending) -> None:
         super().accepted(pending)
@@ -182,5 +188,5 @@ class _Call(Call):
     async def sending(self, wire: WireRequest) -> None:
         if not self._is_written:
             self._is_written = True
-            if (on_job := self._answers.on_job) is not None:
-                await on_job(self._checked, self.account.fingerprint)
+            if self._on_job is not None:
+                await self._on_job(self.account.fingerprint)

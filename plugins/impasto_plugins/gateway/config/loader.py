@@ -16,9 +16,7 @@ import attrs
 import yaml
 
 from impasto import ConfigError, InvalidRequest
-from impasto.distributions import Allowed
-from impasto.params import structure
-from impasto.redact import printable
+from impasto.ext import Allowed, printable, structure
 
 from .model import S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
 from .validators import wrong_with_hash, wrong_with_host, wrong_with_key, wrong_with_url

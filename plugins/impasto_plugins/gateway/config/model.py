@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 
 from impasto import ConfigError, Problem
+from impasto.ext import is_loopback
 from impasto.fields import KEY, Field, choice, integer, number, text
-from impasto.provider import is_loopback
 
 DAY = 24 * 3600.0
 

@@ -8,8 +8,7 @@ import tempfile
 from typing import BinaryIO, cast
 
 from impasto import File
-from impasto.concurrency import to_its_end
-from impasto.redact import printable
+from impasto.ext import printable, to_its_end
 from impasto_plugins.gateway.errors import SERVER, Failure
 
 from .memory_budget import Share

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from impasto import Handler, ImpastoError, Middleware, RateLimited, Result, WireRequest, WireResponse, hookimpl
-from impasto_plugins.gateway.calls.queue_timeout import begins, met
+from impasto import Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
 
 from . import metrics as m
 from .access_log import to_logger
 from .metrics import Metrics
 from .request_record import LEFT, SEEN, Seen, current
-from .tracing import Traces
+from .tracing import DeploymentLabel, Traces
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
-
-    from impasto_plugins.gateway.calls.deployments import Deployment
 
 _SPAN: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore[arg-type]  # its class is an extra's
 _MOST_IDS = 10
@@ -32,9 +29,9 @@ _MOST_IDS = 10
 class Attempt:
     """A call on its way to one deployment, its retries and all of its pictures: what its block asks belongs to it."""
 
-    def __init__(self, deployment: Deployment, seen: Seen, metrics: Metrics) -> None:
+    def __init__(self, deployment: DeploymentLabel, seen: Seen, metrics: Metrics) -> None:
         self.deployment, self.seen, self.metrics = deployment, seen, metrics
-        self.labels = (deployment.entry.model_name, deployment.name)
+        self.labels = (deployment.model_name, deployment.name)
 
     def __enter__(self) -> Self:
         self._token = _running.set(self)
@@ -80,10 +77,10 @@ class Observer:
         """Brings what the metrics say of now up to date."""
         self._traces, self._write = traces, log
 
-    def knows(self, deployment: Deployment) -> None:
+    def knows(self, deployment: DeploymentLabel) -> None:
         """Its counters are there from the beginning: a rise is seen only from a number to another."""
         for metric in (m.RETRIES, m.PICTURES, m.USD, m.CREDITS, m.CHARGE_UNKNOWN):
-            self.metrics.add(metric, deployment.entry.model_name, deployment.name, amount=0)
+            self.metrics.add(metric, deployment.model_name, deployment.name, amount=0)
 
     def begin(self, request: web.BaseRequest, id: str) -> Seen:
         """A request came."""
@@ -114,7 +111,7 @@ class Observer:
         if id is not None:
             self._log(Seen(id=id, method="", status=status, code=why))
 
-    def attempt(self, deployment: Deployment) -> Attempt:
+    def attempt(self, deployment: DeploymentLabel) -> Attempt:
         """Around a call: what it asks of its provider belongs to the running request."""
         seen = current.get() or Seen(id="", method="")
         seen.deployment = deployment.name
@@ -142,7 +139,6 @@ class _Exchange:
         if attempt is None:
             return await next(wire)
         paid, seen = wire.method == "POST", attempt.seen
-        begins()
         if paid and wire.call.posts:
             self._metrics.add(m.RETRIES, *attempt.labels)
         span = self._traces.ask(wire, attempt.deployment) if self._traces is not None else None
@@ -156,8 +152,6 @@ class _Exchange:
             return answer
         except BaseException as raised:
             error = raised
-            if isinstance(raised, RateLimited):
-                met(raised)
             raise
         finally:
             seen.upstream_ended = time.monotonic()

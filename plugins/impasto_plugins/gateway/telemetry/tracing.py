@@ -6,10 +6,10 @@ import logging
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from impasto import ImpastoError, WireRequest, __version__
-from impasto.redact import printable
+from impasto.ext import printable
 
 from . import semantic_conventions as names
 from .request_record import Seen
@@ -18,14 +18,22 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from impasto_plugins.gateway.calls.deployments import Deployment
-
 _log = logging.getLogger("impasto.gateway")
 
 _PROVIDERS = {"bedrock": "aws.bedrock"}
 """OpenTelemetry's names of providers, where they are not ours."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+class DeploymentLabel(NamedTuple):
+    """A deployment as metrics and traces know it: its labels there, the model behind it, and what that makes."""
+
+    model_name: str
+    name: str
+    provider: str
+    model: str
+    output: str
 
 
 class Traces:
@@ -84,18 +92,17 @@ class Traces:
                 span.set_status(self._trace.StatusCode.ERROR)
         span.end()
 
-    def ask(self, wire: WireRequest, deployment: Deployment) -> Span:
+    def ask(self, wire: WireRequest, deployment: DeploymentLabel) -> Span:
         """Begins the span of one request to a provider, under the running task's."""
-        provider, _, model = deployment.entry.model.partition("/")
         kind = "generate_content" if wire.method == "POST" else "poll"
-        span = self._tracer.start_span(f"{kind} {model}", kind=self._trace.SpanKind.CLIENT)
+        span = self._tracer.start_span(f"{kind} {deployment.model}", kind=self._trace.SpanKind.CLIENT)
         if span.is_recording():
             told: dict[str, str | float | None] = {
                 names.METHOD: wire.method,
                 names.OPERATION: kind,
-                names.PROVIDER: _PROVIDERS.get(provider, provider),
-                names.REQUEST_MODEL: model,
-                names.OUTPUT_TYPE: deployment.operation.makes,
+                names.PROVIDER: _PROVIDERS.get(deployment.provider, deployment.provider),
+                names.REQUEST_MODEL: deployment.model,
+                names.OUTPUT_TYPE: deployment.output,
                 names.DEPLOYMENT: deployment.name,
                 names.JOB: wire.call.job,
                 names.RESEND_COUNT: wire.call.posts if wire.method == "POST" else 0,

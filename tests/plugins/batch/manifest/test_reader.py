@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 
 from impasto import ManifestError, Registry
 from impasto_plugins.batch.manifest import reader as module
-from impasto_plugins.batch.manifest.reader import Manifest, Unread, parsed
+from impasto_plugins.batch.manifest.reader import Manifest, parsed
+from impasto_plugins.batch.manifest.records import Unread
 
 
 @pytest.mark.parametrize(

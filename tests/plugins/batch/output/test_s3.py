@@ -11,6 +11,7 @@ import pytest
 
 import impasto
 from impasto import BatchOptions, ConfigError
+from impasto_plugins.batch.ledger.recorder import Keeping
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.batch.output import s3 as batch_s3
 from impasto_plugins.emulator import Emulator
@@ -133,7 +134,7 @@ def test_pictures_and_results_go_up(batch: Run, manifest: Write, s3: FakeS3, imp
 def test_only_the_reports_pictures_stay_here(
     batch: Run, manifest: Write, s3: FakeS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("impasto_plugins.batch.ledger.recorder.A_PAGE", 2)
+    monkeypatch.setattr("impasto_plugins.batch.batch.A_PAGE", 2)
     path = str(manifest(*many(5)))
     assert batch("run", path, "--out", TO).exit_code == 0
     assert len(pictures(s3)) == 5
@@ -227,7 +228,7 @@ def test_what_was_up_before_its_row_was_written_goes_up_again(
 
     path = str(manifest(row("a")))
     with monkeypatch.context() as patch:
-        patch.setattr("impasto_plugins.batch.ledger.recorder._sent", broken)
+        patch.setattr(Keeping, "_sent", broken)
         assert batch("run", path, "--out", TO).exit_code == 1
     assert list(pictures(s3)) == ["a.png"]
     done = batch("run", path, "--out", TO)

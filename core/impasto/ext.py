@@ -1,0 +1,70 @@
+"""The one door for plugins: helpers of the core that they may use. Names are imported when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .client_state import Transport as Transport
+    from .concurrency import opened as opened, to_its_end as to_its_end
+    from .describe import Description as Description, describe as describe
+    from .distributions import OWN as OWN, VARIABLE as VARIABLE, Allowed as Allowed, normalised as normalised
+    from .errors import PLUGIN_FAULTS as PLUGIN_FAULTS
+    from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
+    from .files import Positioned as Positioned, media_type_of as media_type_of
+    from .operation import Makes as Makes
+    from .options import (
+        Options as Options,
+        Settings as Settings,
+        check_proxy as check_proxy,
+        check_seconds as check_seconds,
+        default_concurrency as default_concurrency,
+    )
+    from .params import close_files as close_files, structure as structure
+    from .provider import (
+        account_of as account_of,
+        check_base_url as check_base_url,
+        check_key as check_key,
+        check_known as check_known,
+        is_loopback as is_loopback,
+    )
+    from .records import Scalar as Scalar
+    from .redact import printable as printable
+    from .registry import (
+        COMMANDS as COMMANDS,
+        GROUPS as GROUPS,
+        OPERATIONS as OPERATIONS,
+        PROVIDERS as PROVIDERS,
+        TRANSPORTS as TRANSPORTS,
+        Declared as Declared,
+    )
+
+_HOMES = {
+    "client_state": "Transport",
+    "concurrency": "opened to_its_end",
+    "describe": "Description describe",
+    "distributions": "OWN VARIABLE Allowed normalised",
+    "errors": "PLUGIN_FAULTS",
+    "fanout": "MOST check_n seeded",
+    "files": "Positioned media_type_of",
+    "operation": "Makes",
+    "options": "Options Settings check_proxy check_seconds default_concurrency",
+    "params": "close_files structure",
+    "provider": "account_of check_base_url check_key check_known is_loopback",
+    "records": "Scalar",
+    "redact": "printable",
+    "registry": "COMMANDS GROUPS OPERATIONS PROVIDERS TRANSPORTS Declared",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names are those above
+
+
+if not TYPE_CHECKING:  # type checkers have the names above
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'impasto.ext' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"impasto.{_HOME_OF[name]}"), name)
+        return value

@@ -1,0 +1,21 @@
+"""The records that every manifest format yields."""
+
+from __future__ import annotations
+
+import attrs
+
+LONGEST_LINE = 32 << 20
+"""In bytes: two images of the providers' size as data: URIs."""
+
+Given = dict[str, object]
+
+
+@attrs.frozen
+class Unread:
+    """A row that could not be read, and why."""
+
+    reason: str
+
+
+Line = tuple[int, Given | Unread, bytes]
+"""A row: its line number, its values, and the line itself (empty if the format has no lines)."""
