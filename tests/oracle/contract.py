@@ -50,8 +50,8 @@ class Field:
     limits: Limits = Limits()
     required: bool = False
     default: str | float | None = None
-    beside: Mapping[str, object] = {}
-    when: Mapping[str, Mapping[str, object]] = {}
+    beside: Mapping[str, Any] = {}
+    when: Mapping[str, Mapping[str, Any]] = {}
     open: tuple[str, ...] = ()
 
     @property
@@ -65,9 +65,9 @@ class Case:
     """A rule between fields: a request, and the fields that its refusal names (none: it is taken)."""
 
     why: str
-    given: Mapping[str, object]
+    given: Mapping[str, Any]
     refused: tuple[str, ...] = ()
-    implied: Mapping[str, object] = {}
+    implied: Mapping[str, Any] = {}
     open: tuple[str, ...] = ()
 
 
@@ -90,8 +90,9 @@ class Contract:
     credits_by_steps: tuple[float, float] | None = None
     usd: float | None = None
     regions: tuple[str, ...] = ()
+    unknown: str | None = None
     constants: Mapping[str, str] = {}
-    least: Mapping[str, object] = {}
+    least: Mapping[str, Any] = {}
     cases: tuple[Case, ...] = ()
     open: tuple[str, ...] = ()
 
@@ -108,7 +109,7 @@ class Contract:
 
 def _field(data: Mapping[str, Any], shared: Mapping[str, Any], images: Mapping[str, Any]) -> Field:
     given = dict(shared[data] if isinstance(data, str) else data)
-    [kind] = [kind for kind in KINDS if kind in given]
+    kind = next(kind for kind in KINDS if kind in given)
     rule = given.pop(kind)
     given["open"] = tuple(given.get("open", ()))
     match kind:
@@ -116,8 +117,7 @@ def _field(data: Mapping[str, Any], shared: Mapping[str, Any], images: Mapping[s
             return Field(kind=kind, choices=tuple(rule), **given)
         case "image":
             return Field(kind=kind, limits=Limits(**images[rule]), **given)
-    least, *most = rule
-    return Field(kind=kind, least=least, most=most[0] if most else None, **given)
+    return Field(kind=kind, **dict(zip(("least", "most"), rule, strict=False)), **given)
 
 
 def _case(data: Mapping[str, Any]) -> Case:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import unquote
 
 import attrs
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 
 from tests.oracle.contract import STABILITY
 from tests.pictures import png
@@ -76,13 +76,13 @@ class Provider:
         parts: list[Part] = []
         body = b""
         if request.content_type == "multipart/form-data":
-            reader = await request.multipart()
+            reader = MultipartReader(request.headers, request.content)
             while (part := await reader.next()) is not None:
                 assert isinstance(part, BodyPartReader)
                 media_type = part.headers.get("content-type", "text/plain").partition(";")[0]
                 parts.append(Part(part.name or "", part.filename, media_type, bytes(await part.read())))
         else:
-            body = await request.read()
+            body = await request.content.read()
         recorded = Recorded(
             method=request.method,
             path=request.raw_path,

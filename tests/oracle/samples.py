@@ -19,7 +19,7 @@ from tests.sounds import mp3, wav
 STEP = 1e-6
 """How far outside a bound a number with fractions is tried."""
 
-Values = Mapping[str, object]
+Values = Mapping[str, Any]
 
 
 @attrs.frozen
@@ -88,7 +88,7 @@ def taken(contract: Contract) -> Iterator[Values]:
     values = {name: list(inside(field)) for name, field in contract.fields.items()}
     free = {name for name, field in contract.fields.items() if not (field.is_file or field.beside or field.when)}
     for index in range(max((len(values[name]) for name in free), default=0)):
-        yield {**minimum, **{name: values[name][index % len(values[name])] for name in sorted(free)}}
+        yield {**minimum, **{name: values[name][index] for name in sorted(free) if index < len(values[name])}}
     for name in contract.fields.keys() - free:
         for value in values[name]:
             yield request(contract, name, value)

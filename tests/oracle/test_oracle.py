@@ -1,0 +1,49 @@
+"""The oracle itself: its data is whole, and its judgement of a signature is AWS's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.oracle.contract import BEDROCK_WIRE, EVERY
+from tests.oracle.recording import Recorded
+from tests.oracle.samples import everything, refused, rules, sizes, taken
+from tests.oracle.wire import signature
+
+HEADERS = {
+    "accept": "application/json",
+    "content-type": "application/json",
+    "host": "bedrock-runtime.us-west-2.amazonaws.com",
+    "x-amz-date": "20260115T120000Z",
+    "x-amz-security-token": "SESSIONTOKEN",
+}
+
+
+@pytest.mark.parametrize("contract", EVERY, ids=lambda contract: f"{contract.provider}-{contract.id}")
+def test_each_operation_names_its_source_and_can_be_tried(contract) -> None:
+    assert contract.source.startswith(("Stability AI REST API", "Amazon Bedrock User Guide"))
+    for values in (*taken(contract), *everything(contract)):
+        assert values.keys() <= contract.fields.keys()
+        assert {name for name, field in contract.fields.items() if field.required} <= values.keys()
+    assert {name for each in refused(contract) for name in each.names} >= contract.fields.keys() - _free(contract)
+    assert all(field.limits.fit(*size) for field in contract.fields.values() for size in sizes(field.limits)[0])
+    assert not any(field.limits.fit(*size) for field in contract.fields.values() for size in sizes(field.limits)[1])
+    assert all(why for why, *_ in rules(contract))
+
+
+def _free(contract) -> set[str]:
+    """The fields that the vendor does not limit."""
+    return {n for n, f in contract.fields.items() if "formats" in f.open or (f.kind == "text" and f.most is None)}
+
+
+@pytest.mark.parametrize("path", sorted(BEDROCK_WIRE["signed"]))
+def test_a_signature_is_made_as_aws_makes_it(path: str) -> None:
+    vector = BEDROCK_WIRE["signed"][path]
+    scope = "Credential=AKIDEXAMPLE/20260115/us-west-2/bedrock/aws4_request"
+    authorization = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders={vector['headers']}, Signature={vector['signature']}"
+    recorded = Recorded(
+        method="POST",
+        path=path,
+        headers=(*HEADERS.items(), ("authorization", authorization)),
+        body=vector["body"].encode(),
+    )
+    assert signature(recorded, "example-secret") == vector["signature"]
