@@ -107,9 +107,9 @@ class Contract:
         return tuple(name for name, field in self.fields.items() if field.is_file)
 
 
-def _field(data: Mapping[str, Any], shared: Mapping[str, Any], images: Mapping[str, Any]) -> Field:
+def _field(data: str | Mapping[str, Any], shared: Mapping[str, Any], images: Mapping[str, Any]) -> Field:
     given = dict(shared[data] if isinstance(data, str) else data)
-    kind = next(kind for kind in KINDS if kind in given)
+    kind: Kind = next(each for each in KINDS if each in given)
     rule = given.pop(kind)
     given["open"] = tuple(given.get("open", ()))
     match kind:
