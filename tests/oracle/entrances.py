@@ -36,8 +36,8 @@ class Entrance(Protocol):
         """Return the names of the fields that were refused; none if the request was taken."""
         ...
 
-    def judges(self, contract: Contract, values: Values) -> bool:
-        """Return False for a request that this way in has no words for."""
+    def words(self, contract: Contract, values: Values) -> Values | None:
+        """Return what this way in can say of a request; None if it has no words for it."""
         ...
 
 
@@ -69,8 +69,8 @@ class Run:
             return frozenset(problem.field for problem in error.problems)
         return frozenset()
 
-    def judges(self, contract: Contract, values: Values) -> bool:
-        return True
+    def words(self, contract: Contract, values: Values) -> Values:
+        return values
 
 
 @attrs.frozen
@@ -90,13 +90,16 @@ class Functions:
             return _own(contract, (problem.field for problem in error.problems))
         return frozenset()
 
-    def judges(self, contract: Contract, values: Values) -> bool:
-        return contract.makes == "image" and values.get("prompt") != ""
+    def words(self, contract: Contract, values: Values) -> Values | None:
+        return None if values.get("prompt") == "" else values
 
 
 @attrs.frozen
 class Gateway:
-    """HTTP requests to ``impasto serve``: JSON where no file is sent, else a form. It refuses a blank prompt."""
+    """HTTP requests to ``impasto serve``: JSON if no file is sent, else a form, in which an empty field is not given.
+
+    It refuses a blank prompt.
+    """
 
     provider: Provider
     url: str
@@ -118,8 +121,11 @@ class Gateway:
         named = {name for name in contract.fields if re.search(rf"(^|[:;] ){name}: ", error["message"])}
         return _own(contract, {*named, error["param"]})
 
-    def judges(self, contract: Contract, values: Values) -> bool:
-        return values.get("prompt") != ""
+    def words(self, contract: Contract, values: Values) -> Values | None:
+        if values.get("prompt") == "":
+            return None
+        is_form = any(isinstance(value, bytes) for value in values.values())
+        return {name: value for name, value in values.items() if value != ""} if is_form else values
 
 
 def _own(contract: Contract, names: Iterable[str]) -> Names:
@@ -142,8 +148,8 @@ class Batch:
         assert outcome.state == "done", outcome
         return frozenset()
 
-    def judges(self, contract: Contract, values: Values) -> bool:
-        return True
+    def words(self, contract: Contract, values: Values) -> Values:
+        return values
 
 
 def is_edit(contract: Contract, values: Values) -> bool:
@@ -183,12 +189,12 @@ def shown(values: Values) -> dict[str, object]:
 
 async def judge(entrance: Entrance, contract: Contract) -> None:
     """Fail if a request at a bound is not taken as it is, or one beyond a bound is not refused by name."""
-    for values in taken(contract):
-        if entrance.judges(contract, values):
+    for each in taken(contract):
+        if (values := entrance.words(contract, each)) is not None:
             await _judge_taken(entrance, contract, values, values)
-    for each in refused(contract):
-        if entrance.judges(contract, each.values):
-            await _judge_refused(entrance, contract, each.values, each.names)
+    for wrong in refused(contract):
+        if entrance.words(contract, wrong.values) == wrong.values:
+            await _judge_refused(entrance, contract, wrong.values, wrong.names)
     for _, values, names, implied, _ in rules(contract):
         if names:
             await _judge_refused(entrance, contract, values, names)
