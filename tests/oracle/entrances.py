@@ -17,7 +17,7 @@ import attrs
 import impasto
 from tests.oracle.contract import Contract
 from tests.oracle.recording import Provider
-from tests.oracle.samples import Values, refused, rules, taken
+from tests.oracle.samples import Values, least, refused, rules, taken
 from tests.oracle.wire import ACCESS_KEY, KEY, REGION, SECRET_KEY, check, check_fetched, media_type
 
 Names = frozenset[str]
@@ -125,7 +125,8 @@ class Gateway:
         if values.get("prompt") == "":
             return None
         is_form = any(isinstance(value, bytes) for value in values.values())
-        return {name: value for name, value in values.items() if value != ""} if is_form else values
+        filled = {name: value for name, value in values.items() if value != ""}
+        return {**least(contract), **filled} if is_form and "" in values.values() else values
 
 
 def _own(contract: Contract, names: Iterable[str]) -> Names:
