@@ -136,7 +136,7 @@ class Client:
         if isinstance(params, Request):
             check_n(n, model)
             request = params
-        elif operation.file_fields and any(_reads_disk(params.get(name)) for name in operation.file_fields):
+        elif operation.file_fields and any(_takes_long(params.get(name)) for name in operation.file_fields):
             request = await asyncio.to_thread(operation.request, model, params, user, n=n)
         else:
             request = operation.request(model, params, user, n=n)
@@ -273,8 +273,20 @@ class Client:
         return account
 
 
-def _reads_disk(value: object) -> bool:
-    return value.on_disk if isinstance(value, File) else value is not None and not isinstance(value, bytes)
+_AT_ONCE = 64 * 1024
+"""Bytes of a file in memory up to which checking it takes less than the way to a thread."""
+
+
+def _takes_long(value: object) -> bool:
+    match value:
+        case None:
+            return False
+        case bytes():
+            return len(value) > _AT_ONCE
+        case File():
+            return value.on_disk or value.size > _AT_ONCE
+        case _:
+            return True
 
 
 @attrs.frozen

@@ -98,13 +98,15 @@ def invalid(error: InvalidRequest, operation: Operation) -> Failure:
     first = error.problems[0]
     fields = operation.fields
     known = {"model", "extra_body", *WORDS, *fields, *operation.also}
-    pictures = {"image", "mask", *operation.file_fields}
+    sounds = operation.roles.get("audio", ())
     if first.field not in known:
         code = "unknown_parameter"
     elif first.message.startswith("required"):
         code = "missing_required_parameter"
+    elif first.field in sounds:
+        code = "invalid_audio"
     else:
-        code = "invalid_image" if first.field in pictures else "invalid_value"
+        code = "invalid_image" if first.field in operation.file_words | {*operation.file_fields} else "invalid_value"
     return Failure(400, error.message, code=code, param=printable(first.field))
 
 

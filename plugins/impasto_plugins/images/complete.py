@@ -1,7 +1,8 @@
-"""Whether a picture is all there. Decoders do not tell: they take a JPEG cut short, or a PNG without its end."""
+"""Completeness of an image file. Decoders do not report it: they take a JPEG cut short, or a PNG without its end."""
 
 from __future__ import annotations
 
+import zlib
 from typing import BinaryIO
 
 from impasto import File
@@ -12,17 +13,41 @@ _ALONE = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
 
 _END = b"\xff\xd9"
 _WINDOW = 64 * 1024
+_WEBP_IMAGES = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
+_MOST_STEPS = 100_000
+"""The most chunks or segments that are read: an encoder writes a few thousand, an attacker one each 4 bytes."""
 
 
 def is_complete(data: bytes | File, media_type: str) -> bool:
-    """Whether the trailer of a PNG, JPEG or WebP is there: the picture's own, not that of a preview inside it.
+    """Return True if the trailer of a PNG, JPEG or WebP is there: the image's own, not that of a preview inside it.
 
-    A file is read in small pieces. Raises OSError.
+    A file is read in small pieces.
+
+    Raises:
+        OSError: the file can't be read.
     """
     if isinstance(data, bytes):
         return _is_complete(data, media_type)
     with data.open() as source:
         return _is_complete(_Slices(source, data.size), media_type)
+
+
+def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
+    """Return True if an image to be sent is complete and undamaged, as far as its format can show without decoding.
+
+    Stricter than ``is_complete``: every checksum of a PNG must be right, and a WebP's first frame must be in its RIFF.
+    Reads the ``size`` bytes at most once, in small pieces.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    match media_type:
+        case "image/png":
+            return _png_checksums_are_right(source)
+        case "image/webp":
+            return _is_complete(_Slices(source, size), media_type) and _webp_holds_its_frame(source)
+        case _:
+            return _is_complete(_Slices(source, size), media_type)
 
 
 class _Slices:
@@ -63,10 +88,47 @@ def _png_ends(data: bytes | _Slices) -> bool:
     return False
 
 
+def _png_checksums_are_right(source: BinaryIO) -> bool:
+    """Read chunk by chunk up to IEND; bytes behind it are not the image's, and some cameras write them."""
+    source.seek(8)
+    has_pixels = False
+    for _ in range(_MOST_STEPS):
+        head = source.read(8)
+        left, kind = int.from_bytes(head[:4], "big"), head[4:]
+        checksum = zlib.crc32(kind)
+        while left and (piece := source.read(min(left, _WINDOW))):
+            checksum = zlib.crc32(piece, checksum)
+            left -= len(piece)
+        if left or source.read(4) != checksum.to_bytes(4, "big"):
+            return False
+        if kind == b"IEND":
+            return has_pixels
+        has_pixels = has_pixels or kind == b"IDAT"
+    return False
+
+
+def _webp_holds_its_frame(source: BinaryIO) -> bool:
+    source.seek(4)
+    end, at = int.from_bytes(source.read(4), "little") + 8, 12
+    for _ in range(_MOST_STEPS):
+        source.seek(at)
+        head = source.read(8)
+        at += 8 + int.from_bytes(head[4:], "little")
+        if len(head) < 8 or at > end:
+            return False
+        if head[:4] in _WEBP_IMAGES:
+            return True
+        at += at % 2
+    return False
+
+
 def _first_scan(data: bytes | _Slices) -> int | None:
-    """Where the picture's own data begin, past the segments that may hold a preview with an end of its own."""
+    """Return the place of the image's own data, past the segments that may hold a preview with an end of its own."""
     at = 2
-    while at + 4 <= len(data) and (head := data[at : at + 4])[0] == 0xFF:
+    for _ in range(_MOST_STEPS):
+        head = data[at : at + 4]
+        if len(head) < 4 or head[0] != 0xFF:
+            return None
         marker = head[1]
         if marker == _SCAN:
             return at

@@ -8,9 +8,15 @@ import attrs
 
 from impasto import File
 
-from .size import size_of
+from .complete import is_intact
+from .size import reading, size_in
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WebP"}
+
+
+def damaged(file: File) -> str:
+    """Return the message for an image that fails ``is_intact``."""
+    return f"{file.label!r} is an incomplete or damaged {FORMATS[file.media_type]} file; give the whole file"
 
 
 @attrs.frozen(kw_only=True)
@@ -34,12 +40,17 @@ class Limits:
             yield f"has {file.size:,} bytes; a request has room for {self.max_bytes:,}"
             return
         try:
-            width, height = size_of(file)
+            with reading(file) as source:
+                width, height = size_in(source, file.media_type)
+                problem = self._beyond(width, height)
+                intact = bool(problem) or is_intact(source, file.size, file.media_type)
         except (OSError, ValueError):
             yield f"{file.label!r} begins as {name} but can't be read as one; give {self}"
             return
-        if problem := self._beyond(width, height):
+        if problem:
             yield f"is {width}x{height} pixels: {problem}"
+        elif not intact:
+            yield damaged(file)
 
     def _beyond(self, width: int, height: int) -> str:
         short, long, pixels = min(width, height), max(width, height), width * height

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from impasto import File
 
-from .limits import FORMATS
+from .complete import is_intact
+from .limits import FORMATS, damaged
+from .size import reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,8 +25,8 @@ MOST_PIXELS = 2**24
 def to_provider(mask: File) -> File:
     """The mask as a provider takes it: where any pixel is not opaque, an 8-bit grey PNG of 255 - alpha; else itself.
 
-    Decodes, so run it in a thread. A file that is no picture comes back as it is, for the field's own check to
-    refuse. Raises ValueError where the mask is too large, or damaged.
+    Decodes, so run it in a thread. A file that is no image comes back as it is, for the field's own check to
+    refuse. Raises ValueError if the mask is too large, or damaged.
     """
     if mask.media_type not in FORMATS:
         return mask
@@ -32,11 +34,15 @@ def to_provider(mask: File) -> File:
         with opened(mask) as picture:
             if not picture.has_transparency_data:
                 return mask
+            with reading(mask) as source:
+                intact = is_intact(source, mask.size, mask.media_type)  # Pillow fills in what is missing
             width, height = picture.size
-            alpha = _alpha(picture, mask) if width * height <= MOST_PIXELS else None
+            alpha = _alpha(picture, mask) if intact and width * height <= MOST_PIXELS else None
             turned = picture.info.get("exif")  # how a viewer turns it: the picture to edit may be turned so too
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError):
         raise ValueError(f"{mask.label!r} begins as {FORMATS[mask.media_type]} but can't be read as one") from None
+    if not intact:
+        raise ValueError(damaged(mask))
     if alpha is None:
         raise ValueError(f"is {width}x{height} pixels; a mask with transparency may have {MOST_PIXELS:,}")
     if alpha.getextrema() == (255, 255):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from impasto import File
@@ -16,8 +18,15 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 def size_of(file: File) -> tuple[int, int]:
     """Width and height in pixels of a PNG, JPEG or WebP. Raises ValueError or OSError where the header is damaged."""
-    with file.open() as raw, io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw as source:
+    with reading(file) as source:
         return size_in(source, file.media_type)
+
+
+@contextmanager
+def reading(file: File) -> Iterator[BinaryIO]:
+    """Open a file for many small reads, each of which returns all bytes it asks for."""
+    with file.open() as raw, io.BufferedReader(raw) if isinstance(raw, io.RawIOBase) else raw as source:
+        yield source
 
 
 def size_in(source: BinaryIO, media_type: str) -> tuple[int, int]:

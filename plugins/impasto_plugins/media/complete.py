@@ -15,16 +15,30 @@ _GLB_HEADER = 12
 def is_complete(data: bytes | File, media_type: str) -> bool:
     """Whether a WAV, MP3 or GLB holds all that its own framing announces. A file is read in pieces. Raises OSError."""
     with io.BytesIO(data) if isinstance(data, bytes) else data.open() as source:
-        size = source.seek(0, io.SEEK_END)
-        match media_type:
-            case "audio/wav":
-                return wav.is_whole(source, size)
-            case "audio/mpeg":
-                return mp3.is_whole(source, size)
-            case "model/gltf-binary":
-                return _is_whole_glb(source, size)
-            case _:
-                return False
+        return _is_whole(source, source.seek(0, io.SEEK_END), media_type)
+
+
+def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
+    """Return True if a sound to be sent holds all that its own framing, and its encoder, announce.
+
+    Stricter than ``is_complete``: an MP3 must have the bytes that its encoder counted, if that wrote them down.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    return _is_whole(source, size, media_type) and (media_type != "audio/mpeg" or mp3.has_all_counted(source, size))
+
+
+def _is_whole(source: BinaryIO, size: int, media_type: str) -> bool:
+    match media_type:
+        case "audio/wav":
+            return wav.is_whole(source, size)
+        case "audio/mpeg":
+            return mp3.is_whole(source, size)
+        case "model/gltf-binary":
+            return _is_whole_glb(source, size)
+        case _:
+            return False
 
 
 def _is_whole_glb(source: BinaryIO, size: int) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import attrs
 
 from impasto import File
 
 from . import mp3, wav
+from .complete import is_intact
 
 FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav"}
 
@@ -28,10 +30,16 @@ class SoundLimits:
         if file.size > self.max_bytes:
             yield f"has {file.size:,} bytes; the whole request may have {self.max_bytes:,}"
             return
+        name = FORMATS[file.media_type]
         try:
-            shortest, longest = length_of(file)
+            with file.open() as source:
+                shortest, longest = _length_of(source, file)
+                intact = is_intact(source, file.size, file.media_type)
         except (OSError, ValueError):
-            yield f"{file.label!r} begins as {FORMATS[file.media_type]} but can't be read as one; give {self}"
+            yield f"{file.label!r} begins as {name} but can't be read as one; give {self}"
+            return
+        if not intact:
+            yield f"{file.label!r} is an incomplete {name} file; give the whole file"
             return
         if longest < self.min_seconds or shortest > self.max_seconds:
             yield f"is {longest:.2f} seconds long: it must be {self.min_seconds:g} to {self.max_seconds:g}"
@@ -46,7 +54,11 @@ def length_of(file: File) -> tuple[float, float]:
     Raises ValueError or OSError where it can't be read.
     """
     with file.open() as source:
-        if file.media_type == "audio/wav":
-            seconds = wav.seconds(source, file.size)
-            return seconds, seconds
-        return mp3.seconds(source)
+        return _length_of(source, file)
+
+
+def _length_of(source: BinaryIO, file: File) -> tuple[float, float]:
+    if file.media_type == "audio/wav":
+        seconds = wav.seconds(source, file.size)
+        return seconds, seconds
+    return mp3.seconds(source)

@@ -13,9 +13,17 @@ _KBITS = (
 
 _HERTZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _TAGS = (b"Xing", b"Info", b"VBRI")
+_COUNTS_FRAMES, _COUNTS_BYTES = 1, 2
+"""Flags of a tag, and the order of its numbers."""
+
+_SLACK = 4096
+"""Bytes by which encoders count too many: tags behind the sound that a player took off, a last frame."""
+
 _WINDOW = 1 << 16
 _TAIL = 8192
 """More than any two frames."""
+
+_MOST_TAGS = 4
 
 _PADDING_FRAMES = 5
 """How many frames of silence encoders put around a sound, at most, where they don't tell how much it is."""
@@ -30,16 +38,39 @@ class Frame(NamedTuple):
 
 
 def is_whole(source: BinaryIO, size: int) -> bool:
-    """Whether the last frame has all its bytes."""
-    return 0 < end(source, size) <= size
+    """Return True if the last frame has all its bytes, and no other frame begins behind it."""
+    last = end(source, size)
+    if not 0 < last <= size:
+        return False
+    source.seek(last)
+    behind = source.read(4)
+    return len(behind) == 4 or not behind.startswith(b"\xff")
+
+
+def has_all_counted(source: BinaryIO, size: int) -> bool:
+    """Return True unless bytes are missing of those that the encoder counted in the tag of the first frame."""
+    at, frame = _next(source, _after_id3(source))
+    if frame is None:
+        return False
+    source.seek(at)
+    first = source.read(frame.length)
+    tag = _tag_in(first)
+    counted = 0
+    if tag is not None and first[tag : tag + 4] == b"VBRI":
+        counted = int.from_bytes(first[tag + 10 : tag + 14])
+    elif tag is not None:
+        flags = int.from_bytes(first[tag + 4 : tag + 8])
+        place = tag + 8 + 4 * (flags & _COUNTS_FRAMES)
+        counted = int.from_bytes(first[place : place + 4]) if flags & _COUNTS_BYTES else 0
+    return counted - _SLACK <= size - at
 
 
 def end(source: BinaryIO, size: int) -> int:
     """Where the last frame ends, or would end; 0 where there is none.
 
-    Looks at the last of ``size`` bytes only: a sound of minutes has thousands of frames.
+    Reads only the last bytes before the tags at the end: a sound of minutes has thousands of frames.
     """
-    at, frame = _next(source, max(size - _TAIL, 0))
+    at, frame = _next(source, max(_before_tags(source, size) - _TAIL, 0))
     end = 0
     while frame is not None:
         end = at + frame.length
@@ -55,7 +86,7 @@ def seconds(source: BinaryIO) -> tuple[float, float]:
     one = frame.samples / frame.rate
     source.seek(at)
     first = source.read(frame.length)
-    tag = next((place for name in _TAGS if (place := first.find(name, 0, 64)) > 0), None)
+    tag = _tag_in(first)
     trimmed = _trimmed(first, tag) if tag is not None else None
     total = -(trimmed or 0) / frame.rate
     if tag is not None:
@@ -65,6 +96,37 @@ def seconds(source: BinaryIO) -> tuple[float, float]:
         at, frame = _next(source, at + frame.length)
     untold = _PADDING_FRAMES * one if trimmed is None else 0.0
     return round(max(total - untold, 0.0), 6), round(max(total, 0.0), 6)
+
+
+def _tag_in(first: bytes) -> int | None:
+    """Return the place of the tag that encoders put into a first frame, or None."""
+    return next((place for name in _TAGS if (place := first.find(name, 0, 64)) > 0), None)
+
+
+def _before_tags(source: BinaryIO, size: int) -> int:
+    """Return the place at which the tags behind the sound begin; with a cover in them they are longer than a window.
+
+    ID3v1 stands last, and before it in any order APEv2, Lyrics3v2 or ID3v2 with a footer.
+    """
+    end = size
+    for _ in range(_MOST_TAGS):
+        source.seek(max(end - 128, 0))
+        last = source.read(min(end, 128))
+        if last.startswith(b"TAG") and len(last) == 128:
+            length = 128
+        elif last[-32:-24] == b"APETAGEX":
+            has_header = last[-9] & 0x80
+            length = int.from_bytes(last[-20:-16], "little") + (32 if has_header else 0)
+        elif last.endswith(b"LYRICS200") and last[-15:-9].isdigit():
+            length = int(last[-15:-9]) + 15
+        elif last[-10:-7] == b"3DI":
+            length = _synchsafe(last[-4:]) + 20
+        else:
+            break
+        if length > end:
+            break
+        end -= length
+    return end
 
 
 @lru_cache(4096)
@@ -101,10 +163,15 @@ def _after_id3(source: BinaryIO) -> int:
     head = source.read(10)
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
+    return 10 + _synchsafe(head[6:]) + (10 if head[5] & 0x10 else 0)
+
+
+def _synchsafe(digits: bytes) -> int:
+    """Return the number that an ID3 tag writes with 7 bits a byte."""
     size = 0
-    for byte in head[6:]:
+    for byte in digits:
         size = size << 7 | byte & 0x7F
-    return 10 + size + (10 if head[5] & 0x10 else 0)
+    return size
 
 
 def _trimmed(first: bytes, tag: int) -> int | None:

@@ -14,10 +14,13 @@ _NOT_KNOWN = (0, 0xFFFFFFFF)
 
 
 def is_whole(source: BinaryIO, size: int) -> bool:
-    """Whether there are as many bytes as the RIFF announces, and sound among them."""
+    """Return True if there are as many bytes as the RIFF announces, and sound among them.
+
+    A byte less is whole too: many writers count the last chunk's padding and leave it out.
+    """
     source.seek(4)
     announced = int.from_bytes(source.read(4), "little")
-    if announced not in _NOT_KNOWN and size < announced + 8:
+    if announced not in _NOT_KNOWN and size < announced + 7:
         return False
     for name, at, length in _chunks(source):
         if name == b"data":

@@ -105,7 +105,7 @@ def test_markers_without_a_length_are_passed_over() -> None:
 
 
 def test_a_side_of_nothing() -> None:
-    head = b"RIFF\x1e\x00\x00\x00WEBPVP8 \x12\x00\x00\x00\x00\x00\x00\x9d\x01\x2a"
+    head = b"RIFF\x16\x00\x00\x00WEBPVP8 \x0a\x00\x00\x00\x00\x00\x00\x9d\x01\x2a"
     assert len(list(ANY(File.of(head + b"\x00\x00\x10\x00")))) == 1
     assert not list(ANY(File.of(head + b"\x10\x00\x10\x00")))
 

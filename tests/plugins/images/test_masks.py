@@ -124,8 +124,17 @@ def test_a_damaged_mask_is_refused_and_nothing_else_escapes(kind: str, cut: int)
     noisy = Image.effect_noise((64, 64), 90).convert("RGBA")
     noisy.putalpha(Image.effect_noise((64, 64), 90))
     data = saved(noisy, kind)
-    with pytest.raises(ValueError, match="can't be read"):
+    with pytest.raises(ValueError, match="can't be read|incomplete or damaged"):
         to_provider(File.of(data[: len(data) // 2 - cut]))
+
+
+@pytest.mark.parametrize("lacks", [1, 4, 12, 13, 20])
+def test_a_mask_that_pillow_would_fill_up_is_refused(lacks: int) -> None:
+    """Pillow decodes a PNG without its IEND, and one whose last rows are missing."""
+    noisy = Image.effect_noise((64, 64), 90).convert("RGBA")
+    noisy.putalpha(Image.effect_noise((64, 64), 90))
+    with pytest.raises(ValueError, match="incomplete or damaged PNG"):
+        to_provider(File.of(saved(noisy, "PNG")[:-lacks]))
 
 
 @pytest.mark.parametrize("kind", WRONG)

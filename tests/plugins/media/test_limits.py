@@ -82,4 +82,4 @@ def test_what_is_said_of_a_sound() -> None:
 def test_whatever_begins_as_a_sound_is_told_in_words(data: bytes) -> None:
     for begin in (b"RIFF\0\0\0\0WAVE", b"ID3", FRAME[:4], wav(1)[:40]):
         for said in LIMITS(File.of(begin + data)):
-            assert "seconds" in said
+            assert "seconds" in said or "incomplete" in said

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pictures import chunk, png
 from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD3, Wire, form, opened, plain, started
 
 RATIOS = ("21:9", "16:9", "3:2", "5:4", "1:1", "4:5", "2:3", "9:16", "9:21")
@@ -184,7 +185,7 @@ async def test_an_unknown_model_names_those_there_are(wire: Wire) -> None:
 
 
 async def test_a_picture_that_can_not_be_decoded_costs_nothing(wire: Wire) -> None:
-    cut = plain((640, 640))[:-200]
+    cut = png(640, 640)[:33] + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
     for path, field in ((INPAINT, "image"), (CREATIVE, "image")):
         answer = await wire.post(path, {**PROMPT, field: cut})
         assert errors(answer) == [f"{field}: can't be decoded"]

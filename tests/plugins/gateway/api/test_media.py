@@ -59,6 +59,9 @@ async def test_a_sound_made_of_another_in_a_form_and_in_json(media: Running, imp
     assert {each.files["audio"].bytes for each in posts} == {len(wav(7))}
     refused = await media.ask("POST", "/v1/audio/generations", json={**body, "audio": "/etc/passwd"})
     assert (refused.status, refused.error["param"]) == (400, "audio")
+    cut = "data:audio/wav;base64," + base64.b64encode(wav(7)[:-1]).decode()
+    refused = await media.ask("POST", "/v1/audio/generations", json={**body, "audio": cut})
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "invalid_audio", "audio")
 
 
 async def test_a_model_of_a_picture(media: Running) -> None:

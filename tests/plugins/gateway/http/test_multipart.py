@@ -143,6 +143,7 @@ GOOD = (field("model", "upscale"), field("prompt", "p"), upload("image", PICTURE
         ((*GOOD[:2], upload("image", b"<svg/>", "a.png")), (400, "invalid_image", "image")),
         ((*GOOD[:2], upload("image", b"GIF89a" + bytes(99))), (400, "invalid_image", "image")),
         ((*GOOD[:2], upload("image", b"8BPS" + bytes(99), "a.png")), (400, "invalid_image", "image")),
+        ((*GOOD[:2], upload("image", PICTURE[:-12])), (400, "invalid_image", "image")),
         ((*GOOD[:2], field("image", "/etc/passwd")), (400, "invalid_image", "image")),
         ((*GOOD, field("seed", "1.5")), (400, "invalid_value", "seed")),
         ((*GOOD, field("seed", "0x10")), (400, "invalid_value", "seed")),
@@ -162,7 +163,7 @@ GOOD = (field("model", "upscale"), field("prompt", "p"), upload("image", PICTURE
         ((*GOOD, field("user", "x" * 300_000)), (413, "request_too_large", "user")),
         ((*GOOD, *(field(f"f{i}", "") for i in range(15_000))), (413, "request_too_large", None)),
     ],
-    ids=range(28),
+    ids=range(29),
 )
 async def test_a_form_at_the_gateway(
     gateway: Running,
