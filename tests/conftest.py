@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import settings
 import impasto
 from tests.recorder import Recorder, recording
 
-OURS = (
+ASYNC_PACKAGES = (
     "impasto",
     "impasto_plugins.batch",
     "impasto_plugins.emulator",
@@ -23,6 +25,7 @@ OURS = (
     "impasto_plugins.stability",
     "impasto_plugins.transports",
 )
+"""All but the command line, which has the process to itself."""
 settings.register_profile("impasto", deadline=None)  # how long one example takes says how busy the machine is
 settings.load_profile("impasto")
 
@@ -30,13 +33,19 @@ KEY = "sk-" + "tests-" * 6
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; then review the diff")
+    parser.addoption("--update-golden", action="store_true", help="write the golden files again; then review the diff")
+
+
+def pytest_configure() -> None:
+    """Take SIGINT again if the parent ignores it (nohup, many CI runners): the processes of the tests inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_blocks_the_loop() -> Iterator[None]:
     """A blocking call from our code inside a running loop raises BlockingError."""
-    guard = BlockBuster(list(OURS))
+    guard = BlockBuster(list(ASYNC_PACKAGES))
     paths = guard.functions["os.stat"]._scanned_modules
     for name in ("os.pread", "os.open", "io.FileIO.read", "io.FileIO.readall", "io.FileIO.readinto"):
         watched = BlockBusterFunction(None, name)
@@ -60,8 +69,6 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own keys and addresses do not reach the tests."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("STABILITY_", "AWS_", "IMPASTO_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -90,7 +90,9 @@ class Running:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.url = gateway.url
-        self.sdk = openai.AsyncOpenAI(api_key=MASTER, base_url=f"{self.url}/v1", max_retries=0)
+        self.sdk = openai.AsyncOpenAI(  # strict: every answer is held to the types of the SDK
+            api_key=MASTER, base_url=f"{self.url}/v1", max_retries=0, _strict_response_validation=True
+        )
         self._sockets: list[socket.socket] = []
         connector = aiohttp.TCPConnector(socket_factory=self._socket)
         self.session = aiohttp.ClientSession(connector=connector, headers={"authorization": f"Bearer {MASTER}"})

@@ -131,13 +131,13 @@ async def found(exchange: BatchExchange, id: str, param: str | None = None) -> S
 
 
 def asked(exchange: BatchExchange, names: tuple[str, ...]) -> Mapping[str, str]:
-    """The query's values, each given once. Raises Failure."""
+    """Return the query's values; an empty one is not given. Raises Failure if one is unknown or given twice."""
     query = exchange.request.rel_url.query
     for name in query:
         if name not in names or len(query.getall(name)) > 1:
             said = f"{name[:60]}: must be given once" if name in names else f"{name[:60]}: is not taken here"
             raise Failure(400, said, code="unknown_parameter", param=name[:60])
-    return query
+    return {name: value for name, value in query.items() if value}
 
 
 def page_of(query: Mapping[str, str], *, most: int, usual: int) -> Page:

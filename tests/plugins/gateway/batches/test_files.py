@@ -160,6 +160,13 @@ async def test_questions_that_are_none(standing: Running, query: str, param: str
     assert (answer.status, answer.error["param"]) == (400, param)
 
 
+async def test_an_empty_value_in_a_query_is_not_given(standing: Running) -> None:
+    plain = await standing.ask("GET", "/v1/files")
+    empty = await standing.ask("GET", "/v1/files?after=&limit=&order=&purpose=")
+    assert (empty.status, empty.json) == (plain.status, plain.json)
+    assert (await standing.ask("GET", "/v1/batches?after=&limit=")).status == 200
+
+
 async def test_a_files_name_is_no_path(gateway: Running) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="../../etc/pass\x1bwd"\r\n\r\n' + LINE
     body += b'\r\n--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n'

@@ -1,0 +1,294 @@
+"""Change the product one place at a time, and count the changes that no test notices.
+
+``python -m tests.campaigns.mutants --sample 300 --seed 1`` runs the suite once to learn which tests reach which lines,
+then takes a random sample of changes (a comparison, a bound, a dropped statement, ...) and runs the tests that reach
+each of them, the quickest first. It prints the share that was noticed for each package, and every change that was not:
+those are tests to write, or changes that alter nothing a user could notice. ``--coverage DIR`` keeps and reuses what
+the first run learned; ``--only PATH`` limits the sample.
+
+It works on a copy of the tree. A change that makes tests hang counts as noticed and is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TREE = ("core", "plugins", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
+PLUGINS = "plugins/impasto_plugins/"
+PACKAGES = {
+    "core": ("core/impasto/*.py",),
+    "transports": (f"{PLUGINS}transports/*.py",),
+    "retry and rate": (f"{PLUGINS}middleware/*.py",),
+    "stability": (
+        f"{PLUGINS}stability/*refusals.py",
+        f"{PLUGINS}stability/answers.py",
+        f"{PLUGINS}stability/direct.py",
+    ),
+    "batch": (f"{PLUGINS}batch/*.py", f"{PLUGINS}batch/ledger/*.py", f"{PLUGINS}batch/runner/*.py"),
+    "gateway": (f"{PLUGINS}gateway/calls/*.py", f"{PLUGINS}gateway/idempotency/*.py", f"{PLUGINS}gateway/errors.py"),
+    "drop-in": (f"{PLUGINS}openai_compat/*.py",),
+}
+"""The paths on which money depends."""
+
+MOST_TESTS = 60
+"""Tests that are run for one change, the quickest of those that reach it."""
+
+TEST_SECONDS = 60
+CHANGE_SECONDS = 240
+
+_COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+_ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+}  # fmt: skip
+_NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+
+
+@attrs.frozen
+class Change:
+    """One place of a file, and the text that replaces it. ``start`` and ``end`` are offsets in bytes."""
+
+    path: str
+    line: int
+    start: int
+    end: int
+    before: str
+    after: str
+
+    def apply(self, source: bytes) -> bytes:
+        """Return the file's source with the change in it."""
+        return source[: self.start] + self.after.encode() + source[self.end :]
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.before!r} -> {self.after!r}"
+
+
+def changes(path: str, source: str) -> Iterator[Change]:
+    """Yield every change of a file."""
+    tree = ast.parse(source)
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    data = source.encode()
+    for node, after in _replacements(tree):
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+        yield Change(path, node.lineno, start, end, data[start:end].decode(), after)
+
+
+def _replacements(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
+    skipped = {id(below) for node in _passed_over(tree) for below in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        match node:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
+                yield node, f"({ast.unparse(ast.Compare(left, [_COMPARE[type(op)]()], [right]))})"
+            case ast.BoolOp(op=op, values=values):
+                other = ast.Or() if isinstance(op, ast.And) else ast.And()
+                yield node, f"({ast.unparse(ast.BoolOp(other, values))})"
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield node, f"({ast.unparse(operand)})"
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC and not _is_text(left, right):
+                yield node, f"({ast.unparse(ast.BinOp(left, _ARITHMETIC[type(op)](), right))})"
+            case ast.Constant(value=bool() as value):
+                yield node, str(not value)
+            case ast.Constant(value=int() | float() as value):
+                yield node, repr(value + 1)
+            case ast.Call(func=ast.Name(id=name)) if name in _NAMES:
+                yield node.func, _NAMES[name]
+            case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Raise():
+                yield node, "pass"
+            case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+                yield node, "pass"
+            case _:
+                pass
+
+
+def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what no test should pin down: types, log lines, how a thing shows itself, the texts of messages."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.If(test=ast.Name(id="TYPE_CHECKING"))
+                | ast.If(test=ast.UnaryOp(operand=ast.Name(id="TYPE_CHECKING")))
+            ):
+                yield node
+            case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=ast.expr() as annotation):
+                yield annotation
+            case ast.FunctionDef(name="__repr__" | "__str__" | "__dir__"):
+                yield node
+            case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
+                yield from decorators
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="_log")))):
+                yield node
+            case ast.JoinedStr() | ast.Assert():
+                yield node
+            case _:
+                pass
+
+
+def _is_text(*nodes: ast.expr) -> bool:
+    return any(isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", None), str) for node in nodes)
+
+
+@attrs.frozen
+class Learned:
+    """The tests that reach each line, and the seconds that each test takes. Tests that failed are left out."""
+
+    tests: Mapping[str, Mapping[int, Sequence[str]]]
+    seconds: Mapping[str, float]
+
+    def of(self, change: Change) -> list[str]:
+        """Return the tests that reach a change, the quickest first."""
+        reached = set(self.tests.get(change.path, {}).get(change.line, ()))
+        return sorted(reached & self.seconds.keys(), key=lambda test: self.seconds[test])[:MOST_TESTS]
+
+
+class Timer:
+    """A pytest plugin that writes a line for each test that passed: its id and its seconds."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            with open(self._path, "a") as file:
+                file.write(json.dumps([report.nodeid, report.duration]) + "\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the timer, in the first run alone."""
+    if (path := os.environ.get("MUTANTS_TIMES")) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Timer(path))
+
+
+def learn(copy: Path, folder: Path) -> Learned:
+    """Run the whole suite once with coverage by test, unless ``folder`` has what an earlier run learned."""
+    times, data = folder / "times.jsonl", folder / "coverage"
+    if not data.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {**_environment(copy), "MUTANTS_TIMES": str(times), "COVERAGE_FILE": str(data)}
+        command = [*_PYTEST, "-p", "tests.campaigns.mutants", "--cov", "--cov-context=test", "--cov-report="]
+        subprocess.run([*command, "-n", "auto"], cwd=copy, env=environment, check=False)
+    from coverage import CoverageData
+
+    coverage = CoverageData(str(data))
+    coverage.read()
+    tests: dict[str, dict[int, list[str]]] = {}
+    for file in coverage.measured_files():
+        at = file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/")
+        path = file[max(at) + 1 :]
+        contexts = coverage.contexts_by_lineno(file)
+        tests[path] = {line: [name.partition("|")[0] for name in names if name] for line, names in contexts.items()}
+    return Learned(tests, dict(map(json.loads, times.read_text().splitlines())))
+
+
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", str(TEST_SECONDS)]
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{copy / 'core'}:{copy / 'plugins'}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def noticed(change: Change, tests: Sequence[str], copy: Path) -> str:
+    """Run the tests on a changed copy. Return ``noticed``, ``hangs``, ``missed`` or ``not reached``."""
+    if not tests:
+        return "not reached"
+    file = copy / change.path
+    source = file.read_bytes()
+    file.write_bytes(change.apply(source))
+    try:
+        ran = subprocess.run(
+            [*_PYTEST, "-n", "0", "-x", *tests],
+            cwd=copy, env=_environment(copy), capture_output=True, timeout=CHANGE_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    finally:
+        file.write_bytes(source)
+    return "missed" if ran.returncode == 0 else "noticed"
+
+
+def _copy(folder: Path) -> Path:
+    folder.mkdir()
+    for name in TREE:
+        source = ROOT / name
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(source, folder)
+    return folder
+
+
+def sampled(sample: int, seed: int, only: str) -> list[tuple[str, Change]]:
+    """Choose changes at random, each package's share by its number of changes."""
+    every = [
+        (package, change)
+        for package, patterns in PACKAGES.items()
+        for pattern in patterns
+        for path in sorted(ROOT.glob(pattern))
+        for change in changes(str(path.relative_to(ROOT)), path.read_text("utf-8"))
+        if only in change.path
+    ]
+    return random.Random(seed).sample(every, min(sample, len(every)))
+
+
+def main() -> None:
+    """Run a campaign and print what it found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", metavar="PATH", help="changes of files whose path contains this")
+    parser.add_argument("--coverage", type=Path, metavar="DIR", help="keep what the first run learns, or reuse it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    chosen = sampled(options.sample, options.seed, options.only)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for job in range(options.jobs):
+            copies.put(_copy(folder / str(job)))
+        learned = learn(folder / "0", options.coverage or folder / "learned")
+
+        def run(change: Change) -> str:
+            copy = copies.get()
+            try:
+                result = noticed(change, learned.of(change), copy)
+            finally:
+                copies.put(copy)
+            if result != "noticed":
+                print(f"{result}: {change}", flush=True)
+            return result
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            results = list(pool.map(run, [change for _, change in chosen]))
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    for (package, _), result in zip(chosen, results, strict=True):
+        table[package][result] += 1
+    for package, counts in {**table, "all": sum(table.values(), Counter[str]())}.items():
+        reached = counts.total() - counts["not reached"]
+        share = (counts["noticed"] + counts["hangs"]) / reached if reached else 0
+        print(f"{package:15} {share:4.0%} noticed of {reached}", dict(counts))
+
+
+if __name__ == "__main__":
+    main()
