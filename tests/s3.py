@@ -25,8 +25,12 @@ class FakeS3:
 
     url: str = ""
     kept: dict[str, tuple[bytes, str]] = attrs.field(factory=dict)
-    statuses: list[int] = attrs.field(factory=list)
-    """What the next uploads are answered instead."""
+    statuses: list[int | tuple[int, str]] = attrs.field(factory=list)
+    """What the next uploads are answered instead: a status, with its code; 0 resets the connection."""
+    reads: list[int | tuple[int, str]] = attrs.field(factory=list)
+    """The same for the next downloads."""
+    loses_answers: int = 0
+    """How many of the next uploads are stored, and their connection reset before the answer."""
     seen: list[str] = attrs.field(factory=list)
     now: datetime | None = None
     pause: float = 0
@@ -59,19 +63,24 @@ class FakeS3:
             return _error(403, refusal)
         if not request.path.startswith(f"/{BUCKET}/") or self.gone_after == 0:
             return _error(404, "NoSuchBucket")
+        if request.method == "GET" and self.reads:
+            return _failure(self.reads.pop(0), request)
         if request.method != "PUT" and request.path not in self.kept:
             return _error(404, "NoSuchKey")
         if request.method != "PUT":
             data, media_type = self.kept[request.path]
             return web.Response(body=data, content_type=media_type)
         if self.statuses:
-            return _error(self.statuses.pop(0), "SlowDown")
+            return _failure(self.statuses.pop(0), request)
         assert request.headers["content-length"] == str(len(body))
         if request.headers.get("if-none-match") == "*" and request.path in self.kept:
             return _error(412, "PreconditionFailed")
         self.kept[request.path] = body, request.content_type
         if self.gone_after is not None:
             self.gone_after -= 1
+        if self.loses_answers:
+            self.loses_answers -= 1
+            return _failure(0, request)
         return web.Response()
 
     def _refusal(self, request: web.BaseRequest) -> str | None:
@@ -96,6 +105,14 @@ class FakeS3:
         now = self.now or datetime.now(UTC)
         late = now > begun + timedelta(seconds=int(asked["X-Amz-Expires"]))
         return "AccessDenied" if late or request.method in self.refused.split() else None
+
+
+def _failure(kind: int | tuple[int, str], request: web.BaseRequest) -> web.Response:
+    status, code = kind if isinstance(kind, tuple) else (kind, "SlowDown")
+    if not status:
+        assert request.transport is not None
+        request.transport.abort()
+    return _error(status or 500, code)
 
 
 def _error(status: int, code: str) -> web.Response:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .aws import Identity
 
 TRIES = 3
-"""How often an upload is tried, where nothing else is said: to put the same again changes nothing."""
+"""Tries of a request by default: an upload that is sent again changes nothing."""
 
 REQUEST_SECONDS = 60
 """How long one try may take."""
@@ -35,6 +35,24 @@ _OWN_HOST = re.compile(r"(https://)(s3\.[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?)")
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,60})</Code>")
 _EXISTS = 412
 
+_TRANSIENT = frozenset(
+    {
+        "ConditionalRequestConflict",
+        "InternalError",
+        "OperationAborted",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
+"""Codes of failures that pass, whatever status they come with: S3 answers them with 400, 409, 429, 500 or 503."""
+
+T = TypeVar("T")
+
 
 class NotStored(Exception):
     """What S3 said of a request. ``code`` is its word, empty where there is none; ``status`` 0 where none came."""
@@ -45,8 +63,8 @@ class NotStored(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether another try may do better."""
-        return self.status == 0 or self.status >= 500 or self.status == 429
+        """Return True if another try may do better."""
+        return self.status in (0, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
 
 
 @attrs.frozen(eq=False)
@@ -81,19 +99,22 @@ class Objects:
 
         Raises NotStored, ConfigError, NotSent.
         """
-        pause = _PAUSE
-        while True:
-            tries -= 1
-            try:
-                return await self._put(name, content, media_type, only_new=only_new)
-            except NotStored as failure:
-                if not failure.may_pass or not tries:
-                    raise
-            pause = min(pause * 2, _LONGEST_PAUSE)
-            await asyncio.sleep(pause)
+        return await _tried(tries, partial(self._put, name, content, media_type, only_new=only_new))
 
-    async def get(self, name: str) -> bytes | None:
-        """An object's content; None where there is none. Raises NotStored, ConfigError, NotSent."""
+    async def get(self, name: str, *, tries: int = TRIES) -> bytes | None:
+        """Return an object's content, None if there is none. Raises NotStored, ConfigError, NotSent."""
+        return await _tried(tries, partial(self._get, name))
+
+    async def holds(self, name: str) -> bool:
+        """Whether there is an object; also False where that can't be seen. Raises ConfigError, NotSent."""
+        url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
+        try:
+            async with self.session.head(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, OSError):
+            return False
+
+    async def _get(self, name: str) -> bytes | None:
         url = URL(await self.presigned("GET", name, _SIGNED_SECONDS), encoded=True)
         try:
             async with self.session.get(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
@@ -105,15 +126,6 @@ class Objects:
         except (aiohttp.ClientError, OSError) as error:
             raise NotStored(0, type(error).__name__) from None
         raise failure
-
-    async def holds(self, name: str) -> bool:
-        """Whether there is an object; also False where that can't be seen. Raises ConfigError, NotSent."""
-        url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
-        try:
-            async with self.session.head(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, OSError):
-            return False
 
     async def _put(self, name: str, content: File, media_type: str, *, only_new: bool) -> bool:
         headers = {"content-type": media_type, "content-length": str(content.size)}
@@ -134,6 +146,20 @@ class Objects:
         except (aiohttp.ClientError, OSError) as error:
             raise NotStored(0, type(error).__name__) from None
         raise failure
+
+
+async def _tried(tries: int, request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request again while its failure may pass, ``tries`` times at most. Raises NotStored."""
+    pause = _PAUSE
+    while True:
+        tries -= 1
+        try:
+            return await request()
+        except NotStored as failure:
+            if not failure.may_pass or tries <= 0:
+                raise
+        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(pause)
 
 
 async def _said(answer: aiohttp.ClientResponse) -> NotStored:

@@ -195,6 +195,43 @@ def test_a_bucket_that_asks_for_less_is_waited_for(
     assert len(results(s3)) == len(impasto_emulator.charges) == 3
 
 
+TRANSIENT: list[int | tuple[int, str]] = [
+    (409, "ConditionalRequestConflict"),
+    (409, "OperationAborted"),
+    (503, "SlowDown"),
+    (429, "SlowDown"),
+    (500, "InternalError"),
+    (400, "RequestTimeout"),
+    0,
+]
+"""What Amazon's S3 documentation says to send again; 0: a connection that is reset."""
+
+
+@pytest.mark.parametrize("failure", TRANSIENT, ids=str)
+def test_one_failure_of_the_bucket_that_passes_stops_nothing(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, failure: int | tuple[int, str]
+) -> None:
+    path = str(manifest(*many(2)))
+    s3.reads = [failure]  # of the mark, which says whose prefix it is
+    s3.statuses = [failure, failure]
+    done = batch("run", path, "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert len(results(s3)) == len(impasto_emulator.charges) == 2
+    before = len(pictures(s3))
+    s3.statuses = [failure] * 3  # of results and report
+    assert batch("run", path, "--out", TO).exit_code == 0
+    assert len(pictures(s3)) == before
+
+
+def test_an_upload_whose_answer_is_lost_is_one_object(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator
+) -> None:
+    s3.loses_answers = 3
+    done = batch("run", str(manifest(*many(4))), "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert len(pictures(s3)) == len(results(s3)) == len(impasto_emulator.charges) == 4
+
+
 def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator
 ) -> None:

@@ -100,11 +100,22 @@ async def test_a_large_one_goes_up_from_disk(start: Start, s3: FakeS3, monkeypat
 
 
 async def test_what_fails_in_passing_is_tried_again(gateway: Running, s3: FakeS3, impasto_emulator: Emulator) -> None:
-    s3.statuses = [503, 500]
+    s3.statuses = [(409, "ConditionalRequestConflict"), (400, "RequestTimeout")]
     answer = await gateway.generate(response_format="url")
     assert (await fetched(answer.json["data"][0]["url"]))[0] == 200
     assert s3.seen[:3] == ["PUT"] * 3
     assert len(impasto_emulator.charges) == 1
+
+
+@pytest.mark.parametrize("failure", [503, 500, 0, (429, "SlowDown"), (409, "OperationAborted")], ids=str)
+async def test_a_failure_of_the_bucket_that_passes_reaches_nobody(
+    gateway: Running, s3: FakeS3, failure: int | tuple[int, str]
+) -> None:
+    s3.statuses = [failure]
+    answer = await gateway.generate(response_format="url")
+    assert answer.status == 200
+    assert (await fetched(answer.json["data"][0]["url"]))[0] == 200
+    assert "warnings" not in answer.json
 
 
 def delivered(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
