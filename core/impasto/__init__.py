@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .describe import Description as Description
     from .errors import (
         BadRequest as BadRequest,
+        BatchStopped as BatchStopped,
         BrokenPlugin as BrokenPlugin,
         ChargeUnknown as ChargeUnknown,
         ClientClosedError as ClientClosedError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         RegistryError as RegistryError,
         ResponseError as ResponseError,
         SpendLimitExceeded as SpendLimitExceeded,
+        StorageError as StorageError,
         TooLarge as TooLarge,
         TransportError as TransportError,
         Unauthorized as Unauthorized,
@@ -91,10 +93,10 @@ _HOMES = {
     "call": "Call",
     "client": "Client",
     "describe": "Description",
-    "errors": "BadRequest BrokenPlugin ChargeUnknown ClientClosedError ConfigError ContentFiltered "
+    "errors": "BadRequest BatchStopped BrokenPlugin ChargeUnknown ClientClosedError ConfigError ContentFiltered "
     "DuplicateOperation ImpastoError InvalidRequest LoopMismatchError ManifestError MissingExtra NotAllowed NotFound "
     "NotSent PaymentRequired PermissionDenied PollExpired Problem ProviderFault RateLimited RegistryError "
-    "ResponseError SpendLimitExceeded TooLarge TransportError Unauthorized UnknownOperation Unprocessable "
+    "ResponseError SpendLimitExceeded StorageError TooLarge TransportError Unauthorized UnknownOperation Unprocessable "
     "UnusableResult",
     "files": "File",
     "hooks": "Specs hookimpl hookspec",

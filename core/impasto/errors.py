@@ -23,6 +23,8 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
     ProviderFault           the provider's own failure
     ContentFiltered         refused by moderation, or answered with a blurred picture (kept in artifacts)
   UnusableResult            paid for, but no usable picture in it; the raw bytes are kept
+  BatchStopped              a batch ended before its last image: reason
+  StorageError              a folder, disk or bucket can't be written
 """
 
 from __future__ import annotations
@@ -38,6 +40,17 @@ if TYPE_CHECKING:
     from .records import Artifact
 
 Billed = Literal["no", "yes", "unknown"]
+StopReason = Literal[
+    "budget",
+    "max_failures",
+    "unauthorized",
+    "payment",
+    "storage",
+    "unreachable",
+    "deadline",
+    "interrupted",
+    "configuration",
+]
 
 PLUGIN_FAULTS = (Exception, SystemExit)
 """What is caught around a plugin's code: it breaks only itself, and must not end the process that loaded it."""
@@ -255,3 +268,21 @@ class UnusableResult(ImpastoError):
         super().__init__(message, request_id=request_id)
         self.raw = raw
         self.media_type = media_type
+
+
+class BatchStopped(ImpastoError):
+    """A batch ended before its last image. The images that are left cost nothing; run it again to make them.
+
+    ``reason`` is ``budget``, ``max_failures``, ``unauthorized`` (the key), ``payment`` (credits), ``storage``,
+    ``unreachable`` (the provider), ``deadline``, ``interrupted`` or ``configuration``; ``billed`` is about the images
+    of this run.
+    """
+
+    def __init__(self, message: str, *, reason: StopReason, billed: Billed = "no") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.billed = billed
+
+
+class StorageError(ImpastoError):
+    """A folder, a disk or a bucket can't be written, or no longer has what was written there."""

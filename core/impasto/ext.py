@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .concurrency import opened as opened, to_its_end as to_its_end
     from .describe import Description as Description, describe as describe
     from .distributions import OWN as OWN, VARIABLE as VARIABLE, Allowed as Allowed, normalised as normalised
-    from .errors import PLUGIN_FAULTS as PLUGIN_FAULTS
+    from .errors import PLUGIN_FAULTS as PLUGIN_FAULTS, Billed as Billed, StopReason as StopReason
     from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
     from .files import Positioned as Positioned, media_type_of as media_type_of
     from .operation import Makes as Makes
@@ -45,7 +45,7 @@ _HOMES = {
     "concurrency": "opened to_its_end",
     "describe": "Description describe",
     "distributions": "OWN VARIABLE Allowed normalised",
-    "errors": "PLUGIN_FAULTS",
+    "errors": "PLUGIN_FAULTS Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of",
     "operation": "Makes",

@@ -11,6 +11,7 @@ import pytest
 from impasto import errors
 from impasto.errors import (
     BadRequest,
+    BatchStopped,
     ChargeUnknown,
     ContentFiltered,
     ImpastoError,
@@ -18,6 +19,7 @@ from impasto.errors import (
     NotSent,
     Problem,
     RateLimited,
+    StorageError,
     UnusableResult,
 )
 from impasto.records import Artifact
@@ -57,6 +59,8 @@ def full() -> list[ImpastoError]:
         InvalidRequest([Problem("seed", "must be less"), Problem("x", "y")]),
         ChargeUnknown("left", status=502, raw=b"<html>", request_id="r"),
         UnusableResult("cut", raw=b"\x89PNG", media_type="image/png"),
+        BatchStopped("the budget is used up", reason="budget", billed="yes"),
+        StorageError("the disk is full"),
     ]
 
 

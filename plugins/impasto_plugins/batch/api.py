@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import attrs
 
-from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem
+from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
 from impasto.ext import check_seconds
 
 from .classification import failed
@@ -21,11 +21,11 @@ from .ledger.filesystem import Disk
 from .ledger.recorder import Keeping
 from .ledger.recovery import recall, recover
 from .ledger.states import State
-from .ledger.workspace import Folder
+from .ledger.workspace import Folder, unusable
 from .manifest.planner import Again
 from .manifest.rows import asked, units
 from .output.results import A_PAGE, ERRORS, RESULTS, write_results
-from .output.s3 import Target, check_target, claimed, local_folder, target_of
+from .output.s3 import Bucket, Target, check_target, claimed, local_folder, target_of
 from .runner.concurrency import Pace
 from .runner.health_check import is_reached
 from .runner.limits import MostFailures, Stops
@@ -76,7 +76,8 @@ async def run_batch(
     then in ``staging``, a folder of this machine, and ``s3_endpoint`` is the address of a service that is not Amazon's.
     ``concurrency``: pictures at once, at most. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or
     ``"5%"`` of what is through). ``retry_failed`` takes what was refused again, ``retry_ambiguous`` what may have been
-    charged. Raises ConfigError.
+    charged. Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images came and
+    their results can't be written, and what ``requests`` raises; images in flight are waited for first.
     """
     target = target_of(str(out or ""), staging, s3_endpoint)
     if type(concurrency) is not int or concurrency < 1:
@@ -91,12 +92,15 @@ async def run_batch(
             place = Path(staging or local_folder(str(out)))
             folder = await stack.enter_async_context(await Folder.open(place, Disk()))
             check_target(folder.history, place, target)
-            bucket = await claimed(stack, target, folder.layout)
-            keeping = Keeping(folder, Template(), bucket, A_PAGE)
-            await folder.post(folder.begin(len(folder.pictures), target=target))
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(map(key_of, accounts))
-            jobs = (await recover(folder, keeping, keys)).jobs
+            try:
+                bucket = await claimed(stack, target, folder.layout)
+                keeping = Keeping(folder, Template(), bucket, A_PAGE)
+                await folder.post(folder.begin(len(folder.pictures), target=target))
+                jobs = (await recover(folder, keeping, keys)).jobs
+            except OSError as error:
+                raise unusable(folder.layout, error) from None
             stops.usd = folder.pictures.usd
         service = _Service(client, folder, target, Again(failed=retry_failed, ambiguous=retry_ambiguous))
         run = Run(of_client(client), Pace(concurrency), stops, keeping, partial(is_reached, client))
@@ -104,16 +108,27 @@ async def run_batch(
             async for outcome in outcomes:
                 yield outcome
         if folder is not None:
-            await folder.post(folder.begin(len(folder.pictures), target=target))
-            await folder.post(write_results(folder))
-        if folder is not None and bucket is not None:
-            try:
-                await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
-            except OSError as error:
-                said = f"results could not be put up: {error.strerror}; the next run does it, and pays nothing"
-                raise ConfigError(said) from None
-        if stops.reason is not None:
-            raise ConfigError(f"the batch was stopped: {stops.reason}")
+            await _publish(folder, bucket, stops)
+        if run.failure is not None:
+            raise run.failure
+        if (stopped := stops.error()) is not None:
+            raise stopped
+
+
+async def _publish(folder: Folder, bucket: Bucket | None, stops: Stops) -> None:
+    """Write results.jsonl and errors.jsonl, and upload them to the bucket. Raises StorageError."""
+    target = bucket.target if bucket is not None else None
+    try:
+        await folder.post(folder.begin(len(folder.pictures), target=target))
+        await folder.post(write_results(folder))
+        if bucket is not None:
+            await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
+    except OSError as error:
+        how = "put up" if bucket is not None else "written"
+        said = f"results could not be {how}: {error.strerror or error}; the next run does it, and pays nothing"
+        failure = StorageError(said)
+        failure.billed = stops.billed
+        raise failure from (stops.error() or error)
 
 
 @attrs.define(eq=False)

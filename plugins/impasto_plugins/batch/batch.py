@@ -117,9 +117,9 @@ class Batch:
             plan = await self._planned(client, preflight)
             await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
-            bucket = await claimed(stack, order.target, folder.layout)
-            keeping = Keeping(folder, order.template, bucket, A_PAGE)
             try:
+                bucket = await claimed(stack, order.target, folder.layout)
+                keeping = Keeping(folder, order.template, bucket, A_PAGE)
                 await folder.post(_begun(folder, order, plan))
                 recovered = await recover(folder, keeping, keys)
             except OSError as error:
@@ -133,6 +133,10 @@ class Batch:
             self._run = Run(of_client(client), self.pace, stops, keeping, partial(is_reached, client))
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
+            if (failure := self._run.failure) is not None:
+                if not isinstance(failure, ManifestError):
+                    raise failure
+                stops.stop(failure.message, "configuration", failure)
             status = self._status(folder, plan, running=False)
             await self._told(folder, status, bucket)
             return status

@@ -22,6 +22,7 @@ from impasto import (
     RegistryError,
     Result,
     SpendLimitExceeded,
+    StorageError,
     TooLarge,
     Unauthorized,
     Unprocessable,
@@ -31,8 +32,8 @@ from impasto import (
 from .tasks import Outcome, Standing, Unit
 
 _SET_UP = (ConfigError, RegistryError, ClientClosedError)
-STOPPING = (Unauthorized, PaymentRequired, SpendLimitExceeded, *_SET_UP)
-"""Errors that every further picture would meet too."""
+STOPPING = (Unauthorized, PaymentRequired, SpendLimitExceeded, StorageError, *_SET_UP)
+"""Errors that every further image would meet too."""
 
 _AGAIN = (NotSent, RateLimited, ProviderFault, *STOPPING)
 """Refusals that say nothing of the picture itself."""
@@ -54,6 +55,7 @@ _CODES: tuple[tuple[type[ImpastoError], str], ...] = (
     (Unprocessable, "provider_refused"),
     (ProviderFault, "provider_fault"),
     (SpendLimitExceeded, "spend_limit_exceeded"),
+    (StorageError, "storage_error"),
 )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 import impasto
-from impasto import ConfigError, InvalidRequest, Outcome
+from impasto import BatchStopped, ConfigError, InvalidRequest, Outcome, StorageError
+from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.pictures import png
@@ -70,10 +74,95 @@ async def test_a_folder_keeps_it(client: impasto.Client, impasto_emulator: Emula
     assert "with other content" in str(other["picture-0", 0].error)
 
 
+async def stopped(outcomes: AsyncIterator[Outcome]) -> tuple[BatchStopped, list[Outcome]]:
+    """Return the error that ends a batch, and the outcomes before it."""
+    before: list[Outcome] = []
+    with pytest.raises(BatchStopped) as caught:
+        async for outcome in outcomes:
+            before.append(outcome)  # noqa: PERF401 - those before the error count
+    assert not isinstance(caught.value, ConfigError)
+    return caught.value, before
+
+
 async def test_a_budget_stops_it(client: impasto.Client, impasto_emulator: Emulator) -> None:
-    with pytest.raises(ConfigError, match="the budget of 0.10 USD is used up"):
-        await all_of(client.batch(many(9), budget_usd=0.1))
-    assert len(impasto_emulator.charges) == 3
+    error, before = await stopped(client.batch(many(9), budget_usd=0.1))
+    assert "the budget of 0.10 USD is used up" in str(error)
+    assert (error.reason, error.billed) == ("budget", "yes")
+    assert len(impasto_emulator.charges) == len(before) == 3
+
+
+async def test_a_spend_limit_of_the_client_stops_it(impasto_emulator: Emulator) -> None:
+    async with impasto.Client(api_key=KEY, api_base=impasto_emulator.url, spend_limit_usd=0.04) as client:
+        error, _ = await stopped(client.batch(many(9), concurrency=1))
+    assert (error.reason, error.billed) == ("budget", "yes")
+    assert isinstance(error.__cause__, impasto.SpendLimitExceeded)
+    assert len(impasto_emulator.charges) == 1
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (402, "payment")])
+async def test_a_key_that_is_refused_stops_it(
+    client: impasto.Client, impasto_emulator: Emulator, status: int, reason: str
+) -> None:
+    impasto_emulator.fault("status", status=status)
+    error, before = await stopped(client.batch(many(9), concurrency=1))
+    assert (error.reason, error.billed, len(before)) == (reason, "no", 1)
+
+
+async def test_failures_stop_it(client: impasto.Client, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("status", status=502, body="html")
+    error, _ = await stopped(client.batch(many(9), concurrency=1, max_failures="1"))
+    assert (error.reason, error.billed) == ("max_failures", "unknown"), "the images may have been charged"
+
+
+async def test_a_full_disk_stops_it(
+    client: impasto.Client, impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, calls = Disk.reserve, count()
+
+    def full(self: Disk, descriptor: int, size: int) -> None:
+        if next(calls) > 2:  # the ballast, and two images
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reserve(self, descriptor, size)
+
+    monkeypatch.setattr(Disk, "reserve", full)
+    error, before = await stopped(client.batch(many(9), out=tmp_path / "out", concurrency=1))
+    assert (error.reason, error.billed) == ("storage", "yes")
+    assert isinstance(error.__cause__, StorageError)
+    assert "No space left on device; nothing was sent" in str(error)
+    assert [outcome.state for outcome in before] == ["done", "done", "refused"]
+    assert len(impasto_emulator.charges) == len(lines(tmp_path / "out" / "results.jsonl")) == 2
+
+
+async def test_results_that_can_not_be_written_are_reported_after_the_images(
+    client: impasto.Client, impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Disk, path: Path, name: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Disk, "rename", full)
+    outcomes = client.batch(many(2), out=tmp_path / "out")
+    assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
+    with pytest.raises(StorageError, match="results could not be written: No space left on device") as caught:
+        await anext(outcomes)
+    assert caught.value.billed == "yes"
+
+
+async def test_an_error_of_the_requests_themselves_cancels_no_image_in_flight(
+    client: impasto.Client, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    impasto_emulator.fault("delay", seconds=0.2, target="/v2beta/")
+
+    async def requests() -> AsyncIterator[dict[str, object]]:
+        for request in many(3):
+            yield request
+        raise LookupError("the database is away")
+
+    outcomes = client.batch(requests(), out=tmp_path / "out")
+    states = [(await anext(outcomes)).state for _ in range(3)]
+    assert states == ["done"] * 3
+    with pytest.raises(LookupError, match="the database is away"):
+        await anext(outcomes)
+    assert len(impasto_emulator.charges) == len(lines(tmp_path / "out" / "results.jsonl")) == 3
 
 
 async def test_leaving_early_keeps_a_record(client: impasto.Client, impasto_emulator: Emulator, tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
     telling.ended(status, batch.stops.reason)
     if signalled and status.pending:
         return INTERRUPTED
-    return DONE if status.done == status.total and not batch.gone else SOME_FAILED
+    is_whole = status.done == status.total and not batch.gone and batch.stops.kind != "configuration"
+    return DONE if is_whole else SOME_FAILED
 
 
 async def _tick(batch: Batch, telling: Quiet | Lines) -> None:

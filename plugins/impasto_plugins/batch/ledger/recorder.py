@@ -18,11 +18,11 @@ from impasto import (
     Artifact,
     Call,
     ChargeUnknown,
-    ConfigError,
     ContentFiltered,
     ImpastoError,
     NotSent,
     Pending,
+    StorageError,
     UnusableResult,
 )
 from impasto.ext import media_type_of, printable
@@ -61,7 +61,7 @@ class Keeper(Protocol):
     """Keeps a record of units. ``Keeping`` does it in a folder's ledger."""
 
     async def begin(self, unit: Unit, call: Call) -> None:
-        """Before each POST. Raises ConfigError where that can't be written down; then nothing is sent."""
+        """Record an intent before each POST. Raises StorageError if it can't be written; nothing is sent then."""
         ...
 
     def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
@@ -112,7 +112,7 @@ class Keeping:
             await self.folder.post(self._begun(unit, call))
         except OSError as error:
             said = error.strerror or str(error)
-            raise ConfigError(f"{str(self.folder.layout.root)!r} can't be written: {said}; nothing was sent") from None
+            raise StorageError(f"{str(self.folder.layout.root)!r} can't be written: {said}; nothing was sent") from None
 
     def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
         now = time.time()

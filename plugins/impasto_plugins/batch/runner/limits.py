@@ -7,7 +7,16 @@ import time
 
 import attrs
 
-from impasto import ConfigError
+from impasto import (
+    BatchStopped,
+    ConfigError,
+    ImpastoError,
+    PaymentRequired,
+    SpendLimitExceeded,
+    StorageError,
+    Unauthorized,
+)
+from impasto.ext import Billed, StopReason
 from impasto_plugins.batch.classification import STOPPING
 from impasto_plugins.batch.tasks import Outcome, Unit
 
@@ -60,27 +69,43 @@ class Stops:
     failed: int = 0
     doubts: int = 0
     reason: str | None = None
-    """Why no further picture is asked for; None while some are."""
+    """Why no further image is requested, for a reader; None while some are."""
+    kind: StopReason | None = None
+    """The same for a program."""
+    cause: ImpastoError | None = None
+    """The error that ended the run, if one did."""
+    billed: Billed = "no"
+    """Charges for the images of this run, as far as they are known."""
 
-    def stop(self, reason: str) -> None:
-        """Ends the run: what is in flight is waited for. The first reason counts."""
-        self.reason = self.reason or reason
+    def stop(self, reason: str, kind: StopReason = "interrupted", cause: ImpastoError | None = None) -> None:
+        """End the run; images in flight are waited for. The first reason counts."""
+        if self.reason is None:
+            self.reason, self.kind, self.cause = reason, kind, cause
+
+    def error(self) -> BatchStopped | None:
+        """Return the error that ends ``client.batch``, None if nothing stopped it."""
+        if self.reason is None or self.kind is None:
+            return None
+        error = BatchStopped(f"the batch was stopped: {self.reason}", reason=self.kind, billed=self.billed)
+        error.__cause__ = self.cause
+        return error
 
     def admits(self, unit: Unit) -> bool:
         """Whether it may be asked for; its price is then set aside until ``settle``."""
         if time.monotonic() >= self.ends:
-            self.stop("the time is over (--deadline)")
+            self.stop("the time is over (--deadline)", "deadline")
         if self.reason is not None:
             return False
         price = unit.cost.usd if unit.cost is not None else 0.0
         if self.budget is not None and unit.job is None:
             left = self.budget - self.usd - self.reserved
             if unit.cost is None:
-                self.stop(f"the price of {unit.model} is not known, and there is a budget")
+                self.stop(f"the price of {unit.model} is not known, and there is a budget", "budget")
             elif price > left + _ROUNDING:
                 self.stop(
                     f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and a picture of"
-                    f" {unit.model} may cost {price:.4g}"
+                    f" {unit.model} may cost {price:.4g}",
+                    "budget",
                 )
         if self.reason is not None:
             return False
@@ -99,13 +124,36 @@ class Stops:
         if outcome.cost is not None:
             self.usd += price
         if isinstance(outcome.error, STOPPING):
-            self.stop(str(outcome.error))
+            self.stop(str(outcome.error), _kind_of(outcome.error), outcome.error)
         if outcome.state == "pending":
             return
+        self.count(outcome)
+        if self.doubts >= DOUBTS:
+            said = f"{DOUBTS} pictures in a row may have been charged and did not come; see errors.jsonl"
+            self.stop(said, "max_failures", outcome.error)
+        if self.max_failures is not None and self.max_failures.are_met(self.failed, self.through):
+            said = f"{self.failed} of {self.through} pictures failed; --max-failures is {self.max_failures}"
+            self.stop(said, "max_failures", outcome.error)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count an image that is through."""
         self.through += 1
         self.failed += outcome.state != "done"
         self.doubts = self.doubts + 1 if outcome.state == "ambiguous" else 0
-        if self.doubts >= DOUBTS:
-            self.stop(f"{DOUBTS} pictures in a row may have been charged and did not come; see errors.jsonl")
-        if self.max_failures is not None and self.max_failures.are_met(self.failed, self.through):
-            self.stop(f"{self.failed} of {self.through} pictures failed; --max-failures is {self.max_failures}")
+        billed: Billed = outcome.error.billed if outcome.error is not None else "yes"
+        if billed != "no" and self.billed != "unknown":
+            self.billed = billed
+
+
+def _kind_of(error: ImpastoError) -> StopReason:
+    match error:
+        case Unauthorized():
+            return "unauthorized"
+        case PaymentRequired():
+            return "payment"
+        case SpendLimitExceeded():
+            return "budget"
+        case StorageError():
+            return "storage"
+        case _:
+            return "configuration"

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import attrs
 
-from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, WireRequest
+from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, StorageError, WireRequest
+from impasto.ext import StopReason
 from impasto_plugins.batch.classification import failed, made
 from impasto_plugins.batch.ledger.recorder import Keeper
 from impasto_plugins.batch.tasks import Outcome, Unit
@@ -97,6 +98,8 @@ class Run:
     keeper: Keeper | None = None
     is_reached: Callable[[Unit], Awaitable[bool]] | None = None
     """Finds out, in an outage, whether a unit's provider is back, at no cost."""
+    failure: Exception | None = None
+    """The error of the source of units: what was in flight then was waited for."""
     _again: deque[Unit] = attrs.field(factory=deque[Unit])
     """Those of which nothing could be sent, for as long as an outage is waited out."""
     _dispatching: asyncio.Task[None] | None = None
@@ -122,10 +125,14 @@ class Run:
         if not self._is_cancelled:
             dispatching.result()
 
-    def stop(self, reason: str) -> None:
-        """Asks for no further picture."""
-        self.stops.stop(reason)
+    def stop(self, reason: str, kind: StopReason = "interrupted", cause: ImpastoError | None = None) -> None:
+        """Request no further image."""
+        self.stops.stop(reason, kind, cause)
         self.pace.wake()
+
+    def stop_storage(self, reason: str) -> None:
+        """Request no further image, as nothing can be stored."""
+        self.stop(reason, "storage", StorageError(reason))
 
     def cancel(self) -> None:
         """Gives up what is in flight, and keeps a record of that; ``outcomes`` ends."""
@@ -138,12 +145,12 @@ class Run:
         try:
             await asyncio.shield(row)
         except OSError as error:
-            self.stop(f"the ledger can't be written: {error.strerror}")
+            self.stop_storage(f"the ledger can't be written: {error.strerror}")
 
     async def _dispatch(self, units: AsyncIterator[Unit | Outcome], through: asyncio.Queue[Outcome | None]) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                unit = self._again.popleft() if self._again else await anext(units, None)
+                unit = self._again.popleft() if self._again else await self._next(units)
                 if isinstance(unit, Outcome):  # known already: it only takes its turn
                     await self.pace.turn(self.stops)
                     through.put_nowait(unit)
@@ -161,6 +168,16 @@ class Run:
                     await self.pace.changed()
                 else:
                     return
+
+    async def _next(self, units: AsyncIterator[Unit | Outcome]) -> Unit | Outcome | None:
+        """Return the next unit, None after the last one."""
+        if self.failure is not None:
+            return None
+        try:
+            return await anext(units, None)
+        except Exception as error:  # noqa: BLE001 - the caller's own iterator may raise anything; it must not cancel paid calls
+            self.failure = error
+            return None
 
     async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
         work = _Work(self, unit)
@@ -183,7 +200,7 @@ class Run:
             try:
                 outcome = await self.keeper.settle(unit, outcome)
             except OSError as error:
-                self.stop(f"the folder can't be written: {error.strerror or error}")
+                self.stop_storage(f"the folder can't be written: {error.strerror or error}")
                 outcome = await self.keeper.spare(unit, outcome)
         if self._comes_again(outcome):
             self.stops.release(unit)
@@ -206,7 +223,7 @@ class Run:
         """The provider could not be reached. Whether it is waited for."""
         if self.pace.unreachable():
             return True
-        self.stop(f"the provider can't be reached: {said}")
+        self.stop(f"the provider can't be reached: {said}", "unreachable")
         return False
 
     async def _is_back(self, unit: Unit) -> bool:

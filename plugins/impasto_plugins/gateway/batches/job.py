@@ -165,6 +165,8 @@ class Work:
             async for outcome in outcomes:
                 progress.came(outcome.id)
                 self._bytes += len(outcome.artifact.data) if outcome.artifact is not None else 0
+        if self._run.failure is not None:
+            raise self._run.failure
         is_over = self._ends is not None or self._full is not None
         return is_over or stops.reason is None or stops.doubts >= DOUBTS
 

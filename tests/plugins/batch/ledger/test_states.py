@@ -16,7 +16,7 @@ from zlib import crc32
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from impasto import Artifact, ChargeUnknown, ConfigError, Cost, NotSent, Pending, Result, WireRequest
+from impasto import Artifact, ChargeUnknown, Cost, NotSent, Pending, Result, StorageError, WireRequest
 from impasto.call import Call
 from impasto_plugins.batch.classification import failed, made
 from impasto_plugins.batch.filenames import Template
@@ -107,7 +107,7 @@ class Crashes(RuleBasedStateMachine):
         unit = Unit(id=id, index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
         try:
             self.runner.run(self.keeping.begin(unit, CALL))
-        except ConfigError:  # nothing was sent
+        except StorageError:  # nothing was sent
             return
         self.asked[id] = unit
         self.sent.add(id)

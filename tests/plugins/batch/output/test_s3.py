@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import impasto
-from impasto import BatchOptions, ConfigError
+from impasto import BatchOptions, ConfigError, StorageError
 from impasto_plugins.batch.ledger.recorder import Keeping
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.batch.output import s3 as batch_s3
@@ -109,7 +109,7 @@ async def test_from_a_program_whose_results_cant_go_up(
     async with impasto.Client() as client:
         outcomes = client.batch(many(2), out=TO)
         assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
-        with pytest.raises(ConfigError, match="results could not be put up: the bucket is away; the next run"):
+        with pytest.raises(StorageError, match="results could not be put up: the bucket is away; the next run"):
             await anext(outcomes)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from impasto_plugins.batch.runner.limits import FEWEST, MostFailures
+from impasto import ChargeUnknown, Cost, ImpastoError, NotSent, PollExpired, UnusableResult
+from impasto_plugins.batch.runner.limits import DOUBTS, FEWEST, MostFailures, Stops
+from impasto_plugins.batch.tasks import Outcome, Standing, Unit
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
@@ -127,6 +129,95 @@ def test_a_deadline(batch: Run, manifest: Write, impasto_emulator: Emulator) -> 
     assert found["done"] == len(impasto_emulator.charges), "what was in flight was waited for"
 
 
+def test_a_manifest_that_changes_during_the_run_cancels_no_image_in_flight(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("delay", seconds=0.3, target="/v2beta/")
+    path = manifest(*many(20))  # more than are read at a time
+    run = start("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
+    wait_for(Path("out"), "intent", 1)
+    path.write_text(path.read_text() + json.dumps(row("late", seed=99)) + "\n")
+    _, warned = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "Traceback" not in warned
+    assert "Stopped: the manifest was changed while it was run; run it again" in warned
+    found = status(batch)
+    assert (found["done"], found["ambiguous"]) == (len(impasto_emulator.charges), 0)
+    impasto_emulator.clear_faults()
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 21
+
+
+UNIT = Unit(id="a", index=0, n=1, model="m", cost=Cost(usd=0.1, as_of=""))
+
+
+def outcome(state: Standing, error: ImpastoError | None = None) -> Outcome:
+    charged = error is None or error.billed != "no"
+    return Outcome(id="a", index=0, model="m", state=state, error=error, cost=UNIT.cost if charged else None)
+
+
+@pytest.mark.parametrize(
+    ("came", "admitted"),
+    [
+        (outcome("done"), 2),
+        (outcome("ambiguous", ChargeUnknown("lost")), 2),
+        (outcome("unusable", UnusableResult("cut")), 2),
+        (outcome("refused", ChargeUnknown("lost")), 2),
+        (outcome("refused", NotSent("away")), 10),
+    ],
+    ids=["done", "ambiguous", "unusable", "charged and refused", "not sent"],
+)
+def test_whatever_may_have_been_charged_counts_against_the_budget(came: Outcome, admitted: int) -> None:
+    stops = Stops(budget=0.25)
+    for number in range(10):
+        if not stops.admits(UNIT):
+            assert (number, stops.kind) == (admitted, "budget")
+            break
+        stops.settle(UNIT, came)
+    else:
+        assert admitted == 10
+
+
+def test_what_is_set_aside_for_images_in_flight_counts_against_the_budget_until_they_are_through() -> None:
+    stops = Stops(budget=0.25)
+    assert stops.admits(UNIT)
+    assert stops.admits(UNIT)
+    stops.release(UNIT)  # nothing of it could be sent: it is asked for again
+    assert stops.admits(UNIT)
+    assert not stops.admits(UNIT)
+
+
+def test_unknown_outcomes_that_lie_apart_stop_nothing() -> None:
+    stops = Stops()
+    for _ in range(DOUBTS):
+        stops.settle(UNIT, outcome("ambiguous", ChargeUnknown("lost")))
+        stops.settle(UNIT, outcome("done"))
+    assert stops.reason is None
+    for _ in range(DOUBTS):
+        stops.settle(UNIT, outcome("ambiguous", ChargeUnknown("lost")))
+    assert stops.kind == "max_failures"
+
+
+@pytest.mark.parametrize(
+    ("states", "billed"),
+    [
+        ([outcome("refused", NotSent("away"))], "no"),
+        ([outcome("refused", NotSent("away")), outcome("done")], "yes"),
+        ([outcome("ambiguous", ChargeUnknown("lost")), outcome("done")], "unknown"),
+        ([outcome("done"), outcome("expired", PollExpired("late"))], "unknown"),
+    ],
+)
+def test_a_stop_says_whether_anything_was_charged(states: list[Outcome], billed: str) -> None:
+    stops = Stops()
+    assert stops.error() is None
+    for each in states:
+        stops.settle(UNIT, each)
+    stops.stop("enough", "budget")
+    error = stops.error()
+    assert error is not None
+    assert (error.billed, error.reason) == (billed, "budget")
+
+
 def wait_for(out: Path, kind: str, number: int) -> None:
     until = time.monotonic() + 30
     while sum(row["row"] == kind for row in told(out)) < number:
@@ -185,7 +276,8 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         manifest(*many(6))
-        run = start("run", "manifest.jsonl", "--out", "out", "--api-base", f"http://127.0.0.1:{port}")
+        to = f"http://127.0.0.1:{port}"
+        run = start("run", "manifest.jsonl", "--out", "out", "--api-base", to, "--budget", "0.18")
         wait_for(Path("out"), "refused", 6)
     # the provider comes up at that port
     from impasto_plugins.emulator import Settings, serve
@@ -193,7 +285,7 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
     with serve(Settings(port=port, picture_scale=0.02)) as provider:
         run.communicate(timeout=60)
         assert run.returncode == 0
-        assert len(provider.charges) == 6
+        assert len(provider.charges) == 6, "what was not sent uses up none of the budget"
         first = provider.requests[0]
         assert (first.method, first.target) == ("GET", "/v1/user/balance"), "what is free is asked before what is paid"
     assert math.isclose(float(str(status(batch)["cost_usd"])), 0.18)
