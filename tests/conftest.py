@@ -74,6 +74,14 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def no_rate_window_of_another_test() -> Iterator[None]:
+    """Forget a provider's pauses: tests share keys and the emulator's address, and so its rate windows."""
+    yield
+    if (limit := sys.modules.get("impasto_plugins.middleware.limit")) is not None:
+        limit._gates.clear()
+
+
 @pytest.fixture
 async def recorder() -> AsyncIterator[Recorder]:
     """A recorder of its own for each test."""

@@ -61,7 +61,7 @@ def test_a_picture_that_no_disk_takes_leaves_no_torn_file(
 ) -> None:
     environment["TMPDIR"] = str(tmp_path_factory.mktemp("temporary"))
     command = (
-        f"ulimit -f 0; exec {sys.executable} -m impasto_plugins.cli generate stability/stable-image-core x -p seed=7"
+        f"ulimit -f 0; exec '{sys.executable}' -m impasto_plugins.cli generate stability/stable-image-core x -p seed=7"
     )
     done = subprocess.run(
         ["sh", "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=False

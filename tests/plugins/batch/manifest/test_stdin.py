@@ -80,7 +80,7 @@ def test_killed_it_goes_on(environment: dict[str, str], piped: Piped, impasto_em
 
 
 def test_a_closed_one(environment: dict[str, str]) -> None:
-    words = f"{sys.executable} -m impasto_plugins.cli batch run - --out out <&-"
+    words = f"'{sys.executable}' -m impasto_plugins.cli batch run - --out out <&-"
     variables = {**os.environ, **environment}
     done = subprocess.run(["sh", "-c", words], env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, "standard input is closed" in done.stderr) == (2, True)

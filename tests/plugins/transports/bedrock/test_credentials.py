@@ -89,7 +89,7 @@ async def test_a_program(wire: Recorder, config: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     answer = {"Version": 1, "AccessKeyId": "AKIAPROGRAM", "SecretAccessKey": "s", "SessionToken": "T3"}
     program.write_text(f"print({json.dumps(json.dumps(answer))})")
-    config.write_text(f"[default]\ncredential_process={sys.executable} {program}\n")
+    config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
     seen = await called(wire)
     assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAPROGRAM", "T3")
 
@@ -97,7 +97,7 @@ async def test_a_program(wire: Recorder, config: Path, tmp_path: Path) -> None:
 async def test_a_program_that_fails_says_no_more_than_that(wire: Recorder, config: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('the password is hunter2')")
-    config.write_text(f"[default]\ncredential_process={sys.executable} {program}\n")
+    config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
     assert await told() == "AWS credentials can't be had: their source failed (custom-process)"
 
 
