@@ -47,7 +47,12 @@ class Nowhere:
 
 def a_client(transport: object, registry: Registry | None = None, middleware: tuple[object, ...] = ()) -> Client:
     return Client(
-        registry=registry, transport=transport, middleware=middleware, api_key=KEY, api_base="http://127.0.0.1:9"
+        registry=registry,
+        transport=transport,
+        middleware=middleware,
+        api_key=KEY,
+        api_base="http://127.0.0.1:9",
+        max_concurrency=1_000,  # the default depends on how many descriptors this process may open
     )
 
 
