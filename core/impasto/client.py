@@ -250,8 +250,9 @@ class Client:
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
-                with shared.spend.set_aside(call, cost, limit):
+                with shared.spend.set_aside(call, cost, limit) as settle:
                     result = await route(call, poll_interval=options.poll_interval)
+                    settle(result)
         finally:
             turns.release()
         return result.at(cost if cost is None or not call.is_free else cost.times(0))

@@ -95,8 +95,17 @@ def _all_lost(errors: list[ImpastoError]) -> ImpastoError:
 
 
 def _together(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -> Result:
-    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-    lost = tuple(Lost(index=i, error=o) for i, o in enumerate(outcomes) if isinstance(o, ImpastoError))
+    results: list[Result] = []
+    lost: list[Lost] = []
+    place = 0  # one request may answer with several artifacts, or with one and an error
+    for outcome in outcomes:
+        if isinstance(outcome, ImpastoError):
+            lost.append(Lost(index=place, error=outcome))
+            place += 1
+        else:
+            results.append(outcome)
+            lost += [Lost(index=place + each.index, error=each.error) for each in outcome.errors]
+            place += len(outcome.artifacts) + len(outcome.errors)
     if not results:
         raise _all_lost([each.error for each in lost])
     costs = [result.cost for result in results if result.cost is not None]
@@ -104,7 +113,7 @@ def _together(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) 
     return Result(
         artifacts=tuple(artifact for result in results for artifact in result.artifacts),
         warnings=(*warnings, *said),
-        errors=lost,
+        errors=tuple(lost),
         request_id=results[0].request_id,
         cost=attrs.evolve(
             costs[0],

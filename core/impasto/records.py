@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float
 
+MOST_ARTIFACTS = 64
+"""The most artifacts that are taken from one answer; the bytes of one with more are kept in an UnusableResult."""
+
 
 @attrs.frozen(kw_only=True)
 class Request:
@@ -206,7 +209,7 @@ class Cost:
 
 @attrs.frozen(kw_only=True)
 class Lost:
-    """A picture of a fan-out that did not come: its index and why."""
+    """An artifact that did not come: its place among all that should have, and the error."""
 
     index: int
     error: ImpastoError
@@ -214,7 +217,10 @@ class Lost:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What came of a call. ``cost`` is None where the price is not known; ``errors`` holds what was lost of ``n``."""
+    """What came of a call: 1 to ``MOST_ARTIFACTS`` artifacts for each request, also if fewer were asked for.
+
+    ``cost`` is that of all artifacts, None if the price is not known. ``errors`` holds what was lost.
+    """
 
     artifacts: tuple[Artifact, ...]
     warnings: tuple[str, ...] = ()
@@ -222,11 +228,18 @@ class Result:
     request_id: str | None = None
     cost: Cost | None = None
 
-    def at(self, cost: Cost | None) -> Result:
-        """The same result with its cost. Every call needs one; ``attrs.evolve`` would take twice as long."""
+    def at(self, price: Cost | None) -> Result:
+        """Return the same result with its cost: ``price`` for each artifact.
+
+        Every call needs one; ``attrs.evolve`` would take twice as long.
+        """
+        cost, warnings = price, self.warnings
+        if (count := len(self.artifacts)) > 1:
+            cost = price.times(count) if price is not None else None
+            warnings = (*warnings, f"the provider answered one request with {count} artifacts: all are counted")
         return Result(
             artifacts=self.artifacts,
-            warnings=self.warnings,
+            warnings=warnings,
             errors=self.errors,
             request_id=self.request_id,
             cost=cost,

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .hooks import Specs
 from .operation import Operation
-from .records import Handler, Middleware, Pending, Result, WireRequest, WireResponse
+from .records import MOST_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
 from .redact import printable, redacted
 
 if TYPE_CHECKING:
@@ -186,25 +186,22 @@ class Route:
             raise
 
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
+        problem, cause = "", None
         try:
             outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError:
             raise
         except PLUGIN_FAULTS as error:  # whatever a plugin's code makes of a paid answer, its bytes are kept
-            raise UnusableResult(
-                f"the answer could not be read: {type(error).__name__}",
-                raw=response.body,
-                media_type=response.media_type,
-                request_id=response.request_id,
-            ) from error
-        if not isinstance(outcome, (Result, Pending)):
-            raise UnusableResult(
-                "the plugin made nothing of the answer",
-                raw=response.body,
-                media_type=response.media_type,
-                request_id=response.request_id,
-            )
-        return outcome
+            problem, cause = f"the answer could not be read: {type(error).__name__}", error
+        else:
+            if isinstance(outcome, Pending):
+                return outcome
+            problem = _problem_of(outcome, call)
+            if not problem:
+                return outcome
+        raise UnusableResult(
+            problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
+        ) from cause
 
     async def _poll(self, call: Call, pending: Pending, interval: float) -> Result:
         """Asks for the result until it is there. Asking is free: only the end of the job or of the time ends it."""
@@ -249,6 +246,20 @@ class Route:
             error.billed = "unknown"
         error.retryable = error.retryable and error.billed == "no"
         return error
+
+
+def _problem_of(outcome: object, call: Call) -> str:
+    """Return the reason why a plugin's result can't be used, empty if it can."""
+    if not isinstance(outcome, Result):
+        return "the plugin made nothing of the answer"
+    artifacts: object = outcome.artifacts
+    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
+        return "the plugin's result has artifacts of another type than Artifact"
+    if not artifacts or (not call.is_free and not all(each.data or each.file is not None for each in artifacts)):
+        return "the answer holds no artifact, or an empty one"
+    if len(artifacts) > MOST_ARTIFACTS:
+        return f"the answer holds {len(artifacts):,} artifacts; at most {MOST_ARTIFACTS} are taken from one answer"
+    return ""
 
 
 def _with_doubt(result: Result, call: Call) -> Result:

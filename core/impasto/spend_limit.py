@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import ImpastoError, SpendLimitExceeded
-from .records import Cost
+from .records import Cost, Result
 
 if TYPE_CHECKING:
     from .call import Call
@@ -24,10 +24,11 @@ class Spend:
         self.reserved = 0.0
 
     @contextmanager
-    def set_aside(self, call: Call, cost: Cost | None, limit: float) -> Iterator[None]:
-        """Holds the most that a call may cost while it runs; what is not proved free then counts as spent.
+    def set_aside(self, call: Call, cost: Cost | None, limit: float) -> Iterator[Callable[[Result], None]]:
+        """Reserve the most that a call may cost while it runs; then count as spent what is not proved free.
 
-        Raises SpendLimitExceeded, before anything is sent.
+        Yields a function that takes the call's result, whose artifacts are counted. Raises SpendLimitExceeded before
+        anything is sent.
         """
         if cost is None:
             raise SpendLimitExceeded("its price is not known, and spend_limit_usd is set; nothing was sent")
@@ -39,9 +40,14 @@ class Spend:
             )
         self.reserved += most
         charges = 0
+
+        def settle(result: Result) -> None:
+            nonlocal charges
+            paid = sum(each.error.billed != "no" for each in result.errors)
+            charges = 0 if call.is_free else call.unknown + len(result.artifacts) + paid
+
         try:
-            yield
-            charges = 0 if call.is_free else call.unknown + 1
+            yield settle
         except ImpastoError as error:
             charges = 0 if error.billed == "no" else max(call.charges, 1)
             raise

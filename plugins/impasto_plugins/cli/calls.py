@@ -17,11 +17,11 @@ from typing import TypedDict, Unpack
 import attrs
 import click
 
-from impasto import Artifact, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
+from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
 from impasto.ext import Settings, check_n
 
 from .failure import as_object, in_words
-from .saving import Saving
+from .saving import Saved, Saving
 from .terminal import is_terminal
 from .values import request_of
 
@@ -61,7 +61,7 @@ def make(
     """Calls a model and saves what it makes. Ends the command with 1 where some of ``n`` failed."""
     registry = Registry()
     operation = registry.operation(model)
-    saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"])
+    saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"], to_stdout=not calling["as_json"])
     problems = _wrong_n(n) or list(saving.problems())
     placed = {
         "prompt": () if prompt is None else (prompt,),
@@ -88,28 +88,31 @@ def finish(
         saving.keep(error)
         raise
     seconds = time.monotonic() - started
-    lost = {each.index for each in result.errors}
-    places = [index for index in range(saving.n) if index not in lost]
-    saved = [(saving.save(each, index), each) for index, each in zip(places, result.artifacts, strict=True)]
-    for each in result.errors:
-        saving.keep(each.error, each.index)
+    lost_places = {each.index for each in result.errors}
+    places = (index for index in itertools.count() if index not in lost_places)  # as many as came, whatever n was
+    saved = [saving.save(each, index) for each, index in zip(result.artifacts, places, strict=False)]
+    for lost in result.errors:
+        saving.keep(lost.error, lost.index)
     try:
         if calling["as_json"]:
             click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
         else:
-            _tell(saved, result, seconds)
+            _tell(saved, result, seconds, names_to_stderr=saving.used_stdout)
     except OSError:  # nobody reads it, or no disk takes it
-        for path, _ in saved:
-            click.echo(f"saved: {path}", err=True)
+        for each in saved:
+            click.echo(f"saved: {each.place}", err=True)
         raise
-    for path, _ in saved:
-        if saving.out is not None and path.parent != saving.out.parent:
-            click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {path}", err=True)
+    for each in saved:
+        if each.path is None:
+            click.echo(f"Error: what was made is in {each.place}", err=True)
+        elif saving.out is not None and each.path.parent != saving.out.parent:
+            click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    for each in result.errors:
-        click.echo(f"Error: {each.index + 1} of {saving.n}: {in_words(each.error)}", err=True)
-    if result.errors:
+    total = len(result.artifacts) + len(result.errors)
+    for lost in result.errors:
+        click.echo(f"Error: {lost.index + 1} of {total}: {in_words(lost.error)}", err=True)
+    if result.errors or any(each.path is None for each in saved):
         ctx.exit(1)
 
 
@@ -178,34 +181,38 @@ async def _waiting(label: str) -> AsyncIterator[None]:
             turning.cancel()
 
 
-def _tell(saved: Sequence[tuple[Path, Artifact]], result: Result, seconds: float) -> None:
-    """The names of the files; on a terminal also the pictures, and what they cost."""
+def _tell(saved: Sequence[Saved], result: Result, seconds: float, *, names_to_stderr: bool) -> None:
+    """Print the names of the files; on a terminal also the images, and what they cost."""
     terminal = is_terminal(sys.stdout)
-    for path, artifact in saved:
+    for each in saved:
         if terminal:
             from .preview import show
 
-            show(artifact.data, artifact.media_type)
-        click.echo(path)
+            show(each.artifact.content.read(), each.artifact.media_type)
+        if each.path is not None:
+            click.echo(each.path, err=names_to_stderr)
     if terminal:
-        seeds = ", ".join(str(each.seed) for _, each in saved if each.seed is not None)
+        seeds = ", ".join(str(each.artifact.seed) for each in saved if each.artifact.seed is not None)
         cost = f"{result.cost.usd:.4g} USD" if result.cost is not None else "price not known"
         click.secho(" · ".join(filter(None, [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"])), dim=True)
 
 
-def _as_object(model: str, saved: Sequence[tuple[Path, Artifact]], result: Result, seconds: float) -> dict[str, object]:
+def _file(saved: Saved) -> dict[str, object]:
+    artifact = saved.artifact
+    return {
+        "path": str(saved.path) if saved.path is not None else None,
+        **({"b64_json": artifact.b64_json} if saved.path is None else {}),  # no disk took it
+        "media_type": artifact.media_type,
+        "bytes": artifact.content.size,
+        "seed": artifact.seed,
+        "finish_reason": artifact.finish_reason,
+    }
+
+
+def _as_object(model: str, saved: Sequence[Saved], result: Result, seconds: float) -> dict[str, object]:
     return {
         "model": model,
-        "files": [
-            {
-                "path": str(path),
-                "media_type": artifact.media_type,
-                "bytes": len(artifact.data),
-                "seed": artifact.seed,
-                "finish_reason": artifact.finish_reason,
-            }
-            for path, artifact in saved
-        ],
+        "files": [_file(each) for each in saved],
         "cost": attrs.asdict(result.cost) if result.cost is not None else None,
         "warnings": list(result.warnings),
         "errors": [{"index": each.index, **as_object(each.error)} for each in result.errors],

@@ -29,7 +29,7 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[Calling])
     from .calls import finish
     from .saving import Saving
 
-    saving = Saving(model=model, out=options["out"], force=options["force"])
+    saving = Saving(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):
         raise InvalidRequest(problems)
     finish(ctx, saving, lambda client: client.resume(model, id), Registry(), options)

@@ -1,17 +1,22 @@
-"""Where a command puts its pictures. Nothing is overwritten unasked, and nothing that was paid for is dropped."""
+"""Where a command puts its artifacts. Nothing is overwritten unasked, and nothing that was paid for is dropped."""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import click
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
 from impasto.ext import media_type_of
+
+from .terminal import is_terminal
 
 _ENDINGS = {
     "image/png": ".png",
@@ -21,54 +26,106 @@ _ENDINGS = {
     "audio/wav": ".wav",
     "model/gltf-binary": ".glb",
 }
+_ROOM = 8 << 20
+"""Bytes for an artifact that must fit on the disk before it is paid for: the largest that providers usually make."""
 
 
 @attrs.frozen(kw_only=True)
+class Saved:
+    """An artifact, and the file that holds it; None if no disk took it, and ``place`` says where its bytes are."""
+
+    artifact: Artifact
+    path: Path | None
+    place: str
+
+
+@attrs.define(kw_only=True)
 class Saving:
-    """The names of a call's pictures: ``out``, numbered where ``n`` is above 1, or names made of model and seed."""
+    """The names of a call's artifacts: ``out``, numbered if ``n`` is above 1, or names made of model and seed.
+
+    ``to_stdout``: standard output takes the bytes that no disk takes.
+    """
 
     model: str
     out: Path | None
     n: int = 1
     force: bool = False
+    to_stdout: bool = True
+    _at: int = 0
+    """Bytes that standard output took."""
 
     def problems(self) -> Iterator[Problem]:
-        """What would stop the saving, found before anything is paid for."""
+        """Yield what would stop the saving, found before anything is paid for: a file is made there, and removed."""
         folder = self.out.parent if self.out is not None else Path()
-        if not folder.is_dir():
-            yield Problem("-o", f"there is no folder {str(folder)!r}")
-        elif not os.access(folder, os.W_OK):
-            yield Problem("-o", f"the folder {str(folder)!r} can't be written to")
-        elif self.out is None:
-            return
-        elif self.out.is_dir():
-            yield Problem("-o", f"{str(self.out)!r} is a folder; give a file in it")
-        elif not self.force:
-            for path in map(self._numbered, range(self.n)):
-                if path is not None and path.exists():
-                    yield Problem("-o", f"{str(path)!r} exists; -f overwrites it")
-
-    def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> Path:
-        """Writes one picture and returns its path, which is another where the wanted one can't be written.
-
-        Raises ClickException where neither can.
-        """
-        path = self._named(artifact, index, mark)
         try:
-            return _write(path, artifact.data, overwrite=self.force and self.out is not None and not mark)
+            if not folder.is_dir():
+                yield Problem("-o", f"there is no folder {str(folder)!r}")
+            elif not os.access(folder, os.W_OK | os.X_OK):
+                yield Problem("-o", f"the folder {str(folder)!r} can't be written to")
+            else:
+                yield from self._problems_of_names()
+                _reserve(folder, _ROOM * self.n)
         except OSError as error:
-            try:
-                return _write(Path(tempfile.mkdtemp(prefix="impasto-")) / path.name, artifact.data)
-            except OSError:
-                seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
-                raise click.ClickException(f"{str(path)!r} could not be saved: {error.strerror}{seed}") from None
+            where = str(folder if error.filename is None or self.out is None else self.out)
+            yield Problem("-o", f"{where!r} can't be written to: {error.strerror}; give another place")
+
+    def _problems_of_names(self) -> Iterator[Problem]:
+        if self.out is None:
+            return
+        if self.out.is_dir():
+            yield Problem("-o", f"{str(self.out)!r} is a folder; give a file in it")
+            return
+        for path in map(self._numbered, range(self.n)):
+            if path is None or (mode := _mode_of(path)) is None:
+                continue
+            if not stat.S_ISREG(mode):
+                yield Problem("-o", f"{str(path)!r} is not a regular file; give another name")
+            elif not self.force:
+                yield Problem("-o", f"{str(path)!r} exists; -f overwrites it")
+
+    def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> Saved:
+        """Write one artifact, to another place if the wanted one can't be written, and return where it is."""
+        path = self._named(artifact, index, mark)
+        overwrite = self.force and self.out is not None and not mark and index < self.n
+        try:
+            data = artifact.content.read()
+            saved = _write(path, data, overwrite=overwrite)
+        except OSError as error:
+            return self._save_elsewhere(artifact, path, error)
+        return Saved(artifact=artifact, path=saved, place=str(saved))
 
     def keep(self, error: ImpastoError, index: int = 0) -> None:
-        """Saves what came with an error, or with the others of a fan-out, and notes on it where."""
+        """Save what came with an error, or with the others of a fan-out, and note on it where that is."""
         for each in (error, *error.errors):
             for mark, artifact in _came_with(each):
-                path = self.save(artifact, index, mark=mark)
-                each.add_note(f"what came is kept in {path}")
+                saved = self.save(artifact, index, mark=mark)
+                each.add_note(f"what came is kept in {saved.place}")
+
+    def _save_elsewhere(self, artifact: Artifact, wanted: Path, error: OSError) -> Saved:
+        data = artifact.content.read()
+        for folder in _other_folders():
+            try:
+                saved = _write(Path(tempfile.mkdtemp(prefix="impasto-", dir=folder)) / wanted.name, data)
+            except OSError:
+                continue
+            return Saved(artifact=artifact, path=saved, place=str(saved))
+        why = f"{str(wanted)!r} could not be saved, nor could any other place: {error.strerror}"
+        if self.to_stdout and not is_terminal(sys.stdout):
+            try:
+                _write_to_stdout(data)
+            except (OSError, ValueError, AttributeError):  # it is closed, full, or no stream of bytes
+                pass
+            else:
+                begin, self._at = self._at, self._at + len(data)
+                where = f"standard output, bytes {begin} to {self._at}"
+                return Saved(artifact=artifact, path=None, place=f"{where} ({why})")
+        seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
+        return Saved(artifact=artifact, path=None, place=f"no place at all ({why}{seed})")
+
+    @property
+    def used_stdout(self) -> bool:
+        """True if standard output holds an artifact's bytes: then nothing else may be printed there."""
+        return self._at > 0
 
     def _named(self, artifact: Artifact, index: int, mark: str) -> Path:
         ending = _ENDINGS.get(artifact.media_type, ".bin")
@@ -79,20 +136,66 @@ class Saving:
         return path.with_name(f"{path.stem}-{mark}{ending}") if mark else path
 
     def _numbered(self, index: int) -> Path | None:
-        if self.out is None or self.n == 1:
+        if self.out is None or (self.n == 1 and index == 0):
             return self.out
         return self.out.with_name(f"{self.out.stem}-{index + 1}{self.out.suffix}")
 
 
+def _mode_of(path: Path) -> int | None:
+    """Return the mode of what stands at a path, None if nothing does. Raises OSError."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return stat.S_IFREG if path.is_symlink() else None  # a link to nowhere
+
+
+def _reserve(folder: Path, size: int) -> None:
+    """Take so much room of the disk for a moment. Raises OSError if there is less."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (OSError, AttributeError) as error:  # macOS has none, and some file systems don't know it
+            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            file.write(b"\0")
+            file.flush()
+
+
+def _write_to_stdout(data: bytes) -> None:
+    """Write to standard output, past its buffer: what that can't get rid of would fail again at the exit."""
+    sys.stdout.flush()
+    target = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    left = memoryview(data)
+    while left:
+        if not (written := target.write(left)):
+            raise BlockingIOError
+        left = left[written:]
+    target.flush()
+
+
+def _other_folders() -> Iterator[Path | None]:
+    yield None  # the folder for temporary files
+    yield Path()
+    try:
+        yield Path.home()
+    except RuntimeError:  # nobody's
+        return
+
+
 def _write(path: Path, data: bytes, *, overwrite: bool = False) -> Path:
-    """Writes a whole file or none, under the next free name where ``path`` is taken and not to be overwritten."""
+    """Write a whole file or none, under the next free name if ``path`` is taken and not to be overwritten."""
     if overwrite:
-        return _write(path.with_name(f"{path.name}.part"), data).replace(path)
+        part = _write(path.with_name(f".impasto-{secrets.token_hex(8)}"), data)  # of a length that every disk takes
+        try:
+            return part.replace(path)
+        except OSError:
+            part.unlink()
+            raise
     wanted, number = path, 1
     while True:
         try:
             file = path.open("xb")
-        except FileExistsError:  # also one that came up while the picture was made
+        except FileExistsError:  # also one that came up while the image was made
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         else:
@@ -110,5 +213,6 @@ def _came_with(error: ImpastoError) -> Iterator[tuple[str, Artifact]]:
     if isinstance(error, ContentFiltered):
         for artifact in error.artifacts:
             yield "filtered", artifact
-    elif isinstance(error, UnusableResult | ChargeUnknown) and error.raw:
-        yield "unusable", Artifact(data=error.raw, media_type=media_type_of(error.raw[:16]) or "")
+    elif isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
+        data = error.raw or (error.file.read() if error.file is not None else b"")
+        yield "unusable", Artifact(data=data, media_type=media_type_of(data[:16]) or "")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 
-from impasto import Operation, Request, Result, WireRequest, WireResponse
+from impasto import Artifact, Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
 from impasto.testing.runtime_checks import Running
 from tests.pictures import png
@@ -67,7 +67,7 @@ class NothingPending(Other):
     """Takes the provider's word that a job was accepted for a picture."""
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Any:
-        return Result(artifacts=())
+        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
 
 @pytest.mark.parametrize(

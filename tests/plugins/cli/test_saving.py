@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import io
+import json
 import os
-import subprocess
-import sys
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click import ClickException
+from PIL import Image
 
 from impasto import Artifact
 from impasto_plugins.cli.saving import Saving
+from impasto_plugins.emulator import Emulator
+from tests.pictures import png
+from tests.plugins.cli.conftest import Run
 
 PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)
 
@@ -19,16 +26,44 @@ PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)
 def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     out = tmp_path / "gone" / "x.png"
-    path = Saving(model="stability/sd3", out=out).save(PICTURE)
+    path = Saving(model="stability/sd3", out=out).save(PICTURE).path
+    assert path is not None
     assert path != out
     assert path.name == "x.png"
     assert path.read_bytes() == b"paid for"
 
 
-def test_where_nothing_can_be_written_the_seed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone too"))
-    with pytest.raises(ClickException, match="could not be saved: No such file or directory; its seed was 7"):
-        Saving(model="stability/sd3", out=tmp_path / "gone" / "x.png").save(PICTURE)
+@pytest.fixture
+def no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No place takes a file: neither the wanted folder, nor that for temporary files, nor the user's."""
+    (tmp_path / "not-a-folder").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    (tmp_path / "working").rmdir()
+    return tmp_path / "gone" / "x.png"
+
+
+def test_if_no_disk_takes_it_standard_output_does(no_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out))
+    saving = Saving(model="stability/sd3", out=no_disk)
+    first, second = saving.save(PICTURE), saving.save(PICTURE)
+    assert (first.path, second.path) == (None, None)
+    assert first.place.startswith("standard output, bytes 0 to 8 ('")
+    assert "could not be saved, nor could any other place: No such file or directory" in first.place
+    assert second.place.startswith("standard output, bytes 8 to 16 ('")
+    assert out.getvalue() == b"paid for" * 2
+
+
+def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        saved = Saving(model="stability/sd3", out=no_disk).save(PICTURE)
+        monkeypatch.undo()
+    assert saved.place.startswith("no place at all ('")
+    assert saved.place.endswith("its seed was 7)")
 
 
 def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
@@ -36,7 +71,7 @@ def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
     saving = Saving(model="stability/sd3", out=out)
     assert list(saving.problems()) == []
     out.write_text("precious")
-    assert saving.save(PICTURE) == tmp_path / "x-2.png"
+    assert saving.save(PICTURE).path == tmp_path / "x-2.png"
     assert out.read_text() == "precious"
 
 
@@ -46,7 +81,7 @@ def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
 )
 def test_a_name_of_its_own(model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Saving(model=model, out=None).save(PICTURE) == Path(name)
+    assert Saving(model=model, out=None).save(PICTURE).path == Path(name)
 
 
 def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
@@ -56,24 +91,114 @@ def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
     assert "x-2.png" in problem.message
 
 
-def test_a_picture_that_no_disk_takes_leaves_no_torn_file(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("out", [[], ["-o", "x.png"], ["-o", "x.png", "-f"]])
+@pytest.mark.parametrize("command", ["generate", "edit", "audio", "model3d"])
+def test_a_disk_without_room_is_found_before_the_call(
+    run: Run, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, command: str, out: list[str]
 ) -> None:
-    environment["TMPDIR"] = str(tmp_path_factory.mktemp("temporary"))
-    command = (
-        f"ulimit -f 0; exec '{sys.executable}' -m impasto_plugins.cli generate stability/stable-image-core x -p seed=7"
-    )
-    done = subprocess.run(
-        ["sh", "-c", command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "'stable-image-core-7.png' could not be saved: File too large; its seed was 7" in done.stderr
-    assert list(Path().iterdir()) == []
+    """As /dev/full answers, and a disk at its quota."""
+
+    def full(number: int, offset: int, length: int) -> None:
+        assert length >= 1 << 20
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    Path("in.png").write_bytes(png(128, 96))
+    words = {
+        "generate": ["stability/stable-image-core", "x"],
+        "edit": ["stability/upscale-fast", "in.png"],
+        "audio": ["stability/stable-audio-2.5/text-to-audio", "rain"],
+        "model3d": ["stability/stable-fast-3d", "in.png"],
+    }[command]
+    out = [word.replace(".png", ".glb" if command == "model3d" else ".wav" if command == "audio" else ".png")
+           for word in out]  # fmt: skip
+    ended = run(command, *words, *out)
+    assert ended.exit_code == 2
+    assert "can't be written to: No space left on device; give another place" in ended.stderr
+    assert impasto_emulator.requests == []
+    assert [path.name for path in Path().iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize("name", ["missing/x.png", "in.png/x.png", "folder", "/dev/full", "pipe", "x" * 300 + ".png"])
+@pytest.mark.parametrize("force", [[], ["-f"]])
+def test_a_target_that_can_not_be_written_is_found_before_the_call(
+    run: Run, impasto_emulator: Emulator, name: str, force: list[str]
+) -> None:
+    Path("in.png").write_bytes(png(128, 96))
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for words in (
+        ["generate", "stability/stable-image-core", "x"],
+        ["edit", "stability/upscale-fast", "in.png"],
+        ["resume", "stability/upscale-creative", "a" * 64],
+    ):
+        ended = run(*words, "-o", name, *force)
+        assert ended.exit_code == 2, ended.output
+        assert "-o: " in ended.stderr
+    assert impasto_emulator.requests == []
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_name_as_long_as_the_disk_takes_can_be_overwritten(run: Run) -> None:
+    name = "x" * 251 + ".png"
+    Path(name).write_text("old")
+    assert run("generate", "stability/stable-image-core", "x", "-o", name, "-f").exit_code == 0
+    assert Path(name).read_bytes().startswith(b"\x89PNG")
+    assert os.listdir() == [name]
+
+
+def test_a_link_to_nowhere_is_not_written_through(run: Run, impasto_emulator: Emulator) -> None:
+    Path("x.png").symlink_to("elsewhere.png")
+    ended = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
+    assert ended.exit_code == 2
+    assert "exists; -f overwrites it" in ended.stderr
+    assert impasto_emulator.requests == []
+    assert not Path("elsewhere.png").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_no_disk_takes_after_the_call_is_on_standard_output(
+    run: Run, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    """The disk fills up while the image is made."""
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if mode == "xb":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    words = ["generate", "stability/stable-image-core", "x", "-n", "2", "-p", "seed=7"]
+    ended = run(*words, *["--json"] * as_json)
+    assert ended.exit_code == 1
+    if as_json:
+        files = json.loads(ended.stdout)["files"]
+        data = [base64.b64decode(each["b64_json"]) for each in files]
+        assert [each["path"] for each in files] == [None, None]
+    else:
+        sizes = [int(size) for size in re.findall(r"standard output, bytes \d+ to (\d+)", ended.stderr)]
+        data = [ended.stdout_bytes[: sizes[0]], ended.stdout_bytes[sizes[0] : sizes[1]]]
+        assert len(ended.stdout_bytes) == sizes[1]
+    for each in data:
+        with Image.open(io.BytesIO(each)) as image:
+            image.load()
+    assert "No space left on device" in ended.stderr
+
+
+def test_more_images_than_asked_for_get_names_and_take_no_other_files(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("old")
+    (tmp_path / "x-2.png").write_text("precious")
+    saving = Saving(model="acme/four", out=tmp_path / "x.png", force=True)
+    assert list(saving.problems()) == []
+    names = [saved.path.name for i in range(3) if (saved := saving.save(PICTURE, i)).path is not None]
+    assert names == ["x.png", "x-2-2.png", "x-3.png"]
+    assert (tmp_path / "x-2.png").read_text() == "precious"
 
 
 def test_overwriting_is_all_or_nothing(tmp_path: Path) -> None:
     out = tmp_path / "x.png"
     out.write_text("old")
-    assert Saving(model="stability/sd3", out=out, force=True).save(PICTURE) == out
+    assert Saving(model="stability/sd3", out=out, force=True).save(PICTURE).path == out
     assert out.read_bytes() == b"paid for"
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]

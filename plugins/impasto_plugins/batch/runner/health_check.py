@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import (
+    Artifact,
     Client,
     ImpastoError,
     Operation,
@@ -35,7 +36,7 @@ class _Any:
         return ProviderFault("it is not well", status=response.status) if response.status >= 500 else None
 
     def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
-        return Result(artifacts=())
+        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
 
 async def is_reached(client: Client, unit: Unit) -> bool:

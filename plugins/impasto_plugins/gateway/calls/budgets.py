@@ -75,9 +75,9 @@ class Purse:
             result = await attempt()
         except ImpastoError as error:
             free = checked.n if is_free(error) else sum(each.billed == "no" for each in (error, *error.errors))
-            await self._give_back(held, free)
+            await self._settle(held, checked.n - free)
             raise
-        await self._give_back(held, sum(is_free(lost.error) for lost in result.errors))
+        await self._settle(held, len(result.artifacts) + sum(not is_free(lost.error) for lost in result.errors))
         return result
 
     async def _reserve(self, limits: Named, checked: Checked) -> Held:
@@ -110,18 +110,20 @@ class Purse:
         self._counted = True
         return held
 
-    async def _give_back(self, held: Held, pictures: int) -> None:
-        if not pictures:
+    async def _settle(self, held: Held, charged: int) -> None:
+        """Count the images that were charged: fewer than reserved if some failed, more if the provider made more."""
+        more = charged - held.pictures
+        if not more:
             return
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_ADD, (held.key, "pictures", held.day, -pictures))
-            db.execute(_ADD, (held.key, "nano_usd", held.month, -pictures * held.nano_usd))
+            db.execute(_ADD, (held.key, "pictures", held.day, more))
+            db.execute(_ADD, (held.key, "nano_usd", held.month, more * held.nano_usd))
 
         try:
             await self._data.write(work)
         except UNWRITABLE as error:
-            _log.error("what a call did not cost could not be given back to key %r: %s", self._caller.name, error)
+            _log.error("the cost of a call could not be settled with key %r: %s", self._caller.name, error)
 
 
 def nano_usd(checked: Checked, limits: Named | None) -> int:

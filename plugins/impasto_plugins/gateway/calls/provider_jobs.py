@@ -67,14 +67,15 @@ class Accepted:
         if not results:
             raise failure_of(errors[0][1])
         never_seen = {**unknown().body()["error"], "billed": "unknown"}
+        artifacts = tuple(artifact for result in results for artifact in result.artifacts)
         return Done(
-            artifacts=tuple(artifact for result in results for artifact in result.artifacts),
+            artifacts=artifacts,
             warnings=self.warnings,
             lost=(
                 *({"index": i, **dict(lost(error))} for i, error in errors),
                 *({"index": i, **never_seen} for i in range(len(outcomes), self.n)),
             ),
-            cost=self.cost.times(len(results)) if self.cost is not None else None,
+            cost=self.cost.times(len(artifacts)) if self.cost is not None else None,
             created=self.created,
         )
 
