@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
-from functools import cached_property
-from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import BrokenPlugin, ConfigError, NotAllowed, RegistryError
+from .metadata import NAME, Damaged, Folder, holds_running_code, read_folders, read_text
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import EntryPoint
 
 HOOKS_VERSION = 2
 """Of the hooks that plugins are made of. It grows with every hook and every argument that is added.
@@ -30,7 +28,6 @@ OWN = "impasto"
 """The distribution that is always allowed."""
 
 _HOOKS = "impasto.hooks"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 
 
 def normalised(name: str) -> str:
@@ -66,9 +63,9 @@ class Allowed(NamedTuple):
             case found:
                 return cls(frozenset(_checked(name, source) for name in found), source)
 
-    def take(self, name: str) -> bool:
-        """Whether the plugins of a distribution may be used."""
-        return self.names is None or normalised(name) in (OWN, *self.names)
+    def take(self, owner: Owner) -> bool:
+        """Return True if the plugins of a distribution may be used."""
+        return self.names is None or owner.is_own or normalised(owner.name) in self.names
 
     def __str__(self) -> str:
         """The names, as they are given to ``of``."""
@@ -76,31 +73,23 @@ class Allowed(NamedTuple):
 
 
 def _checked(name: object, source: str) -> str:
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in ("all", "none"):
+    if not isinstance(name, str) or NAME.fullmatch(name) is None or name in ("all", "none"):
         raise ConfigError(f"{source}: {name!r} is no distribution's name; give names, or none or all alone")
     return normalised(name)
 
 
 class Owner:
-    """A distribution that declares plugins. Its metadata is long: it is parsed where its name is asked for."""
+    """A distribution that declares plugins. ``is_own``: it is impasto itself, by its files and not by its name."""
 
-    def __init__(self, distribution: Distribution) -> None:
-        self.distribution = distribution
+    def __init__(self, folder: Folder, *, is_own: bool = False) -> None:
+        self.path, self.name, self.version, self.distribution, self.entries = folder
+        self.is_own = is_own
         self.hooks: str | None = None
         """The version of the hooks that it says it was written for."""
 
-    @cached_property
-    def name(self) -> str:
-        return self.distribution.name
-
-    @cached_property
-    def version(self) -> str:
-        return self.distribution.version
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is impasto itself."""
-        return normalised(self.name) == OWN
+    def read_text(self, name: str) -> str | None:
+        """Return a file of its metadata, None if there is none. Raises OSError, ValueError."""
+        return read_text(self.distribution, name)
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -115,7 +104,7 @@ class Point(NamedTuple):
     def refusal(self, allowed: Allowed) -> RegistryError | None:
         """Why it must not even be imported; None where it may be."""
         owner = self.owner
-        if allowed.names is not None and not allowed.take(owner.name):
+        if allowed.names is not None and not allowed.take(owner):
             return NotAllowed(
                 f"{self.entry.name!r} is of {owner}, which is not allowed here: {allowed.source} allows {allowed}; "
                 f"add {normalised(owner.name)} to it"
@@ -131,27 +120,47 @@ class Point(NamedTuple):
         return BrokenPlugin(f"{built}, and this impasto has version {HOOKS_VERSION}: pip install --upgrade impasto")
 
 
-def scanned() -> dict[str, dict[str, list[Point]]]:
-    """Every declaration for impasto that is installed, by group and name: one reading of all metadata."""
-    owners: dict[int, Owner] = {}
+class Scan(NamedTuple):
+    """All declarations by group and name, their owners (impasto's own first), and the folders that are skipped."""
+
+    points: dict[str, dict[str, list[Point]]]
+    owners: list[Owner]
+    damaged: list[Damaged]
+
+
+def scanned(*, complete: bool = False) -> Scan:
+    """Read the metadata of everything that is installed. ``complete`` looks for damage in what has no plugins too.
+
+    As with modules, the first distribution of a name on ``sys.path`` hides those in other folders.
+    """
+    folders, damaged = read_folders(complete=complete)
+    proofs = {each.path: _proof(each) for each in folders if normalised(each.name) == OWN}
+    best = max(proofs, key=proofs.__getitem__, default="")
+    own = next((each for each in folders if each.path == best and any(proofs[best])), None)
+    places: dict[str, str] = {}
+    owners: list[Owner] = []
     index: dict[str, dict[str, list[Point]]] = {}
-    for entry in _entries():
-        if entry.dist is None or not entry.group.startswith("impasto."):
+    for folder in folders:
+        if folder is not own and normalised(folder.name) == OWN:
+            reason = "it calls itself impasto, and is not the impasto that runs; uninstall it, or delete the folder"
+            damaged.append(Damaged(folder.path, reason, has_plugins=True))
             continue
-        owner = owners.get(id(entry.dist))
-        if owner is None:
-            owner = owners[id(entry.dist)] = Owner(entry.dist)
-        if entry.group == _HOOKS:
-            owner.hooks = max(owner.hooks or "", entry.name, key=lambda said: (len(said), said))
-        else:
-            index.setdefault(entry.group, {}).setdefault(entry.name, []).append(Point(entry, owner))
-    return index
+        place = folder.path.rpartition("/")[0]
+        if places.setdefault(normalised(folder.name), place) != place:
+            continue
+        owner = Owner(folder, is_own=folder is own)
+        points = [Point(entry, owner) for entry in folder.entries if entry.group.startswith("impasto.")]
+        if points:
+            owners.append(owner)
+        for point in points:
+            if point.entry.group == _HOOKS:
+                owner.hooks = max(owner.hooks or "", point.entry.name, key=lambda name: (len(name), name))
+            else:
+                index.setdefault(point.entry.group, {}).setdefault(point.entry.name, []).append(point)
+    return Scan(index, sorted(owners, key=lambda owner: (not owner.is_own, owner.name)), damaged)
 
 
-def _entries() -> Iterator[EntryPoint]:
-    from importlib.metadata import entry_points  # 55 ms: not for those who only import
+def _proof(folder: Folder) -> tuple[int, bool]:
+    from . import __version__
 
-    if sys.version_info >= (3, 12):
-        return iter(entry_points())
-    groups = cast("dict[str, Iterable[EntryPoint]]", entry_points())
-    return chain.from_iterable(dict.values(groups))  # groups.values() is deprecated
+    return holds_running_code(folder), folder.version == __version__

@@ -9,10 +9,17 @@ if TYPE_CHECKING:
     from .client_state import Transport as Transport
     from .concurrency import opened as opened, to_its_end as to_its_end
     from .describe import Description as Description, describe as describe
-    from .distributions import OWN as OWN, VARIABLE as VARIABLE, Allowed as Allowed, normalised as normalised
+    from .distributions import (
+        OWN as OWN,
+        VARIABLE as VARIABLE,
+        Allowed as Allowed,
+        Owner as Owner,
+        normalised as normalised,
+    )
     from .errors import PLUGIN_FAULTS as PLUGIN_FAULTS, Billed as Billed, StopReason as StopReason
     from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
     from .files import Positioned as Positioned, media_type_of as media_type_of
+    from .metadata import read_folders as read_folders
     from .operation import Makes as Makes
     from .options import (
         Options as Options,
@@ -39,15 +46,17 @@ if TYPE_CHECKING:
         TRANSPORTS as TRANSPORTS,
         Declared as Declared,
     )
+    from .suggestions import closest as closest
 
 _HOMES = {
     "client_state": "Transport",
     "concurrency": "opened to_its_end",
     "describe": "Description describe",
-    "distributions": "OWN VARIABLE Allowed normalised",
+    "distributions": "OWN VARIABLE Allowed Owner normalised",
     "errors": "PLUGIN_FAULTS Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of",
+    "metadata": "read_folders",
     "operation": "Makes",
     "options": "Options Settings check_proxy check_seconds default_concurrency",
     "params": "close_files structure",
@@ -55,6 +64,7 @@ _HOMES = {
     "records": "Scalar",
     "redact": "printable",
     "registry": "COMMANDS GROUPS OPERATIONS PROVIDERS TRANSPORTS Declared",
+    "suggestions": "closest",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

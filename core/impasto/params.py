@@ -17,6 +17,7 @@ from .fields import KEY, Field
 from .files import File
 from .redact import printable
 from .rules import Rule
+from .suggestions import closest
 
 T = TypeVar("T")
 
@@ -99,9 +100,9 @@ def _problems(params: type[Any], error: Exception, present: Mapping[str, object]
             yield Problem(note.name, _said(cause))
     for cause in without:
         if isinstance(cause, cattrs.ForbiddenExtraKeysError):
-            yield from (
-                _unknown(name, list(attrs.fields_dict(params))) for name in sorted(map(str, cause.extra_fields))
-            )
+            fields = attrs.fields_dict(params)
+            free = [name for name in fields if name not in present]
+            yield from (_unknown(name, fields, free) for name in sorted(map(str, cause.extra_fields)))
         else:
             yield Problem(_named_in(params, str(cause)), _said(cause))
 
@@ -125,10 +126,9 @@ def _named_in(params: type[Any], message: str) -> str:
     return next((name for name in attrs.fields_dict(params) if f"'{name}'" in message), "parameters")
 
 
-def _unknown(name: str, known: Sequence[str]) -> Problem:
-    import difflib  # only on the way to an error
-
+def _unknown(name: str, known: Iterable[str], free: Sequence[str]) -> Problem:
+    """The problem of a name that no field has. A field that is given already, not ``free``, is not suggested."""
     short = printable(name[:60])
-    near = difflib.get_close_matches(short, known, 1)
+    near = closest(short, free, 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
     return Problem(short, f"is no parameter of this model; {hint}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .distributions import VARIABLE, Allowed, Owner, Point, scanned
+from .distributions import VARIABLE, Allowed, Owner, Point, Scan, normalised, scanned
 from .errors import (
     BrokenPlugin,
     ConfigError,
@@ -16,7 +16,9 @@ from .errors import (
     RegistryError,
     UnknownOperation,
 )
+from .metadata import Damaged
 from .redact import printable
+from .suggestions import closest
 
 if TYPE_CHECKING:
     from .operation import Operation
@@ -44,6 +46,7 @@ class Declared(NamedTuple):
     version: str
     refusal: str | None = None
     allowed: bool = True
+    is_own: bool = False
 
 
 class Registry:
@@ -56,7 +59,7 @@ class Registry:
     def __init__(self, discover: bool = True, allow: str | Iterable[str] | None = None) -> None:
         self.discover = discover
         self._allowed = Allowed.of(allow) if allow is not None else None
-        self._index: dict[str, dict[str, list[Point]]] | None = None
+        self._scanned: Scan | None = None
         self._loaded: dict[tuple[str, str], object] = {}
 
     def add(self, group: str, name: str, plugin: object) -> None:
@@ -72,32 +75,43 @@ class Registry:
 
     def owners(self) -> list[Owner]:
         """The distributions that declare anything, impasto's own first."""
-        points = [each for names in self._scan().values() for alike in names.values() for each in alike]
-        owners = {id(point.owner): point.owner for point in points}
-        return sorted(owners.values(), key=lambda owner: (not owner.is_own, owner.name))
+        return list(self._scan().owners)
+
+    def damaged(self, *, complete: bool = False) -> list[Damaged]:
+        """The metadata folders that are skipped; ``complete`` reads those of distributions without plugins too."""
+        return scanned(complete=True).damaged if complete else list(self._scan().damaged)
 
     @property
     def groups(self) -> list[str]:
         """The groups of which something is declared, misspelt ones too."""
-        return sorted(self._scan())
+        return sorted(self._scan().points)
 
     def names(self, group: str) -> list[str]:
         """The names that are declared and allowed, sorted."""
-        points, allowed = self._scan().get(group, {}), self.allowed
+        points, allowed = self._scan().points.get(group, {}), self.allowed
         if allowed.names is not None:
-            points = {n: each for n, each in points.items() if any(allowed.take(point.owner.name) for point in each)}
+            points = {n: each for n, each in points.items() if any(allowed.take(point.owner) for point in each)}
         return sorted({*points, *(name for kind, name in self._loaded if kind == group)})
 
     def declared(self, group: str) -> list[Declared]:
         """Every declaration that is installed, duplicates and what may not be used too, from metadata alone."""
         found = []
-        for name, points in sorted(self._scan().get(group, {}).items()):
+        for name, points in sorted(self._scan().points.get(group, {}).items()):
             usable = self._usable(group, points)
             for point in points:
                 why = self._why_not(point, usable)
-                owner, allowed = point.owner, not isinstance(why, NotAllowed)
-                said = why.message if why is not None else None
-                found.append(Declared(name, group, point.entry.value, owner.name, owner.version, said, allowed))
+                found.append(
+                    Declared(
+                        name,
+                        group,
+                        point.entry.value,
+                        point.owner.name,
+                        point.owner.version,
+                        refusal=why.message if why is not None else None,
+                        allowed=not isinstance(why, NotAllowed),
+                        is_own=point.owner.is_own,
+                    )
+                )
         return found
 
     def operation(self, model: str) -> Operation:
@@ -113,7 +127,8 @@ class Registry:
         known = named | {model.partition("/")[0] for model in self.names(OPERATIONS)}
         for name in given:
             if name not in known:
-                raise ConfigError(f"providers: {name!r} is none; installed: {', '.join(sorted(known))}")
+                hint = f"; did you mean {near[0]}?" if (near := closest(name, known, 1)) else ""
+                raise ConfigError(f"providers: {name!r} is not installed{hint}; installed: {', '.join(sorted(known))}")
 
     def load(self, group: str, name: str, expected: type[T]) -> T:
         """The plugin of a name, imported on first use. Raises RegistryError; whatever a plugin does, nothing else."""
@@ -126,61 +141,82 @@ class Registry:
         return plugin
 
     def _import(self, group: str, name: str) -> object:
-        points = self._scan().get(group, {}).get(name)
+        points = self._scan().points.get(group, {}).get(name)
         if points is None:
             raise UnknownOperation(self._unknown(group, name))
         usable = self._usable(group, points)
         point = usable[0] if usable else points[0]
         if (why := self._why_not(point, usable)) is not None:
             raise why
+        if not point.owner.is_own:
+            _report_first_use(point)
         return _load(point)
 
     def _usable(self, group: str, points: list[Point]) -> list[Point]:
-        """Those of one name's declarations that may be used; where that is more than one, none is.
+        """Return those of one name's declarations that may be used. If that is more than one, none is.
 
-        What every model needs (a transport, a middleware, a command) stays impasto's own, whoever else claims it.
-        Which of two models is meant, and paid, nobody can know.
+        Identical ones of one distribution count as one. What every model needs (a transport, a middleware, a
+        command) stays impasto's own, whoever else claims it. Which of two models is meant, and paid, nobody can know.
         """
-        usable = [point for point in points if point.refusal(self.allowed) is None]
+        usable: dict[tuple[str, str], Point] = {}
+        for point in sorted(points, key=lambda point: not point.owner.is_own):
+            if point.refusal(self.allowed) is None:
+                usable.setdefault((normalised(point.owner.name), point.entry.value), point)
         if len(usable) > 1 and group != OPERATIONS:
-            return [point for point in usable if point.owner.is_own] or usable
-        return usable
+            return [point for point in usable.values() if point.owner.is_own] or [*usable.values()]
+        return [*usable.values()]
 
     def _why_not(self, point: Point, usable: list[Point]) -> RegistryError | None:
         if (refusal := point.refusal(self.allowed)) is not None:
             return refusal
         name, owners = point.entry.name, sorted({each.owner.name for each in usable})
-        if point not in usable:
+        if point not in usable and any(each.owner.is_own for each in usable) and not point.owner.is_own:
             return DuplicateOperation(f"{name!r} of {point.owner} is a name of impasto's own, which keeps it")
         if len(usable) == 1:
             return None
         if len(owners) == 1:
-            return DuplicateOperation(f"{name!r} is declared twice by {owners[0]}")
-        said = f"{name!r} is declared by {' and '.join(owners)}"
-        return DuplicateOperation(f"{said}; uninstall one of them, or leave it out of {VARIABLE}")
+            folders = sorted({each.owner.path.rpartition("/")[2] for each in usable})
+            places = f", in {' and '.join(folders)}; delete the folder that is out of date" if len(folders) > 1 else ""
+            return DuplicateOperation(f"{name!r} is declared twice by {owners[0]}{places}")
+        claim = f"{name!r} is declared by {' and '.join(owners)}"
+        return DuplicateOperation(f"{claim}; uninstall one of them, or leave it out of {VARIABLE}")
 
-    def _scan(self) -> dict[str, dict[str, list[Point]]]:
-        if self._index is None:
-            self._index = scanned() if self.discover else {}  # whole: another thread may ask meanwhile
-        return self._index
+    def _scan(self) -> Scan:
+        if self._scanned is None:
+            self._scanned = scanned() if self.discover else Scan({}, [], [])  # whole: another thread may ask meanwhile
+        return self._scanned
 
     def _unknown(self, group: str, name: str) -> str:
-        import difflib  # only on the way to an error
-
-        names = self.names(group)
-        short = name[:120]
-        near = difflib.get_close_matches(short, names, 3, 0.4)
-        near += [n for n in names if n not in near and n.rpartition("/")[2] == short.rpartition("/")[2]][
-            : 3 - len(near)
-        ]
+        names = [each.name for each in self.declared(group) if each.refusal is None]
+        names += [own for kind, own in self._loaded if kind == group]
+        short = printable(name[:120])
+        near = closest(name, dict.fromkeys(names), 4)
         kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
         if near or not names:
             there_is = f"closest: {', '.join(near) or 'none installed'}"
         elif group == OPERATIONS:
-            there_is = f"closest: none of the {len(names)} installed is near; `impasto models` lists them"
+            there_is = f"closest: none of the {len(set(names))} installed is near; `impasto models` lists them"
         else:
-            there_is = f"installed: {', '.join(names)}"
-        return f"no {kind} is called {short!r}; {there_is}"
+            there_is = f"installed: {', '.join(sorted(set(names)))}"
+        broken = any(each.has_plugins for each in self._scan().damaged)
+        advice = "; a distribution with plugins is damaged: see `impasto doctor`" if broken else ""
+        return f"no {kind} is called {short!r}; {there_is}{advice}"
+
+
+_used: set[tuple[str, str, str]] = set()
+"""Other distributions' plugins that this process has used: folder, group and name."""
+
+
+def _report_first_use(point: Point) -> None:
+    """Log once in a process that somebody else's code is about to run here."""
+    import logging  # only for those who use other people's plugins
+
+    entry, owner = point
+    key = owner.path, entry.group, entry.name
+    if key not in _used:
+        _used.add(key)
+        kind = entry.group.removeprefix("impasto.").removesuffix("s")
+        logging.getLogger("impasto").info("first use of %s %r, of the distribution %s", kind, entry.name, owner)
 
 
 def _load(point: Point) -> object:

@@ -216,13 +216,14 @@ class Plain:
 def test_a_plain_class_is_as_strict() -> None:
     made = structure(Plain, {"prompt": "x", "steps": 3, "scale": 2, "tile": True, "size": {"width": 1, "height": 2}})
     assert made == Plain(prompt="x", steps=3, scale=2, tile=True, size=Size(width=1, height=2))
-    assert refused(Plain, {"prompt": 5, "steps": "3", "scale": True, "tile": 1, "image": 5, "stpes": 1}) == {
+    assert refused(Plain, {"prompt": 5, "steps": "3", "scale": True, "tile": 1, "image": 5, "stpes": 1, "sise": 1}) == {
         "prompt": "must be text, not int",
         "steps": "must be a whole number, not '3'",
         "scale": "must be a number, not True",
         "tile": "must be bool, not int",
         "image": "must be bytes, a path, an open binary file or a data: URI, not int",
-        "stpes": "is no parameter of this model; did you mean steps?",
+        "stpes": "is no parameter of this model; it takes prompt, steps, scale, sampler, tile, image, size",
+        "sise": "is no parameter of this model; did you mean size?",
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from impasto.ext import GROUPS, PROVIDERS, Declared, normalised
+from impasto.ext import GROUPS, OWN, PROVIDERS, VARIABLE, Declared, normalised, read_folders
 
 from .options import as_json
 from .terminal import columns
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .probe import Import
 
 FEW_FILES = 256
+_DEVELOPMENT = ("benchmarks", "dev", "docs")
+"""Extras for those who work on impasto itself."""
+
 _INDENT = " " * len("  BROKEN  ")
 
 
@@ -42,15 +45,21 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Keys are looked for, never shown. Ends with 1 if something is broken.
     """
-    from impasto import Registry
+    from impasto import ConfigError, Registry
 
-    registry = Registry()
+    registry, wrong_setting = Registry(), []
+    try:
+        _ = registry.allowed
+    except ConfigError as error:
+        registry = Registry(allow="none")
+        wrong_setting.append(Finding("plugins", VARIABLE, error.message, "broken"))
     imports = _imports(registry)
     findings = [
         Finding("python", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        *_dependencies(),
-        *_providers(registry, {each.name for each, came in imports.items() if each.group == PROVIDERS and came.loaded}),
+        *_dependencies(registry),
+        *_providers({each.name: came for each, came in imports.items() if each.group == PROVIDERS}),
         *_limits(),
+        *wrong_setting,
         *_distributions(registry),
         *_plugins(registry, imports),
     ]
@@ -77,20 +86,24 @@ def _print(findings: list[Finding]) -> None:
         click.echo(f"  {mark}  {text.removeprefix(_INDENT)}")
 
 
-def _dependencies() -> Iterator[Finding]:
-    """What the distribution's metadata requires, and what of its extras is there."""
-    from importlib.metadata import requires, version
-
-    yield Finding("dependencies", "impasto", version("impasto"))
+def _dependencies(registry: Registry) -> Iterator[Finding]:
+    """The requirements of impasto's metadata, and the extras that users can install."""
+    own = next((owner for owner in registry.owners() if owner.is_own), None)
+    if own is None:
+        yield Finding("dependencies", OWN, "its metadata is not found; install it again", "broken")
+        return
+    yield Finding("dependencies", OWN, own.version)
+    folders, _ = read_folders(complete=True)
+    versions = {normalised(folder.name): folder.version for folder in reversed(folders)}
     missing: dict[str, list[str]] = {}
-    for text in requires("impasto") or ():
+    for text in own.distribution.requires or ():
         requirement, _, marker = text.partition(";")
         found = re.match(r"[\w.-]+", requirement.strip())
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
-        if found is None:
+        if found is None or normalised(found.group()) == OWN or (extra is not None and extra.group(1) in _DEVELOPMENT):
             continue
         name = found.group()
-        installed = _version(name)
+        installed = versions.get(normalised(name))
         if extra is not None:
             wanted = missing.setdefault(extra.group(1), [])
             if installed is None:
@@ -107,33 +120,24 @@ def _dependencies() -> Iterator[Finding]:
         yield Finding("extras", name, text, "note" if absent else "ok")
 
 
-def _version(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def _providers(registry: Registry, loaded: Collection[str]) -> Iterator[Finding]:
-    """Whether each provider that ``loaded`` has a key, and where it is called."""
-    from impasto import ConfigError, Provider
+def _providers(imports: Mapping[str, Import]) -> Iterator[Finding]:
+    """The key and the address of each provider that could be imported."""
+    from impasto import ConfigError
     from impasto.ext import check_base_url, check_key
 
-    for name in sorted(loaded):
-        provider = registry.load(PROVIDERS, name, Provider)
-        key, base = provider.key_variable, provider.base_url_variable
+    for name, came in sorted(imports.items()):
+        if came.reached_by is None:
+            continue
+        key, base, base_url, has_secrets = came.reached_by
         try:
             if key is None:
-                account = provider.account({})
-                found = "found" if account.secrets else "none in the environment; its transport looks further"
+                found = "found" if has_secrets else "none in the environment; its transport looks further"
                 yield Finding("providers", f"{name} key", found)
-                yield Finding("providers", f"{name} base URL", account.base_url)
+                yield Finding("providers", f"{name} base URL", base_url)
                 continue
             if (value := os.environ.get(key)) is None:
                 yield Finding("providers", f"{name} key", f"{key} is not set (--emulator needs none)", "note")
@@ -141,7 +145,7 @@ def _providers(registry: Registry, loaded: Collection[str]) -> Iterator[Finding]
                 check_key(value)
                 yield Finding("providers", f"{name} key", f"{key} is set")
             address = os.environ.get(base or "")
-            yield Finding("providers", f"{name} base URL", check_base_url(address or provider.base_url, base or ""))
+            yield Finding("providers", f"{name} base URL", check_base_url(address or base_url, base or ""))
         except ConfigError as error:
             yield Finding("providers", name, error.message, "broken")
 
@@ -169,15 +173,17 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
 
     allowed, section = registry.allowed, "distributions"
     for owner in registry.owners():
-        files = files_of(owner.distribution)
+        files = files_of(owner)
         hooks = f"; written for version {owner.hooks} of the hooks" if owner.hooks is not None else ""
         state = {"changed": "broken", "unknown": "note"}.get(files.state, "ok")
-        if allowed.take(owner.name):
+        if allowed.take(owner):
             yield Finding(section, str(owner), files.text + hooks, state)
         else:
             said = f"not allowed: {allowed.source} allows {allowed}; {files.text}{hooks}"
             yield Finding(section, str(owner), said, "broken" if state == "broken" else "note")
     installed = {normalised(owner.name) for owner in registry.owners()}
+    for folder in registry.damaged(complete=True):
+        yield Finding(section, folder.path, folder.reason, "broken" if folder.has_plugins else "note")
     for name in sorted(allowed.names or ()):
         if name not in installed:
             yield Finding(section, name, f"allowed by {allowed.source}, and not installed or without plugins", "note")

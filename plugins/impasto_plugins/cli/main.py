@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import errno
 import os
+from functools import partial
+from typing import Any
 
 import click
 
-from impasto import ImpastoError, Registry, __version__
-from impasto.ext import COMMANDS, OWN, VARIABLE
+from impasto import ConfigError, ImpastoError, Registry, __version__
+from impasto.ext import COMMANDS, VARIABLE, Allowed
+
+from .boundary import INTERRUPTED, run
 
 
 class Commands(click.Group):
     """Lists commands from metadata, and loads the one that is run. A broken one breaks only itself."""
 
-    registry = Registry()
+    _registry: Registry | None = None
+    _wrong_setting: ConfigError | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """The installed commands; only impasto's own if the setting of what is allowed is wrong."""
+        if self._registry is None:
+            self._registry = Registry()
+            try:
+                _ = self._registry.allowed
+            except ConfigError as error:
+                self._registry, self._wrong_setting = Registry(allow="none"), error
+        return self._registry
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        self._registry = self._wrong_setting = None
+        command = partial(super().main, *args, **extra)
+        return run(command) if extra.get("standalone_mode", True) else command()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self.registry.names(COMMANDS)
@@ -24,23 +44,41 @@ class Commands(click.Group):
             return None
         return self.registry.load(COMMANDS, cmd_name, click.Command)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            from impasto.ext import closest, printable  # only on the way to an error
+
+            near = closest(name, self.registry.names(COMMANDS))
+            hint = f"Did you mean {' or '.join(near)}?" if near else "`impasto --help` lists the commands."
+            ctx.fail(f"No such command {printable(name)!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Another distribution's command may take seconds to import, so here only its owner is named.
         declared = [each for each in self.registry.declared(COMMANDS) if each.allowed]
-        width = formatter.width - 6 - max((len(each.name) for each in declared), default=0)
         rows = {each.name: f"(of {each.distribution} {each.version})" for each in declared}
         for each in declared:
-            if each.distribution == OWN:
-                rows[each.name] = self._short_help(ctx, each.name, width)
+            if each.is_own:
+                rows[each.name] = self._short_help(ctx, each.name)
         with formatter.section("Commands"):
             formatter.write_dl(list(rows.items()))
+        skipped = [(each.path, f"is skipped: {each.reason}") for each in self.registry.damaged() if each.has_plugins]
+        if self._wrong_setting is not None:
+            skipped.append((VARIABLE, f"is wrong: {self._wrong_setting.message}"))
+        if skipped:
+            with formatter.section("Broken (see impasto doctor)"):
+                for subject, reason in skipped:
+                    formatter.write_text(f"{subject} {reason}")
 
-    def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
+    def _short_help(self, ctx: click.Context, name: str) -> str:
         try:
             command = self.get_command(ctx, name)
         except ImpastoError:
             return "(does not load: see impasto doctor)"
-        return command.get_short_help_str(width) if command is not None else ""
+        return command.get_short_help_str(_NEVER_CUT) if command is not None else ""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -49,18 +87,20 @@ class Commands(click.Group):
             from .failure import fail  # only on the way to an error
 
             fail(ctx, error)
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # click ends it in silence: whoever read has left
-            place = f"{error.filename}: " if error.filename is not None else ""
-            raise click.ClickException(f"{place}{error.strerror or error}") from None
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
+
+
+_NEVER_CUT = 10_000
 
 
 def _allow(ctx: click.Context, option: click.Parameter, names: str | None) -> None:
     if names is not None:
+        try:
+            Allowed.of(names)
+        except ConfigError as error:
+            raise click.BadParameter(error.message) from None
         os.environ[VARIABLE] = names  # for every registry, and for the processes that a command starts
 
 

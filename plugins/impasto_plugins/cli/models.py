@@ -13,8 +13,10 @@ from .options import as_json
 
 if TYPE_CHECKING:
     from impasto import Operation, Registry
+    from impasto.ext import Declared
 
-_GROUPS = ("generate", "edit", "audio", "model3d", "broken")
+_OTHER = "not imported"
+_GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER)
 
 
 @click.command("models", short_help="List the installed models.")
@@ -22,17 +24,18 @@ _GROUPS = ("generate", "edit", "audio", "model3d", "broken")
 def command(as_json: bool) -> None:
     """Lists the installed models and what a call costs, by the command that calls them.
 
-    Several names on a line are one model.
+    Models of other distributions are listed by name: nothing of theirs is imported. `impasto describe MODEL` shows
+    one of them.
     """
     from impasto import Registry
     from impasto.ext import OPERATIONS
 
     registry = Registry()
-    names: dict[str, list[str]] = {}
+    alike: dict[tuple[str, str, str], list[Declared]] = {}
     for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
-        names.setdefault(each.value, []).append(each.name)
+        alike.setdefault((each.value, each.distribution, each.version), []).append(each)
     with _uncollected():
-        rows = sorted((_row(registry, alike) for alike in names.values()), key=_place)
+        rows = sorted((_row(registry, declared) for declared in alike.values()), key=_place)
     if as_json:
         import json
 
@@ -53,16 +56,26 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _row(registry: Registry, names: list[str]) -> dict[str, object]:
+def _row(registry: Registry, declared: list[Declared]) -> dict[str, object]:
     """One model. A broken one is listed with its reason."""
-    from impasto.ext import PLUGIN_FAULTS
+    from impasto import ImpastoError
 
-    names = sorted(dict.fromkeys(names), key=len)
-    row: dict[str, object] = {"name": names[0], "aliases": names[1:], "provider": names[0].partition("/")[0]}
+    names = sorted({each.name for each in declared}, key=lambda name: (len(name), name))
+    first = declared[0]
+    row: dict[str, object] = {
+        "name": names[0],
+        "aliases": names[1:],
+        "provider": names[0].partition("/")[0],
+        "distribution": f"{first.distribution} {first.version}",
+    }
+    if first.refusal is not None:
+        return row | {"group": "broken", "error": first.refusal}
+    if not first.is_own:  # somebody else's module may do anything when it is imported
+        return row | {"group": _OTHER}
     try:
         return row | _told(registry.operation(names[0]))
-    except PLUGIN_FAULTS as error:  # a plugin's price or fields may raise anything
-        return row | {"group": "broken", "error": str(error) or type(error).__name__}
+    except ImpastoError as error:
+        return row | {"group": "broken", "error": error.message}
 
 
 def _told(operation: Operation) -> dict[str, object]:
@@ -91,13 +104,22 @@ def group_of(operation: Operation) -> str:
 
 def _print(rows: list[dict[str, object]]) -> None:
     for provider, group in dict.fromkeys((row["provider"], row["group"]) for row in rows):
-        click.secho(f"{provider}, impasto {group}" if group != "broken" else f"{provider}, broken", bold=True)
+        command = group if group in ("broken", _OTHER) else f"impasto {group}"
+        click.secho(f"{provider}, {command}", bold=True)
         alike = [row for row in rows if (row["provider"], row["group"]) == (provider, group)]
         width = max(len(str(row["name"])) for row in alike)
         for row in alike:
-            usd = row.get("usd")
-            varies = "     varies" if row.get("price") is not None else "      ? USD"
-            price = f"{usd:7.3f} USD" if isinstance(usd, float) else varies
-            click.echo(f"  {row['name']:<{width}}  " + str(row.get("error") or f"{price}  {row['title']}"))
+            click.echo(f"  {row['name']:<{width}}  {_about(row)}")
             for alias in row["aliases"] if isinstance(row["aliases"], list) else ():
                 click.secho(f"    also {alias}", dim=True)
+
+
+def _about(row: dict[str, object]) -> str:
+    if "error" in row:
+        return str(row["error"])
+    if row["group"] == _OTHER:
+        return f"of {row['distribution']}"
+    usd = row.get("usd")
+    varies = "     varies" if row.get("price") is not None else "      ? USD"
+    price = f"{usd:7.3f} USD" if isinstance(usd, float) else varies
+    return f"{price}  {row['title']}"

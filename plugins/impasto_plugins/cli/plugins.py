@@ -47,7 +47,7 @@ def listed(registry: Registry) -> list[dict[str, str | None]]:
 
     from .record import files_of
 
-    files = {(owner.name, owner.version): files_of(owner.distribution) for owner in registry.owners()}
+    files = {(owner.name, owner.version): files_of(owner) for owner in registry.owners()}
     return [
         {
             "distribution": owner[0],

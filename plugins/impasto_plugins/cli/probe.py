@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from impasto import Registry
+    from impasto import Provider, Registry
 
 LONGEST_SECONDS = 20.0
 """How long one plugin may take to import."""
@@ -35,12 +35,23 @@ Point = tuple[str, str]
 """A group and a name."""
 
 
+class ReachedBy(NamedTuple):
+    """The settings by which a provider is reached. ``has_secrets``: for a provider without a key variable."""
+
+    key_variable: str | None
+    base_url_variable: str | None
+    base_url: str
+    has_secrets: bool = False
+
+
 class Import(NamedTuple):
     """What came of importing one plugin: ``state`` is "ok", "note" or "broken", ``text`` why it is no "ok"."""
 
     state: str
     text: str = ""
     loaded: bool = False
+    reached_by: ReachedBy | None = None
+    """Of a provider."""
 
 
 def imported(registry: Registry, group: str, name: str) -> Import:
@@ -52,16 +63,27 @@ def imported(registry: Registry, group: str, name: str) -> Import:
 
     kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
     start = time.monotonic()
+    reached_by = None
     try:
-        registry.load(group, name, kinds.get(group, object))
+        plugin: object = registry.load(group, name, kinds.get(group, object))
+        if isinstance(plugin, Provider):
+            reached_by = _reached_by(plugin)
     except MissingExtra as error:
         return Import("note", error.message)
     except ImpastoError as error:
         return Import("broken", error.message)
     seconds = time.monotonic() - start
     if seconds < SLOW_SECONDS:
-        return Import("ok", loaded=True)
-    return Import("note", f"takes {seconds:.1f} s to import", loaded=True)
+        return Import("ok", loaded=True, reached_by=reached_by)
+    return Import("note", f"takes {seconds:.1f} s to import", loaded=True, reached_by=reached_by)
+
+
+def _reached_by(provider: Provider) -> ReachedBy:
+    """Read a provider's settings here, in the process that imported its module. Raises ConfigError."""
+    if provider.key_variable is not None:
+        return ReachedBy(provider.key_variable, provider.base_url_variable, provider.base_url)
+    account = provider.account({})
+    return ReachedBy(None, provider.base_url_variable, account.base_url, has_secrets=bool(account.secrets))
 
 
 def imported_apart(points: Sequence[Point]) -> list[Import]:
@@ -106,7 +128,8 @@ def _too_long() -> str:
 
 
 def _told(output: bytes) -> list[Import]:
-    return [Import(*json.loads(line)) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+    came = [Import(*json.loads(line)) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+    return [each if each.reached_by is None else each._replace(reached_by=ReachedBy(*each.reached_by)) for each in came]
 
 
 def child(points: Sequence[Point], seconds: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from impasto.ext import closest
+
 from .settings import AWS
 
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -38,7 +40,10 @@ _ADVICE: Mapping[str, str] = {
 }
 
 WORDS = ("prompt", "image", "mask", "n", "size", "response_format", "user", "output_format", *NEUTRAL, *_INSTEAD)
-"""What may be meant by a name that nobody knows."""
+"""OpenAI's words, of which a model may have no use for some."""
+
+_ALWAYS = ("prompt", "n", "size", "response_format", "user")
+"""Those that every model's call takes, if only with a warning."""
 
 
 def is_neutral(word: str, value: object) -> bool:
@@ -63,8 +68,7 @@ def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:
         return f"is no setting; there are {', '.join(AWS)}, and a role belongs in the profile"
     if not guess:
         return "is no parameter of this model"
-    import difflib  # only on the way to an error
-
-    near = difflib.get_close_matches(word[:60], [*fields, *WORDS], 1)
+    accepted = [name for name in WORDS if name not in (*NEUTRAL, *_INSTEAD) and (name in fields or name in _ALWAYS)]
+    near = closest(word, dict.fromkeys([*fields, *accepted]), 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
     return f"is no parameter of this model; {hint}"

@@ -9,6 +9,7 @@ import attrs
 from aiohttp import ClientSession
 
 from impasto import Client, Operation
+from impasto.ext import closest
 from impasto_plugins.batch.ledger.workspace import state_folder
 from impasto_plugins.gateway.auth import Caller, Keys
 from impasto_plugins.gateway.config.model import DAY, Config
@@ -72,8 +73,10 @@ class Setup:
             raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
         model = self.models.get(name)
         if model is None or not caller.may_use(name):
-            said = "there is no such model, or this key may not use it; see GET /v1/models"
-            raise Failure(404, said, code="model_not_found", param="model")
+            near = closest(name, (each for each in self.models if caller.may_use(each)))
+            hint = f"closest: {', '.join(near)}; " if near else ""
+            message = f"there is no such model, or this key may not use it; {hint}see GET /v1/models"
+            raise Failure(404, message, code="model_not_found", param="model")
         return model
 
 

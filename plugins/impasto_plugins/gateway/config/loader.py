@@ -5,7 +5,6 @@ Safe YAML only: no tags, no aliases, no key twice, at most 1 MiB and a few level
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ import attrs
 import yaml
 
 from impasto import ConfigError, InvalidRequest
-from impasto.ext import Allowed, printable, structure
+from impasto.ext import Allowed, closest, printable, structure
 
 from .model import S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
 from .validators import wrong_with_hash, wrong_with_host, wrong_with_key, wrong_with_url
@@ -334,7 +333,7 @@ class _Reader:
         names = list(known)
         for name, value in node.value.items():
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
+                near = closest(name, (each for each in names if each not in node.value), 1)
                 hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names)}"
                 self.problem(
                     value.line, f"{where}.{name[:60]}".lstrip("."), f"is not taken here; {ADVICE.get(name, hint)}"

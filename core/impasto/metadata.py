@@ -1,0 +1,163 @@
+"""Metadata folders of installed distributions. A damaged one is set apart with its reason and stops nothing.
+
+Not ``importlib.metadata.entry_points``: one damaged folder, of whatever distribution, makes it raise for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .redact import printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
+"""A distribution's name (PyPA's core metadata)."""
+
+_PREFIX = "impasto."
+"""The beginning of the names of all entry-point groups that are read here."""
+
+_LONGEST_VERSION = 60
+
+
+class Folder(NamedTuple):
+    """A readable metadata folder. ``entries`` are all of its entry points."""
+
+    path: str
+    name: str
+    version: str
+    distribution: Distribution
+    entries: tuple[EntryPoint, ...]
+
+
+class Damaged(NamedTuple):
+    """A metadata folder that is skipped. ``has_plugins``: the folder declares plugins, or is one of impasto itself."""
+
+    path: str
+    reason: str
+    has_plugins: bool
+
+
+class Unreadable(ValueError):
+    """A reason why a metadata folder can't be read."""
+
+
+def read_folders(*, complete: bool = False) -> tuple[list[Folder], list[Damaged]]:
+    """Return the folders with plugins, or with ``complete`` all folders, and the damaged ones of them."""
+    readable: list[Folder] = []
+    damaged: list[Damaged] = []
+    for distribution in _distributions(damaged):
+        place = getattr(distribution, "_path", None)
+        stem = getattr(place, "name", "").partition("-")[0]
+        has_plugins = stem.lower().endswith("mpasto")
+        try:
+            points = read_text(distribution, "entry_points.txt")
+            has_plugins = has_plugins or (points is not None and _PREFIX in points)
+            if not has_plugins and not complete:
+                continue
+            if stem.startswith("~"):
+                raise Unreadable("pip left it behind when it replaced a distribution; delete it")
+            readable.append(_read(distribution, str(place), has_entries=points is not None))
+        except Exception as error:  # noqa: BLE001 - the metadata classes raise whatever a damaged text leads to
+            if has_plugins or complete:
+                damaged.append(Damaged(str(place), _reason(error), has_plugins))
+    return readable, damaged
+
+
+def _distributions(damaged: list[Damaged]) -> Iterator[Distribution]:
+    """Yield what each finder of ``sys.meta_path`` finds. One that raises is skipped."""
+    from importlib.metadata import DistributionFinder  # 55 ms: not for those who only import
+
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_distributions", None)
+        if find is None:
+            continue
+        try:
+            yield from find(DistributionFinder.Context())
+        except Exception as error:  # noqa: BLE001 - somebody else's finder of distributions
+            said = f"this finder of distributions failed: {_reason(error)}"
+            damaged.append(Damaged(type(finder).__qualname__, said, has_plugins=False))
+
+
+def _read(distribution: Distribution, path: str, *, has_entries: bool) -> Folder:
+    head = next((text for name in ("METADATA", "PKG-INFO", "") if (text := read_text(distribution, name))), None)
+    if head is None:
+        raise Unreadable("it has no METADATA; install the distribution again, or delete the folder")
+    name = _header(head, "Name")
+    if name is None or NAME.fullmatch(name) is None:
+        raise Unreadable("its METADATA has no valid Name; install the distribution again, or delete the folder")
+    try:
+        entries = tuple(distribution.entry_points) if has_entries else ()
+        valid = all(each.name and each.name.isprintable() and each.value.isprintable() for each in entries)
+    except Exception as error:  # whatever a malformed line leads to
+        raise Unreadable(f"its entry_points.txt is malformed ({type(error).__name__})") from error
+    if not valid:
+        raise Unreadable("its entry_points.txt is malformed: a name or value is empty or not printable")
+    version = printable(_header(head, "Version") or "unknown")[:_LONGEST_VERSION]
+    return Folder(path, name, version, distribution, entries)
+
+
+def _header(text: str, name: str) -> str | None:
+    head = text.replace("\r\n", "\n").partition("\n\n")[0]
+    match = re.search(rf"^{name}[ \t]*:[ \t]*(\S.*?)[ \t]*$", head, re.IGNORECASE | re.MULTILINE)
+    return match[1] if match is not None else None
+
+
+def read_text(distribution: Distribution, name: str) -> str | None:
+    """Return a file of a metadata folder, None if there is none. Raises OSError, ValueError, Unreadable."""
+    place = getattr(distribution, "_path", None)
+    if not isinstance(place, Path):  # in a zip file, or of a finder of its own
+        return distribution.read_text(name)
+    path = place / name if name else place
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(mode):  # to open a FIFO would wait for a writer
+        if not name:
+            return None
+        raise Unreadable(f"its {name} is not a file")
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise Unreadable(f"its {name or 'text'} is not UTF-8") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"it can't be read: {error.strerror or type(error).__name__}"
+    return printable(str(error)) if isinstance(error, Unreadable) else f"it can't be read ({type(error).__name__})"
+
+
+def holds_running_code(folder: Folder) -> int:
+    """Return how well a folder proves that it belongs to the impasto that runs: 2 by its RECORD, 1 by its place, or 0.
+
+    A name proves nothing: any distribution can call itself impasto.
+    """
+    distribution, here = folder.distribution, Path(__file__).parent.resolve()
+    try:
+        record = read_text(distribution, "RECORD")
+        is_beside = Path(str(distribution.locate_file("impasto"))).resolve() == here
+        if record is None:  # some systems' packages have none
+            return 1 if is_beside else 0
+        paths = [line.partition(",")[0] for line in record.splitlines()]
+        if "impasto/metadata.py" in paths:
+            return 2 if is_beside else 0
+        return 2 if any(_leads_here(Path(str(distribution.locate_file(path))), here) for path in paths) else 0
+    except Exception:  # noqa: BLE001 - unreadable is no proof
+        return 0
+
+
+def _leads_here(path: Path, here: Path) -> bool:
+    """Return True if an editable installation's .pth file or finder leads to the code that runs."""
+    if path.suffix != ".pth" and not (path.name.startswith("__editable__") and path.suffix == ".py"):
+        return False
+    text = path.read_text("utf-8")
+    lines = (Path(line.strip()) for line in text.splitlines())
+    return here.parent in (line.resolve() for line in lines if line.is_absolute()) or str(here) in text

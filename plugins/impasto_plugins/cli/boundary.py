@@ -1,0 +1,120 @@
+"""The edge of every command: whatever happens inside, it ends with one message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import NoReturn, TextIO
+
+import click
+
+INTERRUPTED = 130
+
+_ENCODING_ERRORS = "impasto.output"
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run a command that ends with SystemExit, and end the process with its exit code, or 1 if it broke."""
+    _occupy_closed_descriptors()
+    _accept_any_text()
+    reported = False
+    try:
+        command()
+        code: object = 0
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        _report("\nInterrupted.")
+        code = INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # the reader has left: nobody wants to know
+            _report(f"Error: {_in_words(error)}")
+        code, reported = 1, True
+    except BaseException as error:  # noqa: BLE001 - a fault of ours or of a plugin; the message says where
+        _report(f"Error: {_fault(error)}")
+        code = 1
+    lost = _flush()
+    if lost is not None and not reported:
+        if lost.errno != errno.EPIPE and code in (0, None):
+            _report(f"Error: the output could not be written: {lost.strerror}")
+        code = code or 1
+    sys.exit(code)  # type: ignore[arg-type]  # whatever a command's SystemExit carries
+
+
+def _occupy_closed_descriptors() -> None:
+    """Open the null device in place of a closed stdin, stdout or stderr: else the next file opened takes its place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+def _accept_any_text() -> None:
+    """Let stdout take names that are not UTF-8 as they are, and other text that it can't encode escaped."""
+    codecs.register_error(_ENCODING_ERRORS, _encode)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ENCODING_ERRORS)
+
+
+def _encode(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    try:
+        return text.encode("ascii", "surrogateescape"), error.end
+    except UnicodeEncodeError:
+        return text.encode("ascii", "backslashreplace"), error.end
+
+
+def _in_words(error: OSError) -> str:
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{place}{error.strerror or str(error) or type(error).__name__}"
+
+
+def _fault(error: BaseException) -> str:
+    """Describe an error that nobody expected, for a report to whoever wrote the code that raised it."""
+    place, trace = "", error.__traceback__
+    while isinstance(trace, TracebackType):
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module != __name__ and not module.startswith(("click.", "asyncio.")):
+            place = f" in {module}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    if isinstance(error, MemoryError):
+        return f"out of memory{place}"
+    text = str(error).partition("\n")[0][:300]
+    return f"unexpected {type(error).__name__}{place}: {text}\nThis is a fault in the program; please report it."
+
+
+def _report(message: str) -> None:
+    with suppress(OSError, ValueError):  # stderr can't be written either: the exit code is all that is left
+        click.echo(message, err=True)
+
+
+def _flush() -> OSError | None:
+    """Write what the streams still hold. A stream that fails is led to the null device, so that it fails only once."""
+    lost = None
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except ValueError:  # a plugin closed it
+            continue
+        except OSError as error:
+            lost = lost or error
+            _discard(stream, descriptor)
+    return lost
+
+
+def _discard(stream: TextIO, descriptor: int) -> None:
+    with suppress(OSError, ValueError):
+        if stream.fileno() == descriptor:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, descriptor)
+            os.close(null)

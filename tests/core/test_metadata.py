@@ -1,0 +1,208 @@
+"""Metadata folders: a damaged one, of whatever distribution, stops nothing and is named; a name proves no ownership."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import DistributionFinder
+from pathlib import Path
+
+import pytest
+
+from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation
+from impasto.ext import read_folders
+from impasto.registry import COMMANDS, GROUPS, OPERATIONS
+from tests.damage import damage
+from tests.distributions import ACME, install
+
+OURS = {group: Registry(allow="none").names(group) for group in GROUPS}
+"""The names of our own plugins, in the installation that runs the tests."""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def folder(site: Path, name: str, metadata: str | None, points: str | None = None) -> Path:
+    made = site / name
+    made.mkdir()
+    if metadata is not None:
+        (made / "METADATA").write_text(metadata)
+    if points is not None:
+        (made / "entry_points.txt").write_text(points)
+    return made
+
+
+def damaged(path: Path) -> str:
+    """The reason why a folder is skipped."""
+    (reason,) = [each.reason for each in Registry().damaged(complete=True) if each.path == str(path)]
+    return reason
+
+
+def own_entry_points() -> str:
+    (own,) = [owner for owner in Registry(allow="none").owners() if owner.is_own]
+    return own.read_text("entry_points.txt") or ""
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "points", "reason"),
+    [
+        ("impasto-0.0.9.dist-info", None, None, "it has no METADATA"),
+        ("~mpasto-0.0.9.dist-info", "Name: impasto\nVersion: 0.0.9\n", "OWN", "pip left it behind"),
+        ("impasto-0.0.9.dist-info", "Name: impasto\nVersion: 0.0.9\n", "OWN", "it calls itself impasto"),
+        ("other-1.0.dist-info", "Name: other\n", "[x]\nno sign\n", "entry_points.txt is malformed"),
+        ("other-1.0.dist-info", "Name: other\n", "[impasto.operations]\nno sign\n", "entry_points.txt is malformed"),
+        ("other-1.0.dist-info", "Name: other\n", "[impasto.operations]\n = x:y\n", "entry_points.txt is malformed"),
+        ("other-1.0.dist-info", "Version: 1.0\n", "[impasto.operations]\na/b = c:d\n", "no valid Name"),
+        ("other-1.0.dist-info", "Version: 1.0\n", None, "no valid Name"),
+        ("other-1.0.dist-info", None, "[impasto.operations]\na/b = c:d\n", "it has no METADATA"),
+        ("other-1.0.dist-info", None, None, "it has no METADATA"),
+    ],
+)
+def test_a_damaged_folder_is_skipped_and_named(
+    site: Path, name: str, metadata: str | None, points: str | None, reason: str
+) -> None:
+    made = folder(site, name, metadata, own_entry_points() if points == "OWN" else points)
+    registry = Registry()
+    assert registry.operation("stability/sd3").id == "stability/sd3"
+    assert {group: registry.names(group) for group in GROUPS} == OURS
+    assert reason in damaged(made)
+
+
+@pytest.mark.parametrize("file", ["METADATA", "entry_points.txt"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "bytes"])
+def test_a_file_that_is_none_does_not_hold_anything_up(site: Path, file: str, kind: str) -> None:
+    import os
+
+    made = folder(site, "other-1.0.dist-info", "Name: other\n", "[impasto.operations]\na/b = c:d\n")
+    (path := made / file).unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path.name)
+        case _:
+            path.write_bytes(b"Name: \xff\n[impasto.operations]\n\xff = x:y\n")
+    assert Registry().names(OPERATIONS) == OURS[OPERATIONS]
+    assert file in damaged(made) or "can't be read" in damaged(made)
+
+
+@pytest.mark.parametrize("first_seed", range(0, 300, 50))
+def test_no_damage_stops_anything(site: Path, first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 50):
+        damage(site, seed)
+    registry = Registry()
+    for group in GROUPS:
+        assert set(OURS[group]) <= set(registry.names(group))
+        assert all("\x1b" not in name for name in registry.names(group))
+    assert registry.operation("stability/sd3").id == "stability/sd3"
+    assert Registry(allow="none").names(OPERATIONS) == OURS[OPERATIONS]
+    assert len(registry.damaged(complete=True)) >= len(registry.damaged()) > 0
+
+
+def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        def find_distributions(self, context: DistributionFinder.Context) -> list[object]:
+            raise RuntimeError("boom")
+
+        def find_spec(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert Registry().names(COMMANDS) == OURS[COMMANDS]
+    assert next(each.path for each in Registry().damaged(complete=True)).endswith("Finder")
+
+
+IMPOSTOR = "[impasto.operations]\nevil/paint = evil:paint\n[impasto.commands]\nevil = evil:command\n"
+
+
+@pytest.mark.parametrize("name", ["impasto-9.9.dist-info", "evil-1.0.dist-info", "Impasto-0.1.0.dist-info"])
+@pytest.mark.parametrize("record", [None, "evil.py,,\n", "impasto/metadata.py,sha256=x,1\n", "evil.pth,,\n"])
+@pytest.mark.parametrize("allow", [None, "none", "impasto", "evil"])
+def test_a_distribution_that_calls_itself_impasto_is_not_ours(
+    site: Path, name: str, record: str | None, allow: str | None
+) -> None:
+    made = folder(site, name, "Name: Impasto\nVersion: 0.1.0\n", IMPOSTOR)
+    (site / "evil.py").write_text("raise AssertionError('imported')")
+    (site / "evil.pth").write_text("/nowhere\n")
+    if record is not None:
+        (made / "RECORD").write_text(record)
+    registry = Registry(allow=allow)
+    assert {group: registry.names(group) for group in GROUPS} == OURS
+    with pytest.raises(UnknownOperation, match="see `impasto doctor`"):
+        registry.operation("evil/paint")
+    assert "calls itself impasto" in damaged(made)
+
+
+def test_two_folders_of_one_distribution_that_declare_the_same_are_one(site: Path) -> None:
+    install(site, "acme", {OPERATIONS: {"acme/paint": "acme_twice:paint"}}, {"acme_twice": ACME})
+    shutil.copytree(site / "acme-1.0.dist-info", site / "acme-0.9.dist-info")
+    assert Registry().operation("acme/paint").id == "acme/paint"
+    (site / "acme-0.9.dist-info/entry_points.txt").write_text(f"[{OPERATIONS}]\nacme/paint = acme_old:paint\n")
+    with pytest.raises(DuplicateOperation, match=r"in acme-0.9.dist-info and acme-1.0.dist-info; delete the folder"):
+        Registry().operation("acme/paint")
+
+
+def test_the_first_of_a_name_on_the_path_hides_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in ("old", "new"):
+        install(tmp_path / number, "acme", {OPERATIONS: {"acme/paint": f"acme_{number}:paint"}}, {})
+        monkeypatch.syspath_prepend(tmp_path / number)
+    (declared,) = [each for each in Registry().declared(OPERATIONS) if each.name == "acme/paint"]
+    assert declared.value == "acme_new:paint"
+
+
+def test_a_distribution_in_a_zip_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "acme", "acme", {OPERATIONS: {"acme/paint": "acme_zipped:paint"}}, {"acme_zipped": ACME})
+    with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+        for path in (tmp_path / "acme").rglob("*"):
+            archive.write(path, path.relative_to(tmp_path / "acme"))
+    monkeypatch.syspath_prepend(tmp_path / "site.zip")
+    assert Registry().operation("acme/paint").id == "acme/paint"
+    with pytest.raises(NotAllowed):
+        Registry(allow="none").operation("acme/paint")
+
+
+Proof = Callable[[Path], None]
+
+
+@pytest.mark.parametrize("record", ["impasto/metadata.py,sha256=x,1\n", None])
+def test_a_copy_that_runs_knows_its_own_metadata(tmp_path: Path, record: str | None) -> None:
+    """``pip install --target``, and a system's packages, which come without a RECORD."""
+    import subprocess
+
+    import impasto
+
+    source = Path(impasto.__file__).parent
+    shutil.copytree(source, tmp_path / "impasto", ignore=shutil.ignore_patterns("__pycache__"))
+    made = folder(tmp_path, "impasto-0.1.0.dist-info", "Name: impasto\nVersion: 0.1.0\n", own_entry_points())
+    if record is not None:
+        (made / "RECORD").write_text(record)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import impasto\n"
+        "print([owner.path for owner in impasto.Registry().owners() if owner.is_own])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"[{str(made)!r}]\n"
+
+
+def test_the_first_use_of_somebody_elses_plugin_is_logged_once(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(site, "acme-colours", {OPERATIONS: {"acme/paint": "acme_logged:paint"}}, {"acme_logged": ACME})
+    with caplog.at_level(logging.INFO, logger="impasto"):
+        Registry().operation("stability/sd3")
+        assert caplog.messages == []
+        for _ in range(2):
+            Registry().operation("acme/paint")
+    assert caplog.messages == ["first use of operation 'acme/paint', of the distribution acme-colours 1.0"]
+
+
+def test_every_folder_is_read_only_if_asked_for(site: Path) -> None:
+    folder(site, "plain-1.0.dist-info", "Name: plain\nVersion: 1.0\n")
+    assert "plain" not in {each.name for each in read_folders()[0]}
+    assert "plain" in {each.name for each in read_folders(complete=True)[0]}

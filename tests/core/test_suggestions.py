@@ -1,0 +1,70 @@
+"""Suggestions: what somebody may have meant, among names that would be accepted."""
+
+from __future__ import annotations
+
+import pytest
+
+from impasto import InvalidRequest, Registry, UnknownOperation
+from impasto.ext import closest
+from impasto.registry import OPERATIONS
+
+FIELDS = ("prompt", "aspect_ratio", "negative_prompt", "seed", "style_preset", "output_format")
+
+
+@pytest.mark.parametrize(
+    ("word", "first"),
+    [
+        ("core", "stability/stable-image-core"),
+        ("ultra", "stability/stable-image-ultra"),
+        ("sd3.5", "stability/sd3.5-flash"),
+        ("SD3.5-Large", "stability/sd3.5-large"),
+        ("sd3.5-lrge", "stability/sd3.5-large"),
+        ("stable_image_core", "stability/stable-image-core"),
+        ("stability/core", "stability/stable-image-core"),
+        ("bedrock/stability.sd3-5-large", "bedrock/stability.sd3-5-large-v1:0"),
+        ("inpant", "stability/inpaint"),
+        ("3d", "stability/stable-fast-3d"),
+    ],
+)
+def test_a_models_short_name_leads_to_its_full_name(word: str, first: str) -> None:
+    with pytest.raises(UnknownOperation) as caught:
+        Registry().operation(word)
+    names = str(caught.value).partition("closest: ")[2].split(", ")
+    assert names[0] == first
+    assert set(names) <= set(Registry().names(OPERATIONS))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("promt", ["prompt"]),
+        ("prompts", ["prompt"]),
+        ("negativePrompt", ["negative_prompt"]),
+        ("aspectRatio", ["aspect_ratio"]),
+        ("ratio", ["aspect_ratio"]),
+        ("steps", []),
+        ("n", []),
+        ("", []),
+        ("-", []),
+        ("\udcff", []),
+        ("p" * 1_000_000, []),
+    ],
+)
+def test_a_fields_name_is_found_by_spelling_or_part(word: str, expected: list[str]) -> None:
+    assert closest(word, FIELDS, 1) == expected
+
+
+def test_a_field_that_is_given_already_is_not_suggested() -> None:
+    operation = Registry().operation("stability/stable-image-core")
+    with pytest.raises(InvalidRequest) as caught:
+        operation.request("stability/stable-image-core", {"prompt": "x", "promt": "y", "sede": 5})
+    messages = {problem.field: problem.message for problem in caught.value.problems}
+    assert "did you mean" not in messages["promt"]
+    assert messages["sede"].endswith("did you mean seed?")
+
+
+def test_a_model_that_would_be_refused_is_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(allow="none")
+    assert all(each.refusal is None for each in registry.declared(OPERATIONS))
+    with pytest.raises(UnknownOperation, match="closest: none"):
+        registry.operation("acme/zzzz")
