@@ -20,7 +20,6 @@ from .calls.queue_timeout import patience, patience_of
 from .calls.runtime import Setup
 from .errors import SERVER, Failure, new_id, sign
 from .http.body import check_kind
-from .http.connection import UNSOUND, no_http
 from .http.memory_budget import Flow
 from .idempotency.coordinator import Repeats
 from .routes import not_allowed, routed
@@ -142,8 +141,6 @@ class App:
         return response
 
     async def _endpoint(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
-        if (problem := request.get(UNSOUND)) is not None:
-            raise no_http(problem)
         path = request.rel_url.raw_path
         if path in _HEALTH:  # whatever it is called by: a balancer asks by address
             seen.route = path
@@ -176,7 +173,8 @@ class App:
 
     def _check_host(self, request: web.BaseRequest) -> None:
         """Refuses names that are not this gateway's: a web page's own may point at it."""
-        named = request.headers.get("host", "")
+        if (named := request.headers.get("host")) is None:  # HTTP/1.0, which no browser speaks
+            return
         host, local = _host(named)
         if host in self.setup.config.allowed_hosts or (self.local and local):
             return

@@ -12,10 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
-from http import HTTPMethod
 from typing import NoReturn, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
@@ -23,7 +22,7 @@ from impasto_plugins.gateway.config.model import General
 from impasto_plugins.gateway.errors import SERVER, Failure, new_id, sign
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
-from .chunked import Chunks
+from .framing import Framing, invalid_http
 
 LINGER_SECONDS = 2.0
 """How long the rest of a refused request is still read, so that its sender gets to read the refusal."""
@@ -31,19 +30,10 @@ LINGER_SECONDS = 2.0
 LONGEST_LINE = 8 * 1024 + 512
 """Bytes of a request's first line, or of a header: a key of 8 KiB and its name fit."""
 
-LONGEST_HEAD = 32 * 1024
-"""Bytes of a head that is not whole yet."""
-
 MOST_TURNED_AWAY = 256
 """How many connections beyond the cap are told so at one time; more are closed without a word."""
 
-_METHODS = frozenset(HTTPMethod)
-_VERSIONS = (HttpVersion10, HttpVersion11)
-_LONGEST_LENGTH = 19  # digits
 _AT_ONCE = 1_000
-
-UNSOUND = web.RequestKey("unsound", str)
-"""Why a request that could be parsed is refused all the same."""
 
 
 class TooSlow(web.RequestPayloadError):
@@ -79,8 +69,7 @@ class Connection(web.RequestHandler):
         self._server = server
         self._wire: asyncio.Transport | None = None  # the base forgets its own as soon as it closes
         self._body: StreamReader | None = None
-        self._head: bytes | None = b""
-        self._chunks: Chunks | None = None
+        self._framing = Framing()
         self._held_since: float | None = None
         self._lost: asyncio.Future[None] | None = None
         self.said_all = False
@@ -101,47 +90,25 @@ class Connection(web.RequestHandler):
         self.said_all = True
         if self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
             self._body.set_exception(_broken())
-        return self.phase is Phase.BUSY or (self.phase is Phase.HEAD and self._head is None)
+        return self.phase is Phase.BUSY or bool(self._messages)
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is Phase.ENDING:
+        if self.phase is Phase.ENDING or self._framing.has_ended:
             return
         if data:
             self.heard = time.monotonic()
             if self.phase in (Phase.NEW, Phase.IDLE):
                 self.since = self.since if self.phase is Phase.NEW else self.heard
-                self.phase, self._head, self._chunks = Phase.HEAD, b"", None
-            if not (self._may_be_head(data) if self.phase is Phase.HEAD else self._may_be_body(data)):
-                return
-        super().data_received(data)
-
-    def _may_be_head(self, data: bytes) -> bool:
-        """Whether a head may go on like this: it begins with a method, and ends in time. Else it is refused."""
-        if self._head is None:  # it is whole, and its request about to begin
-            return self._may_be_body(data)
-        head = self._head = self._head + data if self._head else data.lstrip(b"\r\n")
-        end = head.find(b"\r\n\r\n")
-        sound = not head or b"A" <= head[:1] <= b"Z"
-        if end >= 0:
-            self._head = None
-            if b"chunked" in head[:end].lower():
-                self._chunks = Chunks()
-                sound = sound and self._chunks.sound(head[end + 4 :])
-        elif len(head) > LONGEST_HEAD:
-            sound = False
-        if not sound:
-            self.refuse(no_http(), "http")
-        return sound
-
-    def _may_be_body(self, data: bytes) -> bool:
-        """Whether a body may go on like this. Else its request fails, where it was not answered yet."""
-        if self._chunks is None or self._chunks.sound(data):
-            return True
-        self._server.observer.ended("http", None)
-        self.phase, self.since = Phase.ENDING, time.monotonic()
-        if self._body is not None:
-            self._body.set_exception(_broken())
-        return False
+                self.phase = Phase.HEAD
+            for piece in self._framing.feed(data):
+                super().data_received(piece)
+        else:  # aiohttp's own way to go on with what it holds
+            super().data_received(data)
+        if self._framing.is_body_damaged:
+            self._server.observer.ended("http", None)
+            body = self._messages[-1][1] if self._messages else self._body
+            if body is not None and not body.is_eof():
+                body.set_exception(_broken())
 
     def began(self, body: StreamReader) -> None:
         """A request's head was read, its body comes."""
@@ -159,7 +126,8 @@ class Connection(web.RequestHandler):
         done = await super().finish_response(request, resp, start_time)
         self._body, whole = None, request.content.is_eof()
         if self.phase is Phase.BUSY and whole:  # else what comes is still its body
-            self.phase, self.since = Phase.IDLE, time.monotonic()
+            self.phase = Phase.HEAD if self._framing.is_in_head else Phase.IDLE
+            self.since = time.monotonic()
         if self.phase is Phase.ENDING or request.content.exception() is not None:
             await self._linger()
         elif not resp.keep_alive and self._wire is not None and whole:
@@ -172,13 +140,14 @@ class Connection(web.RequestHandler):
         """aiohttp's own answer, which would hold a part of the request, and write it to the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
-        failure = no_http() if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
+        refused = self._framing.failure or invalid_http()
+        failure = refused if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
         response, id = failure.response(), new_id()
         sign(response, id)
         response.force_close()
         if status < 500:
             self.phase = Phase.ENDING
-            self._server.observer.ended("http", id, status)
+            self._server.observer.ended("http", id, failure.status)
         return response
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
@@ -337,37 +306,12 @@ class Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        problem = _unsound(message)
-        if message.method == "UNKNOWN" or message.version not in _VERSIONS:  # aiohttp's stand-in for what is no HTTP
-            message = message._replace(version=HttpVersion11, should_close=True)  # in which it is answered
+        if message.method == "UNKNOWN":  # aiohttp's stand-in for a request that it can't read, as HTTP/1.0
+            message = message._replace(version=HttpVersion11, should_close=True)
         request = web.BaseRequest(message, payload, protocol, writer, task, self._loop)
-        if problem is not None:
-            request[UNSOUND] = problem
         if isinstance(protocol, Connection):
             protocol.began(payload)
         return request
-
-
-def _unsound(message: RawRequestMessage) -> str | None:
-    """What is wrong with a request that one of aiohttp's two parsers takes and the other does not, or that no client
-    of an API sends."""
-    coding, length = message.headers.get("transfer-encoding"), message.headers.get("content-length", "0")
-    if message.version not in _VERSIONS:
-        return "the version must be HTTP/1.1 or HTTP/1.0"
-    if message.method not in _METHODS:
-        return "there is no such method"
-    if not message.path.startswith("/") or not message.path.isascii() or not message.path.isprintable():
-        return "the target must be a path, which begins with /"
-    if coding is not None and (coding.lower() != "chunked" or message.version == HttpVersion10):
-        return "Transfer-Encoding may be chunked only"
-    if len(length) > _LONGEST_LENGTH:
-        return "Content-Length is no length"
-    return None
-
-
-def no_http(problem: str = "the request is no sound HTTP") -> Failure:
-    """The refusal of what can't be read."""
-    return Failure(400, problem, code="invalid_http", close=True)
 
 
 def _broken() -> web.RequestPayloadError:

@@ -1,0 +1,226 @@
+"""HTTP/1.1 message framing (RFC 9112), checked before aiohttp's parser reads it.
+
+aiohttp has two parsers, in C and in Python, which judge unusual framing differently: the gap that request smuggling
+needs. Both get only what they can't misread: whole heads in origin form, bodies of a checked length, and chunked
+bodies without extensions and trailers, one chunk for each read. h11 would do the same at ten times the cost for each
+head; httptools is the parser that aiohttp has in C.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from http import HTTPMethod
+
+from impasto_plugins.gateway.errors import Failure
+
+LONGEST_HEAD = 32 * 1024
+"""Bytes of a request's head, its first line included."""
+
+LONGEST_CHUNK_LINE = 4 * 1024
+"""Bytes of a chunk's size and extensions, or of all trailers."""
+
+MOST_EXTENSION_BYTES = 64 * 1024
+"""Bytes of the extensions of one body. The standard asks for a limit: they are ignored, but have to be read."""
+
+INVALID_HEAD = b"\0\r\n\r\n"
+"""A head that both parsers refuse. It takes the place of one that is refused here, so that answers keep their order."""
+
+_METHODS = frozenset(HTTPMethod) - {HTTPMethod.CONNECT}
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIRST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
+_MAYBE_METHOD = re.compile(_TOKEN)
+_WRONG_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+_FIELD = re.compile(rb"\r\n(transfer-encoding|content-length|connection)[ \t]*:[ \t]*([^\r]*)", re.IGNORECASE)
+_HOST = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
+_ABSOLUTE = re.compile(
+    rb"https?://((?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)([/?].*)?", re.IGNORECASE
+)
+_LENGTH = re.compile(rb"0*([0-9]{1,18})")
+_EXTENSIONS = rb"((?:[ \t]*;[\t -~\x80-\xff]*)?)"
+_SIZE_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
+_NEXT_SIZE_LINE = re.compile(rb"\r\n" + _SIZE_LINE.pattern)
+_PART_OF_LINE = re.compile(rb"0*[0-9A-Fa-f]{0,15}" + _EXTENSIONS + rb"[ \t]*\r?")
+_TRAILERS = re.compile(rb"(?:%b:[\t -~\x80-\xff]*\r\n)*\r\n" % _TOKEN)
+
+
+class _InvalidBody(Exception):
+    """A chunked body is damaged."""
+
+
+class Framing:
+    """One connection's requests, one behind the other. ``feed`` returns what aiohttp's parser may read."""
+
+    def __init__(self) -> None:
+        self.failure: Failure | None = None
+        """The refusal of a head, in whose place ``INVALID_HEAD`` was passed on. Nothing is read after it."""
+        self.is_body_damaged = False
+        """True if the last body can't be read to its end. Nothing is read after it."""
+        self._head = b""
+        self._length = 0
+        self._chunks: _Chunks | None = None
+
+    @property
+    def is_in_head(self) -> bool:
+        """Whether a head has begun and is not whole."""
+        return bool(self._head)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether what still comes is not read."""
+        return self.is_body_damaged or self.failure is not None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take what came and yield what goes on, one request at a time: a parser that refuses one drops the rest."""
+        passed: list[bytes] = []
+        while data and not self.has_ended:
+            if self._length:
+                piece, data = data[: self._length], data[self._length :]
+                self._length -= len(piece)
+            elif self._chunks is not None:
+                piece, data = self._take_chunks(self._chunks, data)
+            else:
+                if passed:
+                    yield b"".join(passed)
+                    passed.clear()
+                piece, data = self._take_head(data)
+            passed.append(piece)
+        yield b"".join(passed)
+
+    def _take_chunks(self, chunks: _Chunks, data: bytes) -> tuple[bytes, bytes]:
+        try:
+            piece, data = chunks.decode(data)
+        except _InvalidBody:
+            self.is_body_damaged = True
+            return b"", b""
+        if chunks.is_complete:
+            self._chunks = None
+        return piece, data
+
+    def _take_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the next head, empty if it is not whole yet, and what comes behind it."""
+        start = max(len(self._head) - 3, 0)
+        data = self._head + data if self._head else data.lstrip(b"\r\n")
+        end = data.find(b"\r\n\r\n", start)
+        head, self._head = (data, data) if end < 0 else (data[: end + 4], b"")
+        try:
+            if _WRONG_LINE_END.search(head, max(start - 1, 0)) or (head and _MAYBE_METHOD.match(head) is None):
+                raise invalid_http()
+            if len(head) > LONGEST_HEAD:
+                raise invalid_http(f"a request's head may have {LONGEST_HEAD:,} bytes")
+            return (b"", b"") if end < 0 else (self._checked(head), data[end + 4 :])
+        except Failure as failure:
+            self.failure = failure
+            return INVALID_HEAD, b""
+
+    def _checked(self, head: bytes) -> bytes:
+        """Return the head with a path for its target, and learn how its body is framed. Raises Failure."""
+        if (line := _FIRST_LINE.match(head)) is None:
+            raise invalid_http("the first line must be a method, a path and HTTP/1.1, with one space between them")
+        method, target, major, minor = line.groups()
+        if major != b"1":
+            raise Failure(505, "the version must be HTTP/1.1 or HTTP/1.0", code="unsupported_http_version", close=True)
+        if method.decode() not in _METHODS:
+            said = f"the method must be one of {', '.join(sorted(_METHODS))}"
+            raise Failure(501, said, code="unsupported_method", close=True)
+        head = self._read_fields(head, is_old=minor == b"0")
+        if target.startswith(b"/") and minor in b"01":
+            return head
+        rest = head[line.end() - 2 :]
+        if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+            host = b"\r\nHost: " + absolute[1]  # which counts, whatever the field says
+            rest = _HOST.sub(lambda _: host, rest, count=1) if _HOST.search(rest) or minor != b"0" else host + rest
+            target = absolute[2] or b"/"
+            target = target if target.startswith(b"/") else b"/" + target
+        elif not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
+            raise invalid_http("the target must be a path, which begins with /")
+        return b"%b %b HTTP/1.%d%b" % (method, target, minor != b"0", rest)
+
+    def _read_fields(self, head: bytes, *, is_old: bool) -> bytes:
+        """Return the head with its framing as plain as can be. Raises Failure if the body's length is not clear."""
+        has_length = False
+        for field in _FIELD.finditer(head):
+            name, value = field[1].lower(), field[2].rstrip(b" \t").lower()
+            if name == b"connection":
+                if value != b"close" and b"close" in (option.strip(b" \t") for option in value.split(b",")):
+                    head = head.replace(field[0], b"\r\nConnection: close", 1)  # it counts beside any other option
+                continue
+            if has_length:
+                raise invalid_http("give Content-Length or Transfer-Encoding, and once")
+            has_length = True
+            if name == b"transfer-encoding":
+                if value != b"chunked" or is_old:
+                    raise invalid_http("Transfer-Encoding may be chunked only, in HTTP/1.1")
+                self._chunks = _Chunks()
+                head = head.replace(field[0], b"\r\nTransfer-Encoding: chunked", 1)
+            elif (length := _LENGTH.fullmatch(value)) is not None:
+                self._length = int(length[1])
+            else:
+                raise invalid_http("Content-Length must be a whole number")
+        return head
+
+
+class _Chunks:
+    """The content of a chunked body, out of its framing. Extensions and trailers are checked and dropped."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._line = b""
+        self._size_line = _SIZE_LINE
+        self._left = self._extension_bytes = 0
+        self._in_trailers = False
+
+    def decode(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the content as one chunk, and what comes behind the body. Raises _InvalidBody."""
+        data, self._line = self._line + data, b""
+        pieces: list[bytes] = []
+        at, end, left = 0, len(data), self._left
+        while at < end and not self._in_trailers:
+            if left:
+                pieces.append(data[at : at + left])
+                at, left = at + len(pieces[-1]), left - len(pieces[-1])
+            elif (line := self._size_line.match(data, at)) is not None:
+                at, left = line.end(), int(line[1], 16)
+                self._extension_bytes += len(line[2])
+                if line.end() - line.start() > LONGEST_CHUNK_LINE or self._extension_bytes > MOST_EXTENSION_BYTES:
+                    raise _InvalidBody
+                self._size_line, self._in_trailers = _NEXT_SIZE_LINE, not left
+            else:
+                self._line = data[at:]
+                at = end
+        self._left = left
+        rest = self._trailers(data[at:]) if self._in_trailers else b""
+        if not self._may_go_on():
+            raise _InvalidBody
+        content = b"".join(pieces)
+        chunk = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
+        return chunk + b"0\r\n\r\n" if self.is_complete else chunk, rest
+
+    def _trailers(self, data: bytes) -> bytes:
+        """Return what comes behind the trailers. Raises _InvalidBody."""
+        end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n") + 4
+        if end < 4 and end != 2:
+            self._line = data
+            return b""
+        if _TRAILERS.fullmatch(data[:end]) is None:
+            raise _InvalidBody
+        self.is_complete = True
+        return data[end:]
+
+    def _may_go_on(self) -> bool:
+        """Whether the line that is not whole yet may become a valid one."""
+        line = self._line
+        if not line:
+            return True
+        if self._in_trailers or len(line) > LONGEST_CHUNK_LINE:
+            return len(line) <= LONGEST_CHUNK_LINE
+        if self._size_line is _NEXT_SIZE_LINE:
+            if not b"\r\n".startswith(line[:2]):
+                return False
+            line = line[2:]
+        return _PART_OF_LINE.fullmatch(line) is not None
+
+
+def invalid_http(problem: str = "the request is no valid HTTP") -> Failure:
+    """Return the refusal of a request that can't be read."""
+    return Failure(400, problem, code="invalid_http", close=True)
