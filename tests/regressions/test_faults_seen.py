@@ -105,9 +105,9 @@ async def test_openais_parameters_are_honoured_or_mean_nothing(emulator: Emulato
 async def test_style_is_refused_with_what_to_use_and_dropped_when_asked(emulator: Emulator) -> None:
     """Seen: refused without a word of the provider's own field."""
     with pytest.raises(impasto.InvalidRequest, match=r"style: .*style_preset"):
-        await aimage_generation("a lighthouse", "stability/sd3", style="vivid")
+        await aimage_generation("a lighthouse", "stability/sd3", style="natural")
     assert not emulator.requests
-    response = await aimage_generation("a lighthouse", "stability/sd3", style="vivid", drop_params=True)
+    response = await aimage_generation("a lighthouse", "stability/sd3", style="natural", drop_params=True)
     assert "style was dropped" in response.warnings[0]
 
 

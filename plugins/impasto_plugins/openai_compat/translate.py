@@ -13,11 +13,11 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_n
+from impasto.ext import Makes, check_n, structure
 from impasto.fields import shown
 
 from .sizes import checked_size, nearest_ratio
-from .words import advice, is_neutral
+from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
 
 Format = Literal["b64_json", "url"]
 FORMATS: tuple[Format, ...] = ("b64_json", "url")
@@ -50,13 +50,15 @@ def translate(
     *,
     extra_body: object = None,
     drop_params: object = None,
+    defaults: Mapping[str, object] | None = None,
     edit: bool = False,
     makes: Makes = "image",
 ) -> Translation:
     """Translates a call's arguments (None means not given) for a model.
 
     ``extra_body`` adds to them. ``drop_params``: what the model has no field for is dropped with a warning
-    instead of refused. ``edit``: the call is one that changes a picture, so there must be one. ``makes``: what the
+    instead of refused. ``defaults``: values for what the call does not give; one that does not go with what it gives
+    is left out. ``edit``: the call is one that changes a picture, so there must be one. ``makes``: what the
     call is for. Raises InvalidRequest where the model makes something else.
     """
     if operation.makes != makes:
@@ -64,7 +66,9 @@ def translate(
     work = _Work(operation, {name: value for name, value in arguments.items() if value is not None})
     work.merge(extra_body)
     work.drop = work.flag("drop_params", drop_params)
+    fields = work.add_defaults(defaults or {})
     n, answer, user = work.n(), work.response_format(), work.user()
+    work.partial_images()
     work.pictures(edit=edit)
     work.mask()
     work.prompt()
@@ -73,6 +77,7 @@ def translate(
     work.others()
     if size is not None:
         work.shape(size)
+    work.fill(fields)
     return Translation(
         params=work.params,
         words=work.words,
@@ -82,6 +87,27 @@ def translate(
         warnings=tuple(work.warnings),
         problems=tuple(work.problems),
     )
+
+
+def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -> list[Problem]:
+    """Return what is wrong with default values for a model, each by itself: a call gives the rest."""
+    translation = translate(operation, defaults, makes=operation.makes)
+    problems = {problem.field: problem for problem in translation.problems}
+    values: dict[str, object] = {}
+    for name, value in translation.params.items():
+        word = translation.words[name]
+        if name in operation.file_fields:
+            problems[word] = Problem(word, "is a file, which each call gives; leave it out")
+        else:
+            values[name] = value
+    try:
+        structure(operation.params, values)
+    except InvalidRequest as error:
+        for problem in error.problems:
+            if problem.field in values:
+                word = translation.words[problem.field]
+                problems.setdefault(word, Problem(word, problem.message))
+    return list(problems.values())
 
 
 @attrs.define
@@ -116,6 +142,23 @@ class _Work:
             self._refuse(word, f"must be True or False, not {shown(value)}")
         return value is True
 
+    def add_defaults(self, defaults: Mapping[str, object]) -> Mapping[str, object]:
+        """Take OpenAI's words among the defaults that the call does not give, and return the model's own fields."""
+        own = {self.operation.also.get(word, word): value for word, value in defaults.items()}
+        own = {name: value for name, value in own.items() if name in self.operation.fields}
+        for word, value in defaults.items():
+            is_own = word in own or word in self.operation.also
+            if not is_own and not (word == "size" and "aspect_ratio" in self.given):
+                self.given.setdefault(word, value)
+        return own
+
+    def fill(self, defaults: Mapping[str, object]) -> None:
+        """Place default values of the model's fields, as far as its rules allow them beside the rest."""
+        for name, value in defaults.items():
+            if name not in self.params and not self._breaks_rule(name, value):
+                self.params[name] = value
+                self.words[name] = name
+
     def n(self) -> int:
         n = self.given.pop("n", 1)
         try:
@@ -146,6 +189,18 @@ class _Work:
         else:
             return user
         return None
+
+    def partial_images(self) -> None:
+        """Take OpenAI's number of previews: no provider here has any, and a caller can do without."""
+        value = None if "partial_images" in self.operation.fields else self.given.pop("partial_images", None)
+        if value is None:
+            return
+        if type(value) is not int or not 0 <= value <= MOST_PARTIAL_IMAGES:
+            self._refuse(
+                "partial_images", f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}, not {shown(value)}"
+            )
+        elif value:
+            self.warnings.append("partial_images has no effect: this model sends whole images only")
 
     def pictures(self, *, edit: bool) -> None:
         """Fills the model's picture fields, in their order, from ``image``."""
@@ -211,11 +266,7 @@ class _Work:
         for index, (word, value) in enumerate(self.given.items()):
             if is_neutral(word, value) or (word == "background" and self._cuts_out(value)):
                 continue
-            said = advice(word, self.operation.fields, guess=index < MOST_GUESSES)
-            if word == "stream":  # who asked for a stream can't read the answer, once it is paid for
-                self._refuse(word, said)
-            else:
-                self._drop_or_refuse(word, said)
+            self._drop_or_refuse(word, advice(word, self.operation.fields, guess=index < MOST_GUESSES))
         self.given.clear()
 
     def shape(self, size: str) -> None:
@@ -226,7 +277,7 @@ class _Work:
             self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
         elif "aspect_ratio" in self.params:
             self._refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
-        elif self._is_ruled_out("aspect_ratio", nearest[0]):
+        elif "aspect_ratio" in self._broken({**self.params, "aspect_ratio": nearest[0]}):
             self.warnings.append(f"size {size} has no effect: the picture given sets the shape")
         else:
             ratio, exact = nearest
@@ -237,11 +288,14 @@ class _Work:
     def _cuts_out(self, background: object) -> bool:
         return self.operation.transparent and isinstance(background, str) and background == "transparent"
 
-    def _is_ruled_out(self, name: str, value: object) -> bool:
-        """Whether the model's own rules refuse a field beside those that are given."""
-        implied = self.operation.implied({**self.params, name: value})
+    def _breaks_rule(self, name: str, value: object) -> bool:
+        """Return True if a field's value breaks a rule that the call keeps without it."""
+        return bool(self._broken({**self.params, name: value}) - self._broken(self.params))
+
+    def _broken(self, params: Mapping[str, object]) -> set[str]:
+        implied = self.operation.implied(params)
         given = {key: each for key, each in implied.items() if each is not None}
-        return any(problem.field == name for rule in self.operation.rules for problem in rule.problems(given))
+        return {problem.field for rule in self.operation.rules for problem in rule.problems(given)}
 
     def _named_by(self, role: str) -> Sequence[str]:
         """The fields of a role; where none has it, the one of its name."""
@@ -259,7 +313,7 @@ class _Work:
         self.problems.append(Problem(word, message))
 
     def _drop_or_refuse(self, word: str, message: str) -> None:
-        if self.drop:
+        if self.drop and may_be_dropped(word):
             self.warnings.append(f"{word[:60]} was dropped: {message}")
         else:
             self._refuse(word[:60], message)

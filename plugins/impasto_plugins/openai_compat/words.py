@@ -14,8 +14,12 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "moderation": ("auto",),
     "output_compression": (100,),
     "stream": (False,),
-    "partial_images": (0,),
+    "style": ("vivid",),
+    "input_fidelity": ("low",),
 }
+"""OpenAI's defaults, which several clients always send, and what happens anyway."""
+
+MOST_PARTIAL_IMAGES = 3
 
 _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "style": ("style_preset",),
@@ -29,7 +33,6 @@ _ADVICE: Mapping[str, str] = {
     "moderation": "takes auto only: the provider's moderation can't be set",
     "output_compression": "takes 100 only; use output_format, as jpeg and webp are smaller",
     "stream": "a picture comes whole: leave it out and take the answer's data",
-    "partial_images": "a picture comes whole: leave it out",
     "num_retries": "use impasto.Client(retry=impasto.Retry(...)) for other retries than the default ones",
     "max_retries": "use impasto.Client(retry=impasto.Retry(...)) for other retries than the default ones",
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
@@ -39,11 +42,32 @@ _ADVICE: Mapping[str, str] = {
     "api_base": "is no parameter of a model: give it as an argument, for bedrock/ ones aws_bedrock_runtime_endpoint",
 }
 
-WORDS = ("prompt", "image", "mask", "n", "size", "response_format", "user", "output_format", *NEUTRAL, *_INSTEAD)
+WORDS = (
+    *("prompt", "image", "mask", "n", "size", "response_format", "user", "output_format", "partial_images"),
+    *NEUTRAL,
+    *_INSTEAD,
+)
 """OpenAI's words, of which a model may have no use for some."""
 
-_ALWAYS = ("prompt", "n", "size", "response_format", "user")
+_ALWAYS = ("prompt", "n", "size", "response_format", "user", "partial_images")
 """Those that every model's call takes, if only with a warning."""
+
+_NEVER_DROPPED = frozenset(
+    {
+        *("api_base", "base_url", "endpoint_url", "api_key", "base_model", "timeout"),
+        *("headers", "extra_headers", "proxy", "proxies", "ssl", "ssl_verify"),
+        "stream",
+    }
+)
+
+
+def may_be_dropped(word: str) -> bool:
+    """Return False for a name whose caller must not believe that it was honoured.
+
+    Such a name says where a call goes, with whose key and for how long. Whoever asks for a stream can't read another
+    answer, once it is paid for.
+    """
+    return word not in _NEVER_DROPPED and not word.startswith("aws_")
 
 
 def is_neutral(word: str, value: object) -> bool:

@@ -125,7 +125,7 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
 def test_what_a_model_has_no_field_for_is_dropped_if_asked(
     batch: Run, manifest: Write, impasto_emulator: Emulator, tmp_path: Path
 ) -> None:
-    body = {"model": CORE, "prompt": "a lighthouse", "style": "vivid"}
+    body = {"model": CORE, "prompt": "a lighthouse", "style": "natural"}
     path = manifest({"custom_id": "a", "method": "POST", "url": "/v1/images/generations", "body": body})
     refused = batch("run", str(path), "--out", str(tmp_path / "out"))
     assert refused.exit_code == 2

@@ -11,7 +11,7 @@ import yarl
 
 from impasto_plugins.emulator import Emulator
 
-from .conftest import MASTER, Running, Start, config, entry
+from .conftest import MASTER, MODELS, Running, Start, config, entry
 
 PROVIDER = {"target": "/v2beta/"}
 
@@ -130,10 +130,10 @@ async def test_two_keys_are_none(gateway: Running) -> None:
         ({"size": "1024x1024", "aspect_ratio": "1:1"}, "aspect_ratio", "invalid_value"),
         ({"response_format": "file"}, "response_format", "invalid_value"),
         ({"quality": "ultra"}, "quality", "invalid_value"),
-        ({"style": "vivid"}, "style", "invalid_value"),
+        ({"style": "natural"}, "style", "invalid_value"),
         ({"stream": "yes"}, "stream", "invalid_value"),
         ({"stream": 1}, "stream", "invalid_value"),
-        ({"partial_images": 1}, "partial_images", "invalid_value"),
+        ({"partial_images": 4}, "partial_images", "invalid_value"),
         ({"api_base": "http://127.0.0.1:1"}, "api_base", "unknown_parameter"),
         ({"base_url": "http://127.0.0.1:1"}, "base_url", "unknown_parameter"),
         ({"extra_headers": {}}, "extra_headers", "unknown_parameter"),
@@ -163,18 +163,29 @@ async def test_a_request_that_does_not_fit(
     assert not impasto_emulator.requests
 
 
-@pytest.mark.parametrize("strange", ["api_base", "role", "mask_url"])
-async def test_dropping_parameters_drops_known_ones_only(
-    start: Start, impasto_emulator: Emulator, strange: str
+async def test_drop_params_depends_on_the_called_model_alone(start: Start, impasto_emulator: Emulator) -> None:
+    more = "litellm_settings:\n  drop_params: true\n"
+    gateway = await start(config(impasto_emulator.url, more=more))
+    alone = await start(
+        config(impasto_emulator.url, entries=entry("core", MODELS["core"], impasto_emulator.url), more=more)
+    )
+    for running in (gateway, alone):  # "grow_mask" is a field of another model, "steps" of none
+        answer = await running.generate(model="core", style="natural", grow_mask=5, steps=20, role="x")
+        assert answer.status == 200, answer.body
+        assert [each.split()[0] for each in answer.json["warnings"]] == ["style", "grow_mask", "steps", "role"]
+
+
+@pytest.mark.parametrize(
+    "name", ["api_base", "base_url", "api_key", "headers", "extra_headers", "proxy", "timeout", "aws_access_key_id"]
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "in extra_body"])
+async def test_what_says_where_a_call_goes_is_refused_by_name_also_with_drop_params(
+    start: Start, impasto_emulator: Emulator, name: str, inside: bool
 ) -> None:
     gateway = await start(config(impasto_emulator.url, more="litellm_settings:\n  drop_params: true\n"))
-    dropped = await gateway.generate(style="vivid", quality="hd", growing="another model's")
-    assert (dropped.status, dropped.error["param"]) == (400, "growing")
-    answer = await gateway.generate(style="vivid", grow_mask=5)  # grow_mask is a field of inpaint
-    assert answer.json["warnings"][0].startswith("style was dropped")
-    assert answer.json["warnings"][1].startswith("grow_mask was dropped")
-    answer = await gateway.generate(**{strange: "x"})
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unknown_parameter", strange)
+    answer = await gateway.generate(**({"extra_body": {name: "x"}} if inside else {name: "x"}))
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unknown_parameter", name)
+    assert not impasto_emulator.requests
 
 
 @pytest.mark.parametrize(

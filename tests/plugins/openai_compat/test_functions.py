@@ -223,7 +223,7 @@ async def test_all_problems_come_at_once_under_the_callers_names(wire: Recorder)
             size="0x0",
             response_format="file",
             user="\n",
-            style="vivid",
+            style="natural",
             fidelity=2,
             sed=1,
             extra_body={"seed": -1},
@@ -250,7 +250,7 @@ async def test_all_problems_come_at_once_under_the_callers_names(wire: Recorder)
 
 async def test_a_seed_that_n_pictures_would_count_past_its_bound_comes_with_all_else(wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await impasto.aimage_generation("a", "stability/sd3", n=3, seed=4_294_967_294, style="vivid")
+        await impasto.aimage_generation("a", "stability/sd3", n=3, seed=4_294_967_294, style="natural")
     assert refusal(caught.value) == ["style", "seed"]
     assert not wire.seen
 

@@ -12,7 +12,7 @@ _registry = Registry()
 
 
 def model(name: str) -> Operation:
-    return _registry.operation(f"stability/{name}")
+    return _registry.operation(f"stability/{'stable-image-core' if name == 'core' else name}")
 
 
 def told(translation: Translation) -> list[str]:
@@ -72,6 +72,8 @@ def test_user_passes() -> None:
         ("output_compression", 100),
         ("stream", False),
         ("partial_images", 0),
+        ("style", "vivid"),
+        ("input_fidelity", "low"),
     ],
 )
 def test_values_that_ask_for_nothing_special_pass_silently(word: str, value: object) -> None:
@@ -90,15 +92,19 @@ def test_values_that_ask_for_nothing_special_pass_silently(word: str, value: obj
         ("output_compression", 80),
         ("output_compression", "100"),
         ("output_compression", True),
-        ("style", "vivid"),
+        ("style", "natural"),
+        ("style", "VIVID"),
         ("style", 7),
         ("input_fidelity", "high"),
-        ("input_fidelity", "low"),
+        ("input_fidelity", True),
         ("stream", True),
         ("stream", 1),
         ("stream", "yes"),
         ("stream", 0),
-        ("partial_images", 2),
+        ("partial_images", 4),
+        ("partial_images", -1),
+        ("partial_images", "2"),
+        ("partial_images", 1.0),
         ("partial_images", False),
         ("num_retries", 3),
         ("extra_headers", {"x": "y"}),
@@ -133,7 +139,7 @@ def test_what_the_model_has_no_field_for_is_refused_by_name(word: str, value: ob
         ("sd3", "moderation", "auto only"),
         ("sd3", "output_compression", "output_format"),
         ("sd3", "stream", "leave it out"),
-        ("sd3", "partial_images", "leave it out"),
+        ("sd3", "partial_images", "whole number from 0 to 3"),
         ("sd3", "custom_llm_provider", "in model"),
         ("sd3", "extra_headers", "user goes out as one"),
         ("sd3", "extra_query", "takes no query"),
@@ -150,7 +156,7 @@ def test_a_refusal_says_what_to_use_instead(name: str, word: str, instead: str) 
 def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
     given = {
         "prompt": "a",
-        "style": "vivid",
+        "style": "natural",
         "quality": "hd",
         "mask": PICTURE,
         "nonsense": 1,
@@ -173,6 +179,37 @@ def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None
 )  # fmt: skip
 def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
     assert told(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("api_base", "base_url", "api_key", "headers", "extra_headers", "proxy", "timeout", "base_model"),
+        *("aws_access_key_id", "aws_region_name", "endpoint_url", "proxies", "ssl_verify"),
+    ],
+)
+def test_drop_params_never_drops_what_says_where_a_call_goes(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
+    assert (told(translation), translation.warnings) == ([word], ())
+
+
+@pytest.mark.parametrize(
+    "word", ["steps", "cfg_scale", "strength", "metadata", "num_inference_steps", "guidance_scale"]
+)
+def test_drop_params_drops_a_field_of_other_models_alike(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: 20}, drop_params=True)
+    assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
+    assert translation.warnings[0].startswith(f"{word} was dropped: ")
+
+
+@pytest.mark.parametrize("stream", [None, False])
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_partial_images_have_no_effect_and_that_is_said(number: int, drop: bool, stream: bool | None) -> None:
+    given = {"prompt": "a", "partial_images": number, "stream": stream}
+    translation = translate(model("core"), given, drop_params=drop)
+    assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
+    assert [warning.split()[0] for warning in translation.warnings] == ["partial_images"]
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", []])

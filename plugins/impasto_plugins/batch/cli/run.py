@@ -202,7 +202,7 @@ def _duration(text: str | None) -> float:
 
 
 def _rate(text: str) -> RateLimit:
-    requests, _, seconds = text.partition("/")
-    if not re.fullmatch(r"[0-9]{1,9}", requests) or (found := _DURATION.fullmatch(seconds)) is None:
-        raise ConfigError(f"rate must be requests in a time, such as 150/10s, not {shown(text)}")
-    return RateLimit(int(requests), float(found[1]) * _UNITS[found[2]])
+    try:
+        return RateLimit.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"rate {error.message}") from None

@@ -106,7 +106,11 @@ def _openai(given: Given, problems: list[Problem]) -> tuple[str | None, Given]:
     if not isinstance(body, dict):
         problems.append(Problem("body", "must be an object with the request's parameters"))
         body = {}
-    problems += [Problem(name[:60], "is no part of a row; the request's parameters go in its body") for name in given]
+    problems += [
+        Problem(name[:60], "is no part of a row; the request's parameters go in its body")
+        for name, value in given.items()
+        if value is not None
+    ]
     return url, dict(body)
 
 

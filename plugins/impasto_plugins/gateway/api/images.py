@@ -15,7 +15,7 @@ from impasto_plugins.gateway.calls import arguments
 from impasto_plugins.gateway.calls.arguments import Asked
 from impasto_plugins.gateway.calls.budgets import Purse
 from impasto_plugins.gateway.calls.deployments import Model
-from impasto_plugins.gateway.calls.execution import Checked, Done, Fitting, run
+from impasto_plugins.gateway.calls.execution import Checked, Done, Fitting, prepare, run
 from impasto_plugins.gateway.calls.provider_jobs import Accepted
 from impasto_plugins.gateway.calls.streamed_answers import Answers
 from impasto_plugins.gateway.errors import Failure
@@ -31,8 +31,6 @@ from .delivery import addressed, shown, shown_again
 from .response_body import Made
 
 T = TypeVar("T")
-
-_MOST_PARTIAL = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +89,7 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
             request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
-        check = partial(setup.calls.checked, asked=asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)
+        check = partial(prepare, asked=asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)
         others = Fitting(model, check)
         async with exchange.services.repeats.part(identity) as part:
             first = await others.next()
@@ -165,21 +163,21 @@ async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | 
 
 
 def _model(exchange: Exchange, asked: Asked) -> Model:
-    name, setup = asked.model, exchange.setup
-    if isinstance(name, str) and name:
-        exchange.request[SEEN].model = name if name in setup.models else OTHER
-    return setup.model(name, exchange.caller)
+    """Return the model that the path or the body names, or the default one. Raises Failure."""
+    seen, setup = exchange.request[SEEN], exchange.setup
+    if exchange.tail:  # Azure's paths name it; what the body names too means nothing there
+        asked.model = exchange.tail
+    if asked.model:
+        seen.model = OTHER
+    model = setup.model(asked.model, exchange.caller)
+    asked.model = seen.model = model.name
+    return model
 
 
 def _streamed(asked: Asked, kind: Kind) -> bool:
-    stream, partial = asked.stream, asked.partial_images
+    stream = asked.stream
     if stream is not None and not isinstance(stream, bool):
         raise Failure(400, "stream: must be true or false", code="invalid_value", param="stream")
     if stream and kind.event is None:
         raise Failure(400, "stream: this path has none; leave it out", code="invalid_value", param="stream")
-    if partial is not None and (type(partial) is not int or not 0 <= partial <= _MOST_PARTIAL):
-        said = f"partial_images: must be a whole number from 0 to {_MOST_PARTIAL}"
-        raise Failure(400, said, code="invalid_value", param="partial_images")
-    if partial and not stream:
-        raise Failure(400, "partial_images: goes with stream", code="invalid_value", param="partial_images")
     return stream is True

@@ -33,7 +33,8 @@ _MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 async def create(exchange: BatchExchange) -> web.StreamResponse:
     """Takes a batch on, whose lines are looked at later. Raises Failure."""
     service = exchange.batches.served()
-    given = await _body(exchange.request)
+    body = await _body(exchange.request)
+    given = {name: value for name, value in body.items() if value is not None}
     identity = await Identity.of(exchange.request, exchange.caller, "batches", Asked.of(dict(given), form=False))
     for name in given:
         if name not in _TAKES:

@@ -22,7 +22,7 @@ from impasto_plugins.gateway.api.images import EDITS, GENERATIONS, MODELS_3D, SO
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.arguments import Asked
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
-from impasto_plugins.gateway.calls.execution import Checked
+from impasto_plugins.gateway.calls.execution import Checked, prepare_sync
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.errors import Failure, invalid
 from impasto_plugins.gateway.http.body import holds_too_much
@@ -97,8 +97,8 @@ def line_of(number: int, given: Given | Unread, endpoint: str) -> Line:
     if (wrong := wrong_id(given.get("custom_id"))) is not None:
         code = "missing_required_parameter" if wrong == "required" else "invalid_value"
         raise Failure(400, f"custom_id: {wrong}", code=code, param="custom_id")
-    for name in given:
-        if name not in _WORDS:
+    for name, value in given.items():
+        if name not in _WORDS and value is not None:
             said = f"{name[:60]}: is no part of a line; it has {', '.join(_WORDS)}"
             raise Failure(400, said, code="unknown_parameter", param=name[:60])
     if given.get("method") != "POST":
@@ -114,13 +114,12 @@ def ways(line: Line, endpoint: str, setup: Setup, caller: Caller) -> tuple[Model
     """The model that a line names, and each deployment that takes the line. Raises Failure where none does."""
     asked = Asked.of_json(dict(line.body))
     model = setup.model(asked.model, caller)
-    for name, value in (("stream", asked.stream), ("partial_images", asked.partial_images)):
-        if value:
-            raise Failure(400, f"{name}: a batch has no streams; leave it out", code="invalid_value", param=name)
+    if asked.stream is not None and asked.stream is not False:
+        raise Failure(400, "stream: a batch has no streams; leave it out", code="invalid_value", param="stream")
     kind, found, refused = ENDPOINTS[endpoint], dict[Deployment, Checked](), dict[Deployment, Failure]()
     for deployment in model.deployments:
         try:
-            found[deployment] = setup.calls.checked_here(deployment, asked, edit=kind.edit, makes=kind.makes)
+            found[deployment] = prepare_sync(deployment, asked, edit=kind.edit, makes=kind.makes)
         except InvalidRequest as error:
             refused[deployment] = invalid(error, deployment.operation)
     if not found:

@@ -10,6 +10,7 @@ import attrs
 from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
+from impasto.ext import printable
 from impasto_plugins.gateway.errors import Failure
 from impasto_plugins.gateway.http.body import (
     CONTENT_TYPES,
@@ -25,6 +26,7 @@ from impasto_plugins.gateway.http.body import (
 from impasto_plugins.gateway.http.memory_budget import Share
 from impasto_plugins.gateway.http.multipart import Head, NotAForm, Parts, boundary_of
 from impasto_plugins.gateway.http.spool import Upload
+from impasto_plugins.openai_compat.words import NEUTRAL
 
 MOST_PARTS = 64
 
@@ -39,6 +41,9 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"[0-9]{0,3}")
 
+_KIND_OF = dict.fromkeys(("size", "response_format", *NEUTRAL), "choice")
+"""The kinds of OpenAI's words that a model has no field for."""
+
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
 _NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
@@ -46,43 +51,42 @@ _NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture
 
 @attrs.define(kw_only=True)
 class Asked:
-    """A call as it was asked for: ``given`` are its arguments but for these three.
+    """A call's arguments: ``given`` are those besides ``model`` and ``stream``. None of them is None.
 
     ``form``: it came as a form, where numbers are text.
     """
 
     model: object
     stream: object
-    partial_images: object
     given: dict[str, object]
     form: bool
 
     @classmethod
-    def of(cls, given: dict[str, object], *, form: bool) -> Asked:
-        """Takes a body's fields apart."""
-        partial = given.pop("partial_images", None)
+    def of(cls, body: dict[str, object], *, form: bool) -> Asked:
+        """Take a body's fields apart. Raises Failure."""
+        given = _merged(body)
         stream = given.pop("stream", None)
         return cls(
             model=given.pop("model", None),
             stream=_flag(stream) if form else stream,
-            partial_images=_number(partial, whole=True) if form else partial,
             given=given,
             form=form,
         )
 
     @classmethod
-    def of_json(cls, given: dict[str, object]) -> Asked:
-        """Takes a JSON body's fields apart. Raises Failure."""
-        if "images" in given:
-            if "image" in given:
+    def of_json(cls, body: dict[str, object]) -> Asked:
+        """Take a JSON body's fields apart. Raises Failure."""
+        asked = cls.of(body, form=False)
+        if "images" in asked.given:
+            if "image" in asked.given:
                 raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
-            given["image"] = given.pop("images")
-        return cls.of(given, form=False)
+            asked.given["image"] = asked.given.pop("images")
+        return asked
 
     def arguments(self, operation: Operation) -> dict[str, object]:
         """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
         problems: list[Problem] = []
-        given = _pictured(_merged(self.given, problems), operation, problems)
+        given = _pictured(self.given, operation, problems)
         if problems:
             raise InvalidRequest(problems)
         return _numbered(given, operation) if self.form else given
@@ -167,24 +171,29 @@ def _put(place: dict[str, object], key: str, path: Sequence[str], value: object)
     return isinstance(below, dict) and _put(below, path[0], path[1:], value)
 
 
-def _merged(given: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
-    """The arguments with those of ``extra_body`` among them, as SDKs in other languages send it."""
-    extra = given.get("extra_body")
+def _merged(body: Mapping[str, object]) -> dict[str, object]:
+    """Return the arguments that are not null, with those of ``extra_body``, which not every SDK merges itself.
+
+    Raises Failure.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    extra = given.pop("extra_body", None)
     if isinstance(extra, str):  # a form has nothing but text
         with suppress(Failure):
             extra = parse_json(extra.encode())
-    merged = {name: value for name, value in given.items() if name != "extra_body"}
     if extra is None:
-        return merged
+        return given
     if not isinstance(extra, dict):
-        problems.append(Problem("extra_body", "must be an object of names and values"))
-        return merged
+        said = "extra_body: must be an object of names and values"
+        raise Failure(400, said, code="invalid_value", param="extra_body")
     for name, value in extra.items():
-        if name in merged or name in ("model", "stream", "partial_images"):
-            problems.append(Problem(name[:60], "was given both beside extra_body and in it; leave one out"))
-        else:
-            merged[name] = value
-    return merged
+        if value is None:
+            continue
+        if name in given:
+            said = f"{printable(name[:60])}: was given both beside extra_body and in it; leave one out"
+            raise Failure(400, said, code="invalid_value", param=printable(name[:60]))
+        given[name] = value
+    return given
 
 
 def _pictured(given: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
@@ -205,6 +214,7 @@ def _pictured(given: Mapping[str, object], operation: Operation, problems: list[
 def _picture(value: object) -> object:
     """A file, or a ``data:`` URI that becomes one. Raises ValueError."""
     if isinstance(value, dict):
+        value = {name: each for name, each in value.items() if each is not None}
         if set(value) == {"file_id"}:
             raise ValueError("file_id is not taken: no files are kept here; send image_url with a data: URI")
         if set(value) != {"image_url"}:
@@ -216,12 +226,17 @@ def _picture(value: object) -> object:
 
 
 def _numbered(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
-    """A form's arguments with numbers where the model takes numbers. What is no number stays text, and is refused."""
+    """Return a form's arguments with numbers where the model takes numbers. Other text stays, and is refused.
+
+    A browser's form writes null as the text "null", which means nothing to a field that does not take any text.
+    """
     made = dict(given)
     for name, value in given.items():
         field = operation.fields.get(operation.also.get(name, name))
-        kind = "integer" if name in _NUMBERS else field.kind if field is not None else "other"
-        if kind in ("integer", "number"):
+        kind = "integer" if name in _NUMBERS else field.kind if field is not None else _KIND_OF.get(name, "other")
+        if value == "null" and kind not in ("text", "other"):
+            del made[name]
+        elif kind in ("integer", "number"):
             made[name] = _number(value, whole=kind == "integer")
     return made
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 
 import attrs
@@ -15,22 +17,28 @@ from impasto import (
     Client,
     ConfigError,
     ContentFiltered,
+    Cost,
+    FlatPrice,
     ImpastoError,
     InvalidRequest,
     NotSent,
     Operation,
     PaymentRequired,
     PermissionDenied,
+    Problem,
     ProviderFault,
     RateLimited,
+    Result,
     Unauthorized,
 )
-from impasto.ext import Description, Options, account_of
-from impasto_plugins.gateway.config.model import Config, Entry
+from impasto.ext import Description, Options, account_of, closest, describe, printable
+from impasto_plugins.gateway.config.model import Config, Entry, Params
 from impasto_plugins.gateway.errors import is_free
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
 from impasto_plugins.openai_compat.settings import split_settings
+from impasto_plugins.openai_compat.translate import problems_of_defaults
+from impasto_plugins.openai_compat.words import WORDS, may_be_dropped
 
 from .queue_timeout import QueueTimeout
 
@@ -58,6 +66,7 @@ class Deployment:
     account: Account
     description: Description
     timeout: float
+    drop_params: bool
     observer: Observer
     running: int = 0
     failures: int = 0
@@ -68,6 +77,19 @@ class Deployment:
         """Its name for metrics and traces."""
         provider, _, model = self.entry.model.partition("/")
         return DeploymentLabel(self.entry.model_name, self.name, provider, model, self.operation.makes)
+
+    @property
+    def rank(self) -> float:
+        """The ``order`` of its entry; one that has none comes last."""
+        return math.inf if self.entry.order is None else self.entry.order
+
+    def priced(self, result: Result) -> Result:
+        """Return a result at the price of its entry, if that has one. What cost nothing, as of a cache, stays free."""
+        price = self.operation.price
+        if self.entry.input_cost_per_image is None or price is None or price.cost is None:
+            return result
+        is_free = result.cost is not None and not result.cost.usd
+        return result if is_free else result.at(price.cost)
 
     def is_resting(self) -> bool:
         """Whether it failed so lately that others go first."""
@@ -97,10 +119,13 @@ class Model:
     deployments: tuple[Deployment, ...]
 
     def in_turn(self) -> list[Deployment]:
-        """The deployments in the order in which to try them: the least busy first, those at rest last."""
+        """Return the deployments in the order in which to try them.
+
+        Those at rest come last, then those of a higher ``order``, or none, come later, then the busier ones.
+        """
         if len(self.deployments) == 1:
             return list(self.deployments)
-        return sorted(self.deployments, key=lambda d: (d.is_resting(), d.running, random.random()))  # noqa: S311 - which of equals, no secret
+        return sorted(self.deployments, key=lambda d: (d.is_resting(), d.rank, d.running, random.random()))  # noqa: S311 - which of equals, no secret
 
 
 def may_go_elsewhere(error: ImpastoError) -> bool:
@@ -109,19 +134,36 @@ def may_go_elsewhere(error: ImpastoError) -> bool:
 
 
 async def models_of(config: Config, client: Client, observer: Observer) -> Mapping[str, Model]:
-    """The models of a configuration, their plugins imported. Raises ConfigError, naming the entry's line."""
+    """Return the models of a configuration, their plugins imported. Raises ConfigError with every mistake's line."""
     found: dict[str, list[Deployment]] = {}
+    problems: list[tuple[int, str]] = []
     for entry in config.models:
         try:
             deployment = await _deployment(entry, config, client, observer)
         except ImpastoError as error:
-            raise ConfigError(f"{config.source}: line {entry.line}: {entry.model_name}: {error.message}") from None
+            problems.append((entry.line, f"{entry.model_name}: {error.message}"))
+            continue
+        for problem in problems_of_defaults(deployment.operation, entry.defaults):
+            said = _said(problem, deployment.operation)
+            problems.append((entry.lines[problem.field], f"{entry.model_name}: {printable(problem.field)}: {said}"))
         others = found.setdefault(entry.model_name, [])
         if same := sum(other.entry.model == entry.model for other in others):
             deployment.name += f"#{same + 1}"
         others.append(deployment)
         observer.knows(deployment.label)
+    if problems:
+        raise ConfigError("\n".join(f"{config.source}: line {line}: {said}" for line, said in sorted(problems)))
     return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}
+
+
+def _said(problem: Problem, operation: Operation) -> str:
+    """Return what is wrong with a key of ``litellm_params`` that is meant as a model's default."""
+    settings = attrs.fields_dict(Params)
+    if problem.field in (*WORDS, *operation.fields, *operation.also) or not may_be_dropped(problem.field):
+        return problem.message
+    near = closest(problem.field, dict.fromkeys([*settings, *operation.fields, *WORDS]), 1)
+    hint = f"did you mean {near[0]}?" if near else f"the model takes {', '.join(operation.fields)}"
+    return f"is not taken here, and is no parameter of this model; {hint}"
 
 
 async def _deployment(entry: Entry, config: Config, client: Client, observer: Observer) -> Deployment:
@@ -134,9 +176,17 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
     settings["middleware"] = (QueueTimeout(), observer, *config.middleware)
+    settings["rate_limit"] = entry.rate_limit
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
     account = await asyncio.to_thread(account_of, operation.provider, reached)  # a wrong key or address is told now
-    description = await asyncio.to_thread(sibling.describe, entry.base_model or entry.model)
+    if entry.input_cost_per_image is not None:
+        today = datetime.now(UTC).date().isoformat()
+        price = FlatPrice(cost=Cost(usd=entry.input_cost_per_image, as_of=today))
+        operation = attrs.evolve(operation, price=price)
+    description = await asyncio.to_thread(describe, entry.base_model or entry.model, operation)
     await sibling.warm(entry.base_model or entry.model)
-    return Deployment(entry.model, entry, operation, sibling, account, description, timeout, observer)
+    if entry.rate_limit is not None:
+        account = attrs.evolve(account, rate_limit=entry.rate_limit)
+    drop_params = config.drop_params if entry.drop_params is None else entry.drop_params
+    return Deployment(entry.model, entry, operation, sibling, account, description, timeout, drop_params, observer)

@@ -13,7 +13,6 @@ from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
 from impasto_plugins.gateway.storage import salvage
 from impasto_plugins.openai_compat.check import check, checked_request
 from impasto_plugins.openai_compat.translate import Format, Translation, translate
-from impasto_plugins.openai_compat.words import WORDS, advice
 
 from .arguments import Asked
 from .deployments import Deployment, Model, may_go_elsewhere
@@ -69,42 +68,30 @@ class Done:
         )
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Calls:
-    """How calls are understood: ``words`` are all that ``drop_params`` may drop."""
+async def prepare(deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
+    """Return the call for one deployment. Raises InvalidRequest."""
+    translation, notes = _translated(deployment, asked, edit=edit, vary=vary, makes=makes)
+    request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+    return _checked(deployment, translation, request, (*notes, *warnings))
 
-    drop_params: bool
-    words: frozenset[str]
 
-    @classmethod
-    def of(cls, models: Mapping[str, Model], *, drop_params: bool) -> Calls:
-        """For these models."""
-        every = [d.operation for model in models.values() for d in model.deployments]
-        words = frozenset(WORDS).union(*(each.fields for each in every), *(each.also for each in every))
-        return cls(drop_params=drop_params, words=words)
+def prepare_sync(deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
+    """Return the call for one deployment; files and masks are read in this thread. Raises InvalidRequest."""
+    translation, _ = _translated(deployment, asked, edit=edit, vary=False, makes=makes)
+    request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
+    return _checked(deployment, translation, request, warnings)
 
-    async def checked(self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
-        """The call for one deployment. Raises InvalidRequest."""
-        translation, notes = self._translated(deployment, asked, edit=edit, vary=vary, makes=makes)
-        request, warnings = await check(deployment.operation, deployment.entry.model, translation)
-        return _checked(deployment, translation, request, (*notes, *warnings))
 
-    def checked_here(self, deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
-        """The same in this thread: files and masks are read. Raises InvalidRequest."""
-        translation, _ = self._translated(deployment, asked, edit=edit, vary=False, makes=makes)
-        request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
-        return _checked(deployment, translation, request, warnings)
-
-    def _translated(
-        self, deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes
-    ) -> tuple[Translation, tuple[str, ...]]:
-        operation = deployment.operation
-        given = asked.arguments(operation)
-        notes = _vary(deployment, given) if vary else ()
-        strange = [word for word in given if word not in self.words] if self.drop_params else []
-        if strange:  # never dropped: a caller who writes api_base must not believe that it did something
-            raise InvalidRequest(Problem(word[:60], advice(word, operation.fields)) for word in strange)
-        return translate(operation, given, drop_params=self.drop_params, edit=edit, makes=makes), notes
+def _translated(
+    deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes
+) -> tuple[Translation, tuple[str, ...]]:
+    operation, entry = deployment.operation, deployment.entry
+    given = asked.arguments(operation)
+    notes = _vary(deployment, given) if vary else ()
+    translation = translate(
+        operation, given, drop_params=deployment.drop_params, defaults=entry.defaults, edit=edit, makes=makes
+    )
+    return translation, notes
 
 
 def _checked(deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]) -> Checked:
@@ -143,7 +130,8 @@ def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
     fields = deployment.operation.fields
     if "strength" not in fields or "image" not in deployment.operation.roles:
         raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
-    added = {name: value for name, value in VARIATION.items() if given.get(name) is None}
+    known = {**deployment.entry.defaults, **{name: value for name, value in given.items() if value is not None}}
+    added = {name: value for name, value in VARIATION.items() if name not in known}
     given.update(added)
     return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
 
@@ -195,6 +183,7 @@ async def made(checked: Checked, call: Callable[..., Call]) -> Result:
                 base_model=deployment.entry.base_model,
                 call=call,
             )
+            result = deployment.priced(result)
             observed.came(result)
     except ImpastoError as error:
         deployment.failed(error)

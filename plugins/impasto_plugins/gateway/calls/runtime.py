@@ -19,7 +19,6 @@ from impasto_plugins.gateway.storage.s3 import Bucket
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
 from .deployments import Model, models_of
-from .execution import Calls
 
 _FORM_BYTES = 64 * 1024
 """What a form may add to its files."""
@@ -40,7 +39,6 @@ class Setup:
     config: Config
     keys: Keys
     models: Mapping[str, Model]
-    calls: Calls
     store: Store
     folder: Folder
     unread: Folder
@@ -59,7 +57,6 @@ class Setup:
             config=config,
             keys=Keys(config, no_auth=no_auth),
             models=models,
-            calls=Calls.of(models, drop_params=config.drop_params),
             store=folder if s3 is None else await Bucket.open(s3, config.files.seconds, uploads),
             folder=folder,
             unread=Folder(data_folder(config) / "unread", DAY),
@@ -67,7 +64,9 @@ class Setup:
         )
 
     def model(self, name: object, caller: Caller) -> Model:
-        """The model of a name, for those who may use it. Raises Failure."""
+        """Return the model of a name, or the default one, for callers who may use it. Raises Failure."""
+        if name in (None, ""):
+            name = self.config.general.default_model
         if not isinstance(name, str) or not name:
             code = "missing_required_parameter" if name in (None, "") else "invalid_value"
             raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")

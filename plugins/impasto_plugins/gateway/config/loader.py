@@ -7,76 +7,45 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import attrs
 import yaml
 
-from impasto import ConfigError, InvalidRequest
-from impasto.ext import Allowed, closest, printable, structure
+from impasto import ConfigError, InvalidRequest, RateLimit, Registry
+from impasto.ext import OPERATIONS, Allowed, closest, printable, structure
 
-from .model import S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
-from .validators import wrong_with_hash, wrong_with_host, wrong_with_key, wrong_with_url
+from .litellm import ADVICE, provider_of
+from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
+from .validators import (
+    wrong_with_hash,
+    wrong_with_host,
+    wrong_with_key,
+    wrong_with_origin,
+    wrong_with_rate,
+    wrong_with_url,
+)
+from .yaml_nodes import Builder, Node, Scalar, UnfitNode, Value
 
 MOST_BYTES = 1 << 20
-DEEPEST = 12
 LONGEST_NAME = 200
-_CALL = ("model", "base_model", "timeout")
+_CALL = ("model", "base_model", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
+"""The parameters that say how a model is called; the others say how its provider is reached."""
+
 _ENVIRONMENT = "os.environ/"
 LONGEST_PRESIGNED = 7 * 24 * 3600
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]+")
 _INDENTED = "; is it indented as its neighbours are?"
-_SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
+
+_PARAMS = ("litellm_params", "provider_params")
+_KEYS = ("model_name", "model_info", *_PARAMS)
+"""The keys of an entry of ``model_list``."""
 
 T = TypeVar("T")
-
-_RETRIES = "leave it out: what is proved to have cost nothing is tried again by itself"
-_KEYS = "limits belong to a key: see keys (rpm, images_per_day, usd_per_month)"
-_SEEN = "leave it out: /metrics, traces and the access log show what happens"
-ADVICE: Mapping[str, str] = {
-    "rpm": _KEYS,
-    "tpm": _KEYS,
-    "max_budget": _KEYS,
-    "max_parallel_requests": _KEYS,
-    "num_retries": _RETRIES,
-    "max_retries": _RETRIES,
-    "fallbacks": "give several entries of model_list one model_name: they stand in for each other",
-    "router_settings": "give several entries of model_list one model_name: they stand in for each other",
-    "environment_variables": "set them where the gateway is started",
-    "request_timeout": "use general_settings.timeout",
-    "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
-    "database_url": "leave it out: keys and what they spent are kept in SQLite",
-    "success_callback": _SEEN,
-    "failure_callback": _SEEN,
-    "callbacks": _SEEN,
-    "set_verbose": _SEEN,
-    "cache": "leave it out: Idempotency-Key answers a repeated request",
-    "cache_params": "leave it out: Idempotency-Key answers a repeated request",
-    "alerting": _SEEN,
-    "json_logs": "leave it out: the access log is JSON",
-    "guardrails": "leave it out: what the provider's moderation refuses is told as moderation_blocked",
-    "store_model_in_db": "leave it out: models stand in this file, which is read again on SIGHUP",
-    "output_cost_per_image": "leave it out: what a model costs is known",
-    "region_name": "use aws_region_name",
-    "aws_role_name": "name a profile that takes the role on, in aws_profile_name",
-    "organization": "leave it out: an account is known by its api_key",
-    "api_version": "leave it out: the provider has one",
-    "stream_timeout": "use timeout: it holds for the whole call",
-}
-"""LiteLLM's keys that are not taken here, and what to use instead."""
-
-Scalar = str | int | float | bool | None
-
-
-@attrs.frozen(eq=False)
-class Node:
-    """A value and the line on which it begins."""
-
-    line: int
-    value: Scalar | list[Node] | dict[str, Node] = attrs.field(repr=False)
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -96,10 +65,10 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{name}: has more than {MOST_BYTES:,} bytes")
     try:
-        config = reader.config(_Builder(data.decode("utf-8")).document())
+        config = reader.config(Builder(data.decode("utf-8")).document())
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: is no UTF-8 text") from None
-    except _Unfit as error:
+    except UnfitNode as error:
         raise ConfigError(f"{name}: line {error.line}: {error}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -114,76 +83,6 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
     return config
 
 
-class _Unfit(ValueError):
-    """YAML that a configuration has no use for."""
-
-    def __init__(self, event: yaml.Event, message: str) -> None:
-        super().__init__(message)
-        self.line = _line(event)
-
-
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark is not None else 1
-
-
-class _Builder:
-    """Makes nodes of the parser's events: nothing is constructed that was not looked at."""
-
-    def __init__(self, text: str) -> None:
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
-        self._resolver = yaml.SafeLoader("")
-
-    def document(self) -> Node:
-        next(self._events)  # the stream's start
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return Node(1, {})
-        node = self._node(next(self._events), 0)
-        next(self._events)  # the document's end
-        if not isinstance(after := next(self._events), yaml.StreamEndEvent):
-            raise _Unfit(after, "a second document begins; a configuration is one")
-        return node
-
-    def _node(self, event: yaml.Event, depth: int) -> Node:
-        line = _line(event)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _Unfit(event, "anchors and aliases are not taken; write the value out")
-        if getattr(event, "tag", None) is not None:
-            raise _Unfit(event, "tags are not taken; write the plain value")
-        if depth > DEEPEST:
-            raise _Unfit(event, "is nested too deeply")
-        match event:
-            case yaml.ScalarEvent():
-                return Node(line, self._scalar(event))
-            case yaml.SequenceStartEvent():
-                items = []
-                while not isinstance(each := next(self._events), yaml.SequenceEndEvent):
-                    items.append(self._node(each, depth + 1))
-                return Node(line, items)
-            case _:
-                return Node(line, self._mapping(depth))
-
-    def _mapping(self, depth: int) -> dict[str, Node]:
-        found: dict[str, Node] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            key = self._node(event, depth + 1)
-            if not isinstance(key.value, str):
-                raise _Unfit(event, "a key must be text")
-            if key.value in found:
-                raise _Unfit(event, f"{key.value!r} is given twice")
-            value = self._node(next(self._events), depth + 1)
-            found[key.value] = Node(key.line, value.value)
-        return found
-
-    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        tag: str = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]  # the stubs leave it untyped
-        if tag not in _SCALARS:
-            return event.value  # text, and what YAML would make a date or a merge of
-        try:
-            return cast("Scalar", self._resolver.construct_object(yaml.ScalarNode(tag, event.value)))
-        except ValueError:  # a number beyond all bounds
-            raise _Unfit(event, "is no number that can be read") from None
-
-
 class _Reader:
     """Makes records of nodes, and writes down what is wrong with each."""
 
@@ -191,6 +90,10 @@ class _Reader:
         self.name = name
         self.environment = environment
         self.problems: list[tuple[int, str]] = []
+        self.warnings: list[str] = []
+        self.skipped: set[str] = set()
+        """The names of models whose entries are skipped."""
+        self._plugins: tuple[str, ...] | None = None
 
     def problem(self, line: int, where: str, message: str) -> None:
         self.problems.append((line, printable(f"{where}: {message}")))
@@ -202,38 +105,51 @@ class _Reader:
 
     def config(self, root: Node) -> Config:
         top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files", "batches"))
-        lists = ("allowed_hosts", "middleware")
+        lists = ("allowed_hosts", "cors_origins", "middleware")
         general = top.get("general_settings", Node(root.line, {}))
         settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
-        plugins = self.plugins(settings.pop("plugins", None))
+        plugins = self._plugins = self.plugins(settings.pop("plugins", None))
         named = {name: settings.pop(name, None) for name in lists}
-        hosts, middleware = (self.texts(node, f"general_settings.{name}") for name, node in named.items())
+        texts = {name: self.texts(node, f"general_settings.{name}") or () for name, node in named.items()}
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
         models = self.models(top.get("model_list", Node(root.line, None)))
+        names = {model.model_name for model in models}
         return Config(
             source=self.name,
             models=models,
             drop_params=wording is not None and wording.drop_params,
-            general=self.general(Node(general.line, settings)),
-            allowed_hosts=self.hosts(named["allowed_hosts"], hosts or ()),
-            middleware=middleware or (),
+            general=self.general(Node(general.line, settings), names),
+            allowed_hosts=self.each_lower(named["allowed_hosts"], "allowed_hosts", texts, wrong_with_host),
+            cors_origins=self.each_lower(named["cors_origins"], "cors_origins", texts, wrong_with_origin),
+            middleware=texts["middleware"],
             plugins=plugins,
-            keys=self.keys(top.get("keys"), {model.model_name for model in models}),
+            keys=self.keys(top.get("keys"), names | self.skipped if names else ()),
             files=self.files(top.get("files", Node(root.line, {}))),
             batches=self.record(Batches, top.get("batches"), "batches") or Batches(),
+            warnings=tuple(self.warnings),
         )
 
-    def general(self, node: Node) -> General:
+    def general(self, node: Node, models: Collection[str]) -> General:
         made = self.record(General, node, "general_settings") or General()
         assert isinstance(node.value, dict)  # noqa: S101 - as it is called
         self.check(node.value.get("master_key"), "general_settings.master_key", made.master_key, wrong_with_key)
         self.check(node.value.get("public_url"), "general_settings.public_url", made.public_url, wrong_with_url)
+        if made.default_model is not None and models and made.default_model not in models:
+            said = f"{made.default_model!r} is not a model_name of model_list"
+            self.problem(node.value["default_model"].line, "general_settings.default_model", said)
         return made
 
-    def hosts(self, node: Node | None, given: Iterable[str]) -> tuple[str, ...]:
-        found = tuple(host.lower() for host in given)
-        for host in found:
-            self.check(node, "general_settings.allowed_hosts", host, wrong_with_host)
+    def each_lower(
+        self,
+        node: Node | None,
+        name: str,
+        texts: Mapping[str, Iterable[str]],
+        wrong_with: Callable[[str], str | None],
+    ) -> tuple[str, ...]:
+        """Return a list of ``general_settings`` in small letters, each item checked."""
+        found = tuple(text.lower() for text in texts[name])
+        for text in found:
+            self.check(node, f"general_settings.{name}", text, wrong_with)
         return found
 
     def plugins(self, node: Node | None) -> tuple[str, ...] | None:
@@ -248,18 +164,59 @@ class _Reader:
         if not isinstance(node.value, list) or not node.value:
             self.problem(node.line, "model_list", "give a list of models, at least one")
             return ()
-        found = (self.entry(each, f"model_list[{i}]") for i, each in enumerate(node.value))
+        before = len(self.problems)
+        found = [self.entry(each, f"model_list[{i}]") for i, each in enumerate(node.value)]
+        if not any(found) and len(self.problems) == before:
+            self.problem(node.line, "model_list", f"leaves no model: {'; '.join(self.warnings)}")
         return tuple(entry for entry in found if entry is not None)
 
+    def why_skipped(self, node: Node) -> str | None:
+        """Return why an entry that was written for LiteLLM is not served, or None for one that is to be checked."""
+        given = node.value if isinstance(node.value, dict) else {}
+        name, info, *every = (given[key].value if key in given else None for key in _KEYS)
+        params = next((each for each in every if each is not None), None)
+        reason = self.why_not_ours(info, params)
+        if reason is not None and isinstance(name, str):
+            self.skipped.add(name)
+        return reason
+
+    def why_not_ours(self, info: Value, params: Value) -> str | None:
+        """Return what in ``model_info`` and ``litellm_params`` is for another gateway."""
+        mode = info["mode"].value if isinstance(info, dict) and "mode" in info else None
+        if isinstance(mode, str) and mode not in MODES:
+            near = closest(mode, MODES, 1)
+            return f"its mode is {mode[:60]}" + (f" (did you mean {near[0]}?)" if near else "")
+        if not isinstance(params, dict) or "model" not in params:
+            return None
+        model, named = params["model"].value, params.get("custom_llm_provider")
+        if isinstance(model, str) and model.startswith(_ENVIRONMENT):
+            model = self.environment.get(model.removeprefix(_ENVIRONMENT))
+        provider = provider_of(model, named and named.value) if isinstance(model, str) else None
+        if provider is None or provider in self._served:
+            return None
+        return f"no installed plugin serves its provider, {provider}"
+
+    @cached_property
+    def _served(self) -> frozenset[str]:
+        """The providers of all models that are installed and allowed, from metadata alone."""
+        try:
+            names = Registry(allow=self._plugins).names(OPERATIONS)
+        except ConfigError:  # reported with the setting
+            return frozenset()
+        return frozenset(name.partition("/")[0] for name in names)
+
     def entry(self, node: Node, where: str) -> Entry | None:
-        given = self.section(node, where, ("model_name", "litellm_params", "provider_params", "model_info"))
-        words = [word for word in ("litellm_params", "provider_params") if word in given]
+        if (reason := self.why_skipped(node)) is not None:
+            self.warnings.append(f"line {node.line}: {where} is skipped: {reason}")
+            return None
+        given = self.section(node, where, _KEYS)
+        words = [word for word in _PARAMS if word in given]
         if len(words) != 1:
             self.problem(node.line, where, "give litellm_params or provider_params, which is the same; one of them")
         word = words[0] if words else "litellm_params"
-        params = self.record(Params, given.get(word), f"{where}.{word}") if words else None
-        info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
+        params, defaults = self.params(given[word], f"{where}.{word}") if words else (None, {})
+        info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
             takes = f"text of 1 to {LONGEST_NAME} printable characters"
             wrong = "" if isinstance(name, str) else f", not {type(name).__name__}"
@@ -268,6 +225,9 @@ class _Reader:
             return None
         if params is None:
             return None
+        cost = params.input_cost_per_image
+        if cost is None and info is not None:
+            cost = info.input_cost_per_image
         reach = {key: each for key, each in attrs.asdict(params).items() if key not in _CALL and each is not None}
         return Entry(
             model_name=name,
@@ -276,11 +236,29 @@ class _Reader:
             timeout=params.timeout,
             mode=info.mode if info is not None else None,
             reach=reach,
+            drop_params=params.drop_params,
+            order=params.order,
+            rate_limit=None if params.rate_limit is None else RateLimit.parse(params.rate_limit),
+            input_cost_per_image=cost,
+            defaults={key: value for key, (value, _) in defaults.items() if value is not None},
+            lines={key: line for key, (_, line) in defaults.items()},
             line=node.line,
         )
 
+    def params(self, node: Node, where: str) -> tuple[Params | None, dict[str, tuple[Scalar, int]]]:
+        """Return how a model is called, and its default values with their lines, which only the model can judge."""
+        given = node.value if isinstance(node.value, dict) else {}
+        known = attrs.fields_dict(Params)
+        own = {key: each for key, each in given.items() if key in known or key in ADVICE}
+        params = self.record(Params, Node(node.line, own) if given else node, where)
+        if params is not None and params.rate_limit is not None and (said := wrong_with_rate(params.rate_limit)):
+            self.problem(given["rate_limit"].line, f"{where}.rate_limit", said)
+            params = None
+        others = {key: each for key, each in given.items() if key not in own}
+        return params, {key: (self.plain(each, f"{where}.{key}"), each.line) for key, each in others.items()}
+
     def keys(self, node: Node | None, known: Collection[str]) -> tuple[Named, ...]:
-        if node is None:
+        if node is None or node.value is None:
             return ()
         if not isinstance(node.value, list):
             self.problem(node.line, "keys", "must be a list")
@@ -358,7 +336,7 @@ class _Reader:
 
     def texts(self, node: Node | None, where: str) -> tuple[str, ...] | None:
         """A list of texts; None where none is given."""
-        if node is None:
+        if node is None or node.value is None:
             return None
         if not isinstance(node.value, list):
             self.problem(node.line, where, "must be a list of texts")

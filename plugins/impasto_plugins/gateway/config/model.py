@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from impasto import ConfigError, Problem
+from impasto import ConfigError, Problem, RateLimit
 from impasto.ext import is_loopback
 from impasto.fields import KEY, Field, choice, integer, number, text
 
@@ -34,6 +34,8 @@ class Entry:
     """One entry of ``model_list``: one deployment of the model ``model_name``.
 
     ``reach`` holds the provider's key and address under LiteLLM's names; ``line`` is where it stands in the file.
+    ``defaults`` are values for fields that a caller does not give, ``lines`` where those stand. A model's deployments
+    of the lowest ``order`` go first; ``input_cost_per_image`` is in USD.
     """
 
     model_name: str
@@ -42,6 +44,12 @@ class Entry:
     timeout: float | None = None
     mode: str | None = None
     reach: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    drop_params: bool | None = None
+    order: int | None = None
+    rate_limit: RateLimit | None = None
+    input_cost_per_image: float | None = None
+    defaults: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    lines: Mapping[str, int] = attrs.field(factory=dict[str, int])
     line: int = 0
 
 
@@ -60,13 +68,21 @@ class Params:
     aws_session_token: str | None = text(1, 8192)
     aws_profile_name: str | None = text(1, 256)
     aws_bedrock_runtime_endpoint: str | None = text(1, 2048)
+    drop_params: bool | None = None
+    order: int | None = integer(0, 1_000_000)
+    rate_limit: str | None = text(1, 64)
+    input_cost_per_image: float | None = number(0, 1e6)
+
+
+MODES = ("image_generation", "image_edit", "audio_generation", "3d_generation")
 
 
 @attrs.frozen(kw_only=True)
 class Info:
     """``model_info``."""
 
-    mode: str | None = choice("image_generation", "image_edit", "audio_generation", "3d_generation")
+    mode: str | None = choice(*MODES)
+    input_cost_per_image: float | None = number(0, 1e6)
 
 
 @attrs.frozen(kw_only=True)
@@ -93,12 +109,15 @@ class General:
     ``max_wait_seconds``: how long a call may wait for its turn at a provider, where its caller does not say that it
     waits less (OpenAI's SDKs do); what would wait longer is sent away before anything is spent.
 
+    ``default_model``: the one that is called if a request names none.
+
     ``access_log``: whether ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: whether
     prompts stand in it, and in traces.
     """
 
     master_key: str | None = text(1, 4096)
     public_url: str | None = text(1, 2048)
+    default_model: str | None = text(1, 200)
     data_dir: str | None = text(1, 4096)
     timeout: float = _setting(300.0, 0.1, DAY)
     poll_interval: float | None = number(0.001, 3600)
@@ -193,7 +212,8 @@ class Batches:
 class Config:
     """A whole configuration. ``source`` names the file in messages.
 
-    ``plugins`` are the distributions whose plugins may be used beside impasto's own.
+    ``plugins`` are the distributions whose plugins may be used beside impasto's own. ``warnings`` name
+    the entries that are skipped.
     """
 
     source: str = "config"
@@ -201,11 +221,13 @@ class Config:
     drop_params: bool = False
     general: General = General()
     allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     middleware: tuple[str, ...] = ()
     plugins: tuple[str, ...] | None = None
     keys: tuple[Named, ...] = ()
     files: Files = Files()
     batches: Batches = Batches()
+    warnings: tuple[str, ...] = ()
 
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
@@ -236,4 +258,4 @@ def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
         )
     if problems:
         raise ConfigError(f"{config.source}: " + "; ".join(map(str, problems)))
-    return ["general_settings.master_key is weak; it works on loopback only"] if weak else []
+    return [*config.warnings, *(["general_settings.master_key is weak; it works on loopback only"] if weak else [])]

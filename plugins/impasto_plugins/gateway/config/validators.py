@@ -6,8 +6,12 @@ import hashlib
 import re
 from urllib.parse import urlsplit
 
+from impasto import ConfigError, RateLimit
+
 _SHOWN = re.compile(r"[!-~]+")
-_HOST = re.compile(r"(?!-)[a-z0-9_.-]{1,253}(?<!\.)|[0-9a-f:.]*:[0-9a-f:.]*")
+_HOST = re.compile(r"(?:\*\.)?(?![-.])[a-z0-9_.-]{1,253}(?<!\.)|[0-9a-f:.]*:[0-9a-f:.]*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+_USUAL_PORT = re.compile(r"(http://.*:80|https://.*:443)")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -24,8 +28,30 @@ def wrong_with_hash(digest: str) -> str | None:
 
 
 def wrong_with_host(host: str) -> str | None:
-    """A name that stands in a ``Host`` header, in small letters."""
-    return None if _HOST.fullmatch(host) else "must be names of hosts, without scheme, port or path, as images.example"
+    """A name that stands in a ``Host`` header, in small letters, or a pattern of such names."""
+    if _HOST.fullmatch(host):
+        return None
+    return "must be names of hosts, without scheme, port or path, such as images.example, or *.example for all below it"
+
+
+def wrong_with_origin(origin: str) -> str | None:
+    """Return what is wrong with an ``Origin`` header's value in small letters, or None."""
+    if origin == "*":
+        return "must not be *, which lets every web page use the gateway from its visitors' browsers; name each origin"
+    if "*" in origin:
+        return "must name each origin whole, without *"
+    if _ORIGIN.fullmatch(origin) is None or _USUAL_PORT.fullmatch(origin):
+        return "must be origins as browsers send them: scheme, host and unusual port only, such as https://app.example"
+    return None
+
+
+def wrong_with_rate(rate: str) -> str | None:
+    """Return what is wrong with a rate such as ``150/10s``, or None."""
+    try:
+        RateLimit.parse(rate)
+    except ConfigError as error:
+        return error.message
+    return None
 
 
 def wrong_with_url(url: str) -> str | None:

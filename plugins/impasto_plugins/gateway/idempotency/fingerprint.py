@@ -61,8 +61,7 @@ class Identity:
 
 
 def _content(caller: Caller, kind: str, asked: Asked) -> bytes:
-    given = {name: value for name, value in asked.given.items() if value is not None}
-    whole = [kind, asked.model, asked.stream, asked.partial_images, given]
+    whole = [kind, asked.model, asked.stream, asked.given]
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_hashed)
     return hashlib.sha256(caller.digest + text.encode()).digest()
 

@@ -81,7 +81,7 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         ({**openai("x"), "seed": 1}, "seed: is no part of a row; the request's parameters go in its body"),
         ({"custom_id": "x", "method": "POST", "url": "/v1/images/generations", "body": {"prompt": "p"}}, "model: req"),
         (openai("x", size="1024"), "size: must be auto or WIDTHxHEIGHT"),
-        (openai("x", style="vivid"), "style: is not taken; use style_preset instead"),
+        (openai("x", style="natural"), "style: is not taken; use style_preset instead"),
         (openai("x", quality="hd"), "quality: takes auto and standard only"),
         (openai("x", stream=True), "stream: a picture comes whole"),
         (openai("x", size="1024x1024", aspect_ratio="1:1"), "aspect_ratio: goes without size"),
@@ -211,3 +211,11 @@ def test_plain_rows_are_passed_by_the_quick_look() -> None:
         with pytest.raises(InvalidRequest):
             asked({"id": "x"})
     assert isinstance(parsed(b'{"id": "a:b", "model": "c"}'), dict)
+
+
+def test_null_is_not_given(manifest: Write) -> None:
+    nothing = dict.fromkeys(("seed", "cfg", "style", "n", "partial_images", "extra_body", "drop_params", "stream"))
+    lines = ({**row("short"), **nothing}, openai("body", **nothing), {**openai("beside"), "path": None, "seed": None})
+    plan = planned(manifest(*lines, openai("extra", extra_body=nothing)))
+    assert [str(bad) for bad in plan.bad] == []
+    assert plan.pictures == 4

@@ -23,7 +23,7 @@ REFUSED: dict[str, list[object]] = {
     "output_format": ["gif", "PNG", "", 7],
     "response_format": ["file", "URL", "", 7],
     "quality": ["ultra", 7],
-    "style": ["vivid", 7],
+    "style": ["natural", 7],
     "background": ["transparent", 7],
     "moderation": ["low", 7],
     "output_compression": [50, -1, 101, "100", True],

@@ -108,7 +108,7 @@ def test_all_of_keys() -> None:
             "model_name: must be text of 1 to 200 printable characters, not int",
         ),
         ("", "line 1: model_list: give a list of models"),
-        (PAGE.replace("mode: image_generation", "mode: chat"), "line 7: model_list[0].model_info.mode: must be one of"),
+        (PAGE.replace("mode: image_generation", "mode: 7"), "line 7: model_list[0].model_info.mode: must be one of"),
         (
             PAGE.replace("  master_key", "  mastr_key"),
             "line 11: general_settings.mastr_key: is not taken here; did you",
