@@ -149,6 +149,7 @@ async def field_text(head: Head, body: AsyncIterator[bytes], share: Share) -> st
             raise Failure(413, said, code="request_too_large", param=head.name[:60], close=True)
     share.take(len(data))
     try:
-        return data.decode("utf-8")
+        return data.decode(head.charset)
     except UnicodeDecodeError:
-        raise Failure(400, "is no UTF-8 text", code="invalid_form", param=head.name[:60], close=True) from None
+        said = f"is not text in {head.charset}"
+        raise Failure(400, said, code="invalid_form", param=head.name[:60], close=True) from None
