@@ -92,6 +92,7 @@ class Contract:
     regions: tuple[str, ...] = ()
     unknown: str | None = None
     constants: Mapping[str, str] = {}
+    tacit: bool = False
     least: Mapping[str, Any] = {}
     cases: tuple[Case, ...] = ()
     open: tuple[str, ...] = ()

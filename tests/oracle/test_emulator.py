@@ -25,7 +25,18 @@ from PIL import Image
 
 from tests.oracle.contract import BEDROCK, STABILITY, Contract
 from tests.oracle.entrances import shown
-from tests.oracle.samples import Values, least, refused, request, rules, sample_size, sizes, taken
+from tests.oracle.samples import (
+    Values,
+    inside,
+    least,
+    outside,
+    refused,
+    request,
+    rules,
+    sample_size,
+    sizes,
+    taken,
+)
 from tests.pictures import padded, png
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,6 +53,7 @@ MAGIC = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff", "webp": b"RIFF"}
 _keys = itertools.count()
 
 of_stability = pytest.mark.parametrize("contract", JUDGED, ids=lambda contract: contract.id)
+of_every = pytest.mark.parametrize("contract", [*JUDGED, *BEDROCK], ids=lambda contract: contract.id)
 of_bedrock = pytest.mark.parametrize("contract", BEDROCK, ids=lambda contract: contract.id)
 
 
@@ -241,6 +253,52 @@ async def fetched(wire: Wire, contract: Contract, values: Values, **headers: str
         assert result.json == {"id": id, "status": "in-progress"}
         await asyncio.sleep(0.02)  # slower than the limit of requests
     return result
+
+
+@of_every
+async def test_a_request_is_charged_at_the_vendors_price(wire: Wire, contract: Contract) -> None:
+    given: list[Values] = [{}]
+    if contract.credits_by_steps is not None:
+        given += [{"steps": contract.fields["steps"].least}, {"steps": contract.fields["steps"].most}]
+    for values in given:
+        await wire.send(contract, {**least(contract), **QUICK.get(contract.makes, {}), **values})
+        charge = (await wire.ask("GET", "/_emulator/charges")).json["charges"][-1]
+        assert charge["usd"] == pytest.approx(price(contract, values))
+
+
+def price(contract: Contract, values: Values) -> float:
+    """Return what a request costs, in USD."""
+    if contract.usd is not None:
+        return contract.usd
+    if contract.credits is not None:
+        return contract.credits / 100
+    assert contract.credits_by_steps is not None
+    base, each = contract.credits_by_steps
+    return (base + each * float(values.get("steps", contract.fields["steps"].default))) / 100
+
+
+OF_CONSTANTS = [contract for contract in JUDGED if contract.constants]
+
+
+@pytest.mark.parametrize("contract", OF_CONSTANTS, ids=lambda contract: contract.id)
+async def test_a_model_has_one_of_the_names_of_its_path(wire: Wire, contract: Contract) -> None:
+    for name in contract.constants:
+        check_refused(contract, await wire.send(contract, {**least(contract), name: "none-such"}), (name,))
+
+
+@pytest.mark.parametrize("contract", [c for c in OF_CONSTANTS if c.tacit], ids=lambda contract: contract.id)
+async def test_without_a_model_the_vendors_own_is_meant(wire: Wire, contract: Contract) -> None:
+    unnamed = attrs.evolve(contract, constants={})
+    for name in ("steps", "cfg_scale"):
+        if name in contract.fields:
+            for value in inside(contract.fields[name]):
+                values = {**request(contract, name, value), **QUICK.get(contract.makes, {})}
+                answer = await wire.send(unnamed, values)
+                assert answer.status == (contract.submitted if contract.results else 200), answer
+                charge = (await wire.ask("GET", "/_emulator/charges")).json["charges"][-1]
+                assert charge["usd"] == pytest.approx(price(contract, values))
+            for value in outside(contract.fields[name]):
+                check_refused(contract, await wire.send(unnamed, request(contract, name, value)), (name,))
 
 
 @pytest.mark.parametrize("contract", [c for c in JUDGED if c.results], ids=lambda contract: contract.id)
