@@ -90,15 +90,16 @@ async def test_the_price_is_the_vendors(client: impasto.Client, contract: Contra
         assert result.cost.credits == pytest.approx(base + each * values.get("steps", steps.default))
 
 
-OF_A_LIMIT = [contract for contract in EVERY if contract.limit is not None and contract.files]
+OF_A_LIMIT = [(contract, name) for contract in EVERY if contract.limit is not None for name in contract.files]
 
 
-@pytest.mark.parametrize("contract", OF_A_LIMIT, ids=lambda contract: f"{contract.provider}-{contract.id}")
+@pytest.mark.parametrize(
+    ("contract", "name"), OF_A_LIMIT, ids=[f"{contract.provider}-{contract.id}-{name}" for contract, name in OF_A_LIMIT]
+)
 async def test_a_request_has_at_most_the_bytes_that_the_vendor_takes(
-    client: impasto.Client, provider: Provider, contract: Contract
+    client: impasto.Client, provider: Provider, contract: Contract, name: str
 ) -> None:
     assert contract.limit is not None
-    name = contract.files[0]
 
     async def sent(size: int) -> int:
         """Return the bytes of the whole request around an image of this size."""

@@ -40,5 +40,6 @@ on_bedrock = variant(
     "us.stability.stable-image-erase-object-v1:0",
     0.07,
     image=fields.picture(fields.ON_BEDROCK),
+    mask=fields.mask(fields.ON_BEDROCK.max_bytes),
     grow_mask=integer(0, 20, default=5),
 )

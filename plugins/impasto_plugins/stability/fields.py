@@ -39,7 +39,6 @@ EDITABLE = Limits(min_side=64, min_pixels=4_096, max_pixels=9_437_184, max_bytes
 OF_A_THING = attrs.evolve(EDITABLE, max_pixels=4_194_304)
 """A picture of one thing, to be cut out or made into a model."""
 
-ANY_PICTURE = Limits(max_bytes=REQUEST_BYTES)
 WIDEST = 2.5
 
 BEDROCK_BYTES = 25_000_000
@@ -87,9 +86,9 @@ def picture(limits: Limits, *, required: bool = True, role: Role | None = "image
     return file(limits, limits=str(limits), required=required, role=role)
 
 
-def mask() -> Any:
-    """White is edited, black kept; of any size, the server resizes it. Without one, the picture's alpha counts."""
-    return picture(ANY_PICTURE, required=False, role="mask")
+def mask(max_bytes: int | None = REQUEST_BYTES) -> Any:
+    """White is edited, black kept; of any size, the server resizes it. Without one, the image's alpha counts."""
+    return picture(Limits(max_bytes=max_bytes), required=False, role="mask")
 
 
 SOUND_REQUEST_BYTES = 50 * 2**20

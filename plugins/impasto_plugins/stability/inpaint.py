@@ -43,5 +43,6 @@ on_bedrock = variant(
     "us.stability.stable-image-inpaint-v1:0",
     0.07,
     image=fields.picture(fields.ON_BEDROCK),
+    mask=fields.mask(fields.ON_BEDROCK.max_bytes),
     grow_mask=integer(0, 20, default=5),
 )
