@@ -1,6 +1,6 @@
 """A least request for every operation, and for every field values on both sides of its bounds.
 
-The bounds are read from the parameter classes; that those are the vendor's is shown by the golden files.
+The bounds are read from the parameter classes; that those are the vendor's is shown by ``tests/oracle``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.stability.guardrail import HEADERS
 from tests.pictures import padded, png
 from tests.plugins.emulator.conftest import Wire, opened, started
-from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD3, SD35, request
-from tests.plugins.stability.cases import outside, sizes
+from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, request
+from tests.plugins.stability.cases import outside
 
 from .bedrock_wire import CORE, REMOVE, SKETCH, body_of, boto, code, detail, emulator, refused, shared, told
 
@@ -73,16 +73,6 @@ async def test_what_is_outside_a_bound_is_refused(wire: Wire, operation: Operati
             answer = await told(wire, operation.target, body)
             assert name in refused(answer, "ValidationException", 400), (name, value)
     assert wire.emulator.charges == []
-
-
-async def test_pictures_beyond_their_limits_are_refused(wire: Wire) -> None:
-    for operation in MODELS.values():
-        for name in operation.file_fields:
-            limits = operation.fields[name].inspect
-            _, wrong = sizes(limits)  # type: ignore[arg-type]  # every file field of these has Limits
-            for width, height in wrong[:3]:
-                answer = await told(wire, operation.target, body_of(request(operation, name, png(width, height))))
-                assert f"{name}: is {width}x{height} pixels" in detail(answer)
 
 
 @pytest.mark.parametrize("image", [5, None, ["QUJD"], "", "not base64!", "data:image/png;base64,QUJD", "QUJD\n", "QUJ"])
@@ -179,14 +169,6 @@ async def test_removed_backgrounds_are_transparent(wire: Wire) -> None:
     assert opened(base64.b64decode(answer[2]["images"][0])).mode == "RGBA"
     answer = await told(wire, REMOVE, body_of({"image": png(128, 96), "output_format": "jpeg"}))
     assert opened(base64.b64decode(answer[2]["images"][0])).mode == "RGB"
-
-
-async def test_the_legacy_sd3_takes_its_own_sizes(wire: Wire) -> None:
-    to_image = {"prompt": "p", "mode": "image-to-image", "strength": 0.5}
-    assert (await told(wire, SD3, body_of({**to_image, "image": png(640, 1536)})))[0] == 200
-    assert "each side must be at least 640" in detail(
-        await told(wire, SD3, body_of({**to_image, "image": png(639, 700)}))
-    )
 
 
 async def test_requests_are_not_counted_towards_the_other_vendors_rate() -> None:
