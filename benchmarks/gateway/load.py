@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -15,11 +15,29 @@ KEY = "sk-benchmark-" + "k" * 24
 CONNECTIONS = 32
 SECONDS = 3
 
+SDK = {
+    "accept": "application/json",
+    "user-agent": "AsyncOpenAI/Python 2.8.1",
+    "x-stainless-lang": "python",
+    "x-stainless-package-version": "2.8.1",
+    "x-stainless-os": "Linux",
+    "x-stainless-arch": "x64",
+    "x-stainless-runtime": "CPython",
+    "x-stainless-runtime-version": "3.11.2",
+    "x-stainless-async": "async:asyncio",
+    "x-stainless-retry-count": "0",
+    "x-stainless-read-timeout": "600",
+}
+"""The headers that OpenAI's SDK sends with each request."""
+
+SDK_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in SDK.items())
+
 Measured = Callable[[], Awaitable[float]]
 
 _SCRIPT = """\
 wrk.method, wrk.headers["Authorization"] = "POST", "Bearer {key}"
 wrk.headers["Content-Type"] = "{content_type}"
+{headers}
 local source = io.open("{body}", "rb")
 wrk.body = source:read("*a")
 source:close()
@@ -33,8 +51,9 @@ end
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """A request that is asked again and again."""
+    """A request that is asked again and again. ``model`` is the size of its image, as ``gateway`` names them."""
 
+    model: str = ""
     path: str
     content_type: str
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
@@ -58,7 +77,7 @@ class Answered:
 def generation(model: str, **more: object) -> Ask:
     """A picture of a text."""
     body = json.dumps({"model": model, "prompt": "a lighthouse on a cliff", **more}).encode()
-    return Ask(path="/v1/images/generations", content_type="application/json", body=body)
+    return Ask(model=model, path="/v1/images/generations", content_type="application/json", body=body)
 
 
 def direct() -> Ask:
@@ -75,12 +94,15 @@ def edit(model: str, picture: bytes) -> Ask:
     return Ask(path="/v1/images/edits", content_type="multipart/form-data; boundary=x", body=body)
 
 
-def asked(url: str, ask: Ask, *, connections: int, seconds: int, key: str = KEY) -> Answered:
-    """Asks over so many connections at once for so long. Raises RuntimeError where an answer was none."""
+def asked(
+    url: str, ask: Ask, *, connections: int, seconds: int, key: str = KEY, headers: Mapping[str, str] | None = None
+) -> Answered:
+    """Ask over so many connections at once for so long. Raises RuntimeError if a request failed."""
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder, "body"), Path(folder, "ask.lua")
         body.write_bytes(ask.body)
-        script.write_text(_SCRIPT.format(key=key, content_type=ask.content_type, body=body))
+        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in (headers or {}).items())
+        script.write_text(_SCRIPT.format(key=key, content_type=ask.content_type, body=body, headers=lines))
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", str(script)]
         done = subprocess.run([*command, url + ask.path], check=True, stdout=subprocess.PIPE, text=True)
     answered = Answered(**json.loads(done.stdout.splitlines()[-1]))
@@ -89,10 +111,19 @@ def asked(url: str, ask: Ask, *, connections: int, seconds: int, key: str = KEY)
     return answered
 
 
-def rate(url: str, ask: Ask, *, connections: int = CONNECTIONS, key: str = KEY, seconds: int = SECONDS) -> Measured:
-    """Measures answers a second."""
+def rate(
+    url: str,
+    ask: Ask,
+    *,
+    connections: int = CONNECTIONS,
+    key: str = KEY,
+    seconds: int = SECONDS,
+    headers: Mapping[str, str] | None = None,
+) -> Measured:
+    """Measure answers a second."""
 
     async def measured() -> float:
-        return (await asyncio.to_thread(asked, url, ask, connections=connections, seconds=seconds, key=key)).rate
+        options = {"connections": connections, "seconds": seconds}
+        return (await asyncio.to_thread(asked, url, ask, key=key, headers=headers, **options)).rate
 
     return measured

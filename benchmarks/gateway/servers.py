@@ -75,6 +75,13 @@ class Process:
     seconds: float
     """What it took until it was ready."""
 
+    folder: Path = Path()
+    """What it keeps on disk."""
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        return int(self.root.wait(PATIENCE) or 0)
+
     def tree(self) -> list[psutil.Process]:
         """It and its children."""
         return [self.root, *self.root.children(recursive=True)]
@@ -109,10 +116,11 @@ def started(
             _until_it_listens(url, process)
             yield Process(url, psutil.Process(process.pid), time.monotonic() - began)
         finally:
-            for each in psutil.Process(process.pid).children(recursive=True):
-                each.terminate()
-            process.terminate()
-            process.wait(PATIENCE)
+            if process.poll() is None:
+                for each in psutil.Process(process.pid).children(recursive=True):
+                    each.terminate()
+                process.terminate()
+                process.wait(PATIENCE)
 
 
 def _until_it_listens(url: str, process: subprocess.Popen[str]) -> None:
@@ -183,8 +191,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def gateway(urls: Mapping[int, str], *, workers: int = 1, more: str = "") -> Iterator[Process]:
-    """``impasto serve`` in front of a provider; its models are called by the picture's size, ``edit-`` before it."""
+def gateway(
+    urls: Mapping[int, str], *, workers: int = 1, more: str = "", python: str = sys.executable
+) -> Iterator[Process]:
+    """``impasto serve`` in front of a provider; its models are called by the picture's size, ``edit-`` before it.
+
+    ``python``: that of another installation, to be compared.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
         entries = "".join(
@@ -197,9 +210,9 @@ def gateway(urls: Mapping[int, str], *, workers: int = 1, more: str = "") -> Ite
         path.write_text(f"model_list:\n{entries}general_settings:\n  master_key: {KEY}\n{files}{more}")
         port = free_port()
         words = ["serve", "--config", str(path), "--port", str(port), "--workers", str(workers)]
-        command = [sys.executable, "-m", "impasto_plugins.cli", *words]
+        command = [str(Path(python).parent / "impasto"), *words]
         with started(command, f"http://127.0.0.1:{port}", {"XDG_STATE_HOME": folder}) as process:
-            yield process
+            yield attrs.evolve(process, folder=Path(folder))
 
 
 @contextmanager

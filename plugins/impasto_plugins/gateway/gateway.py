@@ -94,6 +94,7 @@ class Gateway:
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
+            stack.push_async_callback(self._repeats.settle)  # before connections are closed, which hides what was read
             self._site = self._made_site()
             await self._site.start()
             self._app.base_url = _url(self._runner.addresses[0])
@@ -130,6 +131,7 @@ class Gateway:
         try:
             async with asyncio.timeout(self._app.setup.config.general.drain_seconds):
                 await self._app.idle()
+                await self._repeats.settle()
         except TimeoutError:
             return False
         return True

@@ -111,6 +111,11 @@ class Running:
         """``POST /v1/images/generations``, of the model ``sd3`` if no other is named."""
         return await self.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p", **body})
 
+    async def idle(self) -> None:
+        """Wait until nothing runs, and every answer is known to be read or is kept."""
+        await asyncio.wait_for(self.gateway._app.idle(), 60)
+        await asyncio.wait_for(self.gateway._repeats.settle(), 60)
+
     async def aclose(self) -> None:
         """Ends it; an upload that was refused half-way would else still be sent when the loop is gone."""
         await self.sdk.close()

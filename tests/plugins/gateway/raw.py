@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -99,6 +100,14 @@ async def until(met: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not met():
             await asyncio.sleep(0.01)
+
+
+def answered_unread(url: str, request: bytes) -> socket.socket:
+    """Send a request and wait for its answer, of which nothing is read. Blocks."""
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60)
+    connection.sendall(request)
+    connection.recv(1, socket.MSG_PEEK)
+    return connection
 
 
 def chunks(*pieces: bytes) -> bytes:

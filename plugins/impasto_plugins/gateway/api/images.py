@@ -120,6 +120,7 @@ async def _shown(exchange: Exchange, sound: _Sound, answers: Answers) -> Made:
 
     done, row = await sound.part.outcome(make, sound.about)
     sound.share.settle(sum(len(artifact.data) for artifact in done.artifacts))
+    sound.part.holds.enter_context(sound.share.hand_over())
     return await shown(done) if row is None else await shown_again(exchange, row, done)
 
 

@@ -20,10 +20,9 @@ from impasto_plugins.gateway.calls.provider_jobs import Accepted
 from impasto_plugins.gateway.calls.queue_timeout import patience
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.errors import REPLAYED, Failure, unknown
-from impasto_plugins.gateway.http.connection import has_left
 from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES
 from impasto_plugins.gateway.idempotency import serialization
-from impasto_plugins.gateway.idempotency.coordinator import LINGER_SECONDS, WATCH_SECONDS, Begun, Repeats, promised
+from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, Begun, Repeats, promised
 from impasto_plugins.gateway.idempotency.in_flight import Flight
 from impasto_plugins.gateway.idempotency.store import Row
 
@@ -58,8 +57,13 @@ async def start(exchange: Exchange, work: Callable[[Begun], Coroutine[object, ob
     with suppress(ConnectionError):  # the caller left
         await exchange.begin(response)
         await response.write_eof()
+
+    def decided(read: bool) -> None:
+        if read:  # a retry finds the job only if its caller did not learn the id
+            exchange.services.spawn(exchange.services.repeats.kept.settle(row))
+
     if row.identity == row.content:
-        exchange.services.spawn(_known(exchange, row))
+        exchange.services.repeats.follow(exchange.request, decided)
     return response
 
 
@@ -103,13 +107,6 @@ async def _begun(work: Coroutine[object, object, None], begun: Begun) -> None:
             begun.cancel()
             raise
         begun.set_exception(error)
-
-
-async def _known(exchange: Exchange, row: Row) -> None:
-    """Waits whether the caller hangs up on its id: then the retry finds the job, and nobody else's does."""
-    await asyncio.sleep(LINGER_SECONDS)
-    if not has_left(exchange.request):
-        await exchange.services.repeats.kept.settle(row)
 
 
 async def _found(repeats: Repeats, id: str, owner: bytes) -> Row | None:

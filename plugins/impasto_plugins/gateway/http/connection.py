@@ -22,6 +22,7 @@ from impasto_plugins.gateway.config.model import General
 from impasto_plugins.gateway.errors import SERVER, Failure, new_id, sign
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
+from .delivery import Delivery
 from .framing import Framing, invalid_http
 
 LINGER_SECONDS = 2.0
@@ -72,6 +73,9 @@ class Connection(web.RequestHandler):
         self._framing = Framing()
         self._held_since: float | None = None
         self._lost: asyncio.Future[None] | None = None
+        self._delivery: Delivery | None = None
+        self._decided: asyncio.Future[None] | None = None
+        self._closes_when_decided = False
         self.said_all = False
         """Whether the other side has ended its half: it left, or waits for its answers and asks nothing more."""
 
@@ -84,19 +88,28 @@ class Connection(web.RequestHandler):
         self._server.open.discard(self)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
+        if self._delivery is not None:
+            self._delivery.lost(exc)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio takes: whether this half stays open
         self.said_all = True
         if self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
             self._body.set_exception(_broken())
-        return self.phase is Phase.BUSY or bool(self._messages)
+        if self._delivery is not None:
+            self._delivery.ended()
+        stays_open = self.phase is Phase.BUSY or bool(self._messages)
+        # A socket that is closed does not show the reset that may follow: it is closed when the delivery is decided.
+        self._closes_when_decided = not stays_open and self._delivery is not None
+        return stays_open or self._closes_when_decided
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.ENDING or self._framing.has_ended:
             return
         if data:
             self.heard = time.monotonic()
+            if self._delivery is not None:
+                self._delivery.went_on()
             if self.phase in (Phase.NEW, Phase.IDLE):
                 self.since = self.since if self.phase is Phase.NEW else self.heard
                 self.phase = Phase.HEAD
@@ -112,6 +125,8 @@ class Connection(web.RequestHandler):
 
     def began(self, body: StreamReader) -> None:
         """A request's head was read, its body comes."""
+        if self._delivery is not None:
+            self._delivery.went_on()
         self._body = body
         if self.phase is Phase.ENDING or (self.said_all and not body.is_eof()):
             body.set_exception(_broken())
@@ -132,7 +147,32 @@ class Connection(web.RequestHandler):
             await self._linger()
         elif not resp.keep_alive and self._wire is not None and whole:
             _end_writing(self._wire)
+            if self._delivery is not None:
+                self._delivery.own_end = True
+                self._decided = asyncio.get_running_loop().create_future()
+                await self._decided  # aiohttp closes the socket after that
         return done
+
+    def follow(self, decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
+        """Follow the answer that was just written; None if the connection is gone. See Delivery."""
+        if self._wire is None or self._wire.is_closing():
+            return None
+
+        def settle(read: bool) -> None:
+            if self._delivery is delivery:
+                self._delivery = None
+            if self._decided is not None and not self._decided.done():
+                self._decided.set_result(None)
+            if self._closes_when_decided and self._wire is not None:
+                self._wire.close()
+            decided(read)
+
+        if self._delivery is not None:  # two requests were sent at once, and the first answer is not acknowledged yet
+            self._delivery.give_up()
+        self._delivery = delivery = Delivery(self._wire, settle, gave_up=gave_up)
+        if self.said_all:
+            delivery.ended()
+        return delivery
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -218,6 +258,12 @@ def has_left(request: web.BaseRequest) -> bool:
     """Whether whoever sent a request is gone, or may be."""
     transport, protocol = request.transport, request.protocol
     return transport is None or transport.is_closing() or (isinstance(protocol, Connection) and protocol.said_all)
+
+
+def follow(request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
+    """Follow the answer to a request, which was just written; None if its connection is gone. See Delivery."""
+    protocol = request.protocol
+    return protocol.follow(decided, gave_up=gave_up) if isinstance(protocol, Connection) else None
 
 
 class _TurnedAway(asyncio.Protocol):

@@ -49,6 +49,12 @@ class Share:
         self._flow.bytes += bytes - self.bytes
         self.bytes = bytes
 
+    def hand_over(self) -> Share:
+        """Move what is held to a share that outlives the request."""
+        heir = Share(self._flow)
+        heir.bytes, self.bytes = self.bytes, 0
+        return heir
+
     def __enter__(self) -> Self:
         return self
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,21 +17,27 @@ from types import TracebackType
 from typing import Self
 
 import attrs
+from aiohttp import web
 
 from impasto_plugins.gateway.calls.execution import Done
+from impasto_plugins.gateway.calls.queue_timeout import patience_of
 from impasto_plugins.gateway.errors import SERVER, Failure, unknown
-from impasto_plugins.gateway.http.connection import has_left
+from impasto_plugins.gateway.http.connection import follow, has_left
+from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.storage.database import UNWRITABLE, Data
 
 from .fingerprint import KEY_HEADER, Identity
-from .in_flight import Flight, Flights, Seen, State
+from .in_flight import SLOTS, Flight, Flights, Seen, State
 from .store import KEY_SECONDS, Kept, Row, new_id
 
 WATCH_SECONDS = 0.05
 """How often callers are looked after, who may have left."""
 
-LINGER_SECONDS = 0.2
-"""How long an SDK may take to hang up on an answer that came as its patience ended; its retry comes later than that."""
+MOST_FOLLOWED = SLOTS // 4
+"""How many answers may be followed until they are read; one more, and the oldest counts as not read."""
+
+_NEAR_THE_END = 0.9
+"""From which part of a caller's time-out on an answer may come too late for it."""
 
 _LOOK_AGAIN_SECONDS = 1.0
 """How often whoever waits for another worker's call looks whether that one lives."""
@@ -53,17 +59,6 @@ class About:
     response_format: str
 
 
-@attrs.frozen(eq=False)
-class _Answered:
-    """A call whose answer is out, and may not have been read."""
-
-    until: float
-    identity: Identity
-    flight: Flight
-    done: Done
-    holds: ExitStack
-
-
 class Repeats:
     """One worker's knowledge of what runs and what came of it. ``resume`` fetches what dead workers had begun."""
 
@@ -72,7 +67,8 @@ class Repeats:
         self._resume = resume
         self.kept = Kept(data)
         self.flights = Flights(data.folder / "workers")
-        self._answered: deque[_Answered] = deque()
+        self._followed: dict[Delivery, None] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Begins, and takes over what dead workers left."""
@@ -84,34 +80,76 @@ class Repeats:
 
     async def aclose(self) -> None:
         """What still runs is for the next to take over."""
-        await self.settle(time.monotonic() + LINGER_SECONDS)
+        await self.settle()
         await self._data.in_thread(self.flights.close)
 
     async def watch(self) -> None:
         """Looks after callers who may have left, for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            self.flights.mark()
-            await self.settle(time.monotonic())
+            self._look()
 
-    async def settle(self, now: float) -> None:
-        """Keeps what was answered to callers who hung up on it, and forgets the rest."""
-        while self._answered and self._answered[0].until <= now:
-            each = self._answered.popleft()
-            with each.holds:
-                if has_left(each.identity.request):
-                    await self.keep(each.identity, each.flight, each.done)
-                else:
-                    self.flights.remove(each.flight)
-            self.flights.mark()
+    async def settle(self) -> None:
+        """Wait until every answer that was written is known to be read, or is kept."""
+        end = time.monotonic() + LINGER_SECONDS + WATCH_SECONDS
+        while self._followed and time.monotonic() < end:
+            await asyncio.sleep(WATCH_SECONDS / 2)
+            self._look()
+        for delivery in tuple(self._followed):
+            delivery.give_up()
+        while self._keeping:
+            await asyncio.wait(self._keeping)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for delivery in tuple(self._followed):
+            delivery.look(now)
+        self.flights.mark()
 
     def part(self, identity: Identity) -> Part:
         """A request's part: ``async with`` it until it is answered."""
         return Part(self, identity)
 
-    def linger(self, identity: Identity, flight: Flight, done: Done, holds: ExitStack) -> None:
-        """The answer is out; ``settle`` decides."""
-        self._answered.append(_Answered(time.monotonic() + LINGER_SECONDS, identity, flight, done, holds))
+    def follow(
+        self, request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool = False
+    ) -> Delivery | None:
+        """Call ``decided`` when it is known if the answer was read that was just written. Returns None if it is lost.
+
+        See Delivery.
+        """
+
+        def settle(read: bool) -> None:
+            if delivery is not None:
+                self._followed.pop(delivery, None)
+            decided(read)
+
+        delivery = follow(request, settle, gave_up=gave_up)
+        if delivery is None:
+            decided(False)
+            return None
+        self._followed[delivery] = None
+        if len(self._followed) > MOST_FOLLOWED:
+            next(iter(self._followed)).give_up()
+        return delivery
+
+    def linger(self, identity: Identity, flight: Flight, done: Done, holds: ExitStack, *, gave_up: bool) -> None:
+        """Hold the outcome of a call whose answer is written until it was read, or else keep it for the retry."""
+
+        async def keep() -> None:
+            with holds:
+                await self.keep(identity, flight, done)
+
+        def decided(read: bool) -> None:
+            if read:
+                self.flights.remove(flight)
+                holds.close()
+            else:
+                self.flights.mark_left(flight)
+                task = asyncio.create_task(keep())
+                self._keeping.add(task)
+                task.add_done_callback(self._keeping.discard)
+
+        flight.delivery = self.follow(identity.request, decided, gave_up=gave_up)
 
     async def keep(self, identity: Identity, flight: Flight, outcome: Done | Failure) -> None:
         """Keeps the outcome of a call that is over for its retry."""
@@ -246,6 +284,7 @@ class Part:
         self._row: Row | None = None
         self._outcome: Done | Failure | None = None
         self._replayed = False
+        self._gave_up = False
         self.holds = ExitStack()
         """What the outcome needs for as long as it may have to be kept."""
 
@@ -265,11 +304,14 @@ class Part:
             self._replayed = True
             return await repeats.kept.load(self._row), self._row
         self._flight = repeats.flights.add(identity.content, identity.request, keyed=False)
+        began = time.monotonic()
         try:
             self._outcome = await make(None)
         except Failure as failure:
             self._outcome = failure
             raise
+        headers = identity.request.headers
+        self._gave_up = time.monotonic() - began > patience_of(headers, math.inf) * _NEAR_THE_END
         return self._outcome, None
 
     async def job(self, make: Callable[[Row], Awaitable[Done]], about: About, begun: Begun) -> None:
@@ -301,13 +343,14 @@ class Part:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self.holds:
-            await self._end(gone=has_left(self._identity.request) or not (error is None or isinstance(error, Failure)))
+            await self._end(broken=not (error is None or isinstance(error, Failure)))
 
-    async def _end(self, *, gone: bool) -> None:
-        """The request is answered, or its caller is gone."""
+    async def _end(self, *, broken: bool) -> None:
+        """The request is answered, or its caller is gone. ``broken``: the answer is not whole."""
         identity, repeats, flight, outcome = self._identity, self._repeats, self._flight, self._outcome
+        left = broken or has_left(identity.request)
         if flight is None:
-            if gone and self._replayed and self._row is not None and identity.key is None and identity.count:
+            if left and self._replayed and self._row is not None and identity.key is None and identity.count:
                 await repeats.kept.unclaim(self._row, identity.count)
         elif outcome is None:
             repeats.flights.lose(flight)  # the process ends, or has a bug
@@ -316,12 +359,12 @@ class Part:
                 repeats.flights.remove(flight)
             else:
                 await repeats.keep(identity, flight, outcome)
-        elif gone:
+        elif broken:
             await repeats.keep(identity, flight, outcome)
-        elif identity.count is None:
-            repeats.flights.remove(flight)
+        elif left or identity.count is not None:
+            repeats.linger(identity, flight, outcome, self.holds.pop_all(), gave_up=self._gave_up)
         else:
-            repeats.linger(identity, flight, outcome, self.holds.pop_all())
+            repeats.flights.remove(flight)  # no SDK: nothing will ask again by itself
 
 
 @contextmanager

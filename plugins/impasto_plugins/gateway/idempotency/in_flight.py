@@ -23,6 +23,7 @@ from aiohttp import web
 
 from impasto_plugins.gateway.errors import SERVER, Failure
 from impasto_plugins.gateway.http.connection import has_left
+from impasto_plugins.gateway.http.delivery import Delivery
 
 SLOTS = 4096
 LOST_SECONDS = 15 * 60.0
@@ -48,6 +49,8 @@ class Flight:
 
     slot: int
     request: web.BaseRequest | None
+    delivery: Delivery | None = None
+    """That of its answer, from when it is written until it is known to be read."""
 
 
 @attrs.frozen(eq=False)
@@ -126,9 +129,15 @@ class Flights:
 
     def mark(self) -> None:
         """Marks calls whose callers left: their repetitions may come to another worker."""
-        for slot, flight in self._flying.items():
-            if flight.request is not None and has_left(flight.request):
-                self._table[slot * _SLOT.size] = State.LEFT
+        for flight in self._flying.values():
+            delivery = flight.delivery
+            is_doubtful = delivery is not None and delivery.is_doubtful
+            if is_doubtful or (flight.request is not None and has_left(flight.request)):
+                self.mark_left(flight)
+
+    def mark_left(self, flight: Flight) -> None:
+        """Mark that a call's caller left."""
+        self._table[flight.slot * _SLOT.size] = State.LEFT
 
     def find(self, identity: bytes) -> list[Seen]:
         """The calls of an identity in all workers, and those that were lost."""

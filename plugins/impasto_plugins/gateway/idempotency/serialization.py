@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -18,6 +19,8 @@ from impasto_plugins.gateway.calls.execution import Done
 from impasto_plugins.gateway.calls.streamed_answers import HELD
 from impasto_plugins.gateway.errors import REPLAYED, Failure
 
+_log = logging.getLogger("impasto.gateway")
+
 _PIECE = 1 << 20
 _STRAY_SECONDS = 3600.0
 """After which a file without a row is nobody's."""
@@ -29,18 +32,21 @@ class Files:
 
     folder: Path
 
-    def save(self, id: str, done: Done) -> str:
-        """The row's JSON; the pictures have reached the disk then. Raises OSError."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+    def save(self, outcomes: Mapping[str, Done]) -> dict[str, str]:
+        """Write the images of these rows, and return the JSON of each whose images have reached the disk."""
+        saved: dict[str, str] = {}
         try:
-            for i, artifact in enumerate(done.artifacts):
-                self._save(f"{id}.{i}", artifact)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            for id, done in outcomes.items():
+                if self._save_all(id, done):
+                    saved[id] = told(done)
             _sync(self.folder)
-        except OSError:
-            for i in range(len(done.artifacts)):
-                (self.folder / f"{id}.{i}").unlink(missing_ok=True)
-            raise
-        return told(done)
+        except OSError as error:
+            _log.error("images that were paid for could not be kept: %s", error.strerror)
+            for id in saved:
+                self._remove(id, outcomes[id])
+            return {}
+        return saved
 
     def load(self, id: str, outcome: str) -> Done:
         """What was saved. Raises OSError."""
@@ -63,6 +69,21 @@ class Files:
             for each in list(os.scandir(self.folder)):
                 if each.stat().st_mtime < old and not has_row(each.name.partition(".")[0]):
                     Path(each.path).unlink(missing_ok=True)
+
+    def _save_all(self, id: str, done: Done) -> bool:
+        try:
+            for i, artifact in enumerate(done.artifacts):
+                self._save(f"{id}.{i}", artifact)
+        except OSError as error:
+            _log.error("an image that was paid for could not be kept: %s", error.strerror)
+            self._remove(id, done)
+            return False
+        return True
+
+    def _remove(self, id: str, done: Done) -> None:
+        for i in range(len(done.artifacts)):
+            with suppress(OSError):
+                (self.folder / f"{id}.{i}").unlink()
 
     def _save(self, name: str, artifact: Artifact) -> None:
         number = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -28,6 +28,9 @@ KEY_SECONDS = 24 * 3600.0
 RETRY_SECONDS = 15 * 60.0
 """How long an SDK's retry is given what an earlier attempt came to."""
 
+GROUP = 64
+"""How many outcomes are kept together at most: each is in memory until its group is kept."""
+
 _log = logging.getLogger("impasto.gateway")
 
 
@@ -64,12 +67,23 @@ _COLUMNS = ", ".join(field.name for field in attrs.fields(Row))
 _INSERT = f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' for _ in attrs.fields(Row))})"  # noqa: S608 - names of fields
 
 
+@attrs.frozen(eq=False)
+class _Waiting:
+    """An outcome that is to be kept; ``is_kept`` is the answer to whoever asked for that."""
+
+    identity: bytes
+    outcome: Done | Failure
+    is_kept: asyncio.Future[bool]
+
+
 class Kept:
     """The rows of a data directory."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
         self._files = Files(data.folder / "pictures")
+        self._waiting: list[_Waiting] = []
+        self._keeping: asyncio.Task[None] | None = None
 
     async def begin(self, row: Row, *, join: bool) -> Row:
         """Writes a call down before it is made; with ``join``, where there is one of its identity, gives that.
@@ -98,7 +112,7 @@ class Kept:
         free = isinstance(outcome, Failure) and outcome.free
         if free and forget:
             return await self._after(lambda db: db.execute("DELETE FROM outcomes WHERE id = ?", (row.id,)))
-        state, text = await self._saved(row.id, outcome)
+        state, text = (await self._saved({row.id: outcome}))[row.id]
         return await self._set(row.id, state=state, outcome=text, **({"identity": b""} if free else {}))
 
     async def update(self, row: Row, done: Done) -> None:
@@ -110,10 +124,38 @@ class Kept:
         await self._set(row.id, identity=b"")
 
     async def keep(self, identity: bytes, outcome: Done | Failure) -> bool:
-        """Keeps what became of a call for its retry; False where that failed."""
-        id, now = new_id(), self._data.clock()
-        state, text = await self._saved(id, outcome)
-        return await self._after(lambda db: _keep(db, identity, now, id=id, state=state, outcome=text))
+        """Keeps what became of a call for its retry; False where that failed.
+
+        Calls that wait at the same time are kept together: one folder is synced and one transaction committed for all.
+        """
+        waiting = _Waiting(identity, outcome, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep_in_groups())
+        return await asyncio.shield(waiting.is_kept)  # others wait for the group too, whoever is cancelled
+
+    async def _keep_in_groups(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+            is_kept = False
+            try:
+                is_kept = await self._keep_group(group)
+            except Exception:  # noqa: BLE001 - a bug here must not leave those waiting who come next
+                _log.exception("outcomes of calls could not be kept")
+            finally:
+                for each in group:
+                    each.is_kept.set_result(is_kept)
+
+    async def _keep_group(self, group: list[_Waiting]) -> bool:
+        ids, now = [new_id() for _ in group], self._data.clock()
+        outcomes = await self._saved({id: each.outcome for id, each in zip(ids, group, strict=True)})
+
+        def work(db: sqlite3.Connection) -> None:
+            for id, each in zip(ids, group, strict=True):
+                state, text = outcomes[id]
+                _keep(db, each.identity, now, id=id, state=state, outcome=text)
+
+        return await self._after(work)
 
     async def claim(self, identity: bytes, count: int, *, begun: bool = False) -> Row | None:
         """The result that waits for a call's retry of this count: no other of the same count is given it.
@@ -181,15 +223,13 @@ class Kept:
             return False
         return True
 
-    async def _saved(self, id: str, outcome: Done | Failure) -> tuple[str, str]:
-        """A row's state and outcome."""
-        if isinstance(outcome, Done):
-            try:
-                return "done", await asyncio.to_thread(self._files.save, id, outcome)
-            except OSError as error:
-                _log.error("a picture that was paid for could not be kept: %s", error.strerror)
-                outcome = unknown()
-        return "failed", told(outcome)
+    async def _saved(self, outcomes: Mapping[str, Done | Failure]) -> dict[str, tuple[str, str]]:
+        """The state and the outcome of each row."""
+        done = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, Done)}
+        failed = {id: told(outcome) for id, outcome in outcomes.items() if isinstance(outcome, Failure)}
+        saved = await asyncio.to_thread(self._files.save, done) if done else {}
+        lost = told(unknown())
+        return {id: ("done", saved[id]) if id in saved else ("failed", failed.get(id, lost)) for id in outcomes}
 
     def _take_over(self, flights: Flights) -> list[Row]:
         with ExitStack() as tables:

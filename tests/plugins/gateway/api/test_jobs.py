@@ -18,6 +18,7 @@ from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, named
+from tests.plugins.gateway.raw import answered_unread
 
 ASYNC = {"prefer": "respond-async"}
 PICTURE = drawn("PNG", size=(128, 128))
@@ -144,7 +145,7 @@ async def test_a_job_that_fails_says_so(
 async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
     id = (await begin(gateway)).json["id"]
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
     wrong = [id[1:], id + "0", id.upper(), "0" * 64, "g" * 64, "", "..%2f" + id, "%00", id + "%0a", "é" * 64]
     for each in wrong:
         refused = await gateway.ask("GET", f"/v1/images/jobs/{each}")
@@ -197,18 +198,16 @@ async def test_a_retry_whose_first_answer_was_lost_is_given_the_same_job(
     body = json.dumps({"model": "sd3", "prompt": "p"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {MASTER}\r\n"
     head += f"Prefer: respond-async\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-    writer.write(head.encode() + b"x-stainless-retry-count: 0\r\n\r\n" + body)
-    assert await reader.readexactly(12) == b"HTTP/1.1 202"
-    writer.transport.abort()
-    await asyncio.sleep(0.4)
+    request = head.encode() + b"x-stainless-retry-count: 0\r\n\r\n" + body
+    connection = await asyncio.to_thread(answered_unread, gateway.url, request)
+    connection.close()
     retried = await begin(gateway, headers={"x-stainless-retry-count": "1"})
     assert (retried.status, retried.headers["idempotent-replayed"]) == (202, "true")
     assert (await ended(gateway, retried)).json["status"] == "completed"
     assert len(impasto_emulator.charges) == 1
     await asyncio.sleep(0.4)  # it is known to have arrived by then
     assert "idempotent-replayed" not in (await begin(gateway, headers={"x-stainless-retry-count": "2"})).headers
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
 
 
 async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -216,7 +215,7 @@ async def test_jobs_of_sdks_that_arrived_are_nobody_elses(gateway: Running, impa
     await asyncio.sleep(0.4)
     second = await begin(gateway, headers={"x-stainless-retry-count": "1"})  # of another call, that was refused
     assert first.json["id"] != second.json["id"]
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
 
 
 async def test_where_it_can_not_be_written_down_no_job_is_begun(

@@ -143,7 +143,7 @@ async def test_a_fault_ends_the_connection_and_not_the_answer(
     assert base64.b64encode(large()[:3000]) in came[:5000]
     assert not came.endswith((b"}", b"\n"))
     assert len(provider.paid) == 1
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
     assert settled(gateway)
 
 
@@ -170,7 +170,7 @@ async def test_a_caller_who_leaves_does_not_end_the_call(gateway: Running, provi
     await asyncio.sleep(0.1)
     assert gateway.gateway._app.running == 1
     halfway.go.set()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
     assert settled(gateway)
 
 

@@ -23,7 +23,7 @@ async def test_a_caller_who_leaves_does_not_stop_what_is_paid_for(gateway: Runni
     app = gateway.gateway._app
     await asyncio.wait([call])
     assert app.running == 1
-    await asyncio.wait_for(app.idle(), 60)
+    await gateway.idle()
     assert impasto_emulator.requests[0].status == 200
     assert app.flow.bytes == 0
 
@@ -67,7 +67,7 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     while not impasto_emulator.requests:
         await asyncio.sleep(0.01)
     writer.transport.abort()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
     assert impasto_emulator.requests[0].status == 200
     assert gateway.gateway._app.flow.bytes == 0
     assert not told
@@ -85,7 +85,7 @@ async def test_a_body_cut_short_or_badly_framed(gateway: Running, impasto_emulat
     else:
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
         writer.close()
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
     assert not impasto_emulator.requests
 
 

@@ -13,6 +13,7 @@ import pytest
 from impasto_plugins.emulator import Emulator
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, named
+from tests.plugins.gateway.raw import answered_unread
 
 PATH = "/v1/images/generations"
 BODY = {"model": "sd3", "prompt": "p"}
@@ -39,7 +40,7 @@ async def leave(gateway: Running, emulator: Emulator, **options: Any) -> None:
 
 
 async def idle(gateway: Running) -> None:
-    await asyncio.wait_for(gateway.gateway._app.idle(), 60)
+    await gateway.idle()
 
 
 def replayed(answer: Answer) -> bool:
@@ -288,11 +289,8 @@ async def test_an_answer_that_its_caller_hung_up_on_is_kept(gateway: Running, im
     body = json.dumps(BODY).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {gateway.session.headers['authorization']}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nx-stainless-retry-count: 0\r\n\r\n"
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-    writer.write(head.encode() + body)
-    assert await reader.readexactly(12) == b"HTTP/1.1 200"  # it came just as the client's patience ended
-    writer.transport.abort()
-    await asyncio.sleep(0.35)
+    connection = await asyncio.to_thread(answered_unread, gateway.url, head.encode() + body)
+    connection.close()  # the answer came just as the client's patience ended
     assert replayed(await ask(gateway, count=1))
     assert len(impasto_emulator.charges) == 1
 
