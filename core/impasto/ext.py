@@ -16,7 +16,12 @@ if TYPE_CHECKING:
         Owner as Owner,
         normalised as normalised,
     )
-    from .errors import PLUGIN_FAULTS as PLUGIN_FAULTS, Billed as Billed, StopReason as StopReason
+    from .errors import (
+        PLUGIN_FAULTS as PLUGIN_FAULTS,
+        PYTHON_ADVICE as PYTHON_ADVICE,
+        Billed as Billed,
+        StopReason as StopReason,
+    )
     from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
     from .files import Positioned as Positioned, media_type_of as media_type_of
     from .metadata import read_folders as read_folders
@@ -53,7 +58,7 @@ _HOMES = {
     "concurrency": "opened to_its_end",
     "describe": "Description describe",
     "distributions": "OWN VARIABLE Allowed Owner normalised",
-    "errors": "PLUGIN_FAULTS Billed StopReason",
+    "errors": "PLUGIN_FAULTS PYTHON_ADVICE Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of",
     "metadata": "read_folders",

@@ -66,6 +66,8 @@ class Field:
         match self.kind:
             case "text":
                 least = f"{self.least or 0:,.0f}"
+                if self.most is not None and self.most == self.least:
+                    return f"text of exactly {least} character{'' if self.most == 1 else 's'}"
                 if self.most is not None:
                     return f"text of {least} to {self.most:,.0f} characters"
                 return f"text of at least {least} characters" if self.least else "text"

@@ -14,6 +14,9 @@ from .errors import PLUGIN_FAULTS, BrokenPlugin, ConfigError, ImpastoError
 from .fields import shown
 from .policy import RateLimit
 
+_STAND_IN_KEY = "emulator"
+"""The key for an emulator, which takes any."""
+
 _SETTINGS = ("api_key", "api_base")
 
 
@@ -70,7 +73,7 @@ class Provider:
         if key is None and self.key_variable is not None:
             key, named = os.environ.get(self.key_variable), f"the API key in {self.key_variable}"
             if key is None and stand_in is not None:
-                key = "emulator"
+                key = _STAND_IN_KEY
             if key is None:
                 raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
         checked = check_key(key, named) if key is not None else None
@@ -78,7 +81,7 @@ class Provider:
             provider=self,
             base_url=base_url,
             headers={self.key_header: self.key_prefix + checked} if checked is not None else {},
-            secrets=(checked,) if checked is not None else (),
+            secrets=(checked,) if checked not in (None, _STAND_IN_KEY) else (),  # a word that messages may hold
             rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
         )
 

@@ -12,15 +12,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import attrs
 import click
 
-from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
+from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
 from impasto.ext import Settings, check_n
 
-from .failure import as_object, in_words
+from .failure import as_object, in_words, resume_advice, without_python_advice
 from .saving import Saved, Saving
 from .terminal import is_terminal
 from .values import request_of
@@ -70,7 +70,20 @@ def make(
         "audio": () if audio is None else (audio,),
     }
     request = request_of(operation, model, placed, given=given, out=saving.out, problems=problems)
-    finish(ctx, saving, lambda client: client.invoke(model, request, n=n), registry, calling)
+    calls: list[Call] = []
+
+    def remembered(*arguments: Any, **settings: Any) -> Call:
+        calls.append(Call(*arguments, **settings))
+        return calls[-1]
+
+    finish(
+        ctx,
+        saving,
+        lambda client: client.invoke(model, request, n=n, call=remembered),
+        registry,
+        calling,
+        jobs=lambda: [call.job for call in calls if call.job is not None],
+    )
 
 
 def finish(
@@ -79,11 +92,13 @@ def finish(
     call: Callable[[Client], Awaitable[Result]],
     registry: Registry,
     calling: Calling,
+    *,
+    jobs: Callable[[], Sequence[str]],
 ) -> None:
-    """Waits for a call, saves what comes and tells of it."""
+    """Wait for a call, save what comes and report it. ``jobs``: the ids of jobs that go on if it is interrupted."""
     started = time.monotonic()
     try:
-        result = asyncio.run(_run(call, saving.model, registry, settings_of(calling)))
+        result = asyncio.run(_run(call, saving.model, registry, settings_of(calling), jobs))
     except ImpastoError as error:
         saving.keep(error)
         raise
@@ -103,16 +118,16 @@ def finish(
             click.echo(f"saved: {each.place}", err=True)
         raise
     for each in saved:
-        if each.path is None:
+        if each.is_lost:
             click.echo(f"Error: what was made is in {each.place}", err=True)
-        elif saving.out is not None and each.path.parent != saving.out.parent:
+        elif each.path is not None and saving.out is not None and each.path.parent != saving.out.parent:
             click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
     total = len(result.artifacts) + len(result.errors)
     for lost in result.errors:
         click.echo(f"Error: {lost.index + 1} of {total}: {in_words(lost.error)}", err=True)
-    if result.errors or any(each.path is None for each in saved):
+    if result.errors or any(each.is_lost for each in saved):
         ctx.exit(1)
 
 
@@ -145,7 +160,11 @@ def settings_of(reaching: Reaching) -> Settings:
 
 
 async def _run(
-    call: Callable[[Client], Awaitable[Result]], model: str, registry: Registry, settings: Settings
+    call: Callable[[Client], Awaitable[Result]],
+    model: str,
+    registry: Registry,
+    settings: Settings,
+    jobs: Callable[[], Sequence[str]],
 ) -> Result:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # told and ended in the same way
@@ -154,7 +173,9 @@ async def _run(
             return await call(client)
     except asyncio.CancelledError as cancelled:
         for note in dict.fromkeys(getattr(cancelled, "__notes__", ())):  # whether it may have been charged
-            click.echo(note, err=True)
+            click.echo(without_python_advice(note), err=True)
+        for job in dict.fromkeys(jobs()):
+            click.echo(resume_advice(model, job), err=True)
         raise
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
+from impasto.ext import PYTHON_ADVICE
 
 from .options import JSON
 
@@ -28,10 +29,10 @@ def in_words(error: ImpastoError) -> str:
         lines = [error.operation or "the request does not fit", *(f"  {problem}" for problem in error.problems)]
         lines.append("Nothing was sent.")
     else:
-        lines = [str(error)]
+        lines = [without_python_advice(str(error))]
     lines += _notes(error)
     if error.id is not None and error.operation is not None:
-        lines.append(f"Take the job up with: impasto resume {error.operation} {error.id}")
+        lines.append(resume_advice(error.operation, error.id))
     told = "\n".join(lines)
     others = dict.fromkeys(in_words(each) for each in error.errors)  # pictures side by side often fail alike
     return "\n".join([told, *(f"also: {other}" for other in others if other != told)])
@@ -41,7 +42,7 @@ def as_object(error: ImpastoError) -> dict[str, object]:
     """The error for a program."""
     told: dict[str, object] = {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": without_python_advice(str(error)),
         "model": error.operation,
         "billed": error.billed,
         "request_id": error.request_id,
@@ -56,4 +57,16 @@ def as_object(error: ImpastoError) -> dict[str, object]:
 
 
 def _notes(error: ImpastoError) -> list[str]:
-    return getattr(error, "__notes__", [])
+    return [without_python_advice(note) for note in getattr(error, "__notes__", [])]
+
+
+def without_python_advice(message: str) -> str:
+    """Return a message of the core for somebody at a shell."""
+    for advice in PYTHON_ADVICE:
+        message = message.replace(advice, "")
+    return message
+
+
+def resume_advice(model: str, job: str) -> str:
+    """Return how a shell fetches the result of a job."""
+    return f"Take the job up with: impasto resume {model} {job}"

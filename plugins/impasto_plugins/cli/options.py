@@ -54,7 +54,9 @@ def calling(command: F) -> F:
     out = click.Path(path_type=Path)
     return _all(
         command,
-        click.option("-o", "out", type=out, metavar="FILE", help="Where to save; numbered when -n is above 1."),
+        click.option(
+            "-o", "out", type=out, metavar="FILE", help="Where to save; numbered when -n is above 1; - is stdout."
+        ),
         click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
         reaching,
         as_json,

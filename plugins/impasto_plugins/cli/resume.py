@@ -32,4 +32,4 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[Calling])
     saving = Saving(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):
         raise InvalidRequest(problems)
-    finish(ctx, saving, lambda client: client.resume(model, id), Registry(), options)
+    finish(ctx, saving, lambda client: client.resume(model, id), Registry(), options, jobs=lambda: [id])

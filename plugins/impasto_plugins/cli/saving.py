@@ -26,6 +26,7 @@ _ENDINGS = {
     "audio/wav": ".wav",
     "model/gltf-binary": ".glb",
 }
+STDOUT = Path("-")
 _ROOM = 8 << 20
 """Bytes for an artifact that must fit on the disk before it is paid for: the largest that providers usually make."""
 
@@ -37,6 +38,8 @@ class Saved:
     artifact: Artifact
     path: Path | None
     place: str
+    is_lost: bool = False
+    """True if the bytes are not where they were wanted, and in no file either."""
 
 
 @attrs.define(kw_only=True)
@@ -56,6 +59,9 @@ class Saving:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what would stop the saving, found before anything is paid for: a file is made there, and removed."""
+        if self.is_stdout:
+            yield from self._problems_of_stdout()
+            return
         folder = self.out.parent if self.out is not None else Path()
         try:
             if not folder.is_dir():
@@ -68,6 +74,21 @@ class Saving:
         except OSError as error:
             where = str(folder if error.filename is None or self.out is None else self.out)
             yield Problem("-o", f"{where!r} can't be written to: {error.strerror}; give another place")
+
+    @property
+    def is_stdout(self) -> bool:
+        """True if standard output was asked for, by ``-o -``."""
+        return self.out == STDOUT
+
+    def _problems_of_stdout(self) -> Iterator[Problem]:
+        if self.n > 1:
+            yield Problem("-o", f"- takes one artifact, not {self.n}; give a file")
+        if not self.to_stdout:
+            yield Problem("-o", "- goes without --json, which prints there too; give a file")
+        elif sys.stdout is None:
+            yield Problem("-o", "- is standard output, which is closed; give a file")
+        elif is_terminal(sys.stdout):
+            yield Problem("-o", "- is standard output, which is a terminal; redirect it, or give a file")
 
     def _problems_of_names(self) -> Iterator[Problem]:
         if self.out is None:
@@ -89,6 +110,9 @@ class Saving:
         overwrite = self.force and self.out is not None and not mark and index < self.n
         try:
             data = artifact.content.read()
+            if self.is_stdout and not mark and index < self.n:
+                _write_to_stdout(data)
+                return Saved(artifact=artifact, path=None, place="standard output")
             saved = _write(path, data, overwrite=overwrite)
         except OSError as error:
             return self._save_elsewhere(artifact, path, error)
@@ -110,7 +134,7 @@ class Saving:
                 continue
             return Saved(artifact=artifact, path=saved, place=str(saved))
         why = f"{str(wanted)!r} could not be saved, nor could any other place: {error.strerror}"
-        if self.to_stdout and not is_terminal(sys.stdout):
+        if self.to_stdout and not self.is_stdout and not is_terminal(sys.stdout):
             try:
                 _write_to_stdout(data)
             except (OSError, ValueError, AttributeError):  # it is closed, full, or no stream of bytes
@@ -118,18 +142,18 @@ class Saving:
             else:
                 begin, self._at = self._at, self._at + len(data)
                 where = f"standard output, bytes {begin} to {self._at}"
-                return Saved(artifact=artifact, path=None, place=f"{where} ({why})")
+                return Saved(artifact=artifact, path=None, place=f"{where} ({why})", is_lost=True)
         seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
-        return Saved(artifact=artifact, path=None, place=f"no place at all ({why}{seed})")
+        return Saved(artifact=artifact, path=None, place=f"no place at all ({why}{seed})", is_lost=True)
 
     @property
     def used_stdout(self) -> bool:
         """True if standard output holds an artifact's bytes: then nothing else may be printed there."""
-        return self._at > 0
+        return self._at > 0 or self.is_stdout
 
     def _named(self, artifact: Artifact, index: int, mark: str) -> Path:
         ending = _ENDINGS.get(artifact.media_type, ".bin")
-        path = self._numbered(index)
+        path = None if self.is_stdout else self._numbered(index)
         if path is None:
             seed = f"-{artifact.seed}" if artifact.seed is not None else ""
             path = Path(self.model.rpartition("/")[2].replace(":", "-") + seed + ending)

@@ -56,8 +56,14 @@ def value_of(field: Field | None, text: str) -> object:
         return text
     if field.kind == "file":
         return text.removeprefix("@")
+    if field.kind == "other":
+        return text == "true" if text in ("true", "false") else _number(text) if _DECIMAL.fullmatch(text) else text
     if not _DECIMAL.fullmatch(text) or (field.kind == "integer" and "." in text):
         raise ValueError(f"must be {field.takes()}, in plain digits, not {shown(text)}")
+    return _number(text)
+
+
+def _number(text: str) -> int | float:
     return float(text) if "." in text else int(text)
 
 

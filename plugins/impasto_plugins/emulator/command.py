@@ -7,7 +7,7 @@ import click
 DEFAULT_PORT = 8008
 
 
-@click.command("emulator")
+@click.command("emulator", short_help="Serve the providers' APIs on this machine, at no cost.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535), help="0 takes any.")
 @click.option("--allow-remote", is_flag=True, help="Let other machines in, where --host is not loopback.")

@@ -8,9 +8,11 @@ from typing import Protocol, cast
 
 import attrs
 
-from impasto import NotSent, Registry, WireRequest, WireResponse, hookimpl
+from impasto import MissingExtra, NotSent, Registry, WireRequest, WireResponse, hookimpl
 from impasto.ext import TRANSPORTS, Options, Transport
 
+from .providers.stability import NO_ENCODER, installed
+from .rendering.audio import can_encode
 from .server.server import Emulator
 from .settings import Settings
 
@@ -32,12 +34,17 @@ class EmulatorTransport:
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._closed = False
+        self._unmakable: set[str] = set()
+        """Paths of sounds whose usual format can't be encoded here."""
 
     async def open(self) -> None:
         """Starts the emulator. Raises ConfigError."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.emulator)
             self.base_url = self.emulator.url
+            if not can_encode("mp3"):
+                targets = await asyncio.to_thread(installed)
+                self._unmakable = {path for path, variants in targets.items() if variants[0].makes == "audio"}
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -48,6 +55,8 @@ class EmulatorTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        if wire.target in self._unmakable and wire.fields.get("output_format", "mp3") == "mp3":
+            raise MissingExtra(f"{NO_ENCODER}; nothing was sent")
         name = wire.call.account.provider.transport
         carrier = self._carriers.get(name) or await self._opened(name)
         return await carrier.send(wire)

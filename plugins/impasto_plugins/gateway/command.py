@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-_NEEDED = {"yaml", "pybase64"}
+_NEEDED = ("yaml", "pybase64", "prometheus_client")
 
 
-@click.command("serve")
+@click.command("serve", short_help="Serve image models to any OpenAI client.")
 @click.option("--config", "path", required=True, metavar="FILE", help="The configuration, as YAML.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(0, 65_535), help="0 takes any.")
@@ -20,14 +20,15 @@ def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int
 
     SIGHUP reads the configuration again; SIGTERM ends it when the calls that run have ended.
     """
-    try:
-        from . import serve
-    except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
-            raise
-        from impasto import MissingExtra
+    from importlib.util import find_spec
 
-        raise MissingExtra(f"impasto serve needs {error.name}: pip install 'impasto[gateway]'") from None
+    for module in _NEEDED:
+        if find_spec(module) is None:
+            from impasto import MissingExtra
+
+            raise MissingExtra(f"impasto serve needs {module}: pip install 'impasto[gateway]'")
+    from . import serve
+
     if check:
         click.echo(serve.check(path, host=host, no_auth=no_auth))
     else:

@@ -11,6 +11,7 @@ import os
 from urllib.parse import quote
 
 import attrs
+import pybase64  # noqa: F401 - a lack of it is found here, before an answer is paid for that needs it
 
 from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options

@@ -19,6 +19,7 @@ class Params:
     whole: int | None = integer(-10, 10)
     share: float | None = number(0, 1)
     picture: Any = file()
+    flag: bool = False
 
 
 FIELDS = fields_of(Params)
@@ -40,6 +41,9 @@ WHOLE, SHARE = FIELDS["whole"], FIELDS["share"]
         ("picture", "@in.png", "in.png"),
         ("picture", "in.png", "in.png"),
         ("picture", "@@in.png", "@in.png"),
+        ("flag", "true", True),
+        ("flag", "false", False),
+        ("flag", "yes", "yes"),
     ],
 )
 def test_a_word_becomes_what_its_field_takes(name: str, word: str, value: object) -> None:

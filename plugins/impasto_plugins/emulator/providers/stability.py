@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from impasto import Operation, Registry, RegistryError
 from impasto.ext import OPERATIONS, Makes
-from impasto_plugins.emulator.rendering.audio import can_encode
+from impasto_plugins.emulator.rendering.audio import ENCODER, can_encode
 from impasto_plugins.emulator.rendering.pictures import Made, Unreadable
 from impasto_plugins.emulator.server.exchange import Answer, Endpoint, Exchange, Refusal, json_answer
 from impasto_plugins.emulator.server.multipart import Form, NotAForm, TooLarge, describe, read_form
@@ -76,7 +76,7 @@ REFUSED = {
 ONLY: Mapping[str, Makes] = {"[public_figure]": "image", "[copyrighted_content]": "audio"}
 """Those that mean something to one kind of operation alone."""
 
-NO_ENCODER = "output_format: mp3 needs lameenc, which is not installed here: pip install lameenc, or ask for wav"
+NO_ENCODER = f"mp3 needs {ENCODER}: pip install 'impasto[emulator]', or ask for wav (output_format)"
 
 _ENGINES = [
     {
@@ -209,7 +209,7 @@ class Submit(_Base):
         if self.results is None and self.makes != "3d":
             wants_json(exchange, DECLARED[self.makes], strict=strict)
         if self.makes == "audio" and not can_encode(str(checked.values.get("output_format", "mp3"))):
-            raise refusal(exchange, 500, "internal_error", NO_ENCODER)
+            raise refusal(exchange, 400, "bad_request", NO_ENCODER)
         return checked
 
     async def _made(self, exchange: Exchange, order: Order) -> Answer:

@@ -133,10 +133,10 @@ async def test_without_the_encoder_mp3_is_refused_with_the_command_that_installs
     )
     async with started() as wire:
         status, _, body = await wire.post(TEXT, GIVEN)
-        assert status == 500
-        assert "pip install lameenc" in json.loads(body)["errors"][0]
+        assert status == 400
+        assert "pip install 'impasto[emulator]'" in json.loads(body)["errors"][0]
         assert (await wire.post(TEXT, GIVEN | {"output_format": "wav"}))[0] == 200
         assert len(wire.emulator.charges) == 1
-    async with impasto.Client(transport="emulator") as client:  # whose key is a word that no message shows
-        with pytest.raises(impasto.ProviderFault, match="mp3 needs lameenc, .*: pip install lameenc, or ask for wav"):
+    async with impasto.Client(transport="emulator") as client:
+        with pytest.raises(impasto.MissingExtra, match=r"mp3 needs lameenc: pip install 'impasto\[emulator\]', or ask"):
             await client.run("stability/stable-audio-2.5/text-to-audio", prompt="rain")

@@ -1,0 +1,20 @@
+"""`python -m impasto`: the command of that name, which impasto's own distribution installs."""
+
+from __future__ import annotations
+
+import sys
+
+from .distributions import OWN, scanned
+
+
+def main() -> None:
+    """Run the command line. Ends the process."""
+    for owner in scanned().owners:
+        for entry in owner.entries if owner.is_own else ():
+            if (entry.group, entry.name) == ("console_scripts", OWN):
+                entry.load()()
+    sys.exit("impasto's own metadata is not found, so there are no commands; install impasto again")
+
+
+if __name__ == "__main__":
+    main()
