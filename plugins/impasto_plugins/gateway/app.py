@@ -7,11 +7,12 @@ import json
 import logging
 from collections.abc import Coroutine
 from functools import lru_cache
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from impasto.ext import is_loopback
+from impasto.ext import is_loopback, printable
 
 from .auth import NOBODY, Caller
 from .batches.context import BatchExchange
@@ -19,6 +20,7 @@ from .batches.scheduler import Batches
 from .calls.queue_timeout import patience, patience_of
 from .calls.runtime import Setup
 from .errors import SERVER, Failure, new_id, sign
+from .http import cors
 from .http.body import check_kind
 from .http.memory_budget import Flow
 from .idempotency.coordinator import Repeats
@@ -34,12 +36,33 @@ _HEALTH = {"/health/liveliness": "alive", "/health/readiness": "ready"}
 _LOCAL_NAMES = ("localhost", "0.0.0.0")  # noqa: S104 - a name that callers write, as the usual examples do
 
 
+class _Host(NamedTuple):
+    """The host of a ``Host`` header, without its port."""
+
+    name: str
+    is_local: bool
+    is_address: bool
+
+
 @lru_cache(maxsize=256)
-def _host(named: str) -> tuple[str, bool]:
-    """The name in a Host header, and whether it is this machine's own."""
+def _host(named: str) -> _Host:
     host = named.rpartition(":")[0] if named.rpartition(":")[2].isdigit() else named
     host = host.strip("[]").lower()
-    return host, host in _LOCAL_NAMES or is_loopback(host)
+    return _Host(host, host in _LOCAL_NAMES or is_loopback(host), _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _wrong_origin(request: web.BaseRequest) -> Failure:
+    origin = printable(request.headers["origin"][:120])
+    said = f"pages of {origin} may not call this gateway; add that origin to general_settings.cors_origins"
+    return Failure(403, said, code="origin_not_allowed", close=True)
 
 
 class App:
@@ -136,6 +159,7 @@ class App:
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
         if not response.prepared:
             sign(response, seen.id)
+            response.headers.update(cors.headers_for(request, self.setup.config.cors_origins))
             if self.draining:
                 response.force_close()
         return response
@@ -146,17 +170,24 @@ class App:
             seen.route = path
             return self._health(path)
         check_kind(request)
-        self._check_host(request)
         if path == "/metrics":
             seen.route = path
             return await self._metrics(request, seen)
+        self._check_host(request)
         patience.set(patience_of(request.headers, self.setup.config.general.max_wait_seconds))
         route, tail = routed(path)
         seen.route = route.path
-        endpoint = route.endpoint(request.method)
         setup, caller = self.setup, NOBODY
+        origins = setup.config.cors_origins
+        if origins and cors.is_preflight(request):
+            if not cors.is_allowed(request, origins):
+                raise _wrong_origin(request)
+            return cors.preflight_response(request, route.methods)
+        endpoint = route.endpoint(request.method)
         if not route.open:
             caller = self._caller(request, seen)
+            if caller is NOBODY and cors.is_foreign(request) and not cors.is_allowed(request, origins):
+                raise _wrong_origin(request)  # without keys any web page could have images made, with a form
         if self.draining and request.method == "POST":
             raise Failure(503, "the gateway is stopping", SERVER, "stopping", retry_after=1, should_retry=True)
         return await endpoint(
@@ -166,22 +197,30 @@ class App:
                 caller=caller,
                 setup=setup,
                 services=self,
+                headers=cors.headers_for(request, origins),
                 batches=self.batches,
                 tail=tail,
             )
         )
 
-    def _check_host(self, request: web.BaseRequest) -> None:
-        """Refuses names that are not this gateway's: a web page's own may point at it."""
+    def _check_host(self, request: web.BaseRequest, *, by_address: bool = False) -> None:
+        """Refuse names that are not this gateway's: a web page's own may point at it.
+
+        ``by_address``: any address will do, as probes call a pod by its own.
+        """
         if (named := request.headers.get("host")) is None:  # HTTP/1.0, which no browser speaks
             return
-        host, local = _host(named)
-        if host in self.setup.config.allowed_hosts or (self.local and local):
+        host = _host(named)
+        if self.setup.config.allows_host(host.name) or (self.local and host.is_local):
             return
-        raise Failure(421, "this is not that host's gateway", code="host_not_allowed", close=True)
+        if by_address and host.is_address:  # a web page can point a name at this machine, but no address
+            return
+        name = printable(host.name[:80])
+        said = f"the gateway is not served as {name!r}; add this host to general_settings.allowed_hosts"
+        raise Failure(421, said, code="host_not_allowed", close=True)
 
     def _caller(self, request: web.BaseRequest, seen: Seen) -> Caller:
-        caller = self.setup.keys.identify(request.headers.getall("authorization", []))
+        caller = self.setup.keys.identify(request.headers)
         seen.key = caller.name
         return caller
 
@@ -195,7 +234,8 @@ class App:
     async def _metrics(self, request: web.BaseRequest, seen: Seen) -> web.Response:
         if request.method not in ("GET", "HEAD"):
             raise not_allowed(["GET"])
-        if not self.local:
+        self._check_host(request, by_address=True)
+        if not self.local or self.setup.config.allowed_hosts:  # with allowed_hosts others reach it through a proxy
             self._caller(request, seen)
         self.observer.sample()
         told, media_type = await asyncio.to_thread(self.observer.metrics.told, request.headers.get("accept", ""))

@@ -1,15 +1,22 @@
-"""Who calls: bearer keys, known by their SHA-256 alone."""
+"""Who calls: keys in one of three headers, known by their SHA-256 alone."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
 from .config.model import Config, Named
 from .errors import INVALID, Failure
+
+if TYPE_CHECKING:
+    from multidict import MultiMapping
+
+KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+"""Where a caller may give a key: as OpenAI's clients do, as Azure's do, and as many others."""
 
 _LONGEST = 4096
 
@@ -37,17 +44,21 @@ class Keys:
     def __init__(self, config: Config, *, no_auth: bool) -> None:
         self._callers: Mapping[bytes, Caller] | None = None if no_auth else _callers(config)
 
-    def identify(self, given: Sequence[str]) -> Caller:
-        """The caller whose ``Authorization`` headers these are. Raises Failure."""
+    def identify(self, headers: MultiMapping[str]) -> Caller:
+        """Return the caller whose key is in a request's headers. Raises Failure."""
         callers = self._callers
         if callers is None:
             return NOBODY
-        key = _bearer(given)
-        digest = hashlib.sha256(key.encode()).digest() if key else b""
+        digests = {hashlib.sha256(key.encode()).digest() for key in _keys(headers)}
+        digest = digests.pop() if len(digests) == 1 else b""
         caller = callers.get(digest)
         # The look-up is by a hash that nobody can aim; the comparison takes as long wherever the two part.
         if caller is None or not hmac.compare_digest(caller.digest, digest):
-            said = "no such key" if key else "give a key: Authorization: Bearer ..."
+            said = "give a key: Authorization: Bearer ..., api-key or x-api-key"
+            if digest:
+                said = "no such key"
+            elif digests:
+                said = "two different keys were given; give one"
             raise Failure(401, said, INVALID, "invalid_api_key", headers={"www-authenticate": "Bearer"}, close=True)
         return caller
 
@@ -56,12 +67,15 @@ class Keys:
         return NOBODY if self._callers is None else self._callers.get(digest)
 
 
-def _bearer(given: Sequence[str]) -> str | None:
-    """The key of the one ``Authorization`` header there may be."""
-    if len(given) != 1 or not given[0].isascii():
-        return None
-    scheme, _, key = given[0].partition(" ")
-    return key if scheme.lower() == "bearer" and 0 < len(key) <= _LONGEST else None
+def _keys(headers: MultiMapping[str]) -> Iterator[str]:
+    """Yield the keys of a request: at most one of each header, and of each scheme but Bearer none."""
+    for name in KEY_HEADERS:
+        given = headers.getall(name, ())
+        if len(given) != 1 or not given[0].isascii():
+            continue
+        scheme, _, key = given[0].partition(" ") if name == "authorization" else ("bearer", "", given[0])
+        if scheme.lower() == "bearer" and 0 < len(key) <= _LONGEST:
+            yield key
 
 
 def _callers(config: Config) -> dict[bytes, Caller]:

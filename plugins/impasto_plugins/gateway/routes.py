@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from .errors import Failure
 Endpoint = Callable[[BatchExchange], Awaitable[web.StreamResponse]]
 
 _LONGEST_TAIL = 300
+_DEPLOYMENT = re.compile(r"/v1/deployments/(.+)/(images/(?:generations|edits|variations))")
 
 
 @attrs.frozen
@@ -66,8 +68,14 @@ ROUTES = {
 
 
 def routed(path: str) -> tuple[Route, str]:
-    """The route of a path, and the name at its end. Raises Failure."""
-    whole = path if path.startswith("/v1/") else f"/v1{path}"
+    """Return the route of a path, and the name in it. Raises Failure.
+
+    Clients of Azure put ``/openai`` before each path, and the model's name into those of images.
+    """
+    whole = path.removeprefix("/openai") if path.startswith("/openai/") else path
+    whole = whole if whole.startswith("/v1/") else f"/v1{whole}"
+    if (found := _DEPLOYMENT.fullmatch(whole)) is not None:
+        return ROUTES[f"/v1/{found[2]}"], unquote(found[1][:_LONGEST_TAIL])
     if (route := ROUTES.get(whole)) is not None and not whole.endswith("/"):
         return route, ""
     for start, route in ROUTES.items():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from impasto_plugins.gateway.auth import Keys
 from impasto_plugins.gateway.config.loader import parse
@@ -26,7 +27,7 @@ def keys() -> Keys:
     return Keys(parse(f"{text}keys:\n{named('studio', OTHER)}".encode()), no_auth=False)
 
 
-def steps(keys: Keys, given: Sequence[str]) -> list[tuple[str, int]]:
+def steps(keys: Keys, given: Mapping[str, str]) -> list[tuple[str, int]]:
     """Every line that runs to judge a key, of any module, in order."""
     ran: list[tuple[str, int]] = []
 
@@ -37,7 +38,7 @@ def steps(keys: Keys, given: Sequence[str]) -> list[tuple[str, int]]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        keys.identify(given)
+        keys.identify(CIMultiDict(given))
     except Failure:
         return ran
     finally:
@@ -55,13 +56,14 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("header", ["authorization", "api-key", "x-api-key"])
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_key_takes_the_same_steps_wherever_it_is_wrong(name: str) -> None:
+def test_a_wrong_key_takes_the_same_steps_wherever_it_is_wrong(name: str, header: str) -> None:
     """And none of them looks at a key itself: what is compared is the hash, which nobody can aim."""
-    known = keys()
-    expected = steps(known, [f"Bearer {WRONG['the first letter']}"])
+    known, scheme = keys(), "Bearer " if header == "authorization" else ""
+    expected = steps(known, {header: scheme + WRONG["the first letter"]})
     assert expected[0][0] == "Keys.identify"
-    assert steps(known, [f"Bearer {WRONG[name]}"]) == expected
+    assert steps(known, {header: scheme + WRONG[name]}) == expected
 
 
 @pytest.mark.parametrize(("key", "name"), [(KEY, "master"), (OTHER, "studio")])
@@ -75,9 +77,48 @@ def test_a_right_key_is_compared_by_its_hash_in_constant_time(
         return a == b
 
     monkeypatch.setattr("hmac.compare_digest", compare)
-    assert keys().identify([f"Bearer {key}"]).name == name
+    for header in ({"authorization": f"Bearer {key}"}, {"api-key": key}, {"X-API-Key": key}):
+        assert keys().identify(CIMultiDict(header)).name == name
     digest = hashlib.sha256(key.encode()).digest()
-    assert compared == [(digest, digest)]
+    assert compared == [(digest, digest)] * 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {KEY}", "api-key": KEY, "x-api-key": KEY},
+        {"authorization": "Basic dTpw", "x-api-key": KEY},
+        {"authorization": "", "api-key": KEY},
+    ],
+)
+def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None:
+    assert keys().identify(CIMultiDict(headers)).name == "master"
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"authorization": f"Bearer {KEY}", "api-key": OTHER}, "two different keys"),
+        ({"api-key": KEY, "x-api-key": "sk-wrong"}, "two different keys"),
+        ({"authorization": f"Basic {KEY}"}, "give a key"),
+        ({"authorization": KEY}, "give a key"),
+        ({"api-key": f"Bearer {KEY}"}, "no such key"),
+        ({"api-key": ""}, "give a key"),
+        ({"api-key": "é" + KEY}, "give a key"),
+        ({}, "give a key"),
+    ],
+)
+def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], said: str) -> None:
+    with pytest.raises(Failure) as failure:
+        keys().identify(CIMultiDict(headers))
+    assert (failure.value.status, failure.value.code) == (401, "invalid_api_key")
+    assert said in failure.value.message
+    assert KEY not in failure.value.message
+
+
+def test_a_header_that_comes_twice_holds_no_key() -> None:
+    with pytest.raises(Failure, match="give a key"):
+        keys().identify(CIMultiDict([("api-key", KEY), ("api-key", KEY)]))
 
 
 def test_the_keys_themselves_are_not_held() -> None:

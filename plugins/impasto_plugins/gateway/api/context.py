@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Protocol
 
 import attrs
@@ -45,6 +45,8 @@ class Exchange:
     caller: Caller
     setup: Setup
     services: Services
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Headers of the answer, whatever it is."""
     tail: str = ""
     """The name at the end of the path: a model's, a file's."""
 
@@ -56,6 +58,7 @@ class Exchange:
     async def begin(self, response: web.StreamResponse) -> None:
         """Send a response's head. Raises ConnectionError if the caller left."""
         sign(response, self.id)
+        response.headers.update(self.headers)
         if self.services.draining:
             response.force_close()
         await response.prepare(self.request)

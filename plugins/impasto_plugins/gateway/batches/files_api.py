@@ -39,6 +39,9 @@ _MOST_FIELDS = 8
 _PIECE = 1 << 20
 _LONGEST_NAME = 255
 _MONTH = 30 * 24 * 3600
+_AZURE_VERSION = "api-version"
+"""The query that Azure's clients add to each path; there is one version here."""
+
 _EXPIRES = {"expires_after[anchor]": "anchor", "expires_after[seconds]": "seconds"}
 
 
@@ -132,7 +135,8 @@ async def found(exchange: BatchExchange, id: str, param: str | None = None) -> S
 
 def asked(exchange: BatchExchange, names: tuple[str, ...]) -> Mapping[str, str]:
     """Return the query's values; an empty one is not given. Raises Failure if one is unknown or given twice."""
-    query = exchange.request.rel_url.query
+    query = exchange.request.rel_url.query.copy()
+    query.popall(_AZURE_VERSION, None)
     for name in query:
         if name not in names or len(query.getall(name)) > 1:
             said = f"{name[:60]}: must be given once" if name in names else f"{name[:60]}: is not taken here"

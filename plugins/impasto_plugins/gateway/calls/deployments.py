@@ -89,7 +89,7 @@ class Deployment:
         if self.entry.input_cost_per_image is None or price is None or price.cost is None:
             return result
         is_free = result.cost is not None and not result.cost.usd
-        return result if is_free else result.at(price.cost)
+        return result if is_free else attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))
 
     def is_resting(self) -> bool:
         """Whether it failed so lately that others go first."""

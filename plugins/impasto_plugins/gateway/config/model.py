@@ -229,6 +229,11 @@ class Config:
     batches: Batches = Batches()
     warnings: tuple[str, ...] = ()
 
+    def allows_host(self, host: str) -> bool:
+        """Return True if ``allowed_hosts`` has a host in small letters, or a pattern that it matches."""
+        allowed = self.allowed_hosts
+        return host in allowed or any(each[:2] == "*." and host.endswith(each[1:]) for each in allowed)
+
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
     """What is unsafe but allowed about serving at ``host``. Raises ConfigError where it is not allowed."""
