@@ -127,6 +127,14 @@ class LoopMismatchError(ImpastoError, RuntimeError):
     """The client was used from another event loop, or in a forked process."""
 
 
+MOST_PROBLEMS = 24
+"""Problems that one error lists: a caller mends a few at a time, and an answer must not grow with its request."""
+
+LONGEST_PROBLEM = 600
+LONGEST_NAME = 100
+"""Characters of a problem's message and of the name it is about, as an error's message has them."""
+
+
 class Problem(NamedTuple):  # no attrs here and in the registry: a command line that only lists names starts without it
     """One thing wrong with a request: the parameter's name and what it takes."""
 
@@ -134,15 +142,18 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
     message: str
 
     def __str__(self) -> str:
-        return f"{printable(self.field)}: {self.message}"
+        message = self.message if len(self.message) <= LONGEST_PROBLEM else f"{self.message[:LONGEST_PROBLEM]}..."
+        return f"{printable(self.field[:LONGEST_NAME])}: {message}"
 
 
 class InvalidRequest(ImpastoError, ValueError):
-    """The parameters do not fit the model. All problems are listed; nothing was sent."""
+    """The parameters do not fit the model; nothing was sent. At most ``MOST_PROBLEMS`` are listed."""
 
     def __init__(self, problems: Iterable[Problem], *, operation: str | None = None) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(map(str, self.problems)) + " (nothing was sent)")
+        every = tuple(problems)
+        self.problems = every[:MOST_PROBLEMS]
+        more = f"; and {len(every) - MOST_PROBLEMS:,} more problems" if len(every) > MOST_PROBLEMS else ""
+        super().__init__("; ".join(map(str, self.problems)) + more + " (nothing was sent)")
         self.operation = operation
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         normalised as normalised,
     )
     from .errors import (
+        MOST_PROBLEMS as MOST_PROBLEMS,
         PLUGIN_FAULTS as PLUGIN_FAULTS,
         PYTHON_ADVICE as PYTHON_ADVICE,
         Billed as Billed,
@@ -58,7 +59,7 @@ _HOMES = {
     "concurrency": "opened to_its_end",
     "describe": "Description describe",
     "distributions": "OWN VARIABLE Allowed Owner normalised",
-    "errors": "PLUGIN_FAULTS PYTHON_ADVICE Billed StopReason",
+    "errors": "MOST_PROBLEMS PLUGIN_FAULTS PYTHON_ADVICE Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of",
     "metadata": "read_folders",

@@ -12,7 +12,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from .errors import InvalidRequest, Problem
+from .errors import MOST_PROBLEMS, InvalidRequest, Problem
 from .fields import KEY, Field
 from .files import File
 from .redact import printable
@@ -102,7 +102,9 @@ def _problems(params: type[Any], error: Exception, present: Mapping[str, object]
         if isinstance(cause, cattrs.ForbiddenExtraKeysError):
             fields = attrs.fields_dict(params)
             free = [name for name in fields if name not in present]
-            yield from (_unknown(name, fields, free) for name in sorted(map(str, cause.extra_fields)))
+            names = sorted(map(str, cause.extra_fields))
+            yield from (_unknown(name, fields, free) for name in names[:MOST_PROBLEMS])  # each is compared with all
+            yield from (Problem(name, "is no parameter of this model") for name in names[MOST_PROBLEMS:])
         else:
             yield Problem(_named_in(params, str(cause)), _said(cause))
 

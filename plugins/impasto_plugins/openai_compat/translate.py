@@ -13,7 +13,7 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_n, structure
+from impasto.ext import MOST_PROBLEMS, Makes, check_n, structure
 from impasto.fields import shown
 
 from .sizes import checked_size, nearest_ratio
@@ -23,8 +23,6 @@ Format = Literal["b64_json", "url"]
 FORMATS: tuple[Format, ...] = ("b64_json", "url")
 LONGEST_USER = 256
 _MADE: Mapping[Makes, str] = {"image": "pictures", "audio": "sounds", "3d": "3D models"}
-MOST_GUESSES = 20
-"""For how many unknown names the closest is looked for: a form may hold thousands."""
 
 
 @attrs.frozen(kw_only=True)
@@ -263,10 +261,18 @@ class _Work:
 
     def others(self) -> None:
         """Passes, drops or refuses every word that is left: the model has no field for it."""
-        for index, (word, value) in enumerate(self.given.items()):
-            if is_neutral(word, value) or (word == "background" and self._cuts_out(value)):
-                continue
-            self._drop_or_refuse(word, advice(word, self.operation.fields, guess=index < MOST_GUESSES))
+        words = [
+            word
+            for word, value in self.given.items()
+            if not (is_neutral(word, value) or (word == "background" and self._cuts_out(value)))
+        ]
+        for word in words[:MOST_PROBLEMS]:
+            self._drop_or_refuse(word, advice(word, self.operation.fields))
+        others = words[MOST_PROBLEMS:]
+        refused = [word for word in others if not (self.drop and may_be_dropped(word))]
+        self.problems += (Problem(word[:60], "is no parameter of this model") for word in refused)
+        if len(refused) < len(others):
+            self.warnings.append(f"{len(others) - len(refused):,} more names were dropped: the model has none")
         self.given.clear()
 
     def shape(self, size: str) -> None:

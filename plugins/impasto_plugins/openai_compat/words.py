@@ -76,8 +76,8 @@ def is_neutral(word: str, value: object) -> bool:
     return any(kind is type(each) and value == each for each in NEUTRAL.get(word, ()))
 
 
-def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:
-    """Why a model with these fields does not take a word, and what to use instead; ``guess``: what may be meant."""
+def advice(word: str, fields: Iterable[str]) -> str:
+    """Return why a model with these fields does not take a word, and what to use instead."""
     fields = list(fields)
     if (candidates := _INSTEAD.get(word)) is not None:
         usable = [name for name in candidates if name in fields]
@@ -90,8 +90,6 @@ def advice(word: str, fields: Iterable[str], *, guess: bool = True) -> str:
         return "goes with bedrock/ models only; leave it out"
     if word.startswith("aws_"):
         return f"is no setting; there are {', '.join(AWS)}, and a role belongs in the profile"
-    if not guess:
-        return "is no parameter of this model"
     accepted = [name for name in WORDS if name not in (*NEUTRAL, *_INSTEAD) and (name in fields or name in _ALWAYS)]
     near = closest(word, dict.fromkeys([*fields, *accepted]), 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from impasto import InvalidRequest, Operation, Registry
-from impasto_plugins.openai_compat.translate import MOST_GUESSES, Translation, translate
+from impasto.ext import MOST_PROBLEMS
+from impasto_plugins.openai_compat.translate import Translation, translate
 
 PICTURE = b"a picture: nothing looks at it here"
 _registry = Registry()
@@ -304,7 +305,7 @@ def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> Non
     given = {f"see{i}": i for i in range(15_000)}
     problems = translate(model("sd3"), given).problems
     assert [problem.field for problem in problems] == list(given)
-    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MOST_GUESSES
+    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MOST_PROBLEMS
 
 
 def test_a_name_and_bytes_are_one_picture() -> None:
