@@ -128,11 +128,9 @@ class LoopMismatchError(ImpastoError, RuntimeError):
 
 
 MOST_PROBLEMS = 24
-"""Problems that one error lists: a caller mends a few at a time, and an answer must not grow with its request."""
+"""Problems that one error lists: an answer must not grow with its request."""
 
-LONGEST_PROBLEM = 600
-LONGEST_NAME = 100
-"""Characters of a problem's message and of the name it is about, as an error's message has them."""
+LONGEST_NAME, LONGEST_PROBLEM = 100, 600  # characters of each in an error's message
 
 
 class Problem(NamedTuple):  # no attrs here and in the registry: a command line that only lists names starts without it
