@@ -29,6 +29,7 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .redact import printable
@@ -182,6 +183,8 @@ class ChargeUnknown(TransportError):
 
     billed = "unknown"
     file: File | None = None
+    pause: float = 0.0
+    """Seconds for which the key sends nothing more, if the answer suggests that the provider locked it."""
 
     def __init__(
         self,
@@ -248,11 +251,37 @@ class Unprocessable(ResponseError):
     """422: well formed, but refused (language, likeness)."""
 
 
+LONGEST_WAIT = 3600.0
+"""Seconds: a provider that asks for more is taken to ask for this, so that no clock and no client overflows."""
+
+
+def bounded_wait(seconds: object) -> float | None:
+    """Return a wait between 0 and ``LONGEST_WAIT`` seconds, or None for what is no number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    bounded = float(min(max(seconds, 0.0), LONGEST_WAIT))
+    return None if math.isnan(bounded) else bounded
+
+
 class RateLimited(ResponseError):
-    """429. ``retry_after``: seconds the provider asked for, None where it did not say."""
+    """429, or a quota that is used up for a moment.
+
+    ``retry_after``: seconds until the key may send again, as the provider asked or documents, at most
+    ``LONGEST_WAIT``; None if neither, then each call backs off by itself. ``per_model``: the limit is that of the model
+    in its region, and the account's other models are free.
+    """
 
     retryable = True
-    retry_after: float | None = None
+    per_model: bool = False
+    _retry_after: float | None = None
+
+    @property
+    def retry_after(self) -> float | None:
+        return self._retry_after
+
+    @retry_after.setter
+    def retry_after(self, seconds: float | None) -> None:
+        self._retry_after = bounded_wait(seconds)
 
 
 class ProviderFault(ResponseError):

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         TRANSPORTS as TRANSPORTS,
         Declared as Declared,
     )
+    from .retry_after import retry_after as retry_after
     from .suggestions import closest as closest
 
 _HOMES = {
@@ -70,6 +71,7 @@ _HOMES = {
     "records": "Scalar",
     "redact": "printable",
     "registry": "COMMANDS GROUPS OPERATIONS PROVIDERS TRANSPORTS Declared",
+    "retry_after": "retry_after",
     "suggestions": "closest",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

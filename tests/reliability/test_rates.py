@@ -181,14 +181,13 @@ async def test_f20_after_a_429_all_wait_and_then_keep_to_the_documented_limit(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vendor locks a key out after a burst, without saying for how long. It happens once, and never again."""
-    from impasto_plugins.middleware import limit
-    from impasto_plugins.stability import stable_image_core
+    from impasto_plugins.stability import refusals, stable_image_core
 
     documented = impasto.RateLimit(15, 0.3)
     vendor = attrs.evolve(stability, rate_limit=documented)
     registry = impasto.Registry()
     registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, provider=vendor))
-    monkeypatch.setattr(limit, "DEFAULT_PAUSE", 0.6)
+    monkeypatch.setattr(refusals, "LOCKED_SECONDS", 0.6)
     lockouts: list[float] = []
     taken: list[float] = []
 

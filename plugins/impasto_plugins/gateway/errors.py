@@ -42,9 +42,6 @@ SERVER = "server_error"
 REPLAYED = {"idempotent-replayed": "true"}
 """The header of an answer that an earlier request came to; the name is the one most APIs have for it."""
 
-_LOCKED_SECONDS = 60.0
-"""How long to wait where a provider does not say: its lock-out."""
-
 
 def new_id() -> str:
     """A request's id, which every answer carries."""
@@ -140,7 +137,7 @@ def _in_words(error: ImpastoError) -> Failure:
         case TooLarge():
             return Failure(413, said, code="request_too_large", should_retry=False)
         case RateLimited():
-            wait = error.retry_after if error.retry_after is not None else _LOCKED_SECONDS
+            wait = error.retry_after  # None: the SDK's own back-off is right
             return Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=True)
         case Unauthorized() | PermissionDenied() | PaymentRequired() | NotFound():
             said = f"the provider refused the gateway's own account: {said}"

@@ -31,9 +31,6 @@ from impasto import (
     hookimpl,
 )
 
-DEFAULT_PAUSE = 60.0
-"""Seconds to wait after a 429 that does not say how long."""
-
 _LEAST_KEPT = 1_000
 """How many sends are remembered, so that a client with a wider limit than the others finds them counted."""
 
@@ -256,12 +253,42 @@ def gate_of(account: Account) -> Gate:
     return gate
 
 
+_model_pauses: dict[tuple[str, str], float] = {}
+"""When the pause of one model of an account ends, by the account's fingerprint and the model's target."""
+
+
+def model_paused_for(wire: WireRequest) -> float:
+    """Return the seconds for which a model sends nothing, though its account's others do."""
+    if not _model_pauses:
+        return 0.0
+    with _gates_lock:
+        left = _model_pauses.get(key := _model_of(wire), 0.0) - time.monotonic()
+        if left <= 0:
+            _model_pauses.pop(key, None)
+        return max(left, 0.0)
+
+
+def _pause_model(wire: WireRequest, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    with _gates_lock:
+        for key in [key for key, ends in _model_pauses.items() if ends < time.monotonic()]:
+            del _model_pauses[key]
+        _model_pauses[_model_of(wire)] = max(until, _model_pauses.get(_model_of(wire), 0.0))
+
+
+def _model_of(wire: WireRequest) -> tuple[str, str]:
+    return wire.call.account.fingerprint, wire.target
+
+
 class _Limit:
     position = "limit"
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         call = wire.call
         gate = gate_of(call.account)
+        while (wait := model_paused_for(wire)) > 0:
+            _check(wait, call)
+            await asyncio.sleep(wait)
         send = await gate.admit(call)
         if send is not None:
             call.on_written = functools.partial(gate.written, send)
@@ -272,12 +299,15 @@ class _Limit:
                 gate.give_back(send)
             raise
         except RateLimited as error:
-            asked = error.retry_after
-            gate.pause(min(DEFAULT_PAUSE if asked is None else asked, call.retry.max_wait))
+            # Without a time to wait each call backs off by itself, see the retry middleware: the key is not locked.
+            if error.retry_after is not None and error.per_model:
+                _pause_model(wire, min(error.retry_after, call.retry.max_wait))
+            elif not error.per_model:
+                gate.pause(min(error.retry_after or 0.0, call.retry.max_wait))
             raise
         except ChargeUnknown as error:
-            if error.status == 429:  # some proxy's word for it
-                gate.pause(min(DEFAULT_PAUSE, call.retry.max_wait))
+            if error.pause:
+                gate.pause(min(error.pause, call.retry.max_wait))
             raise
         finally:
             if send is not None:

@@ -19,7 +19,7 @@ from impasto import (
     hookimpl,
 )
 
-from .limit import gate_of
+from .limit import gate_of, model_paused_for
 
 
 class _Retry:
@@ -46,30 +46,36 @@ class _Retry:
                     charges += 1
                     again = policy.on_ambiguous and charges < policy.max_charges
                 failure = error
-            if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, call):
+            if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, wire):
                 raise failure
             await asyncio.sleep(wait)
             call.again()
 
 
 def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
-    """Full jitter, doubling. After a 429 the gate holds the key back, and jitter spreads what comes after.
+    """Return the seconds to wait: full jitter, doubling.
+
+    After a 429 that says how long, the gate holds the key back, and jitter spreads what comes after. After one that
+    does not, each call backs off by itself, twice as long as after other failures: 1 s at first by default.
 
     The last try where nothing left waits its whole time: earlier jitter has spread the calls, and an outage of
     ``base * 2 ** (attempts - 2)`` seconds (2 by default) is outlasted by chance no longer, but always.
     """
     policy = call.retry
-    longest = policy.base if isinstance(failure, RateLimited) else policy.base * 2.0 ** min(tries - 1, 60)
+    longest = policy.base * 2.0 ** min(tries - 1, 60)
+    if isinstance(failure, RateLimited):
+        longest = longest * 2 if failure.retry_after is None else policy.base
     longest = min(policy.cap, longest)
     if isinstance(failure, NotSent) and 1 < tries == policy.attempts - 1:
         return longest
     return random.uniform(0, longest)  # noqa: S311 - jitter, no secret
 
 
-def _may_wait(wait: float, failure: ImpastoError, call: Call) -> bool:
-    """Whether the call's time and the retry budget allow it. A 429 is outside the budget: the whole key waits."""
+def _may_wait(wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
+    """Return True if the call's time and the retry budget allow it. A 429 is outside the budget."""
+    call = wire.call
     if isinstance(failure, RateLimited):
-        return max(wait, gate_of(call.account).paused_for()) < call.remaining()
+        return max(wait, gate_of(call.account).paused_for(), model_paused_for(wire)) < call.remaining()
     return wait < call.remaining() and call.budget.spend(call.retry)
 
 

@@ -15,9 +15,20 @@ from impasto import (
     Unauthorized,
     WireResponse,
 )
-from impasto.ext import printable
+from impasto.ext import printable, retry_after
 
-from .refusals import retry_after
+_THROTTLES = (
+    "ThrottlingException",
+    "Throttling",
+    "ThrottledException",
+    "TooManyRequestsException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestLimitExceeded",
+    "LimitExceededException",
+    "SlowDown",
+)
+"""The names that AWS's services have for a throttle; botocore's retry rules list them."""
 
 _CLASSES: dict[str, type[ResponseError]] = {
     "ValidationException": BadRequest,
@@ -32,8 +43,8 @@ _CLASSES: dict[str, type[ResponseError]] = {
     "RequestExpired": Unauthorized,
     "UnrecognizedClientException": Unauthorized,
     "ResourceNotFoundException": NotFound,
-    "ThrottlingException": RateLimited,
-    "ModelNotReadyException": ProviderFault,
+    "ModelNotReadyException": RateLimited,
+    **dict.fromkeys(_THROTTLES, RateLimited),
     "InternalServerException": ProviderFault,
     "ServiceUnavailableException": ProviderFault,
 }
@@ -74,7 +85,7 @@ def refusal(response: WireResponse) -> ResponseError | None:
         request_id=response.request_id,
     )
     if isinstance(error, RateLimited):
-        error.retry_after = retry_after(response.headers)
+        error.retry_after, error.per_model = retry_after(response.headers), True  # AWS's quotas are a model's
     return error
 
 

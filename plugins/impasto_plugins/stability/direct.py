@@ -26,7 +26,7 @@ from impasto import (
 from impasto.ext import Makes, Scalar, printable
 
 from .answers import FILTERED, KINDS, result, unusable
-from .refusals import refusal
+from .refusals import lock_out, refusal
 
 KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
@@ -78,12 +78,14 @@ class Direct:
         if (error := refusal(response)) is not None:
             return error
         shown = printable(kind[:60]) or "no media type"
-        return ChargeUnknown(
+        unknown = ChargeUnknown(
             f"HTTP {response.status} ({shown}) is not the provider's own answer; whether it was charged is not known",
             status=response.status,
             raw=response.body,
             request_id=response.request_id,
         )
+        unknown.pause = lock_out(response) if response.status == 429 else 0.0  # some proxy's word for it
+        return unknown
 
     def passes_on(self, operation: Operation, response: WireResponse) -> bool:
         filtered = response.headers.get("finish-reason") == FILTERED

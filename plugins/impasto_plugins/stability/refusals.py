@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from impasto import (
     BadRequest,
@@ -23,7 +18,7 @@ from impasto import (
     Unprocessable,
     WireResponse,
 )
-from impasto.ext import printable
+from impasto.ext import printable, retry_after
 
 _CLASSES: dict[int, type[ResponseError]] = {
     400: BadRequest,
@@ -43,6 +38,9 @@ _ADVICE = {
     429: "too many requests: the vendor allows 150 in 10 seconds",
 }
 _MOST_MESSAGES = 10
+
+LOCKED_SECONDS = 60.0
+"""For so long the vendor locks out a key that passed its limit."""
 
 
 def refusal(response: WireResponse) -> ResponseError | None:
@@ -65,8 +63,14 @@ def refusal(response: WireResponse) -> ResponseError | None:
         request_id=response.request_id,
     )
     if isinstance(error, RateLimited):
-        error.retry_after = retry_after(response.headers)
+        error.retry_after = lock_out(response)
     return error
+
+
+def lock_out(response: WireResponse) -> float:
+    """Return the seconds for which a 429 locks the key out: those that the answer says, or else the documented ones."""
+    asked = retry_after(response.headers)
+    return LOCKED_SECONDS if asked is None else asked
 
 
 def _told(response: WireResponse) -> tuple[str, tuple[str, ...]] | None:
@@ -82,23 +86,3 @@ def _told(response: WireResponse) -> tuple[str, tuple[str, ...]] | None:
             return printable(name), (printable(message),)
         case _:
             return None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for: a number or a date; None where it makes no sense."""
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
-        return float(text)
-    until, now = _timestamp(text), _timestamp(headers.get("date", ""))
-    if until is None:
-        return None
-    return max(until - (time.time() if now is None else now), 0.0)
-
-
-def _timestamp(date: str) -> float | None:
-    """Seconds since 1970 of an HTTP date."""
-    try:
-        moment = parsedate_to_datetime(date)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return moment.replace(tzinfo=UTC).timestamp() if moment.tzinfo is None else moment.timestamp()

@@ -23,7 +23,10 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     call.retry = impasto.Retry(base=0.5, cap=8.0)
     waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
-    assert retry._wait(impasto.RateLimited("x", status=429), 9, call) == 0.5
+    limited = impasto.RateLimited("x", status=429)
+    assert [retry._wait(limited, tries, call) for tries in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 8.0, 8.0], "own back-off"
+    limited.retry_after = 60.0
+    assert retry._wait(limited, 9, call) == 0.5, "the gate holds the key back"
     assert set(least) == {0}
 
 

@@ -235,7 +235,6 @@ REFUSALS = [
     ("RequestEntityTooLargeException", 413, impasto.TooLarge),
 ]
 RETRIED = [
-    ("ModelNotReadyException", 429, impasto.ProviderFault),
     ("InternalServerException", 500, impasto.ProviderFault),
     ("ServiceUnavailableException", 503, impasto.ProviderFault),
 ]
@@ -276,6 +275,16 @@ async def test_a_throttle_waits_as_told(client: impasto.Client, recorder: Record
     assert type(caught) is impasto.RateLimited
     assert (caught.billed, caught.retry_after, caught.messages) == ("no", 60.0, ("slow down",))
     assert len(recorder.seen) == 4  # the test's policy waits 0.05 s in place of 60
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ModelNotReadyException", "TooManyRequestsException"])
+async def test_a_throttle_is_free_and_each_attempt_backs_off(
+    client: impasto.Client, recorder: Recorder, code: str
+) -> None:
+    caught = await error(client, recorder, failed(code, 429))
+    assert type(caught) is impasto.RateLimited
+    assert (caught.billed, caught.retryable, caught.retry_after, caught.per_model) == ("no", True, None, True)
+    assert len(recorder.seen) == 4
 
 
 @pytest.mark.parametrize(("code", "status"), UNKNOWN)

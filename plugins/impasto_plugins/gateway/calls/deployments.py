@@ -47,12 +47,12 @@ FAILURES = 3
 
 REST_SECONDS = 30.0
 LONG_REST_SECONDS = 60.0
-"""After a refused key, an empty account or too many requests, which the next call would only meet again."""
+"""After a refused key or an empty account, which the next call would only meet again."""
 
 _ELSEWHERE = (NotSent, ProviderFault, RateLimited, Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
 """What says nothing about the request, so that another deployment may do better."""
 
-_AT_ONCE = (RateLimited, Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
+_AT_ONCE = (Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
 
 
 @attrs.define(eq=False)
@@ -104,9 +104,12 @@ class Deployment:
         if isinstance(error, InvalidRequest | ContentFiltered):
             return
         self.failures += 1
-        if isinstance(error, _AT_ONCE):
-            asked = error.retry_after if isinstance(error, RateLimited) else None
-            self.rests_until = time.monotonic() + (LONG_REST_SECONDS if asked is None else asked)
+        if isinstance(error, RateLimited):
+            asked = error.retry_after  # None: the provider locks nothing, and is asked again soon
+            rest = min(2.0 ** (self.failures - 1), REST_SECONDS) if asked is None else asked
+            self.rests_until = time.monotonic() + rest
+        elif isinstance(error, _AT_ONCE):
+            self.rests_until = time.monotonic() + LONG_REST_SECONDS
         elif self.failures >= FAILURES:
             self.rests_until = time.monotonic() + REST_SECONDS
 

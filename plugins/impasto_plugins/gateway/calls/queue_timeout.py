@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from impasto import Account, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
-from impasto_plugins.middleware.limit import DEFAULT_PAUSE, gate_of
+from impasto_plugins.middleware.limit import gate_of
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class QueueTimeout:
         try:
             return await next(wire)
         except RateLimited as error:
-            if (DEFAULT_PAUSE if error.retry_after is None else error.retry_after) > patience.get():
+            if (error.retry_after or 0.0) > patience.get():
                 error.retryable = False
             raise
 

@@ -91,7 +91,7 @@ async def test_what_came_of_a_cut_body_is_kept(server: Server, client: impasto.C
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(500, "InternalServerException"), (503, "ServiceUnavailableException"), (429, "ModelNotReadyException")],
+    [(500, "InternalServerException"), (503, "ServiceUnavailableException")],
 )
 async def test_three_posts_at_most_under_a_coded_fault(
     server: Server, client: impasto.Client, status: int, code: str

@@ -1,0 +1,113 @@
+"""A throttle of Bedrock's: the model that met it backs off, and no other of the account waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+import impasto
+from tests.pictures import png
+from tests.plugins.transports.bedrock.wire import ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded
+from tests.reliability.servers import Answer, Asked, Server, Wire, http
+
+CODES = ["ThrottlingException", "ModelNotReadyException", "TooManyRequestsException"]
+AS_SHIPPED = impasto.Retry()
+
+
+@pytest.fixture
+def jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """The bounds within which waits are drawn; each comes to a thousandth of its most."""
+    drawn: list[tuple[float, float]] = []
+
+    def uniform(least: float, most: float) -> float:
+        drawn.append((least, most))
+        return most / 1000
+
+    monkeypatch.setattr("random.uniform", uniform)
+    return drawn
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_a_call_of_eight_seconds_is_tried_again_after_about_one(
+    server: Server, make_client: MakeClient, jitter: list[tuple[float, float]], code: str
+) -> None:
+    server.posts = [coded(429, code), GOOD]
+    result = await make_client(server.url, retry=AS_SHIPPED, timeout=8.0).run(GENERATOR, prompt="p")
+    assert len(result.artifacts) == 1
+    assert len(server.paid) == 2
+    assert jitter == [(0, 1.0)]
+
+
+async def test_it_doubles_with_full_jitter_and_ends_after_four_attempts(
+    server: Server, make_client: MakeClient, jitter: list[tuple[float, float]]
+) -> None:
+    server.posts = [coded(429, "ThrottlingException")]
+    with pytest.raises(impasto.RateLimited) as caught:
+        await make_client(server.url, retry=AS_SHIPPED, timeout=60.0).run(GENERATOR, prompt="p")
+    assert jitter == [(0, 1.0), (0, 2.0), (0, 4.0)]
+    assert (len(server.paid), caught.value.billed, caught.value.retry_after) == (4, "no", None)
+
+
+def slow(seconds: str) -> Answer:
+    """A throttle that says how long."""
+    headers = {**HEADERS, "x-amzn-errortype": "ThrottlingException", "retry-after": seconds}
+    return http(429, b'{"message":"no"}', **headers)
+
+
+def of_model(throttled: Answer) -> Callable[[Asked, Wire], object]:
+    async def answer(asked: Asked, wire: Wire) -> None:
+        await (throttled if "core" in asked.path else GOOD)(asked, wire)
+
+    return answer
+
+
+async def test_the_accounts_other_models_go_on(server: Server, make_client: MakeClient) -> None:
+    """One model is throttled, and asks for a minute; another of the same key is answered meanwhile."""
+    server.posts = [of_model(slow("60"))]
+    client = make_client(server.url, retry=AS_SHIPPED, timeout=100.0)
+    waiting = [asyncio.create_task(client.run(GENERATOR, prompt="p"))]
+    while not server.paid:
+        await asyncio.sleep(0.001)
+    waiting.append(asyncio.create_task(client.run(GENERATOR, prompt="p")))
+    for _ in range(3):
+        assert (await client.run(ERASE, image=png(64, 64), timeout=30.0)).artifacts
+    assert len([asked for asked in server.paid if "core" in asked.path]) == 1
+    for each in waiting:
+        each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await each
+
+
+async def test_a_throttle_without_a_time_holds_no_other_call_back(server: Server, make_client: MakeClient) -> None:
+    """The next call of the same model goes out at once, too: no lock-out is known of AWS."""
+    server.posts = [coded(429, "ThrottlingException"), GOOD]
+    client = make_client(server.url, retry=impasto.Retry(base=600, cap=600), timeout=2_000.0)
+    waiting = asyncio.create_task(client.run(GENERATOR, prompt="p"))
+    while not server.paid:
+        await asyncio.sleep(0.001)
+    assert (await client.run(GENERATOR, prompt="p")).artifacts
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_another_region_is_another_quota(server: Server, make_client: MakeClient) -> None:
+    server.posts = [slow("60"), GOOD]
+    one = make_client(server.url, retry=impasto.Retry(attempts=1), aws_region="us-east-1")
+    other = make_client(server.url, retry=impasto.Retry(attempts=1), aws_region="us-east-2")
+    with pytest.raises(impasto.RateLimited):
+        await one.run(ERASE, image=png(64, 64))
+    assert (await other.run(ERASE, image=png(64, 64))).artifacts
+
+
+@pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_wait_beyond_reason_is_an_hour(server: Server, make_client: MakeClient, asked: str) -> None:
+    slow = http(
+        429, b'{"message":"no"}', **{**HEADERS, "x-amzn-errortype": "ThrottlingException", "retry-after": asked}
+    )
+    server.posts = [slow]
+    with pytest.raises(impasto.RateLimited) as caught:
+        await make_client(server.url, retry=impasto.Retry(attempts=1)).run(GENERATOR, prompt="p")
+    assert caught.value.retry_after == 3600.0
