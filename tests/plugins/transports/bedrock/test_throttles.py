@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -56,7 +55,7 @@ def slow(seconds: str) -> Answer:
     return http(429, b'{"message":"no"}', **headers)
 
 
-def of_model(throttled: Answer) -> Callable[[Asked, Wire], object]:
+def of_model(throttled: Answer) -> Answer:
     async def answer(asked: Asked, wire: Wire) -> None:
         await (throttled if "core" in asked.path else GOOD)(asked, wire)
 
