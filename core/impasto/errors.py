@@ -277,6 +277,7 @@ class RateLimited(ResponseError):
 
     @property
     def retry_after(self) -> float | None:
+        """Seconds until the key may send again, from 0 to ``LONGEST_WAIT``."""
         return self._retry_after
 
     @retry_after.setter
