@@ -29,10 +29,10 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .redact import printable
+from .retry_after import BoundedWait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,14 +177,13 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request left and its outcome is not known: it may have been charged. Never retried unasked.
 
-    ``raw`` holds what bytes came (``file``, where they were too many for memory), ``id`` the job's id where one
-    was received.
+    ``raw`` holds what bytes came (``file``, if they were too many for memory), ``id`` the job's id if one was received.
+    ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
     """
 
     billed = "unknown"
     file: File | None = None
     pause: float = 0.0
-    """Seconds for which the key sends nothing more, if the answer suggests that the provider locked it."""
 
     def __init__(
         self,
@@ -251,38 +250,16 @@ class Unprocessable(ResponseError):
     """422: well formed, but refused (language, likeness)."""
 
 
-LONGEST_WAIT = 3600.0
-"""Seconds: a provider that asks for more is taken to ask for this, so that no clock and no client overflows."""
-
-
-def bounded_wait(seconds: object) -> float | None:
-    """Return a wait between 0 and ``LONGEST_WAIT`` seconds, or None for what is no number."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        return None
-    bounded = float(min(max(seconds, 0.0), LONGEST_WAIT))
-    return None if math.isnan(bounded) else bounded
-
-
 class RateLimited(ResponseError):
     """429, or a quota that is used up for a moment.
 
-    ``retry_after``: seconds until the key may send again, as the provider asked or documents, at most
-    ``LONGEST_WAIT``; None if neither, then each call backs off by itself. ``per_model``: the limit is that of the model
-    in its region, and the account's other models are free.
+    ``retry_after``: seconds until the key may send again, as the provider asked or documents, at most an hour; None if
+    neither, then each call backs off. ``per_model``: only the model has to wait, in its region.
     """
 
     retryable = True
     per_model: bool = False
-    _retry_after: float | None = None
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds until the key may send again, from 0 to ``LONGEST_WAIT``."""
-        return self._retry_after
-
-    @retry_after.setter
-    def retry_after(self, seconds: float | None) -> None:
-        self._retry_after = bounded_wait(seconds)
+    retry_after = BoundedWait()
 
 
 class ProviderFault(ResponseError):

@@ -8,8 +8,8 @@ import math
 import pytest
 
 import impasto
-from impasto.errors import LONGEST_WAIT
 from impasto.ext import retry_after
+from impasto.retry_after import LONGEST_WAIT
 
 NOW = "Sat, 28 Nov 2026 12:00:00 GMT"
 
