@@ -42,16 +42,9 @@ if TYPE_CHECKING:
 
 Billed = Literal["no", "yes", "unknown"]
 StopReason = Literal[
-    "budget",
-    "max_failures",
-    "unauthorized",
-    "payment",
-    "storage",
-    "unreachable",
-    "deadline",
-    "interrupted",
-    "configuration",
-]
+    "budget", "max_failures", "unauthorized", "payment", "storage",
+    "unreachable", "deadline", "interrupted", "configuration",
+]  # fmt: skip
 
 PYTHON_ADVICE = ("; client.resume takes it up", " or give api_key")
 """The ends of messages that help only those who write Python; the command line leaves them out."""
