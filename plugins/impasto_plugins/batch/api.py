@@ -17,6 +17,7 @@ from impasto.ext import check_seconds
 
 from .classification import failed
 from .filenames import Template, wrong_id
+from .ledger.evidence import Strangers
 from .ledger.filesystem import Disk
 from .ledger.recorder import Keeping
 from .ledger.recovery import recall, recover
@@ -55,6 +56,7 @@ class BatchOptions(TypedDict, total=False):
     max_failures: str | None
     retry_failed: bool
     retry_ambiguous: bool
+    start_over: bool
 
 
 async def run_batch(
@@ -69,6 +71,7 @@ async def run_batch(
     max_failures: str | None = None,
     retry_failed: bool = False,
     retry_ambiguous: bool = False,
+    start_over: bool = False,
 ) -> AsyncGenerator[Outcome]:
     """``Client.batch`` as a function.
 
@@ -76,8 +79,9 @@ async def run_batch(
     then in ``staging``, a folder of this machine, and ``s3_endpoint`` is the address of a service that is not Amazon's.
     ``concurrency``: pictures at once, at most. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or
     ``"5%"`` of what is through). ``retry_failed`` takes what was refused again, ``retry_ambiguous`` what may have been
-    charged. Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images came and
-    their results can't be written, and what ``requests`` raises; images in flight are waited for first.
+    charged. ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for
+    its images again. Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images
+    came and their results can't be written, and what ``requests`` raises; images in flight are waited for first.
     """
     target = target_of(str(out or ""), staging, s3_endpoint)
     if type(concurrency) is not int or concurrency < 1:
@@ -90,7 +94,7 @@ async def run_batch(
         folder, jobs, keeping, bucket = None, list[Unit](), None, None
         if out is not None:
             place = Path(staging or local_folder(str(out)))
-            folder = await stack.enter_async_context(await Folder.open(place, Disk()))
+            folder = await stack.enter_async_context(await Folder.open(place, Disk(), start_over=start_over))
             check_target(folder.history, place, target)
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(map(key_of, accounts))
@@ -103,6 +107,8 @@ async def run_batch(
                 raise unusable(folder.layout, error) from None
             stops.usd = folder.pictures.usd
         service = _Service(client, folder, target, Again(failed=retry_failed, ambiguous=retry_ambiguous))
+        if folder is not None:
+            service.strangers = await asyncio.to_thread(Strangers, folder.history, Template())
         run = Run(of_client(client), Pace(concurrency), stops, keeping, partial(is_reached, client))
         async with aclosing(run.outcomes(service.work(jobs, requests))) as outcomes:
             async for outcome in outcomes:
@@ -139,6 +145,7 @@ class _Service:
     folder: Folder | None
     target: Target | None
     again: Again
+    strangers: Strangers | None = None
     _ids: set[str] = attrs.field(factory=set[str])
     _recalled: set[str] = attrs.field(factory=set[str])
 
@@ -168,6 +175,7 @@ class _Service:
             made = await asyncio.to_thread(units, row, operation, Path())
         await self._recall(made[0])
         await self._check_known(made[0])
+        self._check_strangers(made)
         self._ids.add(row.id)
         return made
 
@@ -189,6 +197,12 @@ class _Service:
         if row["asks"] != unit.sha256:
             said = "was run in this folder before, with other content; give it another id"
             raise InvalidRequest([Problem("id", said)], operation=unit.model)
+
+    def _check_strangers(self, made: list[Unit]) -> None:
+        for unit in made if self.strangers else ():
+            if self.strangers is not None and (name := self.strangers.find(unit)) is not None:
+                said = f"{name!r} is in the folder, and its ledger does not know it: it may be paid for; see start_over"
+                raise InvalidRequest([Problem("id", said)], operation=unit.model)
 
     def _known(self, folder: Folder, unit: Unit) -> Outcome | None:
         """What came of a picture in an earlier run, where nothing is left to do."""

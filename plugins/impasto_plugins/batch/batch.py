@@ -16,13 +16,16 @@ from typing import Protocol
 import attrs
 
 from impasto import Client, ConfigError, ManifestError, Registry
+from impasto.ext import close_files
 
 from .filenames import Template
+from .ledger.evidence import Strangers, check_links
 from .ledger.filesystem import Disk
 from .ledger.group_commit import Steps
+from .ledger.log import UntrustedLedger
 from .ledger.recorder import Keeping
 from .ledger.recovery import recall, recover
-from .ledger.workspace import Folder, History, Layout, unusable
+from .ledger.workspace import Folder, History, Layout, trusted, unusable
 from .manifest.planner import Again, Plan, Preflight
 from .manifest.reader import Manifest
 from .manifest.stdin import chosen, keep
@@ -66,6 +69,7 @@ class Order:
     report: bool = True
     target: Target | None = None
     template: Template = Template()
+    start_over: bool = False
 
 
 class Listener(Protocol):
@@ -101,7 +105,7 @@ class Batch:
     async def dry_run(self, client: Client) -> Plan:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
         layout = Layout(self.order.out)
-        history = await asyncio.to_thread(_looked_into, layout)
+        history = await asyncio.to_thread(_looked_into, layout, self.order)
         plan = await self._planned(client, await asyncio.to_thread(self._preflight, history))
         if self.order.target is not None:
             async with Bucket.open(self.order.target) as bucket:
@@ -112,7 +116,8 @@ class Batch:
         """Runs it to its end, or to a stop. Raises ManifestError or ConfigError."""
         order, stops = self.order, self.stops
         async with AsyncExitStack() as stack:
-            folder = self.folder = await stack.enter_async_context(await Folder.open(order.out, self.disk))
+            opening = Folder.open(order.out, self.disk, levels=order.template.levels, start_over=order.start_over)
+            folder = self.folder = await stack.enter_async_context(await opening)
             preflight = await asyncio.to_thread(self._preflight, folder.history)
             plan = await self._planned(client, preflight)
             await self._keep_piped(preflight, plan)
@@ -192,6 +197,10 @@ class Batch:
 
     def _tell(self, plan: Plan, history: History) -> None:
         self.listener.planned(plan)
+        if self.order.start_over and history.is_vouched_for:
+            self.listener.note(
+                "--start-over changes nothing: the ledger is there and whole, and the run goes on with it"
+            )
         if history.read.torn:
             said = "the ledger's end was torn, as a process or the machine stopped amid a write"
             self.listener.note(f"{said}: {history.read.torn:,} bytes were cut off")
@@ -243,6 +252,7 @@ class Batch:
         for share in plan.shares:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
+        await asyncio.to_thread(_check_strangers, preflight, plan, self.order.template)
         return plan
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
@@ -253,6 +263,20 @@ class Batch:
             account = await client.account(model, base_model=base_model)
             accounts[account.fingerprint] = account
         return recall(accounts.values(), history)
+
+
+def _check_strangers(preflight: Preflight, plan: Plan, template: Template) -> None:
+    """Raise UntrustedLedger if images of this manifest are in the folder and not in its ledger."""
+    if strangers := Strangers(preflight.history, template):
+        strangers.check(_closed(preflight.to_do(plan)))
+
+
+def _closed(units: Iterator[Unit]) -> Iterator[Unit]:
+    """Units whose files were closed again."""
+    for unit in units:
+        if unit.request is not None:
+            close_files(unit.request.params)
+        yield unit
 
 
 def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
@@ -267,14 +291,22 @@ def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
         folder.write({"row": "gone", "id": row["id"], "index": row["index"], **error})
 
 
-def _looked_into(layout: Layout) -> History:
-    """A folder's history, without making it. Raises ConfigError where it could not be made."""
+def _looked_into(layout: Layout, order: Order) -> History:
+    """Return a folder's history, without making it. Raises ConfigError if it could not be made."""
     place = layout.root
     while not place.exists() and place.parent != place:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ConfigError(f"can't make {str(layout.root)!r}: {str(place)!r} is no folder that can be written to")
-    return History.of(layout)
+    try:
+        check_links(layout, order.template.levels)
+        return trusted(layout)
+    except UntrustedLedger:
+        if not order.start_over:
+            raise
+        return History(layout, is_started_over=True)
+    except OSError as error:
+        raise unusable(layout, error) from None
 
 
 def _counted(plan: Plan) -> str:

@@ -50,6 +50,9 @@ def command() -> None:
 @click.option("--names", default="{id}", show_default=True, metavar="TEMPLATE", help="Also {index}, {model}, {seed}.")
 @click.option("--retry-failed", is_flag=True, help="Take up what was refused for good, too.")
 @click.option("--retry-ambiguous", is_flag=True, help="Take up what may have been charged, too: it may be paid again.")
+@click.option(
+    "--start-over", is_flag=True, help="Begin again in a folder whose ledger is missing or damaged; may pay again."
+)
 @click.option("--skip-invalid", is_flag=True, help="Pass over rows that are wrong.")
 @click.option("--dedupe", is_flag=True, help="Pass over rows that come twice.")
 @click.option("--drop-params", is_flag=True, help="Drop OpenAI's parameters that a model has no field for.")
@@ -99,11 +102,13 @@ def report(folder: Path, every: bool) -> None:
     """Writes report.html in DIR anew: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
     nothing from anywhere. Prints the names of the pages.
     """
+    from .ledger.evidence import check_links
     from .ledger.workspace import History, Layout
     from .output.report import write_report
     from .output.status import read_status
 
     layout = Layout(folder)
+    check_links(layout)
     status = read_status(layout)
     for path in write_report(layout, History.of(layout).pictures, status, every=every):
         click.echo(path)

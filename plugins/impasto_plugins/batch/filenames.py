@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from string import Formatter
 
 import attrs
@@ -20,11 +22,21 @@ LONGEST_ID = 512
 _LONGEST_PLAIN = 120
 _LONGEST_SLUG = 100
 """In bytes, as file systems count."""
+_SLUG_DIGITS = 10
+"""They make a name short, not unique: ``TakenNames`` does that."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LITERAL = re.compile(r"[A-Za-z0-9._/ ()+=@-]*")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
 """Names that Windows, where a folder may be looked at later, keeps for itself."""
+
+KEPT = "kept"
+"""The folder of what came instead of images."""
+
+_RESERVED = re.compile(rf"(results|errors)\.jsonl|report(-[0-9]+)?\.html|{KEPT}")
+
+ANY_SEED = "\0"
+"""Stands in a path for a seed that is not known."""
 
 ENDINGS = {
     "image/png": ".png",
@@ -56,22 +68,34 @@ def is_plain(id: str) -> bool:
     return len(id) <= _LONGEST_PLAIN and _PLAIN.fullmatch(id) is not None
 
 
+def folded(name: str) -> str:
+    """Return a name as file systems compare names that fold case and Unicode forms, as macOS and Windows do."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def is_reserved(name: str) -> bool:
+    """Return True for the names in a batch's folder that are not an image's."""
+    return _RESERVED.fullmatch(folded(name)) is not None
+
+
 def safe(text: str) -> str:
-    """The text where it can be a part of any file's name; else what can be of it, and a hash of all of it."""
-    if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text) and not _DEVICES.match(text):
+    """Return the text if it can be a part of any file's name; else what can be of it, and a hash of all of it."""
+    if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text) and not _DEVICES.match(text) and not is_reserved(text):
         return text
     slug = re.sub(r"[^\w]+", "-", unicodedata.normalize("NFC", text)).strip("-_")
     slug = slug.encode()[:_LONGEST_SLUG].decode(errors="ignore").rstrip("-_")
-    return "-".join(filter(None, (slug, hashed(text))))
+    return "-".join(filter(None, (slug, digest(text)[:_SLUG_DIGITS])))
 
 
 def _short(model: str) -> str:
     return re.sub(r"[^\w.-]", "-", model.rpartition("/")[2])
 
 
-def hashed(text: str) -> str:
-    """What stands for a text where its own letters can't."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal: a name that no other text has."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Parts = tuple[tuple[str, str | None], ...]
@@ -97,6 +121,8 @@ def _parsed(text: str) -> Iterator[tuple[str, str | None]]:
         yield literal, field
     if any(each.strip() in ("", ".", "..") or each != each.strip() or each[0] in ".-" for each in text.split("/")):
         raise ValueError("is no path below the folder")
+    if is_reserved(text.partition("/")[0]) and "/" in text:
+        raise ValueError("begins with a name that the batch needs for itself")
     if "{id}" not in text and "{seed}" not in text:
         raise ValueError("would give many pictures one name: it must hold {id} or {seed}")
 
@@ -108,8 +134,57 @@ class Template:
     text: str = "{id}"
     parts: Parts = attrs.field(init=False, repr=False, default=attrs.Factory(_parts, takes_self=True))
 
-    def path(self, *, id: str, index: int, n: int, model: str, seed: int | None) -> str:
-        """A picture's path below the folder, without its ending. ``n``: how many pictures its row asked for."""
+    @property
+    def levels(self) -> int:
+        """How many folders deep images are, the batch's own counted."""
+        return self.text.count("/") + 1
+
+    def path(self, *, id: str, index: int, n: int, model: str, seed: int | str | None) -> str:
+        """Return an image's path below the folder, without its ending. ``n``: how many images its row asked for."""
         values = {"id": safe(id), "index": str(index), "model": _short(model), "seed": str(seed or 0)}
-        made = "".join(literal + (values[field] if field is not None else "") for literal, field in self.parts)
-        return f"{made}-{index}" if n > 1 and "{index}" not in self.text else made
+        path = "".join(literal + (values[field] if field is not None else "") for literal, field in self.parts)
+        if n > 1 and "{index}" not in self.text:
+            path = f"{path}-{index}"
+        if self.text == "{id}":
+            return path  # which is safe by itself
+        return "/".join(map(_component, path.split("/")))
+
+
+def _component(name: str) -> str:
+    """Return a folder's or file's name that is safe on every system."""
+    name = name.rstrip(". ")
+    return f"_{name}" if not name or name[0] in ".-" or _DEVICES.match(name) else name
+
+
+class TakenNames:
+    """Names in a batch's folder, compared as file systems do that fold case and Unicode forms.
+
+    The file system knows the names that are their own folded form, and so those are forgotten once a file has them.
+    A bucket is not asked: all names in it are remembered.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._hashes: set[int] = set()
+
+    def add(self, name: str, *, is_local: bool) -> None:
+        """Remember the name of an image that is in its place."""
+        key = folded(name)
+        if is_local and key == name:
+            self._hashes.discard(hash(key))
+        else:
+            self._hashes.add(hash(key))
+
+    def claim(self, name: str) -> str:
+        """Return the name, or one like it with a number, if that is taken; it is taken from now on."""
+        stem, dot, ending = name.rpartition(".")
+        candidate, number = name, 0
+        while not self._is_free(candidate):
+            number += 1
+            candidate = f"{stem}-{number}{dot}{ending}"
+        self._hashes.add(hash(folded(candidate)))
+        return candidate
+
+    def _is_free(self, name: str) -> bool:
+        key = folded(name)
+        return hash(key) not in self._hashes and (key == name or not os.path.lexists(self._root / key))

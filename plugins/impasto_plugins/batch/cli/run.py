@@ -48,6 +48,7 @@ class Given(TypedDict):
     names: str
     retry_failed: bool
     retry_ambiguous: bool
+    start_over: bool
     skip_invalid: bool
     dedupe: bool
     drop_params: bool
@@ -78,6 +79,7 @@ def _conducted(given: Given, target: Target | None, piped: Path | None) -> int:
         max_failures=MostFailures.of(given["max_failures"]) if given["max_failures"] is not None else None,
         deadline=_duration(given["deadline"]),
         again=Again(failed=given["retry_failed"], ambiguous=given["retry_ambiguous"]),
+        start_over=given["start_over"],
         skip_invalid=given["skip_invalid"],
         dedupe=given["dedupe"],
         drop_params=given["drop_params"],

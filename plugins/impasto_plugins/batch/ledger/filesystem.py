@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from io import BufferedReader
 from pathlib import Path
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
+
+_OWN = os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link in the folder is never followed: it may lead to a file that is not the batch's."""
 
 
 class Disk:
     """The system's own calls. All of them block, and raise OSError: not for a loop's thread."""
 
     def create(self, path: Path) -> int:
-        """Makes a file for writing; one that was left by an earlier run is begun anew."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        """Create a file for writing; one that an earlier run left is emptied."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OWN, FILE_MODE)
 
     def append(self, path: Path) -> int:
         """Opens a file whose every write goes to its end."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _OWN, FILE_MODE)
 
     def reopen(self, path: Path) -> int:
         """Opens a file that is there for writing."""
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_WRONLY | _OWN)
 
     def reserve(self, descriptor: int, size: int) -> None:
         """Sets ``size`` bytes aside, so that writing them can't fail for want of room."""
@@ -32,6 +38,10 @@ class Disk:
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """One write, which may take less than all."""
         return os.write(descriptor, data)
+
+    def overwrite(self, descriptor: int, data: bytes) -> None:
+        """Write a few bytes at the beginning of a file, in one call."""
+        os.pwrite(descriptor, data, 0)
 
     def truncate(self, descriptor: int, size: int) -> None:
         """Cuts a file, or gives back what was reserved and not used."""
@@ -73,6 +83,15 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Takes a name away; one that is gone already is no error."""
         path.unlink(missing_ok=True)
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a file for reading. Raises OSError for a link, and for what is not a file: a FIFO would hang."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _OWN)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is not a file")
+    return open(number, "rb")
 
 
 def write_all(disk: Disk, descriptor: int, data: bytes) -> None:

@@ -1,8 +1,9 @@
 """The ledger: an append-only file of rows, each whole or not there.
 
 A row is one line and one write: the CRC-32 of its JSON, the CRC-32 of that and of all rows before it, the JSON. So a
-row that is damaged is known, and so is one that was taken out, put in or moved. Only the end may be torn, by a process
-or a machine that stopped: it is cut off and counted. Whatever else is wrong stops the run.
+row that is damaged is known, and so is one that was taken out, put in or moved. Only a torn last row, which a process
+or a machine left that stopped, is cut off and counted. Anything else that is wrong stops the run, and so does a ledger
+that the high-water mark does not vouch for (``high_water.py``).
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import attrs
 
 from impasto import ConfigError
 
-from .filesystem import Disk
+from .filesystem import Disk, open_plain
+from .high_water import HighWater, Mark
 
 Row = Mapping[str, Any]
 """A row's JSON: which names it has follows from its kind, see ``rows.py``."""
@@ -36,13 +38,21 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decode = json.JSONDecoder().raw_decode
 
 
+class UntrustedLedger(ConfigError):
+    """The ledger is missing, cut, damaged, or older than the folder: what was paid for is not known."""
+
+
 @attrs.define
 class Read:
-    """How far a ledger was read: ``end`` bytes of whole rows, their checksum, the bytes of a torn end after them."""
+    """How far a ledger was read: ``end`` bytes of whole rows, their checksum, the bytes of a torn end after them.
+
+    ``mark`` is the high-water mark that it must reach.
+    """
 
     end: int = 0
     chain: int = 0
     torn: int = 0
+    mark: Mark | None = None
 
 
 ON_THE_WAY = frozenset({b'{"row":"intent"', b'{"row":"staged"'})
@@ -54,27 +64,43 @@ _HEAD_ENDS = b',"n":'
 
 
 def rows(path: Path, read: Read, *, heads: frozenset[bytes] = frozenset()) -> Iterator[tuple[int, Row]]:
-    """Each row with its place in the file; none where there is no file. Raises ConfigError where one is damaged.
+    """Yield each row with its place in the file; none if there is no file. Raises UntrustedLedger.
 
     ``heads``: the rows of which only the head is decoded, which is what reading a ledger takes longest for.
     """
+    marked = read.mark.size if read.mark is not None else 0
+    end, chain, chain_at_mark = 0, 0, 0
+    if (file := _opened(path)) is not None:
+        with file:
+            for line in file:
+                body = line[HEAD:-1]
+                chain = crc32(body, chain)
+                if line[:HEAD] != b"%08x %08x " % (crc32(body), chain) or line[-1:] != b"\n":
+                    read.torn = _torn(path, end, read.mark)
+                    break
+                if body[:15] in heads:
+                    body = body[: body.index(_HEAD_ENDS)] + b"}"
+                yield end, parsed(body)
+                end += len(line)
+                read.end, read.chain = end, chain
+                if end == marked:
+                    chain_at_mark = chain
+    if marked and end < marked:
+        size = "is missing" if file is None else f"has {end:,} whole bytes"
+        raise untrusted(path, f"{size}, and had {marked:,} before: it was cut or removed, or is an older copy")
+    if read.mark is not None and chain_at_mark != read.mark.chain:
+        raise untrusted(path, "is not the one that this folder had before")
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Open a ledger for reading; None if there is none. Raises UntrustedLedger if it can't be read."""
     try:
-        file = path.open("rb")
+        return open_plain(path)
     except FileNotFoundError:
-        return
-    with file:
-        end, chain = 0, 0
-        for line in file:
-            body = line[HEAD:-1]
-            chain = crc32(body, chain)
-            if line[:HEAD] != b"%08x %08x " % (crc32(body), chain) or line[-1:] != b"\n":
-                read.torn = _torn(path, end)
-                return
-            if body[:15] in heads:
-                body = body[: body.index(_HEAD_ENDS)] + b"}"
-            yield end, parsed(body)
-            end += len(line)
-            read.end, read.chain = end, chain
+        return None
+    except OSError as error:
+        said = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise untrusted(path, f"can't be read ({said})") from None
 
 
 def parsed(body: bytes) -> Row:
@@ -83,23 +109,35 @@ def parsed(body: bytes) -> Row:
     return row
 
 
-def _torn(path: Path, at: int) -> int:
-    """The size of a torn end. Raises ConfigError where what stands there was not left by a stop in mid-write.
+def _torn(path: Path, at: int, mark: Mark | None) -> int:
+    """Return the size of a torn last row. Raises UntrustedLedger if what stands there is anything else.
 
-    A write cut short has no line's end. After a machine's crash there may be pages of zeros among the last rows.
+    A write that was cut short has no line's end. After a machine's crash there may be pages of zeros among the rows
+    that were not on the disk yet: only the mark tells which these are.
     """
     with path.open("rb") as file:
-        file.seek(at)
+        before = file.read(at)
         rest = file.read()
     lines = rest.splitlines(keepends=True)
     whole = any(_ROW.fullmatch(line) and int(line[:8], 16) == crc32(line[HEAD:-1]) for line in lines[1:])
-    if whole or (b"\n" in rest and _LOST not in rest):
-        raise ConfigError(
-            f"the ledger {str(path)!r} is damaged at byte {at:,}, before its end: what was paid for is not known any"
-            " more. Put back a copy of it; or begin a new folder, with those rows of the manifest alone that"
-            " results.jsonl and errors.jsonl here do not name"
-        )
+    if mark is not None:
+        is_torn = at >= mark.size and (b"\n" not in rest or _LOST in rest)
+    else:
+        longest = max(map(len, before.splitlines()), default=0)
+        is_torn = b"\n" not in rest and len(rest) - len(rest.rstrip(b"\0")) <= longest
+    if whole or not is_torn:
+        raise untrusted(path, f"is damaged at byte {at:,}, before its end")
     return len(rest)
+
+
+def untrusted(path: Path, said: str) -> UntrustedLedger:
+    """Return the error for a ledger that can't be trusted, with what to do."""
+    return UntrustedLedger(
+        f"the ledger {str(path)!r} {said}: what was paid for is not known any more, and nothing was sent. Put back a"
+        " copy of it that is up to date; or begin a new folder, with those rows of the manifest alone that"
+        " results.jsonl and errors.jsonl here do not name; or begin again in this one with"
+        " --start-over, which pays for images again"
+    )
 
 
 @attrs.define(eq=False)
@@ -108,20 +146,24 @@ class Ledger:
 
     path: Path
     disk: Disk
+    high_water: HighWater | None = None
     size: int = 0
     chain: int = 0
     _file: int = -1
 
     def open(self, read: Read) -> None:
-        """Goes on where reading ended; a torn end is cut off. Raises OSError."""
+        """Go on where reading ended; a torn end is cut off. Raises OSError."""
         is_new = not self.path.exists()
         self._file = self.disk.append(self.path)
         self.size, self.chain = read.end, read.chain
         if read.torn:
             self.disk.truncate(self._file, read.end)
-            self.disk.sync(self._file)
-        if is_new:
+        if not is_new:
+            self.disk.sync(self._file)  # rows of a process that was killed may be in the system's memory alone
+        else:
             self.disk.sync_folder(self.path.parent)
+        if self.high_water is not None:
+            self.high_water.open(Mark(self.size, self.chain))
 
     def append(self, row: Row) -> int:
         """Writes a row, and returns its place. Raises OSError, and then the file is as before."""
@@ -137,11 +179,15 @@ class Ledger:
         return place
 
     def sync(self) -> None:
-        """Waits until all rows are on the disk. Raises OSError."""
+        """Wait until all rows are on the disk. Raises OSError."""
         self.disk.sync(self._file)
+        if self.high_water is not None:
+            self.high_water.write(Mark(self.size, self.chain))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
+        if self.high_water is not None:
+            self.high_water.close()
         if self._file >= 0:
             self.disk.close(self._file)
             self._file = -1

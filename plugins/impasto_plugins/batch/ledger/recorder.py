@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import attrs
@@ -27,14 +27,14 @@ from impasto import (
 )
 from impasto.ext import media_type_of, printable
 from impasto_plugins.batch.classification import code_of, failed
-from impasto_plugins.batch.filenames import ENDINGS, Template, hashed, safe
+from impasto_plugins.batch.filenames import ENDINGS, Template, digest, safe
 from impasto_plugins.batch.tasks import Outcome, Unit, key_of
 
 from .filesystem import Disk, write_all
 from .group_commit import Steps
 from .log import Row
 from .states import State
-from .workspace import Folder, Layout, is_file_of
+from .workspace import Folder, Layout, is_as_written, is_file_of
 
 FIRST_ROOM = 4 << 20
 """Bytes that are set aside for a picture, until pictures of its model are known."""
@@ -138,6 +138,8 @@ class Keeping:
     async def send(self, uploader: Uploader, row: Row) -> str:
         """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
         staged = staged_at(self.folder.layout, row["id"], row["index"])
+        if not await asyncio.to_thread(is_as_written, staged, row):
+            raise _altered(staged)
         name = await uploader.keep(staged, row)
         await self.folder.post(self._sent(staged, row, name))
         return name
@@ -147,6 +149,7 @@ class Keeping:
         folder = self.folder
         has_copy = folder.pictures.count[State.DONE] < self.local_images
         yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
+        folder.names.add(name, is_local=False)
         if has_copy:
             linked(folder.disk, staged, folder.layout.root / name)
         folder.disk.remove(staged)
@@ -178,7 +181,7 @@ class Keeping:
         folder, disk = self.folder, self.folder.disk
         if unit not in self._staged:
             path = staged_at(folder.layout, unit.id, unit.index)
-            staged = _Staged(path, disk.create(path), self._room.get(unit.model, FIRST_ROOM))
+            staged = _Staged(path, _created(disk, path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
             disk.reserve(staged.file, staged.room)
         yield from folder.written(of_intent(unit, key_of(call.account)), on_disk=True)
@@ -206,7 +209,8 @@ class Keeping:
             disk.close(staged.file)
         room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
-        row = of_artifact(unit, outcome, artifact, path=self.named(unit, artifact), modified=modified)
+        path = folder.names.claim(self.named(unit, artifact))
+        row = of_artifact(unit, outcome, artifact, path=path, modified=modified)
         folder.write(row)
         return row
 
@@ -242,30 +246,51 @@ class Keeping:
 
     def _anew(self, unit: Unit) -> _Staged:
         path = staged_at(self.folder.layout, unit.id, unit.index)
-        return _Staged(path, self.folder.disk.create(path), 0)
+        return _Staged(path, _created(self.folder.disk, path), 0)
+
+
+def _created(disk: Disk, path: Path) -> int:
+    """Create a staged image's file. Raises FileExistsError: two images must never share one."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    return disk.create(path)
 
 
 def staged_at(layout: Layout, id: str, index: int) -> Path:
     """Where a picture is put together."""
-    return layout.staging / f"{hashed(id)}-{index}"
+    return layout.staging / f"{digest(id)}-{index}"
 
 
 def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
-    """Gives a staged picture its name below the folder, or another where that one is taken; then its row is written.
+    """Give a staged image its name below the folder, or another if that is taken; then write its row.
 
-    ``row`` is its staged row. The staging folder lets go of it last: until its row is on the disk it has both names.
+    ``row`` is its staged row, whose path is claimed. The staging folder lets go of it last: until its row is on the
+    disk it has both names. Raises OSError if the staged file is not the one of the row.
     """
-    name, number = row["path"], 0
-    path: Path = folder.layout.root / name
-    wanted = path
+    root, name = folder.layout.root, str(row["path"])
+    path: Path = root / name
+    if not is_as_written(staged, row) and not is_file_of(path, row["sha256"]):
+        raise _altered(staged)
+    _check_folders(root, name)
     while not linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
-        number += 1
-        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        name = str(path.relative_to(folder.layout.root))
+        name = folder.names.claim(row["path"])
+        path = root / name
     yield path.parent
     yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
+    folder.names.add(name, is_local=True)
     folder.disk.remove(staged)
     return path
+
+
+def _altered(staged: Path) -> OSError:
+    return OSError(errno.EIO, f"the staged image {staged.name[:16]} is not the one that was written")
+
+
+def _check_folders(root: Path, name: str) -> None:
+    """Raise OSError if a link was put in the place of one of an image's folders."""
+    for folder in PurePosixPath(name).parents:
+        if (root / folder).is_symlink() and folder.name:
+            raise OSError(errno.ELOOP, f"{str(folder)!r} is a link")
 
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
@@ -297,7 +322,7 @@ def kept_at(folder: Folder, id: str, index: int, media_type: str) -> Path:
     """Where what came instead of a picture may be kept."""
     folder.disk.make_folder(folder.layout.kept)
     number, ending = 0, ENDINGS.get(media_type, ".bin")
-    while (path := folder.layout.kept / f"{hashed(id)}-{index}-{number}{ending}").exists():
+    while (path := folder.layout.kept / f"{digest(id)}-{index}-{number}{ending}").exists():
         number += 1  # of an attempt before this one
     return path
 

@@ -87,9 +87,9 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
             else:
                 found.others += 1
             continue
-        staged = row if row["row"] == "staged" else _whole(folder, keeping, row)
+        staged = _claimed(folder, row) if row["row"] == "staged" else _whole(folder, keeping, row)
         if staged is not None and keeping.uploader is not None and is_file_of(_place(folder, staged), staged["sha256"]):
-            if staged is not row:
+            if row["row"] != "staged":
                 folder.write(staged)
             found.staged.append(staged)
             found.adopted += 1
@@ -105,6 +105,13 @@ def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[
         if path not in needed:
             folder.disk.remove(path)
     return found
+
+
+def _claimed(folder: Folder, row: Row) -> Row:
+    """Return a staged row whose name is claimed; the file may have that name already."""
+    if is_file_of(folder.layout.root / row["path"], row["sha256"]):
+        return row
+    return {**row, "path": folder.names.claim(row["path"])}
 
 
 def _place(folder: Folder, row: Row) -> Path:
@@ -157,7 +164,8 @@ def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
     unit = _unit(intent)
     artifact = Artifact(data=data, media_type=media_type)
     outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
-    return of_artifact(unit, outcome, artifact, path=keeping.named(unit, artifact), modified=modified)
+    named = folder.names.claim(keeping.named(unit, artifact))
+    return of_artifact(unit, outcome, artifact, path=named, modified=modified)
 
 
 def _trim(disk: Disk, path: Path, size: int) -> int:

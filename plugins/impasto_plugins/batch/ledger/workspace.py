@@ -11,7 +11,8 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
@@ -20,12 +21,15 @@ import attrs
 
 from impasto import Account, ConfigError
 from impasto.ext import to_its_end
+from impasto_plugins.batch.filenames import KEPT, TakenNames
 from impasto_plugins.batch.tasks import key_of
 
-from .filesystem import Disk
+from .evidence import check_evidence, check_links
+from .filesystem import Disk, open_plain
 from .group_commit import Steps, Writer
+from .high_water import HighWater, Mark
 from .index import Pictures
-from .log import ON_RESUME, Ledger, Read, Row, Rows, rows
+from .log import ON_RESUME, Ledger, Read, Row, Rows, UntrustedLedger, rows
 
 T = TypeVar("T")
 
@@ -53,8 +57,17 @@ class Layout:
     root: Path
 
     @property
+    def hidden(self) -> Path:
+        return self.root / HIDDEN
+
+    @property
     def ledger(self) -> Path:
         return self.root / HIDDEN / "ledger.jsonl"
+
+    @property
+    def high_water(self) -> Path:
+        """The ledger's high-water mark, outside its folder: who removes or replaces that leaves the mark."""
+        return self.root / ".impasto-mark"
 
     @property
     def lock(self) -> Path:
@@ -76,7 +89,7 @@ class Layout:
     @property
     def kept(self) -> Path:
         """What came of calls that gave no usable picture."""
-        return self.root / "kept"
+        return self.root / KEPT
 
 
 @attrs.define(eq=False)
@@ -84,7 +97,8 @@ class History:
     """All that a ledger tells. ``sent``: by key, how many seconds ago other processes sent in the last minute.
 
     ``job_models`` are those of jobs that were taken on. ``gone`` are pictures that were done and are not there any
-    more, or not as they were; they are looked for where ``verify`` says so.
+    more, or not as they were; they are looked for where ``verify`` says so. ``is_started_over``: images in the folder
+    that the ledger does not know are left alone.
     """
 
     layout: Layout
@@ -94,7 +108,14 @@ class History:
     sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
     job_models: set[str] = attrs.field(factory=set[str])
     gone: list[Row] = attrs.field(factory=list[Row])
+    names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
+    is_started_over: bool = False
     _rows: Rows | None = None
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether the high-water mark says that the ledger is whole and up to date."""
+        return self.read.mark is not None and self.read.mark.size > 0
 
     def asked(self, id: str, index: int) -> Row:
         """The last row of a picture that the ledger knows."""
@@ -114,8 +135,13 @@ class History:
 
     @classmethod
     def of(cls, layout: Layout, *, verify: bool = False) -> History:
-        """Reads a ledger. Raises ConfigError where it is damaged, or of a later version."""
+        """Read a ledger. Raises UntrustedLedger, and ConfigError if it is of a later version."""
         history = cls(layout)
+        try:
+            history.read.mark = Mark.read(layout.high_water)  # before the ledger, to which a run may add rows meanwhile
+        except OSError as error:
+            raise unusable(layout, error) from None
+        add_name = history.names.add
         now = time.time()
         take, root = history.pictures.take, f"{layout.root}/"
         sent: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
@@ -127,6 +153,7 @@ class History:
                 if is_other:
                     sent[row["key"]].append(row["at"])
             elif kind == "done":
+                add_name(row["path"], is_local=row["modified"] is not None)
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
             elif kind == "accepted":
@@ -135,6 +162,7 @@ class History:
                 if row["version"] != VERSION:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
                 history.run = row
+                history.is_started_over = history.is_started_over or "started_over" in row
                 is_other = row["process"] != _PROCESS
         for key, times in sent.items():
             since = max(times[-1], now) - RECALLED_SECONDS  # its last minute, where the clock was set back since
@@ -149,7 +177,7 @@ def _is_there(root: str, row: Row) -> bool:
         return True
     path = root + row["path"]
     try:
-        found = os.stat(path)  # noqa: PTH116 - a hundred thousand times: a Path would take twice as long
+        found = os.lstat(path)  # a hundred thousand times: a Path would take twice as long
     except OSError:
         return False
     if found.st_size != row["bytes"]:
@@ -158,12 +186,22 @@ def _is_there(root: str, row: Row) -> bool:
 
 
 def is_file_of(path: Path, sha256: str) -> bool:
-    """Whether a file has this content."""
+    """Return True if a file, and not a link to one, has this content."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError:
         return False
+
+
+def is_as_written(path: Path, row: Row) -> bool:
+    """Return True if a staged image is the one of its row: its content is read only if its time has changed."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    is_same = found.st_size == row["bytes"] and found.st_mtime_ns == row["modified"]
+    return is_same or is_file_of(path, row["sha256"])
 
 
 def state_folder() -> Path:
@@ -180,16 +218,24 @@ class Folder:
         self.disk = disk
         self.history = history
         self.pictures = history.pictures
+        self.names = history.names
         self.ledger = ledger
         self._lock = lock
         self._writer = Writer(disk, ledger)
 
     @classmethod
-    async def open(cls, root: Path, disk: Disk) -> Folder:
-        """Makes the folder where it is missing, and takes its lock. Raises ConfigError."""
+    async def open(
+        cls, root: Path, disk: Disk, *, levels: int = 1, start_over: bool = False, is_begun: bool = False
+    ) -> Folder:
+        """Make the folder if it is missing, and take its lock. Raises ConfigError.
+
+        ``levels``: how many folders deep images go. ``start_over``: begin a new ledger if there is none that can be
+        trusted. ``is_begun``: see ``check_evidence``.
+        """
         layout = Layout(root)
         with ExitStack() as stack:
-            history, ledger, lock = await to_its_end(_opened, layout, disk, stack)
+            opened = partial(_opened, levels=levels, start_over=start_over, is_begun=is_begun)
+            history, ledger, lock = await to_its_end(opened, layout, disk, stack)
             stack.pop_all()
         return cls(layout, disk, history, ledger, lock)
 
@@ -233,32 +279,67 @@ class Folder:
     ) -> Steps[None]:
         """The job of beginning a run of so many pictures. ``target``: the bucket that they go up to."""
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
-        more = {"target": str(target)} if target is not None else {}
+        more: dict[str, object] = {"target": str(target)} if target is not None else {}
+        more |= {"started_over": True} if self.history.is_started_over else {}
         about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
         yield from self.written({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
         self.history.close()
+        with suppress(OSError):  # rows that say that something was charged are on the disk: each of them was synced
+            self.ledger.sync()
         self.ledger.close()
         self.layout.ballast.unlink(missing_ok=True)
         os.close(self._lock)  # and with it the lock
 
 
-def _opened(layout: Layout, disk: Disk, stack: ExitStack) -> tuple[History, Ledger, int]:
-    """``stack`` closes them again."""
+def _opened(
+    layout: Layout, disk: Disk, stack: ExitStack, *, levels: int, start_over: bool, is_begun: bool
+) -> tuple[History, Ledger, int]:
+    """Open a folder's lock and ledger; ``stack`` closes them again."""
     try:
+        check_links(layout, levels)
         disk.make_folder(layout.staging)
-        lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         stack.callback(os.close, lock)
-        ledger = Ledger(layout.ledger, disk)
+        ledger = Ledger(layout.ledger, disk, HighWater(layout.high_water, disk))
         stack.callback(ledger.close)
         _lock(layout, lock)
-        history = History.of(layout, verify=True)
+        try:
+            history = trusted(layout, verify=True, is_begun=is_begun)
+        except UntrustedLedger:
+            if not start_over:
+                raise
+            _set_aside(layout, disk)
+            history = History(layout)
+        if start_over and not history.is_vouched_for:
+            history.is_started_over = True
         ledger.open(history.read)
         _lay_ballast(layout, disk)
     except OSError as error:
         raise unusable(layout, error) from None
     return history, ledger, lock
+
+
+def trusted(layout: Layout, *, verify: bool = False, is_begun: bool = False) -> History:
+    """Read a ledger that nothing in its folder contradicts. Raises UntrustedLedger, ConfigError."""
+    history = History.of(layout, verify=verify)
+    check_evidence(history, is_begun=is_begun)
+    return history
+
+
+def _set_aside(layout: Layout, disk: Disk) -> None:
+    """Move a ledger that can't be trusted, and what was staged, out of the way: nothing is thrown away."""
+    number = 1
+    while os.path.lexists(aside := layout.ledger.with_name(f"ledger-{number}.jsonl")):
+        number += 1
+    if os.path.lexists(layout.ledger):
+        disk.rename(layout.ledger, aside)
+    for path in list(layout.staging.iterdir()):
+        disk.make_folder(layout.kept)
+        disk.rename(path, layout.kept / f"staged-{number}-{path.name}")
+    disk.remove(layout.high_water)
+    disk.sync_folder(layout.hidden)
 
 
 def _lock(layout: Layout, lock: int) -> None:

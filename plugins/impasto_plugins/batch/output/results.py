@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from impasto_plugins.batch.filenames import hashed
+from impasto_plugins.batch.filenames import digest
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
 from impasto_plugins.batch.ledger.group_commit import Steps
 from impasto_plugins.batch.ledger.index import Pictures
@@ -98,13 +98,17 @@ def _result(done: list[Row]) -> Line:
 def _error(row: Row) -> Line:
     """The line of a picture that did not come, or of a line of the manifest that was passed over."""
     error = {name: row[name] for name in _OF_ERROR if row.get(name) is not None}
-    line: dict[str, object] = {"id": _line_id(row["id"]), "custom_id": row["id"]}
+    if "usd" in error and row["billed"] == "no":
+        error["usd"] = 0.0
+    id = _line_id(row["id"], row["row"], row.get("index"), row.get("line"))
+    line: dict[str, object] = {"id": id, "custom_id": row["id"]}
     line |= {name: row[name] for name in ("index", "line") if name in row}
     return {**line, "response": None, "error": {**error, "again": row.get("again", False)}}
 
 
-def _line_id(id: object) -> str:
-    return f"batch_req_{hashed(str(id))}"
+def _line_id(*parts: object) -> str:
+    """Return the id of a line: no other line of both files has it."""
+    return f"batch_req_{digest(json.dumps(parts))[:32]}"
 
 
 @attrs.define(eq=False)

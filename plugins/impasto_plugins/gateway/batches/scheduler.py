@@ -18,6 +18,7 @@ import attrs
 
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.log import UntrustedLedger
 from impasto_plugins.batch.ledger.workspace import Folder, Layout, is_running
 from impasto_plugins.gateway.api.context import Services
 from impasto_plugins.gateway.calls.runtime import data_folder
@@ -26,6 +27,7 @@ from impasto_plugins.gateway.errors import Failure
 
 from .job import INPUT, Work
 from .store import ACTIVE, Batch, Records, Stored
+from .validation import told_of
 
 WATCH_SECONDS = 1.0
 """How often a worker looks for batches that nobody runs."""
@@ -160,11 +162,15 @@ class Batches:
 
     async def _run(self, batch: Batch, running: Running) -> None:
         try:
-            async with await Folder.open(self.place(batch.id), Disk()) as folder:
+            is_begun = batch.word("in_progress_at") is not None
+            async with await Folder.open(self.place(batch.id), Disk(), is_begun=is_begun) as folder:
                 found = await self.records.batch(batch.id, batch.owner)  # another may have been at it just now
                 if found is not None and found.status in ACTIVE:
                     running.work = Work(self, found, folder)
                     await running.work.go()
+        except UntrustedLedger as error:
+            _log.error("batch %s failed: %s", batch.id, error.message)
+            await self._fail(batch)
         except (ConfigError, Failure, OSError) as error:
             if not isinstance(error, ConfigError) or not await asyncio.to_thread(self._runs_elsewhere, batch):
                 await self._later(batch, f"can't go on now: {getattr(error, 'message', None) or error}")
@@ -173,6 +179,17 @@ class Batches:
             await self._later(batch, "failed as it should not")
         finally:
             del self._running[batch.id]
+
+    async def _fail(self, batch: Batch) -> None:
+        """End a batch whose ledger can't be trusted: to go on could pay for its images twice. Raises nothing."""
+        said = (
+            "the record of what was charged for this batch is missing or damaged, so it can't go on; the images that"
+            " came are kept: ask whoever runs this gateway"
+        )
+        errors = [told_of(Failure(500, said, "server_error", "storage_error"))]
+        words = {"failed_at": int(self.records.now), "errors": {"object": "list", "data": errors}}
+        with suppress(Failure):  # the log has it; the next look at the batch does it again
+            await self.records.change(batch.id, lambda found: found.changed("failed", 0, **words))
 
     async def _later(self, batch: Batch, said: str) -> None:
         """It is taken up again after a while."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,68 @@ def holders(pid: int, path: Path) -> list[int]:
         for child in psutil.Process(pid).children()
         if any(each.path == str(path) for each in child.open_files())
     ]
+
+
+def halves(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def nuls(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def doubled(path: Path) -> None:
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def without_mark(path: Path) -> None:
+    path.unlink()
+    Layout(path.parent.parent).high_water.unlink()
+
+
+DAMAGE: list[Callable[[Path], None]] = [Path.unlink, halves, nuls, without_mark]
+MORE_DAMAGE: list[Callable[[Path], None]] = [
+    lambda path: shutil.rmtree(path.parent),
+    lambda path: shutil.rmtree(path.parent.parent),
+    emptied,
+    doubled,
+]
+
+
+@pytest.mark.parametrize("damage", [DAMAGE, MORE_DAMAGE], ids=["ledgers", "folders"])
+async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothing_again(
+    serve: Serve, impasto_emulator: Emulator, state: Path, damage: list[Callable[[Path], None]]
+) -> None:
+    text = config(impasto_emulator.url, more="batches: {concurrency: 2}\n")
+    impasto_emulator.fault("delay", seconds=0.2)
+    process, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        batches = [
+            await begun(client, [line(f"p{i}", seed=100 * number + i + 1) for i in range(40)])
+            for number in range(len(damage))
+        ]
+    async with asyncio.timeout(60):
+        while {seed // 100 for seed, times in charges(impasto_emulator).items() if times} != set(range(len(damage))):
+            await asyncio.sleep(0.02)
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 60) == 0
+    paid = charges(impasto_emulator)
+    assert len(paid) < 40 * len(damage)
+    for batch, harm in zip(batches, damage, strict=True):
+        await asyncio.to_thread(harm, Layout(state / "batches" / "runs" / batch.id).ledger)
+    impasto_emulator.clear_faults()
+    _, url = await asyncio.to_thread(serve, text)
+    async with sdk(url) as client:
+        for batch in batches:
+            over = await ended(client, batch)
+            assert over.status == "failed"
+            (error,) = over.errors.data
+            assert error.code == "storage_error"
+            assert "missing or damaged, so it can't go on" in error.message
+            assert str(state) not in error.message
+    assert charges(impasto_emulator) == paid

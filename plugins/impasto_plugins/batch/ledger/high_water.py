@@ -1,0 +1,77 @@
+"""The high-water mark: how far the ledger is on the disk, in a file outside the ledger's own folder.
+
+It vouches for the ledger. A ledger that is shorter than the mark, or another one, was cut, damaged, removed, or is an
+older copy: what was paid for since is not in it. The mark is written after each sync of the ledger and not synced
+itself, so it costs a few microseconds, survives a killed process, and may lag behind after a loss of power: it is
+never ahead of the ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from zlib import crc32
+
+import attrs
+
+from .filesystem import Disk, open_plain
+
+_LENGTH = 35
+_LINE = re.compile(rb"([0-9a-f]{16} [0-9a-f]{8}) ([0-9a-f]{8})\n")
+
+
+@attrs.frozen
+class Mark:
+    """``size`` bytes of the ledger were on the disk; ``chain`` is the checksum of all rows in them."""
+
+    size: int
+    chain: int
+
+    @classmethod
+    def read(cls, path: Path) -> Mark | None:
+        """Return the mark, None if it is missing or damaged. Raises OSError."""
+        try:
+            with open_plain(path) as file:
+                line = file.read(_LENGTH + 1)
+        except FileNotFoundError:
+            return None
+        if (found := _LINE.fullmatch(line)) is None or crc32(found[1]) != int(found[2], 16):
+            return None
+        size, chain = found[1].split()
+        return cls(int(size, 16), int(chain, 16))
+
+    @property
+    def line(self) -> bytes:
+        """The mark as it is written: always of the same length."""
+        text = b"%016x %08x" % (self.size, self.chain)
+        return b"%b %08x\n" % (text, crc32(text))
+
+
+@attrs.define(eq=False)
+class HighWater:
+    """The file of the mark, open for writing. All its methods block and raise OSError."""
+
+    path: Path
+    disk: Disk
+    _file: int = -1
+
+    def open(self, mark: Mark) -> None:
+        """Open the file, and write a mark that is on the disk before any row follows."""
+        is_new = not self.path.exists()
+        self._file = self.disk.create(self.path) if is_new else self.disk.reopen(self.path)
+        if not is_new and self.path.stat().st_size != _LENGTH:
+            self.disk.truncate(self._file, 0)
+        self.write(mark)
+        self.disk.sync(self._file)
+        if is_new:
+            self.disk.sync_folder(self.path.parent)
+
+    def write(self, mark: Mark) -> None:
+        """Write a mark, once the ledger is on the disk as far as that."""
+        self.disk.overwrite(self._file, mark.line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            self.disk.close(self._file)
+            self._file = -1
