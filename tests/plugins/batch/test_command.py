@@ -35,7 +35,7 @@ from .conftest import CORE, Run, Start, Write, many, row, told
         (("--deadline", "soon"), "deadline must be a time such as 90s, 30m or 2h, not 'soon'"),
         (("--deadline", "0"), "deadline must be a time"),
         (("--rate", "150"), "rate must be requests in a time, such as 150/10s"),
-        (("--rate", "0/10s"), "RateLimit.requests must be a whole number of at least 1"),
+        (("--rate", "0/10s"), "rate must be requests in a time, such as 150/10s, not '0/10s'"),
         (("--names", "{prompt}"), "names: '{prompt}' names {prompt}, which is none of its fields"),
         (("--names", "../{id}"), "is no path below the folder"),
         (("--emulator", "--api-base", "http://127.0.0.1:9"), "give --api-base or --emulator, not both"),
