@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -30,11 +29,12 @@ from impasto_plugins.batch.classification import code_of, failed
 from impasto_plugins.batch.filenames import ENDINGS, Template, digest, safe
 from impasto_plugins.batch.tasks import Outcome, Unit, key_of
 
-from .filesystem import Disk, write_all
+from .filesystem import write_all
 from .group_commit import Steps
 from .log import Row
+from .publication import altered, create_staged, linked, placed, staged_at
 from .states import State
-from .workspace import Folder, Layout, is_as_written, is_file_of
+from .workspace import Folder, is_as_written
 
 FIRST_ROOM = 4 << 20
 """Bytes that are set aside for a picture, until pictures of its model are known."""
@@ -139,7 +139,7 @@ class Keeping:
         """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
         staged = staged_at(self.folder.layout, row["id"], row["index"])
         if not await asyncio.to_thread(is_as_written, staged, row):
-            raise _altered(staged)
+            raise altered(staged)
         name = await uploader.keep(staged, row)
         await self.folder.post(self._sent(staged, row, name))
         return name
@@ -181,7 +181,7 @@ class Keeping:
         folder, disk = self.folder, self.folder.disk
         if unit not in self._staged:
             path = staged_at(folder.layout, unit.id, unit.index)
-            staged = _Staged(path, _created(disk, path), self._room.get(unit.model, FIRST_ROOM))
+            staged = _Staged(path, create_staged(disk, path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
             disk.reserve(staged.file, staged.room)
         yield from folder.written(of_intent(unit, key_of(call.account)), on_disk=True)
@@ -246,76 +246,7 @@ class Keeping:
 
     def _anew(self, unit: Unit) -> _Staged:
         path = staged_at(self.folder.layout, unit.id, unit.index)
-        return _Staged(path, _created(self.folder.disk, path), 0)
-
-
-def _created(disk: Disk, path: Path) -> int:
-    """Create a staged image's file. Raises FileExistsError: two images must never share one."""
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-    return disk.create(path)
-
-
-def staged_at(layout: Layout, id: str, index: int) -> Path:
-    """Where a picture is put together."""
-    return layout.staging / f"{digest(id)}-{index}"
-
-
-def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
-    """Give a staged image its name below the folder, or another if that is taken; then write its row.
-
-    ``row`` is its staged row, whose path is claimed. The staging folder lets go of it last: until its row is on the
-    disk it has both names. Raises OSError if the staged file is not the one of the row.
-    """
-    root, name = folder.layout.root, str(row["path"])
-    path: Path = root / name
-    if not is_as_written(staged, row) and not is_file_of(path, row["sha256"]):
-        raise _altered(staged)
-    _check_folders(root, name)
-    while not linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
-        name = folder.names.claim(row["path"])
-        path = root / name
-    yield path.parent
-    yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
-    folder.names.add(name, is_local=True)
-    folder.disk.remove(staged)
-    return path
-
-
-def _altered(staged: Path) -> OSError:
-    return OSError(errno.EIO, f"the staged image {staged.name[:16]} is not the one that was written")
-
-
-def _check_folders(root: Path, name: str) -> None:
-    """Raise OSError if a link was put in the place of one of an image's folders."""
-    for folder in PurePosixPath(name).parents:
-        if (root / folder).is_symlink() and folder.name:
-            raise OSError(errno.ELOOP, f"{str(folder)!r} is a link")
-
-
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
-"""What a file system says that has no hard links."""
-
-
-def linked(disk: Disk, staged: Path, path: Path) -> bool:
-    """Gives a file another name; False where that is another file's."""
-    try:
-        try:
-            disk.link(staged, path)
-        except FileNotFoundError:
-            if path.exists():  # the other name is gone: power was lost before both were on the disk
-                return False
-            disk.make_folder(path.parent)
-            disk.link(staged, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if path.exists():
-            return False
-        disk.rename(staged, path)
-    return True
+        return _Staged(path, create_staged(self.folder.disk, path), 0)
 
 
 def kept_at(folder: Folder, id: str, index: int, media_type: str) -> Path:

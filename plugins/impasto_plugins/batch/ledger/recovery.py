@@ -22,7 +22,8 @@ from impasto_plugins.media import complete as media, mp3
 from .filesystem import Disk
 from .group_commit import Steps
 from .log import Row, Rows
-from .recorder import Keeping, kept_at, linked, of_artifact, placed, staged_at
+from .publication import linked, placed, staged_at
+from .recorder import Keeping, kept_at, of_artifact
 from .workspace import Folder, History, is_file_of
 
 _STOPPED = "the run was stopped before the answer was kept; it may have been charged"

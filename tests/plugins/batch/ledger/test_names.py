@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.batch.filenames import TakenNames, folded
-from impasto_plugins.batch.ledger import recorder
+from impasto_plugins.batch.ledger import publication, recorder
 from impasto_plugins.batch.ledger.group_commit import Steps
 from impasto_plugins.batch.ledger.log import Row
-from impasto_plugins.batch.ledger.recorder import staged_at
+from impasto_plugins.batch.ledger.publication import staged_at
 from impasto_plugins.batch.ledger.workspace import Folder, Layout
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, codes, lines, many, row
@@ -122,7 +122,7 @@ def test_a_staged_image_that_was_changed_is_not_published(
     batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The digest in the ledger is that of the file, or there is no such row."""
-    placed = recorder.placed
+    placed = publication.placed
 
     def changing(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
         staged.write_bytes(staged.read_bytes()[:-1] + b"\0")

@@ -12,7 +12,7 @@ import pytest
 from impasto_plugins.batch.batch import Batch
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.log import Ledger, Read, rows
-from impasto_plugins.batch.ledger.recorder import staged_at
+from impasto_plugins.batch.ledger.publication import staged_at
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png

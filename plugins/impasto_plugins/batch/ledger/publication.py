@@ -1,0 +1,84 @@
+"""The way of an image from the staging folder to its name: no two share a file, and none is overwritten."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path, PurePosixPath
+
+from impasto_plugins.batch.filenames import digest
+
+from .filesystem import Disk
+from .group_commit import Steps
+from .log import Row
+from .workspace import Folder, Layout, is_as_written, is_file_of
+
+
+def create_staged(disk: Disk, path: Path) -> int:
+    """Create a staged image's file. Raises FileExistsError: two images must never share one."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    return disk.create(path)
+
+
+def staged_at(layout: Layout, id: str, index: int) -> Path:
+    """Where a picture is put together."""
+    return layout.staging / f"{digest(id)}-{index}"
+
+
+def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
+    """Give a staged image its name below the folder, or another if that is taken; then write its row.
+
+    ``row`` is its staged row, whose path is claimed. The staging folder lets go of it last: until its row is on the
+    disk it has both names. Raises OSError if the staged file is not the one of the row.
+    """
+    root, name = folder.layout.root, str(row["path"])
+    path: Path = root / name
+    if not is_as_written(staged, row) and not is_file_of(path, row["sha256"]):
+        raise altered(staged)
+    _check_folders(root, name)
+    while not linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
+        name = folder.names.claim(row["path"])
+        path = root / name
+    yield path.parent
+    yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
+    folder.names.add(name, is_local=True)
+    folder.disk.remove(staged)
+    return path
+
+
+def altered(staged: Path) -> OSError:
+    """Return the error for a staged file that is not the image of its row."""
+    return OSError(errno.EIO, f"the staged image {staged.name[:16]} is not the one that was written")
+
+
+def _check_folders(root: Path, name: str) -> None:
+    """Raise OSError if a link was put in the place of one of an image's folders."""
+    for folder in PurePosixPath(name).parents:
+        if (root / folder).is_symlink() and folder.name:
+            raise OSError(errno.ELOOP, f"{str(folder)!r} is a link")
+
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What a file system says that has no hard links."""
+
+
+def linked(disk: Disk, staged: Path, path: Path) -> bool:
+    """Gives a file another name; False where that is another file's."""
+    try:
+        try:
+            disk.link(staged, path)
+        except FileNotFoundError:
+            if path.exists():  # the other name is gone: power was lost before both were on the disk
+                return False
+            disk.make_folder(path.parent)
+            disk.link(staged, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        disk.rename(staged, path)
+    return True
