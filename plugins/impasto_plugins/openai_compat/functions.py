@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from impasto import File, InvalidRequest, Problem
+from impasto import File
 
 from .background import run
+from .call_options import take_call_options, take_model
 from .check import check
 from .clients import client_of_this_loop
 from .response import ImagesResponse
@@ -27,9 +28,6 @@ Content = bytes | bytearray | memoryview | Reader
 Picture = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
 """Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
 
-
-_HERE = ("model", "base_model", "timeout", "extra_body", "drop_params")
-"""The arguments that say how to call, not what to make."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +73,8 @@ async def aimage_generation(
 ) -> ImagesResponse:
     """Makes ``n`` pictures (1 to 10) from a prompt.
 
-    ``params`` are the model's own fields. None means not given. Every parameter is honoured, or refused by
+    ``params`` are the model's own fields, and LiteLLM's arguments that mean something here, such as ``num_retries``
+    (whole tries more, for what cost nothing). None means not given. Every parameter is honoured, or refused by
     name with InvalidRequest before anything is sent; ``drop_params`` drops what the model has no field for
     and says so in the answer's ``warnings``. ``timeout`` is in seconds. Raises the errors of ``impasto``.
     """
@@ -159,19 +158,19 @@ async def image_edit(
 
 async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     """One call, given a function's arguments by name: its own, and the model's under ``params``."""
-    given: dict[str, object] = {**arguments.pop("params"), **arguments}
-    for name in _HERE:
-        del given[name]
-    model, base_model, timeout = (arguments[name] for name in ("model", "base_model", "timeout"))
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest([Problem("model", "required: a provider and its model, as in stability/sd3.5-large")])
+    given: dict[str, Any] = {**arguments.pop("params"), **arguments}
+    base_model, extra_body, drop_params = (given.pop(name) for name in ("base_model", "extra_body", "drop_params"))
+    model = take_model(given)
     client = await client_of_this_loop()
     operation = await client.operation(model, base_model=base_model)
+    options = take_call_options(given, model, operation.fields)
     settings, words = split_settings(operation, given)
     client = client.with_options(**settings)
-    translation = translate(
-        operation, words, extra_body=arguments["extra_body"], drop_params=arguments["drop_params"], edit=edit
-    )
+    dropped = [name for name in options.dropped if words.pop(name, None) is not None]
+    translation = translate(operation, words, extra_body=extra_body, drop_params=drop_params, edit=edit)
     request, warnings = await check(operation, model, translation)
-    result = await client.invoke(model, request, n=translation.n, timeout=timeout, base_model=base_model)
-    return ImagesResponse(result, translation.response_format, warnings)
+    result = await client.invoke(
+        model, request, n=translation.n, timeout=options.timeout, retry=options.retry, base_model=base_model
+    )
+    notes = (f"{name} was dropped: additional_drop_params names it" for name in dropped)
+    return ImagesResponse(result, translation.response_format, (*notes, *warnings), options.hidden_params)

@@ -1,40 +1,129 @@
-"""What the drop-in functions answer: OpenAI's shape, with what the provider told besides."""
+"""What the drop-in functions return: OpenAI's shape, which encodes as LiteLLM's does, with what the provider told."""
 
 from __future__ import annotations
 
+import json
 import time
 from base64 import b64encode
+from collections.abc import Collection, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 
+from impasto import Cost, Lost
+
 if TYPE_CHECKING:
-    from impasto import Artifact, Cost, Lost, Result
+    from impasto import Artifact, Result
 
     from .translate import Format
 
+_MODES = ("python", "json")
+
 
 class Record:
-    """An answer's part: its names are attributes and keys alike."""
+    """A part of the response. Its names are attributes and keys alike; iteration yields pairs, as pydantic's does.
 
+    ``dict(record)``, ``{**record}`` and encoders that ask for either (FastAPI's) work on every part.
+    """
+
+    __slots__ = ()
     _names: tuple[str, ...] = ()
+    __hash__ = None  # type: ignore[assignment]  # compared by content, as pydantic's models are
 
     def _named(self, name: str) -> object:
         if name not in self._names:
             raise KeyError(name)
         return getattr(self, name)
 
+    def __getitem__(self, name: str) -> object:
+        return self._named(name)
+
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
-    def model_dump(self) -> dict[str, object]:
-        """Plain dicts, lists, text and numbers, ready for JSON; what is None is left out."""
-        return {name: _dumped(value) for name in self._names if (value := self._named(name)) is not None}
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        return ((name, self._named(name)) for name in self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, type(self)) else NotImplemented
+
+    def keys(self) -> KeysView[str]:
+        """The names, as a dict's keys."""
+        return dict.fromkeys(self._names).keys()
+
+    def values(self) -> ValuesView[object]:
+        """The values, as a dict's."""
+        return dict(self).values()
+
+    def items(self) -> ItemsView[str, object]:
+        """Names and values, as a dict's items."""
+        return dict(self).items()
+
+    def get(self, name: str, default: object = None) -> Any:
+        """Return the value of a name, or ``default`` if there is no such name."""
+        return self._named(name) if name in self._names else default
+
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        include: Collection[str] | None = None,
+        exclude: Collection[str] | None = None,
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+        exclude_defaults: bool = False,
+        **_: Any,
+    ) -> dict[str, object]:
+        """Return plain dicts, lists, text and numbers, ready for JSON, with pydantic's arguments.
+
+        ``include`` and ``exclude`` name what stands at the top. What is None was not set, and is its default too.
+        Raises ValueError for another ``mode``.
+        """
+        if mode not in _MODES:
+            raise ValueError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}")
+        left_out = exclude_none or exclude_unset or exclude_defaults
+        return {
+            name: _dumped(value, left_out)
+            for name, value in self
+            if not (left_out and value is None)
+            and (include is None or name in include)
+            and (exclude is None or name not in exclude)
+        }
+
+    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
+        """Return ``model_dump`` as JSON text, which is compact without ``indent``."""
+        separators = (",", ":") if indent is None else None
+        return json.dumps(self.model_dump(**options), indent=indent, separators=separators, ensure_ascii=False)
+
+    def json(self, **options: Any) -> dict[str, object]:
+        """Return ``model_dump``: a dict, as LiteLLM's method of this name does."""
+        return self.model_dump(**options)
+
+    def dict(self, **options: Any) -> dict[str, object]:
+        """Return ``model_dump``."""
+        return self.model_dump(**options)
+
+    def to_dict(self, **options: Any) -> Mapping[str, object]:
+        """Return ``model_dump``, under the name that OpenAI's library has for it."""
+        return self.model_dump(**options)
+
+    def to_json(self, *, indent: int | None = 2, **options: Any) -> str:
+        """Return ``model_dump_json``, under the name that OpenAI's library has for it."""
+        return self.model_dump_json(indent=indent, **options)
+
+    def model_copy(self, *, deep: bool = False) -> Self:
+        """Return a copy."""
+        import copy
+
+        return copy.deepcopy(self) if deep else copy.copy(self)
 
 
 class Image(Record):
-    """One picture. Its base64 text is made at first use.
+    """One image. Its base64 text is made at first use.
 
     ``b64_json``, or ``url`` where that was asked for: a ``data:`` URI. ``seed`` is the one that was used,
     ``finish_reason`` the provider's word; ``revised_prompt`` is always None: nobody revises prompts here.
@@ -65,12 +154,12 @@ class Image(Record):
 
     @property
     def b64_json(self) -> str | None:
-        """The picture as base64 text, None where a URL was asked for."""
+        """The image as base64 text, None where a URL was asked for."""
         return self._text if self._form == "b64_json" else None
 
     @property
     def url(self) -> str | None:
-        """The picture as a ``data:`` URI, where ``response_format="url"`` asked for it."""
+        """The image as a ``data:`` URI, where ``response_format="url"`` asked for it."""
         return self._text if self._form == "url" else None
 
     def __repr__(self) -> str:
@@ -78,7 +167,7 @@ class Image(Record):
         return f"Image({artifact.media_type}, {len(artifact.data):,} bytes, seed={self.seed})"
 
 
-@attrs.define
+@attrs.define(eq=False)
 class TokenDetails(Record):
     """Input tokens by kind."""
 
@@ -94,7 +183,7 @@ class TokenDetails(Record):
         return self._named(name)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Usage(Record):
     """OpenAI's count of tokens. The providers here count none, so all are 0; what a call cost is in ``cost``."""
 
@@ -114,18 +203,73 @@ class Usage(Record):
         return self._named(name)
 
 
+@attrs.frozen(eq=False, slots=False)
+class ResponseCost(Record, Cost):
+    """The cost of a response: the core's record, which encodes too."""
+
+    _names = ("usd", "credits", "as_of")
+
+    def __eq__(self, other: object) -> bool:
+        return attrs.astuple(self) == attrs.astuple(other) if isinstance(other, Cost) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as every Record
+
+
+@attrs.frozen(eq=False, slots=False)
+class FailedImage(Record, Lost):
+    """An image that did not come: ``index`` and ``error``, which encodes as its type, message and ``billed``."""
+
+    _names = ("index", "type", "message", "billed", "id")
+
+    def _named(self, name: str) -> object:
+        values = {
+            "index": self.index,
+            "type": type(self.error).__name__,
+            "message": str(self.error),
+            "billed": self.error.billed,
+            "id": self.error.id or None,
+        }
+        return values[name]
+
+
 class ImagesResponse(Record):
-    """The answer. ``created`` is in seconds since 1970; ``errors`` are the pictures of ``n`` that did not come."""
+    """The response. ``created`` is in seconds since 1970; ``errors`` are the images of ``n`` that did not come.
 
-    _names = ("created", "data", "usage", "cost", "warnings", "errors")
+    ``background``, ``output_format``, ``quality`` and ``size`` are OpenAI's words for what only its models tell: None.
+    """
 
-    def __init__(self, result: Result, form: Format, warnings: tuple[str, ...] = ()) -> None:
+    _names = (
+        *("created", "data", "background", "output_format", "quality", "size", "usage"),
+        *("cost", "warnings", "errors"),
+    )
+    background: str | None = None
+    output_format: str | None = None
+    quality: str | None = None
+    size: str | None = None
+
+    def __init__(
+        self,
+        result: Result,
+        form: Format,
+        warnings: tuple[str, ...] = (),
+        hidden_params: Mapping[str, object] | None = None,
+    ) -> None:
         self.created = int(time.time())
         self.data: list[Image] = [Image(artifact, form) for artifact in result.artifacts]
         self.usage = Usage()
-        self.cost: Cost | None = result.cost
+        cost = result.cost
+        self.cost: Cost | None = None if cost is None else ResponseCost(**attrs.asdict(cost))
         self.warnings: list[str] = [*warnings, *result.warnings]
-        self.errors: list[Lost] = list(result.errors)
+        self.errors: list[Lost] = [FailedImage(index=each.index, error=each.error) for each in result.errors]
+        self._hidden_params: dict[str, Any] = {
+            "response_cost": None if cost is None else cost.usd,
+            **(hidden_params or {}),
+        }
+
+    @property
+    def hidden_params(self) -> dict[str, Any]:
+        """The part that is not encoded: ``response_cost`` in USD, ``model``, ``metadata`` and the like."""
+        return self._hidden_params
 
     @overload
     def __getitem__(self, name: Literal["created"]) -> int: ...
@@ -150,19 +294,11 @@ class ImagesResponse(Record):
         return f"ImagesResponse({', '.join(shown)})"
 
 
-def _dumped(value: object) -> object:
-    from impasto import Cost, Lost
-
+def _dumped(value: object, left_out: bool) -> object:
     match value:
         case Record():
-            return value.model_dump()
+            return value.model_dump(exclude_none=left_out)
         case list():
-            return [_dumped(each) for each in value]
-        case Cost():
-            return {name: each for name, each in attrs.asdict(value).items() if each is not None}
-        case Lost():
-            error = value.error
-            told = {"index": value.index, "type": type(error).__name__, "message": str(error), "billed": error.billed}
-            return told | ({"id": error.id} if error.id else {})
+            return [_dumped(each, left_out) for each in value]
         case _:
             return value
