@@ -86,6 +86,20 @@ async def test_f19_f54_a_date_is_read_by_the_servers_clock(server: Server, clien
         assert error.retry_after == 1.0
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["1000000000", "999999999999.999999", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359",
+     "Mon, 01 Jan 0001 00:00:00 +2359"],
+)  # fmt: skip
+async def test_f19_a_wait_that_makes_no_sense_is_passed_on_to_nobody(
+    server: Server, client: impasto.Client, asked: str
+) -> None:
+    server.posts = [limited(retry_after=asked)]
+    error = await failure(client, retry=impasto.Retry(attempts=1, max_wait=0.0))
+    assert isinstance(error, impasto.RateLimited)
+    assert error.retry_after is None or 0 <= error.retry_after <= 3600
+
+
 async def test_f19_the_whole_key_waits_and_no_other(server: Server, make_client: MakeClient) -> None:
     """During the pause nothing goes out for the key, from any client; another key is not held up."""
     server.posts = [limited(retry_after="1.5"), picture()]

@@ -8,13 +8,12 @@ from functools import partial
 
 import attrs
 
-from impasto import Call, ChargeUnknown, ImpastoError, NotSent, Result
+from impasto import Call, ChargeUnknown, NotSent, Result
 from impasto_plugins.batch.runner.health_check import is_reached
 from impasto_plugins.batch.runner.scheduler import Ask
 from impasto_plugins.batch.tasks import Unit
 from impasto_plugins.gateway.calls.budgets import Purse
-from impasto_plugins.gateway.calls.deployments import may_go_elsewhere
-from impasto_plugins.gateway.calls.execution import made
+from impasto_plugins.gateway.calls.execution import Checked, made, on_each
 from impasto_plugins.gateway.calls.queue_timeout import in_time
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.config.model import DAY
@@ -62,22 +61,33 @@ async def _room(share: Share) -> None:
 
 
 async def _made(unit: LineUnit, purse: Purse, call: Callable[..., Call]) -> Result:
-    failed: ImpastoError | None = None
-    for deployment in unit.served.in_turn():
-        if (checked := unit.ways.get(deployment)) is None:
-            continue
+    async def attempt(checked: Checked, *, waits: bool) -> Result:
+        making = partial(in_time, checked.deployment.account, partial(made, checked, call), waits=waits)
         try:
-            return await purse.pay(checked, partial(in_time, deployment.account, partial(made, checked, call)))
+            return await purse.pay(checked, making)
         except Failure as failure:  # the key's limits
             if failure.status >= 500:  # they can't be looked up
                 raise NotSent(failure.message, retryable=True) from None
             raise Refused(failure) from None
-        except ImpastoError as error:
-            if not may_go_elsewhere(error):
-                raise
-            failed = error
-    assert failed is not None  # noqa: S101 - a line that no deployment takes is no unit
-    raise failed
+
+    ways = _Ways(unit)
+    first = await ways.next()
+    assert first is not None  # noqa: S101 - a line that no deployment takes is no unit
+    return await on_each(first, ways, attempt)
+
+
+class _Ways:
+    """The deployments that take a line, in their turn."""
+
+    def __init__(self, unit: LineUnit) -> None:
+        self._left = [unit.ways[each] for each in unit.served.in_turn() if each in unit.ways]
+
+    @property
+    def are_left(self) -> bool:
+        return bool(self._left)
+
+    async def next(self) -> Checked | None:
+        return self._left.pop(0) if self._left else None
 
 
 async def _fetched(unit: Unit, job: str, setup: Setup) -> Result:

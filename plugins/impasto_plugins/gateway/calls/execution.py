@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Protocol, TypeVar
 
 import attrs
 
-from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, Request, Result
+from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, RateLimited, Request, Result
 from impasto.ext import Makes
 from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
 from impasto_plugins.gateway.storage import salvage
@@ -18,6 +20,8 @@ from .arguments import Asked
 from .deployments import Deployment, Model, may_go_elsewhere
 from .queue_timeout import in_time
 from .streamed_answers import Answers, Quote
+
+T_co = TypeVar("T_co", covariant=True)
 
 VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
 """What a variation uses where its caller gives nothing else."""
@@ -109,12 +113,18 @@ class Fitting:
 
     def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[Checked]]) -> None:
         self._model, self._check = model, check
-        self._left = iter(model.in_turn())
+        self._left = model.in_turn()
         self._refused: dict[Deployment, Failure] = {}
 
+    @property
+    def are_left(self) -> bool:
+        """Whether there are deployments that were not tried."""
+        return bool(self._left)
+
     async def next(self) -> Checked | None:
-        """None where no other takes it. Raises Failure where none at all does."""
-        for deployment in self._left:
+        """Return None if no other takes it. Raises Failure if none at all does."""
+        while self._left:
+            deployment = self._left.pop(0)
             try:
                 return await self._check(deployment)
             except InvalidRequest as error:
@@ -146,27 +156,67 @@ OnJob = Callable[[Checked, str], Awaitable[object]]
 
 async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers, on_job: OnJob) -> Done:
     """Make the call, and make it elsewhere only if nothing was charged. Raises Failure."""
-    checked: Checked | None = first
-    failure: Failure | None = None
-    while checked is not None:
+
+    async def attempt(checked: Checked, *, waits: bool) -> Done:
         try:
             call = answers.call(Quote(checked.cost, checked.warnings), partial(on_job, checked))
-            attempt = partial(in_time, checked.deployment.account, partial(made, checked, call))
-            result = await pay(checked, attempt)
+            making = partial(in_time, checked.deployment.account, partial(made, checked, call), waits=waits)
+            result = await pay(checked, making)
             await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
             return Done.of(checked, result, answers.created)
+        except InvalidRequest as error:  # found as the request was written
+            raise invalid(error, checked.deployment.operation) from None
         except ImpastoError as error:
             await salvage.keep(answers.unread, error)
-            failure = _failure(checked, error)
-            checked = await others.next() if may_go_elsewhere(error) else None
-    assert failure is not None  # noqa: S101 - the loop runs once at least
-    raise failure
+            raise
+
+    try:
+        return await on_each(first, others, attempt)
+    except ImpastoError as error:
+        raise failure_of(error) from None
 
 
-def _failure(checked: Checked, error: ImpastoError) -> Failure:
-    if isinstance(error, InvalidRequest):  # found as the request was written
-        return invalid(error, checked.deployment.operation)
-    return failure_of(error)
+class Candidates(Protocol):
+    """The deployments that may take a call, each with the call for it."""
+
+    @property
+    def are_left(self) -> bool:
+        """Whether there are some that were not tried."""
+        ...
+
+    async def next(self) -> Checked | None:
+        """Return the call for the next one, None if no other takes it."""
+        ...
+
+
+class Attempt(Protocol[T_co]):
+    """Makes a call once; ``waits``: however long its provider asks for. Raises ImpastoError."""
+
+    async def __call__(self, checked: Checked, *, waits: bool) -> T_co: ...
+
+
+async def on_each(first: Checked, others: Candidates, attempt: Attempt[T_co]) -> T_co:
+    """Make a call on one deployment after the other, until one does it. Raises what the last attempt raises.
+
+    Only if none is left does it wait for a key that is held back: for the one that may send first.
+    """
+    checked = first
+    held_back: list[tuple[float, int, Checked]] = []  # each with the time at which it may be asked again
+    while True:
+        waits = not others.are_left and not held_back
+        try:
+            return await attempt(checked, waits=waits)
+        except ImpastoError as error:
+            if not may_go_elsewhere(error):
+                raise
+            if isinstance(error, RateLimited) and not waits:
+                held_back.append((time.monotonic() + (error.retry_after or 0.0), len(held_back), checked))
+            if (following := await others.next()) is None:
+                if not held_back:
+                    raise
+                *_, following = min(held_back)
+                held_back.clear()
+            checked = following
 
 
 async def made(checked: Checked, call: Callable[..., Call]) -> Result:

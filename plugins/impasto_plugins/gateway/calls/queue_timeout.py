@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import TypeVar
 
+import attrs
+
 from impasto import Account, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
 from impasto_plugins.middleware.limit import gate_of
 
@@ -19,7 +21,41 @@ _TOLD = ("x-stainless-read-timeout", "x-stainless-timeout")
 patience: ContextVar[float] = ContextVar("patience", default=math.inf)
 """How long the running request may wait for its turn, in seconds."""
 
-_turn: ContextVar[asyncio.Timeout | None] = ContextVar("_turn", default=None)
+
+@attrs.define(eq=False)
+class _Turn:
+    """A call's wait for its turn. ``waits``: a key that is held back is waited for; no other deployment is left.
+
+    Several images of one call are judged together: if one of them was answered, the others are waited for here.
+    """
+
+    timeout: asyncio.Timeout
+    waits: bool
+    in_flight: int = 0
+    has_answer: bool = False
+    idle: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    async def send(self, wire: WireRequest, next: Handler) -> WireResponse:
+        """Send one request of the call."""
+        self.in_flight += 1
+        self.idle.clear()
+        try:
+            answer = await next(wire)
+            self.has_answer = True
+            return answer
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+
+    async def must_wait(self) -> bool:
+        """Return True if what was refused for now has to be sent here again."""
+        if not self.waits:
+            await self.idle.wait()
+        return self.waits or self.has_answer
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("_turn", default=None)
 
 
 def patience_of(headers: Mapping[str, str], most: float) -> float:
@@ -34,18 +70,18 @@ def patience_of(headers: Mapping[str, str], most: float) -> float:
     return most
 
 
-async def in_time(account: Account, call: Callable[[], Awaitable[T]]) -> T:
-    """Makes a call that waits for its turn. Raises RateLimited, before anything is sent, where that takes too long."""
+async def in_time(account: Account, call: Callable[[], Awaitable[T]], *, waits: bool = True) -> T:
+    """Make a call that waits for its turn, or does not. Raises RateLimited, before anything is sent, if it is late."""
     longest, gate = patience.get(), gate_of(account)
-    if (expected := gate.wait(account)) > longest:
+    if (expected := gate.wait(account)) > (longest if waits else 0):
         raise _too_long(expected)
-    turn = asyncio.timeout(None if longest == math.inf else longest)
-    token = _turn.set(turn)
+    timeout = asyncio.timeout(None if longest == math.inf else longest)
+    token = _turn.set(_Turn(timeout, waits))
     try:
-        async with turn:
+        async with timeout:
             return await call()
     except TimeoutError:
-        if not turn.expired():
+        if not timeout.expired():
             raise
         raise _too_long(max(gate.wait(account), 1.0)) from None
     finally:
@@ -66,14 +102,14 @@ class QueueTimeout:
         turn = _turn.get()
         if turn is None:  # a poll of a job, or work that no caller waits for
             return await next(wire)
-        if turn.expired():
+        if turn.timeout.expired():
             raise NotSent("its turn came too late; nothing was sent", retryable=False)
-        if turn.when() is not None:
-            turn.reschedule(None)
+        if turn.timeout.when() is not None:
+            turn.timeout.reschedule(None)
         try:
-            return await next(wire)
+            return await turn.send(wire, next)
         except RateLimited as error:
-            if (error.retry_after or 0.0) > patience.get():
+            if not await turn.must_wait() or (error.retry_after or 0.0) > patience.get():
                 error.retryable = False
             raise
 

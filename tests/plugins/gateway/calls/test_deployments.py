@@ -1,13 +1,18 @@
 """Several entries with one name: shared load, and standing in for each other only where nothing was charged."""
 
 import asyncio
+from base64 import b64encode
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from impasto_plugins.emulator import Emulator
+from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
+from impasto_plugins.gateway.calls.deployments import FAILURES
+from tests.pictures import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 
+PICTURE = "data:image/png;base64," + b64encode(drawn("PNG", size=(128, 128))).decode()
 CLOSED = "http://127.0.0.1:9"
 
 
@@ -99,6 +104,94 @@ async def test_where_all_fail_the_last_is_told(start: Start, impasto_emulator: E
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (502, "provider_account")
     assert len(impasto_emulator.requests) == len(second.requests) == 1
+
+
+KEYS = ("sk-first-of-three", "sk-second-of-three", "sk-third-of-three")
+
+
+def three(*bases: str, model: str = "stability/sd3.5-large") -> str:
+    """A configuration with a deployment for each base, with as many keys, and the default longest wait of 60 s."""
+    return config(bases[0], entries="".join(map(entry, ["sd3"] * 3, [model] * 3, bases, KEYS)))
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "60"}, {"retry-after": "1"}, {"retry-after": "0"}], ids=str)
+async def test_a_key_that_is_held_back_is_not_waited_for_while_another_deployment_is_left(
+    start: Start, impasto_emulator: Emulator, second: Emulator, headers: dict[str, str]
+) -> None:
+    """As long as the longest wait or shorter: whoever is asked first, the picture comes from the other at once."""
+    gateway = await start(three(impasto_emulator.url, second.url))
+    impasto_emulator.fault("status", status=429, headers=headers)
+    async with asyncio.timeout(30):
+        answers = [await gateway.generate(prompt=f"p{i}", n=2) for i in range(3)]
+    assert [(each.status, len(each.json["data"])) for each in answers] == [(200, 2)] * 3
+    assert len(second.charges) == 6
+    assert not impasto_emulator.charges
+
+
+async def test_an_edit_goes_to_the_other_deployment_too(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
+    gateway = await start(three(impasto_emulator.url, second.url, model="stability/erase"))
+    for emulator, times in ((impasto_emulator, 2), (second, 1)):
+        emulator.fault("status", status=429, headers={"retry-after": "0.3"}, times=times)
+    body = {"model": "sd3", "images": [{"image_url": PICTURE}], "mask": PICTURE}
+    async with asyncio.timeout(30):
+        answer = await gateway.ask("POST", "/v1/images/edits", json=body)
+    assert answer.status == 200, answer.body[:300]
+    assert len(impasto_emulator.charges) + len(second.charges) == 1
+
+
+@pytest.fixture
+def third() -> Iterator[Emulator]:
+    with emulate(SHORT) as emulator:
+        yield emulator
+
+
+async def test_where_all_are_held_back_the_one_that_is_free_first_is_waited_for(
+    start: Start, impasto_emulator: Emulator, second: Emulator, third: Emulator
+) -> None:
+    gateway = await start(three(impasto_emulator.url, second.url, third.url))
+    for emulator, seconds in ((impasto_emulator, "50"), (second, "0.5"), (third, "40")):
+        emulator.fault("status", status=429, headers={"retry-after": seconds}, times=1)
+    async with asyncio.timeout(30):
+        answer = await gateway.generate()
+    assert answer.status == 200, answer.body[:300]
+    assert [len(each.requests) for each in (impasto_emulator, second, third)] == [1, 2, 1]
+    assert [len(each.charges) for each in (impasto_emulator, second, third)] == [0, 1, 0]
+
+
+async def test_of_several_images_those_that_were_refused_for_now_are_waited_for_beside_one_that_came(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
+    """Elsewhere they would be asked for with all the others once more."""
+    gateway = await start(three(impasto_emulator.url, second.url))
+    for emulator in (impasto_emulator, second):
+        emulator.fault("status", status=429, headers={"retry-after": "0.3"}, times=1)
+    answer = await gateway.generate(n=3)
+    assert (answer.status, len(answer.json["data"])) == (200, 3)
+    assert len(impasto_emulator.charges) + len(second.charges) == 3
+    assert not (impasto_emulator.charges and second.charges)
+
+
+async def test_failures_count_in_a_row_and_not_in_a_life(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
+    """A deployment that fails now and then is asked as often as ever."""
+    gateway = await start(three(impasto_emulator.url, second.url))
+    (model,) = gateway.gateway._app.setup.models.values()
+    failing, other = model.deployments
+    for _ in range(2 * FAILURES):
+        impasto_emulator.fault("status", status=503, times=3)  # a call tries that often
+        other.running = 99  # so that the first is the one to ask
+        assert (await gateway.generate()).status == 200
+        impasto_emulator.clear_faults()
+        assert (await gateway.generate()).status == 200
+        assert (failing.failures, failing.is_resting()) == (0, False)
+    assert len(second.charges) == len(impasto_emulator.charges) == 2 * FAILURES
+    for _ in range(FAILURES):
+        impasto_emulator.fault("status", status=503, times=3)
+        assert (await gateway.generate()).status == 200
+    assert failing.is_resting()
 
 
 async def test_a_parameter_that_one_deployment_lacks_picks_the_other(start: Start, impasto_emulator: Emulator) -> None:

@@ -85,6 +85,20 @@ async def test_ten_times_what_it_can_do(start: Start, impasto_emulator: Emulator
     assert gateway.gateway._app.flow.bytes == 0
 
 
+@pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_wait_that_makes_no_sense_is_not_passed_on(
+    start: Start, impasto_emulator: Emulator, asked: str
+) -> None:
+    own = entry("sd3", "stability/sd3.5-large", impasto_emulator.url, key=f"sk-of-the-lost-{len(asked)}")
+    gateway = await start(config(impasto_emulator.url, entries=own))
+    impasto_emulator.fault("status", status=429, headers={"retry-after": asked})
+    answer = await gateway.generate()
+    assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(answer.headers["retry-after"]) <= 3600
+    (model,) = gateway.gateway._app.setup.models.values()
+    assert model.deployments[0].rests_until - time.monotonic() <= 3600
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
