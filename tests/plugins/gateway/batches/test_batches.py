@@ -362,3 +362,16 @@ async def test_batches_that_wait_for_their_provider_hold_nobody_up(
     assert (await gateway.sdk.batches.retrieve(waiting.id)).status == "in_progress"
     await gateway.sdk.batches.cancel(waiting.id)
     assert (await ended(gateway.sdk, waiting)).status == "cancelled"
+
+
+async def test_a_batchs_images_go_to_the_deployment_whose_key_is_not_held_back(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
+    entries = entry("core", "stability/stable-image-core", impasto_emulator.url, "sk-held-back-in-a-batch")
+    entries += entry("core", "stability/stable-image-core", second.url, "sk-free-in-a-batch")
+    gateway = await start(config(impasto_emulator.url, entries=entries))
+    impasto_emulator.fault("status", status=429)
+    async with asyncio.timeout(30):
+        batch = await ended(gateway.sdk, await begun(gateway.sdk, [line(f"a{i}", prompt=f"p{i}") for i in range(4)]))
+    assert (batch.status, batch.request_counts.completed) == ("completed", 4)
+    assert len(second.charges) == 4
