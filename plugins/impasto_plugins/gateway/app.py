@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from impasto import File
 from impasto.ext import is_loopback, printable
 
 from .auth import NOBODY, Caller
@@ -104,6 +105,10 @@ class App:
         while self._running:
             self._idle.clear()
             await self._idle.wait()
+
+    async def open_upload(self, id: str, owner: bytes, param: str) -> File:
+        """Return the image that a key has uploaded, for its caller to close; ``param`` names it. Raises Failure."""
+        return await self.batches.open_upload(id, owner, param)
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Begins work that goes on when its request is answered."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import attrs
 from aiohttp import web
 
+from impasto import File
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.errors import sign
@@ -29,6 +30,10 @@ class Services(Protocol):
     @property
     def own_url(self) -> str:
         """The start of the URLs of images."""
+        ...
+
+    async def open_upload(self, id: str, owner: bytes, param: str) -> File:
+        """Return the image that a key has uploaded, for its caller to close; ``param`` names it. Raises Failure."""
         ...
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import attrs
 from aiohttp import HttpVersion11, web
 
+from impasto import File
 from impasto.ext import Makes
 from impasto_plugins.gateway.calls import arguments
 from impasto_plugins.gateway.calls.arguments import Asked
@@ -85,6 +86,7 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
     with exchange.services.flow.share() as share, ExitStack() as files:
         asked = await arguments.read(request, setup.most_bytes, share, files)
         model = _model(exchange, asked)
+        await _open_uploads(exchange, asked, files)
         if setup.config.general.log_prompts and isinstance(prompt := asked.given.get("prompt"), str):
             request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
@@ -104,6 +106,15 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
                 streamed=streamed,
             )
             return await work(sound)
+
+
+async def _open_uploads(exchange: Exchange, asked: Asked, files: ExitStack) -> None:
+    """Open the uploaded files that a call names; they live as long as ``files``. Raises Failure."""
+    opened: dict[str, File] = {}
+    for id, word in asked.uploads().items():
+        opened[id] = await exchange.services.open_upload(id, exchange.caller.digest, word)
+        files.callback(opened[id].close)
+    asked.place(opened)
 
 
 def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:

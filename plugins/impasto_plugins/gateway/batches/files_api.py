@@ -26,9 +26,8 @@ from impasto_plugins.gateway.http.multipart import NotAForm, Parts, boundary_of
 
 from .context import BatchExchange
 from .output import pieces
-from .store import Page, Stored, listing, new_id
+from .store import IMAGE_PURPOSES, Page, Stored, listing, missing_file, new_id
 
-FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 UPLOADS = "files"
 """The folder of uploads, below that of batches."""
 
@@ -86,9 +85,10 @@ async def upload(exchange: BatchExchange) -> web.StreamResponse:
     path = service.folder / stored.path
     try:
         with exchange.services.flow.share() as share:
-            filename, size, expires = await _received(request, path, most, share)
+            filename, size, fields = await _received(request, path, most, share)
+        expires = _expiry(fields)
         seconds = limits.seconds if expires is None else min(expires, limits.seconds)
-        stored = attrs.evolve(stored, filename=filename, size=size, expires=now + seconds)
+        stored = attrs.evolve(stored, filename=filename, purpose=fields["purpose"], size=size, expires=now + seconds)
         return answer((await records.came(stored)).told())
     except BaseException:
         await asyncio.shield(_dropped(exchange, stored, path))
@@ -123,13 +123,9 @@ async def delete(exchange: BatchExchange) -> web.StreamResponse:
 
 async def found(exchange: BatchExchange, id: str, param: str | None = None) -> Stored:
     """The caller's file of an id. Raises Failure."""
-    stored, records = None, exchange.batches.served().records
-    if FILE_ID.fullmatch(id) is not None:
-        stored = await records.file(id, exchange.caller.digest)
+    stored = await exchange.batches.served().records.file(id, exchange.caller.digest)
     if stored is None:
-        raise Failure(
-            404, "there is no such file, or it is another key's, or it has expired", code="not_found", param=param
-        )
+        raise missing_file(param)
     return stored
 
 
@@ -162,8 +158,10 @@ def answer(told: object) -> web.Response:
     return web.Response(body=json.dumps(told).encode(), content_type="application/json")
 
 
-async def _received(request: web.BaseRequest, path: Path, most: int, share: Share) -> tuple[str, int, int | None]:
-    """A form's file, on the disk, by its name, its size, and after how many seconds it expires. Raises Failure."""
+async def _received(
+    request: web.BaseRequest, path: Path, most: int, share: Share
+) -> tuple[str, int, Mapping[str, str]]:
+    """Write a form's file to the disk, and return its name, its size and the form's fields. Raises Failure."""
     fields: dict[str, str] = {}
     came: tuple[str, int] | None = None
     try:
@@ -192,12 +190,12 @@ async def _received(request: web.BaseRequest, path: Path, most: int, share: Shar
     assert came is not None  # noqa: S101 - looked at just now
     if not came[1]:
         raise Failure(400, "file: is empty", code="invalid_value", param="file")
-    return *came, _expiry(fields)
+    return *came, fields
 
 
 def _check_field(name: str, value: str) -> None:
-    if name == "purpose" and value != "batch":
-        said = "purpose: must be batch; files are kept here for batches alone"
+    if name == "purpose" and value not in IMAGE_PURPOSES:
+        said = "purpose: must be batch, or vision for an image of edits; other files are not kept here"
         raise Failure(400, said, code="invalid_value", param="purpose", close=True)
     if name != "purpose" and name not in _EXPIRES:
         said = f"{name}: is not taken here; a file has file, purpose and expires_after"
@@ -269,7 +267,7 @@ def _finished(target: BinaryIO, rest: bytearray) -> None:
 async def _content(exchange: BatchExchange, stored: Stored) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={
-            "content-type": "application/jsonl",
+            "content-type": "application/octet-stream" if stored.purpose == "vision" else "application/jsonl",
             "content-length": str(stored.size),
             "content-disposition": "attachment",
             "x-content-type-options": "nosniff",

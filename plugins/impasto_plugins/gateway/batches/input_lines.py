@@ -1,18 +1,18 @@
 """A line of an input file, as the requests of its pictures: understood as the path itself understands its body.
 
-Files come as ``data:`` URIs alone: nothing is fetched, and no path is opened, as whoever wrote the line is not whoever
-runs the gateway.
+Files come as ``data:`` URIs, or by the ids of uploads: nothing is fetched, and no path is opened, as whoever wrote the
+line is not whoever runs the gateway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 import attrs
 
-from impasto import InvalidRequest, ManifestError, Operation, RegistryError
+from impasto import File, InvalidRequest, ManifestError, Operation, RegistryError
 from impasto.ext import seeded
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.manifest.reader import Manifest
@@ -26,6 +26,8 @@ from impasto_plugins.gateway.calls.execution import Checked, prepare_sync
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.errors import Failure, invalid
 from impasto_plugins.gateway.http.body import holds_too_much
+
+from .store import check_file_id, link_or_copy, missing_file
 
 ENDPOINTS: Mapping[str, Kind] = {
     "/v1/images/generations": GENERATIONS,
@@ -110,9 +112,35 @@ def line_of(number: int, given: Given | Unread, endpoint: str) -> Line:
     return Line(number=number, id=cast("str", given["custom_id"]), body=body)
 
 
-def ways(line: Line, endpoint: str, setup: Setup, caller: Caller) -> tuple[Model, Mapping[Deployment, Checked]]:
+class LineFiles:
+    """Uploaded files that a batch's lines name, linked into its folder: so they stay if their owner deletes them.
+
+    ``find`` gives the path of a file by its id and the argument that names it; without it there are only links.
+    """
+
+    def __init__(self, folder: Path, find: Callable[[str, str], Path] | None = None) -> None:
+        self._folder, self._find = folder, find
+
+    def open(self, id: str, param: str) -> File:
+        """Return a file by its id. It blocks. Raises Failure."""
+        check_file_id(id, param)  # it becomes a file's name
+        link = self._folder / id
+        try:
+            if self._find is not None and not link.exists():
+                source = self._find(id, param)
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                link_or_copy(source, link)
+            return attrs.evolve(File.of(link), label=id)
+        except (OSError, ValueError):  # it is gone
+            raise missing_file(param) from None
+
+
+def ways(
+    line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFiles
+) -> tuple[Model, Mapping[Deployment, Checked]]:
     """The model that a line names, and each deployment that takes the line. Raises Failure where none does."""
     asked = Asked.of_json(dict(line.body))
+    asked.place({id: files.open(id, word) for id, word in asked.uploads().items()})
     model = setup.model(asked.model, caller)
     if asked.stream is not None and asked.stream is not False:
         raise Failure(400, "stream: a batch has no streams; leave it out", code="invalid_value", param="stream")
@@ -127,9 +155,9 @@ def ways(line: Line, endpoint: str, setup: Setup, caller: Caller) -> tuple[Model
     return model, found
 
 
-def units(line: Line, endpoint: str, setup: Setup, caller: Caller) -> list[LineUnit]:
+def units(line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFiles) -> list[LineUnit]:
     """The pictures that a line asks for. Raises Failure."""
-    model, found = ways(line, endpoint, setup, caller)
+    model, found = ways(line, endpoint, setup, caller, files)
     made = {deployment: _each(checked) for deployment, checked in found.items()}
     first = next(iter(found.values()))
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
@@ -28,7 +29,7 @@ from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES
 
 from .execution import asking, is_back
 from .finalization import write
-from .input_lines import Line, line_of, read, units
+from .input_lines import Line, LineFiles, line_of, read, units
 from .output import CANCELLED, EXPIRED, Left, told
 from .progress import Progress
 from .store import ACTIVE, Batch, check_room
@@ -45,6 +46,9 @@ AGAIN_SECONDS = 60.0
 
 INPUT = "input.jsonl"
 """The input file, in the batch's folder."""
+
+_FILES = "inputs"
+"""The folder of uploaded files that its lines name, in the batch's folder."""
 
 _AT_ONCE = 8
 _TAKES = Again().takes()
@@ -95,13 +99,14 @@ class Work:
         if self.batch.status == "finalizing":
             self.batch = await write(self.service, self.batch, self.folder, self.unfit, self._left())
         if self.batch.status not in ACTIVE:
-            await asyncio.to_thread(self.input.unlink, missing_ok=True)
+            await asyncio.to_thread(self._remove_input)
 
     async def _look_over(self) -> None:
         """Refuses what can't be run, before anything is spent."""
         try:
             caller = self._caller()
-            look = await asyncio.to_thread(look_over, self.input, self.endpoint, self.service.services.setup, caller)
+            setup, files = self.service.services.setup, LineFiles(self._files, self._upload)
+            look = await asyncio.to_thread(look_over, self.input, self.endpoint, setup, caller, files)
             errors = look.bad
             if not errors:
                 await self._begin(look, caller)
@@ -185,13 +190,26 @@ class Work:
                 self._progress.through(line)
                 continue
             try:
-                made = units(line, self.endpoint, self.service.services.setup, self._caller())
+                setup, files = self.service.services.setup, LineFiles(self._files)
+                made = units(line, self.endpoint, setup, self._caller(), files)
             except Failure as failure:
                 self.unfit[line.id] = failure
                 continue
             self._progress.expects(line)
             states = self.folder.pictures.states(line.id, len(made))
             yield from (unit for unit, state in zip(made, states, strict=True) if _TAKES[state])
+
+    @property
+    def _files(self) -> Path:
+        return self.folder.layout.root / _FILES
+
+    def _upload(self, id: str, param: str) -> Path:
+        stored = self.service.records.image_sync(id, self.batch.owner, param)
+        return self.service.folder / stored.path
+
+    def _remove_input(self) -> None:
+        self.input.unlink(missing_ok=True)
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def lines(self) -> Iterator[Line]:
         """Those of the input. Raises Failure."""

@@ -16,7 +16,7 @@ from typing import Self
 
 import attrs
 
-from impasto import ConfigError
+from impasto import ConfigError, File
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.log import UntrustedLedger
 from impasto_plugins.batch.ledger.workspace import Folder, Layout, is_running
@@ -26,7 +26,7 @@ from impasto_plugins.gateway.config.model import Batches as Limits
 from impasto_plugins.gateway.errors import Failure
 
 from .job import INPUT, Work
-from .store import ACTIVE, Batch, Records, Stored
+from .store import ACTIVE, Batch, Records, Stored, link_or_copy, missing_file
 from .validation import told_of
 
 WATCH_SECONDS = 1.0
@@ -89,6 +89,17 @@ class Batches:
             raise Failure(404, "batches are switched off here (batches.enabled)", code="unknown_url", close=True)
         return self
 
+    async def open_upload(self, id: str, owner: bytes, param: str) -> File:
+        """Return the image that a key has uploaded, for its caller to close; ``param`` names it. Raises Failure."""
+        if not self.limits.enabled:
+            said = f"{param}: file_id is not taken here, as files are switched off (batches.enabled)"
+            raise Failure(400, said, code="invalid_value", param=param)
+        stored = await self.records.image(id, owner, param)
+        try:
+            return await asyncio.to_thread(_opened, self.folder / stored.path)
+        except OSError:
+            raise missing_file(param) from None
+
     async def create(self, batch: Batch, file: Stored, since: float | None) -> tuple[Batch, bool]:
         """Begins a batch, or gives the one that was begun by the same request, and whether so. Raises Failure."""
         try:
@@ -108,12 +119,7 @@ class Batches:
         place, source = self.place(batch.id), self.folder / file.path
         try:
             place.mkdir(mode=0o700, parents=True)
-            try:
-                os.link(source, place / INPUT)
-            except FileNotFoundError:
-                raise
-            except OSError:  # a file system without links
-                shutil.copyfile(source, place / INPUT)
+            link_or_copy(source, place / INPUT)
         except FileNotFoundError:
             raise Failure(404, "the file's content is gone", code="not_found", param="input_file_id") from None
         except OSError:
@@ -212,6 +218,12 @@ class Batches:
                 for entry in list(os.scandir(self.folder / below)):
                     if entry.name not in known and entry.stat(follow_symlinks=False).st_mtime < old:
                         _gone(Path(entry.path))
+
+
+def _opened(path: Path) -> File:
+    """Open a file by its descriptor: whoever deletes it meanwhile takes nothing from the call."""
+    with open(path, "rb") as source:
+        return File.of((path.name, source))
 
 
 def _removed(folder: Path, paths: list[str], kept: frozenset[str]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -34,6 +38,10 @@ _UNSAID: Mapping[str, object] = {
     "metadata": None,
 }
 """What is told of a batch as long as nothing else is known."""
+
+FILE_ID = re.compile(r"file-[0-9a-f]{32}")
+IMAGE_PURPOSES = ("vision", "batch")
+"""The purposes of files that a call, or a line of a batch, may name as its images."""
 
 T = TypeVar("T")
 Told = dict[str, Any]
@@ -149,8 +157,8 @@ class Records:
     async def came(self, file: Stored) -> Stored:
         """The file is there, whole."""
         done = attrs.evolve(file, ready=True)
-        values = (file.filename, file.size, file.expires, file.id)
-        statement = "UPDATE files SET filename = ?, size = ?, expires = ?, ready = 1 WHERE id = ?"
+        values = (file.filename, file.purpose, file.size, file.expires, file.id)
+        statement = "UPDATE files SET filename = ?, purpose = ?, size = ?, expires = ?, ready = 1 WHERE id = ?"
         await self._write(lambda db: db.execute(statement, values), durable=True)
         return done
 
@@ -160,9 +168,21 @@ class Records:
 
     async def file(self, id: str, owner: bytes) -> Stored | None:
         """A file by its id, for its owner alone."""
-        where = "id = ? AND owner = ? AND ready AND expires > ?"
-        found = await self._write(lambda db: rows(db, Stored, where, id, owner, self.now))
-        return next(iter(found), None)
+        return await self._write(lambda db: self._file(db, id, owner))
+
+    async def image(self, id: str, owner: bytes, param: str) -> Stored:
+        """Return the file that an argument names as its image. Raises Failure."""
+        return _usable(await self._write(lambda db: self._file(db, id, owner)), id, param)
+
+    def image_sync(self, id: str, owner: bytes, param: str) -> Stored:
+        """Return the file that a line names as its image, in a thread other than the loop's. Raises Failure."""
+        with promised():
+            return _usable(self._data.write_sync(lambda db: self._file(db, id, owner)), id, param)
+
+    def _file(self, db: sqlite3.Connection, id: str, owner: bytes) -> Stored | None:
+        if FILE_ID.fullmatch(id) is None:
+            return None
+        return next(iter(rows(db, Stored, "id = ? AND owner = ? AND ready AND expires > ?", id, owner, self.now)), None)
 
     async def files(self, owner: bytes, purpose: str | None, page: Page) -> Listed[Stored]:
         """A key's files, and whether there are more."""
@@ -260,6 +280,41 @@ class Records:
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         with promised():
             return await self._data.write(work, durable=durable)
+
+
+def check_file_id(id: str, param: str) -> None:
+    """Raise Failure for text that is not the id of a file."""
+    if FILE_ID.fullmatch(id) is None:
+        said = f"{param}: file_id must be the id of a file of POST /v1/files"
+        raise Failure(400, said, code="invalid_value", param=param)
+
+
+def _usable(file: Stored | None, id: str, param: str) -> Stored:
+    check_file_id(id, param)
+    if file is None:
+        raise missing_file(param)
+    if file.purpose not in IMAGE_PURPOSES:
+        said = f"{param}: the file must have the purpose {' or '.join(IMAGE_PURPOSES)}, not {file.purpose}"
+        raise Failure(400, said, code="invalid_value", param=param)
+    return file
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, which stays if the first is deleted. Raises OSError."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def missing_file(param: str | None = None) -> Failure:
+    """Return the refusal of an id without a file."""
+    said = "there is no such file, or it is another key's, or it has expired"
+    return Failure(404, f"{param}: {said}" if param else said, code="not_found", param=param)
 
 
 def check_room(db: sqlite3.Connection, size: int, limits: Batches) -> None:

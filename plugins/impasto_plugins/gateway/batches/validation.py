@@ -12,7 +12,7 @@ from impasto_plugins.gateway.calls.budgets import nano_usd
 from impasto_plugins.gateway.calls.runtime import Setup
 from impasto_plugins.gateway.errors import Failure
 
-from .input_lines import Line, line_of, read, ways
+from .input_lines import Line, LineFiles, line_of, read, ways
 
 MOST_ERRORS = 100
 """How many bad lines are told."""
@@ -29,12 +29,12 @@ class Look:
     bad: list[dict[str, object]] = attrs.field(factory=list[dict[str, object]])
     _seen: dict[str, int] = attrs.field(factory=dict[str, int])
 
-    def add(self, line: Line, endpoint: str, setup: Setup, caller: Caller) -> None:
+    def add(self, line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFiles) -> None:
         """Takes a line in. Raises Failure where it can't be run."""
         if (before := self._seen.setdefault(line.id, line.number)) != line.number:
             said = f"custom_id: is that of line {before} too"
             raise Failure(400, said, code="duplicate_custom_id", param="custom_id")
-        model, found = ways(line, endpoint, setup, caller)
+        model, found = ways(line, endpoint, setup, caller, files)
         costs = []
         for checked in found.values():
             close_files(checked.request.params)
@@ -45,7 +45,7 @@ class Look:
         self.models.add(model.name)
 
 
-def look_over(path: Path, endpoint: str, setup: Setup, caller: Caller) -> Look:
+def look_over(path: Path, endpoint: str, setup: Setup, caller: Caller, files: LineFiles) -> Look:
     """Looks at every line. It blocks. Raises Failure where the file as a whole can't be run."""
     look, most = Look(), setup.config.batches.max_requests
     for number, given in read(path):
@@ -53,7 +53,7 @@ def look_over(path: Path, endpoint: str, setup: Setup, caller: Caller) -> Look:
         if look.lines > most:
             raise Failure(400, f"an input file may have {most:,} lines", code="too_many_requests")
         try:
-            look.add(line_of(number, given, endpoint), endpoint, setup, caller)
+            look.add(line_of(number, given, endpoint), endpoint, setup, caller, files)
         except Failure as failure:
             look.bad.append(told_of(failure, number))
             if len(look.bad) == MOST_ERRORS:

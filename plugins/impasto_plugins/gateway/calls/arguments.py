@@ -29,6 +29,8 @@ from impasto_plugins.gateway.http.spool import Upload
 from impasto_plugins.openai_compat.words import NEUTRAL
 
 MOST_PARTS = 64
+MOST_UPLOADS = 20
+"""Uploaded files that a call may name: OpenAI's 16 images, and a mask."""
 
 
 _COPIES = 4
@@ -82,6 +84,35 @@ class Asked:
                 raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
             asked.given["image"] = asked.given.pop("images")
         return asked
+
+    @property
+    def reads_disk(self) -> bool:
+        """Return True if the content of its files is not in memory."""
+        values = (each for value in self.given.values() for each in (value if isinstance(value, list) else (value,)))
+        return any(isinstance(value, File) and value.on_disk for value in values)
+
+    def uploads(self) -> dict[str, str]:
+        """Return the ids of uploaded files that the call names, each with its argument. Raises Failure."""
+        found: dict[str, str] = {}
+        for word, value in self.given.items():
+            for each in value if isinstance(value, list) else (value,):
+                if (id := _file_id(each)) is None:
+                    continue
+                if not isinstance(id, str):
+                    raise Failure(400, f"{word}: file_id must be text", code="invalid_value", param=word)
+                found[id] = word
+                if len(found) > MOST_UPLOADS:
+                    said = f"{word}: a call may name {MOST_UPLOADS} files"
+                    raise Failure(400, said, code="invalid_value", param=word)
+        return found
+
+    def place(self, files: Mapping[str, File]) -> None:
+        """Put uploaded files in the places of their ids."""
+        for word, value in self.given.items() if files else ():
+            if isinstance(value, list):
+                self.given[word] = [_placed(each, files) for each in value]
+            else:
+                self.given[word] = _placed(value, files)
 
     def arguments(self, operation: Operation) -> dict[str, object]:
         """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
@@ -211,14 +242,24 @@ def _pictured(given: Mapping[str, object], operation: Operation, problems: list[
     return made
 
 
+def _file_id(value: object) -> object:
+    """Return the ``file_id`` of an image, or None if it is given in another way."""
+    if not isinstance(value, dict) or value.get("file_id") is None:
+        return None
+    return value["file_id"] if all(name == "file_id" or each is None for name, each in value.items()) else None
+
+
+def _placed(value: object, files: Mapping[str, File]) -> object:
+    id = _file_id(value)
+    return files[id] if isinstance(id, str) else value
+
+
 def _picture(value: object) -> object:
     """A file, or a ``data:`` URI that becomes one. Raises ValueError."""
     if isinstance(value, dict):
         value = {name: each for name, each in value.items() if each is not None}
-        if set(value) == {"file_id"}:
-            raise ValueError("file_id is not taken: no files are kept here; send image_url with a data: URI")
         if set(value) != {"image_url"}:
-            raise ValueError("must be an object with image_url, a data: URI")
+            raise ValueError("must be an object with image_url, a data: URI, or with file_id")
         value = value["image_url"]
     if isinstance(value, File) or (isinstance(value, str) and value[:5].lower() == "data:"):
         return value

@@ -46,7 +46,7 @@ class Identity:
             raise Failure(400, said, code="invalid_value", param=KEY_HEADER)
         count = _COUNT.fullmatch(request.headers.get(COUNT_HEADER, ""))
         size = request.content_length
-        if size is not None and size < _SMALL:
+        if size is not None and size < _SMALL and not asked.reads_disk:
             content = _content(caller, kind, asked)
         else:
             content = await asyncio.to_thread(_content, caller, kind, asked)

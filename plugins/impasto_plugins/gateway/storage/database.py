@@ -84,6 +84,10 @@ class Data:
         """
         return await self.in_thread(lambda: self.transact(work, durable=durable))
 
+    def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one transaction for a thread that is not a loop's. Raises what is in UNWRITABLE."""
+        return self._thread.submit(self.transact, work).result()
+
     def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """``write``, for what is in the thread already."""
         db = self._db or self._opened()

@@ -19,7 +19,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.auth import NOBODY
 from impasto_plugins.gateway.batches import job, scheduler
 from impasto_plugins.gateway.batches.execution import is_back
-from impasto_plugins.gateway.batches.input_lines import Line, units
+from impasto_plugins.gateway.batches.input_lines import Line, LineFiles, units
 from impasto_plugins.gateway.batches.output import Writing
 from impasto_plugins.gateway.batches.store import Stored
 from tests.pictures import drawn
@@ -181,7 +181,7 @@ async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
         setup = gateway.gateway._app.setup
         for name, answer in (("down", False), ("half", True)):
             asked = Line(number=1, id="a", body={"model": name, "prompt": "p"})
-            (unit,) = units(asked, MAKE, setup, NOBODY)
+            (unit,) = units(asked, MAKE, setup, NOBODY, LineFiles(Path()))
             assert await is_back(unit) is answer
     assert {sent.method for sent in impasto_emulator.requests} == {"GET"}
     assert impasto_emulator.charges == []
