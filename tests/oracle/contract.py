@@ -84,6 +84,7 @@ class Contract:
     makes: Literal["image", "audio", "3d"] = "image"
     accept: tuple[str, ...] = ()
     results: str | None = None
+    results_too: str | None = None
     submitted: int = 200
     limit: int | None = None
     credits: float | None = None

@@ -11,7 +11,7 @@ from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, Contr
 from tests.oracle.entrances import Run, judge
 from tests.oracle.recording import ACCOUNT, JOB, Provider
 from tests.oracle.samples import Values, everything, least, request, sample_size
-from tests.oracle.wire import KEY, check, check_fetched
+from tests.oracle.wire import ACCESS_KEY, KEY, SECRET_KEY, check, check_fetched
 from tests.pictures import padded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
@@ -207,6 +207,18 @@ async def test_an_address_is_one_segment_of_the_path(
     await client.run(f"bedrock/{address}", base_model=base_model, **least(contract))
     [post] = provider.requests
     assert (post.method, post.path) == ("POST", path)
+
+
+async def test_a_session_token_is_sent_and_signed(client: impasto.Client, provider: Provider) -> None:
+    [contract] = [each for each in BEDROCK if each.id == "core-1.1"]
+    signed = client.with_options(
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, aws_session_token="token/1+=="
+    )
+    await signed.run(contract.model, **least(contract))
+    [post] = provider.requests
+    check(contract, least(contract), post)
+    assert post.header("x-amz-security-token") == "token/1+=="
+    assert ";x-amz-security-token," in (post.header("authorization") or "")
 
 
 async def test_a_bedrock_key_is_sent_as_it_is(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -309,6 +309,12 @@ async def test_a_result_is_for_the_key_that_started_it(wire: Wire, contract: Con
         assert answer.json["errors"][0].startswith("id:")
 
 
+@pytest.mark.parametrize("contract", [c for c in JUDGED if c.results_too], ids=lambda contract: contract.id)
+async def test_a_result_is_at_the_vendors_other_path_too(wire: Wire, contract: Contract) -> None:
+    answer = await fetched(wire, attrs.evolve(contract, results=contract.results_too), least(contract))
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+
+
 @of_stability
 async def test_the_form_is_read_as_the_vendor_reads_it(wire: Wire, contract: Contract) -> None:
     quick = {**least(contract), **QUICK.get(contract.makes, {})}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from tests.oracle.contract import BEDROCK_WIRE, EVERY
@@ -33,6 +36,17 @@ def test_each_operation_names_its_source_and_can_be_tried(contract) -> None:
 def _free(contract) -> set[str]:
     """The fields that the vendor does not limit."""
     return {n for n, f in contract.fields.items() if "formats" in f.open or (f.kind == "text" and f.most is None)}
+
+
+EXPECTED = (*(f"oracle/{name}.py" for name in ("contract", "samples", "recording", "wire")), "pictures.py", "sounds.py")
+
+
+@pytest.mark.parametrize("path", EXPECTED)
+def test_what_is_expected_comes_from_nothing_of_impasto(path: str) -> None:
+    for node in ast.walk(ast.parse((Path(__file__).parents[1] / path).read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        assert not [name for name in names if name.startswith(("impasto", "tests.recorder", "tests.plugins"))]
 
 
 @pytest.mark.parametrize("path", sorted(BEDROCK_WIRE["signed"]))

@@ -105,18 +105,56 @@ async def test_the_blocking_functions_send_the_same(
         check(contract, values, provider.requests[0])
 
 
+def line(id: str, contract: Contract, values: Values) -> tuple[str, dict[str, object]]:
+    """Return the path of a line of a batch, and the line in OpenAI's form."""
+    kind = "images" if contract.makes == "image" else contract.makes
+    url = f"/v1/{kind}/{'edits' if contract.makes == 'image' and is_edit(contract, values) else 'generations'}"
+    body = {name: value for name, value in row(id, contract, values).items() if name != "id"}
+    return url, {"custom_id": id, "method": "POST", "url": url, "body": body}
+
+
+def check_all(expected: list[tuple[Contract, Values]], provider: Provider) -> None:
+    """Fail if the requests are not these, in any order."""
+    posts = [each for each in provider.requests if each.method == "POST"]
+    for contract, values in expected:
+        posts.remove(next(post for post in posts if _is(contract, values, post)))
+    assert not posts
+
+
+@pytest.mark.parametrize("url", ["/v1/images/generations", "/v1/images/edits"])
+async def test_a_batch_of_the_gateway_sends_the_same(gateway: Gateway, provider: Provider, url: str) -> None:
+    lines: list[str] = []
+    expected: list[tuple[Contract, Values]] = []
+    for contract in EVERY:
+        for values in everything(contract):
+            path, theirs = line(f"line-{len(lines)}", contract, values)
+            if path == url:
+                lines.append(json.dumps(theirs))
+                expected.append((contract, values))
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", "\n".join(lines), filename="lines.jsonl")
+    api = f"{gateway.url}/v1"
+    async with gateway.session.post(f"{api}/files", data=form) as answer:
+        file = await answer.json()
+    given = {"input_file_id": file["id"], "endpoint": url, "completion_window": "24h"}
+    async with gateway.session.post(f"{api}/batches", json=given) as answer:
+        batch = await answer.json()
+    while batch["status"] not in ("completed", "failed", "expired", "cancelled"):
+        await asyncio.sleep(0.02)
+        async with gateway.session.get(f"{api}/batches/{batch['id']}") as answer:
+            batch = await answer.json()
+    assert (batch["status"], batch["request_counts"]["failed"]) == ("completed", 0), batch
+    check_all(expected, provider)
+
+
 async def test_a_manifest_sends_the_same(provider: Provider, tmp_path: Path) -> None:
     expected: list[tuple[Contract, Values]] = []
     rows: list[str] = []
     for contract in EVERY:
         for number, values in enumerate(everything(contract)):
             id = f"{contract.provider}-{contract.id}-{number}".replace("/", ".").replace(" ", "_")
-            short = row(id, contract, values)
-            kind = f"{contract.makes}s" if contract.makes == "image" else contract.makes
-            url = f"/v1/{kind}/{'edits' if contract.makes == 'image' and is_edit(contract, values) else 'generations'}"
-            body = {name: value for name, value in short.items() if name != "id"}
-            theirs = {"custom_id": f"{id}-openai", "method": "POST", "url": url, "body": body}
-            rows += [json.dumps(short), json.dumps(theirs)]
+            _, theirs = line(f"{id}-openai", contract, values)
+            rows += [json.dumps(row(id, contract, values)), json.dumps(theirs)]
             expected += [(contract, values)] * 2
     (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
     reached = {
@@ -137,10 +175,7 @@ async def test_a_manifest_sends_the_same(provider: Provider, tmp_path: Path) -> 
     )
     said = await process.communicate()
     assert process.returncode == 0, said
-    posts = [each for each in provider.requests if each.method == "POST"]
-    for contract, values in expected:
-        posts.remove(next(post for post in posts if _is(contract, values, post)))
-    assert not posts
+    check_all(expected, provider)
 
 
 def _is(contract: Contract, values: Values, post: Recorded) -> bool:

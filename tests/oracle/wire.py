@@ -43,6 +43,7 @@ BEDROCK_HEADERS = {
     "amz-sdk-invocation-id",
     "amz-sdk-request",
     "x-amz-date",
+    "x-amz-security-token",
 }
 MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"RIFF": "image/webp", b"\xff\xe3": "audio/mpeg"}
 
