@@ -50,7 +50,7 @@ class Field:
     limits: Limits = Limits()
     required: bool = False
     default: str | float | None = None
-    beside: Mapping[str, Any] = {}
+    companions: Mapping[str, Any] = {}
     when: Mapping[str, Mapping[str, Any]] = {}
     open: tuple[str, ...] = ()
 
@@ -65,9 +65,9 @@ class Case:
     """A rule between fields: a request, and the fields that its refusal names (none: it is taken)."""
 
     why: str
-    given: Mapping[str, Any]
-    refused: tuple[str, ...] = ()
-    implied: Mapping[str, Any] = {}
+    request: Mapping[str, Any]
+    rejects: tuple[str, ...] = ()
+    implies: Mapping[str, Any] = {}
     open: tuple[str, ...] = ()
 
 
@@ -84,8 +84,8 @@ class Contract:
     makes: Literal["image", "audio", "3d"] = "image"
     accept: tuple[str, ...] = ()
     results: str | None = None
-    results_too: str | None = None
-    submitted: int = 200
+    alternate_results: str | None = None
+    submit_status: int = 200
     limit: int | None = None
     credits: float | None = None
     credits_by_steps: tuple[float, float] | None = None
@@ -93,7 +93,7 @@ class Contract:
     regions: tuple[str, ...] = ()
     unknown: str | None = None
     constants: Mapping[str, str] = {}
-    tacit: bool = False
+    is_default: bool = False
     least: Mapping[str, Any] = {}
     cases: tuple[Case, ...] = ()
     open: tuple[str, ...] = ()
@@ -110,20 +110,20 @@ class Contract:
 
 
 def _field(data: str | Mapping[str, Any], shared: Mapping[str, Any], images: Mapping[str, Any]) -> Field:
-    given = dict(shared[data] if isinstance(data, str) else data)
-    kind: Kind = next(each for each in KINDS if each in given)
-    rule = given.pop(kind)
-    given["open"] = tuple(given.get("open", ()))
+    spec = dict(shared[data] if isinstance(data, str) else data)
+    kind: Kind = next(each for each in KINDS if each in spec)
+    rule = spec.pop(kind)
+    spec["open"] = tuple(spec.get("open", ()))
     match kind:
         case "choice":
-            return Field(kind=kind, choices=tuple(rule), **given)
+            return Field(kind=kind, choices=tuple(rule), **spec)
         case "image":
-            return Field(kind=kind, limits=Limits(**images[rule]), **given)
-    return Field(kind=kind, **dict(zip(("least", "most"), rule, strict=False)), **given)
+            return Field(kind=kind, limits=Limits(**images[rule]), **spec)
+    return Field(kind=kind, **dict(zip(("least", "most"), rule, strict=False)), **spec)
 
 
 def _case(data: Mapping[str, Any]) -> Case:
-    lists = {name: tuple(data[name]) for name in ("refused", "open") if name in data}
+    lists = {name: tuple(data[name]) for name in ("rejects", "open") if name in data}
     return Case(**{**data, **lists})
 
 

@@ -17,8 +17,8 @@ import attrs
 import impasto
 from tests.oracle.contract import Contract
 from tests.oracle.recording import Provider
-from tests.oracle.samples import Values, least, refused, rules, taken
-from tests.oracle.wire import ACCESS_KEY, KEY, REGION, SECRET_KEY, check, check_fetched, media_type
+from tests.oracle.samples import Values, invalid_requests, minimal_request, rules, valid_requests
+from tests.oracle.wire import ACCESS_KEY, KEY, REGION, SECRET_KEY, check, check_poll, media_type
 
 Names = frozenset[str]
 AWS = {"aws_region_name": REGION, "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
@@ -36,7 +36,7 @@ class Entrance(Protocol):
         """Return the names of the fields that were refused; none if the request was taken."""
         ...
 
-    def words(self, contract: Contract, values: Values) -> Values | None:
+    def adapt(self, contract: Contract, values: Values) -> Values | None:
         """Return what this way in can say of a request; None if it has no words for it."""
         ...
 
@@ -69,7 +69,7 @@ class Run:
             return frozenset(problem.field for problem in error.problems)
         return frozenset()
 
-    def words(self, contract: Contract, values: Values) -> Values:
+    def adapt(self, contract: Contract, values: Values) -> Values:
         return values
 
 
@@ -81,16 +81,16 @@ class Functions:
 
     async def send(self, contract: Contract, values: Values) -> Names:
         function = impasto.aimage_edit if is_edit(contract, values) else impasto.aimage_generation
-        reached: dict[str, Any] = {"api_key": KEY, "api_base": self.provider.url}
+        settings: dict[str, Any] = {"api_key": KEY, "api_base": self.provider.url}
         if contract.provider == "bedrock":
-            reached = {**AWS, "aws_bedrock_runtime_endpoint": self.provider.url}
+            settings = {**AWS, "aws_bedrock_runtime_endpoint": self.provider.url}
         try:
-            await function(model=contract.model, **reached, **values)
+            await function(model=contract.model, **settings, **values)
         except impasto.InvalidRequest as error:
-            return _own(contract, (problem.field for problem in error.problems))
+            return _field_names(contract, (problem.field for problem in error.problems))
         return frozenset()
 
-    def words(self, contract: Contract, values: Values) -> Values | None:
+    def adapt(self, contract: Contract, values: Values) -> Values | None:
         return None if values.get("prompt") == "" else values
 
 
@@ -111,25 +111,25 @@ class Gateway:
         if contract.makes == "image" and is_edit(contract, values):
             path = "images/edits"
         fields = {"model": contract.model, **values}
-        given: dict[str, Any] = {"data": form_of(fields)} if files else {"json": fields}
-        async with self.session.post(f"{self.url}/v1/{path}", **given) as answer:
-            body = await answer.json()
-        if answer.status == 200:
+        body: dict[str, Any] = {"data": form_of(fields)} if files else {"json": fields}
+        async with self.session.post(f"{self.url}/v1/{path}", **body) as response:
+            answer = await response.json()
+        if response.status == 200:
             return frozenset()
-        assert answer.status == 400, body
-        error = body["error"]
-        named = {name for name in contract.fields if re.search(rf"(^|[:;] ){name}: ", error["message"])}
-        return _own(contract, {*named, error["param"]})
+        assert response.status == 400, answer
+        error = answer["error"]
+        names = {name for name in contract.fields if re.search(rf"(^|[:;] ){name}: ", error["message"])}
+        return _field_names(contract, {*names, error["param"]})
 
-    def words(self, contract: Contract, values: Values) -> Values | None:
+    def adapt(self, contract: Contract, values: Values) -> Values | None:
         if values.get("prompt") == "":
             return None
         is_form = any(isinstance(value, bytes) for value in values.values())
-        filled = {name: value for name, value in values.items() if value != ""}
-        return {**least(contract), **filled} if is_form and "" in values.values() else values
+        others = {name: value for name, value in values.items() if value != ""}
+        return {**minimal_request(contract), **others} if is_form and "" in values.values() else values
 
 
-def _own(contract: Contract, names: Iterable[str]) -> Names:
+def _field_names(contract: Contract, names: Iterable[str]) -> Names:
     """Return the model's own names, for which OpenAI's callers say "image" and "prompt"."""
     words = {"image": next(iter(contract.files), "image"), "prompt": "background_prompt"}
     return frozenset(name if name in contract.fields else words.get(name, name) for name in names)
@@ -149,7 +149,7 @@ class Batch:
         assert outcome.state == "done", outcome
         return frozenset()
 
-    def words(self, contract: Contract, values: Values) -> Values:
+    def adapt(self, contract: Contract, values: Values) -> Values:
         return values
 
 
@@ -183,40 +183,40 @@ def form_of(values: Mapping[str, object]) -> aiohttp.FormData:
     return form
 
 
-def shown(values: Values) -> dict[str, object]:
+def summarize(values: Values) -> dict[str, object]:
     """Return a request as a failure shows it."""
     return {name: f"<{len(v)}>" if isinstance(v, str | bytes) and len(v) > 60 else v for name, v in values.items()}
 
 
 async def judge(entrance: Entrance, contract: Contract) -> None:
     """Fail if a request at a bound is not taken as it is, or one beyond a bound is not refused by name."""
-    for each in taken(contract):
-        if (values := entrance.words(contract, each)) is not None:
-            await _judge_taken(entrance, contract, values, values)
-    for wrong in refused(contract):
-        if entrance.words(contract, wrong.values) == wrong.values:
-            await _judge_refused(entrance, contract, wrong.values, wrong.names)
-    for _, values, names, implied, _ in rules(contract):
+    for each in valid_requests(contract):
+        if (values := entrance.adapt(contract, each)) is not None:
+            await _judge_valid(entrance, contract, values, values)
+    for wrong in invalid_requests(contract):
+        if entrance.adapt(contract, wrong.values) == wrong.values:
+            await _judge_invalid(entrance, contract, wrong.values, wrong.names)
+    for _, values, names, implies, _ in rules(contract):
         if names:
-            await _judge_refused(entrance, contract, values, names)
+            await _judge_invalid(entrance, contract, values, names)
         else:
-            await _judge_taken(entrance, contract, values, {**values, **implied})
+            await _judge_valid(entrance, contract, values, {**values, **implies})
 
 
-async def _judge_refused(entrance: Entrance, contract: Contract, values: Values, names: tuple[str, ...]) -> None:
+async def _judge_invalid(entrance: Entrance, contract: Contract, values: Values, names: tuple[str, ...]) -> None:
     entrance.provider.clear()
-    found = await entrance.send(contract, values)
-    assert found == {*names}, f"refused are {sorted(found)}, not {sorted(names)}, of {shown(values)}"
-    assert not entrance.provider.requests, f"{shown(values)} was sent"
+    actual = await entrance.send(contract, values)
+    assert actual == {*names}, f"refused are {sorted(actual)}, not {sorted(names)}, of {summarize(values)}"
+    assert not entrance.provider.requests, f"{summarize(values)} was sent"
 
 
-async def _judge_taken(entrance: Entrance, contract: Contract, values: Values, expected: Values) -> None:
+async def _judge_valid(entrance: Entrance, contract: Contract, values: Values, expected: Values) -> None:
     provider = entrance.provider
     provider.clear()
-    found = await entrance.send(contract, values)
-    assert not found, f"{sorted(found)} were refused of {shown(values)}"
-    post, *fetched = provider.requests
+    names = await entrance.send(contract, values)
+    assert not names, f"{sorted(names)} were refused of {summarize(values)}"
+    post, *polls = provider.requests
     check(contract, expected, post)
-    assert len(fetched) == (contract.results is not None)
-    for each in fetched:
-        check_fetched(contract, each)
+    assert len(polls) == (contract.results is not None)
+    for poll in polls:
+        check_poll(contract, poll)

@@ -32,7 +32,7 @@ from tests.oracle import test_client, test_emulator
 from tests.oracle.contract import EVERY, Contract
 from tests.oracle.entrances import Run, client_of, judge
 from tests.oracle.recording import recording
-from tests.oracle.samples import least
+from tests.oracle.samples import minimal_request
 
 PACKAGE = "impasto_plugins.stability"
 FOLDER = ROOT / "plugins/impasto_plugins/stability"
@@ -133,7 +133,7 @@ def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
                 pass
 
 
-class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class ChangedModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Import one module from a changed source."""
 
     def __init__(self, name: str, source: bytes) -> None:
@@ -190,7 +190,7 @@ async def _emulator(contracts: Sequence[Contract]) -> None:
             await test_emulator.test_a_request_is_charged_at_the_vendors_price(wire, contract)
             if contract in test_emulator.OF_CONSTANTS:
                 await test_emulator.test_a_model_has_one_of_the_names_of_its_path(wire, contract)
-            if contract in test_emulator.OF_CONSTANTS and contract.tacit:
+            if contract in test_emulator.OF_CONSTANTS and contract.is_default:
                 await test_emulator.test_without_a_model_the_vendors_own_is_meant(wire, contract)
             if contract in test_emulator.OF_A_LIMIT.values():
                 await test_emulator.test_the_whole_request_is_limited(wire, contract)
@@ -201,29 +201,29 @@ async def _emulator(contracts: Sequence[Contract]) -> None:
                 await test_emulator.test_a_body_on_bedrock_may_be_larger_than_a_request_elsewhere(wire, contract)
 
 
-def tried(change: Change, *, is_default: bool) -> dict[str, str | None]:
+def run_change(change: Change, *, is_default: bool) -> dict[str, str | None]:
     """Try a change in a process of its own. Return what client and emulator noticed, None if nothing."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         try:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
             source = change.apply((FOLDER / f"{change.path}.py").read_bytes())
-            sys.meta_path.insert(0, Changed(f"{PACKAGE}.{change.path}", source))
+            sys.meta_path.insert(0, ChangedModule(f"{PACKAGE}.{change.path}", source))
             contracts = contracts_of(change.path)
-            found = {"client": _noticed(_client, contracts) or _noticed(_description, contracts)}
+            failures = {"client": _failure(_client, contracts) or _failure(_description, contracts)}
             if not is_default:
-                found["emulator"] = _noticed(_emulator, contracts)
-            os.write(writer, json.dumps(found).encode())
+                failures["emulator"] = _failure(_emulator, contracts)
+            os.write(writer, json.dumps(failures).encode())
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        told = answer.read()
+    with os.fdopen(reader, "rb") as pipe:
+        output = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(told) if told else {"client": "the process ended"}
+    return json.loads(output) if output else {"client": "the process ended"}
 
 
-def _noticed(side: Callable[[Sequence[Contract]], Awaitable[None]], contracts: Sequence[Contract]) -> str | None:
+def _failure(side: Callable[[Sequence[Contract]], Awaitable[None]], contracts: Sequence[Contract]) -> str | None:
     async def within() -> None:
         async with asyncio.timeout(120):
             await side(contracts)
@@ -239,7 +239,7 @@ async def _warm() -> None:
     """Import all else, so that no change waits for it."""
     async with recording() as provider, client_of(provider) as client:
         for contract in (EVERY[1], EVERY[-1]):
-            await client.run(contract.model, **least(contract))
+            await client.run(contract.model, **minimal_request(contract))
 
 
 def main() -> None:
@@ -250,17 +250,17 @@ def main() -> None:
     asyncio.run(_warm())
     for name in [name for name in sys.modules if name.startswith((PACKAGE, "impasto_plugins.emulator"))]:
         del sys.modules[name]
-    tries: Counter[str] = Counter()
-    missed: Counter[str] = Counter()
+    changes_tried: Counter[str] = Counter()
+    survivors: Counter[str] = Counter()
     modules = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_PARAMETERS)
     for module in options.modules or modules:
         for change, is_default in changes(FOLDER / f"{module}.py"):
-            outcome = tried(change, is_default=is_default)
-            tries.update(outcome.keys())
-            if by := [side for side, noticed in outcome.items() if noticed is None]:
-                missed.update(by)
+            outcome = run_change(change, is_default=is_default)
+            changes_tried.update(outcome.keys())
+            if by := [side for side, failure in outcome.items() if failure is None]:
+                survivors.update(by)
                 print(f"missed by {' and '.join(by)}: {change}", flush=True)
-        print(f"{module}: tried {dict(tries)}, missed {dict(missed)}", flush=True)
+        print(f"{module}: {dict(changes_tried)} changes, {dict(survivors)} survivors", flush=True)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Part:
 
 
 @attrs.frozen(kw_only=True)
-class Recorded:
+class RecordedRequest:
     """A request. Header names are in lower case."""
 
     method: str
@@ -64,7 +64,7 @@ class Provider:
     """The stand-in. ``pending``: how many polls of a job are answered with "in progress" first."""
 
     url: str = ""
-    requests: list[Recorded] = attrs.field(factory=list[Recorded])
+    requests: list[RecordedRequest] = attrs.field(factory=list[RecordedRequest])
     pending: int = 0
 
     def clear(self) -> None:
@@ -83,33 +83,33 @@ class Provider:
                 parts.append(Part(part.name or "", part.filename, media_type, bytes(await part.read())))
         else:
             body = await request.content.read()
-        recorded = Recorded(
+        record = RecordedRequest(
             method=request.method,
             path=request.raw_path,
             headers=tuple((name.decode().lower(), value.decode()) for name, value in request.raw_headers),
             parts=tuple(parts),
             body=body,
         )
-        self.requests.append(recorded)
-        return self._answer(recorded)
+        self.requests.append(record)
+        return self._answer(record)
 
-    def _answer(self, recorded: Recorded) -> web.Response:
-        path = recorded.path
+    def _answer(self, record: RecordedRequest) -> web.Response:
+        path = record.path
         if path in ACCOUNT:
             return web.json_response(ACCOUNT[path])
         if path.startswith("/model/"):
             return web.json_response(_images(unquote(path)))
         if path in JOBS:
-            return web.json_response({"id": JOB}, status=JOBS[path].submitted)
+            return web.json_response({"id": JOB}, status=JOBS[path].submit_status)
         if path.endswith(f"/{JOB}"):
             if self.pending > 0:
                 self.pending -= 1
                 return web.json_response({"id": JOB, "status": "in-progress"}, status=202)
-            return _made("audio" if path.startswith("/v2beta/audio/") else "image")
-        return _made(MAKES[path])
+            return _file_response("audio" if path.startswith("/v2beta/audio/") else "image")
+        return _file_response(MAKES[path])
 
 
-def _made(makes: str) -> web.Response:
+def _file_response(makes: str) -> web.Response:
     media_type, data = KIND[makes]
     headers = {"x-request-id": "request-1"}
     if makes != "3d":

@@ -23,7 +23,7 @@ Values = Mapping[str, Any]
 
 
 @attrs.frozen
-class Refused:
+class Rejection:
     """A request that must be refused, and the fields that the refusal names."""
 
     values: Values
@@ -49,44 +49,44 @@ def sample(name: str, field: Field) -> object:
     return round(value) if field.kind == "integer" or "fractions" in field.open else round(value, 3)
 
 
-def fill(contract: Contract, given: Values) -> Values:
+def fill(contract: Contract, values: Values) -> Values:
     """Put files in the place of ``"file"``."""
-    return {name: sample(name, contract.fields[name]) if value == FILE else value for name, value in given.items()}
+    return {name: sample(name, contract.fields[name]) if value == FILE else value for name, value in values.items()}
 
 
-def least(contract: Contract) -> Values:
+def minimal_request(contract: Contract) -> Values:
     """Return the least request."""
     required = {name: sample(name, field) for name, field in contract.fields.items() if field.required}
     return {**required, **contract.least}
 
 
-def everything(contract: Contract) -> Iterator[Values]:
+def full_requests(contract: Contract) -> Iterator[Values]:
     """Yield requests with as many fields as go together: one, or one for each mode of an operation that has modes."""
     modes = [(name, value) for name, field in contract.fields.items() for value in field.when]
-    beside_a_mode = {name for name, field in contract.fields.items() if field.beside.keys() & dict(modes).keys()}
-    yield _whole(contract, least(contract), beside_a_mode | dict(modes).keys())
+    beside_a_mode = {name for name, field in contract.fields.items() if field.companions.keys() & dict(modes).keys()}
+    yield _whole(contract, minimal_request(contract), beside_a_mode | dict(modes).keys())
     for name, value in modes:
-        shut_out = {each for case in contract.cases if case.given.get(name) == value for each in case.refused}
+        shut_out = {each for case in contract.cases if case.request.get(name) == value for each in case.rejects}
         yield _whole(contract, request(contract, name, value), shut_out)
 
 
-def _whole(contract: Contract, begun: Values, without: set[str]) -> Values:
-    whole = dict(begun)
+def _whole(contract: Contract, base: Values, without: set[str]) -> Values:
+    whole = dict(base)
     for name, field in contract.fields.items():
         if name not in without:
-            whole = {name: sample(name, field), **fill(contract, field.beside), **whole}
+            whole = {name: sample(name, field), **fill(contract, field.companions), **whole}
     return whole
 
 
-def taken(contract: Contract) -> Iterator[Values]:
+def valid_requests(contract: Contract) -> Iterator[Values]:
     """Yield requests that together hold each field at each of its bounds, and every choice.
 
     Fields that depend on no other are changed at once: as many requests as the longest list of choices is long.
     """
-    minimum = least(contract)
+    minimum = minimal_request(contract)
     yield minimum
     values = {name: list(inside(field)) for name, field in contract.fields.items()}
-    free = {name for name, field in contract.fields.items() if not (field.is_file or field.beside or field.when)}
+    free = {name for name, field in contract.fields.items() if not (field.is_file or field.companions or field.when)}
     for index in range(max((len(values[name]) for name in free), default=0)):
         yield {**minimum, **{name: values[name][index] for name in sorted(free) if index < len(values[name])}}
     for name in contract.fields.keys() - free:
@@ -97,27 +97,27 @@ def taken(contract: Contract) -> Iterator[Values]:
 def request(contract: Contract, name: str, value: object) -> Values:
     """Return the least request in which a field has this value."""
     field = contract.fields[name]
-    beside = {**field.beside, **(field.when.get(value, {}) if isinstance(value, str) else {})}
-    return {**least(contract), **fill(contract, beside), name: value}
+    beside = {**field.companions, **(field.when.get(value, {}) if isinstance(value, str) else {})}
+    return {**minimal_request(contract), **fill(contract, beside), name: value}
 
 
-def refused(contract: Contract) -> Iterator[Refused]:
+def invalid_requests(contract: Contract) -> Iterator[Rejection]:
     """Yield requests with one field just outside one of its bounds, or with one that is missing."""
     for name, field in contract.fields.items():
         for value in outside(field, _others(contract, name)):
             is_fraction = field.kind == "integer" and isinstance(value, float)
-            yield Refused(request(contract, name, value), (name,), is_fraction)
+            yield Rejection(request(contract, name, value), (name,), is_fraction)
         if field.required:
-            without = {other: value for other, value in least(contract).items() if other != name}
-            yield Refused(without, (name,))
+            without = {other: value for other, value in minimal_request(contract).items() if other != name}
+            yield Rejection(without, (name,))
 
 
 def rules(contract: Contract) -> Iterator[tuple[str, Values, tuple[str, ...], Values, bool]]:
     """Yield the rules between fields: why, request, refused fields, implied fields, if the vendor's answer is known."""
     for case in contract.cases:
-        given = fill(contract, {name: value for name, value in case.given.items() if value is not False})
-        base = {name: value for name, value in least(contract).items() if case.given.get(name) is not False}
-        yield case.why, {**base, **given}, case.refused, case.implied, "emulator" not in case.open
+        values = fill(contract, {name: value for name, value in case.request.items() if value is not False})
+        base = {name: value for name, value in minimal_request(contract).items() if case.request.get(name) is not False}
+        yield case.why, {**base, **values}, case.rejects, case.implies, "emulator" not in case.open
 
 
 def inside(field: Field) -> Iterator[object]:
@@ -188,8 +188,8 @@ def _whole_frames(seconds: float) -> float:
 
 def _others(contract: Contract, name: str) -> frozenset[str]:
     """The choices that other operations of the vendor have for the field of this name."""
-    found = (each.fields[name] for each in EVERY if name in each.fields and each.makes == contract.makes)
-    return frozenset(choice for field in found for choice in field.choices)
+    fields = (each.fields[name] for each in EVERY if name in each.fields and each.makes == contract.makes)
+    return frozenset(choice for field in fields for choice in field.choices)
 
 
 def sample_size(limits: Limits) -> tuple[int, int]:

@@ -10,8 +10,8 @@ import impasto
 from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, Contract
 from tests.oracle.entrances import Run, judge
 from tests.oracle.recording import ACCOUNT, JOB, Provider
-from tests.oracle.samples import Values, everything, least, request, sample_size
-from tests.oracle.wire import ACCESS_KEY, KEY, SECRET_KEY, check, check_fetched
+from tests.oracle.samples import Values, full_requests, minimal_request, request, sample_size
+from tests.oracle.wire import ACCESS_KEY, KEY, SECRET_KEY, check, check_poll
 from tests.pictures import padded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
@@ -30,7 +30,7 @@ async def test_each_bound_is_kept_and_nothing_beyond_is_sent(
 async def test_each_name_of_a_model_sends_the_same(
     client: impasto.Client, provider: Provider, contract: Contract
 ) -> None:
-    for values in everything(contract):
+    for values in full_requests(contract):
         for model in contract.models:
             provider.clear()
             await client.run(model, **values)
@@ -48,7 +48,7 @@ async def test_no_other_field_is_taken(client: impasto.Client, provider: Provide
     others = {name for each in EVERY for name in each.fields} - own
     provider.clear()
     with pytest.raises(impasto.InvalidRequest) as caught:
-        await client.run(contract.model, **{**least(contract), **dict.fromkeys(others, 1)})
+        await client.run(contract.model, **{**minimal_request(contract), **dict.fromkeys(others, 1)})
     assert {problem.field for problem in caught.value.problems} == others
     assert not provider.requests
 
@@ -73,18 +73,18 @@ async def test_a_description_says_what_the_vendor_says(client: impasto.Client, c
 @of_every
 async def test_the_price_is_the_vendors(client: impasto.Client, contract: Contract) -> None:
     description = client.describe(contract.model)
-    result = await client.run(contract.model, **least(contract))
+    result = await client.run(contract.model, **minimal_request(contract))
     assert result.cost is not None
     if contract.credits_by_steps is None:
         usd = contract.usd if contract.credits is None else contract.credits / 100
-        for said in (description, result.cost):
-            assert said.credits == contract.credits
-            assert said.usd == pytest.approx(usd)
+        for price in (description, result.cost):
+            assert price.credits == contract.credits
+            assert price.usd == pytest.approx(usd)
         return
     base, each = contract.credits_by_steps
     steps = contract.fields["steps"]
-    for given in ({"steps": steps.least}, {"steps": steps.most}, {}):
-        values: Values = {**least(contract), **given}
+    for more in ({"steps": steps.least}, {"steps": steps.most}, {}):
+        values: Values = {**minimal_request(contract), **more}
         result = await client.run(contract.model, **values)
         assert result.cost is not None
         assert result.cost.credits == pytest.approx(base + each * values.get("steps", steps.default))
@@ -101,7 +101,7 @@ async def test_a_request_has_at_most_the_bytes_that_the_vendor_takes(
 ) -> None:
     assert contract.limit is not None
 
-    async def sent(size: int) -> int:
+    async def send(size: int) -> int:
         """Return the bytes of the whole request around an image of this size."""
         provider.clear()
         await client.run(
@@ -110,12 +110,12 @@ async def test_a_request_has_at_most_the_bytes_that_the_vendor_takes(
         return int(provider.requests[0].header("content-length") or 0)
 
     step = 3 if contract.provider == "bedrock" else 1  # base64 writes three bytes as four
-    overhead = await sent(6000) - 6000 * (4 if step == 3 else 1) // step
+    overhead = await send(6000) - 6000 * (4 if step == 3 else 1) // step
     most = (contract.limit - overhead) * step // (4 if step == 3 else 1) // step * step
-    assert contract.limit - 4 < await sent(most) <= contract.limit
+    assert contract.limit - 4 < await send(most) <= contract.limit
     provider.clear()
     with pytest.raises(impasto.InvalidRequest) as caught:
-        await sent(most + step)
+        await send(most + step)
     assert [problem.field for problem in caught.value.problems] == [name]
     assert not provider.requests
 
@@ -126,17 +126,17 @@ async def test_a_job_is_polled_until_its_result_is_there(
 ) -> None:
     provider.clear()
     provider.pending = 2
-    result = await client.run(contract.model, **least(contract))
+    result = await client.run(contract.model, **minimal_request(contract))
     assert result.artifacts[0].media_type.startswith(f"{contract.makes}/")
     post, *polls = provider.requests
-    check(contract, least(contract), post)
+    check(contract, minimal_request(contract), post)
     assert len(polls) == 3
     for poll in polls:
-        check_fetched(contract, poll)
+        check_poll(contract, poll)
     provider.clear()
     await client.resume(contract.model, JOB)
-    [fetched] = provider.requests
-    check_fetched(contract, fetched)
+    [poll] = provider.requests
+    check_poll(contract, poll)
 
 
 @pytest.mark.parametrize("path", sorted(ACCOUNT))
@@ -153,32 +153,32 @@ async def test_the_account_is_asked_for(client: impasto.Client, provider: Provid
 
 
 async def test_a_user_has_at_most_256_characters(client: impasto.Client, provider: Provider) -> None:
-    given: dict[str, Any] = {
+    call: dict[str, Any] = {
         "model": "stability/stable-image-core",
         "prompt": "a lighthouse",
         "api_key": KEY,
         "api_base": provider.url,
     }
     provider.clear()
-    await impasto.aimage_generation(**given, user="u" * 256)
+    await impasto.aimage_generation(**call, user="u" * 256)
     [post] = provider.requests
     assert post.header("stability-client-user-id") == "u" * 256
     with pytest.raises(impasto.InvalidRequest, match="user"):
-        await impasto.aimage_generation(**given, user="u" * 257)
+        await impasto.aimage_generation(**call, user="u" * 257)
 
 
 @pytest.mark.parametrize("contract", BEDROCK, ids=lambda contract: contract.id)
 async def test_a_guardrail_goes_out_as_headers(client: impasto.Client, provider: Provider, contract: Contract) -> None:
     headers = BEDROCK_WIRE["headers"]
-    for given in BEDROCK_WIRE["guardrail"]["taken"]:
+    for guardrail in BEDROCK_WIRE["guardrail"]["valid"]:
         provider.clear()
-        await client.run(contract.model, **least(contract), **given)
-        more = {headers[name]: value for name, value in given.items()}
-        check(contract, least(contract), provider.requests[0], headers=more)
-    for given in BEDROCK_WIRE["guardrail"]["refused"]:
+        await client.run(contract.model, **minimal_request(contract), **guardrail)
+        more = {headers[name]: value for name, value in guardrail.items()}
+        check(contract, minimal_request(contract), provider.requests[0], headers=more)
+    for guardrail in BEDROCK_WIRE["guardrail"]["invalid"]:
         provider.clear()
-        with pytest.raises(impasto.InvalidRequest, match="|".join(given)):
-            await client.run(contract.model, **least(contract), **given)
+        with pytest.raises(impasto.InvalidRequest, match="|".join(guardrail)):
+            await client.run(contract.model, **minimal_request(contract), **guardrail)
         assert not provider.requests
 
 
@@ -186,7 +186,7 @@ async def test_a_guardrail_goes_out_as_headers(client: impasto.Client, provider:
 async def test_a_model_is_called_in_its_regions(client: impasto.Client, provider: Provider, contract: Contract) -> None:
     for region in ("us-east-1", "us-east-2", "us-west-2", "eu-central-1"):
         provider.clear()
-        call = client.with_options(aws_region=region).run(contract.model, **least(contract))
+        call = client.with_options(aws_region=region).run(contract.model, **minimal_request(contract))
         if region in contract.regions:
             await call
             [post] = provider.requests
@@ -204,19 +204,19 @@ async def test_an_address_is_one_segment_of_the_path(
     provider.clear()
     [contract] = [each for each in BEDROCK if each.id == "inpaint"]
     base_model = contract.model if address.startswith("arn:") else None
-    await client.run(f"bedrock/{address}", base_model=base_model, **least(contract))
+    await client.run(f"bedrock/{address}", base_model=base_model, **minimal_request(contract))
     [post] = provider.requests
     assert (post.method, post.path) == ("POST", path)
 
 
 async def test_a_session_token_is_sent_and_signed(client: impasto.Client, provider: Provider) -> None:
     [contract] = [each for each in BEDROCK if each.id == "core-1.1"]
-    signed = client.with_options(
+    with_token = client.with_options(
         aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, aws_session_token="token/1+=="
     )
-    await signed.run(contract.model, **least(contract))
+    await with_token.run(contract.model, **minimal_request(contract))
     [post] = provider.requests
-    check(contract, least(contract), post)
+    check(contract, minimal_request(contract), post)
     assert post.header("x-amz-security-token") == "token/1+=="
     assert ";x-amz-security-token," in (post.header("authorization") or "")
 
@@ -226,7 +226,7 @@ async def test_a_bedrock_key_is_sent_as_it_is(provider: Provider, monkeypatch: p
     [contract] = [each for each in BEDROCK if each.id == "core-1.1"]
     provider.clear()
     async with impasto.Client(aws_region=contract.regions[0], bedrock_endpoint=provider.url) as client:
-        await client.run(contract.model, **least(contract))
+        await client.run(contract.model, **minimal_request(contract))
     [post] = provider.requests
     assert post.header("authorization") == "Bearer bedrock-key-1"
     assert not [name for name, _ in post.headers if name.startswith("x-amz-")]

@@ -24,18 +24,18 @@ import pytest_asyncio
 from PIL import Image
 
 from tests.oracle.contract import BEDROCK, STABILITY, Contract
-from tests.oracle.entrances import shown
+from tests.oracle.entrances import summarize
 from tests.oracle.samples import (
     Values,
     inside,
-    least,
+    invalid_requests,
+    minimal_request,
     outside,
-    refused,
     request,
     rules,
     sample_size,
     sizes,
-    taken,
+    valid_requests,
 )
 from tests.pictures import padded, png
 
@@ -79,7 +79,7 @@ class Wire:
     session: aiohttp.ClientSession
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """Send a request, with a key of its own if none is given: keys are counted one by one."""
+        """Send a request, with a key of its own if there is none: keys are counted one by one."""
         headers = {"authorization": f"Bearer sk-oracle-{next(_keys)}", **options.pop("headers", {})}
         headers = {name: value for name, value in headers.items() if value}
         async with self.session.request(method, f"{self.url}{path}", headers=headers, **options) as answer:
@@ -96,13 +96,13 @@ class Wire:
 
 def form(contract: Contract, values: Values) -> aiohttp.FormData:
     """Return the multipart form of a request."""
-    made = aiohttp.FormData(default_to_multipart=True)
+    parts = aiohttp.FormData(default_to_multipart=True)
     for name, value in {**contract.constants, **values}.items():
         if isinstance(value, bytes):
-            made.add_field(name, io.BytesIO(value), filename=name, content_type="application/octet-stream")
+            parts.add_field(name, io.BytesIO(value), filename=name, content_type="application/octet-stream")
         else:
-            made.add_field(name, value if isinstance(value, str) else format(Decimal(repr(value)), "f"))
-    return made
+            parts.add_field(name, value if isinstance(value, str) else format(Decimal(repr(value)), "f"))
+    return parts
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -116,7 +116,7 @@ def wire(impasto_emulator: Any, session: aiohttp.ClientSession) -> Wire:
     return Wire(impasto_emulator.url, session)
 
 
-def check_refused(contract: Contract, answer: Answer, names: tuple[str, ...]) -> None:
+def check_rejection(contract: Contract, answer: Answer, names: tuple[str, ...]) -> None:
     """Fail if an answer is not the vendor's refusal of these fields."""
     assert answer.status == 400, answer
     if contract.provider == "bedrock":
@@ -128,6 +128,14 @@ def check_refused(contract: Contract, answer: Answer, names: tuple[str, ...]) ->
     assert answer.json.keys() == {"id", "name", "errors"}
     assert answer.json["name"] == "bad_request"
     assert {entry.partition(":")[0] for entry in answer.json["errors"]} == {*names}, answer
+
+
+def check_choices(contract: Contract, answer: Answer, name: str) -> None:
+    """Fail if the vendor's refusal of a value does not list its choices; Bedrock's words are not established."""
+    if contract.provider == "stability":
+        [entry] = answer.json["errors"]
+        assert entry.startswith(f"{name}: invalid enum value. Expected ")
+        assert sorted(re.findall(r"'([^']+)'", entry)) == sorted(contract.fields[name].choices)
 
 
 def check_error(answer: Answer, code: str) -> None:
@@ -147,26 +155,28 @@ def is_large(contract: Contract, values: Values) -> bool:
 
 async def judge(wire: Wire, contract: Contract) -> None:
     """Fail if the emulator refuses what the vendor takes, or takes what it refuses."""
-    status = contract.submitted if contract.results else 200
-    for values in taken(contract):
-        if is_large(contract, values):  # to make that takes seconds: all that is wrong is said before
+    status = contract.submit_status if contract.results else 200
+    for values in valid_requests(contract):
+        if is_large(contract, values):  # to make that takes seconds: all that is wrong is reported before
             [name, *_] = [name for name, field in contract.fields.items() if field.kind == "choice"]
-            check_refused(contract, await wire.send(contract, {**values, name: "none-such"}), (name,))
+            check_rejection(contract, await wire.send(contract, {**values, name: "none-such"}), (name,))
             continue
         answer = await wire.send(contract, {**QUICK.get(contract.makes, {}), **values})
-        assert answer.status == status, (shown(values), answer)
-    for each in refused(contract):
+        assert answer.status == status, (summarize(values), answer)
+    for each in invalid_requests(contract):
         field = contract.fields[each.names[0]]
         if "emulator" not in field.open and not (each.is_fraction and "fractions" in field.open):
             answer = await wire.send(contract, each.values)
-            assert answer.status != status, shown(each.values)
-            check_refused(contract, answer, each.names)
+            assert answer.status != status, summarize(each.values)
+            check_rejection(contract, answer, each.names)
+            if field.kind == "choice" and each.values.get(each.names[0]) == "none-such":
+                check_choices(contract, answer, each.names[0])
     for why, values, names, _, is_known in rules(contract):
         if is_known:
             answer = await wire.send(contract, values)
             assert (answer.status == status) == (not names), (why, answer)
             if names:
-                check_refused(contract, answer, names)
+                check_rejection(contract, answer, names)
 
 
 @of_stability
@@ -196,18 +206,20 @@ async def test_the_whole_request_is_limited(wire: Wire, contract: Contract) -> N
     assert contract.limit is not None
     name = contract.files[0]
 
-    async def sent(size: int) -> tuple[int, Answer]:
+    async def send(size: int) -> tuple[int, Answer]:
         values = request(contract, name, padded(size, *sample_size(contract.fields[name].limits)))
         body = form(contract, values)()
         data = await body.as_bytes()
-        sent = io.BytesIO(data)
-        return len(data), await wire.ask("POST", contract.path, data=sent, headers={"content-type": body.content_type})
+        stream = io.BytesIO(data)
+        return len(data), await wire.ask(
+            "POST", contract.path, data=stream, headers={"content-type": body.content_type}
+        )
 
-    length, _ = await sent(6000)
+    length, _ = await send(6000)
     room = contract.limit - (length - 6000)
-    length, answer = await sent(room)
-    assert (length, answer.status) == (contract.limit, contract.submitted if contract.results else 200)
-    length, answer = await sent(room + 1)
+    length, answer = await send(room)
+    assert (length, answer.status) == (contract.limit, contract.submit_status if contract.results else 200)
+    length, answer = await send(room + 1)
     assert (length, answer.status) == (contract.limit + 1, 413)
     assert (answer.json["name"], answer.json.keys()) == ("payload_too_large", {"id", "name", "errors"})
 
@@ -216,12 +228,16 @@ async def test_the_whole_request_is_limited(wire: Wire, contract: Contract) -> N
 async def test_what_comes_back_is_what_the_vendor_sends(wire: Wire, contract: Contract) -> None:
     default = contract.fields["output_format"].default if "output_format" in contract.fields else None
     for name in (None, *(contract.fields["output_format"].choices if default else ())):
-        values = {**least(contract), **({"output_format": name} if name else {}), **QUICK.get(contract.makes, {})}
+        values = {
+            **minimal_request(contract),
+            **({"output_format": name} if name else {}),
+            **QUICK.get(contract.makes, {}),
+        }
         answer = await wire.send(contract, values)
         if contract.results is not None:
-            assert (answer.status, answer.json.keys()) == (contract.submitted, {"id"})
+            assert (answer.status, answer.json.keys()) == (contract.submit_status, {"id"})
             assert len(answer.json["id"]) == 64
-            answer = await fetched(wire, contract, values)
+            answer = await fetch_result(wire, contract, values)
         assert answer.status == 200
         if contract.makes == "3d":
             assert answer.headers["content-type"] == "model/gltf-binary"
@@ -232,7 +248,7 @@ async def test_what_comes_back_is_what_the_vendor_sends(wire: Wire, contract: Co
         assert answer.headers["finish-reason"] == "SUCCESS"
         assert answer.headers["seed"].isdecimal()
         assert answer.headers["x-request-id"]
-        in_json = await fetched(wire, contract, values, accept="application/json")
+        in_json = await fetch_result(wire, contract, values, accept="application/json")
         assert in_json.headers["content-type"] == f"application/json; type={media_type}"
         assert in_json.json.keys() == {contract.makes, "finish_reason", "seed"}
         assert in_json.json["finish_reason"] == "SUCCESS"
@@ -241,7 +257,7 @@ async def test_what_comes_back_is_what_the_vendor_sends(wire: Wire, contract: Co
         assert not {"finish-reason", "seed"} & {each.lower() for each in in_json.headers}
 
 
-async def fetched(wire: Wire, contract: Contract, values: Values, **headers: str) -> Answer:
+async def fetch_result(wire: Wire, contract: Contract, values: Values, **headers: str) -> Answer:
     """Return the whole answer, of a job when it is ready."""
     key = {"authorization": f"Bearer sk-job-{next(_keys)}"}
     answer = await wire.send(contract, values, **key, **headers)
@@ -256,11 +272,11 @@ async def fetched(wire: Wire, contract: Contract, values: Values, **headers: str
 
 @of_every
 async def test_a_request_is_charged_at_the_vendors_price(wire: Wire, contract: Contract) -> None:
-    given: list[Values] = [{}]
+    calls: list[Values] = [{}]
     if contract.credits_by_steps is not None:
-        given += [{"steps": contract.fields["steps"].least}, {"steps": contract.fields["steps"].most}]
-    for values in given:
-        await wire.send(contract, {**least(contract), **QUICK.get(contract.makes, {}), **values})
+        calls += [{"steps": contract.fields["steps"].least}, {"steps": contract.fields["steps"].most}]
+    for values in calls:
+        await wire.send(contract, {**minimal_request(contract), **QUICK.get(contract.makes, {}), **values})
         charge = (await wire.ask("GET", "/_emulator/charges")).json["charges"][-1]
         assert charge["usd"] == pytest.approx(price(contract, values))
 
@@ -282,10 +298,10 @@ OF_CONSTANTS = [contract for contract in JUDGED if contract.constants]
 @pytest.mark.parametrize("contract", OF_CONSTANTS, ids=lambda contract: contract.id)
 async def test_a_model_has_one_of_the_names_of_its_path(wire: Wire, contract: Contract) -> None:
     for name in contract.constants:
-        check_refused(contract, await wire.send(contract, {**least(contract), name: "none-such"}), (name,))
+        check_rejection(contract, await wire.send(contract, {**minimal_request(contract), name: "none-such"}), (name,))
 
 
-@pytest.mark.parametrize("contract", [c for c in OF_CONSTANTS if c.tacit], ids=lambda contract: contract.id)
+@pytest.mark.parametrize("contract", [c for c in OF_CONSTANTS if c.is_default], ids=lambda contract: contract.id)
 async def test_without_a_model_the_vendors_own_is_meant(wire: Wire, contract: Contract) -> None:
     unnamed = attrs.evolve(contract, constants={})
     for name in ("steps", "cfg_scale"):
@@ -293,39 +309,41 @@ async def test_without_a_model_the_vendors_own_is_meant(wire: Wire, contract: Co
             for value in inside(contract.fields[name]):
                 values = {**request(contract, name, value), **QUICK.get(contract.makes, {})}
                 answer = await wire.send(unnamed, values)
-                assert answer.status == (contract.submitted if contract.results else 200), answer
+                assert answer.status == (contract.submit_status if contract.results else 200), answer
                 charge = (await wire.ask("GET", "/_emulator/charges")).json["charges"][-1]
                 assert charge["usd"] == pytest.approx(price(contract, values))
             for value in outside(contract.fields[name]):
-                check_refused(contract, await wire.send(unnamed, request(contract, name, value)), (name,))
+                check_rejection(contract, await wire.send(unnamed, request(contract, name, value)), (name,))
 
 
 @pytest.mark.parametrize("contract", [c for c in JUDGED if c.results], ids=lambda contract: contract.id)
 async def test_a_result_is_for_the_key_that_started_it(wire: Wire, contract: Contract) -> None:
-    job = (await wire.send(contract, {**least(contract), **QUICK.get(contract.makes, {})})).json["id"]
+    job = (await wire.send(contract, {**minimal_request(contract), **QUICK.get(contract.makes, {})})).json["id"]
     for id in (job, "0" * 64):
         answer = await wire.ask("GET", f"{contract.results}{id}")
         assert (answer.status, answer.json["name"]) == (404, "generation_not_found")
         assert answer.json["errors"][0].startswith("id:")
 
 
-@pytest.mark.parametrize("contract", [c for c in JUDGED if c.results_too], ids=lambda contract: contract.id)
+@pytest.mark.parametrize("contract", [c for c in JUDGED if c.alternate_results], ids=lambda contract: contract.id)
 async def test_a_result_is_at_the_vendors_other_path_too(wire: Wire, contract: Contract) -> None:
-    answer = await fetched(wire, attrs.evolve(contract, results=contract.results_too), least(contract))
+    answer = await fetch_result(
+        wire, attrs.evolve(contract, results=contract.alternate_results), minimal_request(contract)
+    )
     assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
 
 
 @of_stability
 async def test_the_form_is_read_as_the_vendor_reads_it(wire: Wire, contract: Contract) -> None:
-    quick = {**least(contract), **QUICK.get(contract.makes, {})}
-    good = contract.submitted if contract.results else 200
+    quick = {**minimal_request(contract), **QUICK.get(contract.makes, {})}
+    good = contract.submit_status if contract.results else 200
     answer = await wire.send(contract, {**quick, "none": "", "sede": "1"})
     assert answer.status == good, "an unknown field is dropped, and so is the samples' dummy part"
     answer = await wire.send(contract, quick, authorization="")
     assert (answer.status, answer.json["name"]) == (401, "unauthorized")
     name = next(name for name, field in contract.fields.items() if field.required)
     without = {other: value for other, value in quick.items() if other != name}
-    check_refused(contract, await wire.send(contract, without, authorization=""), (name,))  # before the key
+    check_rejection(contract, await wire.send(contract, without, authorization=""), (name,))  # before the key
     answer = await wire.ask("POST", contract.path, data={"prompt": "x"})
     assert (answer.status, answer.json["errors"]) == (400, ["content-type: must be multipart/form-data"])
     answer = await wire.ask("POST", contract.path, skip_auto_headers=["content-type"])
@@ -335,7 +353,7 @@ async def test_the_form_is_read_as_the_vendor_reads_it(wire: Wire, contract: Con
 @of_bedrock
 async def test_a_model_of_bedrock_answers_in_its_form(wire: Wire, contract: Contract) -> None:
     for name in contract.fields["output_format"].choices:
-        answer = await wire.send(contract, {**least(contract), "output_format": name})
+        answer = await wire.send(contract, {**minimal_request(contract), "output_format": name})
         assert answer.status == 200, answer
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-amzn-requestid"]
@@ -344,7 +362,7 @@ async def test_a_model_of_bedrock_answers_in_its_form(wire: Wire, contract: Cont
         assert (reason, type(seed)) == (None, int)
         assert base64.b64decode(image, validate=True).startswith(MAGIC[name])
     encoded = quote(contract.path, safe="")
-    answer = await wire.ask("POST", f"/model/{encoded}/invoke", json=_in_json(least(contract)))
+    answer = await wire.ask("POST", f"/model/{encoded}/invoke", json=_in_json(minimal_request(contract)))
     assert answer.status == 200, "the colon in the path may be encoded"
 
 
@@ -353,18 +371,18 @@ LARGE = [contract for contract in BEDROCK if contract.id in ("sd3.5-large", "fas
 
 @pytest.mark.parametrize("contract", LARGE, ids=lambda contract: contract.id)
 async def test_a_body_on_bedrock_may_be_larger_than_a_request_elsewhere(wire: Wire, contract: Contract) -> None:
-    size = 10 * 2**20 + 1  # no image is made of it: what else is wrong is said before
+    size = 10 * 2**20 + 1  # no image is made of it: what else is wrong is reported before
     for name in contract.files:
         image = padded(size, *sample_size(contract.fields[name].limits))
         answer = await wire.send(contract, {**request(contract, name, image), "output_format": "none-such"})
-        check_refused(contract, answer, ("output_format",))
+        check_rejection(contract, answer, ("output_format",))
 
 
 @of_bedrock
 async def test_bedrock_refuses_a_field_that_the_model_has_not(wire: Wire, contract: Contract) -> None:
     others = {name for each in BEDROCK for name in each.fields} - {*contract.fields, *contract.open}
     for name in sorted(others):
-        answer = await wire.send(contract, {**least(contract), name: 1})
+        answer = await wire.send(contract, {**minimal_request(contract), name: 1})
         assert answer.status == 400
         check_error(answer, "ValidationException")
         if contract.unknown is not None:
@@ -374,7 +392,7 @@ async def test_bedrock_refuses_a_field_that_the_model_has_not(wire: Wire, contra
 @of_bedrock
 async def test_bedrock_refuses_the_other_form_of_an_id(wire: Wire, contract: Contract) -> None:
     other = contract.path.removeprefix("us.") if contract.path.startswith("us.") else f"us.{contract.path}"
-    answer = await wire.ask("POST", f"/model/{other}/invoke", json=_in_json(least(contract)))
+    answer = await wire.ask("POST", f"/model/{other}/invoke", json=_in_json(minimal_request(contract)))
     assert answer.status == 400
     check_error(answer, "ValidationException")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.oracle.contract import BEDROCK_WIRE, EVERY
-from tests.oracle.recording import Recorded
-from tests.oracle.samples import everything, refused, rules, sizes, taken
+from tests.oracle.recording import RecordedRequest
+from tests.oracle.samples import full_requests, invalid_requests, rules, sizes, valid_requests
 from tests.oracle.wire import signature
 
 HEADERS = {
@@ -24,10 +24,12 @@ HEADERS = {
 @pytest.mark.parametrize("contract", EVERY, ids=lambda contract: f"{contract.provider}-{contract.id}")
 def test_each_operation_names_its_source_and_can_be_tried(contract) -> None:
     assert contract.source.startswith(("Stability AI REST API", "Amazon Bedrock User Guide"))
-    for values in (*taken(contract), *everything(contract)):
+    for values in (*valid_requests(contract), *full_requests(contract)):
         assert values.keys() <= contract.fields.keys()
         assert {name for name, field in contract.fields.items() if field.required} <= values.keys()
-    assert {name for each in refused(contract) for name in each.names} >= contract.fields.keys() - _free(contract)
+    assert {name for each in invalid_requests(contract) for name in each.names} >= contract.fields.keys() - _free(
+        contract
+    )
     assert all(field.limits.fit(*size) for field in contract.fields.values() for size in sizes(field.limits)[0])
     assert not any(field.limits.fit(*size) for field in contract.fields.values() for size in sizes(field.limits)[1])
     assert all(why for why, *_ in rules(contract))
@@ -49,15 +51,15 @@ def test_what_is_expected_comes_from_nothing_of_impasto(path: str) -> None:
         assert not [name for name in names if name.startswith(("impasto", "tests.recorder", "tests.plugins"))]
 
 
-@pytest.mark.parametrize("path", sorted(BEDROCK_WIRE["signed"]))
+@pytest.mark.parametrize("path", sorted(BEDROCK_WIRE["signatures"]))
 def test_a_signature_is_made_as_aws_makes_it(path: str) -> None:
-    vector = BEDROCK_WIRE["signed"][path]
+    vector = BEDROCK_WIRE["signatures"][path]
     scope = "Credential=AKIDEXAMPLE/20260115/us-west-2/bedrock/aws4_request"
     authorization = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders={vector['headers']}, Signature={vector['signature']}"
-    recorded = Recorded(
+    request = RecordedRequest(
         method="POST",
         path=path,
         headers=(*HEADERS.items(), ("authorization", authorization)),
         body=vector["body"].encode(),
     )
-    assert signature(recorded, "example-secret") == vector["signature"]
+    assert signature(request, "example-secret") == vector["signature"]

@@ -17,8 +17,8 @@ import pytest_asyncio
 import impasto
 from tests.oracle.contract import EVERY, Contract
 from tests.oracle.entrances import AWS, Batch, Functions, Gateway, is_edit, judge, row
-from tests.oracle.recording import Provider, Recorded
-from tests.oracle.samples import Values, everything
+from tests.oracle.recording import Provider, RecordedRequest
+from tests.oracle.samples import Values, full_requests
 from tests.oracle.wire import ACCESS_KEY, KEY, REGION, SECRET_KEY, check
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client, one gateway and one stand-in for all requests
@@ -44,7 +44,7 @@ def configuration(url: str) -> str:
         {"model_name": contract.model, "litellm_params": {"model": contract.model, **reach[contract.provider]}}
         for contract in EVERY
     ]
-    # JSON is YAML too
+    # JSON is YAML
     return json.dumps({"model_list": models, "general_settings": {"master_key": MASTER, "poll_interval": 0.01}})
 
 
@@ -95,13 +95,13 @@ async def test_a_batch_keeps_each_bound(client: impasto.Client, provider: Provid
 async def test_the_blocking_functions_send_the_same(
     provider: Provider, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reached: dict[str, Any] = {"api_key": KEY, "api_base": provider.url}
+    settings: dict[str, Any] = {"api_key": KEY, "api_base": provider.url}
     if contract.provider == "bedrock":
-        reached = {**AWS, "aws_bedrock_runtime_endpoint": provider.url}
-    for values in everything(contract):
+        settings = {**AWS, "aws_bedrock_runtime_endpoint": provider.url}
+    for values in full_requests(contract):
         provider.clear()
         function: Any = impasto.image_edit if is_edit(contract, values) else impasto.image_generation
-        await asyncio.to_thread(function, model=contract.model, **reached, **values)
+        await asyncio.to_thread(function, model=contract.model, **settings, **values)
         check(contract, values, provider.requests[0])
 
 
@@ -126,7 +126,7 @@ async def test_a_batch_of_the_gateway_sends_the_same(gateway: Gateway, provider:
     lines: list[str] = []
     expected: list[tuple[Contract, Values]] = []
     for contract in EVERY:
-        for values in everything(contract):
+        for values in full_requests(contract):
             path, theirs = line(f"line-{len(lines)}", contract, values)
             if path == url:
                 lines.append(json.dumps(theirs))
@@ -136,8 +136,8 @@ async def test_a_batch_of_the_gateway_sends_the_same(gateway: Gateway, provider:
     api = f"{gateway.url}/v1"
     async with gateway.session.post(f"{api}/files", data=form) as answer:
         file = await answer.json()
-    given = {"input_file_id": file["id"], "endpoint": url, "completion_window": "24h"}
-    async with gateway.session.post(f"{api}/batches", json=given) as answer:
+    order = {"input_file_id": file["id"], "endpoint": url, "completion_window": "24h"}
+    async with gateway.session.post(f"{api}/batches", json=order) as answer:
         batch = await answer.json()
     while batch["status"] not in ("completed", "failed", "expired", "cancelled"):
         await asyncio.sleep(0.02)
@@ -151,13 +151,13 @@ async def test_a_manifest_sends_the_same(provider: Provider, tmp_path: Path) -> 
     expected: list[tuple[Contract, Values]] = []
     rows: list[str] = []
     for contract in EVERY:
-        for number, values in enumerate(everything(contract)):
+        for number, values in enumerate(full_requests(contract)):
             id = f"{contract.provider}-{contract.id}-{number}".replace("/", ".").replace(" ", "_")
             _, theirs = line(f"{id}-openai", contract, values)
             rows += [json.dumps(row(id, contract, values)), json.dumps(theirs)]
             expected += [(contract, values)] * 2
     (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
-    reached = {
+    settings = {
         "STABILITY_API_KEY": KEY,
         "STABILITY_API_BASE": provider.url,
         "AWS_REGION": REGION,
@@ -169,16 +169,16 @@ async def test_a_manifest_sends_the_same(provider: Provider, tmp_path: Path) -> 
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         *("batch", "run", tmp_path / "manifest.jsonl", "--out", tmp_path / "out", "--json"),
-        env={**_environment(), **reached},
+        env={**_environment(), **settings},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    said = await process.communicate()
-    assert process.returncode == 0, said
+    output = await process.communicate()
+    assert process.returncode == 0, output
     check_all(expected, provider)
 
 
-def _is(contract: Contract, values: Values, post: Recorded) -> bool:
+def _is(contract: Contract, values: Values, post: RecordedRequest) -> bool:
     try:
         check(contract, values, post)
     except AssertionError:

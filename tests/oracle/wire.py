@@ -12,7 +12,7 @@ from decimal import Decimal
 from urllib.parse import quote
 
 from tests.oracle.contract import Contract
-from tests.oracle.recording import JOB, Recorded
+from tests.oracle.recording import JOB, RecordedRequest
 from tests.oracle.samples import Values
 
 KEY = "sk-" + "oracle-" * 6
@@ -55,39 +55,41 @@ def media_type(data: bytes) -> str:
     return next(kind for magic, kind in MAGIC.items() if data.startswith(magic))
 
 
-def check(contract: Contract, given: Values, recorded: Recorded, *, headers: Mapping[str, str] | None = None) -> None:
+def check(
+    contract: Contract, values: Values, request: RecordedRequest, *, headers: Mapping[str, str] | None = None
+) -> None:
     """Fail if a request is not exactly what the contract makes of these values."""
-    assert recorded.method == "POST"
+    assert request.method == "POST"
     more = dict(headers or {})
     if contract.provider == "stability":
-        _check_form(contract, given, recorded)
+        _check_form(contract, values, request)
         allowed = STABILITY_HEADERS
     else:
-        _check_body(contract, given, recorded)
+        _check_body(contract, values, request)
         allowed = BEDROCK_HEADERS | more.keys()
-    assert {name for name, _ in recorded.headers} <= allowed
+    assert {name for name, _ in request.headers} <= allowed
     for name, value in more.items():
-        assert recorded.header(name) == value
+        assert request.header(name) == value
 
 
-def check_fetched(contract: Contract, recorded: Recorded) -> None:
+def check_poll(contract: Contract, request: RecordedRequest) -> None:
     """Fail if a request does not fetch a job's result as the contract has it."""
-    assert (recorded.method, recorded.path) == ("GET", f"{contract.results}{JOB}")
-    assert recorded.header("authorization") == f"Bearer {KEY}"
-    assert recorded.header("accept") in ("*/*", f"{contract.makes}/*", "application/json")
-    assert {name for name, _ in recorded.headers} <= STABILITY_HEADERS - {"content-type"}
-    assert not recorded.body
+    assert (request.method, request.path) == ("GET", f"{contract.results}{JOB}")
+    assert request.header("authorization") == f"Bearer {KEY}"
+    assert request.header("accept") in ("*/*", f"{contract.makes}/*", "application/json")
+    assert {name for name, _ in request.headers} <= STABILITY_HEADERS - {"content-type"}
+    assert not request.body
 
 
-def _check_form(contract: Contract, given: Values, recorded: Recorded) -> None:
-    assert recorded.path == contract.path
-    assert recorded.header("authorization") == f"Bearer {KEY}"
-    assert re.fullmatch(r"multipart/form-data; boundary=\S+", recorded.header("content-type") or "")
-    assert recorded.header("accept") in (contract.accept or (None, "*/*"))
-    expected = {**given, **contract.constants}
-    names = [part.name for part in recorded.parts]
+def _check_form(contract: Contract, values: Values, request: RecordedRequest) -> None:
+    assert request.path == contract.path
+    assert request.header("authorization") == f"Bearer {KEY}"
+    assert re.fullmatch(r"multipart/form-data; boundary=\S+", request.header("content-type") or "")
+    assert request.header("accept") in (contract.accept or (None, "*/*"))
+    expected = {**values, **contract.constants}
+    names = [part.name for part in request.parts]
     assert sorted(names) == sorted(expected)
-    for part in recorded.parts:
+    for part in request.parts:
         value = expected[part.name]
         if isinstance(value, bytes):
             assert part.filename, f"{part.name} must be a file part"
@@ -104,20 +106,20 @@ def _check_form(contract: Contract, given: Values, recorded: Recorded) -> None:
             assert Decimal(text) == Decimal(repr(value))
 
 
-def _check_body(contract: Contract, given: Values, recorded: Recorded) -> None:
-    assert recorded.path == f"/model/{quote(contract.path, safe='')}/invoke"
-    assert recorded.header("content-type") == "application/json"
-    assert recorded.header("accept") in (None, "*/*", "application/json")
-    body = json.loads(recorded.body)
-    expected = {n: base64.b64encode(v).decode() if isinstance(v, bytes) else v for n, v in given.items()}
+def _check_body(contract: Contract, values: Values, request: RecordedRequest) -> None:
+    assert request.path == f"/model/{quote(contract.path, safe='')}/invoke"
+    assert request.header("content-type") == "application/json"
+    assert request.header("accept") in (None, "*/*", "application/json")
+    body = json.loads(request.body)
+    expected = {n: base64.b64encode(v).decode() if isinstance(v, bytes) else v for n, v in values.items()}
     assert body == expected
     for name, value in body.items():
         assert isinstance(value, bool) is False
         if contract.fields[name].kind == "integer":
             assert isinstance(value, int)
-    region, signed = _scope(recorded)
+    region, actual = _scope(request)
     assert region == REGION
-    assert hmac.compare_digest(signed, signature(recorded, SECRET_KEY))
+    assert hmac.compare_digest(actual, signature(request, SECRET_KEY))
 
 
 _AUTHORIZATION = re.compile(
@@ -126,33 +128,33 @@ _AUTHORIZATION = re.compile(
 )
 
 
-def _scope(recorded: Recorded) -> tuple[str, str]:
-    found = _AUTHORIZATION.fullmatch(recorded.header("authorization") or "")
-    assert found is not None, recorded.header("authorization")
-    assert found["key"] == ACCESS_KEY
-    assert {"host", "x-amz-date"} <= set(found["headers"].split(";"))
-    return found["region"], found["signature"]
+def _scope(request: RecordedRequest) -> tuple[str, str]:
+    match = _AUTHORIZATION.fullmatch(request.header("authorization") or "")
+    assert match is not None, request.header("authorization")
+    assert match["key"] == ACCESS_KEY
+    assert {"host", "x-amz-date"} <= set(match["headers"].split(";"))
+    return match["region"], match["signature"]
 
 
-def signature(recorded: Recorded, secret: str) -> str:
+def signature(request: RecordedRequest, secret: str) -> str:
     """Return AWS's signature (version 4) of a request, made from its own scope and list of signed headers."""
-    found = _AUTHORIZATION.fullmatch(recorded.header("authorization") or "")
-    assert found is not None
-    names = found["headers"].split(";")
-    path, _, query = recorded.path.partition("?")
+    match = _AUTHORIZATION.fullmatch(request.header("authorization") or "")
+    assert match is not None
+    names = match["headers"].split(";")
+    path, _, query = request.path.partition("?")
     canonical = "\n".join(
         (
-            recorded.method,
+            request.method,
             quote(path, safe="/~"),
             query,
-            *(f"{name}:{' '.join((recorded.header(name) or '').split())}" for name in names),
+            *(f"{name}:{' '.join((request.header(name) or '').split())}" for name in names),
             "",
-            found["headers"],
-            hashlib.sha256(recorded.body).hexdigest(),
+            match["headers"],
+            hashlib.sha256(request.body).hexdigest(),
         )
     )
-    scope = f"{found['day']}/{found['region']}/bedrock/aws4_request"
-    date = recorded.header("x-amz-date") or ""
+    scope = f"{match['day']}/{match['region']}/bedrock/aws4_request"
+    date = request.header("x-amz-date") or ""
     text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     key = f"AWS4{secret}".encode()
     for word in (*scope.split("/"), text):
