@@ -83,7 +83,7 @@ def _replacements(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str, 
                 step = 1 if isinstance(value, int) else 0.01
                 yield node, repr(round(value + step, 6)), None
                 yield node, repr(round(value - step, 6)), None
-            case ast.Constant(value=str() as value):
+            case ast.Constant(value=str() as value) if " " not in value:  # a title has one, a choice has none
                 yield node, repr(f"{value}x"), None
             case ast.Call():
                 yield from ((node, ast.unparse(call), dropped) for call, dropped in _calls(node))
@@ -117,6 +117,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[ast.Call, str | None]]:
 
 
 def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what says nothing about a request: types, imports, texts for people."""
     for node in ast.walk(tree):
         match node:
             case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom() | ast.JoinedStr():
@@ -125,10 +126,12 @@ def _passed_over(tree: ast.Module) -> Iterator[ast.AST]:
                 yield annotation
             case ast.keyword(arg=str() as name) if name in WORDS:
                 yield node
-            case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
+            case ast.ClassDef(decorator_list=decorators):
                 yield from decorators
-            case ast.FunctionDef(name="__str__" | "problems") | ast.FunctionDef(returns=ast.Constant()):
+            case ast.FunctionDef(name="__str__" | "problems"):
                 yield node
+            case ast.FunctionDef(returns=returns):
+                yield from [returns] if returns is not None else []
             case _:
                 pass
 

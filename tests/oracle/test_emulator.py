@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from tests.oracle.contract import BEDROCK, STABILITY, Contract
+from tests.oracle.contract import BEDROCK, EVERY, STABILITY, Contract
 from tests.oracle.entrances import summarize
 from tests.oracle.samples import (
     Values,
@@ -380,7 +380,7 @@ async def test_a_body_on_bedrock_may_be_larger_than_a_request_elsewhere(wire: Wi
 
 @of_bedrock
 async def test_bedrock_refuses_a_field_that_the_model_has_not(wire: Wire, contract: Contract) -> None:
-    others = {name for each in BEDROCK for name in each.fields} - {*contract.fields, *contract.open}
+    others = {name for each in EVERY for name in each.fields} - {*contract.fields, *contract.open}
     for name in sorted(others):
         answer = await wire.send(contract, {**minimal_request(contract), name: 1})
         assert answer.status == 400
