@@ -30,6 +30,7 @@ import pytest
 from tests.campaigns.mutants import ROOT, Change
 from tests.oracle import test_client, test_emulator
 from tests.oracle.contract import EVERY, Contract
+from tests.oracle.emulator import Wire, judge as judge_emulator
 from tests.oracle.entrances import Run, client_of, judge
 from tests.oracle.recording import recording
 from tests.oracle.samples import minimal_request
@@ -185,11 +186,11 @@ async def _emulator(contracts: Sequence[Contract]) -> None:
     from impasto_plugins.emulator import SHORT, Emulator  # after the change is in place
 
     async with Emulator(SHORT) as emulator, aiohttp.ClientSession() as session:
-        wire = test_emulator.Wire(emulator.url, session)
+        wire = Wire(emulator.url, session)
         for contract in contracts:
             if "emulator" in contract.open:
                 continue
-            await test_emulator.judge(wire, contract)
+            await judge_emulator(wire, contract)
             await test_emulator.test_a_request_is_charged_at_the_vendors_price(wire, contract)
             if contract in test_emulator.OF_CONSTANTS:
                 await test_emulator.test_a_model_has_one_of_the_names_of_its_path(wire, contract)
