@@ -101,9 +101,8 @@ def _problems(params: type[Any], error: Exception, present: Mapping[str, object]
     for cause in without:
         if isinstance(cause, cattrs.ForbiddenExtraKeysError):
             fields = attrs.fields_dict(params)
-            free = [name for name in fields if name not in present]
             names = sorted(map(str, cause.extra_fields))
-            yield from (_unknown(name, fields, free) for name in names[:MOST_PROBLEMS])  # each is compared with all
+            yield from (_unknown(name, fields) for name in names[:MOST_PROBLEMS])  # each is compared with all
             yield from (Problem(name, "is no parameter of this model") for name in names[MOST_PROBLEMS:])
         else:
             yield Problem(_named_in(params, str(cause)), _said(cause))
@@ -128,9 +127,9 @@ def _named_in(params: type[Any], message: str) -> str:
     return next((name for name in attrs.fields_dict(params) if f"'{name}'" in message), "parameters")
 
 
-def _unknown(name: str, known: Iterable[str], free: Sequence[str]) -> Problem:
-    """The problem of a name that no field has. A field that is given already, not ``free``, is not suggested."""
+def _unknown(name: str, known: Iterable[str]) -> Problem:
+    """Return the problem of a name that no field has."""
     short = printable(name[:60])
-    near = closest(short, free, 1)
+    near = closest(short, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
     return Problem(short, f"is no parameter of this model; {hint}")

@@ -10,7 +10,8 @@ _LONGEST = 120
 _SHORTEST = 3
 """Characters of a text that is looked for inside another one."""
 
-_ALIKE = 0.7
+_ALIKE = 0.65
+"""The least share of letters in common: ``sd4`` leads to ``sd3``, and ``steps`` not to ``style``."""
 
 
 def closest(word: str, names: Iterable[str], most: int = 3) -> list[str]:
@@ -37,7 +38,11 @@ def closest(word: str, names: Iterable[str], most: int = 3) -> list[str]:
             rank = 1
         elif len(wanted) >= _SHORTEST and wanted in letters:
             rank = 2
-        elif ratio >= _ALIKE or (len(letters) >= _SHORTEST and letters in wanted):
+        elif (
+            ratio >= _ALIKE
+            or (not wanted and provider and before == provider)
+            or (len(letters) >= _SHORTEST and letters in wanted)
+        ):
             rank = 3
         else:
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
-import importlib.metadata
 import threading
 import tracemalloc
 from collections import Counter
@@ -19,7 +18,8 @@ from benchmarks.floors import route
 from benchmarks.pictures import picture
 from benchmarks.server import LARGE, running
 
-from impasto import Client, Handler, Middleware, Operation, Registry, WireRequest, WireResponse, hookimpl
+from impasto import Client, Handler, Middleware, Operation, Registry, WireRequest, WireResponse, distributions, hookimpl
+from impasto.metadata import read_folders
 from impasto_plugins.stability.stable_image_core import operation as core
 from tests.conftest import KEY
 
@@ -125,8 +125,8 @@ async def test_a_thousand_calls_in_flight_need_no_thread_and_one_timer(monkeypat
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Every reading of installed metadata."""
-    scan = Mock(wraps=importlib.metadata.entry_points)
-    monkeypatch.setattr(importlib.metadata, "entry_points", scan)
+    scan = Mock(wraps=read_folders)
+    monkeypatch.setattr(distributions, "read_folders", scan)
     return scan
 
 

@@ -222,7 +222,7 @@ def test_a_plain_class_is_as_strict() -> None:
         "scale": "must be a number, not True",
         "tile": "must be bool, not int",
         "image": "must be bytes, a path, an open binary file or a data: URI, not int",
-        "stpes": "is no parameter of this model; it takes prompt, steps, scale, sampler, tile, image, size",
+        "stpes": "is no parameter of this model; did you mean steps?",
         "sise": "is no parameter of this model; did you mean size?",
     }
 
@@ -254,7 +254,7 @@ def test_a_plain_class_describes_itself() -> None:
     [
         (text(), "text"),
         (text(2), "text of at least 2 characters"),
-        (text(0, 0), "text of 0 to 0 characters"),
+        (text(0, 0), "text of exactly 0 characters"),
         (integer(1), "a whole number from 1 to any"),
         (number(0.1, 4_294_967_294), "a number from 0.1 to 4294967294"),
         (file(limits="png"), "a file: png"),
