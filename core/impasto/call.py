@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("impasto")
 
+SENT_TWICE = "a plugin sent the same paid request twice; only the retry policy may do that"
+
 
 class Call:
     """One picture's call. Transports report to it; retry and billing are decided from it. ``timeout`` in seconds.
@@ -47,17 +49,11 @@ class Call:
         self.secrets = account.secrets
         """What no message may show; a transport that finds more keys than the account has adds them."""
         self.timeout = timeout
-        self.retry = retry
+        self._retry = retry
         self.budget = budget
         self.deadline = Deadline(watch or Watch())
-        self.permits = 1
-        """How many POSTs are allowed so far; whoever owns retries adds one with ``again``."""
-        self.posts = 0
-        """How many POSTs were begun."""
-        self.sent = False
-        """Whether headers of the running attempt left, and no answer has proved yet that it cost nothing."""
-        self.unknown = 0
-        """How many earlier attempts may have been charged."""
+        self._posts = self._unknown = 0
+        self._may_post = self._sent = self._is_over = False
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
@@ -65,6 +61,26 @@ class Call:
         """Told when the call is over, with its result or None; a middleware sees answers only, and adds itself."""
         self.on_written: Callable[[], None] = _nothing
         """Transports call it when a request has gone out whole, its body too; whoever owns rates sets it."""
+
+    @property
+    def retry(self) -> Retry:
+        """The caller's policy. It can't be changed while the call runs."""
+        return self._retry
+
+    @property
+    def posts(self) -> int:
+        """The number of POSTs that were begun."""
+        return self._posts
+
+    @property
+    def sent(self) -> bool:
+        """True if headers of the running attempt left, and no answer has proved yet that it cost nothing."""
+        return self._sent
+
+    @property
+    def unknown(self) -> int:
+        """The number of earlier attempts that may have been charged."""
+        return self._unknown
 
     @property
     def is_free(self) -> bool:
@@ -85,17 +101,27 @@ class Call:
         return self.deadline.remaining()
 
     def attempt(self) -> None:
-        """A transport is about to POST. Raises BrokenPlugin where nobody allowed another one."""
-        if self.posts >= self.permits:
-            raise BrokenPlugin("a plugin sent the same paid request twice; only the retry policy may do that")
-        self.posts += 1
+        """Note that a transport is about to POST. Raises BrokenPlugin for a second POST in one ``send``."""
+        if not self._may_post or self._is_over:
+            raise BrokenPlugin(SENT_TWICE)
+        self._may_post = False
+        self._posts += 1
 
-    def again(self) -> None:
-        """The owner of retries begins another attempt: one more POST is allowed."""
-        self.unknown += self.sent
-        self.sent = False
-        self.answer = None
-        self.permits = self.posts + 1
+    def _begin(self, *, again: bool) -> None:
+        """Begin an attempt; ``again``: another one, by the owner of retries. The route calls it, and nobody else."""
+        self._may_post = True
+        if again:
+            self._unknown += self._sent
+            self._sent = False
+            self.answer = None
+
+    def _end(self) -> None:
+        """Let nothing more leave. The route calls it when the call is over."""
+        self._is_over = True
+
+    def _prove_free(self) -> None:
+        """Note that an answer proves that the running attempt cost nothing. The route calls it."""
+        self._sent = False
 
     async def whole(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
         """An answer with its body, read to the end. What came of one that breaks off is in the error.
@@ -126,12 +152,13 @@ class Call:
         """The call has its turn and its place in the rate: what must be written before it goes out, is written here."""
 
     def left(self) -> None:
-        """The headers of a paid request left this machine."""
-        self.sent = True
+        """Note that the headers of a paid request leave this machine now. Raises BrokenPlugin if the call is over."""
+        if self._is_over:  # a plugin left it running in a task of its own
+            raise BrokenPlugin("the call was over before its request left")
+        self._sent = True
 
     def refused(self, error: ImpastoError) -> None:
         """The answer proves that this attempt cost nothing."""
-        self.sent = False
 
     def ended(self, result: Result | None) -> None:
         """Tells those who wait for the end. What they raise takes no result away."""

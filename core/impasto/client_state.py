@@ -88,7 +88,7 @@ class Shared:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
-            route = Route.open(operation, transport, layers)
+            route = Route.open(operation, transport, layers[1:], retries=layers[0])
             self._in_use += (options.transport, *options.middleware)
             self.routes[key] = route
             return route

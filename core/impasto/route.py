@@ -25,6 +25,7 @@ from .errors import (
 )
 from .hooks import Specs
 from .operation import Operation
+from .permission import Permission, around_attempts, running
 from .records import MOST_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
 from .redact import printable, redacted
 
@@ -82,8 +83,13 @@ class Route:
     normalize: Callable[..., Result | Pending]
 
     @classmethod
-    def open(cls, operation: Operation, transport: object, middleware: Sequence[object] = ()) -> Route:
-        """Registers the plugins and composes the middleware, once. Raises BrokenPlugin."""
+    def open(
+        cls, operation: Operation, transport: object, middleware: Sequence[object] = (), *, retries: object = None
+    ) -> Route:
+        """Register the plugins and compose the middleware, once. Raises BrokenPlugin.
+
+        ``retries``: the plugin whose middleware owns retries, and may send a paid request again.
+        """
         manager = pluggy.PluginManager("impasto")
         manager.add_hookspecs(Specs)
         try:
@@ -93,6 +99,11 @@ class Route:
             if not manager.hook.send.get_hookimpls():
                 raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
             layers = manager.hook.middleware(operation_id=operation.id, operation=operation)
+            owner = pluggy.PluginManager("impasto")  # of its own: no other plugin's middleware is among its
+            owner.add_hookspecs(Specs)
+            if retries is not None:
+                owner.register(retries)
+            attempting = owner.hook.middleware(operation_id=operation.id, operation=operation)
         except ImpastoError:
             raise
         except pluggy.PluginValidationError as error:
@@ -105,6 +116,8 @@ class Route:
 
         async def transmit(wire: WireRequest) -> WireResponse:
             call = wire.call
+            if wire.method == "POST":
+                running.get().use(call)
             call.begin()
             if call.is_recorded:
                 await call.sending(wire)
@@ -119,18 +132,21 @@ class Route:
                 if not isinstance(error, ImpastoError):
                     raise _wrong("classify_error", error, "an ImpastoError")
                 if error.billed == "no":
+                    call._prove_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
                     call.refused(error)
                 raise error
             return response
 
         send: Handler = transmit
-        for layer in sorted(layers, key=_position, reverse=True):
-            send = _around(layer, send)
+        for layer in sorted((*attempting, *layers), key=_position, reverse=True):
+            send = around_attempts(layer, send) if any(layer is each for each in attempting) else _around(layer, send)
         return cls(operation, _called(hook.transform_request), send, _called(hook.normalize_response))
 
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
         """One picture: transform, send, classify, normalize; a job is polled to its end, under the call's deadline."""
         result: Result | None = None
+        permission = Permission(call)
+        token = running.set(permission)
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
@@ -153,6 +169,8 @@ class Route:
         except PLUGIN_FAULTS as error:  # a plugin broke its contract: what may be paid must still be told
             raise self._told(broken(error, call), call) from error
         finally:
+            running.reset(token)
+            permission.end()
             if call.on_end:
                 call.ended(result)
 

@@ -49,7 +49,6 @@ class _Retry:
             if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, wire):
                 raise failure
             await asyncio.sleep(wait)
-            call.again()
 
 
 def _wait(failure: ImpastoError, tries: int, call: Call) -> float:

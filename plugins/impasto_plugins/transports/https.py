@@ -115,7 +115,11 @@ class _Connector(aiohttp.TCPConnector):
         # await between; but with any trace, each request runs them all, for a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
         if (running := _running.get()) is not None:
-            running.connected(connection)
+            try:
+                running.connected(connection)
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:

@@ -20,7 +20,7 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(random, "uniform", most)
     call = impasto.Call.__new__(impasto.Call)
-    call.retry = impasto.Retry(base=0.5, cap=8.0)
+    call._retry = impasto.Retry(base=0.5, cap=8.0)
     waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
     limited = impasto.RateLimited("x", status=429)
@@ -35,6 +35,6 @@ def test_the_last_try_outlasts_a_second_of_outage_whatever_the_jitter(monkeypatc
 
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
     call = impasto.Call.__new__(impasto.Call)
-    call.retry = impasto.Retry()
+    call._retry = impasto.Retry()
     waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
     assert waits == [0, 0, 2.0]

@@ -1,0 +1,71 @@
+"""The right to send a paid request: one for each call, and one more for each attempt of the owner of retries.
+
+Middleware sees a call and its evidence; what it does with them gives it no right to send anything again.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from .call import SENT_TWICE
+from .errors import BrokenPlugin
+from .records import Handler, Middleware, WireRequest, WireResponse
+
+if TYPE_CHECKING:
+    from .call import Call
+
+
+class Permission:
+    """The right to send a paid request, of one run of a call. No plugin holds it: a request has only the evidence."""
+
+    __slots__ = ("_call", "_is_repeat", "_left")
+
+    def __init__(self, call: Call) -> None:
+        self._call, self._left, self._is_repeat = call, 1, False
+
+    def use(self, call: Call) -> None:
+        """Take it for one POST. Raises BrokenPlugin if there is none left, or the request is another call's."""
+        if call is not self._call:
+            raise BrokenPlugin("a middleware sent the request of another call")
+        if not self._left:
+            raise BrokenPlugin(SENT_TWICE)
+        self._left = 0
+        call._begin(again=self._is_repeat)  # noqa: SLF001 - the route's own side of a call, which no plugin has
+
+    def end(self) -> None:
+        """Take it back: what a plugin left running behind the call's back sends nothing any more."""
+        self._left = 0
+        self._call._end()  # noqa: SLF001 - as above
+
+    def renew(self) -> None:
+        """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""
+        call = self._call
+        if call.sent and not (call.retry.on_ambiguous and call.unknown + 1 < call.retry.max_charges):
+            raise BrokenPlugin("a middleware reported that nothing left, but the request had")
+        self._left, self._is_repeat = 1, True
+
+
+running: ContextVar[Permission] = ContextVar("running")
+"""That of the call that runs in this task."""
+
+
+def around_attempts(middleware: Middleware, inner: Handler) -> Handler:
+    """Compose the owner of retries, each of whose attempts after the first gets a permission of its own.
+
+    A layer outside it that calls it twice gets no second permission.
+    """
+
+    async def run(wire: WireRequest) -> WireResponse:
+        is_first = True
+
+        async def attempt(wire: WireRequest) -> WireResponse:
+            nonlocal is_first
+            if not is_first and wire.method == "POST":
+                running.get().renew()
+            is_first = False
+            return await inner(wire)
+
+        return await middleware(wire, attempt)
+
+    return run
