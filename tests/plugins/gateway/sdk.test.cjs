@@ -43,6 +43,14 @@ test("generate", async () => {
   assert.match(made._request_id, /^req_/);
 });
 
+test("AzureOpenAI: the deployment is in the path alone", async () => {
+  const options = { apiKey: KEY, endpoint: GATEWAY, apiVersion: "2025-04-01-preview", maxRetries: 0 };
+  const generated = await new OpenAI.AzureOpenAI({ ...options, deployment: "sd3" }).images.generate({ prompt: "p" });
+  isPicture(generated.data[0].b64_json);
+  const azure = new OpenAI.AzureOpenAI({ ...options, deployment: "upscale" });
+  isPicture((await azure.images.edit({ image: await picture(), prompt: "sharper" })).data[0].b64_json);
+});
+
 test("generate, as a URL", async () => {
   const made = await client.images.generate({ model: "sd3", prompt: "p", response_format: "url" });
   const found = await fetch(made.data[0].url);
