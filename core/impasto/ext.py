@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         check_known as check_known,
         is_loopback as is_loopback,
     )
-    from .records import Scalar as Scalar
+    from .records import MOST_ARTIFACTS as MOST_ARTIFACTS, Scalar as Scalar
     from .redact import printable as printable
     from .registry import (
         COMMANDS as COMMANDS,
@@ -68,7 +68,7 @@ _HOMES = {
     "options": "Options Settings check_proxy check_seconds default_concurrency",
     "params": "close_files structure",
     "provider": "account_of check_base_url check_key check_known is_loopback",
-    "records": "Scalar",
+    "records": "MOST_ARTIFACTS Scalar",
     "redact": "printable",
     "registry": "COMMANDS GROUPS OPERATIONS PROVIDERS TRANSPORTS Declared",
     "retry_after": "retry_after",

@@ -21,6 +21,7 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.conftest import KEY
 from tests.distributions import install
+from tests.plugins.gateway.batches.conftest import begun, ended, line, results
 from tests.plugins.gateway.conftest import Running, config, entry, named
 
 SEVERAL = """
@@ -187,3 +188,14 @@ async def test_the_gateway_never_answers_200_without_an_image(gateway: Running, 
     answer = await gateway.generate(model=model)
     assert (answer.status, answer.error["code"]) == (502, "unusable_result")
     assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_batch_of_the_gateway_delivers_all(gateway: Running, impasto_emulator: Emulator) -> None:
+    batch = await ended(
+        gateway.sdk, await begun(gateway.sdk, [line("cat", model="four", n=2), line("dog", model="four")])
+    )
+    assert (batch.status, batch.request_counts.completed) == ("completed", 2)
+    made = await results(gateway.sdk, batch.output_file_id)
+    assert {id: len(each["response"]["body"]["data"]) for id, each in made.items()} == {"cat": 8, "dog": 4}
+    assert made["cat"]["response"]["body"]["cost_usd"] == pytest.approx(PRICE * 8)
+    assert len(impasto_emulator.charges) == 3

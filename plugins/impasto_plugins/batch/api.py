@@ -19,6 +19,7 @@ from .classification import failed
 from .filenames import Template, wrong_id
 from .ledger.evidence import Strangers
 from .ledger.filesystem import Disk
+from .ledger.group_commit import Steps
 from .ledger.recorder import Keeping
 from .ledger.recovery import recall, recover
 from .ledger.states import State
@@ -101,7 +102,7 @@ async def run_batch(
             try:
                 bucket = await claimed(stack, target, folder.layout)
                 keeping = Keeping(folder, Template(), bucket, A_PAGE)
-                await folder.post(folder.begin(len(folder.pictures), target=target))
+                await folder.post(_begun(folder, target))
                 jobs = (await recover(folder, keeping, keys)).jobs
             except OSError as error:
                 raise unusable(folder.layout, error) from None
@@ -121,11 +122,16 @@ async def run_batch(
             raise stopped
 
 
+def _begun(folder: Folder, target: Target | None) -> Steps[None]:
+    pictures = folder.pictures
+    return folder.begin(len(pictures), target=target, stranger_extra=pictures.extra)
+
+
 async def _publish(folder: Folder, bucket: Bucket | None, stops: Stops) -> None:
     """Write results.jsonl and errors.jsonl, and upload them to the bucket. Raises StorageError."""
     target = bucket.target if bucket is not None else None
     try:
-        await folder.post(folder.begin(len(folder.pictures), target=target))
+        await folder.post(_begun(folder, target))
         await folder.post(write_results(folder))
         if bucket is not None:
             await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
@@ -158,9 +164,15 @@ class _Service:
             except ImpastoError as error:
                 yield _refused(request, error)
                 continue
+            left = [unit for unit in made if self.folder is None or not self._is_over(self.folder, unit)]
             for unit in made:
-                known = await asyncio.to_thread(self._known, self.folder, unit) if self.folder is not None else None
-                yield known if known is not None else unit
+                if self.folder is None or unit in left:
+                    yield unit
+                else:
+                    yield await asyncio.to_thread(self._known, self.folder, unit)
+            if self.folder is not None and not left:
+                for index in self.folder.pictures.extras(made[0].id, made[0].n):
+                    yield await asyncio.to_thread(self._known, self.folder, attrs.evolve(made[0], index=index))
 
     async def _units(self, request: Mapping[str, object]) -> list[Unit]:
         if not isinstance(request, Mapping):
@@ -204,11 +216,14 @@ class _Service:
                 said = f"{name!r} is in the folder, and its ledger does not know it: it may be paid for; see start_over"
                 raise InvalidRequest([Problem("id", said)], operation=unit.model)
 
-    def _known(self, folder: Folder, unit: Unit) -> Outcome | None:
-        """What came of a picture in an earlier run, where nothing is left to do."""
-        state = folder.pictures.states(unit.id, unit.index + 1)[unit.index]
-        if self.again.takes()[state]:
-            return None
+    def _is_over(self, folder: Folder, unit: Unit) -> bool:
+        """Return True if nothing is left to do for an image."""
+        (state,) = folder.pictures.states(unit.id, unit.index + 1)[unit.index :]
+        return not self.again.takes()[state]
+
+    def _known(self, folder: Folder, unit: Unit) -> Outcome:
+        """Return what came of an image in an earlier run."""
+        (state,) = folder.pictures.states(unit.id, unit.index + 1)[unit.index :]
         outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
         if state != State.DONE:
             return outcome

@@ -101,6 +101,8 @@ class Batch:
     plan: Plan | None = None
     folder: Folder | None = None
     _run: Run | None = None
+    _stranger_extra: int = 0
+    """How many images that were not asked for belong to rows which the manifest has no more."""
 
     async def dry_run(self, client: Client) -> Plan:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
@@ -125,7 +127,8 @@ class Batch:
             try:
                 bucket = await claimed(stack, order.target, folder.layout)
                 keeping = Keeping(folder, order.template, bucket, A_PAGE)
-                await folder.post(_begun(folder, order, plan))
+                self._stranger_extra = folder.pictures.extra - plan.extra
+                await folder.post(_begun(folder, order, plan, self._stranger_extra))
                 recovered = await recover(folder, keeping, keys)
             except OSError as error:
                 raise unusable(folder.layout, error) from None
@@ -136,8 +139,11 @@ class Batch:
             stops.ends = time.monotonic() + order.deadline
             stops.usd = folder.pictures.usd
             self._run = Run(of_client(client), self.pace, stops, keeping, partial(is_reached, client))
+            extra = folder.pictures.extra
             async for outcome in self._run.outcomes(_all(recovered.jobs, preflight.to_do(plan))):
                 self.listener.through(outcome)
+            if more := folder.pictures.extra - extra:
+                self.listener.note(f"{more:,} more images came than were asked for; all of them were kept")
             if (failure := self._run.failure) is not None:
                 if not isinstance(failure, ManifestError):
                     raise failure
@@ -193,7 +199,8 @@ class Batch:
         return self._status(self.folder, self.plan, running=True)
 
     def _status(self, folder: Folder, plan: Plan, *, running: bool) -> Status:
-        return status_of(folder.pictures, plan.pictures, plan.strangers, running=running)
+        total = plan.pictures + folder.pictures.extra - self._stranger_extra
+        return status_of(folder.pictures, total, plan.strangers, running=running)
 
     def _tell(self, plan: Plan, history: History) -> None:
         self.listener.planned(plan)
@@ -279,10 +286,16 @@ def _closed(units: Iterator[Unit]) -> Iterator[Unit]:
         yield unit
 
 
-def _begun(folder: Folder, order: Order, plan: Plan) -> Steps[None]:
+def _begun(folder: Folder, order: Order, plan: Plan, stranger_extra: int) -> Steps[None]:
     """The rows with which a run begins."""
     strangers = {state.name: number for state, number in plan.strangers.items()}
-    yield from folder.begin(plan.pictures, manifest=str(order.manifest), strangers=strangers, target=order.target)
+    yield from folder.begin(
+        plan.pictures,
+        manifest=str(order.manifest),
+        strangers=strangers,
+        target=order.target,
+        stranger_extra=stranger_extra,
+    )
     for bad in plan.bad:
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
         folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})

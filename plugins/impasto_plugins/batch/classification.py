@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+
+import attrs
 
 from impasto import (
     BadRequest,
@@ -10,6 +13,7 @@ from impasto import (
     ClientClosedError,
     ConfigError,
     ContentFiltered,
+    Cost,
     ImpastoError,
     InvalidRequest,
     NotFound,
@@ -67,17 +71,53 @@ def code_of(error: ImpastoError, state: Standing) -> str:
 
 
 def made(unit: Unit, result: Result) -> Outcome:
-    """A picture that came."""
+    """Return the outcome of an image that came: the first of its result."""
+    lost = tuple(f"an image beside it did not come: {each.error.message}" for each in result.errors)
+    charged = sum(each.error.billed != "no" for each in result.errors)
+    cost = _share(result) or unit.cost
     return Outcome(
         id=unit.id,
         index=unit.index,
         model=unit.model,
         state="done",
         artifact=result.artifacts[0],
-        cost=result.cost or unit.cost,
+        cost=cost.times(1 + charged) if cost is not None and charged else cost,
         request_id=result.request_id,
-        warnings=(*unit.warnings, *result.warnings),
+        warnings=(*unit.warnings, *result.warnings, *lost),
     )
+
+
+def extras(unit: Unit, result: Result, first: Callable[[], int]) -> Iterator[tuple[Unit, Outcome]]:
+    """Yield the images that came beyond the one that was asked for, as units of their own.
+
+    ``first`` returns the first index that is free.
+    """
+    more = result.artifacts[1:]
+    cost = _share(result)
+    for index, artifact in enumerate(more, first() if more else 0):
+        extra = attrs.evolve(unit, index=index, extra=unit.index, job=None)
+        yield (
+            extra,
+            Outcome(
+                id=unit.id,
+                index=index,
+                model=unit.model,
+                state="done",
+                artifact=artifact,
+                cost=cost,
+                request_id=result.request_id,
+                warnings=result.warnings,
+            ),
+        )
+
+
+def _share(result: Result) -> Cost | None:
+    """The cost of each of a result's images."""
+    count = len(result.artifacts)
+    if result.cost is None or count == 1:
+        return result.cost
+    usd, credits = result.cost.usd / count, result.cost.credits
+    return attrs.evolve(result.cost, usd=round(usd, 10), credits=credits and round(credits / count, 10))
 
 
 def failed(unit: Unit, error: ImpastoError) -> Outcome:

@@ -38,6 +38,8 @@ class Unit:
     sha256: str = ""
     line: int = 0
     warnings: tuple[str, ...] = ()
+    extra: int | None = None
+    """If it was not asked for: the index of the image whose request the provider answered with this one too."""
 
 
 def key_of(account: Account) -> str:

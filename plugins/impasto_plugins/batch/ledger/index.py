@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from impasto.ext import MOST_ARTIFACTS
+
 from .log import Row
 from .states import State, state_of
 
-_INTENT, _STAGED = int(State.INTENT), int(State.STAGED)
+_INTENT, _STAGED, _DONE = int(State.INTENT), int(State.STAGED), int(State.DONE)
 _PLACE_BITS, _STATE_BITS = 44, 4
 _PLACE = (1 << _PLACE_BITS) - 1
 _STATE = (1 << _STATE_BITS) - 1
@@ -28,6 +30,8 @@ class Pictures:
         self.usd = 0.0
         """What was charged, or may have been, in all attempts; what has no known price is not in it."""
         self.charges_unknown = 0
+        self.extra = 0
+        """Images that came and were not asked for: a provider may answer one request with several."""
 
     def __len__(self) -> int:
         return len(self._last)
@@ -49,6 +53,15 @@ class Pictures:
             states.append(packed >> _PLACE_BITS & _STATE if line is None or packed >> _LINE == line else 0)
         return states
 
+    def extras(self, id: str, n: int) -> list[int]:
+        """Return the indices of the images that a row has beyond the ``n`` that it asks for."""
+        found, index, last = list[int](), n, self._last
+        while self.extra and index <= (found[-1] if found else n) + MOST_ARTIFACTS:  # one may be missing
+            if hash((id, index)) in last:
+                found.append(index)
+            index += 1
+        return found
+
     def place(self, id: str, index: int) -> int:
         """Where its last row is in the ledger. Raises KeyError."""
         return self._last[hash((id, index))] & _PLACE
@@ -66,6 +79,8 @@ class Pictures:
         before = self._last.get(key, 0)
         self._count[before >> _PLACE_BITS & _STATE] -= 1
         self._count[state] += 1
+        if state == _DONE and "extra" in row:
+            self.extra += before >> _PLACE_BITS & _STATE != _DONE
         line = before >> _LINE
         if state == _INTENT:
             line = row["line"]

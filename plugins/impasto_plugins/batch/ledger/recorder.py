@@ -80,6 +80,10 @@ class Keeper(Protocol):
         """The call was cancelled: keeps what is known of it."""
         ...
 
+    def free_index(self, unit: Unit) -> int:
+        """Return the first index beyond those of a unit's row that no image has."""
+        ...
+
 
 @attrs.define(eq=False)
 class _Staged:
@@ -176,6 +180,10 @@ class Keeping:
         else:
             self.folder.post(self._let_go(unit))
 
+    def free_index(self, unit: Unit) -> int:
+        taken = self.folder.pictures.extras(unit.id, unit.n)
+        return taken[-1] + 1 if taken else unit.n
+
     def _begun(self, unit: Unit, call: Call) -> Steps[None]:
         """Room on the disk, then the intent."""
         folder, disk = self.folder, self.folder.disk
@@ -216,7 +224,8 @@ class Keeping:
 
     def named(self, unit: Unit, artifact: Artifact) -> str:
         """Where a picture goes, below the folder."""
-        name = self.template.path(id=unit.id, index=unit.index, n=unit.n, model=unit.model, seed=artifact.seed)
+        n = unit.n if unit.extra is None else unit.index + 1
+        name = self.template.path(id=unit.id, index=unit.index, n=n, model=unit.model, seed=artifact.seed)
         return name + ENDINGS.get(artifact.media_type, ".bin")
 
     def _told(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
@@ -304,6 +313,7 @@ def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, 
     """The row of a picture that came, is to lie at ``path``, and was written at ``modified`` (ns since 1970)."""
     sha256 = hashlib.sha256(artifact.data).hexdigest()
     about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
+    about |= {"extra": unit.extra} if unit.extra is not None else {}
     return {
         **_of(unit, "staged", billed="yes", **about),
         "usd": outcome.cost.usd if outcome.cost is not None else None,

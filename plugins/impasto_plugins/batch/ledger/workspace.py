@@ -276,10 +276,15 @@ class Folder:
         manifest: str | None = None,
         strangers: Mapping[str, int] = MappingProxyType({}),
         target: object = None,
+        stranger_extra: int = 0,
     ) -> Steps[None]:
-        """The job of beginning a run of so many pictures. ``target``: the bucket that they go up to."""
+        """The job of beginning a run of so many images. ``target``: the bucket that they go up to.
+
+        ``stranger_extra``: how many of the images that were not asked for do not belong to these.
+        """
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
+        more |= {"stranger_extra": stranger_extra} if stranger_extra else {}
         more |= {"started_over": True} if self.history.is_started_over else {}
         about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
         yield from self.written({**row, **about}, on_disk=True)

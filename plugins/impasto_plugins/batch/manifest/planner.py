@@ -66,6 +66,8 @@ class Plan:
     bad: list[Bad] = attrs.field(factory=list[Bad])
     twins: list[Bad] = attrs.field(factory=list[Bad])
     strangers: Counter[State] = attrs.field(factory=Counter[State])
+    extra: int = 0
+    """How many images of the manifest's rows came and were not asked for."""
     known: list[int] = attrs.field(factory=lambda: [0] * (len(State) + 1))
     """How many of the manifest's pictures stand where, by the numbers of the states."""
     passed_over: set[int] = attrs.field(factory=set[int])
@@ -134,7 +136,9 @@ class Preflight:
         if twins:
             self._tell_twins(twins, plan)
         plan.passed_over = {each.line for each in (*plan.bad, *plan.twins)}
-        plan.strangers = self._pictures.count - Counter({state: plan.known[state] for state in State})
+        known = Counter({state: plan.known[state] for state in State})
+        known[State.DONE] += plan.extra
+        plan.strangers = self._pictures.count - known
         plan.shares = self._shares()
         return plan
 
@@ -251,6 +255,7 @@ class Preflight:
         if not self._pictures:
             share.to_do += n * times
             return
+        plan.extra += len(self._pictures.extras(row.id, n)) * times
         for state in row.states or self._pictures.states(row.id, n):
             plan.known[state] += times
             share.to_do += self._takes[state] * times

@@ -29,6 +29,7 @@ _OF_ERROR = ("code", "message", "billed", "usd", "job", "kept")
 _OTHERS = ("invalid", "gone")
 
 Line = Mapping[str, object]
+Requests = dict[tuple[str, int], Line]
 
 
 def last_words(
@@ -37,7 +38,8 @@ def last_words(
     """The last row of each picture that is through, in the ledger's order, with what was asked for (unless ``brief``);
     and then what the last run said besides."""
     others: list[Row] = []
-    asked: dict[tuple[str, int], Mapping[str, object]] = {}
+    asked: Requests = {}
+    answered: Requests = {}
     for place, row in rows(layout.ledger, Read(), heads=ON_THE_WAY if brief else frozenset()):
         state = state_of(row)
         if state == State.INTENT:
@@ -45,6 +47,8 @@ def last_words(
                 asked[row["id"], row["index"]] = row["request"]
         elif state is not None and state > State.STAGED:
             request = asked.pop((row["id"], row["index"]), None)
+            if pictures.extra and not brief:
+                request = _request_of(row, request, asked, answered)
             if pictures.is_last(row, place):
                 yield row, request
         elif row["row"] == "run":
@@ -52,6 +56,16 @@ def last_words(
         elif row["row"] in _OTHERS:
             others.append(row)
     yield from ((row, None) for row in others)
+
+
+def _request_of(row: Row, own: Line | None, asked: Requests, answered: Requests) -> Line | None:
+    """Return what an image came for: one that was not asked for by itself came with another."""
+    if "extra" in row:
+        key = row["id"], row["extra"]
+        return asked.get(key) or answered.get(key)
+    if own is not None:
+        answered[row["id"], row["index"]] = own
+    return own
 
 
 def write_results(folder: Folder) -> Steps[None]:
@@ -65,7 +79,7 @@ def write_results(folder: Folder) -> Steps[None]:
         for row, _ in last_words(layout, pictures, brief=True):
             if row["row"] != "done":
                 errors.add(_error(row))
-            elif row["n"] == 1:
+            elif row["n"] == 1 and not pictures.extra:
                 results.add(_result([row]))
             else:
                 several.setdefault(row["id"], []).append(row)

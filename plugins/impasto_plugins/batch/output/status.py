@@ -43,7 +43,7 @@ class Status:
 
 
 def status_of(pictures: Pictures, total: int, strangers: Mapping[State, int], *, running: bool) -> Status:
-    """The status that a ledger tells, of a manifest with ``total`` pictures."""
+    """Return the status by a ledger, of a manifest with ``total`` images, those counted that came unasked."""
     count = Counter(pictures.count)
     count.subtract(strangers)
     through = {state: number for state, number in count.items() if not state.is_open}
@@ -75,4 +75,5 @@ def read_status(layout: Layout) -> Status:
     if run is None:
         raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
     strangers = {State[name]: number for name, number in run["strangers"].items()}
-    return status_of(history.pictures, run["pictures"], strangers, running=running)
+    total = run["pictures"] + history.pictures.extra - run.get("stranger_extra", 0)
+    return status_of(history.pictures, total, strangers, running=running)

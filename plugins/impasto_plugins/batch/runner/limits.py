@@ -118,11 +118,10 @@ class Stops:
         self.reserved -= price
         return price
 
-    def settle(self, unit: Unit, outcome: Outcome) -> None:
-        """A picture is through."""
-        price = self.release(unit)
-        if outcome.cost is not None:
-            self.usd += price
+    def settle(self, unit: Unit, outcome: Outcome, *extras: Outcome) -> None:
+        """Count an image that is through, and what came besides."""
+        self.release(unit)
+        self.usd += sum(each.cost.usd for each in (outcome, *extras) if each.cost is not None)
         if isinstance(outcome.error, STOPPING):
             self.stop(str(outcome.error), _kind_of(outcome.error), outcome.error)
         if outcome.state == "pending":

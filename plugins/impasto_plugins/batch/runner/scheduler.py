@@ -13,12 +13,15 @@ import attrs
 
 from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, StorageError, WireRequest
 from impasto.ext import StopReason
-from impasto_plugins.batch.classification import failed, made
+from impasto_plugins.batch.classification import extras, failed, made
 from impasto_plugins.batch.ledger.recorder import Keeper
 from impasto_plugins.batch.tasks import Outcome, Unit
 
 from .concurrency import Pace
 from .limits import Stops
+
+Through = asyncio.Queue[list[Outcome] | None]
+"""Outcomes of units that are through: of each the images that came for it; None after the last."""
 
 Ask = Callable[[Unit, Callable[..., Call]], Awaitable[Result]]
 """Asks for a unit's picture; what it is given makes the calls, see ``Client.invoke``. Raises ImpastoError."""
@@ -102,6 +105,8 @@ class Run:
     """The error of the source of units: what was in flight then was waited for."""
     _again: deque[Unit] = attrs.field(factory=deque[Unit])
     """Those of which nothing could be sent, for as long as an outage is waited out."""
+    _extras: dict[str, int] = attrs.field(factory=dict[str, int])
+    """By id, the first index that is free for images which were not asked for."""
     _dispatching: asyncio.Task[None] | None = None
     _is_cancelled: bool = False
 
@@ -110,13 +115,14 @@ class Run:
 
         A place is free again when its outcome was taken: whoever takes them slowly is sent no more than that.
         """
-        through: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        through: Through = asyncio.Queue()
         dispatching = self._dispatching = asyncio.create_task(self._dispatch(units, through))
         dispatching.add_done_callback(lambda _: through.put_nowait(None))
         try:
-            while (outcome := await through.get()) is not None:
+            while (came := await through.get()) is not None:
                 try:
-                    yield outcome
+                    for outcome in came:
+                        yield outcome
                 finally:
                     self.pace.leave()
         finally:
@@ -147,13 +153,13 @@ class Run:
         except OSError as error:
             self.stop_storage(f"the ledger can't be written: {error.strerror}")
 
-    async def _dispatch(self, units: AsyncIterator[Unit | Outcome], through: asyncio.Queue[Outcome | None]) -> None:
+    async def _dispatch(self, units: AsyncIterator[Unit | Outcome], through: Through) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 unit = self._again.popleft() if self._again else await self._next(units)
                 if isinstance(unit, Outcome):  # known already: it only takes its turn
                     await self.pace.turn(self.stops)
-                    through.put_nowait(unit)
+                    through.put_nowait([unit])
                 elif unit is not None:
                     await self.pace.turn(self.stops)
                     if self.pace.is_outage and not await self._is_back(unit):
@@ -179,38 +185,53 @@ class Run:
             self.failure = error
             return None
 
-    async def _one(self, unit: Unit, through: asyncio.Queue[Outcome | None]) -> None:
+    async def _one(self, unit: Unit, through: Through) -> None:
         work = _Work(self, unit)
         try:
             await self._made(work, through)
         finally:
             work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
 
-    async def _made(self, work: _Work, through: asyncio.Queue[Outcome | None]) -> None:
-        unit = work.unit
+    async def _made(self, work: _Work, through: Through) -> None:
+        unit, more = work.unit, list[tuple[Unit, Outcome]]()
         try:
-            outcome = made(unit, await self.ask(unit, partial(_Recorded, work)))
+            result = await self.ask(unit, partial(_Recorded, work))
+            outcome = made(unit, result)
+            more = list(extras(unit, result, partial(self._free_index, unit, len(result.artifacts) - 1)))
         except ImpastoError as error:
             outcome = failed(unit, error)
         except asyncio.CancelledError:
             if self.keeper is not None and work.call is not None:
                 self.keeper.abandon(unit, work.call)
             raise
-        if self.keeper is not None:
-            try:
-                outcome = await self.keeper.settle(unit, outcome)
-            except OSError as error:
-                self.stop_storage(f"the folder can't be written: {error.strerror or error}")
-                outcome = await self.keeper.spare(unit, outcome)
-        if self._comes_again(outcome):
+        came = await asyncio.gather(*(self._settled(*each) for each in ((unit, outcome), *more)))
+        if self._comes_again(came[0]):
             self.stops.release(unit)
             self._again.append(unit)
             self.pace.leave()
             return
-        self.stops.settle(unit, outcome)
-        if outcome.state == "done" and work.call is not None:
+        self.stops.settle(unit, *came)
+        if came[0].state == "done" and work.call is not None:
             self.pace.answered(unit.model, time.monotonic() - work.call.began)
-        through.put_nowait(outcome)
+        through.put_nowait(came)
+
+    async def _settled(self, unit: Unit, outcome: Outcome) -> Outcome:
+        """Keep what came; somewhere else if the folder can't be written."""
+        if self.keeper is None:
+            return outcome
+        try:
+            return await self.keeper.settle(unit, outcome)
+        except OSError as error:
+            self.stop_storage(f"the folder can't be written: {error.strerror or error}")
+            return await self.keeper.spare(unit, outcome)
+
+    def _free_index(self, unit: Unit, number: int) -> int:
+        """Return the first of so many indices that no image of the unit's row has, and keep them for this one."""
+        first = self._extras.get(unit.id, unit.n)
+        if self.keeper is not None:
+            first = max(first, self.keeper.free_index(unit))
+        self._extras[unit.id] = first + number
+        return first
 
     def _comes_again(self, outcome: Outcome) -> bool:
         """Whether it is asked for again in this run: where the provider can't be reached nothing was sent at all."""

@@ -66,7 +66,8 @@ def _ended(folder: Folder, batch: Batch, unfit: Mapping[str, Failure]) -> Iterat
         for number, given in read(folder.layout.root / "input.jsonl"):
             line = line_of(number, given, str(batch.word("endpoint")))
             states = pictures.states(line.id, line.n)
-            asked = [rows.at(pictures.place(line.id, index)) for index, state in enumerate(states) if state]
+            indices = [index for index, state in enumerate(states) if state] + pictures.extras(line.id, line.n)
+            asked = [rows.at(pictures.place(line.id, index)) for index in indices]
             yield Ended(line=line, rows=asked, unfit=unfit.get(line.id))
     finally:
         rows.close()
