@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import impasto
-from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, Contract
+from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, WIRE, Contract
 from tests.oracle.entrances import Run, judge
 from tests.oracle.recording import ACCOUNT, JOB, Provider
 from tests.oracle.samples import Values, full_requests, minimal_request, request, sample_size
@@ -138,6 +138,16 @@ async def test_a_job_is_polled_until_its_result_is_there(
     await client.resume(contract.model, JOB)
     [poll] = provider.requests
     check_poll(contract, poll)
+
+
+@pytest.mark.parametrize("contract", STABILITY, ids=lambda contract: contract.id)
+async def test_the_vendors_own_host_is_asked_no_faster_than_it_allows(contract: Contract) -> None:
+    async with impasto.Client(api_key=KEY, poll_interval=WIRE["poll_seconds"]) as client:
+        account = await client.account(contract.model)
+        assert account.base_url == WIRE["base"]
+        assert account.rate_limit == impasto.RateLimit(WIRE["requests"], WIRE["seconds"])
+        with pytest.raises(impasto.ConfigError, match="poll_interval"):
+            await client.with_options(poll_interval=WIRE["poll_seconds"] - 0.1).account(contract.model)
 
 
 @pytest.mark.parametrize("path", sorted(ACCOUNT))

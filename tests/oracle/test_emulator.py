@@ -19,7 +19,8 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from tests.oracle.contract import BEDROCK, EVERY, Contract
+from impasto_plugins.emulator import Settings
+from tests.oracle.contract import BEDROCK, EVERY, WIRE, Contract
 from tests.oracle.emulator import (
     JUDGED,
     QUICK,
@@ -263,6 +264,12 @@ async def test_bedrock_refuses_the_other_form_of_an_id(wire: Wire, contract: Con
     answer = await wire.ask("POST", f"/model/{other}/invoke", json=in_json(minimal_request(contract)))
     assert answer.status == 400
     check_error(answer, "ValidationException")
+
+
+async def test_the_vendors_times_are_the_emulators_when_none_are_set() -> None:
+    settings = Settings()
+    assert (settings.rate_requests, settings.rate_seconds) == (WIRE["requests"], WIRE["seconds"])
+    assert (settings.lock_seconds, settings.kept_seconds) == (WIRE["lock_seconds"], WIRE["keep_hours"] * 3600)
 
 
 async def test_the_account_in_the_vendors_form(wire: Wire) -> None:

@@ -145,4 +145,5 @@ def _contracts(provider: Literal["stability", "bedrock"]) -> Iterator[Contract]:
 STABILITY = tuple(_contracts("stability"))
 BEDROCK = tuple(_contracts("bedrock"))
 EVERY = (*STABILITY, *BEDROCK)
+WIRE: Mapping[str, Any] = tomllib.loads((FOLDER / "stability.toml").read_text(encoding="utf-8"))["wire"]
 BEDROCK_WIRE: Mapping[str, Any] = tomllib.loads((FOLDER / "bedrock.toml").read_text(encoding="utf-8"))["wire"]
