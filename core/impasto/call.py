@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, ClassVar
 
 from .deadline import Deadline, Watch
-from .errors import PLUGIN_FAULTS, BrokenPlugin, ChargeUnknown
+from .errors import BrokenPlugin, ChargeUnknown
 from .records import WireResponse
 
 if TYPE_CHECKING:
@@ -165,7 +165,9 @@ class Call:
         for told in self.on_end:
             try:
                 told(result)
-            except PLUGIN_FAULTS:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - a plugin may raise anything
                 _log.exception("%s: a plugin failed when the call had ended", self.request.operation)
 
     def accepted(self, pending: Pending) -> None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import Watch
-from .errors import PLUGIN_FAULTS, BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
+from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
 from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
@@ -117,9 +117,9 @@ class Shared:
             opened = cast("Transport", factory(self._options))
             self._stack.push_async_callback(opened.aclose)  # first: it may be opened in part
             await opened.open()
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
             raise
-        except PLUGIN_FAULTS as error:
+        except BaseException as error:
             raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
         self._transports[chosen] = opened
         return opened
@@ -138,9 +138,9 @@ class Shared:
         plugin = self.registry.load(MIDDLEWARE, name, object)
         try:
             made = plugin(self._options) if isinstance(plugin, type) else plugin
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt):
             raise
-        except PLUGIN_FAULTS as error:
+        except BaseException as error:
             raise BrokenPlugin(f"middleware {name!r} can't be made: {type(error).__name__}: {error}") from error
         if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
             self._stack.push_async_callback(aclose)

@@ -49,9 +49,6 @@ StopReason = Literal[
 PYTHON_ADVICE = ("; client.resume takes it up", " or give api_key")
 """The ends of messages that help only those who write Python; the command line leaves them out."""
 
-PLUGIN_FAULTS = (Exception, SystemExit)
-"""What is caught around a plugin's code: it breaks only itself, and must not end the process that loaded it."""
-
 
 class ImpastoError(Exception):
     """Base of every error raised here; never raised itself."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     )
     from .errors import (
         MOST_PROBLEMS as MOST_PROBLEMS,
-        PLUGIN_FAULTS as PLUGIN_FAULTS,
         PYTHON_ADVICE as PYTHON_ADVICE,
         Billed as Billed,
         StopReason as StopReason,
@@ -60,7 +59,7 @@ _HOMES = {
     "concurrency": "opened to_its_end",
     "describe": "Description describe",
     "distributions": "OWN VARIABLE Allowed Owner normalised",
-    "errors": "MOST_PROBLEMS PLUGIN_FAULTS PYTHON_ADVICE Billed StopReason",
+    "errors": "MOST_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of",
     "metadata": "read_folders",

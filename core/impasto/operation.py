@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeVar
 
 import attrs
 
-from .errors import PLUGIN_FAULTS, BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import problems_of
 from .fields import Field, fields_of
 from .files import File
@@ -152,9 +152,9 @@ class Operation:
         except InvalidRequest as error:
             error.operation = model
             raise
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt):
             raise
-        except PLUGIN_FAULTS as error:  # a plugin's own check or rule
+        except BaseException as error:  # a plugin's own check or rule
             raise _broken(model, "checking its parameters", error) from error
         return Request(operation=model, params=params, target=self.target, constants=self.constants, user=user)
 
@@ -164,9 +164,9 @@ class Operation:
             return None
         try:
             cost = self.price.quote(request.params)
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt):
             raise
-        except PLUGIN_FAULTS as error:
+        except BaseException as error:
             raise _broken(request.operation, "its price", error) from error
         if cost is not None and not isinstance(cost, Cost):
             said = f"its price gave {type(cost).__name__}, not a Cost"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .errors import PLUGIN_FAULTS, BrokenPlugin, ConfigError, ImpastoError
+from .errors import BrokenPlugin, ConfigError, ImpastoError
 from .fields import shown
 from .policy import RateLimit
 
@@ -106,9 +106,9 @@ def account_of(provider: Provider, settings: Mapping[str, object], *, stand_in: 
     """A provider's account for these settings, whoever wrote the provider. Raises ConfigError and BrokenPlugin."""
     try:
         account = provider.account(settings, stand_in=stand_in)
-    except ImpastoError:
+    except (ImpastoError, KeyboardInterrupt):
         raise
-    except PLUGIN_FAULTS as error:
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
         said = f"finding its account raised {type(error).__name__}; nothing was sent"
         raise BrokenPlugin(f"provider {provider.name}: {said}") from None  # its own words may hold the key
     if not isinstance(account, Account):

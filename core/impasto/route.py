@@ -13,7 +13,6 @@ import pluggy
 from .call_errors import broken, ended, gone, unknown
 from .distributions import HOOKS_VERSION
 from .errors import (
-    PLUGIN_FAULTS,
     BrokenPlugin,
     ImpastoError,
     NotFound,
@@ -104,11 +103,11 @@ class Route:
             if retries is not None:
                 owner.register(retries)
             attempting = owner.hook.middleware(operation_id=operation.id, operation=operation)
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt):
             raise
         except pluggy.PluginValidationError as error:
             raise BrokenPlugin(f"{operation.id}: {_misfit(error)}") from error
-        except PLUGIN_FAULTS as error:  # whatever a plugin's own middleware hook raises
+        except BaseException as error:  # whatever a plugin's own middleware hook raises
             said = f"{type(error).__name__}: {printable(str(error))}"
             raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {said}") from error
         hook = manager.hook
@@ -166,7 +165,9 @@ class Route:
                 raise self._told(broken(error, call), call) from error
             self._told(error, call)
             raise
-        except PLUGIN_FAULTS as error:  # a plugin broke its contract: what may be paid must still be told
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a plugin broke its contract: what may be paid must still be told
             raise self._told(broken(error, call), call) from error
         finally:
             running.reset(token)
@@ -207,9 +208,9 @@ class Route:
         problem, cause = "", None
         try:
             outcome = self.normalize(request=call.request, response=response, account=call.account)
-        except ImpastoError:
+        except (ImpastoError, KeyboardInterrupt):
             raise
-        except PLUGIN_FAULTS as error:  # whatever a plugin's code makes of a paid answer, its bytes are kept
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             problem, cause = f"the answer could not be read: {type(error).__name__}", error
         else:
             if isinstance(outcome, Pending):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,38 @@ async def test_a_hook_that_returns_the_wrong_type_is_named(hook: str) -> None:
         await run(*with_hook(hook, lambda: "text"))
 
 
+class Panic(BaseException):
+    """A plugin's own, as pyo3 raises for a panic in Rust; no Exception."""
+
+
 def exits() -> object:
     raise SystemExit(3)
 
 
-@pytest.mark.parametrize(
-    ("hook", "kind"),
-    [(name, UnusableResult if name == "normalize_response" else kind) for name, (kind, _) in FAULTS.items()],
-)
-async def test_a_hook_that_exits_ends_its_call_and_not_the_process(hook: str, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="SystemExit"):
-        await run(*with_hook(hook, exits))
+def raises(kind: type[BaseException]) -> Callable[[], object]:
+    def does() -> object:
+        raise kind
+
+    return does
+
+
+KINDS = [(name, UnusableResult if name == "normalize_response" else kind) for name, (kind, _) in FAULTS.items()]
+
+
+@pytest.mark.parametrize("raised", [SystemExit, Panic, asyncio.CancelledError, pytest.skip.Exception])
+@pytest.mark.parametrize(("hook", "kind"), KINDS)
+async def test_a_hook_that_raises_what_is_no_exception_ends_its_call_and_not_the_process(
+    hook: str, kind: type[Exception], raised: type[BaseException]
+) -> None:
+    with pytest.raises(kind, match=raised.__name__):
+        await run(*with_hook(hook, raises(raised)))
+
+
+@pytest.mark.parametrize("hook", FAULTS)
+def test_an_interrupt_is_nobodys_fault(hook: str) -> None:
+    """Python raises it wherever it is at work when somebody presses Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run(*with_hook(hook, raises(KeyboardInterrupt))))
 
 
 class Exits:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from impasto import File
+from impasto import File, ImpastoError
 from impasto.ext import is_loopback, printable
 
 from .auth import NOBODY, Caller
@@ -20,7 +20,7 @@ from .batches.context import BatchExchange
 from .batches.scheduler import Batches
 from .calls.queue_timeout import patience, patience_of
 from .calls.runtime import Setup
-from .errors import SERVER, Failure, new_id, sign
+from .errors import SERVER, Failure, failure_of, new_id, plugin_error, sign
 from .http import cors
 from .http.body import check_kind
 from .http.memory_budget import Flow
@@ -154,14 +154,22 @@ class App:
     async def _answered(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         try:
             response = await self._endpoint(request, seen)
-        except Failure as failure:
+        except (Failure, ImpastoError) as error:
+            failure = failure_of(error) if isinstance(error, ImpastoError) else error
             seen.code = failure.code
             response = failure.response()
-        except ConnectionError:
+        except (ConnectionError, KeyboardInterrupt, GeneratorExit):
             raise
         except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
             _log.exception("request %s failed", seen.id)
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
+        except BaseException as error:  # of a plugin: SystemExit, what a panic in Rust becomes, or a cancellation
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            _log.exception("request %s failed in a plugin", seen.id)
+            seen.code = "plugin_error"
+            response = plugin_error().response()
         if not response.prepared:
             sign(response, seen.id)
             response.headers.update(cors.headers_for(request, self.setup.config.cors_origins))

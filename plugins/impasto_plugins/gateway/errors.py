@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from impasto import (
     BadRequest,
+    BrokenPlugin,
     ChargeUnknown,
     ClientClosedError,
     ConfigError,
@@ -36,6 +38,8 @@ from impasto import (
 )
 from impasto.ext import printable
 from impasto_plugins.openai_compat.words import WORDS
+
+_log = logging.getLogger("impasto.gateway")
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -152,11 +156,19 @@ def _in_words(error: ImpastoError) -> Failure:
             return Failure(504 if error.status is None else 502, said, SERVER, "charge_unknown", should_retry=False)
         case ClientClosedError():
             return Failure(503, "the gateway is stopping", SERVER, "stopping", should_retry=True)
+        case BrokenPlugin():
+            _log.error("a plugin failed: %s", error)
+            return plugin_error()
         case ConfigError() | RegistryError():
             said = "the gateway can't reach this model's provider as it is set up; its log says why"
             return Failure(500, said, SERVER, "misconfigured", should_retry=False)
         case _:
             return Failure(502, said, SERVER, "provider_error", should_retry=False)
+
+
+def plugin_error() -> Failure:
+    """Return the answer for a call that failed in a plugin, whose words are for the log alone."""
+    return Failure(500, "a plugin of the gateway failed; its log says why", SERVER, "plugin_error", should_retry=False)
 
 
 def unknown() -> Failure:

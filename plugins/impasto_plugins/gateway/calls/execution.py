@@ -40,8 +40,7 @@ class Checked:
     @property
     def cost(self) -> Cost | None:
         """What each picture costs, None where that is not known."""
-        price = self.deployment.operation.price
-        return price.quote(self.request.params) if price is not None else None
+        return self.deployment.operation.cost(self.request)
 
 
 @attrs.frozen(kw_only=True, eq=False)
