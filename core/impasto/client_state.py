@@ -119,7 +119,7 @@ class Shared:
             await opened.open()
         except (ImpastoError, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
             raise
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything
             raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
         self._transports[chosen] = opened
         return opened
@@ -140,7 +140,7 @@ class Shared:
             made = plugin(self._options) if isinstance(plugin, type) else plugin
         except (ImpastoError, KeyboardInterrupt):
             raise
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything
             raise BrokenPlugin(f"middleware {name!r} can't be made: {type(error).__name__}: {error}") from error
         if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
             self._stack.push_async_callback(aclose)

@@ -166,7 +166,7 @@ class Operation:
             cost = self.price.quote(request.params)
         except (ImpastoError, KeyboardInterrupt):
             raise
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything
             raise _broken(request.operation, "its price", error) from error
         if cost is not None and not isinstance(cost, Cost):
             said = f"its price gave {type(cost).__name__}, not a Cost"
