@@ -181,10 +181,13 @@ class _Worker:
 
     async def _take_up(self, gateway: Gateway) -> None:
         try:
-            await gateway.take_up(await asyncio.to_thread(load, self._path))
+            config = await asyncio.to_thread(load, self._path)
+            await gateway.take_up(config)
         except ImpastoError as error:
             _log.error("the configuration stays as it was: %s", error)
         else:
+            for warning in config.warnings:
+                _log.warning("%s", warning)
             _log.warning("the configuration was read again")
 
 

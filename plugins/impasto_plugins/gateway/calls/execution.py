@@ -73,26 +73,30 @@ class Done:
 
 async def prepare(deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
     """Return the call for one deployment. Raises InvalidRequest."""
-    translation, notes = _translated(deployment, asked, edit=edit, vary=vary, makes=makes)
+    translation, notes = _translated(deployment, asked, deployment.entry.defaults, edit=edit, vary=vary, makes=makes)
     request, warnings = await check(deployment.operation, deployment.entry.model, translation)
     return _checked(deployment, translation, request, (*notes, *warnings))
 
 
 def prepare_sync(deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
-    """Return the call for one deployment; files and masks are read in this thread. Raises InvalidRequest."""
-    translation, _ = _translated(deployment, asked, edit=edit, vary=False, makes=makes)
+    """Return the call of a batch's line for one deployment; files and masks are read here. Raises InvalidRequest."""
+    # How many images a line has, and in which form, is read from the line alone: also when it is not run any more.
+    defaults = {
+        name: value for name, value in deployment.entry.defaults.items() if name not in ("n", "response_format")
+    }
+    translation, _ = _translated(deployment, asked, defaults, edit=edit, vary=False, makes=makes)
     request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
     return _checked(deployment, translation, request, warnings)
 
 
 def _translated(
-    deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes
+    deployment: Deployment, asked: Asked, defaults: Mapping[str, object], *, edit: bool, vary: bool, makes: Makes
 ) -> tuple[Translation, tuple[str, ...]]:
-    operation, entry = deployment.operation, deployment.entry
+    operation = deployment.operation
     given = asked.arguments(operation)
     notes = _vary(deployment, given) if vary else ()
     translation = translate(
-        operation, given, drop_params=deployment.drop_params, defaults=entry.defaults, edit=edit, makes=makes
+        operation, given, drop_params=deployment.drop_params, defaults=defaults, edit=edit, makes=makes
     )
     return translation, notes
 

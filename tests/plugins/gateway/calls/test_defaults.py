@@ -86,6 +86,21 @@ async def test_a_default_is_used_in_a_batch_too(gateway: Running, impasto_emulat
     assert impasto_emulator.requests[0].fields["style_preset"] == "anime"
 
 
+async def test_a_batchs_lines_say_themselves_how_many_images_they_have(
+    start: Start, impasto_emulator: Emulator
+) -> None:
+    from tests.plugins.gateway.batches.conftest import begun, ended, line, results
+
+    entries = sd3(impasto_emulator.url, "n: 2", "response_format: url")
+    gateway = await start(config(impasto_emulator.url, entries=entries))
+    assert len((await gateway.generate()).json["data"]) == 2
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="sd3"), line("b", model="sd3", n=2)]))
+    done = await results(gateway.sdk, batch.output_file_id)
+    data = {id: each["response"]["body"]["data"] for id, each in done.items()}
+    assert {id: len(each) for id, each in data.items()} == {"a": 1, "b": 2}
+    assert all("b64_json" in image for each in data.values() for image in each)
+
+
 async def test_a_lower_order_goes_first_and_the_next_when_it_fails(
     start: Start, impasto_emulator: Emulator, second: Emulator
 ) -> None:
