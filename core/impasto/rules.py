@@ -24,8 +24,12 @@ class Needs:
     others: tuple[str, ...]
     value: str | None = None
 
+    def applies(self, given: Mapping[str, object]) -> bool:
+        """Return True if the others are needed."""
+        return self.field in given and self.value in (None, given[self.field])
+
     def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if self.field in given and self.value in (None, given[self.field]):
+        if self.applies(given):
             for other in self.others:
                 if other not in given:
                     yield Problem(other, f"required when {self._condition}")

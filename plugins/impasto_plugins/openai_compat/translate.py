@@ -15,6 +15,7 @@ import attrs
 from impasto import InvalidRequest, Operation, Problem
 from impasto.ext import MOST_PROBLEMS, Makes, check_n, structure
 from impasto.fields import shown
+from impasto.rules import Needs
 
 from .sizes import checked_size, nearest_ratio
 from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
@@ -152,10 +153,26 @@ class _Work:
 
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
-        for name, value in defaults.items():
-            if name not in self.params and not self._breaks_rule(name, value):
+        chosen = {name: value for name, value in defaults.items() if name not in self.params}
+        before = self._broken(self.params)
+        while wrong := self._broken({**self.params, **chosen}) - before:
+            del chosen[self._least_fitting(chosen, wrong)]
+        given = self.operation.implied({**self.params, **chosen})
+        for name, value in chosen.items():
+            if all(
+                rule.applies(given) for rule in self.operation.rules if isinstance(rule, Needs) and name in rule.others
+            ):
                 self.params[name] = value
                 self.words[name] = name
+
+    def _least_fitting(self, chosen: Mapping[str, object], wrong: set[str]) -> str:
+        """Return the default to leave out: one that a rule names, or else one without which fewer rules are broken."""
+
+        def without(name: str) -> int:
+            rest = {each: value for each, value in chosen.items() if each != name}
+            return len(self._broken({**self.params, **rest}))
+
+        return next((name for name in chosen if name in wrong), None) or min(chosen, key=without)
 
     def n(self) -> int:
         n = self.given.pop("n", 1)
@@ -293,10 +310,6 @@ class _Work:
 
     def _cuts_out(self, background: object) -> bool:
         return self.operation.transparent and isinstance(background, str) and background == "transparent"
-
-    def _breaks_rule(self, name: str, value: object) -> bool:
-        """Return True if a field's value breaks a rule that the call keeps without it."""
-        return bool(self._broken({**self.params, name: value}) - self._broken(self.params))
 
     def _broken(self, params: Mapping[str, object]) -> set[str]:
         implied = self.operation.implied(params)

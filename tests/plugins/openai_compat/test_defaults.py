@@ -2,6 +2,7 @@
 
 import pytest
 
+from impasto import Registry
 from impasto_plugins.openai_compat.translate import problems_of_defaults, translate
 
 from .test_translate import PICTURE, model
@@ -28,6 +29,25 @@ def test_a_default_that_does_not_go_with_the_call_is_left_out() -> None:
     assert (sized.params["aspect_ratio"], sized.problems) == ("1:1", ())
     shaped = translate(model("sd3"), {"prompt": "a", "aspect_ratio": "2:3"}, defaults={"size": "1024x1024"})
     assert (shaped.params["aspect_ratio"], shaped.problems, shaped.warnings) == ("2:3", (), ())
+
+
+def test_a_default_that_belongs_to_another_field_waits_for_it() -> None:
+    """The vendor would ignore an image's strength without an image, and takes a guardrail whole."""
+    ultra, defaults = model("stable-image-ultra"), {"strength": 0.7}
+    assert translate(ultra, {"prompt": "a"}, defaults=defaults).params == {"prompt": "a"}
+    edited = translate(ultra, {"prompt": "a", "image": PICTURE}, defaults=defaults)
+    assert edited.params["strength"] == 0.7
+    core = Registry().operation("bedrock/stability.stable-image-core-v1:1")
+    for guardrail in ({"guardrailVersion": "1", "guardrailIdentifier": "abc"}, {"guardrailVersion": "1"}):
+        filled = translate(core, {"prompt": "a"}, defaults=guardrail).params
+        assert filled == {"prompt": "a", **(guardrail if len(guardrail) == 2 else {})}
+
+
+def test_a_mode_that_does_not_go_with_the_call_is_left_out_with_what_belongs_to_it() -> None:
+    defaults = {"strength": 0.7, "mode": "image-to-image"}
+    assert translate(model("sd3"), {"prompt": "a"}, defaults=defaults).params == {"prompt": "a"}
+    edited = translate(model("sd3"), {"prompt": "a", "image": PICTURE}, defaults=defaults)
+    assert edited.params == {"prompt": "a", "image": PICTURE, **defaults}
 
 
 def test_a_default_goes_by_its_fields_other_name() -> None:
