@@ -49,7 +49,13 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     for warning in check_bind(config, host, no_auth=no_auth):
         click.echo(f"Warning: {warning}", err=True)
     if workers > 1:
-        check(path, host=host, no_auth=no_auth)  # what is wrong is told once, not by each; and imports are shared
+        # Here errors are reported once and not by each worker, and imports are shared. A thread of the check may end a
+        # little later: it must not take a signal from the supervisor, whose own thread blocks them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        try:
+            check(path, host=host, no_auth=no_auth)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _allow_many_files()
     sockets = _sockets(host, port, workers)
     number = sockets[0].getsockname()[1]
