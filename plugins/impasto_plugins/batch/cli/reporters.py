@@ -1,11 +1,11 @@
-"""What a run says of itself: a line that moves on a terminal, JSON lines for a program, else only what matters."""
+"""Reports of a run: a line that moves on a terminal, JSON lines for a program, else plain lines now and then."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,6 +25,9 @@ _REMEMBERED = 120
 
 _TOLD_SECONDS = 5.0
 """How often a program is told of the progress."""
+
+FIRST_LINE_SECONDS, NEXT_LINE_SECONDS = 2.0, 10.0
+"""When a file or a pipe gets its first line of progress, and the time between the others."""
 
 _CLASSES = ("refused", "ambiguous", "unusable", "filtered", "expired")
 _BAR = 20
@@ -61,28 +64,48 @@ def plan_in_words(plan: Plan) -> str:
 
 
 @attrs.define(eq=False)
-class Quiet:
-    """For a file or a pipe: what the user should know goes to stderr, the end to stdout."""
+class _Output:
+    """Standard output and standard error, of which either may be closed or lost while the run goes on."""
+
+    on_lost: Callable[[], None] = lambda: None
+    """Called when nobody reads what is written: a closed pipe, a terminal that is gone, a full disk."""
+
+    def write(self, text: str, *, err: bool = False, newline: bool = True) -> None:
+        """Write a text. Raises nothing: images in flight are paid for, whether anybody reads or not."""
+        try:
+            click.echo(text, err=err, nl=newline)
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self.on_lost()
+
+
+@attrs.define(eq=False)
+class Quiet(_Output):
+    """For a file or a pipe: warnings and progress go to stderr, the end to stdout."""
+
+    _due: float = attrs.field(factory=lambda: time.monotonic() + FIRST_LINE_SECONDS)
 
     def planned(self, plan: Plan) -> None:
-        """Says nothing: what it comes to is said at the end."""
+        """The manifest was looked at: its sums are reported at the end."""
 
     def note(self, text: str) -> None:
-        click.echo(f"Warning: {text}", err=True)
+        self.write(f"Warning: {text}", err=True)
 
     def through(self, outcome: Outcome) -> None:
-        """Says nothing of one picture, unless it is somewhere else than it should be."""
+        """Report one image only if it is somewhere else than it should be."""
         if outcome.artifact is not None and outcome.path is not None and outcome.path.is_absolute():
             for warning in outcome.warnings:
                 self.note(f"{outcome.id}: {warning}")
 
     def tick(self, batch: Batch) -> None:
-        """Time passes."""
+        """Report the progress, if it is time for that."""
+        if (now := time.monotonic()) >= self._due and (status := batch.status()) is not None:
+            self._due = now + NEXT_LINE_SECONDS
+            self.write(in_words(status), err=True)
 
     def ended(self, status: Status, reason: str | None) -> None:
         if reason is not None:
-            click.echo(f"Stopped: {reason}", err=True)
-        click.echo(in_words(status))
+            self.write(f"Stopped: {reason}", err=True)
+        self.write(in_words(status))
 
 
 @attrs.define(eq=False)
@@ -92,7 +115,7 @@ class Live(Quiet):
     _ticks: deque[tuple[float, int]] = attrs.field(factory=lambda: deque[tuple[float, int]](maxlen=_REMEMBERED))
 
     def planned(self, plan: Plan) -> None:
-        click.echo(plan_in_words(plan), err=True)
+        self.write(plan_in_words(plan), err=True)
 
     def note(self, text: str) -> None:
         self._wipe()
@@ -116,15 +139,14 @@ class Live(Quiet):
             f"{_duration(status.pending / rate)} left" if rate else "",
             *(click.style(each, fg="yellow") for each in _failures(status)),
         ]
-        sys.stderr.write("\r" + "  ".join(filter(None, parts)) + "\033[K")
-        sys.stderr.flush()
+        self.write("\r" + "  ".join(filter(None, parts)) + "\033[K", err=True, newline=False)
 
     def ended(self, status: Status, reason: str | None) -> None:
         self._wipe()
         Quiet.ended(self, status, reason)
 
     def _wipe(self) -> None:
-        sys.stderr.write("\r\033[K")
+        self.write("\r\033[K", err=True, newline=False)
 
 
 def _duration(seconds: float) -> str:
@@ -134,7 +156,7 @@ def _duration(seconds: float) -> str:
 
 
 @attrs.define(eq=False)
-class Lines:
+class Lines(_Output):
     """For a program: a JSON object a line, each with its ``event``."""
 
     _told: float = 0.0
@@ -169,7 +191,7 @@ class Lines:
         self._tell("end", reason=reason, **attrs.asdict(status))
 
     def _tell(self, event: str, **more: object) -> None:
-        click.echo(json.dumps({"event": event, **more}))
+        self.write(json.dumps({"event": event, **more}))
 
 
 def _without(status: Status, name: str) -> dict[str, object]:

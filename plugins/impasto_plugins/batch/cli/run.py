@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -138,17 +139,19 @@ async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
 
 async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
-    telling = Lines() if as_json else Live() if sys.stderr.isatty() else Quiet()
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    telling = Lines() if as_json else Live() if is_terminal else Quiet()
     async with Client(registry=registry, **settings) as client:
         batch = Batch(order, registry, telling)
+        telling.on_lost = partial(batch.stop, "nobody reads its output any more")
         with _signals(batch, telling) as signalled:
             ticking = asyncio.create_task(_tick(batch, telling))
             try:
                 status = await batch.run(client)
             finally:
                 ticking.cancel()
-    telling.ended(status, batch.stops.reason)
-    if signalled and status.pending:
+            telling.ended(status, batch.stops.reason)
+    if (signalled or batch.stops.kind == "interrupted") and status.pending:
         return INTERRUPTED
     is_whole = status.done == status.total and not batch.gone and batch.stops.kind != "configuration"
     return DONE if is_whole else SOME_FAILED
@@ -162,18 +165,25 @@ async def _tick(batch: Batch, telling: Quiet | Lines) -> None:
 
 @contextmanager
 def _signals(batch: Batch, telling: Quiet | Lines) -> Iterator[list[int]]:
-    """The first signal drains, the second stops, a third kills. Yields those that came."""
+    """Drain at the first signal, stop at the second; a third kills. Yields those that came.
+
+    A SIGHUP only ever drains: shells and the system send several when a terminal is closed. ``nohup`` is respected.
+    """
     came: list[int] = []
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def heard(number: int) -> None:
+        if number == signal.SIGHUP and came:
+            return
         came.append(number)
         if len(came) == 1:
             batch.stop("interrupted")
             telling.note(f"waiting for {batch.pace.in_flight:,} pictures in flight; once more stops at once")
             return
-        for each in numbers:
+        for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
         if not batch.cancel() and main is not None:
             main.cancel()

@@ -225,14 +225,27 @@ def wait_for(out: Path, kind: str, number: int) -> None:
         time.sleep(0.02)
 
 
-def test_ctrl_c_once_waits_for_what_is_in_flight(
-    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT],
+        [signal.SIGTERM],
+        [signal.SIGHUP],
+        [signal.SIGHUP, signal.SIGHUP, signal.SIGHUP],
+        [signal.SIGTERM, signal.SIGHUP],
+    ],
+    ids=lambda each: "+".join(one.name for one in each),
+)
+def test_a_signal_waits_for_what_is_in_flight(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator, signals: list[signal.Signals]
 ) -> None:
     impasto_emulator.fault("delay", seconds=0.7)
     manifest(*many(40))
     run = start("run", "manifest.jsonl", "--out", "out", "--concurrency", "4")
     wait_for(Path("out"), "intent", 4)
-    run.send_signal(signal.SIGINT)
+    for each in signals:
+        run.send_signal(each)
+        time.sleep(0.05)  # so that the system does not make one of two
     said, warned = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "Stopped: interrupted" in warned
