@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         StopReason as StopReason,
     )
     from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
-    from .files import Positioned as Positioned, media_type_of as media_type_of
+    from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
     from .metadata import read_folders as read_folders
     from .operation import Makes as Makes
     from .options import (
@@ -61,7 +61,7 @@ _HOMES = {
     "distributions": "OWN VARIABLE Allowed Owner normalised",
     "errors": "MOST_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MOST check_n seeded",
-    "files": "Positioned media_type_of",
+    "files": "Positioned media_type_of stat_regular",
     "metadata": "read_folders",
     "operation": "Makes",
     "options": "Options Settings check_proxy check_seconds default_concurrency",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -149,6 +150,14 @@ def _from_path(path: str | os.PathLike[str]) -> File:
     return File(
         label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, on_disk=True
     )
+
+
+def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """Return a file's status before it is opened. Raises OSError, also for what may have no end, such as a FIFO."""
+    found = os.stat(path)  # noqa: PTH116 - a str goes through as it is
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is not a regular file")
+    return found
 
 
 def _no_path(text: str) -> str:

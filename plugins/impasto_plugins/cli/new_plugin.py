@@ -33,6 +33,8 @@ def command(name: str, out: Path | None) -> None:
             f"must be lower-case letters, digits and single dashes, at most {_LONGEST} of them, such as acme",
             param_hint="NAME",
         )
+    if (taken := _taken(name)) is not None:
+        raise click.BadParameter(f"{taken} is installed already; choose another name", param_hint="NAME")
     folder = out if out is not None else Path(f"impasto-{name}")
     if folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{str(folder)!r} has something in it; name another folder with -o")
@@ -41,12 +43,31 @@ def command(name: str, out: Path | None) -> None:
     click.echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
 
 
+def _taken(name: str) -> str | None:
+    """Return the module, distribution or provider that a plugin of this name would overwrite or clash with."""
+    from importlib.util import find_spec
+
+    from impasto import Registry
+    from impasto.ext import PROVIDERS, normalised, read_folders
+
+    module, distribution = _module(name), f"impasto-{name}"
+    if find_spec(module) is not None:
+        return f"the module {module}"
+    if any(normalised(folder.name) == distribution for folder in read_folders(complete=True)[0]):
+        return f"the distribution {distribution}"
+    return f"the provider {name}" if name in Registry(allow="none").names(PROVIDERS) else None
+
+
+def _module(name: str) -> str:
+    return f"impasto_{name.replace('-', '_')}"
+
+
 def _write(name: str, folder: Path) -> None:
     """Every file of the template, its names filled in."""
     from importlib.resources import as_file, files
     from string import Template
 
-    package = f"impasto_{name.replace('-', '_')}"
+    package = _module(name)
     words = {"name": name, "package": package, "title": name.title(), "VARIABLE": f"{name.replace('-', '_').upper()}"}
     with as_file(files("impasto_plugins.cli") / "plugin_template") as template:
         for source in sorted(template.rglob(f"*{_ENDING}")):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
@@ -143,3 +144,22 @@ def test_a_folder_with_something_in_it_is_left_alone(run: Run, tmp_path: Path) -
     assert told.exit_code == 2
     assert "'impasto-acme' has something in it" in told.output
     assert [path.name for path in (tmp_path / "impasto-acme").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("plugins", "the module impasto_plugins"), ("stability", "the provider stability"), ("bedrock", "the provider")],
+)
+def test_a_name_that_would_overwrite_ours_is_refused(run: Run, name: str, taken: str) -> None:
+    result = run("new-plugin", name)
+    assert result.exit_code == 2
+    assert f"{taken}" in result.stderr
+    assert "is installed already; choose another name" in " ".join(result.stderr.split())
+    assert not Path(f"impasto-{name}").exists()
+
+
+@pytest.mark.parametrize("name", ["openai", "batch", "gateway", "cli", "media", "images", "middleware"])
+def test_no_plugin_lands_in_a_package_of_ours(run: Run, name: str) -> None:
+    assert run("new-plugin", name).exit_code == 0
+    assert [path.name for path in Path(f"impasto-{name}/src").iterdir()] == [f"impasto_{name}"]
+    assert find_spec(f"impasto_{name}") is None

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 import attrs
 
 from impasto import ManifestError, Operation
+from impasto.ext import stat_regular
 
 from .records import LONGEST_LINE, Given, Line, Unread
 from .tabular import csv_rows, parquet_rows
@@ -32,6 +33,7 @@ class Manifest:
     def rows(self) -> Iterator[Line]:
         """Each row. Raises ManifestError where the file can't be read."""
         try:
+            stat_regular(self.path)
             match self.path.suffix.lower():
                 case ".csv":
                     yield from csv_rows(self.path, self.load)
@@ -46,7 +48,7 @@ class Manifest:
     def mark(self) -> tuple[int, int]:
         """What changes when somebody writes to the file. Raises ManifestError."""
         try:
-            found = self.path.stat()
+            found = stat_regular(self.path)
         except OSError as error:
             raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
         return found.st_size, found.st_mtime_ns

@@ -16,7 +16,7 @@ import attrs
 import yaml
 
 from impasto import ConfigError, InvalidRequest, RateLimit, Registry
-from impasto.ext import OPERATIONS, Allowed, closest, printable, structure
+from impasto.ext import OPERATIONS, Allowed, closest, printable, stat_regular, structure
 
 from .litellm import ADVICE, provider_of
 from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
@@ -52,6 +52,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     """Reads a configuration file. Raises ConfigError with every mistake and its line."""
     name = os.fspath(path)
     try:
+        stat_regular(path)
         with open(path, "rb") as source:
             data = source.read(MOST_BYTES + 1)
     except OSError as error:
