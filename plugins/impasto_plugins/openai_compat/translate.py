@@ -223,8 +223,10 @@ class _Work:
         image = self.given.pop("image", None)
         self.pictured = image is not None or any(slot in self.given for slot in slots)
         if image is not None:
-            pictures = _pictures(image)
-            if not pictures:
+            pictures = [each for each in _pictures(image) if each is not None]
+            if pictures and not slots and not edit:
+                self._drop_or_refuse("image", "this model takes no image; leave it out")
+            elif not pictures:
                 self._refuse("image", "is an empty list; give a picture")
             elif len(pictures) > len(slots):
                 self._refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")

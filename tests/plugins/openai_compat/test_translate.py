@@ -154,55 +154,6 @@ def test_a_refusal_says_what_to_use_instead(name: str, word: str, instead: str) 
     assert instead in problem.message
 
 
-def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
-    given = {
-        "prompt": "a",
-        "style": "natural",
-        "quality": "hd",
-        "mask": PICTURE,
-        "nonsense": 1,
-        "background": "transparent",
-    }
-    translation = translate(model("sd3"), given, drop_params=True)
-    assert not translation.problems
-    assert translation.params == {"prompt": "a"}
-    assert [warning.split()[0] for warning in translation.warnings] == [
-        "mask", "style", "quality", "nonsense", "background",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("word", "value"),
-    [
-        ("n", 11), ("size", "0x0"), ("response_format", "file"), ("user", "\n"), ("prompt", " "), ("stream", True),
-        ("image", [PICTURE, PICTURE]),
-    ],
-)  # fmt: skip
-def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
-    assert told(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        *("api_base", "base_url", "api_key", "headers", "extra_headers", "proxy", "timeout", "base_model"),
-        *("aws_access_key_id", "aws_region_name", "endpoint_url", "proxies", "ssl_verify"),
-    ],
-)
-def test_drop_params_never_drops_what_says_where_a_call_goes(word: str) -> None:
-    translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
-    assert (told(translation), translation.warnings) == ([word], ())
-
-
-@pytest.mark.parametrize(
-    "word", ["steps", "cfg_scale", "strength", "metadata", "num_inference_steps", "guidance_scale"]
-)
-def test_drop_params_drops_a_field_of_other_models_alike(word: str) -> None:
-    translation = translate(model("core"), {"prompt": "a", word: 20}, drop_params=True)
-    assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
-    assert translation.warnings[0].startswith(f"{word} was dropped: ")
-
-
 @pytest.mark.parametrize("stream", [None, False])
 @pytest.mark.parametrize("drop", [True, False])
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -211,11 +162,6 @@ def test_partial_images_have_no_effect_and_that_is_said(number: int, drop: bool,
     translation = translate(model("core"), given, drop_params=drop)
     assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
     assert [warning.split()[0] for warning in translation.warnings] == ["partial_images"]
-
-
-@pytest.mark.parametrize("value", [1, 0, "true", []])
-def test_drop_params_is_true_or_false(value: object) -> None:
-    assert told(translate(model("sd3"), {}, drop_params=value)) == ["drop_params"]
 
 
 def test_a_transparent_background_is_what_background_removal_makes() -> None:
@@ -293,6 +239,11 @@ def test_prompt_goes_where_the_model_has_its_prompt() -> None:
 @pytest.mark.parametrize("image", [PICTURE, [PICTURE], (PICTURE,)])
 def test_one_picture_may_stand_in_a_list(image: object) -> None:
     assert translated("inpaint", image=image).params == {"image": PICTURE}
+
+
+def test_none_in_a_list_is_no_picture() -> None:
+    assert translated("inpaint", image=[None, PICTURE, None]).params == {"image": PICTURE}
+    assert told(translated("inpaint", image=[None])) == ["image"]
 
 
 def test_two_paths_in_a_tuple_are_two_pictures() -> None:

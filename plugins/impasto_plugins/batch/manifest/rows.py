@@ -178,7 +178,7 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
         value = row.given[word]
         try:
             if isinstance(value, list) and row.url is not None:
-                files[word] = [_file(each, folder) for each in value]
+                files[word] = [_file(each, folder) for each in value if each is not None]
             else:
                 files[word] = _file(value, folder)
         except ValueError as error:

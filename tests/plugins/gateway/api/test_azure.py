@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -15,12 +17,15 @@ VERSION = "2025-04-01-preview"
 @pytest.fixture(params=["endpoint", "deployment", "base_url"])
 def azure(request: pytest.FixtureRequest, standing: Running) -> openai.AsyncAzureOpenAI:
     """Azure's client, told in each of its ways where it is."""
-    where = {
+    where: dict[str, Any] = {
         "endpoint": {"azure_endpoint": standing.url},
         "deployment": {"azure_endpoint": standing.url, "azure_deployment": "core"},
         "base_url": {"base_url": f"{standing.url}/v1"},
     }[request.param]
-    return openai.AsyncAzureOpenAI(api_key=MASTER, api_version=VERSION, max_retries=0, **where)
+    client: openai.AsyncAzureOpenAI = openai.AsyncAzureOpenAI(
+        api_key=MASTER, api_version=VERSION, max_retries=0, **where
+    )
+    return client
 
 
 async def test_azures_client_makes_and_edits_images(azure: openai.AsyncAzureOpenAI, impasto_emulator: Emulator) -> None:

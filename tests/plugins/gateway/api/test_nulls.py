@@ -63,11 +63,18 @@ async def test_a_form_has_null_as_text(gateway: Running, impasto_emulator: Emula
     assert set(impasto_emulator.requests[0].fields) == {"model", "prompt", "strength", "mode"}
 
 
+def _with(line: dict[str, object], more: dict[str, object]) -> dict[str, object]:
+    """A line whose body has more fields."""
+    body = line["body"]
+    assert isinstance(body, dict)
+    return {**line, "body": {**body, **more}}
+
+
 async def test_null_in_a_batch_and_in_its_lines_is_not_given(gateway: Running, impasto_emulator: Emulator) -> None:
     from tests.plugins.gateway.batches.conftest import ended, jsonl, line
 
-    nothing = dict.fromkeys(NAMES)
-    lines = jsonl([{**line("a", **nothing), "path": None}, line("b", extra_body=nothing)])
+    nothing: dict[str, object] = dict.fromkeys(NAMES)
+    lines = jsonl([{**_with(line("a"), nothing), "path": None}, line("b", extra_body=nothing)])
     file = await gateway.sdk.files.create(file=("in.jsonl", lines), purpose="batch")
     body = {
         "input_file_id": file.id,

@@ -1,0 +1,68 @@
+"""``drop_params`` drops what the called model has no field for, says so, and drops nothing else."""
+
+import pytest
+
+from impasto_plugins.openai_compat.translate import translate
+
+from .test_translate import PICTURE, model, told
+
+
+def test_drop_params_drops_what_the_model_has_no_field_for_and_says_so() -> None:
+    given = {
+        "prompt": "a",
+        "style": "natural",
+        "quality": "hd",
+        "mask": PICTURE,
+        "nonsense": 1,
+        "background": "transparent",
+    }
+    translation = translate(model("sd3"), given, drop_params=True)
+    assert not translation.problems
+    assert translation.params == {"prompt": "a"}
+    assert [warning.split()[0] for warning in translation.warnings] == [
+        "mask", "style", "quality", "nonsense", "background",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("n", 11), ("size", "0x0"), ("response_format", "file"), ("user", "\n"), ("prompt", " "), ("stream", True),
+        ("image", [PICTURE, PICTURE]),
+    ],
+)  # fmt: skip
+def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
+    assert told(translate(model("sd3"), {word: value}, drop_params=True)) == [word]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("api_base", "base_url", "api_key", "headers", "extra_headers", "proxy", "timeout", "base_model"),
+        *("aws_access_key_id", "aws_region_name", "endpoint_url", "proxies", "ssl_verify"),
+    ],
+)
+def test_drop_params_never_drops_what_says_where_a_call_goes(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
+    assert (told(translation), translation.warnings) == ([word], ())
+
+
+@pytest.mark.parametrize(
+    "word", ["steps", "cfg_scale", "strength", "metadata", "num_inference_steps", "guidance_scale"]
+)
+def test_drop_params_drops_a_field_of_other_models_alike(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: 20}, drop_params=True)
+    assert (translation.params, translation.problems) == ({"prompt": "a"}, ())
+    assert translation.warnings[0].startswith(f"{word} was dropped: ")
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", []])
+def test_drop_params_is_true_or_false(value: object) -> None:
+    assert told(translate(model("sd3"), {}, drop_params=value)) == ["drop_params"]
+
+
+def test_drop_params_drops_an_image_that_the_model_has_no_field_for() -> None:
+    dropped = translate(model("core"), {"prompt": "a", "image": PICTURE}, drop_params=True)
+    assert (dropped.params, dropped.problems) == ({"prompt": "a"}, ())
+    assert dropped.warnings[0].startswith("image was dropped")
+    assert told(translate(model("core"), {"image": PICTURE}, drop_params=True, edit=True)) == ["image"]
