@@ -182,9 +182,9 @@ class _Service:
             raise InvalidRequest([Problem("id", f"{row.id!r} was given before in this batch")])
         operation = await self.client.operation(row.model, base_model=row.base_model)
         if operation.file_words.isdisjoint(row.given):
-            made = units(row, operation, Path())
+            made = units(row, operation, Path(), position=len(self._ids))
         else:
-            made = await asyncio.to_thread(units, row, operation, Path())
+            made = await asyncio.to_thread(units, row, operation, Path(), position=len(self._ids))
         await self._recall(made[0])
         await self._check_known(made[0])
         self._check_strangers(made)

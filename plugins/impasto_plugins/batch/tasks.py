@@ -37,6 +37,8 @@ class Unit:
     content: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     sha256: str = ""
     line: int = 0
+    position: int = 0
+    """The number of the row's line in its manifest, or of its request."""
     warnings: tuple[str, ...] = ()
     extra: int | None = None
     """If it was not asked for: the index of the image whose request the provider answered with this one too."""

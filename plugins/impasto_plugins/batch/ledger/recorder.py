@@ -306,7 +306,8 @@ def _of(unit: Unit, kind: str, **head: object) -> dict[str, object]:
 
 def of_intent(unit: Unit, key: str) -> dict[str, object]:
     """The row of a picture that is about to be asked for, with the account of this key."""
-    return {**_of(unit, "intent", at=time.time(), key=key, line=unit.line), "request": unit.content}
+    head = _of(unit, "intent", at=time.time(), key=key, line=unit.line)
+    return {**head, "position": unit.position, "request": unit.content}
 
 
 def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, modified: int) -> dict[str, object]:

@@ -206,7 +206,8 @@ class Preflight:
     def _units(self, line: Line) -> list[Unit]:
         row = self._asked(line[1])
         operation = self._operation(row)
-        return units(row, operation, self._folder, drop_params=self.drop_params, line=line[2])
+        number, _, written = line
+        return units(row, operation, self._folder, drop_params=self.drop_params, line=written, position=number)
 
     def _glance(self, given: Given | Unread) -> Right | None:
         if isinstance(given, Unread):

@@ -125,11 +125,11 @@ def _timeout(value: object, problems: list[Problem]) -> float | None:
 
 
 def units(
-    row: Asked, operation: Operation, folder: Path, *, drop_params: bool = False, line: bytes = b""
+    row: Asked, operation: Operation, folder: Path, *, drop_params: bool = False, line: bytes = b"", position: int = 0
 ) -> list[Unit]:
     """The pictures that a row asks for. Reads the files that it names. Raises InvalidRequest with every problem.
 
-    ``folder``: where its relative paths begin. ``line``: the row as it was written.
+    ``folder``: where its relative paths begin. ``line``: the row as it was written; ``position``: its number.
     """
     given, files = _opened(row, operation, folder)
     warnings: tuple[str, ...] = ()
@@ -161,6 +161,7 @@ def units(
             content=content,
             sha256=sha256,
             line=mark,
+            position=position,
             warnings=(*warnings, *said),
         )
         for index, each in enumerate(requests)

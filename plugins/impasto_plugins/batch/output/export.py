@@ -62,9 +62,9 @@ def _check_here(layout: Layout, history: History) -> None:
 
 
 def _done(layout: Layout, history: History) -> Iterator[Told]:
-    for row, request in last_words(layout, history.pictures):
+    for row, intent in last_words(layout, history.pictures):
         if row["row"] == "done" and (layout.root / row["path"]).is_file():
-            yield row, request or {}
+            yield row, intent["request"] if intent is not None else {}
 
 
 def _facts(row: Row, request: Mapping[str, object]) -> dict[str, object]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from importlib.resources import files
+from operator import itemgetter
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
+
+import attrs
 
 from impasto import __version__
 from impasto_plugins.batch.ledger.index import Pictures
@@ -25,31 +29,61 @@ _SIDE = 256
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _WORKERS = 2
 
+_LONGEST_PROMPT = 300
+
 Shown = tuple[Row, str]
-"""A picture's last row, and its prompt."""
+"""The last row of an image, and its prompt."""
+
+
+@attrs.define
+class _First:
+    """The first images by their place in the manifest, so many at most; None for all of them."""
+
+    most: int | None
+    count: int = 0
+    _found: list[tuple[tuple[float, int], int, Shown]] = attrs.field(factory=list[tuple[tuple[float, int], int, Shown]])
+
+    def add(self, place: tuple[float, int], shown: Shown) -> None:
+        self.count += 1
+        self._found.append((place, self.count, shown))
+        if self.most is not None and len(self._found) > 2 * self.most:
+            self._cut()
+
+    def in_order(self) -> list[Shown]:
+        self._cut()
+        return [shown for _, _, shown in self._found]
+
+    def _cut(self) -> None:
+        self._found.sort(key=itemgetter(0, 1))
+        del self._found[self.most if self.most is not None else len(self._found) :]
 
 
 def write_report(layout: Layout, pictures: Pictures, status: Status, *, every: bool = False) -> list[Path]:
-    """Writes the first page, or every one, and returns their paths. Raises OSError."""
-    done: list[Shown] = []
-    failures: list[Shown] = []
-    for row, request in last_words(layout, pictures):
-        shown = row, str((request or {}).get("prompt") or "")
+    """Write the first page, or every one, in the manifest's order, and return their paths. Raises OSError."""
+    images, lost = _First(None if every else A_PAGE), _First(_MOST_FAILURES)
+    for row, intent in last_words(layout, pictures):
+        shown = row, str((intent or {}).get("request", {}).get("prompt") or "")
         if row["row"] != "done":
-            failures.append(shown)
-        elif every or len(done) < A_PAGE:
-            done.append(shown)
-    count = -(-(len(done) if every else min(status.done, A_PAGE)) // A_PAGE) or 1
+            lost.add(_place(row, intent), shown)
+        elif row["modified"] is not None or every or (layout.root / row["path"]).is_file():
+            images.add(_place(row, intent), shown)  # of those in a bucket the first that came have a copy here
+    done, failures = images.in_order(), lost.in_order()
+    count = -(-len(done) // A_PAGE) or 1
     written = []
     with ThreadPoolExecutor(_WORKERS) as workers:
         for number in range(1, count + 1):
             page = done[(number - 1) * A_PAGE : number * A_PAGE]
             thumbnails = workers.map(lambda shown: _thumbnail(layout.root / shown[0]["path"]), page)
             cards = [_card(shown, thumbnail) for shown, thumbnail in zip(page, thumbnails, strict=True)]
-            told = failures if number == 1 else ()
-            text = _page(layout, status, failures=told, cards=cards, number=number, count=count)
+            text = _page(layout, status, failures=failures, lost=lost.count, cards=cards, number=number, count=count)
             written.append(_written(layout, number, text))
     return written
+
+
+def _place(row: Row, intent: Row | None) -> tuple[float, int]:
+    """Return where an image stands in the manifest: its row, its index."""
+    position = intent.get("position", 0) if intent is not None else row.get("line", math.inf)
+    return position, row.get("index", 0)
 
 
 def _written(layout: Layout, number: int, text: str) -> Path:
@@ -64,7 +98,14 @@ def _name(number: int) -> str:
 
 
 def _page(
-    layout: Layout, status: Status, *, failures: Sequence[Shown], cards: Sequence[str], number: int, count: int
+    layout: Layout,
+    status: Status,
+    *,
+    failures: Sequence[Shown],
+    lost: int,
+    cards: Sequence[str],
+    number: int,
+    count: int,
 ) -> str:
     template = Template(files("impasto_plugins.batch.output").joinpath("report.html").read_text("utf-8"))
     pages = (f'<a href="{_name(each)}">{each}</a>' if each != number else str(each) for each in range(1, count + 1))
@@ -72,7 +113,8 @@ def _page(
         title=escape(layout.root.resolve().name),
         numbers="".join(f"<li><b>{value}</b>{label}</li>" for label, value in _numbers(status)),
         note=_note(status, len(cards), count),
-        failures=_failures(failures),
+        failures=_failures(failures, lost) if number == 1 else "",
+        jump=f"Failures are below the images: {lost:,}." if lost and number == 1 else "",
         pictures="\n".join(cards),
         pages=f"Page {' '.join(pages)}" if count > 1 else "",
         version=escape(__version__),
@@ -96,18 +138,27 @@ def _note(status: Status, shown: int, count: int) -> str:
     return " ".join(said)
 
 
-def _failures(failures: Sequence[Shown]) -> str:
+def _failures(failures: Sequence[Shown], count: int) -> str:
     if not failures:
         return ""
     rows = "".join(
         f"<tr><td>{escape(str(row['id'] or ''))}</td><td>{escape(row['code'])}</td><td>{escape(row['billed'])}</td>"
-        f"<td>{escape(row['message'])}</td><td>{escape(prompt[:300])}</td></tr>"
-        for row, prompt in failures[:_MOST_FAILURES]
+        f"<td>{escape(row['message'])}</td><td>{_excerpt(prompt)}</td></tr>"
+        for row, prompt in failures
     )
-    more = len(failures) - _MOST_FAILURES
+    more = count - len(failures)
     rest = f'<p class="note">and {more:,} more in errors.jsonl</p>' if more > 0 else ""
     heads = "".join(f"<th>{head}</th>" for head in ("id", "what", "billed", "why", "prompt"))
-    return f"<h2>Failures</h2>\n<table><tr>{heads}</tr>{rows}</table>{rest}"
+    return f'<h2 id="failures">Failures</h2>\n<div class="wide"><table><tr>{heads}</tr>{rows}</table></div>{rest}'
+
+
+def _excerpt(text: str) -> str:
+    """Return the beginning of a text, cut between words, as HTML that has all of it as its title."""
+    if len(text) <= _LONGEST_PROMPT:
+        return escape(text)
+    begin = text[:_LONGEST_PROMPT]
+    begin = begin.rsplit(maxsplit=1)[0] if any(map(str.isspace, begin)) else begin
+    return f'<span title="{escape(text)}">{escape(begin)} …</span>'
 
 
 def _card(shown: Shown, thumbnail: str | None) -> str:
@@ -118,7 +169,7 @@ def _card(shown: Shown, thumbnail: str | None) -> str:
     image = f'<img src="{thumbnail}" alt="" loading="lazy">' if thumbnail is not None else escape(row["media_type"])
     return (
         f'<figure><a href="{escape(quote(row["path"]))}">{image}</a><figcaption><b>{escape(name)}</b>'
-        f'<p>{escape(prompt)}</p><span class="facts">{escape(" · ".join(filter(None, facts)))}</span>'
+        f'<p>{_excerpt(prompt)}</p><span class="facts">{escape(" · ".join(filter(None, facts)))}</span>'
         "</figcaption></figure>"
     )
 

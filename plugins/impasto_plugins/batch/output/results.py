@@ -29,28 +29,28 @@ _OF_ERROR = ("code", "message", "billed", "usd", "job", "kept")
 _OTHERS = ("invalid", "gone")
 
 Line = Mapping[str, object]
-Requests = dict[tuple[str, int], Line]
+Intents = dict[tuple[str, int], Row]
 
 
-def last_words(
-    layout: Layout, pictures: Pictures, *, brief: bool = False
-) -> Iterator[tuple[Row, Mapping[str, object] | None]]:
-    """The last row of each picture that is through, in the ledger's order, with what was asked for (unless ``brief``);
-    and then what the last run said besides."""
+def last_words(layout: Layout, pictures: Pictures, *, brief: bool = False) -> Iterator[tuple[Row, Row | None]]:
+    """Yield the last row of each image that is through, in the ledger's order, with its intent (unless ``brief``).
+
+    Then come the rows in which the last run named lines that it passed over and images that are gone.
+    """
     others: list[Row] = []
-    asked: Requests = {}
-    answered: Requests = {}
+    asked: Intents = {}
+    answered: Intents = {}
     for place, row in rows(layout.ledger, Read(), heads=ON_THE_WAY if brief else frozenset()):
         state = state_of(row)
         if state == State.INTENT:
             if not brief:
-                asked[row["id"], row["index"]] = row["request"]
+                asked[row["id"], row["index"]] = row
         elif state is not None and state > State.STAGED:
-            request = asked.pop((row["id"], row["index"]), None)
+            intent = asked.pop((row["id"], row["index"]), None)
             if pictures.extra and not brief:
-                request = _request_of(row, request, asked, answered)
+                intent = _intent_of(row, intent, asked, answered)
             if pictures.is_last(row, place):
-                yield row, request
+                yield row, intent
         elif row["row"] == "run":
             others.clear()
         elif row["row"] in _OTHERS:
@@ -58,8 +58,8 @@ def last_words(
     yield from ((row, None) for row in others)
 
 
-def _request_of(row: Row, own: Line | None, asked: Requests, answered: Requests) -> Line | None:
-    """Return what an image came for: one that was not asked for by itself came with another."""
+def _intent_of(row: Row, own: Row | None, asked: Intents, answered: Intents) -> Row | None:
+    """Return the intent of an image: one that was not asked for by itself came with another."""
     if "extra" in row:
         key = row["id"], row["extra"]
         return asked.get(key) or answered.get(key)

@@ -169,6 +169,7 @@ def units(line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFi
             cost=first.cost,
             content={"line": line.number},
             line=line.number,
+            position=line.number,
             warnings=first.warnings,
             served=model,
             caller=caller,

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from impasto_plugins.batch.output import report
+from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, many, row
 
 NASTY = "<script>alert(1)</script> \" ' & </figure> {{7*7}} $title é漢"
@@ -131,3 +132,35 @@ def test_a_set_takes_no_folder_that_is_there(batch: Run, manifest: Write, tmp_pa
     for words, said in ((("out", "-o", "set"), "'set' exists; give a new folder"), (("x", "-o", "y"), "is no batch's")):
         done = batch("export", *words)
         assert (done.exit_code, said in done.stderr) == (2, True)
+
+
+def test_images_stand_in_the_manifests_order_and_failures_below_them(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("status", status=503, times=3)  # the first comes last: the next run makes it
+    rows = [row(id, seed=number, prompt=f"a {id}") for number, id in enumerate("ecadb", 1)]
+    manifest(rows[0], row("bad-2", prompt="a [public_figure]"), *rows[1:], row("bad-1", prompt="a [public_figure]"))
+    batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    for words in ((), ("--all",)):
+        batch("report", "out", *words)
+        text = Path("out/report.html").read_text()
+        assert re.findall("<b>([a-e])</b>", text) == list("ecadb")
+        sheet, _, failures = text.partition('<h2 id="failures">')
+        assert re.findall("<td>(bad-.)</td>", failures) == ["bad-2", "bad-1"]
+        assert "bad-" not in sheet
+        assert "Failures are below the images: 2." in sheet
+
+
+def test_a_report_cuts_no_word(batch: Run, manifest: Write) -> None:
+    words = [f"word{number}" for number in range(200)]
+    manifest(row("good", prompt=" ".join(words)), row("bad", prompt=" ".join(["[public_figure]", *words])))
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    style, _, text = Path("out/report.html").read_text().partition("</style>")
+    shown = re.findall(r">([^<]*word[^<]*)<", text)
+    assert len(shown) == 2
+    for excerpt in shown:
+        assert set(excerpt.split()) <= {*words, "[public_figure]", "…"}
+    assert text.count(f'{" ".join(words)}"') == 2, "the whole prompt is there for whoever points at it"
+    assert "anywhere" not in style.partition("h2 {")[2]
+    assert "line-clamp" not in style
