@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from impasto.rules import Rule
 
 from . import guardrail
 from .answers import PICTURE, result, unusable
+from .base64_text import PREFIX, decode
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
@@ -143,7 +143,7 @@ def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
     first: bytes | File = b""
     try:
         first, body = _cut_out(body) if file is None else _cut_out_on_disk(file)
-    except ValueError:  # JSON's own escapes in it, as some write "/" as "\\/": the parser reads them
+    except ValueError:  # JSON's own escapes in it, as some write "/" as "\\/", or another alphabet: the slower way
         body = body if file is None else file.read()
     rest = _object(body, response)
     images = _list(rest, "images")
@@ -154,9 +154,9 @@ def _cut_out(body: bytes) -> tuple[bytes, bytes]:
     """The first picture, and the JSON without it. Raises ValueError where there is none in plain base64."""
     import pybase64  # of the extra, and only where Bedrock answered
 
-    start = _begin(body)
+    quote, start = _begin(body)
     end = body.find(b'"', start)
-    return pybase64.b64decode(memoryview(body)[start:end], validate=True), body[:start] + body[end:]
+    return pybase64.b64decode(memoryview(body)[start:end], validate=True), body[:quote] + body[end:]
 
 
 def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
@@ -165,27 +165,30 @@ def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
 
     with file.open() as source:
         head = source.read(_ABOUT)
-        start = end = source.seek(_begin(head))
+        quote, start = _begin(head)
+        end = source.seek(start)
         while (at := (piece := source.read(PIECE)).find(b'"')) < 0 and piece:
             end += len(piece)
         end = source.seek(end + max(at, 0))
         rest = source.read(_ABOUT + 1)
     if len(rest) > _ABOUT:
         raise ValueError("there is more behind it than was ever seen")
-    return decoded(file, start, end), head[:start] + rest
+    return decoded(file, start, end), head[:quote] + rest
 
 
-def _begin(body: bytes) -> int:
+def _begin(body: bytes) -> tuple[int, int]:
+    """Return the places behind the first image's quote, and behind that of a ``data:`` URI's beginning."""
     if (found := _PICTURE.search(body)) is None:
         raise ValueError("no picture begins")
-    return found.end()
+    prefix = PREFIX.match(body, found.end())
+    return found.end(), found.end() if prefix is None else prefix.end()
 
 
 def _decoded(response: WireResponse, image: object) -> bytes | File:
     if isinstance(image, bytes | File):
         return image
     try:
-        return base64.b64decode("".join(image.split()), validate=True) if isinstance(image, str) else b""
+        return decode(image) if isinstance(image, str) else b""
     except ValueError:
         raise unusable("holds damaged base64", response) from None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -26,6 +24,7 @@ from impasto import (
 from impasto.ext import Makes, Scalar, printable
 
 from .answers import FILTERED, KINDS, result, unusable
+from .base64_text import decode
 from .refusals import lock_out, refusal
 
 KEPT_SECONDS = 24 * 3600.0
@@ -139,8 +138,8 @@ def _object(response: WireResponse) -> Mapping[str, object]:
 
 def _decoded(text: str, response: WireResponse) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decode(text)
+    except ValueError:
         raise unusable("holds damaged base64", response) from None
 
 

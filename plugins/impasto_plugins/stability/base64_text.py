@@ -1,0 +1,33 @@
+"""Base64 as it comes in paid answers: whatever stands for exactly one sequence of bytes is decoded."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+PREFIX = re.compile(rb"data:[^,\"]{0,200},", re.IGNORECASE)
+"""How a ``data:`` URI begins. Its media type is not looked at: content decides."""
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+def decode(text: str) -> bytes:
+    """Decode base64 of either alphabet, also in a ``data:`` URI, with line breaks in it, or without its padding.
+
+    Raises:
+        ValueError: bytes are missing or damaged.
+    """
+    data = text.encode("ascii")
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        pass
+    data = data.strip()
+    if (prefix := PREFIX.match(data)) is not None:
+        data = data[prefix.end() :]
+    if b"%" in data:
+        from urllib.parse import unquote_to_bytes  # only for URIs that quote + and =
+
+        data = unquote_to_bytes(data)
+    data = b"".join(data.split()).translate(_TO_STANDARD).rstrip(b"=")
+    return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
