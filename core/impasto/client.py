@@ -13,7 +13,7 @@ from .client_state import Shared
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
 from .files import File
-from .model_names import address_in
+from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files
 from .policy import Retry
@@ -101,10 +101,10 @@ class Client:
         ``timeout`` in seconds. Raises InvalidRequest where ``id`` can be no job's, PollExpired, and the errors of a
         call.
         """
-        address_in(model, None)
+        name, _ = resolve_model(model)
         if not isinstance(id, str):
             raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
-        route = await self._route(model)
+        route = await self._route(name)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
         return await self._one(route, request, timeout, None, Call)
@@ -129,8 +129,7 @@ class Client:
         """
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
-        address = address_in(model, base_model)
-        name = base_model or model
+        name, address = resolve_model(model, base_model)
         route = self._opened(name) or await self._route(name)
         operation = route.operation
         if isinstance(params, Request):
@@ -182,19 +181,17 @@ class Client:
 
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
         """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
-        address_in(model, base_model)
-        return (await self._route(base_model or model)).operation
+        return (await self._route(resolve_model(model, base_model)[0])).operation
 
     async def account(self, model: str, *, base_model: str | None = None) -> Account:
         """The key and address that a model is called with. Raises ConfigError where there is no usable key."""
         operation = await self.operation(model, base_model=base_model)
-        return self._account(operation, address_in(model, base_model) or operation.target)
+        return self._account(operation, resolve_model(model, base_model)[1] or operation.target)
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""
         for model in models:
-            address_in(model, None)
-            await self._route(model)
+            await self._route(resolve_model(model)[0])
 
     def models(self) -> list[str]:
         """The names of all installed models, from metadata alone."""
@@ -204,8 +201,7 @@ class Client:
         """A model's parameters with types, bounds and defaults, its rules and its price."""
         from .describe import describe
 
-        address_in(model, None)
-        return describe(model, self._shared.registry.operation(model))
+        return describe(model, self._shared.registry.operation(resolve_model(model)[0]))
 
     @property
     def stability(self) -> StabilityAccount:
@@ -255,7 +251,7 @@ class Client:
                     settle(result)
         finally:
             turns.release()
-        return result.at(cost if cost is None or not call.is_free else cost.times(0))
+        return result.at(cost if cost is None or not call.is_free else cost.times(0), request.warnings)
 
     def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider

@@ -1,23 +1,35 @@
-"""What a model is called by: a name that is looked up, or an address whose body another model builds."""
+"""The name of a model, which is looked up, or the address of one whose body another model builds."""
 
 from __future__ import annotations
 
 from .errors import ConfigError, UnknownOperation
 
+_NAMING = ("foundation-model", "inference-profile")
+"""Kinds of resources whose ARN ends with the model's own id."""
 
-def address_in(model: str, base_model: str | None) -> str | None:
-    """The ARN in a ``bedrock/arn:...`` model, whose body ``base_model`` builds; None for a model with a name."""
+
+def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str | None]:
+    """Return the name to look up, and the ARN to call; None for a model that is called by its name.
+
+    ``model``: a name, or ``bedrock/arn:...``. ``base_model`` names the model that builds the body for an ARN, with its
+    provider or without; an ARN that ends with its model's id needs none. Raises ConfigError.
+    """
     if not isinstance(model, str):
         raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {type(model).__name__}")
-    provider, _, rest = model.partition("/")
-    if not rest.startswith("arn:"):
+    provider, _, arn = model.partition("/")
+    if not arn.startswith("arn:"):
         if base_model is not None:
             raise ConfigError("base_model goes with a bedrock/arn:... model only; leave it out")
-        return None
-    if base_model is None or not base_model.startswith(f"{provider}/"):
-        raise ConfigError(
-            f"an ARN does not say which model it serves: give base_model, such as {provider}/stability..."
-        )
-    if rest.count(":") < 5:
+        return model, None
+    if arn.count(":") < 5:
         raise ConfigError("the ARN is cut short; it has at least six parts between colons")
-    return rest
+    if base_model is None:
+        kind, _, base_model = arn.split(":", 5)[5].partition("/")
+        if kind not in _NAMING or not base_model:
+            raise ConfigError(
+                f"this ARN does not say which model it serves: give base_model, such as {provider}/stability..."
+            )
+    named: object = base_model
+    if not isinstance(named, str) or ("/" in named and not named.startswith(f"{provider}/")):
+        raise ConfigError(f"base_model must be a model of {provider}'s, such as {provider}/stability...")
+    return named if "/" in named else f"{provider}/{named}", arn

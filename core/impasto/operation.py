@@ -16,7 +16,7 @@ from .params import close_files, structure
 from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
 from .redact import printable
-from .rules import Rule
+from .rules import NoEffect, Rule
 
 T = TypeVar("T")
 
@@ -147,8 +147,9 @@ class Operation:
         try:
             one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
             wrong = () if one else problems_of(n, given.get("seed"), self.fields.get("seed"))
-            params = structure(self.params, self.implied(given), self.rules, wrong)
+            params = structure(self.params, implied := self.implied(given), self.rules, wrong)
             self._check_size(params)
+            warnings = self._warnings(implied)
         except InvalidRequest as error:
             error.operation = model
             raise
@@ -156,7 +157,14 @@ class Operation:
             raise
         except BaseException as error:  # a plugin's own check or rule
             raise _broken(model, "checking its parameters", error) from error
-        return Request(operation=model, params=params, target=self.target, constants=self.constants, user=user)
+        return Request(
+            operation=model,
+            params=params,
+            target=self.target,
+            constants=self.constants,
+            user=user,
+            warnings=warnings,
+        )
 
     def cost(self, request: Request) -> Cost | None:
         """What a call will cost, as far as that is known. Raises BrokenPlugin."""
@@ -172,6 +180,13 @@ class Operation:
             said = f"its price gave {type(cost).__name__}, not a Cost"
             raise BrokenPlugin(f"{request.operation}: {said}; nothing was sent")
         return cost
+
+    def _warnings(self, given: Mapping[str, object]) -> tuple[str, ...]:
+        warning = [rule for rule in self.rules if isinstance(rule, NoEffect)]
+        if not warning:
+            return ()
+        present = {name: value for name, value in given.items() if value is not None}
+        return tuple(said for rule in warning for said in rule.warnings(present))
 
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None:

@@ -130,6 +130,8 @@ def _named_in(params: type[Any], message: str) -> str:
 def _unknown(name: str, known: Iterable[str]) -> Problem:
     """Return the problem of a name that no field has."""
     short = printable(name[:60])
+    if name == "model_id":
+        return Problem(name, "is no parameter of a model; give an ARN as the model: bedrock/arn:...")
     near = closest(short, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
     return Problem(short, f"is no parameter of this model; {hint}")

@@ -25,7 +25,10 @@ MOST_ARTIFACTS = 64
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A checked call of one operation. ``job``: the id of a job that runs already and is to be fetched."""
+    """A checked call of one operation. ``job``: the id of a job that runs already and is to be fetched.
+
+    ``warnings``: what the operation's rules say of it, which its result says too.
+    """
 
     operation: str
     params: attrs.AttrsInstance
@@ -33,6 +36,7 @@ class Request:
     constants: Mapping[str, Scalar] = {}
     job: str | None = None
     user: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -228,12 +232,12 @@ class Result:
     request_id: str | None = None
     cost: Cost | None = None
 
-    def at(self, price: Cost | None) -> Result:
-        """Return the same result with its cost: ``price`` for each artifact.
+    def at(self, price: Cost | None, warnings: tuple[str, ...] = ()) -> Result:
+        """Return the same result with its cost, ``price`` for each artifact, and the request's warnings.
 
         Every call needs one; ``attrs.evolve`` would take twice as long.
         """
-        cost, warnings = price, self.warnings
+        cost, warnings = price, (*warnings, *self.warnings)
         if (count := len(self.artifacts)) > 1:
             cost = price.times(count) if price is not None else None
             warnings = (*warnings, f"the provider answered one request with {count} artifacts: all are counted")

@@ -102,3 +102,22 @@ class OneNonZero:
 
     def __str__(self) -> str:
         return f"at least one of {', '.join(self.fields)} above 0"
+
+
+@attrs.frozen
+class NoEffect:
+    """A warning: without ``field``, each of ``others`` is sent, and has no effect."""
+
+    field: str
+    others: tuple[str, ...]
+
+    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+        yield from ()
+
+    def warnings(self, given: Mapping[str, object]) -> Iterator[str]:
+        """Yield what to say of a request that is sent all the same."""
+        if self.field not in given:
+            yield from (f"{other} has no effect without {self.field}" for other in self.others if other in given)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.others)}: no effect without {self.field}"

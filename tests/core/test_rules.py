@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from impasto.rules import Excludes, Needs, NeedsOneOf, OneNonZero, OneOf, Rule
+from impasto.rules import Excludes, Needs, NeedsOneOf, NoEffect, OneNonZero, OneOf, Rule
 
 CASES: list[tuple[Rule, str, list[dict[str, Any]], dict[str, dict[str, Any]]]] = [
     (
@@ -51,6 +51,12 @@ CASES: list[tuple[Rule, str, list[dict[str, Any]], dict[str, dict[str, Any]]]] =
         [{"left": 1}, {"left": 0, "right": 2}],
         {"left": {"left": 0, "right": 0}},
     ),
+    (
+        NoEffect("image", ("strength",)),
+        "strength: no effect without image",
+        [{}, {"strength": 1}, {"image": b"", "strength": 1}],
+        {},
+    ),
 ]
 
 
@@ -61,6 +67,12 @@ def test_a_rule(rule: Rule, words: str, kept: list[dict[str, Any]], broken: dict
         assert list(rule.problems(given)) == []
     for field, given in broken.items():
         assert [problem.field for problem in rule.problems(given)] == [field]
+
+
+def test_what_has_no_effect_is_said_and_not_refused() -> None:
+    rule = NoEffect("image", ("strength",))
+    assert list(rule.warnings({"strength": 0})) == ["strength has no effect without image"]
+    assert list(rule.warnings({"strength": 0, "image": b""})) == list(rule.warnings({})) == []
 
 
 def test_every_rule_is_tested() -> None:

@@ -98,6 +98,15 @@ def take_model(given: dict[str, Any]) -> str:
     raise InvalidRequest([problem])
 
 
+def take_arn(given: dict[str, Any], model: str, base_model: str | None) -> tuple[str, str | None]:
+    """Take ``model_id``, LiteLLM's name for the ARN at which a ``bedrock/`` model is called: the model and its base."""
+    arn = given.get("model_id")
+    if not isinstance(arn, str) or not arn.startswith("arn:") or not model.startswith("bedrock/"):
+        return model, base_model
+    del given["model_id"]
+    return f"bedrock/{arn}", base_model if base_model is not None else model
+
+
 def _rename(given: dict[str, Any], alias: str, name: str, problems: list[Problem]) -> None:
     value = given.pop(alias, None)
     if value is None:

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from impasto import File
 
 from .background import run
-from .call_options import take_call_options, take_model
+from .call_options import take_arn, take_call_options, take_model
 from .check import check
 from .clients import client_of_this_loop
 from .response import ImagesResponse
@@ -160,7 +160,7 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     """One call, given a function's arguments by name: its own, and the model's under ``params``."""
     given: dict[str, Any] = {**arguments.pop("params"), **arguments}
     base_model, extra_body, drop_params = (given.pop(name) for name in ("base_model", "extra_body", "drop_params"))
-    model = take_model(given)
+    model, base_model = take_arn(given, take_model(given), base_model)
     client = await client_of_this_loop()
     operation = await client.operation(model, base_model=base_model)
     options = take_call_options(given, model, operation.fields)

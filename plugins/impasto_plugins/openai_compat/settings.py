@@ -20,17 +20,21 @@ AWS = {
 
 
 def split_settings(operation: Operation, given: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
-    """The settings that the model's provider is reached by, and every other argument.
+    """Return the settings that the model's provider is reached by, and every other argument.
 
-    ``api_key`` and ``api_base`` are those of whatever provider the model has, ``aws_...`` Bedrock's. One that
-    the provider has no use for stays among the others, where it is refused by name.
+    ``api_key`` and ``api_base`` are those of whatever provider the model has, ``aws_...`` Bedrock's, which takes an
+    ``api_key`` too: a Bedrock API key. One that the provider has no use for stays among the others, where it is refused
+    by name.
     """
-    words = AWS if operation.provider.name == "bedrock" else {name: name for name in _KEY}
+    is_bedrock = operation.provider.name == "bedrock"
+    words = AWS if is_bedrock else {name: name for name in _KEY}
     found: dict[str, object] = {
         words[name]: value for name, value in given.items() if name in words and value is not None
     }
     others = {name: value for name, value in given.items() if name not in words}
     # A sibling client is made for each call, so the environment counts as it is now: None reads it again.
-    if words is AWS:
-        return cast(Settings, {**found, "poll_interval": None}), others
+    if is_bedrock:
+        key = others.pop("api_key", None)
+        own = {"providers": {"bedrock": {"api_key": key}}} if key is not None else {}
+        return cast(Settings, {**found, **own, "poll_interval": None}), others
     return Settings(providers={operation.provider.name: found}, poll_interval=None), others

@@ -16,7 +16,7 @@ AS_OF = "2026-11"
 GENERATOR_REGIONS = ("us-west-2",)
 SERVICE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 _SECRETS = ("secret_access_key", "session_token", "access_key_id")
-_SETTINGS = ("region", "endpoint", "profile", "access_key_id", "secret_access_key", "session_token", "arn_region")
+_SETTINGS = ("api_key", "region", "endpoint", "profile", *reversed(_SECRETS), "arn_region")
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 
@@ -24,22 +24,25 @@ _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 class BedrockProvider(Provider):
     """Finds region and endpoint as documented; what it does not find, botocore looks for when it is first needed.
 
-    Of the environment's credentials only a bearer token is taken here, as AWS's own order has it: explicit keys,
-    an explicit profile, the bearer token, then all that boto3 knows.
+    ``api_key`` is a Bedrock API key, sent as a bearer token. Of the environment's credentials only such a token is
+    taken here, as AWS's own order has it: explicit keys, an explicit profile, the bearer token, then all that boto3
+    knows.
     """
 
     def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
         """Region order: explicit, the ARN's, AWS_REGION_NAME, AWS_REGION, then boto3's own. Raises ConfigError."""
         check_known(self.name, settings, _SETTINGS)
         found = _checked({name: value for name, value in settings.items() if value is not None})
-        arn_region = found.pop("arn_region", None)
+        arn_region, bearer = found.pop("arn_region", None), found.pop("api_key", None)
         region = found.get("region") or arn_region or _from("AWS_REGION_NAME", "AWS_REGION")
         endpoint = found.get("endpoint") or stand_in or _from("AWS_BEDROCK_RUNTIME_ENDPOINT")
         if stand_in is not None:
             region = region or GENERATOR_REGIONS[0]
-            if not found.keys() & {"access_key_id", "profile"}:
+            if bearer is None and not found.keys() & {"access_key_id", "profile"}:
                 found |= {"access_key_id": "emulator", "secret_access_key": "emulator"}
-        if not found.keys() & {"access_key_id", "profile"}:
+        if bearer is not None:
+            found["bearer"] = bearer
+        elif not found.keys() & {"access_key_id", "profile"}:
             found |= _bearer()
         if region:
             found["region"] = _region(region)
@@ -64,6 +67,10 @@ def _checked(given: Mapping[str, object]) -> dict[str, str]:
         if not isinstance(value, str) or not value:
             raise ConfigError(f"bedrock: {name} must be text and not empty")
         found[name] = check_key(value, f"aws_{name}") if name in _SECRETS else value
+    if "api_key" in found:
+        check_key(found["api_key"], "the Bedrock API key")
+        if others := sorted(found.keys() & {"access_key_id", "profile"}):
+            raise ConfigError(f"bedrock: api_key and aws_{others[0]} are two ways to sign in; give one of them")
     if ("access_key_id" in found) != ("secret_access_key" in found):
         raise ConfigError("half an AWS key pair: give aws_access_key_id and aws_secret_access_key together")
     if "session_token" in found and "access_key_id" not in found:

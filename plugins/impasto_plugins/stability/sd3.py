@@ -8,7 +8,7 @@ import attrs
 
 from impasto import File, Operation
 from impasto.fields import choice, number
-from impasto.rules import Excludes, Needs
+from impasto.rules import Excludes, Needs, NoEffect
 from impasto_plugins.images.limits import Limits
 
 from . import fields
@@ -100,6 +100,12 @@ sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", Params, 6.
 sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", Params, 4, _RETIRED)
 sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", Params, 3.5, _RETIRED)
 
+_BEDROCK_RULES = (
+    Needs("mode", ("image", "strength"), _TO_IMAGE),
+    Excludes("mode", _TO_IMAGE, ("aspect_ratio",)),
+    Excludes("mode", "text-to-image", ("image",), by_default=True),
+    NoEffect("image", ("strength",)),  # AWS's own notebook sends mode text-to-image with strength 1
+)
 _NOT_ON_BEDROCK = ("cfg_scale", "style_preset")
 _BEDROCK_BYTES = fields.ON_BEDROCK.max_bytes
 
@@ -108,6 +114,7 @@ on_bedrock = variant(
     "stability.sd3-5-large-v1:0",
     0.08,
     without=_NOT_ON_BEDROCK,
+    rules=_BEDROCK_RULES,
     image=fields.picture(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
 )
 sd3_large_on_bedrock = variant(
@@ -115,6 +122,7 @@ sd3_large_on_bedrock = variant(
     "stability.sd3-large-v1:0",
     0.08,
     without=_NOT_ON_BEDROCK,
+    rules=_BEDROCK_RULES,
     image=fields.picture(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
     seed=fields.seed(fields.BEDROCK_SEED),
     output_format=choice("jpeg", "png"),

@@ -243,7 +243,7 @@ def not_ready(error: Exception) -> ImpastoError:
             return ConfigError("the AWS region is no region's name: give one such as us-west-2")
         case NoCredentialsError():
             looked = (
-                "aws_access_key_id and aws_secret_access_key, AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, "
+                "api_key, aws_access_key_id and aws_secret_access_key, AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, "
                 "the profile, web identity, SSO, the container endpoint and instance metadata"
             )
             return ConfigError(f"no AWS credentials: looked at {looked}")

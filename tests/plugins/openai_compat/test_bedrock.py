@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import attrs
 import pytest
@@ -185,11 +187,87 @@ async def test_user_goes_nowhere_and_is_said_to(page: Emulator, monkeypatch: pyt
     assert "user-7" not in f"{request.fields} {request.headers}"
 
 
-async def test_a_direct_key_is_not_how_bedrock_is_reached(page: Emulator) -> None:
+async def test_an_api_base_is_not_how_bedrock_is_reached(page: Emulator) -> None:
     with pytest.raises(impasto.InvalidRequest) as caught:
-        await impasto.aimage_generation("a lighthouse", CORE, api_key="sk-x", api_base="http://127.0.0.1:9")
-    assert {problem.field for problem in caught.value.problems} == {"api_key", "api_base"}
+        await impasto.aimage_generation("a lighthouse", CORE, api_key="x", api_base="http://127.0.0.1:9")
+    assert {problem.field for problem in caught.value.problems} == {"api_base"}
     assert page.requests == []
+
+
+async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the environment has other keys; nothing of AWS's signature goes out."""
+    recorder.answer = lambda seen: pictured()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bedrock-key-of-the-environment")
+    reach: dict[str, Any] = {"aws_region_name": "us-west-2", "aws_bedrock_runtime_endpoint": recorder.url}
+    for key in ("bedrock-api-key-1", "bedrock-api-key-2"):
+        await impasto.aimage_generation("a lighthouse", CORE, api_key=key, **reach)
+    await impasto.aimage_generation("a lighthouse", CORE, api_key="bedrock-api-key-1", **reach)
+    sent = [seen.header("authorization") for seen in recorder.seen]
+    assert sent == [f"Bearer bedrock-api-key-{n}" for n in (1, 2, 1)]
+    assert not any(name.lower().startswith("x-amz-") for seen in recorder.seen for name, _ in seen.headers)
+
+
+async def test_two_ways_to_sign_in_are_one_too_many(page: Emulator) -> None:
+    with pytest.raises(impasto.ConfigError, match="api_key and aws_access_key_id are two ways to sign in") as caught:
+        await impasto.aimage_generation(
+            "a lighthouse", CORE, api_key="bedrock-key", aws_access_key_id="a", aws_secret_access_key="s"
+        )
+    assert "bedrock-key" not in str(caught.value)
+    assert page.requests == []
+
+
+ACCOUNT = "arn:aws:bedrock:us-west-2:123456789012"
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        (f"bedrock/{ACCOUNT}:application-inference-profile/abc", {"base_model": "stability.sd3-5-large-v1:0"}),
+        (f"bedrock/{ACCOUNT}:application-inference-profile/abc", {"base_model": "bedrock/stability.sd3-5-large-v1:0"}),
+        ("bedrock/arn:aws:bedrock:us-west-2::foundation-model/stability.sd3-5-large-v1:0", {}),
+        (f"bedrock/{ACCOUNT}:inference-profile/us.stability.stable-image-inpaint-v1:0", {"image": png(96, 96)}),
+        ("bedrock/stability.sd3-5-large-v1:0", {"model_id": f"{ACCOUNT}:application-inference-profile/abc"}),
+        ("bedrock/stability.sd3-5-large-v1:0", {"model_id": f"{ACCOUNT}:provisioned-model/abc"}),
+    ],
+    ids=["bare base_model", "base_model", "foundation model", "inference profile", "model_id", "provisioned"],
+)
+async def test_an_arn_in_each_form(recorder: Recorder, model: str, given: dict[str, Any]) -> None:
+    recorder.answer = lambda seen: pictured()
+    reach: dict[str, Any] = {"api_key": "k" * 20, "aws_bedrock_runtime_endpoint": recorder.url}
+    call = impasto.aimage_edit if "image" in given else impasto.aimage_generation
+    response = await call(prompt="p", model=model, **given, **reach)
+    assert response.data[0].b64_json
+    arn = given.get("model_id") or model.removeprefix("bedrock/")
+    [sent] = recorder.seen
+    assert unquote(sent.path) == f"/model/{arn}/invoke"
+
+
+async def test_an_arn_that_names_no_model_needs_a_base_model(page: Emulator) -> None:
+    arn = f"bedrock/{ACCOUNT}:application-inference-profile/abc"
+    wrong: list[dict[str, Any]] = [{}, {"base_model": "stability/sd3.5-large"}]
+    for given in wrong:
+        with pytest.raises(impasto.ConfigError, match="base_model"):
+            await impasto.aimage_generation("p", arn, **given)
+    with pytest.raises(impasto.InvalidRequest, match="model_id: takes an ARN"):
+        await impasto.aimage_generation("p", CORE, model_id="my-model")
+    async with impasto.Client() as client:
+        with pytest.raises(impasto.InvalidRequest, match="give an ARN as the model: bedrock/arn"):
+            await client.run(CORE, prompt="p", model_id=arn)
+    assert page.requests == []
+
+
+@pytest.mark.parametrize("mode", [{"mode": "text-to-image"}, {}])
+async def test_awss_own_notebook_sends_a_strength_without_an_image(page: Emulator, mode: dict[str, Any]) -> None:
+    """To both, the emulator and the client, and the strength goes out as it was given."""
+    response = await impasto.aimage_generation(
+        "a car", "bedrock/stability.sd3-5-large-v1:0", strength=1, aws_region_name="us-west-2", **mode
+    )
+    assert response.warnings == ["strength has no effect without image"]
+    assert page.requests[-1].fields["strength"] == "1"
+    with pytest.raises(impasto.InvalidRequest, match="strength: not allowed when mode is text-to-image"):
+        await impasto.aimage_generation("a car", "stability/sd3.5-large", strength=1, **mode)
 
 
 async def test_a_setting_of_litellms_that_is_none_here_says_what_there_is(page: Emulator) -> None:

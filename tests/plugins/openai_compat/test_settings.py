@@ -44,6 +44,7 @@ def test_aws_arguments_are_bedrocks() -> None:
         "aws_session_token": "token",
         "aws_profile": "studio",
         "bedrock_endpoint": "https://bedrock.example.com",
+        "providers": {"bedrock": {"api_key": KEYS["api_key"]}},
         "poll_interval": None,
     }
-    assert others == {"prompt": "a", **KEYS}
+    assert others == {"prompt": "a", "api_base": KEYS["api_base"]}

@@ -16,8 +16,8 @@ from typing import cast
 
 import attrs
 
-from impasto import File, InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_seconds, seeded
+from impasto import ConfigError, File, InvalidRequest, Operation, Problem
+from impasto.ext import Makes, check_seconds, resolve_model, seeded
 from impasto.fields import shown
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import Unit
@@ -76,6 +76,12 @@ def asked(row: Given) -> Asked:
     base_model = given.pop("base_model", None)
     if base_model is not None and not isinstance(base_model, str):
         problems.append(Problem("base_model", f"must be text, not {type(base_model).__name__}"))
+    elif isinstance(model, str):
+        try:
+            name, address = resolve_model(model, base_model)
+            base_model = name if address is not None else None
+        except ConfigError as error:
+            problems.append(Problem("base_model", error.message))
     timeout = _timeout(given.pop("timeout", None), problems)
     n = given.pop("n", None)
     problems += [

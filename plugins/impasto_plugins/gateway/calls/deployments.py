@@ -31,7 +31,7 @@ from impasto import (
     Result,
     Unauthorized,
 )
-from impasto.ext import Description, Options, account_of, closest, describe, printable
+from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
 from impasto_plugins.gateway.config.model import Config, Entry, Params
 from impasto_plugins.gateway.errors import is_free
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
@@ -170,11 +170,12 @@ def _said(problem: Problem, operation: Operation) -> str:
 
 
 async def _deployment(entry: Entry, config: Config, client: Client, observer: Observer) -> Deployment:
-    operation = await client.operation(entry.model, base_model=entry.base_model)
+    name, _ = resolve_model(entry.model, entry.base_model)
+    operation = await client.operation(name)
     settings, others = split_settings(operation, entry.reach)
     if others:
-        name = operation.provider.name
-        raise ConfigError(f"{', '.join(others)} is not how {name} is reached; leave it out")
+        reached_by = operation.provider.name
+        raise ConfigError(f"{', '.join(others)} is not how {reached_by} is reached; leave it out")
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
@@ -187,8 +188,8 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
         today = datetime.now(UTC).date().isoformat()
         price = FlatPrice(cost=Cost(usd=entry.input_cost_per_image, as_of=today))
         operation = attrs.evolve(operation, price=price)
-    description = await asyncio.to_thread(describe, entry.base_model or entry.model, operation)
-    await sibling.warm(entry.base_model or entry.model)
+    description = await asyncio.to_thread(describe, name, operation)
+    await sibling.warm(name)
     if entry.rate_limit is not None:
         account = attrs.evolve(account, rate_limit=entry.rate_limit)
     drop_params = config.drop_params if entry.drop_params is None else entry.drop_params

@@ -17,6 +17,7 @@ import yaml
 
 from impasto import ConfigError, InvalidRequest, RateLimit, Registry
 from impasto.ext import OPERATIONS, Allowed, closest, printable, stat_regular, structure
+from impasto_plugins.openai_compat.call_options import take_arn
 
 from .litellm import ADVICE, provider_of
 from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
@@ -32,7 +33,7 @@ from .yaml_nodes import Builder, Node, Scalar, UnfitNode, Value
 
 MOST_BYTES = 1 << 20
 LONGEST_NAME = 200
-_CALL = ("model", "base_model", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
+_CALL = ("model", "base_model", "model_id", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
 """The parameters that say how a model is called; the others say how its provider is reached."""
 
 _ENVIRONMENT = "os.environ/"
@@ -229,11 +230,15 @@ class _Reader:
         cost = params.input_cost_per_image
         if cost is None and info is not None:
             cost = info.input_cost_per_image
+        called = {"model_id": params.model_id}
+        model, base_model = take_arn(called, params.model, params.base_model)
+        if called.get("model_id") is not None:
+            self.problem(node.line, f"{where}.{word}.model_id", "takes an ARN, and goes with a bedrock/ model")
         reach = {key: each for key, each in attrs.asdict(params).items() if key not in _CALL and each is not None}
         return Entry(
             model_name=name,
-            model=params.model,
-            base_model=params.base_model,
+            model=model,
+            base_model=base_model,
             timeout=params.timeout,
             mode=info.mode if info is not None else None,
             reach=reach,

@@ -59,6 +59,7 @@ class Params:
 
     model: str = text(1, 2048, required=True)
     base_model: str | None = text(1, 2048)
+    model_id: str | None = text(1, 2048)
     timeout: float | None = number(0.1, DAY)
     api_key: str | None = text(1, 4096)
     api_base: str | None = text(1, 2048)
