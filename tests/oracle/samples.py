@@ -49,6 +49,13 @@ def sample(name: str, field: Field) -> object:
     return round(value) if field.kind == "integer" or "fractions" in field.open else round(value, 3)
 
 
+def foreign_fields(contract: Contract) -> Values:
+    """Return fields that other operations have and this one has not, each with a value that those take."""
+    own = {*contract.fields, *contract.open}
+    fields = {name: field for each in EVERY for name, field in each.fields.items()}
+    return {name: sample(name, field) for name, field in fields.items() if name not in own}
+
+
 def fill(contract: Contract, values: Values) -> Values:
     """Put files in the place of ``"file"``."""
     return {name: sample(name, contract.fields[name]) if value == FILE else value for name, value in values.items()}

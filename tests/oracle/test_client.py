@@ -10,7 +10,7 @@ import impasto
 from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, WIRE, Contract
 from tests.oracle.entrances import Run, judge
 from tests.oracle.recording import ACCOUNT, JOB, Provider
-from tests.oracle.samples import Values, full_requests, minimal_request, request, sample_size
+from tests.oracle.samples import Values, foreign_fields, full_requests, minimal_request, request, sample_size
 from tests.oracle.wire import ACCESS_KEY, KEY, SECRET_KEY, check, check_poll
 from tests.pictures import padded
 
@@ -44,12 +44,10 @@ async def test_every_model_has_a_contract(client: impasto.Client) -> None:
 
 @of_every
 async def test_no_other_field_is_taken(client: impasto.Client, provider: Provider, contract: Contract) -> None:
-    own = {*contract.fields, *contract.open, *(BEDROCK_WIRE["headers"] if contract.provider == "bedrock" else ())}
-    others = {name for each in EVERY for name in each.fields} - own
     provider.clear()
-    for name in others:
+    for name, value in foreign_fields(contract).items():
         with pytest.raises(impasto.InvalidRequest) as caught:
-            await client.run(contract.model, **{**minimal_request(contract), name: 1})
+            await client.run(contract.model, **{**minimal_request(contract), name: value})
         assert [problem.field for problem in caught.value.problems] == [name]
     assert not provider.requests
 
