@@ -103,11 +103,11 @@ def check_error(answer: Answer, code: str) -> None:
 
 
 def is_large(contract: Contract, values: Values) -> bool:
-    """Return True if an image of a request, or what is painted around it, has more than a megapixel."""
+    """Return True if an image of a request, or what is painted around it, takes long to make."""
     if sum(int(str(values.get(side, 0))) for side in ("left", "right", "up", "down")) > 1000:
         return True
     images = (values[name] for name in contract.files if name in values and contract.makes != "audio")
-    return any(math.prod(Image.open(io.BytesIO(image)).size) > 2**20 for image in images if isinstance(image, bytes))
+    return any(math.prod(Image.open(io.BytesIO(image)).size) > 2**18 for image in images if isinstance(image, bytes))
 
 
 async def judge(wire: Wire, contract: Contract) -> None:

@@ -236,6 +236,8 @@ def sizes(limits: Limits) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int,
         bound("max_pixels", max(nearly, key=math.prod), min(above, key=math.prod))
     if ratio is not None:
         bound("aspect", (int(400 * ratio), 400), (int(400 * ratio) + 1, 400))
+    else:  # as wide as the other limits let it be
+        at.add((min(4000, limits.max_side or 4000, (limits.max_pixels or 4000 * low) // low), low))
     return _both_ways(at), _both_ways(beyond)
 
 
