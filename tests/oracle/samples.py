@@ -49,11 +49,10 @@ def sample(name: str, field: Field) -> object:
     return round(value) if field.kind == "integer" or "fractions" in field.open else round(value, 3)
 
 
-def foreign_fields(contract: Contract) -> Values:
-    """Return fields that other operations have and this one has not, each with a value that those take."""
-    own = {*contract.fields, *contract.open}
-    fields = {name: field for each in EVERY for name, field in each.fields.items()}
-    return {name: sample(name, field) for name, field in fields.items() if name not in own}
+def foreign_fields(contract: Contract) -> frozenset[tuple[str, Any]]:
+    """Return fields that this operation lacks, with a value that each of the others takes."""
+    fields = ((name, field) for each in EVERY for name, field in each.fields.items())
+    return frozenset((n, sample(n, field)) for n, field in fields if n not in {*contract.fields, *contract.open})
 
 
 def fill(contract: Contract, values: Values) -> Values:

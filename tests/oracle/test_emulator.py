@@ -250,7 +250,7 @@ async def test_a_body_on_bedrock_may_be_larger_than_a_request_elsewhere(wire: Wi
 
 @of_bedrock
 async def test_bedrock_refuses_a_field_that_the_model_has_not(wire: Wire, contract: Contract) -> None:
-    for name, value in foreign_fields(contract).items():
+    for name, value in foreign_fields(contract):
         answer = await wire.send(contract, {**minimal_request(contract), name: value})
         assert answer.status == 400
         check_error(answer, "ValidationException")
