@@ -21,8 +21,8 @@ import click
 
 from impasto import ConfigError, ImpastoError
 
-from .config.loader import load
-from .config.model import Config, check_bind
+from .config.loader import examine, load
+from .config.model import Config, Mistakes, check_bind
 from .gateway import BACKLOG, Gateway
 from .telemetry.access_log import Lines
 from .telemetry.instrumentation import Observer
@@ -45,7 +45,9 @@ LOST = 1
 
 def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> int:
     """Serves until it is told to end; the exit code. Raises ConfigError."""
-    config = load(path)
+    config, mistakes = examine(path)
+    if mistakes:
+        check(path, host=host, no_auth=no_auth)  # it raises all of them, and what only the plugins know
     for warning in check_bind(config, host, no_auth=no_auth):
         click.echo(f"Warning: {warning}", err=True)
     if workers > 1:
@@ -75,15 +77,30 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
 
     from .calls.runtime import Setup
 
-    config = load(path)
-    warnings = check_bind(config, host, no_auth=no_auth)
+    config, mistakes = examine(path)
+    warnings: list[str] = []
+    try:
+        warnings = check_bind(config, host, no_auth=no_auth)
+    except ConfigError as error:
+        if not mistakes:
+            raise
+        mistakes.append((1, error.message.removeprefix(f"{config.source}: ")))
 
     async def all_of_it() -> int:
         async with Client(plugins=config.plugins) as client, ClientSession() as uploads:
             observer = Observer(Metrics(), None)
             return len((await Setup.of(config, client, observer, uploads, no_auth=no_auth)).models)
 
-    models = asyncio.run(all_of_it())
+    models = 0
+    try:
+        models = asyncio.run(all_of_it())
+    except Mistakes as error:
+        mistakes += error.found
+    except ImpastoError:
+        if not mistakes:
+            raise
+    if mistakes:
+        raise Mistakes(config.source, mistakes)
     sound = f"{config.source} is sound: {models} model{'s' if models != 1 else ''}"
     return "\n".join([sound, *(f"Warning: {each}" for each in warnings)])
 

@@ -32,7 +32,7 @@ from impasto import (
     Unauthorized,
 )
 from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
-from impasto_plugins.gateway.config.model import Config, Entry, Params
+from impasto_plugins.gateway.config.model import Config, Entry, Mistakes, Params
 from impasto_plugins.gateway.errors import is_free
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
@@ -144,7 +144,9 @@ async def models_of(config: Config, client: Client, observer: Observer) -> Mappi
         try:
             deployment = await _deployment(entry, config, client, observer)
         except ImpastoError as error:
-            problems.append((entry.line, f"{entry.model_name}: {error.message}"))
+            named = max((name for name in entry.lines if name in error.message), key=len, default="model")
+            line = entry.lines.get(named, entry.line)  # that of the setting that the message is about
+            problems.append((line, f"{entry.model_name}: {error.message}"))
             continue
         for problem in problems_of_defaults(deployment.operation, entry.defaults):
             said = _said(problem, deployment.operation)
@@ -155,7 +157,7 @@ async def models_of(config: Config, client: Client, observer: Observer) -> Mappi
         others.append(deployment)
         observer.knows(deployment.label)
     if problems:
-        raise ConfigError("\n".join(f"{config.source}: line {line}: {said}" for line, said in sorted(problems)))
+        raise Mistakes(config.source, problems)
     return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}
 
 

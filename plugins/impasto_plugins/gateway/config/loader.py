@@ -5,6 +5,7 @@ Safe YAML only: no tags, no aliases, no key twice, at most 1 MiB and a few level
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -15,12 +16,12 @@ from typing import TypeVar
 import attrs
 import yaml
 
-from impasto import ConfigError, InvalidRequest, RateLimit, Registry
+from impasto import ConfigError, ImpastoError, InvalidRequest, RateLimit, Registry
 from impasto.ext import OPERATIONS, Allowed, closest, printable, stat_regular, structure
 from impasto_plugins.openai_compat.call_options import take_arn
 
 from .litellm import ADVICE, provider_of
-from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Named, Params, Wording
+from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Mistakes, Named, Params, Wording
 from .validators import (
     wrong_with_hash,
     wrong_with_host,
@@ -51,6 +52,14 @@ T = TypeVar("T")
 
 def load(path: str | os.PathLike[str]) -> Config:
     """Reads a configuration file. Raises ConfigError with every mistake and its line."""
+    config, mistakes = examine(path)
+    if mistakes:
+        raise Mistakes(config.source, mistakes)
+    return config
+
+
+def examine(path: str | os.PathLike[str]) -> tuple[Config, list[tuple[int, str]]]:
+    """Read a configuration file, and what is wrong with it, each with its line. Raises ConfigError if it is no YAML."""
     name = os.fspath(path)
     try:
         stat_regular(path)
@@ -58,12 +67,19 @@ def load(path: str | os.PathLike[str]) -> Config:
             data = source.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"can't read {name!r}: {error.strerror}") from None
-    return parse(data, Path(name).name)
+    return _read(data, Path(name).name, os.environ)
 
 
 def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | None = None) -> Config:
-    """Makes a configuration of a file's content. Raises ConfigError with every mistake and its line."""
-    reader = _Reader(name, os.environ if environment is None else environment)
+    """Make a configuration of a file's content. Raises ConfigError with every mistake and its line."""
+    config, mistakes = _read(data, name, os.environ if environment is None else environment)
+    if mistakes:
+        raise Mistakes(name, mistakes)
+    return config
+
+
+def _read(data: bytes, name: str, environment: Mapping[str, str]) -> tuple[Config, list[tuple[int, str]]]:
+    reader = _Reader(name, environment)
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{name}: has more than {MOST_BYTES:,} bytes")
     try:
@@ -79,10 +95,7 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
         raise ConfigError(f"{name}: line {mark.line + 1 if mark is not None else 1}: {said}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
-    if reader.problems:
-        told = sorted(reader.problems)
-        raise ConfigError("\n".join(f"{name}: line {line}: {message}" for line, message in told))
-    return config
+    return config, reader.problems
 
 
 class _Reader:
@@ -95,6 +108,8 @@ class _Reader:
         self.warnings: list[str] = []
         self.skipped: set[str] = set()
         """The names of models whose entries are skipped."""
+        self.named: set[str] = set()
+        """The names of models, those of entries with mistakes too."""
         self._plugins: tuple[str, ...] | None = None
 
     def problem(self, line: int, where: str, message: str) -> None:
@@ -115,17 +130,19 @@ class _Reader:
         texts = {name: self.texts(node, f"general_settings.{name}") or () for name, node in named.items()}
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
         models = self.models(top.get("model_list", Node(root.line, None)))
-        names = {model.model_name for model in models}
+        names = self.named
+        made = self.general(Node(general.line, settings), names)
+        master = hashlib.sha256(made.master_key.encode()).hexdigest() if made.master_key is not None else None
         return Config(
             source=self.name,
             models=models,
             drop_params=wording is not None and wording.drop_params,
-            general=self.general(Node(general.line, settings), names),
+            general=made,
             allowed_hosts=self.each_lower(named["allowed_hosts"], "allowed_hosts", texts, wrong_with_host),
             cors_origins=self.each_lower(named["cors_origins"], "cors_origins", texts, wrong_with_origin),
             middleware=texts["middleware"],
             plugins=plugins,
-            keys=self.keys(top.get("keys"), names | self.skipped if names else ()),
+            keys=self.keys(top.get("keys"), names | self.skipped if names else (), master),
             files=self.files(top.get("files", Node(root.line, {}))),
             batches=self.record(Batches, top.get("batches"), "batches") or Batches(),
             warnings=tuple(self.warnings),
@@ -198,14 +215,30 @@ class _Reader:
             return None
         return f"no installed plugin serves its provider, {provider}"
 
-    @cached_property
-    def _served(self) -> frozenset[str]:
-        """The providers of all models that are installed and allowed, from metadata alone."""
+    def check_model(self, node: Node | None, where: str) -> None:
+        """Report a model that is not installed, of an entry that has other mistakes and is not looked at any more."""
+        model = node.value if node is not None else None
+        if node is None or not isinstance(model, str) or model in self._models or model.startswith(_ENVIRONMENT):
+            return
+        if ":arn:" in model or "/arn:" in model or any(model.startswith(n[:-1]) for n in self._models if n[-1:] == "*"):
+            return
         try:
-            names = Registry(allow=self._plugins).names(OPERATIONS)
+            Registry(allow=self._plugins).operation(model)
+        except ImpastoError as error:
+            self.problem(node.line, where, error.message)
+
+    @cached_property
+    def _models(self) -> frozenset[str]:
+        """The models that are installed and allowed, from metadata alone."""
+        try:
+            return frozenset(Registry(allow=self._plugins).names(OPERATIONS))
         except ConfigError:  # reported with the setting
             return frozenset()
-        return frozenset(name.partition("/")[0] for name in names)
+
+    @cached_property
+    def _served(self) -> frozenset[str]:
+        """The providers of those models."""
+        return frozenset(name.partition("/")[0] for name in self._models)
 
     def entry(self, node: Node, where: str) -> Entry | None:
         if (reason := self.why_skipped(node)) is not None:
@@ -217,6 +250,8 @@ class _Reader:
             self.problem(node.line, where, "give litellm_params or provider_params, which is the same; one of them")
         word = words[0] if words else "litellm_params"
         name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
+        own = given[word].value if words else {}
+        own = own if isinstance(own, dict) else {}
         params, defaults = self.params(given[word], f"{where}.{word}") if words else (None, {})
         info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
@@ -225,7 +260,9 @@ class _Reader:
             said = f"required: {takes}" if name is None else f"must be {takes}{wrong}"
             self.problem(node.line, f"{where}.model_name", said)
             return None
+        self.named.add(name)
         if params is None:
+            self.check_model(own.get("model"), f"{where}.{word}.model")
             return None
         cost = params.input_cost_per_image
         if cost is None and info is not None:
@@ -247,7 +284,7 @@ class _Reader:
             rate_limit=None if params.rate_limit is None else RateLimit.parse(params.rate_limit),
             input_cost_per_image=cost,
             defaults={key: value for key, (value, _) in defaults.items() if value is not None},
-            lines={key: line for key, (_, line) in defaults.items()},
+            lines={key: each.line for key, each in own.items()},
             line=node.line,
         )
 
@@ -263,7 +300,8 @@ class _Reader:
         others = {key: each for key, each in given.items() if key not in own}
         return params, {key: (self.plain(each, f"{where}.{key}"), each.line) for key, each in others.items()}
 
-    def keys(self, node: Node | None, known: Collection[str]) -> tuple[Named, ...]:
+    def keys(self, node: Node | None, known: Collection[str], master: str | None) -> tuple[Named, ...]:
+        """Return the named keys; ``master`` is the hash of the master key."""
         if node is None or node.value is None:
             return ()
         if not isinstance(node.value, list):
@@ -282,6 +320,8 @@ class _Reader:
                 self.problem(each.line, f"{where}.models", f"{strange[0]!r} is no model_name of model_list")
             if any(key.name == other.name or key.sha256 == other.sha256 for other in found.values()):
                 self.problem(each.line, where, "has the name or the hash of another key")
+            if key.sha256 == master:
+                self.problem(each.line, f"{where}.sha256", "is that of general_settings.master_key; give another key")
             found[key.name] = attrs.evolve(key, models=models)
         return tuple(found.values())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -236,6 +236,21 @@ class Config:
         return host in allowed or any(each[:2] == "*." and host.endswith(each[1:]) for each in allowed)
 
 
+MOST_MISTAKES = 100
+"""Mistakes of a configuration that one error lists."""
+
+
+class Mistakes(ConfigError):
+    """What is wrong with a configuration, each with its line."""
+
+    def __init__(self, source: str, found: Iterable[tuple[int, str]]) -> None:
+        self.found = sorted(set(found))
+        lines = [f"{source}: line {line}: {said}" for line, said in self.found[:MOST_MISTAKES]]
+        if len(self.found) > MOST_MISTAKES:
+            lines.append(f"{source}: and {len(self.found) - MOST_MISTAKES:,} more mistakes")
+        super().__init__("\n".join(lines))
+
+
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
     """What is unsafe but allowed about serving at ``host``. Raises ConfigError where it is not allowed."""
     public = not is_loopback(host)
@@ -250,13 +265,14 @@ def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
             Problem("general_settings.master_key", "is missing: set it, or keys (or --no-auth, on loopback only)")
         )
     weak = master is not None and (len(master) < STRONG or master in EXAMPLES)
-    if weak and public:
-        problems.append(
-            Problem(
-                "general_settings.master_key", f"is weak: {host} needs one of at least {STRONG} characters, no example"
-            )
-        )
-    if public and (known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None)) is not None:
+    behind_proxy = not public and bool(config.allowed_hosts)
+    others = "allowed_hosts, by which others call it," if behind_proxy else host
+    if weak and (public or behind_proxy):
+        said = f"too weak: {others} needs a key of at least {STRONG} characters that is not a documented example"
+        problems.append(Problem("general_settings.master_key", said))
+    if (public or behind_proxy) and (
+        known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None)
+    ) is not None:
         problems.append(Problem("keys", f"{known.name}: is the hash of a key that stands in somebody's documentation"))
     if public and not config.allowed_hosts:
         problems.append(
