@@ -216,7 +216,7 @@ def test_a_large_file_and_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(large)
     with pytest.raises(ConfigError, match="can't read"):
         load(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="it is a folder"):
         load(tmp_path)
 
 
