@@ -51,11 +51,8 @@ T = TypeVar("T")
 
 
 def load(path: str | os.PathLike[str]) -> Config:
-    """Reads a configuration file. Raises ConfigError with every mistake and its line."""
-    config, mistakes = examine(path)
-    if mistakes:
-        raise Mistakes(config.source, mistakes)
-    return config
+    """Read a configuration file. Raises ConfigError with every mistake and its line."""
+    return _sound(*examine(path))
 
 
 def examine(path: str | os.PathLike[str]) -> tuple[Config, list[tuple[int, str]]]:
@@ -72,9 +69,12 @@ def examine(path: str | os.PathLike[str]) -> tuple[Config, list[tuple[int, str]]
 
 def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | None = None) -> Config:
     """Make a configuration of a file's content. Raises ConfigError with every mistake and its line."""
-    config, mistakes = _read(data, name, os.environ if environment is None else environment)
+    return _sound(*_read(data, name, os.environ if environment is None else environment))
+
+
+def _sound(config: Config, mistakes: list[tuple[int, str]]) -> Config:
     if mistakes:
-        raise Mistakes(name, mistakes)
+        raise Mistakes(config.source, mistakes)
     return config
 
 
@@ -106,10 +106,8 @@ class _Reader:
         self.environment = environment
         self.problems: list[tuple[int, str]] = []
         self.warnings: list[str] = []
-        self.skipped: set[str] = set()
-        """The names of models whose entries are skipped."""
-        self.named: set[str] = set()
-        """The names of models, those of entries with mistakes too."""
+        self.skipped: set[str] = set()  # the names of models whose entries are skipped
+        self.named: set[str] = set()  # those of all others, mistakes or not
         self._plugins: tuple[str, ...] | None = None
 
     def problem(self, line: int, where: str, message: str) -> None:
@@ -132,7 +130,7 @@ class _Reader:
         models = self.models(top.get("model_list", Node(root.line, None)))
         names = self.named
         made = self.general(Node(general.line, settings), names)
-        master = hashlib.sha256(made.master_key.encode()).hexdigest() if made.master_key is not None else None
+        master = made.master_key and hashlib.sha256(made.master_key.encode()).hexdigest()
         return Config(
             source=self.name,
             models=models,
@@ -250,8 +248,7 @@ class _Reader:
             self.problem(node.line, where, "give litellm_params or provider_params, which is the same; one of them")
         word = words[0] if words else "litellm_params"
         name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
-        own = given[word].value if words else {}
-        own = own if isinstance(own, dict) else {}
+        own = content if words and isinstance(content := given[word].value, dict) else {}
         params, defaults = self.params(given[word], f"{where}.{word}") if words else (None, {})
         info = self.record(Info, given.get("model_info"), f"{where}.model_info")
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
