@@ -9,17 +9,17 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import attrs
 import yaml
 
-from impasto import ConfigError, ImpastoError, InvalidRequest, RateLimit, Registry
-from impasto.ext import OPERATIONS, Allowed, closest, printable, stat_regular, structure
+from impasto import ConfigError, InvalidRequest, RateLimit
+from impasto.ext import Allowed, closest, printable, stat_regular, structure
 from impasto_plugins.openai_compat.call_options import take_arn
 
+from .installed import Installed
 from .litellm import ADVICE, provider_of
 from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Mistakes, Named, Params, Wording
 from .validators import (
@@ -108,7 +108,7 @@ class _Reader:
         self.warnings: list[str] = []
         self.skipped: set[str] = set()  # the names of models whose entries are skipped
         self.named: set[str] = set()  # those of all others, mistakes or not
-        self._plugins: tuple[str, ...] | None = None
+        self._installed = Installed(None)
 
     def problem(self, line: int, where: str, message: str) -> None:
         self.problems.append((line, printable(f"{where}: {message}")))
@@ -123,7 +123,8 @@ class _Reader:
         lists = ("allowed_hosts", "cors_origins", "middleware")
         general = top.get("general_settings", Node(root.line, {}))
         settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
-        plugins = self._plugins = self.plugins(settings.pop("plugins", None))
+        plugins = self.plugins(settings.pop("plugins", None))
+        self._installed = Installed(plugins)
         named = {name: settings.pop(name, None) for name in lists}
         texts = {name: self.texts(node, f"general_settings.{name}") or () for name, node in named.items()}
         wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
@@ -209,34 +210,9 @@ class _Reader:
         if isinstance(model, str) and model.startswith(_ENVIRONMENT):
             model = self.environment.get(model.removeprefix(_ENVIRONMENT))
         provider = provider_of(model, named and named.value) if isinstance(model, str) else None
-        if provider is None or provider in self._served:
+        if provider is None or provider in self._installed.providers:
             return None
         return f"no installed plugin serves its provider, {provider}"
-
-    def check_model(self, node: Node | None, where: str) -> None:
-        """Report a model that is not installed, of an entry that has other mistakes and is not looked at any more."""
-        model = node.value if node is not None else None
-        if node is None or not isinstance(model, str) or model in self._models or model.startswith(_ENVIRONMENT):
-            return
-        if ":arn:" in model or "/arn:" in model or any(model.startswith(n[:-1]) for n in self._models if n[-1:] == "*"):
-            return
-        try:
-            Registry(allow=self._plugins).operation(model)
-        except ImpastoError as error:
-            self.problem(node.line, where, error.message)
-
-    @cached_property
-    def _models(self) -> frozenset[str]:
-        """The models that are installed and allowed, from metadata alone."""
-        try:
-            return frozenset(Registry(allow=self._plugins).names(OPERATIONS))
-        except ConfigError:  # reported with the setting
-            return frozenset()
-
-    @cached_property
-    def _served(self) -> frozenset[str]:
-        """The providers of those models."""
-        return frozenset(name.partition("/")[0] for name in self._models)
 
     def entry(self, node: Node, where: str) -> Entry | None:
         if (reason := self.why_skipped(node)) is not None:
@@ -259,7 +235,9 @@ class _Reader:
             return None
         self.named.add(name)
         if params is None:
-            self.check_model(own.get("model"), f"{where}.{word}.model")
+            called = own.get("model")
+            if called is not None and isinstance(called.value, str) and not called.value.startswith(_ENVIRONMENT):
+                self.check(called, f"{where}.{word}.model", called.value, self._installed.wrong_with_model)
             return None
         cost = params.input_cost_per_image
         if cost is None and info is not None:

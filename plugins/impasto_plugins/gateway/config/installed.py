@@ -1,0 +1,40 @@
+"""The models that are installed and allowed, from metadata alone: a configuration is checked before any import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from impasto import ConfigError, ImpastoError, Registry
+from impasto.ext import OPERATIONS
+
+
+class Installed:
+    """What may be called with the plugins that ``general_settings.plugins`` allows."""
+
+    def __init__(self, plugins: Sequence[str] | None) -> None:
+        self._plugins = plugins
+
+    @cached_property
+    def models(self) -> frozenset[str]:
+        """The names of models."""
+        try:
+            return frozenset(Registry(allow=self._plugins).names(OPERATIONS))
+        except ConfigError:  # reported with the setting
+            return frozenset()
+
+    @cached_property
+    def providers(self) -> frozenset[str]:
+        """The providers of those models."""
+        return frozenset(name.partition("/")[0] for name in self.models)
+
+    def wrong_with_model(self, model: str) -> str | None:
+        """Return what is wrong with a model's name, or None: an ARN, or a name that a resolver takes, may be right."""
+        resolved = any(name.endswith("*") and model.startswith(name[:-1]) for name in self.models)
+        if model in self.models or "arn:" in model or resolved:
+            return None
+        try:
+            Registry(allow=self._plugins).operation(model)
+        except ImpastoError as error:
+            return error.message
+        return None
