@@ -157,6 +157,19 @@ async def test_an_own_ca_is_trusted(authority: trustme.CA, ca_file: Path, make_c
         await not_sent(make_client(server.url))  # and nobody else's clients trust it
 
 
+async def test_the_environments_ca_is_read_when_the_client_opens(
+    authority: trustme.CA, ca_file: Path, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE may be set long after the import, and taken back."""
+    async with serving(tls=tls(authority)) as server:
+        await not_sent(make_client(server.url))
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+        await make_client(server.url).run(CORE, prompt="p")
+        monkeypatch.delenv("SSL_CERT_FILE")
+        await not_sent(make_client(server.url))
+        assert len(server.paid) == 1
+
+
 async def test_a_ca_file_that_can_not_be_read_is_said(tmp_path: Path, make_client: MakeClient, server: Server) -> None:
     (tmp_path / "empty.pem").write_text("nothing")
     for path in (tmp_path / "none.pem", tmp_path / "empty.pem"):

@@ -197,6 +197,21 @@ async def found(settings: Mapping[str, str], options: Options, *, service: str =
     return Identity(region, endpoint, bearer=bearer, keys=keys, source=source)
 
 
+def ca_bundle(profile: str | None) -> str | None:
+    """Return the CA file or folder that boto3 would use: AWS_CA_BUNDLE, the profile's, or REQUESTS_CA_BUNDLE.
+
+    Reads the AWS configuration file, so run it in a thread.
+    """
+    quiet = _ours.set(True)
+    try:
+        known: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
+    except BotoCoreError:  # a profile or a file that is wrong is reported when credentials are looked for
+        known = os.environ.get("AWS_CA_BUNDLE")
+    finally:
+        _ours.reset(quiet)
+    return known or os.environ.get("REQUESTS_CA_BUNDLE") or None
+
+
 @functools.cache
 def _loader(path: str | None) -> Any:
     """One for the process: its files, once read, serve the next account, and reading them holds the interpreter."""

@@ -7,17 +7,16 @@ connections are the same on both routes, and nothing of botocore's can send twic
 from __future__ import annotations
 
 import asyncio
-import os
+import ssl
 from urllib.parse import quote
 
-import attrs
 import pybase64  # noqa: F401 - a lack of it is found here, before an answer is paid for that needs it
 
 from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
-from .aws import Identity, Once, found, given
-from .https import Https
+from .aws import Identity, Once, ca_bundle, found, given
+from .https import Https, tls_of
 from .json_body import MemoryPayload, json_body
 
 _JSON = {"content-type": "application/json", "accept": "application/json"}
@@ -27,15 +26,16 @@ class Bedrock:
     """One identity per account, found once, in a thread: that blocks for up to a second."""
 
     def __init__(self, options: Options) -> None:
-        # boto3's variable for an own CA, where none is given: the same proxy stands before all of AWS.
-        self._https = Https(attrs.evolve(options, ssl=options.ssl or os.environ.get("AWS_CA_BUNDLE") or None))
+        self._https = Https(options)
         self._options = options
+        self._tls: dict[str | None, ssl.SSLContext | bool] = {}
         self._identities: dict[str, Identity] = {}
         self._finding: dict[str, Once[Identity]] = {}
 
     async def open(self) -> None:
         """Opens the connections' owner. Raises ConfigError."""
         await self._https.open()
+        await self._trust(self._options.aws_profile)  # a CA file that can't be read is found here
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -58,7 +58,15 @@ class Bedrock:
         await self._https.turns.next()
         # Pictures are read, encoded and hashed outside the loop; text takes less than the way to a thread.
         body, headers = await asyncio.to_thread(written) if wire.files else written()
-        return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body))
+        tls = await self._trust(call.account.settings.get("profile", self._options.aws_profile))
+        return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body), tls=tls)
+
+    async def _trust(self, profile: str | None) -> ssl.SSLContext | bool:
+        """Return what certificates are checked with: the CA given, or as boto3 finds it for the profile."""
+        if (tls := self._tls.get(profile)) is None:
+            given = self._options.ssl or await asyncio.to_thread(ca_bundle, profile)
+            tls = self._tls[profile] = await asyncio.to_thread(tls_of, given)
+        return tls
 
     async def _identify(self, account: Account) -> Identity:
         settings, name = account.settings, account.fingerprint

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
+from pathlib import Path
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
@@ -165,7 +166,7 @@ class Https:
 
     async def open(self) -> None:
         """Opens the session; reads the CA file, if one is set. Raises ConfigError."""
-        self._ssl = await asyncio.to_thread(_tls, self._options.ssl)
+        self._ssl = await asyncio.to_thread(tls_of, self._options.ssl)
         self._session = aiohttp.ClientSession(
             connector=_Connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -210,8 +211,11 @@ class Https:
         body: Outgoing | None = None,
         *,
         files: ExitStack | None = None,
+        tls: ssl.SSLContext | bool | None = None,
     ) -> WireResponse:
         """One HTTP exchange, answered at its headers; a POST is a paid one. Raises NotSent or ChargeUnknown.
+
+        ``tls``: checks certificates in place of the client's own.
 
         ``files``, which the body reads, are closed when the answer was read: an answer may come before the
         whole body went out.
@@ -234,7 +238,7 @@ class Https:
                 headers=headers,
                 allow_redirects=False,
                 proxy=proxy,
-                ssl=self._ssl,
+                ssl=self._ssl if tls is None else tls,
                 timeout=self._paid if paid else self._polls,
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
@@ -263,13 +267,28 @@ async def _body(wire: WireRequest, files: ExitStack) -> Outgoing:
     return MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
 
 
-def _tls(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
-    if given is None or isinstance(given, ssl.SSLContext):
-        return given if given is not None else True
+def tls_of(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
+    """Return what certificates are checked with: a context, or True for aiohttp's own. Raises ConfigError.
+
+    Reads certificates, so run it in a thread. aiohttp's context is made when aiohttp is imported: if SSL_CERT_FILE or
+    SSL_CERT_DIR may have changed it since, one is made here.
+    """
+    if isinstance(given, ssl.SSLContext):
+        return given
+    if given is None:
+        return ssl.create_default_context() if _AT_IMPORT or _certificates_of_environment() else True
+    path, is_folder = os.fspath(given), Path(given).is_dir()
     try:
-        return ssl.create_default_context(cafile=os.fspath(given))
+        return ssl.create_default_context(capath=path) if is_folder else ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"ssl: can't read CA certificates from {os.fspath(given)!r}: {error}") from None
+        raise ConfigError(f"ssl: can't read CA certificates from {path!r}: {error}") from None
+
+
+def _certificates_of_environment() -> tuple[str, ...]:
+    return tuple(value for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (value := os.environ.get(name)))
+
+
+_AT_IMPORT = _certificates_of_environment()
 
 
 def _proxy_from_environment(origin: str) -> str | None:

@@ -9,6 +9,7 @@ import json
 import ssl
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -172,6 +173,42 @@ async def test_an_own_ca_given_or_in_the_environment(
         monkeypatch.setenv("AWS_CA_BUNDLE", str(ca_file) + ".missing")
         error = await failure(make_client(server.url))
         assert type(error) is impasto.ConfigError
+
+
+async def test_an_own_ca_as_boto3_finds_it(
+    make_client: MakeClient, authority: trustme.CA, ca_file: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is boto3's: AWS_CA_BUNDLE, ``ca_bundle`` of the profile, REQUESTS_CA_BUNDLE."""
+    other = ca_file.with_name("other.pem")
+    trustme.CA().cert_pem.write_to_path(str(other))
+    async with serving(Server(posts=[GOOD]), tls=tls(authority)) as server:
+
+        async def trusts(**settings: Any) -> bool:
+            try:
+                return bool((await make_client(server.url, **settings).run(GENERATOR, prompt="p")).artifacts)
+            except impasto.NotSent as error:
+                return "certificate" not in str(error)
+
+        profile: dict[str, Any] = {"aws_access_key_id": None, "aws_secret_access_key": None, "aws_profile": "studio"}
+        config.write_text(
+            f"[default]\nca_bundle={ca_file}\n"
+            f"[profile studio]\nca_bundle={other}\naws_access_key_id=a\naws_secret_access_key=s\n"
+        )
+        assert await trusts()
+        assert not await trusts(**profile)
+        client = make_client(server.url)
+        assert (await client.run(GENERATOR, prompt="p")).artifacts
+        with pytest.raises(impasto.NotSent, match="certificate"):
+            await client.with_options(**profile).run(GENERATOR, prompt="p")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+        assert await trusts(), "the profile's goes first"
+        config.write_text("")
+        assert not await trusts()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+        assert await trusts()
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(other))
+        assert not await trusts()
+        assert await trusts(ssl=str(ca_file)), "what is given goes first of all"
 
 
 async def test_a_proxy_of_the_environment_and_a_given_one(
