@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto.fields import KEY, Field
-from impasto_plugins.gateway.config.loader import ADVICE
+from impasto_plugins.gateway.config.litellm import ADVICE
 from impasto_plugins.gateway.config.model import S3, Batches, Config, Files, General, Info, Named, Params, Wording
 
 from .text import code, doc, page, table

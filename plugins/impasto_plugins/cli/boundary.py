@@ -102,8 +102,9 @@ def _flush() -> OSError | None:
     lost = None
     for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
-            if stream is not None:
-                stream.flush()
+            if stream is None:  # closed before Python began
+                continue
+            stream.flush()
         except ValueError:  # a plugin closed it
             continue
         except OSError as error:

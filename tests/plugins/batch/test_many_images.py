@@ -94,6 +94,7 @@ async def test_from_a_program(impasto_emulator: Emulator, tmp_path: Path, folder
     more: impasto.BatchOptions = {"out": tmp_path / "out"} if folder else {}
     requests = [four("cat"), four("dogs", n=2)]
     async with impasto.Client(api_key=KEY, api_base=impasto_emulator.url) as client:
+        outcomes: list[impasto.Outcome] = []
         for _ in range(2 if folder else 1):
             outcomes = [outcome async for outcome in client.batch(requests, **more)]
             assert {(each.id, each.index) for each in outcomes} == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.sounds import FRAME, mp3, wav
 ANY = SoundLimits(min_seconds=0, max_seconds=10_000, max_bytes=100_000_000)
 
 
-def written(format: str, **options: str) -> bytes:
+def written(format: str, **options: Any) -> bytes:
     """A sound as libsndfile writes it; of an MP3, LAME counts the bytes."""
     out = io.BytesIO()
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, (44_100 * 3, 2))

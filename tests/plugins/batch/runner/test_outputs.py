@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,14 +31,14 @@ def begin(environment: dict[str, str], manifest: Write, impasto_emulator: Emulat
     """Start a run of 40 images that takes some seconds. Whatever it was told to ignore, its signals are as usual."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def begin(*more: str, before: Callable[[], object] = lambda: None, **streams: int) -> subprocess.Popen[bytes]:
+    def begin(*more: str, before: Callable[[], object] = lambda: None, **streams: Any) -> subprocess.Popen[bytes]:
         def prepare() -> None:
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             before()
 
         words = [sys.executable, "-m", "impasto_plugins.cli", "batch", *WORDS, *more]
-        run: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # streams are descriptors
+        run: subprocess.Popen[bytes] = subprocess.Popen(
             words,
             env={**os.environ, **environment},
             preexec_fn=prepare,  # noqa: PLW1509 - it only sets signals and descriptors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.plugins.gateway.raw import HEADERS, JSON, POST, Lag, send
 
-NAMES = {f"stepz_{number}": number for number in range(49_000)}
-MANY = {
+NAMES: dict[str, Any] = {f"stepz_{number}": number for number in range(49_000)}
+MANY: dict[str, dict[str, Any]] = {
     "unknown names": NAMES,
     "unknown names in extra_body": {"extra_body": NAMES},
     "long names": {"x" * 9_000 + str(number): 1 for number in range(200)},
