@@ -100,10 +100,11 @@ def _report(message: str) -> None:
 def _flush() -> OSError | None:
     """Write what the streams still hold. A stream that fails is led to the null device, so that it fails only once."""
     lost = None
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+    streams: tuple[tuple[TextIO | None, int], ...] = ((sys.stdout, 1), (sys.stderr, 2))
+    for stream, descriptor in streams:
+        if stream is None:  # closed before Python began
+            continue
         try:
-            if stream is None:  # closed before Python began
-                continue
             stream.flush()
         except ValueError:  # a plugin closed it
             continue

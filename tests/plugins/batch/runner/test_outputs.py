@@ -38,10 +38,10 @@ def begin(environment: dict[str, str], manifest: Write, impasto_emulator: Emulat
             before()
 
         words = [sys.executable, "-m", "impasto_plugins.cli", "batch", *WORDS, *more]
-        run: subprocess.Popen[bytes] = subprocess.Popen(
+        run: subprocess.Popen[bytes] = subprocess.Popen[bytes](
             words,
             env={**os.environ, **environment},
-            preexec_fn=prepare,  # noqa: PLW1509 - it only sets signals and descriptors
+            preexec_fn=prepare,
             **streams,
         )
         running.append(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from typing import Any
 
 import aiohttp
 import pytest
@@ -73,7 +74,7 @@ def _with(line: dict[str, object], more: dict[str, object]) -> dict[str, object]
 async def test_null_in_a_batch_and_in_its_lines_is_not_given(gateway: Running, impasto_emulator: Emulator) -> None:
     from tests.plugins.gateway.batches.conftest import ended, jsonl, line
 
-    nothing: dict[str, object] = dict.fromkeys(NAMES)
+    nothing: dict[str, Any] = {**dict.fromkeys(NAMES)}
     lines = jsonl([{**_with(line("a"), nothing), "path": None}, line("b", extra_body=nothing)])
     file = await gateway.sdk.files.create(file=("in.jsonl", lines), purpose="batch")
     body = {
