@@ -51,16 +51,24 @@ def reaching(command: F) -> F:
 
 def calling(command: F) -> F:
     """The options of every command that calls a model."""
-    out = click.Path(path_type=Path)
     return _all(
         command,
         click.option(
-            "-o", "out", type=out, metavar="FILE", help="Where to save; numbered when -n is above 1; - is stdout."
+            "-o", "out", callback=_file, metavar="FILE", help="Where to save; numbered when -n is above 1; - is stdout."
         ),
         click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
         reaching,
         as_json,
     )
+
+
+def _file(ctx: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Return the path of a file; a Path would drop the slash that makes it a folder."""
+    if text is None:
+        return None
+    if not text or text.endswith("/"):
+        raise click.BadParameter(f"{text!r} names no file; give a file, such as {text}image.png")
+    return Path(text)
 
 
 def _all(command: F, *options: Callable[[F], F]) -> F:

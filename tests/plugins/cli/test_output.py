@@ -180,3 +180,11 @@ def test_no_file_for_readers_names_a_package_indexs_host() -> None:
     texts += [*root.glob("plugins/**/*.template"), *root.glob("*.toml"), *root.glob("examples/*/*.toml")]
     hosts = ("pypi" + ".org", "python" + "hosted", "npmjs" + ".com")
     assert [str(path) for path in texts if any(host in path.read_text("utf-8") for host in hosts)] == []
+
+
+@pytest.mark.parametrize("text", ["", "new-folder/", "./"])
+def test_a_place_that_can_be_no_file_is_refused(run: Run, text: str) -> None:
+    result = run("generate", "stability/stable-image-core", "x", "--emulator", "-o", text)
+    assert result.exit_code == 2
+    assert f"{text}image.png" in result.stderr
+    assert list(Path().iterdir()) == []

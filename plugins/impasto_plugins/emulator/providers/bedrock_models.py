@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 
-from impasto import Operation, Registry, RegistryError
-from impasto.ext import OPERATIONS
+from impasto import Operation, Registry
+
+from .served_operations import served_operations
 
 PROFILE = "us."
 _ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12})?"
     r":(?P<kind>foundation-model|inference-profile|application-inference-profile)/(?P<name>.+)"
 )
-_log = logging.getLogger("impasto.emulator")
 
 
 class NoSuchModel(Exception):
@@ -82,15 +81,4 @@ def _invalid() -> NoSuchModel:
 
 def installed(registry: Registry | None = None) -> list[Operation]:
     """Bedrock's models, from the entry points. Imports their modules."""
-    registry = registry or Registry()
-    found: dict[str, Operation] = {}
-    for name in registry.names(OPERATIONS):
-        if not name.startswith("bedrock/"):
-            continue
-        try:
-            operation = registry.operation(name)
-        except RegistryError as error:
-            _log.warning("the emulator does not serve %s: %s", name, error)
-            continue
-        found[operation.target] = operation
-    return list(found.values())
+    return list({operation.target: operation for _, operation in served_operations("bedrock/", registry)}.values())

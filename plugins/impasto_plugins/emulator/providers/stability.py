@@ -20,12 +20,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from impasto import Operation, Registry, RegistryError
-from impasto.ext import OPERATIONS, Makes
+from impasto import Operation, Registry
+from impasto.ext import Makes
 from impasto_plugins.emulator.rendering.audio import ENCODER, can_encode
 from impasto_plugins.emulator.rendering.pictures import Made, Unreadable
 from impasto_plugins.emulator.server.exchange import Answer, Endpoint, Exchange, Refusal, json_answer
@@ -36,8 +35,7 @@ from impasto_plugins.emulator.state.jobs import Job
 
 from .backend import Desk, Order
 from .form_validation import Checked, Wrong, check
-
-_log = logging.getLogger("impasto")
+from .served_operations import served_operations
 
 PREFIX = "/v2beta/"
 _BEARER = "bearer "
@@ -110,16 +108,8 @@ def routes(desk: Desk) -> Iterator[tuple[str, str, Endpoint]]:
 
 def installed(registry: Registry | None = None) -> dict[str, tuple[Operation, ...]]:
     """The vendor's operations by path, from the entry points; several share one path. Imports their modules."""
-    registry = registry or Registry()
     found: dict[str, dict[str, Operation]] = {}
-    for name in registry.names(OPERATIONS):
-        if not name.startswith("stability/"):
-            continue
-        try:
-            operation = registry.operation(name)
-        except RegistryError as error:
-            _log.warning("the emulator does not serve %s: %s", name, error)
-            continue
+    for _, operation in served_operations("stability/", registry):
         if operation.target.startswith(PREFIX):
             found.setdefault(operation.target, {})[operation.id] = operation
     return {target: tuple(each.values()) for target, each in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,6 +15,7 @@ from impasto_plugins.emulator.providers.form_validation import Wrong, check
 from impasto_plugins.emulator.providers.stability import installed
 from impasto_plugins.emulator.server.multipart import Form, Part
 from impasto_plugins.transports.form import decimal_text
+from tests.distributions import install
 from tests.pictures import png
 
 from .test_operations import GIVEN
@@ -116,3 +118,17 @@ def test_a_third_partys_operation_that_breaks_is_left_out(caplog: pytest.LogCapt
     registry.add("impasto.operations", "stability/broken", object())
     assert installed(registry).keys() == ENDPOINTS.keys()
     assert "stability/broken" in caplog.text
+
+
+def test_a_third_partys_operation_is_imported_only_if_it_is_in_use_or_allowed_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "imported"
+    source = f"open({str(mark)!r}, 'w').close()\nfrom impasto_plugins.stability.erase import operation\n"
+    points = {"impasto.operations": {"stability/other": "other_erase:operation"}}
+    install(tmp_path, "other", points, {"other_erase": source})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed().keys() == ENDPOINTS.keys()
+    assert not mark.exists()
+    installed(Registry(allow="other"))
+    assert mark.exists()

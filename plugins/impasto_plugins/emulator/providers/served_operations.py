@@ -1,0 +1,33 @@
+"""The installed operations that an emulated provider serves."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+
+from impasto import Operation, Registry, RegistryError
+from impasto.ext import OPERATIONS
+
+_log = logging.getLogger("impasto")
+
+
+def served_operations(prefix: str, registry: Registry | None = None) -> Iterator[tuple[str, Operation]]:
+    """Yield names that begin with ``prefix`` and their operations, whose modules are imported.
+
+    Of other distributions only what is in use here already, or allowed by name: to import whatever is installed would
+    run code that nobody calls.
+    """
+    registry = registry or Registry()
+    unused = {
+        each.name
+        for each in registry.declared(OPERATIONS)
+        if not each.is_own and registry.allowed.names is None and each.value.partition(":")[0] not in sys.modules
+    }
+    for name in registry.names(OPERATIONS):
+        if not name.startswith(prefix) or name in unused:
+            continue
+        try:
+            yield name, registry.operation(name)
+        except RegistryError as error:
+            _log.warning("the emulator does not serve %s: %s", name, error)
