@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -13,7 +14,7 @@ from typing import Self
 from aiohttp import ClientSession, web
 
 from impasto import Client, ConfigError
-from impasto.ext import is_loopback
+from impasto.ext import Listener, is_loopback, listen
 
 from .api import jobs
 from .app import App
@@ -32,6 +33,8 @@ from .telemetry.loop_monitor import Watchdog
 from .telemetry.metrics import Metrics
 from .telemetry.request_record import Seen
 from .telemetry.tracing import Traces
+
+_log = logging.getLogger("impasto.gateway")
 
 CANCEL_SECONDS = 0.5
 """How long what was not drained gets to end, once and once more when it is cancelled."""
@@ -95,9 +98,11 @@ class Gateway:
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
             stack.push_async_callback(self._repeats.settle)  # before connections are closed, which hides what was read
-            self._site = self._made_site()
-            await self._site.start()
-            self._app.base_url = _url(self._runner.addresses[0])
+            bound = self._bound or listen(self._host, self._port, BACKLOG)
+            self._app.base_url = _url(bound.getsockname())
+            self._listener = Listener([bound], self._server, _log)
+            stack.callback(self._listener.close)
+            self._listener.start()
             self._watchdog = await stack.enter_async_context(Watchdog(self._sample))
             for work in (self._sweep(), self._repeats.watch(), self._app.batches.watch(), self._server.look_after()):
                 stack.callback(asyncio.create_task(work).cancel)
@@ -127,7 +132,7 @@ class Gateway:
         """Takes nothing new and waits for what runs; False where that took longer than it may."""
         self._app.draining = True
         self._app.batches.drain()
-        await self._site.stop()
+        self._listener.close()
         try:
             async with asyncio.timeout(self._app.setup.config.general.drain_seconds):
                 await self._app.idle()
@@ -161,11 +166,6 @@ class Gateway:
         for model in app.setup.models.values():
             for deployment in model.deployments:
                 metrics.set(m.RESTING, model.name, deployment.name, value=deployment.is_resting())
-
-    def _made_site(self) -> web.BaseSite:
-        if self._bound is not None:
-            return web.SockSite(self._runner, self._bound, backlog=BACKLOG)
-        return web.TCPSite(self._runner, self._host, self._port, backlog=BACKLOG)
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -14,6 +14,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from impasto.ext import Listener, listen
 from impasto_plugins.emulator.settings import Settings
 from impasto_plugins.emulator.state.charges import Charge, Record
 
@@ -45,7 +46,7 @@ class Emulator:
         """Where it is served: scheme, host and port."""
         if self._runner is None:
             raise RuntimeError("the emulator is not running")
-        host, port = self._runner.addresses[0][:2]
+        host, port = self._address[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
@@ -91,11 +92,16 @@ class Emulator:
             shutdown_timeout=_STOP_SECONDS,
         )
         await runner.setup()
+        server = runner.server
+        assert server is not None  # noqa: S101 - set up just now
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            bound = listen(settings.host, settings.port)
         except BaseException:
             await runner.cleanup()
             raise
+        self._address = bound.getsockname()
+        self._listener = Listener([bound], server, _log)
+        self._listener.start()
         self._runner = runner
         return self
 
@@ -104,6 +110,7 @@ class Emulator:
     ) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            self._listener.close()
             await runner.cleanup()
         await self._state.jobs.aclose()
 

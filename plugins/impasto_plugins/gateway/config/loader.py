@@ -235,9 +235,9 @@ class _Reader:
             return None
         self.named.add(name)
         if params is None:
-            called = own.get("model")
-            if called is not None and isinstance(called.value, str) and not called.value.startswith(_ENVIRONMENT):
-                self.check(called, f"{where}.{word}.model", called.value, self._installed.wrong_with_model)
+            model_node = own.get("model")
+            if model_node is not None and isinstance(text := model_node.value, str) and _ENVIRONMENT not in text:
+                self.check(model_node, f"{where}.{word}.model", text, self._installed.wrong_with_model)
             return None
         cost = params.input_cost_per_image
         if cost is None and info is not None:

@@ -277,7 +277,7 @@ class _TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = wire = cast("asyncio.Transport", transport)
-        if len(self._server.turned_away) >= MOST_TURNED_AWAY:
+        if len(self._server.turned_away) >= min(MOST_TURNED_AWAY, _files() // 8):
             self._server.observer.ended("cap", None)
             wire.abort()
             return
