@@ -13,7 +13,7 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import MOST_PROBLEMS, Makes, check_n, structure
+from impasto.ext import MOST_PROBLEMS, PLUGIN_FAULTS, Makes, check_n, structure
 from impasto.fields import shown
 from impasto.rules import Needs
 
@@ -154,10 +154,12 @@ class _Work:
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
         chosen = {name: value for name, value in defaults.items() if name not in self.params}
+        if not chosen:
+            return
         before = self._broken(self.params)
         while wrong := self._broken({**self.params, **chosen}) - before:
             del chosen[self._least_fitting(chosen, wrong)]
-        given = self.operation.implied({**self.params, **chosen})
+        given = self._implied({**self.params, **chosen})
         for name, value in chosen.items():
             if all(
                 rule.applies(given) for rule in self.operation.rules if isinstance(rule, Needs) and name in rule.others
@@ -314,9 +316,19 @@ class _Work:
         return self.operation.transparent and isinstance(background, str) and background == "transparent"
 
     def _broken(self, params: Mapping[str, object]) -> set[str]:
-        implied = self.operation.implied(params)
-        given = {key: each for key, each in implied.items() if each is not None}
-        return {problem.field for rule in self.operation.rules for problem in rule.problems(given)}
+        """Return the fields whose rules are broken by these parameters."""
+        given = self._implied(params)
+        try:
+            return {problem.field for rule in self.operation.rules for problem in rule.problems(given)}
+        except PLUGIN_FAULTS:  # the check of the whole request meets it again, and reports it as the plugin's
+            return set()
+
+    def _implied(self, params: Mapping[str, object]) -> Mapping[str, object]:
+        try:
+            implied = self.operation.implied(params)
+        except PLUGIN_FAULTS:  # as above
+            implied = params
+        return {name: value for name, value in implied.items() if value is not None}
 
     def _named_by(self, role: str) -> Sequence[str]:
         """The fields of a role; where none has it, the one of its name."""

@@ -286,7 +286,7 @@ def check_file_id(id: str, param: str) -> None:
     """Raise Failure for text that is not the id of a file."""
     if FILE_ID.fullmatch(id) is None:
         said = f"{param}: file_id must be the id of a file of POST /v1/files"
-        raise Failure(400, said, code="invalid_value", param=param)
+        raise Failure(400, said, code="invalid_image", param=param)
 
 
 def _usable(file: Stored | None, id: str, param: str) -> Stored:
@@ -295,7 +295,7 @@ def _usable(file: Stored | None, id: str, param: str) -> Stored:
         raise missing_file(param)
     if file.purpose not in IMAGE_PURPOSES:
         said = f"{param}: the file must have the purpose {' or '.join(IMAGE_PURPOSES)}, not {file.purpose}"
-        raise Failure(400, said, code="invalid_value", param=param)
+        raise Failure(400, said, code="invalid_image", param=param)
     return file
 
 

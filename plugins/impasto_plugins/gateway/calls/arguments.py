@@ -99,11 +99,11 @@ class Asked:
                 if (id := _file_id(each)) is None:
                     continue
                 if not isinstance(id, str):
-                    raise Failure(400, f"{word}: file_id must be text", code="invalid_value", param=word)
+                    raise Failure(400, f"{word}: file_id must be text", code="invalid_image", param=word)
                 found[id] = word
                 if len(found) > MOST_UPLOADS:
                     said = f"{word}: a call may name {MOST_UPLOADS} files"
-                    raise Failure(400, said, code="invalid_value", param=word)
+                    raise Failure(400, said, code="invalid_image", param=word)
         return found
 
     def place(self, files: Mapping[str, File]) -> None:

@@ -80,11 +80,11 @@ async def test_a_repeated_request_is_the_same_by_its_files_content(
 NOTHING = "file-" + "0" * 32
 REFUSED: dict[str, tuple[object, int, str]] = {
     "an id that nobody has": ({"file_id": NOTHING}, 404, "not_found"),
-    "what is no id": ({"file_id": "../../etc/passwd"}, 400, "invalid_value"),
-    "an empty id": ({"file_id": ""}, 400, "invalid_value"),
-    "a number": ({"file_id": 7}, 400, "invalid_value"),
+    "what is no id": ({"file_id": "../../etc/passwd"}, 400, "invalid_image"),
+    "an empty id": ({"file_id": ""}, 400, "invalid_image"),
+    "a number": ({"file_id": 7}, 400, "invalid_image"),
     "both": ({"file_id": NOTHING, "image_url": "data:image/png;base64,AAAA"}, 400, "invalid_image"),
-    "too many": ([{"file_id": f"file-{i:032x}"} for i in range(21)], 400, "invalid_value"),
+    "too many": ([{"file_id": f"file-{i:032x}"} for i in range(21)], 400, "invalid_image"),
 }
 
 
@@ -150,7 +150,7 @@ async def test_a_batch_is_refused_whole_if_a_file_is_missing(gateway: Running, i
     batch = await ended(gateway.sdk, await begun(gateway.sdk, lines, EDIT))
     assert batch.status == "failed"
     found = [(each.line, each.code, each.param) for each in batch.errors.data]
-    assert found == [(2, "not_found", "image"), (3, "invalid_value", "image")]
+    assert found == [(2, "not_found", "image"), (3, "invalid_image", "image")]
     assert not impasto_emulator.requests
 
 
