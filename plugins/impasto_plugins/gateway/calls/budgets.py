@@ -82,31 +82,38 @@ class Purse:
 
     async def _reserve(self, limits: Named, checked: Checked) -> Held:
         price = nano_usd(checked, limits)
-        now = self._data.clock()
-        held = Held(
-            key=self._caller.digest,
-            pictures=checked.n,
-            nano_usd=price,
-            day=int(now // 86_400),
-            month=_month(now),
-        )
         counted = self._counted
 
-        def work(db: sqlite3.Connection) -> None:
-            if not counted:
-                _check_rate(db, limits, held.key, now)
-            check(db, limits, held.key, pictures=held.pictures, nano_usd=held.cost, now=now)
+        def work(db: sqlite3.Connection) -> Held | Failure:
+            now = self._data.clock()  # read in the transaction: no other worker's is later by mistake
+            held = Held(
+                key=self._caller.digest,
+                pictures=checked.n,
+                nano_usd=price,
+                day=int(now // 86_400),
+                month=_month(now),
+            )
+            _bring_back(db, held, now)
+            try:
+                if not counted:
+                    _check_rate(db, limits, held.key, now)
+                check(db, limits, held.key, pictures=held.pictures, nano_usd=held.cost, now=now)
+            except Failure as failure:  # returned, so that what was brought back stays so
+                return failure
             if not counted:
                 db.execute(_ADD, (held.key, "requests", int(now), 1))
             db.execute(_ADD, (held.key, "pictures", held.day, held.pictures))
             db.execute(_ADD, (held.key, "nano_usd", held.month, held.cost))
+            return held
 
         try:
-            await self._data.write(work)
+            held = await self._data.write(work)
         except UNWRITABLE as error:
             _log.error("a key's limits can't be looked up: %s", error)
             said = "the gateway can't look this key's limits up; nothing was sent, try again"
             raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        if isinstance(held, Failure):
+            raise held
         self._counted = True
         return held
 
@@ -144,6 +151,17 @@ def sweep(db: sqlite3.Connection, now: float) -> None:
     """Forgets what no limit looks at any more."""
     oldest = {"requests": int(now) - _MINUTE + 1, "pictures": int(now // 86_400), "nano_usd": _month(now)}
     db.executemany("DELETE FROM used WHERE what = ? AND period < ?", oldest.items())
+
+
+def _bring_back(db: sqlite3.Connection, held: Held, now: float) -> None:
+    """Count as made now what was made in the future: the clock was set back since."""
+    for what, current in (("requests", int(now)), ("pictures", held.day), ("nano_usd", held.month)):
+        where = "key = ? AND what = ? AND period > ?"
+        amount: int | None
+        (amount,) = db.execute(f"SELECT SUM(amount) FROM used WHERE {where}", (held.key, what, current)).fetchone()  # noqa: S608 - fixed words
+        if amount is not None:
+            db.execute(f"DELETE FROM used WHERE {where}", (held.key, what, current))  # noqa: S608 - fixed words
+            db.execute(_ADD, (held.key, what, current, amount))
 
 
 def _check_rate(db: sqlite3.Connection, limits: Named, key: bytes, now: float) -> None:

@@ -155,4 +155,4 @@ class Folder:
         return Kept(source, _TYPES[name.rpartition(".")[2]], found.st_size, left)
 
     def _seconds_left(self, found: os.stat_result) -> float:
-        return found.st_mtime + self.seconds - time.time()
+        return min(found.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now

@@ -229,3 +229,28 @@ async def test_what_is_past_is_forgotten(start: Start, impasto_emulator: Emulato
     assert await rows() == {"nano_usd"}
     now += 31 * 86_400
     assert await rows() == set()
+
+
+@pytest.mark.parametrize("back", [600, 86_400, 40 * 86_400], ids=["ten minutes", "a day", "a month"])
+async def test_a_clock_that_is_set_back_locks_no_key_and_forgets_no_cost(
+    start: Start, impasto_emulator: Emulator, back: int
+) -> None:
+    """What was counted in the future counts as made now: a minute later the key may go on, within its budgets."""
+    keys = named("a", KEY, rpm=2, images_per_day=4, usd_per_month=1)
+    models = entry("sd3", SD3, impasto_emulator.url)
+    gateway = await start(config(impasto_emulator.url, entries=models, more=f"keys:\n{keys}"))
+    gateway.session.headers["authorization"] = f"Bearer {KEY}"
+    now = 1_700_000_000.0
+    data = gateway.gateway._data
+    data.clock = lambda: now
+    assert [(await gateway.generate()).status for _ in range(3)] == [200, 200, 429]
+    now -= back
+    refused = await gateway.generate()
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) <= 61
+    now += 62
+    assert [(await gateway.generate()).status for _ in range(2)] == [200, 200]
+    now += 62
+    refused = await gateway.generate()
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+    assert len(impasto_emulator.charges) == 4

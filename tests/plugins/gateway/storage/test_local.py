@@ -38,6 +38,18 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
     assert [each.name for each in folder.path.iterdir()] == ["of somebody else"]
 
 
+async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
+    """The clock was set back: its URL is good for as long as any other's."""
+    folder = Folder(tmp_path, 60)
+    name = await folder.keep(Artifact(data=PICTURE, media_type="image/png"))
+    then = time.time() + 86_400
+    os.utime(tmp_path / name, (then, then))
+    found = await folder.find(name)
+    assert found is not None
+    found.source.close()
+    assert found.seconds_left <= 60
+
+
 async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(NotKept, match="text/html is no picture"):
         await Folder(tmp_path, 60).keep(Artifact(data=b"<script>", media_type="text/html"))
