@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import takewhile
 
@@ -11,32 +12,43 @@ _PREFIX = 8
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets: plain, base64, percent-encoded, or beginnings of eight characters and more."""
+    """Return the text without the secrets: plain, base64, percent-encoded, or beginnings of 8 characters or more."""
     for secret in secrets:
         if text and len(secret) >= _LEAST:
-            for form in _forms(secret):
-                text = _without(text, form)
+            text = _without(text, _forms(secret))
     return text
 
 
-def _forms(secret: str) -> list[str]:
+def _forms(secret: str) -> set[str]:
     from base64 import b64encode, urlsafe_b64encode
     from urllib.parse import quote
 
     raw = secret.encode()
-    encoded = (encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode))
-    return sorted({secret, quote(secret, safe=""), *encoded}, key=len, reverse=True)
+    encoded = [encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)]
+    quoted = [quote(secret, safe=safe) for safe in ("", "/")]
+    lower = [re.sub("%..", lambda found: found[0].lower(), each) for each in quoted]
+    return {secret, secret.replace("/", "\\/"), *encoded, *quoted, *lower}
 
 
-def _without(text: str, form: str) -> str:
-    """The text with each place that begins as ``form`` does cut out, as far as it goes on so."""
-    start = form[:_PREFIX] if len(form) >= 2 * _PREFIX else form
+def _without(text: str, forms: set[str]) -> str:
+    """Return the text with each place that begins as a form does cut out, as far as any of the forms goes on so.
+
+    Forms begin alike: cut out as one of them, the rest of another would be left.
+    """
+    starts = {form: form[:_PREFIX] if len(form) >= 2 * _PREFIX else form for form in forms}
     kept, at = "", 0
-    while (found := text.find(start, at)) >= 0:
+    while places := [place for start in starts.values() if (place := text.find(start, at)) >= 0]:
+        found = min(places)
+        begun = [form for form, start in starts.items() if text.startswith(start, found)]
         kept += text[at:found] + "***"
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(text[found:], form, strict=False))
-        at = found + sum(1 for _ in alike)
+        at = found + max(_alike(text, found, form) for form in begun)
     return kept + text[at:]
+
+
+def _alike(text: str, at: int, form: str) -> int:
+    """Return how many characters of the form stand in the text at a place."""
+    pairs = zip(text[at : at + len(form)], form, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def printable(text: str) -> str:

@@ -135,6 +135,32 @@ async def test_all_failing_raises_the_first_with_the_others(client: impasto.Clie
     assert caught.value.errors[0].operation == "stability/sd3"
 
 
+@pytest.mark.parametrize("charged_first", [True, False])
+async def test_a_fan_out_with_one_unknown_charge_can_not_be_retried(
+    client: impasto.Client, recorder: Recorder, charged_first: bool
+) -> None:
+    """The other image failed in a way that could be; whoever sends the whole again pays for the first twice."""
+    busy = in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)
+    page = Answer(status=502, headers={"content-type": "text/html"})
+
+    def answer(seen: Seen) -> Answer:
+        return page if (seen.fields["seed"] == "5") is charged_first else busy
+
+    recorder.answer = answer
+    once = client.with_options(retry=impasto.Retry(refused=0))
+    with pytest.raises(impasto.ImpastoError) as caught:
+        await once.run("stability/sd3", n=2, prompt="x", seed=5)
+    assert {type(caught.value), *map(type, caught.value.errors)} == {impasto.ChargeUnknown, impasto.ProviderFault}
+    assert (caught.value.retryable, caught.value.billed) == (False, "unknown")
+
+
+async def test_a_fan_out_that_is_free_and_may_be_retried_says_so(client: impasto.Client, recorder: Recorder) -> None:
+    recorder.answer = lambda _: in_json({"id": "e", "name": "internal_error", "errors": ["busy"]}, status=500)
+    with pytest.raises(impasto.ProviderFault) as caught:
+        await client.with_options(retry=impasto.Retry(refused=0)).run("stability/sd3", n=2, prompt="x")
+    assert (caught.value.retryable, caught.value.billed) == (True, "no")
+
+
 async def test_cancelling_cancels_every_call_and_says_what_may_have_been_charged(client: impasto.Client) -> None:
     arrived: asyncio.Queue[None] = asyncio.Queue()
     left: asyncio.Queue[None] = asyncio.Queue()

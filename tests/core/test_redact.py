@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 import urllib.parse
+from collections.abc import Callable
+
+import pytest
 
 from impasto.redact import printable, redacted
 
@@ -25,6 +29,31 @@ def test_redacted_takes_every_form_out() -> None:
     assert redacted("sk-abc is too short to be it", (secret,)) == "sk-abc is too short to be it"
     assert redacted("key abcd here", ("abcd",)) == "key *** here"
     assert redacted("nothing", ()) == "nothing"
+
+
+SECRETS = ("sk-abcdefghijklmnop/qrs+tuv", "/+/wJalrXUtnFEMI+K7MDENG/bPxRfiCY==", "a+/b", "pass%word&x=1?#/+" * 2)
+FORMS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "all but its end": lambda secret: secret[:-1] if len(secret) > 16 else secret,
+    "base64": lambda secret: base64.b64encode(secret.encode()).decode(),
+    "URL-safe base64": lambda secret: base64.urlsafe_b64encode(secret.encode()).decode(),
+    "base64 without padding": lambda secret: base64.b64encode(secret.encode()).decode().rstrip("="),
+    "percent-encoded": lambda secret: urllib.parse.quote(secret, safe=""),
+    "percent-encoded in lower case": lambda secret: re.sub(
+        "%..", lambda found: found[0].lower(), urllib.parse.quote(secret, safe="")
+    ),
+    "a path": urllib.parse.quote,
+    "JSON that escapes slashes": lambda secret: secret.replace("/", "\\/"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("secret", SECRETS)
+def test_nothing_of_a_secret_is_left_whatever_its_characters(secret: str, form: str) -> None:
+    """Keys of letters alone look alike in most forms; AWS's have slashes and pluses anywhere."""
+    written = FORMS[form](secret)
+    said = redacted(f"before {written} after, {written}", (secret,))
+    assert re.fullmatch(r"before \*\*\*=* after, \*\*\*=*", said), said
 
 
 def test_printable_escapes_and_cuts() -> None:

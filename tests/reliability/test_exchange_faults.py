@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 
+import aiohttp
 import pytest
 
 import impasto
@@ -230,11 +231,23 @@ async def test_a_compressed_answer_is_kept_not_guessed_at(server: Server, client
     assert error.raw == packed
 
 
-async def test_cookies_are_neither_kept_nor_sent(server: Server, client: impasto.Client) -> None:
-    server.posts = [picture(**{"set-cookie": "track=1; Path=/"})]
+@pytest.mark.parametrize("attributes", ["", "; Path=/", "; Domain=localhost; Path=/", "; Max-Age=9999; HttpOnly"])
+async def test_cookies_are_neither_kept_nor_sent(server: Server, make_client: MakeClient, attributes: str) -> None:
+    """At a host with a name, as no client keeps cookies of a bare address."""
+    named = server.url.replace("127.0.0.1", "localhost")
+    server.posts = [picture(**{"set-cookie": f"track=1{attributes}"}), accepted(), picture()]
+    server.polls = [picture(**{"set-cookie": "poll=1"})]
+    client = make_client(named)
     await client.run(CORE, prompt="p")
+    await client.run(JOB_MODEL, prompt="p", image=PICTURE)
     await client.run(CORE, prompt="p")
-    assert server.paid[1].header("cookie") is None
+    assert [asked.header("cookie") for asked in server.asked] == [None] * 4
+    async with aiohttp.ClientSession() as session:  # the server does set them
+        server.posts = [picture(**{"set-cookie": f"track=1{attributes}"})]
+        for _ in range(2):
+            async with session.post(f"{named}/v2beta/stable-image/generate/core", data=b"x"):
+                pass
+    assert server.asked[-1].header("cookie") == "track=1"
 
 
 async def test_informational_answers_are_passed_over(server: Server, client: impasto.Client) -> None:

@@ -1,0 +1,100 @@
+"""Proof that nothing was charged: only the vendor's own form of a refusal is one, and any proxy's JSON is not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import impasto
+from tests.bedrock import KEYS
+from tests.recorder import Answer, Recorder
+
+CORE = "stability/stable-image-core"
+ON_BEDROCK = "bedrock/stability.stable-image-core-v1:1"
+ONCE = impasto.Retry(refused=0, attempts=1)
+REFUSALS: list[object] = [
+    {"id": "e", "name": "internal_error", "errors": ["busy"]},
+    {"id": "e", "name": "internal_error", "errors": []},
+    {"id": "e", "name": "internal_error", "message": "busy"},
+]
+NO_PROOF: dict[str, object] = {
+    "no id": {"name": "internal_error", "errors": ["busy"]},
+    "no id, of version 1": {"name": "internal_error", "message": "busy"},
+    "an id that is no text": {"id": 7, "name": "internal_error", "errors": ["busy"]},
+    "an id that is null": {"id": None, "name": "internal_error", "message": "busy"},
+    "no name": {"id": "e", "errors": ["busy"]},
+    "a name that is no text": {"id": "e", "name": ["internal_error"], "errors": ["busy"]},
+    "neither errors nor a message": {"id": "e", "name": "internal_error"},
+    "errors that are no list": {"id": "e", "name": "internal_error", "errors": "busy"},
+    "a message that is no text": {"id": "e", "name": "internal_error", "message": ["busy"]},
+    "a list": [{"id": "e", "name": "internal_error", "errors": ["busy"]}],
+    "a proxy's": {"error": {"message": "upstream timed out", "code": 500}},
+    "text": "internal_error",
+    "nothing": {},
+}
+
+
+async def raised(recorder: Recorder, answer: Answer, model: str = CORE) -> impasto.ImpastoError:
+    recorder.answer = lambda _: answer
+    settings = KEYS | {"bedrock_endpoint": recorder.url} if model == ON_BEDROCK else {"api_base": recorder.url}
+    async with impasto.Client(api_key="k" * 20, retry=ONCE, **settings) as client:  # type: ignore[arg-type]  # all text
+        with pytest.raises(impasto.ImpastoError) as caught:
+            await client.run(model, prompt="p")
+    assert len(recorder.seen) == 1
+    return caught.value
+
+
+def in_json(body: object, status: int, **headers: str) -> Answer:
+    kind = {"content-type": "application/json"}
+    return Answer(status=status, headers={**kind, **headers}, body=json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("body", REFUSALS, ids=["version 2", "without reasons", "version 1"])
+@pytest.mark.parametrize("status", [400, 402, 429, 500, 503])
+async def test_the_vendors_own_form_is_proof(recorder: Recorder, status: int, body: object) -> None:
+    error = await raised(recorder, in_json(body, status))
+    assert isinstance(error, impasto.ResponseError)
+    assert error.billed == "no"
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+@pytest.mark.parametrize("body", NO_PROOF.values(), ids=NO_PROOF)
+async def test_anything_else_is_not(recorder: Recorder, status: int, body: object) -> None:
+    error = await raised(recorder, in_json(body, status))
+    assert type(error) is impasto.ChargeUnknown
+    assert (error.billed, error.retryable, json.loads(error.raw)) == ("unknown", False, body)
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/problem+json", ""])
+async def test_nor_is_the_vendors_form_of_another_media_type(recorder: Recorder, kind: str) -> None:
+    answer = Answer(status=500, headers={"content-type": kind}, body=json.dumps(REFUSALS[0]).encode())
+    assert type(await raised(recorder, answer)) is impasto.ChargeUnknown
+
+
+CODE = {"x-amzn-errortype": "InternalServerException:http://internal.amazon.com/"}
+
+
+@pytest.mark.parametrize("body", [{"message": "busy"}, {"Message": "busy"}, {}])
+async def test_bedrocks_code_with_json_is_proof(recorder: Recorder, body: object) -> None:
+    assert (await raised(recorder, in_json(body, 500, **CODE), ON_BEDROCK)).billed == "no"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_json({"message": "busy"}, 500),
+        in_json({"message": "busy"}, 500, **{"x-amzn-errortype": ""}),
+        in_json({"message": "busy"}, 500, **{"x-amzn-errortype": "Proxy"}),
+        in_json({"message": "busy"}, 504, **{"x-amzn-errortype": "GatewayTimeout"}),
+        in_json(["busy"], 500, **CODE),
+        in_json({"message": 7}, 500, **CODE),
+        Answer(status=500, headers=CODE, body=b"<html>"),
+        Answer(status=500, headers=CODE, body=b""),
+    ],
+    ids=["no code", "empty code", "another's code", "a gateway's", "a list", "no text", "a page", "nothing"],
+)
+async def test_bedrocks_code_or_json_alone_is_not(recorder: Recorder, answer: Answer) -> None:
+    error = await raised(recorder, answer, ON_BEDROCK)
+    assert type(error) is impasto.ChargeUnknown
+    assert error.billed == "unknown"
