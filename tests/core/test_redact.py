@@ -31,7 +31,14 @@ def test_redacted_takes_every_form_out() -> None:
     assert redacted("nothing", ()) == "nothing"
 
 
-SECRETS = ("sk-abcdefghijklmnop/qrs+tuv", "/+/wJalrXUtnFEMI+K7MDENG/bPxRfiCY==", "a+/b", "pass%word&x=1?#/+" * 2)
+SECRETS = (
+    "sk-abcdefghijklmnop/qrs+tuv",
+    "/+/wJalrXUtnFEMI+K7MDENG/bPxRfiCY==",
+    "a+/b",
+    "pass%word&x=1?#/+" * 2,
+    "???>>>~~~-a-key-of-somebody",
+    "k" * 20 + "???>>>~~~",
+)
 FORMS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "all but its end": lambda secret: secret[:-1] if len(secret) > 16 else secret,
