@@ -165,7 +165,8 @@ class _Worker:
         if life is not None:
             loop.add_reader(life, stop.set)
         async with AsyncExitStack() as stack:
-            lines = stack.enter_context(Lines(sys.stdout.fileno()))
+            # A closed stdout is None, and the null device has its number (the command line sees to that).
+            lines = stack.enter_context(Lines(sys.stdout.fileno() if sys.stdout is not None else 1))
             gateway = Gateway(
                 self._config,
                 host=self._host,

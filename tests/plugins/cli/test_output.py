@@ -6,9 +6,11 @@ import io
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,3 +190,33 @@ def test_a_place_that_can_be_no_file_is_refused(run: Run, text: str) -> None:
     assert result.exit_code == 2
     assert f"{text}image.png" in result.stderr
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_gateway_runs_without_streams(tmp_path: Path, closed: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    config = tmp_path / "config.yaml"
+    key = "sk-" + "0123456789abcdef" * 2
+    config.write_text(
+        "model_list:\n  - model_name: a\n    litellm_params: {model: stability/sd3, api_key: sk-abc}\n"
+        f"general_settings: {{master_key: {key}, data_dir: {tmp_path / 'data'}}}\n"
+    )
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "serve", "--config", str(config), "--port", str(port)]
+    )
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness") as answer:
+                    assert answer.status == 200
+                break
+            except OSError:
+                time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
