@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.http.spool import Upload
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.plugins.gateway.raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send, until
 
@@ -254,3 +255,68 @@ async def test_who_says_no_more_is_not_waited_for(gateway: Running) -> None:
             assert (await connection.rest()).status == 400
         async with asyncio.timeout(LONG / 3):
             await until(lambda: not gateway.gateway._server.open)
+
+
+async def test_an_upload_that_the_gateway_holds_back_is_not_silent(
+    start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk, or more uploads than memory takes: the sender waits because it is not read."""
+    gateway = await limited(start, impasto_emulator, body_seconds=LONG, header_seconds=LONG)
+    write, held = Upload.write, asyncio.Event()
+
+    async def slow(self: Upload, data: bytes | memoryview) -> None:
+        if not held.is_set():
+            await asyncio.sleep(LIMITS["body_idle_seconds"] * 4)
+            held.set()
+        await write(self, data)
+
+    monkeypatch.setattr(Upload, "write", slow)
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    fields = b"".join(
+        b'\r\n--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b' % each
+        for each in ((b"model", b"upscale"), (b"prompt", b"p"))
+    )
+    body = head + b"x" * (5 << 20) + fields + b"\r\n--b--\r\n"
+    kind = b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n" % len(body)
+    request = b"POST /v1/images/edits HTTP/1.1\r\n" + HEADERS + kind + b"Connection: close\r\n\r\n" + body
+    answer = await send(gateway.url, request, LONG)
+    assert held.is_set()
+    assert (answer.status, answer.error["code"]) == (400, "invalid_image")  # all of it was read
+
+
+async def test_half_of_the_descriptors_are_left_for_providers_and_files(
+    start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await limited(start, impasto_emulator, header_seconds=LONG, idle_seconds=LONG)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 8))
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(Connection(gateway.url))
+        await until(lambda: len(gateway.gateway._server.open) == 4)
+        assert (await send(gateway.url, GET + HEADERS + b"\r\n", LONG)).status == 503
+    await until(lambda: not gateway.gateway._server.open)
+    assert (await send(gateway.url, GET + HEADERS + b"Connection: close\r\n\r\n", LONG)).status == 200
+
+
+async def test_connections_beyond_the_cap_are_bounded_too(
+    start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that say nothing are kept only to be answered, and no more of them than may be."""
+    monkeypatch.setattr("impasto_plugins.gateway.http.connection.MOST_TURNED_AWAY", 3)
+    gateway = await limited(start, impasto_emulator, max_connections=1, header_seconds=LONG, idle_seconds=LONG)
+    server = gateway.gateway._server
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Connection(gateway.url))
+        await until(lambda: len(server.open) == 1)
+        silent = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(10)]
+        ended = [asyncio.create_task(each.rest(LONG)) for each in silent]
+        await until(lambda: sum(each.done() for each in ended) == 7)
+        assert (len(server.open), len(server.turned_away)) == (1, 3)
+        assert {each.result().data for each in ended if each.done()} == {b""}
+        kept = next(each for each, end in zip(silent, ended, strict=True) if not end.done())
+        kept.writer.write(GET + HEADERS + b"\r\n")
+
+        await until(lambda: sum(each.done() for each in ended) == 8)
+        assert b" 503 " in b"".join(each.result().data for each in ended if each.done())
+        for each in ended:
+            each.cancel()
