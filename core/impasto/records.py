@@ -192,9 +192,19 @@ class Artifact:
         return b64encode(self.content.read()).decode("ascii")
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Writes the data to ``path`` and returns it. Raises OSError."""
+        """Write the data to ``path`` and return it. A file that can't be written whole is not left behind.
+
+        Raises:
+            OSError: the data are still here, and can be saved elsewhere.
+        """
         target = Path(path)
-        target.write_bytes(self.content.read())
+        is_new = not target.is_symlink() and not target.exists()
+        try:
+            target.write_bytes(self.content.read())
+        except OSError:
+            if is_new:
+                target.unlink(missing_ok=True)
+            raise
         return target
 
 

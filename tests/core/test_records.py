@@ -49,3 +49,24 @@ def test_the_example_records_set_every_field(record):
 )
 def test_only_the_vendors_own_host_has_the_vendors_limits(base_url: str, own: bool):
     assert PROVIDER.is_own_host(base_url) is own
+
+
+def test_a_file_that_can_not_be_written_whole_is_not_left_behind(tmp_path, monkeypatch):
+    """A full disk; the data are still there to be saved elsewhere. What stood there before is not taken away."""
+
+    def full(path, data):
+        with path.open("wb") as target:
+            target.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    artifact, path = Artifact(data=b"paid for", media_type="image/png"), tmp_path / "x.png"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            artifact.save(path)
+        assert not path.exists()
+        path.touch()
+        with pytest.raises(OSError, match="No space left"):
+            artifact.save(path)
+        assert path.exists()
+    assert artifact.save(path).read_bytes() == b"paid for"

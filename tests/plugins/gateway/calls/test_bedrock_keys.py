@@ -7,9 +7,9 @@ from urllib.parse import unquote
 import pytest
 
 from impasto import ConfigError
-from tests.bedrock import pictured
+from tests.bedrock import failed, pictured
 from tests.plugins.gateway.conftest import Start, config
-from tests.recorder import Recorder
+from tests.recorder import Answer, Recorder, Seen
 
 ARN = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/abc"
 CORE = "bedrock/stability.stable-image-core-v1:1"
@@ -66,3 +66,34 @@ async def test_what_can_not_be_is_found_at_the_start(
     with pytest.raises(ConfigError, match=said) as caught:
         await start(config(recorder.url, entries=entries))
     assert "bedrock-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ModelNotReadyException", "TooManyRequestsException"])
+async def test_a_throttled_deployment_is_stood_in_for_at_once(start: Start, recorder: Recorder, code: str) -> None:
+    """One request each: nobody waits for a model that is throttled while another is free."""
+
+    def answer(seen: Seen) -> Answer:
+        return failed(code, 429) if seen.header("authorization") == "Bearer bedrock-key-1" else pictured()
+
+    recorder.answer = answer
+    entries = "".join(entry("core", recorder.url, model=CORE, api_key=f"bedrock-key-{n}") for n in (1, 2))
+    gateway = await start(config(recorder.url, entries=entries))
+    for _ in range(40):
+        recorder.seen.clear()
+        assert (await gateway.generate(model="core")).status == 200
+        keys = [seen.header("authorization") for seen in recorder.seen]
+        assert keys[-1] == "Bearer bedrock-key-2"
+        assert len(keys) == len(set(keys)), "the throttled one was not asked twice"
+        if len(keys) == 2:
+            break
+    else:
+        pytest.fail("the throttled one was never first")
+
+
+async def test_a_deployment_alone_is_tried_again_after_a_throttle(start: Start, recorder: Recorder) -> None:
+    answers = [failed("ThrottlingException", 429)]
+    recorder.answer = lambda seen: answers.pop() if answers else pictured()
+    entries = entry("core", recorder.url, model=CORE, api_key="bedrock-key")
+    gateway = await start(config(recorder.url, entries=entries))
+    assert (await gateway.generate(model="core")).status == 200
+    assert len(recorder.seen) == 2
