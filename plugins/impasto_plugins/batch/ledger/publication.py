@@ -54,8 +54,8 @@ def altered(staged: Path) -> OSError:
 
 def _check_folders(root: Path, name: str) -> None:
     """Raise OSError if a link was put in the place of one of an image's folders."""
-    for folder in PurePosixPath(name).parents:
-        if (root / folder).is_symlink() and folder.name:
+    for folder in PurePosixPath(name).parents if "/" in name else ():
+        if folder.name and (root / folder).is_symlink():
             raise OSError(errno.ELOOP, f"{str(folder)!r} is a link")
 
 

@@ -55,6 +55,12 @@ class Layout:
     """Where things are in a batch's folder."""
 
     root: Path
+    staging: Path = attrs.field(init=False, eq=False, repr=False)
+    """Where images are put together. A path takes longer to make than a system call: this one is made once."""
+
+    @staging.default
+    def _staging(self) -> Path:
+        return self.root / HIDDEN / "staging"
 
     @property
     def hidden(self) -> Path:
@@ -76,10 +82,6 @@ class Layout:
     @property
     def ballast(self) -> Path:
         return self.root / HIDDEN / "ballast"
-
-    @property
-    def staging(self) -> Path:
-        return self.root / HIDDEN / "staging"
 
     @property
     def manifest(self) -> Path:

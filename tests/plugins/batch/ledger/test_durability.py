@@ -1,0 +1,217 @@
+"""Single faults among good calls, and what outlasts them: nothing is sent without a durable intent, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import pytest
+
+from impasto import (
+    Artifact,
+    Call,
+    ChargeUnknown,
+    ContentFiltered,
+    Cost,
+    Pending,
+    PollExpired,
+    Result,
+    UnusableResult,
+    WireRequest,
+)
+from impasto_plugins.batch.batch import Batch
+from impasto_plugins.batch.classification import failed, made
+from impasto_plugins.batch.filenames import Template
+from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.log import Read, rows
+from impasto_plugins.batch.ledger.recorder import Keeping
+from impasto_plugins.batch.ledger.workspace import Folder, Layout
+from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.emulator import Emulator
+from tests.pictures import png
+from tests.plugins.batch.conftest import Run, Write, lines, many, told
+
+from .volatile import Platter, Volatile
+
+OUT = Path("out")
+RUN = ("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
+
+
+class OnceAfter(Disk):
+    """Fails once: the first sync, or the write itself, of a ledger's row of one kind; all other calls are good."""
+
+    def __init__(self, kind: str, call: str) -> None:
+        self.mark, self.call = f'"row":"{kind}"'.encode(), call
+        self.is_next = self.is_over = False
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        if self.mark in bytes(data[:60]) and not self.is_over:
+            self.is_next = True
+            if self.call == "write":
+                self.is_over, self.is_next = True, False
+                return super().write(descriptor, bytes(data)[: len(data) // 2])
+        return super().write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        if self.call == "sync" and self.is_next:
+            self.is_over, self.is_next = True, False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(descriptor)
+
+
+def ran_on(disk: Disk, batch: Run) -> Any:
+    with patch("impasto_plugins.batch.cli.run.Batch", partial(Batch, disk=disk)):
+        return batch(*RUN)
+
+
+def test_one_intent_that_is_not_on_the_disk_stops_the_run_before_it_is_sent(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(*many(3))
+    disk = OnceAfter("intent", "sync")
+    done = ran_on(disk, batch)
+    assert disk.is_over
+    assert done.exit_code == 1
+    assert "can't be written: " in done.stderr
+    assert "nothing was sent" in done.stderr
+    assert impasto_emulator.requests == []
+    assert batch(*RUN).exit_code == 0, "it was no damage"
+    assert len(impasto_emulator.charges) == 3
+
+
+@pytest.mark.parametrize("kind", ["run", "intent", "staged", "done"])
+def test_half_a_row_that_a_full_disk_left_is_taken_back(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, kind: str
+) -> None:
+    """The ballast makes room for the row, and the ledger is whole."""
+    manifest(*many(3))
+    disk = OnceAfter(kind, "write")
+    assert ran_on(disk, batch).exit_code == 0
+    assert disk.is_over
+    assert batch(*RUN).exit_code == 0
+    assert len(impasto_emulator.charges) == 3
+
+
+@pytest.mark.parametrize("kind", ["run", "done", "ambiguous"])
+def test_one_sync_of_the_ledger_that_fails_stops_the_run_and_pays_nothing_twice(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, kind: str
+) -> None:
+    manifest(*many(4))
+    if kind == "ambiguous":
+        impasto_emulator.fault("reset", charged=True, times=1)
+    disk = OnceAfter(kind, "sync")
+    done = ran_on(disk, batch)
+    assert disk.is_over
+    assert done.exit_code == (2 if kind == "run" else 1)
+    assert len(impasto_emulator.requests) == (0 if kind == "run" else 1), "nothing more was asked for"
+    spared = [line.rpartition("saved in '")[2].rstrip("'") for line in done.stderr.splitlines() if "saved in" in line]
+    for path in map(Path, spared):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        path.unlink()
+        path.parent.rmdir()
+    batch(*RUN)
+    charged = [charge.seed for charge in impasto_emulator.charges]
+    assert sorted(set(charged), key=str) == sorted(charged, key=str)
+    last = {row["id"]: row["row"] for row in told(OUT) if "id" in row}
+    assert len(last) == 4
+    assert set(last.values()) <= {"done", "ambiguous"}
+
+
+CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint="k" * 64), job=None, charges=1))
+JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), keeps=3600.0)
+UNIT = Unit(id="a", index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
+BYTES = b"\x89PNG half of it"
+
+
+@pytest.fixture
+async def keeping(tmp_path: Path) -> AsyncIterator[tuple[Keeping, Platter]]:
+    platter = Platter()
+    async with await Folder.open(tmp_path / "out", Volatile(platter)) as folder:
+        await folder.post(folder.begin(1))
+        yield Keeping(folder, Template()), platter
+
+
+async def left(keeping: Keeping, platter: Platter) -> list[dict[str, Any]]:
+    """The rows that a loss of power leaves, if of what was not synced nothing survives."""
+    root = keeping.folder.layout.root
+
+    def lose() -> list[dict[str, Any]]:
+        platter.lose_power(root, None)
+        return [dict(row) for _, row in rows(Layout(root).ledger, Read())]
+
+    return await asyncio.to_thread(lose)
+
+
+ENDS: dict[str, Callable[[], Outcome]] = {
+    "done": lambda: made(UNIT, Result(artifacts=(Artifact(data=png(8, 8), media_type="image/png"),))),
+    "ambiguous": lambda: failed(UNIT, ChargeUnknown("lost", raw=BYTES)),
+    "unusable": lambda: failed(UNIT, UnusableResult("cut", raw=BYTES)),
+    "filtered": lambda: failed(UNIT, _filtered()),
+    "expired": lambda: failed(UNIT, PollExpired("late")),
+}
+
+
+def _filtered() -> ContentFiltered:
+    error = ContentFiltered("blurred", status=200, name="CONTENT_FILTERED")
+    error.artifacts = (Artifact(data=BYTES, media_type="image/png"),)
+    error.billed = "unknown"
+    return error
+
+
+@pytest.mark.parametrize("kind", ENDS)
+async def test_what_was_charged_is_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter], kind: str) -> None:
+    keeper, platter = keeping
+    await keeper.begin(UNIT, CALL)
+    await keeper.settle(UNIT, ENDS[kind]())
+    last = (await left(keeper, platter))[-1]
+    assert last["row"] == kind
+    for name in last.get("kept", ()):
+        path = keeper.folder.layout.root / name
+        assert await asyncio.to_thread(path.read_bytes) == BYTES, "what came is kept"
+    assert ("kept" in last) is (kind in ("ambiguous", "unusable", "filtered"))
+
+
+async def test_an_intent_and_a_jobs_id_are_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter]) -> None:
+    keeper, platter = keeping
+    await keeper.begin(UNIT, CALL)
+    await keeper.accepted(UNIT, CALL, JOB)
+    found = await left(keeper, platter)
+    assert [row["row"] for row in found] == ["run", "intent", "accepted"]
+    assert found[-1]["job"] == "job"
+
+
+async def test_an_intent_alone_is_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter]) -> None:
+    keeper, platter = keeping
+    await keeper.begin(UNIT, CALL)
+    assert (await left(keeper, platter))[-1]["row"] == "intent"
+
+
+@pytest.mark.parametrize(("charges", "state", "again"), [(0, "refused", True), (1, "ambiguous", False)])
+async def test_an_image_that_was_never_sent_is_not_ambiguous_after_a_hard_stop(
+    keeping: tuple[Keeping, Platter], charges: int, state: str, again: bool
+) -> None:
+    keeper, _ = keeping
+    call = cast(Call, SimpleNamespace(account=CALL.account, job=None, charges=charges))
+    await keeper.begin(UNIT, call)
+    keeper.abandon(UNIT, call)
+    await keeper.folder.post(keeper.folder.written({"row": "note"}, on_disk=False))  # after it, in the same thread
+    row = next(row for row in await asyncio.to_thread(told, keeper.folder.layout.root) if row["row"] == state)
+    assert (row["again"], row["billed"]) == (again, "no" if charges == 0 else "unknown")
+
+
+def test_the_bytes_of_an_answer_that_was_cut_are_kept(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    impasto_emulator.fault("truncate", times=1)
+    manifest(*many(1))
+    assert batch(*RUN).exit_code == 1
+    (line,) = lines(OUT / "errors.jsonl")
+    (kept,) = line["error"]["kept"]  # type: ignore[index]
+    data = (OUT / kept).read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert b"IEND" not in data
