@@ -30,8 +30,9 @@ _METHODS = frozenset(HTTPMethod) - {HTTPMethod.CONNECT}
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIRST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _MAYBE_METHOD = re.compile(_TOKEN)
-_WRONG_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
-_FIELD = re.compile(rb"\r\n(transfer-encoding|content-length|connection)[ \t]*:[ \t]*([^\r]*)", re.IGNORECASE)
+_FIELD = re.compile(
+    rb"\r\n(transfer-encoding|content-length|connection)[ \t]*:[ \t]*([^\r]*)"
+)  # of a head in small letters
 _HOST = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 _ABSOLUTE = re.compile(
     rb"https?://((?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)([/?].*)?", re.IGNORECASE
@@ -104,7 +105,7 @@ class Framing:
         end = data.find(b"\r\n\r\n", start)
         head, self._head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
-            if _WRONG_LINE_END.search(head, max(start - 1, 0)) or (head and _MAYBE_METHOD.match(head) is None):
+            if not _has_sound_lines(head) or (head and _MAYBE_METHOD.match(head) is None):
                 raise invalid_http()
             if len(head) > LONGEST_HEAD:
                 raise invalid_http(f"a request's head may have {LONGEST_HEAD:,} bytes")
@@ -139,11 +140,12 @@ class Framing:
     def _read_fields(self, head: bytes, *, is_old: bool) -> bytes:
         """Return the head with its framing as plain as can be. Raises Failure if the body's length is not clear."""
         has_length = False
-        for field in _FIELD.finditer(head):
-            name, value = field[1].lower(), field[2].rstrip(b" \t").lower()
+        whole = head
+        for field in _FIELD.finditer(whole.lower()):
+            name, value, line = field[1], field[2].rstrip(b" \t"), whole[field.start() : field.end()]
             if name == b"connection":
                 if value != b"close" and b"close" in (option.strip(b" \t") for option in value.split(b",")):
-                    head = head.replace(field[0], b"\r\nConnection: close", 1)  # it counts beside any other option
+                    head = head.replace(line, b"\r\nConnection: close", 1)  # it counts beside any other option
                 continue
             if has_length:
                 raise invalid_http("give Content-Length or Transfer-Encoding, and once")
@@ -152,12 +154,18 @@ class Framing:
                 if value != b"chunked" or is_old:
                     raise invalid_http("Transfer-Encoding may be chunked only, in HTTP/1.1")
                 self._chunks = _Chunks()
-                head = head.replace(field[0], b"\r\nTransfer-Encoding: chunked", 1)
+                head = head.replace(line, b"\r\nTransfer-Encoding: chunked", 1)
             elif (length := _LENGTH.fullmatch(value)) is not None:
                 self._length = int(length[1])
             else:
                 raise invalid_http("Content-Length must be a whole number")
         return head
+
+
+def _has_sound_lines(head: bytes) -> bool:
+    """Return True if CR and LF only end lines together, and there is no NUL. The last CR's LF may still come."""
+    ends = head.count(b"\r\n")
+    return head.count(b"\n") == ends and head.count(b"\r") - head.endswith(b"\r") == ends and b"\0" not in head
 
 
 class _Chunks:
