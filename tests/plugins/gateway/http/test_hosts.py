@@ -52,7 +52,8 @@ async def test_metrics_are_not_for_a_name_that_points_here(public: Running) -> N
 
 async def test_metrics_need_a_key_behind_a_proxy(start: Start, impasto_emulator: Emulator) -> None:
     general = "  allowed_hosts: [images.example]\n"
-    gateway = await start(config(impasto_emulator.url, general=general))
+    gateway = await start(config(impasto_emulator.url, general=general).replace(MASTER, STRONG))
+    gateway.session.headers["authorization"] = f"Bearer {STRONG}"
     assert (await gateway.ask("GET", "/metrics", headers={"host": "images.example"})).status == 200
     del gateway.session.headers["authorization"]
     for host in ("images.example", "localhost", "127.0.0.1"):
