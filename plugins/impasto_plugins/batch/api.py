@@ -100,7 +100,7 @@ async def run_batch(
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(map(key_of, accounts))
             try:
-                bucket = await claimed(stack, target, folder.layout)
+                bucket = await claimed(stack, target, folder.history)
                 keeping = Keeping(folder, Template(), bucket, A_PAGE)
                 await folder.post(_begun(folder, target))
                 jobs = (await recover(folder, keeping, keys)).jobs
@@ -135,6 +135,7 @@ async def _publish(folder: Folder, bucket: Bucket | None, stops: Stops) -> None:
         await folder.post(write_results(folder))
         if bucket is not None:
             await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
+            await bucket.remember(folder.layout)
     except OSError as error:
         how = "put up" if bucket is not None else "written"
         said = f"results could not be {how}: {error.strerror or error}; the next run does it, and pays nothing"

@@ -110,7 +110,7 @@ class Batch:
         history = await asyncio.to_thread(_looked_into, layout, self.order)
         plan = await self._planned(client, await asyncio.to_thread(self._preflight, history))
         if self.order.target is not None:
-            async with Bucket.open(self.order.target) as bucket:
+            async with Bucket.open(self.order.target, is_started_over=history.is_started_over) as bucket:
                 await bucket.look(layout)
         return plan
 
@@ -125,7 +125,7 @@ class Batch:
             await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
             try:
-                bucket = await claimed(stack, order.target, folder.layout)
+                bucket = await claimed(stack, order.target, folder.history)
                 keeping = Keeping(folder, order.template, bucket, A_PAGE)
                 self._stranger_extra = folder.pictures.extra - plan.extra
                 await folder.post(_begun(folder, order, plan, self._stranger_extra))
@@ -165,6 +165,7 @@ class Batch:
         if bucket is not None:
             async with self._noting("results and report could not be put up: {}; the next run does it"):
                 await bucket.publish(files)
+                await bucket.remember(folder.layout)
 
     @asynccontextmanager
     async def _noting(self, said: str) -> AsyncIterator[None]:

@@ -35,6 +35,11 @@ class Mark:
                 line = file.read(_LENGTH + 1)
         except FileNotFoundError:
             return None
+        return cls.parse(line)
+
+    @classmethod
+    def parse(cls, line: bytes) -> Mark | None:
+        """Return the mark that a line is, None if it is none."""
         if (found := _LINE.fullmatch(line)) is None or crc32(found[1]) != int(found[2], 16):
             return None
         size, chain = found[1].split()

@@ -19,7 +19,8 @@ import aiohttp
 import attrs
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
-from impasto_plugins.batch.ledger.log import Row
+from impasto_plugins.batch.ledger.high_water import Mark
+from impasto_plugins.batch.ledger.log import Row, untrusted
 from impasto_plugins.batch.ledger.workspace import HIDDEN, History, Layout, state_folder
 from impasto_plugins.transports.s3 import NotStored, Objects
 
@@ -98,10 +99,12 @@ class Bucket:
 
     target: Target
     objects: Objects
+    is_started_over: bool = False
+    """Whether the ledger was begun anew on purpose, and may be shorter than before."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, target: Target) -> AsyncIterator[Bucket]:
+    async def open(cls, target: Target, *, is_started_over: bool = False) -> AsyncIterator[Bucket]:
         """Raises ConfigError or MissingExtra."""
         async with aiohttp.ClientSession(trust_env=True) as session:
             try:
@@ -110,27 +113,45 @@ class Bucket:
                 raise
             except ImpastoError as error:
                 raise ConfigError(f"--out {target}: {error.message}") from None
-            yield cls(target, objects)
+            yield cls(target, objects, is_started_over)
 
     async def look(self, layout: Layout) -> bool:
-        """Whether the prefix is this batch's already; changes nothing. Raises ConfigError where it is another's."""
+        """Return True if the prefix is this batch's already; change nothing.
+
+        Raises ConfigError if it is another's, or if the ledger here is older than the one that the last run had.
+        """
         try:
             found = await self.objects.get(_MARK)
         except NotStored as error:
             raise self._refused(error) from None
-        if found is not None and found != await asyncio.to_thread(_token_in, layout):
+        if found is None:
+            return False
+        token, _, line = found.partition(b" ")
+        if token != await asyncio.to_thread(_token_in, layout):
             raise ConfigError(
                 f"--out {self.target} holds another batch: give another prefix, or with --staging the folder of its"
                 " ledger"
             )
-        return found is not None
+        before, now = Mark.parse(line), await asyncio.to_thread(Mark.read, layout.high_water)
+        if before is not None and now is not None and now.size < before.size and not self.is_started_over:
+            said = f"has {now.size:,} whole bytes, and the last run that went to {self.target} had {before.size:,}"
+            raise untrusted(layout.ledger, f"{said}: it is an older copy")
+        return True
+
+    async def remember(self, layout: Layout) -> None:
+        """Note in the bucket how long the ledger is: an older copy of it is known by that. Raises OSError."""
+        token, mark = await asyncio.to_thread(lambda: (_token(layout), Mark.read(layout.high_water)))
+        content = File.of(token + b" " + mark.line if mark is not None else token)
+        await self._put(_MARK, content, "text/plain", only_new=False)
 
     async def claim(self, layout: Layout) -> None:
         """Makes the prefix this batch's, which proves that it can be written to. Raises ConfigError, OSError."""
         token = File.of(await asyncio.to_thread(_token, layout))
         is_new = not await self.look(layout)
         try:
-            if not await self.objects.put(_MARK, token, "text/plain", tries=TRIES, only_new=is_new):
+            if not is_new:
+                await self.remember(layout)
+            elif not await self.objects.put(_MARK, token, "text/plain", tries=TRIES, only_new=True):
                 await self.look(layout)  # somebody was faster
         except NotStored as error:
             raise self._refused(error) from None
@@ -185,12 +206,12 @@ def check_target(history: History, out: Path, target: Target | None) -> None:
         raise ConfigError(f"this batch was run with --out {where}: go on with that, or give another folder")
 
 
-async def claimed(stack: AsyncExitStack, target: Target | None, layout: Layout) -> Bucket | None:
+async def claimed(stack: AsyncExitStack, target: Target | None, history: History) -> Bucket | None:
     """The bucket that a batch goes up to, if any, open until ``stack`` closes it. Raises ConfigError, OSError."""
     if target is None:
         return None
-    bucket = await stack.enter_async_context(Bucket.open(target))
-    await bucket.claim(layout)
+    bucket = await stack.enter_async_context(Bucket.open(target, is_started_over=history.is_started_over))
+    await bucket.claim(history.layout)
     return bucket
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -179,6 +180,46 @@ def test_a_bucket_that_can_not_be_used_is_told_before_anything_is_spent(
     assert f"--out {to}: " in told
     assert said in told
     assert "of-another" not in told
+
+
+def test_an_older_copy_of_the_whole_local_folder_pays_nothing_again(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, tmp_path: Path
+) -> None:
+    path = str(manifest(*many(6)))
+    assert batch("run", path, "--out", TO, "--budget", "0.06", "--concurrency", "1").exit_code == 1
+    shutil.copytree(staging(), tmp_path / "old")
+    assert batch("run", path, "--out", TO, "--budget", "0.12", "--concurrency", "1").exit_code == 1
+    shutil.rmtree(staging())
+    shutil.copytree(tmp_path / "old", staging())
+    for words in ((), ("--dry-run",)):
+        done = batch("run", path, "--out", TO, *words)
+        assert done.exit_code == 2
+        assert "it is an older copy" in done.stderr
+    assert len(impasto_emulator.charges) == 4
+    shutil.rmtree(staging())
+    assert "holds another batch" in batch("run", path, "--out", TO).stderr
+    assert len(impasto_emulator.charges) == 4
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_damaged_ledger_of_a_bucket(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, damage: str
+) -> None:
+    path = str(manifest(*many(4)))
+    assert batch("run", path, "--out", TO, "--budget", "0.06", "--concurrency", "1").exit_code == 1
+    ledger = Layout(staging()).ledger
+    if damage == "removed":
+        ledger.unlink()
+    else:
+        ledger.write_bytes(ledger.read_bytes()[:700])
+    assert batch("run", path, "--out", TO).exit_code == 2
+    assert len(impasto_emulator.charges) == 2
+    before = pictures(s3)
+    for _ in range(2):
+        assert batch("run", path, "--out", TO, "--start-over").exit_code == 0
+    assert len(impasto_emulator.charges) == 6
+    assert before.items() <= pictures(s3).items()
+    assert len(pictures(s3)) == 6
 
 
 @pytest.mark.parametrize("refused", ["PUT", "GET"])
