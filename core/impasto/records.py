@@ -197,13 +197,17 @@ class Artifact:
         Raises:
             OSError: the data are still here, and can be saved elsewhere.
         """
-        target = Path(path)
-        is_new = not target.is_symlink() and not target.exists()
+        target, data, is_new = Path(path), self.content.read(), True
         try:
-            target.write_bytes(self.content.read())
+            file = target.open("xb")
+        except FileExistsError:
+            file, is_new = target.open("wb"), False
+        try:
+            with file:
+                file.write(data)
         except OSError:
             if is_new:
-                target.unlink(missing_ok=True)
+                target.unlink()
             raise
         return target
 

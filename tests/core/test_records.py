@@ -1,5 +1,7 @@
 """The records' own copies lose no field."""
 
+from pathlib import Path
+
 import attrs
 import pytest
 
@@ -53,15 +55,15 @@ def test_only_the_vendors_own_host_has_the_vendors_limits(base_url: str, own: bo
 
 def test_a_file_that_can_not_be_written_whole_is_not_left_behind(tmp_path, monkeypatch):
     """A full disk; the data are still there to be saved elsewhere. What stood there before is not taken away."""
+    opened = Path.open
 
-    def full(path, data):
-        with path.open("wb") as target:
-            target.write(data[:1])
-        raise OSError(28, "No space left on device")
+    def full(path, mode):
+        opened(path, mode).close()
+        return open("/dev/full", "wb", 0)
 
     artifact, path = Artifact(data=b"paid for", media_type="image/png"), tmp_path / "x.png"
     with monkeypatch.context() as patch:
-        patch.setattr(type(path), "write_bytes", full)
+        patch.setattr(Path, "open", full)
         with pytest.raises(OSError, match="No space left"):
             artifact.save(path)
         assert not path.exists()
