@@ -51,6 +51,14 @@ class Record:
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, type(self)) else NotImplemented
 
+    @property
+    def __pydantic_serializer__(self) -> object:
+        """Pydantic's way to encode a part whose type it does not know (a FastAPI endpoint that returns ``Any``)."""
+        from pydantic_core import SchemaSerializer, core_schema  # only pydantic asks for it
+
+        encode = core_schema.plain_serializer_function_ser_schema(lambda part: part.model_dump(mode="json"))
+        return SchemaSerializer(core_schema.any_schema(serialization=encode))
+
     def keys(self) -> KeysView[str]:
         """The names, as a dict's keys."""
         return dict.fromkeys(self._names).keys()
@@ -120,6 +128,10 @@ class Record:
         import copy
 
         return copy.deepcopy(self) if deep else copy.copy(self)
+
+
+# A FastAPI endpoint that declares a dict takes a mapping.
+Mapping.register(Record)  # pyright: ignore[reportAttributeAccessIssue]  # an ABC: typeshed has it as a protocol
 
 
 class Image(Record):

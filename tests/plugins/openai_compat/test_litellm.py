@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 import impasto
 from impasto import InvalidRequest
@@ -41,6 +42,15 @@ async def test_a_response_can_be_returned_from_an_endpoint(wire: Recorder) -> No
     assert body["data"][0]["b64_json"] == response.data[0].b64_json
     assert body["cost"]["usd"] == 0.065
     assert encoded({"images": response.data})["images"] == body["data"]
+
+
+@pytest.mark.parametrize("declared", [Any, dict, dict[str, Any]], ids=["Any", "dict", "dict of anything"])
+async def test_an_endpoint_may_declare_what_it_returns(wire: Recorder, declared: Any) -> None:
+    """FastAPI validates an answer against the declared type and encodes it, both with pydantic."""
+    response = await impasto.aimage_generation("a lighthouse", "stability/sd3", n=2)
+    adapter: TypeAdapter[Any] = TypeAdapter(declared)
+    encoded = json.loads(adapter.dump_json(adapter.validate_python(response)))
+    assert encoded["data"][1]["b64_json"] == response.data[1].b64_json
 
 
 async def test_images_that_did_not_come_encode_too(wire: Recorder) -> None:
