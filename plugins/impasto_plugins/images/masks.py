@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from impasto import File
 
 from .complete import is_intact
 from .limits import FORMATS, damaged
-from .size import reading
+from .size import reading, size_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 2**24
 """The largest mask with transparency that is decoded: 4096x4096, above what any model takes as a picture."""
+
+BYTES_PER_PIXEL = 10
+"""Bytes that a pixel takes at most while a mask is decoded: as it was read, as RGBA, its alpha and the inverse."""
+
+_TURN = threading.Lock()
+"""One mask is decoded at a time in a process: each takes up to 160 MB, and the event loop waits for the interpreter."""
+
+
+def bytes_to_decode(mask: File) -> int:
+    """Bytes of memory that ``to_provider`` takes for a mask, by its header; 0 if it will not be decoded."""
+    if mask.media_type not in FORMATS:
+        return 0
+    try:
+        width, height = size_of(mask)
+    except (ValueError, OSError):  # damaged: refused before it is decoded
+        return 0
+    return width * height * BYTES_PER_PIXEL if width * height <= MOST_PIXELS else 0
 
 
 def to_provider(mask: File) -> File:
@@ -31,7 +49,7 @@ def to_provider(mask: File) -> File:
     if mask.media_type not in FORMATS:
         return mask
     try:
-        with opened(mask) as picture:
+        with _TURN, opened(mask) as picture:
             if not picture.has_transparency_data:
                 return mask
             with reading(mask) as source:
@@ -50,7 +68,8 @@ def to_provider(mask: File) -> File:
     from PIL import ImageChops
 
     out = io.BytesIO()
-    ImageChops.invert(alpha).save(out, "PNG", exif=turned)
+    with _TURN:
+        ImageChops.invert(alpha).save(out, "PNG", exif=turned)
     return File.of((mask.label, out.getvalue()))
 
 
@@ -66,7 +85,8 @@ def _alpha(picture: Image, mask: File) -> Image:
             picture.info["transparency"] = tuple(value >> (depth - 8) for value in key)
         elif picture.mode == "L":
             picture.info["transparency"] = key * 255 // (2**depth - 1)
-    return picture.convert("RGBA").getchannel("A")
+    # A picture that has the channel is not copied for it.
+    return (picture if picture.mode in ("RGBA", "LA") else picture.convert("RGBA")).getchannel("A")
 
 
 def _all_but(key: object, grey: Image) -> Image:

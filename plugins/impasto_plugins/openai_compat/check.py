@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from impasto import File, InvalidRequest, Operation, Problem, Request
 from impasto.ext import close_files
 
 from .translate import Translation
 
+_DECODERS = ThreadPoolExecutor(1, thread_name_prefix="impasto-masks")
+"""Masks are decoded one at a time; those that wait must not take the threads that other work needs."""
+
 
 async def check(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
-    """``checked_request``, in a thread where it reads a disk or decodes a mask."""
+    """``checked_request``, in a thread if it reads a disk or decodes a mask."""
     given = translation.params
+    if any(name in given for name in operation.roles.get("mask", ())):
+        work = partial(checked_request, operation, model, translation)
+        return await asyncio.get_running_loop().run_in_executor(_DECODERS, work)
     if any(name in given for name in operation.file_fields):
         return await asyncio.to_thread(checked_request, operation, model, translation)
     return checked_request(operation, model, translation)
+
+
+async def bytes_to_decode(operation: Operation, translation: Translation) -> int:
+    """Bytes of memory that ``check`` takes for a moment to decode masks."""
+    masks = [translation.params[name] for name in operation.roles.get("mask", ()) if name in translation.params]
+    return await asyncio.to_thread(lambda: sum(map(_bytes_to_decode, masks))) if masks else 0
+
+
+def _bytes_to_decode(value: object) -> int:
+    from impasto_plugins.images.masks import bytes_to_decode
+
+    try:
+        mask = File.of(value)
+    except ValueError:  # reported by checked_request
+        return 0
+    try:
+        return bytes_to_decode(mask)
+    finally:
+        if mask is not value:
+            mask.close()
 
 
 def checked_request(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:

@@ -91,7 +91,7 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
             request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
-        check = partial(prepare, asked=asked, edit=kind.edit, vary=kind.vary, makes=kind.makes)
+        check = partial(prepare, asked=asked, share=share, edit=kind.edit, vary=kind.vary, makes=kind.makes)
         others = Fitting(model, check)
         async with exchange.services.repeats.part(identity) as part:
             first = await others.next()

@@ -12,8 +12,9 @@ import attrs
 from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, RateLimited, Request, Result
 from impasto.ext import Makes
 from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
+from impasto_plugins.gateway.http.memory_budget import Share
 from impasto_plugins.gateway.storage import salvage
-from impasto_plugins.openai_compat.check import check, checked_request
+from impasto_plugins.openai_compat.check import bytes_to_decode, check, checked_request
 from impasto_plugins.openai_compat.translate import Format, Translation, translate
 
 from .arguments import Asked
@@ -71,10 +72,13 @@ class Done:
         )
 
 
-async def prepare(deployment: Deployment, asked: Asked, *, edit: bool, vary: bool, makes: Makes) -> Checked:
-    """Return the call for one deployment. Raises InvalidRequest."""
+async def prepare(
+    deployment: Deployment, asked: Asked, share: Share, *, edit: bool, vary: bool, makes: Makes
+) -> Checked:
+    """Return the call for one deployment. Raises InvalidRequest, and Failure if there is no room for its mask."""
     translation, notes = _translated(deployment, asked, deployment.entry.defaults, edit=edit, vary=vary, makes=makes)
-    request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+    async with share.decoding(await bytes_to_decode(deployment.operation, translation)):
+        request, warnings = await check(deployment.operation, deployment.entry.model, translation)
     return _checked(deployment, translation, request, (*notes, *warnings))
 
 

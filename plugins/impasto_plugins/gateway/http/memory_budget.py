@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +20,8 @@ class Flow:
     def __init__(self, most: int) -> None:
         self.most = most
         self.bytes = 0
+        self.turn = asyncio.Lock()
+        """Held by the one request whose mask is decoded."""
 
     def share(self) -> Share:
         """One request's share of it, empty at first."""
@@ -48,6 +53,25 @@ class Share:
         """Holds exactly so much from now on: what was paid for is never refused."""
         self._flow.bytes += bytes - self.bytes
         self.bytes = bytes
+
+    @asynccontextmanager
+    async def decoding(self, bytes: int) -> AsyncIterator[None]:
+        """Hold so much more for a block, in which a mask is decoded: one at a time. Raises Failure."""
+        if not bytes:
+            yield
+            return
+        if bytes > self._flow.most:
+            said = (
+                f"this mask takes {bytes:,} bytes to decode and the gateway may hold {self._flow.most:,}; send a"
+                " smaller one, or raise general_settings.max_bytes_in_flight"
+            )
+            raise Failure(413, said, code="request_too_large", param="mask")
+        async with self._flow.turn:
+            self.take(bytes)
+            try:
+                yield
+            finally:
+                self.settle(self.bytes - bytes)
 
     def hand_over(self) -> Share:
         """Move what is held to a share that outlives the request."""

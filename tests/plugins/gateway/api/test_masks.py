@@ -1,0 +1,59 @@
+"""Masks are decoded one at a time, and what that takes counts against ``max_bytes_in_flight``."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.images import masks
+from tests.pictures import drawn
+from tests.plugins.gateway.conftest import Answer, Running, Start, config
+
+SIDE = 512
+
+
+def body() -> dict[str, str]:
+    image, mask = (b64encode(drawn("PNG", mode, (SIDE, SIDE))).decode() for mode in ("RGB", "RGBA"))
+    return {"model": "erase", "image": f"data:image/png;base64,{image}", "mask": f"data:image/png;base64,{mask}"}
+
+
+async def test_many_masks_are_decoded_one_at_a_time_and_their_bytes_count(
+    gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, alpha = gateway.gateway._app.flow, masks._alpha
+    running, most, held = 0, 0, []
+
+    def watched(*args: Any) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        held.append(flow.bytes)
+        try:
+            return alpha(*args)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(masks, "_alpha", watched)
+    edits = [asyncio.create_task(gateway.ask("POST", "/v1/images/edits", json=body())) for _ in range(8)]
+    assert (await gateway.ask("GET", "/health/liveliness")).status == 200
+    answers: list[Answer] = await asyncio.gather(*edits)
+    assert [answer.status for answer in answers] == [200] * 8
+    assert (most, len(held)) == (1, 8)
+    assert min(held) >= SIDE * SIDE * 4  # its pixels as they are in memory
+    await gateway.idle()
+    assert flow.bytes == 0
+
+
+async def test_a_mask_that_never_fits_is_refused_by_name(start: Start, impasto_emulator: Emulator) -> None:
+    gateway = await start(config(impasto_emulator.url, general="  max_bytes_in_flight: 16777216\n"))
+    mask = b64encode(drawn("PNG", "RGBA", (2048, 2048))).decode()
+    answer = await gateway.ask("POST", "/v1/images/edits", json={**body(), "mask": f"data:image/png;base64,{mask}"})
+    assert (answer.status, answer.error["param"]) == (413, "mask")
+    assert "max_bytes_in_flight" in (answer.error["message"] or "")
+    assert not impasto_emulator.requests
+    await gateway.idle()
+    assert gateway.gateway._app.flow.bytes == 0
