@@ -55,12 +55,13 @@ class Layout:
     """Where things are in a batch's folder."""
 
     root: Path
-    staging: Path = attrs.field(init=False, eq=False, repr=False)
+    staging: Path = attrs.field(
+        init=False,
+        eq=False,
+        repr=False,
+        default=attrs.Factory(lambda self: self.root / HIDDEN / "staging", takes_self=True),
+    )
     """Where images are put together. A path takes longer to make than a system call: this one is made once."""
-
-    @staging.default
-    def _staging(self) -> Path:
-        return self.root / HIDDEN / "staging"
 
     @property
     def hidden(self) -> Path:
