@@ -1,8 +1,9 @@
 """A gateway under a steady load with faults, watched: ``python -m benchmarks.soak --minutes 60``.
 
-One answer in twenty is a fault. Memory, open files and threads are read every few seconds; at the end stands by how
-much each grew in an hour, by a straight line through the second half. Exit code 1 where memory grew by more than
-``--most`` MB an hour.
+One answer in twenty is a fault. Callers send the headers of OpenAI's SDKs; half of them open a connection for each
+request, and one answer in fifty is left in its middle. Memory, open files, threads and the data directory are read
+every few seconds; at the end stands by how much each grew in an hour, by a straight line through the second half, and
+how long SIGTERM took. Exit code 1 if memory grew by more than ``--most`` MB an hour.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from PIL import Image
 
 from impasto_plugins.emulator import SHORT, serve
 
-from .gateway.load import KEY
+from .gateway.load import KEY, SDK
 from .gateway.servers import Process, gateway
+from .gateway.world import bytes_of, stopped
 
 CALLERS = 8
 WATCH_SECONDS = 5.0
+LEAVES = 0.02
+"""Part of the answers that are left in their middle."""
+
 FAULTS: list[dict[str, Any]] = [
     {"kind": "truncate"},
     {"kind": "reset"},
@@ -49,6 +54,8 @@ class Sample:
     memory: float
     files: float
     threads: float
+    disk: float
+    """MB in the data directory."""
 
 
 async def soaked(minutes: float) -> tuple[list[Sample], Counter[str]]:
@@ -59,13 +66,20 @@ async def soaked(minutes: float) -> tuple[list[Sample], Counter[str]]:
             emulator.fault(**fault, probability=0.01, seed=seed)
         end = time.monotonic() + minutes * 60
         watching = asyncio.create_task(_watch(server))
-        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
-            await asyncio.gather(*(_caller(session, server.url, end, answered, i) for i in range(CALLERS)))
+        headers = {"authorization": f"Bearer {KEY}", **SDK}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(force_close=True)) as closing,
+        ):
+            callers = (_caller((session, closing)[i % 2], server.url, end, answered, i) for i in range(CALLERS))
+            await asyncio.gather(*callers)
             async with session.get(f"{emulator.url}/_emulator/charges") as charges:
                 answered["charged"] = (await charges.json())["count"]
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+        seconds, code = await asyncio.to_thread(stopped, server)
+        print(f"SIGTERM took {seconds:.2f} s, exit code {code}")
     return _samples, answered
 
 
@@ -84,7 +98,9 @@ async def _watch(server: Process) -> None:
     while True:
         files = sum(each.num_fds() for each in server.tree())
         threads = sum(each.num_threads() for each in server.tree())
-        _samples.append(Sample((time.monotonic() - began) / 3600, server.memory(), files, threads))
+        _samples.append(
+            Sample((time.monotonic() - began) / 3600, server.memory(), files, threads, bytes_of(server.folder) / 1e6)
+        )
         await asyncio.sleep(WATCH_SECONDS)
 
 
@@ -109,6 +125,10 @@ async def _caller(session: aiohttp.ClientSession, url: str, end: float, answered
                     asked = {"model": "0", "prompt": f"{seed} {turn}"}
                     call = session.post(f"{url}/v1/images/generations", json={**asked, "stream": draw.random() < 0.5})
             async with call as answer:
+                if draw.random() < LEAVES:
+                    answer.close()
+                    answered["left"] += 1
+                    continue
                 await answer.read()
                 answered[str(answer.status)] += 1
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -128,7 +148,7 @@ def main() -> int:
     asked = parser.parse_args()
     samples, answered = asyncio.run(soaked(asked.minutes))
     print(f"{asked.minutes:g} minutes, {sum(answered.values()):,} answers: {dict(answered)}")
-    for name in ("memory", "files", "threads"):
+    for name in ("memory", "files", "threads", "disk"):
         first, last = (getattr(samples[i], name) for i in (len(samples) // 2, -1))
         print(f"{name:8} {first:8.1f} at half time, {last:8.1f} at the end, {slope(samples, name):+8.2f} an hour")
     return int(slope(samples, "memory") > asked.most)

@@ -15,7 +15,7 @@ from benchmarks.pictures import picture
 from benchmarks.server import LARGE, SMALL, allow_many_files
 
 from . import crowd
-from .load import CONNECTIONS, SECONDS, Ask, Measured, asked, direct, edit, generation, rate
+from .load import CONNECTIONS, SDK, SECONDS, Ask, Measured, asked, direct, edit, generation, rate
 from .peers import run as peers
 from .servers import Process, gateway, has_nginx, plain_proxy, provider, relay
 
@@ -62,6 +62,8 @@ async def _rates(urls: dict[int, str], rounds: int) -> list[Ratio]:
         return [
             await ratio("12 KB picture, over the relay", plain, rate(small.url, text), 0.8),
             await ratio("1.5 MB picture, over the relay", bigs, rate(large.url, big), 1.2),
+            await ratio("12 KB picture, the SDK's headers over none", rate(ours.url, text, headers=SDK), plain),
+            await ratio("1.5 MB picture, the SDK's headers over none", rate(ours.url, big, headers=SDK), bigs),
             await ratio("5 MB upload, over the relay", edits[0], edits[1]),
             await ratio("12 KB picture, a named key's budget over the master key", named, plain),
             await ratio("1.5 MB picture as a URL, over b64_json", rate(ours.url, url), bigs),
@@ -108,7 +110,7 @@ async def _workers(urls: dict[int, str], rounds: int) -> list[Ratio]:
 
 async def _memory(urls: dict[int, str], rounds: int) -> list[Ratio]:
     """Peak with large pictures, idle, start; and good traffic while thousands only hold connections."""
-    peaks, idles, starts, crowds = [], [], [], []
+    peaks, idles, starts, crowds, sdk_peaks = [], [], [], [], []
     for _ in range(rounds):
         with gateway(urls) as ours, relay(urls[LARGE]) as theirs:
             starts.append((ours.seconds, theirs.seconds))
@@ -116,10 +118,14 @@ async def _memory(urls: dict[int, str], rounds: int) -> list[Ratio]:
             for server in (ours, theirs):
                 await rate(server.url, generation(str(LARGE)))()
             peaks.append((ours.peak(), theirs.peak()))
+        with gateway(urls) as ours:
+            await rate(ours.url, generation(str(LARGE)), headers=SDK)()
+            sdk_peaks.append((ours.peak(), peaks[-1][0]))
         with gateway(urls, workers=2) as ours:  # one may not have as many files
             crowds.append(await crowd.measured(ours, generation(str(SMALL))))
     return [
         compared("peak memory, 1.5 MB pictures, over the relay", peaks, unit="MB", most=0.76),
+        compared("peak memory, 1.5 MB pictures, the SDK's headers over none", sdk_peaks, unit="MB", most=1.3),
         compared("idle memory, over the relay", idles, unit="MB"),
         compared("time until it listens, over the relay", starts, unit="s"),
         compared("p99 of good traffic beside a crowd, over without", crowds, unit="ms", most=2),

@@ -1,0 +1,123 @@
+"""A retry that reaches another worker, and what both workers' disk holds: one charge, whichever of them ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto import ChargeUnknown, ImpastoError, NotSent, ProviderFault, RateLimited, UnusableResult
+from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.errors import failure_of
+from impasto_plugins.gateway.storage.database import Data
+from tests.plugins.gateway.conftest import Running, Start
+
+from .test_repeats import ask, leave, replayed
+
+
+async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_caller_left(
+    start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = await start(), await start()
+    mark, find = first.gateway._repeats.flights.mark, other.gateway._repeats.flights.find
+    monkeypatch.setattr(first.gateway._repeats.flights, "mark", lambda: None)
+    looks = 0
+
+    def found(identity: bytes) -> Any:
+        nonlocal looks
+        looks += 1
+        seen = find(identity)
+        if looks == 1:  # from now on the first worker sees it
+            monkeypatch.setattr(first.gateway._repeats.flights, "mark", mark)
+        return seen
+
+    monkeypatch.setattr(other.gateway._repeats.flights, "find", found)
+    await leave(first, impasto_emulator, count=0)
+    assert replayed(await ask(other, count=1))
+    assert looks > 1
+    assert len(impasto_emulator.requests) == len(impasto_emulator.charges) == 1
+
+
+def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that change the database, each with how far it has reached when it is committed."""
+    said: list[str] = []
+    transact = Data.transact
+
+    def transacted(data: Data, work: Any, *, durable: bool = False) -> Any:
+        def traced(db: Any) -> Any:
+            level = db.execute("PRAGMA synchronous").fetchone()[0]
+            db.set_trace_callback(lambda text: said.append(f"{level} {text}"))
+            try:
+                return work(db)
+            finally:
+                db.set_trace_callback(None)
+
+        return transact(data, traced, durable=durable)
+
+    monkeypatch.setattr(Data, "transact", transacted)
+    return said
+
+
+@pytest.mark.parametrize("way", ["key", "left"])
+async def test_what_is_promised_has_reached_the_disk(
+    gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, way: str, state: Path
+) -> None:
+    said, synced, fsync = watched(gateway, monkeypatch), list[str](), os.fsync
+
+    def noted(number: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{number}") if os.path.exists("/proc/self/fd") else "")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    if way == "key":
+        assert (await ask(gateway, key="k")).status == 200
+    else:
+        await leave(gateway, impasto_emulator, count=0)
+    await gateway.idle()
+    writes = [each for each in said if "outcomes" in each and each.split()[1] in ("INSERT", "UPDATE")]
+    assert len(writes) == (2 if way == "key" else 1)
+    assert {each[0] for each in writes} == {"2"}  # SQLite's FULL: the log is synced at each commit
+    assert len(synced) == 2  # the image, and the folder that has its name
+    assert synced[-1] in ("", str(state / "pictures"))
+
+
+async def test_an_image_that_could_not_be_synced_is_not_promised_and_not_paid_for_again(
+    gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(number: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    assert (await ask(gateway, key="k")).status == 200
+    await leave(gateway, impasto_emulator, count=0)
+    await gateway.idle()
+    monkeypatch.undo()
+    for answer in (await ask(gateway, key="k"), await ask(gateway, count=1)):
+        assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (
+            502,
+            "charge_unknown",
+            "false",
+        )
+    assert len(impasto_emulator.charges) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimited("slow", status=429),
+        NotSent("no"),
+        ProviderFault("no", status=503),
+        UnusableResult("no"),
+        ChargeUnknown("no"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_sdk_is_told_to_try_again_what_may_have_been_charged(error: ImpastoError) -> None:
+    error.errors = (ChargeUnknown("one of its images"),)
+    failure = failure_of(error)
+    headers = failure.response().headers
+    assert headers["x-should-retry"] == "false"
+    assert "retry-after" not in headers
+    assert not failure.free
