@@ -16,6 +16,7 @@ import ast
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -166,45 +167,65 @@ class Learned:
 
 
 class Timer:
-    """A pytest plugin that writes a line for each test that passed: its id and its seconds."""
+    """A pytest plugin that writes a line for each test: its id, if it passed, and its seconds."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" and report.passed:
+        if report.when == "call" or report.failed:
             with open(self._path, "a") as file:
-                file.write(json.dumps([report.nodeid, report.duration]) + "\n")
+                file.write(json.dumps([report.nodeid, report.passed, report.duration]) + "\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the timer, in the first run alone."""
+    """Register the timer, and let the processes that tests start measure coverage too, if the campaign learns."""
     if (path := os.environ.get("MUTANTS_TIMES")) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Timer(path))
+    if path := os.environ.get("MUTANTS_COVERAGE"):
+        os.environ["COVERAGE_PROCESS_START"] = path  # from here on: pytest-cov measures this process
 
 
-def learn(copy: Path, folder: Path) -> Learned:
-    """Run the whole suite once with coverage by test, unless ``folder`` has what an earlier run learned."""
-    times, data = folder / "times.jsonl", folder / "coverage"
+_PROCESSES = """
+[run]
+source_pkgs = impasto, impasto_plugins
+parallel = true
+context = ${PYTEST_CURRENT_TEST-}
+"""
+"""Coverage's settings for the processes that tests start: pytest names the test in their environment."""
+
+
+def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Learned:
+    """Run the tests once with coverage by test, unless ``folder`` has what an earlier run learned."""
+    times, data, processes = folder / "times.jsonl", folder / "coverage", folder / "processes.ini"
     if not data.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**_environment(copy), "MUTANTS_TIMES": str(times), "COVERAGE_FILE": str(data)}
-        command = [*_PYTEST, "-p", "tests.campaigns.mutants", "--cov", "--cov-context=test", "--cov-report="]
-        subprocess.run([*command, "-n", "auto"], cwd=copy, env=environment, check=False)
+        times.unlink(missing_ok=True)
+        processes.write_text(_PROCESSES)
+        environment = {"MUTANTS_TIMES": times, "MUTANTS_COVERAGE": processes, "COVERAGE_FILE": data}
+        command = [*_PYTEST, "--cov", "--cov-context=test", "--cov-report=", "-n", "auto", *paths]
+        subprocess.run(
+            command, cwd=copy, env={**_environment(copy), **{k: str(v) for k, v in environment.items()}}, check=False
+        )
     from coverage import CoverageData
 
     coverage = CoverageData(str(data))
     coverage.read()
-    tests: dict[str, dict[int, list[str]]] = {}
+    tests: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in coverage.measured_files():
-        at = file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/")
-        path = file[max(at) + 1 :]
-        contexts = coverage.contexts_by_lineno(file)
-        tests[path] = {line: [name.partition("|")[0] for name in names if name] for line, names in contexts.items()}
-    return Learned(tests, dict(map(json.loads, times.read_text().splitlines())))
+        start = max(file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/"))
+        for line, contexts in coverage.contexts_by_lineno(file).items():
+            # "test|run" is pytest-cov's, "test (call)" is pytest's
+            tests[file[start + 1 :]][line] += {re.sub(r"(\|\w+| \(\w+\))$", "", name) for name in contexts}
+    return Learned(tests, {test: seconds for test, passed, seconds in _read(times) if passed})
 
 
-_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", str(TEST_SECONDS)]
+def _read(times: Path) -> list[tuple[str, bool, float]]:
+    return [json.loads(line) for line in times.read_text().splitlines()]
+
+
+_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.mutants"]
+_PYTEST += ["--timeout", str(TEST_SECONDS)]
 
 
 def _environment(copy: Path) -> dict[str, str]:
@@ -212,22 +233,36 @@ def _environment(copy: Path) -> dict[str, str]:
 
 
 def noticed(change: Change, tests: Sequence[str], copy: Path) -> str:
-    """Run the tests on a changed copy. Return ``noticed``, ``hangs``, ``missed`` or ``not reached``."""
+    """Run the tests on a changed copy.
+
+    Return ``noticed``, ``hangs``, ``missed``, ``not reached``, or ``unsure`` if the test fails unchanged too.
+    """
     if not tests:
         return "not reached"
     file = copy / change.path
     source = file.read_bytes()
     file.write_bytes(change.apply(source))
     try:
-        ran = subprocess.run(
-            [*_PYTEST, "-n", "0", "-x", *tests],
-            cwd=copy, env=_environment(copy), capture_output=True, timeout=CHANGE_SECONDS, check=False,
-        )  # fmt: skip
+        passed, failures = _run(tests, copy)
     except subprocess.TimeoutExpired:
         return "hangs"
     finally:
         file.write_bytes(source)
-    return "missed" if ran.returncode == 0 else "noticed"
+    if passed:
+        return "missed"
+    return "unsure" if failures and not _run(failures, copy)[0] else "noticed"
+
+
+def _run(tests: Sequence[str], copy: Path) -> tuple[bool, list[str]]:
+    """Run tests until one fails. Return True if all passed, and the ids of those that failed."""
+    times = copy / "times.jsonl"
+    times.write_text("")
+    ran = subprocess.run(
+        [*_PYTEST, "-n", "0", "-x", *tests],
+        cwd=copy, env={**_environment(copy), "MUTANTS_TIMES": str(times)},
+        capture_output=True, timeout=CHANGE_SECONDS, check=False,
+    )  # fmt: skip
+    return ran.returncode == 0, [test for test, passed, _ in _read(times) if not passed]
 
 
 def _copy(folder: Path) -> Path:
@@ -236,6 +271,8 @@ def _copy(folder: Path) -> Path:
         source = ROOT / name
         ignored = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(source, folder)
+    # a changed file has another time than its bytecode, and no run writes bytecode
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "core", "plugins", "tests"], cwd=folder, check=False)
     return folder
 
 
@@ -259,6 +296,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="PATH", help="changes of files whose path contains this")
     parser.add_argument("--coverage", type=Path, metavar="DIR", help="keep what the first run learns, or reuse it")
+    parser.add_argument("--tests", nargs="*", default=[], metavar="PATH", help="the tests to learn from")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     chosen = sampled(options.sample, options.seed, options.only)
@@ -267,7 +305,7 @@ def main() -> None:
         copies: SimpleQueue[Path] = SimpleQueue()
         for job in range(options.jobs):
             copies.put(_copy(folder / str(job)))
-        learned = learn(folder / "0", options.coverage or folder / "learned")
+        learned = learn(folder / "0", (options.coverage or folder / "learned").absolute(), options.tests)
 
         def run(change: Change) -> str:
             copy = copies.get()
