@@ -272,12 +272,17 @@ def _problem_of(outcome: object, call: Call) -> str:
     if not isinstance(outcome, Result):
         return "the plugin made nothing of the answer"
     artifacts: object = outcome.artifacts
-    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
-        return "the plugin's result has artifacts of another type than Artifact"
-    if not artifacts or (not call.is_free and not all(each.data or each.file is not None for each in artifacts)):
+    if not isinstance(artifacts, tuple):
+        return "the plugin's result has artifacts of another type than a tuple of Artifact"
+    if not artifacts:
         return "the answer holds no artifact, or an empty one"
     if len(artifacts) > MOST_ARTIFACTS:
         return f"the answer holds {len(artifacts):,} artifacts; at most {MOST_ARTIFACTS} are taken from one answer"
+    for each in artifacts:
+        if not isinstance(each, Artifact):
+            return "the plugin's result has artifacts of another type than Artifact"
+        if not each.data and each.file is None and not call.is_free:
+            return "the answer holds no artifact, or an empty one"
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -49,15 +49,15 @@ class Keys:
         callers = self._callers
         if callers is None:
             return NOBODY
-        digests = {hashlib.sha256(key.encode()).digest() for key in _keys(headers)}
-        digest = digests.pop() if len(digests) == 1 else b""
+        keys = set(_keys(headers))
+        digest = hashlib.sha256(keys.pop().encode()).digest() if len(keys) == 1 else b""
         caller = callers.get(digest)
         # The look-up is by a hash that nobody can aim; the comparison takes as long wherever the two part.
         if caller is None or not hmac.compare_digest(caller.digest, digest):
             said = "give a key: Authorization: Bearer ..., api-key or x-api-key"
             if digest:
                 said = "no such key"
-            elif digests:
+            elif keys:
                 said = "two different keys were given; give one"
             raise Failure(401, said, INVALID, "invalid_api_key", headers={"www-authenticate": "Bearer"}, close=True)
         return caller
@@ -67,15 +67,17 @@ class Keys:
         return NOBODY if self._callers is None else self._callers.get(digest)
 
 
-def _keys(headers: MultiMapping[str]) -> Iterator[str]:
-    """Yield the keys of a request: at most one of each header, and of each scheme but Bearer none."""
+def _keys(headers: MultiMapping[str]) -> list[str]:
+    """Return the keys of a request: at most one of each header, and of each scheme but Bearer none."""
+    keys = []
     for name in KEY_HEADERS:
         given = headers.getall(name, ())
-        if len(given) != 1 or not given[0].isascii():
+        if not given or len(given) != 1 or not given[0].isascii():
             continue
         scheme, _, key = given[0].partition(" ") if name == "authorization" else ("bearer", "", given[0])
         if scheme.lower() == "bearer" and 0 < len(key) <= _LONGEST:
-            yield key
+            keys.append(key)
+    return keys
 
 
 def _callers(config: Config) -> dict[bytes, Caller]:

@@ -65,7 +65,7 @@ def translate(
     work = _Work(operation, {name: value for name, value in arguments.items() if value is not None})
     work.merge(extra_body)
     work.drop = work.flag("drop_params", drop_params)
-    fields = work.add_defaults(defaults or {})
+    fields = work.add_defaults(defaults) if defaults else {}
     n, answer, user = work.n(), work.response_format(), work.user()
     work.partial_images()
     work.pictures(edit=edit)
@@ -76,7 +76,8 @@ def translate(
     work.others()
     if size is not None:
         work.shape(size)
-    work.fill(fields)
+    if fields:
+        work.fill(fields)
     return Translation(
         params=work.params,
         words=work.words,

@@ -110,8 +110,11 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
 
 async def _open_uploads(exchange: Exchange, asked: Asked, files: ExitStack) -> None:
     """Open the uploaded files that a call names; they live as long as ``files``. Raises Failure."""
+    uploads = asked.uploads()
+    if not uploads:
+        return
     opened: dict[str, File] = {}
-    for id, word in asked.uploads().items():
+    for id, word in uploads.items():
         opened[id] = await exchange.services.open_upload(id, exchange.caller.digest, word)
         files.callback(opened[id].close)
     asked.place(opened)

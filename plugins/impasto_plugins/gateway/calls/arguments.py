@@ -88,8 +88,11 @@ class Asked:
     @property
     def reads_disk(self) -> bool:
         """Return True if the content of its files is not in memory."""
-        values = (each for value in self.given.values() for each in (value if isinstance(value, list) else (value,)))
-        return any(isinstance(value, File) and value.on_disk for value in values)
+        for value in self.given.values():
+            for each in value if isinstance(value, list) else (value,):
+                if isinstance(each, File) and each.on_disk:
+                    return True
+        return False
 
     def uploads(self) -> dict[str, str]:
         """Return the ids of uploaded files that the call names, each with its argument. Raises Failure."""

@@ -77,7 +77,10 @@ async def prepare(
 ) -> Checked:
     """Return the call for one deployment. Raises InvalidRequest, and Failure if there is no room for its mask."""
     translation, notes = _translated(deployment, asked, deployment.entry.defaults, edit=edit, vary=vary, makes=makes)
-    async with share.decoding(await bytes_to_decode(deployment.operation, translation)):
+    if size := await bytes_to_decode(deployment.operation, translation):
+        async with share.decoding(size):
+            request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+    else:
         request, warnings = await check(deployment.operation, deployment.entry.model, translation)
     return _checked(deployment, translation, request, (*notes, *warnings))
 

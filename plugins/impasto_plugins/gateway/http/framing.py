@@ -74,7 +74,7 @@ class Framing:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what came and yield what goes on, one request at a time: a parser that refuses one drops the rest."""
         passed: list[bytes] = []
-        while data and not self.has_ended:
+        while data and self.failure is None and not self.is_body_damaged:
             if self._length:
                 piece, data = data[: self._length], data[self._length :]
                 self._length -= len(piece)

@@ -57,9 +57,6 @@ class Share:
     @asynccontextmanager
     async def decoding(self, bytes: int) -> AsyncIterator[None]:
         """Hold so much more for a block, in which a mask is decoded: one at a time. Raises Failure."""
-        if not bytes:
-            yield
-            return
         if bytes > self._flow.most:
             said = (
                 f"this mask takes {bytes:,} bytes to decode and the gateway may hold {self._flow.most:,}; send a"
