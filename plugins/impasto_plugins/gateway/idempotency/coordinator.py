@@ -284,7 +284,8 @@ class Part:
         self._row: Row | None = None
         self._outcome: Done | Failure | None = None
         self._replayed = False
-        self._gave_up = False
+        self._seconds = 0.0
+        """How long the call took."""
         self.holds = ExitStack()
         """What the outcome needs for as long as it may have to be kept."""
 
@@ -310,8 +311,7 @@ class Part:
         except Failure as failure:
             self._outcome = failure
             raise
-        headers = identity.request.headers
-        self._gave_up = time.monotonic() - began > patience_of(headers, math.inf) * _NEAR_THE_END
+        self._seconds = time.monotonic() - began
         return self._outcome, None
 
     async def job(self, make: Callable[[Row], Awaitable[Done]], about: About, begun: Begun) -> None:
@@ -362,7 +362,8 @@ class Part:
         elif broken:
             await repeats.keep(identity, flight, outcome)
         elif left or identity.count is not None:
-            repeats.linger(identity, flight, outcome, self.holds.pop_all(), gave_up=self._gave_up)
+            gave_up = self._seconds > patience_of(identity.request.headers, math.inf) * _NEAR_THE_END
+            repeats.linger(identity, flight, outcome, self.holds.pop_all(), gave_up=gave_up)
         else:
             repeats.flights.remove(flight)  # no SDK: nothing will ask again by itself
 
