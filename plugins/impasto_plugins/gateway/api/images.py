@@ -93,7 +93,7 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
         identity = await Identity.of(request, exchange.caller, kind.name, asked)
         check = partial(prepare, asked=asked, share=share, edit=kind.edit, vary=kind.vary, makes=kind.makes)
         others = Fitting(model, check)
-        async with exchange.services.repeats.part(identity) as part:
+        async with exchange.services.repeats.part(identity, share) as part:
             first = await others.next()
             assert first is not None  # noqa: S101 - the first is given, or all are refused
             share.take(first.n * PICTURE_BYTES)
@@ -134,7 +134,6 @@ async def _shown(exchange: Exchange, sound: _Sound, answers: Answers) -> Made:
 
     done, row = await sound.part.outcome(make, sound.about)
     sound.share.settle(sum(len(artifact.data) for artifact in done.artifacts))
-    sound.part.holds.enter_context(sound.share.hand_over())
     return await shown(done) if row is None else await shown_again(exchange, row, done)
 
 

@@ -24,6 +24,7 @@ from impasto_plugins.gateway.calls.queue_timeout import patience_of
 from impasto_plugins.gateway.errors import SERVER, Failure, unknown
 from impasto_plugins.gateway.http.connection import follow, has_left
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
+from impasto_plugins.gateway.http.memory_budget import Share
 from impasto_plugins.gateway.storage.database import UNWRITABLE, Data
 
 from .fingerprint import KEY_HEADER, Identity
@@ -106,9 +107,9 @@ class Repeats:
             delivery.look(now)
         self.flights.mark()
 
-    def part(self, identity: Identity) -> Part:
+    def part(self, identity: Identity, share: Share) -> Part:
         """A request's part: ``async with`` it until it is answered."""
-        return Part(self, identity)
+        return Part(self, identity, share)
 
     def follow(
         self, request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool = False
@@ -277,9 +278,10 @@ class Repeats:
 class Part:
     """One request's part in it."""
 
-    def __init__(self, repeats: Repeats, identity: Identity) -> None:
+    def __init__(self, repeats: Repeats, identity: Identity, share: Share) -> None:
         self._repeats = repeats
         self._identity = identity
+        self._share = share
         self._flight: Flight | None = None
         self._row: Row | None = None
         self._outcome: Done | Failure | None = None
@@ -363,6 +365,7 @@ class Part:
             await repeats.keep(identity, flight, outcome)
         elif left or identity.count is not None:
             gave_up = self._seconds > patience_of(identity.request.headers, math.inf) * _NEAR_THE_END
+            self.holds.enter_context(self._share.hand_over())  # the answer is in memory for longer than the request
             repeats.linger(identity, flight, outcome, self.holds.pop_all(), gave_up=gave_up)
         else:
             repeats.flights.remove(flight)  # no SDK: nothing will ask again by itself

@@ -35,6 +35,7 @@ from impasto_plugins.gateway.calls.budgets import Purse
 from impasto_plugins.gateway.calls.execution import Checked, Done
 from impasto_plugins.gateway.config.model import Named
 from impasto_plugins.gateway.errors import Failure, failure_of
+from impasto_plugins.gateway.http.memory_budget import Flow
 from impasto_plugins.gateway.idempotency import coordinator as repeats_module
 from impasto_plugins.gateway.idempotency.coordinator import About, Repeats
 from impasto_plugins.gateway.idempotency.fingerprint import Identity
@@ -74,7 +75,7 @@ class Call:
         key = self.key.encode() * 32
         content = key[:31] + b"%d" % self.n
         identity = Identity(request=cast("web.BaseRequest", request), owner=OWNER, content=content, key=key, count=None)
-        async with self.worker.repeats.part(identity) as part:
+        async with self.worker.repeats.part(identity, Flow(1 << 30).share()) as part:
             return await part.outcome(self.make, About("m", "b64_json"))
 
     async def make(self, row: Row | None) -> Done:
