@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import openai
 import pytest
 
 from impasto_plugins.gateway.http import delivery as delivery_module
@@ -148,6 +149,18 @@ async def test_an_answer_that_was_read_costs_nothing_afterwards(
         connection.sendall(request(1))
         assert b"idempotent-replayed" not in await asyncio.to_thread(read_answer, connection)
     assert len(provider.paid) == 2
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_the_sdk_leaves_nothing_behind_with_a_client_for_each_call(
+    gateway: Running, provider: Server, state: Path, size: int
+) -> None:
+    provider.posts = [image(size)]
+    for _ in range(4):
+        async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{gateway.url}/v1") as client:
+            assert (await client.images.generate(model="sd3", prompt="p")).data
+    assert await kept(gateway) == 0
+    assert not (state / "pictures").exists()
 
 
 async def test_the_next_request_on_its_connection_frees_an_answer(gateway: Running) -> None:
