@@ -120,6 +120,8 @@ def finish(
     for each in saved:
         if each.is_lost:
             click.echo(f"Error: what was made is in {each.place}", err=True)
+        elif saving.is_stdout and each.path is not None:
+            click.echo(f"Error: standard output could not be written; the bytes are in {each.place}", err=True)
         elif each.path is not None and saving.out is not None and each.path.parent != saving.out.parent:
             click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
     for warning in result.warnings:
@@ -127,7 +129,7 @@ def finish(
     total = len(result.artifacts) + len(result.errors)
     for lost in result.errors:
         click.echo(f"Error: {lost.index + 1} of {total}: {in_words(lost.error)}", err=True)
-    if result.errors or any(each.is_lost for each in saved):
+    if result.errors or any(each.is_lost or (saving.is_stdout and each.path is not None) for each in saved):
         ctx.exit(1)
 
 

@@ -40,9 +40,12 @@ class Pace:
         self._changed = asyncio.Event()
 
     async def turn(self, stops: Stops) -> None:
-        """Waits for a place, and takes it. A stop ends the waiting."""
-        while stops.reason is None and (wait := self._wait()) > 0:
-            await self.changed(wait)
+        """Wait for a place, and take it. A stop ends the wait, and so does the end of the run's time."""
+        while True:
+            stops.check_time()
+            if stops.reason is not None or (wait := self._wait()) <= 0:
+                break
+            await self.changed(min(wait, stops.ends - time.monotonic()))
         self.in_flight += 1
 
     def leave(self) -> None:

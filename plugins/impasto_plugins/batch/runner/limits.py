@@ -82,6 +82,11 @@ class Stops:
         if self.reason is None:
             self.reason, self.kind, self.cause = reason, kind, cause
 
+    def check_time(self) -> None:
+        """End the run if its time is over."""
+        if time.monotonic() >= self.ends:
+            self.stop("the time is over (--deadline)", "deadline")
+
     def error(self) -> BatchStopped | None:
         """Return the error that ends ``client.batch``, None if nothing stopped it."""
         if self.reason is None or self.kind is None:
@@ -92,8 +97,7 @@ class Stops:
 
     def admits(self, unit: Unit) -> bool:
         """Whether it may be asked for; its price is then set aside until ``settle``."""
-        if time.monotonic() >= self.ends:
-            self.stop("the time is over (--deadline)", "deadline")
+        self.check_time()
         if self.reason is not None:
             return False
         price = unit.cost.usd if unit.cost is not None else 0.0

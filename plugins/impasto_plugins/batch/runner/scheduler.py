@@ -249,6 +249,7 @@ class Run:
 
     async def _is_back(self, unit: Unit) -> bool:
         """Whether a picture may be asked for in an outage, or none will be any more."""
+        self.stops.check_time()
         if self.stops.reason is not None or self.is_reached is None or await self.is_reached(unit):
             return True
         return not self._waits_on("it does not answer")

@@ -118,6 +118,14 @@ def test_f23_a_key_that_dies_leaves_the_rest_untouched(
     assert len(impasto_emulator.charges) == 60
 
 
+def test_a_deadline_holds_while_the_provider_is_away(batch: Run, manifest: Write) -> None:
+    manifest(*many(3))
+    away = {"STABILITY_API_BASE": "http://127.0.0.1:9"}
+    done = batch("run", "manifest.jsonl", "--out", "out", "--deadline", "1s", **away)
+    assert done.exit_code == 1
+    assert "the time is over (--deadline)" in done.stderr
+
+
 def test_a_deadline(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     impasto_emulator.fault("delay", seconds=0.3)
     manifest(*many(12))
