@@ -9,7 +9,9 @@ from hypothesis import given, strategies as st
 
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.high_water import HighWater
 from impasto_plugins.batch.ledger.log import Ledger, Read, rows
+from tests.descriptors import open_descriptors
 
 ROWS = [{"row": "intent", "id": f"id-{number}", "index": 0, "text": "é\u2028\n" * number} for number in range(4)]
 
@@ -89,3 +91,17 @@ def test_pages_that_a_crash_of_the_machine_left_empty_are_cut(tmp_path: Path) ->
     found, read = read_back(path)
     assert found == ROWS[:3]
     assert read.torn > 40
+
+
+def test_a_program_with_many_batches_keeps_no_descriptor_of_those_that_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    ledger = Ledger(tmp_path / "ledger", Disk(), HighWater(mark, Disk()))
+    for _ in range(2):
+        read = Read()
+        list(rows(ledger.path, read))
+        ledger.open(read)
+        ledger.append(ROWS[0])
+        ledger.sync()
+        ledger.close()
+        ledger.close()  # as if opening had failed half-way
+        assert open_descriptors(ledger.path) == open_descriptors(mark) == 0

@@ -21,7 +21,8 @@ from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.pictures import drawn
-from tests.plugins.gateway.conftest import MASTER, Serve, config, entry
+from tests.plugins.gateway.conftest import MASTER, Running, Serve, config, entry
+from tests.plugins.gateway.idempotency.test_workers import watched
 
 from .conftest import EDIT, begun, ended, line, results
 
@@ -225,3 +226,14 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
             assert "missing or damaged, so it can't go on" in error.message
             assert str(state) not in error.message
     assert charges(impasto_emulator) == paid
+
+
+async def test_a_file_and_a_batch_that_were_accepted_outlive_a_loss_of_power(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = watched(gateway, monkeypatch)
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, lines(1)))
+    assert batch.status == "completed"
+    written = [each for each in said if "UPDATE files" in each or "INTO batches" in each]
+    assert len(written) > 2
+    assert {each.split()[0] for each in written} == {"2"}, "SQLite's FULL"

@@ -148,6 +148,16 @@ def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], Flights], tm
         pass
 
 
+def test_a_data_directory_that_was_removed_meanwhile_disturbs_no_end(
+    open_one: Callable[[], Flights], tmp_path: Path
+) -> None:
+    ending = open_one()
+    (tmp_path / "workers" / ending.name).unlink()
+    (tmp_path / "workers").rmdir()
+    ending.close()
+    assert not (tmp_path / "workers").exists()
+
+
 @pytest.mark.parametrize("running", [0, 1])
 def test_an_orderly_end_leaves_only_what_still_runs(open_one: Callable[[], Flights], running: int) -> None:
     ending, other = open_one(), open_one()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from impasto import ChargeUnknown, ImpastoError, NotSent, ProviderFault, RateLimited, UnusableResult
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.errors import failure_of
+from impasto_plugins.gateway.idempotency.in_flight import Flights
 from impasto_plugins.gateway.storage.database import Data
 from tests.plugins.gateway.conftest import Running, Start
 
+from .test_in_flight import dies
 from .test_repeats import ask, leave, replayed
 
 
@@ -81,6 +84,18 @@ async def test_what_is_promised_has_reached_the_disk(
     assert {each[0] for each in writes} == {"2"}  # SQLite's FULL: the log is synced at each commit
     assert len(synced) == 2  # the image, and the folder that has its name
     assert synced[-1] in ("", str(state / "pictures"))
+
+
+async def test_what_a_dead_worker_may_have_paid_for_is_on_the_disk_before_its_table_is_gone(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = Flights(gateway.gateway._repeats.flights._folder)
+    await asyncio.to_thread(dead.open)
+    dead.add(b"1" * 32, None, keyed=False)
+    dies(dead)
+    said = watched(gateway, monkeypatch)
+    await gateway.gateway._repeats.take_over()
+    assert {each.split()[0] for each in said if "INSERT INTO outcomes" in each} == {"2"}
 
 
 async def test_an_image_that_could_not_be_synced_is_not_promised_and_not_paid_for_again(
