@@ -6,7 +6,8 @@ each of them. It prints the share that was noticed for each package, and every c
 those are tests to write, or changes that alter nothing a user could notice. ``--coverage DIR`` keeps and reuses what
 the first run learned; ``--only PATH`` limits the sample.
 
-It works on a copy of the tree. A change that makes tests hang counts as noticed and is listed.
+It works on a copy of the tree. A test that hangs fails at its time limit; a change whose tests take too long in all, or
+fail without it too, is listed and not counted.
 """
 
 from __future__ import annotations
@@ -237,7 +238,7 @@ def _environment(copy: Path) -> dict[str, str]:
 def noticed(change: Change, tests: Sequence[str], copy: Path) -> str:
     """Run the tests on a changed copy.
 
-    Return ``noticed``, ``hangs``, ``missed``, ``not reached``, or ``unsure`` if the test fails unchanged too.
+    Return ``noticed``, ``missed``, ``not reached``, ``unsure`` if the test fails unchanged too, or ``out of time``.
     """
     if not tests:
         return "not reached"
@@ -247,7 +248,7 @@ def noticed(change: Change, tests: Sequence[str], copy: Path) -> str:
     try:
         passed, failures = _run(tests, copy)
     except subprocess.TimeoutExpired:
-        return "hangs"
+        return "out of time"
     finally:
         file.write_bytes(source)
     if passed:
@@ -325,9 +326,9 @@ def main() -> None:
     for (package, _), result in zip(chosen, results, strict=True):
         table[package][result] += 1
     for package, counts in {**table, "all": sum(table.values(), Counter[str]())}.items():
-        reached = counts.total() - counts["not reached"]
-        share = (counts["noticed"] + counts["hangs"]) / reached if reached else 0
-        print(f"{package:15} {share:4.0%} noticed of {reached}", dict(counts))
+        decided = counts["noticed"] + counts["missed"]
+        share = counts["noticed"] / decided if decided else 0
+        print(f"{package:15} {share:4.0%} noticed of {decided}", dict(counts))
 
 
 if __name__ == "__main__":

@@ -194,6 +194,21 @@ def test_an_older_copy_that_was_put_back(
     assert len(charged(impasto_emulator)) == 5
 
 
+def test_an_older_ledger_does_not_pay_again_for_what_may_have_been_charged(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(*many(2))
+    impasto_emulator.fault("reset", charged=True, times=1)
+    assert batch(*RUN).exit_code == 1
+    (line,) = lines(OUT / "errors.jsonl")
+    remove(LAYOUT.high_water)
+    (OUT / "results.jsonl").unlink()
+    LAYOUT.ledger.write_bytes(LAYOUT.ledger.read_bytes().splitlines(keepends=True)[0])  # as of before the first image
+    assert f"is an older copy: results.jsonl or errors.jsonl name {line['custom_id']!r}" in stops(
+        batch, impasto_emulator
+    )
+
+
 @pytest.mark.usefixtures("stopped")
 def test_staged_files_that_were_removed_are_paid_for_once(batch: Run, impasto_emulator: Emulator) -> None:
     """The folder of what is on its way is made again; what was asked for and is not there may have been charged."""

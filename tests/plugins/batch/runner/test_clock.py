@@ -5,13 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import attrs
 import pytest
 
+from impasto import RateLimit
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.log import Ledger, Read
+from impasto_plugins.batch.ledger.recovery import recall
 from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.batch.tasks import key_of
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.middleware.limit import gate_of
+from impasto_plugins.stability.provider import stability
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Write, lines, many, row, told
 
@@ -81,3 +89,13 @@ def test_f54_sends_of_the_last_minute_count_however_the_clock_was_set_back(tmp_p
     ages = _sent(tmp_path / "set-back", [at + HOUR - 500, at + HOUR - 70, at + HOUR - 50, at + HOUR - 5])
     assert ages == [0.0, 0.0], "those of its last minute count as made now"
     assert _sent(tmp_path / "set-forward", [at - HOUR, at - HOUR + 5]) == []
+
+
+def test_a_run_that_goes_on_counts_what_the_last_one_sent_towards_the_rate() -> None:
+    """Else the first seconds of the new run meet the provider's 429."""
+    limited = attrs.evolve(stability.account({"api_key": "sk-rate"}), rate_limit=RateLimit(3, 30.0))
+    free = stability.account({"api_key": "sk-free"})
+    history = cast(History, SimpleNamespace(sent_by=lambda account: [1.0, 1.0, 1.0]))
+    assert recall([limited, free], history) == {key_of(limited), key_of(free)}
+    assert gate_of(limited).wait(limited) > 0
+    assert gate_of(free).wait(free) == 0

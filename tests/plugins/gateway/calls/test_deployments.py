@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from impasto import Unauthorized
 from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.calls.deployments import FAILURES
 from tests.pictures import drawn
@@ -192,6 +193,19 @@ async def test_failures_count_in_a_row_and_not_in_a_life(
         impasto_emulator.fault("status", status=503, times=3)
         assert (await gateway.generate()).status == 200
     assert failing.is_resting()
+
+
+async def test_a_deployment_that_answers_rests_no_longer(
+    start: Start, impasto_emulator: Emulator, second: Emulator
+) -> None:
+    gateway = await start(three(impasto_emulator.url, second.url))
+    (model,) = gateway.gateway._app.setup.models.values()
+    resting, other = model.deployments
+    for each in (resting, other):
+        each.failed(Unauthorized("a key that was dead for a while", status=401))
+    assert resting.is_resting()
+    assert (await gateway.generate()).status == 200
+    assert not (resting.is_resting() and other.is_resting())
 
 
 async def test_a_parameter_that_one_deployment_lacks_picks_the_other(start: Start, impasto_emulator: Emulator) -> None:
