@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -215,3 +216,26 @@ def test_the_bytes_of_an_answer_that_was_cut_are_kept(batch: Run, manifest: Writ
     data = (OUT / kept).read_bytes()
     assert data.startswith(b"\x89PNG")
     assert b"IEND" not in data
+
+
+async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_path: Path) -> None:
+    """A run that is cancelled abandons its calls and closes its folder in one breath."""
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(Disk):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            if b'"row":"note"' in bytes(data):
+                entered.set()
+                assert release.wait(60)
+            return super().write(descriptor, data)
+
+    folder = await Folder.open(tmp_path / "out", Slow())
+    await folder.post(folder.begin(1))
+    folder.post(folder.written({"row": "note"}, on_disk=True))
+    await asyncio.to_thread(entered.wait, 60)
+    closing = asyncio.create_task(folder.__aexit__(None, None, None))
+    await asyncio.wait({closing}, timeout=0.1)
+    release.set()
+    await closing
+    found = await asyncio.to_thread(lambda: [row["row"] for _, row in rows(Layout(tmp_path / "out").ledger, Read())])
+    assert found == ["run", "note"]
