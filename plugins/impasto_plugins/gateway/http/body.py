@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
@@ -90,6 +91,8 @@ def holds_too_much(body: bytes | bytearray) -> bool:
 
 def parse_json(body: bytes) -> object:
     """JSON as its standard has it: no NaN, no name twice, nothing that overflows. Raises Failure."""
+    if body.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: nobody may send it; most editors do not show it
+        raise Failure(400, "the body begins with a byte order mark; send it without that mark", code="invalid_json")
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:

@@ -31,7 +31,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIRST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _MAYBE_METHOD = re.compile(_TOKEN)
 _FIELD = re.compile(
-    rb"\r\n(transfer-encoding|content-length|connection)[ \t]*:[ \t]*([^\r]*)"
+    rb"\r\n(transfer-encoding|content-length|connection)([ \t]*):[ \t]*([^\r]*)"
 )  # of a head in small letters
 _HOST = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 _ABSOLUTE = re.compile(
@@ -142,7 +142,9 @@ class Framing:
         has_length = False
         whole = head
         for field in _FIELD.finditer(whole.lower()):
-            name, value, line = field[1], field[2].rstrip(b" \t"), whole[field.start() : field.end()]
+            name, value, line = field[1], field[3].rstrip(b" \t"), whole[field.start() : field.end()]
+            if field[2]:  # RFC 9112, 5.1: to be refused. Only these fields are rewritten, aiohttp refuses the others
+                raise invalid_http("there must be no white space between a field's name and its colon")
             if name == b"connection":
                 if value != b"close" and b"close" in (option.strip(b" \t") for option in value.split(b",")):
                     head = head.replace(line, b"\r\nConnection: close", 1)  # it counts beside any other option

@@ -70,6 +70,11 @@ async def test_what_is_no_json_object(standing: Running, impasto_emulator: Emula
     assert not impasto_emulator.requests
 
 
+async def test_a_byte_order_mark_is_refused_by_name(standing: Running) -> None:
+    answer = await standing.ask("POST", GENERATIONS, data=NO_JSON["a byte order mark"], headers=CALLS)
+    assert answer.error["message"] == "the body begins with a byte order mark; send it without that mark"
+
+
 async def test_half_of_a_pair_is_no_text(standing: Running, impasto_emulator: Emulator) -> None:
     body = b'{"model":"sd3","prompt":"\\ud800"}'
     answer = await standing.ask("POST", GENERATIONS, data=body, headers=CALLS)

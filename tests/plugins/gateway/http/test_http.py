@@ -50,7 +50,9 @@ REFUSED = {
     "two ways of length, the other way round": call(CHUNKED + LENGTH, chunks(CALL)),
     "length twice": call(LENGTH * 2, CALL),
     "two lengths": call(LENGTH + b"Content-Length: 3\r\n", CALL),
-    "a list of lengths": call(b"Content-Length: 28, 28\r\n", CALL),  # 9110, 8.6 lets a recipient refuse it
+    # RFC 9110, 8.6 lets a recipient refuse it: a proxy that reads the list otherwise ends the body at another byte.
+    "a list of lengths": call(b"Content-Length: 28, 28\r\n", CALL),
+    "a list of the right length": call(b"Content-Length: %d, %d\r\n" % (len(CALL), len(CALL)), CALL),
     "length +28": call(b"Content-Length: +28\r\n", CALL),
     "length -1": call(b"Content-Length: -1\r\n", CALL),
     "length in hex": call(b"Content-Length: 0x1c\r\n", CALL),
@@ -70,6 +72,15 @@ REFUSED = {
     "a line folded with a tab": ask(b"X: a\r\n\tb\r\n"),
     "a first line folded": GET + b" X: a\r\n" + SENT + b"\r\n",
     "a space before the colon": ask(b"X : a\r\n"),
+    # RFC 9112, 5.1: a server refuses it. A proxy may pass on such a field without reading it: request smuggling.
+    "a space before the colon of a coding": call(b"Transfer-Encoding : chunked\r\n", chunks(CALL)),
+    "a tab before the colon of a coding": call(b"Transfer-Encoding\t: chunked\r\n", chunks(CALL)),
+    "white space before the colon of a coding in capitals": call(b"TRANSFER-ENCODING \t : chunked\r\n", chunks(CALL)),
+    "a space before the colon of a length": call(b"Content-Length : %d\r\n" % len(CALL), CALL),
+    "a tab before the colon of a length": call(b"Content-Length\t: %d\r\n" % len(CALL), CALL),
+    "a space before the colon of a connection": ask(b"Connection : close, x\r\n"),
+    "a tab before the colon of a connection": ask(b"Connection\t: close, x\r\n"),
+    "a space before the colon of a host": GET + b"Host : localhost\r\n" + KEY + b"\r\n",
     "no name": ask(b": a\r\n"),
     "no colon": ask(b"x\r\n"),
     "a header of 9 KB": ask(b"X: " + CANARY * 460 + b"\r\n"),
@@ -94,6 +105,10 @@ REFUSED = {
     "gzip, chunked": call(b"Transfer-Encoding: gzip, chunked\r\n", chunks(CALL)),
     "chunked, gzip": call(b"Transfer-Encoding: chunked, gzip\r\n", chunks(CALL)),
     "chunked, chunked": call(b"Transfer-Encoding: chunked, chunked\r\n", chunks(CALL)),
+    # RFC 9110, 5.6.1 lets nobody send an empty element, and a recipient skip it. A proxy that does not skip it sees no
+    # chunked body, and takes the chunks for the next request: the same smuggling, so it is refused.
+    "an empty element before chunked": call(b"Transfer-Encoding: ,chunked\r\n", chunks(CALL)),
+    "an empty element behind chunked": call(b"Transfer-Encoding: chunked,\r\n", chunks(CALL)),
     "chunked twice": call(CHUNKED * 2, chunks(CALL)),
     "chunked behind a VT": call(b"Transfer-Encoding: \x0bchunked\r\n", chunks(CALL)),
     "identity": call(LENGTH + b"Transfer-Encoding: identity\r\n", CALL),
