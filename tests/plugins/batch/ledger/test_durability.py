@@ -14,6 +14,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
+from attrs import evolve
 
 from impasto import (
     Artifact,
@@ -32,7 +33,9 @@ from impasto_plugins.batch.classification import failed, made
 from impasto_plugins.batch.filenames import Template
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.log import Read, rows
+from impasto_plugins.batch.ledger.publication import staged_at
 from impasto_plugins.batch.ledger.recorder import Keeping
+from impasto_plugins.batch.ledger.recovery import recover
 from impasto_plugins.batch.ledger.workspace import Folder, Layout
 from impasto_plugins.batch.tasks import Outcome, Unit
 from impasto_plugins.emulator import Emulator
@@ -239,3 +242,17 @@ async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_pa
     await closing
     found = await asyncio.to_thread(lambda: [row["row"] for _, row in rows(Layout(tmp_path / "out").ledger, Read())])
     assert found == ["run", "note"]
+
+
+async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -> None:
+    async with await Folder.open(tmp_path / "out", Disk()) as folder:
+        await folder.post(folder.begin(2))
+        keeper = Keeping(folder, Template())
+        for id in ("whole", "lost"):
+            unit = evolve(UNIT, id=id)
+            await keeper.begin(unit, CALL)
+            os.close(keeper._staged.pop(unit).file)
+        await asyncio.to_thread(staged_at(folder.layout, "whole", 0).write_bytes, png(8, 8))
+    async with await Folder.open(tmp_path / "out", Disk()) as folder:
+        found = await recover(folder, Keeping(folder, Template()), frozenset())
+    assert [note.partition(" pictures ")[0] for note in found.notes()] == ["1", "1"]
