@@ -33,25 +33,25 @@ class _Turn:
     waits: bool
     in_flight: int = 0
     has_answer: bool = False
-    idle: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _idle: asyncio.Event | None = None
 
-    async def send(self, wire: WireRequest, next: Handler) -> WireResponse:
-        """Send one request of the call."""
+    def begin(self) -> None:
+        """Count a request that goes out."""
         self.in_flight += 1
-        self.idle.clear()
-        try:
-            answer = await next(wire)
-            self.has_answer = True
-            return answer
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
+        if self._idle is not None:
+            self._idle.clear()
+
+    def end(self) -> None:
+        """Count a request that is over."""
+        self.in_flight -= 1
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
 
     async def must_wait(self) -> bool:
         """Return True if what was refused for now has to be sent here again."""
-        if not self.waits:
-            await self.idle.wait()
+        if not self.waits and self.in_flight:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
         return self.waits or self.has_answer
 
 
@@ -106,12 +106,18 @@ class QueueTimeout:
             raise NotSent("its turn came too late; nothing was sent", retryable=False)
         if turn.timeout.when() is not None:
             turn.timeout.reschedule(None)
+        turn.begin()
         try:
-            return await turn.send(wire, next)
+            answer = await next(wire)
+            turn.has_answer = True
+            return answer
         except RateLimited as error:
-            if not await turn.must_wait() or (error.retry_after or 0.0) > patience.get():
-                error.retryable = False
-            raise
+            refused = error
+        finally:
+            turn.end()
+        if not await turn.must_wait() or (refused.retry_after or 0.0) > patience.get():
+            refused.retryable = False
+        raise refused
 
 
 def _too_long(seconds: float) -> RateLimited:
