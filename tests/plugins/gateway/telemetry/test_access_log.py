@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.telemetry import access_log
@@ -176,3 +177,34 @@ def test_a_log_that_nobody_takes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
     os.close(writer)
     assert [json.loads(line)["request_id"] for line in came.splitlines()] == ["x" * 1000] * (sent - lost)
     os.close(reader)
+
+
+TEXTS = st.text(max_size=20)
+
+
+@given(
+    st.builds(
+        Request,
+        id=TEXTS,
+        method=TEXTS,
+        route=TEXTS,
+        status=st.integers(0, 999),
+        seconds=st.floats(0, 1e6),
+        key=st.none() | TEXTS,
+        prompt=st.none() | TEXTS,
+        deployment=st.none() | TEXTS,
+        usd=st.none() | st.floats(0, 1e6),
+        provider_ids=st.lists(TEXTS, max_size=3),
+        charge_unknown=st.booleans(),
+    )
+)
+def test_any_line_is_ascii_json_with_the_requests_own_values(request: Request) -> None:
+    text = access_log.line(request)
+    assert text.isascii()
+    assert text.isprintable()
+    entry = json.loads(text)
+    assert (entry["request_id"], entry["route"], entry["status"]) == (request.id, request.route, request.status)
+    assert (entry.get("key"), entry.get("prompt")) == (request.key, request.prompt)
+    if request.deployment is not None:
+        assert (entry["cost_usd"], entry["charge_unknown"]) == (request.usd, request.charge_unknown)
+        assert entry["provider_request_ids"] == request.provider_ids
