@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .deadline import Deadline, Watch
 from .errors import BrokenPlugin, ChargeUnknown
+from .interrupts import pass_interrupt
 from .records import WireResponse
 
 if TYPE_CHECKING:
@@ -165,9 +166,8 @@ class Call:
         for told in self.on_end:
             try:
                 told(result)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:  # noqa: BLE001 - a plugin may raise anything
+            except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+                pass_interrupt(error)
                 _log.exception("%s: a plugin failed when the call had ended", self.request.operation)
 
     def accepted(self, pending: Pending) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import Watch
 from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
+from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
@@ -117,9 +118,10 @@ class Shared:
             opened = cast("Transport", factory(self._options))
             self._stack.push_async_callback(opened.aclose)  # first: it may be opened in part
             await opened.open()
-        except (ImpastoError, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+        except (ImpastoError, GeneratorExit, asyncio.CancelledError):
             raise
         except BaseException as error:  # a plugin may raise anything
+            pass_interrupt(error)
             raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
         self._transports[chosen] = opened
         return opened
@@ -138,9 +140,10 @@ class Shared:
         plugin = self.registry.load(MIDDLEWARE, name, object)
         try:
             made = plugin(self._options) if isinstance(plugin, type) else plugin
-        except (ImpastoError, KeyboardInterrupt):
+        except ImpastoError:
             raise
         except BaseException as error:  # a plugin may raise anything
+            pass_interrupt(error)
             raise BrokenPlugin(f"middleware {name!r} can't be made: {type(error).__name__}: {error}") from error
         if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
             self._stack.push_async_callback(aclose)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
     from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
+    from .interrupts import pass_interrupt as pass_interrupt
     from .listener import Listener as Listener, listen as listen
     from .metadata import read_folders as read_folders
     from .model_names import resolve_model as resolve_model
@@ -64,6 +65,7 @@ _HOMES = {
     "errors": "MOST_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MOST check_n seeded",
     "files": "Positioned media_type_of stat_regular",
+    "interrupts": "pass_interrupt",
     "listener": "Listener listen",
     "metadata": "read_folders",
     "model_names": "resolve_model",

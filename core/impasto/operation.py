@@ -12,6 +12,7 @@ from .fanout import problems_of
 from .fields import Field, fields_of
 from .files import File
 from .hooks import hookimpl
+from .interrupts import pass_interrupt
 from .params import close_files, structure
 from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
@@ -153,9 +154,10 @@ class Operation:
         except InvalidRequest as error:
             error.operation = model
             raise
-        except (ImpastoError, KeyboardInterrupt):
+        except ImpastoError:
             raise
         except BaseException as error:  # a plugin's own check or rule
+            pass_interrupt(error)
             raise _broken(model, "checking its parameters", error) from error
         return Request(
             operation=model,
@@ -172,9 +174,10 @@ class Operation:
             return None
         try:
             cost = self.price.quote(request.params)
-        except (ImpastoError, KeyboardInterrupt):
+        except ImpastoError:
             raise
         except BaseException as error:  # a plugin may raise anything
+            pass_interrupt(error)
             raise _broken(request.operation, "its price", error) from error
         if cost is not None and not isinstance(cost, Cost):
             said = f"its price gave {type(cost).__name__}, not a Cost"

@@ -12,6 +12,7 @@ import attrs
 
 from .errors import BrokenPlugin, ConfigError, ImpastoError
 from .fields import shown
+from .interrupts import pass_interrupt
 from .policy import RateLimit
 
 _STAND_IN_KEY = "emulator"
@@ -106,9 +107,10 @@ def account_of(provider: Provider, settings: Mapping[str, object], *, stand_in: 
     """A provider's account for these settings, whoever wrote the provider. Raises ConfigError and BrokenPlugin."""
     try:
         account = provider.account(settings, stand_in=stand_in)
-    except (ImpastoError, KeyboardInterrupt):
+    except ImpastoError:
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+        pass_interrupt(error)
         said = f"finding its account raised {type(error).__name__}; nothing was sent"
         raise BrokenPlugin(f"provider {provider.name}: {said}") from None  # its own words may hold the key
     if not isinstance(account, Account):

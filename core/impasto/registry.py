@@ -16,6 +16,7 @@ from .errors import (
     RegistryError,
     UnknownOperation,
 )
+from .interrupts import pass_interrupt
 from .metadata import Damaged
 from .redact import printable
 from .suggestions import closest
@@ -229,9 +230,8 @@ def _load(point: Point) -> object:
         if (command := _extra_for(error.name)) is not None:
             raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
         raise BrokenPlugin(_broken(point, error)) from error
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a plugin's module may raise anything, SystemExit too: it breaks only itself
+        pass_interrupt(error)
         raise BrokenPlugin(_broken(point, error)) from error
 
 

@@ -23,6 +23,7 @@ from .errors import (
     UnusableResult,
 )
 from .hooks import Specs
+from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import Permission, around_attempts, running
 from .records import MOST_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
@@ -103,11 +104,12 @@ class Route:
             if retries is not None:
                 owner.register(retries)
             attempting = owner.hook.middleware(operation_id=operation.id, operation=operation)
-        except (ImpastoError, KeyboardInterrupt):
+        except ImpastoError:
             raise
         except pluggy.PluginValidationError as error:
             raise BrokenPlugin(f"{operation.id}: {_misfit(error)}") from error
         except BaseException as error:  # whatever a plugin's own middleware hook raises
+            pass_interrupt(error)
             said = f"{type(error).__name__}: {printable(str(error))}"
             raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {said}") from error
         hook = manager.hook
@@ -165,9 +167,10 @@ class Route:
                 raise self._told(broken(error, call), call) from error
             self._told(error, call)
             raise
-        except (KeyboardInterrupt, GeneratorExit):
+        except GeneratorExit:
             raise
         except BaseException as error:  # a plugin broke its contract: what may be paid must still be told
+            pass_interrupt(error)
             raise self._told(broken(error, call), call) from error
         finally:
             running.reset(token)
@@ -208,9 +211,10 @@ class Route:
         problem, cause = "", None
         try:
             outcome = self.normalize(request=call.request, response=response, account=call.account)
-        except (ImpastoError, KeyboardInterrupt):
+        except ImpastoError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
+            pass_interrupt(error)
             problem, cause = f"the answer could not be read: {type(error).__name__}", error
         else:
             if isinstance(outcome, Pending):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +89,68 @@ async def test_a_hook_that_raises_what_is_no_exception_ends_its_call_and_not_the
         await run(*with_hook(hook, raises(raised)))
 
 
-@pytest.mark.parametrize("hook", FAULTS)
-def test_an_interrupt_is_nobodys_fault(hook: str) -> None:
-    """Python raises it wherever it is at work when somebody presses Ctrl-C."""
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(("hook", "kind"), KINDS)
+def test_an_interrupt_that_a_hook_raises_itself_ends_its_call_and_not_the_process(
+    hook: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match="KeyboardInterrupt"):
         asyncio.run(run(*with_hook(hook, raises(KeyboardInterrupt))))
+
+
+def test_an_interrupt_that_a_plugin_raises_in_another_thread_ends_its_call() -> None:
+    """As in the drop-in functions, whose loop runs in a thread: no signal reaches any but the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        work = run(*with_hook("normalize_response", raises(KeyboardInterrupt)))
+        with pytest.raises(UnusableResult, match="KeyboardInterrupt") as caught:
+            pool.submit(asyncio.run, work).result()
+    assert caught.value.raw
+
+
+@pytest.fixture
+def default_handler() -> Iterator[None]:
+    """The handler that Python starts with, whatever whoever runs the tests had."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press_twice() -> object:
+    """Block the loop while Ctrl-C is pressed twice: the first cancels the main task, the second raises here."""
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    return None
+
+
+@pytest.mark.usefixtures("default_handler")
+@pytest.mark.parametrize("hook", FAULTS)
+def test_ctrl_c_is_nobodys_fault(hook: str) -> None:
+    """It raises wherever Python is at work when it is pressed."""
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run(*with_hook(hook, press_twice)))
+
+
+@pytest.mark.usefixtures("default_handler")
+@pytest.mark.parametrize("hook", FAULTS)
+def test_ctrl_c_is_nobodys_fault_in_a_loop_without_a_handler_of_its_own(hook: str) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(run(*with_hook(hook, lambda: signal.raise_signal(signal.SIGINT))))
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("part", ["price", "rules"])
+def test_an_interrupt_ahead_of_a_call_sends_nothing(part: str) -> None:
+    class Interrupts:
+        cost = None
+        quote = problems = staticmethod(lambda given: raises(KeyboardInterrupt)())
+
+    transport = Loopback()
+    parts: dict[str, Any] = {part: Interrupts() if part == "price" else (Interrupts(),)}
+    with pytest.raises(BrokenPlugin, match="raised KeyboardInterrupt: ; nothing was sent"):
+        asyncio.run(run(attrs.evolve(ERASE, **parts), transport))
+    assert transport.sent == []
 
 
 class Exits:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from impasto import File, ImpastoError
-from impasto.ext import is_loopback, printable
+from impasto.ext import is_loopback, pass_interrupt, printable
 
 from .auth import NOBODY, Caller
 from .batches.context import BatchExchange
@@ -158,12 +158,13 @@ class App:
             failure = failure_of(error) if isinstance(error, ImpastoError) else error
             seen.code = failure.code
             response = failure.response()
-        except (ConnectionError, KeyboardInterrupt, GeneratorExit):
+        except (ConnectionError, GeneratorExit):
             raise
         except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
             _log.exception("request %s failed", seen.id)
             response = Failure(500, "the gateway failed; its log says why", SERVER, "internal_error").response()
         except BaseException as error:  # of a plugin: SystemExit, what a panic in Rust becomes, or a cancellation
+            pass_interrupt(error)
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise

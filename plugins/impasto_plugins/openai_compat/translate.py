@@ -13,7 +13,7 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import MOST_PROBLEMS, Makes, check_n, structure
+from impasto.ext import MOST_PROBLEMS, Makes, check_n, pass_interrupt, structure
 from impasto.fields import shown
 from impasto.rules import Needs
 
@@ -321,17 +321,15 @@ class _Work:
         given = self._implied(params)
         try:
             return {problem.field for rule in self.operation.rules for problem in rule.problems(given)}
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
+        except BaseException as error:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
+            pass_interrupt(error)
             return set()
 
     def _implied(self, params: Mapping[str, object]) -> Mapping[str, object]:
         try:
             implied = self.operation.implied(params)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
+        except BaseException as error:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
+            pass_interrupt(error)
             implied = params
         return {name: value for name, value in implied.items() if value is not None}
 

@@ -20,7 +20,10 @@ import asyncio
 class PanicException(BaseException):
     """As pyo3 raises it for a panic in Rust."""
 
-KINDS = {"panic": PanicException, "exit": SystemExit, "cancel": asyncio.CancelledError, "error": RuntimeError}
+KINDS = {
+    "panic": PanicException, "exit": SystemExit, "cancel": asyncio.CancelledError, "error": RuntimeError,
+    "interrupt": KeyboardInterrupt,
+}
 
 
 class Panics(Dialect):
@@ -60,7 +63,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "acme-panics"
 
 
-@pytest.mark.parametrize("kind", ["panic", "exit", "cancel", "error"])
+@pytest.mark.parametrize("kind", ["panic", "exit", "cancel", "error", "interrupt"])
 @pytest.mark.parametrize("place", ["pack", "price", "rule"])
 async def test_a_plugin_that_panics_is_answered_for_and_nobody_else_is_disturbed(
     start: Start, impasto_emulator: Emulator, plugin: str, place: str, kind: str

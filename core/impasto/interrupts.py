@@ -1,0 +1,34 @@
+"""A Ctrl-C told apart from a ``KeyboardInterrupt`` that a plugin raises."""
+
+from __future__ import annotations
+
+
+def pass_interrupt(error: BaseException) -> None:
+    """Raise the error again if a Ctrl-C raised it: no plugin is to blame for that one.
+
+    A signal's handler runs in the main thread, in the middle of whatever code is at work there. ``asyncio.run``, the
+    gateway and batches have handlers of their own: the first Ctrl-C raises nothing in a plugin, it cancels the main
+    task or asks for the end. A second one, while a plugin blocks the loop, raises in the handler of ``asyncio.run``,
+    whose frame is then in the traceback. Python's own handler alone leaves no frame: what it may have raised is passed.
+    """
+    if isinstance(error, KeyboardInterrupt) and _is_of_handler(error):
+        raise error
+
+
+def _is_of_handler(error: KeyboardInterrupt) -> bool:
+    import functools  # these three only if a plugin fails
+    import signal
+    import threading
+
+    handler = signal.getsignal(signal.SIGINT)
+    if handler == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        return False
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None)
+    if code is None:  # Python's own, or another that is not written in Python
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    return trace is not None
