@@ -53,6 +53,7 @@ class Order:
 
     ``piped``: the file of what came on standard input, where the manifest is that; paths in it begin where we are.
     ``target``: where pictures and results go up to; ``out`` is then the local folder of the ledger.
+    ``api_base``: another address of the provider of all models.
     """
 
     manifest: Path
@@ -66,6 +67,7 @@ class Order:
     skip_invalid: bool = False
     dedupe: bool = False
     drop_params: bool = False
+    api_base: str | None = None
     report: bool = True
     target: Target | None = None
     template: Template = Template()
@@ -108,7 +110,7 @@ class Batch:
         """Looks at everything and changes nothing. Raises ManifestError or ConfigError."""
         layout = Layout(self.order.out)
         history = await asyncio.to_thread(_looked_into, layout, self.order)
-        plan = await self._planned(client, await asyncio.to_thread(self._preflight, history))
+        plan, _ = await self._planned(client, await asyncio.to_thread(self._preflight, history))
         if self.order.target is not None:
             async with Bucket.open(self.order.target, is_started_over=history.is_started_over) as bucket:
                 await bucket.look(layout)
@@ -121,7 +123,7 @@ class Batch:
             opening = Folder.open(order.out, self.disk, levels=order.template.levels, start_over=order.start_over)
             folder = self.folder = await stack.enter_async_context(await opening)
             preflight = await asyncio.to_thread(self._preflight, folder.history)
-            plan = await self._planned(client, preflight)
+            plan, client = await self._planned(client, preflight)
             await self._keep_piped(preflight, plan)
             keys = await self._recall(client, plan, folder.history)
             try:
@@ -248,8 +250,8 @@ class Batch:
         preflight.manifest = attrs.evolve(manifest, path=folder.layout.manifest)
         plan.mark = await asyncio.to_thread(preflight.manifest.mark)
 
-    async def _planned(self, client: Client, preflight: Preflight) -> Plan:
-        """The plan, where it may be run. Raises ManifestError or ConfigError."""
+    async def _planned(self, client: Client, preflight: Preflight) -> tuple[Plan, Client]:
+        """The plan, if it may be run, and the client to run it by. Raises ManifestError or ConfigError."""
         check_target(preflight.history, self.order.out, self.order.target)
         plan = self.plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
@@ -257,20 +259,39 @@ class Batch:
         unpriced = sorted({share.model for share in plan.shares if share.usd is None and share.to_do})
         if unpriced and self.order.budget is not None:
             raise ConfigError(f"the price of {', '.join(unpriced)} is not known: it can't be run with a budget")
+        if self.order.api_base is not None:
+            client = await _at(self.order.api_base, client, _models_to_call(plan, preflight.history))
         for share in plan.shares:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
         await asyncio.to_thread(_check_strangers, preflight, plan, self.order.template)
-        return plan
+        return plan, client
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
         """Counts what an earlier process sent towards the rates of the keys; returns these, as the ledger has them."""
         accounts = {}
-        models = {(share.model, share.base_model) for share in plan.shares if share.to_do}
-        for model, base_model in models | {(model, None) for model in history.job_models}:
+        for model, base_model in _models_to_call(plan, history):
             account = await client.account(model, base_model=base_model)
             accounts[account.fingerprint] = account
         return recall(accounts.values(), history)
+
+
+def _models_to_call(plan: Plan, history: History) -> set[tuple[str, str | None]]:
+    """Return the models, each with its base_model, of images that are to be made and of jobs that go on."""
+    models = {(share.model, share.base_model) for share in plan.shares if share.to_do}
+    return models | {(model, None) for model in history.job_models}
+
+
+async def _at(api_base: str, client: Client, models: set[tuple[str, str | None]]) -> Client:
+    """Return a client that reaches the models' provider at this address. Raises ConfigError if there are several."""
+    operations = [await client.operation(model, base_model=base_model) for model, base_model in models]
+    providers = sorted({operation.provider.name for operation in operations})
+    if len(providers) > 1:
+        raise ConfigError(
+            f"--api-base is the address of one provider, and the models are of {', '.join(providers)}; "
+            "run a manifest for each"
+        )
+    return client.with_options(providers={name: {"api_base": api_base} for name in providers})
 
 
 def _check_strangers(preflight: Preflight, plan: Plan, template: Template) -> None:

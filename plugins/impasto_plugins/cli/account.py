@@ -32,7 +32,7 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Reachi
     from .calls import settings_of
 
     async def ask() -> dict[str, object]:
-        async with Client(**settings_of(options)) as client:
+        async with Client(**settings_of(options, "stability")) as client:
             balance = await client.stability.balance(organization=organization)
             owner = await client.stability.account()
             return {**attrs.asdict(owner), "credits": balance.credits, "usd": balance.usd}

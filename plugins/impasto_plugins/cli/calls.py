@@ -18,7 +18,7 @@ import attrs
 import click
 
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
-from impasto.ext import Settings, check_n
+from impasto.ext import Settings, check_base_url, check_n
 
 from .failure import as_object, in_words, resume_advice, without_python_advice
 from .saving import Saved, Saving
@@ -96,9 +96,10 @@ def finish(
     jobs: Callable[[], Sequence[str]],
 ) -> None:
     """Wait for a call, save what comes and report it. ``jobs``: the ids of jobs that go on if it is interrupted."""
+    settings = settings_of(calling, registry.operation(saving.model).provider.name)
     started = time.monotonic()
     try:
-        result = asyncio.run(_run(call, saving.model, registry, settings_of(calling), jobs))
+        result = asyncio.run(_run(call, saving.model, registry, settings, jobs))
     except ImpastoError as error:
         saving.keep(error)
         raise
@@ -141,15 +142,15 @@ def _wrong_n(n: int) -> list[Problem]:
     return []
 
 
-def settings_of(reaching: Reaching) -> Settings:
-    """A client's settings. Raises ConfigError."""
+def settings_of(reaching: Reaching, provider: str) -> Settings:
+    """The settings of a client that calls this provider. Raises ConfigError."""
     settings: Settings = {"middleware": reaching["middleware"]}
     if reaching["transport"] is not None:
         settings["transport"] = reaching["transport"]
     if reaching["timeout"] is not None:
         settings["timeout"] = reaching["timeout"]
     if reaching["api_base"] is not None:
-        settings["api_base"] = reaching["api_base"]
+        settings["providers"] = {provider: {"api_base": check_base_url(reaching["api_base"])}}
     if reaching["emulator"]:
         if reaching["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")

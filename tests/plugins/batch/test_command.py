@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from impasto.registry import OPERATIONS
 from impasto_plugins.batch.cli.run import _duration, _rate
 from impasto_plugins.emulator import Emulator
+from tests.distributions import ACME, install
 
 from .conftest import CORE, Run, Start, Write, many, row, told
 
@@ -182,3 +184,33 @@ def test_status_of_what_is_no_batch(batch: Run, tmp_path: Path) -> None:
     done = batch("status", "nothing")
     assert done.exit_code == 2
     assert "'nothing' is no batch's folder" in done.stderr
+
+
+@pytest.fixture
+def acme(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's model, installed."""
+    site = tmp_path_factory.mktemp("site")
+    install(site, "Acme_Paint", {OPERATIONS: {"acme/paint": "acme_batched:paint"}}, {"acme_batched": ACME})
+    monkeypatch.syspath_prepend(site)
+
+
+@pytest.mark.usefixtures("acme")
+def test_another_address_is_that_of_the_models_own_provider(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(row("a", model="acme/paint"))
+    words = ("run", "manifest.jsonl", "--out", "out", "--api-base", impasto_emulator.url)
+    assert batch(*words, ACME_KEY="any").exit_code == 1  # the emulator has no such model
+    assert {each.target for each in impasto_emulator.requests} == {"/paint"}
+
+
+@pytest.mark.usefixtures("acme")
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_another_address_of_several_providers_is_refused(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, more: tuple[str, ...]
+) -> None:
+    manifest(row("a", model="acme/paint"), row("b"))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--api-base", impasto_emulator.url, *more, ACME_KEY="any")
+    assert done.exit_code == 2
+    assert "--api-base is the address of one provider, and the models are of acme, stability" in done.stderr
+    assert not impasto_emulator.requests

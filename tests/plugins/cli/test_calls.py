@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from impasto.registry import OPERATIONS
 from impasto_plugins.emulator import Emulator
+from tests.distributions import install
 from tests.pictures import drawn, png
 from tests.plugins.cli.conftest import Process, Run
 
@@ -282,3 +284,59 @@ def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator
         told = run("generate", "stability/stable-image-core", "a fox", *words)
         assert told.exit_code == 2
         assert why in told.stderr
+
+
+ACME = """
+import attrs
+from impasto import Provider
+from impasto_plugins.stability.stable_image_core import operation
+
+acme = Provider(name="acme", base_url="https://api.acme.example", key_variable="ACME_KEY")
+addressed = attrs.evolve(operation, id="acme/paint", provider=acme)
+
+@attrs.frozen
+class Interrupts:
+    sound: object = operation.dialect
+
+    def __getattr__(self, name):
+        return getattr(self.sound, name)
+
+    def unpack(self, operation, request, response):
+        raise KeyboardInterrupt
+
+paint = attrs.evolve(operation, id="acme/interrupts", dialect=Interrupts())
+"""
+
+
+@pytest.fixture
+def acme(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's models, installed."""
+    site = tmp_path_factory.mktemp("site")
+    models = {"acme/paint": "acme_models:addressed", "acme/interrupts": "acme_models:paint"}
+    install(site, "Acme_Paint", {OPERATIONS: models}, {"acme_models": ACME})
+    monkeypatch.syspath_prepend(site)
+
+
+@pytest.mark.usefixtures("acme")
+def test_another_address_is_that_of_the_models_own_provider(run: Run, impasto_emulator: Emulator) -> None:
+    result = run("generate", "acme/paint", "a barn", "--api-base", impasto_emulator.url, ACME_KEY="any")
+    [sent] = impasto_emulator.requests
+    assert sent.fields["prompt"] == "a barn"
+    assert result.exit_code == 0
+
+
+def test_another_address_is_refused_by_a_provider_that_takes_none(run: Run, impasto_emulator: Emulator) -> None:
+    result = run("generate", "bedrock/stability.sd3-5-large-v1:0", "a barn", "--api-base", impasto_emulator.url)
+    assert result.exit_code == 2
+    assert "bedrock takes no setting 'api_base'" in result.stderr
+    assert not impasto_emulator.requests
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_paid_answer_is_kept_if_a_plugin_raises_an_interrupt(run: Run, impasto_emulator: Emulator) -> None:
+    result = run("generate", "acme/interrupts", "prompt=x")
+    assert result.exit_code == 1
+    assert "the answer could not be read: KeyboardInterrupt" in result.stderr
+    assert len(impasto_emulator.requests) == 1
+    [kept] = files()
+    assert f"what came is kept in {kept}" in result.stderr

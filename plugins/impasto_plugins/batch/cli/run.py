@@ -16,7 +16,7 @@ from typing import TypedDict
 import click
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
-from impasto.ext import Settings, check_seconds
+from impasto.ext import Settings, check_base_url, check_seconds
 from impasto.fields import shown
 from impasto_plugins.batch.batch import Batch, Order
 from impasto_plugins.batch.filenames import Template
@@ -85,6 +85,7 @@ def _conducted(given: Given, target: Target | None, piped: Path | None) -> int:
         dedupe=given["dedupe"],
         drop_params=given["drop_params"],
         report=given["report"],
+        api_base=check_base_url(given["api_base"]) if given["api_base"] is not None else None,
         template=Template(given["names"]),
     )
     settings = _settings(given)
@@ -104,8 +105,6 @@ def _settings(given: Given) -> Settings:
         settings["timeout"] = given["timeout"]
     if given["rate"] is not None:
         settings["rate_limit"] = _rate(given["rate"])
-    if given["api_base"] is not None:
-        settings["api_base"] = given["api_base"]
     if given["emulator"]:
         if given["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")
