@@ -177,3 +177,11 @@ async def test_a_loop_that_ended_with_calls_in_line_holds_nobody_up() -> None:
     await asyncio.to_thread(thread.join)
     await asyncio.wait_for(gate.admit(call()), 1)
     assert gate._waiting == 0
+
+
+def test_who_is_first_in_an_empty_window_waits_for_nothing() -> None:
+    window = Window()
+    assert window.wait(LIMIT, 0, 100.0) == 0.0
+    for _ in range(LIMIT.requests):
+        window.count(window.take(LIMIT, 100.0), 100.0)  # type: ignore[arg-type]
+    assert window.wait(LIMIT, 0, 104.0) == 6.0

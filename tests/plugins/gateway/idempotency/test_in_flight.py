@@ -125,6 +125,19 @@ def test_what_was_lost_is_forgotten_in_the_end(
     assert not flights.find(ONE)
 
 
+def test_calls_that_were_lost_take_no_room_for_ever(
+    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
+    flights = open_one()
+    room = len(flights._free)
+    flights.lose(flights.add(ONE, None, keyed=False))
+    now += LOST_SECONDS + 1
+    flights.remove(flights.add(TWO, None, keyed=False))
+    assert len(flights._free) == room
+
+
 def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], Flights], tmp_path: Path) -> None:
     dead, heir = open_one(), open_one()
     dead.add(ONE, None, keyed=False)
