@@ -21,7 +21,8 @@ FIELDS = ("id", "index", "model", "seed")
 LONGEST_ID = 512
 _LONGEST_PLAIN = 120
 _LONGEST_SLUG = 100
-"""In bytes, as file systems count."""
+_LONGEST_COMPONENT = 200
+"""In bytes, as file systems count: they allow 255, and a number and an ending may follow."""
 _SLUG_DIGITS = 10
 """They make a name short, not unique: ``TakenNames`` does that."""
 
@@ -150,10 +151,24 @@ class Template:
         return "/".join(map(_component, path.split("/")))
 
 
+def fitting(path: str) -> str:
+    """Return an image's path with each name in it short enough for file systems; the ending stays."""
+    stem, dot, ending = path.rpartition(".")
+    return "/".join(map(_shortened, stem.split("/"))) + dot + ending
+
+
 def _component(name: str) -> str:
     """Return a folder's or file's name that is safe on every system."""
     name = name.rstrip(". ")
-    return f"_{name}" if not name or name[0] in ".-" or _DEVICES.match(name) else name
+    return _shortened(f"_{name}" if not name or name[0] in ".-" or _DEVICES.match(name) else name)
+
+
+def _shortened(name: str) -> str:
+    """Return a name of at most 200 bytes: a longer one's beginning, and a hash of all of it."""
+    if len(name.encode()) <= _LONGEST_COMPONENT:
+        return name
+    slug = name.encode()[: _LONGEST_COMPONENT - _SLUG_DIGITS - 1].decode(errors="ignore").rstrip("-_. ")
+    return f"{slug}-{digest(name)[:_SLUG_DIGITS]}"
 
 
 class TakenNames:

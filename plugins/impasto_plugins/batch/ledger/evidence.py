@@ -1,6 +1,7 @@
 """Evidence in a folder besides its ledger: results and images that the ledger does not know, and links.
 
-The high-water mark vouches for a ledger. If it is gone too, what earlier runs left tells that they paid for images.
+The high-water mark vouches that a ledger is whole. If the mark is gone too, what earlier runs left tells that they paid
+for images. Files of results must always be this ledger's: another folder's ledger may come with its own mark.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MEDIA = (*ENDINGS.values(), ".bin")
 _MOST_NAMED = 3
+_RESULTS = "results.jsonl or errors.jsonl"
 
 
 def check_links(layout: Layout, levels: int = 1) -> None:
@@ -68,21 +70,19 @@ def check_evidence(history: History, *, is_begun: bool = False) -> None:
 
     ``is_begun``: the folder is that of a batch which has begun, so there is a ledger, and every image in it is its own.
     """
-    if history.is_vouched_for:
-        return
     layout = history.layout
-    if is_begun:
+    if is_begun and not history.is_vouched_for:
         if not layout.ledger.exists():
             raise untrusted(layout.ledger, "is missing")
         known = _known_paths(layout)
         if strangers := [name for name in image_names(layout, 1) if name not in known]:
             raise untrusted(layout.ledger, f"does not know {_some(strangers)}")
     if history.run is None:
-        if left := _left(layout):
+        if not history.is_vouched_for and (left := _left(layout)):
             said = "is missing" if not layout.ledger.exists() else "is empty"
             raise untrusted(layout.ledger, f"{said}, and earlier runs left {_some(left)}")
     elif unknown := _unknown_results(history):
-        raise untrusted(layout.ledger, f"is an older copy: results.jsonl or errors.jsonl name {_some(unknown)}")
+        raise untrusted(layout.ledger, f"is an older copy or another folder's: {_RESULTS} name {_some(unknown)}")
 
 
 def _left(layout: Layout) -> list[str]:

@@ -84,8 +84,9 @@ class Pictures:
         line = before >> _LINE
         if state == _INTENT:
             line = row["line"]
-        elif state > _STAGED and row["billed"] != "no":
-            self.usd += row["usd"] or 0.0
+        elif state >= _STAGED and row["billed"] != "no":
+            if before >> _PLACE_BITS & _STATE != _STAGED:  # what is staged is charged, and what follows is its end
+                self.usd += row["usd"] or 0.0
             self.charges_unknown += row["billed"] == "unknown"
         self._last[key] = line << _LINE | state << _PLACE_BITS | place
 

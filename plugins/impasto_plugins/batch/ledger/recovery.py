@@ -15,6 +15,7 @@ import attrs
 from impasto import Account, Artifact, Cost, Result
 from impasto.ext import media_type_of
 from impasto_plugins.batch.classification import made
+from impasto_plugins.batch.filenames import fitting
 from impasto_plugins.batch.tasks import Unit, key_of
 from impasto_plugins.images import complete as pictures
 from impasto_plugins.media import complete as media, mp3
@@ -112,7 +113,7 @@ def _claimed(folder: Folder, row: Row) -> Row:
     """Return a staged row whose name is claimed; the file may have that name already."""
     if is_file_of(folder.layout.root / row["path"], row["sha256"]):
         return row
-    return {**row, "path": folder.names.claim(row["path"])}
+    return {**row, "path": folder.names.claim(fitting(row["path"]))}
 
 
 def _place(folder: Folder, row: Row) -> Path:

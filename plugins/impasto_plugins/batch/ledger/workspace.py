@@ -337,7 +337,7 @@ def trusted(layout: Layout, *, verify: bool = False, is_begun: bool = False) -> 
 
 
 def _set_aside(layout: Layout, disk: Disk) -> None:
-    """Move a ledger that can't be trusted, and what was staged, out of the way: nothing is thrown away."""
+    """Move a ledger that can't be trusted, its results, and what was staged, out of the way: nothing is thrown away."""
     number = 1
     while os.path.lexists(aside := layout.ledger.with_name(f"ledger-{number}.jsonl")):
         number += 1
@@ -346,6 +346,10 @@ def _set_aside(layout: Layout, disk: Disk) -> None:
     for path in list(layout.staging.iterdir()):
         disk.make_folder(layout.kept)
         disk.rename(path, layout.kept / f"staged-{number}-{path.name}")
+    for name in ("results.jsonl", "errors.jsonl"):  # a new ledger does not know them
+        if os.path.lexists(path := layout.root / name):
+            disk.make_folder(layout.kept)
+            disk.rename(path, layout.kept / f"{number}-{name}")
     disk.remove(layout.high_water)
     disk.sync_folder(layout.hidden)
 

@@ -172,7 +172,42 @@ def test_the_ledger_of_another_manifest(batch: Run, manifest: Write, impasto_emu
     of_another_manifest(batch, manifest)
     assert "is not the one that this folder had before" in stops(batch, impasto_emulator)
     LAYOUT.high_water.unlink()
-    assert "is an older copy: results.jsonl or errors.jsonl name" in stops(batch, impasto_emulator)
+    assert "is an older copy or another folder's: results.jsonl or errors.jsonl name" in stops(batch, impasto_emulator)
+
+
+def test_the_state_folder_and_the_mark_of_another_folder(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(*many(3))
+    assert batch(*RUN).exit_code == 0
+    manifest(*(row(f"other-{number}", seed=200 + number) for number in range(2)), name="other.jsonl")
+    assert batch("run", "other.jsonl", "--out", "other").exit_code == 0
+    results = (OUT / "results.jsonl").read_bytes()
+    remove(LAYOUT.hidden)
+    other = Layout(Path("other"))
+    shutil.copytree(other.hidden, LAYOUT.hidden)
+    shutil.copy(other.high_water, LAYOUT.high_water)
+    assert "results.jsonl or errors.jsonl name 'picture-0', 'picture-1'" in stops(batch, impasto_emulator)
+    assert (OUT / "results.jsonl").read_bytes() == results
+    assert batch(*RUN, "--start-over", "--budget", "0.03").exit_code == 1
+    assert len(impasto_emulator.charges) == 3 + 2 + 1
+    assert results in [path.read_bytes() for path in (OUT / "kept").iterdir()], "nothing is thrown away"
+    assert batch(*RUN).exit_code == 0, "it goes on without --start-over"
+    assert len(impasto_emulator.charges) == 3 + 2 + 3
+
+
+def test_a_ledger_that_was_started_over_goes_on_before_it_has_results(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    """As after a kill: the results of the ledger before must not stop it."""
+    manifest(*many(3))
+    assert batch(*RUN).exit_code == 0
+    LAYOUT.ledger.unlink()
+    assert batch(*RUN, "--start-over", "--budget", "0.03").exit_code == 1
+    for name in ("results.jsonl", "errors.jsonl"):
+        remove(OUT / name)
+    assert batch(*RUN).exit_code == 0
+    assert len(impasto_emulator.charges) == 3 + 3
 
 
 @pytest.mark.parametrize("what", ["ledger", "state folder"])
@@ -190,7 +225,9 @@ def test_an_older_copy_that_was_put_back(
     if not mark:
         LAYOUT.high_water.unlink()
     said = stops(batch, impasto_emulator)
-    assert ("it was cut or removed, or is an older copy" if mark else "is an older copy: results.jsonl") in said
+    assert (
+        "it was cut or removed, or is an older copy" if mark else "is an older copy or another folder's: results.jsonl"
+    ) in said
     assert len(charged(impasto_emulator)) == 5
 
 

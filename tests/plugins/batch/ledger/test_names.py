@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from impasto_plugins.batch import filenames
 from impasto_plugins.batch.filenames import TakenNames, folded
 from impasto_plugins.batch.ledger import publication, recorder
 from impasto_plugins.batch.ledger.group_commit import Steps
@@ -91,6 +92,44 @@ def test_names_stay_distinct_where_case_and_unicode_forms_are_folded(
             stem = part.partition(".")[0].rstrip(" ").upper()
             assert stem not in ("CON", "COM7"), "Windows keeps these names for itself"
             assert not part.endswith((".", " "))
+
+
+LONG = [f"{'x' * 100}{number:03}" for number in range(12)]
+"""Ids of 103 bytes that begin alike: three of them are too long for one name."""
+
+
+@pytest.mark.parametrize("names", ["{id}-{id}-{id}", "{id}{id}{id}", "{id}-{id}-{id}/{id}-{id}-{seed}-{id}"])
+def test_names_that_a_template_makes_too_long_are_shortened_and_stay_distinct(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, names: str
+) -> None:
+    manifest(*(row(id, seed=7) for id in LONG))
+    assert batch(*RUN, "--names", names).exit_code == 0
+    assert len(impasto_emulator.charges) == len(LONG)
+    found = pictures()
+    assert found.keys() == {*LONG}
+    assert len({*found.values()}) == len(LONG)
+    assert all(len(part.encode()) <= 204 for path in found.values() for part in path.split("/"))
+
+
+def test_staged_images_with_names_that_are_too_long_are_published_by_the_next_run(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("--names", "{id}-{id}-{id}")
+    manifest(*(row(id, seed=7) for id in LONG))
+    with monkeypatch.context() as patch:
+        patch.setattr(filenames, "_component", str)  # as an earlier version did
+        done = batch(*RUN, *names, "--concurrency", "2")
+    assert done.exit_code == 1
+    assert "File name too long" in done.stderr
+    charged = len(impasto_emulator.charges)
+    assert 0 < charged < len(LONG)
+    status = json.loads(batch("status", "out", "--json").stdout)
+    assert status["cost_usd"] == pytest.approx(0.03 * charged), "a staged image is paid for"
+    assert batch(*RUN, *names).exit_code == 0
+    assert len(impasto_emulator.charges) == len(LONG), "none is paid for twice"
+    assert pictures().keys() == {*LONG}
+    status = json.loads(batch("status", "out", "--json").stdout)
+    assert status["cost_usd"] == pytest.approx(0.03 * len(LONG))
 
 
 def test_names_of_a_bucket_are_all_remembered(tmp_path: Path) -> None:
