@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _MEDIA = (*ENDINGS.values(), ".bin")
 _MOST_NAMED = 3
-_RESULTS = "results.jsonl or errors.jsonl"
 
 
 def check_links(layout: Layout, levels: int = 1) -> None:
@@ -82,7 +81,8 @@ def check_evidence(history: History, *, is_begun: bool = False) -> None:
             said = "is missing" if not layout.ledger.exists() else "is empty"
             raise untrusted(layout.ledger, f"{said}, and earlier runs left {_some(left)}")
     elif unknown := _unknown_results(history):
-        raise untrusted(layout.ledger, f"is an older copy or another folder's: {_RESULTS} name {_some(unknown)}")
+        said = "is another folder's, or an older copy" if history.is_vouched_for else "is an older copy"
+        raise untrusted(layout.ledger, f"{said}: results.jsonl or errors.jsonl name {_some(unknown)}")
 
 
 def _left(layout: Layout) -> list[str]:
