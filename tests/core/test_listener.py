@@ -59,6 +59,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
     logger.addHandler(handler)
     emulator = Emulator(SHORT)
     Echo.served = 0
+    listener: Listener | None = None
     if server == "listener":
         bound = listen("127.0.0.1", 0)
         listener = Listener([bound], Echo, logger)
@@ -92,7 +93,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
         logger.removeHandler(handler)
         for client in clients:
             client.close()
-        if server == "listener":
+        if listener is not None:
             listener.close()
             listener.close()
         else:

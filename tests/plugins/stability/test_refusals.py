@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,10 @@ NO_PROOF: dict[str, object] = {
 
 async def raised(recorder: Recorder, answer: Answer, model: str = CORE) -> impasto.ImpastoError:
     recorder.answer = lambda _: answer
-    settings = KEYS | {"bedrock_endpoint": recorder.url} if model == ON_BEDROCK else {"api_base": recorder.url}
-    async with impasto.Client(api_key="k" * 20, retry=ONCE, **settings) as client:  # type: ignore[arg-type]  # all text
+    settings: dict[str, Any] = (
+        KEYS | {"bedrock_endpoint": recorder.url} if model == ON_BEDROCK else {"api_base": recorder.url}
+    )
+    async with impasto.Client(api_key="k" * 20, retry=ONCE, **settings) as client:
         with pytest.raises(impasto.ImpastoError) as caught:
             await client.run(model, prompt="p")
     assert len(recorder.seen) == 1
