@@ -170,10 +170,8 @@ class Client:
         """Runs many requests side by side, and yields what comes of each picture as it comes.
 
         A request is a row of a manifest: ``{"id": ..., "model": ..., **fields}``, or OpenAI's form. One that is wrong
-        is an outcome too. With ``out``, a folder or ``s3://bucket/prefix``, pictures and a ledger are kept, and what
-        that knows is not asked for again. Other options: ``staging``, ``s3_endpoint``, ``concurrency`` (64),
-        ``budget_usd``, ``max_failures`` (``"20"``, ``"5%"``), ``retry_failed``, ``retry_ambiguous``. Leaving early
-        cancels what is in flight. Raises ConfigError where a budget, ``max_failures`` or a dead key stops it.
+        is an outcome too. With ``out``, a folder or ``s3://bucket/prefix``, images and a ledger are kept, and what that
+        knows is not asked for again; ``BatchOptions`` lists the others. Leaving early cancels what is in flight.
         """
         from . import run_batch
 
@@ -187,6 +185,14 @@ class Client:
         """The key and address that a model is called with. Raises ConfigError where there is no usable key."""
         operation = await self.operation(model, base_model=base_model)
         return self._account(operation, resolve_model(model, base_model)[1] or operation.target)
+
+    async def address(self, operation: Operation) -> str:
+        """Return an operation's base URL, or the transport that stands in for it. Raises ConfigError without a key."""
+        await self._route(operation)
+        chosen, account = self._options.transport, self._account(operation, operation.target)
+        if account.base_url != self._shared.stand_in(self._options):
+            return account.base_url
+        return chosen if isinstance(chosen, str) else type(chosen).__name__
 
     async def warm(self, *models: str) -> None:
         """Imports models and opens their transports ahead of the first call."""

@@ -35,6 +35,7 @@ LAYERS = {
         manifest
         output
         runner
+        addresses
         batch api
         cli
         command

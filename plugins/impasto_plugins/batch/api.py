@@ -15,6 +15,7 @@ import attrs
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
 from impasto.ext import check_seconds
 
+from .addresses import check_addresses, note_addresses
 from .classification import failed
 from .filenames import Template, wrong_id
 from .ledger.evidence import Strangers
@@ -155,6 +156,7 @@ class _Service:
     strangers: Strangers | None = None
     _ids: set[str] = attrs.field(factory=set[str])
     _recalled: set[str] = attrs.field(factory=set[str])
+    _addressed: set[tuple[str, str | None]] = attrs.field(factory=set[tuple[str, str | None]])
 
     async def work(self, jobs: list[Unit], requests: Requests) -> AsyncIterator[Unit | Outcome]:
         for job in jobs:
@@ -165,6 +167,7 @@ class _Service:
             except ImpastoError as error:
                 yield _refused(request, error)
                 continue
+            await self._note_address(made[0])
             left = [unit for unit in made if self.folder is None or not self._is_over(self.folder, unit)]
             for unit in made:
                 if self.folder is None or unit in left:
@@ -201,6 +204,24 @@ class _Service:
         if account.fingerprint not in self._recalled:
             self._recalled.add(account.fingerprint)
             recall([account], self.folder.history)
+
+    async def _note_address(self, unit: Unit) -> None:
+        """Write where a model is called into the ledger, at its first request. Raises ConfigError."""
+        folder, model = self.folder, (unit.model, unit.base_model)
+        if folder is None or model in self._addressed:
+            return
+        operation = await self.client.operation(unit.model, base_model=unit.base_model)
+        await check_addresses(self.client, [operation], folder.history)
+        try:
+            is_new = await note_addresses(self.client, [operation], folder.history)
+        except ConfigError:
+            return  # there is no key: the call says so, and sends nothing
+        if is_new:
+            try:
+                await folder.post(_begun(folder, self.target))
+            except OSError as error:
+                raise unusable(folder.layout, error) from None
+        self._addressed.add(model)
 
     async def _check_known(self, unit: Unit) -> None:
         folder = self.folder

@@ -15,9 +15,10 @@ from typing import Protocol
 
 import attrs
 
-from impasto import Client, ConfigError, ManifestError, Registry
+from impasto import Client, ConfigError, ManifestError, Operation, Registry
 from impasto.ext import close_files
 
+from .addresses import check_addresses, note_addresses
 from .filenames import Template
 from .ledger.evidence import Strangers, check_links
 from .ledger.filesystem import Disk
@@ -259,12 +260,16 @@ class Batch:
         unpriced = sorted({share.model for share in plan.shares if share.usd is None and share.to_do})
         if unpriced and self.order.budget is not None:
             raise ConfigError(f"the price of {', '.join(unpriced)} is not known: it can't be run with a budget")
+        called = await _operations_to_call(client, plan, preflight.history)
+        operations = [*preflight.operations, *called]
         if self.order.api_base is not None:
-            client = await _at(self.order.api_base, client, _models_to_call(plan, preflight.history))
+            client = _at(self.order.api_base, client, called or operations)
+        await check_addresses(client, operations, preflight.history)
         for share in plan.shares:
             if share.to_do:
                 await client.account(share.model, base_model=share.base_model)
         await asyncio.to_thread(_check_strangers, preflight, plan, self.order.template)
+        await note_addresses(client, called, preflight.history)
         return plan, client
 
     async def _recall(self, client: Client, plan: Plan, history: History) -> frozenset[str]:
@@ -282,9 +287,12 @@ def _models_to_call(plan: Plan, history: History) -> set[tuple[str, str | None]]
     return models | {(model, None) for model in history.job_models}
 
 
-async def _at(api_base: str, client: Client, models: set[tuple[str, str | None]]) -> Client:
-    """Return a client that reaches the models' provider at this address. Raises ConfigError if there are several."""
-    operations = [await client.operation(model, base_model=base_model) for model, base_model in models]
+async def _operations_to_call(client: Client, plan: Plan, history: History) -> list[Operation]:
+    return [await client.operation(model, base_model=base) for model, base in _models_to_call(plan, history)]
+
+
+def _at(api_base: str, client: Client, operations: list[Operation]) -> Client:
+    """Return a client that reaches the operations' provider at this address. Raises ConfigError if there are several."""
     providers = sorted({operation.provider.name for operation in operations})
     if len(providers) > 1:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -92,6 +93,15 @@ def open_plain(path: Path) -> BufferedReader:
         os.close(number)
         raise OSError(errno.EINVAL, "it is not a file")
     return open(number, "rb")
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Return True if a file, and not a link to one, has this content."""
+    try:
+        with open_plain(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def write_all(disk: Disk, descriptor: int, data: bytes) -> None:

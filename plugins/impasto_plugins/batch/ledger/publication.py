@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from impasto_plugins.batch.filenames import digest
 
-from .filesystem import Disk
+from .filesystem import Disk, is_file_of
 from .group_commit import Steps
 from .log import Row
-from .workspace import Folder, Layout, is_as_written, is_file_of
+from .workspace import Folder, Layout, is_as_written
 
 
 def create_staged(disk: Disk, path: Path) -> int:

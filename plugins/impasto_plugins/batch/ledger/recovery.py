@@ -20,12 +20,12 @@ from impasto_plugins.batch.tasks import Unit, key_of
 from impasto_plugins.images import complete as pictures
 from impasto_plugins.media import complete as media, mp3
 
-from .filesystem import Disk
+from .filesystem import Disk, is_file_of
 from .group_commit import Steps
 from .log import Row, Rows
 from .publication import linked, placed, staged_at
 from .recorder import Keeping, kept_at, of_artifact
-from .workspace import Folder, History, is_file_of
+from .workspace import Folder, History
 
 _STOPPED = "the run was stopped before the answer was kept; it may have been charged"
 _PAGE = 4096

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import secrets
 import time
@@ -25,7 +24,7 @@ from impasto_plugins.batch.filenames import KEPT, TakenNames
 from impasto_plugins.batch.tasks import key_of
 
 from .evidence import check_evidence, check_links
-from .filesystem import Disk, open_plain
+from .filesystem import Disk, is_file_of
 from .group_commit import Steps, Writer
 from .high_water import HighWater, Mark
 from .index import Pictures
@@ -110,6 +109,8 @@ class History:
     run: Row | None = None
     sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
     job_models: set[str] = attrs.field(factory=set[str])
+    addresses: dict[str, str] = attrs.field(factory=dict[str, str])
+    """By provider, where its models were called last; a ledger of an earlier version has none."""
     gone: list[Row] = attrs.field(factory=list[Row])
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
     is_started_over: bool = False
@@ -165,6 +166,7 @@ class History:
                 if row["version"] != VERSION:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
                 history.run = row
+                history.addresses |= row.get("addresses", {})
                 history.is_started_over = history.is_started_over or "started_over" in row
                 is_other = row["process"] != _PROCESS
         for key, times in sent.items():
@@ -186,15 +188,6 @@ def _is_there(root: str, row: Row) -> bool:
     if found.st_size != row["bytes"]:
         return False
     return found.st_mtime_ns == row["modified"] or is_file_of(Path(path), row["sha256"])
-
-
-def is_file_of(path: Path, sha256: str) -> bool:
-    """Return True if a file, and not a link to one, has this content."""
-    try:
-        with open_plain(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
 
 
 def is_as_written(path: Path, row: Row) -> bool:
@@ -289,6 +282,7 @@ class Folder:
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
         more |= {"stranger_extra": stranger_extra} if stranger_extra else {}
         more |= {"started_over": True} if self.history.is_started_over else {}
+        more |= {"addresses": dict(self.history.addresses)} if self.history.addresses else {}
         about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
         yield from self.written({**row, **about}, on_disk=True)
 

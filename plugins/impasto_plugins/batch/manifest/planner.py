@@ -142,6 +142,11 @@ class Preflight:
         plan.shares = self._shares()
         return plan
 
+    @property
+    def operations(self) -> list[Operation]:
+        """Operations of the manifest's rows, once the plan is made."""
+        return [each for each in self._operations.values() if isinstance(each, Operation)]
+
     def to_do(self, plan: Plan) -> Iterator[Unit]:
         """The pictures that are to be made, in the manifest's order. Raises ManifestError where it was changed."""
         if not plan.to_do:
