@@ -105,7 +105,7 @@ def rewrite(*without: str) -> None:
     """Write the ledger again as an earlier version did, whose rows of runs lack these names."""
     layout, chain, lines = Layout(OUT), 0, list[bytes]()
     for _, row in list(rows(layout.ledger, Read())):
-        row = {name: value for name, value in row.items() if name not in without}  # noqa: PLW2901 - the same row
+        row = {name: value for name, value in row.items() if name not in without}
         body = json.dumps(row, separators=(",", ":")).encode()
         chain = crc32(body, chain)
         lines.append(b"%08x %08x %b\n" % (crc32(body), chain, body))
