@@ -41,7 +41,7 @@ async def note_addresses(client: Client, operations: Iterable[Operation], histor
 
 
 async def _address(client: Client, operation: Operation, before: str) -> str:
-    """Return where an operation would be called. Without a key it is called nowhere, and before counts if it is a URL."""
+    """Return where an operation is called. Without a key it can be at no transport that needs none."""
     try:
         return await client.address(operation)
     except ConfigError:

@@ -292,7 +292,7 @@ async def _operations_to_call(client: Client, plan: Plan, history: History) -> l
 
 
 def _at(api_base: str, client: Client, operations: list[Operation]) -> Client:
-    """Return a client that reaches the operations' provider at this address. Raises ConfigError if there are several."""
+    """Return a client that reaches the provider of these operations there. Raises ConfigError if there are several."""
     providers = sorted({operation.provider.name for operation in operations})
     if len(providers) > 1:
         raise ConfigError(
