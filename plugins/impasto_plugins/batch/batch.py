@@ -32,7 +32,7 @@ from .manifest.reader import Manifest
 from .manifest.stdin import chosen, keep
 from .output.results import A_PAGE, ERRORS, RESULTS, write_results
 from .output.s3 import Bucket, Target, check_target, claimed
-from .output.status import Status, status_of
+from .output.status import GONE, Status, missing_images, status_of
 from .runner.concurrency import Pace
 from .runner.health_check import is_reached
 from .runner.limits import MostFailures, Stops
@@ -40,9 +40,6 @@ from .runner.scheduler import Run, of_client
 from .tasks import Outcome, Unit
 
 CONCURRENCY = 64
-
-_MOST_NAMED = 10
-_GONE = "is not there any more, or not as it was; it is not paid for again: to have it made anew, give it another id"
 
 _PIECE = 16
 """How many units are read from the manifest at a time, in a thread."""
@@ -103,6 +100,8 @@ class Batch:
     pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.order.concurrency), takes_self=True))
     plan: Plan | None = None
     folder: Folder | None = None
+    is_cancelled: bool = False
+    """Whether what was in flight was given up."""
     _run: Run | None = None
     _stranger_extra: int = 0
     """How many images that were not asked for belong to rows which the manifest has no more."""
@@ -151,6 +150,7 @@ class Batch:
                 if not isinstance(failure, ManifestError):
                     raise failure
                 stops.stop(failure.message, "configuration", failure)
+            await folder.flush()  # images that were given up
             status = self._status(folder, plan, running=False)
             await self._told(folder, status, bucket)
             return status
@@ -188,13 +188,9 @@ class Batch:
     def cancel(self) -> bool:
         """Waits for nothing any more. False where nothing is in flight yet."""
         if self._run is not None:
+            self.is_cancelled = True
             self._run.cancel()
         return self._run is not None
-
-    @property
-    def gone(self) -> int:
-        """How many pictures that were done are not there any more."""
-        return len(self.folder.history.gone) if self.folder is not None else 0
 
     def status(self) -> Status | None:
         """Where it stands; None before the manifest was looked at."""
@@ -204,7 +200,10 @@ class Batch:
 
     def _status(self, folder: Folder, plan: Plan, *, running: bool) -> Status:
         total = plan.pictures + folder.pictures.extra - self._stranger_extra
-        return status_of(folder.pictures, total, plan.strangers, running=running)
+        missing, passed_over = len(folder.history.gone), len(plan.bad)
+        return status_of(
+            folder.pictures, total, plan.strangers, running=running, missing=missing, passed_over=passed_over
+        )
 
     def _tell(self, plan: Plan, history: History) -> None:
         self.listener.planned(plan)
@@ -219,10 +218,8 @@ class Batch:
             self.listener.note(str(twin))
         for bad in plan.bad:
             self.listener.note(f"passed over: {bad}")
-        for row in history.gone[:_MOST_NAMED]:
-            self.listener.note(f"{row['id']}: {row['path']} {_GONE}")
-        if (more := len(history.gone) - _MOST_NAMED) > 0:
-            self.listener.note(f"{more:,} more pictures are not there any more; see errors.jsonl")
+        for missing in missing_images(history):
+            self.listener.note(missing)
         if strangers := plan.strangers.total():
             self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
 
@@ -330,7 +327,7 @@ def _begun(folder: Folder, order: Order, plan: Plan, stranger_extra: int) -> Ste
         error = {"code": "invalid_request", "message": "; ".join(bad.problems), "billed": "no"}
         folder.write({"row": "invalid", "id": bad.id, "line": bad.line, **error})
     for row in folder.history.gone:
-        error = {"code": "file_gone", "message": f"{row['path']} {_GONE}", "billed": "yes"}
+        error = {"code": "file_gone", "message": f"{row['path']} {GONE}", "billed": "yes"}
         folder.write({"row": "gone", "id": row["id"], "index": row["index"], **error})
 
 

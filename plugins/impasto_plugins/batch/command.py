@@ -67,8 +67,8 @@ def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
     those of OpenAI's Batch API. Run again, it makes what is missing. MANIFEST may be - for standard input; it is kept
     in the folder, and where nothing comes the next time, that is gone on with.
 
-    Ctrl-C waits for what is in flight, a second one does not. Ends with 0 where every picture came, 1 where some did
-    not, 2 where the input is wrong (nothing was sent), 130 where it was interrupted.
+    Ctrl-C waits for what is in flight, a second one does not. Ends with 0 if every image came, 1 if some did not or are
+    missing or rows were passed over, 2 if the input is wrong (nothing was sent), 130 if a signal interrupted it.
     """
     from .cli.run import conduct  # the client: only for those who call
 
@@ -78,13 +78,19 @@ def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
 @command.command("status", short_help="Tell where a batch stands, running or not.")
 @_folder
 @as_json
-def status(folder: Path, as_json: bool) -> None:
-    """Tells where the batch in DIR stands, also while it runs."""
+@click.pass_context
+def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
+    """Report the status of the batch in DIR, also while it runs, and name images that are missing.
+
+    Ends with 1 if images are missing, or if the batch is complete and some images failed or rows were passed over.
+    """
     from .cli.reporters import in_words
     from .ledger.workspace import Layout
-    from .output.status import read_status
+    from .output.status import missing_images, read_status
 
-    found = read_status(Layout(folder))
+    found, history = read_status(Layout(folder))
+    for missing in missing_images(history):
+        click.echo(f"Warning: {missing}", err=True)
     if as_json:
         import json
 
@@ -93,6 +99,7 @@ def status(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(attrs.asdict(found), indent=2))
     else:
         click.echo(in_words(found))
+    ctx.exit(1 if found.missing or (found.state == "complete" and not found.is_whole) else 0)
 
 
 @command.command("report", short_help="Write a batch's contact sheet.")
@@ -103,14 +110,14 @@ def report(folder: Path, every: bool) -> None:
     nothing from anywhere. Prints the names of the pages.
     """
     from .ledger.evidence import check_links
-    from .ledger.workspace import History, Layout
+    from .ledger.workspace import Layout
     from .output.report import write_report
     from .output.status import read_status
 
     layout = Layout(folder)
     check_links(layout)
-    status = read_status(layout)
-    for path in write_report(layout, History.of(layout).pictures, status, every=every):
+    status, history = read_status(layout)
+    for path in write_report(layout, history.pictures, status, every=every):
         click.echo(path)
 
 

@@ -112,8 +112,8 @@ def test_a_dry_run_changes_nothing(batch: Run, manifest: Write, impasto_emulator
 def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(row("good"), "{", row("bad", sede=1), row("good"))
     done = batch("run", "manifest.jsonl", "--out", "out", "--skip-invalid", "--dedupe")
-    assert (done.exit_code, len(impasto_emulator.charges)) == (0, 1)
-    assert done.stdout == "complete: 1 of 1 done, 0.03 USD\n"
+    assert (done.exit_code, len(impasto_emulator.charges)) == (1, 1)
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows passed over, 0.03 USD\n"
     assert "passed over: line 2: is no sound JSON" in done.stderr
     assert "passed over: line 3 (bad): sede: is no parameter" in done.stderr
     assert "line 4 (good): is the same as line 1, and passed over" in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -36,7 +36,8 @@ _BAR = 20
 def in_words(status: Status) -> str:
     """A status for a reader."""
     done = f"{status.done:,} of {status.total:,} done"
-    return ", ".join((f"{status.state}: {done}", *_failures(status), *_pending(status), _usd(status.cost_usd)))
+    rest = (*_failures(status), *_pending(status), *_undone(status), _usd(status.cost_usd))
+    return ", ".join((f"{status.state}: {done}", *rest))
 
 
 def _failures(status: Status) -> list[str]:
@@ -45,6 +46,13 @@ def _failures(status: Status) -> list[str]:
 
 def _pending(status: Status) -> list[str]:
     return [f"{status.pending:,} pending"] if status.pending else []
+
+
+def _undone(status: Status) -> Iterator[str]:
+    if status.missing:
+        yield f"{status.missing:,} missing"
+    if status.passed_over:
+        yield f"{status.passed_over:,} invalid row{'s' * (status.passed_over > 1)} passed over"
 
 
 def _usd(usd: float) -> str:

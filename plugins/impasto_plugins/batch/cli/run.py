@@ -125,15 +125,23 @@ async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
             for each in plan.shares
             if each.model
         ]
-        told = {"rows": plan.rows, "pictures": plan.pictures, "to_do": plan.to_do, "usd": round(plan.usd, 6)}
+        told = {
+            "rows": plan.rows,
+            "pictures": plan.pictures,
+            "to_do": plan.to_do,
+            "usd": round(plan.usd, 6),
+            "passed_over": len(plan.bad),
+        }
         click.echo(json.dumps({**told, "models": shares}, indent=2))
     else:
         for share in (each for each in plan.shares if each.model):
             price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
             click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
         click.echo(plan_in_words(plan))
+        for bad in plan.bad:
+            click.echo(f"Warning: passed over: {bad}", err=True)
         click.echo("Nothing was sent.")
-    return DONE
+    return SOME_FAILED if plan.bad else DONE
 
 
 async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
@@ -150,10 +158,10 @@ async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
             finally:
                 ticking.cancel()
             telling.ended(status, batch.stops.reason)
-    if (signalled or batch.stops.kind == "interrupted") and status.pending:
-        return INTERRUPTED
-    is_whole = status.done == status.total and not batch.gone and batch.stops.kind != "configuration"
-    return DONE if is_whole else SOME_FAILED
+    if status.is_whole and batch.stops.kind != "configuration":
+        return DONE
+    is_cut = (signalled or batch.stops.kind == "interrupted") and (status.pending or batch.is_cancelled)
+    return INTERRUPTED if is_cut else SOME_FAILED
 
 
 async def _tick(batch: Batch, telling: Quiet | Lines) -> None:

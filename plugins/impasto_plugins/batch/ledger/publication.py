@@ -11,7 +11,7 @@ from impasto_plugins.batch.filenames import digest
 from .filesystem import Disk, is_file_of
 from .group_commit import Steps
 from .log import Row
-from .workspace import Folder, Layout, is_as_written
+from .workspace import Folder, Layout
 
 
 def create_staged(disk: Disk, path: Path) -> int:
@@ -24,6 +24,16 @@ def create_staged(disk: Disk, path: Path) -> int:
 def staged_at(layout: Layout, id: str, index: int) -> Path:
     """Where a picture is put together."""
     return layout.staging / f"{digest(id)}-{index}"
+
+
+def is_as_written(path: Path, row: Row) -> bool:
+    """Return True if a staged image is the one of its row: its content is read only if its time has changed."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    is_same = found.st_size == row["bytes"] and found.st_mtime_ns == row["modified"]
+    return is_same or is_file_of(path, row["sha256"])
 
 
 def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:

@@ -32,9 +32,9 @@ from impasto_plugins.batch.tasks import Outcome, Unit, key_of
 from .filesystem import write_all
 from .group_commit import Steps
 from .log import Row
-from .publication import altered, create_staged, linked, placed, staged_at
+from .publication import altered, create_staged, is_as_written, linked, placed, staged_at
 from .states import State
-from .workspace import Folder, is_as_written
+from .workspace import Folder
 
 FIRST_ROOM = 4 << 20
 """Bytes that are set aside for a picture, until pictures of its model are known."""

@@ -112,6 +112,8 @@ class History:
     addresses: dict[str, str] = attrs.field(factory=dict[str, str])
     """By provider, where its models were called last; a ledger of an earlier version has none."""
     gone: list[Row] = attrs.field(factory=list[Row])
+    passed_over: int = 0
+    """Rows of the manifest that the last run passed over, as they were invalid."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
     is_started_over: bool = False
     _rows: Rows | None = None
@@ -160,12 +162,14 @@ class History:
                 add_name(row["path"], is_local=row["modified"] is not None)
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
+            elif kind == "invalid":
+                history.passed_over += 1
             elif kind == "accepted":
                 history.job_models.add(row["model"])
             elif kind == "run":
                 if row["version"] != VERSION:
                     raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
-                history.run = row
+                history.run, history.passed_over = row, 0
                 history.addresses |= row.get("addresses", {})
                 history.is_started_over = history.is_started_over or "started_over" in row
                 is_other = row["process"] != _PROCESS
@@ -188,16 +192,6 @@ def _is_there(root: str, row: Row) -> bool:
     if found.st_size != row["bytes"]:
         return False
     return found.st_mtime_ns == row["modified"] or is_file_of(Path(path), row["sha256"])
-
-
-def is_as_written(path: Path, row: Row) -> bool:
-    """Return True if a staged image is the one of its row: its content is read only if its time has changed."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    is_same = found.st_size == row["bytes"] and found.st_mtime_ns == row["modified"]
-    return is_same or is_file_of(path, row["sha256"])
 
 
 def state_folder() -> Path:
@@ -265,6 +259,10 @@ class Folder:
         if on_disk:
             yield "ledger"
 
+    async def flush(self) -> None:
+        """Wait until every row that was posted is in the ledger, also those that nobody waits for."""
+        await self.post(_nothing())
+
     def begin(
         self,
         pictures: int,
@@ -293,6 +291,10 @@ class Folder:
         self.ledger.close()
         self.layout.ballast.unlink(missing_ok=True)
         os.close(self._lock)  # and with it the lock
+
+
+def _nothing() -> Steps[None]:
+    yield from ()
 
 
 def _opened(

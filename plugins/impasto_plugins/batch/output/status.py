@@ -1,9 +1,9 @@
-"""Where a batch stands, told from its ledger alone: by the run itself, or from another terminal."""
+"""The status of a batch by its ledger and its images: for the run itself, or from another terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import attrs
@@ -11,15 +11,19 @@ import attrs
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.index import Pictures
 from impasto_plugins.batch.ledger.states import State
-from impasto_plugins.batch.ledger.workspace import History, Layout, is_running
+from impasto_plugins.batch.ledger.workspace import History, Layout, is_running, trusted
+
+GONE = "is not there any more, or not as it was; it is not paid for again: to make it again, give its row another id"
 
 _REFUSED = (State.REFUSED, State.REFUSED_AGAIN)
+_MOST_NAMED = 10
 
 
 @attrs.frozen(kw_only=True)
 class Status:
     """How many pictures of the manifest stand where. ``refused_again`` of the refused are taken up by the next run;
-    ``strangers`` are pictures of earlier manifests. ``cost_usd`` is what was charged or may have been, for all."""
+    ``strangers`` are pictures of earlier manifests. ``cost_usd`` is what was charged or may have been, for all.
+    ``missing`` of the done are not in the folder any more, or not as they were; ``passed_over`` are invalid rows."""
 
     state: Literal["running", "complete", "stopped"]
     total: int
@@ -35,6 +39,13 @@ class Status:
     refused_again: int
     in_flight: int
     strangers: int
+    missing: int = 0
+    passed_over: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Return True if nothing of the manifest is left undone."""
+        return self.done == self.total and not self.missing and not self.passed_over
 
     @property
     def failed(self) -> int:
@@ -42,7 +53,15 @@ class Status:
         return self.refused + self.ambiguous + self.unusable + self.filtered + self.expired
 
 
-def status_of(pictures: Pictures, total: int, strangers: Mapping[State, int], *, running: bool) -> Status:
+def status_of(
+    pictures: Pictures,
+    total: int,
+    strangers: Mapping[State, int],
+    *,
+    running: bool,
+    missing: int = 0,
+    passed_over: int = 0,
+) -> Status:
     """Return the status by a ledger, of a manifest with ``total`` images, those counted that came unasked."""
     count = Counter(pictures.count)
     count.subtract(strangers)
@@ -64,16 +83,37 @@ def status_of(pictures: Pictures, total: int, strangers: Mapping[State, int], *,
         refused_again=count[State.REFUSED_AGAIN],
         in_flight=in_flight,
         strangers=sum(strangers.values()),
+        missing=missing,
+        passed_over=passed_over,
     )
 
 
-def read_status(layout: Layout) -> Status:
-    """The status of a batch's folder. Raises ConfigError where it is none, or its ledger is damaged."""
+def read_status(layout: Layout) -> tuple[Status, History]:
+    """Return the status of a batch's folder, and what it was read from. The images are looked for.
+
+    Raises ConfigError if the folder is no batch's, UntrustedLedger if its ledger is damaged or contradicted.
+    """
     running = is_running(layout)
-    history = History.of(layout)
+    history = trusted(layout, verify=True)
     run = history.run
     if run is None:
         raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
     strangers = {State[name]: number for name, number in run["strangers"].items()}
     total = run["pictures"] + history.pictures.extra - run.get("stranger_extra", 0)
-    return status_of(history.pictures, total, strangers, running=running)
+    status = status_of(
+        history.pictures,
+        total,
+        strangers,
+        running=running,
+        missing=len(history.gone),
+        passed_over=history.passed_over,
+    )
+    return status, history
+
+
+def missing_images(history: History) -> Iterator[str]:
+    """Yield lines that name the images which are done and not in the folder any more: the first few, and a number."""
+    for row in history.gone[:_MOST_NAMED]:
+        yield f"{row['id']}: {row['path']} {GONE}"
+    if (more := len(history.gone) - _MOST_NAMED) > 0:
+        yield f"{more:,} more pictures are not there any more"

@@ -1,0 +1,113 @@
+"""Exit codes of the batch commands: 0 means that nothing is left undone, and all commands agree on that."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from impasto_plugins.emulator import Emulator
+from tests.plugins.batch.conftest import Run, Start, Write, many, row
+
+RUN = ("run", "manifest.jsonl", "--out", "out", "--no-report")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_rows_that_were_passed_over_are_work_undone(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, again: bool
+) -> None:
+    manifest(row("good"), "{", row("bad", sede=1))
+    done = batch(*RUN, "--skip-invalid")
+    if again:
+        done = batch(*RUN, "--skip-invalid")
+    assert done.exit_code == 1
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows passed over, 0.03 USD\n"
+    found = batch("status", "out", "--json")
+    assert (found.exit_code, json.loads(found.stdout)["passed_over"]) == (1, 2)
+    assert batch("status", "out").stdout == done.stdout
+    manifest(row("good"))
+    assert batch(*RUN, "--skip-invalid").exit_code == 0
+    assert batch("status", "out").exit_code == 0
+    assert len(impasto_emulator.charges) == 1
+
+
+def test_a_dry_run_names_the_rows_that_would_be_passed_over(batch: Run, manifest: Write) -> None:
+    manifest(row("good"), row("bad", sede=1))
+    done = batch(*RUN, "--skip-invalid", "--dry-run")
+    assert done.exit_code == 1
+    assert "passed over: line 2 (bad): sede" in done.stderr
+    done = batch(*RUN, "--skip-invalid", "--dry-run", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["passed_over"]) == (1, 1)
+
+
+def test_rows_that_come_twice_leave_nothing_undone(batch: Run, manifest: Write) -> None:
+    manifest(row("good"), row("good"))
+    assert batch(*RUN, "--dedupe").exit_code == 0
+    assert batch("status", "out").exit_code == 0
+
+
+@pytest.mark.parametrize("change", ["removed", "altered", "a folder", "unreadable name"])
+def test_an_image_that_is_missing_is_named_by_all_commands(batch: Run, manifest: Write, change: str) -> None:
+    manifest(*many(3))
+    assert batch(*RUN).exit_code == 0
+    path = Path("out/picture-1.png")
+    data = path.read_bytes()
+    match change:
+        case "removed":
+            path.unlink()
+        case "altered":
+            path.write_bytes(data[:-8] + bytes(8))
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case _:
+            path.rename("out/picture-1.png.bak")
+    for words in (("status", "out"), RUN, ("status", "out")):
+        done = batch(*words)
+        assert done.exit_code == 1
+        assert "picture-1: picture-1.png is not there any more, or not as it was" in done.stderr
+        assert done.stdout == "complete: 3 of 3 done, 1 missing, 0.09 USD\n"
+    assert json.loads(batch("status", "out", "--json").stdout)["missing"] == 1
+
+
+def test_many_missing_images_are_counted(batch: Run, manifest: Write) -> None:
+    manifest(*many(12))
+    assert batch(*RUN).exit_code == 0
+    for path in Path("out").glob("*.png"):
+        path.unlink()
+    said = batch("status", "out").stderr
+    assert said.count("is not there any more") == 10
+    assert "2 more pictures are not there any more" in said
+
+
+def test_images_that_failed_are_undone_once_the_batch_is_complete(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(row("a"), row("b", prompt="a [content_moderation]"), row("c"))
+    impasto_emulator.fault("status", status=402, times=1)
+    assert batch(*RUN, "--concurrency", "1").exit_code == 1
+    assert batch("status", "out").exit_code == 0, "it is not over yet"
+    assert batch(*RUN).exit_code == 1
+    assert batch("status", "out").exit_code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_all_images_given_up_is_interrupted_though_none_is_left(
+    start: Start, manifest: Write, impasto_emulator: Emulator, number: signal.Signals
+) -> None:
+    impasto_emulator.fault("delay", seconds=60)
+    manifest(*many(2))
+    run = start(*RUN)
+    until = time.monotonic() + 60
+    while len(impasto_emulator.requests) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert run.stderr is not None
+    run.send_signal(number)
+    assert "once more stops at once" in run.stderr.readline()
+    run.send_signal(number)
+    assert run.communicate(timeout=60)[0] == "complete: 0 of 2 done, 2 ambiguous, 0.06 USD\n"
+    assert run.returncode == 130
