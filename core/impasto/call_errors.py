@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import BrokenPlugin, ChargeUnknown, ClientClosedError, ImpastoError, NotFound, NotSent, PollExpired
-from .redact import printable
+from .redact import describe_error, printable
 
 if TYPE_CHECKING:
     from .call import Call
@@ -30,11 +30,7 @@ def ended(call: Call) -> ImpastoError:
 
 def broken(error: BaseException, call: Call) -> ImpastoError:
     """A plugin did what its contract forbids."""
-    if isinstance(error, BrokenPlugin):
-        what = error.message
-    else:
-        said = printable(str(error))
-        what = f"a plugin raised {type(error).__name__}" + (said and f": {said}")
+    what = error.message if type(error) is BrokenPlugin else f"a plugin raised {describe_error(error)}"
     return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -12,12 +14,15 @@ from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchE
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
 from .policy import RetryBudget
+from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
 from .spend_limit import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
+
+_log = logging.getLogger("impasto")
 
 BUILT_IN = ("retry", "limit")
 """The middleware that every route has: the one owner of retries, and the one of rates."""
@@ -116,13 +121,15 @@ class Shared:
         factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, chosen, type)
         try:
             opened = cast("Transport", factory(self._options))
-            self._stack.push_async_callback(opened.aclose)  # first: it may be opened in part
+            self._close_later(f"transport {chosen!r}", opened.aclose)  # first: it may be opened in part
             await opened.open()
-        except (ImpastoError, GeneratorExit, asyncio.CancelledError):
+        except (ImpastoError, GeneratorExit):
             raise
         except BaseException as error:  # a plugin may raise anything
             pass_interrupt(error)
-            raise BrokenPlugin(f"transport {chosen!r} can't be opened: {type(error).__name__}: {error}") from error
+            if _is_cancelled(error):
+                raise
+            raise BrokenPlugin(f"transport {chosen!r} can't be opened: {describe_error(error)}") from error
         self._transports[chosen] = opened
         return opened
 
@@ -144,11 +151,33 @@ class Shared:
             raise
         except BaseException as error:  # a plugin may raise anything
             pass_interrupt(error)
-            raise BrokenPlugin(f"middleware {name!r} can't be made: {type(error).__name__}: {error}") from error
+            raise BrokenPlugin(f"middleware {name!r} can't be made: {describe_error(error)}") from error
         if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
-            self._stack.push_async_callback(aclose)
+            self._close_later(f"middleware {name!r}", aclose)
         self._layers[name] = made
         return made
+
+    def _close_later(self, plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:
+        """Close a plugin with the client. If it fails at that, the results of the calls before must not be lost."""
+
+        async def close() -> None:
+            try:
+                await aclose()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # a plugin may raise anything
+                pass_interrupt(error)
+                if _is_cancelled(error):
+                    raise
+                _log.error("%s could not be closed: %s", plugin, describe_error(error))
+
+        self._stack.push_async_callback(close)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Return True if somebody cancelled the running task; a plugin may raise CancelledError too."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _closed() -> ClientClosedError:

@@ -93,6 +93,10 @@ class Deadline:
         """Whether somebody else cancelled the task since it was entered."""
         return self._task.cancelling() > self._cancelling
 
+    def is_in_task(self) -> bool:
+        """Return True if the task that entered it runs. Whoever closes its coroutine is another, or none."""
+        return asyncio.current_task(self._loop) is self._task
+
     def end(self) -> None:
         """Ends the task."""
         self.is_over = True

@@ -28,6 +28,8 @@ OWN = "impasto"
 """The distribution that is always allowed."""
 
 _HOOKS = "impasto.hooks"
+_HOOKS_NAME = re.compile(r"[0-9]{1,6}")
+_LONGEST_HOOKS_NAME = 20
 
 
 def normalised(name: str) -> str:
@@ -111,7 +113,7 @@ class Point(NamedTuple):
             )
         if owner.hooks is None:
             return None
-        wanted = int(owner.hooks) if owner.hooks.isascii() and owner.hooks.isdigit() else 0
+        wanted = int(owner.hooks) if _HOOKS_NAME.fullmatch(owner.hooks) else 0
         if 1 <= wanted <= HOOKS_VERSION:
             return None
         built = f"{self.entry.name!r} of {owner} was written for version {owner.hooks} of the hooks"
@@ -154,7 +156,8 @@ def scanned(*, complete: bool = False) -> Scan:
             owners.append(owner)
         for point in points:
             if point.entry.group == _HOOKS:
-                owner.hooks = max(owner.hooks or "", point.entry.name, key=lambda name: (len(name), name))
+                newest = max(owner.hooks or "", point.entry.name, key=lambda name: (len(name), name))
+                owner.hooks = newest[:_LONGEST_HOOKS_NAME]
             else:
                 index.setdefault(point.entry.group, {}).setdefault(point.entry.name, []).append(point)
     return Scan(index, sorted(owners, key=lambda owner: (not owner.is_own, owner.name)), damaged)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .interrupts import pass_interrupt
 from .redact import printable
 
 if TYPE_CHECKING:
@@ -53,36 +53,40 @@ def read_folders(*, complete: bool = False) -> tuple[list[Folder], list[Damaged]
     readable: list[Folder] = []
     damaged: list[Damaged] = []
     for distribution in _distributions(damaged):
-        place = getattr(distribution, "_path", None)
-        stem = getattr(place, "name", "").partition("-")[0]
-        has_plugins = stem.lower().endswith("mpasto")
+        place, has_plugins = type(distribution).__qualname__, False
         try:
+            path = getattr(distribution, "_path", None)
+            stem = getattr(path, "name", "").partition("-")[0]
+            place, has_plugins = str(path), stem.lower().endswith("mpasto")
             points = read_text(distribution, "entry_points.txt")
             has_plugins = has_plugins or (points is not None and _PREFIX in points)
             if not has_plugins and not complete:
                 continue
             if stem.startswith("~"):
                 raise Unreadable("pip left it behind when it replaced a distribution; delete it")
-            readable.append(_read(distribution, str(place), has_entries=points is not None))
-        except Exception as error:  # noqa: BLE001 - the metadata classes raise whatever a damaged text leads to
+            readable.append(_read(distribution, place, has_entries=points is not None))
+        except BaseException as error:  # noqa: BLE001 - whatever a damaged text leads to, in somebody else's class too
+            pass_interrupt(error)
             if has_plugins or complete:
-                damaged.append(Damaged(str(place), _reason(error), has_plugins))
+                damaged.append(Damaged(place, _reason(error), has_plugins))
     return readable, damaged
 
 
-def _distributions(damaged: list[Damaged]) -> Iterator[Distribution]:
-    """Yield what each finder of ``sys.meta_path`` finds. One that raises is skipped."""
+def _distributions(damaged: list[Damaged]) -> list[Distribution]:
+    """Return what each finder of ``sys.meta_path`` finds, until it raises."""
     from importlib.metadata import DistributionFinder  # 55 ms: not for those who only import
 
+    found: list[Distribution] = []
     for finder in sys.meta_path:
-        find = getattr(finder, "find_distributions", None)
-        if find is None:
-            continue
         try:
-            yield from find(DistributionFinder.Context())
-        except Exception as error:  # noqa: BLE001 - somebody else's finder of distributions
+            find = getattr(finder, "find_distributions", None)
+            if find is not None:
+                found.extend(find(DistributionFinder.Context()))
+        except BaseException as error:  # noqa: BLE001 - somebody else's finder of distributions
+            pass_interrupt(error)
             said = f"this finder of distributions failed: {_reason(error)}"
             damaged.append(Damaged(type(finder).__qualname__, said, has_plugins=False))
+    return found
 
 
 def _read(distribution: Distribution, path: str, *, has_entries: bool) -> Folder:
@@ -129,7 +133,7 @@ def read_text(distribution: Distribution, name: str) -> str | None:
         raise Unreadable(f"its {name or 'text'} is not UTF-8") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"it can't be read: {error.strerror or type(error).__name__}"
     return printable(str(error)) if isinstance(error, Unreadable) else f"it can't be read ({type(error).__name__})"
@@ -150,7 +154,8 @@ def holds_running_code(folder: Folder) -> int:
         if "impasto/metadata.py" in paths:
             return 2 if is_beside else 0
         return 2 if any(_leads_here(Path(str(distribution.locate_file(path))), here) for path in paths) else 0
-    except Exception:  # noqa: BLE001 - unreadable is no proof
+    except BaseException as error:  # noqa: BLE001 - unreadable is no proof
+        pass_interrupt(error)
         return 0
 
 

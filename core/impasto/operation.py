@@ -16,7 +16,7 @@ from .interrupts import pass_interrupt
 from .params import close_files, structure
 from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
-from .redact import printable
+from .redact import describe_error
 from .rules import NoEffect, Rule
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ Makes = Literal["image", "audio", "3d"]
 
 def _broken(model: str, what: str, error: BaseException) -> BrokenPlugin:
     """What a plugin raised ahead of a call."""
-    return BrokenPlugin(f"{model}: {what} raised {type(error).__name__}: {printable(str(error))}; nothing was sent")
+    return BrokenPlugin(f"{model}: {what} raised {describe_error(error)}; nothing was sent")
 
 
 def _of_fields(find: Callable[[Mapping[str, Field]], T]) -> T:

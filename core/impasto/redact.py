@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from itertools import takewhile
 
+from .interrupts import pass_interrupt
+
 _LONGEST = 600
 _LEAST = 4
 _PREFIX = 8
@@ -57,3 +59,17 @@ def printable(text: str) -> str:
     if short.isprintable():
         return short
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an error that a plugin raised, printable; the type alone if it has no message.
+
+    Its own code makes the message, and may fail at that too.
+    """
+    try:
+        message = printable(str(error))
+    except BaseException as fault:  # noqa: BLE001 - a plugin may raise anything
+        pass_interrupt(fault)
+        message = ""
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name

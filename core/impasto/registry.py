@@ -18,7 +18,7 @@ from .errors import (
 )
 from .interrupts import pass_interrupt
 from .metadata import Damaged
-from .redact import printable
+from .redact import describe_error, printable
 from .suggestions import closest
 
 if TYPE_CHECKING:
@@ -237,8 +237,7 @@ def _load(point: Point) -> object:
 
 def _broken(point: Point, error: BaseException) -> str:
     entry, owner = point
-    said = f"{type(error).__name__}: {printable(str(error))}"
-    return f"{entry.name!r} of {owner} failed to load ({entry.value}): {said}"
+    return f"{entry.name!r} of {owner} failed to load ({entry.value}): {describe_error(error)}"
 
 
 _EXTRAS = {

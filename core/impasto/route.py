@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,7 +28,7 @@ from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import Permission, around_attempts, running
 from .records import MOST_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
-from .redact import printable, redacted
+from .redact import describe_error, redacted
 
 if TYPE_CHECKING:
     from .call import Call
@@ -55,9 +56,8 @@ def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
 
 
 def _misfit(error: pluggy.PluginValidationError) -> str:
-    said = " ".join(str(error).split())
     newer = f"if it was written for newer hooks than version {HOOKS_VERSION}: pip install --upgrade impasto"
-    return f"a plugin does not fit the hooks: {type(error.plugin).__name__}: {said}; {newer}"
+    return f"a plugin does not fit the hooks: {type(error.plugin).__name__}: {' '.join(str(error).split())}; {newer}"
 
 
 def _wrong(what: str, given: object, expected: str) -> BrokenPlugin:
@@ -104,14 +104,14 @@ class Route:
             if retries is not None:
                 owner.register(retries)
             attempting = owner.hook.middleware(operation_id=operation.id, operation=operation)
+            ordered = sorted((*attempting, *layers), key=_position, reverse=True)
         except ImpastoError:
             raise
         except pluggy.PluginValidationError as error:
             raise BrokenPlugin(f"{operation.id}: {_misfit(error)}") from error
         except BaseException as error:  # whatever a plugin's own middleware hook raises
             pass_interrupt(error)
-            said = f"{type(error).__name__}: {printable(str(error))}"
-            raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {said}") from error
+            raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {describe_error(error)}") from error
         hook = manager.hook
         carry, classify, passes_on = _called(hook.send), _called(hook.classify_error), _called(hook.passes_on)
 
@@ -139,7 +139,7 @@ class Route:
             return response
 
         send: Handler = transmit
-        for layer in sorted((*attempting, *layers), key=_position, reverse=True):
+        for layer in ordered:
             send = around_attempts(layer, send) if any(layer is each for each in attempting) else _around(layer, send)
         return cls(operation, _called(hook.transform_request), send, _called(hook.normalize_response))
 
@@ -165,16 +165,21 @@ class Route:
         except ImpastoError as error:
             if isinstance(error, BrokenPlugin) and call.charges:
                 raise self._told(broken(error, call), call) from error
-            self._told(error, call)
-            raise
-        except GeneratorExit:
+            try:
+                self._told(error, call)
+            except BaseException as fault:  # a plugin's own class of errors, which lacks what every error has
+                pass_interrupt(fault)
+                raise self._told(broken(error, call), call) from fault
             raise
         except BaseException as error:  # a plugin broke its contract: what may be paid must still be told
+            if isinstance(error, GeneratorExit) and not call.deadline.is_in_task():
+                raise  # the coroutine is closed
             pass_interrupt(error)
             raise self._told(broken(error, call), call) from error
         finally:
-            running.reset(token)
             permission.end()
+            with suppress(ValueError):  # the coroutine is closed from another context, which has its own
+                running.reset(token)
             if call.on_end:
                 call.ended(result)
 

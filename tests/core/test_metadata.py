@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import DistributionFinder
 from pathlib import Path
 
@@ -107,10 +107,11 @@ def test_no_damage_stops_anything(site: Path, first_seed: int) -> None:
     assert len(registry.damaged(complete=True)) >= len(registry.damaged()) > 0
 
 
-def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
+def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]) -> None:
     class Finder:
         def find_distributions(self, context: DistributionFinder.Context) -> list[object]:
-            raise RuntimeError("boom")
+            raise raised("boom")
 
         def find_spec(self, *_: object) -> None:
             return None
@@ -118,6 +119,37 @@ def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert Registry().names(COMMANDS) == OURS[COMMANDS]
     assert next(each.path for each in Registry().damaged(complete=True)).endswith("Finder")
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
+def test_what_a_finder_makes_up_stops_nothing(monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]) -> None:
+    class Distribution:
+        def __getattr__(self, name: str) -> object:
+            raise raised("boom")
+
+    class Finder:
+        def find_distributions(self, context: DistributionFinder.Context) -> Iterator[object]:
+            yield from (None, 3, Distribution())
+            raise raised("boom")
+
+        def find_spec(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    assert Registry().names(COMMANDS) == OURS[COMMANDS]
+    assert len(Registry().damaged(complete=True)) == 4
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "²", "-1", "x"])
+def test_a_version_of_the_hooks_that_there_never_was_breaks_only_its_own_plugins(site: Path, name: str) -> None:
+    points = f"[impasto.operations]\nother/paint = other:paint\n[impasto.hooks]\n{name} = other\n"
+    folder(site, "other-1.0.dist-info", "Name: other\nVersion: 1.0\n", points)
+    registry = Registry()
+    (declared,) = (each for each in registry.declared(OPERATIONS) if each.name == "other/paint")
+    assert declared.refusal is not None
+    assert "which there never was" in declared.refusal
+    assert len(declared.refusal) < 200
+    assert registry.operation("stability/sd3").id == "stability/sd3"
 
 
 IMPOSTOR = "[impasto.operations]\nevil/paint = evil:paint\n[impasto.commands]\nevil = evil:command\n"

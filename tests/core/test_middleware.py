@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ import pytest
 import impasto
 from impasto import BrokenPlugin, Handler, Middleware, Operation, Provider, Registry, Result, WireRequest, WireResponse
 from impasto.options import Options
-from impasto.registry import MIDDLEWARE, OPERATIONS
+from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 from tests.conftest import KEY
 from tests.core.test_hooks import ERASE, IMAGE, Loopback, painted, run
 
@@ -109,6 +110,51 @@ async def test_one_that_can_not_be_made_breaks_only_what_names_it() -> None:
         with pytest.raises(BrokenPlugin, match="middleware 'fails' can't be made: OSError: no such device"):
             await client.with_options(middleware=["fails"]).run("mine/painted", image=IMAGE)
         assert (await client.run("mine/painted", image=IMAGE)).artifacts
+
+
+class Stuck(Loopback):
+    """A plugin, transport and middleware at once, that fails when it is closed."""
+
+    raised: type[BaseException] = RuntimeError
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+
+    async def open(self) -> None: ...
+
+    async def aclose(self) -> None:
+        raise self.raised("boom")
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, asyncio.CancelledError, TimeoutError])
+@pytest.mark.parametrize("group", [MIDDLEWARE, TRANSPORTS])
+async def test_a_plugin_that_can_not_be_closed_takes_no_result_away(
+    caplog: pytest.LogCaptureFixture, group: str, raised: type[BaseException]
+) -> None:
+    registry = registered()
+    registry.add(group, "stuck", type("Raises", (Stuck,), {"raised": raised}))
+    settings: dict[str, Any] = {"transport": "stuck"} if group == TRANSPORTS else {"transport": Loopback()}
+    layers = ["stuck"] if group == MIDDLEWARE else []
+    async with impasto.Client(registry=registry, api_key=KEY, middleware=layers, **settings) as client:
+        result = await client.run("mine/painted", image=IMAGE)
+    assert result.artifacts
+    assert f"'stuck' could not be closed: {raised.__name__}: boom" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, asyncio.CancelledError])
+async def test_a_position_that_raises_breaks_only_what_names_it(raised: type[BaseException]) -> None:
+    class Layer:
+        @property
+        def position(self) -> str:
+            raise raised
+
+        async def __call__(self, wire: WireRequest, next: Handler) -> WireResponse:
+            raise AssertionError
+
+    transport = Loopback()
+    with pytest.raises(BrokenPlugin, match=raised.__name__):
+        await run(painted(), transport, middleware=[Layer()])
+    assert not transport.sent
 
 
 @attrs.frozen(kw_only=True, eq=False)

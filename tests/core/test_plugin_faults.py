@@ -26,7 +26,7 @@ from impasto import (
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
-from tests.core.test_hooks import ERASE, Loopback, painted, run
+from tests.core.test_hooks import ERASE, IMAGE, Loopback, painted, run
 from tests.distributions import ACME, install
 
 FAULTS: dict[str, tuple[type[impasto.ImpastoError], str]] = {
@@ -80,13 +80,89 @@ def raises(kind: type[BaseException]) -> Callable[[], object]:
 KINDS = [(name, UnusableResult if name == "normalize_response" else kind) for name, (kind, _) in FAULTS.items()]
 
 
-@pytest.mark.parametrize("raised", [SystemExit, Panic, asyncio.CancelledError, pytest.skip.Exception])
+@pytest.mark.parametrize("raised", [SystemExit, Panic, asyncio.CancelledError, GeneratorExit, pytest.skip.Exception])
 @pytest.mark.parametrize(("hook", "kind"), KINDS)
 async def test_a_hook_that_raises_what_is_no_exception_ends_its_call_and_not_the_process(
     hook: str, kind: type[Exception], raised: type[BaseException]
 ) -> None:
     with pytest.raises(kind, match=raised.__name__):
         await run(*with_hook(hook, raises(raised)))
+
+
+class Mute(Exception):
+    """An error that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise SystemExit(7)
+
+    __repr__ = __str__
+
+
+class Numb(Mute):
+    """Of the caller's kind of error, it says something that is not text."""
+
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]  # noqa: PLE0307 - what the test is about
+
+
+class Bare(impasto.ImpastoError):
+    """Without what every error of impasto has."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class Locked(impasto.ImpastoError):
+    """With a property of its own in place of what every error of impasto has."""
+
+    def __init__(self) -> None:
+        super().__init__("locked")
+
+    @property
+    def message(self) -> str:
+        raise SystemExit(8)
+
+    @message.setter
+    def message(self, _: str) -> None: ...
+
+
+@pytest.mark.parametrize("raised", [Mute, Numb, Bare, Locked])
+@pytest.mark.parametrize(("hook", "kind"), KINDS)
+async def test_an_error_that_is_itself_broken_ends_its_call_with_what_is_known_of_the_charge(
+    hook: str, kind: type[Exception], raised: type[Exception]
+) -> None:
+    with pytest.raises(impasto.ImpastoError, match=raised.__name__) as caught:
+        await run(*with_hook(hook, raises(raised)))
+    assert type(caught.value) in (kind, ChargeUnknown)
+    assert (caught.value.billed == "no") == (hook == "transform_request")
+
+
+def test_a_call_whose_coroutine_is_closed_is_no_plugins_fault() -> None:
+    reached = asyncio.Event()
+
+    class Waits(Loopback):
+        @hookimpl
+        async def send(self, wire: WireRequest) -> WireResponse:
+            reached.set()
+            return await asyncio.Future()
+
+    async def begin() -> asyncio.Task[impasto.Result]:
+        registry = Registry()
+        registry.add(OPERATIONS, "mine/painted", painted())
+        client = impasto.Client(registry=registry, api_key=KEY, transport=Waits())
+        task = asyncio.create_task(client.run("mine/painted", image=IMAGE))
+        await reached.wait()
+        return task
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(begin())
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    task.cancel()
+    coroutine.close()  # raises what the call raises, if that is not GeneratorExit
+    with pytest.raises(RuntimeError, match="already awaited"):
+        loop.run_until_complete(task)
+    loop.close()
 
 
 @pytest.mark.parametrize(("hook", "kind"), KINDS)
@@ -148,7 +224,7 @@ def test_an_interrupt_ahead_of_a_call_sends_nothing(part: str) -> None:
 
     transport = Loopback()
     parts: dict[str, Any] = {part: Interrupts() if part == "price" else (Interrupts(),)}
-    with pytest.raises(BrokenPlugin, match="raised KeyboardInterrupt: ; nothing was sent"):
+    with pytest.raises(BrokenPlugin, match="raised KeyboardInterrupt; nothing was sent"):
         asyncio.run(run(attrs.evolve(ERASE, **parts), transport))
     assert transport.sent == []
 
