@@ -63,7 +63,33 @@ def test_nothing_of_a_secret_is_left_whatever_its_characters(secret: str, form: 
     assert re.fullmatch(r"before \*\*\*=* after, \*\*\*=*", said), said
 
 
+def test_a_beginning_is_taken_out_from_eight_characters_on() -> None:
+    secret = "sk-0123456789ABC"
+    assert len(secret) == 16
+    assert redacted(f"key {secret[:8]}", (secret,)) == "key ***"
+    assert redacted(f"key {secret[:7]}", (secret,)) == f"key {secret[:7]}"
+
+
+def test_a_short_secret_is_taken_out_whole_and_its_beginning_may_be_a_word() -> None:
+    assert redacted("stability: stability-9X", ("stability-9X",)) == "stability: ***"
+    assert redacted("a cat", ("cat",)) == "a cat", "three letters are no secret"
+    assert redacted("", ("stability-9X",)) == ""
+
+
+def test_a_text_that_is_the_secret_alone() -> None:
+    assert redacted("sk-0123456789ABC", ("sk-0123456789ABC",)) == "***"
+
+
+def test_every_form_in_one_text_in_any_order() -> None:
+    secret = "sk-abcdefghijklmnop/qrs+tuv"
+    forms = [write(secret) for write in FORMS.values()]
+    for written in (forms, forms[::-1]):
+        said = redacted(" and ".join(written), (secret, "sk-another-one/of+2"))
+        assert re.fullmatch(r"\*\*\*=*( and \*\*\*=*)*", said), said
+
+
 def test_printable_escapes_and_cuts() -> None:
+    assert printable("x" * 600) == "x" * 600
     assert printable("a\nb\x1b\u202e") == "a\\nb\\x1b\\u202e"
     assert printable("é✓ ok") == "é✓ ok"
     assert len(printable("x" * 10_000)) == 603

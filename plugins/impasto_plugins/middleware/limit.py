@@ -81,11 +81,12 @@ class Window:
         """About how many seconds it takes until one may go that has so many ahead of it."""
         leave = [when + limit.seconds - now for when in self._counted if when + limit.seconds > now]
         leave += [slack(limit) + limit.seconds] * self._not_counted
-        later = ahead - (limit.requests - len(leave))
-        if later < 0:
+        free = limit.requests - len(leave)
+        if ahead < free:
             return 0.0
-        rounds, place = divmod(later, limit.requests)
-        return rounds * limit.seconds + (sorted(leave)[place] if place < len(leave) else 0.0)
+        leave += [limit.seconds] * free  # the first of those ahead, who go now
+        rounds, place = divmod(ahead - free, limit.requests)
+        return rounds * limit.seconds + sorted(leave)[place]
 
     def written(self, send: Send, now: float) -> None:
         """All of the send went out."""

@@ -11,7 +11,8 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from impasto import Account, RateLimit
+from impasto import Account, Call, RateLimit, Request, Retry, WireRequest
+from impasto.policy import RetryBudget
 from impasto_plugins.middleware import limit as module
 from impasto_plugins.middleware.limit import Gate, Send, Window, gate_of, slack
 from impasto_plugins.stability.provider import stability
@@ -146,9 +147,6 @@ def test_threads_take_no_more_than_there_is() -> None:
 
 async def test_a_loop_that_ended_with_calls_in_line_holds_nobody_up() -> None:
     """Each loop has its own line: one that was torn down does not block the others."""
-    from impasto import Call, Request, Retry
-    from impasto.policy import RetryBudget
-
     gate = Gate()
     one = account("sk-loops", RateLimit(1, 0.05))
 
@@ -185,3 +183,53 @@ def test_who_is_first_in_an_empty_window_waits_for_nothing() -> None:
     for _ in range(LIMIT.requests):
         window.count(window.take(LIMIT, 100.0), 100.0)  # type: ignore[arg-type]
     assert window.wait(LIMIT, 0, 104.0) == 6.0
+
+
+def test_who_comes_waits_for_those_ahead_round_by_round() -> None:
+    window = Window()
+    for moment in (100.0, 101.0, 102.0):
+        send = window.take(LIMIT, moment)
+        assert isinstance(send, Send)
+        window.count(send, moment)
+    waits = [window.wait(LIMIT, ahead, 104.0) for ahead in range(8)]
+    assert waits == [6, 7, 8, 16, 17, 18, 26, 27]
+    assert window.wait(LIMIT, 0, 110.0) == 0, "the first is a window old now"
+    assert window.wait(LIMIT, 1, 110.0) == 1
+
+
+def test_who_has_a_window_of_waiting_calls_ahead_waits_a_window_though_it_is_empty() -> None:
+    """As after a pause of the key: all that wait go at its end, and no more than a window holds."""
+    window = Window()
+    assert [window.wait(LIMIT, ahead, 100.0) for ahead in range(7)] == [0, 0, 0, 10, 10, 10, 20]
+
+
+def test_a_send_that_nobody_counted_yet_holds_its_place_for_a_window_from_its_arrival() -> None:
+    window = Window()
+    for _ in range(2):
+        window.take(LIMIT, 100.0)
+    assert window.wait(LIMIT, 0, 104.0) == 0
+    assert [window.wait(LIMIT, ahead, 104.0) for ahead in (1, 2, 3)] == [10, 10 + slack(LIMIT), 10 + slack(LIMIT)]
+
+
+def of_model(target: str) -> WireRequest:
+    request = Request(operation="x/y", params=Retry(), target=target)
+    call = Call(request, account("sk-models"), timeout=9, retry=Retry(), budget=RetryBudget())
+    return WireRequest(target=target).bound(call)
+
+
+def test_a_models_pause_is_never_made_shorter_and_forgotten_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(module, "_model_pauses", {})
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    module._pause_model(of_model("/a"), 5)
+    module._pause_model(of_model("/a"), 1)
+    module._pause_model(of_model("/b"), 2)
+    assert module.model_paused_for(of_model("/a")) == pytest.approx(5)
+    assert module.model_paused_for(of_model("/c")) == 0.0
+    now += 3
+    assert module.model_paused_for(of_model("/a")) == pytest.approx(2)
+    assert module.model_paused_for(of_model("/b")) == 0.0
+    assert len(module._model_pauses) == 1, "models whose pause is over cost nothing"
+    now += 3
+    module._pause_model(of_model("/d"), 1)
+    assert [target for _, target in module._model_pauses] == ["/d"]

@@ -2,16 +2,138 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 
 import pytest
 
 import impasto
+from impasto import Account, ChargeUnknown, NotSent, ProviderFault, Request, Retry, WireRequest, WireResponse
+from impasto.policy import RetryBudget
+from impasto_plugins.middleware import limit, retry as module
+from impasto_plugins.stability.provider import stability
+
+PICTURE = WireResponse(status=200, headers={})
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The most that each wait may take; none takes any time."""
+    bounds: list[float] = []
+
+    def uniform(least: float, most: float) -> float:
+        bounds.append(most)
+        return least
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    return bounds
+
+
+def account(key: str) -> Account:
+    return stability.account({"api_key": key, "api_base": "http://127.0.0.1:9"})
+
+
+def request_of(policy: Retry, *, key: str = "sk-retry", method: str = "POST") -> WireRequest:
+    request = Request(operation="x/y", params=policy, target="/")
+    call = impasto.Call(request, account(key), timeout=math.inf, retry=policy, budget=RetryBudget())
+    return WireRequest(target="/", method=method).bound(call)  # type: ignore[arg-type]  # GET or POST
+
+
+async def sends(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple[int, impasto.ImpastoError | None]:
+    """Send a request, each failure in turn before a picture. Return the number of sends, and what was raised."""
+    number = 0
+
+    async def send(wire: WireRequest) -> WireResponse:
+        nonlocal number
+        number += 1
+        if number <= len(failures):
+            raise failures[number - 1]
+        return PICTURE
+
+    try:
+        assert await module.plugin.middleware()(wire, send) is PICTURE
+    except impasto.ImpastoError as error:
+        return number, error
+    return number, None
+
+
+def busy() -> ProviderFault:
+    return ProviderFault("busy", status=500)
+
+
+async def test_every_kind_of_failure_doubles_the_wait(drawn: list[float]) -> None:
+    wire = request_of(Retry(attempts=9, refused=9, on_ambiguous=True, max_charges=9))
+    failures = [NotSent("x"), busy(), ChargeUnknown("x"), NotSent("x"), ChargeUnknown("x")]
+    assert await sends(wire, failures) == (6, None)
+    assert drawn == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("make", "policy", "number"),
+    [
+        (lambda: NotSent("x"), Retry(attempts=3, base=0), 3),
+        (lambda: NotSent("x", retryable=False), Retry(base=0), 1),
+        (busy, Retry(refused=2, base=0), 3),
+        (busy, Retry(refused=0, base=0), 1),
+        (lambda: ChargeUnknown("x"), Retry(max_charges=9, base=0), 1),
+        (lambda: ChargeUnknown("x"), Retry(on_ambiguous=True, max_charges=3, base=0), 3),
+    ],
+)
+async def test_tries_end_where_the_policy_says(
+    make: Callable[[], impasto.ImpastoError], policy: Retry, number: int
+) -> None:
+    failures = [make() for _ in range(9)]
+    assert await sends(request_of(policy), failures) == (number, failures[number - 1])
+
+
+async def test_a_refusal_that_can_not_be_retried_is_not() -> None:
+    final = busy()
+    final.retryable = False
+    assert await sends(request_of(Retry()), [final]) == (1, final)
+
+
+async def test_a_poll_is_left_to_its_job() -> None:
+    failure = NotSent("x")
+    assert await sends(request_of(Retry(base=0), method="GET"), [failure]) == (1, failure)
+
+
+@pytest.mark.parametrize("left", [0.5, 0.4])
+async def test_a_wait_that_would_take_all_the_time_left_is_not_begun(
+    drawn: list[float], monkeypatch: pytest.MonkeyPatch, left: float
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    wire = request_of(Retry(base=0.5))
+    monkeypatch.setattr(wire.call, "remaining", lambda: left)
+    failure = NotSent("x")
+    assert await sends(wire, [failure]) == (1, failure)
+
+
+async def test_a_429_is_raised_if_its_key_or_its_model_waits_longer_than_the_call_has(drawn: list[float]) -> None:
+    def limited() -> impasto.RateLimited:
+        return impasto.RateLimited("x", status=429)
+
+    key, model = request_of(Retry(), key="sk-paused"), request_of(Retry(), key="sk-model-paused")
+    limit.gate_of(key.call.account).pause(30)
+    limit._pause_model(model, 30)
+    for wire in (key, model):
+        wire.call.remaining = lambda: 20.0  # type: ignore[method-assign]  # as of a call that began
+        failure = limited()
+        assert await sends(wire, [failure]) == (1, failure)
+        wire.call.remaining = lambda: 40.0  # type: ignore[method-assign]  # the same
+        assert await sends(wire, [limited()]) == (2, None)
+
+
+async def test_a_429_takes_nothing_of_the_retry_budget(drawn: list[float]) -> None:
+    policy = Retry(budget=0, floor=1)
+    wire = request_of(policy)
+    assert await sends(wire, [impasto.RateLimited("x", status=429) for _ in range(3)]) == (4, None)
+    assert await sends(wire, [NotSent("x")]) == (2, None)
+    failure = NotSent("x")
+    assert await sends(wire, [failure]) == (1, failure)
 
 
 def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from impasto_plugins.middleware import retry
-
     least: list[float] = []
 
     def most(low: float, high: float) -> float:
@@ -21,20 +143,20 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", most)
     call = impasto.Call.__new__(impasto.Call)
     call._retry = impasto.Retry(base=0.5, cap=8.0)
-    waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
+    waits = [module._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
     limited = impasto.RateLimited("x", status=429)
-    assert [retry._wait(limited, tries, call) for tries in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 8.0, 8.0], "own back-off"
+    assert [module._wait(limited, tries, call) for tries in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 8.0, 8.0], (
+        "own back-off"
+    )
     limited.retry_after = 60.0
-    assert retry._wait(limited, 9, call) == 0.5, "the gate holds the key back"
+    assert module._wait(limited, 9, call) == 0.5, "the gate holds the key back"
     assert set(least) == {0}
 
 
 def test_the_last_try_outlasts_a_second_of_outage_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    from impasto_plugins.middleware import retry
-
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
     call = impasto.Call.__new__(impasto.Call)
     call._retry = impasto.Retry()
-    waits = [retry._wait(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
+    waits = [module._wait(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
     assert waits == [0, 0, 2.0]
