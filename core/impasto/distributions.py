@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import BrokenPlugin, ConfigError, NotAllowed, RegistryError
 from .metadata import NAME, Damaged, Folder, holds_running_code, read_folders, read_text
+from .redact import kind_in_words
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -56,7 +57,7 @@ class Allowed(NamedTuple):
         said = os.environ.get(VARIABLE, "all") if given is None else given
         names = [name.strip() for name in said.split(",")] if isinstance(said, str) else said
         if not isinstance(names, Iterable):
-            raise ConfigError(f"{source} must be a list of distributions' names, not {type(names).__name__}")
+            raise ConfigError(f"{source} must be a list of distributions' names, not {kind_in_words(names)}")
         match list(names):
             case ["all"]:
                 return cls(None, source)

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
         is_loopback as is_loopback,
     )
     from .records import MOST_ARTIFACTS as MOST_ARTIFACTS, Scalar as Scalar
-    from .redact import printable as printable
+    from .redact import kind_in_words as kind_in_words, printable as printable
     from .registry import (
         COMMANDS as COMMANDS,
         GROUPS as GROUPS,
+        MIDDLEWARE as MIDDLEWARE,
         OPERATIONS as OPERATIONS,
         PROVIDERS as PROVIDERS,
         TRANSPORTS as TRANSPORTS,
@@ -74,8 +75,8 @@ _HOMES = {
     "params": "close_files structure",
     "provider": "account_of check_base_url check_key check_known is_loopback",
     "records": "MOST_ARTIFACTS Scalar",
-    "redact": "printable",
-    "registry": "COMMANDS GROUPS OPERATIONS PROVIDERS TRANSPORTS Declared",
+    "redact": "kind_in_words printable",
+    "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS Declared",
     "retry_after": "retry_after",
     "suggestions": "closest",
 }

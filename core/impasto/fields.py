@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from .files import File
+from .redact import kind_in_words
 
 KEY = "impasto"
 Kind = Literal["text", "integer", "number", "choice", "file", "other"]
@@ -85,7 +86,7 @@ class Field:
 
     def _text(self, value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"must be text, not {type(value).__name__}")
+            raise ValueError(f"must be text, not {kind_in_words(value)}")
         if not (self.least or 0) <= len(value) <= (math.inf if self.most is None else self.most):
             raise ValueError(f"must be {self.takes()}, not of {len(value):,}")
         if self.least and not value.strip():
@@ -124,11 +125,13 @@ class Field:
 
 def shown(value: object) -> str:
     """A value as a message may show it: short, and never a file's content."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= 10**20:
         return "a far larger one"
-    if isinstance(value, str | int | float | None):
+    if isinstance(value, str | int | float):
         return repr(value) if len(text := repr(value)) <= 60 else f"{text[:57]}..."
-    return type(value).__name__
+    return kind_in_words(value)
 
 
 def plain(number: float | None) -> str:

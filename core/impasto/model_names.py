@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .errors import ConfigError, UnknownOperation
+from .redact import kind_in_words
 
 _NAMING = ("foundation-model", "inference-profile")
 """Kinds of resources whose ARN ends with the model's own id."""
@@ -15,7 +16,7 @@ def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str |
     provider or without; an ARN that ends with its model's id needs none. Raises ConfigError.
     """
     if not isinstance(model, str):
-        raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {type(model).__name__}")
+        raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {kind_in_words(model)}")
     provider, _, arn = model.partition("/")
     if not arn.startswith("arn:"):
         if base_model is not None:

@@ -15,6 +15,7 @@ from .errors import ConfigError
 from .fields import shown
 from .policy import RateLimit, Retry
 from .provider import check_base_url, check_key
+from .redact import kind_in_words
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +45,7 @@ def _mapping(given: object) -> Mapping[str, Mapping[str, object]]:
 
 def _sequence(given: object) -> tuple[object, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigError(f"middleware must be a list of names or plugins, not {type(given).__name__}")
+        raise ConfigError(f"middleware must be a list of names or plugins, not {kind_in_words(given)}")
     return tuple(given)
 
 
@@ -141,9 +142,9 @@ class Options:
         if isinstance(self.ssl, bool):
             raise ConfigError("ssl can't be switched off; give the path of a CA file or an SSLContext")
         if self.ssl is not None and not isinstance(self.ssl, str | os.PathLike) and not hasattr(self.ssl, "wrap_bio"):
-            raise ConfigError(f"ssl must be the path of a CA file or an SSLContext, not {type(self.ssl).__name__}")
+            raise ConfigError(f"ssl must be the path of a CA file or an SSLContext, not {kind_in_words(self.ssl)}")
         if self.transport is not None and not isinstance(self.transport, str) and not hasattr(self.transport, "send"):
-            raise ConfigError(f"transport must be a name or an object with send, not {type(self.transport).__name__}")
+            raise ConfigError(f"transport must be a name or an object with send, not {kind_in_words(self.transport)}")
 
     @cached_property
     def layers(self) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from .errors import MOST_PROBLEMS, InvalidRequest, Problem
 from .fields import KEY, Field
 from .files import File
-from .redact import printable
+from .redact import kind_in_words, printable
 from .rules import Rule
 from .suggestions import closest
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
 
 
-def _exactly(expected: type[T]) -> Callable[[object, object], T]:
+def _exactly(expected: type[T], words: str) -> Callable[[object, object], T]:
     def structure(value: object, _: object) -> T:
         if type(value) is not expected:
-            raise ValueError(f"must be {expected.__name__}, not {type(value).__name__}")
+            raise ValueError(f"must be {words}, not {kind_in_words(value)}")
         return value
 
     return structure
@@ -38,8 +38,8 @@ converter.register_structure_hook(str, Field(kind="text").check)
 converter.register_structure_hook(int, Field(kind="integer").check)
 converter.register_structure_hook(float, Field(kind="number").check)
 converter.register_structure_hook(File, Field(kind="file").check)
-converter.register_structure_hook(bool, _exactly(bool))
-converter.register_structure_hook(bytes, _exactly(bytes))
+converter.register_structure_hook(bool, _exactly(bool, "true or false"))
+converter.register_structure_hook(bytes, _exactly(bytes, "bytes"))
 
 
 @converter.register_structure_hook_factory(attrs.has)

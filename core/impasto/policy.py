@@ -43,7 +43,7 @@ class Retry:
             if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
                 raise ConfigError(f"Retry.{name} must be a number of at least 0, not {shown(value)}")
         if type(self.on_ambiguous) is not bool:
-            raise ConfigError(f"Retry.on_ambiguous must be True or False, not {shown(self.on_ambiguous)}")
+            raise ConfigError(f"Retry.on_ambiguous must be true or false, not {shown(self.on_ambiguous)}")
 
 
 @attrs.frozen

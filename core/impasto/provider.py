@@ -14,6 +14,7 @@ from .errors import BrokenPlugin, ConfigError, ImpastoError
 from .fields import shown
 from .interrupts import pass_interrupt
 from .policy import RateLimit
+from .redact import kind_in_words
 
 _STAND_IN_KEY = "emulator"
 """The key for an emulator, which takes any."""
@@ -133,7 +134,7 @@ def check_known(provider: str, settings: Mapping[str, object], known: Collection
 def check_key(key: object, name: str = "the API key") -> str:
     """A key that can stand in a header. Raises ConfigError, which never holds the key."""
     if not isinstance(key, str):
-        raise ConfigError(f"{name} must be text, not {type(key).__name__}")
+        raise ConfigError(f"{name} must be text, not {kind_in_words(key)}")
     if not key:
         raise ConfigError(f"{name} is empty")
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -149,7 +150,7 @@ def check_base_url(url: object, name: str = "api_base", *, with_path: bool = Fal
     most = "scheme, host and at most a path" if with_path else "scheme and host only"
     hint = f"give {most}, such as https://api.example.com{'/prefix' if with_path else ''}"
     if not isinstance(url, str):
-        raise ConfigError(f"{name} must be text, not {type(url).__name__}; {hint}")
+        raise ConfigError(f"{name} must be text, not {kind_in_words(url)}; {hint}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

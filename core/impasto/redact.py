@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 
 from .interrupts import pass_interrupt
@@ -73,3 +73,20 @@ def describe_error(error: BaseException) -> str:
         message = ""
     name = type(error).__name__
     return f"{name}: {message}" if message else name
+
+
+_WORDS: Mapping[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+}
+
+
+def kind_in_words(value: object) -> str:
+    """Return the kind of a value in words that hold for JSON, YAML and Python; of other objects the type's name."""
+    return _WORDS.get(type(value), type(value).__name__)

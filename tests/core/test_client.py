@@ -38,13 +38,13 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
         ({"api_key": "sk\n"}, "the API key holds a space, a line break"),
         ({"api_key": "s k"}, "the API key holds a space"),
         ({"api_key": "ké"}, "not ASCII"),
-        ({"api_key": 5}, "the API key must be text, not int"),
+        ({"api_key": 5}, "the API key must be text, not a whole number"),
         ({"api_base": "ftp://example.com"}, "api_base must begin with https://"),
         ({"api_base": "https://"}, "api_base must begin with https:// and name a host"),
         ({"api_base": "https://u:p@example.com"}, "api_base must hold no user or password"),
         ({"api_base": "https://example.com/v2beta"}, "api_base must end after the host"),
         ({"api_base": "http://example.com"}, "api_base is plain http"),
-        ({"api_base": 5}, "api_base must be text, not int"),
+        ({"api_base": 5}, "api_base must be text, not a whole number"),
         *(
             ({name: value}, f"{name} must be a number of seconds above 0")
             for name in ("timeout", "connect_timeout", "poll_interval")
@@ -54,17 +54,17 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
         ({"spend_limit_usd": 0}, "spend_limit_usd must be a number of USD above 0"),
         ({"max_concurrency": 0}, "max_concurrency must be a whole number of at least 1, not 0"),
         ({"max_concurrency": 1.0}, "max_concurrency must be a whole number of at least 1, not 1.0"),
-        ({"max_concurrency": True}, "max_concurrency must be a whole number of at least 1, not True"),
+        ({"max_concurrency": True}, "max_concurrency must be a whole number of at least 1, not true"),
         ({"max_concurrency": -HUGE}, "max_concurrency must be a whole number of at least 1, not a far larger one"),
         ({"retry": 3}, "retry must be an impasto.Retry, not 3"),
-        ({"rate_limit": (150, 10)}, "rate_limit must be an impasto.RateLimit, not tuple"),
-        ({"middleware": "retry"}, "middleware must be a list of names or plugins, not str"),
-        ({"middleware": 5}, "middleware must be a list of names or plugins, not int"),
+        ({"rate_limit": (150, 10)}, "rate_limit must be an impasto.RateLimit, not a list"),
+        ({"middleware": "retry"}, "middleware must be a list of names or plugins, not text"),
+        ({"middleware": 5}, "middleware must be a list of names or plugins, not a whole number"),
         ({"providers": {"acme": "key"}}, "providers must be a mapping of names to settings"),
         ({"providers": ["acme"]}, "providers must be a mapping of names to settings"),
         ({"ssl": False}, "ssl can't be switched off"),
-        ({"ssl": 5}, "ssl must be the path of a CA file or an SSLContext, not int"),
-        ({"transport": 5}, "transport must be a name or an object with send, not int"),
+        ({"ssl": 5}, "ssl must be the path of a CA file or an SSLContext, not a whole number"),
+        ({"transport": 5}, "transport must be a name or an object with send, not a whole number"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -87,7 +87,7 @@ def test_an_unknown_setting_is_pythons_own_error() -> None:
         (lambda: impasto.Retry(max_charges=0), "Retry.max_charges must be a whole number of at least 1, not 0"),
         (lambda: impasto.Retry(refused=-HUGE), "Retry.refused must be a whole number of at least 0, not a far larger"),
         (lambda: impasto.Retry(base=float("nan")), "Retry.base must be a number of at least 0, not nan"),
-        (lambda: impasto.Retry(on_ambiguous=1), "Retry.on_ambiguous must be True or False, not 1"),  # type: ignore[arg-type]  # what the test is about
+        (lambda: impasto.Retry(on_ambiguous=1), "Retry.on_ambiguous must be true or false, not 1"),  # type: ignore[arg-type]  # what the test is about
         (lambda: impasto.RateLimit(0, 10), "RateLimit.requests must be a whole number of at least 1, not 0"),
         (lambda: impasto.RateLimit(1, 0), "RateLimit.seconds must be a number above 0, not 0"),
     ],
@@ -202,7 +202,7 @@ async def test_a_wrong_timeout_of_one_call(client: impasto.Client, recorder: Rec
 
 
 async def test_a_wrong_retry_of_one_call(client: impasto.Client) -> None:
-    with pytest.raises(ConfigError, match=r"retry must be an impasto\.Retry, not int"):
+    with pytest.raises(ConfigError, match=r"retry must be an impasto\.Retry, not a whole number"):
         await client.run("stability/sd3", retry=3, prompt="x")  # type: ignore[arg-type]  # what the test is about
 
 
@@ -297,11 +297,11 @@ async def test_an_id_that_can_not_be_one(client: impasto.Client, recorder: Recor
     assert recorder.seen == []
 
 
-@pytest.mark.parametrize("job", [5, None, b"a" * 64, ["a"]])
-async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any) -> None:
-    with pytest.raises(
-        InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"
-    ):
+@pytest.mark.parametrize(
+    ("job", "kind"), [(5, "a whole number"), (None, "null"), (b"a" * 64, "bytes"), (["a"], "a list")]
+)
+async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any, kind: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {kind}"):
         await client.resume("stability/upscale-creative", job)
     assert recorder.seen == []
 

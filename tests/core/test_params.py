@@ -47,9 +47,9 @@ def taken(**given: Any) -> dict[str, Any]:
 
 HUGE = 10**5000
 WRONG: list[tuple[str, object, str]] = [
-    ("prompt", 5, "must be text, not int"),
+    ("prompt", 5, "must be text, not a whole number"),
     ("prompt", b"x", "must be text, not bytes"),
-    ("prompt", ["x"], "must be text, not list"),
+    ("prompt", ["x"], "must be text, not a list"),
     ("prompt", "", "must be text of 1 to 10 characters, not of 0"),
     ("prompt", "x" * 11, "must be text of 1 to 10 characters, not of 11"),
     ("prompt", "x" * 12345, "must be text of 1 to 10 characters, not of 12,345"),
@@ -59,16 +59,16 @@ WRONG: list[tuple[str, object, str]] = [
     ("style", "Anime", "must be one of anime, cinematic, not 'Anime'"),
     ("style", "", "must be one of anime, cinematic, not ''"),
     ("style", 7, "must be one of anime, cinematic, not 7"),
-    ("style", ["anime"], "must be one of anime, cinematic, not list"),
+    ("style", ["anime"], "must be one of anime, cinematic, not a list"),
     ("style", "x" * 500, f"must be one of anime, cinematic, not '{'x' * 56}..."),
-    ("seed", True, "must be a whole number from 0 to 100, not True"),
+    ("seed", True, "must be a whole number from 0 to 100, not true"),
     ("seed", "1", "must be a whole number from 0 to 100, not '1'"),
     ("seed", 1.0, "must be a whole number from 0 to 100, not 1.0"),
     ("seed", -1, "must be a whole number from 0 to 100, not -1"),
     ("seed", 101, "must be a whole number from 0 to 100, not 101"),
     ("seed", HUGE, "must be a whole number from 0 to 100, not a far larger one"),
     ("strength", "0.5", "must be a number from 0.25 to 1, not '0.5'"),
-    ("strength", False, "must be a number from 0.25 to 1, not False"),
+    ("strength", False, "must be a number from 0.25 to 1, not false"),
     ("strength", math.nan, "must be a number from 0.25 to 1, not nan"),
     ("strength", math.inf, "must be a number from 0.25 to 1, not inf"),
     ("strength", 1e-400, "must be a number from 0.25 to 1, not 0.0"),
@@ -78,7 +78,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("free", math.nan, "must be a number, not nan"),
     ("free", -math.inf, "must be a number, not -inf"),
     ("image", b"", "is empty"),
-    ("image", 5, "must be bytes, a path, an open binary file or a data: URI, not int"),
+    ("image", 5, "must be bytes, a path, an open binary file or a data: URI, not a whole number"),
 ]
 
 
@@ -92,7 +92,7 @@ def test_all_problems_come_at_once_each_named() -> None:
     assert refused(Params, given) == {
         "prompt": "required",
         "style": "must be one of anime, cinematic, not 'none'",
-        "seed": "must be a whole number from 0 to 100, not True",
+        "seed": "must be a whole number from 0 to 100, not true",
         "strength": "must be a number from 0.25 to 1, not 2",
         "image": "is empty",
         "promt": "is no parameter of this model; did you mean prompt?",
@@ -217,11 +217,11 @@ def test_a_plain_class_is_as_strict() -> None:
     made = structure(Plain, {"prompt": "x", "steps": 3, "scale": 2, "tile": True, "size": {"width": 1, "height": 2}})
     assert made == Plain(prompt="x", steps=3, scale=2, tile=True, size=Size(width=1, height=2))
     assert refused(Plain, {"prompt": 5, "steps": "3", "scale": True, "tile": 1, "image": 5, "stpes": 1, "sise": 1}) == {
-        "prompt": "must be text, not int",
+        "prompt": "must be text, not a whole number",
         "steps": "must be a whole number, not '3'",
-        "scale": "must be a number, not True",
-        "tile": "must be bool, not int",
-        "image": "must be bytes, a path, an open binary file or a data: URI, not int",
+        "scale": "must be a number, not true",
+        "tile": "must be true or false, not a whole number",
+        "image": "must be bytes, a path, an open binary file or a data: URI, not a whole number",
         "stpes": "is no parameter of this model; did you mean steps?",
         "sise": "is no parameter of this model; did you mean size?",
     }
@@ -233,7 +233,7 @@ def test_a_plain_classs_own_validators_name_the_field() -> None:
 
 def test_what_is_wrong_deep_down_is_said() -> None:
     said = refused(Plain, {"prompt": "x", "size": {"width": "1", "height": True}})
-    assert said == {"size": "must be a whole number, not '1'; must be a whole number, not True"}
+    assert said == {"size": "must be a whole number, not '1'; must be a whole number, not true"}
 
 
 def test_a_plain_class_describes_itself() -> None:

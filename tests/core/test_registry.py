@@ -53,9 +53,9 @@ async def test_anyone_can_add_a_provider(acme: Path, recorder: Recorder) -> None
             await client.run("acme/paint", prompt="x", steps=51)
         about = client.describe("acme/paint")
     assert {(p.field, p.message) for p in caught.value.problems} == {
-        ("prompt", "must be text, not int"),
+        ("prompt", "must be text, not a whole number"),
         ("step", "is no parameter of this model; did you mean steps?"),
-        ("tile", "must be bool, not str"),
+        ("tile", "must be true or false, not text"),
     }
     assert [seen.fields for seen in recorder.seen] == [{"prompt": "a barn", "steps": "30", "tile": "true"}] * 2
     assert [seen.header("x-key") for seen in recorder.seen] == ["acme-key"] * 2

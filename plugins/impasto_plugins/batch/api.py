@@ -13,7 +13,7 @@ from typing import TypedDict
 import attrs
 
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
-from impasto.ext import check_seconds
+from impasto.ext import check_seconds, kind_in_words
 
 from .addresses import check_addresses, note_addresses
 from .classification import failed
@@ -180,7 +180,7 @@ class _Service:
 
     async def _units(self, request: Mapping[str, object]) -> list[Unit]:
         if not isinstance(request, Mapping):
-            raise InvalidRequest([Problem("request", f"must be a mapping, not {type(request).__name__}")])
+            raise InvalidRequest([Problem("request", f"must be a mapping, not {kind_in_words(request)}")])
         row = asked(dict(request))
         if row.id in self._ids:
             raise InvalidRequest([Problem("id", f"{row.id!r} was given before in this batch")])

@@ -13,6 +13,7 @@ from string import Formatter
 import attrs
 
 from impasto import ConfigError
+from impasto.ext import kind_in_words
 from impasto.fields import shown
 
 FIELDS = ("id", "index", "model", "seed")
@@ -52,7 +53,7 @@ ENDINGS = {
 def wrong_id(id: object) -> str | None:
     """Why something can't be an id, or None."""
     if not isinstance(id, str):
-        return f"must be text, not {type(id).__name__}" if id is not None else "required"
+        return f"must be text, not {kind_in_words(id)}" if id is not None else "required"
     if not id.strip():
         return "is blank"
     if len(id) > LONGEST_ID:

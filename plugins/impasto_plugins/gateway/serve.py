@@ -70,35 +70,27 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
 
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
-    """What ``--check`` says of a configuration that is sound. Raises ConfigError."""
+    """Return what ``--check`` prints of a configuration that is valid. Raises ConfigError with every mistake."""
     from aiohttp import ClientSession
 
     from impasto import Client
 
-    from .calls.runtime import Setup
+    from .calls.runtime import open_parts
 
     config, mistakes = examine(path)
     warnings: list[str] = []
     try:
         warnings = check_bind(config, host, no_auth=no_auth)
-    except ConfigError as error:
-        if not mistakes:
-            raise
-        mistakes.append((1, error.message.removeprefix(f"{config.source}: ")))
-
-    async def all_of_it() -> int:
-        async with Client(plugins=config.plugins) as client, ClientSession() as uploads:
-            observer = Observer(Metrics(), None)
-            return len((await Setup.of(config, client, observer, uploads, no_auth=no_auth)).models)
-
-    models = 0
-    try:
-        models = asyncio.run(all_of_it())
     except Mistakes as error:
         mistakes += error.found
-    except ImpastoError:
-        if not mistakes:
-            raise
+
+    async def open_all() -> int:
+        async with Client(plugins=config.plugins) as client, ClientSession() as uploads:
+            models, _, found = await open_parts(config, client, Observer(Metrics(), None), uploads)
+        mistakes.extend(found)
+        return len(models)
+
+    models = asyncio.run(open_all())
     if mistakes:
         raise Mistakes(config.source, mistakes)
     sound = f"{config.source} is sound: {models} model{'s' if models != 1 else ''}"

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import MOST_PROBLEMS, Makes, check_n, pass_interrupt, structure
+from impasto.ext import MOST_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt, structure
 from impasto.fields import shown
 from impasto.rules import Needs
 
@@ -127,7 +127,7 @@ class _Work:
         if extra is None:
             return
         if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
-            self._refuse("extra_body", f"must be a mapping of names to values, not {type(extra).__name__}")
+            self._refuse("extra_body", f"must be a mapping of names to values, not {kind_in_words(extra)}")
             return
         for name, value in cast("Mapping[str, object]", extra).items():
             if value is None:
@@ -139,7 +139,7 @@ class _Work:
 
     def flag(self, word: str, value: object) -> bool:
         if value is not None and not isinstance(value, bool):
-            self._refuse(word, f"must be True or False, not {shown(value)}")
+            self._refuse(word, f"must be true or false, not {shown(value)}")
         return value is True
 
     def add_defaults(self, defaults: Mapping[str, object]) -> Mapping[str, object]:

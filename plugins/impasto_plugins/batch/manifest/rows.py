@@ -17,7 +17,7 @@ from typing import cast
 import attrs
 
 from impasto import ConfigError, File, InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_seconds, resolve_model, seeded
+from impasto.ext import Makes, check_seconds, kind_in_words, resolve_model, seeded
 from impasto.fields import shown
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import Unit
@@ -75,7 +75,7 @@ def asked(row: Given) -> Asked:
         problems.append(Problem("model", "required: a provider and its model, as in stability/sd3.5-large"))
     base_model = given.pop("base_model", None)
     if base_model is not None and not isinstance(base_model, str):
-        problems.append(Problem("base_model", f"must be text, not {type(base_model).__name__}"))
+        problems.append(Problem("base_model", f"must be text, not {kind_in_words(base_model)}"))
     elif isinstance(model, str):
         try:
             name, address = resolve_model(model, base_model)
@@ -201,7 +201,7 @@ def _file(value: object, folder: Path) -> File:
         return File.of(value if value[:5].lower() == "data:" or "://" in value[:12] else folder / value)
     if isinstance(value, bytes | os.PathLike | tuple | File) or hasattr(value, "read"):
         return File.of(value)
-    raise ValueError(f"must be a path or a data: URI, not {type(value).__name__}")
+    raise ValueError(f"must be a path or a data: URI, not {kind_in_words(value)}")
 
 
 def marked(line: bytes, given: Given, words: frozenset[str], folder: Path) -> int:

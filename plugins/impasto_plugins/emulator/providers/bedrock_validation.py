@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 
 from impasto import File, Operation
+from impasto.ext import kind_in_words
 from impasto.fields import Field
 from impasto_plugins.stability import guardrail
 
@@ -74,7 +75,7 @@ def _value(field: Field, value: object) -> object:
     if field.kind != "file":
         return field.check(value)
     if not isinstance(value, str):
-        raise ValueError(f"must be base64 text, not {type(value).__name__}")
+        raise ValueError(f"must be base64 text, not {kind_in_words(value)}")
     return field.check(picture_of(value))
 
 

@@ -21,6 +21,7 @@ from impasto import (
     FlatPrice,
     ImpastoError,
     InvalidRequest,
+    NotAllowed,
     NotSent,
     Operation,
     PaymentRequired,
@@ -32,7 +33,8 @@ from impasto import (
     Unauthorized,
 )
 from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
-from impasto_plugins.gateway.config.model import Config, Entry, Mistakes, Params
+from impasto_plugins.gateway.config.model import CALL, Config, Entry, Params
+from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.errors import is_free
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
@@ -136,48 +138,106 @@ def may_go_elsewhere(error: ImpastoError) -> bool:
     return isinstance(error, _ELSEWHERE) and is_free(error)
 
 
-async def models_of(config: Config, client: Client, observer: Observer) -> Mapping[str, Model]:
-    """Return the models of a configuration, their plugins imported. Raises ConfigError with every mistake's line."""
+async def models_of(config: Config, client: Client, observer: Observer) -> tuple[Mapping[str, Model], list[Mistake]]:
+    """Return the models of a configuration, their plugins imported, and every mistake in them."""
     found: dict[str, list[Deployment]] = {}
-    problems: list[tuple[int, str]] = []
+    mistakes: list[Mistake] = []
     for entry in config.models:
-        try:
-            deployment = await _deployment(entry, config, client, observer)
-        except ImpastoError as error:
-            named = max((name for name in entry.lines if name in error.message), key=len, default="model")
-            line = entry.lines.get(named, entry.line)  # that of the setting that the message is about
-            problems.append((line, f"{entry.model_name}: {error.message}"))
+        if entry.unread & {"model", "base_model", "model_id"}:
             continue
-        for problem in problems_of_defaults(deployment.operation, entry.defaults):
-            said = _said(problem, deployment.operation)
-            problems.append((entry.lines[problem.field], f"{entry.model_name}: {printable(problem.field)}: {said}"))
-        others = found.setdefault(entry.model_name, [])
-        if same := sum(other.entry.model == entry.model for other in others):
-            deployment.name += f"#{same + 1}"
-        others.append(deployment)
-        observer.knows(deployment.label)
-    if problems:
-        raise Mistakes(config.source, problems)
-    return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}
+        try:
+            name, _ = resolve_model(entry.model, entry.base_model)
+            operation = await client.operation(name)
+        except ImpastoError as error:
+            if not isinstance(error, NotAllowed) or "general_settings.plugins" not in config.unread:
+                named = "base_model" if "base_model" in entry.lines else "model"
+                mistakes.append(_mistake(entry, named, error.message))
+            continue
+        own = _mistakes_of_defaults(entry, operation)
+        own += await asyncio.to_thread(_mistakes_of_settings, entry, operation)
+        try:
+            if own or entry.unread:
+                await client.warm(name)  # what its transport needs may be missing too
+            else:
+                deployment = await _deployment(entry, operation, config, client, observer)
+                others = found.setdefault(entry.model_name, [])
+                if same := sum(other.entry.model == entry.model for other in others):
+                    deployment.name += f"#{same + 1}"
+                others.append(deployment)
+                observer.knows(deployment.label)
+        except ImpastoError as error:
+            own.append(_mistake(entry, "model", error.message))
+        mistakes += own
+    return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}, mistakes
+
+
+def _mistake(entry: Entry, setting: str, message: str) -> Mistake:
+    return entry.lines.get(setting, entry.line), f"{entry.model_name}: {message}"
+
+
+def _mistakes_of_defaults(entry: Entry, operation: Operation) -> list[Mistake]:
+    """Return what is wrong with the default values for a model."""
+    own = attrs.fields_dict(Params)
+    unread = (name for name in entry.unread if name not in own and not _is_taken(name, operation))
+    problems = [*problems_of_defaults(operation, entry.defaults), *(Problem(name, "") for name in unread)]
+    return [
+        _mistake(entry, problem.field, f"{printable(problem.field)}: {_said(problem, operation)}")
+        for problem in problems
+    ]
+
+
+def _is_taken(field: str, operation: Operation) -> bool:
+    """Return True if a name may stand among the default values for a model."""
+    return field in (*WORDS, *operation.fields, *operation.also) or not may_be_dropped(field)
 
 
 def _said(problem: Problem, operation: Operation) -> str:
     """Return what is wrong with a key of ``litellm_params`` that is meant as a model's default."""
-    settings = attrs.fields_dict(Params)
-    if problem.field in (*WORDS, *operation.fields, *operation.also) or not may_be_dropped(problem.field):
+    if _is_taken(problem.field, operation):
         return problem.message
-    near = closest(problem.field, dict.fromkeys([*settings, *operation.fields, *WORDS]), 1)
+    near = closest(problem.field, dict.fromkeys([*attrs.fields_dict(Params), *operation.fields, *WORDS]), 1)
     hint = f"did you mean {near[0]}?" if near else f"the model takes {', '.join(operation.fields)}"
     return f"is not taken here, and is no parameter of this model; {hint}"
 
 
-async def _deployment(entry: Entry, config: Config, client: Client, observer: Observer) -> Deployment:
+_STAND_IN = "http://127.0.0.1"
+"""An address that needs no key, for the check of the other settings if one is wrong or not known."""
+
+
+def _mistakes_of_settings(entry: Entry, operation: Operation) -> list[Mistake]:
+    """Return what is wrong with the way in which a model's provider is reached."""
+    unread = [name for name in entry.unread if name in attrs.fields_dict(Params) and name not in CALL]
+    _, foreign = split_settings(operation, {**entry.reach, **dict.fromkeys(unread, "")})
+    provider = operation.provider
+    mistakes = [
+        _mistake(entry, name, f"{name} is not how {provider.name} is reached; leave it out") for name in foreign
+    ]
+    given = {name: value for name, value in entry.reach.items() if name not in foreign}
+    stand_in = _STAND_IN if unread else None
+
+    def wrong_without(*names: str) -> str | None:
+        rest, _ = split_settings(operation, {name: value for name, value in given.items() if name not in names})
+        try:
+            reached = Options(**rest).settings(provider.name)
+            account_of(provider, reached, stand_in=_STAND_IN if names else stand_in)
+        except ImpastoError as error:
+            return error.message
+        return None
+
+    while (message := wrong_without()) is not None:
+        setting = next((name for name in given if wrong_without(name) != message), "model")
+        mistakes.append(_mistake(entry, setting, message))
+        if given.pop(setting, None) is None:
+            break
+        stand_in = _STAND_IN
+    return mistakes
+
+
+async def _deployment(
+    entry: Entry, operation: Operation, config: Config, client: Client, observer: Observer
+) -> Deployment:
     name, _ = resolve_model(entry.model, entry.base_model)
-    operation = await client.operation(name)
-    settings, others = split_settings(operation, entry.reach)
-    if others:
-        reached_by = operation.provider.name
-        raise ConfigError(f"{', '.join(others)} is not how {reached_by} is reached; leave it out")
+    settings, _ = split_settings(operation, entry.reach)
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
@@ -185,7 +245,7 @@ async def _deployment(entry: Entry, config: Config, client: Client, observer: Ob
     settings["rate_limit"] = entry.rate_limit
     sibling = client.with_options(**settings)
     reached = Options(**settings).settings(operation.provider.name)
-    account = await asyncio.to_thread(account_of, operation.provider, reached)  # a wrong key or address is told now
+    account = await asyncio.to_thread(account_of, operation.provider, reached)
     if entry.input_cost_per_image is not None:
         today = datetime.now(UTC).date().isoformat()
         price = FlatPrice(cost=Cost(usd=entry.input_cost_per_image, as_of=today))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 from aiohttp import ClientSession
 
-from impasto import Client, Operation
-from impasto.ext import closest
+from impasto import Client, ImpastoError, Operation, Registry
+from impasto.ext import MIDDLEWARE, closest
 from impasto_plugins.batch.ledger.workspace import state_folder
 from impasto_plugins.gateway.auth import Caller, Keys
-from impasto_plugins.gateway.config.model import DAY, Config
+from impasto_plugins.gateway.config.model import DAY, Config, Mistakes
+from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.errors import Failure
 from impasto_plugins.gateway.storage.local import Folder, Store
 from impasto_plugins.gateway.storage.s3 import Bucket
@@ -49,15 +51,17 @@ class Setup:
         cls, config: Config, client: Client, observer: Observer, uploads: ClientSession, *, no_auth: bool
     ) -> Setup:
         """Imports what is needed. ``uploads`` are those to S3. Raises ConfigError."""
-        models = await models_of(config, client, observer)
+        models, store, mistakes = await open_parts(config, client, observer, uploads)
+        if mistakes:
+            raise Mistakes(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
-        files, s3 = config.files, config.files.s3
+        files = config.files
         folder = Folder(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
         return cls(
             config=config,
             keys=Keys(config, no_auth=no_auth),
             models=models,
-            store=folder if s3 is None else await Bucket.open(s3, config.files.seconds, uploads),
+            store=store if store is not None else folder,
             folder=folder,
             unread=Folder(data_folder(config) / "unread", DAY),
             most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
@@ -77,6 +81,30 @@ class Setup:
             message = f"there is no such model, or this key may not use it; {hint}see GET /v1/models"
             raise Failure(404, message, code="model_not_found", param="model")
         return model
+
+
+async def open_parts(
+    config: Config, client: Client, observer: Observer, uploads: ClientSession
+) -> tuple[Mapping[str, Model], Store | None, list[Mistake]]:
+    """Return the models, the bucket if there is one, and every mistake that only plugins and libraries know."""
+    found: list[Mistake] = []
+    registry = Registry(allow=config.plugins)
+    usable = []
+    for name in config.middleware:
+        try:
+            await asyncio.to_thread(registry.load, MIDDLEWARE, name, object)
+            usable.append(name)
+        except ImpastoError as error:
+            found.append((config.lines.get("general_settings.middleware", 0), error.message))
+    models, mistakes = await models_of(attrs.evolve(config, middleware=tuple(usable)), client, observer)
+    found += mistakes
+    store = None
+    if config.files.s3 is not None and "files.s3" not in config.unread:
+        try:
+            store = await Bucket.open(config.files.s3, config.files.seconds, uploads)
+        except ImpastoError as error:
+            found.append((config.lines.get("files.s3", 0), error.message))
+    return models, store, found
 
 
 def _most_bytes(operation: Operation) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from impasto import ConfigError, ImpastoError, Registry
+from impasto import ConfigError, Registry
 from impasto.ext import OPERATIONS
 
 
@@ -27,14 +27,3 @@ class Installed:
     def providers(self) -> frozenset[str]:
         """The providers of those models."""
         return frozenset(name.partition("/")[0] for name in self.models)
-
-    def wrong_with_model(self, model: str) -> str | None:
-        """Return what is wrong with a model's name, or None: an ARN, or a name that a resolver takes, may be right."""
-        resolved = any(name.endswith("*") and model.startswith(name[:-1]) for name in self.models)
-        if model in self.models or "arn:" in model or resolved:
-            return None
-        try:
-            Registry(allow=self._plugins).operation(model)
-        except ImpastoError as error:
-            return error.message
-        return None

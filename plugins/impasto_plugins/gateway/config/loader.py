@@ -1,4 +1,4 @@
-"""A configuration file, read so that nothing in it is passed over: every mistake is told with its line.
+"""A configuration file, read so that nothing in it is passed over: every mistake is reported with its line.
 
 Safe YAML only: no tags, no aliases, no key twice, at most 1 MiB and a few levels deep.
 """
@@ -7,47 +7,45 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 import yaml
 
-from impasto import ConfigError, InvalidRequest, RateLimit
-from impasto.ext import Allowed, closest, printable, stat_regular, structure
+from impasto import ConfigError, RateLimit
+from impasto.ext import Allowed, closest, kind_in_words, stat_regular
 from impasto_plugins.openai_compat.call_options import take_arn
 
 from .installed import Installed
 from .litellm import ADVICE, provider_of
-from .model import MODES, S3, Batches, Config, Entry, Files, General, Info, Mistakes, Named, Params, Wording
+from .model import CALL, MODES, S3, Batches, Config, Entry, Files, General, Info, Mistakes, Named, Params, Wording
+from .reader import ENVIRONMENT, Read, Reader, is_known
 from .validators import (
+    wrong_with_bucket,
+    wrong_with_endpoint,
     wrong_with_hash,
     wrong_with_host,
     wrong_with_key,
     wrong_with_origin,
+    wrong_with_prefix,
     wrong_with_rate,
     wrong_with_url,
 )
-from .yaml_nodes import Builder, Node, Scalar, UnfitNode, Value
+from .yaml_nodes import UNREAD, Builder, Mistake, Node, Scalar, UnfitNode, Value
 
 MOST_BYTES = 1 << 20
-LONGEST_NAME = 200
-_CALL = ("model", "base_model", "model_id", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
-"""The parameters that say how a model is called; the others say how its provider is reached."""
-
-_ENVIRONMENT = "os.environ/"
 LONGEST_PRESIGNED = 7 * 24 * 3600
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
-_PREFIX = re.compile(r"[A-Za-z0-9._/-]+")
-_INDENTED = "; is it indented as its neighbours are?"
+"""Seconds, with S3's signatures."""
+
+LONGEST_NAME = 200
+_SECTIONS = ("model_list", "litellm_settings", "general_settings", "keys", "files", "batches")
+_LISTS = ("allowed_hosts", "cors_origins", "middleware", "plugins")
+"""The lists of ``general_settings``."""
 
 _PARAMS = ("litellm_params", "provider_params")
 _KEYS = ("model_name", "model_info", *_PARAMS)
 """The keys of an entry of ``model_list``."""
-
-T = TypeVar("T")
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -55,7 +53,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     return _sound(*examine(path))
 
 
-def examine(path: str | os.PathLike[str]) -> tuple[Config, list[tuple[int, str]]]:
+def examine(path: str | os.PathLike[str]) -> tuple[Config, list[Mistake]]:
     """Read a configuration file, and what is wrong with it, each with its line. Raises ConfigError if it is no YAML."""
     name = os.fspath(path)
     try:
@@ -72,119 +70,126 @@ def parse(data: bytes, name: str = "config", environment: Mapping[str, str] | No
     return _sound(*_read(data, name, os.environ if environment is None else environment))
 
 
-def _sound(config: Config, mistakes: list[tuple[int, str]]) -> Config:
+def _sound(config: Config, mistakes: list[Mistake]) -> Config:
     if mistakes:
         raise Mistakes(config.source, mistakes)
     return config
 
 
-def _read(data: bytes, name: str, environment: Mapping[str, str]) -> tuple[Config, list[tuple[int, str]]]:
-    reader = _Reader(name, environment)
+def _read(data: bytes, name: str, environment: Mapping[str, str]) -> tuple[Config, list[Mistake]]:
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{name}: has more than {MOST_BYTES:,} bytes")
     try:
-        config = reader.config(Builder(data.decode("utf-8")).document())
+        builder = Builder(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: is no UTF-8 text") from None
-    except UnfitNode as error:
-        raise ConfigError(f"{name}: line {error.line}: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = error.problem or error.context or "is no YAML"
-        said += _INDENTED if said.startswith("mapping values") else ""
-        raise ConfigError(f"{name}: line {mark.line + 1 if mark is not None else 1}: {said}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
-    return config, reader.problems
+    try:
+        root = builder.document()
+    except UnfitNode as error:
+        raise Mistakes(name, [*builder.problems, (error.line, str(error))]) from None
+    except yaml.YAMLError:
+        raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
+    reader = _ConfigReader(name, environment)
+    return reader.config(root), [*builder.problems, *reader.problems]
 
 
-class _Reader:
-    """Makes records of nodes, and writes down what is wrong with each."""
+class _ConfigReader(Reader):
+    """Reads the sections of a configuration."""
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        super().__init__(environment)
         self.name = name
-        self.environment = environment
-        self.problems: list[tuple[int, str]] = []
         self.warnings: list[str] = []
         self.skipped: set[str] = set()  # the names of models whose entries are skipped
         self.named: set[str] = set()  # those of all others, mistakes or not
+        self.are_names_known = True
         self._installed = Installed(None)
 
-    def problem(self, line: int, where: str, message: str) -> None:
-        self.problems.append((line, printable(f"{where}: {message}")))
-
-    def check(self, node: Node | None, where: str, value: str | None, wrong_with: Callable[[str], str | None]) -> None:
-        """Writes down what is wrong with a value, if there is one."""
-        if node is not None and value is not None and (message := wrong_with(value)) is not None:
-            self.problem(node.line, where, message)
-
     def config(self, root: Node) -> Config:
-        top = self.section(root, "", ("model_list", "litellm_settings", "general_settings", "keys", "files", "batches"))
-        lists = ("allowed_hosts", "cors_origins", "middleware")
-        general = top.get("general_settings", Node(root.line, {}))
-        settings = self.section(general, "general_settings", (*attrs.fields_dict(General), *lists, "plugins"))
-        plugins = self.plugins(settings.pop("plugins", None))
+        top = self.section(root, "", _SECTIONS)
+        absent = Node(root.line, None if is_known(root) else UNREAD)
+        nodes = {name: top.get(name, absent) for name in _SECTIONS}
+        general = self.record(General, nodes["general_settings"], "general_settings", _LISTS)
+        self.check(general, "general_settings", "master_key", general.record.master_key, wrong_with_key)
+        self.check(general, "general_settings", "public_url", general.record.public_url, wrong_with_url)
+        lists = {name: self.texts(general.others.get(name), f"general_settings.{name}") for name in _LISTS}
+        plugins = self.plugins(general, lists["plugins"])
         self._installed = Installed(plugins)
-        named = {name: settings.pop(name, None) for name in lists}
-        texts = {name: self.texts(node, f"general_settings.{name}") or () for name, node in named.items()}
-        wording = self.record(Wording, top.get("litellm_settings"), "litellm_settings")
-        models = self.models(top.get("model_list", Node(root.line, None)))
-        names = self.named
-        made = self.general(Node(general.line, settings), names)
-        master = made.master_key and hashlib.sha256(made.master_key.encode()).hexdigest()
+        wording = self.record(Wording, nodes["litellm_settings"], "litellm_settings")
+        models = self.models(nodes["model_list"])
+        if general.record.default_model is not None:
+            name = "general_settings.default_model"
+            self.check_model(general.lines["default_model"], name, general.record.default_model, ())
+        files = self.files(nodes["files"])
+        keys = self.keys(nodes["keys"], general.record.master_key)
         return Config(
             source=self.name,
             models=models,
-            drop_params=wording is not None and wording.drop_params,
-            general=made,
-            allowed_hosts=self.each_lower(named["allowed_hosts"], "allowed_hosts", texts, wrong_with_host),
-            cors_origins=self.each_lower(named["cors_origins"], "cors_origins", texts, wrong_with_origin),
-            middleware=texts["middleware"],
+            drop_params=wording.record.drop_params,
+            general=general.record,
+            allowed_hosts=self.each_lower(general, "allowed_hosts", lists, wrong_with_host),
+            cors_origins=self.each_lower(general, "cors_origins", lists, wrong_with_origin),
+            middleware=lists["middleware"] or (),
             plugins=plugins,
-            keys=self.keys(top.get("keys"), names | self.skipped if names else (), master),
-            files=self.files(top.get("files", Node(root.line, {}))),
-            batches=self.record(Batches, top.get("batches"), "batches") or Batches(),
+            keys=keys or (),
+            files=files.record,
+            batches=self.record(Batches, nodes["batches"], "batches").record,
             warnings=tuple(self.warnings),
+            lines={
+                **{name: node.line for name, node in top.items()},
+                **{f"general_settings.{name}": line for name, line in general.lines.items()},
+                **{f"files.{name}": line for name, line in files.lines.items()},
+            },
+            unread=frozenset(
+                [
+                    *(f"general_settings.{name}" for name in general.unread),
+                    *(f"files.{name}" for name in files.unread),
+                    *(["keys"] if keys is None else []),
+                ]
+            ),
         )
-
-    def general(self, node: Node, models: Collection[str]) -> General:
-        made = self.record(General, node, "general_settings") or General()
-        assert isinstance(node.value, dict)  # noqa: S101 - as it is called
-        self.check(node.value.get("master_key"), "general_settings.master_key", made.master_key, wrong_with_key)
-        self.check(node.value.get("public_url"), "general_settings.public_url", made.public_url, wrong_with_url)
-        if made.default_model is not None and models and made.default_model not in models:
-            said = f"{made.default_model!r} is not a model_name of model_list"
-            self.problem(node.value["default_model"].line, "general_settings.default_model", said)
-        return made
 
     def each_lower(
         self,
-        node: Node | None,
+        general: Read[General],
         name: str,
-        texts: Mapping[str, Iterable[str]],
+        texts: Mapping[str, tuple[str, ...] | None],
         wrong_with: Callable[[str], str | None],
     ) -> tuple[str, ...]:
         """Return a list of ``general_settings`` in small letters, each item checked."""
-        found = tuple(text.lower() for text in texts[name])
+        found = tuple(text.lower() for text in texts[name] or ())
         for text in found:
-            self.check(node, f"general_settings.{name}", text, wrong_with)
+            self.check(general, "general_settings", name, text, wrong_with)
         return found
 
-    def plugins(self, node: Node | None) -> tuple[str, ...] | None:
-        names = self.texts(node, "general_settings.plugins")
+    def plugins(self, general: Read[General], names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Return the distributions that may be used; none if what is given is wrong."""
+        node = general.others.get("plugins")
         try:
             Allowed.of(names or ())
         except ConfigError as error:
-            self.problem(node.line if node is not None else 1, "general_settings", error.message)
-        return names
+            self.problem(general.lines["plugins"], "general_settings", error.message)
+            names = None
+        if names is None and node is not None and node.value is not None:
+            general.unread.add("plugins")
+        return () if "plugins" in general.unread else names
+
+    def check_model(self, line: int, name: str, model: str, others: Collection[str]) -> None:
+        """Write down that a model is not in ``model_list``, if all the names there are known."""
+        if self.named and self.are_names_known and model not in self.named and model not in others:
+            skipped = "; its entry is skipped" if model in self.skipped else ""
+            self.problem(line, name, f"{model!r} is not a model_name of model_list{skipped}")
 
     def models(self, node: Node) -> tuple[Entry, ...]:
+        if node.value is UNREAD:
+            return ()
         if not isinstance(node.value, list) or not node.value:
             self.problem(node.line, "model_list", "give a list of models, at least one")
             return ()
-        before = len(self.problems)
         found = [self.entry(each, f"model_list[{i}]") for i, each in enumerate(node.value)]
-        if not any(found) and len(self.problems) == before:
+        if not any(found):
             self.problem(node.line, "model_list", f"leaves no model: {'; '.join(self.warnings)}")
         return tuple(entry for entry in found if entry is not None)
 
@@ -207,8 +212,8 @@ class _Reader:
         if not isinstance(params, dict) or "model" not in params:
             return None
         model, named = params["model"].value, params.get("custom_llm_provider")
-        if isinstance(model, str) and model.startswith(_ENVIRONMENT):
-            model = self.environment.get(model.removeprefix(_ENVIRONMENT))
+        if isinstance(model, str) and model.startswith(ENVIRONMENT):
+            model = self.environment.get(model.removeprefix(ENVIRONMENT))
         provider = provider_of(model, named and named.value) if isinstance(model, str) else None
         if provider is None or provider in self._installed.providers:
             return None
@@ -220,163 +225,111 @@ class _Reader:
             return None
         given = self.section(node, where, _KEYS)
         words = [word for word in _PARAMS if word in given]
-        if len(words) != 1:
+        if len(words) > 1 or (not words and is_known(node)):
             self.problem(node.line, where, "give litellm_params or provider_params, which is the same; one of them")
+        name = self.model_name(given.get("model_name"), node, f"{where}.model_name")
         word = words[0] if words else "litellm_params"
-        name = self.plain(given["model_name"], f"{where}.model_name") if "model_name" in given else None
-        own = content if words and isinstance(content := given[word].value, dict) else {}
-        params, defaults = self.params(given[word], f"{where}.{word}") if words else (None, {})
-        info = self.record(Info, given.get("model_info"), f"{where}.model_info")
-        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
-            takes = f"text of 1 to {LONGEST_NAME} printable characters"
-            wrong = "" if isinstance(name, str) else f", not {type(name).__name__}"
-            said = f"required: {takes}" if name is None else f"must be {takes}{wrong}"
-            self.problem(node.line, f"{where}.model_name", said)
-            return None
-        self.named.add(name)
-        if params is None:
-            model_node = own.get("model")
-            if model_node is not None and isinstance(text := model_node.value, str) and _ENVIRONMENT not in text:
-                self.check(model_node, f"{where}.{word}.model", text, self._installed.wrong_with_model)
-            return None
+        read, defaults = self.params(given.get(word, Node(node.line, UNREAD)), f"{where}.{word}")
+        params = read.record
+        info = self.record(Info, given.get("model_info", Node(node.line, None)), f"{where}.model_info").record
         cost = params.input_cost_per_image
-        if cost is None and info is not None:
-            cost = info.input_cost_per_image
+        rate = None if "rate_limit" in read.unread else params.rate_limit
         called = {"model_id": params.model_id}
         model, base_model = take_arn(called, params.model, params.base_model)
-        if called.get("model_id") is not None:
-            self.problem(node.line, f"{where}.{word}.model_id", "takes an ARN, and goes with a bedrock/ model")
-        reach = {key: each for key, each in attrs.asdict(params).items() if key not in _CALL and each is not None}
+        if called.get("model_id") is not None and "model" not in read.unread:
+            self.problem(
+                read.lines["model_id"], f"{where}.{word}.model_id", "takes an ARN, and goes with a bedrock/ model"
+            )
+        reach = {key: each for key, each in attrs.asdict(params).items() if key not in CALL and each is not None}
         return Entry(
-            model_name=name,
+            model_name=name if name is not None else where,
             model=model,
             base_model=base_model,
             timeout=params.timeout,
-            mode=info.mode if info is not None else None,
+            mode=info.mode,
             reach=reach,
             drop_params=params.drop_params,
             order=params.order,
-            rate_limit=None if params.rate_limit is None else RateLimit.parse(params.rate_limit),
-            input_cost_per_image=cost,
-            defaults={key: value for key, (value, _) in defaults.items() if value is not None},
-            lines={key: each.line for key, each in own.items()},
+            rate_limit=None if rate is None else RateLimit.parse(rate),
+            input_cost_per_image=info.input_cost_per_image if cost is None else cost,
+            defaults=defaults,
+            lines=read.lines,
             line=node.line,
+            unread=frozenset(read.unread),
         )
 
-    def params(self, node: Node, where: str) -> tuple[Params | None, dict[str, tuple[Scalar, int]]]:
-        """Return how a model is called, and its default values with their lines, which only the model can judge."""
-        given = node.value if isinstance(node.value, dict) else {}
-        known = attrs.fields_dict(Params)
-        own = {key: each for key, each in given.items() if key in known or key in ADVICE}
-        params = self.record(Params, Node(node.line, own) if given else node, where)
-        if params is not None and params.rate_limit is not None and (said := wrong_with_rate(params.rate_limit)):
-            self.problem(given["rate_limit"].line, f"{where}.rate_limit", said)
-            params = None
-        others = {key: each for key, each in given.items() if key not in own}
-        return params, {key: (self.plain(each, f"{where}.{key}"), each.line) for key, each in others.items()}
+    def model_name(self, node: Node | None, entry: Node, where: str) -> str | None:
+        """Return the name by which callers know an entry's model, None if there is none that can be used."""
+        takes = f"text of 1 to {LONGEST_NAME} printable characters"
+        name = self.plain(node, where) if node is not None else None if is_known(entry) else UNREAD
+        if name is UNREAD:
+            self.are_names_known = False
+            return None
+        if isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= LONGEST_NAME:
+            self.named.add(name)
+            return name
+        wrong = "" if isinstance(name, str) else f", not {kind_in_words(name)}"
+        line = node.line if node is not None else entry.line
+        self.problem(line, where, f"required: {takes}" if name is None else f"must be {takes}{wrong}")
+        return None
 
-    def keys(self, node: Node | None, known: Collection[str], master: str | None) -> tuple[Named, ...]:
-        """Return the named keys; ``master`` is the hash of the master key."""
-        if node is None or node.value is None:
+    def params(self, node: Node, where: str) -> tuple[Read[Params], dict[str, Scalar]]:
+        """Return how a model is called, and its default values, which only the model can judge."""
+        given = node.value if isinstance(node.value, dict) else {}
+        known = [*attrs.fields_dict(Params), *ADVICE]
+        own = {key: each for key, each in given.items() if key in known}
+        defaults = {key: self.plain(each, f"{where}.{key}") for key, each in given.items() if key not in own}
+        read = self.record(Params, attrs.evolve(node, value=own) if given else node, where)
+        self.check(read, where, "rate_limit", read.record.rate_limit, wrong_with_rate)
+        read.unread.update(key for key, value in defaults.items() if value is UNREAD)
+        read.lines.update({key: each.line for key, each in given.items()})
+        return read, {key: value for key, value in defaults.items() if value is not None and value is not UNREAD}
+
+    def keys(self, node: Node, master_key: str | None) -> tuple[Named, ...] | None:
+        """Return the named keys, None if they are not known."""
+        if node.value is None:
             return ()
         if not isinstance(node.value, list):
-            self.problem(node.line, "keys", "must be a list")
-            return ()
-        found: dict[str, Named] = {}
+            if node.value is not UNREAD:
+                self.problem(node.line, "keys", "must be a list")
+            return None
+        master = hashlib.sha256(master_key.encode()).hexdigest() if master_key else None
+        found: list[Named] = []
         for i, each in enumerate(node.value):
             where = f"keys[{i}]"
-            given = self.section(each, where, attrs.fields_dict(Named))
-            models = self.texts(given.pop("models", None), f"{where}.models")
-            key = self.record(Named, Node(each.line, given), where)
-            if key is None:
-                continue
-            self.check(each, f"{where}.sha256", key.sha256, wrong_with_hash)
-            if known and (strange := [model for model in models or () if model not in known]):
-                self.problem(each.line, f"{where}.models", f"{strange[0]!r} is no model_name of model_list")
-            if any(key.name == other.name or key.sha256 == other.sha256 for other in found.values()):
+            read = self.record(Named, each, where, ("models",))
+            key, line_of = read.record, read.lines.get
+            models = self.texts(read.others.get("models"), f"{where}.models")
+            for model in dict.fromkeys(models or ()):
+                self.check_model(line_of("models", each.line), f"{where}.models", model, self.skipped)
+            self.check(read, where, "sha256", key.sha256, wrong_with_hash)
+            if any(
+                (key.name and key.name == other.name) or (key.sha256 and key.sha256 == other.sha256) for other in found
+            ):
                 self.problem(each.line, where, "has the name or the hash of another key")
-            if key.sha256 == master:
-                self.problem(each.line, f"{where}.sha256", "is that of general_settings.master_key; give another key")
-            found[key.name] = attrs.evolve(key, models=models)
-        return tuple(found.values())
+            if master is not None and key.sha256 == master:
+                said = "is that of general_settings.master_key; give another key"
+                self.problem(line_of("sha256", each.line), f"{where}.sha256", said)
+            found.append(attrs.evolve(key, models=models))
+        return tuple(found)
 
-    def files(self, node: Node) -> Files:
-        given = self.section(node, "files", attrs.fields_dict(Files))
-        where = given.pop("s3", None)
-        files = self.record(Files, Node(node.line, given), "files") or Files()
-        if where is None or (s3 := self.record(S3, where, "files.s3")) is None:
-            return files
-        if _BUCKET.fullmatch(s3.bucket) is None:
-            self.problem(where.line, "files.s3.bucket", "must be a bucket's name: small letters, digits, dots, dashes")
-        if s3.prefix is not None and _PREFIX.fullmatch(s3.prefix) is None:
-            self.problem(where.line, "files.s3.prefix", "may have letters, digits and ._/- only")
-        if (s3.aws_access_key_id is None) is not (s3.aws_secret_access_key is None):
+    def files(self, node: Node) -> Read[Files]:
+        read = self.record(Files, node, "files", ("s3",))
+        if (where := read.others.get("s3")) is None or where.value is None:
+            return read
+        bucket = self.record(S3, where, "files.s3")
+        s3, unread = bucket.record, bucket.unread
+        self.check(bucket, "files.s3", "bucket", s3.bucket, wrong_with_bucket)
+        self.check(bucket, "files.s3", "prefix", s3.prefix, wrong_with_prefix)
+        self.check(bucket, "files.s3", "endpoint_url", s3.endpoint_url, wrong_with_endpoint)
+        pair = {"aws_access_key_id", "aws_secret_access_key"}
+        if not pair & unread and len(pair & attrs.asdict(s3, filter=lambda _, value: value is not None).keys()) == 1:
             self.problem(where.line, "files.s3", "give aws_access_key_id and aws_secret_access_key together")
-        if s3.endpoint_url is not None and not s3.endpoint_url.startswith(("https://", "http://")):
-            self.problem(where.line, "files.s3.endpoint_url", "must begin with https://")
-        if files.folder is not None:
-            self.problem(node.line, "files", "give folder or s3")
-        if files.seconds > LONGEST_PRESIGNED:
-            self.problem(
-                node.line, "files.seconds", f"may be {LONGEST_PRESIGNED:,} with s3, the longest that it signs for"
-            )
-        return attrs.evolve(files, s3=s3)
-
-    def section(self, node: Node, where: str, known: Iterable[str]) -> dict[str, Node]:
-        """A mapping's values; a name that is not among ``known`` is a problem."""
-        if node.value is None:
-            return {}
-        if not isinstance(node.value, dict):
-            self.problem(node.line, where or "the file", "must be a mapping of names to values")
-            return {}
-        names = list(known)
-        for name, value in node.value.items():
-            if name not in names:
-                near = closest(name, (each for each in names if each not in node.value), 1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names)}"
-                self.problem(
-                    value.line, f"{where}.{name[:60]}".lstrip("."), f"is not taken here; {ADVICE.get(name, hint)}"
-                )
-        return {name: value for name, value in node.value.items() if name in names}
-
-    def record(self, kind: type[T], node: Node | None, where: str) -> T | None:
-        """A record of a mapping of plain values; None where something is wrong with it."""
-        given = node if node is not None else Node(1, {})
-        before = len(self.problems)
-        values = self.section(given, where, attrs.fields_dict(kind))  # type: ignore[arg-type]  # an attrs class
-        plain = {name: self.plain(each, f"{where}.{name}") for name, each in values.items()}
-        made = None
-        try:
-            made = structure(kind, plain)
-        except InvalidRequest as error:
-            for problem in error.problems:
-                node = values.get(problem.field)
-                if node is None or plain[problem.field] is not None:  # else it was told why there is no value
-                    self.problem((node or given).line, f"{where}.{problem.field}", problem.message)
-        return made if len(self.problems) == before else None
-
-    def texts(self, node: Node | None, where: str) -> tuple[str, ...] | None:
-        """A list of texts; None where none is given."""
-        if node is None or node.value is None:
-            return None
-        if not isinstance(node.value, list):
-            self.problem(node.line, where, "must be a list of texts")
-            return None
-        values = [self.plain(each, where) for each in node.value]
-        if not all(isinstance(value, str) and value for value in values):
-            self.problem(node.line, where, "must be a list of texts")
-        return tuple(value for value in values if isinstance(value, str))
-
-    def plain(self, node: Node, where: str) -> Scalar:
-        """A single value, taken from the environment where it says so."""
-        value = node.value
-        if isinstance(value, list | dict):
-            self.problem(node.line, where, "must be one value")
-            return None
-        if not isinstance(value, str) or not value.startswith(_ENVIRONMENT):
-            return value
-        name = value.removeprefix(_ENVIRONMENT)
-        if not (found := self.environment.get(name)):
-            state = "empty" if found == "" else "not set"
-            self.problem(node.line, where, f"the environment variable {name} is {state}; set it")
-        return found
+        if read.record.folder is not None:
+            self.problem(read.lines["folder"], "files", "give folder or s3")
+        if read.record.seconds > LONGEST_PRESIGNED:
+            said = f"may be {LONGEST_PRESIGNED:,} with s3, the longest that it signs for"
+            self.problem(read.lines["seconds"], "files.seconds", said)
+        if unread:
+            read.unread.add("s3")
+        return attrs.evolve(read, record=attrs.evolve(read.record, s3=s3))

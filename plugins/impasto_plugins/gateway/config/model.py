@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
-from impasto import ConfigError, Problem, RateLimit
+from impasto import ConfigError, RateLimit
 from impasto.ext import is_loopback
 from impasto.fields import KEY, Field, choice, integer, number, text
 
@@ -35,7 +35,8 @@ class Entry:
 
     ``reach`` holds the provider's key and address under LiteLLM's names; ``line`` is where it stands in the file.
     ``defaults`` are values for fields that a caller does not give, ``lines`` where those stand. A model's deployments
-    of the lowest ``order`` go first; ``input_cost_per_image`` is in USD.
+    of the lowest ``order`` go first; ``input_cost_per_image`` is in USD. ``unread``: parameters whose values
+    are wrong or not known, in a file that has mistakes.
     """
 
     model_name: str
@@ -51,6 +52,7 @@ class Entry:
     defaults: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     lines: Mapping[str, int] = attrs.field(factory=dict[str, int])
     line: int = 0
+    unread: frozenset[str] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +76,9 @@ class Params:
     rate_limit: str | None = text(1, 64)
     input_cost_per_image: float | None = number(0, 1e6)
 
+
+CALL = ("model", "base_model", "model_id", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
+"""The parameters that say how a model is called; the others say how its provider is reached."""
 
 MODES = ("image_generation", "image_edit", "audio_generation", "3d_generation")
 
@@ -214,7 +219,8 @@ class Config:
     """A whole configuration. ``source`` names the file in messages.
 
     ``plugins`` are the distributions whose plugins may be used beside impasto's own. ``warnings`` name
-    the entries that are skipped.
+    the entries that are skipped. ``lines``: where settings stand in the file. ``unread``: those that are wrong or not
+    known; only a file that has mistakes has any.
     """
 
     source: str = "config"
@@ -229,6 +235,8 @@ class Config:
     files: Files = Files()
     batches: Batches = Batches()
     warnings: tuple[str, ...] = ()
+    lines: Mapping[str, int] = attrs.field(factory=dict[str, int], repr=False)
+    unread: frozenset[str] = frozenset()
 
     def allows_host(self, host: str) -> bool:
         """Return True if ``allowed_hosts`` has a host in small letters, or a pattern that it matches."""
@@ -241,43 +249,57 @@ MOST_MISTAKES = 100
 
 
 class Mistakes(ConfigError):
-    """What is wrong with a configuration, each with its line."""
+    """What is wrong with a configuration, each with its line; 0 is the line of what is not in the file."""
 
     def __init__(self, source: str, found: Iterable[tuple[int, str]]) -> None:
         self.found = sorted(set(found))
-        lines = [f"{source}: line {line}: {said}" for line, said in self.found[:MOST_MISTAKES]]
+        lines = [
+            f"{source}: line {line}: {said}" if line else f"{source}: {said}"
+            for line, said in self.found[:MOST_MISTAKES]
+        ]
         if len(self.found) > MOST_MISTAKES:
             lines.append(f"{source}: and {len(self.found) - MOST_MISTAKES:,} more mistakes")
         super().__init__("\n".join(lines))
 
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
-    """What is unsafe but allowed about serving at ``host``. Raises ConfigError where it is not allowed."""
+    """Return what is unsafe but allowed about serving at ``host``. Raises Mistakes for what is not allowed."""
+    if problems := list(_problems_of_bind(config, host, no_auth=no_auth)):
+        raise Mistakes(config.source, problems)
+    master = config.general.master_key
+    weak = master is not None and _is_weak(master)
+    return [*config.warnings, *(["general_settings.master_key is weak; it works on loopback only"] if weak else [])]
+
+
+_MASTER, _HOSTS = "general_settings.master_key", "general_settings.allowed_hosts"
+
+
+def _problems_of_bind(config: Config, host: str, *, no_auth: bool) -> Iterator[tuple[int, str]]:
     public = not is_loopback(host)
     master = config.general.master_key
-    problems: list[Problem] = []
+    names_hosts = bool(config.allowed_hosts) or _HOSTS in config.unread
+    has_keys = bool(master or config.keys or {_MASTER, "keys"} & config.unread)
+
+    def problem(setting: str, said: str) -> tuple[int, str]:
+        nearest = (config.lines.get(name) for name in (setting, setting.partition(".")[0]))
+        return next((line for line in nearest if line), 0), f"{setting}: {said}"
+
     if no_auth and public:
-        problems.append(Problem("--no-auth", f"is for loopback only, and {host} lets other machines in"))
-    if no_auth and (master or config.keys):
-        problems.append(Problem("--no-auth", "goes with a configuration without keys only"))
-    if not no_auth and not master and not config.keys:
-        problems.append(
-            Problem("general_settings.master_key", "is missing: set it, or keys (or --no-auth, on loopback only)")
-        )
-    weak = master is not None and (len(master) < STRONG or master in EXAMPLES)
-    behind_proxy = not public and bool(config.allowed_hosts)
-    others = "allowed_hosts, by which others call it," if behind_proxy else host
-    if weak and (public or behind_proxy):
-        said = f"too weak: {others} needs a key of at least {STRONG} characters that is not a documented example"
-        problems.append(Problem("general_settings.master_key", said))
-    if (public or behind_proxy) and (
-        known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None)
-    ) is not None:
-        problems.append(Problem("keys", f"{known.name}: is the hash of a key that stands in somebody's documentation"))
-    if public and not config.allowed_hosts:
-        problems.append(
-            Problem("general_settings.allowed_hosts", f"is missing: name the hosts by which {host} may be called")
-        )
-    if problems:
-        raise ConfigError(f"{config.source}: " + "; ".join(map(str, problems)))
-    return [*config.warnings, *(["general_settings.master_key is weak; it works on loopback only"] if weak else [])]
+        yield problem("--no-auth", f"is for loopback only, and {host} lets other machines in")
+    if no_auth and has_keys:
+        yield problem("--no-auth", "goes with a configuration without keys only")
+    if not no_auth and not has_keys:
+        yield problem(_MASTER, "is missing: set it, or keys (or --no-auth, on loopback only)")
+    others = host if public else "allowed_hosts, by which others call it,"
+    if public or names_hosts:
+        if master is not None and _is_weak(master):
+            said = f"too weak: {others} needs a key of at least {STRONG} characters that is not a documented example"
+            yield problem(_MASTER, said)
+        if known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None):
+            yield problem("keys", f"{known.name}: is the hash of a key that stands in somebody's documentation")
+    if public and not names_hosts:
+        yield problem(_HOSTS, f"is missing: name the hosts by which {host} may be called")
+
+
+def _is_weak(key: str) -> bool:
+    return len(key) < STRONG or key in EXAMPLES

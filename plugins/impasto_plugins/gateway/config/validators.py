@@ -12,6 +12,8 @@ _SHOWN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"(?:\*\.)?(?![-.])[a-z0-9_.-]{1,253}(?<!\.)|[0-9a-f:.]*:[0-9a-f:.]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 _USUAL_PORT = re.compile(r"(http://.*:80|https://.*:443)")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._/-]+")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -64,3 +66,18 @@ def wrong_with_url(url: str) -> str | None:
         return said
     plain = _SHOWN.fullmatch(url) and not (parts.query or parts.fragment or "@" in parts.netloc)
     return None if sound and plain else said
+
+
+def wrong_with_bucket(name: str) -> str | None:
+    """Return what is wrong with the name of an S3 bucket, or None."""
+    return None if _BUCKET.fullmatch(name) else "must be a bucket's name: small letters, digits, dots, dashes"
+
+
+def wrong_with_prefix(prefix: str) -> str | None:
+    """Return what is wrong with the beginning of names in a bucket, or None."""
+    return None if _PREFIX.fullmatch(prefix) else "may have letters, digits and ._/- only"
+
+
+def wrong_with_endpoint(url: str) -> str | None:
+    """Return what is wrong with the URL of an S3 service, or None."""
+    return None if url.startswith(("https://", "http://")) else "must begin with https://"

@@ -105,7 +105,7 @@ def test_all_of_keys() -> None:
         ),
         (
             PAGE.replace("model_name: sd3", "model_name: 3"),
-            "model_name: must be text of 1 to 200 printable characters, not int",
+            "model_name: must be text of 1 to 200 printable characters, not a whole number",
         ),
         ("", "line 1: model_list: give a list of models"),
         (PAGE.replace("mode: image_generation", "mode: 7"), "line 7: model_list[0].model_info.mode: must be one of"),
@@ -122,8 +122,11 @@ def test_all_of_keys() -> None:
             PAGE.replace("drop_params: false", "num_retries: 3"),
             "line 9: litellm_settings.num_retries: is not taken here",
         ),
-        (PAGE.replace("drop_params: false", "drop_params: 'no'"), "line 9: litellm_settings.drop_params: must be bool"),
-        (PAGE.replace("sk-1234", "1234"), "line 11: general_settings.master_key: must be text, not int"),
+        (
+            PAGE.replace("drop_params: false", "drop_params: 'no'"),
+            "litellm_settings.drop_params: must be true or false, not",
+        ),
+        (PAGE.replace("sk-1234", "1234"), "line 11: general_settings.master_key: must be text, not a whole number"),
         (PAGE.replace("sk-1234", "''"), "line 11: general_settings.master_key: must be text of 1 to"),
         (
             PAGE.replace("sk-1234", "os.environ/NO_SUCH"),
@@ -184,7 +187,7 @@ def test_values_that_make_sense() -> None:
     ("key", "said"),
     [
         (f"sha256: {EMPTY_HASH}", "sha256: is that of an empty key"),
-        (f"sha256: {'a' * 64}, models: [sd3, sdx]", "models: 'sdx' is no model_name of model_list"),
+        (f"sha256: {'a' * 64}, models: [sd3, sdx]", "models: 'sdx' is not a model_name of model_list"),
     ],
 )
 def test_a_key_that_is_good_for_nothing(key: str, said: str) -> None:

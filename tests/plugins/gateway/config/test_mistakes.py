@@ -58,7 +58,7 @@ def test_every_mistake_is_reported_at_once_at_its_own_line(tmp_path: Path) -> No
     with pytest.raises(ConfigError) as caught:
         check(str(path), host="127.0.0.1", no_auth=False)
     found = lines_of(caught.value)
-    assert set(found) == {4, 5, 8, 16, 19, 22, 23}, caught.value.message
+    assert set(found) == {4, 5, 8, 14, 15, 16, 19, 22, 23}, caught.value.message
     assert "sd3.5-large" in found[4]
     assert "NOT_SET_ANYWHERE" in found[5]
     assert "stable-image-core" in found[8]
