@@ -12,8 +12,6 @@ from typing import BinaryIO
 
 import attrs
 
-from .redact import kind_in_words
-
 _SNIFF = 16
 _LONGEST_PATH = 4096
 _LONGEST_NAME = 255
@@ -95,7 +93,7 @@ class File:
                 return _from_object(value)  # type: ignore[arg-type]  # narrowed by the guard
             case _:
                 raise ValueError(
-                    f"must be bytes, a path, an open binary file or a data: URI, not {kind_in_words(value)}"
+                    f"must be bytes, a path, an open binary file or a data: URI, not {type(value).__name__}"
                 )
 
 

@@ -78,7 +78,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("free", math.nan, "must be a number, not nan"),
     ("free", -math.inf, "must be a number, not -inf"),
     ("image", b"", "is empty"),
-    ("image", 5, "must be bytes, a path, an open binary file or a data: URI, not a whole number"),
+    ("image", 5, "must be bytes, a path, an open binary file or a data: URI, not int"),
 ]
 
 
@@ -221,7 +221,7 @@ def test_a_plain_class_is_as_strict() -> None:
         "steps": "must be a whole number, not '3'",
         "scale": "must be a number, not true",
         "tile": "must be true or false, not a whole number",
-        "image": "must be bytes, a path, an open binary file or a data: URI, not a whole number",
+        "image": "must be bytes, a path, an open binary file or a data: URI, not int",
         "stpes": "is no parameter of this model; did you mean steps?",
         "sise": "is no parameter of this model; did you mean size?",
     }

@@ -12,6 +12,7 @@ from impasto_plugins.gateway.config.model import Mistakes
 from impasto_plugins.gateway.serve import check
 
 STRONG = "sk-" + "s" * 40
+DIGEST = "a" * 64
 
 
 def mistakes(tmp_path: Path, text: str, *, host: str = "127.0.0.1", no_auth: bool = False) -> dict[int, str]:
@@ -105,11 +106,9 @@ MANY = f"""\
 def test_thirty_mistakes_are_reported_in_one_pass_at_their_own_lines(tmp_path: Path) -> None:
     found = mistakes(tmp_path, MANY)
     assert set(found) == marked(MANY), found
-    assert "NOT_SET" in found[5]
-    assert "strength" in found[6]
-    assert "stable-image-core" in found[11]
-    assert "'zzz'" in found[33]
-    assert "'nope'" in found[44]
+    assert len(found) > 30
+    for said in ("NOT_SET", "strength", "stable-image-core", "'zzz'", "'nope'", "nobody-has-it"):
+        assert any(said in each for each in found.values()), said
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_thirty_mistakes_are_reported_in_one_pass_at_their_own_lines(tmp_path: P
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: [images.example]\n",
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: ['https://images.example']  # !\n",
         f"timeout: abc  # !\n  master_key: {STRONG}\n  default_model: zzz  # !\n",
-        f"default_model: zzz  # !\n  master_key: {STRONG}\nkeys:\n  - name: a\n    sha256: {'a' * 64}\n    models: [nope]  # !\n",
+        f"default_model: zzz  # !\n  master_key: {STRONG}\nkeys:\n  - name: a\n    sha256: {DIGEST}\n    models: [nope]  # !\n",
     ],
 )
 def test_mistakes_of_general_settings_make_no_false_ones(tmp_path: Path, general: str) -> None:
@@ -186,14 +185,14 @@ def test_what_depends_on_a_value_that_is_not_known_is_not_judged(tmp_path: Path)
           master_key: {STRONG}
           default_model: zzz  # !
         """,
-        f"""\
+        """\
         model_list:
-          - <<: {{model_name: a}}  # !
-            litellm_params: {{model: stability/sd3, api_key: sk-x, strenght: 1}}  # !
+          - <<: {model_name: a}  # !
+            litellm_params: {model: stability/sd3, api_key: sk-x, strenght: 1}  # !
         general_settings:
           <<: *base  # !
           timeout: abc  # !
-        keys: !!set {{}}  # !
+        keys: !!set {}  # !
         """,
         # The keys of a section that is given twice are read from both.
         f"""\
@@ -249,7 +248,7 @@ def test_a_public_address_and_mistakes_of_its_hosts(tmp_path: Path) -> None:
         "general_settings:\n  master_key: sk-1234  # !\n  allowed_hosts: ['https://images.example']  # !\n"
         "  timeout: abc  # !\n"
     )
-    assert set(mistakes(tmp_path, text, host="0.0.0.0")) == marked(text)  # noqa: S104 - an address that others can call
+    assert set(mistakes(tmp_path, text, host="0.0.0.0")) == marked(text)
 
 
 def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
@@ -271,7 +270,10 @@ def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
               input_cost_per_image: 0.03
             model_info: {{mode: image_generation}}
           - model_name: sd3
-            provider_params: {{model: bedrock/stability.sd3-5-large-v1:0, api_key: bedrock-key, aws_region_name: us-west-2}}
+            provider_params:
+              model: bedrock/stability.sd3-5-large-v1:0
+              api_key: bedrock-key
+              aws_region_name: us-west-2
           - model_name: gpt-image-1
             litellm_params: {{model: openai/gpt-image-1, api_key: os.environ/NOT_SET}}
         litellm_settings: {{drop_params: false}}
