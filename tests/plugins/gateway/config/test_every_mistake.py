@@ -122,7 +122,7 @@ def test_thirty_mistakes_are_reported_in_one_pass_at_their_own_lines(tmp_path: P
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: [images.example]\n",
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: ['https://images.example']  # !\n",
         f"timeout: abc  # !\n  master_key: {STRONG}\n  default_model: zzz  # !\n",
-        f"default_model: zzz  # !\n  master_key: {STRONG}\nkeys:\n  - name: a\n    sha256: {DIGEST}\n    models: [nope]  # !\n",
+        f"default_model: z  # !\n  master_key: {STRONG}\nkeys:\n  - name: a\n    sha256: {DIGEST}\n    models: [nope]  # !\n",
     ],
 )
 def test_mistakes_of_general_settings_make_no_false_ones(tmp_path: Path, general: str) -> None:
