@@ -12,7 +12,7 @@ from impasto_plugins.gateway.config.model import Mistakes
 from impasto_plugins.gateway.serve import check
 
 STRONG = "sk-" + "s" * 40
-DIGEST = "a" * 64
+KEYS = f"keys:\n  - name: a\n    sha256: {'a' * 64}\n    models: [nope]  # !\n"
 
 
 def mistakes(tmp_path: Path, text: str, *, host: str = "127.0.0.1", no_auth: bool = False) -> dict[int, str]:
@@ -122,7 +122,7 @@ def test_thirty_mistakes_are_reported_in_one_pass_at_their_own_lines(tmp_path: P
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: [images.example]\n",
         "timeout: abc  # !\n  master_key: sk-1234  # !\n  allowed_hosts: ['https://images.example']  # !\n",
         f"timeout: abc  # !\n  master_key: {STRONG}\n  default_model: zzz  # !\n",
-        f"default_model: z  # !\n  master_key: {STRONG}\nkeys:\n  - name: a\n    sha256: {DIGEST}\n    models: [nope]  # !\n",
+        f"default_model: z  # !\n  master_key: {STRONG}\n{KEYS}",
     ],
 )
 def test_mistakes_of_general_settings_make_no_false_ones(tmp_path: Path, general: str) -> None:
