@@ -19,7 +19,6 @@ from .params import close_files
 from .policy import Retry
 from .provider import account_of
 from .records import Request, Result
-from .redact import kind_in_words
 from .registry import OPERATIONS, Registry
 from .route import Route
 
@@ -104,7 +103,7 @@ class Client:
         """
         name, _ = resolve_model(model)
         if not isinstance(id, str):
-            raise InvalidRequest([Problem("id", f"must be text, not {kind_in_words(id)}")], operation=model)
+            raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
         route = await self._route(name)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
@@ -129,7 +128,7 @@ class Client:
         where ``retry`` is none, and what ``run`` raises.
         """
         if retry is not None and not isinstance(retry, Retry):
-            raise ConfigError(f"retry must be an impasto.Retry, not {kind_in_words(retry)}")
+            raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
         name, address = resolve_model(model, base_model)
         route = self._opened(name) or await self._route(name)
         operation = route.operation

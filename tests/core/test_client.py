@@ -202,7 +202,7 @@ async def test_a_wrong_timeout_of_one_call(client: impasto.Client, recorder: Rec
 
 
 async def test_a_wrong_retry_of_one_call(client: impasto.Client) -> None:
-    with pytest.raises(ConfigError, match=r"retry must be an impasto\.Retry, not a whole number"):
+    with pytest.raises(ConfigError, match=r"retry must be an impasto\.Retry, not int"):
         await client.run("stability/sd3", retry=3, prompt="x")  # type: ignore[arg-type]  # what the test is about
 
 
@@ -297,11 +297,11 @@ async def test_an_id_that_can_not_be_one(client: impasto.Client, recorder: Recor
     assert recorder.seen == []
 
 
-@pytest.mark.parametrize(
-    ("job", "kind"), [(5, "a whole number"), (None, "null"), (b"a" * 64, "bytes"), (["a"], "a list")]
-)
-async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any, kind: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {kind}"):
+@pytest.mark.parametrize("job", [5, None, b"a" * 64, ["a"]])
+async def test_an_id_that_is_no_text(client: impasto.Client, recorder: Recorder, job: Any) -> None:
+    with pytest.raises(
+        InvalidRequest, match=f"^stability/upscale-creative: id: must be text, not {type(job).__name__}"
+    ):
         await client.resume("stability/upscale-creative", job)
     assert recorder.seen == []
 
