@@ -4,7 +4,8 @@
 then takes a random sample of changes (a comparison, a bound, a dropped statement, ...) and runs the tests that reach
 each of them. It prints the share that was noticed for each package, and every change that was not:
 those are tests to write, or changes that alter nothing a user could notice. ``--coverage DIR`` keeps and reuses what
-the first run learned; ``--only PATH`` limits the sample.
+the first run learned, and ``--tests PATH`` adds what tests that are new since then reach; ``--only PATH`` limits the
+sample.
 
 It works on a copy of the tree. A test that hangs fails at its time limit; a change whose tests take too long in all, or
 fail without it too, is listed and not counted.
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -75,6 +76,8 @@ class Change:
     end: int
     before: str
     after: str
+    constant: str | None = None
+    """What is changed where modules are imported, which one test at random does: a constant's name, or ``""``."""
 
     def apply(self, source: bytes) -> bytes:
         """Return the file's source with the change in it."""
@@ -91,11 +94,29 @@ def changes(path: str, source: str) -> Iterator[Change]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line.encode()))
     data = source.encode()
+    constants = dict(_constants(tree))
     for node, after in _replacements(tree):
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
-        yield Change(path, node.lineno, start, end, data[start:end].decode(), after)
+        before = data[start:end].decode()
+        yield Change(path, node.lineno, start, end, before, after, constants.get(node.lineno))
+
+
+def _constants(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the lines that run as the module is imported, each with the name that is assigned there, or ``""``."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():  # its default values
+                yield from ((line, "") for line in range(node.lineno, node.body[0].lineno))
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                assert node.end_lineno is not None
+                yield from ((line, name) for line in range(node.lineno, node.end_lineno + 1))
+            case ast.stmt():
+                yield node.lineno, ""
+                yield from _constants(node)
+            case _:
+                pass
 
 
 def _replacements(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
@@ -162,11 +183,32 @@ class Learned:
     seconds: Mapping[str, float]
 
     def of(self, change: Change) -> list[str]:
-        """Return the tests that reach a change: those of its own folder first, then the quickest."""
-        reached = self.seconds.keys() & self.tests.get(change.path, {}).get(change.line, ())
+        """Return the tests that reach a change: those of its own folder first, then the quickest.
+
+        One test at random reaches what runs as a module is imported: instead those that use the constant come first,
+        then those that reach anything else of the module.
+        """
+        near, far = {(change.path, change.line)}, set[tuple[str, int]]()
+        if change.constant is not None:
+            near = set(_uses(change.constant, self.tests)) - near
+            far = {(change.path, line) for line in self.tests.get(change.path, {})}
+        first, others = self._reach(near), self._reach(far)
         own = str(Path(change.path).parent).replace("plugins/impasto_plugins", "tests/plugins")
         own = own.replace("core/impasto", "tests/core") + "/"
-        return sorted(reached, key=lambda test: (not test.startswith(own), self.seconds[test]))[:MOST_TESTS]
+        ranks = {test: (test not in first, not test.startswith(own), self.seconds[test]) for test in first | others}
+        return sorted(ranks, key=lambda test: ranks[test])[:MOST_TESTS]
+
+    def _reach(self, lines: Iterable[tuple[str, int]]) -> set[str]:
+        return self.seconds.keys() & {test for path, line in lines for test in self.tests.get(path, {}).get(line, ())}
+
+
+def _uses(constant: str, paths: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield the lines that name a constant."""
+    name = re.compile(rf"\b{constant}\b")
+    for path in paths if constant else ():
+        if (file := ROOT / path).is_file():
+            lines = enumerate(file.read_text("utf-8").splitlines(), 1)
+            yield from ((path, number) for number, line in lines if name.search(line))
 
 
 class Timer:
@@ -199,14 +241,15 @@ context = ${PYTEST_CURRENT_TEST-}
 
 
 def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Learned:
-    """Run the tests once with coverage by test, unless ``folder`` has what an earlier run learned."""
+    """Run the tests once with coverage by test, unless ``folder`` has that of an earlier run; ``paths`` are added."""
     times, data, processes = folder / "times.jsonl", folder / "coverage", folder / "processes.ini"
-    if not data.exists():
+    if paths or not data.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        times.unlink(missing_ok=True)
+        if not data.exists():
+            times.unlink(missing_ok=True)
         processes.write_text(_PROCESSES)
         environment = {"MUTANTS_TIMES": times, "MUTANTS_COVERAGE": processes, "COVERAGE_FILE": data}
-        command = [*_PYTEST, "--cov", "--cov-context=test", "--cov-report=", "-n", "auto", *paths]
+        command = [*_PYTEST, "--cov", "--cov-context=test", "--cov-report=", "--cov-append", "-n", "auto", *paths]
         subprocess.run(
             command, cwd=copy, env={**_environment(copy), **{k: str(v) for k, v in environment.items()}}, check=False
         )
@@ -299,7 +342,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="PATH", help="changes of files whose path contains this")
     parser.add_argument("--coverage", type=Path, metavar="DIR", help="keep what the first run learns, or reuse it")
-    parser.add_argument("--tests", nargs="*", default=[], metavar="PATH", help="the tests to learn from")
+    parser.add_argument("--tests", nargs="*", default=[], metavar="PATH", help="the tests to learn from, or to add")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     chosen = sampled(options.sample, options.seed, options.only)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
-from tests.campaigns.mutants import changes
+import pytest
+
+from tests.campaigns import mutants
+from tests.campaigns.mutants import Learned, changes
 
 SOURCE = '''
 def admit(count: int = 3, *, most: "int | None" = None) -> bool:
@@ -37,3 +41,26 @@ def test_each_change_is_of_one_place_and_still_parses() -> None:
         changed = change.apply(SOURCE.encode()).decode()
         ast.parse(changed)
         assert changed != SOURCE
+
+
+CONSTANTS = """
+SECONDS = 24 * 3600.0
+
+class Limits:
+    most: int = 5
+
+def admit(count, most=3):
+    return count < SECONDS + 1
+"""
+
+
+def test_a_constant_is_tried_with_the_tests_that_use_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    (tmp_path / "a.py").write_text(CONSTANTS)
+    learned = Learned(
+        {"a.py": {2: ["imports"], 5: ["imports"], 7: ["imports"], 8: ["calls"]}}, {"imports": 1, "calls": 1}
+    )
+    found = {change.before: learned.of(change) for change in changes("a.py", CONSTANTS)}
+    assert found["24"] == found["3600.0"] == ["calls", "imports"]
+    assert sorted(found["3"]) == ["calls", "imports"]
+    assert found["1"] == ["calls"]

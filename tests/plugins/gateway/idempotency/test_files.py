@@ -10,7 +10,9 @@ import pytest
 
 from impasto import Artifact
 from impasto_plugins.gateway.calls.execution import Done
+from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.serialization import Files
+from tests.descriptors import open_descriptors
 from tests.pictures import png
 
 IMAGES = (png(8, 8), png(9, 9))
@@ -65,3 +67,54 @@ def test_nobody_else_on_the_machine_can_read_the_images(tmp_path: Path) -> None:
     Files(folder).save({"a": done()})
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["synced", "can't be synced"])
+def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """A gateway that keeps a thousand answers is not deaf for want of descriptors."""
+
+    def broken(number: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    if fails:
+        monkeypatch.setattr(serialization.os, "fsync", broken)
+    for number in range(4):
+        Files(tmp_path).save({str(number): done()})
+    assert open_descriptors(tmp_path) == 0
+    assert sum(map(open_descriptors, tmp_path.iterdir())) == 0
+
+
+def test_a_file_without_a_row_is_removed_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then its row may be on its way."""
+    monkeypatch.setattr(serialization.time, "time", lambda: 10_000.0)
+    for age in (0, 3599, 3600, 3601):
+        for id in ("a", "b"):
+            path = tmp_path / f"{id}.{age}"
+            path.touch()
+            os.utime(path, (10_000 - age,) * 2)
+    Files(tmp_path).remove_strays(lambda row: row == "a")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "a.0",
+        "a.3599",
+        "a.3600",
+        "a.3601",
+        "b.0",
+        "b.3599",
+        "b.3600",
+    }
+
+
+def test_a_folder_that_is_gone_has_no_strays(tmp_path: Path) -> None:
+    Files(tmp_path / "gone").remove_strays(lambda row: False)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_an_image_that_may_be_in_memory_is_and_a_larger_one_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    monkeypatch.setattr(serialization, "HELD", len(IMAGES[0]) - is_large)
+    files = Files(tmp_path)
+    (first, _) = files.load("a", files.save({"a": done()})["a"]).artifacts
+    assert (first.data, first.file is None) == ((b"", False) if is_large else (IMAGES[0], True))
+    with first.content.open() as source:
+        assert source.read() == IMAGES[0]

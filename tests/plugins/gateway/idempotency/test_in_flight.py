@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,10 @@ import pytest
 from aiohttp import web
 
 from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.http.delivery import Delivery
 from impasto_plugins.gateway.idempotency import in_flight as module
-from impasto_plugins.gateway.idempotency.in_flight import LOST_SECONDS, Flights, State, taken_over
+from impasto_plugins.gateway.idempotency.in_flight import LOST_SECONDS, SLOTS, Flights, State, taken_over
+from tests.descriptors import open_descriptors
 
 ONE, TWO, THREE = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -206,3 +209,98 @@ def test_without_a_disk_it_is_this_workers_own(tmp_path: Path) -> None:
     flights.remove(flight)
     assert (flights.find(ONE), flights.others()) == ([], [])
     flights.close()
+
+
+def test_a_table_is_its_owners_alone(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+    open_one()
+    assert stat.S_IMODE((tmp_path / "workers").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "workers").iterdir()} == {0o600}
+
+
+def test_looking_around_leaves_no_descriptor_open(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+    mine, other = open_one(), open_one()
+    path = tmp_path / "workers" / other.name
+    (tmp_path / "workers" / "empty").touch()
+    before = open_descriptors(path)
+    for _ in range(3):
+        mine.find(ONE)
+        with pytest.raises(BlockingIOError), taken_over(path):
+            pass
+    assert open_descriptors(path) == before
+    assert open_descriptors(tmp_path / "workers" / "empty") == 0
+
+
+def test_a_worker_that_ends_lets_its_descriptor_go(tmp_path: Path) -> None:
+    flights = Flights(tmp_path)
+    flights.open()
+    flights.add(ONE, None, keyed=False)  # so that its table stays
+    number = flights._number
+    flights.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    before = open_descriptors(tmp_path / flights.name)  # the map's own
+    table = tmp_path / flights.name
+    table.rename(tmp_path / "dead")
+    with pytest.raises(RuntimeError), taken_over(tmp_path / "dead"):
+        raise RuntimeError("the heir could not write it down")
+    assert open_descriptors(tmp_path / "dead") == before
+
+
+def test_a_worker_has_room_for_4096_calls_and_frees_it(open_one: Callable[[], Flights]) -> None:
+    flights = open_one()
+    assert SLOTS == 4096
+    flying = [flights.add(ONE, None, keyed=False) for _ in range(4096)]
+    with pytest.raises(Failure) as refused:
+        flights.add(TWO, None, keyed=False)
+    assert refused.value.response().headers["retry-after"] == "1"
+    for flight in flying:
+        flights.remove(flight)
+    assert len({flights.add(ONE, None, keyed=False).slot for _ in range(4096)}) == 4096
+
+
+def test_it_is_remembered_for_a_quarter_of_an_hour_that_a_call_was_lost(
+    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as an SDK's retry is given a result: by then nobody asks for it."""
+    now = 1000.0
+    monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
+    flights = open_one()
+    flights.lose(flights.add(ONE, None, keyed=False))
+    flights.lose(flights.add(TWO, None, keyed=False))
+    for seconds, lost in ((900, 2), (900.5, 0)):
+        now = 1000 + seconds
+        flights.remove(flights.add(THREE, None, keyed=False))
+        assert len(flights.find(ONE)) + len(flights.find(TWO)) == lost
+
+
+def test_a_table_that_somebody_removes_meanwhile_is_taken_over_all_the_same(
+    open_one: Callable[[], Flights], tmp_path: Path
+) -> None:
+    dead = open_one()
+    dead.add(ONE, None, keyed=False)
+    dies(dead)
+    path = tmp_path / "workers" / dead.name
+    with taken_over(path) as found:
+        path.unlink()
+    assert found == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("is_doubtful", "left", "state"),
+    [
+        (False, False, State.RUNNING),
+        (True, False, State.LEFT),
+        (False, True, State.LEFT),
+        (None, True, State.LEFT),
+        (None, False, State.RUNNING),
+    ],
+)
+def test_a_call_is_marked_if_its_caller_left_or_may_not_have_read_its_answer(
+    open_one: Callable[[], Flights], is_doubtful: bool | None, left: bool, state: State
+) -> None:
+    flights = open_one()
+    flight = flights.add(ONE, request(left=left), keyed=False)
+    if is_doubtful is not None:
+        flight.delivery = cast("Delivery", SimpleNamespace(is_doubtful=is_doubtful))
+    flights.mark()
+    assert [seen.state for seen in flights.find(ONE)] == [state]
