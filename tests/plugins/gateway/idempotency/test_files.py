@@ -77,7 +77,7 @@ def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest
         raise OSError(5, "Input/output error")
 
     if fails:
-        monkeypatch.setattr(serialization.os, "fsync", broken)
+        monkeypatch.setattr(os, "fsync", broken)
     for number in range(4):
         Files(tmp_path).save({str(number): done()})
     assert open_descriptors(tmp_path) == 0
@@ -86,12 +86,12 @@ def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest
 
 def test_a_file_without_a_row_is_removed_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until then its row may be on its way."""
-    monkeypatch.setattr(serialization.time, "time", lambda: 10_000.0)
+    monkeypatch.setattr("impasto_plugins.gateway.idempotency.serialization.time.time", lambda: 10_000.0)
     for age in (0, 3599, 3600, 3601):
         for id in ("a", "b"):
             path = tmp_path / f"{id}.{age}"
             path.touch()
-            os.utime(path, (10_000 - age,) * 2)
+            os.utime(path, (10_000 - age, 10_000 - age))
     Files(tmp_path).remove_strays(lambda row: row == "a")
     assert {path.name for path in tmp_path.iterdir()} == {
         "a.0",
