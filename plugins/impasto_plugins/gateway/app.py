@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Coroutine
 from functools import lru_cache
 from ipaddress import ip_address
@@ -45,10 +46,12 @@ class _Host(NamedTuple):
     is_address: bool
 
 
+_PORT = re.compile(r":[0-9]*\Z")  # it may be empty (RFC 3986, 3.2.3)
+
+
 @lru_cache(maxsize=256)
 def _host(named: str) -> _Host:
-    host = named.rpartition(":")[0] if named.rpartition(":")[2].isdigit() else named
-    host = host.strip("[]").lower()
+    host = _PORT.sub("", named).strip("[]").lower().removesuffix(".")  # a last dot is the root of all names
     return _Host(host, host in _LOCAL_NAMES or is_loopback(host), _is_address(host))
 
 

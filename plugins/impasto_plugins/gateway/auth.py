@@ -75,6 +75,7 @@ def _keys(headers: MultiMapping[str]) -> list[str]:
         if not given or len(given) != 1 or not given[0].isascii():
             continue
         scheme, _, key = given[0].partition(" ") if name == "authorization" else ("bearer", "", given[0])
+        key = key.lstrip(" ")  # any number of spaces stands between the two (RFC 9110, 11.4)
         if scheme.lower() == "bearer" and 0 < len(key) <= _LONGEST:
             keys.append(key)
     return keys

@@ -89,6 +89,7 @@ def test_a_right_key_is_compared_by_its_hash_in_constant_time(
         {"authorization": f"Bearer {KEY}", "api-key": KEY, "x-api-key": KEY},
         {"authorization": "Basic dTpw", "x-api-key": KEY},
         {"authorization": "", "api-key": KEY},
+        {"authorization": f"bearer   {KEY}"},
     ],
 )
 def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None:

@@ -34,7 +34,8 @@ def check_kind(request: web.BaseRequest) -> None:
 
 def check_coding(request: web.BaseRequest) -> None:
     """Refuses a body that is compressed: what it comes to is not known. Raises Failure."""
-    if any(coding.lower() != "identity" for coding in request.headers.getall("content-encoding", [])):
+    codings = ",".join(request.headers.getall("content-encoding", [])).lower().split(",")
+    if any(coding.strip(" \t") not in ("", "identity") for coding in codings):  # a list may have empty elements
         raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
 
 

@@ -44,7 +44,7 @@ class Head:
 
 def boundary_of(content_type: str) -> bytes:
     """Return the boundary that a multipart content type names. Raises NotAForm."""
-    text = _parameters(content_type).get("boundary", "")
+    text = _parameters(content_type, escaped=".").get("boundary", "")
     if len(text) > LONGEST_BOUNDARY or _ALLOWED.fullmatch(text) is None:
         raise NotAForm(f"the content type names no boundary of 1 to {LONGEST_BOUNDARY} allowed characters")
     return text.encode()
@@ -113,10 +113,7 @@ class Parts:
 
 
 def _head(lines: bytes) -> Head:
-    try:
-        text = lines.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NotAForm("a part's headers are no UTF-8") from None
+    text = lines.decode("utf-8", "replace")  # a file's name in another encoding means nothing here
     headers: dict[str, str] = {}
     for line in re.sub(r"\r\n(?=[ \t])", "", text).split("\r\n"):  # a header may go on in the next line
         name, colon, value = line.partition(":")
@@ -147,13 +144,16 @@ def _head(lines: bytes) -> Head:
     return Head(_as_in_browsers(found["name"]), None, _CHARSETS[charset])
 
 
-def _parameters(header: str) -> Mapping[str, str]:
-    """Return a header's parameters, their names in small letters. Raises NotAForm if one is given twice."""
+def _parameters(header: str, *, escaped: str = r"""["\\]""") -> Mapping[str, str]:
+    """Return a header's parameters, their names in small letters. Raises NotAForm if one is given twice.
+
+    ``escaped``: a pattern of what a backslash escapes. In a file's name browsers escape with it nothing else.
+    """
     found: dict[str, str] = {}
     for name, quoted, token in _PARAMETER.findall(header):
         if name.lower() in found:
             raise NotAForm("a header has a parameter twice")
-        found[name.lower()] = re.sub(r"""\\(["\\])""", r"\1", quoted) or token.strip()
+        found[name.lower()] = re.sub(rf"\\({escaped})", r"\1", quoted) or token.strip()
     return found
 
 

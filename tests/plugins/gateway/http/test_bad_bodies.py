@@ -125,6 +125,13 @@ async def test_a_compressed_body(standing: Running, impasto_emulator: Emulator, 
     assert not impasto_emulator.requests
 
 
+@pytest.mark.parametrize("coding", ["", "identity", "Identity , identity", ", ,"])
+async def test_a_body_that_is_not_compressed_may_say_so(standing: Running, coding: str) -> None:
+    headers = {**CALLS, "content-encoding": coding}
+    answer = await standing.ask("POST", GENERATIONS, data=CALL, headers=headers)
+    assert answer.status == 200, answer.body[:200]
+
+
 def memory() -> int:
     return int(psutil.Process(os.getpid()).memory_info().rss)
 

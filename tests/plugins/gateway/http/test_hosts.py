@@ -19,7 +19,17 @@ async def public(start: Start, impasto_emulator: Emulator) -> Running:
     return gateway
 
 
-@pytest.mark.parametrize("host", ["images.example", "IMAGES.example:443", "a.art.example", "a.b.art.example:8443"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "images.example",
+        "IMAGES.example:443",
+        "a.art.example",
+        "a.b.art.example:8443",
+        "images.example:",
+        "images.example.",
+    ],
+)
 async def test_a_host_that_is_listed_or_matches_a_pattern(public: Running, host: str) -> None:
     assert (await public.ask("GET", "/v1/models", headers={"host": host})).status == 200
 

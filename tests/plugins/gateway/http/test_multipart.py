@@ -24,7 +24,13 @@ BOUNDARY = b"bound"
 
 def form(*parts: tuple[str, bytes], end: bytes = b"--bound--\r\n") -> bytes:
     """A form of parts, each of a head's lines and a body."""
-    return b"".join(b"--bound\r\n" + head.encode() + b"\r\n\r\n" + body + b"\r\n" for head, body in parts) + end
+    return (
+        b"".join(
+            b"--bound\r\n" + head.encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body + b"\r\n"
+            for head, body in parts
+        )
+        + end
+    )
 
 
 def field(name: str, value: str) -> tuple[str, bytes]:
@@ -96,6 +102,7 @@ NAMES = {
     'form-data; name="f"\r\nContent-Type: image/png': "",  # RFC 7578, 4.2: a file need not have a name
     'form-data; name="f"; filename="a.png"\r\nContent-Type:\r\nX-Any:\r\nContent-Length: 1': "a.png",
     'form-data; name="f"; filename="a"\r\ncontent-transfer-encoding: Binary\r\nMIME-Version: 1.0': "a",
+    'form-data; name="f"; filename="\udce9.png"': "\ufffd.png",  # Latin-1, as old systems write it
     'form-data; name="f"': None,
     'form-data; name="f"\r\nContent-Type: text/plain; charset="UTF-8"\r\nContent-Transfer-Encoding: 8bit': None,
     'form-data; name="f"\r\nContent-Type: application/json': None,
@@ -251,6 +258,7 @@ EVERY = "0aZ'()+_,-./:=?"
         (f"multipart/form-data; boundary={EVERY}", EVERY),  # many senders quote none of these
         (f"multipart/form-data; boundary={'b' * 70}", "b" * 70),
         ('multipart/form-data; note="; boundary=x"; boundary=b', "b"),
+        ('multipart/form-data; boundary="a\\+\\b"', "a+b"),  # RFC 9110, 5.6.4
         ("multipart/form-data; x-boundary=x; boundary=b", "b"),
         (
             "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW",
