@@ -84,6 +84,7 @@ def made(unit: Unit, result: Result) -> Outcome:
         cost=cost.times(1 + charged) if cost is not None and charged else cost,
         request_id=result.request_id,
         warnings=(*unit.warnings, *result.warnings, *lost),
+        errors=tuple(each.error for each in result.errors),
     )
 
 

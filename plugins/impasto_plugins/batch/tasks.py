@@ -71,3 +71,5 @@ class Outcome:
     request_id: str | None = None
     warnings: tuple[str, ...] = ()
     again: bool = False
+    errors: tuple[ImpastoError, ...] = attrs.field(default=(), repr=False)
+    """Errors of further images in the same answer, which did not come."""

@@ -107,3 +107,45 @@ async def test_from_a_program(impasto_emulator: Emulator, tmp_path: Path, folder
         costs = [each.cost.usd for each in outcomes if each.cost is not None]
         assert len(impasto_emulator.charges) == 3
         assert folder or sum(costs) == pytest.approx(12 * PRICE)
+
+
+BESIDE = """
+import attrs
+from impasto import ContentFiltered, Lost, UnusableResult
+from several import model, Several
+
+
+class Beside(Several):
+    def unpack(self, operation, request, response):
+        result = Several.unpack(self, operation, request, response)
+        filtered = ContentFiltered("blurred", status=200)
+        filtered.artifacts, filtered.billed = result.artifacts[:2], "unknown"
+        unusable = UnusableResult("no image", raw=b"<html>")
+        lost = tuple(Lost(index=index + 4, error=error) for index, error in enumerate((filtered, unusable)))
+        return attrs.evolve(result, errors=lost)
+
+
+beside = attrs.evolve(model("beside", 2), dialect=Beside(2))
+"""
+
+
+def test_what_came_instead_of_images_beside_others_is_kept(
+    batch: Run, manifest: Write, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path_factory.mktemp("beside")
+    install(site, "acme-beside", {"impasto.operations": {"acme/beside": "beside:beside"}}, {"beside": BESIDE})
+    monkeypatch.syspath_prepend(str(site))
+    manifest(row("cat", model="acme/beside", n=2, seed=1))
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert done.stdout.startswith("complete: 4 of 4 done")
+    (line,) = lines(OUT / "results.jsonl")
+    warnings = line["response"]["body"]["warnings"]  # type: ignore[index]
+    said = [each for each in warnings if each.startswith("what came instead of images beside it is kept: ")]
+    paths = [path for each in said for path in each.partition(": ")[2].split(", ")]
+    assert len(said) == 2
+    assert len(paths) == len(set(paths)) == 6
+    assert {path.relative_to(OUT).as_posix() for path in (OUT / "kept").iterdir()} == set(paths)
+    images = [path for path in paths if path.endswith(".png")]
+    assert len(images) == 4
+    assert all((OUT / path).read_bytes().startswith(b"\x89PNG") for path in images)
+    assert {(OUT / path).read_bytes() for path in paths if path not in images} == {b"<html>"}

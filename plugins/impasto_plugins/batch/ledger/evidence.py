@@ -10,7 +10,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from .states import State
 if TYPE_CHECKING:
     from .workspace import History, Layout
 
+RESULT_FILES = ("results.jsonl", "errors.jsonl")
 _MEDIA = (*ENDINGS.values(), ".bin")
 _MOST_NAMED = 3
 
@@ -80,7 +82,7 @@ def check_evidence(history: History, *, is_begun: bool = False) -> None:
         if not history.is_vouched_for and (left := _left(layout)):
             said = "is missing" if not layout.ledger.exists() else "is empty"
             raise untrusted(layout.ledger, f"{said}, and earlier runs left {_some(left)}")
-    elif unknown := _unknown_results(history):
+    elif unknown := list(islice(_unknown_results(history), _MOST_NAMED)):
         said = "is another folder's, or an older copy" if history.is_vouched_for else "is an older copy"
         raise untrusted(layout.ledger, f"{said}: results.jsonl or errors.jsonl name {_some(unknown)}")
 
@@ -91,7 +93,7 @@ def _left(layout: Layout) -> list[str]:
         return []
     left = [path for path in layout.root.iterdir() if is_reserved(path.name) and path.is_file()]
     left += [path for folder in (layout.kept, layout.staging) if folder.is_dir() for path in folder.iterdir()]
-    return [str(path.relative_to(layout.root)) for path in left]
+    return sorted(str(path.relative_to(layout.root)) for path in left)
 
 
 def _some(names: list[str]) -> str:
@@ -99,10 +101,24 @@ def _some(names: list[str]) -> str:
     return named if len(names) <= _MOST_NAMED else f"{named} and {len(names) - _MOST_NAMED:,} more"
 
 
-def _unknown_results(history: History) -> list[str]:
-    """Ids of images that were or may have been charged, by the files of results, and that the ledger does not know."""
-    pictures, unknown = history.pictures, list[str]()
-    for line in chain.from_iterable(_lines(history.layout.root / name) for name in ("results.jsonl", "errors.jsonl")):
+def stamps_of(layout: Layout) -> dict[str, list[int]]:
+    """Return the size and the time (ns since 1970) of each file of results that is there."""
+    stamps = dict[str, list[int]]()
+    for name in RESULT_FILES:
+        with suppress(OSError):
+            found = os.lstat(layout.root / name)
+            stamps[name] = [found.st_size, found.st_mtime_ns]
+    return stamps
+
+
+def _unknown_results(history: History) -> Iterator[str]:
+    """Ids of images that were or may have been charged, by the files of results, and that the ledger does not know.
+
+    Files that are as the ledger says that it wrote them are not read: that takes half as long as reading the ledger.
+    """
+    pictures = history.pictures
+    changed = [name for name, stamp in stamps_of(history.layout).items() if history.stamps.get(name) != stamp]
+    for line in chain.from_iterable(_lines(history.layout.root / name) for name in changed):
         error = line.get("error")
         id = line.get("custom_id")
         if not isinstance(id, str) or (isinstance(error, dict) and error.get("billed") == "no"):
@@ -110,9 +126,8 @@ def _unknown_results(history: History) -> list[str]:
         for index in _indices(line):
             (state,) = pictures.states(id, index + 1)[index:]
             if state == 0 or (error is None and state != State.DONE):
-                unknown.append(id)
+                yield id
                 break
-    return unknown
 
 
 def _indices(line: dict[str, object]) -> list[int]:
@@ -157,12 +172,12 @@ def image_names(layout: Layout, levels: int) -> set[str]:
 
 
 class Strangers:
-    """Images in a folder whose ledger nothing vouches for, and which does not know them."""
+    """Images in a folder whose ledger may be another's, and does not know them."""
 
     def __init__(self, history: History, template: Template) -> None:
         self._layout, self._template = history.layout, template
         names = set[str]()
-        if not history.is_vouched_for and not history.is_started_over:
+        if _is_doubtful(history) and not history.is_started_over:
             names = image_names(history.layout, template.levels)
         if names and history.run is not None:
             names -= _known_paths(history.layout)
@@ -190,6 +205,11 @@ class Strangers:
         if self and (found := [name for unit in units if (name := self.find(unit)) is not None]):
             state = "does not know" if self._layout.ledger.exists() else "is missing, and the folder has"
             raise untrusted(self._layout.ledger, f"{state} {_some(found)}, which rows of the manifest ask for")
+
+
+def _is_doubtful(history: History) -> bool:
+    """Return True if a ledger may be another folder's: nothing vouches for it, or its images are not here."""
+    return not history.is_vouched_for or bool(history.gone) or not history.pictures.count[State.DONE]
 
 
 def _shape(name: str) -> str:

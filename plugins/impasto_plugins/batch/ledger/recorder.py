@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -137,7 +137,7 @@ class Keeping:
         self._to_send.add(unit)
         name = await self.send(self.uploader, row)
         self._to_send.discard(unit)
-        return attrs.evolve(outcome, url=self.uploader.url(name))
+        return attrs.evolve(outcome, url=self.uploader.url(name), warnings=tuple(row["warnings"]))
 
     async def send(self, uploader: Uploader, row: Row) -> str:
         """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
@@ -198,7 +198,7 @@ class Keeping:
         """The picture in the staging folder, then in its place, then the row that says so."""
         row = yield from self._laid(unit, outcome)
         path = yield from placed(self.folder, staged_at(self.folder.layout, unit.id, unit.index), row)
-        return attrs.evolve(outcome, path=path)
+        return attrs.evolve(outcome, path=path, warnings=tuple(row["warnings"]))
 
     def _laid(self, unit: Unit, outcome: Outcome) -> Steps[Row]:
         """The picture in the staging folder, and its row."""
@@ -217,10 +217,22 @@ class Keeping:
             disk.close(staged.file)
         room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
+        paths = yield from self._set_aside(unit, outcome.errors)
+        if paths:
+            said = f"what came instead of images beside it is kept: {', '.join(paths)}"
+            outcome = attrs.evolve(outcome, warnings=(*outcome.warnings, said))
         path = folder.names.claim(self.named(unit, artifact))
         row = of_artifact(unit, outcome, artifact, path=path, modified=modified)
         folder.write(row)
         return row
+
+    def _set_aside(self, unit: Unit, errors: Iterable[ImpastoError]) -> Steps[list[str]]:
+        """Keep what came instead of images. Return the paths below the folder."""
+        paths = list[str]()
+        for data, media_type in (each for error in errors for each in _came_with(error)):
+            path = kept_at(self.folder, unit.id, unit.index, media_type)
+            paths.append((yield from _kept_aside(self.folder, path, data)))
+        return paths
 
     def named(self, unit: Unit, artifact: Artifact) -> str:
         """Where a picture goes, below the folder."""
@@ -236,10 +248,7 @@ class Keeping:
             return outcome
         error = outcome.error
         assert error is not None  # noqa: S101 - what did not come has a reason
-        kept = []
-        for data, media_type in _came_with(error):
-            path = kept_at(folder, unit.id, unit.index, media_type)
-            kept.append((yield from _kept_aside(folder, path, data)))
+        kept = yield from self._set_aside(unit, [error])
         row = {**_of_error(unit, outcome, error), **self.more(error)}
         if kept:
             row["kept"] = kept

@@ -23,7 +23,7 @@ from impasto.ext import to_its_end
 from impasto_plugins.batch.filenames import KEPT, TakenNames
 from impasto_plugins.batch.tasks import key_of
 
-from .evidence import check_evidence, check_links
+from .evidence import RESULT_FILES, check_evidence, check_links
 from .filesystem import Disk, is_file_of
 from .group_commit import Steps, Writer
 from .high_water import HighWater, Mark
@@ -112,6 +112,8 @@ class History:
     addresses: dict[str, str] = attrs.field(factory=dict[str, str])
     """By provider, where its models were called last; a ledger of an earlier version has none."""
     gone: list[Row] = attrs.field(factory=list[Row])
+    stamps: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
+    """Of the files of results, as they were written last: see ``evidence.stamps_of``."""
     passed_over: int = 0
     """Rows of the manifest that the last run passed over, as they were invalid."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
@@ -162,6 +164,8 @@ class History:
                 add_name(row["path"], is_local=row["modified"] is not None)
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
+            elif kind == "results":
+                history.stamps = row["stamps"]
             elif kind == "invalid":
                 history.passed_over += 1
             elif kind == "accepted":
@@ -342,7 +346,7 @@ def _set_aside(layout: Layout, disk: Disk) -> None:
     for path in list(layout.staging.iterdir()):
         disk.make_folder(layout.kept)
         disk.rename(path, layout.kept / f"staged-{number}-{path.name}")
-    for name in ("results.jsonl", "errors.jsonl"):  # a new ledger does not know them
+    for name in RESULT_FILES:  # a new ledger does not know them
         if os.path.lexists(path := layout.root / name):
             disk.make_folder(layout.kept)
             disk.rename(path, layout.kept / f"{number}-{name}")

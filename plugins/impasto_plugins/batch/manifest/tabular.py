@@ -19,6 +19,8 @@ _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?")
 _NUMBERS = {"n": "integer", "timeout": "number"}
 _AT_ONCE = 1_000
+_SEPARATORS = {";": "semicolons (;)", "\t": "tabs", "|": "bars (|)"}
+"""What other programs write instead of commas."""
 
 
 def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
@@ -51,6 +53,11 @@ def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
 
 
 def _check_names(names: list[str], path: Path) -> None:
+    if len(names) == 1 and (found := next((each for each in _SEPARATORS if each in names[0]), None)) is not None:
+        raise ManifestError(
+            f"the manifest {str(path)!r} separates its cells with {_SEPARATORS[found]}: separate them with commas, and"
+            " put cells that hold a comma in double quotes"
+        )
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins or not all(names):
         said = f"names {twins[0]!r} twice" if twins else "has a column without a name"

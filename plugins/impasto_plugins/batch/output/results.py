@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
 from impasto_plugins.batch.filenames import digest
+from impasto_plugins.batch.ledger.evidence import stamps_of
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
 from impasto_plugins.batch.ledger.group_commit import Steps
 from impasto_plugins.batch.ledger.index import Pictures
@@ -87,6 +90,8 @@ def write_results(folder: Folder) -> Steps[None]:
             results.add(_result(sorted(done, key=lambda row: row["index"])))
         results.finish()
         errors.finish()
+        with suppress(OSError):  # they are there: the next run only has to read them
+            folder.write({"row": "results", "at": time.time(), "stamps": stamps_of(layout)})
     finally:
         results.close()
         errors.close()

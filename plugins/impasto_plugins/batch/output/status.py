@@ -97,7 +97,11 @@ def read_status(layout: Layout) -> tuple[Status, History]:
     history = trusted(layout, verify=True)
     run = history.run
     if run is None:
-        raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
+        ledger = layout.ledger.relative_to(layout.root)
+        raise ConfigError(
+            f"{str(layout.root)!r} is no batch's folder: it has no ledger ({ledger}). If a batch was run there with"
+            " --out, put that back; if it went to s3:// with --staging, give that folder"
+        )
     strangers = {State[name]: number for name, number in run["strangers"].items()}
     total = run["pictures"] + history.pictures.extra - run.get("stranger_extra", 0)
     status = status_of(

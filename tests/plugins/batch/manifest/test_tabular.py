@@ -89,3 +89,20 @@ def test_parquet_without_its_extra_names_the_command(tmp_path: Path, monkeypatch
     (tmp_path / "m.parquet").touch()
     with pytest.raises(MissingExtra, match=r"pip install 'impasto\[batch\]'"):
         planned(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons (;)"), ("\t", "tabs"), ("|", "bars (|)")])
+def test_a_csv_with_another_separator_is_refused_by_its_name(
+    batch: Run, tmp_path: Path, separator: str, name: str
+) -> None:
+    lines = ("id,model,prompt,seed", "a,stability/stable-image-core,a lighthouse,1")
+    (tmp_path / "m.csv").write_text("\n".join(line.replace(",", separator) for line in lines))
+    done = batch("run", "m.csv", "--out", "out")
+    assert done.exit_code == 2
+    assert f"separates its cells with {name}: separate them with commas" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_csv_of_one_column_may_hold_them_in_its_cells(batch: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("id\na;b\n")
+    assert "model: required" in batch("run", "m.csv", "--out", "out").stderr

@@ -1,0 +1,119 @@
+"""Evidence of what was paid for: results that were not changed are not read again, others are, and images count too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from impasto_plugins.batch.ledger import evidence
+from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.emulator import Emulator
+from tests.plugins.batch.conftest import Run, Write, many, row, told
+from tests.plugins.batch.ledger.test_damage import LAYOUT, OUT, RUN, remove, stops
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files of results that were read."""
+    names, lines = list[str](), evidence._lines
+
+    def spied(path: Path) -> Iterator[dict[str, object]]:
+        names.append(path.name)
+        return lines(path)
+
+    monkeypatch.setattr(evidence, "_lines", spied)
+    return names
+
+
+def test_results_that_nobody_changed_are_not_read_again(batch: Run, manifest: Write, read: list[str]) -> None:
+    manifest(row("a"), row("b", prompt="a [content_moderation]"))
+    assert batch(*RUN).exit_code == 1
+    assert batch(*RUN).exit_code == 1
+    assert batch("status", "out").exit_code == 1
+    assert read == []
+    (OUT / "results.jsonl").touch()
+    assert batch(*RUN).exit_code == 1
+    assert read == ["results.jsonl"]
+    assert batch(*RUN).exit_code == 1
+    assert read == ["results.jsonl"], "they were written again"
+
+
+def test_results_that_were_changed_are_read_up_to_a_few_unknown_images(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, read: list[str]
+) -> None:
+    manifest(row("a"))
+    assert batch(*RUN).exit_code == 0
+    path = OUT / "results.jsonl"
+    (line,) = path.read_text().splitlines()
+    others = [json.dumps({**json.loads(line), "custom_id": f"other-{number}"}) for number in range(9)]
+    path.write_text("\n".join([line, *others, "{", "[]"]))
+    said = stops(batch, impasto_emulator)
+    assert "results.jsonl or errors.jsonl name 'other-0', 'other-1', 'other-2': what" in said
+    assert "other-3" not in said
+    assert set(read) == {"results.jsonl"}, "the other was not changed, and there is enough to say"
+
+
+def of_other(batch: Run, manifest: Write, *rows: dict[str, object]) -> Layout:
+    manifest(*rows, name="other.jsonl")
+    batch("run", "other.jsonl", "--out", "other", "--no-report")
+    return Layout(Path("other"))
+
+
+@pytest.mark.parametrize("blocked", [True, False], ids=["that has no image", "with images"])
+def test_images_tell_of_charges_under_another_folders_ledger_without_results(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, blocked: bool
+) -> None:
+    manifest(*many(3))
+    assert batch(*RUN, "--no-report").exit_code == 0
+    other = of_other(batch, manifest, row("x", seed=99, prompt="a [content_moderation]" if blocked else "a cat"))
+    remove(LAYOUT.hidden)
+    shutil.copytree(other.hidden, LAYOUT.hidden)
+    shutil.copy(other.high_water, LAYOUT.high_water)
+    for name in ("results.jsonl", "errors.jsonl"):
+        (OUT / name).unlink()
+    assert "does not know 'picture-" in stops(batch, impasto_emulator)
+    assert batch(*RUN, "--start-over", "--dry-run").exit_code == 2, (
+        "its ledger is whole: another folder has to be given"
+    )
+
+
+def test_a_deleted_image_and_new_rows_go_on(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    manifest(*many(3))
+    assert batch(*RUN).exit_code == 0
+    (OUT / "picture-1.png").unlink()
+    manifest(*many(5))
+    done = batch(*RUN)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("complete: 5 of 5 done, 1 missing")
+    assert len(impasto_emulator.charges) == 5
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [
+        ((), "it was cut or removed"),
+        ((".impasto-mark",), "is missing, and earlier runs left 'errors.jsonl', 'results.jsonl'"),
+        ((".impasto-mark", "results.jsonl", "errors.jsonl"), "it has no ledger (.impasto/ledger.jsonl)"),
+    ],
+)
+def test_status_names_the_ledger_that_is_missing(batch: Run, manifest: Write, also: tuple[str, ...], said: str) -> None:
+    manifest(*many(2))
+    assert batch(*RUN, "--no-report").exit_code == 0
+    for name in (".impasto", *also):
+        remove(OUT / name)
+    for words in (("status", "out"), ("report", "out")):
+        done = batch(*words)
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert "put" in done.stderr.lower(), "and what to do"
+
+
+def test_the_row_about_results_is_in_the_ledger(batch: Run, manifest: Write) -> None:
+    manifest(row("a"))
+    assert batch(*RUN).exit_code == 0
+    assert told(OUT)[-1]["stamps"] == evidence.stamps_of(LAYOUT)
+    assert set(told(OUT)[-1]["stamps"]) == {"results.jsonl", "errors.jsonl"}
