@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from impasto.ext import closest
@@ -53,22 +54,29 @@ WORDS = (
 _ALWAYS = ("prompt", "n", "size", "response_format", "user", "partial_images")
 """Those that every model's call takes, if only with a warning."""
 
-_NEVER_DROPPED = frozenset(
-    {
-        *("api_base", "base_url", "endpoint_url", "api_key", "base_model", "timeout"),
-        *("headers", "extra_headers", "proxy", "proxies", "ssl", "ssl_verify"),
-        "stream",
-    }
+_NEVER_DROPPED = (
+    *("api_base", "base_url", "endpoint_url", "api_key", "base_model", "timeout", "request_timeout"),
+    *("headers", "extra_headers", "default_headers", "extra_query"),
+    *("proxy", "proxies", "http_proxy", "https_proxy", "ssl", "ssl_verify", "stream"),
 )
 
 
+def _letters(word: str) -> str:
+    """Return the letters and digits of a name alone: ``API-Base`` and ``apiBase`` are meant as ``api_base`` is."""
+    return "".join(c for c in unicodedata.normalize("NFKC", word).casefold() if c.isalnum())
+
+
+_MEANT = {_letters(name): name for name in (*AWS, *_NEVER_DROPPED)}
+
+
 def may_be_dropped(word: str) -> bool:
-    """Return False for a name whose caller must not believe that it was honoured.
+    """Return False for a name whose caller must not believe that it was honoured, however it is spelt.
 
     Such a name says where a call goes, with whose key and for how long. Whoever asks for a stream can't read another
     answer, once it is paid for.
     """
-    return word not in _NEVER_DROPPED and not word.startswith("aws_")
+    letters = _letters(word)
+    return letters not in _MEANT and not (letters.startswith("aws") and len(letters) < len(word))
 
 
 def is_neutral(word: str, value: object) -> bool:
@@ -85,6 +93,7 @@ def advice(word: str, fields: Iterable[str]) -> str:
         if usable:
             return f"is not taken; use {' or '.join(usable)} instead"
         return f"is not taken, and this model has no {' or '.join(candidates)}; leave it out"
+    word = _MEANT.get(_letters(word), word)
     if (said := _ADVICE.get(word)) is not None:
         return said
     if word in AWS:

@@ -1,7 +1,11 @@
 """``drop_params`` drops what the called model has no field for, says so, and drops nothing else."""
 
+from typing import Any
+
 import pytest
 
+import impasto
+from impasto_plugins.emulator import Emulator
 from impasto_plugins.openai_compat.translate import translate
 
 from .test_translate import PICTURE, model, told
@@ -45,6 +49,36 @@ def test_drop_params_drops_nothing_else(word: str, value: object) -> None:
 def test_drop_params_never_drops_what_says_where_a_call_goes(word: str) -> None:
     translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
     assert (told(translation), translation.warnings) == ([word], ())
+
+
+SPELLINGS = (
+    *("API_BASE", "Api_Base", "api-base", "apiBase", "API-BASE", "api.base", "ApiKey", "API_KEY"),
+    *("Timeout", "Extra-Headers", "extraHeaders", "BASE_URL", "baseURL", "Proxy", "AWS_REGION_NAME", "aws-profile"),
+    *("awsAccessKeyId", "Stream", "\uff41pi_base", "api\u200b_base", "Base-Model", "default_headers"),
+)
+
+
+@pytest.mark.parametrize("word", SPELLINGS)
+def test_drop_params_never_drops_them_however_they_are_spelt(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
+    assert (told(translation), translation.warnings) == ([word], ())
+
+
+@pytest.mark.parametrize("word", ["API_BASE", "api-key", "baseURL", "Extra-Headers", "AWS_REGION_NAME"])
+async def test_the_functions_refuse_them_however_they_are_spelt(impasto_emulator: Emulator, word: str) -> None:
+    given: dict[str, Any] = {word: "x", "drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x"}
+    with pytest.raises(impasto.InvalidRequest, match=word):
+        await impasto.aimage_generation("a", "stability/stable-image-core", **given)
+    with pytest.raises(impasto.InvalidRequest, match=word):
+        given = {"drop_params": True, "api_base": impasto_emulator.url, "api_key": "sk-x", "extra_body": {word: "x"}}
+        await impasto.aimage_generation("a", "stability/stable-image-core", **given)
+    assert not impasto_emulator.requests
+
+
+@pytest.mark.parametrize("word", ["awesome", "streams", "times", "keys", "basement"])
+def test_drop_params_drops_names_that_only_look_alike(word: str) -> None:
+    translation = translate(model("core"), {"prompt": "a", word: "x"}, drop_params=True)
+    assert (translation.problems, len(translation.warnings)) == ((), 1)
 
 
 @pytest.mark.parametrize(
