@@ -26,7 +26,7 @@ from .http import cors
 from .http.body import check_kind
 from .http.memory_budget import Flow
 from .idempotency.coordinator import Repeats
-from .routes import not_allowed, routed
+from .routes import UNVERSIONED, not_allowed, options_response, routed
 from .storage.database import Data
 from .telemetry.instrumentation import Observer
 from .telemetry.metrics import IN_FLIGHT
@@ -183,14 +183,19 @@ class App:
 
     async def _endpoint(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        if path in _HEALTH:  # whatever it is called by: a balancer asks by address
+        asks_for_methods = request.method == "OPTIONS" and not cors.is_preflight(request)
+        if path in UNVERSIONED:
             seen.route = path
+            if request.method not in ("GET", "HEAD") and not asks_for_methods:
+                raise not_allowed(["GET"])
+        if path in _HEALTH and not asks_for_methods:  # whatever it is called by: a balancer asks by address
             return self._health(path)
         check_kind(request)
-        if path == "/metrics":
-            seen.route = path
+        if path == "/metrics" and not asks_for_methods:
             return await self._metrics(request, seen)
         self._check_host(request)
+        if asks_for_methods:
+            return options_response(path)
         patience.set(patience_of(request.headers, self.setup.config.general.max_wait_seconds))
         route, tail = routed(path)
         seen.route = route.path
@@ -249,8 +254,6 @@ class App:
         return web.Response(status=status, body=json.dumps({"status": told}).encode(), content_type="application/json")
 
     async def _metrics(self, request: web.BaseRequest, seen: Seen) -> web.Response:
-        if request.method not in ("GET", "HEAD"):
-            raise not_allowed(["GET"])
         self._check_host(request, by_address=True)
         if not self.local or self.setup.config.allowed_hosts:  # with allowed_hosts others reach it through a proxy
             self._caller(request, seen)

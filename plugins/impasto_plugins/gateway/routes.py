@@ -42,9 +42,22 @@ class Route:
 
 def not_allowed(methods: Iterable[str]) -> Failure:
     """The refusal of a method where these are taken, and HEAD wherever GET is."""
-    allowed = ", ".join(methods).replace("GET", "GET, HEAD")
+    allowed = _with_head(methods)
     said = f"this path takes {allowed}"
     return Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
+
+
+def options_response(path: str) -> web.Response:
+    """Return the methods that a path takes, or those of the whole gateway for ``*`` (RFC 9110, 9.3.7). Raises Failure.
+
+    Whoever asks for them needs no key: they are no secret.
+    """
+    methods = _ALL_METHODS if path == "*" else ["GET"] if path in UNVERSIONED else routed(path)[0].methods
+    return web.Response(status=204, headers={"allow": f"{_with_head(methods)}, OPTIONS"})
+
+
+def _with_head(methods: Iterable[str]) -> str:
+    return ", ".join(methods).replace("GET", "GET, HEAD")
 
 
 ROUTES = {
@@ -65,6 +78,12 @@ ROUTES = {
         Route("/v1/models/", {"GET": models.model}),
     )
 }
+
+
+_ALL_METHODS = sorted({method for route in ROUTES.values() for method in route.methods}, reverse=True)
+
+UNVERSIONED = ("/health/liveliness", "/health/readiness", "/metrics")
+"""Paths without ``/v1``, of which a GET needs no body and makes nothing."""
 
 
 def routed(path: str) -> tuple[Route, str]:

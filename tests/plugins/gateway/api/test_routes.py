@@ -8,7 +8,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.conftest import Running
-from tests.plugins.gateway.raw import GET, HEADERS, Connection, Raw, send
+from tests.plugins.gateway.raw import GET, HEADERS, KEY, Connection, Raw, send
 
 PATHS = ("models", "models/sd3", "the file", "the job", "health/readiness", "metrics")
 
@@ -55,6 +55,58 @@ async def test_a_head_where_there_is_nothing_to_get(standing: Running) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
     answer = await standing.ask("HEAD", "/v1/models/none")
     assert (answer.status, answer.body) == (404, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("*", {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}),
+        ("/v1/images/generations", {"POST", "OPTIONS"}),
+        ("/images/edits", {"POST", "OPTIONS"}),
+        ("/openai/deployments/sd3/images/generations", {"POST", "OPTIONS"}),
+        ("/v1/models", {"GET", "HEAD", "OPTIONS"}),
+        ("/v1/models/sd3", {"GET", "HEAD", "OPTIONS"}),
+        ("/v1/files", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/v1/files/file-1", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("/metrics", {"GET", "HEAD", "OPTIONS"}),
+        ("/health/readiness", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+@pytest.mark.parametrize("key", [KEY, b""], ids=["key", "no key"])
+async def test_a_client_may_ask_which_methods_a_path_takes(
+    standing: Running, path: str, allow: set[str], key: bytes
+) -> None:
+    """RFC 9110, 9.3.7: of a resource, or of the whole server."""
+    request = f"OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + key + b"Connection: close\r\n\r\n"
+    raw = await send(standing.url, request)
+    assert raw.status == 204
+    assert set(head_of(raw.data)[b"allow"].decode().upper().split(", ")) == allow
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/images/generations", "/health/liveliness", "/metrics"])
+async def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(
+    standing: Running, method: str, path: str
+) -> None:
+    answer = await standing.ask(method, path)
+    assert answer.status == 405
+    assert answer.headers["allow"] in ("GET, HEAD", "POST")
+
+
+async def test_nothing_is_sent_back_of_a_trace(standing: Running) -> None:
+    """It would show a page's script the caller's key (RFC 9110, 9.3.8)."""
+    raw = await send(
+        standing.url, b"TRACE /v1/models HTTP/1.1\r\n" + HEADERS + b"X-Secret: canary\r\nConnection: close\r\n\r\n"
+    )
+    assert raw.status == 405
+    assert b"canary" not in raw.data
+
+
+async def test_methods_are_not_listed_for_hosts_and_paths_that_are_not_here(standing: Running) -> None:
+    answer = await standing.ask("OPTIONS", "/v1/models", headers={"host": "evil.example"})
+    assert (answer.status, answer.error["code"]) == (421, "host_not_allowed")
+    answer = await standing.ask("OPTIONS", "/nothing")
+    assert answer.status == 404
 
 
 def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", **headers: bytes) -> bytes:
