@@ -19,7 +19,7 @@ from impasto_plugins.gateway.idempotency.coordinator import MOST_FOLLOWED, WATCH
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, Seen, State
 from impasto_plugins.gateway.idempotency.store import Row
 
-from .conftest import CONTENT, DONE, Worker, dead_worker, find, identity
+from .conftest import CONTENT, DONE, KEY, Worker, dead_worker, find, identity
 
 
 async def test_an_sdks_soonest_retry_comes_after_the_second_look() -> None:
@@ -73,6 +73,33 @@ async def test_whoever_waits_for_a_call_sees_at_once_that_it_is_over(
     clock = Clock(monkeypatch)
     await worker.repeats.wait(seen, identity())
     assert clock.now == 1000
+
+
+async def test_whoever_joins_a_call_looks_for_it_once_a_second(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look goes to the disk, which all workers share."""
+    over, looks = asyncio.Event(), 0
+
+    async def waits(row: Row | None) -> Done:
+        await over.wait()
+        return DONE
+
+    first = asyncio.create_task(worker.ask(identity(key=KEY), waits))
+    while not worker.repeats.flights._flying:
+        await asyncio.sleep(0.001)
+    clock, look = Clock(monkeypatch), worker.repeats.look
+
+    async def counted(row: Row) -> Seen | None:
+        nonlocal looks
+        looks += 1
+        return await look(row)
+
+    monkeypatch.setattr(worker.repeats, "look", counted)
+    second = asyncio.create_task(worker.ask(identity(key=KEY)))
+    while clock.now < 1003:
+        await asyncio.wait([second], timeout=0.001)
+    assert looks <= 5
+    over.set()
+    assert (await first, await second) == ((b"made", False), (b"made", True))
 
 
 async def test_whoever_leaves_waits_no_longer(worker: Worker) -> None:
