@@ -1,0 +1,303 @@
+"""How long a deployment rests, which one goes first, and what may be asked of another: without a gateway around it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from impasto import (
+    Artifact,
+    BadRequest,
+    ChargeUnknown,
+    ConfigError,
+    ContentFiltered,
+    Cost,
+    ImpastoError,
+    InvalidRequest,
+    NotFound,
+    NotSent,
+    PaymentRequired,
+    PermissionDenied,
+    Problem,
+    ProviderFault,
+    RateLimited,
+    Result,
+    TooLarge,
+    Unauthorized,
+    Unprocessable,
+    UnusableResult,
+)
+from impasto_plugins.gateway.calls import deployments as module
+from impasto_plugins.gateway.calls.deployments import Deployment, Model, may_go_elsewhere
+from impasto_plugins.gateway.calls.execution import Checked, Fitting, made, on_each
+from impasto_plugins.gateway.errors import Failure
+
+
+def limited(seconds: float | None) -> RateLimited:
+    error = RateLimited("slow", status=429)
+    error.retry_after = seconds
+    return error
+
+
+class Clock:
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: Clock.now))
+    return Clock()
+
+
+def deployment(name: str = "d", **values: Any) -> Deployment:
+    entry = SimpleNamespace(order=values.pop("order", None), input_cost_per_image=values.pop("usd", None), model=name)
+    operation = SimpleNamespace(
+        makes="image", price=SimpleNamespace(cost=values.pop("cost", None)), fields={}, also={}, roles={}
+    )
+    found: Any = dict.fromkeys(("client", "account", "description", "observer"))
+    return Deployment(
+        name, cast("Any", entry), cast("Any", operation), **{**found, "timeout": 1.0, "drop_params": False, **values}
+    )
+
+
+def rest(*errors: ImpastoError) -> float:
+    """Return for how many seconds a deployment rests after these failures."""
+    resting = deployment()
+    for error in errors:
+        resting.failed(error)
+    return max(0.0, resting.rests_until - 1000)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("errors", "seconds"),
+    [
+        ([NotSent("no")] * 2, 0),
+        ([NotSent("no")] * 3, 30),
+        ([ProviderFault("no", status=500)] * 3, 30),
+        ([ChargeUnknown("no")] * 3, 30),
+        ([Unauthorized("no", status=401)], 60),
+        ([PaymentRequired("no", status=402)], 60),
+        ([PermissionDenied("no", status=403)], 60),
+        ([ConfigError("no")], 60),
+        ([limited(7)], 7),
+        ([limited(0)], 0),
+        ([limited(None)], 1),
+        ([limited(None)] * 2, 2),
+        ([limited(None)] * 3, 4),
+        ([limited(None)] * 9, 30),
+        ([ContentFiltered("no", status=403)] * 9, 0),
+        ([InvalidRequest([Problem("p", "no")])] * 9, 0),
+        ([ContentFiltered("no", status=403), NotSent("no"), NotSent("no")], 0),
+    ],
+    ids=lambda value: f"{len(value)} {type(value[0]).__name__}" if isinstance(value, list) else None,
+)
+def test_a_deployment_rests_as_long_as_its_failure_says(errors: list[ImpastoError], seconds: float) -> None:
+    assert rest(*errors) == seconds
+
+
+def test_it_rests_until_the_time_is_over_or_it_works(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    resting = deployment()
+    assert not resting.is_resting()
+    resting.failed(limited(7))
+    for now, rests in ((1000.0, True), (1006.9, True), (1007.0, False)):
+        monkeypatch.setattr(Clock, "now", now)
+        assert resting.is_resting() is rests
+    resting.failed(Unauthorized("no", status=401))
+    resting.succeeded()
+    assert (resting.failures, resting.is_resting()) == (0, False)
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_order_of_deployments_is_rest_then_rank_then_load() -> None:
+    ranked, busy, idle, resting = (
+        deployment("ranked", order=1, running=9),
+        deployment("busy", running=2),
+        deployment("idle", running=1),
+        deployment("resting", order=0),
+    )
+    later = deployment("later", order=2)
+    resting.failed(Unauthorized("no", status=401))
+    for _ in range(5):
+        turn = Model("m", (resting, busy, idle, later, ranked)).in_turn()
+        assert [each.name for each in turn] == ["ranked", "later", "idle", "busy", "resting"]
+    assert Model("m", (resting,)).in_turn() == [resting]
+
+
+def result(n: int = 2, cost: Cost | None = None) -> Result:
+    return Result(artifacts=(Artifact(data=b"", media_type="image/png"),) * n, cost=cost)
+
+
+@pytest.mark.parametrize(
+    ("usd", "cost", "came", "told"),
+    [
+        (0.01, 0.01, 0.065, 0.02),
+        (0.01, 0.01, None, 0.02),
+        (0.01, 0.01, 0.0, 0.0),  # of a cache
+        (None, 0.01, 0.065, 0.065),
+        (0.01, None, 0.065, 0.065),
+    ],
+)
+def test_a_price_of_the_entry_counts_for_what_cost_something(
+    usd: float | None, cost: float | None, came: float | None, told: float
+) -> None:
+    own = Cost(usd=cost, as_of="") if cost is not None else None
+    priced = deployment(usd=usd, cost=own).priced(result(cost=Cost(usd=came, as_of="") if came is not None else None))
+    assert priced.cost is not None
+    assert priced.cost.usd == pytest.approx(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [
+        (NotSent("no"), True),
+        (ProviderFault("no", status=500), True),
+        (limited(None), True),
+        (Unauthorized("no", status=401), True),
+        (PaymentRequired("no", status=402), True),
+        (PermissionDenied("no", status=403), True),
+        (ConfigError("no"), True),
+        (ChargeUnknown("no"), False),
+        (UnusableResult("no"), False),
+        (ContentFiltered("no", status=403), False),
+        (BadRequest("no", status=400), False),
+        (Unprocessable("no", status=422), False),
+        (TooLarge("no", status=413), False),
+        (NotFound("no", status=404), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, ImpastoError) else None,
+)
+def test_only_what_says_nothing_of_the_request_and_cost_nothing_goes_elsewhere(
+    error: ImpastoError, elsewhere: bool
+) -> None:
+    assert may_go_elsewhere(error) is elsewhere
+    error.errors = (ChargeUnknown("one of its images"),)
+    assert may_go_elsewhere(error) is False
+
+
+class Others:
+    """The deployments that are left, by name."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    @property
+    def are_left(self) -> bool:
+        return bool(self.names)
+
+    async def next(self) -> Checked | None:
+        return call(self.names.pop(0)) if self.names else None
+
+
+def call(name: str) -> Checked:
+    return cast("Checked", SimpleNamespace(deployment=SimpleNamespace(name=name)))
+
+
+async def tried(errors: dict[str, list[ImpastoError]], *names: str) -> list[tuple[str, bool]]:
+    """Return the deployments that were asked in turn, each with True if it waited as long as its provider asked."""
+    asked: list[tuple[str, bool]] = []
+
+    async def attempt(checked: Checked, *, waits: bool) -> str:
+        asked.append((checked.deployment.name, waits))
+        if left := errors.get(checked.deployment.name):
+            raise left.pop(0)
+        return "made"
+
+    first, *others = names
+    try:
+        await on_each(call(first), Others(*others), attempt)
+    except ImpastoError as error:
+        asked.append((type(error).__name__, False))
+    return asked
+
+
+async def test_nobody_waits_for_one_while_another_is_left() -> None:
+    assert await tried({}, "a", "b") == [("a", False)]
+    assert await tried({}, "a") == [("a", True)]
+    assert await tried({"a": [NotSent("no")]}, "a", "b") == [("a", False), ("b", True)]
+    assert await tried({"a": [limited(5)]}, "a", "b") == [("a", False), ("b", False)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [((5, 3, 9), "b"), ((3, 5, 9), "a"), ((9, 5, 3), "c"), ((None, 5, 3), "a"), ((4, 4, 4), "a")]
+)
+@pytest.mark.usefixtures("still")
+async def test_the_one_that_may_send_first_is_waited_for(seconds: tuple[float | None, ...], chosen: str) -> None:
+    errors: dict[str, list[ImpastoError]] = {name: [limited(each)] for name, each in zip("abc", seconds, strict=True)}
+    expected = [("a", False), ("b", False), ("c", False), (chosen, True)]
+    assert await tried(errors, "a", "b", "c") == expected
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass."""
+    from impasto_plugins.gateway.calls import execution
+
+    monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+
+
+@pytest.mark.usefixtures("still")
+async def test_one_that_is_held_back_again_is_the_last() -> None:
+    errors: dict[str, list[ImpastoError]] = {"a": [limited(1), limited(1)], "b": [limited(2)]}
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True), ("RateLimited", False)]
+    errors = {"a": [limited(1)], "b": [NotSent("no")]}
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True)]
+    assert await tried({"a": [NotSent("no")], "b": [NotSent("no")]}, "a", "b") == [
+        ("a", False),
+        ("b", True),
+        ("NotSent", False),
+    ]
+    assert await tried({"a": [ChargeUnknown("no")]}, "a", "b") == [("a", False), ("ChargeUnknown", False)]
+
+
+async def test_a_refusal_of_all_is_that_of_the_first_and_of_some_is_none() -> None:
+    one, two, three = (deployment(name) for name in ("one", "two", "three"))
+    model = Model("m", (one, two, three))
+    fits = {"three"}
+
+    async def check(each: Deployment) -> Checked:
+        if each.name in fits:
+            return call(each.name)
+        raise InvalidRequest([Problem(each.name, "no")])
+
+    fitting = Fitting(model, check)
+    found = await fitting.next()
+    assert found is not None
+    assert found.deployment.name == "three"
+    assert await fitting.next() is None
+    assert not fitting.are_left
+    fits.clear()
+    with pytest.raises(Failure) as refused:
+        await Fitting(model, check).next()
+    assert refused.value.param == "one"
+
+
+@pytest.mark.parametrize("error", [None, NotSent("no"), asyncio.CancelledError()], ids=["came", "failed", "cancelled"])
+async def test_a_call_that_is_over_is_no_load(error: BaseException | None) -> None:
+    running: list[int] = []
+
+    class Client:
+        async def invoke(self, *args: object, **options: object) -> Result:
+            running.append(one.running)
+            if error is not None:
+                raise error
+            return result()
+
+    class Observer:
+        def attempt(self, label: object) -> Any:
+            return nullcontext(SimpleNamespace(came=lambda result: None))
+
+    one = deployment(client=Client(), observer=Observer())
+    one.entry = cast("Any", SimpleNamespace(model_name="n", model="p/m", base_model=None, input_cost_per_image=None))
+    checked = cast("Checked", SimpleNamespace(deployment=one, request=None, n=2))
+    if error is None:
+        await made(checked, cast("Any", None))
+    else:
+        with pytest.raises(type(error)):
+            await made(checked, cast("Any", None))
+    assert (running, one.running) == ([1], 0)
+    assert one.failures == (1 if isinstance(error, NotSent) else 0)
