@@ -109,6 +109,8 @@ class FakeS3:
 
 def _failure(kind: int | tuple[int, str], request: web.BaseRequest) -> web.Response:
     status, code = kind if isinstance(kind, tuple) else (kind, "SlowDown")
+    if code.startswith("<"):
+        return web.Response(status=status, text=code, content_type="text/html")
     if not status:
         assert request.transport is not None
         request.transport.abort()

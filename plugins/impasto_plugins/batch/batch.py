@@ -100,6 +100,8 @@ class Batch:
     pace: Pace = attrs.field(default=attrs.Factory(lambda self: Pace(self.order.concurrency), takes_self=True))
     plan: Plan | None = None
     folder: Folder | None = None
+    are_results_written: bool = True
+    """False if results or report could not be written."""
     is_cancelled: bool = False
     """Whether what was in flight was given up."""
     _run: Run | None = None
@@ -172,10 +174,11 @@ class Batch:
 
     @asynccontextmanager
     async def _noting(self, said: str) -> AsyncIterator[None]:
-        """Around what a run does not depend on."""
+        """Around what no image depends on."""
         try:
             yield
         except OSError as error:
+            self.are_results_written = False
             self.listener.note(said.format(error.strerror or error))
 
     def stop(self, reason: str) -> None:

@@ -132,12 +132,18 @@ def report(folder: Path, every: bool) -> None:
     help="Parquet, or tar files as WebDataset reads them.",
 )
 @click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
-def export(folder: Path, out: Path, form: str, shard: int) -> None:
-    """Writes the pictures of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their
-    names. Parquet needs impasto[batch].
+@click.pass_context
+def export(ctx: click.Context, folder: Path, out: Path, form: str, shard: int) -> None:
+    """Write the images of the batch in DIR, with their prompts, seeds and requests, into shards, and print their
+    names. Ends with 1 if images are missing, which it names. Parquet needs impasto[batch].
     """
     from .ledger.workspace import Layout
     from .output.export import export
+    from .output.status import missing_images, read_status
 
-    for path in export(Layout(folder), out, "parquet" if form == "parquet" else "webdataset", shard=shard):
+    _, history = read_status(Layout(folder))
+    for missing in missing_images(history):
+        click.echo(f"Warning: left out: {missing}", err=True)
+    for path in export(history, out, "parquet" if form == "parquet" else "webdataset", shard=shard):
         click.echo(path)
+    ctx.exit(1 if history.gone else 0)

@@ -34,6 +34,8 @@ _PIECE = 1 << 18
 _OWN_HOST = re.compile(r"(https://)(s3\.[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?)")
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,60})</Code>")
 _EXISTS = 412
+_ERROR_BYTES = 4096
+_ERRORS = (b"<?xml", b"<Error")
 
 _TRANSIENT = frozenset(
     {
@@ -55,7 +57,10 @@ T = TypeVar("T")
 
 
 class NotStored(Exception):
-    """What S3 said of a request. ``code`` is its word, empty where there is none; ``status`` 0 where none came."""
+    """The failure of a request. ``code`` is S3's word, empty if there is none; ``status`` 0 if no answer came.
+
+    A ``status`` of 200 with an error in its body is a failure that S3 met after it had begun to answer.
+    """
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"HTTP {status} {code}".strip() if status else code)
@@ -64,7 +69,7 @@ class NotStored(Exception):
     @property
     def may_pass(self) -> bool:
         """Return True if another try may do better."""
-        return self.status in (0, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
+        return self.status in (0, 200, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
 
 
 @attrs.frozen(eq=False)
@@ -119,8 +124,11 @@ class Objects:
         try:
             async with self.session.get(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
                 if answer.status == 200:
-                    return await answer.read()
-                failure = await _said(answer)
+                    data = await answer.read()
+                    if not data.startswith(_ERRORS) or _CODE.search(data) is None:
+                        return data
+                    raise _failure(answer.status, data)
+                failure = _failure(answer.status, await answer.content.read(_ERROR_BYTES))
                 if answer.status == 404 and failure.code != "NoSuchBucket":
                     return None
         except (aiohttp.ClientError, OSError) as error:
@@ -138,11 +146,12 @@ class Objects:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
             ) as answer:
-                if answer.status == 200:
-                    return True
                 if only_new and answer.status == _EXISTS:
                     return False
-                failure = await _said(answer)
+                body = await answer.content.read(_ERROR_BYTES)
+                if answer.status == 200 and not body.lstrip().startswith(b"<"):
+                    return True
+                failure = _failure(answer.status, body)
         except (aiohttp.ClientError, OSError) as error:
             raise NotStored(0, type(error).__name__) from None
         raise failure
@@ -162,9 +171,9 @@ async def _tried(tries: int, request: Callable[[], Awaitable[T]]) -> T:
         await asyncio.sleep(pause)
 
 
-async def _said(answer: aiohttp.ClientResponse) -> NotStored:
-    code = _CODE.search(await answer.content.read(4096))
-    return NotStored(answer.status, code[1].decode() if code is not None else "")
+def _failure(status: int, body: bytes) -> NotStored:
+    code = _CODE.search(body)
+    return NotStored(status, code[1].decode() if code is not None else "")
 
 
 async def _pieces(content: File) -> AsyncIterator[bytes]:

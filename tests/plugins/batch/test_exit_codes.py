@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tarfile
 import time
 from pathlib import Path
 
@@ -111,3 +112,36 @@ def test_all_images_given_up_is_interrupted_though_none_is_left(
     run.send_signal(number)
     assert run.communicate(timeout=60)[0] == "complete: 0 of 2 done, 2 ambiguous, 0.06 USD\n"
     assert run.returncode == 130
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "report.html"])
+def test_results_that_could_not_be_written_are_work_undone(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, name: str
+) -> None:
+    manifest(row("a"))
+    Path("out", name).mkdir(parents=True)
+    done = batch(*RUN[:-1])
+    assert done.exit_code == 1
+    assert "could not be written" in done.stderr
+    Path("out", name).rmdir()
+    assert batch(*RUN[:-1]).exit_code == 0
+    assert len(impasto_emulator.charges) == 1
+
+
+def test_an_export_names_the_images_that_it_leaves_out(batch: Run, manifest: Write) -> None:
+    manifest(*many(3))
+    assert batch(*RUN).exit_code == 0
+    Path("out/picture-0.png").unlink()
+    path = Path("out/picture-1.png")
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    done = batch("export", "out", "--out", "set", "--form", "webdataset")
+    assert done.exit_code == 1
+    assert [line.partition(" is not")[0] for line in done.stderr.splitlines() if line] == [
+        "Warning: left out: picture-0: picture-0.png",
+        "Warning: left out: picture-1: picture-1.png",
+    ]
+    with tarfile.open("set/00000.tar") as tar:
+        (name,) = (each for each in tar.getnames() if each.endswith(".json"))
+        file = tar.extractfile(name)
+        assert file is not None
+        assert json.load(file)["id"] == "picture-2"

@@ -158,7 +158,7 @@ async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
             finally:
                 ticking.cancel()
             telling.ended(status, batch.stops.reason)
-    if status.is_whole and batch.stops.kind != "configuration":
+    if status.is_whole and batch.are_results_written and batch.stops.kind != "configuration":
         return DONE
     is_cut = (signalled or batch.stops.kind == "interrupted") and (status.pending or batch.is_cancelled)
     return INTERRUPTED if is_cut else SOME_FAILED

@@ -162,13 +162,16 @@ def _known_paths(layout: Layout) -> set[str]:
 
 def image_names(layout: Layout, levels: int) -> set[str]:
     """Return the paths of all images in the folder, below it."""
-    found, root = set[str](), str(layout.root)
+    return {os.path.relpath(path, layout.root) for path in _images(layout, levels)}
+
+
+def _images(layout: Layout, levels: int) -> Iterator[str]:
+    root = str(layout.root)
     if layout.root.is_dir():
         own = frozenset(map(str, (layout.hidden, layout.kept)))
         for folder in (root, *_image_folders(root, levels, own)):
             with os.scandir(folder) as entries:
-                found |= {os.path.relpath(each.path, root) for each in entries if each.name.endswith(_MEDIA)}
-    return found
+                yield from (each.path for each in entries if each.name.endswith(_MEDIA))
 
 
 class Strangers:
@@ -177,7 +180,7 @@ class Strangers:
     def __init__(self, history: History, template: Template) -> None:
         self._layout, self._template = history.layout, template
         names = set[str]()
-        if _is_doubtful(history) and not history.is_started_over:
+        if not history.is_started_over and _is_doubtful(history, template.levels):
             names = image_names(history.layout, template.levels)
         if names and history.run is not None:
             names -= _known_paths(history.layout)
@@ -207,9 +210,13 @@ class Strangers:
             raise untrusted(self._layout.ledger, f"{state} {_some(found)}, which rows of the manifest ask for")
 
 
-def _is_doubtful(history: History) -> bool:
-    """Return True if a ledger may be another folder's: nothing vouches for it, or its images are not here."""
-    return not history.is_vouched_for or bool(history.gone) or not history.pictures.count[State.DONE]
+def _is_doubtful(history: History, levels: int) -> bool:
+    """Return True if a ledger may be another folder's, or an older copy: nothing vouches for it, its images are not
+    here, or more images are here. Counting is quick: names are compared only if there is a doubt.
+    """
+    done = history.pictures.count[State.DONE]
+    is_known = history.is_vouched_for and done and not history.gone
+    return not is_known or sum(1 for _ in _images(history.layout, levels)) > done
 
 
 def _shape(name: str) -> str:

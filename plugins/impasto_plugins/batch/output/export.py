@@ -28,11 +28,12 @@ _TOLD = ("id", "index", "model", "seed", "sha256", "media_type", "finish_reason"
 Told = tuple[Row, Mapping[str, object]]
 
 
-def export(layout: Layout, out: Path, form: Form, *, shard: int = A_SHARD) -> list[Path]:
-    """Writes the shards into a new folder, and returns their paths. Raises ConfigError, MissingExtra, OSError."""
-    history = History.of(layout)
-    if history.run is None:
-        raise ConfigError(f"{str(layout.root)!r} is no batch's folder: nothing was run there with --out")
+def export(history: History, out: Path, form: Form, *, shard: int = A_SHARD) -> list[Path]:
+    """Write the shards into a new folder, and return their paths. Images that are gone are left out.
+
+    Raises ConfigError, MissingExtra, OSError.
+    """
+    layout = history.layout
     _check_here(layout, history)
     write = _parquet() if form == "parquet" else _tar
     try:
@@ -62,8 +63,9 @@ def _check_here(layout: Layout, history: History) -> None:
 
 
 def _done(layout: Layout, history: History) -> Iterator[Told]:
+    gone = {(row["id"], row["index"]) for row in history.gone}
     for row, intent in last_words(layout, history.pictures):
-        if row["row"] == "done" and (layout.root / row["path"]).is_file():
+        if row["row"] == "done" and (row["id"], row["index"]) not in gone:
             yield row, intent["request"] if intent is not None else {}
 
 

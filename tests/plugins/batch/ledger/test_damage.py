@@ -5,6 +5,7 @@ The emulator's account of charges is the witness: it knows nothing of ledgers.
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
@@ -78,6 +79,10 @@ def state_folder_emptied() -> None:
     LAYOUT.hidden.mkdir()
 
 
+def change(how: Callable[[bytes], bytes]) -> None:
+    LAYOUT.ledger.write_bytes(how(LAYOUT.ledger.read_bytes()))
+
+
 def folder_in_its_place() -> None:
     LAYOUT.ledger.unlink()
     LAYOUT.ledger.mkdir()
@@ -109,6 +114,13 @@ DAMAGE: dict[str, Callable[[], object]] = {
     "its last row cut off": lambda: without_tail(1),
     "rows cut off": lambda: without_tail(6),
     "its tail doubled": doubled_tail,
+    "line ends of Windows": lambda: change(lambda data: data.replace(b"\n", b"\r\n")),
+    "a byte order mark before it": lambda: change(lambda data: b"\xef\xbb\xbf" + data),
+    "an empty line behind it": lambda: change(lambda data: data + b"\n"),
+    "UTF-16": lambda: change(lambda data: data.decode().encode("utf-16")),
+    "compressed": lambda: change(gzip.compress),
+    "all of it twice": lambda: change(lambda data: data * 2),
+    "its rows sorted": lambda: change(lambda data: b"".join(sorted(data.splitlines(keepends=True)))),
     "a folder in its place": folder_in_its_place,
     "a FIFO in its place": fifo_in_its_place,
 }

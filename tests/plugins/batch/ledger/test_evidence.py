@@ -81,6 +81,36 @@ def test_images_tell_of_charges_under_another_folders_ledger_without_results(
     )
 
 
+def test_images_tell_of_charges_if_ledger_and_mark_are_older_copies(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(*many(3))
+    assert batch(*RUN, "--budget", "0.04", "--no-report").exit_code == 1
+    shutil.copytree(LAYOUT.hidden, "old")
+    shutil.copy(LAYOUT.high_water, "old-mark")
+    assert batch(*RUN, "--no-report").exit_code == 0
+    remove(LAYOUT.hidden)
+    Path("old").rename(LAYOUT.hidden)
+    Path("old-mark").replace(LAYOUT.high_water)
+    assert "is another folder's, or an older copy: results.jsonl" in stops(batch, impasto_emulator)
+    for name in ("results.jsonl", "errors.jsonl"):
+        (OUT / name).unlink()
+    assert "does not know 'picture-1.png', 'picture-2.png', which rows" in stops(batch, impasto_emulator)
+    (OUT / "picture-1.png").unlink()
+    (OUT / "picture-2.png").rename(OUT / "else.png")
+    assert batch(*RUN).exit_code == 0, "nothing tells of them any more"
+
+
+def test_somebodys_own_images_beside_the_batchs(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+    manifest(*many(1))
+    assert batch(*RUN).exit_code == 0
+    for name in ("mine.png", "yours.jpg"):
+        (OUT / name).write_bytes(b"mine")
+    manifest(*many(2))
+    assert batch(*RUN).exit_code == 0
+    assert len(impasto_emulator.charges) == 2
+
+
 def test_a_deleted_image_and_new_rows_go_on(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(*many(3))
     assert batch(*RUN).exit_code == 0

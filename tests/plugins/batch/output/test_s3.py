@@ -243,6 +243,8 @@ TRANSIENT: list[int | tuple[int, str]] = [
     (429, "SlowDown"),
     (500, "InternalError"),
     (400, "RequestTimeout"),
+    (200, "InternalError"),
+    (200, "SlowDown"),
     0,
 ]
 """What Amazon's S3 documentation says to send again; 0: a connection that is reset."""
@@ -262,6 +264,24 @@ def test_one_failure_of_the_bucket_that_passes_stops_nothing(
     s3.statuses = [failure] * 3  # of results and report
     assert batch("run", path, "--out", TO).exit_code == 0
     assert len(pictures(s3)) == before
+
+
+def test_a_page_of_a_proxy_is_no_upload(batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator) -> None:
+    s3.statuses = [(200, "<!doctype html><html>Sign in</html>")] * 3
+    done = batch("run", str(manifest(*many(2))), "--out", TO)
+    assert done.exit_code == 0, done.output
+    assert len(pictures(s3)) == len(results(s3)) == len(impasto_emulator.charges) == 2
+
+
+def test_results_that_could_not_go_up_are_work_undone(batch: Run, manifest: Write, s3: FakeS3) -> None:
+    path = str(manifest(row("a")))
+    s3.gone_after = 2  # the mark, and the image
+    done = batch("run", path, "--out", TO)
+    assert done.exit_code == 1
+    assert "results and report could not be put up" in done.stderr
+    s3.gone_after = None
+    assert batch("run", path, "--out", TO).exit_code == 0
+    assert len(results(s3)) == 1
 
 
 def test_an_upload_whose_answer_is_lost_is_one_object(
