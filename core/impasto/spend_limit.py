@@ -12,7 +12,8 @@ from .records import Cost, Result
 if TYPE_CHECKING:
     from .call import Call
 
-_ROUNDING = 1e-9
+_DIGITS = 10
+"""Digits of a dollar that sums are compared by: 0.1 and 0.2 are 0.3, though not in binary."""
 
 
 class Spend:
@@ -32,9 +33,9 @@ class Spend:
         """
         if cost is None:
             raise SpendLimitExceeded("its price is not known, and spend_limit_usd is set; nothing was sent")
-        most = cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1)
-        left = max(limit - self.usd - self.reserved, 0)
-        if most > left + _ROUNDING:
+        most = round(cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1), _DIGITS)
+        left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)
+        if most > left:
             raise SpendLimitExceeded(
                 f"a call may cost {most:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
             )

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from impasto import Call, NotFound, Pending, WireRequest
+from impasto import Call, ChargeUnknown, NotFound, Pending, PollExpired, WireRequest
 from impasto.call_errors import ended, gone
 
 ID = "job\r\n2026-11-26 INFO paid"
@@ -29,3 +29,16 @@ def test_a_job_that_is_gone(resumed: bool, age: float) -> None:
     error = gone(NotFound("no such job", status=404), a_call(ID if resumed else None), age, pending)
     assert f"job {SHOWN}" in error.message
     assert ID not in error.message
+
+
+@pytest.mark.parametrize(("age", "kind"), [(59.9, ChargeUnknown), (60.0, PollExpired), (61.0, PollExpired)])
+def test_a_result_is_over_from_the_second_on_for_which_it_is_kept(age: float, kind: type[Exception]) -> None:
+    pending = Pending(id="a", poll=WireRequest(target="/job", method="GET"), keeps=60.0)
+    assert type(gone(NotFound("no such job", status=404), a_call(), age, pending)) is kind
+
+
+def test_a_result_that_is_kept_for_nobody_knows_how_long_is_never_over() -> None:
+    pending = Pending(id="a", poll=WireRequest(target="/job", method="GET"))
+    error = gone(NotFound("no such job", status=404, request_id="r"), a_call(), 1e9, pending)
+    assert isinstance(error, ChargeUnknown)
+    assert (error.status, error.request_id) == (404, "r")

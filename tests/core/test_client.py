@@ -359,3 +359,21 @@ async def test_files_of_every_form_reach_the_wire_without_blocking_the_loop(
         await client.run("stability/upscale-fast", image=image)
     assert [post.files["image"].data for post in recorder.posts] == [png(64, 64)] * 7
     of_object.close()
+
+
+async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    """What a poll answered while the job ran is no part of a picture, and is not kept as one."""
+    recorder.pending = 10**6
+    with pytest.raises(ChargeUnknown) as caught:
+        await client.with_options(poll_interval=0.2).resume("stability/upscale-creative", JOB, timeout=0.3)
+    assert len(recorder.seen) == 1
+    assert (caught.value.raw, caught.value.status) == (b"", None)
+
+
+def test_a_client_is_closed_in_its_own_loop() -> None:
+    client = impasto.Client(api_key=KEY)
+    asyncio.run(client.__aenter__())
+    with pytest.raises(LoopMismatchError, match="the client belongs to another event loop; make one in this loop"):
+        asyncio.run(client.aclose())

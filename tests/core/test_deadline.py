@@ -119,3 +119,70 @@ async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
     del deadline
     gc.collect()
     assert gone() is None
+
+
+async def test_a_watch_sets_its_timer_for_the_earliest_end_only(monkeypatch: pytest.MonkeyPatch):
+    loop = asyncio.get_running_loop()
+    made = Mock(wraps=loop.call_at)
+    monkeypatch.setattr(loop, "call_at", made)
+    watch = Watch()
+    ends = []
+
+    async def call(seconds: float) -> None:
+        deadline = Deadline(watch)
+        with deadline:
+            deadline.start(seconds)
+            ends.append(deadline.ends)
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(call(seconds)) for seconds in (60, 90, 30)]
+    await asyncio.sleep(0)
+    assert [args.args[0] for args in made.call_args_list] == [ends[0], ends[2]], "the one of 90 s needs none"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_after_one_call_ended_the_timer_is_set_for_the_next_end_and_no_more(monkeypatch: pytest.MonkeyPatch):
+    loop = asyncio.get_running_loop()
+    watch = Watch()
+    first = Deadline(watch)
+    with pytest.raises(TimeoutError), Deadline(watch), first:
+        first.start(0.01)
+        await asyncio.sleep(30)
+    timers = [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    assert not [handle for handle in timers if "Watch._look" in repr(handle)], "nothing is left to watch"
+
+
+async def test_every_call_ends_when_its_watch_is_closed_and_knows_why():
+    watch = Watch()
+    began = asyncio.Semaphore(0)
+
+    async def call(*, starts: bool) -> Deadline:
+        deadline = Deadline(watch)
+        with pytest.raises(TimeoutError), deadline:
+            if starts:
+                deadline.start(60)
+            began.release()
+            await asyncio.Event().wait()
+        return deadline
+
+    tasks = [asyncio.create_task(call(starts=starts)) for starts in (True, False)]
+    for _ in tasks:
+        await began.acquire()
+    watch.close()
+    watch.close()
+    for deadline in await asyncio.gather(*tasks):
+        assert (deadline.is_closed, deadline.is_over) == (True, True)
+
+
+async def test_a_call_whose_time_is_over_was_not_closed():
+    deadline = Deadline(Watch())
+    assert (deadline.is_closed, deadline.is_over) == (False, False)
+    with pytest.raises(TimeoutError), deadline:
+        deadline.start(0.01)
+        assert 0 < deadline.remaining() <= 0.01
+        assert not deadline.is_cancelled()
+        await asyncio.sleep(30)
+    assert (deadline.is_closed, deadline.is_over) == (False, True)
+    assert deadline.remaining() <= 0

@@ -10,6 +10,7 @@ import pytest
 import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
+from impasto.fanout import fan_out, problems_of
 from tests.pictures import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
@@ -187,3 +188,102 @@ async def test_cancelling_cancels_every_call_and_says_what_may_have_been_charged
     assert any("whether it was charged is not known" in note for note in caught.value.__notes__)
     server.close()
     await server.wait_closed()
+
+
+STABILITY_SD3 = impasto.Registry().operation("stability/sd3")
+REQUEST = STABILITY_SD3.request("stability/sd3", {"prompt": "x"})
+PICTURE = impasto.Artifact(data=b"x", media_type="image/png")
+
+
+async def fanned(*outcomes: impasto.Result | impasto.ImpastoError) -> impasto.Result:
+    """Fan out into calls of which each ends so."""
+    left = list(outcomes)
+
+    async def one(request: impasto.Request) -> impasto.Result:
+        outcome = left.pop(0)
+        if isinstance(outcome, impasto.ImpastoError):
+            raise outcome
+        return outcome
+
+    return await fan_out(len(outcomes), REQUEST, STABILITY_SD3, one)
+
+
+def result_of(number: int = 1, **fields: Any) -> impasto.Result:
+    return impasto.Result(artifacts=(PICTURE,) * number, **fields)
+
+
+async def test_an_image_that_is_lost_has_its_place_among_all_that_should_have_come() -> None:
+    lost = impasto.Lost(index=1, error=impasto.NotSent("lost in an answer"))
+    result = await fanned(
+        result_of(2), impasto.NotSent("first"), result_of(1, errors=(lost,)), impasto.NotSent("last"), result_of()
+    )
+    assert len(result.artifacts) == 4
+    assert [(each.index, each.error.message) for each in result.errors] == [
+        (2, "first"),
+        (4, "lost in an answer"),
+        (5, "last"),
+    ]
+
+
+async def test_what_several_calls_cost_is_rounded_as_money_is_written() -> None:
+    cost = impasto.Cost(usd=0.1, credits=0.7, as_of="2026-01-01")
+    assert (await fanned(*[result_of(cost=cost)] * 3)).cost == impasto.Cost(usd=0.3, credits=2.1, as_of="2026-01-01")
+    bare = impasto.Cost(usd=0.1, as_of="2026-01-01")
+    assert (await fanned(*[result_of(cost=bare)] * 3)).cost == impasto.Cost(usd=0.3, as_of="2026-01-01")
+    assert (await fanned(result_of(cost=cost), result_of())).cost is None, "the cost of one is not known"
+
+
+async def test_a_warning_of_several_calls_is_given_once_and_the_first_calls_id_is_the_results() -> None:
+    result = await fanned(
+        impasto.NotSent("no"),
+        result_of(warnings=("a", "b"), request_id="2"),
+        result_of(warnings=("b",), request_id="3"),
+    )
+    assert (result.warnings, result.request_id) == (("a", "b"), "2")
+
+
+async def test_a_failure_of_all_is_charged_if_any_may_have_been() -> None:
+    with pytest.raises(impasto.NotSent) as caught:
+        await fanned(impasto.NotSent("a"), impasto.UnusableResult("b"), impasto.ChargeUnknown("c"))
+    assert (caught.value.billed, caught.value.retryable, len(caught.value.errors)) == ("yes", False, 2)
+    with pytest.raises(impasto.ChargeUnknown) as unknown:
+        await fanned(impasto.ChargeUnknown("c"), impasto.UnusableResult("b"))
+    assert unknown.value.billed == "unknown", "the first speaks for itself"
+
+
+@pytest.mark.parametrize(
+    ("n", "seed", "told"),
+    [
+        (1, 4_294_967_294, []),
+        (10, 4_294_967_285, []),
+        (10, 4_294_967_286, ["seed"]),
+        (2, 0, []),
+        (2, -5, []),
+        (0, 5, ["n"]),
+    ],
+)
+def test_the_last_image_takes_the_last_seed_of_the_bound(n: int, seed: int, told: list[str]) -> None:
+    assert [problem.field for problem in problems_of(n, seed, STABILITY_SD3.fields["seed"])] == told
+
+
+async def test_images_that_had_come_are_counted_in_the_note_of_a_cancelled_call() -> None:
+    come = asyncio.Semaphore(0)
+
+    async def one(request: impasto.Request) -> impasto.Result:
+        come.release()
+        if request.params.seed == 5:  # type: ignore[attr-defined]  # the model's
+            return result_of()
+        if request.params.seed == 6:  # type: ignore[attr-defined]  # the same
+            raise impasto.NotSent("lost")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    request = STABILITY_SD3.request("stability/sd3", {"prompt": "x", "seed": 5})
+    task = asyncio.create_task(fan_out(3, request, STABILITY_SD3, one))
+    for _ in range(3):
+        await come.acquire()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert caught.value.__notes__ == ["stability/sd3: 1 of 3 pictures had come, and go with the cancelled call"]

@@ -99,3 +99,31 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
         else:
             await emulator.__aexit__(None, None, None)
     assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+async def test_closed_while_it_pauses_it_never_begins_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("impasto.listener.PAUSE_SECONDS", 0.01)
+    bound = listen("127.0.0.1", 0)
+    listener = Listener([bound], Echo, logging.getLogger("impasto.emulator"))
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context["message"]))
+    listener.start()
+    with few_descriptors(1), socket.socket() as client:
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, bound.getsockname())
+        async with asyncio.timeout(60):
+            while not listener._pauses:
+                await asyncio.sleep(0)
+        listener.close()
+        await asyncio.sleep(0.05)
+    assert reports == []
+    assert [record.getMessage() for record in caplog.records if record.name == "impasto.emulator"] == [
+        "no connection can be accepted: Too many open files; those that come wait"
+    ]
+
+
+def test_an_address_of_ipv6() -> None:
+    with listen("::1", 0) as bound:
+        assert bound.family == socket.AF_INET6

@@ -1,11 +1,12 @@
 """The records' own copies lose no field."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
 import pytest
 
-from impasto import Artifact, Call, Cost, Result, WireRequest
+from impasto import Artifact, Body, Call, Cost, Result, WireRequest, WireResponse
 from impasto.policy import Retry, RetryBudget
 from impasto.provider import Account, Provider
 from impasto.records import Request
@@ -72,3 +73,50 @@ def test_a_file_that_can_not_be_written_whole_is_not_left_behind(tmp_path, monke
             artifact.save(path)
         assert path.exists()
     assert artifact.save(path).read_bytes() == b"paid for"
+
+
+def test_costs_of_several_are_rounded_as_money_is_written():
+    cost = Cost(usd=0.1, credits=0.7, as_of="2026-01-01")
+    assert cost.times(3) == Cost(usd=0.3, credits=2.1, as_of="2026-01-01")
+    assert cost.times(0) == Cost(usd=0, credits=0, as_of="2026-01-01")
+    assert Cost(usd=0.1, as_of="2026-01-01").times(3) == Cost(usd=0.3, credits=None, as_of="2026-01-01")
+
+
+def test_one_answer_with_several_artifacts_costs_each_of_them():
+    two = attrs.evolve(RESULT, artifacts=RESULT.artifacts * 2)
+    made = two.at(Cost(usd=0.1, as_of="2026-01-01"), ("of the request",))
+    assert made.cost == Cost(usd=0.2, as_of="2026-01-01")
+    assert made.warnings == (
+        "of the request",
+        "w",
+        "the provider answered one request with 2 artifacts: all are counted",
+    )
+    assert two.at(None).cost is None
+
+
+async def body_of(*chunks: bytes) -> Body:
+    async def come() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    return Body(come())
+
+
+@pytest.mark.parametrize("chunks", [(), (b"whole",), (b"a", b"b", b"c")])
+async def test_a_body_is_collected_and_held_once(chunks: tuple[bytes, ...]):
+    body = await body_of(*chunks)
+    whole = await body.collect()
+    assert whole == b"".join(chunks) == body.received
+    if len(chunks) == 1:
+        assert whole is chunks[0], "a large answer is not copied"
+    assert not body.is_spooled
+
+
+def test_an_answers_type_and_id_whatever_their_spelling():
+    answer = WireResponse(
+        status=200, headers={"content-type": " Image/PNG ; charset=utf-8", "x-amzn-requestid": "a\nb"}
+    )
+    assert (answer.media_type, answer.request_id) == ("image/png", "a\\nb")
+    both = WireResponse(status=200, headers={"x-request-id": "own", "x-amzn-requestid": "of AWS"})
+    assert (both.media_type, both.request_id) == ("", "own")
+    assert WireResponse(status=200, headers={"x-request-id": ""}).request_id is None

@@ -70,3 +70,33 @@ def test_a_model_that_would_be_refused_is_not_suggested(monkeypatch: pytest.Monk
     assert all(each.refusal is None for each in registry.declared(OPERATIONS))
     with pytest.raises(UnknownOperation, match="closest: none"):
         registry.operation("acme/zzzz")
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "expected"),
+    [
+        ("p/core", ["p/stable-core", "q/c-o-r-e"], ["q/c-o-r-e", "p/stable-core"]),  # the same letters, then a part
+        ("p/core", ["p/score", "q/a-core"], ["q/a-core", "p/score"]),  # a part, then letters within
+        ("p/core", ["p/cure-", "q/scores"], ["q/scores", "p/cure-"]),  # letters within, then a like spelling
+        ("p/core", ["q/core", "p/core2", "p/core"], ["p/core", "q/core", "p/core2"]),  # the provider between equals
+        ("p/", ["q/a", "p/b"], ["p/b"]),
+        ("x", ["long-x", "x-rays"], []),  # one letter is in too many names
+        ("ab", ["a-ab", "tabular"], ["a-ab"]),  # two may be a part, and are looked for in no word
+        ("abc", ["xabcx-and-more-letters"], ["xabcx-and-more-letters"]),
+        ("a-word-that-holds-abc", ["abc", "ab"], ["abc"]),
+        ("abcdef", ["a1", "abcde1", "abcde2", "abcde3", "abcde4"], ["abcde1", "abcde2", "abcde3"]),
+    ],
+)
+def test_the_likeliest_come_first_and_no_more_than_three(word: str, names: list[str], expected: list[str]) -> None:
+    assert closest(word, names) == expected
+
+
+def test_the_share_of_letters_in_common_that_is_alike() -> None:
+    assert closest("sd4", ["sd3"]) == ["sd3"]  # 4 of 6
+    assert closest("abcde", ["abcxy"]) == []  # 6 of 10
+
+
+def test_a_word_is_compared_as_far_as_a_name_can_be() -> None:
+    name = "n" * 120
+    assert closest(name, [name]) == [name]
+    assert closest("p" * 119 + "/name", ["x/name"]) == []

@@ -1,0 +1,98 @@
+"""Settings: defaults that are documented, and bounds on their accepted side. What is refused: test_client.py."""
+
+from __future__ import annotations
+
+import resource
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto import ConfigError
+from impasto.options import Options, check_seconds, default_concurrency
+
+
+def test_the_times_by_default_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMPASTO_POLL_INTERVAL", raising=False)
+    options = Options()
+    assert (options.timeout, options.connect_timeout, options.poll_interval) == (300.0, 10.0, 10.0)
+    assert (options.max_concurrency, options.rate_limit, options.spend_limit_usd) == (None, None, None)
+    assert options.settings("stability") == {"api_key": None, "api_base": None}
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1, 1e9])
+def test_a_time_up_to_a_thousand_million_seconds_is_taken(seconds: float) -> None:
+    assert check_seconds("timeout", seconds) == seconds
+
+
+@pytest.mark.parametrize("seconds", [1.1e9, 10**9 + 1])
+def test_a_longer_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError, match=r"above 0 and at most 1e\+09"):
+        check_seconds("timeout", seconds)
+
+
+@pytest.mark.parametrize(
+    ("files", "calls"),
+    [(resource.RLIM_INFINITY, 10_000), (1_000_000, 10_000), (20_000, 10_000), (19_998, 9_999), (256, 128), (32, 64)],
+)
+def test_half_of_the_open_files_may_be_calls_in_flight(monkeypatch: pytest.MonkeyPatch, files: int, calls: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, resource.RLIM_INFINITY))
+    assert default_concurrency() == calls
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_concurrency": 1},
+        {"proxy": "http://127.0.0.1:3128"},
+        {"proxy": "https://user:password@proxy.example"},
+        {"ssl": "ca.pem"},
+        {"ssl": Path("ca.pem")},
+        {"ssl": ssl.create_default_context()},
+        {"transport": "emulator"},
+        {"providers": {}},
+        {"providers": None},
+        {"middleware": ()},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_setting_in_each_of_its_forms(settings: dict[str, Any]) -> None:
+    Options(**settings)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "127.0.0.1:3128",
+        "socks5://127.0.0.1:1",
+        "http://",
+        "http://a:0",
+        "http://a:x",
+        "http://a b",
+        "http://a\n",
+        5,
+    ],
+)
+def test_what_is_no_proxy_is_refused_without_its_password(proxy: object) -> None:
+    with pytest.raises(ConfigError, match="proxy must be the URL of an http:// or https:// proxy"):
+        Options(proxy=proxy)  # type: ignore[arg-type]  # what the test is about
+
+
+def test_each_provider_gets_its_own_settings_and_no_others() -> None:
+    options = Options(api_key="sk-own", aws_region="us-west-2", providers={"acme": {"api_key": "sk-acme"}})
+    assert options.settings("acme") == {"api_key": "sk-acme"}
+    assert options.settings("other") == {}
+    bedrock = options.settings("bedrock")
+    assert (bedrock["region"], bedrock["secret_access_key"], bedrock.get("api_key")) == ("us-west-2", None, None)
+
+
+def test_what_is_given_for_a_provider_by_name_wins() -> None:
+    options = Options(
+        api_key="sk-general",
+        aws_region="us-west-2",
+        providers={"stability": {"api_key": "sk-named"}, "bedrock": {"region": "us-east-1"}},
+    )
+    assert options.settings("stability")["api_key"] == "sk-named"
+    assert options.settings("bedrock")["region"] == "us-east-1"

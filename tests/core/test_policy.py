@@ -1,0 +1,89 @@
+"""The defaults that are documented, the least values that are taken, and the budget of retries."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import attrs
+import pytest
+
+from impasto import ConfigError, RateLimit, Retry
+from impasto.policy import RetryBudget
+
+
+def test_retries_by_default_are_the_documented_ones() -> None:
+    assert attrs.asdict(Retry()) == {
+        "attempts": 4,
+        "refused": 2,
+        "base": 0.5,
+        "cap": 8.0,
+        "budget": 0.1,
+        "floor": 10,
+        "max_wait": 60.0,
+        "on_ambiguous": False,
+        "max_charges": 1,
+    }
+
+
+def test_the_least_values_are_taken() -> None:
+    Retry(attempts=1, refused=0, floor=0, max_charges=1, base=0, cap=0, budget=0, max_wait=0)
+    RateLimit(1, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["base", "cap", "budget", "max_wait"])
+@pytest.mark.parametrize("value", [-0.1, math.inf, math.nan, True, "1", None])
+def test_a_wait_is_a_finite_number(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"Retry.{name} must be a number of at least 0"):
+        Retry(**{name: value})  # type: ignore[arg-type]  # what the test is about
+
+
+@pytest.mark.parametrize(("requests", "seconds"), [(True, 10), (1.0, 10), (1, True), (1, "10"), (1, math.inf), (1, -1)])
+def test_a_rate_of_another_type_or_without_end_is_refused(requests: object, seconds: object) -> None:
+    with pytest.raises(ConfigError, match="RateLimit"):
+        RateLimit(requests, seconds)  # type: ignore[arg-type]  # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("150/10s", RateLimit(150, 10)),
+        ("150/10", RateLimit(150, 10)),
+        ("1/0.5s", RateLimit(1, 0.5)),
+        ("600/1m", RateLimit(600, 60)),
+        ("7/2h", RateLimit(7, 7200)),
+        ("999999999/1d", RateLimit(999_999_999, 86_400)),
+    ],
+)
+def test_a_rate_in_words(text: str, limit: RateLimit) -> None:
+    assert RateLimit.parse(text) == limit
+
+
+@pytest.mark.parametrize(
+    "text", ["0/10s", "1/0s", "1/0.0", "1", "1/s", "-1/10s", "1/10w", " 1/10s", "1000000000/1s", "1/1.0001s"]
+)
+def test_text_that_is_no_rate(text: str) -> None:
+    with pytest.raises(ConfigError, match="must be requests in a time, such as 150/10s"):
+        RateLimit.parse(text)
+
+
+def test_retries_are_a_share_of_the_requests_and_a_floor() -> None:
+    budget, policy = RetryBudget(), Retry(budget=0.5, floor=1)
+    for _ in range(4):
+        budget.request()
+    assert [budget.spend(policy) for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    budget, policy = RetryBudget(), Retry(budget=1, floor=0)
+    budget.request()
+    assert budget.spend(policy)
+    now += 60.0
+    assert not budget.spend(policy), "the minute is not over"
+    now += 0.1
+    assert not budget.spend(policy), "the requests of an earlier minute count no more"
+    budget.request()
+    assert budget.spend(policy)
+    assert not budget.spend(policy)
