@@ -194,7 +194,7 @@ class Operation:
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None:
             return
-        sizes = {name: f.size for name in self.fields if isinstance(f := getattr(params, name), File)}
+        sizes = {name: f.size for name in self.file_fields if isinstance(f := getattr(params, name), File)}
         if sum(sizes.values()) > self.max_bytes:
             close_files(params)
             largest = max(sizes, key=sizes.__getitem__)

@@ -5,6 +5,7 @@ Middleware sees a call and its evidence; what it does with them gives it no righ
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,16 @@ def around_attempts(middleware: Middleware, inner: Handler) -> Handler:
     A layer outside it that calls it twice gets no second permission.
     """
 
-    async def run(wire: WireRequest) -> WireResponse:
+    def run(wire: WireRequest) -> Awaitable[WireResponse]:
         is_first = True
 
-        async def attempt(wire: WireRequest) -> WireResponse:
+        def attempt(wire: WireRequest) -> Awaitable[WireResponse]:
             nonlocal is_first
             if not is_first and wire.method == "POST":
                 running.get().renew()
             is_first = False
-            return await inner(wire)
+            return inner(wire)
 
-        return await middleware(wire, attempt)
+        return middleware(wire, attempt)
 
     return run

@@ -233,7 +233,7 @@ class App:
         if (named := request.headers.get("host")) is None:  # HTTP/1.0, which no browser speaks
             return
         host = _host(named)
-        if self.setup.config.allows_host(host.name) or (self.local and host.is_local):
+        if (self.local and host.is_local) or self.setup.config.allows_host(host.name):
             return
         if by_address and host.is_address:  # a web page can point a name at this machine, but no address
             return

@@ -282,7 +282,9 @@ class _Work:
             return None
 
     def others(self) -> None:
-        """Passes, drops or refuses every word that is left: the model has no field for it."""
+        """Pass, drop or refuse every word that is left: the model has no field for it."""
+        if not self.given:
+            return
         words = [
             word
             for word, value in self.given.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TypeVar
@@ -86,7 +86,8 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
     with exchange.services.flow.share() as share, ExitStack() as files:
         asked = await arguments.read(request, setup.most_bytes, share, files)
         model = _model(exchange, asked)
-        await _open_uploads(exchange, asked, files)
+        if uploads := asked.uploads():
+            await _open_uploads(exchange, asked, uploads, files)
         if setup.config.general.log_prompts and isinstance(prompt := asked.given.get("prompt"), str):
             request[SEEN].prompt = prompt
         streamed = _streamed(asked, kind)
@@ -108,11 +109,8 @@ async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitab
             return await work(sound)
 
 
-async def _open_uploads(exchange: Exchange, asked: Asked, files: ExitStack) -> None:
+async def _open_uploads(exchange: Exchange, asked: Asked, uploads: Mapping[str, str], files: ExitStack) -> None:
     """Open the uploaded files that a call names; they live as long as ``files``. Raises Failure."""
-    uploads = asked.uploads()
-    if not uploads:
-        return
     opened: dict[str, File] = {}
     for id, word in uploads.items():
         opened[id] = await exchange.services.open_upload(id, exchange.caller.digest, word)

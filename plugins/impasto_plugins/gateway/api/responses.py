@@ -121,7 +121,8 @@ async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.Str
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
         await exchange.begin(response)
-        await _write(response, parts if exchange.has_body else [])
+        if parts and exchange.has_body:
+            await _write(response, parts)
         await response.write_eof()
     return response
 

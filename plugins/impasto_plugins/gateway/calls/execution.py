@@ -77,11 +77,14 @@ async def prepare(
 ) -> Checked:
     """Return the call for one deployment. Raises InvalidRequest, and Failure if there is no room for its mask."""
     translation, notes = _translated(deployment, asked, deployment.entry.defaults, edit=edit, vary=vary, makes=makes)
-    if size := await bytes_to_decode(deployment.operation, translation):
+    operation, model = deployment.operation, deployment.entry.model
+    if not operation.file_fields:
+        request, warnings = checked_request(operation, model, translation)
+    elif size := await bytes_to_decode(operation, translation):
         async with share.decoding(size):
-            request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+            request, warnings = await check(operation, model, translation)
     else:
-        request, warnings = await check(deployment.operation, deployment.entry.model, translation)
+        request, warnings = await check(operation, model, translation)
     return _checked(deployment, translation, request, (*notes, *warnings))
 
 
@@ -172,7 +175,8 @@ async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers, on_jo
             call = answers.call(Quote(checked.cost, checked.warnings), partial(on_job, checked))
             making = partial(in_time, checked.deployment.account, partial(made, checked, call), waits=waits)
             result = await pay(checked, making)
-            await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
+            if result.errors:
+                await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
             return Done.of(checked, result, answers.created)
         except InvalidRequest as error:  # found as the request was written
             raise invalid(error, checked.deployment.operation) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -59,14 +60,13 @@ _turn: ContextVar[_Turn | None] = ContextVar("_turn", default=None)
 
 
 def patience_of(headers: Mapping[str, str], most: float) -> float:
-    """What a request says of it, at most ``most`` seconds."""
+    """Return the seconds that a request gives for it, at most ``most``."""
     for name in _TOLD:
-        try:
-            seconds = float(headers.get(name, ""))
-        except ValueError:
+        if (given := headers.get(name)) is None:
             continue
-        if seconds > 0:
-            most = min(most, seconds)
+        with suppress(ValueError):
+            if (seconds := float(given)) > 0:
+                most = min(most, seconds)
     return most
 
 

@@ -33,9 +33,9 @@ def check_kind(request: web.BaseRequest) -> None:
 
 
 def check_coding(request: web.BaseRequest) -> None:
-    """Refuses a body that is compressed: what it comes to is not known. Raises Failure."""
-    codings = ",".join(request.headers.getall("content-encoding", [])).lower().split(",")
-    if any(coding.strip(" \t") not in ("", "identity") for coding in codings):  # a list may have empty elements
+    """Refuse a body that is compressed: what it comes to is not known. Raises Failure."""
+    codings = ",".join(request.headers.getall("content-encoding", ())).lower()
+    if codings and any(coding.strip(" 	") not in ("", "identity") for coding in codings.split(",")):  # may be empty
         raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
 
 
@@ -86,8 +86,8 @@ def _too_large(most: int) -> Failure:
 
 
 def holds_too_much(body: bytes | bytearray) -> bool:
-    """Whether JSON has more values than there may be: each would be a hundred times its bytes in memory."""
-    return sum(body.count(mark) for mark in b",[{") > MOST_VALUES
+    """Return True if JSON has more values than there may be: each would be a hundred times its bytes in memory."""
+    return len(body) > MOST_VALUES and sum(body.count(mark) for mark in b",[{") > MOST_VALUES
 
 
 def parse_json(body: bytes) -> object:

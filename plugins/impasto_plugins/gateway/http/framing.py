@@ -9,7 +9,6 @@ head; httptools is the parser that aiohttp has in C.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from http import HTTPMethod
 
 from impasto_plugins.gateway.errors import Failure
@@ -26,7 +25,7 @@ MOST_EXTENSION_BYTES = 64 * 1024
 INVALID_HEAD = b"\0\r\n\r\n"
 """A head that both parsers refuse. It takes the place of one that is refused here, so that answers keep their order."""
 
-_METHODS = frozenset(HTTPMethod) - {HTTPMethod.CONNECT}
+_METHODS = {method.encode() for method in HTTPMethod} - {b"CONNECT"}
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIRST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _MAYBE_METHOD = re.compile(_TOKEN)
@@ -71,9 +70,9 @@ class Framing:
         """Whether what still comes is not read."""
         return self.is_body_damaged or self.failure is not None
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what came and yield what goes on, one request at a time: a parser that refuses one drops the rest."""
-        passed: list[bytes] = []
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came, return what goes on, a request in each piece: a parser that refuses one drops the rest."""
+        pieces: list[bytes] = []
         while data and self.failure is None and not self.is_body_damaged:
             if self._length:
                 piece, data = data[: self._length], data[self._length :]
@@ -81,12 +80,14 @@ class Framing:
             elif self._chunks is not None:
                 piece, data = self._take_chunks(self._chunks, data)
             else:
-                if passed:
-                    yield b"".join(passed)
-                    passed.clear()
                 piece, data = self._take_head(data)
-            passed.append(piece)
-        yield b"".join(passed)
+                pieces.append(piece)
+                continue
+            if pieces:
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
+        return pieces
 
     def _take_chunks(self, chunks: _Chunks, data: bytes) -> tuple[bytes, bytes]:
         try:
@@ -105,11 +106,15 @@ class Framing:
         end = data.find(b"\r\n\r\n", start)
         head, self._head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
-            if not _has_sound_lines(head) or (head and _MAYBE_METHOD.match(head) is None):
+            if not _has_sound_lines(head):
                 raise invalid_http()
             if len(head) > LONGEST_HEAD:
                 raise invalid_http(f"a request's head may have {LONGEST_HEAD:,} bytes")
-            return (b"", b"") if end < 0 else (self._checked(head), data[end + 4 :])
+            if end >= 0:
+                return self._checked(head), data[end + 4 :]
+            if head and _MAYBE_METHOD.match(head) is None:
+                raise invalid_http()
+            return b"", b""
         except Failure as failure:
             self.failure = failure
             return INVALID_HEAD, b""
@@ -121,8 +126,8 @@ class Framing:
         method, target, major, minor = line.groups()
         if major != b"1":
             raise Failure(505, "the version must be HTTP/1.1 or HTTP/1.0", code="unsupported_http_version", close=True)
-        if method.decode() not in _METHODS:
-            said = f"the method must be one of {', '.join(sorted(_METHODS))}"
+        if method not in _METHODS:
+            said = f"the method must be one of {b', '.join(sorted(_METHODS)).decode()}"
             raise Failure(501, said, code="unsupported_method", close=True)
         head = self._read_fields(head, is_old=minor == b"0")
         if target.startswith(b"/") and minor in b"01":

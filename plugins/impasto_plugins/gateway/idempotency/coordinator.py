@@ -295,11 +295,12 @@ class Part:
         """The outcome of the call, which is made here if it is to be made, or that of a row. Raises Failure."""
         identity, repeats = self._identity, self._repeats
         flight: Flight | None = None
-        with promised():
-            if identity.key is not None:
-                self._row, flight = await repeats.begin(identity, about, wait=True)
-            elif identity.count:
-                self._row = await repeats.earlier(identity, identity.count)
+        if identity.key is not None or identity.count:
+            with promised():
+                if identity.key is not None:
+                    self._row, flight = await repeats.begin(identity, about, wait=True)
+                elif identity.count:
+                    self._row = await repeats.earlier(identity, identity.count)
         if self._row is not None:
             if flight is not None:
                 carried = repeats.carry(self._row, flight, partial(make, self._row), forget=lambda: True)

@@ -62,10 +62,12 @@ class Identity:
 
 def _content(caller: Caller, kind: str, asked: Asked) -> bytes:
     whole = [kind, asked.model, asked.stream, asked.given]
-    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_hashed)
-    return hashlib.sha256(caller.digest + text.encode()).digest()
+    return hashlib.sha256(caller.digest + _json(whole).encode()).digest()
 
 
 def _hashed(file: File) -> str:
     with file.open() as source:
         return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto where it matters
+
+
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_hashed).encode
