@@ -15,8 +15,6 @@ import attrs
 from impasto import Operation
 from impasto.fields import Field
 from impasto.registry import OPERATIONS, Registry
-from impasto_plugins.images.limits import Limits
-from impasto_plugins.media.limits import SoundLimits
 from tests.pictures import png
 from tests.sounds import wav
 
@@ -150,38 +148,6 @@ def _bounds(field: Field) -> tuple[Any, Any]:
     assert field.least is not None
     assert field.most is not None
     return field.least, field.most
-
-
-def fits(limits: Limits, width: int, height: int) -> bool:
-    """The limits read a second time, independently of what checks them."""
-    short, long = sorted((width, height))
-    return (
-        (limits.min_side or 1) <= short
-        and long <= (limits.max_side or long)
-        and (limits.min_pixels or 1) <= width * height <= (limits.max_pixels or width * height)
-        and (limits.aspect is None or long / short <= limits.aspect)
-    )
-
-
-def sizes(limits: Limits) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Sides at each bound that can be reached, and one pixel beyond it, in both orientations."""
-    candidates: set[tuple[int, int]] = {(96, 96), (128, 51), (128, 52), (640, 256), (641, 256), (1000, 64), (3200, 64)}
-    for side in (limits.min_side, limits.max_side):
-        for beyond in (-1, 0, 1):
-            if side is not None:
-                candidates |= {(side + beyond, other) for other in (side + beyond, 96, 300, 576, 682)}
-    if limits.max_pixels is not None:
-        root = math.isqrt(limits.max_pixels)
-        candidates |= {(root, root), (root + 1, root), (root * 2, root // 2), (root * 2 + 2, root // 2)}
-    within = {(w, h) for w, h in candidates if w > 0 and h > 0}
-    both = sorted(within | {(h, w) for w, h in within})
-    return [size for size in both if fits(limits, *size)], [size for size in both if not fits(limits, *size)]
-
-
-def spans(limits: SoundLimits) -> tuple[list[float], list[float]]:
-    """Seconds up to each bound, and a hundredth beyond it."""
-    low, high = limits.min_seconds, limits.max_seconds
-    return [low, low + 0.01, high - 0.01, high], [0.01, low - 0.01, high + 0.01, 10 * high]
 
 
 @attrs.frozen
