@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import socket
 import ssl
 import time
@@ -168,6 +169,29 @@ async def test_the_environments_ca_is_read_when_the_client_opens(
         monkeypatch.delenv("SSL_CERT_FILE")
         await not_sent(make_client(server.url))
         assert len(server.paid) == 1
+
+
+async def test_a_ca_file_is_read_once_and_again_when_it_has_changed(
+    authority: trustme.CA, ca_file: Path, tmp_path: Path, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[object] = []
+    read = ssl.create_default_context
+
+    def count(**given: str | None) -> ssl.SSLContext:
+        reads.append(given)
+        return read(cafile=given["cafile"])
+
+    monkeypatch.setattr("ssl.create_default_context", count)
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    async with serving(tls=tls(authority)) as server:
+        for _ in range(2):
+            await not_sent(make_client(server.url, ssl=path))
+        assert len(reads) == 1
+        path.write_bytes(ca_file.read_bytes())
+        os.utime(path, (1, 1))  # another time than before, whatever the clock's resolution is
+        await make_client(server.url, ssl=path).run(CORE, prompt="p")
+        assert len(reads) == 2
 
 
 async def test_a_ca_file_that_can_not_be_read_is_said(tmp_path: Path, make_client: MakeClient, server: Server) -> None:

@@ -275,13 +275,32 @@ def tls_of(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCont
     """
     if isinstance(given, ssl.SSLContext):
         return given
-    if given is None:
-        return ssl.create_default_context() if _AT_IMPORT or _certificates_of_environment() else True
-    path, is_folder = os.fspath(given), Path(given).is_dir()
+    of_environment = _certificates_of_environment()
+    if given is None and not (_AT_IMPORT or of_environment):
+        return True
+    path = None if given is None else os.fspath(given)
     try:
-        return ssl.create_default_context(capath=path) if is_folder else ssl.create_default_context(cafile=path)
+        return _context(path, *map(_version, of_environment if path is None else (path,)))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"ssl: can't read CA certificates from {path!r}: {error}") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _context(path: str | None, *versions: tuple[str, int]) -> ssl.SSLContext:
+    """Read certificates: a file's, a folder's, or the environment's; again only if they have changed.
+
+    A system's file takes 20 ms of CPU, for each client that is opened (``python -m benchmarks bedrock``).
+    """
+    is_folder = path is not None and Path(path).is_dir()
+    return ssl.create_default_context(capath=path) if is_folder else ssl.create_default_context(cafile=path)
+
+
+def _version(path: str) -> tuple[str, int]:
+    """Return a path, and when its content changed last."""
+    try:
+        return path, Path(path).stat().st_mtime_ns
+    except OSError:  # reported when it is read
+        return path, 0
 
 
 def _certificates_of_environment() -> tuple[str, ...]:
