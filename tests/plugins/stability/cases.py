@@ -122,8 +122,8 @@ def outside(field: Field) -> Iterator[tuple[object, str]]:
                 yield long, f"must be {field.takes()}, not of {most + 1:,}"
             yield "a\x00b", "must not hold a NUL character"
             yield "a\ud83c", "half a surrogate pair"
-            for kind in (5, 0.5, True, b"x"):
-                yield kind, f"must be text, not {type(kind).__name__}"
+            for other, words in ((5, "a whole number"), (0.5, "a number"), (True, "true or false"), (b"x", "bytes")):
+                yield other, f"must be text, not {words}"
             if field.least:
                 yield "", f"must be {field.takes()}, not of 0"
                 yield " \t\n", "must not be blank"
