@@ -78,10 +78,10 @@ class Connection(web.RequestHandler):
         self._closes_when_decided = False
         self.said_all = False
         """Whether the other side has ended its half: it left, or waits for its answers and asks nothing more."""
+        server.open.add(self)  # not only when it is made: of many that come at once all would be below the cap
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)  # uvloop's is none by its class
-        self._server.open.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -223,6 +223,8 @@ class Connection(web.RequestHandler):
         """Ends what has taken longer than it may."""
         wire, waited = self._wire, now - self.since
         if wire is None:
+            if self.phase is Phase.NEW and waited > limits.header_seconds:  # it was never made
+                self._server.open.discard(self)
             return
         if wire.is_closing() and self._held_since is None:  # with bytes that nobody reads it would take for ever
             self._held_since = now
