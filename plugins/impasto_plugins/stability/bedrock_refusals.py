@@ -90,17 +90,37 @@ def refusal(response: WireResponse) -> ResponseError | None:
 
 
 def code_of(response: WireResponse) -> str:
-    """Bedrock's name for what went wrong, safe to log; empty where the answer is not Bedrock's own."""
-    return printable(response.headers.get("x-amzn-errortype", "").partition(":")[0].strip()[:_MOST_CODE])
+    """Bedrock's name for what went wrong, safe to log; empty where the answer is not Bedrock's own.
+
+    AWS gives it in a header or in the body (Smithy, restJson1), maybe with a namespace before it and a URL behind it.
+    A proxy's body may have such a member too: there a name that is not AWS's counts for nothing.
+    """
+    if code := _bare(response.headers.get("x-amzn-errortype", "")):
+        return code
+    body = _object(response.body)
+    named = (
+        [_bare(name) for key in ("__type", "code", "Code") if isinstance(name := body.get(key), str)] if body else []
+    )
+    return next((name for name in named if name in _CLASSES), "")
+
+
+def _bare(name: str) -> str:
+    """Return the name of an error without its namespace and its URL."""
+    return printable(name.partition(":")[0].rpartition("#")[2].strip()[:_MOST_CODE])
+
+
+def _object(body: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _message(body: bytes) -> str | None:
     """The message, which may itself be the text of a JSON object with a ``detail``; None where the body is no JSON."""
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    text = told.get("message", told.get("Message", "")) if isinstance(told, dict) else None
+    told = _object(body)
+    text = told.get("message", told.get("Message", "")) if told is not None else None
     if not isinstance(text, str):
         return None
     try:

@@ -24,6 +24,7 @@ from yarl import URL
 from impasto import Body, BrokenPlugin, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options, check_proxy
 
+from .content_coding import DamagedCoding, decompressed, is_compressed
 from .form import Outgoing, opened_form
 
 MOST_BYTES = 256 * 2**20
@@ -324,8 +325,11 @@ async def _chunks(
     response: aiohttp.ClientResponse, connection: _Protocol | None, files: ExitStack | None, turns: Turns
 ) -> AsyncIterator[bytes]:
     size, broken = 0, ""
+    chunks: AsyncIterator[bytes] = response.content.iter_any()
+    if is_compressed(response.headers.get("content-encoding", "")):
+        chunks = decompressed(chunks)
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in chunks:
             size += len(chunk)
             yield chunk
             if size > MOST_BYTES:
@@ -338,6 +342,8 @@ async def _chunks(
                 broken = "the answer says its length in two ways"
             elif connection is not None and connection.unread:
                 broken = "the answer's length or its chunks are damaged"
+    except DamagedCoding as error:
+        broken = str(error)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         broken = f"the answer broke off after {size:,} bytes ({_named(error)})"
     finally:

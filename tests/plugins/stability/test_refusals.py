@@ -83,9 +83,30 @@ async def test_bedrocks_code_with_json_is_proof(recorder: Recorder, body: object
     assert (await raised(recorder, in_json(body, 500, **CODE), ON_BEDROCK)).billed == "no"
 
 
+NAMES = ["{}", "com.amazonaws.bedrockruntime#{}", "aws.bedrock#{}:http://internal.amazon.com/", " {} "]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("place", ["header", "__type", "code", "Code", "both"])
+@pytest.mark.parametrize("status", [400, 429, 503])
+async def test_bedrocks_code_counts_wherever_aws_puts_it(
+    recorder: Recorder, place: str, name: str, status: int
+) -> None:
+    """As every AWS SDK reads it (Smithy, restJson1): a throttle is one, whatever its status."""
+    code = name.format("ThrottlingException")
+    header = {"x-amzn-errortype": code} if place in ("header", "both") else {}
+    body = {"message": "busy"} | ({} if place == "header" else {"__type" if place == "both" else place: code})
+    error = await raised(recorder, in_json(body, status, **header), ON_BEDROCK)
+    assert type(error) is impasto.RateLimited
+    assert (error.billed, error.name, error.per_model) == ("no", "ThrottlingException", True)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
+        in_json({"message": "busy", "code": "rate_limited"}, 429),
+        in_json({"message": "busy", "__type": "GatewayTimeout"}, 504),
+        in_json({"message": "busy", "code": 429}, 429),
         in_json({"message": "busy"}, 500),
         in_json({"message": "busy"}, 500, **{"x-amzn-errortype": ""}),
         in_json({"message": "busy"}, 500, **{"x-amzn-errortype": "Proxy"}),
@@ -95,7 +116,19 @@ async def test_bedrocks_code_with_json_is_proof(recorder: Recorder, body: object
         Answer(status=500, headers=CODE, body=b"<html>"),
         Answer(status=500, headers=CODE, body=b""),
     ],
-    ids=["no code", "empty code", "another's code", "a gateway's", "a list", "no text", "a page", "nothing"],
+    ids=[
+        "a proxy's code",
+        "a gateway's type",
+        "a number",
+        "no code",
+        "empty code",
+        "another's code",
+        "a gateway's",
+        "a list",
+        "no text",
+        "a page",
+        "nothing",
+    ],
 )
 async def test_bedrocks_code_or_json_alone_is_not(recorder: Recorder, answer: Answer) -> None:
     error = await raised(recorder, answer, ON_BEDROCK)
