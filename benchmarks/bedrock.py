@@ -11,7 +11,7 @@ from typing import Any
 
 from impasto import Client
 
-from .call import AT_ONCE, HUGE, UPLOAD, each
+from .call import AT_ONCE, HUGE, UPLOAD, UPLOAD_SIDE, each
 from .floors import aws
 from .lag import CALLS, longest_lag
 from .measure import Ratio, compared, in_pairs
@@ -72,7 +72,7 @@ async def _cpu(name: str, size: int, rounds: int, *, calls: int, at_once: int = 
 async def _upload(rounds: int, *, calls: int) -> Ratio:
     with running() as url, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture.png")
-        path.write_bytes(picture(UPLOAD))
+        path.write_bytes(picture(UPLOAD, UPLOAD_SIDE))
         async with _client(url) as client, aws.client(url, CALLS) as by_hand:
 
             async def ours() -> object:

@@ -22,7 +22,7 @@ from .server import LARGE, SMALL, running
 MODEL, PATH = "stability/stable-image-core", "/v2beta/stable-image/generate/core"
 EDIT, EDIT_PATH = "stability/erase", "/v2beta/stable-image/edit/erase"
 GIVEN: dict[str, Any] = {"prompt": "a lighthouse on a cliff", "aspect_ratio": "16:9", "output_format": "png"}
-UPLOAD = 5_000_000
+UPLOAD, UPLOAD_SIDE = 5_000_000, 1280
 HUGE = 6_000_000
 AT_ONCE = 8
 
@@ -106,7 +106,7 @@ async def _download(
 async def _upload(rounds: int, *, calls: int) -> Ratio:
     with running() as url, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture.png")
-        path.write_bytes(picture(UPLOAD))
+        path.write_bytes(picture(UPLOAD, UPLOAD_SIDE))
         async with Client(api_key=loop.KEY, api_base=url) as client, loop.session() as session:
 
             async def ours() -> object:

@@ -23,7 +23,7 @@ __all__ = ["ROUNDS", "peers", "run"]
 
 ROUNDS = 7
 
-_UPLOAD = 5_000_000
+_UPLOAD, _UPLOAD_SIDE = 5_000_000, 1280
 _UPLOADS = 8
 _NAMED = "sk-benchmark-named-key-of-a-studio"
 _STUDIO = hashlib.sha256(_NAMED.encode()).hexdigest()
@@ -49,7 +49,7 @@ async def _rates(urls: dict[int, str], rounds: int) -> list[Ratio]:
     with ExitStack() as stack:
         ours = stack.enter_context(gateway(urls, more=_LIMITS))
         small, large = (stack.enter_context(relay(urls[size])) for size in (SMALL, LARGE))
-        text, upload = generation(str(SMALL)), edit(f"edit-{SMALL}", picture(_UPLOAD))
+        text, upload = generation(str(SMALL)), edit(f"edit-{SMALL}", picture(_UPLOAD, _UPLOAD_SIDE))
         big, url, stream = (
             generation(str(LARGE), **more) for more in ({}, {"response_format": "url"}, {"stream": True})
         )

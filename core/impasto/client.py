@@ -135,7 +135,7 @@ class Client:
         if isinstance(params, Request):
             check_n(n, model)
             request = params
-        elif operation.file_fields and any(_takes_long(params.get(name)) for name in operation.file_fields):
+        elif any(params.get(name) is not None for name in operation.file_fields):  # a few bytes hold many pixels
             request = await asyncio.to_thread(operation.request, model, params, user, n=n)
         else:
             request = operation.request(model, params, user, n=n)
@@ -274,22 +274,6 @@ class Client:
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
         self._accounts[key] = account
         return account
-
-
-_AT_ONCE = 64 * 1024
-"""Bytes of a file in memory up to which checking it takes less than the way to a thread."""
-
-
-def _takes_long(value: object) -> bool:
-    match value:
-        case None:
-            return False
-        case bytes():
-            return len(value) > _AT_ONCE
-        case File():
-            return value.on_disk or value.size > _AT_ONCE
-        case _:
-            return True
 
 
 @attrs.frozen

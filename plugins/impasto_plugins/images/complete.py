@@ -7,13 +7,15 @@ from typing import BinaryIO
 
 from impasto import File
 
+from .size import size_in
+
 _SCAN = 0xDA
 _ALONE = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
 """JPEG markers without a length: TEM, fill bytes, restarts, the start of the picture."""
 
 _END = b"\xff\xd9"
 _WINDOW = 64 * 1024
-_WEBP_IMAGES = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
+_WEBP_IMAGES = frozenset({b"VP8 ", b"VP8L"})
 _MOST_STEPS = 100_000
 """The most chunks or segments that are read: an encoder writes a few thousand, an attacker one each 4 bytes."""
 
@@ -33,21 +35,26 @@ def is_complete(data: bytes | File, media_type: str) -> bool:
 
 
 def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
-    """Return True if an image to be sent is complete and undamaged, as far as its format can show without decoding.
+    """Return True if an image to be sent is complete and undamaged, as far as its format can show it.
 
-    Stricter than ``is_complete``: every checksum of a PNG must be right, and a WebP's first frame must be in its RIFF.
-    Reads the ``size`` bytes at most once, in small pieces.
+    Stricter than ``is_complete``: every checksum of a PNG must be right and all of its rows there, a JPEG must have
+    the data of all blocks, and a WebP's first frame must be in its RIFF. Reads in small pieces. It decodes, so large
+    images need a thread.
 
     Raises:
         OSError: the file can't be read.
     """
+    from . import pixel_data  # not for those who only look at answers
+
     match media_type:
         case "image/png":
-            return _png_checksums_are_right(source)
+            return _png_is_right(source)
         case "image/webp":
             return _is_complete(_Slices(source, size), media_type) and _webp_holds_its_frame(source)
+        case "image/jpeg":
+            return _is_complete(_Slices(source, size), media_type) and pixel_data.jpeg_blocks_are_there(source)
         case _:
-            return _is_complete(_Slices(source, size), media_type)
+            return False
 
 
 class _Slices:
@@ -88,8 +95,12 @@ def _png_ends(data: bytes | _Slices) -> bool:
     return False
 
 
-def _png_checksums_are_right(source: BinaryIO) -> bool:
+def _png_is_right(source: BinaryIO) -> bool:
     """Read chunk by chunk up to IEND; bytes behind it are not the image's, and some cameras write them."""
+    from .pixel_data import PngRows
+
+    source.seek(16)
+    rows = PngRows(source.read(13))
     source.seek(8)
     has_pixels = False
     for _ in range(_MOST_STEPS):
@@ -99,10 +110,12 @@ def _png_checksums_are_right(source: BinaryIO) -> bool:
         while left and (piece := source.read(min(left, _WINDOW))):
             checksum = zlib.crc32(piece, checksum)
             left -= len(piece)
+            if kind == b"IDAT" and not rows.feed(piece):
+                return False
         if left or source.read(4) != checksum.to_bytes(4, "big"):
             return False
         if kind == b"IEND":
-            return has_pixels
+            return has_pixels and rows.missing <= 0
         has_pixels = has_pixels or kind == b"IDAT"
     return False
 
@@ -113,11 +126,18 @@ def _webp_holds_its_frame(source: BinaryIO) -> bool:
     for _ in range(_MOST_STEPS):
         source.seek(at)
         head = source.read(8)
-        at += 8 + int.from_bytes(head[4:], "little")
+        start, size = at + 8, int.from_bytes(head[4:], "little")
+        at = start + size
         if len(head) < 8 or at > end:
             return False
-        if head[:4] in _WEBP_IMAGES:
+        if head[:4] == b"ANMF":
             return True
+        if head[:4] in _WEBP_IMAGES:
+            from .pixel_data import webp_zeros_are_pixels
+
+            source.seek(0)
+            width, height = size_in(source, "image/webp")
+            return webp_zeros_are_pixels(source, start, size, width * height)
         at += at % 2
     return False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,20 +12,15 @@ from impasto import File
 
 from .complete import is_intact
 from .limits import FORMATS, damaged
+from .pixel_data import DECODING, MOST_PIXELS
 from .size import reading, size_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-MOST_PIXELS = 2**24
-"""The largest mask with transparency that is decoded: 4096x4096, above what any model takes as a picture."""
-
 BYTES_PER_PIXEL = 10
 """Bytes that a pixel takes at most while a mask is decoded: as it was read, as RGBA, its alpha and the inverse."""
-
-_TURN = threading.Lock()
-"""One mask is decoded at a time in a process: each takes up to 160 MB, and the event loop waits for the interpreter."""
 
 
 def bytes_to_decode(mask: File) -> int:
@@ -49,7 +43,7 @@ def to_provider(mask: File) -> File:
     if mask.media_type not in FORMATS:
         return mask
     try:
-        with _TURN, opened(mask) as picture:
+        with DECODING, opened(mask) as picture:
             if not picture.has_transparency_data:
                 return mask
             with reading(mask) as source:
@@ -68,7 +62,7 @@ def to_provider(mask: File) -> File:
     from PIL import ImageChops
 
     out = io.BytesIO()
-    with _TURN:
+    with DECODING:
         ImageChops.invert(alpha).save(out, "PNG", exif=turned)
     return File.of((mask.label, out.getvalue()))
 

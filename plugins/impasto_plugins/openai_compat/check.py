@@ -12,18 +12,15 @@ from impasto.ext import close_files
 
 from .translate import Translation
 
-_DECODERS = ThreadPoolExecutor(1, thread_name_prefix="impasto-masks")
-"""Masks are decoded one at a time; those that wait must not take the threads that other work needs."""
+_DECODERS = ThreadPoolExecutor(2, thread_name_prefix="impasto-images")
+"""Large images are decoded one at a time; those that wait must not take the threads that other work needs."""
 
 
 async def check(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
-    """``checked_request``, in a thread if it reads a disk or decodes a mask."""
-    given = translation.params
-    if any(name in given for name in operation.roles.get("mask", ())):
+    """``checked_request``, in a thread if it has files: it reads a disk or decodes an image."""
+    if any(name in translation.params for name in operation.file_fields):
         work = partial(checked_request, operation, model, translation)
         return await asyncio.get_running_loop().run_in_executor(_DECODERS, work)
-    if any(name in given for name in operation.file_fields):
-        return await asyncio.to_thread(checked_request, operation, model, translation)
     return checked_request(operation, model, translation)
 
 

@@ -1,0 +1,191 @@
+"""Images whose structure is right and whose pixel data are not: refused as inputs. No whole image is."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from PIL import Image
+
+from impasto import File
+from impasto_plugins.images.limits import Limits
+from tests.pictures import chunk
+
+ANY = Limits()
+SIDE = 160
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def problems(data: bytes) -> list[str]:
+    return list(ANY(File.of(("image", data))))
+
+
+def refusal(name: str) -> list[str]:
+    return [f"'image' is an incomplete or damaged {name} file; give the whole file"]
+
+
+@cache
+def images() -> dict[str, Image.Image]:
+    """Noise has no run of zeros in any encoding; what is flat has long ones."""
+    noise = Image.effect_noise((SIDE, SIDE), 90).convert("RGB")
+    images = {"noise": noise, "grey noise": noise.convert("L").convert("RGB"), "odd": noise.crop((0, 0, 157, 83))}
+    for colour in ("white", "black", "#808080", "#c81e4d"):
+        images[colour] = Image.new("RGB", (SIDE * 2, SIDE * 2), colour)
+        images[f"half {colour}"] = images[colour].copy()
+        images[f"half {colour}"].paste(noise.resize((SIDE * 2, SIDE)), (0, 0))
+    images["one pixel"] = Image.new("RGB", (1, 1), "red")
+    images["gradient"] = Image.linear_gradient("L").convert("RGB")
+    images["columns"] = Image.frombytes("L", (256, 256), bytes((0, 255)) * (128 * 256)).convert("RGB")
+    return images
+
+
+JPEG = {
+    "baseline": {"quality": 90},
+    "coarse": {"quality": 5},
+    "finest": {"quality": 100, "subsampling": 0},
+    "optimized": {"quality": 90, "optimize": True},
+    "restarts": {"quality": 90, "restart_marker_blocks": 3},
+    "rgb": {"quality": 90, "keep_rgb": True},
+    "progressive": {"quality": 90, "progressive": True},
+    "progressive restarts": {"quality": 100, "progressive": True, "restart_marker_rows": 1, "subsampling": 0},
+}
+WEBP = {
+    "lossy": {"quality": 80},
+    "fast": {"quality": 100, "method": 0},
+    "lossless": {"lossless": True, "method": 0, "quality": 0},
+}
+
+
+def encoded(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", images())
+def test_no_whole_image_is_refused(name: str) -> None:
+    image = images()[name]
+    for kind, modes, forms in (("JPEG", ("RGB", "L", "CMYK"), JPEG), ("WEBP", ("RGB", "RGBA"), WEBP)):
+        for mode, (form, options) in itertools.product(modes, forms.items()):
+            if form != "rgb" or mode == "RGB":
+                data = encoded(image.convert(mode), kind, options)
+                assert problems(data) == [], (kind, mode, form)
+                assert problems(data + b"behind it" + data) == [], (kind, mode, form)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("form", JPEG)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_jpeg_that_was_cut_and_closed_is_refused(form: str, mode: str, share: float) -> None:
+    if form == "rgb" and mode != "RGB":
+        return
+    data = encoded(images()["noise"].convert(mode), "JPEG", JPEG[form])
+    assert problems(data[: int(len(data) * share)] + b"\xff\xd9") == refusal("JPEG")
+
+
+@pytest.mark.parametrize("form", ["baseline", "progressive"])
+def test_a_jpeg_whose_data_are_cut_within_a_flat_half_is_refused(form: str) -> None:
+    data = encoded(images()["half white"], "JPEG", JPEG[form])
+    assert problems(data[: len(data) * 2 // 5] + b"\xff\xd9") == refusal("JPEG")
+
+
+@pytest.mark.parametrize(("kind", "form"), [*(("JPEG", form) for form in JPEG), *(("WEBP", form) for form in WEBP)])
+def test_an_image_whose_second_half_is_zeros_is_refused(kind: str, form: str) -> None:
+    options = (JPEG if kind == "JPEG" else WEBP)[form]
+    data = encoded(images()["noise"], kind, options)
+    half = len(data) // 2
+    name = "JPEG" if kind == "JPEG" else "WebP"
+    assert problems(data[:half] + bytes(len(data) - half - 2) + data[-2:]) == refusal(name)
+
+
+def test_zeros_behind_the_last_block_of_a_flat_grey_jpeg_do_not_matter() -> None:
+    """Data, no data and any other data decode to the same image there, so nothing can be concluded."""
+    data = encoded(images()["#808080"], "JPEG", JPEG["optimized"])
+    assert problems(data[:-2] + bytes(9000) + data[-2:]) == []
+
+
+def test_a_jpeg_with_a_few_bytes_behind_its_last_block_is_taken() -> None:
+    """Cameras fill up the data to a multiple of some size."""
+    data = encoded(images()["noise"], "JPEG", JPEG["baseline"])
+    assert problems(data[:-2] + bytes(511) + data[-2:]) == []
+
+
+def test_metadata_full_of_zeros_are_not_pixel_data() -> None:
+    jpeg = encoded(images()["noise"], "JPEG", {"icc_profile": bytes(9000), "exif": b"Exif\0\0II*\0" + bytes(9000)})
+    assert problems(jpeg) == []
+    webp = encoded(images()["noise"], "WEBP", {"icc_profile": bytes(9000), "xmp": bytes(9000)})
+    assert problems(webp) == []
+
+
+def test_forms_that_can_not_be_judged_are_taken() -> None:
+    """An arithmetic coder may leave out its last zero bytes, and Pillow decodes no 12 bits a channel."""
+    data = encoded(images()["noise"], "JPEG", JPEG["baseline"])
+    frame = data.index(b"\xff\xc0")
+    assert problems(data[:frame] + b"\xff\xc9" + data[frame + 2 : -99] + b"\xff\xd9") == []
+    assert problems(data[: frame + 4] + b"\x0c" + data[frame + 5 :]) == []
+
+
+def test_a_jpeg_too_large_to_be_decoded_for_a_check_is_taken() -> None:
+    data = encoded(Image.new("L", (4104, 4104)), "JPEG", {"quality": 5})
+    assert problems(data[: len(data) // 2] + b"\xff\xd9") == []
+
+
+COLOURS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bit depths of each colour type of a PNG (W3C PNG, table 8)."""
+
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+PASS = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
+"""Which pass of Adam7 a pixel belongs to, by row and column (W3C PNG, 8.1)."""
+
+
+def rows_of(width: int, height: int, colour: int, depth: int, *, interlaced: bool) -> Iterator[bytes]:
+    """The rows as the specification counts them: pixel by pixel."""
+    for number in "1234567" if interlaced else "1":
+        for y in range(height):
+            columns = [x for x in range(width) if not interlaced or PASS[y % 8][x % 8] == number]
+            if columns:
+                yield bytes(1 + -(-len(columns) * depth * CHANNELS[colour] // 8))
+
+
+def png_of(header: tuple[int, ...], rows: bytes, *, pieces: int = 3) -> bytes:
+    stream = zlib.compress(rows)
+    size = -(-len(stream) // pieces)
+    palette = chunk(b"PLTE", bytes(6)) if header[3] == 3 else b""
+    data = b"".join(chunk(b"IDAT", stream[at : at + size]) for at in range(0, len(stream), size))
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", *header)) + palette + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "depth"), [(colour, depth) for colour in COLOURS for depth in COLOURS[colour]])
+def test_a_png_with_too_few_rows_is_refused(colour: int, depth: int, *, interlaced: bool) -> None:
+    for width, height in ((1, 1), (3, 5), (8, 8), (21, 13)):
+        rows = list(rows_of(width, height, colour, depth, interlaced=interlaced))
+        header = (width, height, depth, colour, 0, 0, int(interlaced))
+        whole = png_of(header, b"".join(rows))
+        Image.open(io.BytesIO(whole)).load()
+        assert problems(whole) == []
+        assert problems(png_of(header, b"".join(rows) + bytes(99))) == [], "what follows the last row is passed over"
+        for few in (b"".join(rows)[:-1], b"".join(rows[:-1]), b"".join(rows[: len(rows) // 2])):
+            assert problems(png_of(header, few)) == refusal("PNG"), (width, height)
+
+
+def test_a_png_whose_data_can_not_be_inflated_is_refused() -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
+    for data in (b"no deflate stream", zlib.compress(bytes(64 * 65))[:-20]):
+        assert problems(SIGNATURE + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")) == refusal("PNG")
+
+
+def test_a_large_png_is_not_held_while_it_is_checked() -> None:
+    data = png_of((4096, 4096, 8, 6, 0, 0, 0), bytes(4096 * (1 + 4 * 4096)), pieces=1)
+    tracemalloc.start()
+    try:
+        assert problems(data) == []
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
