@@ -50,16 +50,50 @@ def animated(kind: str) -> bytes:
     return out.getvalue()
 
 
-def jpeg_header(width: int, height: int) -> bytes:
-    """A JPEG of 33 bytes, the same with every encoder: its start, a frame's header, an empty scan, its end."""
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01"
-    return b"\xff\xd8" + frame + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"\xff\xd9"
+def flat_jpeg(width: int, height: int) -> bytes:
+    """A whole JPEG, the same with every encoder: grey, two bits a block."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
+
+    code = bytes((1, *[0] * 15, 0))  # one code of one bit, for the only symbol: no difference, or the end of a block
+    tables = segment(0xDB, bytes((0, *[1] * 64))) + segment(0xC4, b"\x00" + code + b"\x10" + code)
+    frame = segment(0xC0, b"\x08" + struct.pack(">HH", height, width) + b"\x01\x01\x11\x00")
+    bits = 2 * -(-width // 8) * -(-height // 8)
+    data = bytes(bits // 8) + (bytes((0xFF >> bits % 8,)) if bits % 8 else b"")
+    return b"\xff\xd8" + tables + frame + segment(0xDA, b"\x01\x01\x00\x00\x3f\x00") + data + b"\xff\xd9"
 
 
 def webp_header(width: int, height: int) -> bytes:
     """A lossless WebP of 30 bytes, of which only the header is sound."""
     bits = (width - 1) | (height - 1) << 14
     return b"RIFF\x16\x00\x00\x00WEBPVP8L\x0a\x00\x00\x00\x2f" + bits.to_bytes(4, "little") + bytes(5)
+
+
+@cache
+def damaged() -> dict[str, bytes]:
+    """Images whose header, checksums and end are right, and whose pixel data are not all there."""
+    noise = Image.effect_noise((160, 160), 90).convert("RGB")
+    whole = {}
+    for name, kind, options in (
+        ("baseline", "JPEG", {}),
+        ("progressive", "JPEG", {"progressive": True}),
+        ("webp", "WEBP", {"quality": 90}),
+    ):
+        out = io.BytesIO()
+        noise.save(out, kind, **options)
+        whole[name] = out.getvalue()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 96, 8, 0, 0, 0, 0))
+    half = chunk(b"IDAT", zlib.compress(bytes(97 * 48))) + chunk(b"IEND", b"")
+    return {
+        "png of 48 rows of 96": b"\x89PNG\r\n\x1a\n" + header + half,
+        **{f"{name} jpeg, cut and closed": _half(whole[name]) + b"\xff\xd9" for name in ("baseline", "progressive")},
+        **{f"{name}, half zeros": _half(data).ljust(len(data) - 2, b"\0") + data[-2:] for name, data in whole.items()},
+    }
+
+
+def _half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
 
 
 WRONG = {

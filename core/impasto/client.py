@@ -12,7 +12,6 @@ from .call import Call
 from .client_state import Shared
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
-from .files import File
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_seconds
 from .params import close_files

@@ -367,5 +367,4 @@ def _is_grey_at_its_end(image: ImageFile) -> bool:
 
 def _is_uniform(image: ImageFile) -> bool:
     """True if all pixels are alike: then zeros, noise and no data at all may decode to the same."""
-    extrema = image.getextrema()
-    return all(low == high for low, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
+    return image.getcolors(1) is not None

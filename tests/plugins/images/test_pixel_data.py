@@ -7,8 +7,9 @@ import itertools
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -45,7 +46,7 @@ def images() -> dict[str, Image.Image]:
     return images
 
 
-JPEG = {
+JPEG: dict[str, dict[str, object]] = {
     "baseline": {"quality": 90},
     "coarse": {"quality": 5},
     "finest": {"quality": 100, "subsampling": 0},
@@ -55,14 +56,14 @@ JPEG = {
     "progressive": {"quality": 90, "progressive": True},
     "progressive restarts": {"quality": 100, "progressive": True, "restart_marker_rows": 1, "subsampling": 0},
 }
-WEBP = {
+WEBP: dict[str, dict[str, object]] = {
     "lossy": {"quality": 80},
     "fast": {"quality": 100, "method": 0},
     "lossless": {"lossless": True, "method": 0, "quality": 0},
 }
 
 
-def encoded(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
+def encoded(image: Image.Image, kind: str, options: Mapping[str, Any]) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()

@@ -16,7 +16,7 @@ from PIL import Image
 import impasto
 from impasto import ConfigError, InvalidRequest, UnknownOperation
 from tests.conftest import KEY
-from tests.pictures import WRONG, drawn, png
+from tests.pictures import WRONG, damaged, drawn, png
 from tests.recorder import Recorder, Seen
 
 PICTURE = png(100, 100)
@@ -146,7 +146,8 @@ async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Reco
 @pytest.mark.parametrize(
     "image",
     ["https://example.com/a.png", "http://[::1]/a.png", "file:///etc/passwd", "no such file.png", "", 7, True, object(),
-     io.StringIO("text"), ["a", 7], [None], b"", *WRONG.values()],
+     io.StringIO("text"), ["a", 7], [None], b"", *WRONG.values(),
+     *damaged().values()],
 )  # fmt: skip
 async def test_what_is_no_picture_is_refused_by_name_and_nothing_is_sent(image: object, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from click.testing import CliRunner
 import impasto
 from impasto import InvalidRequest, Operation
 from impasto_plugins.cli.main import main
+from impasto_plugins.images import pixel_data
 from tests.conftest import KEY
-from tests.pictures import drawn, padded, png
+from tests.pictures import damaged as damaged_images, drawn, padded, png
 from tests.plugins.stability import bedrock_cases, cases
-from tests.recorder import Recorder
+from tests.recorder import Recorder, picture
 from tests.sounds import mp3, wav
 
 WHOLE = png(700, 700)
@@ -25,6 +27,7 @@ IMAGES = {
     "png with a wrong byte": WHOLE[:60] + bytes([WHOLE[60] ^ 1]) + WHOLE[61:],
     "half a jpeg": (jpeg := drawn("JPEG", size=(700, 700)))[: len(jpeg) // 2],
     "half a webp": (webp := drawn("WEBP", size=(700, 700)))[: len(webp) // 2],
+    **damaged_images(),
 }
 SOUNDS = {
     "half a wav": wav(40)[: len(wav(40)) // 2],
@@ -118,3 +121,31 @@ async def test_a_large_image_in_memory_is_checked_off_the_loop(client: impasto.C
     turning.cancel()
     assert turns > 0
     assert recorder.seen == []
+
+
+async def test_a_small_file_of_many_pixels_is_checked_off_the_loop(
+    client: impasto.Client, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 million pixels in 2 KB: inflating them takes longer than the loop may wait."""
+    threads: list[str] = []
+    rows = pixel_data.PngRows.feed
+
+    def feed(self: pixel_data.PngRows, piece: bytes) -> bool:
+        threads.append(threading.current_thread().name)
+        return rows(self, piece)
+
+    monkeypatch.setattr(pixel_data.PngRows, "feed", feed)
+    await client.run("stability/erase", image=png(3000, 3000))
+    assert threads
+    assert threading.current_thread().name not in threads
+
+
+@pytest.mark.parametrize("kind", damaged_images())
+async def test_an_answer_like_it_was_paid_for_and_is_delivered(
+    client: impasto.Client, recorder: Recorder, kind: str
+) -> None:
+    """Only what is sent is decoded: an image that was paid for is not judged by more than its end."""
+    data = damaged_images()[kind]
+    recorder.answer = lambda _: picture(data)
+    (artifact,) = (await client.run("stability/stable-image-core", prompt="a sail")).artifacts
+    assert artifact.data == data

@@ -16,7 +16,7 @@ from impasto import Operation
 from impasto.fields import Field
 from impasto.testing.golden import operation_text
 from tests.conftest import KEY
-from tests.pictures import jpeg_header, padded, webp_header
+from tests.pictures import flat_jpeg, padded, webp_header
 from tests.plugins.stability.cases import BY_NAME, JOBS, on_the_wire, tail
 from tests.recorder import JOB, Recorder, Seen
 from tests.sounds import wav
@@ -66,10 +66,10 @@ VALUES: Mapping[str, object] = {
     "image": padded(1000, 128, 96),
     "mask": padded(500, 128, 96),
     "subject_image": webp_header(128, 96),
-    "background_reference": jpeg_header(128, 96),
+    "background_reference": flat_jpeg(128, 96),
     "light_reference": padded(600, 96, 96),
     "init_image": padded(700, 160, 64),
-    "style_image": jpeg_header(64, 64),
+    "style_image": flat_jpeg(64, 64),
     "audio": wav(10),
 }
 

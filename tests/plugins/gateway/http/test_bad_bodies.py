@@ -18,7 +18,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.http import multipart
-from tests.pictures import WRONG, animated, chunk, drawn, png
+from tests.pictures import WRONG, animated, chunk, damaged, drawn, png
 from tests.plugins.gateway.conftest import Answer, Running
 from tests.plugins.gateway.raw import CALL, HEADERS, JSON, POST, Connection, Lag, chunks, send, until
 
@@ -280,6 +280,7 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
 TEXT = b"Comment\0\0" + zlib.compress(bytes(200 * MIB), 9)
 NO_PICTURES = {
     **WRONG,
+    **damaged(),
     "nothing": b"",
     "63 pixels": png(63, 63),
     "16,385 pixels wide": png(16_385, 64),
@@ -302,7 +303,9 @@ async def test_what_is_no_picture(standing: Running, impasto_emulator: Emulator,
         body = {"model": "upscale", "prompt": "p", "images": [{"image_url": uri}]}
         answer = await standing.ask("POST", EDITS, data=json.dumps(body), headers=CALLS)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_image", "image"), answer.error
-    assert any(word in (answer.error["message"] or "") for word in ("png, jpeg or webp", "pixels", "is empty"))
+    assert any(
+        word in (answer.error["message"] or "") for word in ("png, jpeg or webp", "pixels", "is empty", "damaged")
+    )
     assert memory() - before < 40 * MIB
     assert not impasto_emulator.requests
 
@@ -322,7 +325,7 @@ ODD = {
 async def test_a_picture_that_is_odd_is_sent_as_it_came(
     standing: Running, impasto_emulator: Emulator, name: str
 ) -> None:
-    """What a model makes of it is the provider's affair: nothing is decoded here."""
+    """What a model makes of it is the provider's affair."""
     before, data = memory(), ODD[name]
     answer = await posted(standing, form(*GOOD, upload("image", data)))
     assert (answer.status, "200 MB" in name) in ((200, False), (400, True)), answer.body[:300]  # so says the emulator
