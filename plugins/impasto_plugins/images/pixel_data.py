@@ -105,7 +105,7 @@ def jpeg_blocks_are_there(source: BinaryIO) -> bool:
         try:
             if not jpeg.is_one_scan or decode(_is_grey_at_its_end) is not False:
                 plain = decode(_digest)
-                if plain is None or plain != decode(_digest, noise=_noise() + _noise_with_restarts()):
+                if plain is None or plain != decode(_digest, noise=_noise_with_restarts()):
                     return False
             if jpeg.zeros is None or jpeg.zeros < jpeg.last_scan:
                 return True
@@ -338,14 +338,14 @@ class _Pieces(io.RawIOBase):
         return 0
 
 
-def _noise() -> bytes:
-    """Bytes that decode to blocks of no image, without a marker among them; the same each time."""
-    return hashlib.shake_128(b"noise").digest(len(_ZEROS) // 2).replace(b"\xff", b"\x7f")
+def _noise(seed: int = 0) -> bytes:
+    """Bytes that decode to blocks of no image, without a marker among them; the same each time for a seed."""
+    return hashlib.shake_128(bytes((seed,))).digest(len(_ZEROS) // 2).replace(b"\xff", b"\x7f")
 
 
 def _noise_with_restarts() -> bytes:
-    """Noise for each restart interval that may be expected."""
-    return b"".join(bytes((0xFF, restart)) + _noise() for restart in (*range(0xD0, 0xD8), *range(0xD0, 0xD8)))
+    """Noise, and other noise for each restart interval that may be expected: the same might decode to nothing."""
+    return _noise() + b"".join(bytes((0xFF, 0xD0 + each % 8)) + _noise(each) for each in range(32))
 
 
 def _digest(image: ImageFile) -> int:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from impasto import File
 from impasto_plugins.images.limits import Limits
-from tests.pictures import chunk
+from tests.pictures import chunk, noisy
 
 ANY = Limits()
 SIDE = 160
@@ -34,7 +34,7 @@ def refusal(name: str) -> list[str]:
 @cache
 def images() -> dict[str, Image.Image]:
     """Noise has no run of zeros in any encoding; what is flat has long ones."""
-    noise = Image.effect_noise((SIDE, SIDE), 90).convert("RGB")
+    noise = noisy(SIDE)
     images = {"noise": noise, "grey noise": noise.convert("L").convert("RGB"), "odd": noise.crop((0, 0, 157, 83))}
     for colour in ("white", "black", "#808080", "#c81e4d"):
         images[colour] = Image.new("RGB", (SIDE * 2, SIDE * 2), colour)
