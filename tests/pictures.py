@@ -72,8 +72,8 @@ def webp_header(width: int, height: int) -> bytes:
 
 
 def noisy(side: int) -> Image.Image:
-    """Noise in colour, the same each time."""
-    return Image.frombytes("RGB", (side, side), Random(7).randbytes(3 * side * side))
+    """Noise in colour, the same each time; Pillow has no room to write finer noise as a JPEG of the best quality."""
+    return Image.frombytes("RGB", (side, side), bytes(96 + each // 4 for each in Random(7).randbytes(3 * side * side)))
 
 
 @cache
