@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
@@ -63,9 +64,13 @@ _NEVER_DROPPED = (
 
 def _letters(word: str) -> str:
     """Return the letters and digits of a name alone: ``API-Base`` and ``apiBase`` are meant as ``api_base`` is."""
-    return "".join(c for c in unicodedata.normalize("NFKC", word).casefold() if c.isalnum())
+    return _BETWEEN.sub("", unicodedata.normalize("NFKC", word[:_LONGEST]).casefold())
 
 
+_LONGEST = 64
+"""Characters of a name that are looked at: a body may have thousands of long ones."""
+
+_BETWEEN = re.compile(r"[\W_]+")
 _MEANT = {_letters(name): name for name in (*AWS, *_NEVER_DROPPED)}
 
 
@@ -76,7 +81,7 @@ def may_be_dropped(word: str) -> bool:
     answer, once it is paid for.
     """
     letters = _letters(word)
-    return letters not in _MEANT and not (letters.startswith("aws") and len(letters) < len(word))
+    return letters not in _MEANT and not (letters.startswith("aws") and len(letters) < len(word[:_LONGEST]))
 
 
 def is_neutral(word: str, value: object) -> bool:

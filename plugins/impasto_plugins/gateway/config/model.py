@@ -286,6 +286,8 @@ def _problems_of_bind(config: Config, host: str, *, no_auth: bool) -> Iterator[t
 
     if no_auth and public:
         yield problem("--no-auth", f"is for loopback only, and {host} lets other machines in")
+    elif no_auth and names_hosts:
+        yield problem(_HOSTS, "lets others in, and --no-auth is for loopback only; leave one of them out")
     if no_auth and has_keys:
         yield problem("--no-auth", "goes with a configuration without keys only")
     if not no_auth and not has_keys:

@@ -249,6 +249,10 @@ def test_a_weak_key_serves_on_loopback_with_a_warning() -> None:
         ),
         (made(None), "127.0.0.1", False, "master_key: is missing"),
         (made(None), "0.0.0.0", True, "--no-auth: is for loopback only"),
+        (
+            made(None, "  allowed_hosts: [a.example]\n"),
+            *("127.0.0.1", True, "allowed_hosts: lets others in, and --no-auth is for loopback only"),
+        ),
         (made(STRONG), "127.0.0.1", True, "--no-auth: goes with a configuration without keys"),
     ],
 )
