@@ -112,7 +112,11 @@ def test_a_call_was_free_if_all_of_its_images_were(errors: tuple[ImpastoError, .
     assert is_free(ChargeUnknown("no")) is False
 
 
-@pytest.mark.parametrize("error", [ProviderFault("no", status=500), Unauthorized("no", status=401)], ids=str)
+@pytest.mark.parametrize(
+    "error",
+    [ProviderFault("no", status=500), Unauthorized("no", status=401), limited(7)],
+    ids=lambda error: type(error),
+)
 def test_what_may_be_charged_is_no_refusal_of_an_account_or_a_request(error: ImpastoError) -> None:
     error.errors = (ChargeUnknown("no"),)
     failure = failure_of(error)
