@@ -115,7 +115,7 @@ def test_a_call_was_free_if_all_of_its_images_were(errors: tuple[ImpastoError, .
 @pytest.mark.parametrize(
     "error",
     [ProviderFault("no", status=500), Unauthorized("no", status=401), limited(7)],
-    ids=lambda error: type(error),
+    ids=type,
 )
 def test_what_may_be_charged_is_no_refusal_of_an_account_or_a_request(error: ImpastoError) -> None:
     error.errors = (ChargeUnknown("no"),)
