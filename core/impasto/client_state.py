@@ -109,7 +109,6 @@ class Shared:
         self._closed = True
         self.watch.close()
         async with self._opening:  # what is being opened is closed too
-            self.routes.clear()
             await self._stack.aclose()
 
     async def _transport(self, operation: Operation, options: Options) -> object:
@@ -149,8 +148,7 @@ class Shared:
             made = plugin(self._options) if isinstance(plugin, type) else plugin
         except ImpastoError:
             raise
-        except BaseException as error:  # a plugin may raise anything
-            pass_interrupt(error)
+        except BaseException as error:  # a plugin may raise anything; no Ctrl-C, which is the main thread's
             raise BrokenPlugin(f"middleware {name!r} can't be made: {describe_error(error)}") from error
         if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
             self._close_later(f"middleware {name!r}", aclose)

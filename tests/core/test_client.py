@@ -22,6 +22,7 @@ from impasto import (
     UnknownOperation,
 )
 from impasto.options import SHARED, Options, Settings
+from impasto_plugins.middleware.limit import gate_of
 from tests.conftest import KEY
 from tests.pictures import png
 from tests.plugins.stability.cases import JOBS
@@ -377,3 +378,20 @@ def test_a_client_is_closed_in_its_own_loop() -> None:
     asyncio.run(client.__aenter__())
     with pytest.raises(LoopMismatchError, match="the client belongs to another event loop; make one in this loop"):
         asyncio.run(client.aclose())
+
+
+async def test_polls_go_on_after_a_429_that_is_waited_for_no_longer_than_the_caller_allows(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    refusals = [in_json({"id": "e", "name": "rate_limit_exceeded", "errors": ["slow down"]}, status=429)]
+    recorder.answer = lambda _: refusals.pop() if refusals else None
+    patient = client.with_options(api_key="sk-polls", retry=impasto.Retry(max_wait=0.01), timeout=30)
+    assert len((await patient.resume("stability/upscale-creative", JOB)).artifacts) == 1
+
+
+async def test_a_call_takes_its_place_in_the_rate_of_its_key(client: impasto.Client) -> None:
+    held = client.with_options(api_key="sk-one-a-minute", rate_limit=impasto.RateLimit(1, 60))
+    account = await held.account("stability/sd3")
+    assert gate_of(account).wait(account) == 0
+    await held.run("stability/sd3", prompt="x")
+    assert gate_of(account).wait(account) > 50

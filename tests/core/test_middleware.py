@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import attrs
@@ -14,6 +16,7 @@ from impasto.options import Options
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 from tests.conftest import KEY
 from tests.core.test_hooks import ERASE, IMAGE, Loopback, painted, run
+from tests.recorder import Recorder
 
 CUT_OUT = Registry().operation("stability/remove-background")
 
@@ -179,3 +182,23 @@ async def test_a_provider_that_finds_no_account_is_named_without_the_key(gives: 
         await run(attrs.evolve(ERASE, provider=odd), transport, providers={"odd": {"api_key": KEY}})
     assert KEY not in f"{caught.value!r} {caught.value.__cause__!r}"
     assert transport.sent == []
+
+
+async def test_a_layer_of_a_sibling_that_is_gone_leaves_its_identity_to_no_other(recorder: Recorder) -> None:
+    """Routes are told apart by which layer it is; a new one at the place of a freed one would get its route."""
+
+    class Fresh:
+        @impasto.hookimpl
+        def middleware(self) -> object:
+            async def passes(wire: WireRequest, next: Handler) -> WireResponse:
+                return await next(wire)
+
+            return passes
+
+    async with impasto.Client(api_key=KEY, api_base=recorder.url) as client:
+        layer = Fresh()
+        left = weakref.ref(layer)
+        await client.with_options(middleware=[layer]).run("stability/sd3", prompt="x")
+        del layer
+        gc.collect()
+        assert left() is not None

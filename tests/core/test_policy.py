@@ -82,6 +82,12 @@ def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert budget.spend(policy)
     now += 60.0
     assert not budget.spend(policy), "the minute is not over"
+    budget.request()
+    now += 60.1
+    budget.request()
+    assert [budget.spend(policy) for _ in range(2)] == [True, False], "counted in its own minute"
+    now += 60.0
+    assert not budget.spend(policy), "this minute is not over"
     now += 0.1
     assert not budget.spend(policy), "the requests of an earlier minute count no more"
     budget.request()

@@ -233,3 +233,57 @@ def test_a_models_pause_is_never_made_shorter_and_forgotten_at_its_end(monkeypat
     now += 3
     module._pause_model(of_model("/d"), 1)
     assert [target for _, target in module._model_pauses] == ["/d"]
+
+
+def test_no_more_sends_are_remembered_than_the_widest_limit_asks_for() -> None:
+    window = Window()
+    wide = RateLimit(1_500, 10.0)
+    for now, kept, limit in ((1e6, module._LEAST_KEPT, LIMIT), (2e6, 1_500, wide), (3e6, 1_500, LIMIT)):
+        for moment in (now, now + 100, now + 200):
+            send = window.take(limit, moment)
+            assert isinstance(send, Send)
+            window.count(send, moment)
+        window.recall(float(number) for number in range(2_000))
+        send = window.take(limit, now + 300)
+        assert isinstance(send, Send)
+        window.count(send, now + 300)
+        assert len(window._counted) == kept
+
+
+def test_sends_of_an_earlier_process_hold_their_places_and_never_later_than_now() -> None:
+    window = Window()
+    window.recall([90.0, 95.0, 99.0])
+    assert window.take(LIMIT, 99.5) == pytest.approx(0.5)
+    assert isinstance(window.take(LIMIT, 100.0), Send)
+    gate = Gate()
+    one = account("sk-recalled")
+    gate.recall([-50.0, 0.0, 0.2, 5.0 + slack(LIMIT)], LIMIT)
+    wait = gate._take(one)
+    assert isinstance(wait, float)
+    assert 9 < wait <= 10, "three of them may have arrived just now"
+
+
+def test_a_gate_is_idle_only_if_nobody_waits_at_it_or_used_it_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    gate = Gate()
+    assert not gate.is_idle
+    now += 599
+    assert not gate.is_idle
+    now += 2
+    assert gate.is_idle
+    gate._waiting = 1
+    assert not gate.is_idle
+
+
+def test_a_call_that_comes_while_the_key_is_paused_waits_for_the_longer_of_pause_and_window() -> None:
+    gate, one = Gate(), account("sk-waits")
+    assert gate.wait(one) == 0
+    gate.pause(30)
+    assert gate.wait(one) == pytest.approx(30, abs=1)
+    unlimited, free = Gate(), attrs.evolve(one, rate_limit=None)
+    assert unlimited.wait(free) == 0
+    unlimited._waiting = 10_000
+    assert unlimited.wait(free) == 0, "no limit is known of"
+    unlimited.pause(0)
+    assert unlimited.wait(free) > 600, "and after a 429 the documented one holds"

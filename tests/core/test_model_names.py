@@ -1,0 +1,44 @@
+"""Names of models, and addresses whose body another model builds."""
+
+from __future__ import annotations
+
+import pytest
+
+from impasto import ConfigError
+from impasto.ext import resolve_model
+
+PROFILE = "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/a1b2"
+MODEL = "arn:aws:bedrock:us-west-2::foundation-model/stability.sd3-5-large-v1:0"
+NAMED = "arn:aws:bedrock:us-west-2:123456789012:inference-profile/us.stability.stable-image-erase-object-v1:0"
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "name", "address"),
+    [
+        ("stability/sd3", None, "stability/sd3", None),
+        ("sd3", None, "sd3", None),
+        (f"bedrock/{MODEL}", None, "bedrock/stability.sd3-5-large-v1:0", MODEL),
+        (f"bedrock/{NAMED}", None, "bedrock/us.stability.stable-image-erase-object-v1:0", NAMED),
+        (f"bedrock/{PROFILE}", "stability.x", "bedrock/stability.x", PROFILE),
+        (f"bedrock/{PROFILE}", "bedrock/stability.x", "bedrock/stability.x", PROFILE),
+        ("bedrock/arn:a:b:c:d:e", "stability.x", "bedrock/stability.x", "arn:a:b:c:d:e"),
+    ],
+)
+def test_a_name_or_an_address(model: str, base: str | None, name: str, address: str | None) -> None:
+    assert resolve_model(model, base) == (name, address)
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "said"),
+    [
+        ("stability/sd3", "stability.x", "base_model goes with a bedrock/arn:... model only"),
+        ("bedrock/arn:a:b:c:d", "stability.x", "the ARN is cut short"),
+        (f"bedrock/{PROFILE}", None, "does not say which model it serves: give base_model, such as bedrock/stability"),
+        ("bedrock/arn:aws:bedrock:r::foundation-model/", None, "does not say which model it serves"),
+        (f"bedrock/{PROFILE}", "stability/sd3", "base_model must be a model of bedrock's"),
+        (f"bedrock/{PROFILE}", 5, "base_model must be a model of bedrock's"),
+    ],
+)
+def test_what_names_no_model(model: str, base: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolve_model(model, base)

@@ -1,0 +1,68 @@
+"""What follows from an operation's fields, the size of a whole request, and prices."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from impasto import BrokenPlugin, Cost, File, FlatPrice, InvalidRequest, Registry
+from impasto.fields import choice, file, text
+
+ERASE = Registry().operation("stability/erase")
+DIME = Cost(usd=0.1, credits=10, as_of="2026-01-01")
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str = text(required=True, role="prompt", also="text")
+    first: File | None = file(role="image")
+    second: File | None = file(role="image")
+    other: File | None = file(role=None)
+    mode: str | None = choice("a", "b")
+
+
+MADE = attrs.evolve(ERASE, params=Params, rules=(), max_bytes=10)
+
+
+def test_roles_and_other_names_follow_from_the_fields() -> None:
+    assert MADE.roles == {"prompt": ("prompt",), "image": ("first", "second")}
+    assert MADE.also == {"text": "prompt"}
+    assert MADE.file_fields == ("first", "second", "other")
+    assert MADE.file_words == {"image", "mask", "first", "second", "other"}
+
+
+def test_a_request_of_the_most_bytes_is_taken_and_of_one_more_refused_by_its_largest_file() -> None:
+    MADE.request("m", {"prompt": "x", "first": b"12345", "second": b"12345"})
+    with pytest.raises(InvalidRequest) as caught:
+        MADE.request("m", {"prompt": "x", "first": b"12345", "second": b"123456"})
+    (problem,) = caught.value.problems
+    assert problem == ("second", "the whole request may have 10 bytes, not 11 bytes of files")
+    assert caught.value.operation == "m"
+
+
+def test_a_price_in_words() -> None:
+    assert str(FlatPrice(cost=DIME)) == "10 credits, 0.1 USD a call, as of 2026-01-01"
+    bare = Cost(usd=0.0375, as_of="2026-01-01")
+    assert str(FlatPrice(cost=bare, note="up to 1 MP")) == "0.0375 USD a call, as of 2026-01-01 (up to 1 MP)"
+
+
+def test_a_job_that_is_resumed_costs_nothing_and_a_price_of_another_type_is_named() -> None:
+    request = ERASE.request("m", {"image": _png()})
+    assert ERASE.cost(request) is not None
+    assert ERASE.cost(attrs.evolve(request, job="a" * 64)) is None
+    assert attrs.evolve(ERASE, price=None).cost(request) is None
+
+    class Odd:
+        cost = None
+
+        def quote(self, params: object) -> float:
+            return 0.1
+
+    with pytest.raises(BrokenPlugin, match="m: its price gave float, not a Cost; nothing was sent"):
+        attrs.evolve(ERASE, price=Odd()).cost(request)  # type: ignore[arg-type]  # what the test is about
+
+
+def _png() -> bytes:
+    from tests.pictures import png
+
+    return png(64, 64)
