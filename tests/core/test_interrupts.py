@@ -91,7 +91,6 @@ class Provider(impasto.Provider):
 PROVIDER = Provider(name="mine", base_url="https://mine.example")
 PLACES: dict[str, Callable[[], Awaitable[Result]]] = {
     "price": lambda: painted(attrs.evolve(ERASE, price=Presses())),
-    "rules": lambda: painted(attrs.evolve(ERASE, rules=(Presses(),))),
     "account": lambda: painted(attrs.evolve(ERASE, provider=PROVIDER)),
     "transport made": lambda: painted(transport=type("Made", (Opened,), {"__init__": press})),
     "transport opened": lambda: painted(transport=type("Opens", (Opened,), {"open": press})),
@@ -109,6 +108,11 @@ def test_it_ends_the_program_wherever_a_plugin_is_asked(place: str) -> None:
             loop.run_until_complete(PLACES[place]())
     finally:
         loop.close()
+
+
+def test_it_ends_the_program_while_a_request_is_checked() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        attrs.evolve(ERASE, rules=(Presses(),)).request("mine/painted", {"image": IMAGE})
 
 
 class Finder:
