@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .distributions import VARIABLE, Allowed, Owner, Point, Scan, normalised, scanned
@@ -149,9 +150,11 @@ class Registry:
         point = usable[0] if usable else points[0]
         if (why := self._why_not(point, usable)) is not None:
             raise why
-        if not point.owner.is_own:
-            _report_first_use(point)
-        return _load(point)
+        if point.owner.is_own:
+            return _load(point)
+        _report_first_use(point)
+        with _reporting_slow_import(point):
+            return _load(point)
 
     def _usable(self, group: str, points: list[Point]) -> list[Point]:
         """Return those of one name's declarations that may be used. If that is more than one, none is.
@@ -218,6 +221,29 @@ def _report_first_use(point: Point) -> None:
         _used.add(key)
         kind = entry.group.removeprefix("impasto.").removesuffix("s")
         logging.getLogger("impasto").info("first use of %s %r, of the distribution %s", kind, entry.name, owner)
+
+
+SLOW_IMPORT_SECONDS = 10.0
+
+
+@contextmanager
+def _reporting_slow_import(point: Point) -> Iterator[None]:
+    """Log which plugin it is that keeps everybody waiting: an import can't be stopped from outside."""
+    import logging
+    import threading
+
+    entry, owner = point
+    message = (
+        "%r of %s is still being imported after %g s (%s); to leave it out, set %s to names without it, or to none"
+    )
+    arguments = (message, entry.name, owner, SLOW_IMPORT_SECONDS, entry.value, VARIABLE)
+    timer = threading.Timer(SLOW_IMPORT_SECONDS, logging.getLogger("impasto").warning, arguments)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _load(point: Point) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import DistributionFinder
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation
+from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation, registry
 from impasto.ext import read_folders
 from impasto.registry import COMMANDS, GROUPS, OPERATIONS
 from tests.damage import damage
@@ -232,6 +233,44 @@ def test_the_first_use_of_somebody_elses_plugin_is_logged_once(site: Path, caplo
         for _ in range(2):
             Registry().operation("acme/paint")
     assert caplog.messages == ["first use of operation 'acme/paint', of the distribution acme-colours 1.0"]
+
+
+@pytest.mark.parametrize("loops", ["while not go.exists(): pass", "while not go.exists(): time.sleep(0.01)"])
+def test_a_plugin_whose_import_does_not_end_is_named(
+    site: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, loops: str
+) -> None:
+    """``impasto describe`` waits for it, and so does whoever calls its model: they can see what to leave out."""
+    monkeypatch.setattr(registry, "SLOW_IMPORT_SECONDS", 0.01)
+    go, name = tmp_path / "go", f"acme_slow_{len(loops)}"
+    source = f"import pathlib, time\ngo = pathlib.Path({str(go)!r})\n{loops}\n{ACME}"
+    install(site, "acme-colours", {OPERATIONS: {"acme/paint": f"{name}:paint"}}, {name: source})
+
+    class Release(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            go.touch()
+
+    logger, handler = logging.getLogger("impasto"), Release(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        assert Registry().operation("acme/paint").title
+    finally:
+        logger.removeHandler(handler)
+    (message,) = caplog.messages
+    assert message == (
+        f"'acme/paint' of acme-colours 1.0 is still being imported after 0.01 s ({name}:paint);"
+        " to leave it out, set IMPASTO_PLUGINS to names without it, or to none"
+    )
+
+
+def test_a_plugin_that_is_imported_at_once_is_not_named(
+    site: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "acme-colours", {OPERATIONS: {"acme/paint": "acme_quick:paint"}}, {"acme_quick": ACME})
+    Registry().operation("acme/paint")
+    assert not [
+        each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
+    ]
+    assert caplog.messages == []
 
 
 def test_every_folder_is_read_only_if_asked_for(site: Path) -> None:

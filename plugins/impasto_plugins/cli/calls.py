@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -17,15 +17,21 @@ from typing import Any, TypedDict, Unpack
 import attrs
 import click
 
-from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Problem, Registry, Result
-from impasto.ext import Settings, check_base_url, check_n
+from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
+from impasto.ext import Makes, Settings, check_base_url, check_n
 
 from .failure import as_object, in_words, resume_advice, without_python_advice
+from .models import group_of
 from .saving import Saved, Saving
 from .terminal import is_terminal
 from .values import request_of
 
 EMULATOR_POLL_SECONDS = 0.5
+
+_MAKES: Mapping[str, Makes] = {"audio": "audio", "model3d": "3d"}
+"""What the models of a command make, if not images."""
+
+_NOUNS: Mapping[Makes, str] = {"image": "images", "audio": "sounds", "3d": "3D models"}
 
 
 class Reaching(TypedDict):
@@ -61,6 +67,8 @@ def make(
     """Calls a model and saves what it makes. Ends the command with 1 where some of ``n`` failed."""
     registry = Registry()
     operation = registry.operation(model)
+    if (problem := _wrong_command(str(ctx.info_name), operation, images, given)) is not None:
+        raise InvalidRequest([problem], operation=model)
     saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"], to_stdout=not calling["as_json"])
     problems = _wrong_n(n) or list(saving.problems())
     placed = {
@@ -132,6 +140,19 @@ def finish(
         click.echo(f"Error: {lost.index + 1} of {total}: {in_words(lost.error)}", err=True)
     if result.errors or any(each.is_lost or (saving.is_stdout and each.path is not None) for each in saved):
         ctx.exit(1)
+
+
+def _wrong_command(command: str, operation: Operation, images: Sequence[str], given: Sequence[str]) -> Problem | None:
+    """Return the problem if another command calls this model. Fields that were given by name count as images."""
+    right = group_of(operation)
+    if _MAKES.get(command, "image") != operation.makes:
+        return Problem("model", f"makes {_NOUNS[operation.makes]}; use `impasto {right}` for it")
+    named = {word.partition("=")[0] for word in given}
+    if command == "generate" and right == "edit" and named.isdisjoint(operation.roles["image"]):
+        return Problem("model", f"needs an image; use `impasto {right}` for it")
+    if images and not operation.roles.get("image"):
+        return Problem("model", f"takes no image; use `impasto {right}` for it")
+    return None
 
 
 def _wrong_n(n: int) -> list[Problem]:

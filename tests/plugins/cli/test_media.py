@@ -74,6 +74,64 @@ def test_what_does_not_fit_is_refused(run: Run, impasto_emulator: Emulator, word
     assert not impasto_emulator.requests
 
 
+IMAGE, EDIT, SOUND, SOLID = "stability/sd3.5-large", "stability/upscale-fast", RAIN[1], "stability/stable-fast-3d"
+ON_BEDROCK = "bedrock/stability.sd3-5-large-v1:0"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("audio", IMAGE, "a fox"), "model: makes images; use `impasto generate` for it"),
+        (("audio", ON_BEDROCK, "a fox"), "model: makes images; use `impasto generate` for it"),
+        (("audio", EDIT, "a fox", "--audio", "a.wav"), "model: makes images; use `impasto edit` for it"),
+        (("audio", SOLID, "a fox"), "model: makes 3D models; use `impasto model3d` for it"),
+        (("generate", SOUND, "rain"), "model: makes sounds; use `impasto audio` for it"),
+        (("generate", "stability/stable-audio-3/inpaint", "rain", "-p", "audio=a.wav"), "use `impasto audio` for it"),
+        (("generate", SOLID, "a fox", "-p", "image=a.png"), "model: makes 3D models; use `impasto model3d` for it"),
+        (("generate", EDIT, "a fox"), "model: needs an image; use `impasto edit` for it"),
+        (("edit", SOUND, "a.png", "--prompt", "rain"), "model: makes sounds; use `impasto audio` for it"),
+        (("edit", SOLID, "a.png"), "model: makes 3D models; use `impasto model3d` for it"),
+        (("edit", "stability/stable-image-core", "a.png", "--prompt", "x"), "takes no image; use `impasto generate`"),
+        (("model3d", IMAGE, "a.png"), "model: makes images; use `impasto generate` for it"),
+        (("model3d", EDIT, "a.png"), "model: makes images; use `impasto edit` for it"),
+        (("model3d", SOUND, "a.png"), "model: makes sounds; use `impasto audio` for it"),
+    ],
+)
+def test_a_model_of_another_command_is_refused_with_that_commands_name(
+    run: Run, impasto_emulator: Emulator, words: tuple[str, ...], said: str
+) -> None:
+    Path("a.wav").write_bytes(wav(8))
+    Path("a.png").write_bytes(png(96, 96))
+    result = run(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Nothing was sent." in result.stderr
+    assert sorted(each.name for each in Path().iterdir()) == ["a.png", "a.wav"]
+    assert not impasto_emulator.requests
+
+
+def test_an_image_that_is_given_by_name_is_an_image(run: Run, impasto_emulator: Emulator) -> None:
+    Path("a.png").write_bytes(png(96, 96))
+    result = run("generate", "stability/control-sketch", "a fox", "-p", "image=a.png", "-o", "fox.png")
+    assert (result.exit_code, result.stdout) == (0, "fox.png\n")
+    assert (
+        run(
+            "edit",
+            IMAGE,
+            "a.png",
+            "--prompt",
+            "a fox",
+            "-p",
+            "strength=0.5",
+            "-p",
+            "mode=image-to-image",
+            "-o",
+            "b.png",
+        ).exit_code
+        == 0
+    )
+
+
 def test_account_tells_what_is_left_and_whose_it_is(run: Run, impasto_emulator: Emulator) -> None:
     run(*RAIN)
     said = run("account").stdout
