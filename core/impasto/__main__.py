@@ -9,10 +9,13 @@ from .distributions import OWN, scanned
 
 def main() -> None:
     """Run the command line. Ends the process."""
-    for owner in scanned().owners:
-        for entry in owner.entries if owner.is_own else ():
-            if (entry.group, entry.name) == ("console_scripts", OWN):
-                entry.load()()
+    try:
+        for owner in scanned().owners:
+            for entry in owner.entries if owner.is_own else ():
+                if (entry.group, entry.name) == ("console_scripts", OWN):
+                    entry.load()()
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit("impasto's own metadata is not found, so there are no commands; install impasto again")
 
 

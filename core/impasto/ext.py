@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         is_loopback as is_loopback,
     )
     from .records import MOST_ARTIFACTS as MOST_ARTIFACTS, Scalar as Scalar
-    from .redact import kind_in_words as kind_in_words, printable as printable
+    from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
     from .registry import (
         COMMANDS as COMMANDS,
         GROUPS as GROUPS,
@@ -75,7 +75,7 @@ _HOMES = {
     "params": "close_files structure",
     "provider": "account_of check_base_url check_key check_known is_loopback",
     "records": "MOST_ARTIFACTS Scalar",
-    "redact": "kind_in_words printable",
+    "redact": "describe_error kind_in_words printable",
     "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS Declared",
     "retry_after": "retry_after",
     "suggestions": "closest",

@@ -1,5 +1,5 @@
 """`python -m impasto_plugins.cli`."""
 
-from .main import main
+from .entry import main
 
 main(prog_name="impasto")

@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 
 import click
 
-INTERRUPTED = 130
+from .entry import INTERRUPTED
 
 _ENCODING_ERRORS = "impasto.output"
 
@@ -88,8 +88,11 @@ def _fault(error: BaseException) -> str:
         trace = trace.tb_next
     if isinstance(error, MemoryError):
         return f"out of memory{place}"
-    text = str(error).partition("\n")[0][:300]
-    return f"unexpected {type(error).__name__}{place}: {text}\nThis is a fault in the program; please report it."
+    from impasto.ext import describe_error  # only on the way to an error
+
+    name, _, text = describe_error(error).partition(": ")
+    said = f": {text}" if text else ""
+    return f"unexpected {name}{place}{said}\nThis is a fault in the program; please report it."
 
 
 def _report(message: str) -> None:

@@ -11,7 +11,8 @@ import click
 from impasto import ConfigError, ImpastoError, Registry, __version__
 from impasto.ext import COMMANDS, VARIABLE, Allowed
 
-from .boundary import INTERRUPTED, run
+from .boundary import run
+from .entry import INTERRUPTED
 
 
 class Commands(click.Group):
@@ -35,6 +36,16 @@ class Commands(click.Group):
         self._registry = self._wrong_setting = None
         command = partial(super().main, *args, **extra)
         return run(command) if extra.get("standalone_mode", True) else command()
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the words of a command line, which for ``--help`` and ``--version`` is all. Click would exit with 1."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return self.registry.names(COMMANDS)

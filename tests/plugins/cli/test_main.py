@@ -16,6 +16,7 @@ import pytest
 import impasto
 from impasto.registry import COMMANDS
 from impasto_plugins.emulator import Emulator
+from tests.distributions import install
 from tests.plugins.cli.conftest import Process, Run
 
 HEAVY = (
@@ -147,6 +148,32 @@ def test_interrupted_it_ends_with_130_and_tells_that_the_charge_is_unknown(
     assert "Traceback" not in err
 
 
+PRESSED = """
+import signal, sys
+from importlib.metadata import entry_points
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Presses:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Presses())
+(script,) = entry_points(group="console_scripts", name="impasto")
+sys.argv = ["impasto", "--help"]
+script.load()()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["impasto_plugins.cli.main", "click", "impasto.registry", "impasto_plugins.cli.demo.try_it"]
+)
+def test_interrupted_while_it_is_imported_it_ends_with_130_and_one_word(module: str) -> None:
+    words = [sys.executable, "-c", PRESSED.format(module=module)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "\nInterrupted.\n")
+
+
 def test_a_reader_that_leaves_early_sees_no_traceback(start: Callable[..., Process]) -> None:
     process = start("plugins", "--json")
     assert process.stdout is not None
@@ -192,3 +219,24 @@ def test_a_stream_that_is_closed_costs_no_picture(environment: dict[str, str], c
     )
     assert (process.returncode, process.stderr) == (0, "")
     assert Path("x.png").is_file()
+
+
+def test_a_command_that_raises_what_has_no_message_is_one_line(tmp_path: Path) -> None:
+    module = """
+import click
+
+class Mute(BaseException):
+    def __str__(self):
+        raise SystemExit(7)
+
+@click.command()
+def command():
+    raise Mute
+"""
+    install(tmp_path, "mute", {"impasto.commands": {"mute": "mute_command:command"}}, {"mute_command": module})
+    words = [sys.executable, "-m", "impasto_plugins.cli", "mute"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: unexpected Mute in mute_command, line ")
+    assert "Traceback" not in ran.stderr
