@@ -105,3 +105,16 @@ def test_a_report_follows_no_link(batch: Run, manifest: Write) -> None:
     to_a_file(LAYOUT.hidden / "report.html.part")
     assert batch("report", "out").exit_code == 2
     assert (ELSEWHERE / "file").read_text() == "somebody's"
+
+
+def test_links_in_folders_that_are_not_the_batchs_are_nobodys_business(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    (OUT / "mine").mkdir(parents=True)
+    to_a_folder(OUT / "mine" / "link")
+    manifest(*many(1))
+    for words in (("run", "manifest.jsonl", "--out", "out"), ("report", "out"), ("status", "out")):
+        assert batch(*words).exit_code == 0, words
+    refused = batch("run", "manifest.jsonl", "--out", "out", "--names", "{model}/{id}")
+    assert refused.exit_code == 2, "images may go there now"
+    assert len(impasto_emulator.charges) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 import impasto
 from impasto import BatchOptions, ConfigError, StorageError
+from impasto_plugins.batch.ledger import recorder
 from impasto_plugins.batch.ledger.recorder import Keeping
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.batch.output import s3 as batch_s3
@@ -332,6 +334,29 @@ def test_what_was_up_before_its_row_was_written_goes_up_again(
     done = batch("run", path, "--out", TO)
     assert done.exit_code == 0, done.output
     assert list(pictures(s3)) == ["a.png"]
+    assert len(results(s3)) == len(impasto_emulator.charges) == 1
+
+
+def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_up(
+    batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[None]:
+        raise OSError(5, "Input/output error")
+        yield
+
+    path = str(manifest(row("a")))
+    with monkeypatch.context() as patch:  # a kill between the image's last byte and its row
+        patch.setattr(recorder, "of_artifact", broken)
+        patch.setattr(Keeping, "spare", lambda self, unit, outcome: asyncio.sleep(0, outcome))
+        assert batch("run", path, "--out", TO).exit_code == 1
+    assert [each["row"] for each in told(staging())].count("staged") == 0
+    s3.gone_after = 1  # the mark alone goes up
+    assert batch("run", path, "--out", TO).exit_code == 2
+    found = json.loads(batch("status", TO, "--json").stdout)
+    assert (found["pending"], found["cost_usd"]) == (1, 0.03)
+    s3.gone_after = None
+    done = batch("run", path, "--out", TO)
+    assert done.stdout == "complete: 1 of 1 done, 0.03 USD\n"
     assert len(results(s3)) == len(impasto_emulator.charges) == 1
 
 
