@@ -209,6 +209,7 @@ class Batch:
         )
 
     def _tell(self, plan: Plan, history: History) -> None:
+        self.plan = plan  # no progress is reported before the plan
         self.listener.planned(plan)
         if self.order.start_over and history.is_vouched_for:
             self.listener.note(
@@ -254,7 +255,7 @@ class Batch:
     async def _planned(self, client: Client, preflight: Preflight) -> tuple[Plan, Client]:
         """The plan, if it may be run, and the client to run it by. Raises ManifestError or ConfigError."""
         check_target(preflight.history, self.order.out, self.order.target)
-        plan = self.plan = await asyncio.to_thread(preflight.plan)
+        plan = await asyncio.to_thread(preflight.plan)
         if plan.bad and not self.order.skip_invalid:
             raise ManifestError("\n".join((_counted(plan), *map(str, plan.bad))))
         unpriced = sorted({share.model for share in plan.shares if share.usd is None and share.to_do})

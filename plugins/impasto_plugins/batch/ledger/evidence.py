@@ -19,8 +19,8 @@ from impasto import ConfigError
 from impasto_plugins.batch.filenames import ANY_SEED, ENDINGS, Template, folded, is_reserved
 from impasto_plugins.batch.tasks import Unit
 
-from .filesystem import open_plain
-from .log import Read, rows, untrusted
+from .filesystem import Disk, open_plain, write_all
+from .log import Ledger, Read, rows, untrusted
 from .states import State
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RESULT_FILES = ("results.jsonl", "errors.jsonl")
 _MEDIA = (*ENDINGS.values(), ".bin")
 _MOST_NAMED = 3
+_STAMP_BYTES = 200
 
 
 def check_links(layout: Layout, levels: int = 1) -> None:
@@ -101,24 +102,44 @@ def _some(names: list[str]) -> str:
     return named if len(names) <= _MOST_NAMED else f"{named} and {len(names) - _MOST_NAMED:,} more"
 
 
-def stamps_of(layout: Layout) -> dict[str, list[int]]:
-    """Return the size and the time (ns since 1970) of each file of results that is there."""
-    stamps = dict[str, list[int]]()
+def write_stamp(layout: Layout, disk: Disk, ledger: Ledger) -> None:
+    """Note which files of results this ledger wrote. Raises OSError."""
+    file = disk.create(layout.stamp)
+    try:
+        write_all(disk, file, _stamp(layout, ledger.size, ledger.chain))
+    finally:
+        disk.close(file)
+
+
+def _stamp(layout: Layout, size: int, chain: int) -> bytes:
+    """Return how far a ledger is, and the size and time (ns since 1970) of each file of results."""
+    parts = [size, chain]
     for name in RESULT_FILES:
         with suppress(OSError):
             found = os.lstat(layout.root / name)
-            stamps[name] = [found.st_size, found.st_mtime_ns]
-    return stamps
+            parts += [found.st_size, found.st_mtime_ns]
+    return " ".join(map(str, parts)).encode()
+
+
+def _are_unchanged(history: History) -> bool:
+    """Return True if the files of results are those that this ledger wrote, and no row came after them."""
+    layout, read = history.layout, history.read
+    try:
+        with open_plain(layout.stamp) as file:
+            return file.read(_STAMP_BYTES) == _stamp(layout, read.end, read.chain)
+    except OSError:
+        return False
 
 
 def _unknown_results(history: History) -> Iterator[str]:
     """Ids of images that were or may have been charged, by the files of results, and that the ledger does not know.
 
-    Files that are as the ledger says that it wrote them are not read: that takes half as long as reading the ledger.
+    Files that are as this ledger wrote them are not read: that takes half as long as reading the ledger.
     """
     pictures = history.pictures
-    changed = [name for name, stamp in stamps_of(history.layout).items() if history.stamps.get(name) != stamp]
-    for line in chain.from_iterable(_lines(history.layout.root / name) for name in changed):
+    if _are_unchanged(history):
+        return
+    for line in chain.from_iterable(_lines(history.layout.root / name) for name in RESULT_FILES):
         error = line.get("error")
         id = line.get("custom_id")
         if not isinstance(id, str) or (isinstance(error, dict) and error.get("billed") == "no"):

@@ -3,7 +3,6 @@
 | row | written | on resume |
 |---|---|---|
 | run* | a run begins: pictures of its manifest | |
-| results | results.jsonl and errors.jsonl were written | known to be this ledger's while they are unchanged |
 | invalid | a line of the manifest that ``--skip-invalid`` passed over | told |
 | gone | a picture that was done is not there any more, or not as it was | told |
 | intent* | before each POST, after room on the disk was set aside | as the rows after it say; alone: ambiguous |

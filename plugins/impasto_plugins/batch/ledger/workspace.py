@@ -76,6 +76,11 @@ class Layout:
         return self.root / ".impasto-mark"
 
     @property
+    def stamp(self) -> Path:
+        """Which files of results the ledger wrote: see ``evidence.write_stamp``."""
+        return self.root / HIDDEN / "stamp"
+
+    @property
     def lock(self) -> Path:
         return self.root / HIDDEN / "lock"
 
@@ -112,8 +117,6 @@ class History:
     addresses: dict[str, str] = attrs.field(factory=dict[str, str])
     """By provider, where its models were called last; a ledger of an earlier version has none."""
     gone: list[Row] = attrs.field(factory=list[Row])
-    stamps: dict[str, list[int]] = attrs.field(factory=dict[str, list[int]])
-    """Of the files of results, as they were written last: see ``evidence.stamps_of``."""
     passed_over: int = 0
     """Rows of the manifest that the last run passed over, as they were invalid."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
@@ -164,8 +167,6 @@ class History:
                 add_name(row["path"], is_local=row["modified"] is not None)
                 if verify and not _is_there(root, row):
                     history.gone.append(row)
-            elif kind == "results":
-                history.stamps = row["stamps"]
             elif kind == "invalid":
                 history.passed_over += 1
             elif kind == "accepted":

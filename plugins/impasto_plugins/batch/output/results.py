@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import attrs
 
 from impasto_plugins.batch.filenames import digest
-from impasto_plugins.batch.ledger.evidence import stamps_of
+from impasto_plugins.batch.ledger.evidence import write_stamp
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
 from impasto_plugins.batch.ledger.group_commit import Steps
 from impasto_plugins.batch.ledger.index import Pictures
@@ -91,7 +90,7 @@ def write_results(folder: Folder) -> Steps[None]:
         results.finish()
         errors.finish()
         with suppress(OSError):  # they are there: the next run only has to read them
-            folder.write({"row": "results", "at": time.time(), "stamps": stamps_of(layout)})
+            write_stamp(layout, disk, folder.ledger)
     finally:
         results.close()
         errors.close()

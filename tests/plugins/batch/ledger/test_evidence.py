@@ -12,7 +12,7 @@ import pytest
 from impasto_plugins.batch.ledger import evidence
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.emulator import Emulator
-from tests.plugins.batch.conftest import Run, Write, many, row, told
+from tests.plugins.batch.conftest import Run, Write, many, row
 from tests.plugins.batch.ledger.test_damage import LAYOUT, OUT, RUN, remove, stops
 
 
@@ -37,9 +37,9 @@ def test_results_that_nobody_changed_are_not_read_again(batch: Run, manifest: Wr
     assert read == []
     (OUT / "results.jsonl").touch()
     assert batch(*RUN).exit_code == 1
-    assert read == ["results.jsonl"]
+    assert read == ["results.jsonl", "errors.jsonl"]
     assert batch(*RUN).exit_code == 1
-    assert read == ["results.jsonl"], "they were written again"
+    assert len(read) == 2, "they were written again"
 
 
 def test_results_that_were_changed_are_read_up_to_a_few_unknown_images(
@@ -142,8 +142,29 @@ def test_status_names_the_ledger_that_is_missing(batch: Run, manifest: Write, al
         assert "put" in done.stderr.lower(), "and what to do"
 
 
-def test_the_row_about_results_is_in_the_ledger(batch: Run, manifest: Write) -> None:
+@pytest.mark.parametrize("damage", ["removed", "emptied", "a folder"])
+def test_without_the_stamp_results_are_read(batch: Run, manifest: Write, read: list[str], damage: str) -> None:
     manifest(row("a"))
     assert batch(*RUN).exit_code == 0
-    assert told(OUT)[-1]["stamps"] == evidence.stamps_of(LAYOUT)
-    assert set(told(OUT)[-1]["stamps"]) == {"results.jsonl", "errors.jsonl"}
+    LAYOUT.stamp.unlink()
+    if damage == "emptied":
+        LAYOUT.stamp.touch()
+    elif damage == "a folder":
+        LAYOUT.stamp.mkdir()
+    assert batch(*RUN).exit_code == 0
+    assert read == ["results.jsonl", "errors.jsonl"]
+    assert batch(*RUN).exit_code == 0
+    assert len(read) == (4 if damage == "a folder" else 2)
+
+
+def test_a_stamp_counts_only_with_the_ledger_that_wrote_it(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    manifest(*many(2))
+    assert batch(*RUN, "--budget", "0.04").exit_code == 1
+    old = LAYOUT.ledger.read_bytes()
+    assert batch(*RUN).exit_code == 0
+    LAYOUT.ledger.write_bytes(old)
+    LAYOUT.high_water.unlink()
+    (OUT / "picture-1.png").unlink()
+    assert "is an older copy: results.jsonl or errors.jsonl name 'picture-1'" in stops(batch, impasto_emulator)
