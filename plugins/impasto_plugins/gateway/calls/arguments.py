@@ -154,11 +154,13 @@ async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
 
 async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, files: ExitStack) -> Asked:
     given: dict[str, object] = {}
+    count = 0
     try:
         parts = Parts(chunks, boundary_of(content_type))
-        for _ in range(MOST_PARTS):
-            if (head := await parts.head()) is None:
-                return Asked.of(given, form=True)
+        while (head := await parts.head()) is not None:
+            count += 1
+            if count > MOST_PARTS:
+                raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
             if head.filename is None:  # a form has no null: SDKs send a field that has no value as an empty one
                 value: object = await field_text(head, parts.body(), share) or None
             else:
@@ -167,7 +169,7 @@ async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, f
                 _add(given, head.name, value)
     except NotAForm as error:
         raise Failure(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
-    raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
+    return Asked.of(given, form=True)
 
 
 async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File | None:

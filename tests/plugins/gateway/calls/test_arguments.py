@@ -1,0 +1,182 @@
+"""A call's arguments as they came, at the edge of what is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from impasto import File, InvalidRequest, Operation, Registry
+from impasto_plugins.gateway.calls.arguments import Asked
+from impasto_plugins.gateway.calls.runtime import _most_bytes
+from impasto_plugins.gateway.errors import Failure
+from tests.pictures import png
+from tests.plugins.gateway.conftest import Running
+from tests.plugins.gateway.http.test_multipart import field, form
+
+EDITS = "/v1/images/edits"
+FORM = {"content-type": "multipart/form-data; boundary=bound"}
+URI = "data:image/png;base64,AAAA"
+_registry = Registry()
+
+
+def model(name: str = "sd3") -> Operation:
+    return _registry.operation(f"stability/{name}")
+
+
+def read(body: dict[str, object], name: str = "sd3", *, of_form: bool = False) -> dict[str, object]:
+    asked = Asked.of(body, form=True) if of_form else Asked.of_json(body)
+    return asked.arguments(model(name))
+
+
+@pytest.mark.parametrize(("parts", "status"), [(64, 400), (65, 413)])
+async def test_a_form_may_have_64_parts(standing: Running, parts: int, status: int) -> None:
+    data = form(*(field(f"nothing{number}", "x") for number in range(parts - 1)), field("model", "sd3"))
+    answer = await standing.ask("POST", EDITS, data=data, headers=FORM)
+    assert answer.status == status, answer.body
+
+
+@pytest.mark.parametrize("files", [20, 21])
+def test_a_call_may_name_20_files(files: int) -> None:
+    asked = Asked.of_json({"images": [{"file_id": f"file-{number}"} for number in range(files)]})
+    if files == 20:
+        assert asked.uploads() == {f"file-{number}": "image" for number in range(20)}
+    else:
+        with pytest.raises(Failure, match="image: a call may name 20 files") as refused:
+            asked.uploads()
+        assert (refused.value.status, refused.value.param) == (400, "image")
+
+
+def test_files_take_the_places_of_their_ids_and_of_nothing_else() -> None:
+    one, two = File.of(png(8, 8)), File.of(png(9, 9))
+    asked = Asked.of_json({"images": [{"file_id": "1"}, URI], "mask": {"file_id": "2"}, "seed": 3})
+    asked.place({"1": one, "2": two})
+    assert asked.given == {"image": [one, URI], "mask": two, "seed": 3}
+    asked = Asked.of_json({"image": {"file_id": "1", "image_url": URI}})
+    assert asked.uploads() == {}
+    asked = Asked.of_json({"image": {"file_id": 7}})
+    with pytest.raises(Failure, match="file_id must be text"):
+        asked.uploads()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("n", "3", 3),
+        ("n", "-3", -3),
+        ("n", "3.0", "3.0"),
+        ("n", "03", "03"),
+        ("n", "3e1", "3e1"),
+        ("n", "\u0663", "\u0663"),
+        ("seed", "0", 0),
+        ("seed", "1.5", "1.5"),
+        ("strength", "0.7", 0.7),
+        ("strength", "1", 1),
+        ("strength", "1.", "1."),
+        ("strength", "nan", "nan"),
+        ("output_compression", "100", 100),
+        ("partial_images", "2", 2),
+        ("prompt", "7", "7"),
+        ("prompt", "null", "null"),
+        ("negative_prompt", "null", "null"),
+        ("nonsense", "null", "null"),
+    ],
+)
+def test_a_forms_numbers_are_those_of_fields_that_take_numbers(name: str, text: str, value: object) -> None:
+    given = read({name: text}, of_form=True)
+    assert given == {name: value}
+    assert type(given[name]) is type(value)
+    assert read({name: text}) == {name: text}  # in JSON text is text
+
+
+@pytest.mark.parametrize("name", ["n", "seed", "strength", "size", "style_preset", "quality", "response_format"])
+def test_null_as_a_forms_text_is_not_given(name: str) -> None:
+    assert read({name: "null"}, of_form=True) == {}
+    assert read({name: "null"}) == {name: "null"}
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("True", "True"), ("1", "1")])
+def test_a_forms_stream_is_true_or_false(text: str, value: object) -> None:
+    assert Asked.of({"stream": text}, form=True).stream == value
+    assert Asked.of({"stream": text}, form=False).stream == text
+
+
+def test_image_and_images_are_one_argument() -> None:
+    assert Asked.of_json({"images": [URI]}).given == {"image": [URI]}
+    assert Asked.of_json({"images": [URI], "image": None}).given == {"image": [URI]}
+    with pytest.raises(Failure, match="image and images are the same") as refused:
+        Asked.of_json({"images": [URI], "image": URI})
+    assert refused.value.param == "images"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/etc/passwd",
+        "https://example.com/a.png",
+        "",
+        7,
+        {},
+        {"url": URI},
+        {"image_url": "/etc/passwd"},
+        {"image_url": 7},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("word", ["image", "mask"])
+def test_only_a_file_or_a_data_uri_is_an_image(word: str, value: object) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read({word: value}, "inpaint")
+    assert [problem.field for problem in refused.value.problems] == [word]
+
+
+def test_an_image_is_taken_in_any_of_its_forms() -> None:
+    file = File.of(png(8, 8))
+    for value in (URI, "DATA:image/png;base64,AAAA", file):
+        assert read({"image": value}, "inpaint") == {"image": value}
+        assert read({"image": [value, None]}, "inpaint") == {"image": [value]}
+    assert read({"image": {"image_url": URI, "detail": None}}, "inpaint") == {"image": URI}
+    assert read({"image": [None]}, "inpaint") == {"image": []}
+
+
+def test_a_list_is_no_mask() -> None:
+    with pytest.raises(InvalidRequest):
+        read({"mask": [URI]}, "inpaint")
+
+
+def test_extra_body_is_merged_once() -> None:
+    assert Asked.of_json({"extra_body": {"seed": 1, "cfg": None}, "prompt": "p"}).given == {"prompt": "p", "seed": 1}
+    assert Asked.of({"extra_body": '{"seed": 1}'}, form=True).given == {"seed": 1}
+    long = "x" * 70
+    for name in ("prompt", long):
+        with pytest.raises(Failure) as refused:
+            Asked.of_json({"prompt": "p", long: 2, "extra_body": {name: 1}})
+        assert refused.value.param == name[:60]
+    wrong: tuple[object, ...] = ("no JSON", 5, [1])
+    for extra in wrong:
+        with pytest.raises(Failure, match="must be an object"):
+            Asked.of_json({"extra_body": extra})
+
+
+def test_a_call_reads_the_disk_if_one_of_its_files_is_there() -> None:
+    in_memory, on_disk = File.of(png(8, 8)), File.of(__file__)
+    assert on_disk.on_disk
+    for given, reads in (
+        ({"prompt": "p"}, False),
+        ({"image": in_memory}, False),
+        ({"image": [in_memory, on_disk]}, True),
+        ({"mask": on_disk}, True),
+    ):
+        asked = Asked(model=None, stream=None, given=dict(given), form=True)
+        assert asked.reads_disk is reads
+    on_disk.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes"), [("stable-image-core", 1 << 20), ("inpaint", 10 << 20), ("stable-fast-3d", 10 << 20)]
+)
+def test_a_body_may_be_as_large_as_its_model_takes(name: str, bytes: int) -> None:
+    """The vendor's limit is 10 MiB for a request with files."""
+    operation = model(name)
+    if operation.max_bytes is not None:
+        assert _most_bytes(operation) == operation.max_bytes == bytes
+    else:
+        assert _most_bytes(operation) == bytes

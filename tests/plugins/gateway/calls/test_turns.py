@@ -1,0 +1,285 @@
+"""A call's wait for its turn, and jobs of a provider that are fetched: without a gateway around them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from impasto import Account, Artifact, ChargeUnknown, Cost, NotSent, ProviderFault, RateLimited, Result, WireRequest
+from impasto_plugins.gateway.calls import queue_timeout as module
+from impasto_plugins.gateway.calls.deployments import Deployment, Model
+from impasto_plugins.gateway.calls.provider_jobs import Accepted
+from impasto_plugins.gateway.calls.queue_timeout import QueueTimeout, in_time, patience, patience_of
+from impasto_plugins.gateway.calls.runtime import Setup
+from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.storage.local import Folder
+
+ACCOUNT = cast("Account", None)
+WIRE = cast("WireRequest", None)
+
+
+class Gate:
+    """A provider whose turn comes in so many seconds."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds = list(seconds)
+
+    def wait(self, account: Account) -> float:
+        return self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+
+
+@pytest.fixture(autouse=True)
+def longest() -> Iterator[None]:
+    """Wait for ten seconds at most."""
+    token = patience.set(10)
+    yield
+    patience.reset(token)
+
+
+def gate(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    there = Gate(*seconds)
+    monkeypatch.setattr(module, "gate_of", lambda account: there)
+
+
+async def come() -> str:
+    return "came"
+
+
+def limited(seconds: float | None) -> RateLimited:
+    error = RateLimited("slow", status=429)
+    error.retry_after = seconds
+    return error
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits", "comes"),
+    [(0, True, True), (10, True, True), (10.1, True, False), (0, False, True), (0.1, False, False)],
+)
+async def test_a_call_whose_turn_comes_too_late_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, waits: bool, comes: bool
+) -> None:
+    gate(monkeypatch, seconds)
+    if comes:
+        assert await in_time(ACCOUNT, come, waits=waits) == "came"
+    else:
+        with pytest.raises(RateLimited, match="nothing was sent") as refused:
+            await in_time(ACCOUNT, come, waits=waits)
+        assert (refused.value.retry_after, refused.value.status, refused.value.billed) == (seconds, 429, "no")
+    assert module._turn.get() is None
+
+
+async def test_who_has_no_time_out_waits_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate(monkeypatch, 1e6)
+    patience.set(math.inf)
+    assert await in_time(ACCOUNT, come) == "came"
+
+
+@pytest.mark.parametrize(("left", "told"), [(0.0, 1.0), (7.0, 7.0)])
+async def test_a_wait_that_took_too_long_says_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, left: float, told: float
+) -> None:
+    gate(monkeypatch, 0.0, left)
+    patience.set(0.01)
+    with pytest.raises(RateLimited) as refused:
+        await in_time(ACCOUNT, asyncio.Event().wait)
+    assert refused.value.retry_after == told
+    assert module._turn.get() is None
+
+
+async def test_a_calls_own_time_out_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate(monkeypatch, 0.0)
+
+    async def times_out() -> None:
+        raise TimeoutError("of the call")
+
+    with pytest.raises(TimeoutError, match="of the call"):
+        await in_time(ACCOUNT, times_out)
+
+
+async def test_a_call_whose_turn_came_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From then on it may be paid for, however long it takes."""
+    gate(monkeypatch, 0.0)
+    patience.set(0.05)
+
+    async def answers(wire: WireRequest) -> Any:
+        await asyncio.sleep(0.1)
+        return "came"
+
+    came: object = await in_time(ACCOUNT, lambda: QueueTimeout()(WIRE, answers))
+    assert came == "came"
+
+
+async def test_a_call_whose_turn_came_too_late_is_not_sent_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate(monkeypatch, 0.0)
+    patience.set(0.01)
+    errors: list[NotSent] = []
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with pytest.raises(NotSent) as refused:
+                await QueueTimeout()(WIRE, cast("Any", None))
+            errors.append(refused.value)
+            raise
+
+    with pytest.raises(RateLimited):
+        await in_time(ACCOUNT, stubborn)
+    assert [error.retryable for error in errors] == [False]
+
+
+async def test_work_that_no_caller_waits_for_passes() -> None:
+    async def answers(wire: WireRequest) -> Any:
+        return "came"
+
+    came: object = await QueueTimeout()(WIRE, answers)
+    assert came == "came"
+
+
+@pytest.mark.parametrize(
+    ("waits", "seconds", "again"),
+    [
+        (True, 9.0, True),
+        (True, 10.0, True),
+        (True, 10.5, False),
+        (True, None, True),
+        (False, 0.0, False),
+        (False, None, False),
+    ],
+)
+async def test_a_refusal_for_now_is_waited_for_if_no_other_deployment_is_left_and_its_caller_is_patient(
+    monkeypatch: pytest.MonkeyPatch, waits: bool, seconds: float | None, again: bool
+) -> None:
+    gate(monkeypatch, 0.0)
+
+    async def refuses(wire: WireRequest) -> Any:
+        raise limited(seconds)
+
+    with pytest.raises(RateLimited) as refused:
+        await in_time(ACCOUNT, lambda: QueueTimeout()(WIRE, refuses), waits=waits)
+    assert refused.value.retryable is again
+
+
+@pytest.mark.parametrize("came", [True, False])
+async def test_one_image_of_several_waits_for_what_becomes_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, came: bool
+) -> None:
+    """If another of the same call came, the one that was refused for now is sent again here; else all go elsewhere."""
+    gate(monkeypatch, 0.0)
+    over = asyncio.Event()
+    middleware = QueueTimeout()
+
+    async def refuses(wire: WireRequest) -> Any:
+        raise limited(1)
+
+    async def later(wire: WireRequest) -> Any:
+        await over.wait()
+        if not came:
+            raise NotSent("no")
+        return "came"
+
+    async def several() -> list[Any]:
+        tasks = [asyncio.ensure_future(middleware(WIRE, each)) for each in (later, refuses)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not tasks[1].done()
+        over.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    _, refused = await in_time(ACCOUNT, several, waits=False)
+    assert refused.retryable is came
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-stainless-read-timeout": "5", "x-stainless-timeout": "7"}, 5),
+        ({"x-stainless-read-timeout": "7", "x-stainless-timeout": "5"}, 5),
+        ({"x-stainless-read-timeout": "x", "x-stainless-timeout": "5"}, 5),
+        ({"x-stainless-read-timeout": "0.001"}, 0.001),
+    ],
+)
+def test_the_shorter_of_two_time_outs_counts(headers: Mapping[str, str], seconds: float) -> None:
+    assert patience_of(headers, 60) == seconds
+
+
+def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> Accepted:
+    return Accepted(model="m", account="a", ids=ids, n=n, cost=cost, warnings=("w",), created=7)
+
+
+@pytest.mark.parametrize("cost", [None, Cost(usd=0.6, as_of="2026-01-01")])
+def test_a_job_is_read_as_it_was_written(cost: Cost | None) -> None:
+    job = accepted("x", "y", cost=cost)
+    assert Accepted.read(job.json()) == job
+
+
+class Client:
+    """Fetches jobs: an image for an id, or its error."""
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        self.errors = errors
+        self.seconds: list[float] = []
+
+    async def resume(self, model: str, id: str, *, timeout: float) -> Result:
+        self.seconds.append(timeout)
+        if id in self.errors:
+            raise self.errors[id]
+        return Result(artifacts=(Artifact(data=id.encode(), media_type="image/png"),))
+
+
+def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a") -> Setup:
+    class Observed:
+        def __enter__(self) -> Any:
+            return SimpleNamespace(came=lambda result: None)
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+    deployment = cast(
+        "Deployment",
+        SimpleNamespace(
+            entry=SimpleNamespace(model=model),
+            account=SimpleNamespace(fingerprint=account),
+            client=client,
+            label=None,
+            observer=SimpleNamespace(attempt=lambda label: Observed()),
+        ),
+    )
+    return cast("Setup", SimpleNamespace(models={"m": Model("m", (deployment,))}, unread=Folder(tmp_path, 60)))
+
+
+async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_path: Any) -> None:
+    """Of four: one came, one failed for nothing, and two were never taken on as far as anybody knows."""
+    client = Client({"y": ProviderFault("no", status=500)})
+    done = await accepted("x", "y", n=4, cost=Cost(usd=0.6, as_of="")).fetch(setup(tmp_path, client))
+    assert [each.data for each in done.artifacts] == [b"x"]
+    assert [(each["index"], each["billed"]) for each in done.lost] == [(1, "no"), (2, "unknown"), (3, "unknown")]
+    assert done.lost[1]["code"] == "charge_unknown"
+    assert done.cost is not None
+    assert done.cost.usd == pytest.approx(0.6)
+    assert (done.created, done.warnings) == (7, ("w",))
+    assert client.seconds == [86_400, 86_400]
+
+
+async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> None:
+    client = Client({"x": ChargeUnknown("first"), "y": ProviderFault("second", status=500)})
+    with pytest.raises(Failure, match="first") as failed:
+        await accepted("x", "y").fetch(setup(tmp_path, client))
+    assert not failed.value.free
+    done = await accepted("z").fetch(setup(tmp_path, client))
+    assert done.cost is None
+
+
+@pytest.mark.parametrize(("model", "account"), [("other", "a"), ("m", "other")])
+async def test_a_job_is_fetched_with_the_key_it_began_with_alone(tmp_path: Any, model: str, account: str) -> None:
+    client = Client({})
+    with pytest.raises(Failure, match="job x can't be fetched") as failed:
+        await accepted("x").fetch(setup(tmp_path, client, model=model, account=account))
+    assert (failed.value.status, failed.value.code, failed.value.free) == (502, "charge_unknown", False)
+    assert failed.value.should_retry is False
+    assert client.seconds == []
