@@ -80,11 +80,14 @@ async def prepare(
     operation, model = deployment.operation, deployment.entry.model
     if not operation.file_fields:
         request, warnings = checked_request(operation, model, translation)
-    elif size := await bytes_to_decode(operation, translation):
-        async with share.decoding(size):
-            request, warnings = await check(operation, model, translation)
     else:
-        request, warnings = await check(operation, model, translation)
+        if size := await bytes_to_decode(operation, translation):
+            await share.begin_decoding(size)
+        try:
+            request, warnings = await check(operation, model, translation)
+        finally:
+            if size:
+                share.end_decoding(size)
     return _checked(deployment, translation, request, (*notes, *warnings))
 
 

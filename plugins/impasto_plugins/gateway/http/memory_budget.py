@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -54,21 +52,26 @@ class Share:
         self._flow.bytes += bytes - self.bytes
         self.bytes = bytes
 
-    @asynccontextmanager
-    async def decoding(self, bytes: int) -> AsyncIterator[None]:
-        """Hold so much more for a block, in which a mask is decoded: one at a time. Raises Failure."""
-        if bytes > self._flow.most:
+    async def begin_decoding(self, bytes: int) -> None:
+        """Wait for the one turn to decode a mask, and hold so much more until ``end_decoding``. Raises Failure."""
+        flow = self._flow
+        if bytes > flow.most:
             said = (
-                f"this mask takes {bytes:,} bytes to decode and the gateway may hold {self._flow.most:,}; send a"
+                f"this mask takes {bytes:,} bytes to decode and the gateway may hold {flow.most:,}; send a"
                 " smaller one, or raise general_settings.max_bytes_in_flight"
             )
             raise Failure(413, said, code="request_too_large", param="mask")
-        async with self._flow.turn:
+        await flow.turn.acquire()
+        try:
             self.take(bytes)
-            try:
-                yield
-            finally:
-                self.settle(self.bytes - bytes)
+        except Failure:
+            flow.turn.release()
+            raise
+
+    def end_decoding(self, bytes: int) -> None:
+        """Give back what ``begin_decoding`` took."""
+        self.settle(self.bytes - bytes)
+        self._flow.turn.release()
 
     def hand_over(self) -> Share:
         """Move what is held to a share that outlives the request."""
