@@ -26,7 +26,6 @@ from impasto_plugins.gateway.http.body import (
 from impasto_plugins.gateway.http.memory_budget import Share
 from impasto_plugins.gateway.http.multipart import Head, NotAForm, Parts, boundary_of
 from impasto_plugins.gateway.http.spool import Upload
-from impasto_plugins.openai_compat.words import NEUTRAL
 
 MOST_PARTS = 64
 MOST_UPLOADS = 20
@@ -43,8 +42,8 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"[0-9]{0,3}")
 
-_KIND_OF = dict.fromkeys(("size", "response_format", *NEUTRAL), "choice")
-"""The kinds of OpenAI's words that a model has no field for."""
+_TEXTS = ("prompt", "user")
+"""OpenAI's words that take any text, "null" too."""
 
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
@@ -68,8 +67,9 @@ class Asked:
         """Take a body's fields apart. Raises Failure."""
         given = _merged(body)
         stream = given.pop("stream", None)
+        model = given.pop("model", None)
         return cls(
-            model=given.pop("model", None),
+            model=None if form and model == "null" else model,
             stream=_flag(stream) if form else stream,
             given=given,
             form=form,
@@ -120,10 +120,10 @@ class Asked:
     def arguments(self, operation: Operation) -> dict[str, object]:
         """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
         problems: list[Problem] = []
-        given = _pictured(self.given, operation, problems)
+        given = _pictured(_typed(self.given, operation) if self.form else self.given, operation, problems)
         if problems:
             raise InvalidRequest(problems)
-        return _numbered(given, operation) if self.form else given
+        return given
 
 
 async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
@@ -271,19 +271,22 @@ def _picture(value: object) -> object:
     raise ValueError(_NO_URL)
 
 
-def _numbered(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
-    """Return a form's arguments with numbers where the model takes numbers. Other text stays, and is refused.
+def _typed(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
+    """Return a form's arguments with the types that the model's fields have. Other text stays, and is refused.
 
     A browser's form writes null as the text "null", which means nothing to a field that does not take any text.
     """
-    made = dict(given)
+    made: dict[str, object] = {}
     for name, value in given.items():
         field = operation.fields.get(operation.also.get(name, name))
-        kind = "integer" if name in _NUMBERS else field.kind if field is not None else _KIND_OF.get(name, "other")
-        if value == "null" and kind not in ("text", "other"):
-            del made[name]
-        elif kind in ("integer", "number"):
-            made[name] = _number(value, whole=kind == "integer")
+        kind = "integer" if name in _NUMBERS else field.kind if field is not None else None
+        if isinstance(value, list) and name in operation.file_words:
+            value = [each for each in value if each != "null"] or None
+        if value is None or (value == "null" and kind != "text" and name not in _TEXTS):
+            continue
+        if kind == "other":
+            value = _flag(value)
+        made[name] = _number(value, whole=kind == "integer") if kind in ("integer", "number", "other") else value
     return made
 
 
@@ -296,4 +299,4 @@ def _number(value: object, *, whole: bool) -> object:
 
 
 def _flag(value: object) -> object:
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    return {"true": True, "false": False, "null": None}.get(value, value) if isinstance(value, str) else value

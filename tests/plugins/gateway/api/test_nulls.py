@@ -6,9 +6,12 @@ from base64 import b64encode
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 
+from impasto import Registry
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.gateway.calls.arguments import Asked
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running, Start, config
 
@@ -59,6 +62,8 @@ async def test_a_form_has_null_as_text(gateway: Running, impasto_emulator: Emula
     form.add_field("image", png(96, 96), filename="a.png")
     for name in ("n", "seed", "size", "quality", "response_format", "style", "partial_images", "output_format"):
         form.add_field(name, text)
+    for name in ("stream", "mask", "image[]", "metadata", "api_base", "input_fidelity", "extra_body"):
+        form.add_field(name, text)
     answer = await gateway.ask("POST", "/v1/images/edits", data=form)
     assert answer.status == 200, answer.body
     assert set(impasto_emulator.requests[0].fields) == {"model", "prompt", "strength", "mode"}
@@ -87,3 +92,22 @@ async def test_null_in_a_batch_and_in_its_lines_is_not_given(gateway: Running, i
     assert answer.status == 200, answer.body
     batch = await ended(gateway.sdk, await gateway.sdk.batches.retrieve(answer.json["id"]))
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
+
+
+@attrs.frozen(kw_only=True)
+class Tiled:
+    """Parameters of somebody else's model."""
+
+    prompt: str
+    tile: bool | None = None
+    steps: int | None = None
+    weights: dict[str, float] | None = None
+
+
+def test_a_form_gives_the_fields_of_any_model_their_types() -> None:
+    operation = attrs.evolve(Registry().operation("stability/stable-image-core"), params=Tiled)
+    given: dict[str, object] = {"prompt": "null", "tile": "true", "steps": "5", "weights": "null"}
+    asked = Asked.of({"model": "null", "stream": "false", **given}, form=True)
+    assert (asked.model, asked.stream) == (None, False)
+    assert asked.arguments(operation) == {"prompt": "null", "tile": True, "steps": 5}
+    assert Asked.of(given, form=False).arguments(operation) == given
