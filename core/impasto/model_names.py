@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from .errors import ConfigError, UnknownOperation
 from .redact import kind_in_words
 
 _NAMING = ("foundation-model", "inference-profile")
 """Kinds of resources whose ARN ends with the model's own id."""
+
+_GEOGRAPHY = re.compile(r"^[a-z]{2,6}(-[a-z]{3})?\.(?=[a-z0-9-]+\.)")
+"""The regions of a profile, before the id of the model that it serves: ``us.``, ``eu.``, ``apac.``, ``us-gov.``."""
 
 
 def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str | None]:
@@ -17,6 +22,8 @@ def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str |
     """
     if not isinstance(model, str):
         raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {kind_in_words(model)}")
+    if model.startswith("arn:"):
+        raise UnknownOperation("an ARN stands behind its provider: give bedrock/arn:...")
     provider, _, arn = model.partition("/")
     if not arn.startswith("arn:"):
         if base_model is not None:
@@ -33,4 +40,4 @@ def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str |
     named: object = base_model
     if not isinstance(named, str) or ("/" in named and not named.startswith(f"{provider}/")):
         raise ConfigError(f"base_model must be a model of {provider}'s, such as {provider}/stability...")
-    return named if "/" in named else f"{provider}/{named}", arn
+    return f"{provider}/{_GEOGRAPHY.sub('', named.removeprefix(f'{provider}/'))}", arn

@@ -228,10 +228,27 @@ ACCOUNT = "arn:aws:bedrock:us-west-2:123456789012"
         (f"bedrock/{ACCOUNT}:application-inference-profile/abc", {"base_model": "bedrock/stability.sd3-5-large-v1:0"}),
         ("bedrock/arn:aws:bedrock:us-west-2::foundation-model/stability.sd3-5-large-v1:0", {}),
         (f"bedrock/{ACCOUNT}:inference-profile/us.stability.stable-image-inpaint-v1:0", {"image": png(96, 96)}),
+        (f"bedrock/{ACCOUNT}:inference-profile/eu.stability.stable-image-inpaint-v1:0", {"image": png(96, 96)}),
+        (f"bedrock/{ACCOUNT}:inference-profile/apac.stability.sd3-5-large-v1:0", {}),
+        ("bedrock/arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/stability.sd3-5-large-v1:0", {}),
+        (f"bedrock/{ACCOUNT}:custom-model-deployment/abc", {"base_model": "us.stability.sd3-5-large-v1:0"}),
+        (f"bedrock/{ACCOUNT}:imported-model/abc", {"base_model": "stability.sd3-5-large-v1:0"}),
         ("bedrock/stability.sd3-5-large-v1:0", {"model_id": f"{ACCOUNT}:application-inference-profile/abc"}),
         ("bedrock/stability.sd3-5-large-v1:0", {"model_id": f"{ACCOUNT}:provisioned-model/abc"}),
     ],
-    ids=["bare base_model", "base_model", "foundation model", "inference profile", "model_id", "provisioned"],
+    ids=[
+        "bare base_model",
+        "base_model",
+        "foundation model",
+        "inference profile",
+        "profile of Europe",
+        "profile of Asia",
+        "foundation model of another partition",
+        "deployment",
+        "imported",
+        "model_id",
+        "provisioned",
+    ],
 )
 async def test_an_arn_in_each_form(recorder: Recorder, model: str, given: dict[str, Any]) -> None:
     recorder.answer = lambda seen: pictured()
@@ -250,6 +267,8 @@ async def test_an_arn_that_names_no_model_needs_a_base_model(page: Emulator) -> 
     for given in wrong:
         with pytest.raises(impasto.ConfigError, match="base_model"):
             await impasto.aimage_generation("p", arn, **given)
+    with pytest.raises(impasto.UnknownOperation, match="give bedrock/arn"):
+        await impasto.aimage_generation("p", arn.removeprefix("bedrock/"))
     with pytest.raises(impasto.InvalidRequest, match="model_id: takes an ARN"):
         await impasto.aimage_generation("p", CORE, model_id="my-model")
     async with impasto.Client() as client:
