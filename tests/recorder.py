@@ -5,10 +5,12 @@ It knows nothing of the parameter classes and takes multipart apart by hand, so 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 from aiohttp import web
@@ -176,3 +178,27 @@ async def recording() -> AsyncIterator[Recorder]:
         yield recorder
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def recording_in_thread() -> Iterator[Recorder]:
+    """A recorder with a loop of its own: for code that has none, and so that it may be slow without slowing a test."""
+    started = threading.Event()
+    running: list[tuple[Recorder, asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        async with recording() as recorder:
+            stop = asyncio.Event()
+            running.append((recorder, asyncio.get_running_loop(), stop))
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert started.wait(60)
+    recorder, loop, stop = running[0]
+    try:
+        yield recorder
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

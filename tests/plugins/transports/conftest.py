@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.recorder import Recorder, recording
+from tests.recorder import Recorder, recording_in_thread
 
 
 @pytest.fixture
 def threaded() -> Iterator[Recorder]:
-    started = threading.Event()
-    told: list[tuple[Recorder, asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def serve() -> None:
-        async with recording() as recorder:
-            stop = asyncio.Event()
-            told.append((recorder, asyncio.get_running_loop(), stop))
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert started.wait(60)
-    recorder, loop, stop = told[0]
-    yield recorder
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    with recording_in_thread() as recorder:
+        yield recorder
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 import pytest
+from pyarrow import parquet
 
 from impasto import ManifestError, MissingExtra, Registry
 from impasto_plugins.batch.ledger.workspace import History, Layout
@@ -71,13 +73,11 @@ def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
 
 
 def test_a_parquet_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     rows = [
         {"id": "a", "model": CORE, "prompt": "a lighthouse", "seed": 7},
         {"id": "b", "model": CORE, "prompt": "a kite", "seed": None},
     ]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "m.parquet")
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     assert batch("run", "m.parquet", "--out", "out").exit_code == 0
     assert sorted(request.fields["prompt"] for request in impasto_emulator.requests) == ["a kite", "a lighthouse"]
     (tmp_path / "none.parquet").write_text("PAR1")

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image
+from pyarrow import parquet  # type: ignore[import-untyped]  # it ships no types
 
 from impasto_plugins.batch.output import report
 from impasto_plugins.emulator import Emulator
@@ -115,7 +116,6 @@ def test_a_webdataset(batch: Run, manifest: Write) -> None:
 
 
 def test_a_parquet_set(batch: Run, manifest: Write) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     manifest(*many(3))
     batch("run", "manifest.jsonl", "--out", "out")
     assert batch("export", "out", "-o", "set").stdout == "set/00000.parquet\n"

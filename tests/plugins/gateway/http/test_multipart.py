@@ -8,9 +8,12 @@ import itertools
 import json
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
+import urllib3
 from hypothesis import given, settings, strategies as st
 
 from impasto_plugins.emulator import Emulator
@@ -160,18 +163,19 @@ async def test_forms_of_real_clients(
     path.write_bytes(PICTURE)
     match client:
         case "requests":
-            requests = pytest.importorskip("requests")
-            sent = {"headers": SDK_HEADERS, "data": fields, "files": {"image": (name, PICTURE, "image/png")}}
-            status = (await asyncio.to_thread(requests.post, url, **sent)).status_code
+            files = {"image": (name, PICTURE, "image/png")}
+            call = partial(requests.post, url, data=fields, files=files, headers=SDK_HEADERS, timeout=60)
+            status = (await asyncio.to_thread(call)).status_code
         case "urllib3":
-            urllib3 = pytest.importorskip("urllib3")
-            sent = {"headers": SDK_HEADERS, "fields": {**fields, "image": (name, PICTURE)}}
-            status = (await asyncio.to_thread(urllib3.request, "POST", url, **sent)).status
+            whole: dict[str, str | tuple[str, bytes]] = {**fields, "image": (name, PICTURE)}
+            status = (
+                await asyncio.to_thread(partial(urllib3.request, "POST", url, fields=whole, headers=SDK_HEADERS))
+            ).status
         case "httpx":
-            httpx = pytest.importorskip("httpx2" if importlib.util.find_spec("httpx") is None else "httpx")
+            httpx = importlib.import_module("httpx2" if importlib.util.find_spec("httpx") is None else "httpx")
             async with httpx.AsyncClient() as session:
-                files = {"image": (name, PICTURE)}
-                status = (await session.post(url, headers=SDK_HEADERS, data=fields, files=files)).status_code
+                images = {"image": (name, PICTURE)}
+                status = (await session.post(url, headers=SDK_HEADERS, data=fields, files=images)).status_code
         case "curl":
             words = ["-sS", "-o", str(tmp_path / "out"), "-w", "%{http_code}", "-H", f"Authorization: Bearer {MASTER}"]
             for key, value in fields.items():
