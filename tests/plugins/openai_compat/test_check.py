@@ -1,12 +1,14 @@
 """A translation is finished without a loop too, as a batch's manifest is: opened, checked, renamed."""
 
+import asyncio
 import gc
+import time
 from pathlib import Path
 
 import pytest
 
 from impasto import File, InvalidRequest, Registry, Request
-from impasto_plugins.openai_compat.check import checked_request
+from impasto_plugins.openai_compat.check import bytes_to_decode, check, checked_request
 from impasto_plugins.openai_compat.translate import translate
 from impasto_plugins.stability import inpaint
 from tests.descriptors import open_descriptors
@@ -79,3 +81,55 @@ def test_a_callers_own_file_is_not_closed() -> None:
     )
     checked("erase", image=png(64, 64), mask=mine)
     assert not closed
+
+
+async def test_at_most_two_calls_decode_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take as much memory as its pixels are many."""
+    running: list[int] = []
+    now = 0
+
+    def decoded(mask: File) -> File:
+        nonlocal now
+        now += 1
+        running.append(now)
+        time.sleep(0.02)
+        now -= 1
+        return mask
+
+    monkeypatch.setattr("impasto_plugins.images.masks.to_provider", decoded)
+    operation = _registry.operation("stability/inpaint")
+    translation = translate(operation, {"image": png(64, 64), "mask": png(64, 64), "prompt": "a"}, edit=True)
+    await asyncio.gather(*(check(operation, "stability/inpaint", translation) for _ in range(4)))
+    assert len(running) == 4
+    assert max(running) <= 2
+
+
+@pytest.mark.parametrize("name", ["image", "style_image", "init_image"])
+async def test_one_of_two_files_is_read_beside_the_loop_too(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(png(100, 100))
+    operation = _registry.operation("stability/style-transfer")
+    with pytest.raises(InvalidRequest, match="required"):  # and no BlockingError
+        await check(operation, "stability/style-transfer", translate(operation, {name: path}, edit=True))
+
+
+@pytest.mark.parametrize(("mask", "warns"), [((64, 64), False), ((64, 65), True), ((65, 64), True)])
+def test_a_mask_of_another_size_than_its_image_is_told(mask: tuple[int, int], warns: bool) -> None:
+    _, warnings = checked("inpaint", image=png(64, 64), mask=png(*mask), prompt="a")
+    assert len(warnings) == warns
+    if warns:
+        assert warnings[0].startswith(f"the mask is {mask[0]}x{mask[1]} pixels and the image 64x64")
+
+
+async def test_what_a_mask_takes_to_decode_is_known_before(tmp_path: Path) -> None:
+    operation = _registry.operation("stability/inpaint")
+
+    async def size(**given: object) -> int:
+        return await bytes_to_decode(operation, translate(operation, {"image": png(64, 64), **given}))
+
+    path = tmp_path / "mask.png"
+    path.write_bytes(png(64, 64))
+    assert await size() == 0
+    assert await size(mask=path) == await size(mask=png(64, 64)) > 0
+    assert await size(mask=tmp_path / "none.png") == 0
+    assert open_descriptors(path) == 0

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -107,3 +108,70 @@ def test_types(wire: Recorder) -> None:
     response: ImagesResponse = impasto.image_generation("a", "stability/sd3")
     text: str | None = response["data"][0]["b64_json"]
     assert text
+
+
+def made(*warnings: str, **values: Any) -> ImagesResponse:
+    image = impasto.Artifact(data=b"made", media_type="image/png", seed=5)
+    return ImagesResponse(impasto.Result(artifacts=(image,), **values), "b64_json", warnings)
+
+
+def test_json_text_is_compact_or_indented_and_keeps_its_letters() -> None:
+    response = made("caf\u00e9")
+    assert '"warnings":["caf\u00e9"]' in response.model_dump_json()
+    assert '\n  "warnings": [\n    "caf\u00e9"\n  ]' in response.to_json()
+    assert response.to_json() == response.model_dump_json(indent=2)
+    assert response.to_json(indent=None) == response.model_dump_json()
+
+
+def test_each_of_pydantics_words_leaves_none_out() -> None:
+    response = made()
+    whole, short = response.model_dump(), response.model_dump(exclude_none=True)
+    assert whole["cost"] is None
+    assert "cost" not in short
+    assert response.model_dump(exclude_unset=True) == response.model_dump(exclude_defaults=True) == short
+    assert response.model_dump(exclude_none=False) == whole
+    assert response.model_dump(include={"cost"}) == {"cost": None}
+    assert response.model_dump(include={"cost"}, exclude_none=True) == {}
+    assert response.model_dump(include={"cost", "data"}, exclude={"data"}) == {"cost": None}
+
+
+def test_parts_are_equal_by_what_they_hold() -> None:
+    cost = impasto.Cost(usd=0.1, as_of="2026-01-01")
+    one, other = made(cost=cost), made(cost=cost)
+    other.created = one.created
+    assert one == other
+    assert one != made("a warning", cost=cost)
+    assert one.cost == cost
+    assert one.cost != impasto.Cost(usd=0.2, as_of="2026-01-01")
+    assert one.cost != object()
+    assert one.data[0] != one.usage
+    for part in (one, one.data[0], one.usage, one.cost):
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(part)
+
+
+def test_what_a_call_cost_stands_beside_it() -> None:
+    assert made().hidden_params == {"response_cost": None}
+    assert made(cost=impasto.Cost(usd=0.1, as_of="")).hidden_params == {"response_cost": 0.1}
+
+
+def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
+    lost: list[impasto.Lost] = []
+    for id in ("job-1", None):
+        error = impasto.ChargeUnknown("no")
+        error.id = id
+        lost.append(impasto.Lost(index=len(lost), error=error))
+    response = made(errors=tuple(lost))
+    dumped = response.model_dump()["errors"]
+    assert dumped == [
+        {"index": 0, "type": "ChargeUnknown", "message": "no", "billed": "unknown", "id": "job-1"},
+        {"index": 1, "type": "ChargeUnknown", "message": "no", "billed": "unknown", "id": None},
+    ]
+    assert response.errors[0].index == 0
+
+
+def test_a_copy_is_deep_only_if_that_is_asked_for() -> None:
+    response = made("w")
+    assert response.model_copy().warnings is response.warnings
+    assert response.model_copy(deep=True).warnings is not response.warnings
+    assert response.model_copy(deep=True).warnings == ["w"]

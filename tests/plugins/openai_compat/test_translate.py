@@ -342,3 +342,54 @@ def test_a_model_that_makes_no_pictures_is_refused() -> None:
         with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call pictures"):
             translate(model(name), {"prompt": "rain"})
     assert translate(model("stable-audio-2/text-to-audio"), {"prompt": "rain", "n": 2}, makes="audio").n == 2
+
+
+def test_a_long_name_is_shortened_wherever_it_is_told() -> None:
+    long = "x" * 70
+    for given in ({long: 1}, {"extra_body": {long: 1}}):
+        extra = given.get("extra_body")
+        problems = translate(model("sd3"), {"prompt": "a", long: 1}, extra_body=extra).problems
+        assert {problem.field for problem in problems} == {long[:60]}
+    many = {f"{long}{number}": 1 for number in range(MOST_PROBLEMS + 1)}
+    assert {problem.field for problem in translate(model("sd3"), many).problems} == {long[:60]}
+    dropped = translate(model("core"), {"prompt": "a", long: 1}, drop_params=True).warnings
+    assert dropped[0].startswith(f"{long[:60]} was dropped")
+
+
+def test_names_that_are_dropped_beyond_the_first_are_counted() -> None:
+    given = {f"see{number}": number for number in range(MOST_PROBLEMS + 5)}
+    translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
+    assert not translation.problems
+    assert len(translation.warnings) == MOST_PROBLEMS + 1
+    assert translation.warnings[-1] == "5 more names were dropped: the model has none"
+    given = {f"see{number}": number for number in range(MOST_PROBLEMS)}
+    translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
+    assert len(translation.warnings) == MOST_PROBLEMS
+    translation = translate(model("core"), {"prompt": "a", **given, "api_key": "x", "see": 1}, drop_params=True)
+    assert told(translation) == ["api_key"]
+    assert translation.warnings[-1] == "1 more names were dropped: the model has none"
+
+
+def test_a_user_for_whom_a_provider_has_no_place_is_told() -> None:
+    import attrs
+
+    operation = model("sd3")
+    nowhere = attrs.evolve(operation, provider=attrs.evolve(operation.provider, user_header=None))
+    translation = translate(nowhere, {"prompt": "a", "user": "ann"})
+    assert translation.user is None
+    assert translation.warnings == ("user was not sent: stability has no place for it",)
+
+
+def test_nothing_is_said_of_what_was_not_asked_for() -> None:
+    translation = translate(model("sd3"), {"prompt": "a"}, edit=False)
+    assert translation == Translation(params={"prompt": "a"}, words={"prompt": "prompt"})
+    assert translate(model("sd3"), {"prompt": "a", "n": 10}).n == 10
+    assert translate(model("sd3"), {"prompt": "a"}, drop_params=False) == translation
+
+
+def test_a_mask_is_told_if_it_is_alone_or_has_no_place() -> None:
+    assert translated("inpaint", image=PICTURE, mask=PICTURE).problems == ()
+    assert translate(model("inpaint"), {"mask": PICTURE, "image": [None]}).problems != ()
+    dropped = translate(model("sd3"), {"prompt": "a", "mask": PICTURE}, drop_params=True)
+    assert (dropped.problems, dropped.params) == ((), {"prompt": "a"})
+    assert dropped.warnings[0].startswith("mask was dropped")
