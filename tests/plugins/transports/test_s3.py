@@ -1,0 +1,96 @@
+"""Requests of an S3 bucket: what is tried again, how long each pause is, and where an object is. Over sockets:
+tests/plugins/gateway/storage/test_s3.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from impasto_plugins.transports import s3
+from impasto_plugins.transports.s3 import NotStored
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "may_pass"),
+    [
+        (0, "ClientOSError", True),
+        (400, "", False),
+        (400, "RequestTimeout", True),
+        (403, "AccessDenied", False),
+        (404, "NoSuchBucket", False),
+        (408, "", True),
+        (409, "ConditionalRequestConflict", True),
+        (409, "BucketAlreadyExists", False),
+        (412, "PreconditionFailed", False),
+        (429, "", True),
+        (499, "", False),
+        (500, "", True),
+        (503, "SlowDown", True),
+    ],
+)
+def test_what_may_pass(status: int, code: str, may_pass: bool) -> None:
+    assert NotStored(status, code).may_pass is may_pass
+
+
+def test_a_failure_in_words() -> None:
+    assert str(NotStored(503, "SlowDown")) == "HTTP 503 SlowDown"
+    assert str(NotStored(503, "")) == "HTTP 503"
+    assert str(NotStored(0, "ClientOSError")) == "ClientOSError"
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    taken: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        taken.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return taken
+
+
+async def test_each_pause_is_twice_the_last_up_to_twenty_seconds(pauses: list[float]) -> None:
+    tries = 0
+
+    async def fails() -> None:
+        nonlocal tries
+        tries += 1
+        raise NotStored(503, "")
+
+    with pytest.raises(NotStored):
+        await s3._tried(10, fails)
+    assert tries == 10
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
+
+
+async def test_a_failure_that_stays_is_not_tried_again_and_one_that_passes_is_forgotten(pauses: list[float]) -> None:
+    outcomes: list[NotStored | str] = [NotStored(403, "AccessDenied"), "kept", NotStored(503, ""), NotStored(503, "")]
+
+    async def request() -> str:
+        outcome = outcomes.pop()
+        if isinstance(outcome, NotStored):
+            raise outcome
+        return outcome
+
+    assert await s3._tried(3, request) == "kept"
+    assert len(pauses) == 2
+    with pytest.raises(NotStored, match="AccessDenied"):
+        await s3._tried(3, request)
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize(
+    ("bucket", "prefix", "endpoint", "address"),
+    [
+        ("own", "", "https://s3.us-west-2.amazonaws.com", "https://own.s3.us-west-2.amazonaws.com/"),
+        ("own", "/a/b c/", "https://s3.us-west-2.amazonaws.com", "https://own.s3.us-west-2.amazonaws.com/a/b%20c/"),
+        ("own", "a", "https://s3.cn-north-1.amazonaws.com.cn", "https://own.s3.cn-north-1.amazonaws.com.cn/a/"),
+        ("own.dots", "a", "https://s3.us-west-2.amazonaws.com", "https://s3.us-west-2.amazonaws.com/own.dots/a/"),
+        ("own", "a", "http://127.0.0.1:9000/", "http://127.0.0.1:9000/own/a/"),
+        ("own", "/", "https://storage.example/s3", "https://storage.example/s3/own/"),
+    ],
+)
+def test_where_objects_are(bucket: str, prefix: str, endpoint: str, address: str) -> None:
+    assert s3._address(bucket, prefix, endpoint) == address
