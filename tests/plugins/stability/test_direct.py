@@ -1,0 +1,165 @@
+"""The vendor's dialect by itself: what an answer is, and what it holds. Over a socket: the tests beside this one."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+
+import attrs
+import pytest
+
+from impasto import ChargeUnknown, InvalidRequest, Pending, RateLimited, Registry, Result, UnusableResult, WireResponse
+from impasto.records import Request
+from impasto_plugins.stability.refusals import lock_out, refusal
+from tests.pictures import png
+
+CORE = Registry().operation("stability/stable-image-core")
+CREATIVE = Registry().operation("stability/upscale-creative")
+IMAGE = png(8, 8)
+JOB = "a1" * 32
+
+
+def answer(
+    body: object = b"", *, status: int = 200, kind: str = "application/json", headers: Mapping[str, str] = {}
+) -> WireResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return WireResponse(status=status, headers={"content-type": kind, **headers}, body=data)
+
+
+def request(job: str | None = None, user: str | None = None) -> Request:
+    return attrs.evolve(CORE.request("m", {"prompt": "x"}), job=job, user=user)
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/webp", "application/json"])
+def test_a_200_with_an_image_or_json_is_good(kind: str) -> None:
+    assert CORE.dialect.classify(CORE, answer(IMAGE, kind=kind)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, "text/html"),
+        (200, "audio/wav"),
+        (200, ""),
+        (201, "image/png"),
+        (202, "application/json"),
+        (500, "image/png"),
+    ],
+)
+def test_any_other_status_or_type_is_not_known_to_be_free(status: int, kind: str) -> None:
+    error = CORE.dialect.classify(CORE, answer(IMAGE, status=status, kind=kind))
+    assert type(error) is ChargeUnknown
+    assert (error.status, error.raw, error.pause) == (status, IMAGE, 0.0)
+
+
+def test_a_202_is_a_job_only_where_there_are_jobs() -> None:
+    assert CREATIVE.dialect.classify(CREATIVE, answer({"id": JOB}, status=202)) is None
+    assert type(CREATIVE.dialect.classify(CREATIVE, answer({"id": JOB}, status=202, kind="text/html"))) is ChargeUnknown
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [({}, 60.0), ({"retry-after": "7"}, 7.0), ({"retry-after": "0"}, 0.0)])
+def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, str], seconds: float) -> None:
+    page = answer(b"<html>", status=429, kind="text/html", headers=headers)
+    error = CORE.dialect.classify(CORE, page)
+    assert isinstance(error, ChargeUnknown)
+    assert error.pause == seconds == lock_out(page)
+    own = refusal(answer({"id": "e", "name": "rate_limit_exceeded", "errors": []}, status=429, headers=headers))
+    assert isinstance(own, RateLimited)
+    assert own.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (answer([1]), "is JSON, but no object"),
+        (answer(b"{"), "is damaged JSON"),
+        (answer(b"[" * 100_000), "is damaged JSON"),
+        (answer({"image": "&&&&"}), "holds damaged base64"),
+        (answer({"image": b64encode(IMAGE[:-20]).decode()}), "holds a picture cut short"),
+        (answer({"image": 5}), "holds neither a picture nor a job's id"),
+        (answer({"id": "../secret"}), "holds neither a picture nor a job's id"),
+        (answer({"id": "a" * 201}), "holds neither a picture nor a job's id"),
+        (answer({"id": JOB}), "holds neither a picture nor a job's id"),
+        (answer(b"GIF89a", kind="image/png"), "is no picture"),
+    ],
+)
+def test_an_answer_that_holds_nothing_usable_says_why_and_is_kept(response: WireResponse, said: str) -> None:
+    with pytest.raises(UnusableResult, match=f"the answer {said}; it was paid for") as caught:
+        CORE.dialect.unpack(CORE, request(), response)
+    assert (caught.value.raw, caught.value.billed) == (response.body, "yes")
+
+
+@pytest.mark.parametrize("job", ["a", "A_-9", "a" * 200])
+def test_a_job_is_asked_for_below_the_vendors_results(job: str) -> None:
+    pending = CREATIVE.dialect.unpack(CREATIVE, request(), answer({"id": job}, status=202))
+    assert isinstance(pending, Pending)
+    assert (pending.id, pending.keeps, pending.poll.target) == (job, 86_400, f"/v2beta/results/{job}")
+
+
+def test_a_poll_that_names_no_job_goes_on_with_the_one_it_asked_for() -> None:
+    pending = CREATIVE.dialect.unpack(CREATIVE, request(JOB), answer({"status": "in-progress"}, status=202))
+    assert isinstance(pending, Pending)
+    assert pending.id == JOB
+
+
+@pytest.mark.parametrize(
+    ("given", "seed"),
+    [
+        ("7", 7),
+        (7, 7),
+        ("0", 0),
+        ("9" * 19, int("9" * 19)),
+        ("9" * 20, None),
+        ("-1", None),
+        ("٣", None),
+        (True, None),
+        (1.0, None),
+    ],
+)
+def test_a_seed_that_is_no_number_costs_no_image(given: object, seed: int | None) -> None:
+    made = {"image": b64encode(IMAGE).decode(), "seed": given, "finish_reason": "SUCCESS"}
+    result = CORE.dialect.unpack(CORE, request(), answer(made))
+    assert isinstance(result, Result)
+    assert (result.artifacts[0].seed, result.artifacts[0].finish_reason) == (seed, "SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("user", "is_taken"),
+    [("u", True), ("~" * 256, True), ("", False), ("u" * 257, False), ("ü", False), ("a\n", False)],
+)
+def test_an_end_user_is_named_in_256_characters_of_ascii(user: str, is_taken: bool) -> None:
+    if is_taken:
+        assert CORE.dialect.pack(CORE, request(user=user)).headers["stability-client-user-id"] == user
+        return
+    with pytest.raises(InvalidRequest, match="user: must be 1 to 256 printable ASCII characters"):
+        CORE.dialect.pack(CORE, request(user=user))
+
+
+@pytest.mark.parametrize(
+    ("response", "is_image"),
+    [
+        (answer(kind="image/png"), True),
+        (answer(kind="image/png", headers={"finish-reason": "SUCCESS"}), True),
+        (answer(kind="image/png", headers={"finish-reason": "CONTENT_FILTERED"}), False),
+        (answer(kind="application/json"), False),
+        (answer(kind="audio/wav"), False),
+        (answer(kind="image/png", status=500), False),
+    ],
+)
+def test_only_a_good_image_is_passed_on_while_it_comes(response: WireResponse, is_image: bool) -> None:
+    assert CORE.passes_on(CORE.request("m", {"prompt": "x"}), response) is is_image
+
+
+def test_no_more_than_ten_messages_of_a_refusal_are_kept() -> None:
+    error = refusal(answer({"id": "e", "name": "bad_request", "errors": [5, *map(str, range(20))]}, status=400))
+    assert error is not None
+    assert error.messages == tuple(map(str, range(9))), "what is no text is passed over"
+
+
+def test_a_key_that_the_vendor_repeats_is_in_no_message() -> None:
+    error = refusal(answer({"id": "e", "name": "unauthorized", "errors": ["sk-secret is wrong"]}, status=401))
+    assert error is not None
+    assert error.messages == ()
+    assert "check STABILITY_API_KEY or api_key" in error.message
+    assert "sk-secret" not in error.message
