@@ -47,7 +47,7 @@ _TEXTS = ("prompt", "user")
 
 _NUMBERS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
-_NO_URL = "must be a data: URI; a URL is never fetched here, so send the picture itself"
+_NO_URL = "must be a data: URI, or an object with file_id; a URL is never fetched here, so send the image itself"
 
 
 @attrs.define(kw_only=True)
@@ -239,12 +239,17 @@ def _pictured(given: Mapping[str, object], operation: Operation, problems: list[
         value = made[word]
         each = value if isinstance(value, list) and word == "image" else [value]
         try:
-            pictures = [_picture(one) for one in each if one is not None]
+            pictures = [_picture(one) for one in each if not _is_null(one)]
         except ValueError as error:
             problems.append(Problem(word, str(error)))
             continue
         made[word] = pictures if isinstance(value, list) else next(iter(pictures), None)
     return made
+
+
+def _is_null(value: object) -> bool:
+    """Return True for null, and for an object of nothing but nulls, as clients write an image that is not given."""
+    return value is None or (isinstance(value, dict) and bool(value) and all(each is None for each in value.values()))
 
 
 def _file_id(value: object) -> object:

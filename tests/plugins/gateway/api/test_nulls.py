@@ -45,6 +45,8 @@ async def test_null_is_not_given(gateway: Running, impasto_emulator: Emulator) -
         {"image": None, "images": [{"image_url": URI, "file_id": None}], "mask": None},
         {"images": [{"image_url": URI}, None]},
         {"image": [None, URI]},
+        {"image": URI, "mask": {"image_url": None, "file_id": None}},
+        {"images": [{"image_url": None, "file_id": None}, {"image_url": URI}]},
     ],
 )
 async def test_null_among_images_is_not_given(
