@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -122,13 +123,14 @@ def _error(status: int, code: str) -> web.Response:
 
 
 @asynccontextmanager
-async def pretending() -> AsyncIterator[FakeS3]:
-    """One in this loop."""
+async def pretending(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeS3]:
+    """One in this loop; with ``tls`` its host is localhost."""
     fake = FakeS3()
     runner = web.ServerRunner(web.Server(fake.handle), shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    fake.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    host, port = runner.addresses[0][:2]
+    fake.url = f"https://localhost:{port}" if tls is not None else f"http://{host}:{port}"
     try:
         yield fake
     finally:

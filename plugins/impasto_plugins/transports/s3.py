@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from types import ModuleType
@@ -17,6 +18,8 @@ from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
 from impasto.ext import Options, opened
+
+from .https import tls_of
 
 if TYPE_CHECKING:
     from .aws import Identity
@@ -74,23 +77,25 @@ class NotStored(Exception):
 
 @attrs.frozen(eq=False)
 class Objects:
-    """``address``: the URL before an object's name."""
+    """``address``: the URL before an object's name. ``tls``: what certificates are checked with."""
 
     address: str
     identity: Identity
     session: aiohttp.ClientSession
+    tls: ssl.SSLContext | bool = True
 
     @classmethod
     async def open(
         cls, bucket: str, prefix: str, account: Mapping[str, str | None], session: aiohttp.ClientSession
     ) -> Objects:
-        """Finds region, endpoint and credentials, as boto3 does. Raises ConfigError or MissingExtra.
+        """Find region, endpoint, credentials and an own CA, as boto3 does. Raises ConfigError or MissingExtra.
 
         ``account`` may give ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ``session_token`` and
         ``profile``.
         """
         identity = await _identity(account)
-        return cls(_address(bucket, prefix, identity.endpoint), identity, session)
+        tls = await asyncio.to_thread(lambda: tls_of(_aws().ca_bundle(account.get("profile"))))
+        return cls(_address(bucket, prefix, identity.endpoint), identity, session, tls)
 
     async def presigned(self, method: str, name: str, seconds: int) -> str:
         """A URL with which anybody may do this one thing, for so long. Raises ConfigError or NotSent."""
@@ -114,7 +119,7 @@ class Objects:
         """Whether there is an object; also False where that can't be seen. Raises ConfigError, NotSent."""
         url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
         try:
-            async with self.session.head(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
+            async with self.session.head(url, ssl=self.tls, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, OSError):
             return False
@@ -122,7 +127,7 @@ class Objects:
     async def _get(self, name: str) -> bytes | None:
         url = URL(await self.presigned("GET", name, _SIGNED_SECONDS), encoded=True)
         try:
-            async with self.session.get(url, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
+            async with self.session.get(url, ssl=self.tls, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
                 if answer.status == 200:
                     data = await answer.read()
                     if not data.startswith(_ERRORS) or _CODE.search(data) is None:
@@ -144,6 +149,7 @@ class Objects:
                 data=_pieces(content),
                 headers=headers,
                 allow_redirects=False,
+                ssl=self.tls,
                 timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
             ) as answer:
                 if only_new and answer.status == _EXISTS:

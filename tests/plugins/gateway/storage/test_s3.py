@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from impasto import ConfigError, MissingExtra
 from impasto_plugins import transports
@@ -216,3 +219,26 @@ async def test_where_the_extra_is_missing_the_command_is_told(monkeypatch: pytes
     async with aiohttp.ClientSession() as session:
         with pytest.raises(MissingExtra, match=r"pip install 'impasto\[s3\]'"):
             await Bucket.open(S3(bucket="pictures"), 60, session)
+
+
+@pytest.mark.parametrize("place", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "profile"])
+async def test_an_own_ca_is_found_as_boto3_finds_it(
+    start: Start, impasto_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Many companies have a proxy or a storage of their own, whose certificates nobody else knows."""
+    authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    (tmp_path / "config").write_text(f"[default]\nca_bundle={ca_file}\n" if place == "profile" else "")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if place != "profile":
+        monkeypatch.setenv(place, str(ca_file))
+    async with pretending(tls) as fake:
+        gateway = await start(config(impasto_emulator.url, more=kept_in(fake)))
+        answer = await gateway.generate(response_format="url")
+        assert answer.status == 200, answer.body
+        assert answer.json["data"][0]["url"].startswith(f"{fake.url}/pictures/"), answer.body
+        assert len(fake.kept) == 1
