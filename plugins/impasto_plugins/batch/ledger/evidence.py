@@ -67,7 +67,7 @@ def _image_folders(folder: str, levels: int, skipped: frozenset[str] = frozenset
             yield from _image_folders(each, levels - 1)
 
 
-def check_evidence(history: History, *, is_begun: bool = False) -> None:
+def check_evidence(history: History, *, is_begun: bool) -> None:
     """Raise UntrustedLedger if earlier runs left anything that the ledger does not know.
 
     ``is_begun``: the folder is that of a batch which has begun, so there is a ledger, and every image in it is its own.

@@ -315,7 +315,7 @@ def _opened(
         stack.callback(ledger.close)
         _lock(layout, lock)
         try:
-            history = trusted(layout, verify=True, is_begun=is_begun)
+            history = trusted(layout, is_begun=is_begun)
         except UntrustedLedger:
             if not start_over:
                 raise
@@ -330,9 +330,9 @@ def _opened(
     return history, ledger, lock
 
 
-def trusted(layout: Layout, *, verify: bool = False, is_begun: bool = False) -> History:
-    """Read a ledger that nothing in its folder contradicts. Raises UntrustedLedger, ConfigError."""
-    history = History.of(layout, verify=verify)
+def trusted(layout: Layout, *, is_begun: bool = False) -> History:
+    """Read a ledger that nothing in its folder contradicts, and look for its images. Raises UntrustedLedger, ConfigError."""
+    history = History.of(layout, verify=True)
     check_evidence(history, is_begun=is_begun)
     return history
 

@@ -94,7 +94,7 @@ def read_status(layout: Layout) -> tuple[Status, History]:
     Raises ConfigError if the folder is no batch's, UntrustedLedger if its ledger is damaged or contradicted.
     """
     running = is_running(layout)
-    history = trusted(layout, verify=True)
+    history = trusted(layout)
     run = history.run
     if run is None:
         ledger = layout.ledger.relative_to(layout.root)

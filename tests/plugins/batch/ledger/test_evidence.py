@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.batch.ledger import evidence
+from impasto_plugins.batch.ledger.high_water import Mark
 from impasto_plugins.batch.ledger.workspace import Layout
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, many, row
@@ -101,6 +102,19 @@ def test_images_tell_of_charges_if_ledger_and_mark_are_older_copies(
     assert batch(*RUN).exit_code == 0, "nothing tells of them any more"
 
 
+def test_a_mark_of_a_ledger_without_rows_vouches_for_nothing(
+    batch: Run, manifest: Write, impasto_emulator: Emulator
+) -> None:
+    """As a process leaves it that was killed before its first row."""
+    manifest(*many(1))
+    assert batch(*RUN).exit_code == 0
+    LAYOUT.ledger.write_bytes(b"")
+    LAYOUT.high_water.write_bytes(Mark(0, 0).line)
+    assert "is empty, and earlier runs left 'errors.jsonl', 'report.html', 'results.jsonl'" in stops(
+        batch, impasto_emulator
+    )
+
+
 def test_somebodys_own_images_beside_the_batchs(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(*many(1))
     assert batch(*RUN).exit_code == 0
@@ -109,6 +123,9 @@ def test_somebodys_own_images_beside_the_batchs(batch: Run, manifest: Write, imp
     manifest(*many(2))
     assert batch(*RUN).exit_code == 0
     assert len(impasto_emulator.charges) == 2
+    LAYOUT.high_water.unlink()
+    for words in (("status", "out"), (*RUN, "--dry-run"), RUN):
+        assert batch(*words).exit_code == 0, words
 
 
 def test_a_deleted_image_and_new_rows_go_on(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
