@@ -331,7 +331,7 @@ def _opened(
 
 
 def trusted(layout: Layout, *, is_begun: bool = False) -> History:
-    """Read a ledger that nothing in its folder contradicts, and look for its images. Raises UntrustedLedger, ConfigError."""
+    """Read a ledger that nothing in its folder contradicts. Raises UntrustedLedger, ConfigError."""
     history = History.of(layout, verify=True)
     check_evidence(history, is_begun=is_begun)
     return history

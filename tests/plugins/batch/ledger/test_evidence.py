@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import impasto
 from impasto_plugins.batch.ledger import evidence
+from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.high_water import Mark
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import UntrustedLedger
+from impasto_plugins.batch.ledger.workspace import Folder, Layout
 from impasto_plugins.emulator import Emulator
+from tests.conftest import KEY
 from tests.plugins.batch.conftest import Run, Write, many, row
 from tests.plugins.batch.ledger.test_damage import LAYOUT, OUT, RUN, remove, stops
 
@@ -185,3 +190,36 @@ def test_a_stamp_counts_only_with_the_ledger_that_wrote_it(
     LAYOUT.high_water.unlink()
     (OUT / "picture-1.png").unlink()
     assert "is an older copy: results.jsonl or errors.jsonl name 'picture-1'" in stops(batch, impasto_emulator)
+
+
+async def test_a_gateways_batch_that_has_begun_owns_every_image_in_its_folder(
+    environment: dict[str, str], impasto_emulator: Emulator
+) -> None:
+    async def opens() -> bool:
+        async with await Folder.open(OUT, Disk(), is_begun=True):
+            return True
+
+    async with impasto.Client(api_key=KEY, api_base=impasto_emulator.url) as client:
+        assert [outcome.state async for outcome in client.batch(many(2), out=OUT)] == ["done", "done"]
+    LAYOUT.high_water.unlink()
+    assert await opens()
+    LAYOUT.high_water.unlink()
+    (OUT / "other.png").write_bytes(b"")
+    with pytest.raises(UntrustedLedger, match=r"does not know 'other\.png'"):
+        await opens()
+    for name in ("other.png", "results.jsonl", "errors.jsonl"):
+        (OUT / name).unlink()
+    LAYOUT.ledger.unlink()
+    with pytest.raises(UntrustedLedger, match="is missing"):
+        await opens()
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a folder"])
+def test_a_mark_that_is_no_file_is_named_so(batch: Run, manifest: Write, kind: str) -> None:
+    manifest(*many(1))
+    assert batch(*RUN).exit_code == 0
+    LAYOUT.high_water.unlink()
+    os.mkfifo(LAYOUT.high_water) if kind == "a FIFO" else LAYOUT.high_water.mkdir()
+    done = batch(*RUN)
+    assert done.exit_code == 2
+    assert "it is not a file" in done.stderr
