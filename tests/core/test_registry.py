@@ -211,3 +211,9 @@ def test_threads_that_ask_at_once_all_find_it() -> None:
             registry = Registry()
             found = list(threads.map(registry.operation, ["stability/sd3"] * 4))
             assert [operation.id for operation in found] == ["stability/sd3"] * 4
+
+
+def test_no_more_than_four_names_are_suggested() -> None:
+    with pytest.raises(UnknownOperation) as caught:
+        Registry().operation("stability/stable-image")
+    assert str(caught.value).partition("closest: ")[2].count(",") == 3

@@ -1,0 +1,115 @@
+"""Values and bounds in words, and fields that follow from types alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+import pytest
+
+from impasto import File
+from impasto.fields import Field, fields_of, plain, shown
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (10**20 - 1, str(10**20 - 1)),
+        (10**20, "a far larger one"),
+        (-(10**20), "a far larger one"),
+        (True, "true"),
+        (None, "null"),
+        ("x" * 58, repr("x" * 58)),
+        ("x" * 59, "'" + "x" * 56 + "..."),
+        (b"secret", "bytes"),
+        (["secret"], "a list"),
+    ],
+)
+def test_a_value_is_shown_short_and_a_files_content_never(value: object, said: str) -> None:
+    assert shown(value) == said
+    assert len(shown(value)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(None, "any"), (0.35, "0.35"), (4_294_967_294, "4294967294"), (1.0, "1"), (0, "0"), (-2.5, "-2.5")],
+)
+def test_a_bound_in_words(number: float | None, said: str) -> None:
+    assert plain(number) == said
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        (Field(kind="text"), "text"),
+        (Field(kind="text", least=1), "text of at least 1 characters"),
+        (Field(kind="text", least=1, most=10_000), "text of 1 to 10,000 characters"),
+        (Field(kind="text", most=5), "text of 0 to 5 characters"),
+        (Field(kind="text", least=1, most=1), "text of exactly 1 character"),
+        (Field(kind="text", least=64, most=64), "text of exactly 64 characters"),
+        (Field(kind="integer"), "a whole number"),
+        (Field(kind="integer", least=0), "a whole number from 0 to any"),
+        (Field(kind="number", most=1.5), "a number from any to 1.5"),
+        (Field(kind="file"), "a file"),
+        (Field(kind="file", limits="a PNG"), "a file: a PNG"),
+        (Field(kind="other", limits="dict"), "dict"),
+        (Field(kind="choice", choices=("a", "b")), "one of a, b"),
+    ],
+)
+def test_what_a_field_takes_in_words(field: Field, said: str) -> None:
+    assert field.takes() == said
+
+
+def test_blank_text_is_text_where_no_least_length_is_asked_for() -> None:
+    assert Field(kind="text").check(" ") == " "
+    with pytest.raises(ValueError, match="must not be blank"):
+        Field(kind="text", least=1).check(" ")
+
+
+def test_minus_zero_is_zero() -> None:
+    assert str(Field(kind="number").check(-0.0)) == "0.0"
+
+
+def test_a_files_owner_gets_it_back_if_it_is_refused() -> None:
+    closed: list[bool] = []
+
+    def inspect(file: File) -> list[str]:
+        return ["too wide", "too high"]
+
+    file = File(label="f", size=1, media_type="image/png", opener=lambda: None, closer=lambda: closed.append(True))  # type: ignore[arg-type, return-value]  # never opened
+    kept = attrs.evolve(file)
+    with pytest.raises(ValueError, match="too wide; too high"):
+        Field(kind="file", inspect=inspect).check(kept)
+    assert closed == [], "whoever made it closes it"
+
+
+@attrs.frozen(kw_only=True)
+class Plain:
+    name: str
+    size: int = 5
+    share: float | None = None
+    word: Literal["a", "b"] = "a"
+    either: str | None = None
+    image: File | None = None
+    switch: bool = False
+    mixed: int | str | None = None
+    numbers: Literal[1, 2] = 1
+
+
+def test_fields_follow_from_types() -> None:
+    fields = fields_of(Plain)
+    kinds = {name: (field.kind, field.required, field.default) for name, field in fields.items()}
+    expected: dict[str, Any] = {
+        "name": ("text", True, None),
+        "size": ("integer", False, 5),
+        "share": ("number", False, None),
+        "word": ("choice", False, "a"),
+        "either": ("text", False, None),
+        "image": ("file", False, None),
+        "switch": ("other", False, False),
+        "mixed": ("other", False, None),
+        "numbers": ("other", False, 1),
+    }
+    assert kinds == expected
+    assert fields["word"].choices == ("a", "b")
+    assert fields["switch"].limits == "bool"

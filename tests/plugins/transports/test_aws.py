@@ -1,0 +1,192 @@
+"""Work of botocore's that many wait for, and what its failures are in words. Over sockets: bedrock/."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import (
+    ClientError,
+    ConfigParseError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    UnauthorizedSSOTokenError,
+)
+
+from impasto import ConfigError, NotSent
+from impasto_plugins.transports.aws import Identity, Once, given, not_ready
+
+PAIR = {"access_key_id": "AKIA", "secret_access_key": "secret"}
+PLACE = {"region": "us-west-2", "endpoint": "https://bedrock.example"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_whole"),
+    [
+        ({**PLACE, **PAIR}, True),
+        ({**PLACE, "bearer": "token"}, True),
+        ({**PLACE}, False),
+        ({"region": "us-west-2", **PAIR}, False),
+        ({"endpoint": "https://bedrock.example", **PAIR}, False),
+        ({"region": "us-west-2", "bearer": "token"}, False),
+    ],
+)
+async def test_an_identity_is_looked_for_unless_all_of_it_is_given(settings: dict[str, str], is_whole: bool) -> None:
+    identity = given(settings)
+    assert (identity is not None) is is_whole
+    if identity is not None:
+        keys = await identity.keys()
+        assert keys == (ReadOnlyCredentials("AKIA", "secret", None, None) if "bearer" not in settings else None)
+
+
+async def test_work_that_runs_is_waited_for_and_work_that_ended_begins_again() -> None:
+    begun, go = 0, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def work() -> int:
+        nonlocal begun
+        begun += 1
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go.wait(), loop))
+        return begun
+
+    once = Once(work)
+    asking = [asyncio.create_task(once()) for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    go.set()
+    assert await asyncio.gather(*asking[1:]) == [1, 1], "it goes on though one who waited was cancelled"
+    assert await once() == 2
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_lost() -> None:
+    async def work() -> None:
+        raise NoRegionError
+
+    reports: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    once = Once(work)
+    running = once.begin()
+    await asyncio.wait([running])
+    with pytest.raises(ConfigError, match="no AWS region"):
+        await once()
+    del running, once
+    gc.collect()
+    assert reports == []
+
+
+class Source:
+    """Credentials as botocore finds them: ``left`` seconds before they end."""
+
+    def __init__(self, left: float) -> None:
+        self.left, self.fetched = left, 0
+
+    def refresh_needed(self, seconds: float = 900) -> bool:
+        return self.left <= seconds
+
+    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        self.fetched += 1
+        return ReadOnlyCredentials(f"AKIA{self.fetched}", "secret", "token", None)
+
+
+async def asked(source: Any) -> Identity:
+    async def find() -> Any:
+        return source
+
+    return Identity("us-west-2", "https://bedrock.example", source=find)
+
+
+async def test_credentials_that_hold_are_fetched_once() -> None:
+    source = Source(3600)
+    identity = await asked(source)
+    for _ in range(3):
+        keys = await identity.keys()
+        assert keys is not None
+        assert keys.access_key == "AKIA1"
+
+
+async def test_credentials_that_end_soon_are_fetched_meanwhile_and_those_that_ended_are_waited_for() -> None:
+    source = Source(3600)
+    identity = await asked(source)
+    await identity.keys()
+    source.left = 600
+    keys = await identity.keys()
+    assert keys is not None
+    assert keys.access_key == "AKIA1", "nobody waits while they hold"
+    await identity._fetch()
+    assert source.fetched == 2
+    source.left = 0
+    keys = await identity.keys()
+    assert keys is not None
+    assert keys.access_key == "AKIA3"
+
+
+async def test_credentials_that_do_not_expire_are_never_fetched_again() -> None:
+    plain = SimpleNamespace(get_frozen_credentials=Source(0).get_frozen_credentials)
+    identity = await asked(plain)
+    first = await identity.keys()
+    assert await identity.keys() is first
+
+
+@pytest.mark.parametrize("field", ["access_key", "secret_key", "token"])
+async def test_a_found_key_that_no_header_can_hold_is_named_and_not_shown(field: str) -> None:
+    class Damaged(Source):
+        async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+            return (await super().get_frozen_credentials())._replace(**{field: "a-secret\n"})
+
+    with pytest.raises(ConfigError, match="that was found") as caught:
+        await (await asked(Damaged(3600))).keys()
+    assert "a-secret" not in str(caught.value)
+
+
+REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "a-secret"}}, "AssumeRole")
+TIMED_OUT = ConnectTimeoutError(endpoint_url="https://a-secret", error="a-secret")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NoRegionError(), "no AWS region: looked at aws_region"),
+        (InvalidRegionError(region_name="a-secret"), "the AWS region is no region's name"),
+        (NoCredentialsError(), "no AWS credentials: looked at api_key"),
+        (PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY is missing"),
+        (ProfileNotFound(profile="a-secret"), "the AWS profile is not in the configuration files"),
+        (ConfigParseError(path="/a-secret"), "can't be read as one"),
+        (UnauthorizedSSOTokenError(), "run aws sso login"),
+        (REFUSED, r"AssumeRole was refused \(AccessDenied\)"),
+        (ClientError({}, "AssumeRole"), r"AssumeRole was refused \(no code\)"),
+        (CredentialRetrievalError(provider="process", error_msg="a-secret"), r"their source failed \(process\)"),
+        (RuntimeError("a-secret"), "AWS credentials can't be had: RuntimeError"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_botocore_could_not_find_is_named_without_what_it_found(error: Exception, said: str) -> None:
+    failure = not_ready(error)
+    assert isinstance(failure, ConfigError)
+    with pytest.raises(ConfigError, match=said):
+        raise failure
+    assert "a-secret" not in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"), [(TIMED_OUT, True), (SSLError(endpoint_url="https://a-secret", error="a-secret"), False)]
+)
+def test_credentials_that_can_not_be_fetched_may_be_fetched_later(error: Exception, retryable: bool) -> None:
+    failure = not_ready(error)
+    assert isinstance(failure, NotSent)
+    assert (failure.retryable, "a-secret" in str(failure)) == (retryable, False)
+
+
+def test_each_who_waited_raises_an_error_of_its_own() -> None:
+    error = ConfigError("x")
+    assert not_ready(error) is not error
+    assert str(not_ready(error)) == "x"
