@@ -131,7 +131,19 @@ class Distribution:
         return press()  # type: ignore[no-any-return]  # it raises
 
 
-@pytest.mark.parametrize("found", [[], [Distribution()]], ids=["a finder", "its distribution"])
+class Own:
+    """One that calls itself impasto, so its files are looked at."""
+
+    def read_text(self, name: str) -> str | None:
+        return {"METADATA": "Name: impasto\nVersion: 1\n", "RECORD": None}.get(name)
+
+    def locate_file(self, path: str) -> str:
+        return press()  # type: ignore[no-any-return]  # it raises
+
+
+@pytest.mark.parametrize(
+    "found", [[], [Distribution()], [Own()]], ids=["a finder", "its distribution", "the files of one"]
+)
 def test_it_ends_the_program_while_what_is_installed_is_read(
     monkeypatch: pytest.MonkeyPatch, found: list[object]
 ) -> None:

@@ -202,3 +202,27 @@ async def test_a_layer_of_a_sibling_that_is_gone_leaves_its_identity_to_no_other
         del layer
         gc.collect()
         assert left() is not None
+
+
+async def test_a_call_that_is_cancelled_while_its_transport_opens_is_cancelled() -> None:
+    began = asyncio.Event()
+
+    class Slow(Loopback):
+        def __init__(self, options: Options) -> None:
+            super().__init__()
+
+        async def open(self) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            raise asyncio.CancelledError  # a plugin's own, which takes nothing away
+
+    registry = Registry()
+    registry.add(TRANSPORTS, "slow", Slow)
+    async with impasto.Client(registry=registry, api_key=KEY, transport="slow") as client:
+        task = asyncio.create_task(client.run("stability/sd3", prompt="x"))
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -163,3 +163,33 @@ async def test_a_transport_that_posts_twice_is_stopped() -> None:
         with pytest.raises(ChargeUnknown, match="sent the same paid request twice"):
             await client.run(CORE, prompt="p")
     assert transport.posts == 1
+
+
+async def test_what_a_middleware_left_running_reaches_no_transport_once_the_call_is_over() -> None:
+    """Not even one that forgets to say that it is about to send."""
+    sent: list[WireRequest] = []
+    left: list[asyncio.Task[WireResponse]] = []
+    over = asyncio.Event()
+
+    class Forgets:
+        @hookimpl
+        async def send(self, wire: WireRequest) -> WireResponse:
+            sent.append(wire)
+            return WireResponse(status=200, headers={"content-type": "image/png"}, body=IMAGE)
+
+    async def answers_itself(wire: WireRequest, next: Handler) -> WireResponse:
+        async def later() -> WireResponse:
+            await over.wait()
+            return await next(wire)
+
+        left.append(asyncio.create_task(later()))
+        return WireResponse(status=200, headers={"content-type": "image/png"}, body=IMAGE)
+
+    async with impasto.Client(api_key=KEY, transport=Forgets(), middleware=[answers_itself]) as client:
+        result = await client.run(CORE, prompt="p")
+        assert result.cost is not None
+        assert result.cost.usd == 0
+        over.set()
+        with pytest.raises(BrokenPlugin):
+            await left[0]
+    assert sent == []

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import attrs
 import pytest
 
 from impasto import (
@@ -121,3 +122,13 @@ def test_a_limit_that_was_passed_says_that_nothing_is_left() -> None:
         spend.set_aside(a_call(), DIME, 0.5).__enter__()
     with pytest.raises(SpendLimitExceeded, match="its price is not known"):
         spend.set_aside(a_call(), None, 99.0).__enter__()
+
+
+def test_a_call_is_free_until_a_paid_request_is_begun_or_a_job_is_resumed() -> None:
+    assert a_call(posts=0).is_free
+    assert not a_call(posts=1).is_free
+    resumed = a_call(posts=0)
+    resumed.request = attrs.evolve(resumed.request, job="a" * 64)
+    assert not resumed.is_free
+    assert [a_call(posts=posts).charges for posts in (0, 1)] == [0, 1]
+    assert a_call(Retry(on_ambiguous=True, max_charges=9), posts=3).charges == 3
