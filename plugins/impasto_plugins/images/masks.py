@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-BYTES_PER_PIXEL = 10
-"""Bytes that a pixel takes at most while a mask is decoded: as it was read, as RGBA, its alpha and the inverse."""
+BYTES_PER_PIXEL = {"image/png": 10, "image/jpeg": 10, "image/webp": 20}
+"""Bytes that a pixel takes at most while a mask is decoded: as it was read, as RGBA, its alpha and the inverse.
+
+The decoder of WebP has two more images of its own.
+"""
 
 
 def bytes_to_decode(mask: File) -> int:
@@ -31,7 +34,7 @@ def bytes_to_decode(mask: File) -> int:
         width, height = size_of(mask)
     except (ValueError, OSError):  # damaged: refused before it is decoded
         return 0
-    return width * height * BYTES_PER_PIXEL if width * height <= MOST_PIXELS else 0
+    return width * height * BYTES_PER_PIXEL[mask.media_type] if width * height <= MOST_PIXELS else 0
 
 
 def to_provider(mask: File) -> File:

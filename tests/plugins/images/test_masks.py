@@ -2,7 +2,10 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -144,3 +147,29 @@ def test_what_is_no_picture_is_refused_or_left_to_the_fields_own_check(kind: str
         assert to_provider(mask) is mask
     except ValueError as error:
         assert "can't be read" in str(error)  # noqa: PT017 - either is right
+
+
+PEAK = """
+import pathlib, re, sys
+from PIL import ImageChops, PngImagePlugin, WebPImagePlugin
+from impasto import File
+from impasto_plugins.images.masks import bytes_to_decode, to_provider
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+mask = File.of(pathlib.Path(sys.argv[1]).read_bytes())
+before = peak()
+to_provider(mask)
+print(bytes_to_decode(mask), peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_no_more_memory_is_taken_than_was_announced(kind: str, tmp_path: Path) -> None:
+    """The gateway counts it against max_bytes_in_flight."""
+    grey = Image.linear_gradient("L").resize((2048, 2048))
+    Image.merge("RGBA", (grey, grey, grey, grey)).save(tmp_path / "mask", kind, quality=50, method=0)
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / "mask")], capture_output=True, text=True, check=True
+    )
+    announced, taken = map(int, ran.stdout.split())
+    assert taken <= announced + 4_000_000, "the file itself, and what the interpreter takes beside it"
