@@ -13,14 +13,14 @@ from typing import Self
 
 from aiohttp import ClientSession, web
 
-from impasto import Client, ConfigError
+from impasto import Client
 from impasto.ext import Listener, is_loopback, listen
 
 from .api import jobs
 from .app import App
 from .calls import budgets
 from .calls.runtime import Setup, data_folder
-from .config.model import Config, check_bind
+from .config.model import Config, Mistakes, check_bind
 from .http.connection import Server
 from .idempotency.coordinator import Repeats
 from .idempotency.in_flight import Flight
@@ -117,12 +117,14 @@ class Gateway:
     async def take_up(self, config: Config) -> None:
         """Serves by another configuration; what runs ends with the old one. Raises ConfigError, changing nothing."""
         check_bind(config, self._host, no_auth=self._no_auth)
-        if data_folder(config) != self._data.folder:
-            raise ConfigError(f"{config.source}: general_settings.data_dir changes with a new start only")
-        if config.batches.folder != self._config.batches.folder:
-            raise ConfigError(f"{config.source}: batches.folder changes with a new start only")
-        if config.plugins != self._config.plugins:
-            raise ConfigError(f"{config.source}: general_settings.plugins changes with a new start only")
+        fixed = {
+            "general_settings.data_dir": data_folder(config) != self._data.folder,
+            "batches.folder": config.batches.folder != self._config.batches.folder,
+            "general_settings.plugins": config.plugins != self._config.plugins,
+        }
+        if changed := [name for name, is_changed in fixed.items() if is_changed]:
+            found = [(config.lines.get(name, 0), f"{name} changes with a new start only") for name in changed]
+            raise Mistakes(config.source, found)
         self._app.take_up(await self._set_up(config))
 
     async def _set_up(self, config: Config) -> Setup:

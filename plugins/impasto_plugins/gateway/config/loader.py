@@ -105,6 +105,7 @@ class _ConfigReader(Reader):
         self.skipped: set[str] = set()  # the names of models whose entries are skipped
         self.named: set[str] = set()  # those of all others, mistakes or not
         self.are_names_known = True
+        self.key_lines: dict[str, int] = {}
         self._installed = Installed(None)
 
     def config(self, root: Node) -> Config:
@@ -138,6 +139,8 @@ class _ConfigReader(Reader):
             batches=self.record(Batches, nodes["batches"], "batches").record,
             warnings=tuple(self.warnings),
             lines={
+                "": root.line,
+                **self.key_lines,
                 **{name: node.line for name, node in top.items()},
                 **{f"general_settings.{name}": line for name, line in general.lines.items()},
                 **{f"files.{name}": line for name, line in files.lines.items()},
@@ -299,6 +302,7 @@ class _ConfigReader(Reader):
             where = f"keys[{i}]"
             read = self.record(Named, each, where, ("models",))
             key, line_of = read.record, read.lines.get
+            self.key_lines[f"{where}.sha256"] = line_of("sha256", each.line)
             models = self.texts(read.others.get("models"), f"{where}.models")
             for model in dict.fromkeys(models or ()):
                 self.check_model(line_of("models", each.line), f"{where}.models", model, self.skipped)

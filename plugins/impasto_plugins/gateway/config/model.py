@@ -219,8 +219,8 @@ class Config:
     """A whole configuration. ``source`` names the file in messages.
 
     ``plugins`` are the distributions whose plugins may be used beside impasto's own. ``warnings`` name
-    the entries that are skipped. ``lines``: where settings stand in the file. ``unread``: those that are wrong or not
-    known; only a file that has mistakes has any.
+    the entries that are skipped. ``lines``: where settings stand in the file, and "" all of it. ``unread``: those that
+    are wrong or not known; only a file that has mistakes has any.
     """
 
     source: str = "config"
@@ -281,8 +281,8 @@ def _problems_of_bind(config: Config, host: str, *, no_auth: bool) -> Iterator[t
     has_keys = bool(master or config.keys or {_MASTER, "keys"} & config.unread)
 
     def problem(setting: str, said: str) -> tuple[int, str]:
-        nearest = (config.lines.get(name) for name in (setting, setting.partition(".")[0]))
-        return next((line for line in nearest if line), 0), f"{setting}: {said}"
+        places = () if setting.startswith("--") else (setting, setting.partition(".")[0], "")
+        return next((config.lines[name] for name in places if name in config.lines), 0), f"{setting}: {said}"
 
     if no_auth and public:
         yield problem("--no-auth", f"is for loopback only, and {host} lets other machines in")
@@ -297,8 +297,10 @@ def _problems_of_bind(config: Config, host: str, *, no_auth: bool) -> Iterator[t
         if master is not None and _is_weak(master):
             said = f"too weak: {others} needs a key of at least {STRONG} characters that is not a documented example"
             yield problem(_MASTER, said)
-        if known := next((key for key in config.keys if key.sha256 in _EXAMPLE_HASHES), None):
-            yield problem("keys", f"{known.name}: is the hash of a key that stands in somebody's documentation")
+        for i, key in enumerate(config.keys):
+            if key.sha256 in _EXAMPLE_HASHES:
+                said = f"{key.name}: is the hash of a key that stands in somebody's documentation"
+                yield config.lines.get(f"keys[{i}].sha256", 0), f"keys: {said}"
     if public and not names_hosts:
         yield problem(_HOSTS, f"is missing: name the hosts by which {host} may be called")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from pathlib import Path
 
@@ -249,6 +250,25 @@ def test_a_public_address_and_mistakes_of_its_hosts(tmp_path: Path) -> None:
         "  timeout: abc  # !\n"
     )
     assert set(mistakes(tmp_path, text, host="0.0.0.0")) == marked(text)
+
+
+def test_a_key_of_the_documentation_is_reported_where_it_stands(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"sk-1234").hexdigest()
+    text = (
+        "model_list:\n  - model_name: sd3\n    litellm_params: {model: stability/sd3, api_key: sk-x}\n"
+        "general_settings:\n  allowed_hosts: [images.example]\n  timeout: abc  # !\n"
+        f"keys:\n  - name: a\n    rpm: 5\n    sha256: {digest}  # !\n"
+    )
+    assert set(mistakes(tmp_path, text)) == marked(text)
+
+
+def test_what_is_missing_is_reported_at_the_section_or_the_first_line(tmp_path: Path) -> None:
+    assert set(mistakes(tmp_path, "")) == {1}
+    text = (
+        "model_list:\n  - model_name: sd3\n    litellm_params: {model: stability/sd3, api_key: sk-x}\n"
+        "general_settings:  # !\n  timeout: abc  # !\n"
+    )
+    assert set(mistakes(tmp_path, text)) == marked(text)
 
 
 def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
