@@ -20,9 +20,18 @@ import asyncio
 class PanicException(BaseException):
     """As pyo3 raises it for a panic in Rust."""
 
+class Mute(Exception):
+    """It can't say what it is."""
+
+    def __str__(self):
+        raise SystemExit(7)
+
+    __repr__ = __str__
+
+
 KINDS = {
     "panic": PanicException, "exit": SystemExit, "cancel": asyncio.CancelledError, "error": RuntimeError,
-    "interrupt": KeyboardInterrupt,
+    "interrupt": KeyboardInterrupt, "mute": Mute, "closes": GeneratorExit,
 }
 
 
@@ -63,7 +72,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "acme-panics"
 
 
-@pytest.mark.parametrize("kind", ["panic", "exit", "cancel", "error", "interrupt"])
+@pytest.mark.parametrize("kind", ["panic", "exit", "cancel", "error", "interrupt", "mute", "closes"])
 @pytest.mark.parametrize("place", ["pack", "price", "rule"])
 async def test_a_plugin_that_panics_is_answered_for_and_nobody_else_is_disturbed(
     start: Start, impasto_emulator: Emulator, plugin: str, place: str, kind: str

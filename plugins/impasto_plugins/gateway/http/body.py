@@ -155,5 +155,5 @@ async def field_text(head: Head, body: AsyncIterator[bytes], share: Share) -> st
     try:
         return data.decode(head.charset)
     except UnicodeDecodeError:
-        said = f"is not text in {head.charset}"
+        said = f"is not text in {head.charset}; if it is a file, give its part a filename or a Content-Type"
         raise Failure(400, said, code="invalid_form", param=head.name[:60], close=True) from None
