@@ -54,7 +54,8 @@ class Call:
         self.budget = budget
         self.deadline = Deadline(watch or Watch())
         self._posts = self._unknown = 0
-        self._may_post = self._sent = self._is_over = False
+        self._sent = False
+        self._may_post = self._is_over = False  # set by the permission to send, see there
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
@@ -86,7 +87,7 @@ class Call:
     @property
     def is_free(self) -> bool:
         """Whether it is proved that it cost nothing: no paid request was begun, and none before for a job."""
-        return not self.posts and self.request.job is None
+        return not self._posts and self.request.job is None
 
     @property
     def charges(self) -> int:
@@ -108,17 +109,11 @@ class Call:
         self._may_post = False
         self._posts += 1
 
-    def _begin(self, *, again: bool) -> None:
-        """Begin an attempt; ``again``: another one, by the owner of retries. The route calls it, and nobody else."""
-        self._may_post = True
-        if again:
-            self._unknown += self._sent
-            self._sent = False
-            self.answer = None
-
-    def _end(self) -> None:
-        """Let nothing more leave. The route calls it when the call is over."""
-        self._is_over = True
+    def _begin_again(self) -> None:
+        """Begin another attempt, by the owner of retries. The route calls it, and nobody else."""
+        self._unknown += self._sent
+        self._sent = False
+        self.answer = None
 
     def _prove_free(self) -> None:
         """Note that an answer proves that the running attempt cost nothing. The route calls it."""

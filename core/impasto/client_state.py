@@ -61,13 +61,10 @@ class Shared:
         self._pid = os.getpid()
         self._closed = False
 
-    def check(self) -> None:
-        """Raises ClientClosedError or LoopMismatchError where the client can't be used here."""
-        if self._closed:
+    def check(self, *, is_closing: bool = False) -> None:
+        """Raise ClientClosedError, unless it is to be closed, or LoopMismatchError if it can't be used here."""
+        if self._closed and not is_closing:
             raise _closed()
-        self._check_home()
-
-    def _check_home(self) -> None:
         if self._pid != os.getpid():
             raise LoopMismatchError("the client was made before a fork; make one in this process")
         loop = asyncio.get_running_loop()
@@ -105,7 +102,7 @@ class Shared:
 
     async def aclose(self) -> None:
         """Ends all calls and closes all transports; a second time it does nothing. Raises LoopMismatchError."""
-        self._check_home()
+        self.check(is_closing=True)
         self._closed = True
         self.watch.close()
         async with self._opening:  # what is being opened is closed too

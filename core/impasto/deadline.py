@@ -15,47 +15,39 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._running: set[Deadline] = set()
+        self.running: set[Deadline] = set()
+        """The deadlines of calls that run. One that is taken out leaves the timer, which finds nothing to do then."""
+        self.looks = math.inf
+        """When the timer looks for those that are over, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, deadline: Deadline) -> None:
-        """A call runs."""
-        self._running.add(deadline)
-
-    def remove(self, deadline: Deadline) -> None:
-        """The call is over. The timer stays: it finds nothing to do, or the next end to be set for."""
-        self._running.discard(deadline)
-
-    def started(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends the deadline's task at its time, unless it is removed before."""
-        if self._timer is None or deadline.ends < self._timer.when():
-            self._set(deadline.ends, loop)
 
     def close(self) -> None:
         """Ends every call that runs."""
-        for deadline in list(self._running):
+        for deadline in list(self.running):
             deadline.is_closed = True
             self._end(deadline)
 
-    def _set(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+    def set(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the timer."""
+        self.looks = when
         if self._timer is not None:
             self._timer.cancel()
         # a context of its own: the caller's would be kept for as long as the timer
         self._timer = loop.call_at(when, self._look, loop, context=contextvars.Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self._timer, self.looks = None, math.inf
         now, next_end = loop.time(), math.inf
-        for deadline in list(self._running):
+        for deadline in list(self.running):
             if deadline.ends <= now:
                 self._end(deadline)
             else:
                 next_end = min(next_end, deadline.ends)
         if next_end != math.inf:
-            self._set(next_end, loop)
+            self.set(next_end, loop)
 
     def _end(self, deadline: Deadline) -> None:
-        self._running.remove(deadline)
+        self.running.remove(deadline)
         deadline.end()
 
 
@@ -77,13 +69,14 @@ class Deadline:
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self._task = task
         self._cancelling = task.cancelling()
-        self._watch.add(self)
+        self._watch.running.add(self)
 
     def start(self, seconds: float) -> None:
         """From here the time runs. Later calls change nothing."""
         if self.ends == math.inf:
             self.ends = self._loop.time() + seconds
-            self._watch.started(self, self._loop)
+            if self.ends < self._watch.looks:
+                self._watch.set(self.ends, self._loop)
 
     def remaining(self) -> float:
         """Seconds left, or infinity before ``start``."""
@@ -105,7 +98,7 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.remove(self)
+        self._watch.running.discard(self)
         # A cancellation that came from outside too is the caller's, and goes on.
         if self.is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

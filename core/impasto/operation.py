@@ -150,7 +150,7 @@ class Operation:
             wrong = () if one else problems_of(n, given.get("seed"), self.fields.get("seed"))
             params = structure(self.params, implied := self.implied(given), self.rules, wrong)
             self._check_size(params)
-            warnings = self._warnings(implied)
+            warnings = self._warnings(implied) if self.rules else ()
         except InvalidRequest as error:
             error.operation = model
             raise
@@ -186,13 +186,11 @@ class Operation:
 
     def _warnings(self, given: Mapping[str, object]) -> tuple[str, ...]:
         warning = [rule for rule in self.rules if isinstance(rule, NoEffect)]
-        if not warning:
-            return ()
         present = {name: value for name, value in given.items() if value is not None}
         return tuple(said for rule in warning for said in rule.warnings(present))
 
     def _check_size(self, params: attrs.AttrsInstance) -> None:
-        if self.max_bytes is None:
+        if self.max_bytes is None or not self.file_fields:
             return
         sizes = {name: f.size for name in self.file_fields if isinstance(f := getattr(params, name), File)}
         if sum(sizes.values()) > self.max_bytes:

@@ -32,12 +32,14 @@ class Permission:
         if not self._left:
             raise BrokenPlugin(SENT_TWICE)
         self._left = 0
-        call._begin(again=self._is_repeat)  # noqa: SLF001 - the route's own side of a call, which no plugin has
+        if self._is_repeat:
+            call._begin_again()  # noqa: SLF001 - the route's own side of a call, which no plugin has
+        call._may_post = True  # noqa: SLF001 - as above
 
     def end(self) -> None:
         """Take it back: what a plugin left running behind the call's back sends nothing any more."""
         self._left = 0
-        self._call._end()  # noqa: SLF001 - as above
+        self._call._is_over = True  # noqa: SLF001 - as above
 
     def renew(self) -> None:
         """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -119,7 +118,7 @@ class Route:
             call = wire.call
             if wire.method == "POST":
                 running.get().use(call)
-            call.begin()
+            call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
             if call.is_recorded:
                 await call.sending(wire)
             response: WireResponse = await carry(wire=wire)
@@ -151,7 +150,7 @@ class Route:
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
-            return result if not call.unknown else _with_doubt(result, call)
+            return result if not call._unknown else _with_doubt(result, call)  # noqa: SLF001 - as its evidence
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
                 raise self._told(broken(error, call), call) from error
@@ -178,8 +177,10 @@ class Route:
             raise self._told(broken(error, call), call) from error
         finally:
             permission.end()
-            with suppress(ValueError):  # the coroutine is closed from another context, which has its own
+            try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
                 running.reset(token)
+            except ValueError:  # the coroutine is closed from another context, which has its own
+                pass
             if call.on_end:
                 call.ended(result)
 

@@ -40,7 +40,9 @@ def a_call(retry: Retry | None = None, *, posts: int = 1) -> Call:
     request = Request(operation="p/m", params=DIME, target="/")
     call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry(), budget=RetryBudget())
     for number in range(posts):
-        call._begin(again=number > 0)
+        if number:
+            call._begin_again()
+        call._may_post = True
         call.attempt()
         call.left()
     return call

@@ -209,8 +209,10 @@ class Gate:
 
     async def admit(self, call: Call) -> Send | None:
         """Waits until the call may send. Raises RateLimited where its time would end before."""
-        if not self._waiting and not isinstance(send := self._take(call.account), int | float):
-            return send
+        if not self._waiting:
+            send = self._take(call.account)
+            if send is None or isinstance(send, Send):
+                return send
         with self._lock:
             self._waiting += 1
             line = self._lines.setdefault(asyncio.get_running_loop(), _Line())
@@ -287,7 +289,7 @@ class _Limit:
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         call = wire.call
         gate = gate_of(call.account)
-        while (wait := model_paused_for(wire)) > 0:
+        while _model_pauses and (wait := model_paused_for(wire)) > 0:
             _check(wait, call)
             await asyncio.sleep(wait)
         send = await gate.admit(call)

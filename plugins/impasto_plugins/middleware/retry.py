@@ -29,22 +29,21 @@ class _Retry:
         if wire.method != "POST":
             return await next(wire)  # polls repeat in the route, as often as their job needs
         call = wire.call
-        policy = call.retry
         begun = refused = charges = 0
         while True:
             try:
                 return await next(wire)
             except (NotSent, RateLimited) as error:
                 begun += 1
-                again = error.retryable and begun < policy.attempts
+                again = error.retryable and begun < call.retry.attempts
                 failure: ImpastoError = error
             except (ProviderFault, ChargeUnknown) as error:
                 if error.billed == "no":
                     refused += 1
-                    again = error.retryable and refused <= policy.refused
+                    again = error.retryable and refused <= call.retry.refused
                 else:
                     charges += 1
-                    again = policy.on_ambiguous and charges < policy.max_charges
+                    again = call.retry.on_ambiguous and charges < call.retry.max_charges
                 failure = error
             if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, wire):
                 raise failure

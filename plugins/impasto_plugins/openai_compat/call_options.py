@@ -65,10 +65,10 @@ def take_call_options(given: dict[str, Any], model: str, fields: Collection[str]
     """
     problems: list[Problem] = []
     hidden = {name: given.pop(name) for name in _RETURNED if given.get(name) is not None and name not in fields}
-    for name, advice in REFUSED.items():
-        value = given.pop(name, None) if name not in fields else None
+    for name in sorted(REFUSED.keys() & given.keys() - fields):
+        value = given.pop(name)
         if value is not None and not any(type(value) is type(each) and value == each for each in _NEUTRAL):
-            problems.append(Problem(name, advice))
+            problems.append(Problem(name, REFUSED[name]))
     _rename(given, "base_url", "api_base", problems)
     _rename(given, "request_timeout", "timeout", problems)
     retry = _retry(given, problems)
