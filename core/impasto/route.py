@@ -32,8 +32,7 @@ from .redact import describe_error, redacted
 if TYPE_CHECKING:
     from .call import Call
 
-_MOST_UNUSABLE = 3
-"""How often a finished job's result is fetched before it is taken for damaged. Fetching is free."""
+_MOST_UNUSABLE = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
 
 _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
 
