@@ -240,12 +240,12 @@ class _Service:
 
     def _is_over(self, folder: Folder, unit: Unit) -> bool:
         """Return True if nothing is left to do for an image."""
-        (state,) = folder.pictures.states(unit.id, unit.index + 1)[unit.index :]
+        state = folder.pictures.state(unit.id, unit.index)
         return not self.again.takes()[state]
 
     def _known(self, folder: Folder, unit: Unit) -> Outcome:
         """Return what came of an image in an earlier run."""
-        (state,) = folder.pictures.states(unit.id, unit.index + 1)[unit.index :]
+        state = folder.pictures.state(unit.id, unit.index)
         outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
         if state != State.DONE:
             return outcome

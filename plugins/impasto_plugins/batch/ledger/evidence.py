@@ -145,7 +145,7 @@ def _unknown_results(history: History) -> Iterator[str]:
         if not isinstance(id, str) or (isinstance(error, dict) and error.get("billed") == "no"):
             continue
         for index in _indices(line):
-            (state,) = pictures.states(id, index + 1)[index:]
+            state = pictures.state(id, index)
             if state == 0 or (error is None and state != State.DONE):
                 yield id
                 break

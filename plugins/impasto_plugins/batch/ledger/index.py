@@ -53,6 +53,10 @@ class Pictures:
             states.append(packed >> _PLACE_BITS & _STATE if line is None or packed >> _LINE == line else 0)
         return states
 
+    def state(self, id: str, index: int) -> int:
+        """Return the number of the state in which an image stands; 0 if the ledger does not know it."""
+        return self._last.get(hash((id, index)), 0) >> _PLACE_BITS & _STATE
+
     def extras(self, id: str, n: int) -> list[int]:
         """Return the indices of the images that a row has beyond the ``n`` that it asks for."""
         found, index, last = list[int](), n, self._last

@@ -63,6 +63,21 @@ def test_results_that_were_changed_are_read_up_to_a_few_unknown_images(
     assert set(read) == {"results.jsonl"}, "the other was not changed, and there is enough to say"
 
 
+@pytest.mark.parametrize("index", [-1, 10**15, True, 0.5, "0", None])
+def test_results_with_an_index_that_no_image_has(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, index: object
+) -> None:
+    """They are somebody's own, or damaged: the run neither breaks nor hangs."""
+    manifest(row("a"))
+    assert batch(*RUN).exit_code == 0
+    error = {"code": "charge_unknown", "billed": "unknown"}
+    (OUT / "errors.jsonl").write_text(json.dumps({"custom_id": "b", "index": index, "error": error}))
+    assert "name 'b'" in stops(batch, impasto_emulator)
+    data = [{"index": index}, None, 7]
+    (OUT / "errors.jsonl").write_text(json.dumps({"custom_id": "a", "error": None, "response": {"body": data}}))
+    assert batch(*RUN).exit_code == 0
+
+
 def of_other(batch: Run, manifest: Write, *rows: dict[str, object]) -> Layout:
     manifest(*rows, name="other.jsonl")
     batch("run", "other.jsonl", "--out", "other", "--no-report")
