@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import mutants
-from tests.campaigns.mutants import Learned, changes
+from tests.campaigns.mutants import Change, Learned, changes
 
 SOURCE = '''
 def admit(count: int = 3, *, most: "int | None" = None) -> bool:
@@ -64,3 +64,13 @@ def test_a_constant_is_tried_with_the_tests_that_use_it_first(tmp_path: Path, mo
     assert found["24"] == found["3600.0"] == ["calls", "imports"]
     assert sorted(found["3"]) == ["calls", "imports"]
     assert found["1"] == ["calls"]
+
+
+def test_each_file_of_tests_has_its_turn() -> None:
+    """Hundreds of quick tests of one kind do not keep out the one of another file that would notice."""
+    seconds = {"tests/core/a.py::slow": 9.0, "tests/core/a.py::quick": 0.1, "tests/b.py::1": 1.0, "tests/b.py::2": 0.2}
+    learned = Learned({"core/impasto/a.py": {1: list(seconds)}}, {**seconds, "tests/c.py::1": 0.0})
+    change = Change("core/impasto/a.py", 1, 0, 1, "a", "b")
+    assert learned.of(change) == ["tests/core/a.py::quick", "tests/core/a.py::slow", "tests/b.py::2", "tests/b.py::1"]
+    learned = Learned({"core/impasto/a.py": {1: ["b::1", "b::2", "c::1"]}}, {"b::1": 1.0, "b::2": 2.0, "c::1": 3.0})
+    assert learned.of(change) == ["b::1", "c::1", "b::2"]
