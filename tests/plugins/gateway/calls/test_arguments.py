@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
 import pytest
 
 from impasto import File, InvalidRequest, Operation, Registry
-from impasto_plugins.gateway.calls.arguments import Asked
+from impasto_plugins.gateway.calls.arguments import Asked, _upload
 from impasto_plugins.gateway.calls.runtime import _most_bytes
 from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.http.memory_budget import Flow
+from impasto_plugins.gateway.http.multipart import Head
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running
 from tests.plugins.gateway.http.test_multipart import field, form
@@ -181,3 +186,15 @@ def test_a_body_may_be_as_large_as_its_model_takes(name: str, bytes: int) -> Non
         assert _most_bytes(operation) == operation.max_bytes == bytes
     else:
         assert _most_bytes(operation) == bytes
+
+
+@pytest.mark.parametrize(("filename", "label"), [("cat.png", "cat.png"), ("", "image")])
+async def test_an_upload_is_called_by_its_file_name_or_else_by_its_field(filename: str, label: str) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield png(8, 8)
+
+    with ExitStack() as files:
+        head = Head(name="image", filename=filename, charset="utf-8")
+        file = await _upload(head, filename, body(), Flow(1 << 20).share(), files)
+        assert file is not None
+        assert (file.label, file.read()) == (label, png(8, 8))

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from impasto_plugins.gateway.calls import streamed_answers as large_module
+from impasto_plugins.gateway.http.memory_budget import Flow
 from impasto_plugins.gateway.http.spool import Disk
 from tests.pictures import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
@@ -315,3 +316,40 @@ async def test_memory_does_not_grow_with_the_picture(gateway: Running, provider:
         tracemalloc.stop()
     assert size > len(picture) * 4 // 3
     assert peak < 16 * MIB  # what is held before it proves large, and the pieces on their way
+
+
+@pytest.mark.parametrize("fits", [10 * MIB, 0], ids=["on disk", "in memory"])
+async def test_pieces_that_go_out_while_it_comes_are_whole_in_base64(
+    monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """All but the last have one length, a multiple of 3, however unevenly the answer comes."""
+    piece, append = large_module.PIECE, Disk._append
+
+    def full(self: Disk, data: bytes) -> None:
+        if self.size + len(data) > fits:
+            raise OSError(28, "No space left on device")
+        append(self, data)
+
+    monkeypatch.setattr(Disk, "_append", full)
+    flow = Flow(1 << 30)
+    answer, came = large_module.Large(flow.share()), list[bytes]()
+
+    async def read() -> None:
+        async for each in answer.pieces():
+            came.append(each)
+
+    reading = asyncio.create_task(read())
+    sent = b""
+    for size in (1, piece - 1, 7, piece + 5, 3 * piece - 1, 2):
+        data = bytes([size % 251]) * size
+        sent += data
+        await answer.write(data)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert all(len(each) == piece for each in came)
+    await answer.finish()
+    await reading
+    assert piece % 3 == 0
+    assert b"".join(came) == sent
+    assert {len(each) for each in came[:-1]} == {piece}
+    answer.close()
