@@ -63,10 +63,17 @@ class PngRows:
     def __init__(self, header: bytes) -> None:
         """Take the 13 bytes of IHDR."""
         self.missing = _bytes_of_rows(header)
-        self._inflate = zlib.decompressobj()
+        self._zlib_header = b""
+        # Without zlib's checksum, which takes most of the time: the chunks have their own.
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
 
     def feed(self, piece: bytes) -> bool:
         """Return False if the data can't be inflated. What follows the last row is not read."""
+        if (left := 2 - len(self._zlib_header)) > 0:
+            self._zlib_header += piece[:left]
+            piece = piece[left:]
+            if len(self._zlib_header) == 2 and not _is_zlib(self._zlib_header):
+                return False
         try:
             while self.missing > 0:
                 rows = self._inflate.decompress(piece, _WINDOW)
@@ -148,6 +155,12 @@ def webp_zeros_are_pixels(source: BinaryIO, start: int, size: int, pixels: int) 
             return plain is not None and plain != decode(_noise())
         except _UnreadableError:
             return True
+
+
+def _is_zlib(header: bytes) -> bool:
+    """True for the first two bytes of a zlib stream without a dictionary (RFC 1950, 2.2)."""
+    method, flags = header
+    return method & 0x0F == 8 and method >> 4 <= 7 and not flags & 0x20 and int.from_bytes(header) % 31 == 0
 
 
 def _bytes_of_rows(header: bytes) -> int:

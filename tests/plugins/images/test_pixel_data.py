@@ -154,8 +154,8 @@ def rows_of(width: int, height: int, colour: int, depth: int, *, interlaced: boo
                 yield bytes(1 + -(-len(columns) * depth * CHANNELS[colour] // 8))
 
 
-def png_of(header: tuple[int, ...], rows: bytes, *, pieces: int = 3) -> bytes:
-    stream = zlib.compress(rows)
+def png_of(header: tuple[int, ...], rows: bytes, *, stream: bytes = b"", pieces: int = 3) -> bytes:
+    stream = stream or zlib.compress(rows)
     size = -(-len(stream) // pieces)
     palette = chunk(b"PLTE", bytes(6)) if header[3] == 3 else b""
     data = b"".join(chunk(b"IDAT", stream[at : at + size]) for at in range(0, len(stream), size))
@@ -180,6 +180,22 @@ def test_a_png_whose_data_can_not_be_inflated_is_refused() -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))
     for data in (b"no deflate stream", zlib.compress(bytes(64 * 65))[:-20]):
         assert problems(SIGNATURE + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")) == refusal("PNG")
+
+
+def test_a_png_in_chunks_of_one_byte_and_with_a_wrong_sum_of_zlib_is_taken() -> None:
+    """Decoders read no further than the last row, and the sum stands behind it."""
+    header = (64, 64, 8, 0, 0, 0, 0)
+    stream = zlib.compress(bytes(64 * 65))
+    for data in (stream, stream[:-4] + b"\0\0\0\0", stream[:-4]):
+        for pieces in (1, len(data)):
+            assert problems(png_of(header, b"", stream=data, pieces=pieces)) == []
+
+
+@pytest.mark.parametrize("start", [b"\x78\x9d", b"\x79\x9c", b"\x88\x1c", b"\x78\xbb"])
+def test_a_png_whose_zlib_header_is_wrong_is_refused(start: bytes) -> None:
+    """A wrong sum, another method, too large a window, a dictionary (RFC 1950, 2.2)."""
+    stream = start + zlib.compress(bytes(64 * 65))[2:]
+    assert problems(png_of((64, 64, 8, 0, 0, 0, 0), b"", stream=stream)) == refusal("PNG")
 
 
 def test_a_large_png_is_not_held_while_it_is_checked() -> None:
