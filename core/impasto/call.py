@@ -109,8 +109,9 @@ class Call:
         self._may_post = False
         self._posts += 1
 
-    def _begin_again(self) -> None:
-        """Begin another attempt, by the owner of retries. The route calls it, and nobody else."""
+    def _begin(self) -> None:
+        """Begin an attempt: one before it that was sent stays in doubt. The route calls it, and nobody else."""
+        self._may_post = True
         self._unknown += self._sent
         self._sent = False
         self.answer = None

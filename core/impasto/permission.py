@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Permission:
     """The right to send a paid request, of one run of a call. No plugin holds it: a request has only the evidence."""
 
-    __slots__ = ("_call", "_is_repeat", "_left")
+    __slots__ = ("_call", "_left")
 
     def __init__(self, call: Call) -> None:
-        self._call, self._left, self._is_repeat = call, 1, False
+        self._call, self._left = call, 1
 
     def use(self, call: Call) -> None:
         """Take it for one POST. Raises BrokenPlugin if there is none left, or the request is another call's."""
@@ -32,9 +32,7 @@ class Permission:
         if not self._left:
             raise BrokenPlugin(SENT_TWICE)
         self._left = 0
-        if self._is_repeat:
-            call._begin_again()  # noqa: SLF001 - the route's own side of a call, which no plugin has
-        call._may_post = True  # noqa: SLF001 - as above
+        call._begin()  # noqa: SLF001 - the route's own side of a call, which no plugin has
 
     def end(self) -> None:
         """Take it back: what a plugin left running behind the call's back sends nothing any more."""
@@ -46,7 +44,7 @@ class Permission:
         call = self._call
         if call.sent and not (call.retry.on_ambiguous and call.unknown + 1 < call.retry.max_charges):
             raise BrokenPlugin("a middleware reported that nothing left, but the request had")
-        self._left, self._is_repeat = 1, True
+        self._left = 1
 
 
 running: ContextVar[Permission] = ContextVar("running")

@@ -362,31 +362,11 @@ async def test_files_of_every_form_reach_the_wire_without_blocking_the_loop(
     of_object.close()
 
 
-async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before(
-    client: impasto.Client, recorder: Recorder
-) -> None:
-    """What a poll answered while the job ran is no part of a picture, and is not kept as one."""
-    recorder.pending = 10**6
-    with pytest.raises(ChargeUnknown) as caught:
-        await client.with_options(poll_interval=0.2).resume("stability/upscale-creative", JOB, timeout=0.3)
-    assert len(recorder.seen) == 1
-    assert (caught.value.raw, caught.value.status) == (b"", None)
-
-
 def test_a_client_is_closed_in_its_own_loop() -> None:
     client = impasto.Client(api_key=KEY)
     asyncio.run(client.__aenter__())
     with pytest.raises(LoopMismatchError, match="the client belongs to another event loop; make one in this loop"):
         asyncio.run(client.aclose())
-
-
-async def test_polls_go_on_after_a_429_that_is_waited_for_no_longer_than_the_caller_allows(
-    client: impasto.Client, recorder: Recorder
-) -> None:
-    refusals = [in_json({"id": "e", "name": "rate_limit_exceeded", "errors": ["slow down"]}, status=429)]
-    recorder.answer = lambda _: refusals.pop() if refusals else None
-    patient = client.with_options(api_key="sk-polls", retry=impasto.Retry(max_wait=0.01), timeout=30)
-    assert len((await patient.resume("stability/upscale-creative", JOB)).artifacts) == 1
 
 
 async def test_a_call_takes_its_place_in_the_rate_of_its_key(client: impasto.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,25 @@ def test_a_long_version_is_cut_and_one_that_is_missing_is_unknown(
         (folder / "entry_points.txt").write_text(f"[impasto.operations]\n{name}/paint = {name}:paint\n")
     versions = {owner.name: owner.version for owner in Registry().owners()}
     assert (versions["other"], versions["another"]) == ("9" * 60, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("record", "proof"),
+    [
+        ("impasto-0.1.0.dist-info/METADATA,,\nimpasto.pth,sha256=x,1\nother.pth,,\n", 2),
+        ("impasto-0.1.0.dist-info/METADATA,,\nother.pth,,\n", 0),
+        ("impasto-0.1.0.dist-info/METADATA,,\n", 0),
+        ("impasto/metadata.py,,\n", 0),
+        (None, 0),
+    ],
+)
+def test_one_file_of_a_record_that_leads_to_the_code_is_proof(tmp_path: Path, record: str | None, proof: int) -> None:
+    folder = tmp_path / "impasto-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: impasto\n")
+    (tmp_path / "impasto.pth").write_text(f"{Path(metadata.__file__).resolve().parents[1]}\n")
+    (tmp_path / "other.pth").write_text("/elsewhere\n")
+    if record is not None:
+        (folder / "RECORD").write_text(record)
+    found = metadata.Folder(str(folder), "impasto", "0.1.0", PathDistribution(folder), ())
+    assert metadata.holds_running_code(found) == proof

@@ -39,10 +39,8 @@ ACCOUNT = Account(provider=Provider(name="p", base_url="https://p.example"), bas
 def a_call(retry: Retry | None = None, *, posts: int = 1) -> Call:
     request = Request(operation="p/m", params=DIME, target="/")
     call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry(), budget=RetryBudget())
-    for number in range(posts):
-        if number:
-            call._begin_again()
-        call._may_post = True
+    for _ in range(posts):
+        call._begin()
         call.attempt()
         call.left()
     return call

@@ -11,7 +11,7 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from impasto import Account, Call, RateLimit, Request, Retry, WireRequest
+from impasto import Account, Call, RateLimit, RateLimited, Request, Retry, WireRequest
 from impasto.policy import RetryBudget
 from impasto_plugins.middleware import limit as module
 from impasto_plugins.middleware.limit import Gate, Send, Window, gate_of, slack
@@ -287,3 +287,36 @@ def test_a_call_that_comes_while_the_key_is_paused_waits_for_the_longer_of_pause
     assert unlimited.wait(free) == 0, "no limit is known of"
     unlimited.pause(0)
     assert unlimited.wait(free) > 600, "and after a 429 the documented one holds"
+
+
+def begun(one: Account, seconds: float) -> Call:
+    """A call whose time runs."""
+    call = Call(
+        Request(operation="x/y", params=Retry(), target="/"), one, timeout=9, retry=Retry(), budget=RetryBudget()
+    )
+    call.remaining = lambda: seconds  # type: ignore[method-assign]  # as of one that began
+    return call
+
+
+async def test_a_begun_call_that_the_window_would_hold_longer_than_it_has_is_told_at_once() -> None:
+    gate, one = Gate(), account("sk-begun", RateLimit(1, 60.0))
+    assert await gate.admit(begun(one, 5.0)) is not None
+    send = gate._window._not_counted
+    assert send == 1
+    gate._window.recall([time.monotonic()])
+    gate._window._not_counted = 0
+    with pytest.raises(
+        RateLimited, match=r"the key may send again in \d+\.\d s, which is more than the call has"
+    ) as caught:
+        await gate.admit(begun(one, 5.0))
+    assert caught.value.status == 429
+    assert caught.value.retry_after == pytest.approx(60, abs=5)
+    assert gate._waiting == 0
+
+
+def test_a_send_of_an_earlier_process_leaves_the_window_as_if_it_had_been_made_here() -> None:
+    gate, one = Gate(), account("sk-recalled-one", RateLimit(1, 10.0))
+    gate.recall([6.0 + slack(RateLimit(1, 10.0))], RateLimit(1, 10.0))
+    wait = gate._take(one)
+    assert isinstance(wait, float)
+    assert 3 < wait <= 4

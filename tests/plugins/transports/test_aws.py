@@ -6,6 +6,7 @@ import asyncio
 import gc
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
@@ -190,3 +191,30 @@ def test_each_who_waited_raises_an_error_of_its_own() -> None:
     error = ConfigError("x")
     assert not_ready(error) is not error
     assert str(not_ready(error)) == "x"
+
+
+def test_a_presigned_address_is_signed_and_ends_when_it_was_said_to() -> None:
+    identity = Identity("eu-west-1", "https://s3.eu-west-1.amazonaws.com")
+    keys = ReadOnlyCredentials("AKIA", "secret", None, None)
+    url = urlsplit(identity.presigned("PUT", "https://own.s3.eu-west-1.amazonaws.com/a/b", keys, 600))
+    query = {name: value for name, (value,) in parse_qs(url.query).items()}
+    assert (url.netloc, url.path) == ("own.s3.eu-west-1.amazonaws.com", "/a/b")
+    assert query["X-Amz-Expires"] == "600"
+    assert "/eu-west-1/s3/aws4_request" in query["X-Amz-Credential"]
+    assert len(query["X-Amz-Signature"]) == 64
+
+
+def test_a_signed_request_shows_no_secret_and_a_bearer_token_needs_no_signature() -> None:
+    keys = ReadOnlyCredentials("AKIA", "a-secret", None, None)
+    identity = Identity("eu-west-1", "https://bedrock.example", bearer="token")
+    signed = {
+        name.lower(): value
+        for name, value in identity.signed("https://bedrock.example/x", {"a": "b"}, b"{}", keys).items()
+    }
+    assert signed["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIA/")
+    assert "/eu-west-1/bedrock/aws4_request" in signed["authorization"]
+    assert (signed["a"], "a-secret" in str(signed)) == ("b", False)
+    assert identity.signed("https://bedrock.example/x", {"a": "b"}, b"{}", None) == {
+        "a": "b",
+        "authorization": "Bearer token",
+    }

@@ -1,0 +1,38 @@
+"""Polls of a job that was accepted: what ends them, and what they leave in the error."""
+
+from __future__ import annotations
+
+import pytest
+
+import impasto
+from impasto import ChargeUnknown
+from tests.recorder import JOB, Recorder, in_json
+
+
+async def test_a_job_that_times_out_between_polls_has_nothing_of_the_poll_before(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    """What a poll answered while the job ran is no part of a picture, and is not kept as one."""
+    recorder.pending = 10**6
+    with pytest.raises(ChargeUnknown) as caught:
+        await client.with_options(poll_interval=0.2).resume("stability/upscale-creative", JOB, timeout=0.3)
+    assert len(recorder.seen) == 1
+    assert (caught.value.raw, caught.value.status) == (b"", None)
+
+
+async def test_polls_go_on_after_a_429_that_is_waited_for_no_longer_than_the_caller_allows(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    refusals = [in_json({"id": "e", "name": "rate_limit_exceeded", "errors": ["slow down"]}, status=429)]
+    recorder.answer = lambda _: refusals.pop() if refusals else None
+    patient = client.with_options(api_key="sk-polls", retry=impasto.Retry(max_wait=0.01), timeout=30)
+    assert len((await patient.resume("stability/upscale-creative", JOB)).artifacts) == 1
+
+
+async def test_a_refusal_while_a_job_runs_does_not_say_that_the_job_is_free(
+    client: impasto.Client, recorder: Recorder
+) -> None:
+    recorder.answer = lambda _: in_json({"id": "e", "name": "unauthorized", "errors": ["no"]}, status=401)
+    with pytest.raises(impasto.Unauthorized) as caught:
+        await client.resume("stability/upscale-creative", JOB)
+    assert (caught.value.billed, caught.value.retryable, caught.value.id) == ("unknown", False, JOB)
