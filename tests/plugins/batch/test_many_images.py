@@ -137,7 +137,7 @@ def test_what_came_instead_of_images_beside_others_is_kept(
     monkeypatch.syspath_prepend(str(site))
     manifest(row("cat", model="acme/beside", n=2, seed=1))
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert done.stdout.startswith("complete: 4 of 4 done")
+    assert done.stdout == "complete: 4 of 4 done, 0.24 USD\n", "4 images and 4 that were or may have been charged"
     (line,) = lines(OUT / "results.jsonl")
     warnings = line["response"]["body"]["warnings"]  # type: ignore[index]
     said = [each for each in warnings if each.startswith("what came instead of images beside it is kept: ")]
