@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import pickle
@@ -189,3 +190,11 @@ def test_the_migration_page_lists_every_argument_that_is_refused() -> None:
     page = Path(__file__).parents[3] / "docs/migrate-from-litellm.md"
     text = page.read_text("utf-8")
     assert [name for name in REFUSED if f"`{name}`" not in text] == []
+
+
+async def test_an_edit_without_an_image_paints_none_instead(wire: Recorder) -> None:
+    with pytest.raises(InvalidRequest, match="image: required"):
+        await impasto.aimage_edit(model=MODEL, prompt="a")
+    with pytest.raises(InvalidRequest, match="image: required"):
+        await asyncio.to_thread(impasto.image_edit, model=MODEL, prompt="a")
+    assert wire.seen == []
