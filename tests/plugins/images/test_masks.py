@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from impasto import File
-from impasto_plugins.images.masks import MOST_PIXELS, to_provider
+from impasto_plugins.images.masks import to_provider
+from impasto_plugins.images.pixel_data import MOST_PIXELS
 from tests.pictures import WRONG, chunk, drawn, png
 
 
