@@ -16,7 +16,7 @@ from impasto.options import Options
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 from tests.conftest import KEY
 from tests.core.test_hooks import ERASE, IMAGE, Loopback, painted, run
-from tests.recorder import Recorder
+from tests.recorder import Answer, Recorder
 
 CUT_OUT = Registry().operation("stability/remove-background")
 
@@ -226,3 +226,20 @@ async def test_a_call_that_is_cancelled_while_its_transport_opens_is_cancelled()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_middleware_that_is_a_class_is_made_once_for_all_models_of_a_client(recorder: Recorder) -> None:
+    Kept.made = []
+    registry = Registry()
+    registry.add(MIDDLEWARE, "kept", Kept)
+    async with impasto.Client(registry=registry, api_key=KEY, api_base=recorder.url, middleware=["kept"]) as client:
+        await client.warm("stability/sd3", "stability/erase")
+    assert len(Kept.made) == 1
+
+
+async def test_a_key_in_the_id_of_an_exchange_is_not_shown(recorder: Recorder) -> None:
+    recorder.answer = lambda _: Answer(status=502, headers={"content-type": "text/html", "x-request-id": f"of-{KEY}"})
+    async with impasto.Client(api_key=KEY, api_base=recorder.url) as client:
+        with pytest.raises(impasto.ChargeUnknown) as caught:
+            await client.run("stability/sd3", prompt="x")
+    assert caught.value.request_id == "of-***"
