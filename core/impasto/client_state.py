@@ -105,7 +105,8 @@ class Shared:
         self.check(is_closing=True)
         self._closed = True
         self.watch.close()
-        async with self._opening:  # what is being opened is closed too
+        async with self._opening:  # a transport that is being opened is closed too
+            self.routes.clear()
             await self._stack.aclose()
 
     async def _transport(self, operation: Operation, options: Options) -> object:

@@ -18,7 +18,7 @@ NAMED = "arn:aws:bedrock:us-west-2:123456789012:inference-profile/us.stability.s
         ("stability/sd3", None, "stability/sd3", None),
         ("sd3", None, "sd3", None),
         (f"bedrock/{MODEL}", None, "bedrock/stability.sd3-5-large-v1:0", MODEL),
-        (f"bedrock/{NAMED}", None, "bedrock/us.stability.stable-image-erase-object-v1:0", NAMED),
+        (f"bedrock/{NAMED}", None, "bedrock/stability.stable-image-erase-object-v1:0", NAMED),
         (f"bedrock/{PROFILE}", "stability.x", "bedrock/stability.x", PROFILE),
         (f"bedrock/{PROFILE}", "bedrock/stability.x", "bedrock/stability.x", PROFILE),
         ("bedrock/arn:a:b:c:d:e", "stability.x", "bedrock/stability.x", "arn:a:b:c:d:e"),

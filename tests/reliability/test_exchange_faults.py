@@ -221,14 +221,14 @@ async def test_f28_a_filtered_picture_is_kept(server: Server, client: impasto.Cl
     assert len(server.paid) == 1
 
 
-async def test_a_compressed_answer_is_kept_not_guessed_at(server: Server, client: impasto.Client) -> None:
+async def test_a_compressed_answer_is_delivered_though_none_was_asked_for(
+    server: Server, client: impasto.Client
+) -> None:
     packed = gzip.compress(PICTURE)
-    server.posts = [picture(), http(200, packed, content_type="image/png", content_encoding="gzip")]
-    await client.run(CORE, prompt="p")
+    server.posts = [http(200, packed, content_type="image/png", content_encoding="gzip")]
+    result = await client.run(CORE, prompt="p")
     assert server.paid[0].header("accept-encoding") == "identity"
-    error = await failure(client)
-    assert isinstance(error, impasto.UnusableResult)
-    assert error.raw == packed
+    assert result.artifacts[0].data == PICTURE
 
 
 @pytest.mark.parametrize("attributes", ["", "; Path=/", "; Domain=localhost; Path=/", "; Max-Age=9999; HttpOnly"])

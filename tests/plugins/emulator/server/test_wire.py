@@ -188,7 +188,9 @@ async def test_a_picture_that_can_not_be_decoded_costs_nothing(wire: Wire) -> No
     cut = png(640, 640)[:33] + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
     for path, field in ((INPAINT, "image"), (CREATIVE, "image")):
         answer = await wire.post(path, {**PROMPT, field: cut})
-        assert errors(answer) == [f"{field}: can't be decoded"]
+        (entry,) = errors(answer)
+        assert entry.startswith(f"{field}: ")
+        assert "damaged PNG" in entry
     assert wire.emulator.charges == []
 
 
