@@ -106,7 +106,9 @@ def at_home(variables: dict[str, str], emulator: Emulator, tmp_path: Path, monke
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("impasto_plugins.emulator.transport.Settings.of", lambda given: attrs.evolve(QUICK, **given))
+    monkeypatch.setattr(
+        "impasto_plugins.emulator.transport.EmulatorSettings.from_mapping", lambda given: attrs.evolve(QUICK, **given)
+    )
     emulator.reset()
 
 
@@ -175,7 +177,7 @@ def test_there_are_two_set_up_commands_and_each_can_be_found() -> None:
         line for block in blocks("README.md", "sh") for line in block.text.splitlines() if "pip install" in line
     ]
     assert len(installing) == 2
-    for heading, end in (("## See it work", "bin/impasto try"), ("## Run the tests", "bin/pytest")):
+    for heading, end in (("## Install", "bin/impasto try"), ("## Run the tests", "bin/pytest")):
         command = PAGES["README.md"].partition(heading)[2].split("```sh\n")[1].partition("\n")[0]
         assert command.endswith(end)
         assert command in installing
