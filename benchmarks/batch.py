@@ -16,17 +16,17 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from impasto import Artifact, Client, Registry, Result
-from impasto_plugins.batch.batch import Batch, Order
-from impasto_plugins.batch.classification import made
-from impasto_plugins.batch.cli.reporters import Quiet
+from impasto_plugins.batch.batch import Batch, BatchSpec
+from impasto_plugins.batch.classification import outcome_of_result
+from impasto_plugins.batch.cli.reporters import PlainReporter
 from impasto_plugins.batch.ledger.filesystem import Disk
-from impasto_plugins.batch.ledger.log import Ledger, Read, rows
-from impasto_plugins.batch.ledger.recorder import of_artifact, of_intent
-from impasto_plugins.batch.ledger.workspace import VERSION, History, Layout
-from impasto_plugins.batch.manifest.planner import Preflight
+from impasto_plugins.batch.ledger.log import Ledger, ReadPosition, rows
+from impasto_plugins.batch.ledger.recorder import artifact_row, intent_row
+from impasto_plugins.batch.ledger.workspace import VERSION, LedgerHistory, WorkspacePaths
+from impasto_plugins.batch.manifest.planner import Planner
 from impasto_plugins.batch.manifest.reader import Manifest
-from impasto_plugins.batch.manifest.rows import asked, units
-from impasto_plugins.emulator import Settings, serve
+from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
+from impasto_plugins.emulator import EmulatorSettings, serve
 
 from .call import MODEL
 from .environments import environment, version
@@ -90,7 +90,7 @@ async def peers(rounds: int) -> list[Ratio]:
 
 def _asked(command: list[str]) -> tuple[float, float]:
     """How long a command takes, and the most requests that came in 10 s of it. Each picture comes, and none twice."""
-    with serve(Settings(answer_seconds=0.5, picture_scale=0.03125)) as emulator:
+    with serve(EmulatorSettings(answer_seconds=0.5, picture_scale=0.03125)) as emulator:
         variables = {**os.environ, "STABILITY_API_BASE": emulator.url, "STABILITY_API_KEY": loop.KEY}
         begun = time.monotonic()
         subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
@@ -120,9 +120,9 @@ async def _row(place: Path, rounds: int) -> Ratio:
             async def ours() -> float:
                 nonlocal count
                 count += 1
-                order = Order(manifest=manifest, out=place / f"out-{count}", concurrency=AT_ONCE, report=False)
+                order = BatchSpec(manifest=manifest, out=place / f"out-{count}", concurrency=AT_ONCE, report=False)
                 begun = time.process_time()
-                status = await Batch(order, registry, Quiet()).run(client)
+                status = await Batch(order, registry, PlainReporter()).run(client)
                 assert status.done == CALLS
                 return (time.process_time() - begun) / CALLS * 1e6
 
@@ -157,8 +157,10 @@ async def _preflight(place: Path, rounds: int) -> Ratio:
     path = a_manifest(place / "rows.jsonl", ROWS)
 
     def ours() -> None:
-        plan = Preflight(manifest=Manifest(path, Registry().operation), history=History(Layout(place))).plan()
-        assert (plan.pictures, plan.bad) == (ROWS, [])
+        plan = Planner(
+            manifest=Manifest(path, Registry().operation), history=LedgerHistory(WorkspacePaths(place))
+        ).plan()
+        assert (plan.pictures, plan.invalid) == (ROWS, [])
 
     def decoder() -> None:
         with path.open("rb") as file:
@@ -171,40 +173,40 @@ async def _preflight(place: Path, rounds: int) -> Ratio:
 
 async def _resume(place: Path, rounds: int) -> Ratio:
     """A whole run taken up again, its pictures looked for, over reading its ledger."""
-    path, layout = place / "rows.jsonl", Layout(place / "resumed")
+    path, layout = place / "rows.jsonl", WorkspacePaths(place / "resumed")
     _ledger(path, layout)
 
     def ours() -> None:
-        history = History.of(layout, verify=True)
-        preflight = Preflight(manifest=Manifest(path, Registry().operation), history=history)
+        history = LedgerHistory.read_ledger(layout, verify=True)
+        preflight = Planner(manifest=Manifest(path, Registry().operation), history=history)
         plan = preflight.plan()
-        assert (plan.to_do, plan.bad, history.gone) == (0, [], [])
+        assert (plan.to_do, plan.invalid, history.missing) == (0, [], [])
         assert list(preflight.to_do(plan)) == []
 
     def reading() -> None:
-        assert sum(1 for _ in rows(layout.ledger, Read())) == 3 * ROWS + 1
+        assert sum(1 for _ in rows(layout.ledger, ReadPosition())) == 3 * ROWS + 1
 
     pairs = await in_pairs(_timed(ours, ROWS), _timed(reading, ROWS), rounds)
     return compared("batch: a run taken up, over reading its ledger", pairs, unit="µs CPU", most=2.0)
 
 
-def _ledger(manifest: Path, layout: Layout, most: int = ROWS) -> None:
+def _ledger(manifest: Path, layout: WorkspacePaths, most: int = ROWS) -> None:
     """The folder of a run that is through, its pictures empty files."""
     layout.staging.mkdir(parents=True)
     operation, ledger = Registry().operation(MODEL), Ledger(layout.ledger, Disk())
-    ledger.open(Read())
+    ledger.open(ReadPosition())
     begun = {"row": "run", "version": VERSION, "at": 1.0, "process": "bench", "pid": 1, "strangers": {}}
     ledger.append({**begun, "pictures": most, "manifest": str(manifest)})
     with manifest.open("rb") as file:
         for _, line in zip(range(most), file, strict=False):
-            (unit,) = units(asked(json.loads(line)), operation, manifest.parent, line=line)
-            ledger.append(of_intent(unit, "0" * 16))
+            (unit,) = tasks_of(parse_row(json.loads(line)), operation, manifest.parent, line=line)
+            ledger.append(intent_row(unit, "0" * 16))
             picture = layout.root / f"{unit.id}.png"
             picture.touch()
             came = Artifact(data=b"", media_type="image/png", seed=1, finish_reason="SUCCESS")
-            outcome = made(unit, Result(artifacts=(came,), request_id="0" * 32))
+            outcome = outcome_of_result(unit, Result(artifacts=(came,), request_id="0" * 32))
             modified = picture.stat().st_mtime_ns
-            row = of_artifact(unit, outcome, came, path=picture.name, modified=modified)
+            row = artifact_row(unit, outcome, came, path=picture.name, modified=modified)
             ledger.append(row)
             ledger.append({**row, "row": "done"})
     ledger.sync()
@@ -213,7 +215,7 @@ def _ledger(manifest: Path, layout: Layout, most: int = ROWS) -> None:
 
 async def _memory(place: Path) -> Ratio:
     """What 100,000 pictures hold over what 1,000 do, in a process each; the limit is 20 MB."""
-    small = Layout(place / "small")
+    small = WorkspacePaths(place / "small")
     _ledger(place / "rows.jsonl", small, 1_000)
     a_manifest(place / "few.jsonl", 1_000)
     pairs = []
@@ -230,7 +232,7 @@ def _held(manifest: Path, out: Path) -> float:
 
 
 if __name__ == "__main__":
-    history = History.of(Layout(Path(sys.argv[2])), verify=True)
-    preflight = Preflight(manifest=Manifest(Path(sys.argv[1]), Registry().operation), history=history)
+    history = LedgerHistory.read_ledger(WorkspacePaths(Path(sys.argv[2])), verify=True)
+    preflight = Planner(manifest=Manifest(Path(sys.argv[1]), Registry().operation), history=history)
     preflight.plan()
     print(psutil.Process().memory_info().rss / 2**20)  # not the highest: that counts what forked this process

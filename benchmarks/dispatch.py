@@ -38,7 +38,7 @@ class Nowhere:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        wire.call.attempt()
+        wire.call.begin_attempt()
         return WireResponse(status=200, headers=HEADERS, body=PICTURE)
 
 

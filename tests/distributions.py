@@ -69,16 +69,16 @@ class Params:
 class Dialect:
     """How Acme spells it."""
 
-    def pack(self, operation, request):
+    def transform_request(self, operation, request):
         params = attrs.asdict(request.params)
         return WireRequest(target=request.target, fields={n: str(v).lower() for n, v in params.items()})
 
-    def classify(self, operation, response):
+    def classify_error(self, operation, response):
         if response.status == 429:
             return RateLimited("slow down", status=429)
         return None if response.status == 200 else ChargeUnknown(f"HTTP {response.status}", status=response.status)
 
-    def unpack(self, operation, request, response):
+    def normalize_response(self, operation, request, response):
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
 

@@ -76,8 +76,8 @@ if TYPE_CHECKING:
         Artifact as Artifact,
         Body as Body,
         Cost as Cost,
+        FailedArtifact as FailedArtifact,
         Handler as Handler,
-        Lost as Lost,
         Middleware as Middleware,
         Pending as Pending,
         Request as Request,
@@ -103,7 +103,8 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Body Cost Handler Lost Middleware Pending Request Result Spool WireRequest WireResponse",
+    "records": "Artifact Body Cost FailedArtifact Handler Middleware Pending Request Result Spool WireRequest "
+    "WireResponse",
     "registry": "Registry",
     "route": "Route",
 }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from .distributions import OWN, scanned
+from .distributions import OWN_DISTRIBUTION, scan_entry_points
 
 
 def main() -> None:
     """Run the command line. Ends the process."""
     try:
-        for owner in scanned().owners:
+        for owner in scan_entry_points().owners:
             for entry in owner.entries if owner.is_own else ():
-                if (entry.group, entry.name) == ("console_scripts", OWN):
+                if (entry.group, entry.name) == ("console_scripts", OWN_DISTRIBUTION):
                     entry.load()()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,11 +1,11 @@
-"""What is known of one call while it runs: its deadline, and the evidence of what left this machine."""
+"""One running call: its deadline, and the evidence of what was sent to the provider."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
-from .deadline import Deadline, Watch
+from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
 from .interrupts import pass_interrupt
 from .records import WireResponse
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("impasto")
 
-SENT_TWICE = "a plugin sent the same paid request twice; only the retry policy may do that"
+SECOND_SEND = "a plugin sent the same paid request twice; only the retry policy may do that"
 
 
 class Call:
-    """One picture's call. Transports report to it; retry and billing are decided from it. ``timeout`` in seconds.
+    """The call of one image. Transports report to it; retries and billing are decided from it. ``timeout`` in seconds.
 
-    Subclass it to keep a record, and give that to ``client.invoke``: ``sending`` is awaited before each exchange
-    where ``is_recorded``, ``left`` is called when a paid request's headers leave, ``refused`` when an answer
-    proves that an attempt cost nothing, ``accepted`` when the provider took a job on. ``spool`` is asked where
-    ``has_spools``.
+    Subclass it to keep a record, and pass the subclass to ``client.invoke``. ``before_send`` is awaited before each
+    exchange if ``is_recorded``; ``mark_headers_sent`` is called when a paid request's headers leave,
+    ``mark_not_charged`` when an answer proves that an attempt cost nothing, ``mark_job_accepted`` when the provider
+    accepted a job. ``spool`` is called if ``has_spools``.
     """
 
     is_recorded: ClassVar[bool] = False
@@ -43,16 +43,16 @@ class Call:
         timeout: float,
         retry: Retry,
         budget: RetryBudget,
-        watch: Watch | None = None,
+        watch: DeadlineScheduler | None = None,
     ) -> None:
         self.request = request
         self.account = account
         self.secrets = account.secrets
-        """What no message may show; a transport that finds more keys than the account has adds them."""
+        """Texts that no message may show. A transport that finds further keys adds them."""
         self.timeout = timeout
         self._retry = retry
         self.budget = budget
-        self.deadline = Deadline(watch or Watch())
+        self.deadline = Deadline(watch or DeadlineScheduler())
         self._posts = self._unknown = 0
         self._sent = False
         self._may_post = self._is_over = False  # set by the permission to send, see there
@@ -60,70 +60,73 @@ class Call:
         """The answer that is being read."""
         self.job: str | None = None
         self.on_end: tuple[Callable[[Result | None], None], ...] = ()
-        """Told when the call is over, with its result or None; a middleware sees answers only, and adds itself."""
+        """Callbacks for the end of the call, with its result or None. A middleware that needs the result adds itself.
+        """
         self.on_written: Callable[[], None] = _nothing
-        """Transports call it when a request has gone out whole, its body too; whoever owns rates sets it."""
+        """Callback for the moment when the whole request, its body too, has been written. Set by the owner of the rate.
+        """
 
     @property
     def retry(self) -> Retry:
-        """The caller's policy. It can't be changed while the call runs."""
+        """The caller's retry policy. It can't change while the call runs."""
         return self._retry
 
     @property
-    def posts(self) -> int:
-        """The number of POSTs that were begun."""
+    def attempts_started(self) -> int:
+        """The number of POSTs that were started."""
         return self._posts
 
     @property
     def sent(self) -> bool:
-        """True if headers of the running attempt left, and no answer has proved yet that it cost nothing."""
+        """True if the running attempt sent its headers, and no answer has proved yet that it cost nothing."""
         return self._sent
 
     @property
-    def unknown(self) -> int:
+    def unknown_attempts(self) -> int:
         """The number of earlier attempts that may have been charged."""
         return self._unknown
 
     @property
-    def is_free(self) -> bool:
-        """Whether it is proved that it cost nothing: no paid request was begun, and none before for a job."""
+    def is_proven_free(self) -> bool:
+        """True if it is proved that the call cost nothing: no paid request was started, now or earlier for a job."""
         return not self._posts and self.request.job is None
 
     @property
-    def charges(self) -> int:
-        """How many charges there may be, as far as is known."""
-        return self.unknown + (1 if self.sent or self.job is not None else 0)
+    def possible_charges(self) -> int:
+        """The largest number of charges that this call may have caused."""
+        return self.unknown_attempts + (1 if self.sent or self.job is not None else 0)
 
     def begin(self) -> None:
-        """The call got its turn: from here its time runs. Later calls change nothing."""
+        """Start the call's time. Later calls change nothing."""
         self.deadline.start(self.timeout)
 
     def remaining(self) -> float:
-        """Seconds left, or infinity while the call waits for its turn."""
+        """Return the seconds left, or infinity while the call waits for its slot."""
         return self.deadline.remaining()
 
-    def attempt(self) -> None:
+    def begin_attempt(self) -> None:
         """Note that a transport is about to POST. Raises BrokenPlugin for a second POST in one ``send``."""
         if not self._may_post or self._is_over:
-            raise BrokenPlugin(SENT_TWICE)
+            raise BrokenPlugin(SECOND_SEND)
         self._may_post = False
         self._posts += 1
 
     def _begin(self) -> None:
-        """Begin an attempt: one before it that was sent stays in doubt. The route calls it, and nobody else."""
+        """Begin an attempt; ``again``: a retry. Only the route calls it, for the owner of retries."""
         self._may_post = True
         self._unknown += self._sent
         self._sent = False
         self.answer = None
 
-    def _prove_free(self) -> None:
+    def _mark_attempt_free(self) -> None:
         """Note that an answer proves that the running attempt cost nothing. The route calls it."""
         self._sent = False
 
-    async def whole(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
-        """An answer with its body, read to the end. What came of one that breaks off is in the error.
+    async def read_body(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
+        """Read an answer's body to its end and return the answer with it.
 
-        ``raw``: the body is the artifact, or holds it, and may go to a spool.
+        ``raw``: the body is the artifact, or JSON that holds it, and may go to a spool. If the body breaks off, the
+        bytes that came are in the error.
         """
         stream = response.stream
         if stream is None:
@@ -142,32 +145,35 @@ class Call:
         return WireResponse(status=response.status, headers=response.headers, body=body or b"")
 
     def spool(self, response: WireResponse) -> Spool | None:
-        """Where the artifact goes that is about to come, if it proves too large for memory. Whoever made it ends it."""
+        """Return a spool for an artifact that is about to arrive, used if it is too large for memory.
+
+        The caller closes it.
+        """
         return None
 
-    async def sending(self, wire: WireRequest) -> None:
-        """The call has its turn and its place in the rate: what must be written before it goes out, is written here."""
+    async def before_send(self, wire: WireRequest) -> None:
+        """Run before each exchange, after the call got its slot and its place in the rate: records are written here."""
 
-    def left(self) -> None:
+    def mark_headers_sent(self) -> None:
         """Note that the headers of a paid request leave this machine now. Raises BrokenPlugin if the call is over."""
         if self._is_over:  # a plugin left it running in a task of its own
             raise BrokenPlugin("the call was over before its request left")
         self._sent = True
 
-    def refused(self, error: ImpastoError) -> None:
-        """The answer proves that this attempt cost nothing."""
+    def mark_not_charged(self, error: ImpastoError) -> None:
+        """Note that the answer proves that this attempt cost nothing."""
 
-    def ended(self, result: Result | None) -> None:
-        """Tells those who wait for the end. What they raise takes no result away."""
-        for told in self.on_end:
+    def finish(self, result: Result | None) -> None:
+        """Run the callbacks of ``on_end``. Their errors are logged and do not affect the result."""
+        for callback in self.on_end:
             try:
-                told(result)
+                callback(result)
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
                 pass_interrupt(error)
                 _log.exception("%s: a plugin failed when the call had ended", self.request.operation)
 
-    def accepted(self, pending: Pending) -> None:
-        """The provider took a job on."""
+    def mark_job_accepted(self, pending: Pending) -> None:
+        """Note that the provider accepted a job."""
         self.job = pending.id
 
 

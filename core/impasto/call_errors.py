@@ -1,4 +1,4 @@
-"""What the end of a call is told as, by the evidence of what left this machine."""
+"""Errors for a call that timed out, was closed or broke, by the evidence of what was sent."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ if TYPE_CHECKING:
     from .records import Pending
 
 
-def unknown(call: Call) -> str:
-    """What is not known of a call that may have been charged."""
+def unknown_charge_text(call: Call) -> str:
+    """Return the text for a call that may have been charged."""
     if call.job:
         return f"job {printable(call.job)} goes on at the provider and may be charged; client.resume takes it up"
     return "the request had left; whether it was charged is not known"
 
 
-def ended(call: Call) -> ImpastoError:
-    """Its time is over, or the client was closed."""
+def timeout_error(call: Call) -> ImpastoError:
+    """Return the error for a call whose time is over, or whose client was closed."""
     closed = call.deadline.is_closed
     what = "the client was closed" if closed else f"no result within {call.timeout:g} s"
-    if call.charges:
+    if call.possible_charges:
         return _charge_unknown(what, call)
     return (ClientClosedError if closed else NotSent)(f"{what}; nothing was sent")
 
 
-def broken(error: BaseException, call: Call) -> ImpastoError:
-    """A plugin did what its contract forbids."""
+def plugin_error(error: BaseException, call: Call) -> ImpastoError:
+    """Return the error for a plugin that broke its contract."""
     what = error.message if type(error) is BrokenPlugin else f"a plugin raised {describe_error(error)}"
-    return _charge_unknown(what, call) if call.charges else BrokenPlugin(what)
+    return _charge_unknown(what, call) if call.possible_charges else BrokenPlugin(what)
 
 
 def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
     answer = call.answer
     return ChargeUnknown(
-        f"{what}; {unknown(call)}",
+        f"{what}; {unknown_charge_text(call)}",
         status=answer.status if answer is not None else None,
         raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
         request_id=answer.request_id if answer is not None else None,
     )
 
 
-def gone(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
-    """The provider does not know the job, ``age`` seconds after it took it on."""
+def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
+    """Return the error for a job that the provider does not know, ``age`` seconds after it accepted it."""
     if call.request.job is not None:
         job = printable(pending.id)
         error.message = f"no result for job {job}: unknown, older than it is kept, or started with another key"
         return error
-    if pending.keeps is not None and age >= pending.keeps:
+    if pending.result_ttl is not None and age >= pending.result_ttl:
         return PollExpired(f"the result of job {printable(pending.id)} is no longer kept by the provider")
     return ChargeUnknown(
         f"the provider no longer knows job {printable(pending.id)}; whether it was charged is not known",

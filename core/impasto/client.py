@@ -1,4 +1,4 @@
-"""The client: opens transports, gives each call its turn, fans out n, closes everything."""
+"""The client: opens transports, limits calls in flight, fans out n, closes everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import attrs
 
 from .call import Call
-from .client_state import Shared
+from .client_state import ClientState
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
 from .model_names import resolve_model
@@ -31,27 +31,28 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Calls models. One per event loop; use it with ``async with``, or end it with ``aclose()``.
+    """A client for all installed models. One per event loop; use ``async with``, or call ``aclose()`` at the end.
 
-    All settings are optional keywords, see ``Settings``: ``timeout`` (seconds for a whole call, from when it
-    gets its turn, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (10),
-    ``max_concurrency`` (calls in flight; by default what the limit of open files allows), ``rate_limit``,
-    ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the distributions whose
-    plugins may be used beside impasto's own; ``"none"``), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and
-    addresses. Raises ConfigError.
+    All settings are optional keywords, see ``Settings``: ``timeout`` (seconds for a whole call from the moment it gets
+    its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (10), ``max_concurrency``
+    (calls in flight; by default as many as the limit of open files allows), ``rate_limit``, ``retry``, ``middleware``,
+    ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the distributions whose plugins may be used beside
+    impasto's own; ``"none"``), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and addresses.
+
+    Raises ConfigError.
     """
 
     def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
         self._options = options = Options(**settings)
         if registry is not None and options.plugins is not None:
             raise ConfigError("plugins: give it to the registry, as allow")
-        self._shared = Shared(registry or Registry(allow=options.plugins), options)
+        self._shared = ClientState(registry or Registry(allow=options.plugins), options)
         self._accounts: dict[tuple[str, str], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
-        """The same client, its connections and limits shared, with other keys, limits or times.
+        """Return a client that shares connections and limits with this one, with other keys, limits or times.
 
-        Raises ConfigError for a setting of the connections, which can't be another for one of those who share them.
+        Raises ConfigError for settings of the shared connections; these can't differ between siblings.
         """
         if fixed := sorted(SHARED & settings.keys()):
             raise ConfigError(f"{fixed[0]} belongs to what the two share: make another Client for it")
@@ -71,9 +72,10 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends every call and closes every connection, those of ``with_options`` siblings too.
+        """Cancel every call and close every connection, those of ``with_options`` siblings too.
 
-        A call that had been sent raises ChargeUnknown (a job's has its ``id``), any other ClientClosedError.
+        A call whose request was sent raises ChargeUnknown (with the job's ``id``, if there is one), any other
+        ClientClosedError.
         """
         await self._shared.aclose()
 
@@ -88,17 +90,16 @@ class Client:
         base_model: str | None = None,
         **params: object,
     ) -> Result:
-        """Runs a model with the provider's own fields. ``n`` pictures are ``n`` calls side by side (1 to 10).
+        """Run a model with the provider's own fields. ``n`` images are ``n`` calls side by side (1 to 10).
 
-        Raises InvalidRequest before anything is sent, with every problem; else the errors of ``impasto.errors``.
+        Raises InvalidRequest before anything is sent, with every problem; otherwise the errors of ``impasto.errors``.
         """
         return await self.invoke(model, params, n=n, timeout=timeout, retry=retry, base_model=base_model)
 
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
-        """Fetches the result of a job that was accepted earlier, with the key that started it. It costs nothing.
+        """Fetch the result of a job that was accepted earlier, with the key that started it. This costs nothing.
 
-        ``timeout`` in seconds. Raises InvalidRequest where ``id`` can be no job's, PollExpired, and the errors of a
-        call.
+        ``timeout`` in seconds. Raises InvalidRequest if ``id`` can't be a job's, PollExpired, and the errors of a call.
         """
         name, _ = resolve_model(model)
         if not isinstance(id, str):
@@ -106,7 +107,7 @@ class Client:
         route = await self._route(name)
         operation = route.operation
         request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
-        return await self._one(route, request, timeout, None, Call)
+        return await self._run_once(route, request, timeout, None, Call)
 
     async def invoke(
         self,
@@ -120,16 +121,16 @@ class Client:
         user: str | None = None,
         call: Callable[..., Call] = Call,
     ) -> Result:
-        """``run`` with its parameters as a mapping, and ``user``: the end user's id, told to the provider.
+        """Run a model as ``run`` does, with its parameters as a mapping. ``user``: the end user's id for the provider.
 
         ``params`` may be a request that ``operation.request`` has checked already; its files are closed here.
-        ``call``: a subclass of Call that keeps a record, or what makes one of its arguments. Raises ConfigError
-        where ``retry`` is none, and what ``run`` raises.
+        ``call``: a Call subclass (or a factory with the same arguments) that records progress. Raises ConfigError if
+        ``retry`` is not a Retry, and the errors of ``run``.
         """
         if retry is not None and not isinstance(retry, Retry):
             raise ConfigError(f"retry must be an impasto.Retry, not {type(retry).__name__}")
         name, address = resolve_model(model, base_model)
-        route = self._opened(name) or await self._route(name)
+        route = self._cached_route(name) or await self._route(name)
         operation = route.operation
         if isinstance(params, Request):
             check_n(n, model)
@@ -142,8 +143,8 @@ class Client:
             request = attrs.evolve(request, target=address)
         try:
             if n == 1:
-                return await self._one(route, request, timeout, retry, call)
-            return await fan_out(n, request, operation, lambda each: self._one(route, each, timeout, retry, call))
+                return await self._run_once(route, request, timeout, retry, call)
+            return await fan_out(n, request, operation, lambda each: self._run_once(route, each, timeout, retry, call))
         finally:
             if operation.file_fields:
                 close_files(request.params)
@@ -151,37 +152,38 @@ class Client:
     async def ask(
         self, operation: Operation, params: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> Result:
-        """Sends a request that costs nothing and is no model's, such as one for a balance. It is a GET."""
+        """Send a free GET that belongs to no model, such as a request for a balance."""
         route = await self._route(operation)
         request = operation.request(operation.id, params or {})
         try:
-            return await self._one(route, request, timeout, None, Call)
+            return await self._run_once(route, request, timeout, None, Call)
         except ChargeUnknown as error:  # so a transport says it of whatever broke off
-            told = TransportError(f"{operation.id}: no answer that can be used; asking costs nothing: ask again")
-            told.operation, told.request_id, told.retryable = operation.id, error.request_id, True
-            raise told from error
+            failure = TransportError(f"{operation.id}: no answer that can be used; asking costs nothing: ask again")
+            failure.operation, failure.request_id, failure.retryable = operation.id, error.request_id, True
+            raise failure from error
 
     def batch(
         self,
         requests: Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]],
         **options: Unpack[BatchOptions],
     ) -> AsyncGenerator[Outcome]:
-        """Runs many requests side by side, and yields what comes of each picture as it comes.
+        """Run many requests side by side, and yield each image's outcome as it comes.
 
-        A request is a row of a manifest: ``{"id": ..., "model": ..., **fields}``, or OpenAI's form. One that is wrong
-        is an outcome too. With ``out``, a folder or ``s3://bucket/prefix``, images and a ledger are kept, and what that
-        knows is not asked for again; ``BatchOptions`` lists the others. Leaving early cancels what is in flight.
+        A request is a row of a manifest: ``{"id": ..., "model": ..., **fields}``, or OpenAI's form. An invalid one is
+        an outcome too. With ``out``, a folder or ``s3://bucket/prefix``, images and a ledger are stored, and images in
+        the ledger are not requested again; ``BatchOptions`` lists the other options. Leaving early cancels requests in
+        flight.
         """
         from . import run_batch
 
         return run_batch(self, requests, **options)
 
     async def operation(self, model: str, *, base_model: str | None = None) -> Operation:
-        """The plugin behind a model, for those who check a request ahead of ``invoke``. Raises RegistryError."""
+        """Return the plugin behind a model, to check a request before ``invoke``. Raises RegistryError."""
         return (await self._route(resolve_model(model, base_model)[0])).operation
 
     async def account(self, model: str, *, base_model: str | None = None) -> Account:
-        """The key and address that a model is called with. Raises ConfigError where there is no usable key."""
+        """Return the key and address that a model is called with. Raises ConfigError if there is no usable key."""
         operation = await self.operation(model, base_model=base_model)
         return self._account(operation, resolve_model(model, base_model)[1] or operation.target)
 
@@ -189,41 +191,41 @@ class Client:
         """Return an operation's base URL, or the transport that stands in for it. Raises ConfigError without a key."""
         await self._route(operation)
         chosen, account = self._options.transport, self._account(operation, operation.target)
-        if account.base_url != self._shared.stand_in(self._options):
+        if account.base_url != self._shared.emulator_url(self._options):
             return account.base_url
         return chosen if isinstance(chosen, str) else type(chosen).__name__
 
     async def warm(self, *models: str) -> None:
-        """Imports models and opens their transports ahead of the first call."""
+        """Import models and open their transports before the first call."""
         for model in models:
             await self._route(resolve_model(model)[0])
 
     def models(self) -> list[str]:
-        """The names of all installed models, from metadata alone."""
+        """Return the names of all installed models, from metadata alone."""
         return self._shared.registry.names(OPERATIONS)
 
     def describe(self, model: str) -> Description:
-        """A model's parameters with types, bounds and defaults, its rules and its price."""
+        """Return a model's parameters with types, limits and defaults, its rules and its price."""
         from .describe import describe
 
         return describe(model, self._shared.registry.operation(resolve_model(model)[0]))
 
     @property
     def stability(self) -> StabilityAccount:
-        """What Stability AI tells of the key's owner: ``balance()``, ``account()``, ``engines()``."""
+        """The account at Stability AI: ``balance()``, ``account()``, ``engines()``."""
         from . import StabilityAccount  # a plugin's, reached as the drop-in functions are
 
         return StabilityAccount(self)
 
     async def _route(self, model: str | Operation) -> Route:
-        return self._opened(model) or await self._shared.open(model, self._options)
+        return self._cached_route(model) or await self._shared.open(model, self._options)
 
-    def _opened(self, model: str | Operation) -> Route | None:
+    def _cached_route(self, model: str | Operation) -> Route | None:
         shared = self._shared
         shared.check()
         return shared.routes.get((model, self._options.layers))
 
-    async def _one(
+    async def _run_once(
         self,
         route: Route,
         request: Request,
@@ -240,35 +242,35 @@ class Client:
             timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),
             retry=retry or options.retry,
             budget=shared.budget,
-            watch=shared.watch,
+            watch=shared.deadlines,
         )
         cost = operation.cost(request)
         limit = options.spend_limit_usd if request.job is None else None
-        turns = shared.turns
+        turns = shared.call_slots
         await turns.acquire()  # spelled out: ``async with`` has two more coroutines
         try:
-            shared.begin()
+            shared.start_call()
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
-                with shared.spend.set_aside(call, cost, limit) as settle:
+                with shared.spend.reserve(call, cost, limit) as settle:
                     result = await route(call, poll_interval=options.poll_interval)
                     settle(result)
         finally:
             turns.release()
-        return result.at(cost if cost is None or not call.is_free else cost.times(0), request.warnings)
+        return result.with_cost(cost if cost is None or not call.is_proven_free else cost.times(0), request.warnings)
 
     def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider
         region = target.split(":")[3] if target.startswith("arn:") else ""
         key = (provider.name, region)
-        if (known := self._accounts.get(key)) is not None:
-            return known
+        if (cached := self._accounts.get(key)) is not None:
+            return cached
         settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = account_of(provider, settings, stand_in=self._shared.stand_in(options))
+        account = account_of(provider, settings, emulator_url=self._shared.emulator_url(options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
-        least = provider.poll_seconds
+        least = provider.poll_interval
         if provider.is_own_host(account.base_url) and options.poll_interval < least:
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
         self._accounts[key] = account
@@ -277,7 +279,7 @@ class Client:
 
 @attrs.frozen
 class _NoParams:
-    """A resumed job was given its parameters when it started."""
+    """The parameters of a job that is resumed: it got its own when it started."""
 
 
 _NO_PARAMS = _NoParams()

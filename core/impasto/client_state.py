@@ -1,4 +1,4 @@
-"""What a client and its ``with_options`` siblings share: plugins, connections, turns and the loop they belong to."""
+"""State shared by a client and its ``with_options`` siblings: plugins, connections, call slots and the event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
-from .deadline import Watch
+from .deadline import DeadlineScheduler
 from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("impasto")
 
 BUILT_IN = ("retry", "limit")
-"""The middleware that every route has: the one owner of retries, and the one of rates."""
+"""The middleware of every route: one owner of retries, one of rates."""
 
 
 class Transport(Protocol):
-    """A transport plugin: has a ``send`` hook, owns its connections. Made with the client's options.
+    """A transport plugin: has a ``send`` hook and owns its connections. Constructed with the client's options.
 
-    ``base_url`` is set where it serves the provider itself (an emulator), and then needs no key. ``aclose`` must
-    do for one that was never, or not wholly, opened.
+    Set ``base_url`` if it serves the provider itself (an emulator); it then needs no key. ``aclose`` must work for a
+    transport that was never opened, or only in part.
     """
 
     def __init__(self, options: Options) -> None: ...
@@ -40,21 +40,21 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Shared:
-    """Belongs to one event loop of one process, from its first use to ``aclose``."""
+class ClientState:
+    """The state of one event loop in one process, from the first use to ``aclose``."""
 
     def __init__(self, registry: Registry, options: Options) -> None:
         self.registry = registry
         self.routes: dict[tuple[str | Operation, tuple[object, ...]], Route] = {}
         self.budget = RetryBudget()
         self.spend = Spend()
-        self.watch = Watch()
+        self.deadlines = DeadlineScheduler()
         self._options = options
-        self.turns = asyncio.Semaphore(options.max_concurrency or default_concurrency())
+        self.call_slots = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
         self._layers: dict[str, object] = {}
-        self._in_use: list[object] = []
-        """Plugins that routes are told apart by: nothing else may get the identity of one."""
+        self._identity_holders: list[object] = []
+        """Plugins whose identity is part of a route's key. Held here so that no other object gets the same identity."""
         self._opening = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -62,7 +62,7 @@ class Shared:
         self._closed = False
 
     def check(self, *, is_closing: bool = False) -> None:
-        """Raise ClientClosedError, unless it is to be closed, or LoopMismatchError if it can't be used here."""
+        """Raise ClientClosedError or LoopMismatchError if the client can't be used here."""
         if self._closed and not is_closing:
             raise _closed()
         if self._pid != os.getpid():
@@ -73,14 +73,14 @@ class Shared:
         elif self._loop is not loop:
             raise LoopMismatchError("the client belongs to another event loop; make one in this loop")
 
-    def begin(self) -> None:
-        """A call got its turn. Raises ClientClosedError where the client was closed while it waited."""
+    def start_call(self) -> None:
+        """Count a call that got its slot. Raises ClientClosedError if the client was closed while it waited."""
         if self._closed:
             raise _closed()
-        self.budget.request()
+        self.budget.count_request()
 
     async def open(self, model: str | Operation, options: Options) -> Route:
-        """Opens a route: the module of a model's name is imported in a thread, as imports may take long."""
+        """Open a route. A model's module is imported in a thread, since imports may take long."""
         async with self._opening:
             self.check()
             key = (model, options.layers)
@@ -92,19 +92,19 @@ class Shared:
             transport = await self._transport(operation, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
             route = Route.open(operation, transport, layers[1:], retries=layers[0])
-            self._in_use += (options.transport, *options.middleware)
+            self._identity_holders += (options.transport, *options.middleware)
             self.routes[key] = route
             return route
 
-    def stand_in(self, options: Options) -> str | None:
-        """The base URL of the transport that serves the provider itself, where the options name one."""
+    def emulator_url(self, options: Options) -> str | None:
+        """Return the base URL of the transport that serves the provider itself, or None."""
         return cast("str | None", getattr(self._transports.get(options.layers[0]), "base_url", None))
 
     async def aclose(self) -> None:
-        """Ends all calls and closes all transports; a second time it does nothing. Raises LoopMismatchError."""
+        """Cancel all calls and close all transports. Calling it again does nothing. Raises LoopMismatchError."""
         self.check(is_closing=True)
         self._closed = True
-        self.watch.close()
+        self.deadlines.close()
         async with self._opening:  # a transport that is being opened is closed too
             self.routes.clear()
             await self._stack.aclose()
@@ -113,13 +113,13 @@ class Shared:
         chosen = options.transport if options.transport is not None else operation.provider.transport
         if not isinstance(chosen, str):
             return self._transports.setdefault(identity(chosen), chosen)  # the caller's own, who closes it
-        if (known := self._transports.get(chosen)) is not None:
-            return known
+        if (cached := self._transports.get(chosen)) is not None:
+            return cached
         factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, chosen, type)
         try:
-            opened = cast("Transport", factory(self._options))
-            self._close_later(f"transport {chosen!r}", opened.aclose)  # first: it may be opened in part
-            await opened.open()
+            transport = cast("Transport", factory(self._options))
+            self._close_later(f"transport {chosen!r}", transport.aclose)  # first: it may be opened in part
+            await transport.open()
         except (ImpastoError, GeneratorExit):
             raise
         except BaseException as error:  # a plugin may raise anything
@@ -127,31 +127,34 @@ class Shared:
             if _is_cancelled(error):
                 raise
             raise BrokenPlugin(f"transport {chosen!r} can't be opened: {describe_error(error)}") from error
-        self._transports[chosen] = opened
-        return opened
+        self._transports[chosen] = transport
+        return transport
 
     def _middleware(self, layer: object) -> object:
         if isinstance(layer, str):
-            return self._layers.get(layer) or self._made(layer)
+            return self._layers.get(layer) or self._create_middleware(layer)
         if hasattr(layer, "middleware"):
             return layer
         if callable(layer):
-            return _Bare(layer)
+            return _FunctionMiddleware(layer)
         raise BrokenPlugin(f"{layer!r} is no middleware: give a name, a plugin or a function (wire, next)")
 
-    def _made(self, name: str) -> object:
-        """A middleware by its name; a class is made with the client's options, once, and closed where it can be."""
+    def _create_middleware(self, name: str) -> object:
+        """Create a middleware by name: a class once, with the client's options.
+
+        It is closed with the client if it has ``aclose``.
+        """
         plugin = self.registry.load(MIDDLEWARE, name, object)
         try:
-            made = plugin(self._options) if isinstance(plugin, type) else plugin
+            middleware = plugin(self._options) if isinstance(plugin, type) else plugin
         except ImpastoError:
             raise
         except BaseException as error:  # a plugin may raise anything; no Ctrl-C, which is the main thread's
             raise BrokenPlugin(f"middleware {name!r} can't be made: {describe_error(error)}") from error
-        if made is not plugin and (aclose := getattr(made, "aclose", None)) is not None:
+        if middleware is not plugin and (aclose := getattr(middleware, "aclose", None)) is not None:
             self._close_later(f"middleware {name!r}", aclose)
-        self._layers[name] = made
-        return made
+        self._layers[name] = middleware
+        return middleware
 
     def _close_later(self, plugin: str, aclose: Callable[[], Awaitable[object]]) -> None:
         """Close a plugin with the client. If it fails at that, the results of the calls before must not be lost."""
@@ -180,13 +183,13 @@ def _closed() -> ClientClosedError:
     return ClientClosedError("the client is closed; make a new one")
 
 
-class _Bare:
-    """A bare function made into a plugin."""
+class _FunctionMiddleware:
+    """A plugin made from a plain middleware function."""
 
-    def __init__(self, layer: object) -> None:
+    def __init__(self, function: object) -> None:
         from .hooks import hookimpl
 
         def middleware(operation_id: str) -> object:
-            return layer
+            return function
 
         self.middleware = hookimpl(middleware)

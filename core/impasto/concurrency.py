@@ -1,4 +1,4 @@
-"""Work in threads that is over when its caller goes on, also when the caller is cancelled: then it can be undone."""
+"""Work in threads that always finishes before its caller continues, also after a cancellation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def to_its_end(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``asyncio.to_thread``, which leaves no thread at work behind. Raises what the work raises."""
+async def to_thread_shielded(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work in a thread and wait for its end, also when cancelled. Raises the errors of the work."""
     context = copy_context()
     working = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(work, *args, **kwargs))
     try:
@@ -27,7 +27,7 @@ async def to_its_end(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
 
 
 @asynccontextmanager
-async def opened(open: Callable[[], AbstractContextManager[T]]) -> AsyncIterator[T]:
-    """What is opened in a thread, for a block. Raises what opening it raises."""
+async def open_in_thread(open: Callable[[], AbstractContextManager[T]]) -> AsyncIterator[T]:
+    """Open a context manager in a thread, for a block. Raises the errors of opening it."""
     with ExitStack() as stack:
-        yield await to_its_end(lambda: stack.enter_context(open()))
+        yield await to_thread_shielded(lambda: stack.enter_context(open()))

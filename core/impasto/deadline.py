@@ -1,4 +1,4 @@
-"""A call's deadline: what ``asyncio.timeout`` does, at about a third of its cost. See benchmarks/RESULTS.md."""
+"""A call's deadline: like ``asyncio.timeout``, at about a third of its cost. See benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import math
 from types import TracebackType
 
 
-class Watch:
-    """All the calls of a client, and one timer for them, set for the earliest end among them.
+class DeadlineScheduler:
+    """One timer for all calls of a client, set for the earliest deadline.
 
-    Calls end long before their deadlines: a timer for each would be made only to be cancelled.
+    Calls end long before their deadlines, so a timer for each would almost always be cancelled.
     """
 
     def __init__(self) -> None:
         self.running: set[Deadline] = set()
         """The deadlines of calls that run. One that is taken out leaves the timer, which finds nothing to do then."""
         self.looks = math.inf
-        """When the timer looks for those that are over, on the loop's clock."""
+        """The time of the timer's next check, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Ends every call that runs."""
+        """Cancel every running call."""
         for deadline in list(self.running):
             deadline.is_closed = True
             self._end(deadline)
@@ -33,16 +33,16 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         # a context of its own: the caller's would be kept for as long as the timer
-        self._timer = loop.call_at(when, self._look, loop, context=contextvars.Context())
+        self._timer = loop.call_at(when, self._check, loop, context=contextvars.Context())
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self.looks = None, math.inf
         now, next_end = loop.time(), math.inf
         for deadline in list(self.running):
-            if deadline.ends <= now:
+            if deadline.ends_at <= now:
                 self._end(deadline)
             else:
-                next_end = min(next_end, deadline.ends)
+                next_end = min(next_end, deadline.ends_at)
         if next_end != math.inf:
             self.set(next_end, loop)
 
@@ -52,15 +52,15 @@ class Watch:
 
 
 class Deadline:
-    """Ends the task that entered it, with TimeoutError: ``seconds`` after ``start``, or when the watch is closed."""
+    """Raises TimeoutError in its task ``seconds`` after ``start``, or when the scheduler closes."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.ends = math.inf
-        """When, on the loop's clock."""
+    def __init__(self, watch: DeadlineScheduler) -> None:
+        self.ends_at = math.inf
+        """The end, on the loop's clock."""
         self.is_over = False
-        """Whether it ended the task."""
+        """True if this deadline cancelled the task."""
         self.is_closed = False
-        """Whether it did so before its time, as the client was closed."""
+        """True if it did so before its time, because the client was closed."""
         self._watch = watch
 
     def __enter__(self) -> None:
@@ -72,18 +72,18 @@ class Deadline:
         self._watch.running.add(self)
 
     def start(self, seconds: float) -> None:
-        """From here the time runs. Later calls change nothing."""
-        if self.ends == math.inf:
-            self.ends = self._loop.time() + seconds
-            if self.ends < self._watch.looks:
-                self._watch.set(self.ends, self._loop)
+        """Start the time. Later calls change nothing."""
+        if self.ends_at == math.inf:
+            self.ends_at = self._loop.time() + seconds
+            if self.ends_at < self._watch.looks:
+                self._watch.set(self.ends_at, self._loop)
 
     def remaining(self) -> float:
-        """Seconds left, or infinity before ``start``."""
-        return self.ends if self.ends == math.inf else self.ends - self._loop.time()
+        """Return the seconds left, or infinity before ``start``."""
+        return self.ends_at if self.ends_at == math.inf else self.ends_at - self._loop.time()
 
     def is_cancelled(self) -> bool:
-        """Whether somebody else cancelled the task since it was entered."""
+        """Return True if somebody else cancelled the task since it entered."""
         return self._task.cancelling() > self._cancelling
 
     def is_in_task(self) -> bool:
@@ -91,7 +91,7 @@ class Deadline:
         return asyncio.current_task(self._loop) is self._task
 
     def end(self) -> None:
-        """Ends the task."""
+        """Cancel the task."""
         self.is_over = True
         self._task.cancel()
 

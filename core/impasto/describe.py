@@ -1,4 +1,4 @@
-"""What a model takes and costs, as a record that a program or a person can read."""
+"""Description of a model's parameters and price, for programs and people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .operation import Operation
 
 @attrs.frozen(kw_only=True)
 class FieldDescription:
-    """One parameter. ``takes`` is its rule in words; ``default`` the provider's own."""
+    """One parameter. ``takes`` is its limits in words; ``default`` the provider's own."""
 
     name: str
     type: str
@@ -23,7 +23,7 @@ class FieldDescription:
 
 @attrs.frozen(kw_only=True)
 class Description:
-    """A model: parameters, rules between them, price (None where it is not known)."""
+    """A model: parameters, rules between them, price (None if unknown)."""
 
     model: str
     operation: str
@@ -39,7 +39,7 @@ class Description:
 
 
 def describe(model: str, operation: Operation) -> Description:
-    """The description of an operation under one of its names."""
+    """Return the description of an operation under one of its names."""
     cost = operation.price.cost if operation.price is not None else None
     return Description(
         model=model,
@@ -51,9 +51,9 @@ def describe(model: str, operation: Operation) -> Description:
                 name=name,
                 type=field.kind,
                 required=field.required,
-                takes=field.takes(),
-                minimum=field.least,
-                maximum=field.most,
+                takes=field.describe_constraint(),
+                minimum=field.minimum,
+                maximum=field.maximum,
                 choices=field.choices,
                 default=field.default,
             )

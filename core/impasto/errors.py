@@ -69,10 +69,10 @@ class ImpastoError(Exception):
         return f"{self.operation}: {self.message}" if self.operation else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (type(self), self.args), self.__dict__  # a worker process hands it on whole
+        return _rebuild, (type(self), self.args), self.__dict__  # a worker process hands it on whole
 
 
-def _again(kind: type[ImpastoError], args: tuple[object, ...]) -> ImpastoError:
+def _rebuild(kind: type[ImpastoError], args: tuple[object, ...]) -> ImpastoError:
     error = kind.__new__(kind)
     error.args = args
     return error
@@ -118,7 +118,7 @@ class LoopMismatchError(ImpastoError, RuntimeError):
     """The client was used from another event loop, or in a forked process."""
 
 
-MOST_PROBLEMS = 24
+MAX_PROBLEMS = 24
 """Problems that one error lists: an answer must not grow with its request."""
 
 LONGEST_NAME, LONGEST_PROBLEM = 100, 600  # characters of each in an error's message
@@ -136,12 +136,12 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
 
 
 class InvalidRequest(ImpastoError, ValueError):
-    """The parameters do not fit the model; nothing was sent. At most ``MOST_PROBLEMS`` are listed."""
+    """The parameters do not fit the model; nothing was sent. At most ``MAX_PROBLEMS`` are listed."""
 
     def __init__(self, problems: Iterable[Problem], *, operation: str | None = None) -> None:
         every = tuple(problems)
-        self.problems = every[:MOST_PROBLEMS]
-        more = f"; and {len(every) - MOST_PROBLEMS:,} more problems" if len(every) > MOST_PROBLEMS else ""
+        self.problems = every[:MAX_PROBLEMS]
+        more = f"; and {len(every) - MAX_PROBLEMS:,} more problems" if len(every) > MAX_PROBLEMS else ""
         super().__init__("; ".join(map(str, self.problems)) + more + " (nothing was sent)")
         self.operation = operation
 
@@ -155,7 +155,7 @@ class TransportError(ImpastoError):
 
 
 class NotSent(TransportError):
-    """Proved: no header of the request left this machine, so nothing was charged."""
+    """No header of the request left this machine, so nothing was charged."""
 
     retryable = True
 
@@ -165,10 +165,11 @@ class NotSent(TransportError):
 
 
 class ChargeUnknown(TransportError):
-    """The request left and its outcome is not known: it may have been charged. Never retried unasked.
+    """The request was sent and its outcome is unknown: it may have been charged. Never retried unless asked for.
 
-    ``raw`` holds what bytes came (``file``, if they were too many for memory), ``id`` the job's id if one was received.
-    ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
+    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``id`` the job's id if one was
+    received. ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked
+    it.
     """
 
     billed = "unknown"
@@ -259,15 +260,15 @@ class ProviderFault(ResponseError):
 
 
 class ContentFiltered(ResponseError):
-    """Refused by moderation. Where a blurred picture came with it, ``artifacts`` holds it. Never retried."""
+    """Refused by moderation. ``artifacts`` holds the blurred image if one came with the answer. Never retried."""
 
     artifacts: tuple[Artifact, ...] = ()
 
 
 class UnusableResult(ImpastoError):
-    """A complete answer, paid for, with no usable picture in it.
+    """A complete, paid answer without a usable image.
 
-    ``raw`` holds its bytes; ``file``, where they were too many for memory.
+    ``raw`` holds its bytes; ``file`` does if there were too many for memory.
     """
 
     billed = "yes"

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .client_state import Transport as Transport
-    from .concurrency import opened as opened, to_its_end as to_its_end
+    from .concurrency import open_in_thread as open_in_thread, to_thread_shielded as to_thread_shielded
     from .describe import Description as Description, describe as describe
     from .distributions import (
-        OWN as OWN,
+        OWN_DISTRIBUTION as OWN_DISTRIBUTION,
         VARIABLE as VARIABLE,
-        Allowed as Allowed,
-        Owner as Owner,
-        normalised as normalised,
+        AllowList as AllowList,
+        Distribution as Distribution,
+        normalized_name as normalized_name,
     )
     from .errors import (
-        MOST_PROBLEMS as MOST_PROBLEMS,
+        MAX_PROBLEMS as MAX_PROBLEMS,
         PYTHON_ADVICE as PYTHON_ADVICE,
         Billed as Billed,
         StopReason as StopReason,
     )
-    from .fanout import MOST as MOST, check_n as check_n, seeded as seeded
+    from .fanout import MAX_N as MAX_N, check_n as check_n, requests_with_seeds as requests_with_seeds
     from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
     from .interrupts import pass_interrupt as pass_interrupt
     from .listener import Listener as Listener, listen as listen
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
         account_of as account_of,
         check_base_url as check_base_url,
         check_key as check_key,
-        check_known as check_known,
+        check_setting_names as check_setting_names,
         is_loopback as is_loopback,
     )
-    from .records import MOST_ARTIFACTS as MOST_ARTIFACTS, Scalar as Scalar
+    from .records import MAX_ARTIFACTS as MAX_ARTIFACTS, Scalar as Scalar
     from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
     from .registry import (
         COMMANDS as COMMANDS,
@@ -53,18 +53,18 @@ if TYPE_CHECKING:
         OPERATIONS as OPERATIONS,
         PROVIDERS as PROVIDERS,
         TRANSPORTS as TRANSPORTS,
-        Declared as Declared,
+        PluginInfo as PluginInfo,
     )
     from .retry_after import retry_after as retry_after
     from .suggestions import closest as closest
 
 _HOMES = {
     "client_state": "Transport",
-    "concurrency": "opened to_its_end",
+    "concurrency": "open_in_thread to_thread_shielded",
     "describe": "Description describe",
-    "distributions": "OWN VARIABLE Allowed Owner normalised",
-    "errors": "MOST_PROBLEMS PYTHON_ADVICE Billed StopReason",
-    "fanout": "MOST check_n seeded",
+    "distributions": "OWN_DISTRIBUTION VARIABLE AllowList Distribution normalized_name",
+    "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
+    "fanout": "MAX_N check_n requests_with_seeds",
     "files": "Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
     "listener": "Listener listen",
@@ -73,10 +73,10 @@ _HOMES = {
     "operation": "Makes",
     "options": "Options Settings check_proxy check_seconds default_concurrency",
     "params": "close_files structure",
-    "provider": "account_of check_base_url check_key check_known is_loopback",
-    "records": "MOST_ARTIFACTS Scalar",
+    "provider": "account_of check_base_url check_key check_setting_names is_loopback",
+    "records": "MAX_ARTIFACTS Scalar",
     "redact": "describe_error kind_in_words printable",
-    "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS Declared",
+    "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS PluginInfo",
     "retry_after": "retry_after",
     "suggestions": "closest",
 }

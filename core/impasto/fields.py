@@ -25,35 +25,35 @@ Role = Literal["image", "mask", "audio", "prompt"]
 
 @attrs.frozen(kw_only=True)
 class Field:
-    """What one field takes. ``default`` is the provider's own, documented and never put on the wire.
+    """The limits of one field. ``default`` is the provider's own: documented, never sent.
 
-    ``role`` says which OpenAI-style argument fills the field; ``also`` another name that such callers use.
-    ``inspect`` yields what is wrong with a file, ``limits`` puts that rule in words. ``other`` is the kind of an
-    attribute that no function of this module made and of which only the type is known.
+    ``role`` names the OpenAI-style argument that fills the field; ``alias`` another name that such callers use.
+    ``inspect`` yields the problems of a file, ``limits`` puts that rule in words. The kind ``other`` is an attribute
+    that no function of this module made, of which only the type is known.
     """
 
     kind: Kind
     required: bool = False
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     choices: tuple[str, ...] = ()
     default: str | float | None = None
     role: Role | None = None
-    also: str | None = None
+    alias: str | None = None
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
     limits: str = ""
 
     def check(self, value: object, _: object = None, /) -> object:
-        """The value as it may be sent. Raises ValueError, which says what the field takes.
+        """Return the value as it may be sent. Raises ValueError with the field's limits.
 
-        It is a hook of cattrs too, which gives a type with the value.
+        cattrs calls it as a hook too, with a type after the value.
         """
         match self.kind:
             case "text":
                 return self._text(value)
             case "choice":
                 if not isinstance(value, str) or value not in self.choices:
-                    raise ValueError(f"must be one of {', '.join(self.choices)}, not {shown(value)}")
+                    raise ValueError(f"must be one of {', '.join(self.choices)}, not {format_value(value)}")
                 return str.__str__(value)  # of an enum's member too the text, not its name
             case "file":
                 return self._file(value)
@@ -62,16 +62,16 @@ class Field:
             case _:
                 return self._number(value)
 
-    def takes(self) -> str:
-        """The values that the field takes, in words."""
+    def describe_constraint(self) -> str:
+        """Return the field's limits in words."""
         match self.kind:
             case "text":
-                least = f"{self.least or 0:,.0f}"
-                if self.most is not None and self.most == self.least:
-                    return f"text of exactly {least} character{'' if self.most == 1 else 's'}"
-                if self.most is not None:
-                    return f"text of {least} to {self.most:,.0f} characters"
-                return f"text of at least {least} characters" if self.least else "text"
+                least = f"{self.minimum or 0:,.0f}"
+                if self.maximum is not None and self.maximum == self.minimum:
+                    return f"text of exactly {least} character{'' if self.maximum == 1 else 's'}"
+                if self.maximum is not None:
+                    return f"text of {least} to {self.maximum:,.0f} characters"
+                return f"text of at least {least} characters" if self.minimum else "text"
             case "choice":
                 return f"one of {', '.join(self.choices)}"
             case "file":
@@ -80,16 +80,16 @@ class Field:
                 return self.limits
             case kind:
                 word = "a whole number" if kind == "integer" else "a number"
-                if self.least is None and self.most is None:
+                if self.minimum is None and self.maximum is None:
                     return word
-                return f"{word} from {plain(self.least)} to {plain(self.most)}"
+                return f"{word} from {format_bound(self.minimum)} to {format_bound(self.maximum)}"
 
     def _text(self, value: object) -> str:
         if not isinstance(value, str):
             raise ValueError(f"must be text, not {kind_in_words(value)}")
-        if not (self.least or 0) <= len(value) <= (math.inf if self.most is None else self.most):
-            raise ValueError(f"must be {self.takes()}, not of {len(value):,}")
-        if self.least and not value.strip():
+        if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
+            raise ValueError(f"must be {self.describe_constraint()}, not of {len(value):,}")
+        if self.minimum and not value.strip():
             raise ValueError("must not be blank")
         if "\x00" in value:
             raise ValueError("must not hold a NUL character")
@@ -102,11 +102,11 @@ class Field:
     def _number(self, value: object) -> int | float:
         whole = self.kind == "integer"
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            raise ValueError(f"must be {self.takes()}, not {shown(value)}")
-        low = -math.inf if self.least is None else self.least
-        high = math.inf if self.most is None else self.most
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
         if not (low <= value <= high) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"must be {self.takes()}, not {shown(value)}")
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
         # Plain numbers: an enum's member or another library's float would be spelled in its own way on the wire.
         return int(value) if isinstance(value, int) else float(value) + 0.0  # + 0.0: no minus before a zero
 
@@ -123,8 +123,8 @@ class Field:
         return file
 
 
-def shown(value: object) -> str:
-    """A value as a message may show it: short, and never a file's content."""
+def format_value(value: object) -> str:
+    """Return a value as a message may show it: short, and never a file's content."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= 10**20:
@@ -134,8 +134,8 @@ def shown(value: object) -> str:
     return kind_in_words(value)
 
 
-def plain(number: float | None) -> str:
-    """A bound in words: 4294967294, 0.35, or infinity's absence."""
+def format_bound(number: float | None) -> str:
+    """Return a limit in words: 4294967294, 0.35, or "any" without one."""
     return "any" if number is None else f"{number:g}" if number != int(number) else str(int(number))
 
 
@@ -145,38 +145,40 @@ def _field(spec: Field) -> Any:
 
 
 def text(
-    least: int = 0,
-    most: int | None = None,
+    minimum: int = 0,
+    maximum: int | None = None,
     *,
     required: bool = False,
     role: Role | None = None,
-    also: str | None = None,
+    alias: str | None = None,
 ) -> Any:
-    """Text of ``least`` to ``most`` characters (code points)."""
-    return _field(Field(kind="text", least=least, most=most, required=required, role=role, also=also))
+    """Declare text of ``minimum`` to ``maximum`` characters (code points)."""
+    return _field(Field(kind="text", minimum=minimum, maximum=maximum, required=required, role=role, alias=alias))
 
 
 def integer(
-    least: int | None = None, most: int | None = None, *, default: int | None = None, required: bool = False
+    minimum: int | None = None, maximum: int | None = None, *, default: int | None = None, required: bool = False
 ) -> Any:
-    """A whole number; a bool, a float or text is none."""
-    return _field(Field(kind="integer", least=least, most=most, default=default, required=required))
+    """Declare a whole number. A bool, a float or text is refused."""
+    return _field(Field(kind="integer", minimum=minimum, maximum=maximum, default=default, required=required))
 
 
 def number(
-    least: float | None = None,
-    most: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     *,
     default: float | None = None,
     required: bool = False,
-    also: str | None = None,
+    alias: str | None = None,
 ) -> Any:
-    """A finite number."""
-    return _field(Field(kind="number", least=least, most=most, default=default, required=required, also=also))
+    """Declare a finite number."""
+    return _field(
+        Field(kind="number", minimum=minimum, maximum=maximum, default=default, required=required, alias=alias)
+    )
 
 
 def choice(*choices: str, default: str | None = None, required: bool = False) -> Any:
-    """One of the listed texts."""
+    """Declare one of the listed texts."""
     return _field(Field(kind="choice", choices=choices, default=default, required=required))
 
 
@@ -187,21 +189,21 @@ def file(
     required: bool = False,
     role: Role | None = "image",
 ) -> Any:
-    """A file: bytes, a path, an open binary file, (name, bytes) or a data: URI."""
+    """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI."""
     return _field(Field(kind="file", inspect=inspect, limits=limits, required=required, role=role))
 
 
 def fields_of(params: type[attrs.AttrsInstance]) -> dict[str, Field]:
-    """A parameter class's fields by name: as this module's functions made them, or else as its types tell."""
+    """Return a parameter class's fields by name, from this module's functions or else from the types."""
     if any(KEY not in a.metadata for a in attrs.fields(params)):
         attrs.resolve_types(params)
-    return {a.name: a.metadata.get(KEY) or _told_by_type(a) for a in attrs.fields(params)}
+    return {a.name: a.metadata.get(KEY) or _field_from_type(a) for a in attrs.fields(params)}
 
 
 _KINDS: dict[object, Kind] = {str: "text", int: "integer", float: "number", File: "file"}
 
 
-def _told_by_type(attribute: attrs.Attribute[Any]) -> Field:
+def _field_from_type(attribute: attrs.Attribute[Any]) -> Field:
     required = attribute.default is attrs.NOTHING
     default = attribute.default if isinstance(attribute.default, str | int | float) else None
     expected: Any = attribute.type

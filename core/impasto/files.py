@@ -1,4 +1,4 @@
-"""What a caller may give as a picture or sound, made into one thing that can be opened again."""
+"""Files as callers pass them (bytes, paths, open files, data: URIs), as one type that can be opened again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IN_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 
 
 def media_type_of(head: bytes) -> str | None:
-    """The media type that the first bytes of a file show, or None."""
+    """Return the media type that a file's first bytes show, or None."""
     if head.startswith(b"RIFF"):
         return _IN_RIFF.get(head[8:12])
     for signature, media_type in _SIGNATURES:
@@ -39,11 +39,10 @@ def media_type_of(head: bytes) -> str | None:
 
 @attrs.frozen(kw_only=True, eq=False)
 class File:
-    """One file part of a request: bytes, a path or an open file, made uniform.
+    """One file of a request: bytes, a path or an open file, made uniform.
 
-    ``open()`` gives a fresh, independent reader from the start each time, so that a permitted retry can
-    send the part again and several calls can share it. ``size`` is in bytes. ``label`` names the file in
-    messages, as its owner wrote it.
+    ``open()`` returns an independent reader from the start each time, so that a retry can send the file again and
+    several calls can share it. ``size`` is in bytes. ``label`` names the file in messages, as its owner wrote it.
     """
 
     label: str
@@ -52,28 +51,31 @@ class File:
     opener: Callable[[], BinaryIO] = attrs.field(repr=False)
     closer: Callable[[], None] | None = attrs.field(default=None, repr=False)
     on_disk: bool = False
-    """Whether opening or reading it goes to the disk: not for a loop's thread."""
+    """True if opening or reading it accesses the disk: do that outside the loop's thread."""
 
     def open(self) -> BinaryIO:
-        """A reader at the start of the content; the caller closes it. Raises OSError or ValueError if it changed."""
+        """Return a reader at the start of the content; the caller closes it.
+
+        Raises OSError, or ValueError if the content changed.
+        """
         return self.opener()
 
     def read(self) -> bytes:
-        """The whole content."""
+        """Return the whole content."""
         with self.open() as reader:
             return reader.read()
 
     def close(self) -> None:
-        """Lets go of the file behind it; safe to call twice."""
+        """Release the file behind it. Safe to call twice."""
         if self.closer is not None:
             self.closer()
 
     @classmethod
     def of(cls, value: object) -> File:
-        """Makes a File of bytes, a path, a ``data:`` URI, an open file, ``(name, bytes)`` or ``(name, bytes, type)``.
+        """Return a File for bytes, a path, a ``data:`` URI, an open file, ``(name, bytes)`` or ``(name, bytes, type)``.
 
-        Content decides the type, never the name. An open file is read once, from where it stands, and is
-        never closed. Raises ValueError with what to give instead.
+        The content decides the type, never the name. An open file is read once, from its current position, and never
+        closed. Raises ValueError that says what to give instead.
         """
         match value:
             case File():
@@ -81,8 +83,8 @@ class File:
             case bytes() | bytearray() | memoryview():
                 return _from_bytes(bytes(value), "bytes")
             case tuple((str() | None as name, content, *rest)) if len(rest) < 2 and not isinstance(content, tuple):
-                named = cls.of(content)
-                return attrs.evolve(named, label=(name or named.label)[:_LONGEST_NAME])
+                content_file = cls.of(content)
+                return attrs.evolve(content_file, label=(name or content_file.label)[:_LONGEST_NAME])
             case str() if value[:5].lower() == "data:":
                 return _from_data_uri(value)
             case str() if "://" in value[:12]:
@@ -127,50 +129,50 @@ def _from_path(path: str | os.PathLike[str]) -> File:
     if not isinstance(label, str):
         raise ValueError("must be a path of text, not of bytes")
     if len(label) > _LONGEST_PATH:
-        raise ValueError(_no_path(label))
+        raise ValueError(_not_a_path(label))
     try:
-        with open(path, "rb", buffering=0, opener=_at_once) as reader:
-            found = os.fstat(reader.fileno())
-            regular = stat.S_ISREG(found.st_mode)
+        with open(path, "rb", buffering=0, opener=_open_nonblocking) as reader:
+            status = os.fstat(reader.fileno())
+            regular = stat.S_ISREG(status.st_mode)
             head = reader.read(_SNIFF) if regular else b""
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         if _LIKE_BASE64.fullmatch(label):  # a picture, which no message may hold
-            raise ValueError(_no_path(label)) from None
+            raise ValueError(_not_a_path(label)) from None
         raise ValueError(f"can't read {label!r}: {getattr(error, 'strerror', None) or error}") from None
     if not regular:
         raise ValueError(f"{label!r} is not a regular file")
 
     def reopen() -> BinaryIO:
-        reader = open(path, "rb", opener=_at_once)  # noqa: SIM115 - its user closes it
-        if _changed(found, os.fstat(reader.fileno())):
+        reader = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - its user closes it
+        if _changed(status, os.fstat(reader.fileno())):
             reader.close()
             raise ValueError(f"{label!r} changed after it was checked")
         return reader
 
     return File(
-        label=label, size=found.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, on_disk=True
+        label=label, size=status.st_size, media_type=media_type_of(head) or _UNKNOWN, opener=reopen, on_disk=True
     )
 
 
 def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
     """Return a file's status before it is opened. Raises OSError, also for what may have no end, such as a FIFO."""
-    found = os.stat(path)  # noqa: PTH116 - a str goes through as it is
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is not a regular file")
-    return found
+    status = os.stat(path)  # noqa: PTH116 - a str goes through as it is
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
+    return status
 
 
-def _no_path(text: str) -> str:
+def _not_a_path(text: str) -> str:
     return f"is text of {len(text):,} characters, which names no file; give base64 as a data: URI"
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Opens without waiting: a named pipe would hold the call until somebody writes to it."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open without waiting: opening a named pipe would block until somebody writes to it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _changed(found: os.stat_result, now: os.stat_result) -> bool:
-    return (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns)
+def _changed(before: os.stat_result, now: os.stat_result) -> bool:
+    return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
 
 def _from_object(source: BinaryIO) -> File:
@@ -189,8 +191,8 @@ def _from_object(source: BinaryIO) -> File:
     except UnicodeDecodeError:
         data = ""
     except Exception as error:  # noqa: BLE001 - an object of the caller's raises what it likes, gzip's an EOFError
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"can't read {label!r}: {said}") from None
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"can't read {label!r}: {reason}") from None
     if isinstance(data, str):
         raise ValueError(f"{label!r} is open as text; open it with mode 'rb'")
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -199,16 +201,16 @@ def _from_object(source: BinaryIO) -> File:
 
 
 def _from_descriptor(source: BinaryIO, label: str) -> File:
-    """Shares the file's descriptor: its content is not loaded, and its owner may close or move it at will."""
+    """Share the file's descriptor: the content is not loaded, and the owner may close or move the file."""
     if not source.readable():
         raise ValueError(f"{label!r} is open for writing only; open it with mode 'rb'")
     start = source.tell()
     size = max(source.seek(0, os.SEEK_END) - start, 0)
     owner = _Descriptor(os.dup(source.fileno()))
-    found = os.fstat(owner.number)
+    status = os.fstat(owner.number)
 
     def reopen() -> BinaryIO:
-        if _changed(found, os.fstat(owner.number)):
+        if _changed(status, os.fstat(owner.number)):
             raise ValueError(f"{label!r} changed after it was checked")
         return io.BufferedReader(_Window(owner, start, size), 256 * 1024)
 
@@ -224,7 +226,7 @@ def _from_descriptor(source: BinaryIO, label: str) -> File:
 
 
 class _Descriptor:
-    """A duplicated descriptor, closed once: by its request, at the latest when nothing refers to it."""
+    """A duplicated descriptor that is closed once: by its request, or when nothing refers to it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -238,13 +240,13 @@ class _Descriptor:
 
 
 class Positioned(io.RawIOBase):
-    """Reads so many bytes, at a position of its own, which ``part`` takes from somewhere."""
+    """A reader with a size and a position of its own; ``read_at`` supplies the bytes."""
 
     def __init__(self, size: int) -> None:
         self._size, self._at = size, 0
 
-    def part(self, at: int, size: int) -> bytes:
-        """What stands there, all of which is within its bytes: so much, or less. Raises OSError."""
+    def read_at(self, at: int, size: int) -> bytes:
+        """Return up to ``size`` bytes at a position, all of them within the file. Raises OSError."""
         raise NotImplementedError
 
     def readable(self) -> bool:
@@ -262,18 +264,18 @@ class Positioned(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
-        data = self.part(self._at, wanted)
+        data = self.read_at(self._at, wanted)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
 class _Window(Positioned):
-    """Part of a file, whose descriptor's own position is never moved."""
+    """Part of a file. The descriptor's own position never moves."""
 
     def __init__(self, owner: _Descriptor, start: int, size: int) -> None:
         super().__init__(size)
         self._owner, self._start = owner, start
 
-    def part(self, at: int, size: int) -> bytes:
+    def read_at(self, at: int, size: int) -> bytes:
         return os.pread(self._owner.number, size, self._start + at)

@@ -1,7 +1,7 @@
-"""The hooks of which every plugin is made. Each model's route asks its own small set of plugins.
+"""The hook specifications of plugins. Each model's route calls its own small set of plugins.
 
-Only ``send`` may touch the network; the others are plain functions that can be tested without a loop. Hooks and
-arguments are only ever added, and their version grows with each: see ``HOOKS_VERSION`` in ``impasto.distributions``.
+Only ``send`` may use the network; the other hooks are plain functions that can be tested without a loop. Hooks and
+arguments are only ever added, and the version grows with each: see ``HOOKS_VERSION`` in ``impasto.distributions``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Specs:
 
     @hookspec(firstresult=True)
     def transform_request(self, request: Request) -> WireRequest | None:
-        """Spells a checked request as the provider wants it on the wire.
+        """Convert a checked request to the provider's form.
 
-        Where ``request.job`` is set, the answer is the GET that fetches that job's result.
+        If ``request.job`` is set, return the GET that fetches that job's result.
 
             @hookimpl
             def transform_request(self, request: Request) -> WireRequest:
@@ -38,22 +38,22 @@ class Specs:
 
     @hookspec(firstresult=True)
     def send(self, wire: WireRequest) -> Awaitable[WireResponse] | None:
-        """Carries one request out, once. The only hook that may touch the network.
+        """Send one request, once. The only hook that may use the network.
 
-        Calls ``wire.call.attempt()`` before a POST, ``wire.call.left()`` when its headers leave and
-        ``wire.call.on_written()`` when all of a request went out. Raises NotSent where nothing left, ChargeUnknown
-        where something did, and never retries.
+        Call ``wire.call.begin_attempt()`` before a POST, ``wire.call.mark_headers_sent()`` when its headers leave and
+        ``wire.call.on_written()`` when the whole request was written. Raise NotSent if nothing was sent, ChargeUnknown
+        if something was, and never retry.
 
             @hookimpl
             async def send(self, wire: WireRequest) -> WireResponse:
-                wire.call.attempt()
-                wire.call.left()
+                wire.call.begin_attempt()
+                wire.call.mark_headers_sent()
                 return WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
         """
 
     @hookspec(firstresult=True)
     def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
-        """Names the failure that an answer is, or None where it is none. Its body was read to the end.
+        """Return the error that an answer means, or None if it is a success. The body was read to its end.
 
         @hookimpl
         def classify_error(self, response: WireResponse) -> ImpastoError | None:
@@ -63,23 +63,23 @@ class Specs:
         """
 
     @hookspec(firstresult=True)
-    def passes_on(self, request: Request, response: WireResponse) -> bool | None:
-        """Whether an answer, of which only the status and the headers are here, is the artifact, or JSON that holds it.
+    def is_artifact_body(self, request: Request, response: WireResponse) -> bool | None:
+        """Return True if the response body is the artifact itself, or JSON that contains it.
 
-        Where it is, a caller with a spool (``Call.spool``) does not hold a large one in memory, and may pass on what
-        is no JSON while it comes: ``normalize_response`` gets it as ``response.file``. Where no plugin says so it is
-        held.
+        Called with status and headers only. If True, a caller with a spool (``Call.spool``) keeps large bodies on disk
+        and may stream those that are not JSON to its own client; ``normalize_response`` then gets ``response.file``.
+        Without this hook the body is held in memory.
 
         @hookimpl
-        def passes_on(self, response: WireResponse) -> bool:
+        def is_artifact_body(self, response: WireResponse) -> bool:
             return response.status == 200 and response.media_type == "image/png"
         """
 
     @hookspec(firstresult=True)
     def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending | None:
-        """Makes the result of a good answer, or says that a job was accepted. Raises UnusableResult.
+        """Return the result of a successful answer, or a Pending for an accepted job. Raise UnusableResult.
 
-        ``account`` says where and for whom it was asked: an address in the answer is followed to that host alone.
+        ``account`` is the address and key of the call: a URL in the answer is only followed to that host.
 
         @hookimpl
         def normalize_response(self, response: WireResponse) -> Result:
@@ -88,9 +88,9 @@ class Specs:
 
     @hookspec
     def middleware(self, operation_id: str, operation: Operation) -> Middleware | None:
-        """Gives what shall stand around every exchange of a model, or None. Asked once, when its route opens.
+        """Return a middleware for every exchange of a model, or None. Called once, when the model's route opens.
 
-        ``operation_id`` is ``operation.id``, which was all that version 1 of the hooks gave.
+        ``operation_id`` is ``operation.id``, the only argument of version 1 of the hooks.
 
         @hookimpl
         def middleware(self, operation: Operation) -> Middleware:

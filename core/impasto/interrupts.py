@@ -1,4 +1,4 @@
-"""A Ctrl-C told apart from a ``KeyboardInterrupt`` that a plugin raises."""
+"""Tell a Ctrl-C from a ``KeyboardInterrupt`` that a plugin raises."""
 
 from __future__ import annotations
 

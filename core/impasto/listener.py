@@ -1,7 +1,7 @@
-"""Listening sockets of a server that stays alive when the machine has nothing left to accept with.
+"""Listening sockets of a server that survives running out of descriptors or memory.
 
-asyncio's own accept loop tries again for each place of the backlog when a process has no descriptor left, and logs a
-traceback for each of them; aiohttp's sites are made of it.
+asyncio's own accept loop retries once for each place of the backlog when no descriptor is left, and logs a traceback
+each time; aiohttp's sites use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _AT_ONCE = 64
-"""Connections that are accepted before the loop goes on with those that are there."""
+"""Connections accepted before the loop serves those that are open."""
 
 PAUSE_SECONDS = 0.1
 LOG_SECONDS = 1.0

@@ -26,7 +26,7 @@ _PREFIX = "impasto."
 _LONGEST_VERSION = 60
 
 
-class Folder(NamedTuple):
+class DistributionFolder(NamedTuple):
     """A readable metadata folder. ``entries`` are all of its entry points."""
 
     path: str
@@ -36,7 +36,7 @@ class Folder(NamedTuple):
     entries: tuple[EntryPoint, ...]
 
 
-class Damaged(NamedTuple):
+class DamagedDistribution(NamedTuple):
     """A metadata folder that is skipped. ``has_plugins``: the folder declares plugins, or is one of impasto itself."""
 
     path: str
@@ -48,10 +48,10 @@ class Unreadable(ValueError):
     """A reason why a metadata folder can't be read."""
 
 
-def read_folders(*, complete: bool = False) -> tuple[list[Folder], list[Damaged]]:
+def read_folders(*, complete: bool = False) -> tuple[list[DistributionFolder], list[DamagedDistribution]]:
     """Return the folders with plugins, or with ``complete`` all folders, and the damaged ones of them."""
-    readable: list[Folder] = []
-    damaged: list[Damaged] = []
+    readable: list[DistributionFolder] = []
+    damaged: list[DamagedDistribution] = []
     for distribution in _distributions(damaged):
         place, has_plugins = type(distribution).__qualname__, False
         try:
@@ -68,11 +68,11 @@ def read_folders(*, complete: bool = False) -> tuple[list[Folder], list[Damaged]
         except BaseException as error:  # noqa: BLE001 - whatever a damaged text leads to, in somebody else's class too
             pass_interrupt(error)
             if has_plugins or complete:
-                damaged.append(Damaged(place, _reason(error), has_plugins))
+                damaged.append(DamagedDistribution(place, _reason(error), has_plugins))
     return readable, damaged
 
 
-def _distributions(damaged: list[Damaged]) -> list[Distribution]:
+def _distributions(damaged: list[DamagedDistribution]) -> list[Distribution]:
     """Return what each finder of ``sys.meta_path`` finds, until it raises."""
     from importlib.metadata import DistributionFinder  # 55 ms: not for those who only import
 
@@ -84,12 +84,12 @@ def _distributions(damaged: list[Damaged]) -> list[Distribution]:
                 found.extend(find(DistributionFinder.Context()))
         except BaseException as error:  # noqa: BLE001 - somebody else's finder of distributions
             pass_interrupt(error)
-            said = f"this finder of distributions failed: {_reason(error)}"
-            damaged.append(Damaged(type(finder).__qualname__, said, has_plugins=False))
+            reason = f"this finder of distributions failed: {_reason(error)}"
+            damaged.append(DamagedDistribution(type(finder).__qualname__, reason, has_plugins=False))
     return found
 
 
-def _read(distribution: Distribution, path: str, *, has_entries: bool) -> Folder:
+def _read(distribution: Distribution, path: str, *, has_entries: bool) -> DistributionFolder:
     head = next((text for name in ("METADATA", "PKG-INFO", "") if (text := read_text(distribution, name))), None)
     if head is None:
         raise Unreadable("it has no METADATA; install the distribution again, or delete the folder")
@@ -104,7 +104,7 @@ def _read(distribution: Distribution, path: str, *, has_entries: bool) -> Folder
     if not valid:
         raise Unreadable("its entry_points.txt is malformed: a name or value is empty or not printable")
     version = printable(_header(head, "Version") or "unknown")[:_LONGEST_VERSION]
-    return Folder(path, name, version, distribution, entries)
+    return DistributionFolder(path, name, version, distribution, entries)
 
 
 def _header(text: str, name: str) -> str | None:
@@ -139,7 +139,7 @@ def _reason(error: BaseException) -> str:
     return printable(str(error)) if isinstance(error, Unreadable) else f"it can't be read ({type(error).__name__})"
 
 
-def holds_running_code(folder: Folder) -> int:
+def holds_running_code(folder: DistributionFolder) -> int:
     """Return how well a folder proves that it belongs to the impasto that runs: 2 by its RECORD, 1 by its place, or 0.
 
     A name proves nothing: any distribution can call itself impasto.

@@ -1,4 +1,4 @@
-"""The name of a model, which is looked up, or the address of one whose body another model builds."""
+"""Model names, and ARNs whose request another model builds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str |
             raise ConfigError(
                 f"this ARN does not say which model it serves: give base_model, such as {provider}/stability..."
             )
-    named: object = base_model
-    if not isinstance(named, str) or ("/" in named and not named.startswith(f"{provider}/")):
+    base_name: object = base_model
+    if not isinstance(base_name, str) or ("/" in base_name and not base_name.startswith(f"{provider}/")):
         raise ConfigError(f"base_model must be a model of {provider}'s, such as {provider}/stability...")
-    return f"{provider}/{_GEOGRAPHY.sub('', named.removeprefix(f'{provider}/'))}", arn
+    return f"{provider}/{_GEOGRAPHY.sub('', base_name.removeprefix(f'{provider}/'))}", arn

@@ -1,4 +1,4 @@
-"""The plugin object that most models are made of."""
+"""The plugin object of most models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 import attrs
 
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
-from .fanout import problems_of
+from .fanout import check_n_and_seed
 from .fields import Field, fields_of
 from .files import File
 from .hooks import hookimpl
@@ -23,28 +23,28 @@ T = TypeVar("T")
 
 
 class Dialect(Protocol):
-    """How one provider spells a request, its answer and its refusals.
+    """One provider's form of requests, answers and errors.
 
-    It may have ``passes_on(operation, response) -> bool`` too, which is the hook of that name.
+    It may also have ``is_artifact_body(operation, response) -> bool``, the hook of that name.
     """
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
-        """The request on the wire; where ``request.job`` is set, the GET that fetches that job's result."""
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+        """Return the request on the wire; if ``request.job`` is set, the GET that fetches that job's result."""
         ...
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
-        """The failure that an answer is, or None. ChargeUnknown for all that is not the provider's own."""
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return the error that an answer means, or None; ChargeUnknown if the answer is not the provider's own."""
         ...
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
-        """What a good answer holds, or that a job was accepted. Raises UnusableResult."""
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        """Return the result of a successful answer, or a Pending for an accepted job. Raise UnusableResult."""
         ...
 
 
 class Price(Protocol):
-    """What a call costs, as far as it is known. Its text says it to a reader.
+    """The price of a call, as far as it is known. ``str()`` gives it in words.
 
-    ``cost`` is None where it is not the same for every call.
+    ``cost`` is None if it is not the same for every call.
     """
 
     @property
@@ -53,19 +53,19 @@ class Price(Protocol):
         ...
 
     def quote(self, params: attrs.AttrsInstance) -> Cost | None:
-        """The cost of a call with these parameters, or None where it is not known."""
+        """Return the cost of a call with these parameters, or None if unknown."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class FlatPrice:
-    """The same for every call."""
+    """A price that is the same for every call."""
 
     cost: Cost
     note: str = ""
 
     def quote(self, params: attrs.AttrsInstance) -> Cost:
-        """The same cost."""
+        """Return the same cost for every call."""
         return self.cost
 
     def __str__(self) -> str:
@@ -74,21 +74,21 @@ class FlatPrice:
 
 
 Makes = Literal["image", "audio", "3d"]
-"""What comes of a call: a picture, a sound or a 3D model."""
+"""The output of a call: an image, a sound or a 3D model."""
 
 
-def _broken(model: str, what: str, error: BaseException) -> BrokenPlugin:
-    """What a plugin raised ahead of a call."""
+def _plugin_failure(model: str, what: str, error: BaseException) -> BrokenPlugin:
+    """Return the error for a plugin that raised before a call."""
     return BrokenPlugin(f"{model}: {what} raised {describe_error(error)}; nothing was sent")
 
 
-def _of_fields(find: Callable[[Mapping[str, Field]], T]) -> T:
-    """An attribute that follows from the fields."""
-    made = attrs.Factory(lambda operation: find(operation.fields), takes_self=True)
-    return attrs.field(init=False, repr=False, default=made)
+def _derived_from_fields(find: Callable[[Mapping[str, Field]], T]) -> T:
+    """Declare an attribute that is derived from the fields."""
+    default = attrs.Factory(lambda operation: find(operation.fields), takes_self=True)
+    return attrs.field(init=False, repr=False, default=default)
 
 
-def _roles(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
+def _fields_by_role(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
     roles: dict[str, tuple[str, ...]] = {}
     for name, field in fields.items():
         if field.role is not None:
@@ -96,23 +96,22 @@ def _roles(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
     return roles
 
 
-def _file_words(fields: Mapping[str, Field]) -> frozenset[str]:
-    files = [(name, field.also or name) for name, field in fields.items() if field.kind == "file"]
+def _file_argument_names(fields: Mapping[str, Field]) -> frozenset[str]:
+    files = [(name, field.alias or name) for name, field in fields.items() if field.kind == "file"]
     return frozenset({"image", "mask"}.union(*files))
 
 
-def _as_given(given: Mapping[str, object]) -> Mapping[str, object]:
-    return given
+def _unchanged(arguments: Mapping[str, object]) -> Mapping[str, object]:
+    return arguments
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Operation:
     """One model or edit: its parameters, its address, its dialect, its price.
 
-    ``makes`` says what comes of it. ``constants`` go on the wire with every call. ``implied`` adds what follows
-    from what was given.
-    ``max_bytes`` bounds the whole request. ``transparent``: its pictures have no background. ``source`` names
-    the provider's own document of it.
+    ``output`` names the kind of result. ``constants`` are sent with every call. ``derive_params`` adds parameters that
+    follow from the arguments. ``max_bytes`` limits the whole request. ``transparent_output``: its images have no
+    background. ``docs_url`` points to the provider's own documentation.
     """
 
     id: str
@@ -121,36 +120,43 @@ class Operation:
     target: str
     provider: Provider
     dialect: Dialect
-    makes: Makes = "image"
+    output: Makes = "image"
     price: Price | None = None
     rules: tuple[Rule, ...] = ()
     constants: Mapping[str, Scalar] = {}
-    implied: Callable[[Mapping[str, object]], Mapping[str, object]] = _as_given
+    derive_params: Callable[[Mapping[str, object]], Mapping[str, object]] = _unchanged
     max_bytes: int | None = None
-    transparent: bool = False
-    source: str = ""
+    transparent_output: bool = False
+    docs_url: str = ""
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
     )
-    file_fields: tuple[str, ...] = _of_fields(lambda fields: tuple(n for n, f in fields.items() if f.kind == "file"))
-    file_words: frozenset[str] = _of_fields(_file_words)
-    """Every name under which a caller may give a file."""
-    roles: Mapping[str, tuple[str, ...]] = _of_fields(_roles)
+    file_fields: tuple[str, ...] = _derived_from_fields(
+        lambda fields: tuple(n for n, f in fields.items() if f.kind == "file")
+    )
+    file_argument_names: frozenset[str] = _derived_from_fields(_file_argument_names)
+    """Every name under which a caller may pass a file."""
+    roles: Mapping[str, tuple[str, ...]] = _derived_from_fields(_fields_by_role)
     """The fields that an OpenAI-style argument fills, by its name."""
-    also: Mapping[str, str] = _of_fields(lambda fields: {f.also: n for n, f in fields.items() if f.also is not None})
-    """The other names that a caller may use, and the fields that they stand for."""
+    aliases: Mapping[str, str] = _derived_from_fields(
+        lambda fields: {f.alias: n for n, f in fields.items() if f.alias is not None}
+    )
+    """Other names that a caller may use, and the fields they stand for."""
 
-    def request(self, model: str, given: Mapping[str, object], user: str | None = None, *, n: object = 1) -> Request:
-        """Checks what was given, all of it, for one of the operation's names. Raises InvalidRequest or BrokenPlugin.
+    def request(
+        self, model: str, arguments: Mapping[str, object], user: str | None = None, *, n: object = 1
+    ) -> Request:
+        """Check all arguments and return the request, for one of the operation's names.
 
-        ``n``: how many pictures are asked for. The caller owns the request's files and closes them.
+        ``n``: the number of images. The caller owns the request's files and closes them. Raises InvalidRequest,
+        BrokenPlugin.
         """
         try:
             one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
-            wrong = () if one else problems_of(n, given.get("seed"), self.fields.get("seed"))
-            params = structure(self.params, implied := self.implied(given), self.rules, wrong)
+            wrong = () if one else check_n_and_seed(n, arguments.get("seed"), self.fields.get("seed"))
+            params = structure(self.params, arguments_with_derived := self.derive_params(arguments), self.rules, wrong)
             self._check_size(params)
-            warnings = self._warnings(implied) if self.rules else ()
+            warnings = self._warnings(arguments_with_derived) if self.rules else ()
         except InvalidRequest as error:
             error.operation = model
             raise
@@ -158,7 +164,7 @@ class Operation:
             raise
         except BaseException as error:  # a plugin's own check or rule
             pass_interrupt(error)
-            raise _broken(model, "checking its parameters", error) from error
+            raise _plugin_failure(model, "checking its parameters", error) from error
         return Request(
             operation=model,
             params=params,
@@ -169,7 +175,7 @@ class Operation:
         )
 
     def cost(self, request: Request) -> Cost | None:
-        """What a call will cost, as far as that is known. Raises BrokenPlugin."""
+        """Return what a call will cost, or None if unknown. Raises BrokenPlugin."""
         if self.price is None or request.job is not None:
             return None
         try:
@@ -178,16 +184,16 @@ class Operation:
             raise
         except BaseException as error:  # a plugin may raise anything
             pass_interrupt(error)
-            raise _broken(request.operation, "its price", error) from error
+            raise _plugin_failure(request.operation, "its price", error) from error
         if cost is not None and not isinstance(cost, Cost):
-            said = f"its price gave {type(cost).__name__}, not a Cost"
-            raise BrokenPlugin(f"{request.operation}: {said}; nothing was sent")
+            reason = f"its price gave {type(cost).__name__}, not a Cost"
+            raise BrokenPlugin(f"{request.operation}: {reason}; nothing was sent")
         return cost
 
-    def _warnings(self, given: Mapping[str, object]) -> tuple[str, ...]:
+    def _warnings(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
         warning = [rule for rule in self.rules if isinstance(rule, NoEffect)]
-        present = {name: value for name, value in given.items() if value is not None}
-        return tuple(said for rule in warning for said in rule.warnings(present))
+        present = {name: value for name, value in arguments.items() if value is not None}
+        return tuple(message for rule in warning for message in rule.warnings(present))
 
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None or not self.file_fields:
@@ -203,21 +209,21 @@ class Operation:
 
     @hookimpl
     def transform_request(self, request: Request) -> WireRequest:
-        """As the dialect packs it."""
-        return self.dialect.pack(self, request)
+        """Convert the request with the dialect."""
+        return self.dialect.transform_request(self, request)
 
     @hookimpl
     def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:
-        """As the dialect classifies it."""
-        return self.dialect.classify(self, response)
+        """Classify the answer with the dialect."""
+        return self.dialect.classify_error(self, response)
 
     @hookimpl
-    def passes_on(self, request: Request, response: WireResponse) -> bool:
-        """As the dialect says, if it has such a method."""
-        passes = getattr(self.dialect, "passes_on", None)
+    def is_artifact_body(self, request: Request, response: WireResponse) -> bool:
+        """Ask the dialect, if it has this method."""
+        passes = getattr(self.dialect, "is_artifact_body", None)
         return passes is not None and passes(self, response) is True
 
     @hookimpl
     def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending:
-        """As the dialect unpacks it."""
-        return self.dialect.unpack(self, request, response)
+        """Normalize the answer with the dialect."""
+        return self.dialect.normalize_response(self, request, response)

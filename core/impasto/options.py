@@ -1,4 +1,4 @@
-"""A client's settings, checked when they are given."""
+"""A client's settings, checked when they are set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .distributions import Allowed
+from .distributions import AllowList
 from .errors import ConfigError
-from .fields import shown
+from .fields import format_value
 from .policy import RateLimit, Retry
 from .provider import check_base_url, check_key
 from .redact import kind_in_words
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROVIDER = "stability"
 SHARED = frozenset({"connect_timeout", "max_concurrency", "plugins", "proxy", "ssl"})
-"""Settings of the connections and of what may be loaded, which ``with_options`` siblings share and can't change."""
+"""Settings of the connections and of the plugins, shared by ``with_options`` siblings, which can't change them."""
 
 _MOST = 1e9
 _AWS = {
@@ -35,27 +35,27 @@ _AWS = {
 }
 
 
-def _mapping(given: object) -> Mapping[str, Mapping[str, object]]:
-    if given is None:
+def _mapping(value: object) -> Mapping[str, Mapping[str, object]]:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping) or not all(isinstance(own, Mapping) for own in given.values()):
+    if not isinstance(value, Mapping) or not all(isinstance(own, Mapping) for own in value.values()):
         raise ConfigError('providers must be a mapping of names to settings, such as {"acme": {"api_key": ...}}')
-    return {name: dict(own) for name, own in given.items()}
+    return {name: dict(own) for name, own in value.items()}
 
 
-def _sequence(given: object) -> tuple[object, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigError(f"middleware must be a list of names or plugins, not {kind_in_words(given)}")
-    return tuple(given)
+def _sequence(value: object) -> tuple[object, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"middleware must be a list of names or plugins, not {kind_in_words(value)}")
+    return tuple(value)
 
 
-def _retry(given: Retry | None) -> Retry:
-    return Retry() if given is None else given
+def _retry(value: Retry | None) -> Retry:
+    return Retry() if value is None else value
 
 
-def _poll_interval(given: float | None) -> float:
-    if given is not None:
-        return given
+def _poll_interval(value: float | None) -> float:
+    if value is not None:
+        return value
     text = os.environ.get("IMPASTO_POLL_INTERVAL")
     if text is None:
         return 10.0
@@ -66,7 +66,7 @@ def _poll_interval(given: float | None) -> float:
 
 
 class Settings(TypedDict, total=False):
-    """What ``Client(...)`` and ``client.with_options(...)`` take."""
+    """Keyword arguments of ``Client(...)`` and ``client.with_options(...)``."""
 
     api_key: str | None
     api_base: str | None
@@ -127,16 +127,16 @@ class Options:
         check_seconds("poll_interval", self.poll_interval)
         if self.max_concurrency is not None and (type(self.max_concurrency) is not int or self.max_concurrency < 1):
             raise ConfigError(
-                f"max_concurrency must be a whole number of at least 1, not {shown(self.max_concurrency)}"
+                f"max_concurrency must be a whole number of at least 1, not {format_value(self.max_concurrency)}"
             )
         if self.spend_limit_usd is not None:
             check_seconds("spend_limit_usd", self.spend_limit_usd, unit="USD")
         if not isinstance(self.retry, Retry):
-            raise ConfigError(f"retry must be an impasto.Retry, not {shown(self.retry)}")
+            raise ConfigError(f"retry must be an impasto.Retry, not {format_value(self.retry)}")
         if self.rate_limit is not None and not isinstance(self.rate_limit, RateLimit):
-            raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {shown(self.rate_limit)}")
+            raise ConfigError(f"rate_limit must be an impasto.RateLimit, not {format_value(self.rate_limit)}")
         if self.plugins is not None:
-            Allowed.of(self.plugins)
+            AllowList.parse(self.plugins)
         if self.proxy is not None:
             check_proxy(self.proxy)
         if isinstance(self.ssl, bool):
@@ -148,11 +148,11 @@ class Options:
 
     @cached_property
     def layers(self) -> tuple[object, ...]:
-        """The transport and the middleware, as what tells routes through others apart."""
+        """The transport and the middleware as a key of the route cache."""
         return identity(self.transport), *map(identity, self.middleware)
 
     def settings(self, provider: str) -> Mapping[str, object]:
-        """What was set for one provider: ``api_key`` and ``api_base`` mean stability, ``aws_*`` bedrock."""
+        """Return one provider's settings: ``api_key`` and ``api_base`` belong to stability, ``aws_*`` to bedrock."""
         own = self.providers.get(provider, {})
         if provider == DEFAULT_PROVIDER:
             return {"api_key": self.api_key, "api_base": self.api_base, **own}
@@ -162,19 +162,19 @@ class Options:
 
 
 def identity(plugin: object) -> object:
-    """What tells a plugin apart: a name its text, an object which one it is (many can't be hashed)."""
+    """Return a hashable identity of a plugin: a name's text, or the object's id (many objects can't be hashed)."""
     return plugin if plugin is None or isinstance(plugin, str) else id(plugin)
 
 
 def check_seconds(name: str, value: object, *, unit: str = "seconds") -> float:
-    """A finite number above 0. Raises ConfigError."""
+    """Return a finite number above 0. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
-        raise ConfigError(f"{name} must be a number of {unit} above 0 and at most {_MOST:g}, not {shown(value)}")
+        raise ConfigError(f"{name} must be a number of {unit} above 0 and at most {_MOST:g}, not {format_value(value)}")
     return value
 
 
 def check_proxy(url: object, name: str = "proxy") -> str:
-    """The URL of a proxy. Raises ConfigError, which never holds it: there may be a password in it."""
+    """Return the URL of a proxy. Raises ConfigError without the URL, which may hold a password."""
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         usable = parts is not None and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -186,7 +186,7 @@ def check_proxy(url: object, name: str = "proxy") -> str:
 
 
 def default_concurrency() -> int:
-    """How many calls may be in flight where nothing is set: what this process's limit of open files allows."""
+    """Return the default number of calls in flight: as many as this process's limit of open files allows."""
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from .call import SENT_TWICE
+from .call import SECOND_SEND
 from .errors import BrokenPlugin
 from .records import Handler, Middleware, WireRequest, WireResponse
 
@@ -30,29 +30,29 @@ class Permission:
         if call is not self._call:
             raise BrokenPlugin("a middleware sent the request of another call")
         if not self._left:
-            raise BrokenPlugin(SENT_TWICE)
+            raise BrokenPlugin(SECOND_SEND)
         self._left = 0
         call._begin()  # noqa: SLF001 - the route's own side of a call, which no plugin has
 
     def end(self) -> None:
-        """Take it back: what a plugin left running behind the call's back sends nothing any more."""
+        """Withdraw it: tasks that a plugin left running can't send anything any more."""
         self._left = 0
         self._call._is_over = True  # noqa: SLF001 - as above
 
     def renew(self) -> None:
         """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""
         call = self._call
-        if call.sent and not (call.retry.on_ambiguous and call.unknown + 1 < call.retry.max_charges):
+        if call.sent and not (call.retry.on_ambiguous and call.unknown_attempts + 1 < call.retry.max_charges):
             raise BrokenPlugin("a middleware reported that nothing left, but the request had")
         self._left = 1
 
 
 running: ContextVar[Permission] = ContextVar("running")
-"""That of the call that runs in this task."""
+"""The permission of the call that runs in this task."""
 
 
 def around_attempts(middleware: Middleware, inner: Handler) -> Handler:
-    """Compose the owner of retries, each of whose attempts after the first gets a permission of its own.
+    """Compose the owner of retries. Each of its attempts after the first gets a permission of its own.
 
     A layer outside it that calls it twice gets no second permission.
     """

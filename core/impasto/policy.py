@@ -1,4 +1,4 @@
-"""The records by which a caller sets retries and rates."""
+"""Records with which a caller sets retries and rates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import time
 import attrs
 
 from .errors import ConfigError
-from .fields import shown
+from .fields import format_value
 
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """When a failed exchange is tried again. By default only what is proved to have cost nothing.
+    """Retry policy. By default only exchanges that are proved to have cost nothing are retried.
 
-    ``attempts``: how often in all a request may be begun where nothing left, or after a 429. ``refused``:
-    extra tries after a refused 500 or 503. Waits: full jitter from ``base`` doubling to ``cap`` seconds; a
-    429 waits what the provider asks, at most ``max_wait``. Retries are at most ``budget`` of the requests of
-    a minute, and ``floor``. ``on_ambiguous`` opts in to sending again what may have been charged, up to
-    ``max_charges`` possible charges a picture.
+    ``attempts``: how often a request may be started in all if nothing was sent, or after a 429. ``refused``: extra
+    tries after a refused 500 or 503. Waits: full jitter from ``base`` doubling to ``cap`` seconds; a 429 waits as long
+    as the provider asks, at most ``max_wait``. Retries are at most ``budget`` of the requests of a minute, and
+    ``floor``. ``on_ambiguous`` opts in to sending a request again that may have been charged, up to ``max_charges``
+    possible charges an image.
     """
 
     attempts: int = 4
@@ -37,13 +37,13 @@ class Retry:
         for name, least in (("attempts", 1), ("refused", 0), ("floor", 0), ("max_charges", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ConfigError(f"Retry.{name} must be a whole number of at least {least}, not {shown(value)}")
+                raise ConfigError(f"Retry.{name} must be a whole number of at least {least}, not {format_value(value)}")
         for name in ("base", "cap", "budget", "max_wait"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-                raise ConfigError(f"Retry.{name} must be a number of at least 0, not {shown(value)}")
+                raise ConfigError(f"Retry.{name} must be a number of at least 0, not {format_value(value)}")
         if type(self.on_ambiguous) is not bool:
-            raise ConfigError(f"Retry.on_ambiguous must be true or false, not {shown(self.on_ambiguous)}")
+            raise ConfigError(f"Retry.on_ambiguous must be true or false, not {format_value(self.on_ambiguous)}")
 
 
 @attrs.frozen
@@ -55,16 +55,18 @@ class RateLimit:
 
     def __attrs_post_init__(self) -> None:
         if type(self.requests) is not int or self.requests < 1:
-            raise ConfigError(f"RateLimit.requests must be a whole number of at least 1, not {shown(self.requests)}")
+            raise ConfigError(
+                f"RateLimit.requests must be a whole number of at least 1, not {format_value(self.requests)}"
+            )
         if type(self.seconds) not in (int, float) or not (0 < self.seconds < math.inf):
-            raise ConfigError(f"RateLimit.seconds must be a number above 0, not {shown(self.seconds)}")
+            raise ConfigError(f"RateLimit.seconds must be a number above 0, not {format_value(self.seconds)}")
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
         """Return the limit that text such as ``150/10s`` names; units are s, m, h and d. Raises ConfigError."""
         found = _RATE.fullmatch(text)
         if found is None or not int(found[1]) or not float(found[2]):
-            raise ConfigError(f"must be requests in a time, such as 150/10s, not {shown(text)}")
+            raise ConfigError(f"must be requests in a time, such as 150/10s, not {format_value(text)}")
         return cls(int(found[1]), float(found[2]) * _UNITS[found[3]])
 
 
@@ -73,7 +75,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class RetryBudget:
-    """Counts a minute's requests and retries of one client, so that retries never multiply an outage."""
+    """Counts a client's requests and retries of a minute, so that retries never multiply an outage."""
 
     WINDOW = 60.0
 
@@ -81,13 +83,13 @@ class RetryBudget:
         self._since = time.monotonic()
         self._requests = self._retries = 0
 
-    def request(self) -> None:
-        """Counts a call."""
+    def count_request(self) -> None:
+        """Count a request."""
         self._roll()
         self._requests += 1
 
-    def spend(self, policy: Retry) -> bool:
-        """Takes one retry; False where the budget is used up."""
+    def try_spend(self, policy: Retry) -> bool:
+        """Take one retry; return False if the budget is used up."""
         self._roll()
         if self._retries >= policy.floor + policy.budget * self._requests:
             return False

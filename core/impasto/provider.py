@@ -11,19 +11,19 @@ from urllib.parse import urlsplit
 import attrs
 
 from .errors import BrokenPlugin, ConfigError, ImpastoError
-from .fields import shown
+from .fields import format_value
 from .interrupts import pass_interrupt
 from .policy import RateLimit
 from .redact import kind_in_words
 
-_STAND_IN_KEY = "emulator"
-"""The key for an emulator, which takes any."""
+_EMULATOR_KEY = "emulator"
+"""The key for an emulator, which accepts any."""
 
 _SETTINGS = ("api_key", "api_base")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name can only be this machine."""
+    """Return True if a host name can only be this machine."""
     import ipaddress  # only for plain http
 
     try:
@@ -34,12 +34,12 @@ def is_loopback(host: str) -> bool:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Provider:
-    """Where a family of models is served, and how a caller shows who they are.
+    """The address of a family of models, and the way a caller authenticates.
 
     ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
-    ``rate_limit`` and ``poll_seconds`` (the least interval between polls) bind only against the vendor's own
-    host. ``user_header`` carries the caller's end user, where the vendor has such a header. ``free`` is the path of a
-    GET that costs nothing, by which an outage's end is found out.
+    ``rate_limit`` and ``poll_interval`` (the minimum between polls, in seconds) bind only at the vendor's own host.
+    ``user_header`` carries the caller's end user, if the vendor has such a header. ``health_path`` is the path of a
+    free GET that shows if the provider answers.
     """
 
     name: str
@@ -50,40 +50,40 @@ class Provider:
     key_prefix: str = "Bearer "
     transport: str = "https"
     rate_limit: RateLimit | None = None
-    poll_seconds: float = 0.0
+    poll_interval: float = 0.0
     user_header: str | None = None
-    free: str | None = None
+    health_path: str | None = None
 
     def is_own_host(self, base_url: str) -> bool:
-        """Whether a base URL is the vendor's own host."""
+        """Return True if a base URL is the vendor's own host."""
         return urlsplit(base_url).hostname == urlsplit(self.base_url).hostname
 
-    def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
-        """The account that a client's settings and the environment give.
+    def account(self, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
+        """Return the account for a client's settings and the environment.
 
-        ``stand_in`` is the base URL of an emulator, which needs no key of its own. Raises ConfigError, naming
-        the variable that was looked for.
+        ``emulator_url`` is the base URL of an emulator, which needs no key. Raises ConfigError with the name of the
+        variable to set.
         """
-        check_known(self.name, settings, _SETTINGS)
+        check_setting_names(self.name, settings, _SETTINGS)
         base = settings.get("api_base")
         if base is None:
-            base = stand_in
+            base = emulator_url
         if base is None and self.base_url_variable is not None:
             base = os.environ.get(self.base_url_variable) or None
         base_url = check_base_url(self.base_url if base is None else base)
-        key, named = settings.get("api_key"), "the API key"
+        key, label = settings.get("api_key"), "the API key"
         if key is None and self.key_variable is not None:
-            key, named = os.environ.get(self.key_variable), f"the API key in {self.key_variable}"
-            if key is None and stand_in is not None:
-                key = _STAND_IN_KEY
+            key, label = os.environ.get(self.key_variable), f"the API key in {self.key_variable}"
+            if key is None and emulator_url is not None:
+                key = _EMULATOR_KEY
             if key is None:
                 raise ConfigError(f"no key for {self.name}: set {self.key_variable} or give api_key")
-        checked = check_key(key, named) if key is not None else None
+        valid_key = check_key(key, label) if key is not None else None
         return Account(
             provider=self,
             base_url=base_url,
-            headers={self.key_header: self.key_prefix + checked} if checked is not None else {},
-            secrets=(checked,) if checked not in (None, _STAND_IN_KEY) else (),  # a word that messages may hold
+            headers={self.key_header: self.key_prefix + valid_key} if valid_key is not None else {},
+            secrets=(valid_key,) if valid_key not in (None, _EMULATOR_KEY) else (),  # a word that messages may hold
             rate_limit=self.rate_limit if self.is_own_host(base_url) else None,
         )
 
@@ -92,7 +92,7 @@ class Provider:
 class Account:
     """A provider, an address and a key. Its repr holds no secret.
 
-    ``secrets`` are what no message may show; ``settings`` what else the provider's own transport needs.
+    ``secrets`` are texts that no message may show; ``settings`` holds what the provider's own transport needs.
     """
 
     provider: Provider
@@ -101,38 +101,43 @@ class Account:
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     settings: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     rate_limit: RateLimit | None = None
-    fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _digest(self), takes_self=True))  # noqa: PLW0108 - defined below
+    fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _fingerprint(self), takes_self=True))  # noqa: PLW0108 - defined below
 
 
-def account_of(provider: Provider, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
-    """A provider's account for these settings, whoever wrote the provider. Raises ConfigError and BrokenPlugin."""
+def account_of(provider: Provider, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
+    """Return a provider's account for these settings, for any author's provider.
+
+    Raises ConfigError and BrokenPlugin.
+    """
     try:
-        account = provider.account(settings, stand_in=stand_in)
+        account = provider.account(settings, emulator_url=emulator_url)
     except ImpastoError:
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
         pass_interrupt(error)
-        said = f"finding its account raised {type(error).__name__}; nothing was sent"
-        raise BrokenPlugin(f"provider {provider.name}: {said}") from None  # its own words may hold the key
+        reason = f"finding its account raised {type(error).__name__}; nothing was sent"
+        raise BrokenPlugin(f"provider {provider.name}: {reason}") from None  # its own words may hold the key
     if not isinstance(account, Account):
         raise BrokenPlugin(f"provider {provider.name}: its account is {type(account).__name__}, not an Account")
     return account
 
 
-def _digest(account: Account) -> str:
+def _fingerprint(account: Account) -> str:
     parts = (account.base_url, *account.secrets, *(f"{k}={v}" for k, v in sorted(account.settings.items())))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def check_known(provider: str, settings: Mapping[str, object], known: Collection[str]) -> None:
-    """Raises ConfigError where a setting was given that the provider does not take."""
+def check_setting_names(provider: str, settings: Mapping[str, object], allowed: Collection[str]) -> None:
+    """Raise ConfigError if a setting is not among those that the provider takes."""
     for name, value in settings.items():
-        if value is not None and name not in known:
-            raise ConfigError(f"providers: {provider} takes no setting {shown(name)}; it takes {', '.join(known)}")
+        if value is not None and name not in allowed:
+            raise ConfigError(
+                f"providers: {provider} takes no setting {format_value(name)}; it takes {', '.join(allowed)}"
+            )
 
 
 def check_key(key: object, name: str = "the API key") -> str:
-    """A key that can stand in a header. Raises ConfigError, which never holds the key."""
+    """Return a key that can stand in a header. Raises ConfigError, which never holds the key."""
     if not isinstance(key, str):
         raise ConfigError(f"{name} must be text, not {kind_in_words(key)}")
     if not key:
@@ -143,7 +148,7 @@ def check_key(key: object, name: str = "the API key") -> str:
 
 
 def check_base_url(url: object, name: str = "api_base", *, with_path: bool = False) -> str:
-    """A base URL of scheme and host, and of a path where it may have one. Plain http is for loopback addresses.
+    """Return a base URL of scheme and host, and of a path if allowed. Plain http is for loopback addresses.
 
     Raises ConfigError.
     """
@@ -168,12 +173,12 @@ def check_base_url(url: object, name: str = "api_base", *, with_path: bool = Fal
     if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{name} is plain http, which would show the key to the network; only loopback may be")
     # Made anew of its parts: another reader of URLs must not see another host in what urlsplit passed over.
-    named = f"[{host}]" if ":" in host else host.removesuffix(".")
-    return f"{parts.scheme}://{named}" + (f":{port}" if port is not None else "") + path
+    netloc = f"[{host}]" if ":" in host else host.removesuffix(".")
+    return f"{parts.scheme}://{netloc}" + (f":{port}" if port is not None else "") + path
 
 
 _PATH = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~!$&'()*+,;=:@%-]+)*", re.ASCII)
-"""Segments that every reader takes for the same: none empty, none of dots."""
+"""Path segments that every URL reader understands in the same way: not empty, not dots."""
 
 
 def _is_host(host: str) -> bool:

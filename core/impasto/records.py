@@ -1,4 +1,4 @@
-"""The records that flow: Request -> WireRequest -> WireResponse -> Result (or Pending, then Result)."""
+"""The records of a call: Request -> WireRequest -> WireResponse -> Result (or Pending, then Result)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float
 
-MOST_ARTIFACTS = 64
-"""The most artifacts that are taken from one answer; the bytes of one with more are kept in an UnusableResult."""
+MAX_ARTIFACTS = 64
+"""The most artifacts taken from one answer. The bytes of a larger answer are kept in an UnusableResult."""
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A checked call of one operation. ``job``: the id of a job that runs already and is to be fetched.
+    """A checked call of one operation. ``job``: the id of a running job whose result is to be fetched.
 
-    ``warnings``: what the operation's rules say of it, which its result says too.
+    ``warnings``: the warnings of the operation's rules, repeated in the result.
     """
 
     operation: str
@@ -41,12 +41,11 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class WireRequest:
-    """What goes to the provider, fields and files apart and not serialised: the transport does that.
+    """A request to the provider, fields and files apart. The transport serializes it.
 
-    ``target`` is a path below the account's base URL (or a model id, where the transport knows no paths).
-    ``encoding`` is how a transport that knows both writes it: as a multipart form, or as JSON with files in base64.
-    ``max_bytes`` bounds the whole request as it goes out. ``regions`` are those that serve the target, where
-    that matters; empty means any. ``call`` is bound by the route.
+    ``target`` is a path below the account's base URL (or a model id, if the transport has no paths). ``encoding``: a
+    multipart form, or JSON with files in base64. ``max_bytes`` limits the whole request on the wire. ``regions`` are
+    those that serve the target; empty means any. ``call`` is set by the route.
     """
 
     target: str
@@ -59,8 +58,8 @@ class WireRequest:
     regions: tuple[str, ...] = ()
     call: Call = attrs.field(default=cast("Call", None), repr=False)
 
-    def bound(self, call: Call) -> WireRequest:
-        """The same request as part of a call. Every call needs one; ``attrs.evolve`` would take twice as long."""
+    def with_call(self, call: Call) -> WireRequest:
+        """Return the same request with its call. Every call needs one; ``attrs.evolve`` would take twice as long."""
         return WireRequest(
             target=self.target,
             method=self.method,
@@ -75,25 +74,25 @@ class WireRequest:
 
 
 class Spool(Protocol):
-    """Where an answer goes that is too large to be held in memory. One is made for each answer, see ``Call.spool``."""
+    """A place for an answer that is too large for memory. Each answer gets one, see ``Call.spool``."""
 
-    def holds(self, size: int) -> bool:
-        """Whether so many bytes of the answer may be in memory. Asked as they come, until it says no."""
+    def fits_in_memory(self, size: int) -> bool:
+        """Return True if so many bytes may stay in memory. Called as bytes arrive, until it returns False."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Takes what comes next, from the answer's first byte on. What is paid for is taken wherever there is room."""
+        """Write the next bytes, beginning with the answer's first. Paid bytes are stored wherever there is room."""
         ...
 
     async def finish(self) -> File:
-        """All that was taken, which may be cut short."""
+        """Return all bytes as a file, which may be cut short."""
         ...
 
 
 class Body:
-    """A response's body: chunks that can be collected, in memory or in a spool, or passed on as they come.
+    """A response's body: chunks to collect in memory or in a spool, or to stream.
 
-    ``received`` is what memory holds so far, so that an answer that breaks off is not lost.
+    ``received`` holds the bytes in memory so far, so that an answer that breaks off is not lost.
     """
 
     __slots__ = ("_chunks", "_received", "is_spooled")
@@ -104,23 +103,23 @@ class Body:
         self.is_spooled = False
 
     async def collect(self, spool: Spool | None = None) -> bytes | None:
-        """All of it; None where it is in the spool."""
-        kept, size = self._received, 0
+        """Return the whole body, or None if it is in the spool."""
+        chunks, size = self._received, 0
         async for chunk in self._chunks:
-            kept.append(chunk)
+            chunks.append(chunk)
             if spool is not None:
                 size += len(chunk)
-                if not spool.holds(size):
-                    await self._pass_on(spool)
+                if not spool.fits_in_memory(size):
+                    await self._move_to_spool(spool)
                     return None
-        whole = kept[0] if len(kept) == 1 else b"".join(kept)
+        whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._received = [whole]  # a large answer is held once from here: the call keeps what it received
         return whole
 
-    async def _pass_on(self, spool: Spool) -> None:
-        kept, self._received, self.is_spooled = self._received, [], True
+    async def _move_to_spool(self, spool: Spool) -> None:
+        chunks, self._received, self.is_spooled = self._received, [], True
         try:
-            for chunk in kept:
+            for chunk in chunks:
                 await spool.write(chunk)
             async for chunk in self._chunks:
                 await spool.write(chunk)
@@ -130,7 +129,7 @@ class Body:
 
     @property
     def received(self) -> bytes:
-        """The bytes that were collected, also when the rest never came."""
+        """The bytes collected so far, also if the rest never came."""
         return b"".join(self._received)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -139,10 +138,10 @@ class Body:
 
 @attrs.frozen(kw_only=True)
 class WireResponse:
-    """What the provider answered. Header names are lower case.
+    """The provider's answer. Header names are lower case.
 
-    ``body`` is empty while the answer still streams; ``stream`` is None once it was collected. ``file`` is the body
-    where it was too large for memory, see the hook ``passes_on``.
+    ``body`` is empty while the answer still streams; ``stream`` is None after it was collected. ``file`` is the body
+    if it was too large for memory, see the hook ``is_artifact_body``.
     """
 
     status: int
@@ -160,15 +159,15 @@ class WireResponse:
     def request_id(self) -> str | None:
         """The provider's id of this exchange, safe to log."""
         headers = self.headers
-        given = headers.get("x-request-id") or headers.get("x-amzn-requestid")
-        return printable(given) if given else None
+        value = headers.get("x-request-id") or headers.get("x-amzn-requestid")
+        return printable(value) if value else None
 
 
 @attrs.frozen(kw_only=True)
 class Artifact:
-    """One picture, sound or model. ``seed``: the one that was used; ``finish_reason``: the provider's word.
+    """One image, sound or 3D model. ``seed`` is the one that was used, ``finish_reason`` the provider's word.
 
-    ``file`` has the data where the caller asked for large ones in a spool; ``data`` is empty then.
+    ``file`` has the data if the caller asked for a spool; ``data`` is empty then.
     """
 
     data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
@@ -179,14 +178,14 @@ class Artifact:
 
     @property
     def content(self) -> File:
-        """The data, wherever they are, as something that can be opened."""
+        """Return the data, in memory or on disk, as a file that can be opened."""
         from .files import File
 
         return self.file or File.of(self.data)
 
     @property
     def b64_json(self) -> str:
-        """The data as base64 text, the form of OpenAI's answers."""
+        """The data as base64 text, as in OpenAI's answers."""
         from base64 import b64encode
 
         return b64encode(self.content.read()).decode("ascii")
@@ -214,20 +213,20 @@ class Artifact:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """What was charged. ``as_of``: the date at which the price was known (ISO)."""
+    """The cost of a call. ``as_of``: the date (ISO) at which the price was known."""
 
     usd: float
     credits: float | None = None
     as_of: str
 
     def times(self, n: int) -> Cost:
-        """The cost of n of them."""
+        """Return the cost of n of them."""
         return attrs.evolve(self, usd=round(self.usd * n, 10), credits=self.credits and round(self.credits * n, 10))
 
 
 @attrs.frozen(kw_only=True)
-class Lost:
-    """An artifact that did not come: its place among all that should have, and the error."""
+class FailedArtifact:
+    """An artifact that did not arrive: its index among all that should have, and the error."""
 
     index: int
     error: ImpastoError
@@ -235,18 +234,18 @@ class Lost:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What came of a call: 1 to ``MOST_ARTIFACTS`` artifacts for each request, also if fewer were asked for.
+    """The result of a call: 1 to ``MAX_ARTIFACTS`` artifacts for each request, also if fewer were asked for.
 
-    ``cost`` is that of all artifacts, None if the price is not known. ``errors`` holds what was lost.
+    ``cost`` is that of all artifacts, None if the price is unknown. ``errors`` holds the failed artifacts.
     """
 
     artifacts: tuple[Artifact, ...]
     warnings: tuple[str, ...] = ()
-    errors: tuple[Lost, ...] = ()
+    errors: tuple[FailedArtifact, ...] = ()
     request_id: str | None = None
     cost: Cost | None = None
 
-    def at(self, price: Cost | None, warnings: tuple[str, ...] = ()) -> Result:
+    def with_cost(self, price: Cost | None, warnings: tuple[str, ...] = ()) -> Result:
         """Return the same result with its cost, ``price`` for each artifact, and the request's warnings.
 
         Every call needs one; ``attrs.evolve`` would take twice as long.
@@ -266,15 +265,15 @@ class Result:
 
 @attrs.frozen(kw_only=True)
 class Pending:
-    """The provider accepted a job: how to ask for it. ``keeps`` is how long the result is kept, in seconds.
+    """An accepted job, and the request that polls it. ``result_ttl``: seconds for which the provider keeps the result.
 
-    ``ready``: its result is there already, such as a picture that is answered as an address: it is asked for at once.
+    ``is_ready``: the result exists already, such as an image that is answered as a URL; it is fetched at once.
     """
 
     id: str
     poll: WireRequest
-    keeps: float | None = None
-    ready: bool = False
+    result_ttl: float | None = None
+    is_ready: bool = False
 
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]
@@ -282,10 +281,10 @@ Position = Literal["outer", "retry", "limit", "inner"]
 
 
 class Middleware(Protocol):
-    """Stands around every exchange: gets the request and the next handler, returns its answer.
+    """A layer around every exchange: takes the request and the next handler, returns the answer.
 
-    ``position``, an attribute, says where: ``outer`` (cache, trace), ``retry``, ``limit`` or ``inner``
-    (where it is missing). A refusal reaches it as an ImpastoError, raised by ``next``.
+    The attribute ``position`` is ``outer`` (cache, trace), ``retry``, ``limit`` or ``inner`` (the default). A refusal
+    arrives as an ImpastoError that ``next`` raises.
     """
 
     def __call__(self, wire: WireRequest, next: Handler, /) -> Awaitable[WireResponse]: ...

@@ -1,4 +1,4 @@
-"""Takes known secrets, and what would forge a log line, out of a text that came from elsewhere."""
+"""Remove known secrets, and characters that could forge a log line, from foreign text."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from itertools import takewhile
 from .interrupts import pass_interrupt
 
 _LONGEST = 600
-_LEAST = 4
+_MIN_LENGTH = 4
 _PREFIX = 8
 
 
-def redacted(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str]) -> str:
     """Return the text without the secrets: plain, base64, percent-encoded, or beginnings of 8 characters or more."""
     for secret in secrets:
-        if text and len(secret) >= _LEAST:
-            text = _without(text, _forms(secret))
+        if text and len(secret) >= _MIN_LENGTH:
+            text = _mask_forms(text, _encoded_forms(secret))
     return text
 
 
-def _forms(secret: str) -> set[str]:
+def _encoded_forms(secret: str) -> set[str]:
     from base64 import b64encode, urlsafe_b64encode
     from urllib.parse import quote
 
@@ -32,29 +32,29 @@ def _forms(secret: str) -> set[str]:
     return {secret, secret.replace("/", "\\/"), *encoded, *quoted, *lower}
 
 
-def _without(text: str, forms: set[str]) -> str:
-    """Return the text with each place that begins as a form does cut out, as far as any of the forms goes on so.
+def _mask_forms(text: str, forms: set[str]) -> str:
+    """Return the text with each match of a form replaced, as far as the longest matching form goes.
 
-    Forms begin alike: cut out as one of them, the rest of another would be left.
+    Forms share beginnings: if only one of them were removed, the rest of another would remain.
     """
     starts = {form: form[:_PREFIX] if len(form) >= 2 * _PREFIX else form for form in forms}
-    kept, at = "", 0
+    result, at = "", 0
     while places := [place for start in starts.values() if (place := text.find(start, at)) >= 0]:
-        found = min(places)
-        begun = [form for form, start in starts.items() if text.startswith(start, found)]
-        kept += text[at:found] + "***"
-        at = found + max(_alike(text, found, form) for form in begun)
-    return kept + text[at:]
+        first = min(places)
+        candidates = [form for form, start in starts.items() if text.startswith(start, first)]
+        result += text[at:first] + "***"
+        at = first + max(_common_prefix_length(text, first, form) for form in candidates)
+    return result + text[at:]
 
 
-def _alike(text: str, at: int, form: str) -> int:
-    """Return how many characters of the form stand in the text at a place."""
+def _common_prefix_length(text: str, at: int, form: str) -> int:
+    """Return how many characters of the form the text has at this position."""
     pairs = zip(text[at : at + len(form)], form, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def printable(text: str) -> str:
-    """At most 600 characters, control characters and bidirectional overrides escaped."""
+    """Return at most 600 characters, with control characters and bidirectional overrides escaped."""
     short = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
     if short.isprintable():
         return short

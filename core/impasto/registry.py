@@ -1,4 +1,4 @@
-"""From a name to the plugin that serves it. Knows every installed plugin and has imported none of them."""
+"""The registry: finds the plugin of a name. It knows every installed plugin and imports none until it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .distributions import VARIABLE, Allowed, Owner, Point, Scan, normalised, scanned
+from .distributions import VARIABLE, AllowList, Declaration, Distribution, Scan, normalized_name, scan_entry_points
 from .errors import (
     BrokenPlugin,
     ConfigError,
@@ -18,7 +18,7 @@ from .errors import (
     UnknownOperation,
 )
 from .interrupts import pass_interrupt
-from .metadata import Damaged
+from .metadata import DamagedDistribution
 from .redact import describe_error, printable
 from .suggestions import closest
 
@@ -35,10 +35,10 @@ COMMANDS = "impasto.commands"
 GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
 
 
-class Declared(NamedTuple):
+class PluginInfo(NamedTuple):
     """One plugin as its distribution's metadata declares it.
 
-    ``refusal``: why it is not used, where that is known without importing it.
+    ``refusal``: the reason why it is not used, if that is known without importing it.
     """
 
     name: str
@@ -52,58 +52,58 @@ class Declared(NamedTuple):
 
 
 class Registry:
-    """Names to plugins. ``discover=False`` sees only what ``add`` was told, whatever else is installed.
+    """Plugins by name. ``discover=False`` finds only plugins from ``add``, whatever else is installed.
 
-    ``allow`` names the distributions whose plugins may be used beside impasto's own, as a list or a text with commas;
-    ``"none"`` turns all of them off. Where it is not given ``IMPASTO_PLUGINS`` says it. Raises ConfigError.
+    ``allow`` names the distributions whose plugins may be used beside impasto's own, as a list or comma-separated text;
+    ``"none"`` turns all of them off. Without it ``IMPASTO_PLUGINS`` applies. Raises ConfigError.
     """
 
     def __init__(self, discover: bool = True, allow: str | Iterable[str] | None = None) -> None:
         self.discover = discover
-        self._allowed = Allowed.of(allow) if allow is not None else None
+        self._allowed = AllowList.parse(allow) if allow is not None else None
         self._scanned: Scan | None = None
         self._loaded: dict[tuple[str, str], object] = {}
 
     def add(self, group: str, name: str, plugin: object) -> None:
-        """Declares a plugin by hand; it takes the place of a discovered one of that name."""
+        """Declare a plugin by hand. It replaces a discovered one of that name."""
         self._loaded[group, name] = plugin
 
     @property
-    def allowed(self) -> Allowed:
+    def allowed(self) -> AllowList:
         """The distributions whose plugins may be used. Raises ConfigError."""
         if self._allowed is None:
-            self._allowed = Allowed.of(None)
+            self._allowed = AllowList.parse(None)
         return self._allowed
 
-    def owners(self) -> list[Owner]:
-        """The distributions that declare anything, impasto's own first."""
+    def owners(self) -> list[Distribution]:
+        """Return the distributions that declare plugins, impasto's own first."""
         return list(self._scan().owners)
 
-    def damaged(self, *, complete: bool = False) -> list[Damaged]:
-        """The metadata folders that are skipped; ``complete`` reads those of distributions without plugins too."""
-        return scanned(complete=True).damaged if complete else list(self._scan().damaged)
+    def damaged(self, *, complete: bool = False) -> list[DamagedDistribution]:
+        """Return the skipped metadata folders; ``complete`` reads those of distributions without plugins too."""
+        return scan_entry_points(complete=True).damaged if complete else list(self._scan().damaged)
 
     @property
     def groups(self) -> list[str]:
         """The groups of which something is declared, misspelt ones too."""
-        return sorted(self._scan().points)
+        return sorted(self._scan().declarations)
 
     def names(self, group: str) -> list[str]:
-        """The names that are declared and allowed, sorted."""
-        points, allowed = self._scan().points.get(group, {}), self.allowed
+        """Return the names that are declared and allowed, sorted."""
+        points, allowed = self._scan().declarations.get(group, {}), self.allowed
         if allowed.names is not None:
-            points = {n: each for n, each in points.items() if any(allowed.take(point.owner) for point in each)}
+            points = {n: each for n, each in points.items() if any(allowed.permits(point.owner) for point in each)}
         return sorted({*points, *(name for kind, name in self._loaded if kind == group)})
 
-    def declared(self, group: str) -> list[Declared]:
+    def declared(self, group: str) -> list[PluginInfo]:
         """Every declaration that is installed, duplicates and what may not be used too, from metadata alone."""
-        found = []
-        for name, points in sorted(self._scan().points.get(group, {}).items()):
-            usable = self._usable(group, points)
+        declarations = []
+        for name, points in sorted(self._scan().declarations.get(group, {}).items()):
+            usable = self._permitted(group, points)
             for point in points:
-                why = self._why_not(point, usable)
-                found.append(
-                    Declared(
+                why = self._refusal(point, usable)
+                declarations.append(
+                    PluginInfo(
                         name,
                         group,
                         point.entry.value,
@@ -114,26 +114,26 @@ class Registry:
                         is_own=point.owner.is_own,
                     )
                 )
-        return found
+        return declarations
 
     def operation(self, model: str) -> Operation:
-        """The operation behind a model's name. Imports its module. Raises RegistryError."""
+        """Return the operation of a model's name. Imports its module. Raises RegistryError."""
         from .operation import Operation  # it brings cattrs and pluggy: not for those who only list names
 
         return self.load(OPERATIONS, model, Operation)
 
-    def check_settings(self, given: Iterable[str], operation: Operation) -> None:
-        """Raises ConfigError where a client has settings for a provider, transport or middleware that is not there."""
+    def check_settings(self, names: Iterable[str], operation: Operation) -> None:
+        """Raise ConfigError if a client has settings for a provider, transport or middleware that is not installed."""
         groups = (PROVIDERS, TRANSPORTS, MIDDLEWARE)
-        named = {operation.provider.name, *(name for group in groups for name in self.names(group))}
-        known = named | {model.partition("/")[0] for model in self.names(OPERATIONS)}
-        for name in given:
-            if name not in known:
-                hint = f"; did you mean {near[0]}?" if (near := closest(name, known, 1)) else ""
-                raise ConfigError(f"providers: {name!r} is not installed{hint}; installed: {', '.join(sorted(known))}")
+        installed = {operation.provider.name, *(name for group in groups for name in self.names(group))}
+        valid = installed | {model.partition("/")[0] for model in self.names(OPERATIONS)}
+        for name in names:
+            if name not in valid:
+                hint = f"; did you mean {near[0]}?" if (near := closest(name, valid, 1)) else ""
+                raise ConfigError(f"providers: {name!r} is not installed{hint}; installed: {', '.join(sorted(valid))}")
 
     def load(self, group: str, name: str, expected: type[T]) -> T:
-        """The plugin of a name, imported on first use. Raises RegistryError; whatever a plugin does, nothing else."""
+        """Return the plugin of a name, imported on first use. Raises RegistryError, whatever a plugin does."""
         key = group, name
         plugin = self._loaded.get(key)
         if plugin is None:
@@ -143,12 +143,12 @@ class Registry:
         return plugin
 
     def _import(self, group: str, name: str) -> object:
-        points = self._scan().points.get(group, {}).get(name)
+        points = self._scan().declarations.get(group, {}).get(name)
         if points is None:
-            raise UnknownOperation(self._unknown(group, name))
-        usable = self._usable(group, points)
+            raise UnknownOperation(self._unknown_name(group, name))
+        usable = self._permitted(group, points)
         point = usable[0] if usable else points[0]
-        if (why := self._why_not(point, usable)) is not None:
+        if (why := self._refusal(point, usable)) is not None:
             raise why
         if point.owner.is_own:
             return _load(point)
@@ -156,21 +156,21 @@ class Registry:
         with _reporting_slow_import(point):
             return _load(point)
 
-    def _usable(self, group: str, points: list[Point]) -> list[Point]:
+    def _permitted(self, group: str, points: list[Declaration]) -> list[Declaration]:
         """Return those of one name's declarations that may be used. If that is more than one, none is.
 
         Identical ones of one distribution count as one. What every model needs (a transport, a middleware, a
         command) stays impasto's own, whoever else claims it. Which of two models is meant, and paid, nobody can know.
         """
-        usable: dict[tuple[str, str], Point] = {}
+        usable: dict[tuple[str, str], Declaration] = {}
         for point in sorted(points, key=lambda point: not point.owner.is_own):
             if point.refusal(self.allowed) is None:
-                usable.setdefault((normalised(point.owner.name), point.entry.value), point)
+                usable.setdefault((normalized_name(point.owner.name), point.entry.value), point)
         if len(usable) > 1 and group != OPERATIONS:
             return [point for point in usable.values() if point.owner.is_own] or [*usable.values()]
         return [*usable.values()]
 
-    def _why_not(self, point: Point, usable: list[Point]) -> RegistryError | None:
+    def _refusal(self, point: Declaration, usable: list[Declaration]) -> RegistryError | None:
         if (refusal := point.refusal(self.allowed)) is not None:
             return refusal
         name, owners = point.entry.name, sorted({each.owner.name for each in usable})
@@ -187,10 +187,12 @@ class Registry:
 
     def _scan(self) -> Scan:
         if self._scanned is None:
-            self._scanned = scanned() if self.discover else Scan({}, [], [])  # whole: another thread may ask meanwhile
+            self._scanned = (
+                scan_entry_points() if self.discover else Scan({}, [], [])
+            )  # whole: another thread may ask meanwhile
         return self._scanned
 
-    def _unknown(self, group: str, name: str) -> str:
+    def _unknown_name(self, group: str, name: str) -> str:
         names = [each.name for each in self.declared(group) if each.refusal is None]
         names += [own for kind, own in self._loaded if kind == group]
         short = printable(name[:120])
@@ -211,7 +213,7 @@ _used: set[tuple[str, str, str]] = set()
 """Other distributions' plugins that this process has used: folder, group and name."""
 
 
-def _report_first_use(point: Point) -> None:
+def _report_first_use(point: Declaration) -> None:
     """Log once in a process that somebody else's code is about to run here."""
     import logging  # only for those who use other people's plugins
 
@@ -227,7 +229,7 @@ SLOW_IMPORT_SECONDS = 10.0
 
 
 @contextmanager
-def _reporting_slow_import(point: Point) -> Iterator[None]:
+def _reporting_slow_import(point: Declaration) -> Iterator[None]:
     """Log which plugin it is that keeps everybody waiting: an import can't be stopped from outside."""
     import logging
     import threading
@@ -246,7 +248,7 @@ def _reporting_slow_import(point: Point) -> Iterator[None]:
         timer.cancel()
 
 
-def _load(point: Point) -> object:
+def _load(point: Declaration) -> object:
     entry = point.entry
     try:
         return entry.load()
@@ -255,13 +257,13 @@ def _load(point: Point) -> object:
     except ModuleNotFoundError as error:
         if (command := _extra_for(error.name)) is not None:
             raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
-        raise BrokenPlugin(_broken(point, error)) from error
+        raise BrokenPlugin(_load_error(point, error)) from error
     except BaseException as error:  # a plugin's module may raise anything, SystemExit too: it breaks only itself
         pass_interrupt(error)
-        raise BrokenPlugin(_broken(point, error)) from error
+        raise BrokenPlugin(_load_error(point, error)) from error
 
 
-def _broken(point: Point, error: BaseException) -> str:
+def _load_error(point: Declaration, error: BaseException) -> str:
     entry, owner = point
     return f"{entry.name!r} of {owner} failed to load ({entry.value}): {describe_error(error)}"
 

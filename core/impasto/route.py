@@ -1,4 +1,4 @@
-"""One model's way to the provider and back: its plugins in a small manager of their own, and the request loop."""
+"""A model's route to its provider: its plugins in a small manager of their own, and the request loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
-from .call_errors import broken, ended, gone, unknown
+from .call_errors import job_missing_error, plugin_error, timeout_error, unknown_charge_text
 from .distributions import HOOKS_VERSION
 from .errors import (
     BrokenPlugin,
@@ -26,13 +26,13 @@ from .hooks import Specs
 from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import Permission, around_attempts, running
-from .records import MOST_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
-from .redact import describe_error, redacted
+from .records import MAX_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
+from .redact import describe_error, redact
 
 if TYPE_CHECKING:
     from .call import Call
 
-_MOST_UNUSABLE = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
+_MAX_RESULT_FETCHES = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
 
 _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
 
@@ -41,10 +41,10 @@ def _around(middleware: Middleware, inner: Handler) -> Handler:
     return lambda wire: middleware(wire, inner)
 
 
-def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
-    """A hook, to be called by name of argument: where it has one plain implementation, that one.
+def _direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
+    """Return a hook that is called with keyword arguments: its only plain implementation if it has just one.
 
-    Most routes have no other. Through pluggy, four hooks a call are an eighth of a dispatch.
+    Most routes have just one. Through pluggy the four hooks of a call are an eighth of a dispatch.
     """
     match hook.get_hookimpls():
         case [only] if not (only.wrapper or only.hookwrapper) and hook.spec and only.argnames == hook.spec.argnames:
@@ -53,18 +53,18 @@ def _called(hook: pluggy.HookCaller) -> Callable[..., Any]:
             return hook
 
 
-def _misfit(error: pluggy.PluginValidationError) -> str:
+def _validation_error_text(error: pluggy.PluginValidationError) -> str:
     newer = f"if it was written for newer hooks than version {HOOKS_VERSION}: pip install --upgrade impasto"
     return f"a plugin does not fit the hooks: {type(error.plugin).__name__}: {' '.join(str(error).split())}; {newer}"
 
 
-def _wrong(what: str, given: object, expected: str) -> BrokenPlugin:
-    return BrokenPlugin(f"{what} gave {type(given).__name__}, not {expected}")
+def _wrong_type(what: str, value: object, expected: str) -> BrokenPlugin:
+    return BrokenPlugin(f"{what} gave {type(value).__name__}, not {expected}")
 
 
 def _position(middleware: Middleware) -> int:
     if not callable(middleware):
-        raise _wrong("a middleware hook", middleware, "a function (wire, next)")
+        raise _wrong_type("a middleware hook", middleware, "a function (wire, next)")
     position = getattr(middleware, "position", "inner")
     if not isinstance(position, str) or position not in _ORDER:
         raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
@@ -106,12 +106,16 @@ class Route:
         except ImpastoError:
             raise
         except pluggy.PluginValidationError as error:
-            raise BrokenPlugin(f"{operation.id}: {_misfit(error)}") from error
+            raise BrokenPlugin(f"{operation.id}: {_validation_error_text(error)}") from error
         except BaseException as error:  # whatever a plugin's own middleware hook raises
             pass_interrupt(error)
             raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {describe_error(error)}") from error
         hook = manager.hook
-        carry, classify, passes_on = _called(hook.send), _called(hook.classify_error), _called(hook.passes_on)
+        carry, classify, is_artifact_body = (
+            _direct_call(hook.send),
+            _direct_call(hook.classify_error),
+            _direct_call(hook.is_artifact_body),
+        )
 
         async def transmit(wire: WireRequest) -> WireResponse:
             call = wire.call
@@ -119,61 +123,61 @@ class Route:
                 running.get().use(call)
             call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
             if call.is_recorded:
-                await call.sending(wire)
+                await call.before_send(wire)
             response: WireResponse = await carry(wire=wire)
             if not isinstance(response, WireResponse):
-                raise _wrong("send", response, "a WireResponse")
+                raise _wrong_type("send", response, "a WireResponse")
             if response.stream is not None:
-                raw = call.has_spools and passes_on(request=call.request, response=response) is True
-                response = await call.whole(response, raw=raw)
+                raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
+                response = await call.read_body(response, raw=raw)
             error = classify(request=call.request, response=response)
             if error is not None:
                 if not isinstance(error, ImpastoError):
-                    raise _wrong("classify_error", error, "an ImpastoError")
+                    raise _wrong_type("classify_error", error, "an ImpastoError")
                 if error.billed == "no":
-                    call._prove_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
-                    call.refused(error)
+                    call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
+                    call.mark_not_charged(error)
                 raise error
             return response
 
         send: Handler = transmit
         for layer in ordered:
             send = around_attempts(layer, send) if any(layer is each for each in attempting) else _around(layer, send)
-        return cls(operation, _called(hook.transform_request), send, _called(hook.normalize_response))
+        return cls(operation, _direct_call(hook.transform_request), send, _direct_call(hook.normalize_response))
 
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
-        """One picture: transform, send, classify, normalize; a job is polled to its end, under the call's deadline."""
+        """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
         result: Result | None = None
         permission = Permission(call)
         token = running.set(permission)
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
-            return result if not call._unknown else _with_doubt(result, call)  # noqa: SLF001 - as its evidence
+            return result if not call._unknown else _with_charge_warning(result, call)  # noqa: SLF001 - as its evidence
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
-                raise self._told(broken(error, call), call) from error
-            raise self._told(ended(call), call) from None
+                raise self._annotate(plugin_error(error, call), call) from error
+            raise self._annotate(timeout_error(call), call) from None
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
-                raise self._told(broken(cancelled, call), call) from cancelled
-            if call.charges:
-                cancelled.add_note(f"{call.request.operation}: {unknown(call)}")
+                raise self._annotate(plugin_error(cancelled, call), call) from cancelled
+            if call.possible_charges:
+                cancelled.add_note(f"{call.request.operation}: {unknown_charge_text(call)}")
             raise
         except ImpastoError as error:
-            if isinstance(error, BrokenPlugin) and call.charges:
-                raise self._told(broken(error, call), call) from error
+            if isinstance(error, BrokenPlugin) and call.possible_charges:
+                raise self._annotate(plugin_error(error, call), call) from error
             try:
-                self._told(error, call)
+                self._annotate(error, call)
             except BaseException as fault:  # a plugin's own class of errors, which lacks what every error has
                 pass_interrupt(fault)
-                raise self._told(broken(error, call), call) from fault
+                raise self._annotate(plugin_error(error, call), call) from fault
             raise
         except BaseException as error:  # a plugin broke its contract: what may be paid must still be told
             if isinstance(error, GeneratorExit) and not call.deadline.is_in_task():
                 raise  # the coroutine is closed
             pass_interrupt(error)
-            raise self._told(broken(error, call), call) from error
+            raise self._annotate(plugin_error(error, call), call) from error
         finally:
             permission.end()
             try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
@@ -181,15 +185,15 @@ class Route:
             except ValueError:  # the coroutine is closed from another context, which has its own
                 pass
             if call.on_end:
-                call.ended(result)
+                call.finish(result)
 
     async def _run(self, call: Call, poll_interval: float) -> Result:
         request = call.request
         wire = self.transform(request=request)
         if not isinstance(wire, WireRequest):
-            raise _wrong("transform_request", wire, "a WireRequest")
+            raise _wrong_type("transform_request", wire, "a WireRequest")
         if request.job is None:
-            response = await self.send(wire.bound(call))
+            response = await self.send(wire.with_call(call))
             outcome = await self._outcome(call, response)
             if not isinstance(outcome, Pending):
                 return outcome
@@ -198,12 +202,12 @@ class Route:
         else:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)
-        call.accepted(outcome)
+        call.mark_job_accepted(outcome)
         return await self._poll(call, outcome, poll_interval)
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
-            raise _wrong("a middleware", response, "a WireResponse")
+            raise _wrong_type("a middleware", response, "a WireResponse")
         if response.file is None:
             return self._normalize(call, response)
         try:
@@ -224,7 +228,7 @@ class Route:
         else:
             if isinstance(outcome, Pending):
                 return outcome
-            problem = _problem_of(outcome, call)
+            problem = _result_problem(outcome, call)
             if not problem:
                 return outcome
         raise UnusableResult(
@@ -232,11 +236,11 @@ class Route:
         ) from cause
 
     async def _poll(self, call: Call, pending: Pending, interval: float) -> Result:
-        """Asks for the result until it is there. Asking is free: only the end of the job or of the time ends it."""
-        wire = pending.poll.bound(call)
-        accepted = time.monotonic()
+        """Poll until the result is there. Polls are free; only the end of the job or of the time stops them."""
+        wire = pending.poll.with_call(call)
+        accepted_at = time.monotonic()
         unusable = 0
-        wait = 0.0 if pending.ready else interval
+        wait = 0.0 if pending.is_ready else interval
         while True:
             call.answer = None
             await asyncio.sleep(wait)
@@ -244,11 +248,11 @@ class Route:
             try:
                 outcome = await self._outcome(call, await self.send(wire))
             except NotFound as error:
-                self._told(error, call)  # it stays in the new one's context
-                raise gone(error, call, time.monotonic() - accepted, pending) from None
+                self._annotate(error, call)  # it stays in the new one's context
+                raise job_missing_error(error, call, time.monotonic() - accepted_at, pending) from None
             except UnusableResult:
                 unusable += 1  # damaged on its way, perhaps
-                if unusable == _MOST_UNUSABLE or call.remaining() < interval:
+                if unusable == _MAX_RESULT_FETCHES or call.remaining() < interval:
                     raise
             except RateLimited as error:
                 if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
@@ -259,42 +263,37 @@ class Route:
                 if isinstance(outcome, Result):
                     return outcome
 
-    def _told(self, error: ImpastoError, call: Call) -> ImpastoError:
-        """The error with the model's name, the job's id and what is known of charges, and without the key."""
+    def _annotate(self, error: ImpastoError, call: Call) -> ImpastoError:
+        """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
         secrets = call.secrets
         error.operation = error.operation or call.request.operation
         error.id = error.id or call.job
-        error.message = redacted(error.message, secrets)
+        error.message = redact(error.message, secrets)
         error.args = (error.message,)
-        error.request_id = redacted(error.request_id or "", secrets) or None
+        error.request_id = redact(error.request_id or "", secrets) or None
         if isinstance(error, ResponseError):
-            error.name = redacted(error.name or "", secrets) or None
-            error.messages = tuple(redacted(m, secrets) for m in error.messages)
-        if error.billed == "no" and call.charges:  # a job that runs on, an attempt before this one
+            error.name = redact(error.name or "", secrets) or None
+            error.messages = tuple(redact(m, secrets) for m in error.messages)
+        if error.billed == "no" and call.possible_charges:  # a job that runs on, an attempt before this one
             error.billed = "unknown"
         error.retryable = error.retryable and error.billed == "no"
         return error
 
 
-def _problem_of(outcome: object, call: Call) -> str:
+def _result_problem(outcome: object, call: Call) -> str:
     """Return the reason why a plugin's result can't be used, empty if it can."""
     if not isinstance(outcome, Result):
         return "the plugin made nothing of the answer"
     artifacts: object = outcome.artifacts
-    if not isinstance(artifacts, tuple):
+    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
         return "the plugin's result has artifacts of another type than a tuple of Artifact"
-    if not artifacts:
+    if len(artifacts) > MAX_ARTIFACTS:
+        return f"the answer holds {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are taken from one answer"
+    if not artifacts or not (call.is_proven_free or all(each.data or each.file is not None for each in artifacts)):
         return "the answer holds no artifact, or an empty one"
-    if len(artifacts) > MOST_ARTIFACTS:
-        return f"the answer holds {len(artifacts):,} artifacts; at most {MOST_ARTIFACTS} are taken from one answer"
-    for each in artifacts:
-        if not isinstance(each, Artifact):
-            return "the plugin's result has artifacts of another type than Artifact"
-        if not each.data and each.file is None and not call.is_free:
-            return "the answer holds no artifact, or an empty one"
     return ""
 
 
-def _with_doubt(result: Result, call: Call) -> Result:
-    said = f"{call.unknown} earlier attempts may have been charged too (Retry.on_ambiguous)"
-    return attrs.evolve(result, warnings=(*result.warnings, said))
+def _with_charge_warning(result: Result, call: Call) -> Result:
+    warning = f"{call.unknown_attempts} earlier attempts may have been charged too (Retry.on_ambiguous)"
+    return attrs.evolve(result, warnings=(*result.warnings, warning))

@@ -1,4 +1,4 @@
-"""Rules between fields. Each looks at what was given (None means not given), and says itself in words."""
+"""Rules between fields. Each checks the arguments (None means not given), and ``str()`` gives it in words."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .errors import Problem
 class Rule(Protocol):
     """A condition on several fields at once."""
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]: ...
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]: ...
 
 
 @attrs.frozen
 class Needs:
-    """Where ``field`` is given (and, with ``value``, is that), each of ``others`` must be."""
+    """If ``field`` is given (and equals ``value``, if that is set), each of ``others`` must be given."""
 
     field: str
     others: tuple[str, ...]
     value: str | None = None
 
-    def applies(self, given: Mapping[str, object]) -> bool:
+    def applies(self, arguments: Mapping[str, object]) -> bool:
         """Return True if the others are needed."""
-        return self.field in given and self.value in (None, given[self.field])
+        return self.field in arguments and self.value in (None, arguments[self.field])
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if self.applies(given):
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if self.applies(arguments):
             for other in self.others:
-                if other not in given:
+                if other not in arguments:
                     yield Problem(other, f"required when {self._condition}")
 
     @property
@@ -44,17 +44,17 @@ class Needs:
 
 @attrs.frozen
 class Excludes:
-    """Where ``field`` is ``value`` (None: not given counts as that too), none of ``others`` may be given."""
+    """If ``field`` is ``value`` (with ``by_default`` also if it is not given), none of ``others`` may be given."""
 
     field: str
     value: str
     others: tuple[str, ...]
     by_default: bool = False
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if given.get(self.field, self.value if self.by_default else None) == self.value:
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if arguments.get(self.field, self.value if self.by_default else None) == self.value:
             for other in self.others:
-                if other in given:
+                if other in arguments:
                     yield Problem(other, f"not allowed when {self.field} is {self.value}; leave it out")
 
     def __str__(self) -> str:
@@ -67,8 +67,8 @@ class OneOf:
 
     fields: tuple[str, ...]
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if not any(name in given for name in self.fields):
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if not any(name in arguments for name in self.fields):
             yield Problem(self.fields[0], f"give at least one of {' and '.join(self.fields)}")
 
     def __str__(self) -> str:
@@ -77,13 +77,13 @@ class OneOf:
 
 @attrs.frozen
 class NeedsOneOf:
-    """Where ``field`` is given, at least one of ``others`` must be."""
+    """If ``field`` is given, at least one of ``others`` must be."""
 
     field: str
     others: tuple[str, ...]
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if self.field in given and not any(name in given for name in self.others):
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if self.field in arguments and not any(name in arguments for name in self.others):
             yield Problem(self.field, f"only with {' or '.join(self.others)}; give one of them or leave it out")
 
     def __str__(self) -> str:
@@ -96,8 +96,8 @@ class OneNonZero:
 
     fields: tuple[str, ...]
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if not any(given.get(name) for name in self.fields):
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if not any(arguments.get(name) for name in self.fields):
             yield Problem(self.fields[0], f"at least one of {', '.join(self.fields)} must be above 0")
 
     def __str__(self) -> str:
@@ -106,18 +106,18 @@ class OneNonZero:
 
 @attrs.frozen
 class NoEffect:
-    """A warning: without ``field``, each of ``others`` is sent, and has no effect."""
+    """A warning: without ``field``, each of ``others`` is sent but has no effect."""
 
     field: str
     others: tuple[str, ...]
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         yield from ()
 
-    def warnings(self, given: Mapping[str, object]) -> Iterator[str]:
-        """Yield what to say of a request that is sent all the same."""
-        if self.field not in given:
-            yield from (f"{other} has no effect without {self.field}" for other in self.others if other in given)
+    def warnings(self, arguments: Mapping[str, object]) -> Iterator[str]:
+        """Yield the warnings for a request that is sent all the same."""
+        if self.field not in arguments:
+            yield from (f"{other} has no effect without {self.field}" for other in self.others if other in arguments)
 
     def __str__(self) -> str:
         return f"{', '.join(self.others)}: no effect without {self.field}"

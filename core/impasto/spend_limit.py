@@ -17,44 +17,44 @@ _DIGITS = 10
 
 
 class Spend:
-    """What one client and its ``with_options`` siblings spent, and what their calls in flight may still cost."""
+    """The money that a client and its siblings spent, and the most that their calls in flight may still cost."""
 
     def __init__(self) -> None:
         self.usd = 0.0
-        """Charged, or possibly charged, so far."""
+        """USD that were charged, or possibly charged, so far."""
         self.reserved = 0.0
 
     @contextmanager
-    def set_aside(self, call: Call, cost: Cost | None, limit: float) -> Iterator[Callable[[Result], None]]:
-        """Reserve the most that a call may cost while it runs; then count as spent what is not proved free.
+    def reserve(self, call: Call, cost: Cost | None, limit: float) -> Iterator[Callable[[Result], None]]:
+        """Reserve the most that a call may cost while it runs; then count all that is not proved free as spent.
 
-        Yields a function that takes the call's result, whose artifacts are counted. Raises SpendLimitExceeded before
+        Yields a function that takes the call's result and counts its artifacts. Raises SpendLimitExceeded before
         anything is sent.
         """
         if cost is None:
             raise SpendLimitExceeded("its price is not known, and spend_limit_usd is set; nothing was sent")
-        most = round(cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1), _DIGITS)
+        maximum = round(cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1), _DIGITS)
         left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)
-        if most > left:
+        if maximum > left:
             raise SpendLimitExceeded(
-                f"a call may cost {most:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
+                f"a call may cost {maximum:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
             )
-        self.reserved += most
+        self.reserved += maximum
         charges = 0
 
         def settle(result: Result) -> None:
             nonlocal charges
             paid = sum(each.error.billed != "no" for each in result.errors)
-            charges = 0 if call.is_free else call.unknown + len(result.artifacts) + paid
+            charges = 0 if call.is_proven_free else call.unknown_attempts + len(result.artifacts) + paid
 
         try:
             yield settle
         except ImpastoError as error:
-            charges = 0 if error.billed == "no" else max(call.charges, 1)
+            charges = 0 if error.billed == "no" else max(call.possible_charges, 1)
             raise
         except BaseException:  # cancelled: the call's own evidence says whether anything left
-            charges = call.charges
+            charges = call.possible_charges
             raise
         finally:
-            self.reserved -= most
+            self.reserved -= maximum
             self.usd += cost.usd * charges

@@ -1,4 +1,4 @@
-"""Names that somebody may have meant: the one mechanism behind every "did you mean"."""
+"""Suggestions for misspelt names: the one mechanism behind every "did you mean"."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _ALIKE = 0.65
 """The least share of letters in common: ``sd4`` leads to ``sd3``, and ``steps`` not to ``style``."""
 
 
-def closest(word: str, names: Iterable[str], most: int = 3) -> list[str]:
-    """Return at most ``most`` of the names, the likeliest first.
+def closest(word: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """Return at most ``limit`` of the names, the likeliest first.
 
     What stands before a slash, the provider, only decides between equals. A name is likely if it has the word among
     its parts (``core`` in ``stable-image-core``), if one contains the other, or if their spelling is alike; case and
@@ -47,7 +47,7 @@ def closest(word: str, names: Iterable[str], most: int = 3) -> list[str]:
         else:
             continue
         ranked.append((rank, before != provider, -ratio, name))
-    return [name for *_, name in sorted(ranked)[:most]]
+    return [name for *_, name in sorted(ranked)[:limit]]
 
 
 def _parts(text: str) -> str:

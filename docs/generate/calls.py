@@ -21,7 +21,7 @@ def calls(step: Step, operation: Operation, alias: str) -> Iterator[str]:
     """Each form with its heading, as a reader would paste it. ``alias``: what the gateway calls the model."""
     yield "### From Python"
     yield fenced("python", _client(step))
-    if operation.makes == "image":
+    if operation.output == "image":
         yield "### As LiteLLM's function"
         yield fenced("python", _function(step, group_of(operation)))
     yield "### From a shell"

@@ -6,19 +6,29 @@ import attrs
 
 from impasto.fields import KEY, Field
 from impasto_plugins.gateway.config.litellm import ADVICE
-from impasto_plugins.gateway.config.model import S3, Batches, Config, Files, General, Info, Named, Params, Wording
+from impasto_plugins.gateway.config.model import (
+    BatchesConfig,
+    Config,
+    DeploymentParams,
+    FilesConfig,
+    GeneralSettings,
+    KeyConfig,
+    LiteLLMSettings,
+    ModelInfo,
+    S3Config,
+)
 
 from .text import code, doc, page, table
 
 SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
-    "model_list: litellm_params": Params,
-    "model_list: model_info": Info,
-    "litellm_settings": Wording,
-    "general_settings": General,
-    "keys": Named,
-    "files": Files,
-    "files.s3": S3,
-    "batches": Batches,
+    "model_list: litellm_params": DeploymentParams,
+    "model_list: model_info": ModelInfo,
+    "litellm_settings": LiteLLMSettings,
+    "general_settings": GeneralSettings,
+    "keys": KeyConfig,
+    "files": FilesConfig,
+    "files.s3": S3Config,
+    "batches": BatchesConfig,
 }
 _INTRODUCTION = """
 Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be
@@ -46,7 +56,7 @@ def pages() -> dict[str, str]:
 def keys(record: type[attrs.AttrsInstance]) -> list[attrs.Attribute[object]]:
     """A section's keys: the record's, and in ``general_settings`` the lists that stand in ``Config``."""
     lists = [field for field in attrs.fields(Config) if str(field.type).startswith("tuple[str, ...]")]
-    return [*attrs.fields(record), *(lists if record is General else ())]
+    return [*attrs.fields(record), *(lists if record is GeneralSettings else ())]
 
 
 def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
@@ -57,7 +67,7 @@ def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
 
 def _takes(field: attrs.Attribute[object]) -> str:
     if isinstance(spec := field.metadata.get(KEY), Field):
-        return spec.takes()
+        return spec.describe_constraint()
     return {"bool": "true or false", "S3 | None": "the keys of `files.s3`"}.get(str(field.type), "a list of texts")
 
 

@@ -40,7 +40,7 @@ class Nowhere:
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
         self.sends += 1
-        wire.call.attempt()
+        wire.call.begin_attempt()
         await self.go.wait()
         return WireResponse(status=200, headers=HEADERS, body=PICTURE)
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import attrs
 
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from tests.campaigns.provider import Provider, provider
 from tests.campaigns.victim import Death, How, killed, start
 from tests.pictures import png
@@ -106,7 +106,7 @@ def broken(job: Job, charges: Counter[int], figures: Figures) -> Iterator[str]:
     intents: Counter[str] = Counter()
     last: dict[str, str] = {}
     closed: list[int] = []
-    for _, row in rows(Layout(job.out).ledger, Read()):
+    for _, row in rows(WorkspacePaths(job.out).ledger, ReadPosition()):
         kind, id = str(row["row"]), str(row.get("id"))
         if kind == "run":
             closed.append(0)
@@ -148,7 +148,7 @@ def _wrong_files(job: Job, done: set[str]) -> Iterator[str]:
             yield f"{picture['path']} is not what the ledger says"
     if strangers := there.keys() - named:
         yield f"{len(strangers)} pictures that no row names"
-    if left := list(Layout(job.out).staging.iterdir()):
+    if left := list(WorkspacePaths(job.out).staging.iterdir()):
         yield f"{len(left)} files left in the staging folder"
 
 

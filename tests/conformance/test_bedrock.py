@@ -31,7 +31,7 @@ def refusal(status: int, code: str, error: type[impasto.ImpastoError]) -> Refusa
 class Bedrock(OperationSuite):
     """What all have in common."""
 
-    good = Answer(headers={"content-type": "application/json"}, body=json.dumps(ANSWER).encode())
+    success = Answer(headers={"content-type": "application/json"}, body=json.dumps(ANSWER).encode())
     refusals = (
         refusal(400, "ValidationException", impasto.BadRequest),
         refusal(403, "AccessDeniedException", impasto.PermissionDenied),
@@ -40,10 +40,10 @@ class Bedrock(OperationSuite):
         refusal(429, "ThrottlingException", impasto.RateLimited),
         refusal(500, "InternalServerException", impasto.ProviderFault),
     )
-    requirements = Requirements(formed=frozenset({"guardrailIdentifier", "guardrailVersion"}))
+    requirements = Requirements(formatted_fields=frozenset({"guardrailIdentifier", "guardrailVersion"}))
     golden = None  # test_bedrock_golden.py shows more
 
-    def given(self, field: str, value: object) -> dict[str, object]:
+    def params_with(self, field: str, value: object) -> dict[str, object]:
         return {**request(self.operation(), field, value), **GUARDED.get(field, {}), field: value}
 
     def settings(self, url: str) -> Settings:
@@ -60,7 +60,7 @@ def suite(operation: Operation) -> type[Bedrock]:
     others = {name: VALUES[name] for name in operation.fields if name not in needed}
     if "mode" in others:
         others["mode"] = operation.fields["mode"].choices[-1]
-    return type(class_name(operation), (Bedrock,), {"model": operation.id, "least": needed, "others": others})
+    return type(class_name(operation), (Bedrock,), {"model": operation.id, "minimal": needed, "others": others})
 
 
 for each in MODELS.values():

@@ -49,7 +49,7 @@ class Stability(OperationSuite):
     refusals = REFUSALS
     golden = None  # test_golden.py shows more
 
-    def given(self, field: str, value: object) -> dict[str, object]:
+    def params_with(self, field: str, value: object) -> dict[str, object]:
         return request(self.operation(), field, value)
 
     def settings(self, url: str) -> Settings:
@@ -65,10 +65,10 @@ def suite(operation: Operation) -> type[Stability]:
         (Stability,),
         {
             "model": operation.id,
-            "good": GOOD[operation.makes],
-            "least": needed,
+            "success": GOOD[operation.output],
+            "minimal": needed,
             "others": {name: value for name, value in values.items() if name not in needed},
-            "accepted": ACCEPTED if operation.target in JOBS else None,
+            "job_accepted": ACCEPTED if operation.target in JOBS else None,
         },
     )
 

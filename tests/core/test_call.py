@@ -26,20 +26,20 @@ class Kept(Call):
     def _tell(self, what: str) -> None:
         self.told.append((what, len(self.recorder.seen)))
 
-    async def sending(self, wire: WireRequest) -> None:
+    async def before_send(self, wire: WireRequest) -> None:
         self._tell(f"sending {wire.method}")
 
-    def left(self) -> None:
-        super().left()
+    def mark_headers_sent(self) -> None:
+        super().mark_headers_sent()
         self._tell("left")
 
-    def refused(self, error: ImpastoError) -> None:
-        super().refused(error)
+    def mark_not_charged(self, error: ImpastoError) -> None:
+        super().mark_not_charged(error)
         self._tell(f"refused {type(error).__name__}")
 
-    def accepted(self, pending: Pending) -> None:
-        super().accepted(pending)
-        self._tell(f"accepted {pending.id[:2]} for {pending.keeps:g} s")
+    def mark_job_accepted(self, pending: Pending) -> None:
+        super().mark_job_accepted(pending)
+        self._tell(f"accepted {pending.id[:2]} for {pending.result_ttl:g} s")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_where_nothing_can_be_written_nothing_is_sent(client: impasto.Clie
     class Full(Call):
         is_recorded = True
 
-        async def sending(self, wire: WireRequest) -> None:
+        async def before_send(self, wire: WireRequest) -> None:
             raise ConfigError("the disk is full")
 
     with pytest.raises(ConfigError, match="the disk is full") as caught:

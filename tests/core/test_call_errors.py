@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from impasto import Call, ChargeUnknown, NotFound, Pending, PollExpired, WireRequest
-from impasto.call_errors import ended, gone
+from impasto.call_errors import job_missing_error, timeout_error
 
 ID = "job\r\n2026-11-26 INFO paid"
 SHOWN = "job\\r\\n2026-11-26 INFO paid"
@@ -16,29 +16,31 @@ SHOWN = "job\\r\\n2026-11-26 INFO paid"
 
 def a_call(job: str | None = None) -> Call:
     request, deadline = SimpleNamespace(job=job), SimpleNamespace(is_closed=False)
-    return cast(Call, SimpleNamespace(job=ID, timeout=1.0, charges=1, answer=None, request=request, deadline=deadline))
+    return cast(
+        Call, SimpleNamespace(job=ID, timeout=1.0, possible_charges=1, answer=None, request=request, deadline=deadline)
+    )
 
 
 def test_a_job_that_goes_on() -> None:
-    assert f"job {SHOWN} goes on at the provider" in ended(a_call()).message
+    assert f"job {SHOWN} goes on at the provider" in timeout_error(a_call()).message
 
 
 @pytest.mark.parametrize(("resumed", "age"), [(True, 0.0), (False, 0.0), (False, 100.0)])
 def test_a_job_that_is_gone(resumed: bool, age: float) -> None:
-    pending = Pending(id=ID, poll=WireRequest(target="/job", method="GET"), keeps=60.0)
-    error = gone(NotFound("no such job", status=404), a_call(ID if resumed else None), age, pending)
+    pending = Pending(id=ID, poll=WireRequest(target="/job", method="GET"), result_ttl=60.0)
+    error = job_missing_error(NotFound("no such job", status=404), a_call(ID if resumed else None), age, pending)
     assert f"job {SHOWN}" in error.message
     assert ID not in error.message
 
 
 @pytest.mark.parametrize(("age", "kind"), [(59.9, ChargeUnknown), (60.0, PollExpired), (61.0, PollExpired)])
 def test_a_result_is_over_from_the_second_on_for_which_it_is_kept(age: float, kind: type[Exception]) -> None:
-    pending = Pending(id="a", poll=WireRequest(target="/job", method="GET"), keeps=60.0)
-    assert type(gone(NotFound("no such job", status=404), a_call(), age, pending)) is kind
+    pending = Pending(id="a", poll=WireRequest(target="/job", method="GET"), result_ttl=60.0)
+    assert type(job_missing_error(NotFound("no such job", status=404), a_call(), age, pending)) is kind
 
 
 def test_a_result_that_is_kept_for_nobody_knows_how_long_is_never_over() -> None:
     pending = Pending(id="a", poll=WireRequest(target="/job", method="GET"))
-    error = gone(NotFound("no such job", status=404, request_id="r"), a_call(), 1e9, pending)
+    error = job_missing_error(NotFound("no such job", status=404, request_id="r"), a_call(), 1e9, pending)
     assert isinstance(error, ChargeUnknown)
     assert (error.status, error.request_id) == (404, "r")

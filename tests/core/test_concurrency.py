@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from impasto.concurrency import opened, to_its_end
+from impasto.concurrency import open_in_thread, to_thread_shielded
 
 word: ContextVar[str] = ContextVar("word")
 
@@ -47,24 +47,24 @@ async def cancelled(task: asyncio.Task[object], work: Work, times: int) -> None:
 
 async def test_it_gives_what_the_work_gives_within_the_same_context() -> None:
     word.set("here")
-    assert await to_its_end(word.get) == "here"
-    assert await to_its_end("{}-{x}".format, 1, x=2) == "1-2"
+    assert await to_thread_shielded(word.get) == "here"
+    assert await to_thread_shielded("{}-{x}".format, 1, x=2) == "1-2"
 
 
 async def test_it_raises_what_the_work_raises() -> None:
     with pytest.raises(ZeroDivisionError):
-        await to_its_end(lambda: 1 / 0)
+        await to_thread_shielded(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("error", [None, OSError("full")])
 async def test_cancelled_it_waits_for_its_end(times: int, error: Exception | None) -> None:
     work = Work(error)
-    await cancelled(asyncio.create_task(to_its_end(work)), work, times)
+    await cancelled(asyncio.create_task(to_thread_shielded(work)), work, times)
 
 
 async def test_what_was_opened_is_closed() -> None:
-    async with opened(lambda: io.BytesIO(b"all")) as source:
+    async with open_in_thread(lambda: io.BytesIO(b"all")) as source:
         assert source.read() == b"all"
     assert source.closed
 
@@ -74,7 +74,7 @@ async def test_what_was_opened_as_its_block_was_cancelled_is_closed(times: int) 
     work = Work()
 
     async def block() -> None:
-        async with opened(work):
+        async with open_in_thread(work):
             pytest.fail("it was cancelled")
 
     await cancelled(asyncio.create_task(block()), work, times)

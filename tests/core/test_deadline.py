@@ -7,11 +7,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from impasto.deadline import Deadline, Watch
+from impasto.deadline import Deadline, DeadlineScheduler
 
 
 async def test_ends_a_wait_with_a_timeout_and_leaves_the_task_fit_to_go_on():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     with pytest.raises(TimeoutError), deadline:
         deadline.start(0.01)
         await asyncio.sleep(30)
@@ -22,14 +22,14 @@ async def test_ends_a_wait_with_a_timeout_and_leaves_the_task_fit_to_go_on():
 
 
 async def test_does_nothing_before_it_is_started():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     with deadline:
         await asyncio.sleep(0.02)
     assert deadline.remaining() == float("inf")
 
 
 async def test_only_the_first_start_counts():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     with pytest.raises(TimeoutError), deadline:
         deadline.start(0.01)
         deadline.start(30)
@@ -37,7 +37,7 @@ async def test_only_the_first_start_counts():
 
 
 async def test_never_fires_once_it_was_left():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     with deadline:
         deadline.start(0.01)
     await asyncio.sleep(0.05)
@@ -47,7 +47,7 @@ async def test_a_cancellation_from_outside_stays_one_even_when_the_time_ends_too
     began = asyncio.Event()
 
     async def call() -> None:
-        deadline = Deadline(Watch())
+        deadline = Deadline(DeadlineScheduler())
         with deadline:
             deadline.start(0.01)
             began.set()
@@ -68,7 +68,7 @@ async def test_works_inside_another_time_out():
     outer = asyncio.timeout(0.01)
     with pytest.raises(TimeoutError):
         async with outer:
-            deadline = Deadline(Watch())
+            deadline = Deadline(DeadlineScheduler())
             with deadline:
                 deadline.start(30)
                 await asyncio.sleep(30)
@@ -76,14 +76,14 @@ async def test_works_inside_another_time_out():
 
 
 async def test_an_error_of_the_call_is_not_replaced():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     with pytest.raises(KeyError), deadline:
         deadline.start(30)
         raise KeyError("its own")
 
 
 async def test_one_watch_ends_each_call_at_its_own_time_whatever_their_order():
-    watch = Watch()
+    watch = DeadlineScheduler()
     loop = asyncio.get_running_loop()
     began = loop.time()
 
@@ -102,7 +102,7 @@ async def test_calls_that_end_in_time_make_no_timers_of_their_own(monkeypatch: p
     loop = asyncio.get_running_loop()
     made = Mock(wraps=loop.call_at)
     monkeypatch.setattr(loop, "call_at", made)
-    watch = Watch()
+    watch = DeadlineScheduler()
     for _ in range(100):
         deadline = Deadline(watch)
         with deadline:
@@ -111,7 +111,7 @@ async def test_calls_that_end_in_time_make_no_timers_of_their_own(monkeypatch: p
 
 
 async def test_a_watch_keeps_nothing_of_a_call_that_is_over():
-    watch = Watch()
+    watch = DeadlineScheduler()
     deadline = Deadline(watch)
     with deadline:
         deadline.start(30)
@@ -125,14 +125,14 @@ async def test_a_watch_sets_its_timer_for_the_earliest_end_only(monkeypatch: pyt
     loop = asyncio.get_running_loop()
     made = Mock(wraps=loop.call_at)
     monkeypatch.setattr(loop, "call_at", made)
-    watch = Watch()
+    watch = DeadlineScheduler()
     ends = []
 
     async def call(seconds: float) -> None:
         deadline = Deadline(watch)
         with deadline:
             deadline.start(seconds)
-            ends.append(deadline.ends)
+            ends.append(deadline.ends_at)
             await asyncio.Event().wait()
 
     tasks = [asyncio.create_task(call(seconds)) for seconds in (60, 90, 30)]
@@ -145,7 +145,7 @@ async def test_a_watch_sets_its_timer_for_the_earliest_end_only(monkeypatch: pyt
 
 async def test_after_one_call_ended_the_timer_is_set_for_the_next_end_and_no_more(monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
-    watch = Watch()
+    watch = DeadlineScheduler()
     first = Deadline(watch)
     with pytest.raises(TimeoutError), Deadline(watch), first:
         first.start(0.01)
@@ -155,7 +155,7 @@ async def test_after_one_call_ended_the_timer_is_set_for_the_next_end_and_no_mor
 
 
 async def test_every_call_ends_when_its_watch_is_closed_and_knows_why():
-    watch = Watch()
+    watch = DeadlineScheduler()
     began = asyncio.Semaphore(0)
 
     async def call(*, starts: bool) -> Deadline:
@@ -177,7 +177,7 @@ async def test_every_call_ends_when_its_watch_is_closed_and_knows_why():
 
 
 async def test_a_call_whose_time_is_over_was_not_closed():
-    deadline = Deadline(Watch())
+    deadline = Deadline(DeadlineScheduler())
     assert (deadline.is_closed, deadline.is_over) == (False, False)
     with pytest.raises(TimeoutError), deadline:
         deadline.start(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from impasto import ConfigError
-from impasto.distributions import Allowed, normalised
+from impasto.distributions import AllowList, normalized_name
 
 
 @pytest.mark.parametrize(
@@ -23,30 +23,30 @@ from impasto.distributions import Allowed, normalised
     ],
 )
 def test_names_in_every_form(given: object, names: frozenset[str] | None) -> None:
-    allowed = Allowed.of(given)
+    allowed = AllowList.parse(given)
     assert allowed.names == names
     assert allowed.source == "plugins"
-    assert Allowed.of(str(allowed)).names == names, "its text can be given again"
+    assert AllowList.parse(str(allowed)).names == names, "its text can be given again"
 
 
 @pytest.mark.parametrize("given", ["acme,all", "none,acme", "a b", "-a", "a-", ["a", ""], ["a", None], [5], "a,,b"])
 def test_what_is_no_distributions_name(given: object) -> None:
     with pytest.raises(ConfigError, match="plugins: .* is no distribution's name; give names, or none or all alone"):
-        Allowed.of(given)
+        AllowList.parse(given)
 
 
 def test_something_else_than_names() -> None:
     with pytest.raises(ConfigError, match="plugins must be a list of distributions' names"):
-        Allowed.of(5)
+        AllowList.parse(5)
 
 
 def test_the_environment_counts_if_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMPASTO_PLUGINS", raising=False)
-    assert Allowed.of(None) == Allowed(None, "IMPASTO_PLUGINS")
+    assert AllowList.parse(None) == AllowList(None, "IMPASTO_PLUGINS")
     monkeypatch.setenv("IMPASTO_PLUGINS", "acme")
-    assert Allowed.of(None) == Allowed(frozenset({"acme"}), "IMPASTO_PLUGINS")
-    assert Allowed.of("none") == Allowed(frozenset(), "plugins")
+    assert AllowList.parse(None) == AllowList(frozenset({"acme"}), "IMPASTO_PLUGINS")
+    assert AllowList.parse("none") == AllowList(frozenset(), "plugins")
 
 
 def test_a_name_as_an_index_knows_it() -> None:
-    assert normalised("Acme__Paint.-x") == "acme-paint-x"
+    assert normalized_name("Acme__Paint.-x") == "acme-paint-x"

@@ -10,7 +10,7 @@ import pytest
 import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
-from impasto.fanout import fan_out, problems_of
+from impasto.fanout import check_n_and_seed, fan_out
 from tests.pictures import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
@@ -213,7 +213,7 @@ def result_of(number: int = 1, **fields: Any) -> impasto.Result:
 
 
 async def test_an_image_that_is_lost_has_its_place_among_all_that_should_have_come() -> None:
-    lost = impasto.Lost(index=1, error=impasto.NotSent("lost in an answer"))
+    lost = impasto.FailedArtifact(index=1, error=impasto.NotSent("lost in an answer"))
     result = await fanned(
         result_of(2), impasto.NotSent("first"), result_of(1, errors=(lost,)), impasto.NotSent("last"), result_of()
     )
@@ -263,7 +263,7 @@ async def test_a_failure_of_all_is_charged_if_any_may_have_been() -> None:
     ],
 )
 def test_the_last_image_takes_the_last_seed_of_the_bound(n: int, seed: int, told: list[str]) -> None:
-    assert [problem.field for problem in problems_of(n, seed, STABILITY_SD3.fields["seed"])] == told
+    assert [problem.field for problem in check_n_and_seed(n, seed, STABILITY_SD3.fields["seed"])] == told
 
 
 async def test_images_that_had_come_are_counted_in_the_note_of_a_cancelled_call() -> None:

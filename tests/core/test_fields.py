@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from impasto import File
-from impasto.fields import Field, fields_of, plain, shown
+from impasto.fields import Field, fields_of, format_bound, format_value
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ from impasto.fields import Field, fields_of, plain, shown
     ],
 )
 def test_a_value_is_shown_short_and_a_files_content_never(value: object, said: str) -> None:
-    assert shown(value) == said
-    assert len(shown(value)) <= 60
+    assert format_value(value) == said
+    assert len(format_value(value)) <= 60
 
 
 @pytest.mark.parametrize(
@@ -35,21 +35,21 @@ def test_a_value_is_shown_short_and_a_files_content_never(value: object, said: s
     [(None, "any"), (0.35, "0.35"), (4_294_967_294, "4294967294"), (1.0, "1"), (0, "0"), (-2.5, "-2.5")],
 )
 def test_a_bound_in_words(number: float | None, said: str) -> None:
-    assert plain(number) == said
+    assert format_bound(number) == said
 
 
 @pytest.mark.parametrize(
     ("field", "said"),
     [
         (Field(kind="text"), "text"),
-        (Field(kind="text", least=1), "text of at least 1 characters"),
-        (Field(kind="text", least=1, most=10_000), "text of 1 to 10,000 characters"),
-        (Field(kind="text", most=5), "text of 0 to 5 characters"),
-        (Field(kind="text", least=1, most=1), "text of exactly 1 character"),
-        (Field(kind="text", least=64, most=64), "text of exactly 64 characters"),
+        (Field(kind="text", minimum=1), "text of at least 1 characters"),
+        (Field(kind="text", minimum=1, maximum=10_000), "text of 1 to 10,000 characters"),
+        (Field(kind="text", maximum=5), "text of 0 to 5 characters"),
+        (Field(kind="text", minimum=1, maximum=1), "text of exactly 1 character"),
+        (Field(kind="text", minimum=64, maximum=64), "text of exactly 64 characters"),
         (Field(kind="integer"), "a whole number"),
-        (Field(kind="integer", least=0), "a whole number from 0 to any"),
-        (Field(kind="number", most=1.5), "a number from any to 1.5"),
+        (Field(kind="integer", minimum=0), "a whole number from 0 to any"),
+        (Field(kind="number", maximum=1.5), "a number from any to 1.5"),
         (Field(kind="file"), "a file"),
         (Field(kind="file", limits="a PNG"), "a file: a PNG"),
         (Field(kind="other", limits="dict"), "dict"),
@@ -57,13 +57,13 @@ def test_a_bound_in_words(number: float | None, said: str) -> None:
     ],
 )
 def test_what_a_field_takes_in_words(field: Field, said: str) -> None:
-    assert field.takes() == said
+    assert field.describe_constraint() == said
 
 
 def test_blank_text_is_text_where_no_least_length_is_asked_for() -> None:
     assert Field(kind="text").check(" ") == " "
     with pytest.raises(ValueError, match="must not be blank"):
-        Field(kind="text", least=1).check(" ")
+        Field(kind="text", minimum=1).check(" ")
 
 
 def test_minus_zero_is_zero() -> None:

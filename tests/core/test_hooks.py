@@ -48,8 +48,8 @@ class Loopback:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        wire.call.attempt()
-        wire.call.left()
+        wire.call.begin_attempt()
+        wire.call.mark_headers_sent()
         self.sent.append(wire)
         return WireResponse(status=self.status, headers={"content-type": "image/png"}, body=IMAGE)
 
@@ -291,7 +291,9 @@ def no_default(given: Mapping[str, object]) -> Mapping[str, object]:
     raise KeyError("default")
 
 
-@pytest.mark.parametrize("part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"implied": no_default}], ids=",".join)
+@pytest.mark.parametrize(
+    "part", [{"rules": (NoRule(),)}, {"price": NoPrice()}, {"derive_params": no_default}], ids=",".join
+)
 async def test_what_a_plugin_raises_ahead_of_a_call_is_named_and_nothing_is_sent(part: dict[str, Any]) -> None:
     transport = Loopback()
     with pytest.raises(BrokenPlugin, match=r"mine/painted: .* raised .*Error: .*; nothing was sent"):

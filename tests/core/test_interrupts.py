@@ -18,7 +18,7 @@ import pytest
 
 import impasto
 from impasto import BrokenPlugin, Registry, Result, WireRequest, hookimpl
-from impasto.distributions import scanned
+from impasto.distributions import scan_entry_points
 from impasto.interrupts import pass_interrupt
 from impasto.registry import OPERATIONS, TRANSPORTS
 from tests.conftest import KEY
@@ -149,7 +149,7 @@ def test_it_ends_the_program_while_what_is_installed_is_read(
 ) -> None:
     monkeypatch.setattr(sys, "meta_path", [Finder(found), *sys.meta_path])
     with pytest.raises(KeyboardInterrupt):
-        scanned(complete=True)
+        scan_entry_points(complete=True)
 
 
 def test_it_ends_the_program_while_a_plugin_is_imported(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import DistributionFinder
@@ -255,6 +256,8 @@ def test_a_plugin_whose_import_does_not_end_is_named(
         assert Registry().operation("acme/paint").title
     finally:
         logger.removeHandler(handler)
+    while not caplog.messages:  # the import may end between the two handlers of the warning
+        time.sleep(0.01)
     (message,) = caplog.messages
     assert message == (
         f"'acme/paint' of acme-colours 1.0 is still being imported after 0.01 s ({name}:paint);"

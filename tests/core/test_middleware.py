@@ -89,9 +89,9 @@ async def test_it_is_told_how_a_call_ended_and_what_it_raises_then_takes_nothing
 
     async def layer(wire: WireRequest, next: Handler) -> WireResponse:
         wire.call.on_end += (fails, told.append)
-        assert wire.call.is_free
+        assert wire.call.is_proven_free
         response = await next(wire)
-        assert not wire.call.is_free
+        assert not wire.call.is_proven_free
         return response
 
     result = await run(painted(), Loopback(), middleware=[layer])
@@ -166,7 +166,7 @@ class Odd(Provider):
 
     gives: Any = None
 
-    def account(self, settings: Any, *, stand_in: str | None = None) -> Any:
+    def account(self, settings: Any, *, emulator_url: str | None = None) -> Any:
         if self.gives is None:
             raise LookupError(f"not in {settings['api_key']}")
         return self.gives

@@ -14,7 +14,7 @@ DIME = Cost(usd=0.1, credits=10, as_of="2026-01-01")
 
 @attrs.frozen(kw_only=True)
 class Params:
-    prompt: str = text(required=True, role="prompt", also="text")
+    prompt: str = text(required=True, role="prompt", alias="text")
     first: File | None = file(role="image")
     second: File | None = file(role="image")
     other: File | None = file(role=None)
@@ -26,9 +26,9 @@ MADE = attrs.evolve(ERASE, params=Params, rules=(), max_bytes=10)
 
 def test_roles_and_other_names_follow_from_the_fields() -> None:
     assert MADE.roles == {"prompt": ("prompt",), "image": ("first", "second")}
-    assert MADE.also == {"text": "prompt"}
+    assert MADE.aliases == {"text": "prompt"}
     assert MADE.file_fields == ("first", "second", "other")
-    assert MADE.file_words == {"image", "mask", "first", "second", "other"}
+    assert MADE.file_argument_names == {"image", "mask", "first", "second", "other"}
 
 
 def test_a_request_of_the_most_bytes_is_taken_and_of_one_more_refused_by_its_largest_file() -> None:

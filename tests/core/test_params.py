@@ -237,7 +237,7 @@ def test_what_is_wrong_deep_down_is_said() -> None:
 
 
 def test_a_plain_class_describes_itself() -> None:
-    described = {name: (f.kind, f.required, f.default, f.takes()) for name, f in fields_of(Plain).items()}
+    described = {name: (f.kind, f.required, f.default, f.describe_constraint()) for name, f in fields_of(Plain).items()}
     assert described == {
         "prompt": ("text", True, None, "text"),
         "steps": ("integer", False, 30, "a whole number"),
@@ -262,7 +262,7 @@ def test_a_plain_class_describes_itself() -> None:
 )
 def test_what_a_field_takes_in_words(field: Any, words: str) -> None:
     [described] = fields_of(attrs.make_class("Made", {"a": field})).values()
-    assert described.takes() == words
+    assert described.describe_constraint() == words
 
 
 def test_a_file_is_let_go_when_its_inspection_fails(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def sets(name: str, value: object) -> Misuse:
 
 async def with_a_copy_of_the_call(wire: WireRequest, next: Handler) -> WireResponse:
     await next(wire)
-    return await next(wire.bound(copy.copy(wire.call)))
+    return await next(wire.with_call(copy.copy(wire.call)))
 
 
 async def with_a_call_of_its_own(wire: WireRequest, next: Handler) -> WireResponse:
@@ -71,7 +71,7 @@ async def with_a_call_of_its_own(wire: WireRequest, next: Handler) -> WireRespon
 
 async def says_that_it_was_refused(wire: WireRequest, next: Handler) -> WireResponse:
     await next(wire)
-    wire.call.refused(ProviderFault("no", status=500))
+    wire.call.mark_not_charged(ProviderFault("no", status=500))
     raise NotSent("nothing left")
 
 
@@ -153,8 +153,8 @@ async def test_a_transport_that_posts_twice_is_stopped() -> None:
         @hookimpl
         async def send(self, wire: WireRequest) -> WireResponse:
             for _ in range(2):
-                wire.call.attempt()
-                wire.call.left()
+                wire.call.begin_attempt()
+                wire.call.mark_headers_sent()
                 self.posts += 1
             return WireResponse(status=200, headers={"content-type": "image/png"}, body=IMAGE)
 

@@ -70,26 +70,26 @@ def test_text_that_is_no_rate(text: str) -> None:
 def test_retries_are_a_share_of_the_requests_and_a_floor() -> None:
     budget, policy = RetryBudget(), Retry(budget=0.5, floor=1)
     for _ in range(4):
-        budget.request()
-    assert [budget.spend(policy) for _ in range(5)] == [True, True, True, False, False]
+        budget.count_request()
+    assert [budget.try_spend(policy) for _ in range(5)] == [True, True, True, False, False]
 
 
 def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     budget, policy = RetryBudget(), Retry(budget=1, floor=0)
-    budget.request()
-    assert budget.spend(policy)
+    budget.count_request()
+    assert budget.try_spend(policy)
     now += 60.0
-    assert not budget.spend(policy), "the minute is not over"
-    budget.request()
+    assert not budget.try_spend(policy), "the minute is not over"
+    budget.count_request()
     now += 60.1
-    budget.request()
-    assert [budget.spend(policy) for _ in range(2)] == [True, False], "counted in its own minute"
+    budget.count_request()
+    assert [budget.try_spend(policy) for _ in range(2)] == [True, False], "counted in its own minute"
     now += 60.0
-    assert not budget.spend(policy), "this minute is not over"
+    assert not budget.try_spend(policy), "this minute is not over"
     now += 0.1
-    assert not budget.spend(policy), "the requests of an earlier minute count no more"
-    budget.request()
-    assert budget.spend(policy)
-    assert not budget.spend(policy)
+    assert not budget.try_spend(policy), "the requests of an earlier minute count no more"
+    budget.count_request()
+    assert budget.try_spend(policy)
+    assert not budget.try_spend(policy)

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from impasto import BrokenPlugin, ConfigError, Provider, RateLimit
-from impasto.provider import Account, account_of, check_base_url, check_key, check_known, is_loopback
+from impasto.provider import Account, account_of, check_base_url, check_key, check_setting_names, is_loopback
 
 PROVIDER = Provider(
     name="acme",
@@ -94,7 +94,7 @@ def test_a_key_is_one_word_of_ascii_and_no_message_holds_it() -> None:
 def test_an_account_of_what_is_given_first_then_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_BASE", "https://other.example")
     monkeypatch.setenv("ACME_KEY", "of-variable")
-    given = PROVIDER.account({"api_key": "given", "api_base": "http://127.0.0.1:1"}, stand_in="http://127.0.0.1:2")
+    given = PROVIDER.account({"api_key": "given", "api_base": "http://127.0.0.1:1"}, emulator_url="http://127.0.0.1:2")
     assert (given.base_url, given.headers, given.secrets) == (
         "http://127.0.0.1:1",
         {"authorization": "Bearer given"},
@@ -102,7 +102,7 @@ def test_an_account_of_what_is_given_first_then_of_the_environment(monkeypatch: 
     )
     found = PROVIDER.account({})
     assert (found.base_url, found.secrets) == ("https://other.example", ("of-variable",))
-    assert PROVIDER.account({}, stand_in="http://127.0.0.1:2").base_url == "http://127.0.0.1:2"
+    assert PROVIDER.account({}, emulator_url="http://127.0.0.1:2").base_url == "http://127.0.0.1:2"
     monkeypatch.setenv("ACME_BASE", "")
     assert PROVIDER.account({}).base_url == "https://api.acme.example"
 
@@ -113,7 +113,7 @@ def test_the_vendors_limit_is_for_the_vendors_host() -> None:
 
 
 def test_an_emulators_key_is_a_word_that_messages_may_hold() -> None:
-    account = PROVIDER.account({}, stand_in="http://127.0.0.1:1")
+    account = PROVIDER.account({}, emulator_url="http://127.0.0.1:1")
     assert (account.headers, account.secrets) == ({"authorization": "Bearer emulator"}, ())
     with pytest.raises(ConfigError, match="no key for acme: set ACME_KEY or give api_key"):
         PROVIDER.account({})
@@ -141,14 +141,14 @@ def test_each_part_of_an_account_tells_it_from_others() -> None:
 
 
 def test_a_setting_that_is_not_known_is_named_with_those_that_are() -> None:
-    check_known("acme", {"api_key": "k", "region": None}, ("api_key",))
+    check_setting_names("acme", {"api_key": "k", "region": None}, ("api_key",))
     with pytest.raises(ConfigError, match="acme takes no setting 'region'; it takes api_key, api_base"):
         PROVIDER.account({"region": "x"})
 
 
 def test_a_provider_that_gives_something_else_is_named() -> None:
     class Odd(Provider):
-        def account(self, settings: object, *, stand_in: str | None = None) -> Account:
+        def account(self, settings: object, *, emulator_url: str | None = None) -> Account:
             return 5  # type: ignore[return-value]  # what the test is about
 
     with pytest.raises(BrokenPlugin, match="provider acme: its account is int, not an Account"):

@@ -29,14 +29,14 @@ def test_a_bound_request_differs_in_its_call_only():
     request = Request(operation="m", params=RESULT, target="/t")
     account = Account(provider=PROVIDER, base_url="https://p.example", headers={})
     call = Call(request, account, timeout=1.0, retry=Retry(), budget=RetryBudget())
-    bound = WIRE.bound(call)
+    bound = WIRE.with_call(call)
     assert bound == attrs.evolve(WIRE, call=call)
     assert WIRE.call is None
 
 
 def test_a_result_with_its_cost_differs_in_it_only():
     cost = Cost(usd=0.03, as_of="2026-01-01")
-    assert RESULT.at(cost) == attrs.evolve(RESULT, cost=cost)
+    assert RESULT.with_cost(cost) == attrs.evolve(RESULT, cost=cost)
     assert RESULT.cost is None
 
 
@@ -84,14 +84,14 @@ def test_costs_of_several_are_rounded_as_money_is_written():
 
 def test_one_answer_with_several_artifacts_costs_each_of_them():
     two = attrs.evolve(RESULT, artifacts=RESULT.artifacts * 2)
-    made = two.at(Cost(usd=0.1, as_of="2026-01-01"), ("of the request",))
+    made = two.with_cost(Cost(usd=0.1, as_of="2026-01-01"), ("of the request",))
     assert made.cost == Cost(usd=0.2, as_of="2026-01-01")
     assert made.warnings == (
         "of the request",
         "w",
         "the provider answered one request with 2 artifacts: all are counted",
     )
-    assert two.at(None).cost is None
+    assert two.with_cost(None).cost is None
 
 
 async def body_of(*chunks: bytes) -> Body:

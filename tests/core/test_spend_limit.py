@@ -17,7 +17,7 @@ from impasto import (
     Call,
     ChargeUnknown,
     Cost,
-    Lost,
+    FailedArtifact,
     NotSent,
     Pending,
     Request,
@@ -41,8 +41,8 @@ def a_call(retry: Retry | None = None, *, posts: int = 1) -> Call:
     call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry(), budget=RetryBudget())
     for _ in range(posts):
         call._begin()
-        call.attempt()
-        call.left()
+        call.begin_attempt()
+        call.mark_headers_sent()
     return call
 
 
@@ -50,7 +50,7 @@ def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float
     """Run a call that ends so. Return what it added to what is spent."""
     before = spend.usd
     raised = [type(ending)] if isinstance(ending, BaseException) else []
-    with suppress(*raised), spend.set_aside(call, DIME, limit) as settle:
+    with suppress(*raised), spend.reserve(call, DIME, limit) as settle:
         if isinstance(ending, BaseException):
             raise ending
         settle(ending)
@@ -59,7 +59,7 @@ def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float
 
 
 def result(number: int = 1, *lost: Any) -> Result:
-    return Result(artifacts=(PICTURE,) * number, errors=tuple(Lost(index=9, error=each) for each in lost))
+    return Result(artifacts=(PICTURE,) * number, errors=tuple(FailedArtifact(index=9, error=each) for each in lost))
 
 
 def test_every_artifact_and_every_lost_one_that_was_charged_counts() -> None:
@@ -83,15 +83,15 @@ def test_a_call_that_ends_early_counts_by_its_evidence() -> None:
     assert spent(Spend(), a_call(), NotSent("proved")) == 0
     assert spent(Spend(), a_call(posts=0), ChargeUnknown("its own word")) == 1
     job = a_call(posts=0)
-    job.accepted(Pending(id="a", poll=WireRequest(target="/", method="GET")))
+    job.mark_job_accepted(Pending(id="a", poll=WireRequest(target="/", method="GET")))
     assert spent(Spend(), job, asyncio.CancelledError()) == 1
 
 
 def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:
     spend = Spend()
-    with spend.set_aside(a_call(posts=0), DIME, 0.2) as settle, spend.set_aside(a_call(), DIME, 0.2):
+    with spend.reserve(a_call(posts=0), DIME, 0.2) as settle, spend.reserve(a_call(), DIME, 0.2):
         with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD and 0 of spend_limit_usd=0.2 is left"):
-            spend.set_aside(a_call(), DIME, 0.2).__enter__()
+            spend.reserve(a_call(), DIME, 0.2).__enter__()
         settle(result())
     assert (spend.reserved, spend.usd) == (0, 0)
 
@@ -101,7 +101,7 @@ def test_the_last_cent_of_the_limit_may_be_spent_though_sums_are_binary() -> Non
     for _ in range(10):
         assert spent(spend, a_call(), result(), limit=1.0) == 1
     with pytest.raises(SpendLimitExceeded, match=r"and 0 of spend_limit_usd=1 is left"):
-        spend.set_aside(a_call(), DIME, 1.0).__enter__()
+        spend.reserve(a_call(), DIME, 1.0).__enter__()
 
 
 def test_as_many_charges_are_reserved_as_the_policy_allows() -> None:
@@ -110,7 +110,7 @@ def test_as_many_charges_are_reserved_as_the_policy_allows() -> None:
         (Retry(on_ambiguous=True, max_charges=3), 0.3),
         (Retry(on_ambiguous=False, max_charges=3), 0.1),
     ):
-        with spend.set_aside(a_call(policy, posts=0), DIME, 1.0):
+        with spend.reserve(a_call(policy, posts=0), DIME, 1.0):
             assert spend.reserved == pytest.approx(reserved)
 
 
@@ -119,16 +119,17 @@ def test_a_limit_that_was_passed_says_that_nothing_is_left() -> None:
     spend = Spend()
     assert spent(spend, a_call(), result(9), limit=0.5) == 9
     with pytest.raises(SpendLimitExceeded, match=r"a call may cost 0.1 USD and 0 of spend_limit_usd=0.5 is left"):
-        spend.set_aside(a_call(), DIME, 0.5).__enter__()
+        spend.reserve(a_call(), DIME, 0.5).__enter__()
     with pytest.raises(SpendLimitExceeded, match="its price is not known"):
-        spend.set_aside(a_call(), None, 99.0).__enter__()
+        spend.reserve(a_call(), None, 99.0).__enter__()
 
 
 def test_a_call_is_free_until_a_paid_request_is_begun_or_a_job_is_resumed() -> None:
-    assert a_call(posts=0).is_free
-    assert not a_call(posts=1).is_free
+    assert a_call(posts=0).is_proven_free
+    assert not a_call(posts=1).is_proven_free
     resumed = a_call(posts=0)
     resumed.request = attrs.evolve(resumed.request, job="a" * 64)
-    assert not resumed.is_free
-    assert [a_call(posts=posts).charges for posts in (0, 1)] == [0, 1]
-    assert a_call(Retry(on_ambiguous=True, max_charges=9), posts=3).charges == 3
+    assert not resumed.is_proven_free
+    assert [a_call(posts=posts).possible_charges for posts in (0, 1)] == [0, 1]
+    thrice = a_call(Retry(on_ambiguous=True, max_charges=9), posts=3)
+    assert (thrice.attempts_started, thrice.unknown_attempts, thrice.possible_charges) == (3, 2, 3)

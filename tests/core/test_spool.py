@@ -40,7 +40,7 @@ class Disk:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
 
-    def holds(self, size: int) -> bool:
+    def fits_in_memory(self, size: int) -> bool:
         return size <= HELD
 
     async def write(self, data: bytes) -> None:
@@ -169,7 +169,7 @@ async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recor
             return None
 
         @hookimpl(tryfirst=True)
-        def passes_on(self, request: Request, response: WireResponse) -> bool:
+        def is_artifact_body(self, request: Request, response: WireResponse) -> bool:
             return False
 
     recorder.answer = lambda _: picture(LARGE)

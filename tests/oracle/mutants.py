@@ -41,12 +41,12 @@ NO_PARAMETERS = (
     "__init__", "account", "answers", "base64_file", "bedrock", "bedrock_provider", "bedrock_refusals", "direct",
     "provider", "refusals",
 )  # fmt: skip
-WORDS = ("id", "title", "note", "source", "role", "also", "pattern", "words")
+WORDS = ("id", "title", "note", "docs_url", "role", "alias", "pattern", "words")
 """Arguments that say nothing about a request."""
 
 DROPPED = (
     "default", "required", "rules", "constants", "max_bytes", "min_side", "max_side", "min_pixels", "max_pixels",
-    "aspect", "implied", "by_default", "without", "least", "most",
+    "aspect", "derive_params", "by_default", "without", "minimum", "maximum",
 )  # fmt: skip
 KINDS = {"integer": "number", "number": "integer"}
 

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from impasto_plugins.emulator import Settings
+from impasto_plugins.emulator import EmulatorSettings
 from tests.oracle.contract import BEDROCK, WIRE, Contract
 from tests.oracle.emulator import (
     JUDGED,
@@ -267,7 +267,7 @@ async def test_bedrock_refuses_the_other_form_of_an_id(wire: Wire, contract: Con
 
 
 async def test_the_vendors_times_are_the_emulators_when_none_are_set() -> None:
-    settings = Settings()
+    settings = EmulatorSettings()
     assert (settings.rate_requests, settings.rate_seconds) == (WIRE["requests"], WIRE["seconds"])
     assert (settings.lock_seconds, settings.kept_seconds) == (WIRE["lock_seconds"], WIRE["keep_hours"] * 3600)
 

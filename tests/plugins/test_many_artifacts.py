@@ -26,7 +26,7 @@ from tests.plugins.gateway.conftest import Running, config, entry, named
 
 SEVERAL = """
 import attrs
-from impasto import Artifact, Lost, ProviderFault, Result
+from impasto import Artifact, FailedArtifact, ProviderFault, Result
 from impasto_plugins.stability.stable_image_core import operation
 
 
@@ -39,8 +39,8 @@ class Several:
     def __getattr__(self, name):
         return getattr(self.sound, name)
 
-    def unpack(self, operation, request, response):
-        [artifact] = self.sound.unpack(operation, request, response).artifacts
+    def normalize_response(self, operation, request, response):
+        [artifact] = self.sound.normalize_response(operation, request, response).artifacts
         if self.empty:
             artifact = attrs.evolve(artifact, data=b"")
         return Result(artifacts=(artifact,) * self.count)

@@ -13,11 +13,11 @@ import attrs
 import pytest
 
 import impasto
-from impasto_plugins.emulator import Emulator, Settings
+from impasto_plugins.emulator import Emulator, EmulatorSettings
 from tests.reliability.conftest import CORE, JOB_MODEL, MakeClient
 from tests.reliability.servers import PICTURE
 
-QUICK = Settings(picture_scale=0.0625, job_seconds=0.05, seed=1, keep_alive_seconds=5)
+QUICK = EmulatorSettings(picture_scale=0.0625, job_seconds=0.05, seed=1, keep_alive_seconds=5)
 
 
 @pytest.fixture

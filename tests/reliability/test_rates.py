@@ -215,9 +215,11 @@ async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> No
 
     Its window is a little shorter than the client's, as it shares a loop with it that a busy machine holds up.
     """
-    from impasto_plugins.emulator import Emulator, Settings
+    from impasto_plugins.emulator import Emulator, EmulatorSettings
 
-    settings = Settings(rate_requests=10, rate_seconds=0.3, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.1)
+    settings = EmulatorSettings(
+        rate_requests=10, rate_seconds=0.3, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.1
+    )
     async with Emulator(settings) as emulator:
         client = make_client(emulator.url, rate_limit=impasto.RateLimit(10, 0.5), timeout=20.0)
         await asyncio.gather(*(client.run(CORE, prompt="p") for _ in range(25)))

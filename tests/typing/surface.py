@@ -77,7 +77,7 @@ def drops_in() -> str:
     assert_type(response["usage"]["input_tokens_details"]["text_tokens"], int)
     assert_type(response["cost"], impasto.Cost | None)
     assert_type(response["warnings"], list[str])
-    assert_type(response["errors"], list[impasto.Lost])
+    assert_type(response["errors"], list[impasto.FailedArtifact])
     assert_type(response.model_dump(), dict[str, object])
     edited = impasto.image_edit(b"...", "a boat", "stability/inpaint", b"...", seed=7)
     return edited.data[0].url or ""
@@ -106,13 +106,17 @@ class Ink:
 
     cost = None
 
-    def pack(self, operation: impasto.Operation, request: impasto.Request) -> impasto.WireRequest:
+    def transform_request(self, operation: impasto.Operation, request: impasto.Request) -> impasto.WireRequest:
         return impasto.WireRequest(target=request.target)
 
-    def classify(self, operation: impasto.Operation, response: impasto.WireResponse) -> impasto.ImpastoError | None:
+    def classify_error(
+        self, operation: impasto.Operation, response: impasto.WireResponse
+    ) -> impasto.ImpastoError | None:
         return None
 
-    def unpack(self, operation: impasto.Operation, request: impasto.Request, response: impasto.WireResponse) -> Result:
+    def normalize_response(
+        self, operation: impasto.Operation, request: impasto.Request, response: impasto.WireResponse
+    ) -> Result:
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
     def quote(self, params: object) -> impasto.Cost:

@@ -1,4 +1,4 @@
-"""For tests of code that uses impasto, and of plugins: the suite that a model must pass, and what it is told with."""
+"""Tests for plugins, and for code that uses impasto: the suite that every model must pass, a recorder, fixtures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .recorder import Answer as Answer, Recorder as Recorder, Seen as Seen, recording as recording
+    from .recorder import (
+        Answer as Answer,
+        RecordedRequest as RecordedRequest,
+        Recorder as Recorder,
+        recording as recording,
+    )
     from .requirements import KEY as KEY, Refusal as Refusal, Requirements as Requirements
     from .suite import OperationSuite as OperationSuite
 
@@ -17,7 +22,7 @@ _HOMES = {
     "Recorder": "recorder",
     "Refusal": "requirements",
     "Requirements": "requirements",
-    "Seen": "recorder",
+    "RecordedRequest": "recorder",
     "recording": "recorder",
 }
 

@@ -12,9 +12,9 @@ HUGE = 10**5000
 _UNBOUNDED = 10_000
 
 
-def inside(field: Field) -> Iterator[object]:
-    """Values that the field takes, up to each bound. Of a file there are none: only its plugin knows."""
-    low, high = field.least, field.most
+def valid_values(field: Field) -> Iterator[object]:
+    """Yield valid values up to each limit. Files have none: only the plugin knows what is in them."""
+    low, high = field.minimum, field.maximum
     match field.kind:
         case "text":
             most = _UNBOUNDED if high is None else int(high)
@@ -39,8 +39,8 @@ def inside(field: Field) -> Iterator[object]:
 _AWKWARD = "\r\n--\t\x1b[1m\x7f\u202e\u200d \"';%n{{7*7}} (word:999)"
 
 
-def outside(field: Field) -> Iterator[object]:
-    """Values that the field refuses: of another type, and just beyond its bounds."""
+def invalid_values(field: Field) -> Iterator[object]:
+    """Yield invalid values: of another type, and just beyond the limits."""
     yield object()
     if field.kind == "other":
         return
@@ -48,9 +48,9 @@ def outside(field: Field) -> Iterator[object]:
     match field.kind:
         case "text":
             yield from (5, 0.5, True, b"x", "a\x00b", "a\ud83c")
-            if field.most is not None:
-                yield from ("x" * (int(field.most) + 1), "\U0001f30a" * (int(field.most) + 1))
-            if field.least:
+            if field.maximum is not None:
+                yield from ("x" * (int(field.maximum) + 1), "\U0001f30a" * (int(field.maximum) + 1))
+            if field.minimum:
                 yield from ("", " \t\n")
         case "choice":
             first = field.choices[0]
@@ -70,7 +70,7 @@ def outside(field: Field) -> Iterator[object]:
 
 
 def _beyond(field: Field, *, whole: bool) -> Iterator[object]:
-    for bound, way in ((field.least, -1), (field.most, 1)):
+    for bound, way in ((field.minimum, -1), (field.maximum, 1)):
         if bound is not None:
             yield int(bound) + way if whole else math.nextafter(bound, way * math.inf)
             yield from (float(bound), HUGE * way) if whole else (bound + way, HUGE * way)

@@ -1,4 +1,4 @@
-"""Checks of what a plugin declares: its name, its hooks, and what it imports when."""
+"""Checks of a plugin's declarations: its name, its hooks, and the imports that they cause."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ print(json.dumps([before, sorted(sys.modules)]))
 
 
 class _Nowhere:
-    """A transport that nothing is sent by."""
+    """A transport that sends nothing."""
 
     @hookimpl
     def send(self, wire: WireRequest) -> None:
         return None
 
 
-class Declared(Subject):
-    """Checks of declarations."""
+class DeclarationChecks(Subject):
+    """Checks of a plugin's declarations."""
 
     def test_its_name_is_installed_and_matched_whole(self) -> None:
         registry = Registry()
@@ -51,7 +51,7 @@ class Declared(Subject):
         for near in (self.model[:-1], f"{self.model} ", self.model.swapcase(), self.model.partition("/")[2]):
             if near not in registry.names(OPERATIONS):
                 with pytest.raises(UnknownOperation):
-                    self.alone().operation(near)
+                    self.registry_of_one().operation(near)
 
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
         module = {each.name: each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
@@ -78,11 +78,11 @@ class Declared(Subject):
 
         about = attrs.asdict(describe(self.model, self.operation()))
         assert json.loads(json.dumps(about)) == json.loads(json.dumps(about, allow_nan=False))
-        named = [field["name"] for field in about["fields"]]
-        assert named == [field.name for field in attrs.fields(self.operation().params)]
-        unknown = {name for name, _ in self.values()} - set(named)
+        params = [field["name"] for field in about["fields"]]
+        assert params == [field.name for field in attrs.fields(self.operation().params)]
+        unknown = {name for name, _ in self.values()} - set(params)
         assert not unknown, f"least and others name what is no field: {', '.join(sorted(unknown))}"
-        missing = set(named) - {name for name, _ in self.values()}
+        missing = set(params) - {name for name, _ in self.values()}
         assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
 
 

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for whoever tests code that calls impasto. Imports nothing heavy until one is used."""
+"""The pytest plugin: fixtures for tests of code that calls impasto. Nothing heavy is imported until one is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--impasto-update``."""
+    """Add ``--impasto-update``."""
     parser.getgroup("impasto").addoption(
         "--impasto-update", action="store_true", help="write the golden files of OperationSuite anew, for review"
     )
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def impasto_emulator_settings() -> Mapping[str, object]:
-    """Settings of ``impasto_emulator``, on top of its short times and small images. Override it in a conftest."""
+    """Return settings of ``impasto_emulator``, beside its short times and small images. Override it in a conftest."""
     return {}
 
 
@@ -28,19 +28,19 @@ def impasto_emulator_settings() -> Mapping[str, object]:
 def _impasto_emulator(impasto_emulator_settings: Mapping[str, object]) -> Iterator[Emulator]:
     import attrs
 
-    from impasto_plugins.emulator import SHORT, Settings, serve
+    from impasto_plugins.emulator import SHORT, EmulatorSettings, serve
 
-    given = {**attrs.asdict(SHORT), **impasto_emulator_settings}
-    with serve(Settings.of(given)) as emulator:
+    settings = {**attrs.asdict(SHORT), **impasto_emulator_settings}
+    with serve(EmulatorSettings.from_mapping(settings)) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def impasto_emulator(_impasto_emulator: Emulator) -> Iterator[Emulator]:
-    """A running emulator, in a thread of its own: ``Client(api_base=impasto_emulator.url, api_key="any")``.
+    """Run an emulator in a thread of its own: ``Client(api_base=impasto_emulator.url, api_key="any")``.
 
-    ``.charges``, ``.requests`` and ``.credits`` tell what it saw, ``.fault(...)`` makes it fail. It forgets
-    everything before each test.
+    ``.charges``, ``.requests`` and ``.credits`` report its use, ``.fault(...)`` makes it fail. Each test starts with a
+    reset emulator.
     """
     _impasto_emulator.reset()
     yield _impasto_emulator

@@ -1,6 +1,6 @@
-"""A provider's stand-in on loopback: writes down what reaches it, byte for byte, and answers as it is told.
+"""A provider's stand-in on loopback: records requests byte for byte and sends the configured answers.
 
-It is made of the standard library alone, so that it is a second witness of what a transport sends.
+It uses the standard library alone, so that it is an independent witness of a transport.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import attrs
 
 _LONGEST_HEAD = 1 << 20
 _TURNS = 10
-"""Turns of the loop in which a connection that waits to be accepted is: it takes four."""
+"""Turns of the loop after which a waiting connection has been accepted: it takes four."""
 _LONGEST_WAIT = 1.0
-"""Seconds for which a connection is waited for that its client left open."""
+"""Seconds to wait for a connection that its client left open."""
 
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What is answered. ``cut``: so many bytes of the body are sent, then the connection is closed."""
+    """The answer to a request. ``cut_after``: the connection is closed after so many bytes of the body."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
-    cut: int | None = None
+    cut_after: int | None = None
 
-    def written(self) -> bytes:
-        """The whole answer as it goes out."""
+    def to_bytes(self) -> bytes:
+        """Return the whole answer as bytes."""
         lines = [f"HTTP/1.1 {self.status} Answer", "connection: close"]
         if self.status not in (204, 304) and "content-length" not in self.headers:
             lines.append(f"content-length: {len(self.body)}")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode() + self.body[: self.cut]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body[: self.cut_after]
 
 
 @attrs.frozen(kw_only=True)
-class Seen:
-    """One request as it came. ``target`` is its path and query; ``headers`` are as sent, in their order."""
+class RecordedRequest:
+    """A request as it arrived. ``target``: path and query; ``headers``: as sent, in order."""
 
     method: str
     target: str
@@ -46,63 +46,63 @@ class Seen:
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
 
     def header(self, name: str) -> str:
-        """The first value of a header, or nothing."""
+        """Return the first value of a header, or an empty text."""
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-Answering = Callable[[Seen], Answer]
+Answering = Callable[[RecordedRequest], Answer]
 
 
 def always(answer: Answer) -> Answering:
-    """Every request gets the same answer."""
+    """Return a function that gives every request the same answer."""
     return lambda _: answer
 
 
 @attrs.define(eq=False)
 class Recorder:
-    """``seen`` holds the requests in their order; ``answer`` says what each is answered."""
+    """Records ``requests`` in order and answers each with ``answer``."""
 
     answer: Answering
     url: str = ""
-    seen: list[Seen] = attrs.field(factory=list[Seen])
+    requests: list[RecordedRequest] = attrs.field(factory=list[RecordedRequest])
     _serving: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]], init=False, repr=False)
 
     @property
-    def posts(self) -> list[Seen]:
+    def posts(self) -> list[RecordedRequest]:
         """The requests that may have been charged."""
-        return [each for each in self.seen if each.method == "POST"]
+        return [each for each in self.requests if each.method == "POST"]
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves a connection until it ends."""
+        """Serve a connection until it ends."""
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def on_done(task: asyncio.Task[None]) -> None:
             self._serving.discard(task)
             writer.close()  # one that is cancelled before it began has closed nothing
 
         task = asyncio.ensure_future(self.serve(reader, writer))
         self._serving.add(task)
-        task.add_done_callback(ended)
+        task.add_done_callback(on_done)
 
     async def settle(self) -> None:
-        """Waits until all that was sent has arrived, once its clients are closed."""
+        """Wait until everything that was sent has arrived, after its clients are closed."""
         for _ in range(_TURNS):
             await asyncio.sleep(0)
         if self._serving:
             await asyncio.wait(self._serving, timeout=_LONGEST_WAIT)
 
     async def aclose(self) -> None:
-        """Ends what is served still."""
+        """Close the connections that are still open."""
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Takes one request from a connection, answers it and closes the connection."""
+        """Read one request from a connection, answer it and close the connection."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):  # the client left
-                seen = await _read(reader, writer)
-                self.seen.append(seen)
-                writer.write(self.answer(seen).written())
+                request = await _read(reader, writer)
+                self.requests.append(request)
+                writer.write(self.answer(request).to_bytes())
                 await writer.drain()
         finally:
             writer.close()
@@ -110,19 +110,19 @@ class Recorder:
                 await writer.wait_closed()
 
 
-async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Seen:
+async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> RecordedRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
     method, target, _ = first.split(" ", 2)
     headers = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
-    known = {name.lower(): value for name, value in headers}
-    if known.get("expect", "").lower() == "100-continue":
+    length = {name.lower(): value for name, value in headers}
+    if length.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    if known.get("transfer-encoding", "").lower() == "chunked":
+    if length.get("transfer-encoding", "").lower() == "chunked":
         body = await _chunked(reader)
     else:
-        body = await reader.readexactly(int(known.get("content-length", "0")))
-    return Seen(method=method, target=target, headers=headers, body=body)
+        body = await reader.readexactly(int(length.get("content-length", "0")))
+    return RecordedRequest(method=method, target=target, headers=headers, body=body)
 
 
 async def _chunked(reader: asyncio.StreamReader) -> bytes:
@@ -137,7 +137,7 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def recording(answer: Answering) -> AsyncIterator[Recorder]:
-    """A recorder that listens on loopback."""
+    """Run a recorder that listens on loopback, for a block."""
     recorder = Recorder(answer)
     server = await asyncio.start_server(recorder.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
     host, port = server.sockets[0].getsockname()[:2]

@@ -1,4 +1,4 @@
-"""What an author declares of a model for its suite, and how every check calls it."""
+"""The declarations that an author makes of a model for its suite, and the calls that the checks make."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from impasto.client_state import BUILT_IN
 from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
-from .recorder import Answer, Seen
+from .recorder import Answer, RecordedRequest
 
 KEY = "sk-canary-5f2d9c71b6e84a30"
-"""The key of every call: it must turn up in requests only."""
+"""The key of every call. It must appear in requests only."""
 
 _ONCE = Retry(attempts=1, refused=0, max_wait=0)
-"""Nothing is tried again, and a 429 pauses nobody."""
+"""No retries, and a 429 pauses nothing."""
 
 _ANY = RateLimit(1_000_000, 1.0)
 
 
 @attrs.frozen(kw_only=True)
 class Refusal:
-    """A refusal in the provider's own form, and what must become of it."""
+    """A refusal in the provider's own form, and the error that it must become."""
 
     answer: Answer
     error: type[ImpastoError]
@@ -34,52 +34,52 @@ class Refusal:
 
 @attrs.frozen(kw_only=True)
 class Requirements:
-    """What a model can and can't do, which decides what is asked of it.
+    """Abilities of a model, which decide what the suite requires.
 
-    ``tells_cut_ones``: its plugin sees that a picture (or sound, or model) of a complete answer is cut short.
-    ``respelled``: fields whose value does not stand on the wire as it was given. ``formed``: fields whose text has a
-    form of its own, so that not every text of a right length is taken.
+    ``detects_truncation``: the plugin notices if the image (sound, model) of a complete answer is cut short.
+    ``translated_fields``: fields whose value does not stand on the wire as the caller gave it. ``formatted_fields``:
+    fields whose text has a format, so that not every text of a valid length is accepted.
     """
 
-    tells_cut_ones: bool = True
-    respelled: frozenset[str] = frozenset()
-    formed: frozenset[str] = frozenset()
+    detects_truncation: bool = True
+    translated_fields: frozenset[str] = frozenset()
+    formatted_fields: frozenset[str] = frozenset()
 
 
 class Subject:
     """The declarations of one model."""
 
     model: ClassVar[str] = ""
-    """Its name, as it is installed."""
-    least: ClassVar[Mapping[str, object]] = {}
-    """The least that it takes."""
+    """The installed name of the model."""
+    minimal: ClassVar[Mapping[str, object]] = {}
+    """The minimal parameters of a call."""
     others: ClassVar[Mapping[str, object]] = {}
-    """A value for each of its other fields."""
-    beside: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """What has to be given beside a field, where a rule ties it to others. None takes a field of ``least`` away."""
-    good: ClassVar[Answer]
+    """A value for each other field."""
+    along_with: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Parameters that a field needs along with it, if a rule ties them. None removes a field of ``minimal``."""
+    success: ClassVar[Answer]
     """The provider's answer with a result."""
-    accepted: ClassVar[Answer | None] = None
-    """The provider's answer that a job was accepted, where it has jobs."""
+    job_accepted: ClassVar[Answer | None] = None
+    """The provider's answer that accepts a job, if it has jobs."""
     refusals: ClassVar[Sequence[Refusal]] = ()
-    """The provider's own refusals, one of each kind at least."""
+    """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
 
     def setup_method(self) -> None:
-        """Finds the model before each test: what reads installed metadata must not run in a loop."""
+        """Find the model before each test: reading installed metadata must not happen in a loop."""
         self._operation = Registry().operation(self.model)
         self._alone = self._registry()
 
     def settings(self, url: str) -> Settings:
-        """The client's settings by which the provider is found at ``url`` and called with ``KEY``."""
+        """Return client settings that find the provider at ``url`` and use ``KEY``."""
         return {"providers": {self.operation().provider.name: {"api_base": url, "api_key": KEY}}}
 
     def operation(self) -> Operation:
-        """The plugin."""
+        """Return the plugin."""
         return self._operation
 
-    def alone(self) -> Registry:
-        """A registry of this model and what it needs: what else is installed can't colour a result."""
+    def registry_of_one(self) -> Registry:
+        """Return a registry of this model and its needs, so that other installed plugins can't affect a result."""
         return self._alone
 
     def _registry(self) -> Registry:
@@ -92,30 +92,30 @@ class Subject:
             registry.add(MIDDLEWARE, name, installed.load(MIDDLEWARE, name, object))
         return registry
 
-    def usual(self, seen: Seen) -> Answer:
-        """What the provider answers where all is well."""
-        if self.accepted is not None and seen.method == "POST":
-            return self.accepted
-        return self.good
+    def answer_for(self, request: RecordedRequest) -> Answer:
+        """Return the provider's answer to a valid request."""
+        if self.job_accepted is not None and request.method == "POST":
+            return self.job_accepted
+        return self.success
 
     def client(self, url: str) -> Client:
-        """A client that finds the provider at ``url`` and tries nothing again."""
-        client = Client(registry=self.alone(), **self.settings(url))
+        """Return a client that finds the provider at ``url`` and never retries."""
+        client = Client(registry=self.registry_of_one(), **self.settings(url))
         return client.with_options(retry=_ONCE, rate_limit=_ANY, poll_interval=0.01, timeout=30.0)
 
-    def given(self, field: str, value: object) -> dict[str, object]:
-        """The least call in which a field has this value. Override it where that depends on the value."""
-        given = {**self.least, **self.beside.get(field, {}), field: value}
-        return {name: each for name, each in given.items() if each is not None}
+    def params_with(self, field: str, value: object) -> dict[str, object]:
+        """Return the minimal parameters with this field set. Override it if they depend on the value."""
+        params = {**self.minimal, **self.along_with.get(field, {}), field: value}
+        return {name: each for name, each in params.items() if each is not None}
 
     def values(self) -> Iterator[tuple[str, object]]:
-        """Every field with the value that its author gave."""
-        yield from {**self.others, **self.least}.items()
+        """Yield every field with the value that its author declared."""
+        yield from {**self.others, **self.minimal}.items()
 
 
-async def outcome(client: Client, model: str, given: Mapping[str, object]) -> Result | BaseException:
-    """What a call came to."""
+async def call_outcome(client: Client, model: str, params: Mapping[str, object]) -> Result | BaseException:
+    """Return a call's result or its error."""
     try:
-        return await client.invoke(model, given)
+        return await client.invoke(model, params)
     except Exception as error:  # noqa: BLE001 - what it is, is what the check is about
         return error

@@ -1,4 +1,4 @@
-"""Checks of how a call behaves while it runs: cancelled anywhere, it leaks nothing; the loop is never blocked."""
+"""Checks of running calls: cancelled anywhere, a call leaks nothing; the loop is never blocked."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ from typing import Self
 from impasto import Call, Client, ImpastoError, Pending, Result
 
 from .recorder import recording
-from .requirements import Subject, outcome
+from .requirements import Subject, call_outcome
 
 _EACH_STEP = 70
-"""Turns of the loop: the way to the network takes fewer. After it, a call mostly waits."""
+"""Turns of the loop that are each tried: a call needs fewer to reach the network. After them it mostly waits."""
 
 _LATER = 0.001
-"""Seconds of each step after those."""
+"""Seconds between the later tries."""
 
 _MOST_STEPS = 2_000
 _EVERY = 0.02
 _MADE_UP = ("../account", "..", "x/../../account", "//host/x", "x?a=b", "x#y", "%2e%2e/account", "x y", "x\r\ny: z")
 _LONGEST_BLOCK = 0.2
-"""Seconds of standing still that are more than a busy machine's own."""
+"""Seconds of a blocked loop that a busy machine alone does not explain."""
 
 
-class Running(Subject):
+class RuntimeChecks(Subject):
     """Checks of running calls."""
 
     def test_a_call_may_be_cancelled_at_every_await(self) -> None:
-        asyncio.run(self._cancelled_everywhere())
+        asyncio.run(self._cancel_at_each_await())
 
     def test_the_loop_is_not_blocked(self) -> None:
-        async def calls(watch: _Watch) -> object:
-            async with recording(self.usual) as recorder, self.client(recorder.url) as client:
+        async def calls(watch: _LoopWatch) -> object:
+            async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
                 await client.warm(self.model)
                 with watch.over_this_loop():
-                    return await outcome(client, self.model, self.least)
+                    return await call_outcome(client, self.model, self.minimal)
 
-        with _Watch() as watch:
+        with _LoopWatch() as watch:
             came = asyncio.run(calls(watch))
         assert isinstance(came, Result), f"the call came to {came!r}"
         assert not watch.stood_at, f"the loop stood still in:\n{watch.stood_at}"
 
     def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
-        asyncio.run(self._resumed())
+        asyncio.run(self._try_resume())
 
     def test_a_made_up_job_id_sends_nothing(self) -> None:
-        asyncio.run(self._made_up())
+        asyncio.run(self._try_made_up_ids())
 
-    async def _made_up(self) -> None:
-        async with recording(self.usual) as recorder, self.client(recorder.url) as client:
+    async def _try_made_up_ids(self) -> None:
+        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
             for job in _MADE_UP:
                 with suppress(ImpastoError):
                     await client.resume(self.model, job)
-                sent = [seen.target for seen in recorder.seen]
+                sent = [before.target for before in recorder.requests]
                 assert not sent, f"client.resume of {job!r} asked for {sent[0]}: check request.job in pack"
 
-    async def _resumed(self) -> None:
+    async def _try_resume(self) -> None:
         jobs: list[str] = []
 
         class Noting(Call):
-            def accepted(self, pending: Pending) -> None:
-                super().accepted(pending)
+            def mark_job_accepted(self, pending: Pending) -> None:
+                super().mark_job_accepted(pending)
                 jobs.append(pending.id)
 
-        async with recording(self.usual) as recorder, self.client(recorder.url) as client:
-            if self.accepted is not None:
-                await client.invoke(self.model, self.least, call=Noting)
+        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            if self.job_accepted is not None:
+                await client.invoke(self.model, self.minimal, call=Noting)
                 assert jobs, f"{self.model} has jobs, and its accepted answer is none: unpack must give a Pending"
             paid = len(recorder.posts)
             try:
@@ -81,18 +81,20 @@ class Running(Subject):
             except ImpastoError as error:
                 came = error
             if jobs:
-                said = f"{type(came).__name__}: {came}"
-                assert isinstance(came, Result), f"client.resume of {jobs[0]!r} came to {said}; see request.job in pack"
+                problems = f"{type(came).__name__}: {came}"
+                assert isinstance(came, Result), (
+                    f"client.resume of {jobs[0]!r} came to {problems}; see request.job in pack"
+                )
             else:
                 assert isinstance(came, ImpastoError), f"{self.model} has no jobs, and client.resume made {came!r}"
             assert len(recorder.posts) == paid, "client.resume paid for it again"
 
-    async def _cancelled_everywhere(self) -> None:
+    async def _cancel_at_each_await(self) -> None:
         for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 3)):
             before = asyncio.all_tasks()
-            async with recording(self.usual) as recorder:
+            async with recording(self.answer_for) as recorder:
                 async with self.client(recorder.url) as client:
-                    came, notes = await self._cancelled_after(steps, client)
+                    came, notes = await self._cancel_after(steps, client)
                 await recorder.settle()
             when = f"cancelled after {steps} steps"
             if isinstance(came, Result):
@@ -104,10 +106,10 @@ class Running(Subject):
             assert not left, f"{when}, it left tasks: {left}"
         raise AssertionError(f"the call does not end within {_MOST_STEPS} steps")
 
-    async def _cancelled_after(self, steps: int, client: Client) -> tuple[object, str]:
-        """What a call came to that was cancelled then (its result, where it was faster), and its notes."""
+    async def _cancel_after(self, steps: int, client: Client) -> tuple[object, str]:
+        """Return the outcome of a call that was cancelled then (its result, if it was faster), and its notes."""
         await client.warm(self.model)
-        task = asyncio.ensure_future(client.invoke(self.model, self.least))
+        task = asyncio.ensure_future(client.invoke(self.model, self.minimal))
         for step in range(steps):
             await asyncio.sleep(0 if step < _EACH_STEP else _LATER)
         task.cancel()
@@ -119,14 +121,14 @@ class Running(Subject):
             return error, ""
 
 
-class _Watch:
-    """A thread that sees when a loop stands still, and where."""
+class _LoopWatch:
+    """A thread that notices when a loop is blocked, and where."""
 
     def __init__(self) -> None:
         self.stood_at = ""
         self._beat = math.inf
         self._of = 0
-        self._ended = threading.Event()
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
@@ -134,12 +136,12 @@ class _Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._is_over.set()
         self._thread.join()
 
     @contextmanager
     def over_this_loop(self) -> Iterator[None]:
-        """The running loop is watched from here."""
+        """Begin to watch the running loop."""
         loop = asyncio.get_running_loop()
         self._of = threading.get_ident()
 
@@ -160,7 +162,7 @@ class _Watch:
 
     def _look(self) -> None:
         looked = time.monotonic()
-        while not self._ended.wait(_EVERY):
+        while not self._is_over.wait(_EVERY):
             now = time.monotonic()
             if now - looked > _LONGEST_BLOCK / 2:  # this thread stood still too: the machine's doing
                 self._beat = max(self._beat, now)

@@ -11,57 +11,57 @@ from typing import ClassVar
 
 import pytest
 
-from .declaration_checks import Declared
+from .declaration_checks import DeclarationChecks
 from .golden import files_of, operation_text, request_text
-from .parameter_checks import Parameters
+from .parameter_checks import ParameterChecks
 from .recorder import recording
-from .response_checks import Answers
-from .runtime_checks import Running
+from .response_checks import ResponseChecks
+from .runtime_checks import RuntimeChecks
 
 
-class OperationSuite(Declared, Parameters, Answers, Running):
-    """Checks one model through a real client, over real sockets where bytes matter.
+class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, RuntimeChecks):
+    """Checks one model through a real client, over real sockets if bytes matter.
 
         class TestWatercolour(OperationSuite):
             model = "acme/watercolour"
-            least = {"prompt": "a lighthouse"}
+            minimal = {"prompt": "a lighthouse"}
             others = {"seed": 7, "paper": "rough"}
-            good = Answer(headers={"content-type": "image/png"}, body=PICTURE)
+            success = Answer(headers={"content-type": "image/png"}, body=PICTURE)
             refusals = (Refusal(answer=Answer(status=401, ...), error=Unauthorized),)
 
-    What it can't do is said in ``requirements``. The whole request and the parameters in words are kept in a golden
-    file beside the test module; ``pytest --impasto-update`` writes it, and its diff is for review.
+    ``requirements`` declares what the model can't do. The whole request and the parameters in words are kept in a
+    golden file beside the test module; ``pytest --impasto-update`` writes it, and its diff is for review.
     """
 
     unsteady: ClassVar[frozenset[str]] = frozenset()
-    """Headers whose value is another in each request, such as a signature."""
+    """Headers whose value differs in each request, such as a signature."""
 
     golden: ClassVar[str | None] = "golden"
     """The folder of the golden files, beside the test module."""
 
     def requests(self) -> Iterator[Mapping[str, object]]:
-        """The calls that the golden file shows: by default one with every field."""
-        yield {**self.others, **self.least}
+        """Return the calls that the golden file shows: by default one with every field."""
+        yield {**self.others, **self.minimal}
 
     def test_its_request_is_as_it_was_reviewed(self, request: pytest.FixtureRequest) -> None:
         if self.golden is None:
             return
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model)
         path = Path(inspect.getfile(type(self))).parent / self.golden / f"{name}.txt"
-        now = asyncio.run(self._written())
+        now = asyncio.run(self._golden_text())
         if request.config.getoption("--impasto-update"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(now, encoding="utf-8")
         assert path.exists(), f"there is no {path.name} yet: run pytest --impasto-update and review it"
         assert now == path.read_text(encoding="utf-8"), f"{path.name} says otherwise: see what changed, then update it"
 
-    async def _written(self) -> str:
+    async def _golden_text(self) -> str:
         operation = self.operation()
         texts = [operation_text(operation)]
-        async with recording(self.usual) as recorder, self.client(recorder.url) as client:
-            for given in self.requests():
-                recorder.seen.clear()
-                await client.invoke(self.model, given)
-                files = files_of(operation, given)
-                texts += [request_text(seen, recorder.url, files, self.unsteady) for seen in recorder.seen]
+        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            for params in self.requests():
+                recorder.requests.clear()
+                await client.invoke(self.model, params)
+                files = files_of(operation, params)
+                texts += [request_text(request, recorder.url, files, self.unsteady) for request in recorder.requests]
         return "\n".join(texts)

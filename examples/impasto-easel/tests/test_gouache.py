@@ -34,9 +34,9 @@ class TestGouache(OperationSuite):
     """Some twenty checks: see impasto.testing."""
 
     model = MODEL
-    least = {"prompt": "a lighthouse"}
+    minimal = {"prompt": "a lighthouse"}
     others = {"size": "1536x1024", "quality": "draft", "seed": 1_234_567, "response_format": "b64_json"}
-    good = answer(200, {"data": [{"b64_json": base64.b64encode(PICTURE).decode(), "seed": 7}]})
+    success = answer(200, {"data": [{"b64_json": base64.b64encode(PICTURE).decode(), "seed": 7}]})
     refusals = (
         refused(400, "invalid_request_error", impasto.BadRequest),
         refused(401, "invalid_api_key", impasto.Unauthorized),
@@ -52,8 +52,8 @@ class TestGouacheByAddress(TestGouache):
 
     golden = "golden/by_address"
 
-    accepted = answer(200, {"data": [{"url": "/v1/files/0123456789abcdef.png"}]})
-    good = Answer(headers={"content-type": "image/png"}, body=PICTURE)
+    job_accepted = answer(200, {"data": [{"url": "/v1/files/0123456789abcdef.png"}]})
+    success = Answer(headers={"content-type": "image/png"}, body=PICTURE)
 
 
 Act = Callable[[Easel, impasto.Client], Awaitable[Any]]

@@ -12,7 +12,7 @@ __all__ = ["BatchOptions", "Outcome", "run_batch"]
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: the command line's list of commands needs none of it."""
+    """Import on first use: listing the commands needs none of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api, tasks

@@ -1,6 +1,6 @@
-"""The addresses of the providers that a batch's images come from: a folder has one for each provider.
+"""The addresses that a batch's images come from: one for each provider of a folder.
 
-Otherwise a run could go on with what an emulator, or another server, had made, and count its images as done.
+Otherwise a run could continue with the images of an emulator, or of another server, and count them as done.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Iterable
 
 from impasto import Client, ConfigError, Operation
 
-from .ledger.states import State
-from .ledger.workspace import History
+from .ledger.states import TaskState
+from .ledger.workspace import LedgerHistory
 
-_PROVED_FREE = {State.REFUSED, State.REFUSED_AGAIN}
+_PROVED_FREE = {TaskState.REFUSED, TaskState.REFUSED_AGAIN}
 
 
-async def check_addresses(client: Client, operations: Iterable[Operation], history: History) -> None:
+async def check_addresses(client: Client, operations: Iterable[Operation], history: LedgerHistory) -> None:
     """Raise ConfigError if a folder has images of these operations' providers from another address.
 
-    An address that gave nothing binds nobody. A ledger of an earlier version names none.
+    An address without images does not count. A ledger of an earlier version names none.
     """
     if not history.addresses or not history.pictures.count.keys() - _PROVED_FREE:
         return
@@ -32,8 +32,8 @@ async def check_addresses(client: Client, operations: Iterable[Operation], histo
             )
 
 
-async def note_addresses(client: Client, operations: Iterable[Operation], history: History) -> bool:
-    """Note where operations are called. Return True if the ledger does not say so yet. Raises ConfigError."""
+async def note_addresses(client: Client, operations: Iterable[Operation], history: LedgerHistory) -> bool:
+    """Note the addresses of operations. Return True if the ledger does not have them yet. Raises ConfigError."""
     found = {each.provider.name: await client.address(each) for each in operations}
     is_new = not found.items() <= history.addresses.items()
     history.addresses |= found
@@ -41,7 +41,7 @@ async def note_addresses(client: Client, operations: Iterable[Operation], histor
 
 
 async def _address(client: Client, operation: Operation, before: str) -> str:
-    """Return where an operation is called. Without a key it can be at no transport that needs none."""
+    """Return the address of an operation. Without a key no transport that needs one can be meant."""
     try:
         return await client.address(operation)
     except ConfigError:

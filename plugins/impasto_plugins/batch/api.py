@@ -1,4 +1,4 @@
-"""``client.batch``: many requests from a program, each outcome as it comes; with a folder, kept as a run keeps them."""
+"""``client.batch``: many requests from a program, each outcome as it comes; stored in a folder if there is one."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, 
 from impasto.ext import check_seconds, kind_in_words
 
 from .addresses import check_addresses, note_addresses
-from .classification import failed
+from .classification import outcome_of_error
 from .filenames import Template, wrong_id
-from .ledger.evidence import Strangers
+from .ledger.evidence import Orphans
 from .ledger.filesystem import Disk
-from .ledger.group_commit import Steps
-from .ledger.recorder import Keeping
-from .ledger.recovery import recall, recover
-from .ledger.states import State
-from .ledger.workspace import Folder, unusable
-from .manifest.planner import Again
-from .manifest.rows import asked, units
+from .ledger.group_commit import WriteSteps
+from .ledger.recorder import LedgerRecorder
+from .ledger.recovery import recover, restore_sends
+from .ledger.states import TaskState
+from .ledger.workspace import Workspace, unusable_folder
+from .manifest.planner import RetrySelection
+from .manifest.rows import parse_row, tasks_of
 from .output.results import A_PAGE, ERRORS, RESULTS, write_results
-from .output.s3 import Bucket, Target, check_target, claimed, local_folder, target_of
-from .runner.concurrency import Pace
-from .runner.health_check import is_reached
-from .runner.limits import MostFailures, Stops
-from .runner.scheduler import Run, of_client
-from .tasks import Outcome, Standing, Unit, key_of
+from .output.s3 import BucketTarget, ImageBucket, check_target, claim_bucket, local_folder, target_of
+from .runner.concurrency import AdaptiveConcurrency
+from .runner.health_check import is_reachable
+from .runner.limits import FailureLimit, StopConditions
+from .runner.scheduler import Scheduler, of_client
+from .tasks import ImageTask, Outcome, OutcomeState, key_of
 
 Requests = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
 
-_STANDING: Mapping[int, Standing] = {
-    State.DONE: "done",
-    State.REFUSED: "refused",
-    State.AMBIGUOUS: "ambiguous",
-    State.UNUSABLE: "unusable",
-    State.FILTERED: "filtered",
-    State.EXPIRED: "expired",
+_STANDING: Mapping[int, OutcomeState] = {
+    TaskState.DONE: "done",
+    TaskState.REFUSED: "refused",
+    TaskState.AMBIGUOUS: "ambiguous",
+    TaskState.UNUSABLE: "unusable",
+    TaskState.FILTERED: "filtered",
+    TaskState.EXPIRED: "expired",
 }
 
 
 class BatchOptions(TypedDict, total=False):
-    """How ``Client.batch`` runs: see ``run_batch``."""
+    """Options of ``Client.batch``, see ``run_batch``."""
 
     out: str | os.PathLike[str] | None
     staging: str | os.PathLike[str] | None
@@ -75,43 +75,47 @@ async def run_batch(
     retry_ambiguous: bool = False,
     start_over: bool = False,
 ) -> AsyncGenerator[Outcome]:
-    """``Client.batch`` as a function.
+    """Run requests side by side and yield their outcomes: ``Client.batch`` as a function.
 
-    ``out``: a folder for pictures and ledger, or ``s3://bucket/prefix`` for pictures and results; the ledger stays
-    then in ``staging``, a folder of this machine, and ``s3_endpoint`` is the address of a service that is not Amazon's.
-    ``concurrency``: pictures at once, at most. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or
-    ``"5%"`` of what is through). ``retry_failed`` takes what was refused again, ``retry_ambiguous`` what may have been
-    charged. ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for
-    its images again. Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images
-    came and their results can't be written, and what ``requests`` raises; images in flight are waited for first.
+    ``out``: a folder for images and ledger, or ``s3://bucket/prefix`` for images and results; the ledger is then in
+    ``staging``, a local folder, and ``s3_endpoint`` is the address of a service other than Amazon's. ``concurrency``:
+    the most images in flight. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or ``"5%"`` of the
+    finished images). ``retry_failed`` includes refused images, ``retry_ambiguous`` those that may have been charged.
+    ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for its images
+    again.
+
+    Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images came and their
+    results can't be written, and the errors of ``requests``; images in flight are waited for first.
     """
     target = target_of(str(out or ""), staging, s3_endpoint)
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
-    stops = Stops(
+    stops = StopConditions(
         budget=check_seconds("budget_usd", budget_usd, unit="USD") if budget_usd is not None else None,
-        max_failures=MostFailures.of(max_failures) if max_failures is not None else None,
+        max_failures=FailureLimit.parse(max_failures) if max_failures is not None else None,
     )
     async with AsyncExitStack() as stack:
-        folder, jobs, keeping, bucket = None, list[Unit](), None, None
+        folder, jobs, keeping, bucket = None, list[ImageTask](), None, None
         if out is not None:
             place = Path(staging or local_folder(str(out)))
-            folder = await stack.enter_async_context(await Folder.open(place, Disk(), start_over=start_over))
+            folder = await stack.enter_async_context(await Workspace.open(place, Disk(), start_over=start_over))
             check_target(folder.history, place, target)
             accounts = [await client.account(model) for model in folder.history.job_models]
             keys = frozenset(map(key_of, accounts))
             try:
-                bucket = await claimed(stack, target, folder.history)
-                keeping = Keeping(folder, Template(), bucket, A_PAGE)
-                await folder.post(_begun(folder, target))
+                bucket = await claim_bucket(stack, target, folder.history)
+                keeping = LedgerRecorder(folder, Template(), bucket, A_PAGE)
+                await folder.submit(_write_start(folder, target))
                 jobs = (await recover(folder, keeping, keys)).jobs
             except OSError as error:
-                raise unusable(folder.layout, error) from None
+                raise unusable_folder(folder.layout, error) from None
             stops.usd = folder.pictures.usd
-        service = _Service(client, folder, target, Again(failed=retry_failed, ambiguous=retry_ambiguous))
+        service = _CallBatch(client, folder, target, RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous))
         if folder is not None:
-            service.strangers = await asyncio.to_thread(Strangers, folder.history, Template())
-        run = Run(of_client(client), Pace(concurrency), stops, keeping, partial(is_reached, client))
+            service.strangers = await asyncio.to_thread(Orphans, folder.history, Template())
+        run = Scheduler(
+            of_client(client), AdaptiveConcurrency(concurrency), stops, keeping, partial(is_reachable, client)
+        )
         async with aclosing(run.outcomes(service.work(jobs, requests))) as outcomes:
             async for outcome in outcomes:
                 yield outcome
@@ -123,90 +127,92 @@ async def run_batch(
             raise stopped
 
 
-def _begun(folder: Folder, target: Target | None) -> Steps[None]:
+def _write_start(folder: Workspace, target: BucketTarget | None) -> WriteSteps[None]:
     pictures = folder.pictures
     return folder.begin(len(pictures), target=target, stranger_extra=pictures.extra)
 
 
-async def _publish(folder: Folder, bucket: Bucket | None, stops: Stops) -> None:
+async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopConditions) -> None:
     """Write results.jsonl and errors.jsonl, and upload them to the bucket. Raises StorageError."""
     target = bucket.target if bucket is not None else None
     try:
-        await folder.post(_begun(folder, target))
-        await folder.post(write_results(folder))
+        await folder.submit(_write_start(folder, target))
+        await folder.submit(write_results(folder))
         if bucket is not None:
             await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
-            await bucket.remember(folder.layout)
+            await bucket.record_size(folder.layout)
     except OSError as error:
         how = "put up" if bucket is not None else "written"
-        said = f"results could not be {how}: {error.strerror or error}; the next run does it, and pays nothing"
-        failure = StorageError(said)
+        message = f"results could not be {how}: {error.strerror or error}; the next run does it, and pays nothing"
+        failure = StorageError(message)
         failure.billed = stops.billed
         raise failure from (stops.error() or error)
 
 
 @attrs.define(eq=False)
-class _Service:
-    """What is left to do of requests, and what is known of the others."""
+class _CallBatch:
+    """The requests of a program: work that is left, and earlier outcomes."""
 
     client: Client
-    folder: Folder | None
-    target: Target | None
-    again: Again
-    strangers: Strangers | None = None
+    folder: Workspace | None
+    target: BucketTarget | None
+    retry: RetrySelection
+    strangers: Orphans | None = None
     _ids: set[str] = attrs.field(factory=set[str])
     _recalled: set[str] = attrs.field(factory=set[str])
     _addressed: set[tuple[str, str | None]] = attrs.field(factory=set[tuple[str, str | None]])
 
-    async def work(self, jobs: list[Unit], requests: Requests) -> AsyncIterator[Unit | Outcome]:
+    async def work(self, jobs: list[ImageTask], requests: Requests) -> AsyncIterator[ImageTask | Outcome]:
         for job in jobs:
             yield job
         async for request in _each(requests):
             try:
-                made = await self._units(request)
+                tasks = await self._tasks_of(request)
             except ImpastoError as error:
-                yield _refused(request, error)
+                yield _invalid_outcome(request, error)
                 continue
-            await self._note_address(made[0])
-            left = [unit for unit in made if self.folder is None or not self._is_over(self.folder, unit)]
-            for unit in made:
+            await self._note_address(tasks[0])
+            left = [unit for unit in tasks if self.folder is None or not self._is_finished(self.folder, unit)]
+            for unit in tasks:
                 if self.folder is None or unit in left:
                     yield unit
                 else:
-                    yield await asyncio.to_thread(self._known, self.folder, unit)
+                    yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
             if self.folder is not None and not left:
-                for index in self.folder.pictures.extras(made[0].id, made[0].n):
-                    yield await asyncio.to_thread(self._known, self.folder, attrs.evolve(made[0], index=index))
+                for index in self.folder.pictures.extras(tasks[0].id, tasks[0].n):
+                    yield await asyncio.to_thread(
+                        self._earlier_outcome, self.folder, attrs.evolve(tasks[0], index=index)
+                    )
 
-    async def _units(self, request: Mapping[str, object]) -> list[Unit]:
+    async def _tasks_of(self, request: Mapping[str, object]) -> list[ImageTask]:
         if not isinstance(request, Mapping):
             raise InvalidRequest([Problem("request", f"must be a mapping, not {kind_in_words(request)}")])
-        row = asked(dict(request))
+        row = parse_row(dict(request))
         if row.id in self._ids:
             raise InvalidRequest([Problem("id", f"{row.id!r} was given before in this batch")])
         operation = await self.client.operation(row.model, base_model=row.base_model)
-        if operation.file_words.isdisjoint(row.given):
-            made = units(row, operation, Path(), position=len(self._ids))
+        if operation.file_argument_names.isdisjoint(row.arguments):
+            tasks = tasks_of(row, operation, Path(), position=len(self._ids))
         else:
-            made = await asyncio.to_thread(units, row, operation, Path(), position=len(self._ids))
-        await self._recall(made[0])
-        await self._check_known(made[0])
-        self._check_strangers(made)
+            tasks = await asyncio.to_thread(tasks_of, row, operation, Path(), position=len(self._ids))
+        await self._recall(tasks[0])
+        await self._check_known(tasks[0])
+        self._check_strangers(tasks)
         self._ids.add(row.id)
-        return made
+        return tasks
 
-    async def _recall(self, unit: Unit) -> None:
-        """Counts what an earlier process sent with the key of a model, at its first request."""
+    async def _recall(self, unit: ImageTask) -> None:
+        """Restore the sends of earlier processes with a model's key, at its first request."""
         if self.folder is None or unit.model in self._recalled:
             return
         self._recalled.add(unit.model)
         account = await self.client.account(unit.model, base_model=unit.base_model)
         if account.fingerprint not in self._recalled:
             self._recalled.add(account.fingerprint)
-            recall([account], self.folder.history)
+            restore_sends([account], self.folder.history)
 
-    async def _note_address(self, unit: Unit) -> None:
-        """Write where a model is called into the ledger, at its first request. Raises ConfigError."""
+    async def _note_address(self, unit: ImageTask) -> None:
+        """Write a model's address into the ledger, at its first request. Raises ConfigError."""
         folder, model = self.folder, (unit.model, unit.base_model)
         if folder is None or model in self._addressed:
             return
@@ -218,48 +224,50 @@ class _Service:
             return  # there is no key: the call says so, and sends nothing
         if is_new:
             try:
-                await folder.post(_begun(folder, self.target))
+                await folder.submit(_write_start(folder, self.target))
             except OSError as error:
-                raise unusable(folder.layout, error) from None
+                raise unusable_folder(folder.layout, error) from None
         self._addressed.add(model)
 
-    async def _check_known(self, unit: Unit) -> None:
+    async def _check_known(self, unit: ImageTask) -> None:
         folder = self.folder
         if folder is None or folder.pictures.states(unit.id, 1) == [0]:
             return
-        row = await asyncio.to_thread(folder.history.asked, unit.id, 0)
+        row = await asyncio.to_thread(folder.history.intent_of, unit.id, 0)
         if row["asks"] != unit.sha256:
-            said = "was run in this folder before, with other content; give it another id"
-            raise InvalidRequest([Problem("id", said)], operation=unit.model)
+            message = "was run in this folder before, with other content; give it another id"
+            raise InvalidRequest([Problem("id", message)], operation=unit.model)
 
-    def _check_strangers(self, made: list[Unit]) -> None:
-        for unit in made if self.strangers else ():
+    def _check_strangers(self, tasks: list[ImageTask]) -> None:
+        for unit in tasks if self.strangers else ():
             if self.strangers is not None and (name := self.strangers.find(unit)) is not None:
-                said = f"{name!r} is in the folder, and its ledger does not know it: it may be paid for; see start_over"
-                raise InvalidRequest([Problem("id", said)], operation=unit.model)
+                message = (
+                    f"{name!r} is in the folder, and its ledger does not know it: it may be paid for; see start_over"
+                )
+                raise InvalidRequest([Problem("id", message)], operation=unit.model)
 
-    def _is_over(self, folder: Folder, unit: Unit) -> bool:
+    def _is_finished(self, folder: Workspace, unit: ImageTask) -> bool:
         """Return True if nothing is left to do for an image."""
         state = folder.pictures.state(unit.id, unit.index)
-        return not self.again.takes()[state]
+        return not self.retry.selects()[state]
 
-    def _known(self, folder: Folder, unit: Unit) -> Outcome:
-        """Return what came of an image in an earlier run."""
+    def _earlier_outcome(self, folder: Workspace, unit: ImageTask) -> Outcome:
+        """Return the outcome of an image in an earlier run."""
         state = folder.pictures.state(unit.id, unit.index)
         outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
-        if state != State.DONE:
+        if state != TaskState.DONE:
             return outcome
-        name = str(folder.history.asked(unit.id, unit.index)["path"])
+        name = str(folder.history.intent_of(unit.id, unit.index)["path"])
         if self.target is not None:
             return attrs.evolve(outcome, url=self.target.url(name))
         return attrs.evolve(outcome, path=folder.layout.root / name)
 
 
-def _refused(request: object, error: ImpastoError) -> Outcome:
-    given = request if isinstance(request, Mapping) else {}
-    id, model = given.get("id", given.get("custom_id")), given.get("model")
-    unit = Unit(id=str(id) if wrong_id(id) is None else "", index=0, n=1, model=str(model or ""))
-    return failed(unit, error)
+def _invalid_outcome(request: object, error: ImpastoError) -> Outcome:
+    row = request if isinstance(request, Mapping) else {}
+    id, model = row.get("id", row.get("custom_id")), row.get("model")
+    unit = ImageTask(id=str(id) if wrong_id(id) is None else "", index=0, n=1, model=str(model or ""))
+    return outcome_of_error(unit, error)
 
 
 async def _each(requests: Requests) -> AsyncIterator[Mapping[str, object]]:

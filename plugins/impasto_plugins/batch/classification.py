@@ -1,4 +1,4 @@
-"""What an error means for a picture: whether it is final, may have been charged, or is taken up by the next run."""
+"""The meaning of an error for an image: final, possibly charged, or retried by the next run."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from impasto import (
     UnusableResult,
 )
 
-from .tasks import Outcome, Standing, Unit
+from .tasks import ImageTask, Outcome, OutcomeState
 
 _SET_UP = (ConfigError, RegistryError, ClientClosedError)
 STOPPING = (Unauthorized, PaymentRequired, SpendLimitExceeded, StorageError, *_SET_UP)
 """Errors that every further image would meet too."""
 
 _AGAIN = (NotSent, RateLimited, ProviderFault, *STOPPING)
-"""Refusals that say nothing of the picture itself."""
+"""Refusals that say nothing about the image itself."""
 
 _CODES: tuple[tuple[type[ImpastoError], str], ...] = (
     (ContentFiltered, "moderation_blocked"),
@@ -63,18 +63,18 @@ _CODES: tuple[tuple[type[ImpastoError], str], ...] = (
 )
 
 
-def code_of(error: ImpastoError, state: Standing) -> str:
-    """The word that errors.jsonl has for an error."""
+def code_of(error: ImpastoError, state: OutcomeState) -> str:
+    """Return the ``code`` of errors.jsonl for an error."""
     if state == "ambiguous":
         return "charge_unknown"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "misconfigured")
 
 
-def made(unit: Unit, result: Result) -> Outcome:
-    """Return the outcome of an image that came: the first of its result."""
-    lost = tuple(f"an image beside it did not come: {each.error.message}" for each in result.errors)
+def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
+    """Return the outcome of a result: its first image."""
+    missing = tuple(f"an image beside it did not come: {each.error.message}" for each in result.errors)
     charged = sum(each.error.billed != "no" for each in result.errors)
-    cost = _share(result) or unit.cost
+    cost = _cost_per_image(result) or unit.cost
     return Outcome(
         id=unit.id,
         index=unit.index,
@@ -83,18 +83,15 @@ def made(unit: Unit, result: Result) -> Outcome:
         artifact=result.artifacts[0],
         cost=cost.times(1 + charged) if cost is not None and charged else cost,
         request_id=result.request_id,
-        warnings=(*unit.warnings, *result.warnings, *lost),
+        warnings=(*unit.warnings, *result.warnings, *missing),
         errors=tuple(each.error for each in result.errors),
     )
 
 
-def extras(unit: Unit, result: Result, first: Callable[[], int]) -> Iterator[tuple[Unit, Outcome]]:
-    """Yield the images that came beyond the one that was asked for, as units of their own.
-
-    ``first`` returns the first index that is free.
-    """
+def extras(unit: ImageTask, result: Result, first: Callable[[], int]) -> Iterator[tuple[ImageTask, Outcome]]:
+    """Yield the further images of a result as tasks of their own. ``first`` returns the first free index."""
     more = result.artifacts[1:]
-    cost = _share(result)
+    cost = _cost_per_image(result)
     for index, artifact in enumerate(more, first() if more else 0):
         extra = attrs.evolve(unit, index=index, extra=unit.index, job=None)
         yield (
@@ -112,8 +109,8 @@ def extras(unit: Unit, result: Result, first: Callable[[], int]) -> Iterator[tup
         )
 
 
-def _share(result: Result) -> Cost | None:
-    """The cost of each of a result's images."""
+def _cost_per_image(result: Result) -> Cost | None:
+    """Return the cost of each of a result's images."""
     count = len(result.artifacts)
     if result.cost is None or count == 1:
         return result.cost
@@ -121,9 +118,9 @@ def _share(result: Result) -> Cost | None:
     return attrs.evolve(result.cost, usd=round(usd, 10), credits=credits and round(credits / count, 10))
 
 
-def failed(unit: Unit, error: ImpastoError) -> Outcome:
-    """A picture that did not come."""
-    state = _standing(error, is_kept=unit.expires is None or time.time() < unit.expires)
+def outcome_of_error(unit: ImageTask, error: ImpastoError) -> Outcome:
+    """Return the outcome of an image that did not come."""
+    state = _state_of_error(error, is_kept=unit.expires is None or time.time() < unit.expires)
     return Outcome(
         id=unit.id,
         index=unit.index,
@@ -137,7 +134,7 @@ def failed(unit: Unit, error: ImpastoError) -> Outcome:
     )
 
 
-def _standing(error: ImpastoError, *, is_kept: bool) -> Standing:
+def _state_of_error(error: ImpastoError, *, is_kept: bool) -> OutcomeState:
     match error:
         case ContentFiltered():
             return "filtered"

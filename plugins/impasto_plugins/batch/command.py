@@ -1,4 +1,4 @@
-"""``impasto batch``: runs a manifest, and tells what came of it."""
+"""``impasto batch``: run a manifest, and report on batches."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto_plugins.cli.options import as_json, plugged
+from impasto_plugins.cli.options import as_json, plugin_options
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .cli.run import Given
+    from .cli.run import CommandOptions
 
 
 def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
@@ -28,7 +28,7 @@ _folder = click.argument("folder", metavar="DIR", callback=_local)
 
 @click.group("batch", short_help="Make many pictures from a manifest; resumable, never paid twice.")
 def command() -> None:
-    """Makes the pictures of a manifest. Stopped at any point, it goes on where it was."""
+    """Generate the images of a manifest. If it is interrupted, the same command resumes it."""
 
 
 @command.command("run", short_help="Run a manifest, or go on with it.")
@@ -59,20 +59,20 @@ def command() -> None:
 @click.option("--report/--no-report", default=True, help="Write report.html at the end.  [default: yes]")
 @click.option("--api-base", metavar="URL", help="Another address of the provider.")
 @click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
-@plugged
+@plugin_options
 @as_json
 @click.pass_context
-def run(ctx: click.Context, /, **given: Unpack[Given]) -> None:
-    """Makes the pictures of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
-    those of OpenAI's Batch API. Run again, it makes what is missing. MANIFEST may be - for standard input; it is kept
-    in the folder, and where nothing comes the next time, that is gone on with.
+def run(ctx: click.Context, /, **options: Unpack[CommandOptions]) -> None:
+    """Generate the images of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
+    those of OpenAI's Batch API. Run it again to generate what is missing. MANIFEST may be - for standard input; it is
+    stored in the folder, and used again if standard input is empty the next time.
 
-    Ctrl-C waits for what is in flight, a second one does not. Ends with 0 if every image came, 1 if some did not or are
-    missing or rows were passed over, 2 if the input is wrong (nothing was sent), 130 if a signal interrupted it.
+    Ctrl-C waits for images in flight, a second one does not. Ends with 0 if every image came, 1 if some did not or are
+    missing or rows were skipped, 2 if the input is wrong (nothing was sent), 130 if a signal interrupted it.
     """
-    from .cli.run import conduct  # the client: only for those who call
+    from .cli.run import run_command  # the client: only for those who call
 
-    ctx.exit(conduct(given))
+    ctx.exit(run_command(options))
 
 
 @command.command("status", short_help="Tell where a batch stands, running or not.")
@@ -84,11 +84,11 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
     Ends with 1 if images are missing, or if the batch is complete and some images failed or rows were passed over.
     """
-    from .cli.reporters import in_words
-    from .ledger.workspace import Layout
+    from .cli.reporters import format_status
+    from .ledger.workspace import WorkspacePaths
     from .output.status import missing_images, read_status
 
-    found, history = read_status(Layout(folder))
+    found, history = read_status(WorkspacePaths(folder))
     for missing in missing_images(history):
         click.echo(f"Warning: {missing}", err=True)
     if as_json:
@@ -98,7 +98,7 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
         click.echo(json.dumps(attrs.asdict(found), indent=2))
     else:
-        click.echo(in_words(found))
+        click.echo(format_status(found))
     ctx.exit(1 if found.missing or (found.state == "complete" and not found.is_whole) else 0)
 
 
@@ -106,15 +106,15 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 @_folder
 @click.option("--all", "every", is_flag=True, help="Every picture, on as many pages as it takes; else the first 500.")
 def report(folder: Path, every: bool) -> None:
-    """Writes report.html in DIR anew: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
+    """Write report.html in DIR again: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
     nothing from anywhere. Prints the names of the pages.
     """
     from .ledger.evidence import check_links
-    from .ledger.workspace import Layout
+    from .ledger.workspace import WorkspacePaths
     from .output.report import write_report
     from .output.status import read_status
 
-    layout = Layout(folder)
+    layout = WorkspacePaths(folder)
     check_links(layout)
     status, history = read_status(layout)
     for path in write_report(layout, history.pictures, status, every=every):
@@ -134,16 +134,16 @@ def report(folder: Path, every: bool) -> None:
 @click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
 @click.pass_context
 def export(ctx: click.Context, folder: Path, out: Path, form: str, shard: int) -> None:
-    """Write the images of the batch in DIR, with their prompts, seeds and requests, into shards, and print their
-    names. Ends with 1 if images are missing, which it names. Parquet needs impasto[batch].
+    """Write the images of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their
+    names. Parquet needs impasto[batch].
     """
-    from .ledger.workspace import Layout
+    from .ledger.workspace import WorkspacePaths
     from .output.export import export
     from .output.status import missing_images, read_status
 
-    _, history = read_status(Layout(folder))
+    _, history = read_status(WorkspacePaths(folder))
     for missing in missing_images(history):
         click.echo(f"Warning: left out: {missing}", err=True)
     for path in export(history, out, "parquet" if form == "parquet" else "webdataset", shard=shard):
         click.echo(path)
-    ctx.exit(1 if history.gone else 0)
+    ctx.exit(1 if history.missing else 0)

@@ -1,4 +1,4 @@
-"""Names of pictures: made of ids that anybody wrote, and safe on every file system."""
+"""File names of images, from ids in any form: safe on every file system."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import attrs
 
 from impasto import ConfigError
 from impasto.ext import kind_in_words
-from impasto.fields import shown
+from impasto.fields import format_value
 
 FIELDS = ("id", "index", "model", "seed")
-"""What a template may name."""
+"""Fields of a template."""
 
 LONGEST_ID = 512
 _LONGEST_PLAIN = 120
@@ -25,20 +25,20 @@ _LONGEST_SLUG = 100
 _LONGEST_COMPONENT = 200
 """In bytes, as file systems count: they allow 255, and a number and an ending may follow."""
 _SLUG_DIGITS = 10
-"""They make a name short, not unique: ``TakenNames`` does that."""
+"""Digits that make a name short, not unique: ``TakenNames`` does that."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LITERAL = re.compile(r"[A-Za-z0-9._/ ()+=@-]*")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]) *(\.|$)", re.IGNORECASE)
-"""Names that Windows, where a folder may be looked at later, keeps for itself."""
+"""Names that Windows, where a folder may be opened later, reserves."""
 
-KEPT = "kept"
-"""The folder of what came instead of images."""
+KEPT_FOLDER = "kept"
+"""The folder for bytes of answers without a usable image."""
 
-_RESERVED = re.compile(rf"(results|errors)\.jsonl|report(-[0-9]+)?\.html|{KEPT}")
+_RESERVED = re.compile(rf"(results|errors)\.jsonl|report(-[0-9]+)?\.html|{KEPT_FOLDER}")
 
 ANY_SEED = "\0"
-"""Stands in a path for a seed that is not known."""
+"""Stands in a path for an unknown seed."""
 
 ENDINGS = {
     "image/png": ".png",
@@ -51,7 +51,7 @@ ENDINGS = {
 
 
 def wrong_id(id: object) -> str | None:
-    """Why something can't be an id, or None."""
+    """Return the reason why a value can't be an id, or None."""
     if not isinstance(id, str):
         return f"must be text, not {kind_in_words(id)}" if id is not None else "required"
     if not id.strip():
@@ -61,17 +61,17 @@ def wrong_id(id: object) -> str | None:
     if not id.isprintable():
         return f"must hold no control characters, line breaks or invisible marks: {id[:60]!a}"
     if "/" in id or "\\" in id or id in (".", ".."):
-        return f"becomes the name of a file: it must hold no slash and be more than dots, not {shown(id)}"
+        return f"becomes the name of a file: it must hold no slash and be more than dots, not {format_value(id)}"
     return None
 
 
 def is_plain(id: str) -> bool:
-    """Whether an id is plainly one, and safe in a name as it is."""
+    """Return True if an id is safe in a name as it is."""
     return len(id) <= _LONGEST_PLAIN and _PLAIN.fullmatch(id) is not None
 
 
-def folded(name: str) -> str:
-    """Return a name as file systems compare names that fold case and Unicode forms, as macOS and Windows do."""
+def case_folded(name: str) -> str:
+    """Return a name in the form that macOS and Windows compare: case and Unicode forms folded."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -79,11 +79,11 @@ def folded(name: str) -> str:
 
 def is_reserved(name: str) -> bool:
     """Return True for the names in a batch's folder that are not an image's."""
-    return _RESERVED.fullmatch(folded(name)) is not None
+    return _RESERVED.fullmatch(case_folded(name)) is not None
 
 
-def safe(text: str) -> str:
-    """Return the text if it can be a part of any file's name; else what can be of it, and a hash of all of it."""
+def safe_name(text: str) -> str:
+    """Return the text if it can be part of any file's name; otherwise its safe characters and a hash of all of it."""
     if len(text) <= _LONGEST_PLAIN and _PLAIN.fullmatch(text) and not _DEVICES.match(text) and not is_reserved(text):
         return text
     slug = re.sub(r"[^\w]+", "-", unicodedata.normalize("NFC", text)).strip("-_")
@@ -96,25 +96,25 @@ def _short(model: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Return the SHA-256 of a text, in hexadecimal: a name that no other text has."""
+    """Return the SHA-256 of a text in hexadecimal: a name that no other text has."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Parts = tuple[tuple[str, str | None], ...]
-"""Pieces of a template: what stands in it, and the field that follows."""
+"""Pieces of a template: literal text, and the field that follows it."""
 
 
 def _parts(template: Template) -> Parts:
     text = template.text
     try:
-        return tuple(_parsed(text))
+        return tuple(_parse_template(text))
     except ValueError as error:
         allowed = ", ".join(f"{{{name}}}" for name in FIELDS)
-        said = f"names: {shown(text)} {error}; it may hold {allowed}, such as {{model}}/{{id}}"
-        raise ConfigError(said) from None
+        message = f"names: {format_value(text)} {error}; it may hold {allowed}, such as {{model}}/{{id}}"
+        raise ConfigError(message) from None
 
 
-def _parsed(text: str) -> Iterator[tuple[str, str | None]]:
+def _parse_template(text: str) -> Iterator[tuple[str, str | None]]:
     for literal, field, spec, conversion in Formatter().parse(text):
         if not _LITERAL.fullmatch(literal):
             raise ValueError("holds a character that is not safe in the name of a file")
@@ -131,19 +131,19 @@ def _parsed(text: str) -> Iterator[tuple[str, str | None]]:
 
 @attrs.frozen
 class Template:
-    """How pictures are named, such as ``{model}/{id}``; the ending follows from the picture. Raises ConfigError."""
+    """A pattern for images' names, such as ``{model}/{id}``; the ending follows from the image. Raises ConfigError."""
 
     text: str = "{id}"
     parts: Parts = attrs.field(init=False, repr=False, default=attrs.Factory(_parts, takes_self=True))
 
     @property
     def levels(self) -> int:
-        """How many folders deep images are, the batch's own counted."""
+        """Depth of the images' folders, the batch's own counted."""
         return self.text.count("/") + 1
 
     def path(self, *, id: str, index: int, n: int, model: str, seed: int | str | None) -> str:
-        """Return an image's path below the folder, without its ending. ``n``: how many images its row asked for."""
-        values = {"id": safe(id), "index": str(index), "model": _short(model), "seed": str(seed or 0)}
+        """Return an image's path below the folder, without its ending. ``n``: the number of images of its row."""
+        values = {"id": safe_name(id), "index": str(index), "model": _short(model), "seed": str(seed or 0)}
         path = "".join(literal + (values[field] if field is not None else "") for literal, field in self.parts)
         if n > 1 and "{index}" not in self.text:
             path = f"{path}-{index}"
@@ -152,20 +152,20 @@ class Template:
         return "/".join(map(_component, path.split("/")))
 
 
-def fitting(path: str) -> str:
-    """Return an image's path with each name in it short enough for file systems; the ending stays."""
+def fit_components(path: str) -> str:
+    """Return an image's path with each component short enough for file systems; the ending stays."""
     stem, dot, ending = path.rpartition(".")
-    return "/".join(map(_shortened, stem.split("/"))) + dot + ending
+    return "/".join(map(_shorten_component, stem.split("/"))) + dot + ending
 
 
 def _component(name: str) -> str:
     """Return a folder's or file's name that is safe on every system."""
     name = name.rstrip(". ")
-    return _shortened(f"_{name}" if not name or name[0] in ".-" or _DEVICES.match(name) else name)
+    return _shorten_component(f"_{name}" if not name or name[0] in ".-" or _DEVICES.match(name) else name)
 
 
-def _shortened(name: str) -> str:
-    """Return a name of at most 200 bytes: a longer one's beginning, and a hash of all of it."""
+def _shorten_component(name: str) -> str:
+    """Return a name of at most 200 bytes: the beginning of a longer one, and a hash of all of it."""
     if len(name.encode()) <= _LONGEST_COMPONENT:
         return name
     slug = name.encode()[: _LONGEST_COMPONENT - _SLUG_DIGITS - 1].decode(errors="ignore").rstrip("-_. ")
@@ -175,8 +175,8 @@ def _shortened(name: str) -> str:
 class TakenNames:
     """Names in a batch's folder, compared as file systems do that fold case and Unicode forms.
 
-    The file system knows the names that are their own folded form, and so those are forgotten once a file has them.
-    A bucket is not asked: all names in it are remembered.
+    Names in folded form are forgotten once a file has them, since the file system knows them. All names in a bucket are
+    remembered, since it is never listed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -184,23 +184,23 @@ class TakenNames:
         self._hashes: set[int] = set()
 
     def add(self, name: str, *, is_local: bool) -> None:
-        """Remember the name of an image that is in its place."""
-        key = folded(name)
+        """Remember the name of a published image."""
+        key = case_folded(name)
         if is_local and key == name:
             self._hashes.discard(hash(key))
         else:
             self._hashes.add(hash(key))
 
     def claim(self, name: str) -> str:
-        """Return the name, or one like it with a number, if that is taken; it is taken from now on."""
+        """Take a free name, this one or one like it with a number, and return it."""
         stem, dot, ending = name.rpartition(".")
         candidate, number = name, 0
         while not self._is_free(candidate):
             number += 1
             candidate = f"{stem}-{number}{dot}{ending}"
-        self._hashes.add(hash(folded(candidate)))
+        self._hashes.add(hash(case_folded(candidate)))
         return candidate
 
     def _is_free(self, name: str) -> bool:
-        key = folded(name)
+        key = case_folded(name)
         return hash(key) not in self._hashes and (key == name or not os.path.lexists(self._root / key))

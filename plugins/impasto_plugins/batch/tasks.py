@@ -1,4 +1,4 @@
-"""One picture of a batch: what is to be made, and what came of it."""
+"""One image of a batch: its request and its outcome."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import attrs
 
 from impasto import Account, Artifact, Cost, ImpastoError, Request
 
-Standing = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
+OutcomeState = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Unit:
-    """One picture that is to be made, or fetched where ``job`` says so, before it ``expires`` (seconds since 1970), of
-    the account whose fingerprint begins with ``key``.
+class ImageTask:
+    """One image to generate, or to fetch if ``job`` is set, before ``expires`` (seconds since 1970).
 
-    ``content`` is what its row asks for, as the ledger keeps it, ``sha256`` its digest and ``line`` that of the row's
-    line; ``n`` how many pictures the row asks for; ``cost`` the most that one of them may cost, None where that is not
-    known.
+    ``key`` is the beginning of the account's fingerprint. ``content`` is its row's request as the ledger stores it,
+    ``sha256`` its digest and ``line`` that of the row's line; ``n`` the number of images of the row; ``cost`` the most
+    that one of them may cost, None if unknown.
     """
 
     id: str
@@ -41,28 +40,28 @@ class Unit:
     """The number of the row's line in its manifest, or of its request."""
     warnings: tuple[str, ...] = ()
     extra: int | None = None
-    """If it was not asked for: the index of the image whose request the provider answered with this one too."""
+    """For an unasked image: the index of the image whose request it came with."""
 
 
 def key_of(account: Account) -> str:
-    """How the ledger names an account: nobody can tell its key from that."""
+    """Return the ledger's name of an account, which does not reveal its key."""
     return account.fingerprint[:16]
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What came of one picture of a batch.
+    """The outcome of one image of a batch.
 
     ``state`` is ``done``, ``refused`` (proved: not charged), ``ambiguous`` (it may have been charged), ``unusable``
-    (paid for, and no picture in it), ``filtered`` (by moderation), ``expired`` (its job's result), or ``pending``
-    (its job goes on, or nothing was sent as the run stopped). ``path`` is where it was saved, in a folder, ``url`` in a
-    bucket (``s3://...``); ``cost`` what was charged, or may have been; ``again``: whether another run takes it up.
+    (paid, without a usable image), ``filtered`` (by moderation), ``expired`` (its job's result), or ``pending`` (its
+    job continues, or nothing was sent because the run stopped). ``path`` is its file in a folder, ``url`` in a bucket
+    (``s3://...``); ``cost`` its certain or possible charge; ``again``: another run requests it.
     """
 
     id: str
     index: int
     model: str
-    state: Standing
+    state: OutcomeState
     artifact: Artifact | None = None
     path: Path | None = None
     url: str | None = None

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import as_json, reaching
+from .options import as_json, connection_options
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import Reaching
+    from .calls import ConnectionOptions
 
 
 @click.command("account", short_help="Show the balance, and whose key it is.")
 @click.option("--organization", metavar="ID", help="Whose balance.  [default: the owner's default organization]")
-@reaching
+@connection_options
 @as_json
-def command(*, organization: str | None, as_json: bool, **options: Unpack[Reaching]) -> None:
-    """Shows what is left in the account of the key for Stability AI, and whose it is. It costs nothing.
+def command(*, organization: str | None, as_json: bool, **options: Unpack[ConnectionOptions]) -> None:
+    """Show the balance of the Stability AI key's account, and its owner. This costs nothing.
 
-    The balance lags behind what was charged.
+    The vendor updates the balance with a delay.
     """
     import asyncio  # this and the client: only for those who ask
 
@@ -37,19 +37,19 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Reachi
             owner = await client.stability.account()
             return {**attrs.asdict(owner), "credits": balance.credits, "usd": balance.usd}
 
-    told = asyncio.run(ask())
+    account = asyncio.run(ask())
     if as_json:
         import json
 
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(account, indent=2))
     else:
-        _print(told)
+        _print(account)
 
 
-def _print(told: dict[str, object]) -> None:
-    click.secho(f"{told['credits']:,.2f} credits, {told['usd']:,.2f} USD", bold=True)
-    click.echo(told["email"])
-    organizations = told["organizations"]
+def _print(account: dict[str, object]) -> None:
+    click.secho(f"{account['credits']:,.2f} credits, {account['usd']:,.2f} USD", bold=True)
+    click.echo(account["email"])
+    organizations = account["organizations"]
     for each in organizations if isinstance(organizations, tuple | list) else ():
         default = ", the default" if each["is_default"] else ""
         click.echo(f"  {each['name']} ({each['id']}): {each['role'].lower()}{default}")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import calling, count, model, parameter
+from .options import call_options, count, model, parameter
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import Calling
+    from .calls import CallCommandOptions
 
 
 @click.command("audio", short_help="Make sounds from a prompt, or from another sound.")
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--audio", metavar="FILE", help="The sound to begin with, as mp3 or wav.")
 @parameter
 @count
-@calling
+@call_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -28,13 +28,13 @@ def command(
     model: str,
     prompt: tuple[str, ...],
     audio: str | None,
-    given: tuple[str, ...],
+    fields: tuple[str, ...],
     n: int,
-    **options: Unpack[Calling],
+    **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Makes sounds from a prompt, whose words are joined, and prints the names of the files.
+    """Generate sounds from a prompt, whose words are joined, and print the names of the files.
 
-    The ending of FILE asks for the format. Without -o the names are made of model and seed. Files are
+    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
     overwritten only with -f.
 
     \b
@@ -43,4 +43,4 @@ def command(
     """
     from .calls import make  # asyncio and the client: only for those who call
 
-    make(ctx, model, n=n, prompt=" ".join(prompt), audio=audio, given=given, **options)
+    make(ctx, model, n=n, prompt=" ".join(prompt), audio=audio, fields=fields, **options)

@@ -34,15 +34,15 @@ def run(command: Callable[[], object]) -> NoReturn:
         code = INTERRUPTED
     except OSError as error:
         if error.errno != errno.EPIPE:  # the reader has left: nobody wants to know
-            _report(f"Error: {_in_words(error)}")
+            _report(f"Error: {_click_error_text(error)}")
         code, reported = 1, True
     except BaseException as error:  # noqa: BLE001 - a fault of ours or of a plugin; the message says where
         _report(f"Error: {_fault(error)}")
         code = 1
-    lost = _flush()
-    if lost is not None and not reported:
-        if lost.errno != errno.EPIPE and code in (0, None):
-            _report(f"Error: the output could not be written: {lost.strerror}")
+    output_error = _flush()
+    if output_error is not None and not reported:
+        if output_error.errno != errno.EPIPE and code in (0, None):
+            _report(f"Error: the output could not be written: {output_error.strerror}")
         code = code or 1
     sys.exit(code)  # type: ignore[arg-type]  # whatever a command's SystemExit carries
 
@@ -73,13 +73,13 @@ def _encode(error: UnicodeError) -> tuple[str | bytes, int]:
         return text.encode("ascii", "backslashreplace"), error.end
 
 
-def _in_words(error: OSError) -> str:
+def _click_error_text(error: OSError) -> str:
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     return f"{place}{error.strerror or str(error) or type(error).__name__}"
 
 
 def _fault(error: BaseException) -> str:
-    """Describe an error that nobody expected, for a report to whoever wrote the code that raised it."""
+    """Describe an unexpected error for a report to the author of the code that raised it."""
     place, trace = "", error.__traceback__
     while isinstance(trace, TracebackType):
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -91,8 +91,8 @@ def _fault(error: BaseException) -> str:
     from impasto.ext import describe_error  # only on the way to an error
 
     name, _, text = describe_error(error).partition(": ")
-    said = f": {text}" if text else ""
-    return f"unexpected {name}{place}{said}\nThis is a fault in the program; please report it."
+    text = f": {text}" if text else ""
+    return f"unexpected {name}{place}{text}\nThis is a fault in the program; please report it."
 
 
 def _report(message: str) -> None:
@@ -101,8 +101,8 @@ def _report(message: str) -> None:
 
 
 def _flush() -> OSError | None:
-    """Write what the streams still hold. A stream that fails is led to the null device, so that it fails only once."""
-    lost = None
+    """Write the rest of the streams' buffers. A stream that fails goes to the null device, so that it fails once."""
+    first_error = None
     streams: tuple[tuple[TextIO | None, int], ...] = ((sys.stdout, 1), (sys.stderr, 2))
     for stream, descriptor in streams:
         if stream is None:  # closed before Python began
@@ -112,9 +112,9 @@ def _flush() -> OSError | None:
         except ValueError:  # a plugin closed it
             continue
         except OSError as error:
-            lost = lost or error
+            first_error = first_error or error
             _discard(stream, descriptor)
-    return lost
+    return first_error
 
 
 def _discard(stream: TextIO, descriptor: int) -> None:

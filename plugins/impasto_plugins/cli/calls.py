@@ -1,4 +1,4 @@
-"""What generate, edit and resume share: one call with its waiting, saving and telling."""
+"""Shared by generate, edit and resume: one call, its progress line, saving and reporting."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ import click
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
 from impasto.ext import Makes, Settings, check_base_url, check_n
 
-from .failure import as_object, in_words, resume_advice, without_python_advice
+from .failure import as_object, format_error, resume_advice, without_python_advice
 from .models import group_of
-from .saving import Saved, Saving
+from .saving import ArtifactSaver, SavedArtifact
 from .terminal import is_terminal
 from .values import request_of
 
 EMULATOR_POLL_SECONDS = 0.5
 
 _MAKES: Mapping[str, Makes] = {"audio": "audio", "model3d": "3d"}
-"""What the models of a command make, if not images."""
+"""The output of each command's models, if not images."""
 
 _NOUNS: Mapping[Makes, str] = {"image": "images", "audio": "sounds", "3d": "3D models"}
 
 
-class Reaching(TypedDict):
-    """The options that ``options.reaching`` adds to a command."""
+class ConnectionOptions(TypedDict):
+    """The options that ``options.connection_options`` adds to a command."""
 
     timeout: float | None
     api_base: str | None
@@ -44,8 +44,8 @@ class Reaching(TypedDict):
     middleware: tuple[str, ...]
 
 
-class Calling(Reaching):
-    """Those that ``options.calling`` adds."""
+class CallCommandOptions(ConnectionOptions):
+    """The options that ``options.call_options`` adds to a command."""
 
     out: Path | None
     force: bool
@@ -61,23 +61,25 @@ def make(
     images: Sequence[str] = (),
     mask: str | None = None,
     audio: str | None = None,
-    given: Sequence[str] = (),
-    **calling: Unpack[Calling],
+    fields: Sequence[str] = (),
+    **calling: Unpack[CallCommandOptions],
 ) -> None:
-    """Calls a model and saves what it makes. Ends the command with 1 where some of ``n`` failed."""
+    """Call a model and save its output. Ends the command with 1 if some of ``n`` failed."""
     registry = Registry()
     operation = registry.operation(model)
-    if (problem := _wrong_command(str(ctx.info_name), operation, images, given)) is not None:
+    if (problem := _wrong_command(str(ctx.info_name), operation, images, fields)) is not None:
         raise InvalidRequest([problem], operation=model)
-    saving = Saving(model=model, out=calling["out"], n=n, force=calling["force"], to_stdout=not calling["as_json"])
+    saving = ArtifactSaver(
+        model=model, out=calling["out"], n=n, force=calling["force"], to_stdout=not calling["as_json"]
+    )
     problems = _wrong_n(n) or list(saving.problems())
-    placed = {
+    by_role = {
         "prompt": () if prompt is None else (prompt,),
         "image": images,
         "mask": () if mask is None else (mask,),
         "audio": () if audio is None else (audio,),
     }
-    request = request_of(operation, model, placed, given=given, out=saving.out, problems=problems)
+    request = request_of(operation, model, by_role, assignments=fields, out=saving.out, problems=problems)
     calls: list[Call] = []
 
     def remembered(*arguments: Any, **settings: Any) -> Call:
@@ -96,14 +98,14 @@ def make(
 
 def finish(
     ctx: click.Context,
-    saving: Saving,
+    saving: ArtifactSaver,
     call: Callable[[Client], Awaitable[Result]],
     registry: Registry,
-    calling: Calling,
+    calling: CallCommandOptions,
     *,
     jobs: Callable[[], Sequence[str]],
 ) -> None:
-    """Wait for a call, save what comes and report it. ``jobs``: the ids of jobs that go on if it is interrupted."""
+    """Wait for a call, save its artifacts and report them. ``jobs``: ids of jobs that continue if it is interrupted."""
     settings = settings_of(calling, registry.operation(saving.model).provider.name)
     started = time.monotonic()
     try:
@@ -115,13 +117,13 @@ def finish(
     lost_places = {each.index for each in result.errors}
     places = (index for index in itertools.count() if index not in lost_places)  # as many as came, whatever n was
     saved = [saving.save(each, index) for each, index in zip(result.artifacts, places, strict=False)]
-    for lost in result.errors:
-        saving.keep(lost.error, lost.index)
+    for failure in result.errors:
+        saving.keep(failure.error, failure.index)
     try:
         if calling["as_json"]:
             click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
         else:
-            _tell(saved, result, seconds, names_to_stderr=saving.used_stdout)
+            _print_result(saved, result, seconds, names_to_stderr=saving.used_stdout)
     except OSError:  # nobody reads it, or no disk takes it
         for each in saved:
             click.echo(f"saved: {each.place}", err=True)
@@ -136,19 +138,19 @@ def finish(
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
     total = len(result.artifacts) + len(result.errors)
-    for lost in result.errors:
-        click.echo(f"Error: {lost.index + 1} of {total}: {in_words(lost.error)}", err=True)
+    for failure in result.errors:
+        click.echo(f"Error: {failure.index + 1} of {total}: {format_error(failure.error)}", err=True)
     if result.errors or any(each.is_lost or (saving.is_stdout and each.path is not None) for each in saved):
         ctx.exit(1)
 
 
-def _wrong_command(command: str, operation: Operation, images: Sequence[str], given: Sequence[str]) -> Problem | None:
+def _wrong_command(command: str, operation: Operation, images: Sequence[str], inputs: Sequence[str]) -> Problem | None:
     """Return the problem if another command calls this model. Fields that were given by name count as images."""
     right = group_of(operation)
-    if _MAKES.get(command, "image") != operation.makes:
-        return Problem("model", f"makes {_NOUNS[operation.makes]}; use `impasto {right}` for it")
-    named = {word.partition("=")[0] for word in given}
-    if command == "generate" and right == "edit" and named.isdisjoint(operation.roles["image"]):
+    if _MAKES.get(command, "image") != operation.output:
+        return Problem("model", f"makes {_NOUNS[operation.output]}; use `impasto {right}` for it")
+    label = {word.partition("=")[0] for word in inputs}
+    if command == "generate" and right == "edit" and label.isdisjoint(operation.roles["image"]):
         return Problem("model", f"needs an image; use `impasto {right}` for it")
     if images and not operation.roles.get("image"):
         return Problem("model", f"takes no image; use `impasto {right}` for it")
@@ -163,8 +165,8 @@ def _wrong_n(n: int) -> list[Problem]:
     return []
 
 
-def settings_of(reaching: Reaching, provider: str) -> Settings:
-    """The settings of a client that calls this provider. Raises ConfigError."""
+def settings_of(reaching: ConnectionOptions, provider: str) -> Settings:
+    """Return the settings of a client for this provider. Raises ConfigError."""
     settings: Settings = {"middleware": reaching["middleware"]}
     if reaching["transport"] is not None:
         settings["transport"] = reaching["transport"]
@@ -193,7 +195,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # told and ended in the same way
     try:
-        async with Client(registry=registry, **settings) as client, _waiting(model):
+        async with Client(registry=registry, **settings) as client, _progress_line(model):
             return await call(client)
     except asyncio.CancelledError as cancelled:
         for note in dict.fromkeys(getattr(cancelled, "__notes__", ())):  # whether it may have been charged
@@ -204,8 +206,8 @@ async def _run(
 
 
 @asynccontextmanager
-async def _waiting(label: str) -> AsyncIterator[None]:
-    """Shows on a terminal that time passes; the time a call takes is not known beforehand."""
+async def _progress_line(label: str) -> AsyncIterator[None]:
+    """Show on a terminal that time passes; the duration of a call is not known in advance."""
     if not is_terminal(sys.stderr):
         yield
         return
@@ -226,8 +228,8 @@ async def _waiting(label: str) -> AsyncIterator[None]:
             turning.cancel()
 
 
-def _tell(saved: Sequence[Saved], result: Result, seconds: float, *, names_to_stderr: bool) -> None:
-    """Print the names of the files; on a terminal also the images, and what they cost."""
+def _print_result(saved: Sequence[SavedArtifact], result: Result, seconds: float, *, names_to_stderr: bool) -> None:
+    """Print the names of the files; on a terminal also the images and their cost."""
     terminal = is_terminal(sys.stdout)
     for each in saved:
         if terminal:
@@ -242,7 +244,7 @@ def _tell(saved: Sequence[Saved], result: Result, seconds: float, *, names_to_st
         click.secho(" · ".join(filter(None, [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"])), dim=True)
 
 
-def _file(saved: Saved) -> dict[str, object]:
+def _file(saved: SavedArtifact) -> dict[str, object]:
     artifact = saved.artifact
     return {
         "path": str(saved.path) if saved.path is not None else None,
@@ -254,7 +256,7 @@ def _file(saved: Saved) -> dict[str, object]:
     }
 
 
-def _as_object(model: str, saved: Sequence[Saved], result: Result, seconds: float) -> dict[str, object]:
+def _as_object(model: str, saved: Sequence[SavedArtifact], result: Result, seconds: float) -> dict[str, object]:
     return {
         "model": model,
         "files": [_file(each) for each in saved],

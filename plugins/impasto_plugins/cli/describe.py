@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @model
 @as_json
 def command(model: str, as_json: bool) -> None:
-    """Shows the fields of a model with their bounds and defaults, the rules between them, and its price."""
+    """Show the fields of a model with their limits and defaults, the rules between them, and its price."""
     from impasto import Registry
     from impasto.ext import describe
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto.ext import GROUPS, OWN, PROVIDERS, VARIABLE, Declared, normalised, read_folders
+from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, PluginInfo, normalized_name, read_folders
 
 from .options import as_json
 from .terminal import columns
@@ -18,7 +18,7 @@ from .terminal import columns
 if TYPE_CHECKING:
     from impasto import Registry
 
-    from .probe import Import
+    from .probe import ImportResult
 
 FEW_FILES = 256
 _DEVELOPMENT = ("benchmarks", "dev", "docs")
@@ -28,7 +28,7 @@ _INDENT = " " * len("  BROKEN  ")
 
 
 class Finding:
-    """One thing looked at: ``state`` is "ok", "note" (nothing broken, but worth knowing) or "broken"."""
+    """The result of one check: ``state`` is "ok", "note" (not broken, but worth knowing) or "broken"."""
 
     __slots__ = ("section", "state", "subject", "text")
 
@@ -40,8 +40,8 @@ class Finding:
 @as_json
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Checks Python, dependencies, extras, keys, addresses, limits, that the files of every distribution with plugins
-    are as they were installed, and that every plugin imports, other people's in processes of their own.
+    """Check Python, dependencies, extras, keys, addresses and limits, that the files of every distribution with plugins
+    are as installed, and that every plugin imports, other people's in processes of their own.
 
     Keys are looked for, never shown. Ends with 1 if something is broken.
     """
@@ -87,23 +87,27 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _dependencies(registry: Registry) -> Iterator[Finding]:
-    """The requirements of impasto's metadata, and the extras that users can install."""
+    """Check the requirements in impasto's metadata, and the extras that users can install."""
     own = next((owner for owner in registry.owners() if owner.is_own), None)
     if own is None:
-        yield Finding("dependencies", OWN, "its metadata is not found; install it again", "broken")
+        yield Finding("dependencies", OWN_DISTRIBUTION, "its metadata is not found; install it again", "broken")
         return
-    yield Finding("dependencies", OWN, own.version)
+    yield Finding("dependencies", OWN_DISTRIBUTION, own.version)
     folders, _ = read_folders(complete=True)
-    versions = {normalised(folder.name): folder.version for folder in reversed(folders)}
+    versions = {normalized_name(folder.name): folder.version for folder in reversed(folders)}
     missing: dict[str, list[str]] = {}
     for text in own.distribution.requires or ():
         requirement, _, marker = text.partition(";")
         found = re.match(r"[\w.-]+", requirement.strip())
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
-        if found is None or normalised(found.group()) == OWN or (extra is not None and extra.group(1) in _DEVELOPMENT):
+        if (
+            found is None
+            or normalized_name(found.group()) == OWN_DISTRIBUTION
+            or (extra is not None and extra.group(1) in _DEVELOPMENT)
+        ):
             continue
         name = found.group()
-        installed = versions.get(normalised(name))
+        installed = versions.get(normalized_name(name))
         if extra is not None:
             wanted = missing.setdefault(extra.group(1), [])
             if installed is None:
@@ -124,8 +128,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def _providers(imports: Mapping[str, Import]) -> Iterator[Finding]:
-    """The key and the address of each provider that could be imported."""
+def _providers(imports: Mapping[str, ImportResult]) -> Iterator[Finding]:
+    """Check the key and the address of each provider that could be imported."""
     from impasto import ConfigError
     from impasto.ext import check_base_url, check_key
 
@@ -168,7 +172,7 @@ def _limits() -> Iterator[Finding]:
 
 
 def _distributions(registry: Registry) -> Iterator[Finding]:
-    """What each distribution with plugins is, whether it may be used, and whether its files are its own."""
+    """Check each distribution with plugins: its permission, and its files against its RECORD."""
     from .record import files_of
 
     allowed, section = registry.allowed, "distributions"
@@ -176,12 +180,12 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
         files = files_of(owner)
         hooks = f"; written for version {owner.hooks} of the hooks" if owner.hooks is not None else ""
         state = {"changed": "broken", "unknown": "note"}.get(files.state, "ok")
-        if allowed.take(owner):
+        if allowed.permits(owner):
             yield Finding(section, str(owner), files.text + hooks, state)
         else:
-            said = f"not allowed: {allowed.source} allows {allowed}; {files.text}{hooks}"
-            yield Finding(section, str(owner), said, "broken" if state == "broken" else "note")
-    installed = {normalised(owner.name) for owner in registry.owners()}
+            text = f"not allowed: {allowed.source} allows {allowed}; {files.text}{hooks}"
+            yield Finding(section, str(owner), text, "broken" if state == "broken" else "note")
+    installed = {normalized_name(owner.name) for owner in registry.owners()}
     for folder in registry.damaged(complete=True):
         yield Finding(section, folder.path, folder.reason, "broken" if folder.has_plugins else "note")
     for name in sorted(allowed.names or ()):
@@ -189,28 +193,28 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
             yield Finding(section, name, f"allowed by {allowed.source}, and not installed or without plugins", "note")
 
 
-def _imports(registry: Registry) -> dict[Declared, Import]:
-    """What comes of importing each plugin that is allowed, other people's in processes of their own."""
-    from .probe import Import, imported, imported_apart  # the help of all commands goes without
+def _imports(registry: Registry) -> dict[PluginInfo, ImportResult]:
+    """Import each plugin that is allowed, other people's in processes of their own."""
+    from .probe import ImportResult, import_in_processes, import_plugin  # the help of all commands goes without
 
     declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
-    found = {each: Import("broken", each.refusal) for each in declared if each.refusal is not None}
+    found = {each: ImportResult("broken", each.refusal) for each in declared if each.refusal is not None}
     for owner in registry.owners():
         mine = [each for each in declared if each.distribution == owner.name and each.refusal is None]
         points = [(each.group, each.name) for each in mine]
-        came = [imported(registry, *point) for point in points] if owner.is_own else imported_apart(points)
+        came = [import_plugin(registry, *point) for point in points] if owner.is_own else import_in_processes(points)
         found.update(zip(mine, came, strict=True))
     return found
 
 
-def _plugins(registry: Registry, imports: Mapping[Declared, Import]) -> Iterator[Finding]:
-    """Those that load are counted, those that don't are named."""
+def _plugins(registry: Registry, imports: Mapping[PluginInfo, ImportResult]) -> Iterator[Finding]:
+    """Count the plugins that load, and name those that don't."""
     for group in GROUPS:
         alike = {each: came for each, came in imports.items() if each.group == group}
         for each, came in alike.items():
             if came.state != "ok":
-                said = f"{each.distribution} {each.version}: {came.text}"
-                yield Finding("plugins", f"{group} {each.name}", said, came.state)
+                text = f"{each.distribution} {each.version}: {came.text}"
+                yield Finding("plugins", f"{group} {each.name}", text, came.state)
         loaded = {each.name for each, came in alike.items() if came.loaded}
         yield Finding("plugins", group, f"{len(loaded)} of {len(registry.names(group))} import")
     for group in registry.groups:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import calling, count, model, parameter
+from .options import call_options, count, model, parameter
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import Calling
+    from .calls import CallCommandOptions
 
 
 @click.command("edit", short_help="Edit, upscale or restyle pictures.")
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--prompt", metavar="TEXT", help="What to paint.")
 @parameter
 @count
-@calling
+@call_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -30,13 +30,13 @@ def command(
     images: tuple[str, ...],
     mask: str | None,
     prompt: str | None,
-    given: tuple[str, ...],
+    fields: tuple[str, ...],
     n: int,
-    **options: Unpack[Calling],
+    **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Edits pictures and prints the names of the new files. IMAGEs fill the model's picture fields in their order.
+    """Edit images and print the names of the new files. IMAGEs fill the model's image fields in their order.
 
-    The ending of FILE asks for the format. Without -o the names are made of model and seed. Files are
+    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
     overwritten only with -f.
 
     \b
@@ -45,4 +45,4 @@ def command(
     """
     from .calls import make  # asyncio and the client: only for those who call
 
-    make(ctx, model, n=n, prompt=prompt, images=images, mask=mask, given=given, **options)
+    make(ctx, model, n=n, prompt=prompt, images=images, mask=mask, fields=fields, **options)

@@ -1,4 +1,4 @@
-"""How a command says what went wrong: a message on stderr, with --json an object on stdout too, an exit code."""
+"""Errors of a command: a message on stderr, with --json also an object on stdout, and an exit code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
 
 
 def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
-    """Ends the command: exit code 2 where the input or the set-up is wrong, else 1."""
+    """End the command: exit code 2 if the input or the set-up is wrong, otherwise 1."""
     if ctx.meta.get(JSON):
         click.echo(json.dumps({"error": as_object(error)}, indent=2))
-    click.echo(f"Error: {in_words(error)}", err=True)
+    click.echo(f"Error: {format_error(error)}", err=True)
     ctx.exit(2 if isinstance(error, WRONG_INPUT) else 1)
 
 
-def in_words(error: ImpastoError) -> str:
-    """The error for a reader, with what to do about a job that goes on."""
+def format_error(error: ImpastoError) -> str:
+    """Return the error for a person, with advice about a job that continues."""
     if isinstance(error, InvalidRequest):
         lines = [error.operation or "the request does not fit", *(f"  {problem}" for problem in error.problems)]
         lines.append("Nothing was sent.")
@@ -33,14 +33,14 @@ def in_words(error: ImpastoError) -> str:
     lines += _notes(error)
     if error.id is not None and error.operation is not None:
         lines.append(resume_advice(error.operation, error.id))
-    told = "\n".join(lines)
-    others = dict.fromkeys(in_words(each) for each in error.errors)  # pictures side by side often fail alike
-    return "\n".join([told, *(f"also: {other}" for other in others if other != told)])
+    text = "\n".join(lines)
+    others = dict.fromkeys(format_error(each) for each in error.errors)  # pictures side by side often fail alike
+    return "\n".join([text, *(f"also: {other}" for other in others if other != text)])
 
 
 def as_object(error: ImpastoError) -> dict[str, object]:
-    """The error for a program."""
-    told: dict[str, object] = {
+    """Return the error for a program."""
+    payload: dict[str, object] = {
         "type": type(error).__name__,
         "message": without_python_advice(str(error)),
         "model": error.operation,
@@ -50,10 +50,10 @@ def as_object(error: ImpastoError) -> dict[str, object]:
         "notes": _notes(error),
     }
     if isinstance(error, InvalidRequest):
-        told["problems"] = [{"field": problem.field, "message": problem.message} for problem in error.problems]
+        payload["problems"] = [{"field": problem.field, "message": problem.message} for problem in error.problems]
     if error.errors:
-        told["errors"] = [as_object(each) for each in error.errors]
-    return told
+        payload["errors"] = [as_object(each) for each in error.errors]
+    return payload
 
 
 def _notes(error: ImpastoError) -> list[str]:
@@ -61,12 +61,12 @@ def _notes(error: ImpastoError) -> list[str]:
 
 
 def without_python_advice(message: str) -> str:
-    """Return a message of the core for somebody at a shell."""
+    """Return a message of the core without its advice for Python code."""
     for advice in PYTHON_ADVICE:
         message = message.replace(advice, "")
     return message
 
 
 def resume_advice(model: str, job: str) -> str:
-    """Return how a shell fetches the result of a job."""
+    """Return the command that fetches the result of a job."""
     return f"Take the job up with: impasto resume {model} {job}"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import calling, count, model, parameter
+from .options import call_options, count, model, parameter
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import Calling
+    from .calls import CallCommandOptions
 
 
 @click.command("generate", short_help="Make pictures from a prompt.")
@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 @click.argument("prompt", nargs=-1, required=True)
 @parameter
 @count
-@calling
+@call_options
 @click.pass_context
 def command(
-    ctx: click.Context, model: str, prompt: tuple[str, ...], given: tuple[str, ...], n: int, **options: Unpack[Calling]
+    ctx: click.Context,
+    model: str,
+    prompt: tuple[str, ...],
+    fields: tuple[str, ...],
+    n: int,
+    **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Makes pictures from a prompt, whose words are joined, and prints the names of the files.
+    """Generate images from a prompt, whose words are joined, and print the names of the files.
 
-    The ending of FILE asks for the format. Without -o the names are made of model and seed. Files are
+    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
     overwritten only with -f.
 
     \b
@@ -34,4 +39,4 @@ def command(
     """
     from .calls import make  # asyncio and the client: only for those who call
 
-    make(ctx, model, n=n, prompt=" ".join(prompt), given=given, **options)
+    make(ctx, model, n=n, prompt=" ".join(prompt), fields=fields, **options)

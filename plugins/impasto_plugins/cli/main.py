@@ -9,21 +9,21 @@ from typing import Any
 import click
 
 from impasto import ConfigError, ImpastoError, Registry, __version__
-from impasto.ext import COMMANDS, VARIABLE, Allowed
+from impasto.ext import COMMANDS, VARIABLE, AllowList
 
 from .boundary import run
 from .entry import INTERRUPTED
 
 
 class Commands(click.Group):
-    """Lists commands from metadata, and loads the one that is run. A broken one breaks only itself."""
+    """Lists commands from metadata, and imports the one that is run. A broken one breaks only itself."""
 
     _registry: Registry | None = None
     _wrong_setting: ConfigError | None = None
 
     @property
     def registry(self) -> Registry:
-        """The installed commands; only impasto's own if the setting of what is allowed is wrong."""
+        """The installed commands; only impasto's own if the allow-list is invalid."""
         if self._registry is None:
             self._registry = Registry()
             try:
@@ -109,7 +109,7 @@ _NEVER_CUT = 10_000
 def _allow(ctx: click.Context, option: click.Parameter, names: str | None) -> None:
     if names is not None:
         try:
-            Allowed.of(names)
+            AllowList.parse(names)
         except ConfigError as error:
             raise click.BadParameter(error.message) from None
         os.environ[VARIABLE] = names  # for every registry, and for the processes that a command starts
@@ -126,7 +126,7 @@ def _allow(ctx: click.Context, option: click.Parameter, names: str | None) -> No
     help=f"The distributions whose plugins may be used, as {VARIABLE}: names with commas, none or all.",
 )
 def main() -> None:
-    """Makes and edits pictures, sounds and 3D models with any installed provider's models.
+    """Generate and edit images, sounds and 3D models with the models of any installed provider.
 
     Start with `impasto try`: it needs no key.
     """

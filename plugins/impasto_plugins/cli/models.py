@@ -13,7 +13,7 @@ from .options import as_json
 
 if TYPE_CHECKING:
     from impasto import Operation, Registry
-    from impasto.ext import Declared
+    from impasto.ext import PluginInfo
 
 _OTHER = "not imported"
 _GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER)
@@ -22,16 +22,16 @@ _GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER)
 @click.command("models", short_help="List the installed models.")
 @as_json
 def command(as_json: bool) -> None:
-    """Lists the installed models and what a call costs, by the command that calls them.
+    """List the installed models and the price of a call, by the command that calls them.
 
-    Models of other distributions are listed by name: nothing of theirs is imported. `impasto describe MODEL` shows
-    one of them.
+    Models of other distributions are listed by name, without importing them. `impasto describe MODEL` shows one of
+    them.
     """
     from impasto import Registry
     from impasto.ext import OPERATIONS
 
     registry = Registry()
-    alike: dict[tuple[str, str, str], list[Declared]] = {}
+    alike: dict[tuple[str, str, str], list[PluginInfo]] = {}
     for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
         alike.setdefault((each.value, each.distribution, each.version), []).append(each)
     with _uncollected():
@@ -46,7 +46,7 @@ def command(as_json: bool) -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which looks at every imported class again and again, and finds nothing."""
+    """Pause the garbage collector, which would scan every imported class repeatedly and free nothing."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -56,8 +56,8 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _row(registry: Registry, declared: list[Declared]) -> dict[str, object]:
-    """One model. A broken one is listed with its reason."""
+def _row(registry: Registry, declared: list[PluginInfo]) -> dict[str, object]:
+    """Return one model's row. A broken one has its reason."""
     from impasto import ImpastoError
 
     names = sorted({each.name for each in declared}, key=lambda name: (len(name), name))
@@ -73,13 +73,13 @@ def _row(registry: Registry, declared: list[Declared]) -> dict[str, object]:
     if not first.is_own:  # somebody else's module may do anything when it is imported
         return row | {"group": _OTHER}
     try:
-        return row | _told(registry.operation(names[0]))
+        return row | _operation_facts(registry.operation(names[0]))
     except ImpastoError as error:
         return row | {"group": "broken", "error": error.message}
 
 
-def _told(operation: Operation) -> dict[str, object]:
-    """What a model says of itself."""
+def _operation_facts(operation: Operation) -> dict[str, object]:
+    """Return the facts that a model declares."""
     cost = operation.price.cost if operation.price is not None else None
     return {
         "group": group_of(operation),
@@ -95,9 +95,9 @@ def _place(row: dict[str, object]) -> tuple[str, int, str]:
 
 
 def group_of(operation: Operation) -> str:
-    """The command that calls it: of those for pictures edit, where one is required."""
-    if operation.makes != "image":
-        return "audio" if operation.makes == "audio" else "model3d"
+    """Return the command that calls a model: edit, if the model requires an image."""
+    if operation.output != "image":
+        return "audio" if operation.output == "audio" else "model3d"
     needs_picture = any(operation.fields[name].required for name in operation.roles.get("image", ()))
     return "edit" if needs_picture else "generate"
 

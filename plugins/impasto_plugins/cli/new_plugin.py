@@ -22,8 +22,8 @@ _ENDING = ".template"
     help="Where to write it.  [default: impasto-NAME]",
 )
 def command(name: str, out: Path | None) -> None:
-    """Writes the package impasto-NAME: a provider called NAME with one model, NAME/paint, a stand-in of the provider
-    to test against, and tests on the conformance suite that pass at once.
+    """Write the package impasto-NAME: a provider called NAME with one model, NAME/paint, a stand-in of the provider
+    to test against, and tests with the conformance suite that pass at once.
 
     \b
     impasto new-plugin acme
@@ -33,7 +33,7 @@ def command(name: str, out: Path | None) -> None:
             f"must be lower-case letters, digits and single dashes, at most {_LONGEST} of them, such as acme",
             param_hint="NAME",
         )
-    if (taken := _taken(name)) is not None:
+    if (taken := _name_conflict(name)) is not None:
         raise click.BadParameter(f"{taken} is installed already; choose another name", param_hint="NAME")
     folder = out if out is not None else Path(f"impasto-{name}")
     if folder.exists() and any(folder.iterdir()):
@@ -43,17 +43,17 @@ def command(name: str, out: Path | None) -> None:
     click.echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
 
 
-def _taken(name: str) -> str | None:
-    """Return the module, distribution or provider that a plugin of this name would overwrite or clash with."""
+def _name_conflict(name: str) -> str | None:
+    """Return the module, distribution or provider that a plugin of this name would overwrite or conflict with."""
     from importlib.util import find_spec
 
     from impasto import Registry
-    from impasto.ext import PROVIDERS, normalised, read_folders
+    from impasto.ext import PROVIDERS, normalized_name, read_folders
 
     module, distribution = _module(name), f"impasto-{name}"
     if find_spec(module) is not None:
         return f"the module {module}"
-    if any(normalised(folder.name) == distribution for folder in read_folders(complete=True)[0]):
+    if any(normalized_name(folder.name) == distribution for folder in read_folders(complete=True)[0]):
         return f"the distribution {distribution}"
     return f"the provider {name}" if name in Registry(allow="none").names(PROVIDERS) else None
 
@@ -63,7 +63,7 @@ def _module(name: str) -> str:
 
 
 def _write(name: str, folder: Path) -> None:
-    """Every file of the template, its names filled in."""
+    """Write every file of the template with its names filled in."""
     from importlib.resources import as_file, files
     from string import Template
 

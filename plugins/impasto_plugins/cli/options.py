@@ -11,7 +11,7 @@ import click
 F = TypeVar("F", bound=Callable[..., object])
 
 JSON = "impasto.json"
-"""Where the running command's context keeps whether --json was given; errors are then told as JSON too."""
+"""Key of the command's context that is true with --json; errors are printed as JSON then."""
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -23,14 +23,14 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, callback=_remember, is_eager=True, help="Print JSON, and nothing else."
 )
 parameter = click.option(
-    "-p", "given", multiple=True, metavar="NAME=VALUE", help="A field of the model, as often as needed; a file: @PATH."
+    "-p", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the model, as often as needed; a file: @PATH."
 )
 count = click.option("-n", "n", type=int, default=1, show_default=True, help="How many, 1 to 10.")
 model = click.argument("model")
 
 
-def plugged(command: F) -> F:
-    """The plugins that stand between a call and its provider."""
+def plugin_options(command: F) -> F:
+    """Add the options for plugins between a call and its provider."""
     return _all(
         command,
         click.option("--transport", metavar="NAME", help="The transport to call by.  [default: the provider's]"),
@@ -38,32 +38,32 @@ def plugged(command: F) -> F:
     )
 
 
-def reaching(command: F) -> F:
-    """The options of every command that reaches a provider."""
+def connection_options(command: F) -> F:
+    """Add the options of every command that connects to a provider."""
     return _all(
         command,
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
         click.option("--api-base", metavar="URL", help="Another address of the provider."),
         click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
-        plugged,
+        plugin_options,
     )
 
 
-def calling(command: F) -> F:
-    """The options of every command that calls a model."""
+def call_options(command: F) -> F:
+    """Add the options of every command that calls a model."""
     return _all(
         command,
         click.option(
             "-o", "out", callback=_file, metavar="FILE", help="Where to save; numbered when -n is above 1; - is stdout."
         ),
         click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
-        reaching,
+        connection_options,
         as_json,
     )
 
 
 def _file(ctx: click.Context, option: click.Parameter, text: str | None) -> Path | None:
-    """Return the path of a file; a Path would drop the slash that makes it a folder."""
+    """Return the path of a file as text: a Path would drop the slash that marks a folder."""
     if text is None:
         return None
     if not text or text.endswith("/"):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @click.command("plugins", short_help="List the installed plugins, without importing them.")
 @as_json
 def command(as_json: bool) -> None:
-    """Lists every plugin that an installed distribution declares, whether it may be used, and whether the
-    distribution's files are as they were installed. Nothing is imported: `impasto doctor` does that.
+    """List every plugin that an installed distribution declares, if it may be used, and if the
+    distribution's files are as installed. Nothing is imported: `impasto doctor` does that.
 
     IMPASTO_PLUGINS, or `impasto --plugins`, names the distributions whose plugins may be used beside impasto's own;
     `none` turns all of them off.
@@ -37,12 +37,12 @@ def command(as_json: bool) -> None:
         for group in dict.fromkeys(row["group"] for row in mine):
             click.echo(f"  {group}")
             for row in (row for row in mine if row["group"] == group):
-                said = f"  {row['state']}: {row['reason']}" if row["reason"] is not None else ""
-                click.echo(f"    {row['name']}{said}")
+                note = f"  {row['state']}: {row['reason']}" if row["reason"] is not None else ""
+                click.echo(f"    {row['name']}{note}")
 
 
 def listed(registry: Registry) -> list[dict[str, str | None]]:
-    """Every declaration. ``state``: ``declared``, ``not allowed``, or ``refused``, for which there is a ``reason``."""
+    """Return every declaration. ``state``: ``declared``, ``not allowed``, or ``refused`` with a ``reason``."""
     from impasto.ext import GROUPS
 
     from .record import files_of

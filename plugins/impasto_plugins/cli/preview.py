@@ -1,4 +1,4 @@
-"""Shows a picture in the terminal, where the terminal can. The file is saved already: showing it is a courtesy."""
+"""Image previews in terminals that support them. The file is saved already; a preview never fails a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KITTY_PIECE = 4096
 
 
 def show(data: bytes, media_type: str) -> None:
-    """Writes the picture to stdout in the terminal's own way, or nothing."""
+    """Print the image in the terminal's own protocol, or nothing."""
     way = way_of(os.environ) if media_type.startswith("image/") else None
     if way is None:
         return
@@ -29,7 +29,7 @@ def show(data: bytes, media_type: str) -> None:
 
 
 def way_of(environ: Mapping[str, str]) -> Way | None:
-    """How the terminal shows pictures, as far as its environment tells."""
+    """Return the terminal's image protocol, as far as its environment shows it."""
     program = environ.get("LC_TERMINAL") or environ.get("TERM_PROGRAM", "")
     if "TMUX" not in environ and not environ.get("TERM", "").startswith(("screen", "tmux")):
         if program in ("iTerm2", "iTerm.app", "WezTerm"):
@@ -42,7 +42,7 @@ def way_of(environ: Mapping[str, str]) -> Way | None:
 
 
 def drawn(data: bytes, way: Way) -> str:
-    """The picture as text and escape sequences. Raises OSError or ValueError where it can't be read."""
+    """Return the image as text and escape sequences. Raises OSError or ValueError if it can't be read."""
     columns = min(_COLUMNS, shutil.get_terminal_size().columns)
     if way == "iterm":
         text = b64encode(data).decode()
@@ -51,7 +51,7 @@ def drawn(data: bytes, way: Way) -> str:
 
 
 def _kitty(data: bytes, columns: int) -> str:
-    """The kitty graphics protocol, which takes PNG in pieces of base64."""
+    """Return the image in the kitty graphics protocol, which takes PNG in pieces of base64."""
     from PIL import Image  # 40 ms: only where a picture is shown
 
     with Image.open(io.BytesIO(data)) as picture, io.BytesIO() as png:
@@ -65,14 +65,14 @@ def _kitty(data: bytes, columns: int) -> str:
 
 
 def _blocks(data: bytes, columns: int) -> str:
-    """Two pixels a character: the upper half block in the upper one's colour on the lower one's."""
+    """Return two pixels a character: the upper half block in the upper pixel's colour on the lower one's."""
     from PIL import Image  # 40 ms: only where a picture is shown
 
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.draft("RGB", (columns * 4, columns * 4))
-        scale = columns / opened.width
-        size = (columns, max(2, round(opened.height * scale / 2) * 2))
-        small = opened.convert("RGBA").resize(size, Image.Resampling.BOX)
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (columns * 4, columns * 4))
+        scale = columns / image.width
+        size = (columns, max(2, round(image.height * scale / 2) * 2))
+        small = image.convert("RGBA").resize(size, Image.Resampling.BOX)
     backdrop = Image.new("RGBA", small.size, "black")
     pixels = Image.alpha_composite(backdrop, small).convert("RGB")
     lines = []

@@ -1,7 +1,7 @@
-"""Importing and trying other people's plugins for `impasto doctor`, each distribution in a process of its own.
+"""Imports and tries other people's plugins for `impasto doctor`, each distribution in a process of its own.
 
-A module may end the process, hang or crash the interpreter while it is imported: that must end neither the doctor nor
-what it says of the others.
+A module may end the process, hang or crash the interpreter while it is imported. That must not end the doctor, nor
+change its findings about other plugins.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from impasto import Provider, Registry
 
 LONGEST_SECONDS = 20.0
-"""How long one plugin may take to import."""
+"""Seconds that one plugin may take to import."""
 
 SLOW_SECONDS = 1.0
-"""From here on it is worth knowing."""
+"""Seconds from which an import is reported as slow."""
 
 _GIVEN_UP = 3
-"""After so many that ended their process, no more of a distribution are tried."""
+"""Ended processes after which no more plugins of a distribution are tried."""
 
 _CHILD = "import json, sys; given = json.load(sys.stdin); sys.path[:] = given['path']\n"
 _CHILD += "from impasto_plugins.cli.probe import child; child(given['points'], given['seconds'])"
 _TIMED_OUT = b"Timeout ("
 
-Point = tuple[str, str]
+PluginAddress = tuple[str, str]
 """A group and a name."""
 
 
-class ReachedBy(NamedTuple):
-    """The settings by which a provider is reached. ``has_secrets``: for a provider without a key variable."""
+class ProviderAccess(NamedTuple):
+    """The settings of a provider's address and key. ``has_secrets``: for a provider without a key variable."""
 
     key_variable: str | None
     base_url_variable: str | None
@@ -44,18 +44,18 @@ class ReachedBy(NamedTuple):
     has_secrets: bool = False
 
 
-class Import(NamedTuple):
-    """What came of importing one plugin: ``state`` is "ok", "note" or "broken", ``text`` why it is no "ok"."""
+class ImportResult(NamedTuple):
+    """The result of importing one plugin: ``state`` is "ok", "note" or "broken", ``text`` the reason if not "ok"."""
 
     state: str
     text: str = ""
     loaded: bool = False
-    reached_by: ReachedBy | None = None
-    """Of a provider."""
+    reached_by: ProviderAccess | None = None
+    """Set for a provider."""
 
 
-def imported(registry: Registry, group: str, name: str) -> Import:
-    """Imports a plugin in this process."""
+def import_plugin(registry: Registry, group: str, name: str) -> ImportResult:
+    """Import a plugin in this process."""
     import click
 
     from impasto import ImpastoError, MissingExtra, Operation, Provider
@@ -69,71 +69,75 @@ def imported(registry: Registry, group: str, name: str) -> Import:
         if isinstance(plugin, Provider):
             reached_by = _reached_by(plugin)
     except MissingExtra as error:
-        return Import("note", error.message)
+        return ImportResult("note", error.message)
     except ImpastoError as error:
-        return Import("broken", error.message)
+        return ImportResult("broken", error.message)
     seconds = time.monotonic() - start
     if seconds < SLOW_SECONDS:
-        return Import("ok", loaded=True, reached_by=reached_by)
-    return Import("note", f"takes {seconds:.1f} s to import", loaded=True, reached_by=reached_by)
+        return ImportResult("ok", loaded=True, reached_by=reached_by)
+    return ImportResult("note", f"takes {seconds:.1f} s to import", loaded=True, reached_by=reached_by)
 
 
-def _reached_by(provider: Provider) -> ReachedBy:
+def _reached_by(provider: Provider) -> ProviderAccess:
     """Read a provider's settings here, in the process that imported its module. Raises ConfigError."""
     if provider.key_variable is not None:
-        return ReachedBy(provider.key_variable, provider.base_url_variable, provider.base_url)
+        return ProviderAccess(provider.key_variable, provider.base_url_variable, provider.base_url)
     account = provider.account({})
-    return ReachedBy(None, provider.base_url_variable, account.base_url, has_secrets=bool(account.secrets))
+    return ProviderAccess(None, provider.base_url_variable, account.base_url, has_secrets=bool(account.secrets))
 
 
-def imported_apart(points: Sequence[Point]) -> list[Import]:
-    """Imports the plugins of one distribution in another process; in a new one where they end it."""
-    found: list[Import] = []
-    ended = 0
+def import_in_processes(points: Sequence[PluginAddress]) -> list[ImportResult]:
+    """Import the plugins of one distribution in another process, and in a new one each time they end it."""
+    found: list[ImportResult] = []
+    ended_processes = 0
     while len(found) < len(points):
-        if ended == _GIVEN_UP:
-            found.append(Import("broken", f"not tried: {ended} others of its distribution ended the process"))
+        if ended_processes == _GIVEN_UP:
+            found.append(
+                ImportResult("broken", f"not tried: {ended_processes} others of its distribution ended the process")
+            )
             continue
         rest = points[len(found) :]
-        told, why = _run(rest)
-        found += told
-        if len(told) < len(rest):
-            ended += 1
-            found.append(Import("broken", why))
+        imports, why = _run(rest)
+        found += imports
+        if len(imports) < len(rest):
+            ended_processes += 1
+            found.append(ImportResult("broken", why))
     return found
 
 
-def _run(points: Sequence[Point]) -> tuple[list[Import], str]:
-    """What a process told before it ended, and how it ended."""
-    given = json.dumps({"path": sys.path, "points": points, "seconds": LONGEST_SECONDS})
+def _run(points: Sequence[PluginAddress]) -> tuple[list[ImportResult], str]:
+    """Return the results that a process reported before it ended, and the way it ended."""
+    payload = json.dumps({"path": sys.path, "points": points, "seconds": LONGEST_SECONDS})
     try:
         ran = subprocess.run(  # noqa: S603 - this interpreter, on what it has installed
             [sys.executable, "-c", _CHILD],
-            input=given.encode(),
+            input=payload.encode(),
             capture_output=True,
             check=False,
             timeout=LONGEST_SECONDS * (len(points) + 1),
         )
     except subprocess.TimeoutExpired as error:
-        return _told(error.stdout or b""), _too_long()
+        return _parse_output(error.stdout or b""), _too_long()
     if _TIMED_OUT in ran.stderr:
-        return _told(ran.stdout), _too_long()
+        return _parse_output(ran.stdout), _too_long()
     code = ran.returncode
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return _told(ran.stdout), f"ends the process when it is imported ({how})"
+    return _parse_output(ran.stdout), f"ends the process when it is imported ({how})"
 
 
 def _too_long() -> str:
     return f"takes more than {LONGEST_SECONDS:g} s to import"
 
 
-def _told(output: bytes) -> list[Import]:
-    came = [Import(*json.loads(line)) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
-    return [each if each.reached_by is None else each._replace(reached_by=ReachedBy(*each.reached_by)) for each in came]
+def _parse_output(output: bytes) -> list[ImportResult]:
+    came = [ImportResult(*json.loads(line)) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+    return [
+        each if each.reached_by is None else each._replace(reached_by=ProviderAccess(*each.reached_by)) for each in came
+    ]
 
 
-def child(points: Sequence[Point], seconds: float) -> None:
-    """The other process: tells what came of each import as soon as it is known."""
+def child(points: Sequence[PluginAddress], seconds: float) -> None:
+    """Run in the other process: report the result of each import at once."""
     from impasto import Operation, Registry
     from impasto.ext import OPERATIONS
 
@@ -144,10 +148,10 @@ def child(points: Sequence[Point], seconds: float) -> None:
     registry = Registry()
     for group, name in points:
         faulthandler.dump_traceback_later(seconds, exit=True)  # from a thread of its own, whatever holds this one
-        came = imported(registry, group, name)
+        came = import_plugin(registry, group, name)
         if came.state == "ok" and group == OPERATIONS:
             slow = slow_hook(registry.load(group, name, Operation), name)
-            came = came if slow is None else Import("note", slow, loaded=True)
+            came = came if slow is None else ImportResult("note", slow, loaded=True)
         print(json.dumps(came), file=out, flush=True)
     faulthandler.cancel_dump_traceback_later()
     out.flush()

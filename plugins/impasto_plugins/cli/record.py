@@ -1,4 +1,4 @@
-"""Whether the files of a distribution are those that its wheel installed, by the RECORD that came with them."""
+"""Compare a distribution's files with the RECORD of its wheel."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from impasto.ext import Owner
+    from impasto.ext import Distribution
 
 _INSTALLERS = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "RECORD"})
-"""Written by whoever installed it: they differ where the same wheel was installed."""
+"""Files written by installers: they differ between installations of the same wheel."""
 
 _PIECE = 1 << 20
-_TOLD = 3
+_MAX_LISTED = 3
 
 
-class Files(NamedTuple):
-    """``digest``: of all files' hashes, the same wherever the same wheel was installed; None where they are not known.
+class InstalledFiles(NamedTuple):
+    """The state of a distribution's files: ``as installed``, ``changed``, or ``unknown`` without a RECORD.
 
-    ``state``: ``as installed``, ``changed``, or ``unknown`` where there is no RECORD. ``text`` says it to a reader.
+    ``digest`` is over all files' hashes and equal wherever the same wheel was installed; None if they are unknown.
+    ``text`` is the state in words.
     """
 
     digest: str | None
@@ -32,39 +33,41 @@ class Files(NamedTuple):
     text: str
 
 
-def files_of(owner: Owner) -> Files:
-    """Hashes every file of the wheel where it is installed, and compares it with the RECORD."""
+def files_of(owner: Distribution) -> InstalledFiles:
+    """Hash every file of the installed wheel and compare it with the RECORD."""
     try:
         listed = sorted(_listed(owner.read_text("RECORD") or ""))
     except (OSError, ValueError, csv.Error):
-        return Files(None, "unknown", "the RECORD of its files can't be read, so they can't be checked")
+        return InstalledFiles(None, "unknown", "the RECORD of its files can't be read, so they can't be checked")
     if not listed:
-        return Files(None, "unknown", "there is no RECORD of its files, so they can't be checked")
-    digest = hashlib.sha256("\n".join(f"{path},{said}" for path, said in listed).encode()).hexdigest()
-    found = [(path, _hash(owner.distribution.locate_file(path)), said) for path, said in listed]
-    wrong = [f"{path} ({'changed' if '=' in now else now})" for path, now, said in found if now != said]
+        return InstalledFiles(None, "unknown", "there is no RECORD of its files, so they can't be checked")
+    digest = hashlib.sha256("\n".join(f"{path},{expected}" for path, expected in listed).encode()).hexdigest()
+    found = [(path, _hash(owner.distribution.locate_file(path)), expected) for path, expected in listed]
+    wrong = [f"{path} ({'changed' if '=' in now else now})" for path, now, expected in found if now != expected]
     if wrong:
-        more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
-        told = ", ".join(wrong[:_TOLD])
-        return Files(digest, "changed", f"its files are not those that were installed: {told}{more}; install it again")
+        more = f" and {len(wrong) - _MAX_LISTED} more" if len(wrong) > _MAX_LISTED else ""
+        listing = ", ".join(wrong[:_MAX_LISTED])
+        return InstalledFiles(
+            digest, "changed", f"its files are not those that were installed: {listing}{more}; install it again"
+        )
     elsewhere = any(path.endswith(".pth") for path, _ in listed)
     editable = " (editable: its code lies elsewhere and is not checked)" if elsewhere else ""
-    return Files(digest, "as installed", f"{len(listed)} files as installed, sha256 {digest[:16]}{editable}")
+    return InstalledFiles(digest, "as installed", f"{len(listed)} files as installed, sha256 {digest[:16]}{editable}")
 
 
 def _listed(record: str) -> Iterator[tuple[str, str]]:
-    """The wheel's files and what RECORD says that they hash to. Not scripts, which are made where it is installed."""
+    """Yield the wheel's files and their hashes in RECORD, without scripts, which are generated at installation."""
     for row in csv.reader(record.splitlines()):
-        path, said, *_ = [*row, "", ""]
+        path, expected, *_ = [*row, "", ""]
         folder, _, name = path.rpartition("/")
         by_installer = folder.endswith(".dist-info") and name in _INSTALLERS
         outside = path.startswith("/") or ".." in path.split("/")
-        if said.startswith("sha256=") and not by_installer and not outside:
-            yield path, said
+        if expected.startswith("sha256=") and not by_installer and not outside:
+            yield path, expected
 
 
 def _hash(path: object) -> str:
-    """The hash of a file as RECORD has it, or why there is none."""
+    """Return the hash of a file in RECORD's form, or the reason why there is none."""
     found = hashlib.sha256()
     try:
         if not isinstance(path, os.PathLike):  # in a zip file

@@ -1,4 +1,4 @@
-"""Where a command puts its artifacts. Nothing is overwritten unasked, and nothing that was paid for is dropped."""
+"""Files of a command's artifacts. Nothing is overwritten unasked, and nothing paid is dropped."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _ROOM = 8 << 20
 
 
 @attrs.frozen(kw_only=True)
-class Saved:
-    """An artifact, and the file that holds it; None if no disk took it, and ``place`` says where its bytes are."""
+class SavedArtifact:
+    """An artifact and its file, which is None if no disk accepted it; ``place`` then says where its bytes are."""
 
     artifact: Artifact
     path: Path | None
     place: str
     is_lost: bool = False
-    """True if the bytes are not where they were wanted, and in no file either."""
+    """True if the bytes are neither in their target nor in any file."""
 
 
 @attrs.define(kw_only=True)
-class Saving:
-    """The names of a call's artifacts: ``out``, numbered if ``n`` is above 1, or names made of model and seed.
+class ArtifactSaver:
+    """The names of a call's artifacts: ``out``, numbered if ``n`` is above 1, or names of model and seed.
 
-    ``to_stdout``: standard output takes the bytes that no disk takes.
+    ``to_stdout``: standard output takes the bytes that no disk accepts.
     """
 
     model: str
@@ -55,10 +55,10 @@ class Saving:
     force: bool = False
     to_stdout: bool = True
     _at: int = 0
-    """Bytes that standard output took."""
+    """Bytes written to standard output."""
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what would stop the saving, found before anything is paid for: a file is made there, and removed."""
+        """Yield problems that would prevent saving, before anything is paid: a file is created and removed."""
         if self.is_stdout:
             yield from self._problems_of_stdout()
             return
@@ -104,35 +104,35 @@ class Saving:
             elif not self.force:
                 yield Problem("-o", f"{str(path)!r} exists; -f overwrites it")
 
-    def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> Saved:
+    def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> SavedArtifact:
         """Write one artifact, to another place if the wanted one can't be written, and return where it is."""
-        path = self._named(artifact, index, mark)
+        path = self._path_of(artifact, index, mark)
         overwrite = self.force and self.out is not None and not mark and index < self.n
         try:
             data = artifact.content.read()
             if self.is_stdout and not mark and index < self.n:
                 _write_to_stdout(data)
-                return Saved(artifact=artifact, path=None, place="standard output")
+                return SavedArtifact(artifact=artifact, path=None, place="standard output")
             saved = _write(path, data, overwrite=overwrite)
         except OSError as error:
             return self._save_elsewhere(artifact, path, error)
-        return Saved(artifact=artifact, path=saved, place=str(saved))
+        return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
 
     def keep(self, error: ImpastoError, index: int = 0) -> None:
-        """Save what came with an error, or with the others of a fan-out, and note on it where that is."""
+        """Save the artifacts of an error, or of a partly failed fan-out, and add a note with their place to it."""
         for each in (error, *error.errors):
             for mark, artifact in _came_with(each):
                 saved = self.save(artifact, index, mark=mark)
                 each.add_note(f"what came is kept in {saved.place}")
 
-    def _save_elsewhere(self, artifact: Artifact, wanted: Path, error: OSError) -> Saved:
+    def _save_elsewhere(self, artifact: Artifact, wanted: Path, error: OSError) -> SavedArtifact:
         data = artifact.content.read()
         for folder in _other_folders():
             try:
                 saved = _write(Path(tempfile.mkdtemp(prefix="impasto-", dir=folder)) / wanted.name, data)
             except OSError:
                 continue
-            return Saved(artifact=artifact, path=saved, place=str(saved))
+            return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
         why = f"{str(wanted)!r} could not be saved, nor could any other place: {error.strerror}"
         if self.to_stdout and not self.is_stdout and not is_terminal(sys.stdout):
             try:
@@ -142,16 +142,16 @@ class Saving:
             else:
                 begin, self._at = self._at, self._at + len(data)
                 where = f"standard output, bytes {begin} to {self._at}"
-                return Saved(artifact=artifact, path=None, place=f"{where} ({why})", is_lost=True)
+                return SavedArtifact(artifact=artifact, path=None, place=f"{where} ({why})", is_lost=True)
         seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
-        return Saved(artifact=artifact, path=None, place=f"no place at all ({why}{seed})", is_lost=True)
+        return SavedArtifact(artifact=artifact, path=None, place=f"no place at all ({why}{seed})", is_lost=True)
 
     @property
     def used_stdout(self) -> bool:
         """True if standard output holds an artifact's bytes: then nothing else may be printed there."""
         return self._at > 0 or self.is_stdout
 
-    def _named(self, artifact: Artifact, index: int, mark: str) -> Path:
+    def _path_of(self, artifact: Artifact, index: int, mark: str) -> Path:
         ending = _ENDINGS.get(artifact.media_type, ".bin")
         path = None if self.is_stdout else self._numbered(index)
         if path is None:
@@ -166,7 +166,7 @@ class Saving:
 
 
 def _mode_of(path: Path) -> int | None:
-    """Return the mode of what stands at a path, None if nothing does. Raises OSError."""
+    """Return the mode of the file at a path, or None without one. Raises OSError."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -186,7 +186,7 @@ def _reserve(folder: Path, size: int) -> None:
 
 
 def _write_to_stdout(data: bytes) -> None:
-    """Write to standard output, past its buffer: what that can't get rid of would fail again at the exit."""
+    """Write to standard output past its buffer, whose leftovers would fail again at the exit."""
     sys.stdout.flush()
     target = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     left = memoryview(data)

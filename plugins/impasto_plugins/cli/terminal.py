@@ -1,4 +1,4 @@
-"""What the command line writes to: a terminal, of some width, or none."""
+"""The terminal that the command line writes to, if there is one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _NO_END = 10_000
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads it. A stream that was closed before the start is None."""
+    """Return True if a person reads the stream. A stream that was closed before the start is None."""
     return stream is not None and stream.isatty()
 
 
 def columns() -> int:
-    """The terminal's width; where there is none, lines are as long as they like."""
+    """Return the terminal's width; without a terminal lines have no limit."""
     return shutil.get_terminal_size((_NO_END, 24)).columns

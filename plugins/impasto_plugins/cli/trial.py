@@ -1,4 +1,4 @@
-"""Whether a model's plain hooks hold up the loop that they run in: `impasto doctor` tries other people's."""
+"""Test if a model's plain hooks block the loop, for `impasto doctor` and other people's plugins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto.fields import Field
 
 LONG_SECONDS = 0.1
 _TRIES = 3
-"""One that is slow only sometimes was held up by the machine."""
+"""A hook that is slow only sometimes was slowed by the machine."""
 
 _ANSWERS = (
     WireResponse(status=500, headers={}),
@@ -21,29 +21,29 @@ _ANSWERS = (
 
 
 def slow_hook(operation: Operation, name: str) -> str | None:
-    """What is said of the first hook that takes long; None where none does, or no call can be made up."""
-    given = {each: _made_up(field) for each, field in operation.fields.items() if field.required}
+    """Return a text about the first slow hook, or None if none is slow or no sample call can be made."""
+    arguments = {each: _sample_value(field) for each, field in operation.fields.items() if field.required}
     try:
-        request = operation.request(name, given)
+        request = operation.request(name, arguments)
     except ImpastoError:
         return None
     classify = partial(operation.classify_error, request=request)
     account = Account(provider=operation.provider, base_url="https://example.invalid", headers={})
     normalize = partial(operation.normalize_response, request=request, account=account)
     trials: list[tuple[str, Callable[[], object]]] = [
-        ("the check of its parameters", partial(operation.request, name, given)),
+        ("the check of its parameters", partial(operation.request, name, arguments)),
         ("transform_request", partial(operation.transform_request, request=request)),
         *(("classify_error", partial(classify, response=answer)) for answer in _ANSWERS),
         *(("normalize_response", partial(normalize, response=answer)) for answer in _ANSWERS),
     ]
     for hook, ask in trials:
-        seconds = min(_taken(ask) for _ in range(_TRIES))
+        seconds = min(_measure(ask) for _ in range(_TRIES))
         if seconds > LONG_SECONDS:
             return f"{hook} takes {seconds:.1f} s, in which nothing else runs: it blocks the loop"
     return None
 
 
-def _taken(ask: Callable[[], object]) -> float:
+def _measure(ask: Callable[[], object]) -> float:
     start = time.monotonic()
     try:
         ask()
@@ -54,16 +54,16 @@ def _taken(ask: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def _made_up(field: Field) -> object:
+def _sample_value(field: Field) -> object:
     match field.kind:
         case "text":
-            return "x" * max(int(field.least or 0), 1)
+            return "x" * max(int(field.minimum or 0), 1)
         case "choice":
             return field.choices[0]
         case "file":
             return _picture()
         case _:
-            return field.least or 1
+            return field.minimum or 1
 
 
 def _picture() -> bytes:

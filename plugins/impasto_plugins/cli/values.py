@@ -1,4 +1,4 @@
-"""From words of the command line to a model's fields. Text becomes a number only where the field is one."""
+"""Words of the command line as values of a model's fields. Text becomes a number only for a number field."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
 from impasto.ext import Makes, close_files
-from impasto.fields import Field, shown
+from impasto.fields import Field, format_value
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp3": "mp3", ".wav": "wav", ".glb": "glb"}
-"""What the ending of ``-o FILE`` asks for."""
+"""Output formats by the ending of ``-o FILE``."""
 
-_MADE: Mapping[Makes, tuple[str, ...]] = {"image": ("png", "jpeg", "webp"), "audio": ("mp3", "wav"), "3d": ("glb",)}
-"""What there may be where a model has no ``output_format``."""
+_OUTPUT_FORMATS: Mapping[Makes, tuple[str, ...]] = {
+    "image": ("png", "jpeg", "webp"),
+    "audio": ("mp3", "wav"),
+    "3d": ("glb",),
+}
+"""Possible formats of models without ``output_format``."""
 
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -22,33 +26,36 @@ _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 def request_of(
     operation: Operation,
     model: str,
-    placed: Mapping[str, Sequence[str]],
+    by_role: Mapping[str, Sequence[str]],
     *,
-    given: Sequence[str] = (),
+    assignments: Sequence[str] = (),
     out: Path | None = None,
     problems: Iterable[Problem] = (),
 ) -> Request:
-    """The checked request of one call; ``placed`` has words by the role of the field that they fill.
+    """Return the checked request of one call; ``by_role`` has words by the role of their field.
 
-    Raises InvalidRequest: ``problems``, those found here, and the model's own.
+    Raises InvalidRequest with ``problems``, those found here, and the model's own.
     """
-    found = list(problems)
+    problems_found = list(problems)
     params: dict[str, object] = {}
-    for name, text in (*_placed(operation, placed, found), *_named(given, found)):
+    for name, text in (
+        *_values_by_role(operation, by_role, problems_found),
+        *_named_values(assignments, problems_found),
+    ):
         if name in params:
-            found.append(Problem(name, "is given twice"))
+            problems_found.append(Problem(name, "is given twice"))
             continue
         try:
             params[name] = value_of(operation.fields.get(name), text)
         except ValueError as error:
-            found.append(Problem(name, str(error)))
+            problems_found.append(Problem(name, str(error)))
     if out is not None:
-        _ask_for_format(operation, params, out, found)
-    return _checked(operation, model, params, found)
+        _ask_for_format(operation, params, out, problems_found)
+    return _check(operation, model, params, problems_found)
 
 
 def value_of(field: Field | None, text: str) -> object:
-    """What a field takes for a word: a path, a number of plain decimal digits, or the text itself.
+    """Return a field's value for a word: a path, a number in plain decimal digits, or the text itself.
 
     An unknown field's text stays as it is, to be refused by the model. Raises ValueError.
     """
@@ -59,7 +66,7 @@ def value_of(field: Field | None, text: str) -> object:
     if field.kind == "other":
         return text == "true" if text in ("true", "false") else _number(text) if _DECIMAL.fullmatch(text) else text
     if not _DECIMAL.fullmatch(text) or (field.kind == "integer" and "." in text):
-        raise ValueError(f"must be {field.takes()}, in plain digits, not {shown(text)}")
+        raise ValueError(f"must be {field.describe_constraint()}, in plain digits, not {format_value(text)}")
     return _number(text)
 
 
@@ -67,61 +74,65 @@ def _number(text: str) -> int | float:
     return float(text) if "." in text else int(text)
 
 
-def _placed(operation: Operation, placed: Mapping[str, Sequence[str]], found: list[Problem]) -> list[tuple[str, str]]:
-    """Prompt, pictures, mask and sound, each with the field that has its role."""
+def _values_by_role(
+    operation: Operation, by_role: Mapping[str, Sequence[str]], problems: list[Problem]
+) -> list[tuple[str, str]]:
+    """Return prompt, images, mask and sound with the fields that have these roles."""
     pairs: list[tuple[str, str]] = []
-    for role, words in placed.items():
+    for role, words in by_role.items():
         names = operation.roles.get(role, ())
         pairs += zip(names, words, strict=False)
         if len(words) > len(names):
             takes = f"{len(names)} ({', '.join(names)}), not {len(words)}" if names else "none"
-            found.append(Problem(role, f"this model takes {takes}"))
+            problems.append(Problem(role, f"this model takes {takes}"))
     return pairs
 
 
-def _named(given: Sequence[str], found: list[Problem]) -> list[tuple[str, str]]:
+def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[tuple[str, str]]:
     pairs = []
-    for word in given:
+    for word in assignments:
         name, equals, text = word.partition("=")
         if equals:
             pairs.append((name, text))
         else:
-            found.append(Problem(shown(word), "write -p NAME=VALUE"))
+            problems.append(Problem(format_value(word), "write -p NAME=VALUE"))
     return pairs
 
 
-def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, found: list[Problem]) -> None:
+def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, problems: list[Problem]) -> None:
     field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
-    made = field.choices if field is not None else _MADE[operation.makes]
-    if wanted not in made and (wanted is not None or _is_medium(out)):
-        *others, last = (ending for ending, format in FORMATS.items() if format in made)
+    formats = field.choices if field is not None else _OUTPUT_FORMATS[operation.output]
+    if wanted not in formats and (wanted is not None or _is_medium(out)):
+        *others, last = (ending for ending, format in FORMATS.items() if format in formats)
         endings = f"{', '.join(others)} or {last}" if others else last
-        found.append(Problem("-o", f"{str(out)!r} asks for a format that the model does not make; end it in {endings}"))
+        problems.append(
+            Problem("-o", f"{str(out)!r} asks for a format that the model does not make; end it in {endings}")
+        )
     elif field is not None and wanted is not None:
-        asked = params.get("output_format", wanted)
-        if asked != wanted:
-            found.append(Problem("output_format", f"is {asked}, but {str(out)!r} asks for {wanted}"))
+        output_format = params.get("output_format", wanted)
+        if output_format != wanted:
+            problems.append(Problem("output_format", f"is {output_format}, but {str(out)!r} asks for {wanted}"))
         elif wanted != field.default:
             params["output_format"] = wanted
 
 
 def _is_medium(out: Path) -> bool:
-    """Whether a name's ending is that of a picture, a sound, a film or a 3D model."""
+    """Return True if a name ends like an image, a sound, a film or a 3D model."""
     import mimetypes  # it reads the system's table
 
     return (mimetypes.guess_type(out.name)[0] or "").startswith(("image/", "audio/", "video/", "model/"))
 
 
-def _checked(operation: Operation, model: str, params: dict[str, object], found: list[Problem]) -> Request:
+def _check(operation: Operation, model: str, params: dict[str, object], problems: list[Problem]) -> Request:
     try:
         request = operation.request(model, params)
     except InvalidRequest as error:
-        told = {problem.field for problem in found}
-        found += [problem for problem in error.problems if problem.field not in told]
+        reported = {problem.field for problem in problems}
+        problems += [problem for problem in error.problems if problem.field not in reported]
     else:
-        if not found:
+        if not problems:
             return request
         close_files(request.params)
-    refused = InvalidRequest(found)
+    refused = InvalidRequest(problems)
     refused.operation = model
     raise refused

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .server.server import Emulator, serve
-    from .settings import SHORT, Settings
+    from .settings import SHORT, EmulatorSettings
 
-__all__ = ["SHORT", "Emulator", "Settings", "serve"]
+__all__ = ["SHORT", "Emulator", "EmulatorSettings", "serve"]
 
 
 def __getattr__(name: str) -> object:
-    """The server brings aiohttp and Pillow: not for the command line's list of commands."""
+    """Import on first use: the server needs aiohttp and Pillow, listing the commands does not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import settings

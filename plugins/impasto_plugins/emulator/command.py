@@ -22,19 +22,19 @@ DEFAULT_PORT = 8008
 @click.option("--rate-seconds", type=float, help="The time in which 150 requests are allowed.")
 @click.option("--lock-seconds", type=float, help="How long a key is locked out that asked too fast.")
 def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **options: object) -> None:
-    """Serve the image providers' APIs on this machine: real checks, real pictures, no cost.
+    """Serve the image providers' APIs on this machine: real checks, real images, no cost.
 
     Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
     """
     from impasto import ConfigError
     from impasto.ext import is_loopback
 
-    from .settings import Settings
+    from .settings import EmulatorSettings
 
     if not is_loopback(host) and not allow_remote:
         raise click.UsageError(f"--host {host} lets other machines in; add --allow-remote if that is meant")
     try:
-        settings = Settings.of({"host": host, "port": port, "keys": keys or None, **options})
+        settings = EmulatorSettings.from_mapping({"host": host, "port": port, "keys": keys or None, **options})
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     import asyncio  # with aiohttp and Pillow, only where it runs
@@ -47,9 +47,9 @@ async def _run(settings: object) -> None:
     import signal
 
     from .server.server import Emulator
-    from .settings import Settings
+    from .settings import EmulatorSettings
 
-    assert isinstance(settings, Settings)  # noqa: S101 - typed as object so that the module loads without aiohttp
+    assert isinstance(settings, EmulatorSettings)  # noqa: S101 - typed as object so that the module loads without aiohttp
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,11 +1,11 @@
-"""An OpenAI-compatible images server in front of the providers: ``impasto serve --config config.yaml``.
+"""An OpenAI-compatible image server in front of the providers: ``impasto serve --config config.yaml``.
 
-The rooms, each may import those below it (``tests/architecture/test_layers.py``):
+The rooms; each may import those below it (``tests/architecture/test_layers.py``):
 
     command       ``impasto serve``
     serve         one worker process or several, signals, exit code
     gateway       a gateway in the running loop: start, reload, drain
-    app, routes   the way of every request: host, key, endpoint, errors
+    app, routes   the path of every request: host, key, endpoint, errors
     batches       OpenAI's ``files`` and ``batches``
     api           generations, edits, variations, audio, 3D, jobs, models, image files
     idempotency   repeated requests: joined while the first runs, replayed afterwards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-_NEEDED = ("yaml", "pybase64", "prometheus_client")
+_REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
 
 
 @click.command("serve", short_help="Serve image models to any OpenAI client.")
@@ -18,11 +18,11 @@ _NEEDED = ("yaml", "pybase64", "prometheus_client")
 def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int, check: bool, no_auth: bool) -> None:
     """Serve image models to any OpenAI client: one place for keys, limits and prices.
 
-    SIGHUP reads the configuration again; SIGTERM ends it when the calls that run have ended.
+    SIGHUP reloads the configuration; SIGTERM waits for running calls, then exits.
     """
     from importlib.util import find_spec
 
-    for module in _NEEDED:
+    for module in _REQUIRED_MODULES:
         if find_spec(module) is None:
             from impasto import MissingExtra
 

@@ -1,4 +1,4 @@
-"""A gateway in the running loop: serves, takes up another configuration, and ends without losing what is paid for."""
+"""A gateway in the running loop: start, reload, and a drain that loses nothing that is paid for."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from impasto.ext import Listener, is_loopback, listen
 from .api import jobs
 from .app import App
 from .calls import budgets
-from .calls.runtime import Setup, data_folder
-from .config.model import Config, Mistakes, check_bind
+from .calls.runtime import Runtime, data_folder
+from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
-from .idempotency.coordinator import Repeats
-from .idempotency.in_flight import Flight
-from .idempotency.store import Row
-from .storage.database import UNWRITABLE, Data
+from .idempotency.coordinator import IdempotencyCoordinator
+from .idempotency.in_flight import InFlightCall
+from .idempotency.store import StoredCall
+from .storage.database import DATABASE_ERRORS, Database
 from .telemetry import metrics as m
-from .telemetry.access_log import to_logger
+from .telemetry.access_log import log_request
 from .telemetry.instrumentation import Observer
-from .telemetry.loop_monitor import Watchdog
+from .telemetry.loop_monitor import EventLoopMonitor
 from .telemetry.metrics import Metrics
-from .telemetry.request_record import Seen
-from .telemetry.tracing import Traces
+from .telemetry.request_record import RequestRecord
+from .telemetry.tracing import Tracing
 
 _log = logging.getLogger("impasto.gateway")
 
 CANCEL_SECONDS = 0.5
-"""How long what was not drained gets to end, once and once more when it is cancelled."""
+"""Seconds for undrained calls to end, and once more after they are cancelled."""
 
 SWEEP_SECONDS = 300.0
 BACKLOG = 1024
@@ -46,9 +46,9 @@ BACKLOG = 1024
 class Gateway:
     """``async with Gateway(config) as gateway:`` serves at ``gateway.url``. Port 0 takes any.
 
-    ``bound`` is a socket that listens already, in the place of ``host`` and ``port``. ``shared``: the folder of the
-    numbers of several workers. ``log`` takes what the access log tells of each request; ``before`` is awaited before
-    the first comes.
+    ``sock`` is a listening socket in place of ``host`` and ``port``. ``metrics_folder``: the folder of several workers'
+    counters. ``log`` receives the access log's record of each request; ``on_startup`` is awaited before the first
+    request.
     """
 
     def __init__(
@@ -58,53 +58,62 @@ class Gateway:
         host: str = "127.0.0.1",
         port: int = 0,
         no_auth: bool = False,
-        bound: socket.socket | None = None,
-        shared: Path | None = None,
-        log: Callable[[Seen], object] = to_logger,
-        before: Callable[[Gateway], Awaitable[None]] | None = None,
+        sock: socket.socket | None = None,
+        metrics_folder: Path | None = None,
+        log: Callable[[RequestRecord], object] = log_request,
+        on_startup: Callable[[Gateway], Awaitable[None]] | None = None,
     ) -> None:
         self._config = config
-        self._host, self._port, self._no_auth, self._bound = host, port, no_auth, bound
-        self._shared, self._log, self._before = shared, log, before
+        self._host, self._port, self._no_auth, self._sock = host, port, no_auth, sock
+        self._metrics_folder, self._log, self._on_startup = metrics_folder, log, on_startup
         self._stack = AsyncExitStack()
 
     @property
     def url(self) -> str:
-        """Where it is served: scheme, host and port."""
+        """Its address: scheme, host and port."""
         return self._app.base_url
 
     async def __aenter__(self) -> Self:
         check_bind(self._config, self._host, no_auth=self._no_auth)
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(Client(plugins=self._config.plugins))
-            self.metrics = Metrics(self._shared)
+            self.metrics = Metrics(self._metrics_folder)
             stack.callback(self.metrics.close)
-            self._observer = Observer(self.metrics, await asyncio.to_thread(Traces.wanted), self._log)
+            self._observer = Observer(self.metrics, await asyncio.to_thread(Tracing.create_if_configured), self._log)
             self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
-            setup = await self._set_up(self._config)
-            self._observer.sample = self._sample
-            self._data = Data(data_folder(self._config))
-            stack.push_async_callback(self._data.aclose)
-            await self._data.open()
-            self._repeats = Repeats(self._data, self._resume)
-            stack.push_async_callback(self._repeats.aclose)
-            self._app = App(setup, self._data, self._repeats, self._observer, local=is_loopback(self._host))
+            runtime = await self._create_runtime(self._config)
+            self._observer.update_gauges = self._update_gauges
+            self._database = Database(data_folder(self._config))
+            stack.push_async_callback(self._database.aclose)
+            await self._database.open()
+            self._idempotency = IdempotencyCoordinator(self._database, self._resume)
+            stack.push_async_callback(self._idempotency.aclose)
+            self._app = App(
+                runtime, self._database, self._idempotency, self._observer, is_local=is_loopback(self._host)
+            )
             stack.push_async_callback(self._app.aclose)
-            await self._repeats.open()
-            if self._before is not None:
-                await self._before(self)
-            self._server = Server(self._app, lambda: self._app.setup.config.general, self._observer)
+            await self._idempotency.open()
+            if self._on_startup is not None:
+                await self._on_startup(self)
+            self._server = Server(self._app, lambda: self._app.runtime.config.general, self._observer)
             self._runner = web.ServerRunner(self._server, shutdown_timeout=CANCEL_SECONDS)
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
-            stack.push_async_callback(self._repeats.settle)  # before connections are closed, which hides what was read
-            bound = self._bound or listen(self._host, self._port, BACKLOG)
-            self._app.base_url = _url(bound.getsockname())
-            self._listener = Listener([bound], self._server, _log)
+            stack.push_async_callback(
+                self._idempotency.flush_deliveries
+            )  # before connections are closed, which hides what was read
+            sock = self._sock or listen(self._host, self._port, BACKLOG)
+            self._app.base_url = _base_url(sock.getsockname())
+            self._listener = Listener([sock], self._server, _log)
             stack.callback(self._listener.close)
             self._listener.start()
-            self._watchdog = await stack.enter_async_context(Watchdog(self._sample))
-            for work in (self._sweep(), self._repeats.watch(), self._app.batches.watch(), self._server.look_after()):
+            self._loop_monitor = await stack.enter_async_context(EventLoopMonitor(self._update_gauges))
+            for work in (
+                self._sweep(),
+                self._idempotency.watch(),
+                self._app.batches.watch(),
+                self._server.enforce_timeouts(),
+            ):
                 stack.callback(asyncio.create_task(work).cancel)
             self._stack = stack.pop_all()
         return self
@@ -114,63 +123,66 @@ class Gateway:
     ) -> None:
         await self._stack.aclose()
 
-    async def take_up(self, config: Config) -> None:
-        """Serves by another configuration; what runs ends with the old one. Raises ConfigError, changing nothing."""
+    async def reload(self, config: Config) -> None:
+        """Use another configuration; running calls end with the old one.
+
+        Raises ConfigError, and then changes nothing.
+        """
         check_bind(config, self._host, no_auth=self._no_auth)
         fixed = {
-            "general_settings.data_dir": data_folder(config) != self._data.folder,
+            "general_settings.data_dir": data_folder(config) != self._database.folder,
             "batches.folder": config.batches.folder != self._config.batches.folder,
             "general_settings.plugins": config.plugins != self._config.plugins,
         }
         if changed := [name for name, is_changed in fixed.items() if is_changed]:
             found = [(config.lines.get(name, 0), f"{name} changes with a new start only") for name in changed]
-            raise Mistakes(config.source, found)
-        self._app.take_up(await self._set_up(config))
+            raise InvalidConfig(config.source, found)
+        self._app.reload(await self._create_runtime(config))
 
-    async def _set_up(self, config: Config) -> Setup:
-        return await Setup.of(config, self._client, self._observer, self._uploads, no_auth=self._no_auth)
+    async def _create_runtime(self, config: Config) -> Runtime:
+        return await Runtime.create(config, self._client, self._observer, self._uploads, no_auth=self._no_auth)
 
     async def drain(self) -> bool:
-        """Takes nothing new and waits for what runs; False where that took longer than it may."""
-        self._app.draining = True
+        """Accept nothing new and wait for running calls; return False if they took too long."""
+        self._app.is_draining = True
         self._app.batches.drain()
         self._listener.close()
         try:
-            async with asyncio.timeout(self._app.setup.config.general.drain_seconds):
-                await self._app.idle()
-                await self._repeats.settle()
+            async with asyncio.timeout(self._app.runtime.config.general.drain_seconds):
+                await self._app.wait_idle()
+                await self._idempotency.flush_deliveries()
         except TimeoutError:
             return False
         return True
 
-    def _resume(self, row: Row, flight: Flight) -> None:
-        self._app.spawn(jobs.resume(self._app.setup, self._repeats, row, flight))
+    def _resume(self, row: StoredCall, call: InFlightCall) -> None:
+        self._app.spawn(jobs.resume_job(self._app.runtime, self._idempotency, row, call))
 
     async def _sweep(self) -> None:
-        """Removes what has expired, from time to time."""
-        data = self._data
+        """Delete expired data periodically."""
+        data = self._database
         while True:
-            folder = self._app.setup.folder
+            folder = self._app.runtime.local_store
             await asyncio.to_thread(folder.remove_expired)
-            await asyncio.to_thread(self._app.setup.unread.remove_expired)
-            with suppress(*UNWRITABLE):  # whoever needs it says so
-                await data.write(lambda db: budgets.sweep(db, data.clock()))
-                await data.write(self._repeats.kept.remove_expired)
+            await asyncio.to_thread(self._app.runtime.salvage_store.remove_expired)
+            with suppress(*DATABASE_ERRORS):  # whoever needs it says so
+                await data.write(lambda db: budgets.remove_old_usage(db, data.clock()))
+                await data.write(self._idempotency.store.remove_expired)
             await self._app.batches.remove_expired()
             await asyncio.sleep(min(folder.seconds, SWEEP_SECONDS))
 
-    def _sample(self) -> None:
-        """What is so now, for the metrics."""
+    def _update_gauges(self) -> None:
+        """Return the current gauges for the metrics."""
         metrics, app = self.metrics, self._app
-        metrics.set(m.LAG, value=self._watchdog.lag)
-        metrics.set(m.BYTES, value=app.flow.bytes)
+        metrics.set(m.LAG, value=self._loop_monitor.lag)
+        metrics.set(m.BYTES, value=app.memory.used_bytes)
         metrics.set(m.CONNECTIONS, value=len(self._server.open))
-        for model in app.setup.models.values():
+        for model in app.runtime.models.values():
             for deployment in model.deployments:
-                metrics.set(m.RESTING, model.name, deployment.name, value=deployment.is_resting())
+                metrics.set(m.COOLDOWN, model.name, deployment.name, value=deployment.is_cooling_down())
 
 
-def _url(address: tuple[str, int]) -> str:
+def _base_url(address: tuple[str, int]) -> str:
     host, port = address[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what is bound to all is told as loopback
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    public_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what is bound to all is told as loopback
+    return f"http://[{public_host}]:{port}" if ":" in public_host else f"http://{public_host}:{port}"

@@ -1,4 +1,4 @@
-"""The paths that are served, each with and without ``/v1``."""
+"""The routes, each with and without ``/v1``."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import attrs
 from aiohttp import web
 
 from .api import file_downloads, jobs, models
-from .api.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, VARIATIONS, images
+from .api.images import AUDIO, EDITS, GENERATIONS, MODELS_3D, VARIATIONS, create_images
 from .batches import batches_api, files_api
-from .batches.context import BatchExchange
-from .errors import Failure
+from .batches.context import BatchRequestContext
+from .errors import APIError
 
-Endpoint = Callable[[BatchExchange], Awaitable[web.StreamResponse]]
+Endpoint = Callable[[BatchRequestContext], Awaitable[web.StreamResponse]]
 
-_LONGEST_TAIL = 300
+_MAX_NAME_LENGTH = 300
 _DEPLOYMENT = re.compile(r"/v1/deployments/(.+)/(images/(?:generations|edits|variations))")
 
 
 @attrs.frozen
-class Route:
-    """A path as it is documented. One that ends in ``/`` is followed by a name.
+class HTTPRoute:
+    """A path as documented. One that ends in ``/`` is followed by a name.
 
-    ``open``: it needs no key, as what it serves has names that nobody guesses.
+    ``is_public``: it needs no key, because its names can't be guessed.
     """
 
     path: str
     methods: Mapping[str, Endpoint]
-    open: bool = False
+    is_public: bool = False
 
     def endpoint(self, method: str) -> Endpoint:
-        """What a method does here. Raises Failure."""
+        """Return the endpoint of a method. Raises APIError."""
         if (endpoint := self.methods.get("GET" if method == "HEAD" else method)) is None:
-            raise not_allowed(self.methods)
+            raise method_not_allowed(self.methods)
         return endpoint
 
 
-def not_allowed(methods: Iterable[str]) -> Failure:
-    """The refusal of a method where these are taken, and HEAD wherever GET is."""
-    allowed = _with_head(methods)
-    said = f"this path takes {allowed}"
-    return Failure(405, said, code="method_not_allowed", headers={"allow": allowed}, close=True)
+def method_not_allowed(methods: Iterable[str]) -> APIError:
+    """Return the refusal of a method, with the allowed ones, and HEAD wherever GET is allowed."""
+    methods_text = _with_head(methods)
+    message = f"this path takes {methods_text}"
+    return APIError(405, message, code="method_not_allowed", headers={"allow": methods_text}, close=True)
 
 
 def options_response(path: str) -> web.Response:
-    """Return the methods that a path takes, or those of the whole gateway for ``*`` (RFC 9110, 9.3.7). Raises Failure.
+    """Return the methods of a path, or of the whole gateway for ``*`` (RFC 9110, 9.3.7). Raises APIError.
 
-    Whoever asks for them needs no key: they are no secret.
+    No key is needed: the methods are no secret.
     """
-    methods = _ALL_METHODS if path == "*" else ["GET"] if path in UNVERSIONED else routed(path)[0].methods
+    methods = _ALL_METHODS if path == "*" else ["GET"] if path in UNVERSIONED else match_route(path)[0].methods
     return web.Response(status=204, headers={"allow": f"{_with_head(methods)}, OPTIONS"})
 
 
@@ -63,19 +63,19 @@ def _with_head(methods: Iterable[str]) -> str:
 ROUTES = {
     route.path: route
     for route in (
-        Route("/v1/images/generations", {"POST": partial(images, kind=GENERATIONS)}),
-        Route("/v1/images/edits", {"POST": partial(images, kind=EDITS)}),
-        Route("/v1/images/variations", {"POST": partial(images, kind=VARIATIONS)}),
-        Route("/v1/audio/generations", {"POST": partial(images, kind=SOUNDS)}),
-        Route("/v1/3d/generations", {"POST": partial(images, kind=MODELS_3D)}),
-        Route("/v1/images/jobs/", {"GET": jobs.job}),
-        Route("/v1/images/files/", {"GET": file_downloads.file}, open=True),
-        Route("/v1/files", {"GET": files_api.files, "POST": files_api.upload}),
-        Route("/v1/files/", {"GET": files_api.file, "DELETE": files_api.delete}),
-        Route("/v1/batches", {"GET": batches_api.batches, "POST": batches_api.create}),
-        Route("/v1/batches/", {"GET": batches_api.batch, "POST": batches_api.cancel}),
-        Route("/v1/models", {"GET": models.models}),
-        Route("/v1/models/", {"GET": models.model}),
+        HTTPRoute("/v1/images/generations", {"POST": partial(create_images, kind=GENERATIONS)}),
+        HTTPRoute("/v1/images/edits", {"POST": partial(create_images, kind=EDITS)}),
+        HTTPRoute("/v1/images/variations", {"POST": partial(create_images, kind=VARIATIONS)}),
+        HTTPRoute("/v1/audio/generations", {"POST": partial(create_images, kind=AUDIO)}),
+        HTTPRoute("/v1/3d/generations", {"POST": partial(create_images, kind=MODELS_3D)}),
+        HTTPRoute("/v1/images/jobs/", {"GET": jobs.get_job}),
+        HTTPRoute("/v1/images/files/", {"GET": file_downloads.download_file}, is_public=True),
+        HTTPRoute("/v1/files", {"GET": files_api.list_files, "POST": files_api.upload_file}),
+        HTTPRoute("/v1/files/", {"GET": files_api.get_file, "DELETE": files_api.delete_file}),
+        HTTPRoute("/v1/batches", {"GET": batches_api.list_batches, "POST": batches_api.create_batch}),
+        HTTPRoute("/v1/batches/", {"GET": batches_api.get_batch, "POST": batches_api.cancel_batch}),
+        HTTPRoute("/v1/models", {"GET": models.list_models}),
+        HTTPRoute("/v1/models/", {"GET": models.get_model}),
     )
 }
 
@@ -83,26 +83,26 @@ ROUTES = {
 _ALL_METHODS = sorted({method for route in ROUTES.values() for method in route.methods}, reverse=True)
 
 UNVERSIONED = ("/health/liveliness", "/health/readiness", "/metrics")
-"""Paths without ``/v1``, of which a GET needs no body and makes nothing."""
+"""Paths without ``/v1`` whose GET needs no body and changes nothing."""
 
 
-def routed(path: str) -> tuple[Route, str]:
-    """Return the route of a path, and the name in it. Raises Failure.
+def match_route(path: str) -> tuple[HTTPRoute, str]:
+    """Return the route of a path, and the name in it. Raises APIError.
 
-    Clients of Azure put ``/openai`` before each path, and the model's name into those of images.
+    Azure's clients put ``/openai`` before each path, and the model's name into those of images.
     """
-    whole = path.removeprefix("/openai") if path.startswith("/openai/") else path
-    whole = whole if whole.startswith("/v1/") else f"/v1{whole}"
-    if (found := _DEPLOYMENT.fullmatch(whole)) is not None:
-        return ROUTES[f"/v1/{found[2]}"], unquote(found[1][:_LONGEST_TAIL])
-    if (route := ROUTES.get(whole)) is not None and not whole.endswith("/"):
+    full_path = path.removeprefix("/openai") if path.startswith("/openai/") else path
+    full_path = full_path if full_path.startswith("/v1/") else f"/v1{full_path}"
+    if (match := _DEPLOYMENT.fullmatch(full_path)) is not None:
+        return ROUTES[f"/v1/{match[2]}"], unquote(match[1][:_MAX_NAME_LENGTH])
+    if (route := ROUTES.get(full_path)) is not None and not full_path.endswith("/"):
         return route, ""
-    for start, route in ROUTES.items():
-        if start.endswith("/") and whole.startswith(start):
-            return route, unquote(whole[len(start) :][:_LONGEST_TAIL])
-    raise unknown()
+    for prefix, route in ROUTES.items():
+        if prefix.endswith("/") and full_path.startswith(prefix):
+            return route, unquote(full_path[len(prefix) :][:_MAX_NAME_LENGTH])
+    raise unknown_url()
 
 
-def unknown() -> Failure:
-    """The refusal of a path that is none."""
-    return Failure(404, "there is no such path; see GET /v1/models", code="unknown_url", close=True)
+def unknown_url() -> APIError:
+    """Return the refusal of an unknown path."""
+    return APIError(404, "there is no such path; see GET /v1/models", code="unknown_url", close=True)

@@ -1,1 +1,1 @@
-"""Looks at pictures, which the core never does: limits of uploads, completeness of answers, masks."""
+"""Image checks outside the core: limits of uploads, completeness of answers, masks."""

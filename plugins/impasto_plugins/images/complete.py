@@ -11,7 +11,7 @@ from .size import size_in
 
 _SCAN = 0xDA
 _ALONE = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
-"""JPEG markers without a length: TEM, fill bytes, restarts, the start of the picture."""
+"""JPEG markers without a length: TEM, fill bytes, restarts, the start of the image."""
 
 _END = b"\xff\xd9"
 _WINDOW = 64 * 1024
@@ -58,7 +58,7 @@ def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
 
 
 class _Slices:
-    """A file as something to slice."""
+    """A file that can be sliced."""
 
     def __init__(self, source: BinaryIO, size: int) -> None:
         self._source, self._size = source, size

@@ -1,4 +1,4 @@
-"""What a picture may be before it is sent: format by content, sides, pixels, aspect ratio, size."""
+"""Limits of an image before it is sent: format by content, sides, pixels, aspect ratio, size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def damaged(file: File) -> str:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """A picture's limits; sides and pixels in pixels, ``max_bytes`` in bytes. ``aspect`` bounds the longer side
-    over the shorter. Called with a file, it yields what is wrong with it."""
+    """An image's limits: sides and pixels in pixels, ``max_bytes`` in bytes.
+
+    ``aspect`` limits the longer side divided by the shorter. Called with a file, it yields the file's problems.
+    """
 
     min_side: int | None = None
     max_side: int | None = None
@@ -54,27 +56,27 @@ class Limits:
 
     def _beyond(self, width: int, height: int) -> str:
         short, long, pixels = min(width, height), max(width, height), width * height
-        said = []
+        problems = []
         if self.min_side is not None and short < self.min_side:
-            said.append(f"each side must be at least {self.min_side}")
+            problems.append(f"each side must be at least {self.min_side}")
         if self.max_side is not None and long > self.max_side:
-            said.append(f"each side must be at most {self.max_side}")
+            problems.append(f"each side must be at most {self.max_side}")
         if self.min_pixels is not None and pixels < self.min_pixels:
-            said.append(f"width x height must be at least {self.min_pixels:,}")
+            problems.append(f"width x height must be at least {self.min_pixels:,}")
         if self.max_pixels is not None and pixels > self.max_pixels:
-            said.append(f"width x height must be at most {self.max_pixels:,}")
+            problems.append(f"width x height must be at most {self.max_pixels:,}")
         if self.aspect is not None and long > self.aspect * short:
-            said.append(f"the aspect ratio must be from 1:{self.aspect:g} to {self.aspect:g}:1")
-        return ", ".join(said)
+            problems.append(f"the aspect ratio must be from 1:{self.aspect:g} to {self.aspect:g}:1")
+        return ", ".join(problems)
 
     def __str__(self) -> str:
-        said = ["png, jpeg or webp"]
+        parts = ["png, jpeg or webp"]
         if self.min_side is not None or self.max_side is not None:
             upper = f"..{self.max_side}" if self.max_side is not None else " or more"
-            said.append(f"sides {self.min_side or 1}{upper}")
+            parts.append(f"sides {self.min_side or 1}{upper}")
         if self.min_pixels is not None or self.max_pixels is not None:
             upper = f"..{self.max_pixels:,}" if self.max_pixels is not None else " or more"
-            said.append(f"{self.min_pixels or 1:,}{upper} pixels")
+            parts.append(f"{self.min_pixels or 1:,}{upper} pixels")
         if self.aspect is not None:
-            said.append(f"aspect ratio 1:{self.aspect:g} to {self.aspect:g}:1")
-        return ", ".join(said)
+            parts.append(f"aspect ratio 1:{self.aspect:g} to {self.aspect:g}:1")
+        return ", ".join(parts)

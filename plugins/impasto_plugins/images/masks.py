@@ -1,4 +1,4 @@
-"""OpenAI's masks (transparent pixels are edited) made into the provider's (white is edited, black kept)."""
+"""OpenAI's masks (transparent pixels are edited) converted to the provider's (white is edited, black kept)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 BYTES_PER_PIXEL = {"image/png": 10, "image/jpeg": 10, "image/webp": 20}
-"""Bytes that a pixel takes at most while a mask is decoded: as it was read, as RGBA, its alpha and the inverse.
-
-The decoder of WebP has two more images of its own.
-"""
+"""Bytes that a pixel needs at most while a mask is decoded: the original, RGBA, its alpha and the inverse."""
 
 
 def bytes_to_decode(mask: File) -> int:
-    """Bytes of memory that ``to_provider`` takes for a mask, by its header; 0 if it will not be decoded."""
+    """Return the bytes of memory that ``to_provider`` needs for a mask, from its header; 0 if it won't be decoded."""
     if mask.media_type not in FORMATS:
         return 0
     try:
@@ -38,15 +35,15 @@ def bytes_to_decode(mask: File) -> int:
 
 
 def to_provider(mask: File) -> File:
-    """The mask as a provider takes it: where any pixel is not opaque, an 8-bit grey PNG of 255 - alpha; else itself.
+    """Return the mask in the provider's form: an 8-bit grey PNG of 255 - alpha, or as it is if wholly opaque.
 
-    Decodes, so run it in a thread. A file that is no image comes back as it is, for the field's own check to
-    refuse. Raises ValueError if the mask is too large, or damaged.
+    Decodes, so run it in a thread. A file that is not an image is returned as it is; the field's own check refuses it.
+    Raises ValueError if the mask is too large or damaged.
     """
     if mask.media_type not in FORMATS:
         return mask
     try:
-        with DECODING, opened(mask) as picture:
+        with DECODING, open_image(mask) as picture:
             if not picture.has_transparency_data:
                 return mask
             with reading(mask) as source:
@@ -71,7 +68,7 @@ def to_provider(mask: File) -> File:
 
 
 def _alpha(picture: Image, mask: File) -> Image:
-    """The alpha of every pixel, 0 to 255."""
+    """Return the alpha of every pixel, 0 to 255."""
     key = picture.info.get("transparency")
     if isinstance(key, int | tuple) and picture.mode != "P":
         # One colour stands for transparent, in the file's own bits a channel; Pillow's pixels have 8.
@@ -87,7 +84,7 @@ def _alpha(picture: Image, mask: File) -> Image:
 
 
 def _all_but(key: object, grey: Image) -> Image:
-    """The alpha of 16-bit grey of which one value is transparent."""
+    """Return the alpha of 16-bit grey with one transparent value."""
     from PIL import ImageMath
 
     alpha: Image = ImageMath.lambda_eval(
@@ -97,14 +94,14 @@ def _all_but(key: object, grey: Image) -> Image:
 
 
 def _depth(png: File) -> int:
-    """Bits a channel, as the header of a PNG says."""
+    """Return the bits per channel in the header of a PNG."""
     with png.open() as reader:
         return reader.read(25)[24]
 
 
 @contextmanager
-def opened(file: File) -> Iterator[ImageFile]:
-    """The picture with its header read and nothing decoded yet."""
+def open_image(file: File) -> Iterator[ImageFile]:
+    """Open an image and read its header. Nothing is decoded yet."""
     from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # 40 ms: only where a mask is looked at
 
     # The format's own reader, not Image.open: that one warns of or refuses large pictures which a model takes.

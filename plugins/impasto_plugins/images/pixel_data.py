@@ -51,7 +51,7 @@ _SCAN, _END = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _GREY = frozenset({127, 128})
-"""What a block without data decodes to, in each channel: inverted CMYK has 127."""
+"""The value of a block without data in each channel: inverted CMYK has 127."""
 
 
 class PngRows:
@@ -174,7 +174,7 @@ def _bytes_of_rows(header: bytes) -> int:
 
 
 class _Jpeg(NamedTuple):
-    """What the headers say, and places in the file.
+    """Facts from the headers, and positions in the file.
 
     ``tables``: all segments before the first scan that decoding needs. ``end``: behind the data of the last scan.
     ``zeros``: behind the last long run of zeros.

@@ -1,4 +1,4 @@
-"""A picture's width and height from its header: nothing is decoded, whatever size the header claims."""
+"""Width and height of an image from its header. Nothing is decoded, whatever size the header claims."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def size_of(file: File) -> tuple[int, int]:
-    """Width and height in pixels of a PNG, JPEG or WebP. Raises ValueError or OSError where the header is damaged."""
+    """Return width and height in pixels of a PNG, JPEG or WebP.
+
+    Raises ValueError or OSError if the header is damaged.
+    """
     with reading(file) as source:
         return size_in(source, file.media_type)
 
@@ -30,7 +33,7 @@ def reading(file: File) -> Iterator[BinaryIO]:
 
 
 def size_in(source: BinaryIO, media_type: str) -> tuple[int, int]:
-    """The same of what stands at a reader's start."""
+    """Return width and height of the image at a reader's start."""
     match media_type:
         case "image/png":
             width, height = _of_png(source.read(33))
@@ -53,7 +56,7 @@ def _of_png(head: bytes) -> tuple[int, int]:
 
 
 def _of_jpeg(source: BinaryIO) -> tuple[int, int]:
-    """Goes from segment to segment up to the first frame header."""
+    """Read segment by segment up to the first frame header."""
     source.seek(2)
     for _ in range(_MOST_STEPS):
         marker = source.read(2)

@@ -1,1 +1,1 @@
-"""What a sound and a 3D model are: how long one is, and whether it is all there."""
+"""Length and completeness of sounds and 3D models."""

@@ -1,4 +1,4 @@
-"""Whether a sound or a 3D model is all there: players and viewers take what was cut short, or refuse it late."""
+"""Completeness of a sound or a 3D model. Players and viewers accept files that are cut short, or refuse them late."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GLB_HEADER = 12
 
 
 def is_complete(data: bytes | File, media_type: str) -> bool:
-    """Whether a WAV, MP3 or GLB holds all that its own framing announces. A file is read in pieces. Raises OSError."""
+    """Return True if a WAV, MP3 or GLB holds everything that its framing announces. Reads in pieces. Raises OSError."""
     with io.BytesIO(data) if isinstance(data, bytes) else data.open() as source:
         return _is_whole(source, source.seek(0, io.SEEK_END), media_type)
 

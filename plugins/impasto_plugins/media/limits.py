@@ -1,4 +1,4 @@
-"""What a sound may be before it is sent: format by content, seconds, size."""
+"""Limits of a sound before it is sent: format by content, seconds, size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav"}
 
 @attrs.frozen(kw_only=True)
 class SoundLimits:
-    """A sound's limits, in seconds and bytes. Called with a file, it yields what is wrong with it."""
+    """A sound's limits, in seconds and bytes. Called with a file, it yields the file's problems."""
 
     min_seconds: float
     max_seconds: float
@@ -49,9 +49,9 @@ class SoundLimits:
 
 
 def length_of(file: File) -> tuple[float, float]:
-    """The least and the most seconds that a WAV or MP3 may play, which differ where an encoder's padding is not told.
+    """Return the minimum and maximum seconds of a WAV or MP3; they differ if the encoder's padding is unknown.
 
-    Raises ValueError or OSError where it can't be read.
+    Raises ValueError or OSError if it can't be read.
     """
     with file.open() as source:
         return _length_of(source, file)

@@ -1,4 +1,4 @@
-"""MP3: frames one after another, each of which says how long it is; there is no other length in it."""
+"""MP3: a sequence of frames with their own lengths. The file has no other length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COUNTS_FRAMES, _COUNTS_BYTES = 1, 2
 """Flags of a tag, and the order of its numbers."""
 
 _SLACK = 4096
-"""Bytes by which encoders count too many: tags behind the sound that a player took off, a last frame."""
+"""Bytes by which encoders may count too many: tags after the sound that a player removed, a last frame."""
 
 _WINDOW = 1 << 16
 _TAIL = 8192
@@ -26,11 +26,11 @@ _TAIL = 8192
 _MOST_TAGS = 4
 
 _PADDING_FRAMES = 5
-"""How many frames of silence encoders put around a sound, at most, where they don't tell how much it is."""
+"""The most frames of silence that encoders add around a sound without a note of how many."""
 
 
 class Frame(NamedTuple):
-    """What a frame's header says: its bytes, its samples, samples a second."""
+    """A frame header: bytes, samples, samples a second."""
 
     length: int
     samples: int
@@ -66,7 +66,7 @@ def has_all_counted(source: BinaryIO, size: int) -> bool:
 
 
 def end(source: BinaryIO, size: int) -> int:
-    """Where the last frame ends, or would end; 0 where there is none.
+    """Return the end of the last frame, present or not; 0 without frames.
 
     Reads only the last bytes before the tags at the end: a sound of minutes has thousands of frames.
     """
@@ -79,7 +79,7 @@ def end(source: BinaryIO, size: int) -> int:
 
 
 def seconds(source: BinaryIO) -> tuple[float, float]:
-    """The least and the most that it may play: an encoder's padding is not always told. Raises ValueError."""
+    """Return the minimum and maximum seconds; the encoder's padding is not always known. Raises ValueError."""
     at, frame = _next(source, _after_id3(source))
     if frame is None:
         raise ValueError("no frames")
@@ -131,7 +131,7 @@ def _before_tags(source: BinaryIO, size: int) -> int:
 
 @lru_cache(4096)
 def frame_of(header: bytes) -> Frame | None:
-    """What four bytes say, if they begin a frame of layer III."""
+    """Return the frame that four bytes begin, if they are a header of layer III."""
     bits = int.from_bytes(header)
     version, layer, rate, hertz = bits >> 19 & 3, bits >> 17 & 3, bits >> 12 & 15, bits >> 10 & 3
     if len(header) < 4 or bits >> 21 != 0x7FF or version == 1 or layer != 1 or rate in (0, 15) or hertz == 3:
@@ -143,7 +143,7 @@ def frame_of(header: bytes) -> Frame | None:
 
 
 def _next(source: BinaryIO, at: int) -> tuple[int, Frame | None]:
-    """The frame that begins here, or soon after something else: tags, or zeros before the first."""
+    """Return the frame that begins here, or soon after tags or zeros."""
     source.seek(at)
     if (frame := frame_of(source.read(4))) is not None:
         return at, frame
@@ -175,10 +175,10 @@ def _synchsafe(digits: bytes) -> int:
 
 
 def _trimmed(first: bytes, tag: int) -> int | None:
-    """Samples of padding that LAME, or who writes as it does, tells in its part of the tag."""
+    """Return the samples of padding that LAME and compatible encoders note in the tag."""
     flags = int.from_bytes(first[tag + 4 : tag + 8])
     at = tag + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
     if first[tag : tag + 4] == b"VBRI" or not first[at : at + 4].startswith((b"LAME", b"Lavc", b"Lavf")):
         return None
-    told = int.from_bytes(first[at + 21 : at + 24])
-    return (told >> 12) + (told & 0xFFF)
+    padding = int.from_bytes(first[at + 21 : at + 24])
+    return (padding >> 12) + (padding & 0xFFF)

@@ -1,6 +1,6 @@
-"""WAV: a RIFF of chunks, of which ``fmt`` says how many bytes a second has, and ``data`` how many there are.
+"""WAV: a RIFF of chunks. ``fmt`` has the bytes per second, ``data`` their number.
 
-The standard library's reader takes plain PCM only, and no file whose writer did not know its length.
+The standard library's reader accepts plain PCM only, and no file whose writer did not know its length.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 _HEADER = 12
 _NOT_KNOWN = (0, 0xFFFFFFFF)
-"""What stands for the length in a file that was written while it grew."""
+"""The length in files that were written as a stream."""
 
 
 def is_whole(source: BinaryIO, size: int) -> bool:
@@ -29,7 +29,7 @@ def is_whole(source: BinaryIO, size: int) -> bool:
 
 
 def seconds(source: BinaryIO, size: int) -> float:
-    """How long it plays. Raises ValueError where it can't be told."""
+    """Return the seconds of sound. Raises ValueError if they can't be determined."""
     rate = 0
     for name, at, length in _chunks(source):
         if name == b"fmt ":
@@ -42,7 +42,7 @@ def seconds(source: BinaryIO, size: int) -> float:
 
 
 def _chunks(source: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and length of each chunk's content."""
+    """Yield name, position and length of each chunk's content."""
     at = _HEADER
     while True:
         source.seek(at)

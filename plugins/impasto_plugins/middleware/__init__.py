@@ -1,1 +1,1 @@
-"""Middleware that stands around every exchange: the one owner of retries, and the one of rates."""
+"""Middleware around every exchange: the one owner of retries, and the one of rates."""

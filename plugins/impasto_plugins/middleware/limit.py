@@ -1,7 +1,7 @@
 """The one owner of rates: a sliding window per key and host for the whole process, and the pause after a 429.
 
 All clients and loops of the process share a key's gate; its lock is a thread's and held for microseconds. Calls
-wait in their own loop, in line: only the first of each line watches the clock.
+wait in a queue of their own loop: only the first of each queue watches the clock.
 """
 
 from __future__ import annotations
@@ -32,42 +32,45 @@ from impasto import (
 )
 
 _LEAST_KEPT = 1_000
-"""How many sends are remembered, so that a client with a wider limit than the others finds them counted."""
+"""Sends that are remembered at least, so that a client with a wider limit than the others can count them."""
 
 _FORGET_AFTER = 600.0
 
 
 def slack(limit: RateLimit) -> float:
-    """The longest that a send is taken to travel once all of it is written, in seconds."""
+    """Return the longest time in seconds that a send can take to arrive once all of it is written."""
     return 0.1 + 0.04 * limit.seconds
 
 
 @attrs.define(eq=False)
 class Send:
-    """A request that may go out. ``slack``: how long after it was written the provider has counted it for sure."""
+    """Permission for one request.
+
+    ``slack``: seconds after writing it at which the provider has counted it for certain.
+    """
 
     slack: float
     is_counted: bool = False
 
 
 class Window:
-    """A sliding window as the provider sees it: it counts a send when that arrives, not when it was granted.
+    """A sliding window as the provider sees it: a send counts when it arrives, not when it was permitted.
 
-    When that was is not known; it was before the answer came. So a send is counted at its answer, or ``slack`` after
-    all of it was written where the answer takes longer (a generation takes many seconds). How long it takes to
-    connect and to upload, nobody knows before.
+    The moment of arrival is unknown, but it is before the answer. So a send is counted at its answer, or ``slack``
+    seconds after all of it was written if the answer takes longer (a generation takes many seconds). The time to
+    connect and to upload is not known in advance.
     """
 
     def __init__(self) -> None:
         self._not_counted = 0
         self._travelling: deque[tuple[float, Send]] = deque()
-        """Sends that are written, and by when each must have arrived."""
+        """Sends that are written, with the time by which each must have arrived."""
         self._counted: deque[float] = deque()
-        self._kept = _LEAST_KEPT
+        self._history_length = _LEAST_KEPT
 
-    def take(self, limit: RateLimit, now: float) -> Send | float:
-        """A send, where one may go now; else the seconds to wait before asking again."""
-        self._kept = max(self._kept, limit.requests)
+    def try_acquire(self, limit: RateLimit, now: float) -> Send | float:
+        """Return a permit if a send may go now, otherwise the seconds to wait before the next try."""
+        self._history_length = max(self._history_length, limit.requests)
         self._settle(now)
         counted, free = self._counted, limit.requests - self._not_counted
         if free <= 0:
@@ -78,7 +81,7 @@ class Window:
         return Send(slack(limit))
 
     def wait(self, limit: RateLimit, ahead: int, now: float) -> float:
-        """About how many seconds it takes until one may go that has so many ahead of it."""
+        """Return about how many seconds pass until a send may go that has so many ahead of it."""
         leave = [when + limit.seconds - now for when in self._counted if when + limit.seconds > now]
         leave += [slack(limit) + limit.seconds] * self._not_counted
         free = limit.requests - len(leave)
@@ -89,16 +92,16 @@ class Window:
         return rounds * limit.seconds + sorted(leave)[place]
 
     def written(self, send: Send, now: float) -> None:
-        """All of the send went out."""
+        """Note that all of the send was written."""
         self._travelling.append((now + send.slack, send))
 
     def count(self, send: Send, now: float) -> None:
-        """The send has arrived. Counting it twice changes nothing."""
+        """Note that the send has arrived. Counting it twice changes nothing."""
         self._settle(now)
         self._count(send, now)
 
     def give_back(self, send: Send) -> None:
-        """The send never left."""
+        """Return a permit whose send never left."""
         if not send.is_counted:
             send.is_counted = True
             self._not_counted -= 1
@@ -114,18 +117,18 @@ class Window:
             self.give_back(send)
             last = self._counted[-1] if self._counted else when
             self._counted.append(max(when, last))
-            if len(self._counted) > self._kept:
+            if len(self._counted) > self._history_length:
                 self._counted.popleft()
 
     def recall(self, sent: Iterable[float]) -> None:
-        """Counts sends of an earlier process, each at its time."""
-        self._counted = deque(sorted((*self._counted, *sent))[-self._kept :])
+        """Count sends of an earlier process, each at its time."""
+        self._counted = deque(sorted((*self._counted, *sent))[-self._history_length :])
 
 
 class _Line:
-    """One loop's calls that wait at a gate, first come first served.
+    """One loop's calls that wait at a gate, first come, first served.
 
-    Calls that have begun (polls and retries, whose time runs) wait for ``first`` only, others one at a time: a
+    Calls that have started (polls and retries, whose time runs) wait for ``first`` only, others one at a time: a
     poll of a paid job passes thousands of new calls.
     """
 
@@ -135,7 +138,7 @@ class _Line:
 
 
 class Gate:
-    """One key's sends: whether the next may go."""
+    """The sends of one key: decides when the next may go."""
 
     def __init__(self) -> None:
         self.used = time.monotonic()
@@ -147,44 +150,44 @@ class Gate:
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
     def _take(self, account: Account) -> Send | float | None:
-        """A send (None where no limit counts it) that may go now, or the seconds until one may.
+        """Return a permit (None if no limit counts the send), or the seconds until one is available.
 
-        A key that met a 429 is from then on held to the provider's documented limit.
+        After a 429 a key is held to the provider's documented limit.
         """
         with self._lock:
             now = self.used = time.monotonic()
             if now < self._paused_until:
                 return self._paused_until - now
             limit = self._limit(account)
-            return self._window.take(limit, now) if limit is not None else None
+            return self._window.try_acquire(limit, now) if limit is not None else None
 
     def _limit(self, account: Account) -> RateLimit | None:
         return account.rate_limit or (account.provider.rate_limit if self._met_429 else None)
 
     def wait(self, account: Account) -> float:
-        """About how many seconds a call that comes now would wait for its turn."""
+        """Return about how many seconds a new call would wait."""
         with self._lock:
             now, limit = time.monotonic(), self._limit(account)
             queued = self._window.wait(limit, self._waiting, now) if limit is not None else 0.0
             return max(self._paused_until - now, queued, 0.0)
 
     def written(self, send: Send) -> None:
-        """All of the send went out."""
+        """Note that all of the send was written."""
         with self._lock:
             self._window.written(send, time.monotonic())
 
     def arrived(self, send: Send) -> None:
-        """The send was answered, or given up."""
+        """Note that the send was answered, or given up."""
         with self._lock:
             self._window.count(send, time.monotonic())
 
     def give_back(self, send: Send) -> None:
-        """The send never left."""
+        """Return a permit whose send never left."""
         with self._lock:
             self._window.give_back(send)
 
-    def recall(self, ages: Iterable[float], limit: RateLimit) -> None:
-        """Counts sends that another process of this key made, so many seconds ago by the clock on the wall.
+    def restore_history(self, ages: Iterable[float], limit: RateLimit) -> None:
+        """Count sends of another process with this key. ``ages`` are in seconds by the wall clock.
 
         Each may have arrived as late as its slack allows, and never later than now, however that clock was set.
         """
@@ -193,22 +196,22 @@ class Gate:
             self._window.recall(now - max(age - slack(limit), 0.0) for age in ages)
 
     def pause(self, seconds: float) -> None:
-        """Nobody sends for so long."""
+        """Stop all sends for so many seconds."""
         with self._lock:
             self._met_429 = True
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def paused_for(self) -> float:
-        """Seconds until the pause ends."""
+        """Return the seconds until the pause ends."""
         return max(self._paused_until - time.monotonic(), 0.0)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing would be lost by forgetting it."""
+        """Return True if forgetting the gate would lose nothing."""
         return self.used < time.monotonic() - _FORGET_AFTER and not self._waiting and not self.paused_for()
 
-    async def admit(self, call: Call) -> Send | None:
-        """Waits until the call may send. Raises RateLimited where its time would end before."""
+    async def acquire(self, call: Call) -> Send | None:
+        """Wait until the call may send. Raises RateLimited if its time would end before."""
         if not self._waiting:
             send = self._take(call.account)
             if send is None or isinstance(send, Send):
@@ -246,7 +249,7 @@ _gates_lock = threading.Lock()
 
 
 def gate_of(account: Account) -> Gate:
-    """The process's gate for an account's key and host."""
+    """Return the process's gate for an account's key and host."""
     gate = _gates.get(account.fingerprint)
     if gate is None:
         with _gates_lock:
@@ -257,7 +260,7 @@ def gate_of(account: Account) -> Gate:
 
 
 _model_pauses: dict[tuple[str, str], float] = {}
-"""When the pause of one model of an account ends, by the account's fingerprint and the model's target."""
+"""The end of each model's pause, by the account's fingerprint and the model's target."""
 
 
 def model_paused_for(wire: WireRequest) -> float:
@@ -292,7 +295,7 @@ class _Limit:
         while _model_pauses and (wait := model_paused_for(wire)) > 0:
             _check(wait, call)
             await asyncio.sleep(wait)
-        send = await gate.admit(call)
+        send = await gate.acquire(call)
         if send is not None:
             call.on_written = functools.partial(gate.written, send)
         try:
@@ -318,7 +321,7 @@ class _Limit:
 
 
 class LimitPlugin:
-    """Gives the rate middleware; each call's account says its limit."""
+    """The plugin of the rate middleware. Each call's account has its limit."""
 
     @hookimpl
     def middleware(self) -> Middleware:

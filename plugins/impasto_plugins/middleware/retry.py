@@ -1,4 +1,4 @@
-"""The one owner of retries. Tries again only what is proved to have cost nothing, unless the caller opted in."""
+"""The one owner of retries. It only retries what is proved to have cost nothing, unless the caller opted in."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class _Retry:
         if wire.method != "POST":
             return await next(wire)  # polls repeat in the route, as often as their job needs
         call = wire.call
-        begun = refused = charges = 0
+        attempts = refused = charges = 0
         while True:
             try:
                 return await next(wire)
             except (NotSent, RateLimited) as error:
-                begun += 1
-                again = error.retryable and begun < call.retry.attempts
+                attempts += 1
+                again = error.retryable and attempts < call.retry.attempts
                 failure: ImpastoError = error
             except (ProviderFault, ChargeUnknown) as error:
                 if error.billed == "no":
@@ -45,7 +45,7 @@ class _Retry:
                     charges += 1
                     again = call.retry.on_ambiguous and charges < call.retry.max_charges
                 failure = error
-            if not again or not _may_wait(wait := _wait(failure, begun + refused + charges, call), failure, wire):
+            if not again or not _may_wait(wait := _wait(failure, attempts + refused + charges, call), failure, wire):
                 raise failure
             await asyncio.sleep(wait)
 
@@ -53,11 +53,11 @@ class _Retry:
 def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
     """Return the seconds to wait: full jitter, doubling.
 
-    After a 429 that says how long, the gate holds the key back, and jitter spreads what comes after. After one that
-    does not, each call backs off by itself, twice as long as after other failures: 1 s at first by default.
+    After a 429 with a time the gate holds the key back, and jitter spreads what follows. After a 429 without one each
+    call backs off by itself, twice as long as after other failures: 1 s at first by default.
 
-    The last try where nothing left waits its whole time: earlier jitter has spread the calls, and an outage of
-    ``base * 2 ** (attempts - 2)`` seconds (2 by default) is outlasted by chance no longer, but always.
+    The last try of a request that never left waits its whole time: earlier jitter has spread the calls, and an outage
+    of ``base * 2 ** (attempts - 2)`` seconds (2 by default) is then always outlasted.
     """
     policy = call.retry
     longest = policy.base * 2.0 ** min(tries - 1, 60)
@@ -74,11 +74,11 @@ def _may_wait(wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
     call = wire.call
     if isinstance(failure, RateLimited):
         return max(wait, gate_of(call.account).paused_for(), model_paused_for(wire)) < call.remaining()
-    return wait < call.remaining() and call.budget.spend(call.retry)
+    return wait < call.remaining() and call.budget.try_spend(call.retry)
 
 
 class RetryPlugin:
-    """Gives the retry middleware; its policy is each call's own."""
+    """The plugin of the retry middleware. Each call has its own policy."""
 
     @hookimpl
     def middleware(self) -> Middleware:

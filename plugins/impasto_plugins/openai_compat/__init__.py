@@ -1,4 +1,4 @@
-"""OpenAI's words to a provider's and back: the drop-in functions, and the translation that others share."""
+"""OpenAI's parameters and responses: the drop-in functions, and the translation that the gateway and batches share."""
 
 from .functions import (
     aimage_edit as aimage_edit,

@@ -1,4 +1,4 @@
-"""The loop on which the synchronous functions run: one daemon thread for the whole process."""
+"""The event loop of the synchronous functions: one daemon thread for the whole process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 5.0
-"""Seconds that an interrupted call, or the end of the process, waits for what is in flight to let go."""
+"""Seconds that an interrupted call, or the end of the process, waits for calls in flight to end."""
 
 
 class _Workers(ThreadPoolExecutor):
-    """A thread for each piece of work. A pool takes none once the main thread is through, while others still call."""
+    """An executor with a thread for each piece of work: a pool accepts none after the main thread ended."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         outcome: Future[T] = Future()
@@ -46,7 +46,7 @@ class Background:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine there and waits for it. An interrupt cancels it first, and is then raised."""
+        """Run a coroutine there and wait for it. An interrupt cancels it first, and is then raised."""
         if threading.current_thread() is self._thread:
             work.close()
             raise LoopMismatchError("called in the loop that would have to answer; use the async function there")
@@ -72,7 +72,7 @@ class Background:
             raise
 
     def close(self) -> None:
-        """Cancels what runs, closes the loop's client and the loop, and waits for the thread."""
+        """Cancel all calls, close the loop's client and the loop, and wait for the thread."""
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(PATIENCE)
@@ -105,7 +105,7 @@ def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
 
 
 def _notes(outcome: Future[Any]) -> list[str]:
-    """What a cancelled call says of its charge."""
+    """Return the notes of a cancelled call about its charge."""
     try:
         error = outcome.exception(PATIENCE)
     except (TimeoutError, CancelledError):
@@ -116,11 +116,11 @@ def _notes(outcome: Future[Any]) -> list[str]:
 _lock = threading.Lock()
 _current: Background | None = None
 _of_parent: list[Background] = []
-"""Loops of the process that forked this one: never touched, nor let go of, as they share its descriptors."""
+"""Loops of the process that forked this one: never used and never released, since they share its descriptors."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine on the process's background loop, from any thread, and waits for it."""
+    """Run a coroutine on the process's background loop, from any thread, and wait for it."""
     global _current  # noqa: PLW0603 - one for the process
     with _lock:
         if _current is None:

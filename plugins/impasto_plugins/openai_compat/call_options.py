@@ -1,4 +1,4 @@
-"""LiteLLM's arguments that say how to call: each has its meaning here, or is refused by name with what to use."""
+"""LiteLLM's arguments about the call itself: each is honoured, or refused by name with what to use instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 import attrs
 
 from impasto import InvalidRequest, Problem, Retry
-from impasto.fields import shown
+from impasto.fields import format_value
 
 MOST_RETRIES = 20
 
@@ -42,15 +42,15 @@ REFUSED: Mapping[str, str] = {
     "litellm_logging_obj": "belongs to LiteLLM's proxy; leave it out",
 }
 _NEUTRAL: tuple[object, ...] = ({}, [], "", False)
-"""Values of the names above that ask for nothing."""
+"""Values of the names above that change nothing."""
 
 _RETURNED = ("metadata", "litellm_metadata", "litellm_call_id")
-"""What a caller wants back beside the response. It is sent nowhere."""
+"""Arguments that are returned with the response and sent nowhere."""
 
 
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """How to call. ``hidden_params`` go into the response, ``dropped`` are the parameters that are left out."""
+    """Options of a call. ``hidden_params`` go into the response; ``dropped`` names parameters to leave out."""
 
     timeout: float | None
     retry: Retry | None
@@ -58,37 +58,37 @@ class CallOptions:
     hidden_params: Mapping[str, object] = attrs.field(repr=False)
 
 
-def take_call_options(given: dict[str, Any], model: str, fields: Collection[str]) -> CallOptions:
-    """Take every argument that says how to call out of ``given``; what the model has a field for stays there.
+def take_call_options(arguments: dict[str, Any], model: str, fields: Collection[str]) -> CallOptions:
+    """Remove every argument about the call itself from ``arguments``; those that the model has a field for stay.
 
-    Raises InvalidRequest with all problems that these arguments have.
+    Raises InvalidRequest with all problems of these arguments.
     """
     problems: list[Problem] = []
-    hidden = {name: given.pop(name) for name in _RETURNED if given.get(name) is not None and name not in fields}
-    for name in sorted(REFUSED.keys() & given.keys() - fields):
-        value = given.pop(name)
+    hidden = {name: arguments.pop(name) for name in _RETURNED if arguments.get(name) is not None and name not in fields}
+    for name in sorted(REFUSED.keys() & arguments.keys() - fields):
+        value = arguments.pop(name)
         if value is not None and not any(type(value) is type(each) and value == each for each in _NEUTRAL):
             problems.append(Problem(name, REFUSED[name]))
-    _rename(given, "base_url", "api_base", problems)
-    _rename(given, "request_timeout", "timeout", problems)
-    retry = _retry(given, problems)
-    dropped = _dropped(given, problems)
+    _rename(arguments, "base_url", "api_base", problems)
+    _rename(arguments, "request_timeout", "timeout", problems)
+    retry = _retry(arguments, problems)
+    dropped = _additional_drop_params(arguments, problems)
     if problems:
         raise InvalidRequest(problems)
     provider = model.partition("/")[0]
     return CallOptions(
-        timeout=given.pop("timeout", None),
+        timeout=arguments.pop("timeout", None),
         retry=retry,
         dropped=dropped,
         hidden_params={"model": model, "custom_llm_provider": provider, **hidden},
     )
 
 
-def take_model(given: dict[str, Any]) -> str:
-    """Take the whole name of the model, whose provider may be given apart. Raises InvalidRequest."""
-    model, provider = given.pop("model", None), given.pop("custom_llm_provider", None)
+def take_model(arguments: dict[str, Any]) -> str:
+    """Return the whole name of the model; its provider may be a separate argument. Raises InvalidRequest."""
+    model, provider = arguments.pop("model", None), arguments.pop("custom_llm_provider", None)
     if provider is not None and (not isinstance(provider, str) or not provider or "/" in provider):
-        problem = Problem("custom_llm_provider", f"must be a provider's name, not {shown(provider)}")
+        problem = Problem("custom_llm_provider", f"must be a provider's name, not {format_value(provider)}")
     elif not isinstance(model, str) or not model:
         problem = Problem("model", "required: a provider and its model, as in stability/sd3.5-large")
     elif provider is None or model.startswith(f"{provider}/"):
@@ -98,33 +98,35 @@ def take_model(given: dict[str, Any]) -> str:
     raise InvalidRequest([problem])
 
 
-def take_arn(given: dict[str, Any], model: str, base_model: str | None) -> tuple[str, str | None]:
-    """Take ``model_id``, LiteLLM's name for the ARN at which a ``bedrock/`` model is called: the model and its base."""
-    arn = given.get("model_id")
+def take_arn(arguments: dict[str, Any], model: str, base_model: str | None) -> tuple[str, str | None]:
+    """Return the model and its base for ``model_id``, LiteLLM's name for the ARN of a ``bedrock/`` model."""
+    arn = arguments.get("model_id")
     if not isinstance(arn, str) or not arn.startswith("arn:") or not model.startswith("bedrock/"):
         return model, base_model
-    del given["model_id"]
+    del arguments["model_id"]
     return f"bedrock/{arn}", base_model if base_model is not None else model
 
 
-def _rename(given: dict[str, Any], alias: str, name: str, problems: list[Problem]) -> None:
-    value = given.pop(alias, None)
+def _rename(arguments: dict[str, Any], alias: str, name: str, problems: list[Problem]) -> None:
+    value = arguments.pop(alias, None)
     if value is None:
         return
-    if given.get(name) is not None and given[name] != value:
+    if arguments.get(name) is not None and arguments[name] != value:
         problems.append(Problem(alias, f"is another word for {name}, which is given too; leave one out"))
-    given[name] = value
+    arguments[name] = value
 
 
-def _retry(given: dict[str, Any], problems: list[Problem]) -> Retry | None:
-    """Return the retries that were asked for: only what is proved to have cost nothing is ever sent again."""
+def _retry(arguments: dict[str, Any], problems: list[Problem]) -> Retry | None:
+    """Return the retries to use: only what is proved to have cost nothing is ever sent again."""
     counts = {}
     for name in ("num_retries", "max_retries"):
-        value = given.pop(name, None)
+        value = arguments.pop(name, None)
         if value is None:
             continue
         if type(value) is not int or not 0 <= value <= MOST_RETRIES:
-            problems.append(Problem(name, f"must be a whole number from 0 to {MOST_RETRIES}, not {shown(value)}"))
+            problems.append(
+                Problem(name, f"must be a whole number from 0 to {MOST_RETRIES}, not {format_value(value)}")
+            )
         else:
             counts[name] = value
     if len(set(counts.values())) > 1:
@@ -135,11 +137,11 @@ def _retry(given: dict[str, Any], problems: list[Problem]) -> Retry | None:
     return Retry(attempts=times + 1, refused=times)
 
 
-def _dropped(given: dict[str, Any], problems: list[Problem]) -> tuple[str, ...]:
-    names = given.pop("additional_drop_params", None)
+def _additional_drop_params(arguments: dict[str, Any], problems: list[Problem]) -> tuple[str, ...]:
+    names = arguments.pop("additional_drop_params", None)
     if names is None:
         return ()
     if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
-        problems.append(Problem("additional_drop_params", f"must be a list of names, not {shown(names)}"))
+        problems.append(Problem("additional_drop_params", f"must be a list of names, not {format_value(names)}"))
         return ()
     return tuple(cast("Sequence[str]", names))

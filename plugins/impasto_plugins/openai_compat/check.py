@@ -1,4 +1,4 @@
-"""The second half of a translation: opens the files, converts the mask, and checks all against the model."""
+"""The second half of a translation: opens files, converts the mask, and checks everything against the model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _DECODERS = ThreadPoolExecutor(2, thread_name_prefix="impasto-images")
 
 
 async def check(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
-    """``checked_request``, in a thread if it has files: it reads a disk or decodes an image."""
+    """Run ``check_request``, in a thread if it reads a disk or decodes a mask."""
     if any(name in translation.params for name in operation.file_fields):
-        work = partial(checked_request, operation, model, translation)
+        work = partial(check_request, operation, model, translation)
         return await asyncio.get_running_loop().run_in_executor(_DECODERS, work)
-    return checked_request(operation, model, translation)
+    return check_request(operation, model, translation)
 
 
 async def bytes_to_decode(operation: Operation, translation: Translation) -> int:
-    """Bytes of memory that ``check`` takes for a moment to decode masks."""
+    """Return the bytes of memory that ``check`` needs for a moment to decode masks."""
     masks = [translation.params[name] for name in operation.roles.get("mask", ()) if name in translation.params]
     return await asyncio.to_thread(lambda: sum(map(_bytes_to_decode, masks))) if masks else 0
 
@@ -44,8 +44,8 @@ def _bytes_to_decode(value: object) -> int:
             mask.close()
 
 
-def checked_request(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
-    """The request, whose files the caller owns, and all warnings. Sends nothing.
+def check_request(operation: Operation, model: str, translation: Translation) -> tuple[Request, tuple[str, ...]]:
+    """Return the request, whose files the caller owns, and all warnings. Sends nothing.
 
     Raises InvalidRequest with every problem of the call, each under the name that the caller used.
     """
@@ -61,8 +61,8 @@ def checked_request(operation: Operation, model: str, translation: Translation) 
     try:
         request = operation.request(model, params, translation.user, n=translation.n)
     except InvalidRequest as error:
-        told = {problem.field for problem in problems}
-        problems += [each for each in _renamed(operation, translation, error) if each.field not in told]
+        reported = {problem.field for problem in problems}
+        problems += [each for each in _in_callers_words(operation, translation, error) if each.field not in reported]
     else:
         if not problems:
             return request, (*translation.warnings, *_mask_warnings(operation, request, masks))
@@ -75,15 +75,15 @@ def checked_request(operation: Operation, model: str, translation: Translation) 
 def _mask(value: object) -> File:
     from impasto_plugins.images.masks import to_provider  # Pillow: only where there is a mask
 
-    given = File.of(value)
-    made = to_provider(given)
-    if made is not given:
-        given.close()
-    return made
+    original = File.of(value)
+    converted = to_provider(original)
+    if converted is not original:
+        original.close()
+    return converted
 
 
-def _renamed(operation: Operation, translation: Translation, error: InvalidRequest) -> Iterator[Problem]:
-    """The model's problems under the caller's names: ``init_image`` was given as ``image``."""
+def _in_callers_words(operation: Operation, translation: Translation, error: InvalidRequest) -> Iterator[Problem]:
+    """Return the model's problems under the caller's names: ``init_image`` was passed as ``image``."""
     words = {**_usual_words(operation), **translation.words}
     for problem in error.problems:
         word = words.get(problem.field, problem.field)
@@ -92,7 +92,7 @@ def _renamed(operation: Operation, translation: Translation, error: InvalidReque
 
 
 def _usual_words(operation: Operation) -> dict[str, str]:
-    """How an OpenAI-style caller names the fields that have a role: the first of each."""
+    """Return OpenAI's argument names for the fields that have a role: the first of each."""
     return {names[0]: role for role, names in operation.roles.items()}
 
 

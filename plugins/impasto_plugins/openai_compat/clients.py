@@ -10,29 +10,29 @@ import attrs
 from impasto import Client
 
 _NAME = "_impasto_client"
-"""The loop's attribute: so the client lives exactly as long, also in a forked child, where neither may be touched."""
+"""The loop's attribute. The client lives as long as its loop, also in a forked child, where neither may be used."""
 
 
 @attrs.frozen(eq=False)
-class _Kept:
+class _LoopClient:
     client: Client
     life: AsyncGenerator[None, None]
 
 
 async def client_of_this_loop() -> Client:
-    """The running loop's client. Raises ConfigError where the environment holds a wrong setting."""
+    """Return the running loop's client. Raises ConfigError if the environment has an invalid setting."""
     loop = asyncio.get_running_loop()
-    kept: _Kept | None = getattr(loop, _NAME, None)
-    if kept is None:
+    holder: _LoopClient | None = getattr(loop, _NAME, None)
+    if holder is None:
         client = Client()
-        kept = _Kept(client, _life(loop, client))
-        setattr(loop, _NAME, kept)
-        await anext(kept.life)
-    return kept.client
+        holder = _LoopClient(client, _life(loop, client))
+        setattr(loop, _NAME, holder)
+        await anext(holder.life)
+    return holder.client
 
 
 async def _life(loop: asyncio.AbstractEventLoop, client: Client) -> AsyncGenerator[None, None]:
-    """Ends with the loop, which closes its async generators last of all, as ``asyncio.run`` asks it to."""
+    """Close the client at the end of the loop, which closes its async generators last of all."""
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from .translate import translate
 
 
 class Reader(Protocol):
-    """An open binary file, or whatever can be read as one."""
+    """An open binary file, or an object that reads like one."""
 
     def read(self) -> bytes: ...
 
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 
 def _blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
-    """The function for code without a loop: it blocks its caller, and may be called inside a loop too."""
+    """Return the blocking form of a function, for code without a loop; it may be called inside a loop too."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -71,12 +71,12 @@ async def aimage_generation(
     base_model: str | None = None,
     **params: object,
 ) -> ImagesResponse:
-    """Makes ``n`` pictures (1 to 10) from a prompt.
+    """Generate ``n`` images (1 to 10) from a prompt.
 
-    ``params`` are the model's own fields, and LiteLLM's arguments that mean something here, such as ``num_retries``
-    (whole tries more, for what cost nothing). None means not given. Every parameter is honoured, or refused by
-    name with InvalidRequest before anything is sent; ``drop_params`` drops what the model has no field for
-    and says so in the answer's ``warnings``. ``timeout`` is in seconds. Raises the errors of ``impasto``.
+    ``params`` are the model's own fields, and LiteLLM's arguments that have a meaning here, such as ``num_retries``
+    (whole further tries, for calls that cost nothing). None means not given. Every parameter is honoured, or refused by
+    name with InvalidRequest before anything is sent; ``drop_params`` drops parameters that the model has no field for
+    and adds a warning to the response's ``warnings``. ``timeout`` is in seconds. Raises the errors of ``impasto``.
     """
     return await _answer(locals(), edit=False)
 
@@ -110,11 +110,10 @@ async def aimage_edit(
     base_model: str | None = None,
     **params: object,
 ) -> ImagesResponse:
-    """Changes a picture. As ``aimage_generation``, with ``image`` (a list where the model takes several); ``timeout``
-    in seconds.
+    """Edit an image: as ``aimage_generation``, with ``image`` (a list if the model takes several).
 
-    A ``mask`` with any pixel not opaque is OpenAI's (transparent is edited) and is sent as the provider's
-    (white is edited); an opaque one is the provider's own and is sent as it is.
+    ``timeout`` is in seconds. A ``mask`` with any pixel that is not opaque is OpenAI's (transparent is edited) and is
+    converted to the provider's (white is edited); an opaque one is the provider's own and is sent unchanged.
     """
     return await _answer(locals(), edit=True)
 
@@ -152,19 +151,21 @@ async def image_edit(
     base_model: str | None = None,
     **params: object,
 ) -> ImagesResponse:
-    """Changes a picture: ``aimage_edit`` with ``prompt`` before ``model``, and blocking. ``timeout`` in seconds."""
+    """Edit an image: the blocking ``aimage_edit``, with ``prompt`` before ``model``. ``timeout`` in seconds."""
     return await _answer(locals(), edit=True)
 
 
 async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
-    """One call, given a function's arguments by name: its own, and the model's under ``params``."""
-    given: dict[str, Any] = {**arguments.pop("params"), **arguments}
-    base_model, extra_body, drop_params = (given.pop(name) for name in ("base_model", "extra_body", "drop_params"))
-    model, base_model = take_arn(given, take_model(given), base_model)
+    """Run one call from a function's arguments by name: its own, and the model's under ``params``."""
+    arguments_of_call: dict[str, Any] = {**arguments.pop("params"), **arguments}
+    base_model, extra_body, drop_params = (
+        arguments_of_call.pop(name) for name in ("base_model", "extra_body", "drop_params")
+    )
+    model, base_model = take_arn(arguments_of_call, take_model(arguments_of_call), base_model)
     client = await client_of_this_loop()
     operation = await client.operation(model, base_model=base_model)
-    options = take_call_options(given, model, operation.fields)
-    settings, words = split_settings(operation, given)
+    options = take_call_options(arguments_of_call, model, operation.fields)
+    settings, words = split_settings(operation, arguments_of_call)
     client = client.with_options(**settings)
     dropped = [name for name in options.dropped if words.pop(name, None) is not None]
     translation = translate(operation, words, extra_body=extra_body, drop_params=drop_params, edit=edit)

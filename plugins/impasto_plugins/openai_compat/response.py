@@ -1,4 +1,4 @@
-"""What the drop-in functions return: OpenAI's shape, which encodes as LiteLLM's does, with what the provider told."""
+"""Responses of the drop-in functions: OpenAI's shape, encoded as LiteLLM's, with the provider's own facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 
-from impasto import Cost, Lost
+from impasto import Cost, FailedArtifact
 
 if TYPE_CHECKING:
     from impasto import Artifact, Result
@@ -31,19 +31,19 @@ class Record:
     _names: tuple[str, ...] = ()
     __hash__ = None  # type: ignore[assignment]  # compared by content, as pydantic's models are
 
-    def _named(self, name: str) -> object:
+    def _get(self, name: str) -> object:
         if name not in self._names:
             raise KeyError(name)
         return getattr(self, name)
 
     def __getitem__(self, name: str) -> object:
-        return self._named(name)
+        return self._get(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
-        return ((name, self._named(name)) for name in self._names)
+        return ((name, self._get(name)) for name in self._names)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -53,27 +53,27 @@ class Record:
 
     @property
     def __pydantic_serializer__(self) -> object:
-        """Pydantic's way to encode a part whose type it does not know (a FastAPI endpoint that returns ``Any``)."""
+        """Pydantic's way to encode an object of unknown type (a FastAPI endpoint that returns ``Any``)."""
         from pydantic_core import SchemaSerializer, core_schema  # only pydantic asks for it
 
         encode = core_schema.plain_serializer_function_ser_schema(lambda part: part.model_dump(mode="json"))
         return SchemaSerializer(core_schema.any_schema(serialization=encode))
 
     def keys(self) -> KeysView[str]:
-        """The names, as a dict's keys."""
+        """Return the names, as a dict's keys."""
         return dict.fromkeys(self._names).keys()
 
     def values(self) -> ValuesView[object]:
-        """The values, as a dict's."""
+        """Return the values, as a dict's."""
         return dict(self).values()
 
     def items(self) -> ItemsView[str, object]:
-        """Names and values, as a dict's items."""
+        """Return names and values, as a dict's items."""
         return dict(self).items()
 
     def get(self, name: str, default: object = None) -> Any:
         """Return the value of a name, or ``default`` if there is no such name."""
-        return self._named(name) if name in self._names else default
+        return self._get(name) if name in self._names else default
 
     def model_dump(
         self,
@@ -88,7 +88,7 @@ class Record:
     ) -> dict[str, object]:
         """Return plain dicts, lists, text and numbers, ready for JSON, with pydantic's arguments.
 
-        ``include`` and ``exclude`` name what stands at the top. What is None was not set, and is its default too.
+        ``include`` and ``exclude`` name fields at the top level. A None counts as unset, and as its default.
         Raises ValueError for another ``mode``.
         """
         if mode not in _MODES:
@@ -135,10 +135,10 @@ Mapping.register(Record)  # pyright: ignore[reportAttributeAccessIssue]  # an AB
 
 
 class Image(Record):
-    """One image. Its base64 text is made at first use.
+    """One image. Its base64 text is encoded at first use.
 
-    ``b64_json``, or ``url`` where that was asked for: a ``data:`` URI. ``seed`` is the one that was used,
-    ``finish_reason`` the provider's word; ``revised_prompt`` is always None: nobody revises prompts here.
+    ``b64_json``, or ``url`` if that was requested: a ``data:`` URI. ``seed`` is the one that was used,
+    ``finish_reason`` the provider's word; ``revised_prompt`` is always None, as no prompt is revised here.
     """
 
     _names = ("b64_json", "url", "revised_prompt", "seed", "finish_reason")
@@ -157,7 +157,7 @@ class Image(Record):
     @overload
     def __getitem__(self, name: str) -> object: ...
     def __getitem__(self, name: str) -> object:
-        return self._named(name)
+        return self._get(name)
 
     @cached_property
     def _text(self) -> str:
@@ -166,12 +166,12 @@ class Image(Record):
 
     @property
     def b64_json(self) -> str | None:
-        """The image as base64 text, None where a URL was asked for."""
+        """The image as base64 text, or None if a URL was requested."""
         return self._text if self._form == "b64_json" else None
 
     @property
     def url(self) -> str | None:
-        """The image as a ``data:`` URI, where ``response_format="url"`` asked for it."""
+        """The image as a ``data:`` URI if ``response_format="url"`` was requested, or None."""
         return self._text if self._form == "url" else None
 
     def __repr__(self) -> str:
@@ -192,12 +192,12 @@ class TokenDetails(Record):
     @overload
     def __getitem__(self, name: str) -> object: ...
     def __getitem__(self, name: str) -> object:
-        return self._named(name)
+        return self._get(name)
 
 
 @attrs.define(eq=False)
 class Usage(Record):
-    """OpenAI's count of tokens. The providers here count none, so all are 0; what a call cost is in ``cost``."""
+    """OpenAI's count of tokens. The providers here count none, so all are 0; ``cost`` has the price of the call."""
 
     _names = ("input_tokens", "input_tokens_details", "output_tokens", "total_tokens")
     input_tokens: int = 0
@@ -212,7 +212,7 @@ class Usage(Record):
     @overload
     def __getitem__(self, name: str) -> object: ...
     def __getitem__(self, name: str) -> object:
-        return self._named(name)
+        return self._get(name)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -228,12 +228,12 @@ class ResponseCost(Record, Cost):
 
 
 @attrs.frozen(eq=False, slots=False)
-class FailedImage(Record, Lost):
-    """An image that did not come: ``index`` and ``error``, which encodes as its type, message and ``billed``."""
+class FailedImage(Record, FailedArtifact):
+    """An image that did not arrive: ``index`` and ``error``, encoded as its type, message and ``billed``."""
 
     _names = ("index", "type", "message", "billed", "id")
 
-    def _named(self, name: str) -> object:
+    def _get(self, name: str) -> object:
         values = {
             "index": self.index,
             "type": type(self.error).__name__,
@@ -245,9 +245,9 @@ class FailedImage(Record, Lost):
 
 
 class ImagesResponse(Record):
-    """The response. ``created`` is in seconds since 1970; ``errors`` are the images of ``n`` that did not come.
+    """The response. ``created`` is in seconds since 1970; ``errors`` are the images of ``n`` that did not arrive.
 
-    ``background``, ``output_format``, ``quality`` and ``size`` are OpenAI's words for what only its models tell: None.
+    ``background``, ``output_format``, ``quality`` and ``size`` are fields that only OpenAI's models report: None.
     """
 
     _names = (
@@ -272,7 +272,7 @@ class ImagesResponse(Record):
         cost = result.cost
         self.cost: Cost | None = None if cost is None else ResponseCost(**attrs.asdict(cost))
         self.warnings: list[str] = [*warnings, *result.warnings]
-        self.errors: list[Lost] = [FailedImage(index=each.index, error=each.error) for each in result.errors]
+        self.errors: list[FailedArtifact] = [FailedImage(index=each.index, error=each.error) for each in result.errors]
         self._hidden_params: dict[str, Any] = {
             "response_cost": None if cost is None else cost.usd,
             **(hidden_params or {}),
@@ -294,16 +294,16 @@ class ImagesResponse(Record):
     @overload
     def __getitem__(self, name: Literal["warnings"]) -> list[str]: ...
     @overload
-    def __getitem__(self, name: Literal["errors"]) -> list[Lost]: ...
+    def __getitem__(self, name: Literal["errors"]) -> list[FailedArtifact]: ...
     @overload
     def __getitem__(self, name: str) -> object: ...
     def __getitem__(self, name: str) -> object:
-        return self._named(name)
+        return self._get(name)
 
     def __repr__(self) -> str:
-        shown = [f"created={self.created}", f"data={self.data}"]
-        shown += [f"{name}={value}" for name in ("cost", "warnings", "errors") if (value := getattr(self, name))]
-        return f"ImagesResponse({', '.join(shown)})"
+        parts = [f"created={self.created}", f"data={self.data}"]
+        parts += [f"{name}={value}" for name in ("cost", "warnings", "errors") if (value := getattr(self, name))]
+        return f"ImagesResponse({', '.join(parts)})"
 
 
 def _dumped(value: object, left_out: bool) -> object:

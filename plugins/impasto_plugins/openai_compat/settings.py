@@ -1,4 +1,4 @@
-"""The arguments of a call that say how a provider is reached, as a client's settings."""
+"""Arguments of a call that say how to reach a provider, as a client's settings."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ AWS = {
 }
 
 
-def split_settings(operation: Operation, given: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
-    """Return the settings that the model's provider is reached by, and every other argument.
+def split_settings(operation: Operation, arguments: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
+    """Return the settings for the model's provider, and every other argument.
 
-    ``api_key`` and ``api_base`` are those of whatever provider the model has, ``aws_...`` Bedrock's, which takes an
-    ``api_key`` too: a Bedrock API key. One that the provider has no use for stays among the others, where it is refused
-    by name.
+    ``api_key`` and ``api_base`` belong to the model's provider, ``aws_...`` to Bedrock, which takes an ``api_key`` too:
+    a Bedrock API key. A setting that the provider does not take stays among the others, which refuse it by name.
     """
     is_bedrock = operation.provider.name == "bedrock"
     words = AWS if is_bedrock else {name: name for name in _KEY}
     found: dict[str, object] = {
-        words[name]: value for name, value in given.items() if name in words and value is not None
+        words[name]: value for name, value in arguments.items() if name in words and value is not None
     }
-    others = {name: value for name, value in given.items() if name not in words}
+    others = {name: value for name, value in arguments.items() if name not in words}
     # A sibling client is made for each call, so the environment counts as it is now: None reads it again.
     if is_bedrock:
         key = others.pop("api_key", None)

@@ -6,29 +6,29 @@ import math
 import re
 from collections.abc import Sequence
 
-from impasto.fields import shown
+from impasto.fields import format_value
 
 _OPENAI = {"1792x1024": "16:9", "1024x1792": "9:16"}
-"""OpenAI's own sizes that stand for a ratio which they are not exactly."""
+"""OpenAI's own sizes that stand for a ratio which they do not have exactly."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 
 
 def checked_size(size: object) -> str | None:
-    """The size as it was given, None for ``auto``. Raises ValueError."""
+    """Return the size unchanged, or None for ``auto``. Raises ValueError."""
     if not isinstance(size, str) or (size != "auto" and _SIZE.fullmatch(size) is None):
-        raise ValueError(f"must be auto or WIDTHxHEIGHT in pixels, each 1 to 99999, not {shown(size)}")
+        raise ValueError(f"must be auto or WIDTHxHEIGHT in pixels, each 1 to 99999, not {format_value(size)}")
     return str.__str__(size) if size != "auto" else None
 
 
 def nearest_ratio(size: str, ratios: Sequence[str]) -> tuple[str, bool] | None:
-    """The one of ``ratios`` that is nearest to a checked size, and whether it is what the size asks for.
+    """Return the nearest of ``ratios`` to a checked size, and True if it is what the size asks for.
 
-    None where none of ``ratios`` is one.
+    None if none of ``ratios`` is a ratio.
     """
-    named = _OPENAI.get(size)
-    if named is not None and named in ratios:
-        return named, True
+    exact = _OPENAI.get(size)
+    if exact is not None and exact in ratios:
+        return exact, True
     width, height = _numbers(_SIZE, size)
     listed = {ratio: _numbers(_RATIO, ratio) for ratio in ratios if _RATIO.fullmatch(ratio)}
     if not listed:

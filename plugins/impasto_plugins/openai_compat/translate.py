@@ -1,7 +1,7 @@
-"""OpenAI's parameters as a model's own. Knows no model: it reads the fields that each declares.
+"""OpenAI's parameters translated to a model's own. It knows no model: it reads the declared fields.
 
-Pure: nothing is read, opened or sent here. ``check.py`` finishes the work; both serve the functions, the gateway
-and the batch runner.
+Pure: nothing is read, opened or sent here. ``check.py`` finishes the work. The functions, the gateway and the batch
+runner use both.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal, cast
 import attrs
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import MOST_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt, structure
-from impasto.fields import shown
+from impasto.ext import MAX_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt, structure
+from impasto.fields import format_value
 from impasto.rules import Needs
 
 from .sizes import checked_size, nearest_ratio
@@ -28,10 +28,10 @@ _MADE: Mapping[Makes, str] = {"image": "pictures", "audio": "sounds", "3d": "3D 
 
 @attrs.frozen(kw_only=True)
 class Translation:
-    """A call in the model's own words.
+    """A call in the model's own parameters.
 
-    ``params`` are the model's fields, not yet checked; ``words`` says by which name the caller gave each.
-    ``problems`` are those found so far: ``check.checked_request`` finds the others and raises them all.
+    ``params`` are the model's fields, not checked yet; ``words`` has the caller's name of each. ``problems`` are those
+    so far: ``check.check_request`` finds the others and raises them all.
     """
 
     params: Mapping[str, object] = attrs.field(repr=lambda params: str(list(params)))
@@ -53,16 +53,16 @@ def translate(
     edit: bool = False,
     makes: Makes = "image",
 ) -> Translation:
-    """Translates a call's arguments (None means not given) for a model.
+    """Translate a call's arguments (None means not given) for a model.
 
-    ``extra_body`` adds to them. ``drop_params``: what the model has no field for is dropped with a warning
-    instead of refused. ``defaults``: values for what the call does not give; one that does not go with what it gives
-    is left out. ``edit``: the call is one that changes a picture, so there must be one. ``makes``: what the
-    call is for. Raises InvalidRequest where the model makes something else.
+    ``extra_body`` adds to them. ``drop_params``: parameters without a field are dropped with a warning instead of
+    refused. ``defaults``: values for parameters that the call does not give; one that conflicts with the call is left
+    out. ``edit``: the call edits an image, so there must be one. ``makes``: the kind of output that the call asks for.
+    Raises InvalidRequest if the model's output is another.
     """
-    if operation.makes != makes:
-        raise InvalidRequest([Problem("model", f"makes {_MADE[operation.makes]}, and this call {_MADE[makes]}")])
-    work = _Work(operation, {name: value for name, value in arguments.items() if value is not None})
+    if operation.output != makes:
+        raise InvalidRequest([Problem("model", f"makes {_MADE[operation.output]}, and this call {_MADE[makes]}")])
+    work = _Translator(operation, {name: value for name, value in arguments.items() if value is not None})
     work.merge(extra_body)
     work.drop = work.flag("drop_params", drop_params)
     fields = work.add_defaults(defaults) if defaults else {}
@@ -90,8 +90,8 @@ def translate(
 
 
 def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -> list[Problem]:
-    """Return what is wrong with default values for a model, each by itself: a call gives the rest."""
-    translation = translate(operation, defaults, makes=operation.makes)
+    """Return the problems of a model's default values, each checked by itself: a call gives the rest."""
+    translation = translate(operation, defaults, makes=operation.output)
     problems = {problem.field: problem for problem in translation.problems}
     values: dict[str, object] = {}
     for name, value in translation.params.items():
@@ -111,11 +111,11 @@ def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -
 
 
 @attrs.define
-class _Work:
-    """One translation in progress: ``given`` holds what is still to be placed."""
+class _Translator:
+    """A translation in progress: ``arguments`` holds what is still to be placed."""
 
     operation: Operation
-    given: dict[str, object]
+    arguments: dict[str, object]
     drop: bool = False
     pictured: bool = False
     params: dict[str, object] = attrs.field(factory=dict[str, object])
@@ -132,24 +132,24 @@ class _Work:
         for name, value in cast("Mapping[str, object]", extra).items():
             if value is None:
                 continue
-            if name in self.given or name == "model":
+            if name in self.arguments or name == "model":
                 self._refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
             else:
-                self.given[name] = value
+                self.arguments[name] = value
 
     def flag(self, word: str, value: object) -> bool:
         if value is not None and not isinstance(value, bool):
-            self._refuse(word, f"must be true or false, not {shown(value)}")
+            self._refuse(word, f"must be true or false, not {format_value(value)}")
         return value is True
 
     def add_defaults(self, defaults: Mapping[str, object]) -> Mapping[str, object]:
         """Take OpenAI's words among the defaults that the call does not give, and return the model's own fields."""
-        own = {self.operation.also.get(word, word): value for word, value in defaults.items()}
+        own = {self.operation.aliases.get(word, word): value for word, value in defaults.items()}
         own = {name: value for name, value in own.items() if name in self.operation.fields}
         for word, value in defaults.items():
-            is_own = word in own or word in self.operation.also
-            if not is_own and not (word == "size" and "aspect_ratio" in self.given):
-                self.given.setdefault(word, value)
+            is_own = word in own or word in self.operation.aliases
+            if not is_own and not (word == "size" and "aspect_ratio" in self.arguments):
+                self.arguments.setdefault(word, value)
         return own
 
     def fill(self, defaults: Mapping[str, object]) -> None:
@@ -157,13 +157,13 @@ class _Work:
         chosen = {name: value for name, value in defaults.items() if name not in self.params}
         if not chosen:
             return
-        before = self._broken(self.params)
-        while wrong := self._broken({**self.params, **chosen}) - before:
+        before = self._broken_fields(self.params)
+        while wrong := self._broken_fields({**self.params, **chosen}) - before:
             del chosen[self._least_fitting(chosen, wrong)]
-        given = self._implied({**self.params, **chosen})
+        params = self._implied({**self.params, **chosen})
         for name, value in chosen.items():
             if all(
-                rule.applies(given) for rule in self.operation.rules if isinstance(rule, Needs) and name in rule.others
+                rule.applies(params) for rule in self.operation.rules if isinstance(rule, Needs) and name in rule.others
             ):
                 self.params[name] = value
                 self.words[name] = name
@@ -173,12 +173,12 @@ class _Work:
 
         def without(name: str) -> int:
             rest = {each: value for each, value in chosen.items() if each != name}
-            return len(self._broken({**self.params, **rest}))
+            return len(self._broken_fields({**self.params, **rest}))
 
         return next((name for name in chosen if name in wrong), None) or min(chosen, key=without)
 
     def n(self) -> int:
-        n = self.given.pop("n", 1)
+        n = self.arguments.pop("n", 1)
         try:
             check_n(n)
         except InvalidRequest as error:
@@ -187,15 +187,15 @@ class _Work:
         return cast(int, n)
 
     def response_format(self) -> Format:
-        value = self.given.pop("response_format", "b64_json")
-        for known in FORMATS:
-            if isinstance(value, str) and value == known:
-                return known
-        self._refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {shown(value)}")
+        value = self.arguments.pop("response_format", "b64_json")
+        for format in FORMATS:
+            if isinstance(value, str) and value == format:
+                return format
+        self._refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {format_value(value)}")
         return "b64_json"
 
     def user(self) -> str | None:
-        user = None if "user" in self.operation.fields else self.given.pop("user", None)
+        user = None if "user" in self.operation.fields else self.arguments.pop("user", None)
         if user is None:
             return None
         if not isinstance(user, str) or not (user.isascii() and user.isprintable() and user.strip() == user != ""):
@@ -210,21 +210,21 @@ class _Work:
 
     def partial_images(self) -> None:
         """Take OpenAI's number of previews: no provider here has any, and a caller can do without."""
-        value = None if "partial_images" in self.operation.fields else self.given.pop("partial_images", None)
+        value = None if "partial_images" in self.operation.fields else self.arguments.pop("partial_images", None)
         if value is None:
             return
         if type(value) is not int or not 0 <= value <= MOST_PARTIAL_IMAGES:
             self._refuse(
-                "partial_images", f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}, not {shown(value)}"
+                "partial_images", f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}, not {format_value(value)}"
             )
         elif value:
             self.warnings.append("partial_images has no effect: this model sends whole images only")
 
     def pictures(self, *, edit: bool) -> None:
-        """Fills the model's picture fields, in their order, from ``image``."""
+        """Fill the model's image fields, in their order, from ``image``."""
         slots = self._named_by("image")
-        image = self.given.pop("image", None)
-        self.pictured = image is not None or any(slot in self.given for slot in slots)
+        image = self.arguments.pop("image", None)
+        self.pictured = image is not None or any(slot in self.arguments for slot in slots)
         if image is not None:
             pictures = [each for each in _pictures(image) if each is not None]
             if pictures and not slots and not edit:
@@ -241,7 +241,7 @@ class _Work:
             self._refuse("image", "required")
 
     def mask(self) -> None:
-        mask = self.given.pop("mask", None)
+        mask = self.arguments.pop("mask", None)
         if mask is None:
             return
         for slot in self._named_by("mask"):
@@ -252,7 +252,7 @@ class _Work:
         self._drop_or_refuse("mask", "this model takes none; leave it out")
 
     def prompt(self) -> None:
-        prompt = self.given.pop("prompt", None)
+        prompt = self.arguments.pop("prompt", None)
         if prompt is None:
             return
         for slot in self._named_by("prompt"):
@@ -264,15 +264,15 @@ class _Work:
         self.warnings.append("prompt was dropped: this model takes none")
 
     def own_fields(self) -> None:
-        """Places what is named as the model names it, or by its field's other name."""
-        fields, also = self.operation.fields, self.operation.also
-        for word in list(self.given):
+        """Place arguments under the model's names, or under a field's alias."""
+        fields, also = self.operation.fields, self.operation.aliases
+        for word in list(self.arguments):
             name = word if word in fields else also.get(word)
             if name is not None:
-                self._place(name, self.given.pop(word), word)
+                self._place(name, self.arguments.pop(word), word)
 
     def size(self) -> str | None:
-        size = self.given.pop("size", None)
+        size = self.arguments.pop("size", None)
         if size is None:
             return None
         try:
@@ -282,32 +282,32 @@ class _Work:
             return None
 
     def others(self) -> None:
-        """Pass, drop or refuse every word that is left: the model has no field for it."""
-        if not self.given:
+        """Pass, drop or refuse every argument that the model has no field for."""
+        if not self.arguments:
             return
         words = [
             word
-            for word, value in self.given.items()
+            for word, value in self.arguments.items()
             if not (is_neutral(word, value) or (word == "background" and self._cuts_out(value)))
         ]
-        for word in words[:MOST_PROBLEMS]:
+        for word in words[:MAX_PROBLEMS]:
             self._drop_or_refuse(word, advice(word, self.operation.fields))
-        others = words[MOST_PROBLEMS:]
+        others = words[MAX_PROBLEMS:]
         refused = [word for word in others if not (self.drop and may_be_dropped(word))]
         self.problems += (Problem(word[:60], "is no parameter of this model") for word in refused)
         if len(refused) < len(others):
             self.warnings.append(f"{len(others) - len(refused):,} more names were dropped: the model has none")
-        self.given.clear()
+        self.arguments.clear()
 
     def shape(self, size: str) -> None:
-        """Makes the model's ``aspect_ratio`` of a checked size."""
+        """Convert a checked size to the model's ``aspect_ratio``."""
         field = self.operation.fields.get("aspect_ratio")
         nearest = nearest_ratio(size, field.choices) if field is not None else None
         if nearest is None:
             self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
         elif "aspect_ratio" in self.params:
             self._refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
-        elif "aspect_ratio" in self._broken({**self.params, "aspect_ratio": nearest[0]}):
+        elif "aspect_ratio" in self._broken_fields({**self.params, "aspect_ratio": nearest[0]}):
             self.warnings.append(f"size {size} has no effect: the picture given sets the shape")
         else:
             ratio, exact = nearest
@@ -316,27 +316,27 @@ class _Work:
                 self.warnings.append(f"size {size} became aspect_ratio {ratio}, the nearest of this model's")
 
     def _cuts_out(self, background: object) -> bool:
-        return self.operation.transparent and isinstance(background, str) and background == "transparent"
+        return self.operation.transparent_output and isinstance(background, str) and background == "transparent"
 
-    def _broken(self, params: Mapping[str, object]) -> set[str]:
+    def _broken_fields(self, params: Mapping[str, object]) -> set[str]:
         """Return the fields whose rules are broken by these parameters."""
-        given = self._implied(params)
+        params_with_derived = self._implied(params)
         try:
-            return {problem.field for rule in self.operation.rules for problem in rule.problems(given)}
+            return {problem.field for rule in self.operation.rules for problem in rule.problems(params_with_derived)}
         except BaseException as error:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
             pass_interrupt(error)
             return set()
 
     def _implied(self, params: Mapping[str, object]) -> Mapping[str, object]:
         try:
-            implied = self.operation.implied(params)
+            implied = self.operation.derive_params(params)
         except BaseException as error:  # noqa: BLE001 - the check of the whole request meets it again and reports the plugin
             pass_interrupt(error)
             implied = params
         return {name: value for name, value in implied.items() if value is not None}
 
     def _named_by(self, role: str) -> Sequence[str]:
-        """The fields of a role; where none has it, the one of its name."""
+        """Return the fields of a role; if none has it, the field of that name."""
         operation = self.operation
         return operation.roles.get(role) or ((role,) if role in operation.fields else ())
 
@@ -358,7 +358,7 @@ class _Work:
 
 
 def _pictures(image: object) -> Sequence[object]:
-    """The pictures of an ``image`` argument: a list of them, or one. ``(name, bytes)`` is one."""
+    """Return the images of an ``image`` argument: a list, or one. ``(name, bytes)`` is one."""
     if isinstance(image, list):
         return image
     if isinstance(image, tuple) and not (image and isinstance(image[0], str | None) and _is_content(image[1:])):
@@ -367,7 +367,7 @@ def _pictures(image: object) -> Sequence[object]:
 
 
 def _is_content(after_name: tuple[object, ...]) -> bool:
-    """Whether what follows a tuple's first text is a file's content: two paths are two pictures."""
+    """Return True if a tuple's second part is a file's content: two paths are two images."""
     return bool(after_name) and not isinstance(after_name[0], str | os.PathLike | None)
 
 

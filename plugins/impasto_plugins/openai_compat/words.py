@@ -1,4 +1,4 @@
-"""OpenAI's words for which a model may have no field: values that ask for nothing special, and what to use instead."""
+"""OpenAI's parameters that a model may have no field for: neutral values, and what to use instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "style": ("vivid",),
     "input_fidelity": ("low",),
 }
-"""OpenAI's defaults, which several clients always send, and what happens anyway."""
+"""OpenAI's defaults, which several clients always send and which change nothing here."""
 
 MOST_PARTIAL_IMAGES = 3
 
@@ -27,7 +27,7 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "style": ("style_preset",),
     "input_fidelity": ("strength", "fidelity", "composition_fidelity", "control_strength"),
 }
-"""The fields of models that serve a word's purpose."""
+"""Fields of models that serve the same purpose."""
 
 _ADVICE: Mapping[str, str] = {
     "quality": "takes auto and standard only; choose a model of another quality instead",
@@ -50,10 +50,10 @@ WORDS = (
     *NEUTRAL,
     *_INSTEAD,
 )
-"""OpenAI's words, of which a model may have no use for some."""
+"""OpenAI's parameters, some of which a model may not use."""
 
 _ALWAYS = ("prompt", "n", "size", "response_format", "user", "partial_images")
-"""Those that every model's call takes, if only with a warning."""
+"""Parameters that every model's call accepts, some only with a warning."""
 
 _NEVER_DROPPED = (
     *("api_base", "base_url", "endpoint_url", "api_key", "base_model", "timeout", "request_timeout"),
@@ -85,7 +85,7 @@ def may_be_dropped(word: str) -> bool:
 
 
 def is_neutral(word: str, value: object) -> bool:
-    """Whether the value asks for nothing but what happens anyway."""
+    """Return True if the value asks for nothing special."""
     kind = str if isinstance(value, str) else type(value)
     return any(kind is type(each) and value == each for each in NEUTRAL.get(word, ()))
 
@@ -99,13 +99,13 @@ def advice(word: str, fields: Iterable[str]) -> str:
             return f"is not taken; use {' or '.join(usable)} instead"
         return f"is not taken, and this model has no {' or '.join(candidates)}; leave it out"
     word = _MEANT.get(_letters(word), word)
-    if (said := _ADVICE.get(word)) is not None:
-        return said
+    if (instead := _ADVICE.get(word)) is not None:
+        return instead
     if word in AWS:
         return "goes with bedrock/ models only; leave it out"
     if word.startswith("aws_"):
         return f"is no setting; there are {', '.join(AWS)}, and a role belongs in the profile"
-    accepted = [name for name in WORDS if name not in (*NEUTRAL, *_INSTEAD) and (name in fields or name in _ALWAYS)]
-    near = closest(word, dict.fromkeys([*fields, *accepted]), 1)
+    names = [name for name in WORDS if name not in (*NEUTRAL, *_INSTEAD) and (name in fields or name in _ALWAYS)]
+    near = closest(word, dict.fromkeys([*fields, *names]), 1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
     return f"is no parameter of this model; {hint}"

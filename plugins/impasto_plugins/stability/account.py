@@ -1,4 +1,4 @@
-"""What the vendor tells of the key's owner. It costs nothing."""
+"""The account behind a Stability AI key: balance, owner, engines. These calls are free."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from .refusals import refusal
 T = TypeVar("T")
 
 _reader = cattrs.Converter()
-"""Takes what it knows of an answer: what else is in it is the vendor's to add."""
+"""Reads known fields only; the vendor may add others."""
 
 
 @attrs.frozen(kw_only=True)
 class Balance:
-    """What is left. It lags behind: what one call cost can't be read from it."""
+    """The credits left. The vendor updates it with a delay: the price of one call can't be read from it."""
 
     credits: float
 
     @property
     def usd(self) -> float:
-        """The same in USD."""
+        """The credits in USD."""
         return round(self.credits * USD_PER_CREDIT, 6)
 
 
 @attrs.frozen(kw_only=True)
 class Organization:
-    """One of the owner's organizations; the default one pays where none is named."""
+    """One of the owner's organizations. The default one pays if a call names none."""
 
     id: str
     name: str
@@ -58,7 +58,7 @@ class Organization:
 
 @attrs.frozen(kw_only=True)
 class Owner:
-    """Whose key it is."""
+    """The owner of the key."""
 
     id: str
     email: str
@@ -68,7 +68,7 @@ class Owner:
 
 @attrs.frozen(kw_only=True)
 class Engine:
-    """A model of the vendor's version 1, which impasto does not call."""
+    """A model of the vendor's API version 1, which impasto does not call."""
 
     id: str
     name: str
@@ -83,31 +83,31 @@ class _Nothing:
 
 @attrs.frozen(kw_only=True)
 class _OfOrganization:
-    """The organization to ask for."""
+    """The organization to ask about."""
 
     organization: str | None = text(1, 256)
 
 
 @attrs.frozen
-class _Telling:
-    """The dialect of these calls: a GET, and JSON back."""
+class _AccountDialect:
+    """The dialect of these calls: a GET, answered with JSON."""
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         organization = getattr(request.params, "organization", None)
         if organization is not None and not (organization.isascii() and organization.isprintable()):
             raise InvalidRequest([Problem("organization", "must be an organization's id: printable ASCII characters")])
         headers = {"organization": organization} if organization is not None else {}
         return WireRequest(target=request.target, method="GET", headers=headers)
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         if response.status == 200 and response.media_type == "application/json":
             return None
-        shown = printable(response.media_type[:60]) or "no media type"
+        media_type = printable(response.media_type[:60]) or "no media type"
         return refusal(response) or ChargeUnknown(
-            f"HTTP {response.status} ({shown}) is not the provider's own answer", status=response.status
+            f"HTTP {response.status} ({media_type}) is not the provider's own answer", status=response.status
         )
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         return Result(
             artifacts=(Artifact(data=response.body, media_type=response.media_type),), request_id=response.request_id
         )
@@ -115,7 +115,7 @@ class _Telling:
 
 def _call(name: str, target: str, params: type[attrs.AttrsInstance]) -> Operation:
     return Operation(
-        id=f"stability.{name}", title=name, params=params, target=target, provider=stability, dialect=_Telling()
+        id=f"stability.{name}", title=name, params=params, target=target, provider=stability, dialect=_AccountDialect()
     )
 
 
@@ -125,24 +125,24 @@ _ENGINES = _call("engines", "/v1/engines/list", _OfOrganization)
 
 
 class StabilityAccount:
-    """``client.stability``. Each call raises the errors of any other; none is ever billed."""
+    """``client.stability``. Each call raises the errors of any other call; none is ever billed."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def balance(self, *, organization: str | None = None) -> Balance:
-        """The credits that are left, of the default organization or the one with this id."""
-        return await self._told(_BALANCE, Balance, organization=organization)
+        """Return the credits left, of the default organization or the one with this id."""
+        return await self._fetch(_BALANCE, Balance, organization=organization)
 
     async def account(self) -> Owner:
-        """Whose key it is, and the organizations behind it."""
-        return await self._told(_ACCOUNT, Owner)
+        """Return the owner of the key and their organizations."""
+        return await self._fetch(_ACCOUNT, Owner)
 
     async def engines(self, *, organization: str | None = None) -> tuple[Engine, ...]:
-        """The models of version 1 that the key may use; none of those that impasto calls is among them."""
-        return await self._told(_ENGINES, tuple[Engine, ...], organization=organization)
+        """Return the models of API version 1 that the key may use. None of impasto's models is among them."""
+        return await self._fetch(_ENGINES, tuple[Engine, ...], organization=organization)
 
-    async def _told(self, call: Operation, expected: type[T], **params: object) -> T:
+    async def _fetch(self, call: Operation, expected: type[T], **params: object) -> T:
         answer = await self._client.ask(call, params)
         try:
             return _reader.structure(json.loads(answer.artifacts[0].data), expected)

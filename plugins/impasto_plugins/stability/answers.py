@@ -1,4 +1,4 @@
-"""From a complete answer to a result: what the direct route and Bedrock share."""
+"""From a complete answer to a result, for the direct route and Bedrock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILTERED = "CONTENT_FILTERED"
 
 @attrs.frozen
 class Kind:
-    """What an operation makes: how answers name it. ``accept`` asks for its bytes, ``key`` holds it in JSON."""
+    """An output kind in answers: ``accept`` requests its bytes, ``key`` holds it in JSON."""
 
     noun: str
     media_types: frozenset[str]
@@ -40,7 +40,7 @@ KINDS: Mapping[Makes, Kind] = {"image": PICTURE, "audio": SOUND, "3d": MODEL_3D}
 
 
 def result(kind: Kind, response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
-    """The result of a complete answer. Raises UnusableResult or ContentFiltered."""
+    """Return the result of a complete answer. Raises UnusableResult or ContentFiltered."""
     file = data if isinstance(data, File) else None
     media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
     if media_type is None or media_type not in kind.media_types:
@@ -74,7 +74,7 @@ def _seed(value: object) -> int | None:
 
 
 def unusable(what: str, response: WireResponse) -> UnusableResult:
-    """The error of an answer that was paid for and holds nothing usable; its bytes are kept."""
+    """Return the error for a paid answer without anything usable. It keeps the answer's bytes."""
     size, where = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
     return UnusableResult(
         f"the answer {what}; it was paid for, and its {size:,} bytes are kept in .{where}",

@@ -1,4 +1,7 @@
-"""Audio inpaint: a span of a sound made anew. On the path of Stable Audio 2 it is always 2.5; 3 answers with a job."""
+"""Audio inpaint: replaces a span of a sound.
+
+The path of Stable Audio 2 always runs 2.5; version 3 answers with a job.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/audio/stable-audio-2/inpaint`` takes. The span from ``mask_start`` to ``mask_end`` is new."""
+    """Parameters of ``POST /v2beta/audio/stable-audio-2/inpaint``.
+
+    The span ``mask_start`` to ``mask_end`` is replaced.
+    """
 
     audio: File = fields.sound(190, fields.SOUND_REQUEST_BYTES)
     prompt: str = fields.sound_prompt()
@@ -33,15 +39,15 @@ stable_audio_2_5 = Operation(
     target="/v2beta/audio/stable-audio-2/inpaint",
     provider=stability,
     dialect=direct,
-    makes="audio",
+    output="audio",
     price=in_credits(20),
     max_bytes=fields.SOUND_REQUEST_BYTES,
 )
 
 
 @attrs.frozen(kw_only=True)
-class LongParams(Params):
-    """What ``POST /v2beta/audio/stable-audio/inpaint`` takes, but for ``model``: sounds twice as long."""
+class AudioInpaintLongParams(Params):
+    """Parameters of ``POST /v2beta/audio/stable-audio/inpaint`` without ``model``: sounds of twice the length."""
 
     audio: File = fields.sound(380, fields.LONG_SOUND_REQUEST_BYTES)
     mask_start: float | None = number(0, 380, default=30)
@@ -54,7 +60,7 @@ stable_audio_3 = attrs.evolve(
     stable_audio_2_5,
     id="stability/stable-audio-3/inpaint",
     title="Stable Audio 3: inpaint",
-    params=LongParams,
+    params=AudioInpaintLongParams,
     target="/v2beta/audio/stable-audio/inpaint",
     dialect=asynchronous_sound,
     price=in_credits(26),

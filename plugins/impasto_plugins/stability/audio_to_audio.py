@@ -1,4 +1,4 @@
-"""Audio to audio: a sound made over as the prompt says. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
+"""Audio to audio: changes a sound as the prompt says. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .provider import PerStep, in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/audio/stable-audio-2/audio-to-audio`` takes for Stable Audio 2, but for ``model``.
+    """Parameters of ``POST /v2beta/audio/stable-audio-2/audio-to-audio`` for Stable Audio 2, without ``model``.
 
     ``strength`` 0 keeps the sound, 1 ignores it.
     """
@@ -36,7 +36,7 @@ stable_audio_2 = Operation(
     target="/v2beta/audio/stable-audio-2/audio-to-audio",
     provider=stability,
     dialect=direct,
-    makes="audio",
+    output="audio",
     price=PerStep(base=17, each=0.06, steps=50),
     constants={"model": "stable-audio-2"},
     max_bytes=fields.SOUND_REQUEST_BYTES,
@@ -44,8 +44,8 @@ stable_audio_2 = Operation(
 
 
 @attrs.frozen(kw_only=True)
-class FastParams(Params):
-    """The same for Stable Audio 2.5, which takes fewer steps and a little strength at the least."""
+class AudioToAudioFastParams(Params):
+    """Parameters for Stable Audio 2.5, which takes fewer steps and a minimum of strength."""
 
     strength: float | None = number(0.01, 1, default=1)
     steps: int | None = integer(4, 8, default=8)
@@ -56,15 +56,15 @@ stable_audio_2_5 = attrs.evolve(
     stable_audio_2,
     id="stability/stable-audio-2.5/audio-to-audio",
     title="Stable Audio 2.5: audio to audio",
-    params=FastParams,
+    params=AudioToAudioFastParams,
     price=in_credits(20),
     constants={"model": "stable-audio-2.5"},
 )
 
 
 @attrs.frozen(kw_only=True)
-class LongParams(FastParams):
-    """What ``POST /v2beta/audio/stable-audio/audio-to-audio`` takes, but for ``model``: sounds twice as long."""
+class AudioToAudioLongParams(AudioToAudioFastParams):
+    """Parameters of ``POST /v2beta/audio/stable-audio/audio-to-audio`` without ``model``: twice the length."""
 
     audio: File = fields.sound(380, fields.LONG_SOUND_REQUEST_BYTES)
     strength: float | None = number(0, 1, default=1)
@@ -75,7 +75,7 @@ stable_audio_3 = attrs.evolve(
     stable_audio_2_5,
     id="stability/stable-audio-3/audio-to-audio",
     title="Stable Audio 3: audio to audio",
-    params=LongParams,
+    params=AudioToAudioLongParams,
     target="/v2beta/audio/stable-audio/audio-to-audio",
     dialect=asynchronous_sound,
     price=in_credits(26),

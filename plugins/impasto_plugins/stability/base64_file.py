@@ -1,4 +1,4 @@
-"""Base64 within a file, as the file that it stands for: a picture in JSON that is too large for memory."""
+"""Base64 inside a file as a file of its own, for images in JSON that are too large for memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from impasto import File
 from impasto.ext import Positioned, media_type_of
 
 PIECE = 1 << 18
-"""Bytes that are read at once: a multiple of 4."""
+"""Bytes per read: a multiple of 4."""
 
 _BUFFER = PIECE // 4 * 3
 _HEAD = 24
 
 
 def decoded(file: File, start: int, end: int) -> File:
-    """What stands there in base64, all of which is looked at. Raises ValueError where it is damaged, and OSError."""
+    """Return the decoded content as a file, after a check of all of it. Raises ValueError if damaged, and OSError."""
     with file.open() as source:
         source.seek(start)
         size = 0
@@ -40,13 +40,13 @@ def decoded(file: File, start: int, end: int) -> File:
 
 
 class _Decoded(Positioned):
-    """Decodes as it is read."""
+    """A reader that decodes as it reads."""
 
     def __init__(self, source: BinaryIO, start: int, size: int) -> None:
         super().__init__(size)
         self._source, self._start = source, start
 
-    def part(self, at: int, size: int) -> bytes:
+    def read_at(self, at: int, size: int) -> bytes:
         group, skip = divmod(at, 3)
         self._source.seek(self._start + group * 4)
         text = self._source.read((skip + size + 2) // 3 * 4)

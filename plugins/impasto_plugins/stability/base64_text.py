@@ -1,4 +1,4 @@
-"""Base64 as it comes in paid answers: whatever stands for exactly one sequence of bytes is decoded."""
+"""Base64 in paid answers: every form that stands for exactly one sequence of bytes is decoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import re
 
 PREFIX = re.compile(rb"data:[^,\"]{0,200},", re.IGNORECASE)
-"""How a ``data:`` URI begins. Its media type is not looked at: content decides."""
+"""The beginning of a ``data:`` URI. Its media type is ignored: the content decides."""
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 

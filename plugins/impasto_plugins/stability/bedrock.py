@@ -1,4 +1,4 @@
-"""The dialect of Amazon Bedrock: one JSON object out, arrays of one back; and how a model's variant is made."""
+"""The dialect of Amazon Bedrock: one JSON object out, JSON arrays back; and the Bedrock variants of models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from impasto import (
     ChargeUnknown,
     ConfigError,
     ContentFiltered,
+    FailedArtifact,
     File,
     ImpastoError,
     InvalidRequest,
-    Lost,
     Operation,
     Problem,
     ProviderFault,
@@ -41,18 +41,18 @@ from .fields import BEDROCK_BYTES
 
 _FILTERED = "Filter reason"
 _ABOUT = 64 * 1024
-"""Bytes of an answer on disk that may stand before its picture, and behind it."""
+"""Bytes before and after the image that an answer on disk may have."""
 
 _PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
 
 
 @attrs.frozen
-class Bedrock:
-    """``regions`` serve the model under its own address."""
+class BedrockDialect:
+    """The dialect. ``regions`` are those that serve the model under its own address."""
 
     regions: tuple[str, ...]
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         if request.job is not None:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
         if request.target.startswith("arn:"):
@@ -77,14 +77,14 @@ class Bedrock:
             regions=self.regions,
         )
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         kind = response.media_type
         if response.status == 200 and (kind in ("application/json", "") or not response.body):
             return None  # an answer without a type is complete, and was paid for: unpack says what it is
         if (error := refusal(response)) is not None:
             return error
-        shown = printable(kind[:60]) or "no media type"
-        what = code_of(response) or f"{shown}, not the provider's own answer"
+        media_type = printable(kind[:60]) or "no media type"
+        what = code_of(response) or f"{media_type}, not the provider's own answer"
         return ChargeUnknown(
             f"HTTP {response.status} ({what}): whether it was charged is not known",
             status=response.status,
@@ -92,53 +92,54 @@ class Bedrock:
             request_id=response.request_id,
         )
 
-    def passes_on(self, operation: Operation, response: WireResponse) -> bool:
+    def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
         return response.status == 200 and response.media_type == "application/json"
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         images, rest = _split(response)
         came: list[Artifact] = []
-        lost: list[Lost] = []
+        failures: list[FailedArtifact] = []
         # One picture was ever seen. Were there more, each was paid for: none is dropped for what befell another.
-        told = zip_longest(images, _list(rest, "finish_reasons"), _list(rest, "seeds"))
-        for index, (image, reason, seed) in enumerate(told):
+        entries = zip_longest(images, _list(rest, "finish_reasons"), _list(rest, "seeds"))
+        for index, (image, reason, seed) in enumerate(entries):
             try:
-                came += _made(response, image, reason, seed)
+                came += _artifacts(response, image, reason, seed)
             except (ContentFiltered, ProviderFault, UnusableResult) as error:
-                lost.append(Lost(index=index, error=error))
+                failures.append(FailedArtifact(index=index, error=error))
         if not came:
-            raise lost[0].error if lost else unusable("holds no picture", response)
-        return Result(artifacts=tuple(came), errors=tuple(lost), request_id=response.request_id)
+            raise failures[0].error if failures else unusable("holds no picture", response)
+        return Result(artifacts=tuple(came), errors=tuple(failures), request_id=response.request_id)
 
 
 def _check_arn(arn: str, operation: Operation) -> None:
-    """Refuses an ARN of another service's, and one that names another model than the one whose body is sent."""
+    """Refuse the ARN of another service, and one whose model differs from the one that builds the body."""
     _, _, service, _, _, resource = arn.split(":", 5)
     if service != "bedrock":
         raise ConfigError(f"{printable(arn)} is no ARN of Bedrock's")
-    named = resource.partition("/")[2].removeprefix("us.")
-    if named.startswith("stability.") and named != operation.target.removeprefix("us."):
-        raise ConfigError(f"the ARN names {printable(named)}, but base_model is {operation.id}: give the same model")
+    model_name = resource.partition("/")[2].removeprefix("us.")
+    if model_name.startswith("stability.") and model_name != operation.target.removeprefix("us."):
+        raise ConfigError(
+            f"the ARN names {printable(model_name)}, but base_model is {operation.id}: give the same model"
+        )
 
 
-def _made(response: WireResponse, image: object, reason: object, seed: object) -> tuple[Artifact, ...]:
-    """The picture of one place in the arrays, if there is one. Raises what is told instead."""
-    said = printable(reason) if isinstance(reason, str) else None
+def _artifacts(response: WireResponse, image: object, reason: object, seed: object) -> tuple[Artifact, ...]:
+    """Return the image at one index of the arrays, if there is one. Raises the error that stands in its place."""
+    failure = printable(reason) if isinstance(reason, str) else None
     data = _decoded(response, image)
     if not data:
-        if said is not None:
-            raise _failed(said, response)
+        if failure is not None:
+            raise _failed(failure, response)
         return ()
     # None was ever seen beside a reason: it is kept.
     artifacts = result(PICTURE, response, data, reason, seed).artifacts
-    if said is not None and said.startswith(_FILTERED):
-        raise _failed(said, response, artifacts)
+    if failure is not None and failure.startswith(_FILTERED):
+        raise _failed(failure, response, artifacts)
     return artifacts
 
 
 def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
-    """``images``, of which the first is decoded straight from between its quotes, and the rest as JSON: no parser sees
-    the picture."""
+    """Return ``images``, of which the first is decoded without a JSON parser, and the rest of the object as JSON."""
     body, file = response.body, response.file
     first: bytes | File = b""
     try:
@@ -151,7 +152,7 @@ def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
 
 
 def _cut_out(body: bytes) -> tuple[bytes, bytes]:
-    """The first picture, and the JSON without it. Raises ValueError where there is none in plain base64."""
+    """Return the first image and the JSON without it. Raises ValueError if there is none in plain base64."""
     import pybase64  # of the extra, and only where Bedrock answered
 
     quote, start = _begin(body)
@@ -160,7 +161,10 @@ def _cut_out(body: bytes) -> tuple[bytes, bytes]:
 
 
 def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
-    """The same of a file, whose picture is decoded as it is read. Raises OSError too."""
+    """Return the first image of a file, decoded as it is read, and the JSON without it.
+
+    Raises ValueError and OSError.
+    """
     from .base64_file import PIECE, decoded
 
     with file.open() as source:
@@ -177,7 +181,7 @@ def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
 
 
 def _begin(body: bytes) -> tuple[int, int]:
-    """Return the places behind the first image's quote, and behind that of a ``data:`` URI's beginning."""
+    """Return the positions after the first image's quote and after the prefix of a ``data:`` URI."""
     if (found := _PICTURE.search(body)) is None:
         raise ValueError("no picture begins")
     prefix = PREFIX.match(body, found.end())
@@ -228,9 +232,10 @@ def variant(
     rules: tuple[Rule, ...] | None = None,
     **changes: Any,
 ) -> Operation:
-    """An operation as Bedrock serves it: ``changes`` are its fields that differ, ``without`` those that it lacks.
+    """Return an operation as Bedrock serves it: ``changes`` replace fields, ``without`` names fields it lacks.
 
-    A service's target is its ``us.`` profile; a generator's is its bare id. The guardrail's three fields go beside.
+    The target of an image service is its ``us.`` profile, that of a generator its bare id. The three guardrail fields
+    are added.
     """
     service = target.startswith("us.")
     return attrs.evolve(
@@ -239,7 +244,7 @@ def variant(
         params=_params(operation, without, changes),
         target=target,
         provider=bedrock,
-        dialect=Bedrock(SERVICE_REGIONS if service else GENERATOR_REGIONS),
+        dialect=BedrockDialect(SERVICE_REGIONS if service else GENERATOR_REGIONS),
         price=usd(price),
         rules=(*(operation.rules if rules is None else rules), *guardrail.RULES),
         constants={},
@@ -254,13 +259,13 @@ def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str
             fields[attribute.name] = changes.get(attribute.name) or _as_on_bedrock(attribute)
     fields |= {name: field for name, field in changes.items() if name not in fields}
     fields |= guardrail.fields()
-    made = attrs.make_class("Params", fields, frozen=True, kw_only=True)
-    made.__doc__ = f"What Bedrock takes for {operation.title}."
-    return made
+    params_class = attrs.make_class("Params", fields, frozen=True, kw_only=True)
+    params_class.__doc__ = f"What Bedrock takes for {operation.title}."
+    return params_class
 
 
 def _as_on_bedrock(attribute: attrs.Attribute[Any]) -> Any:
     spec = attribute.metadata[KEY]
     if spec.role == "prompt":
-        spec = attrs.evolve(spec, least=0)  # AWS prints no least length
+        spec = attrs.evolve(spec, minimum=0)  # AWS prints no least length
     return attrs.field(default=attribute.default, metadata={KEY: spec})

@@ -1,4 +1,4 @@
-"""Amazon Bedrock as a provider: AWS's regions, credentials and endpoints in place of a key and a base URL."""
+"""Amazon Bedrock as a provider: AWS regions, credentials and endpoints instead of a key and a base URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import Account, ConfigError, Cost, FlatPrice, Provider
-from impasto.ext import check_base_url, check_key, check_known
+from impasto.ext import check_base_url, check_key, check_setting_names
 
 AS_OF = "2026-11"
 GENERATOR_REGIONS = ("us-west-2",)
@@ -22,21 +22,23 @@ _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 @attrs.frozen(kw_only=True, eq=False)
 class BedrockProvider(Provider):
-    """Finds region and endpoint as documented; what it does not find, botocore looks for when it is first needed.
+    """Finds region and endpoint as documented; botocore finds the rest when it is first needed.
 
-    ``api_key`` is a Bedrock API key, sent as a bearer token. Of the environment's credentials only such a token is
-    taken here, as AWS's own order has it: explicit keys, an explicit profile, the bearer token, then all that boto3
-    knows.
+    ``api_key`` is a Bedrock API key, sent as a bearer token. Of the environment's credentials only this token is read
+    here, in AWS's own order: explicit keys, an explicit profile, the bearer token, then everything that boto3 finds.
     """
 
-    def account(self, settings: Mapping[str, object], *, stand_in: str | None = None) -> Account:
-        """Region order: explicit, the ARN's, AWS_REGION_NAME, AWS_REGION, then boto3's own. Raises ConfigError."""
-        check_known(self.name, settings, _SETTINGS)
-        found = _checked({name: value for name, value in settings.items() if value is not None})
+    def account(self, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
+        """Return the account. Order of regions: explicit, the ARN's, AWS_REGION_NAME, AWS_REGION, then boto3's own.
+
+        Raises ConfigError.
+        """
+        check_setting_names(self.name, settings, _SETTINGS)
+        found = _check_settings({name: value for name, value in settings.items() if value is not None})
         arn_region, bearer = found.pop("arn_region", None), found.pop("api_key", None)
         region = found.get("region") or arn_region or _from("AWS_REGION_NAME", "AWS_REGION")
-        endpoint = found.get("endpoint") or stand_in or _from("AWS_BEDROCK_RUNTIME_ENDPOINT")
-        if stand_in is not None:
+        endpoint = found.get("endpoint") or emulator_url or _from("AWS_BEDROCK_RUNTIME_ENDPOINT")
+        if emulator_url is not None:
             region = region or GENERATOR_REGIONS[0]
             if bearer is None and not found.keys() & {"access_key_id", "profile"}:
                 found |= {"access_key_id": "emulator", "secret_access_key": "emulator"}
@@ -60,10 +62,10 @@ class BedrockProvider(Provider):
         )
 
 
-def _checked(given: Mapping[str, object]) -> dict[str, str]:
-    """The settings as text. Raises ConfigError."""
+def _check_settings(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the settings as text. Raises ConfigError."""
     found: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in settings.items():
         if not isinstance(value, str) or not value:
             raise ConfigError(f"bedrock: {name} must be text and not empty")
         found[name] = check_key(value, f"aws_{name}") if name in _SECRETS else value
@@ -79,7 +81,7 @@ def _checked(given: Mapping[str, object]) -> dict[str, str]:
 
 
 def _region(name: str) -> str:
-    """A region's name, which becomes part of a host's. Raises ConfigError."""
+    """Return a region's name, which becomes part of a host name. Raises ConfigError."""
     if not re.fullmatch(r"[a-z0-9-]{1,63}", name):
         raise ConfigError("the AWS region is no region's name: give one such as us-west-2")
     return name
@@ -99,9 +101,9 @@ def _from(*variables: str) -> str | None:
 
 
 def _environment() -> str:
-    """A mark of all that botocore may read from the environment: where that changes, so does the account."""
-    told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("AWS_"))
-    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()
+    """Return a digest of everything in the environment that botocore may read: if it changes, the account does too."""
+    assignments = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("AWS_"))
+    return hashlib.sha256("\n".join(assignments).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 bedrock = BedrockProvider(
@@ -110,5 +112,5 @@ bedrock = BedrockProvider(
 
 
 def usd(number: float) -> FlatPrice:
-    """A price in USD per picture."""
+    """Return a price in USD an image."""
     return FlatPrice(cost=Cost(usd=number, as_of=AS_OF))

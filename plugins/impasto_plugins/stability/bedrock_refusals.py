@@ -1,4 +1,4 @@
-"""Bedrock's refusals: known by their code, never by their status alone."""
+"""Bedrock's refusals, recognized by their code and never by their status alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _THROTTLES = (
     "LimitExceededException",
     "SlowDown",
 )
-"""The names that AWS's services have for a throttle; botocore's retry rules list them."""
+"""AWS's codes for a throttle, as in botocore's retry rules."""
 
 _CLASSES: dict[str, type[ResponseError]] = {
     "ValidationException": BadRequest,
@@ -55,7 +55,7 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
     404: NotFound,
     413: TooLarge,
 }
-"""For codes that nobody has told of: below 500 a code means that nothing was made, but for 408, 424 and 429."""
+"""For unknown codes: below 500 a code means that nothing was generated, except for 408, 424 and 429."""
 
 _ADVICE = {
     "ExpiredTokenException": "the session token is out of date",
@@ -68,7 +68,7 @@ _MOST_CODE = 80
 
 
 def refusal(response: WireResponse) -> ResponseError | None:
-    """The error that an answer with a code of Bedrock's own is, or None."""
+    """Return the error for an answer with one of Bedrock's codes, or None."""
     code = code_of(response)
     kind = _CLASSES.get(code) or (_BY_STATUS.get(response.status) if code else None)
     message = _message(response.body) if kind is not None and response.status >= 400 else None
@@ -76,9 +76,9 @@ def refusal(response: WireResponse) -> ResponseError | None:
         return None
     if kind is Unauthorized:
         message = ""  # AWS may repeat the token or the header in it
-    said = "; ".join(part for part in (message, _ADVICE.get(code)) if part) or "no reason given"
+    explanation = "; ".join(part for part in (message, _ADVICE.get(code)) if part) or "no reason given"
     error = kind(
-        f"{code} (HTTP {response.status}): {said}",
+        f"{code} (HTTP {response.status}): {explanation}",
         status=response.status,
         name=code,
         messages=(message,) if message else (),
@@ -90,18 +90,14 @@ def refusal(response: WireResponse) -> ResponseError | None:
 
 
 def code_of(response: WireResponse) -> str:
-    """Bedrock's name for what went wrong, safe to log; empty where the answer is not Bedrock's own.
-
-    AWS gives it in a header or in the body (Smithy, restJson1), maybe with a namespace before it and a URL behind it.
-    A proxy's body may have such a member too: there a name that is not AWS's counts for nothing.
-    """
+    """Return Bedrock's error code, safe to log, or an empty text if the answer is not Bedrock's own."""
     if code := _bare(response.headers.get("x-amzn-errortype", "")):
         return code
     body = _object(response.body)
-    named = (
+    candidates = (
         [_bare(name) for key in ("__type", "code", "Code") if isinstance(name := body.get(key), str)] if body else []
     )
-    return next((name for name in named if name in _CLASSES), "")
+    return next((name for name in candidates if name in _CLASSES), "")
 
 
 def _bare(name: str) -> str:
@@ -118,9 +114,9 @@ def _object(body: bytes) -> dict[str, object] | None:
 
 
 def _message(body: bytes) -> str | None:
-    """The message, which may itself be the text of a JSON object with a ``detail``; None where the body is no JSON."""
-    told = _object(body)
-    text = told.get("message", told.get("Message", "")) if told is not None else None
+    """Return the message, which may be JSON text with a ``detail``; None if the body is not JSON."""
+    parsed = _object(body)
+    text = parsed.get("message", parsed.get("Message", "")) if parsed is not None else None
     if not isinstance(text, str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Control by sketch: a picture from a drawing's lines."""
+"""Control by sketch: an image from the lines of a drawing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/control/sketch`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/control/sketch``. The result has the size of ``image``."""
 
     prompt: str = fields.prompt()
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, min_pixels=None, aspect=fields.WIDEST))

@@ -1,4 +1,4 @@
-"""Control by structure: a picture that keeps another's layout."""
+"""Control by structure: an image that keeps the layout of another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/control/structure`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/control/structure``. The result has the size of ``image``."""
 
     prompt: str = fields.prompt()
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))

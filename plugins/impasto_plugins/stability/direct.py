@@ -31,23 +31,23 @@ KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
 SOUND_RESULTS = "/v2beta/audio/results/"
 POLLED: Mapping[Makes, str] = {"image": "*/*", "audio": "audio/*"}
-"""What a result is asked for with, which is not what the operation is asked for with."""
+"""The ``Accept`` header of polls, which differs from that of the operation."""
 
 _LONGEST_USER = 256
 _DAMAGED = object()
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
-"""What a job's id may be: it becomes part of a URL."""
+"""Characters that a job's id may have: it becomes part of a URL."""
 _WHOLE_JOB = re.compile(r"[A-Za-z0-9]{64}")
-"""What the vendor's ids are; a caller's is held to that."""
+"""The form of the vendor's ids. An id that a caller passes must have it."""
 
 
 @attrs.frozen
-class Direct:
-    """``results``: the path below which a job's result is fetched, None where the answer comes at once."""
+class DirectDialect:
+    """The dialect. ``results``: the path below which a job's result is fetched, or None if the answer comes at once."""
 
     results: str | None = None
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         if request.job is not None:
             return self._resumed(operation, request)
         fields: dict[str, Scalar] = {}
@@ -60,7 +60,7 @@ class Direct:
             elif value is not None:
                 fields[name] = value
         fields |= request.constants
-        accept = KINDS[operation.makes].accept if self.results is None else None
+        accept = KINDS[operation.output].accept if self.results is None else None
         headers = {"accept": accept} if accept is not None else {}
         if request.user is not None and operation.provider.user_header is not None:
             headers[operation.provider.user_header] = _checked_user(request.user)
@@ -68,17 +68,18 @@ class Direct:
             target=request.target, fields=fields, files=files, headers=headers, max_bytes=operation.max_bytes
         )
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         kind = response.media_type
-        if response.status == 200 and (kind in KINDS[operation.makes].media_types or kind == "application/json"):
+        if response.status == 200 and (kind in KINDS[operation.output].media_types or kind == "application/json"):
             return None
         if response.status == 202 and self.results is not None and kind == "application/json":
             return None
         if (error := refusal(response)) is not None:
             return error
-        shown = printable(kind[:60]) or "no media type"
+        media_type = printable(kind[:60]) or "no media type"
         unknown = ChargeUnknown(
-            f"HTTP {response.status} ({shown}) is not the provider's own answer; whether it was charged is not known",
+            f"HTTP {response.status} ({media_type}) is not the provider's own answer; "
+            "whether it was charged is not known",
             status=response.status,
             raw=response.body,
             request_id=response.request_id,
@@ -86,24 +87,24 @@ class Direct:
         unknown.pause = lock_out(response) if response.status == 429 else 0.0  # some proxy's word for it
         return unknown
 
-    def passes_on(self, operation: Operation, response: WireResponse) -> bool:
+    def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
         filtered = response.headers.get("finish-reason") == FILTERED
-        made = response.media_type in KINDS[operation.makes].media_types
-        return response.status == 200 and made and not filtered
+        is_artifact = response.media_type in KINDS[operation.output].media_types
+        return response.status == 200 and is_artifact and not filtered
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
-        kind = KINDS[operation.makes]
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        kind = KINDS[operation.output]
         if response.media_type != "application/json":
             headers, data = response.headers, response.file or response.body
             return result(kind, response, data, headers.get("finish-reason"), headers.get("seed"))
         body = _object(response)
-        made = body.get(kind.key) if kind.key is not None else None
-        if isinstance(made, str):
-            return result(kind, response, _decoded(made, response), body.get("finish_reason"), body.get("seed"))
+        encoded = body.get(kind.key) if kind.key is not None else None
+        if isinstance(encoded, str):
+            return result(kind, response, _decoded(encoded, response), body.get("finish_reason"), body.get("seed"))
         job = body.get("id", request.job)
         if self.results is None or not isinstance(job, str) or _JOB.fullmatch(job) is None:
             raise unusable(f"holds neither a {kind.noun} nor a job's id", response)
-        return Pending(id=job, poll=self._poll(operation, job), keeps=KEPT_SECONDS)
+        return Pending(id=job, poll=self._poll(operation, job), result_ttl=KEPT_SECONDS)
 
     def _resumed(self, operation: Operation, request: Request) -> WireRequest:
         if self.results is None:
@@ -114,7 +115,7 @@ class Direct:
         return self._poll(operation, job)
 
     def _poll(self, operation: Operation, job: str) -> WireRequest:
-        accept = POLLED.get(operation.makes, "*/*")
+        accept = POLLED.get(operation.output, "*/*")
         return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": accept})
 
 
@@ -143,6 +144,6 @@ def _decoded(text: str, response: WireResponse) -> bytes:
         raise unusable("holds damaged base64", response) from None
 
 
-direct = Direct()
-asynchronous = Direct(RESULTS)
-asynchronous_sound = Direct(SOUND_RESULTS)
+direct = DirectDialect()
+asynchronous = DirectDialect(RESULTS)
+asynchronous_sound = DirectDialect(SOUND_RESULTS)

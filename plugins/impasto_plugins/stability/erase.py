@@ -1,4 +1,4 @@
-"""Erase: takes out what a mask, or the picture's transparency, marks. It has no prompt."""
+"""Erase: removes what a mask, or the image's transparency, marks. It has no prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/erase`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/erase``. The result has the size of ``image``."""
 
     image: File = fields.picture(fields.EDITABLE)
     mask: File | None = fields.mask()

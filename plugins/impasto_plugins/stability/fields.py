@@ -1,4 +1,4 @@
-"""Fields and limits of pictures and sounds that several operations share."""
+"""Fields and limits of images and sounds that several operations share."""
 
 from __future__ import annotations
 
@@ -37,70 +37,73 @@ STYLES = (
 
 EDITABLE = Limits(min_side=64, min_pixels=4_096, max_pixels=9_437_184, max_bytes=REQUEST_BYTES)
 OF_A_THING = attrs.evolve(EDITABLE, max_pixels=4_194_304)
-"""A picture of one thing, to be cut out or made into a model."""
+"""An image of one object, to be cut out or made into a 3D model."""
 
 WIDEST = 2.5
 
 BEDROCK_BYTES = 25_000_000
-"""Bedrock's limit for a whole body, in which a picture is a third larger."""
+"""Bedrock's limit for a whole body. In it an image takes a third more bytes."""
 
 ON_BEDROCK = attrs.evolve(EDITABLE, aspect=WIDEST, max_bytes=BEDROCK_BYTES * 3 // 4)
-"""What Bedrock's image services take."""
+"""The limits of Bedrock's image services."""
 
 BEDROCK_SEED = 4_294_967_295
-"""The largest seed of Bedrock's generators but SD3.5."""
+"""The largest seed of Bedrock's generators except SD3.5."""
 
 
 def prompt() -> Any:
-    """The prompt, in English; ``(word:weight)`` weighs a word."""
+    """Declare the prompt, in English; ``(word:weight)`` weighs a word."""
     return text(1, LONGEST_TEXT, required=True, role="prompt")
 
 
 def optional_text(*, role: Role | None = None) -> Any:
-    """Text that may be left out, such as ``negative_prompt``."""
+    """Declare text that may be omitted, such as ``negative_prompt``."""
     return text(0, LONGEST_TEXT, role=role)
 
 
 def aspect_ratio() -> Any:
-    """The shape of the result; the vendor takes no size in pixels."""
+    """Declare the shape of the result; the vendor takes no size in pixels."""
     return choice(*RATIOS, default="1:1")
 
 
 def seed(most: int = 4_294_967_294) -> Any:
-    """0, or none, is random; the result tells the seed that was used."""
+    """Declare the seed: 0, or none, is random; the result has the seed that was used."""
     return integer(0, most, default=0)
 
 
 def style_preset() -> Any:
-    """A hint of style."""
+    """Declare a hint of style."""
     return choice(*STYLES)
 
 
 def output_format(*formats: str) -> Any:
-    """The encoding of the result."""
+    """Declare the encoding of the result."""
     return choice(*(formats or ("png", "jpeg", "webp")), default="png")
 
 
 def picture(limits: Limits, *, required: bool = True, role: Role | None = "image") -> Any:
-    """A picture, looked at before it is sent."""
+    """Declare an image, checked before it is sent."""
     return file(limits, limits=str(limits), required=required, role=role)
 
 
 def mask(max_bytes: int | None = REQUEST_BYTES) -> Any:
-    """White is edited, black kept; of any size, the server resizes it. Without one, the image's alpha counts."""
+    """Declare a mask: white is edited, black kept.
+
+    Any size is valid, the server resizes it. Without a mask the image's alpha counts.
+    """
     return picture(Limits(max_bytes=max_bytes), required=False, role="mask")
 
 
 SOUND_REQUEST_BYTES = 50 * 2**20
 LONG_SOUND_REQUEST_BYTES = 100 * 2**20
-"""The vendor says ``50Mb`` for Stable Audio 2 and ``100Mb`` for 3, and not what that is: the most that it can mean."""
+"""The vendor states ``50Mb`` for Stable Audio 2 and ``100Mb`` for 3 without a definition: the most that it can mean."""
 
 LEAST_SOUND = 6.0
-"""Seconds of a sound that is given, at the least."""
+"""Minimum seconds of an input sound."""
 
 
 def sound(most: float, max_bytes: int) -> Any:
-    """A sound of up to ``most`` seconds, looked at before it is sent."""
+    """Declare a sound of up to ``maximum`` seconds, checked before it is sent."""
     from impasto_plugins.media.limits import SoundLimits  # not for those who make pictures
 
     limits = SoundLimits(min_seconds=LEAST_SOUND, max_seconds=most, max_bytes=max_bytes)
@@ -108,25 +111,25 @@ def sound(most: float, max_bytes: int) -> Any:
 
 
 def sound_prompt() -> Any:
-    """The prompt for a sound, in English; the vendor states no least length."""
+    """Declare the prompt for a sound, in English. The vendor states no minimum length."""
     return text(0, LONGEST_TEXT, required=True, role="prompt")
 
 
 def duration(most: float) -> Any:
-    """Seconds of the result."""
+    """Declare the seconds of the result."""
     return number(1, most, default=190)
 
 
 def sound_format() -> Any:
-    """The encoding of the result."""
+    """Declare the encoding of the result."""
     return choice("mp3", "wav", default="mp3")
 
 
 def texture_resolution() -> Any:
-    """The sides of a model's texture, in pixels; text, as the vendor has it."""
+    """Declare the sides of a model's texture in pixels; text, as in the vendor's API."""
     return choice("512", "1024", "2048", default="1024")
 
 
 def remesh() -> Any:
-    """How a model's surface is laid out anew."""
+    """Declare the new mesh of a model's surface."""
     return choice("none", "triangle", "quad", default="none")

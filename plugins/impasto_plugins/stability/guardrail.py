@@ -1,4 +1,4 @@
-"""Bedrock's guardrail: three fields that every model of it takes, which go out as headers."""
+"""Bedrock's guardrail: three fields of every model, sent as headers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ HEADERS = {
 
 
 @attrs.frozen
-class Form:
-    """``field``, where it is given, has the form that ``pattern`` describes and ``words`` say."""
+class TextFormat:
+    """A rule: the text of ``field`` matches ``pattern``, which ``words`` describe."""
 
     field: str
     pattern: re.Pattern[str]
     words: str
 
-    def problems(self, given: Mapping[str, object]) -> Iterator[Problem]:
-        if self.field in given and self.pattern.fullmatch(str(given[self.field])) is None:
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        if self.field in arguments and self.pattern.fullmatch(str(arguments[self.field])) is None:
             yield Problem(self.field, f"must be {self.words}")
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Form:
 
 
 def fields() -> dict[str, Any]:
-    """The fields, for a parameter class."""
+    """Return the fields for a parameter class."""
     return {
         "guardrailIdentifier": text(1, 2048),
         "guardrailVersion": text(1, 8),
@@ -45,11 +45,11 @@ def fields() -> dict[str, Any]:
 
 
 RULES: tuple[Rule, ...] = (
-    Form(
+    TextFormat(
         "guardrailIdentifier",
         re.compile(r"[a-z0-9]+|arn:aws(-[^:\s]+)?:bedrock:[a-z0-9-]{1,20}:[0-9]{12}:guardrail/[a-z0-9]+", re.ASCII),
         "a guardrail's id (lower-case letters and digits) or its ARN",
     ),
-    Form("guardrailVersion", re.compile(r"[1-9][0-9]{0,7}|DRAFT"), "a number without leading zeros, or DRAFT"),
+    TextFormat("guardrailVersion", re.compile(r"[1-9][0-9]{0,7}|DRAFT"), "a number without leading zeros, or DRAFT"),
     Needs("guardrailIdentifier", ("guardrailVersion",)),
 )

@@ -1,4 +1,4 @@
-"""Inpaint: paints what the prompt says where a mask, or the picture's transparency, marks it."""
+"""Inpaint: paints the prompt's content into the area that a mask, or the image's transparency, marks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/inpaint`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/inpaint``. The result has the size of ``image``."""
 
     image: File = fields.picture(fields.EDITABLE)
     prompt: str = fields.prompt()

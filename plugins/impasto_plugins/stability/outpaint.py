@@ -1,4 +1,4 @@
-"""Outpaint: extends a picture beyond its borders."""
+"""Outpaint: extends an image beyond its borders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/outpaint`` takes. Margins are in pixels.
+    """Parameters of ``POST /v2beta/stable-image/edit/outpaint``. Margins are in pixels.
 
-    The result has the size of ``image`` and its margins.
+    The result has the size of ``image`` plus its margins.
     """
 
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))

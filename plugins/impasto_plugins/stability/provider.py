@@ -12,9 +12,9 @@ stability = Provider(
     base_url_variable="STABILITY_API_BASE",
     key_variable="STABILITY_API_KEY",
     rate_limit=RateLimit(150, 10.0),
-    poll_seconds=10.0,
+    poll_interval=10.0,
     user_header="stability-client-user-id",
-    free="/v1/user/balance",
+    health_path="/v1/user/balance",
 )
 
 USD_PER_CREDIT = 0.01
@@ -22,7 +22,7 @@ AS_OF = "2026-09-22"
 
 
 def in_credits(number: float, note: str = "") -> FlatPrice:
-    """A price in the vendor's credits, charged on success."""
+    """Return a price in the vendor's credits, charged on success."""
     return FlatPrice(cost=_cost(number), note=note)
 
 
@@ -33,18 +33,18 @@ def _cost(credits: float) -> Cost:
 
 @attrs.frozen(kw_only=True)
 class PerStep:
-    """A price that follows the field ``steps``: ``base`` credits, and ``each`` for every step."""
+    """A price that depends on the field ``steps``: ``base`` credits, and ``each`` for every step."""
 
     base: float
     each: float
     steps: int
-    """The vendor's own number, where the caller gave none."""
+    """The vendor's default, used if the caller gives none."""
 
     cost: None = None
 
     def quote(self, params: attrs.AttrsInstance) -> Cost:
-        given = getattr(params, "steps", None)
-        return _cost(self.base + self.each * (self.steps if given is None else given))
+        steps = getattr(params, "steps", None)
+        return _cost(self.base + self.each * (self.steps if steps is None else steps))
 
     def __str__(self) -> str:
         usual = _cost(self.base + self.each * self.steps)

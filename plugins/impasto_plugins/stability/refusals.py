@@ -40,23 +40,23 @@ _ADVICE = {
 _MOST_MESSAGES = 10
 
 LOCKED_SECONDS = 60.0
-"""For so long the vendor locks out a key that passed its limit."""
+"""Seconds for which the vendor locks a key that passed its limit."""
 
 
 def refusal(response: WireResponse) -> ResponseError | None:
-    """The error that a complete answer of the vendor's own form is, or None."""
+    """Return the error for a complete answer in the vendor's own form, or None."""
     kind = _CLASSES.get(response.status)
-    told = _told(response) if kind is not None and response.media_type == "application/json" else None
-    if kind is None or told is None:
+    parsed = _parse(response) if kind is not None and response.media_type == "application/json" else None
+    if kind is None or parsed is None:
         return None
-    name, messages = told
+    name, messages = parsed
     if response.status == 401:
         messages = ()  # the vendor may repeat the rejected key in it
     if name == "content_moderation":
         kind = ContentFiltered
-    said = "; ".join(messages) or _ADVICE.get(response.status, "no reason given")
+    explanation = "; ".join(messages) or _ADVICE.get(response.status, "no reason given")
     error = kind(
-        f"{name} (HTTP {response.status}): {said}",
+        f"{name} (HTTP {response.status}): {explanation}",
         status=response.status,
         name=name,
         messages=messages,
@@ -68,13 +68,13 @@ def refusal(response: WireResponse) -> ResponseError | None:
 
 
 def lock_out(response: WireResponse) -> float:
-    """Return the seconds for which a 429 locks the key out: those that the answer says, or else the documented ones."""
-    asked = retry_after(response.headers)
-    return LOCKED_SECONDS if asked is None else asked
+    """Return the seconds for which a 429 locks the key: the answer's own, or the documented ones."""
+    seconds = retry_after(response.headers)
+    return LOCKED_SECONDS if seconds is None else seconds
 
 
-def _told(response: WireResponse) -> tuple[str, tuple[str, ...]] | None:
-    """Name and messages of ``{id, name, errors}`` (v2) or ``{id, name, message}`` (v1)."""
+def _parse(response: WireResponse) -> tuple[str, tuple[str, ...]] | None:
+    """Return name and messages of ``{id, name, errors}`` (v2) or ``{id, name, message}`` (v1), or None."""
     try:
         body = json.loads(response.body)
     except (ValueError, RecursionError):

@@ -14,10 +14,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/remove-background`` takes.
-
-    The result has the size of ``image``; there is no jpeg, which has no alpha.
-    """
+    """Parameters of ``POST /v2beta/stable-image/edit/remove-background``."""
 
     image: File = fields.picture(fields.OF_A_THING)
     output_format: str | None = fields.output_format("png", "webp")
@@ -32,7 +29,7 @@ operation = Operation(
     dialect=direct,
     price=in_credits(5),
     max_bytes=fields.REQUEST_BYTES,
-    transparent=True,
+    transparent_output=True,
 )
 
 on_bedrock = variant(

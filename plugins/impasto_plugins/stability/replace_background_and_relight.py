@@ -1,4 +1,4 @@
-"""Replace background and relight: a new background, and light to suit it. Asynchronous."""
+"""Replace background and relight: a new background, and light to match it. Asynchronous."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/replace-background-and-relight`` takes.
+    """Parameters of ``POST /v2beta/stable-image/edit/replace-background-and-relight``.
 
     The result has the size of ``subject_image``.
     """

@@ -22,10 +22,10 @@ _TO_IMAGE = "image-to-image"
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/generate/sd3`` takes, but for ``model``. The result has about 1 megapixel.
+    """Parameters of ``POST /v2beta/stable-image/generate/sd3`` without ``model``. The result has about 1 megapixel.
 
-    A picture makes it image to image: ``strength`` is required (0 keeps the picture, 1 ignores it) and
-    ``aspect_ratio`` refused.
+    An image makes it image to image: ``strength`` is required (0 keeps the image, 1 ignores it) and ``aspect_ratio``
+    is refused.
     """
 
     prompt: str = fields.prompt()
@@ -54,11 +54,11 @@ class Distilled(Params):
     cfg_scale: float | None = number(1, 10, default=1)
 
 
-def _mode_of_image(given: Mapping[str, object]) -> Mapping[str, object]:
-    """A picture without a mode means image to image; the vendor would ignore the picture otherwise."""
-    if given.get("image") is not None and given.get("mode") is None:
-        return {**given, "mode": _TO_IMAGE}
-    return given
+def _mode_of_image(arguments: Mapping[str, object]) -> Mapping[str, object]:
+    """Add ``mode`` if there is an image without one; the vendor would ignore the image otherwise."""
+    if arguments.get("image") is not None and arguments.get("mode") is None:
+        return {**arguments, "mode": _TO_IMAGE}
+    return arguments
 
 
 sd3 = Operation(
@@ -74,12 +74,12 @@ sd3 = Operation(
         Excludes("mode", _TO_IMAGE, ("aspect_ratio",)),
         Excludes("mode", "text-to-image", ("image", "strength"), by_default=True),
     ),
-    implied=_mode_of_image,
+    derive_params=_mode_of_image,
     max_bytes=fields.REQUEST_BYTES,
 )
 
 
-def _named(model: str, title: str, params: type[Params], price: float, note: str = "") -> Operation:
+def _operation(model: str, title: str, params: type[Params], price: float, note: str = "") -> Operation:
     return attrs.evolve(
         sd3,
         id=f"stability/{model}",
@@ -92,13 +92,13 @@ def _named(model: str, title: str, params: type[Params], price: float, note: str
 
 _RETIRED = "deprecated 2025-04-17, said to be served and billed as its 3.5 counterpart"
 
-sd3_5_large = _named("sd3.5-large", "Stable Diffusion 3.5 Large", Full, 6.5)
-sd3_5_large_turbo = _named("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", Distilled, 4)
-sd3_5_medium = _named("sd3.5-medium", "Stable Diffusion 3.5 Medium", Full, 3.5)
-sd3_5_flash = _named("sd3.5-flash", "Stable Diffusion 3.5 Flash", Distilled, 2.5)
-sd3_large = _named("sd3-large", "Stable Diffusion 3 Large (retired)", Params, 6.5, _RETIRED)
-sd3_large_turbo = _named("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", Params, 4, _RETIRED)
-sd3_medium = _named("sd3-medium", "Stable Diffusion 3 Medium (retired)", Params, 3.5, _RETIRED)
+sd3_5_large = _operation("sd3.5-large", "Stable Diffusion 3.5 Large", Full, 6.5)
+sd3_5_large_turbo = _operation("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", Distilled, 4)
+sd3_5_medium = _operation("sd3.5-medium", "Stable Diffusion 3.5 Medium", Full, 3.5)
+sd3_5_flash = _operation("sd3.5-flash", "Stable Diffusion 3.5 Flash", Distilled, 2.5)
+sd3_large = _operation("sd3-large", "Stable Diffusion 3 Large (retired)", Params, 6.5, _RETIRED)
+sd3_large_turbo = _operation("sd3-large-turbo", "Stable Diffusion 3 Large Turbo (retired)", Params, 4, _RETIRED)
+sd3_medium = _operation("sd3-medium", "Stable Diffusion 3 Medium (retired)", Params, 3.5, _RETIRED)
 
 _BEDROCK_RULES = (
     Needs("mode", ("image", "strength"), _TO_IMAGE),

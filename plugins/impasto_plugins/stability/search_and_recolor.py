@@ -1,4 +1,4 @@
-"""Search and recolor: finds what ``select_prompt`` names and colours it as the prompt says."""
+"""Search and recolor: finds the object that ``select_prompt`` names and colours it as the prompt says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/search-and-recolor`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/search-and-recolor``. The result has the size of ``image``."""
 
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
     prompt: str = fields.prompt()

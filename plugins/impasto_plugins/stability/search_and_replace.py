@@ -1,4 +1,4 @@
-"""Search and replace: finds what ``search_prompt`` names and paints the prompt in its place."""
+"""Search and replace: finds the object that ``search_prompt`` names and paints the prompt in its place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/edit/search-and-replace`` takes. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/search-and-replace``. The result has the size of ``image``."""
 
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
     prompt: str = fields.prompt()

@@ -1,4 +1,4 @@
-"""Stable Fast 3D: a model, as GLB, of the thing in a picture."""
+"""Stable Fast 3D: a 3D model, as GLB, of the object in an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/3d/stable-fast-3d`` takes. ``vertex_count`` -1 is no limit."""
+    """Parameters of ``POST /v2beta/3d/stable-fast-3d``. ``vertex_count`` -1 means no limit."""
 
     image: File = fields.picture(fields.OF_A_THING)
     texture_resolution: str | None = fields.texture_resolution()
@@ -30,7 +30,7 @@ operation = Operation(
     target="/v2beta/3d/stable-fast-3d",
     provider=stability,
     dialect=direct,
-    makes="3d",
+    output="3d",
     price=in_credits(10),
     max_bytes=fields.REQUEST_BYTES,
 )

@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/generate/core`` takes. The picture has about 1.5 megapixels or more."""
+    """Parameters of ``POST /v2beta/stable-image/generate/core``. The image has about 1.5 megapixels or more."""
 
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.optional_text()

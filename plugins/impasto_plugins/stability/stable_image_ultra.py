@@ -1,4 +1,4 @@
-"""Stable Image Ultra: the finest text to image; with a picture, image to image."""
+"""Stable Image Ultra: the finest text to image; with an image, image to image."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _IMAGE = Limits(min_side=64, max_side=16_384, min_pixels=4_096, max_bytes=fields
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/generate/ultra`` takes.
+    """Parameters of ``POST /v2beta/stable-image/generate/ultra``. The result has about 1 megapixel.
 
-    A picture makes ``strength`` required: 0 keeps it, 1 ignores it. The result has about 1 megapixel.
+    An image makes ``strength`` required: 0 keeps the image, 1 ignores it.
     """
 
     prompt: str = fields.prompt()

@@ -1,4 +1,4 @@
-"""Stable Point Aware 3D, a preview: a model, as GLB, of the thing in a picture, by way of a cloud of points."""
+"""Stable Point Aware 3D, a preview: a 3D model, as GLB, of the object in an image, through a point cloud."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/3d/stable-point-aware-3d`` takes.
+    """Parameters of ``POST /v2beta/3d/stable-point-aware-3d``.
 
-    ``target_count`` counts what ``target_type`` names. The answer does not tell its seed.
+    ``target_count`` counts the elements that ``target_type`` names. The answer has no seed.
     """
 
     image: File = fields.picture(fields.OF_A_THING)
@@ -36,7 +36,7 @@ operation = Operation(
     target="/v2beta/3d/stable-point-aware-3d",
     provider=stability,
     dialect=direct,
-    makes="3d",
+    output="3d",
     price=in_credits(4),
     max_bytes=fields.REQUEST_BYTES,
 )

@@ -1,4 +1,4 @@
-"""Style guide: a picture in the style of another."""
+"""Style guide: an image in the style of another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/control/style`` takes. The result has about 1 megapixel."""
+    """Parameters of ``POST /v2beta/stable-image/control/style``. The result has about 1 megapixel."""
 
     prompt: str = fields.prompt()
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))

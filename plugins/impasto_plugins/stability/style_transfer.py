@@ -1,4 +1,4 @@
-"""Style transfer: one picture's content in another's style."""
+"""Style transfer: one image's content in another's style."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGE = attrs.evolve(fields.EDITABLE, max_side=16_383)
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/control/style-transfer`` takes.
+    """Parameters of ``POST /v2beta/stable-image/control/style-transfer``.
 
     The result has about 1 megapixel and the aspect ratio of ``init_image``.
     """
@@ -27,7 +27,7 @@ class Params:
     prompt: str | None = fields.optional_text(role="prompt")
     negative_prompt: str | None = fields.optional_text()
     style_strength: float | None = number(0, 1, default=1)
-    composition_fidelity: float | None = number(0, 1, default=0.9, also="fidelity")
+    composition_fidelity: float | None = number(0, 1, default=0.9, alias="fidelity")
     change_strength: float | None = number(0.1, 1, default=0.9)
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()

@@ -1,4 +1,4 @@
-"""Text to audio: a sound of what the prompt says. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
+"""Text to audio: a sound from a prompt. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .provider import PerStep, in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/audio/stable-audio-2/text-to-audio`` takes for Stable Audio 2, but for ``model``."""
+    """Parameters of ``POST /v2beta/audio/stable-audio-2/text-to-audio`` for Stable Audio 2, without ``model``."""
 
     prompt: str = fields.sound_prompt()
     duration: float | None = fields.duration(190)
@@ -31,15 +31,15 @@ stable_audio_2 = Operation(
     target="/v2beta/audio/stable-audio-2/text-to-audio",
     provider=stability,
     dialect=direct,
-    makes="audio",
+    output="audio",
     price=PerStep(base=17, each=0.06, steps=50),
     constants={"model": "stable-audio-2"},
 )
 
 
 @attrs.frozen(kw_only=True)
-class FastParams(Params):
-    """The same for Stable Audio 2.5, which takes fewer steps."""
+class TextToAudioFastParams(Params):
+    """Parameters for Stable Audio 2.5, which takes fewer steps."""
 
     steps: int | None = integer(4, 8, default=8)
     cfg_scale: float | None = number(1, 25, default=1)
@@ -49,15 +49,15 @@ stable_audio_2_5 = attrs.evolve(
     stable_audio_2,
     id="stability/stable-audio-2.5/text-to-audio",
     title="Stable Audio 2.5: text to audio",
-    params=FastParams,
+    params=TextToAudioFastParams,
     price=in_credits(20),
     constants={"model": "stable-audio-2.5"},
 )
 
 
 @attrs.frozen(kw_only=True)
-class LongParams(FastParams):
-    """What ``POST /v2beta/audio/stable-audio/text-to-audio`` takes, but for ``model``: sounds twice as long."""
+class TextToAudioLongParams(TextToAudioFastParams):
+    """Parameters of ``POST /v2beta/audio/stable-audio/text-to-audio`` without ``model``: sounds of twice the length."""
 
     duration: float | None = fields.duration(380)
 
@@ -66,7 +66,7 @@ stable_audio_3 = attrs.evolve(
     stable_audio_2_5,
     id="stability/stable-audio-3/text-to-audio",
     title="Stable Audio 3: text to audio",
-    params=LongParams,
+    params=TextToAudioLongParams,
     target="/v2beta/audio/stable-audio/text-to-audio",
     dialect=asynchronous_sound,
     price=in_credits(26),

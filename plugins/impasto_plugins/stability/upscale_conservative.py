@@ -1,4 +1,4 @@
-"""Conservative upscale: to 4 megapixels and more, changing as little as may be."""
+"""Conservative upscale: to 4 megapixels and more, with as little change as possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/upscale/conservative`` takes. 512x512 pixels became 3112x3112."""
+    """Parameters of ``POST /v2beta/stable-image/upscale/conservative``. 512x512 pixels became 3112x3112."""
 
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
     prompt: str = fields.prompt()

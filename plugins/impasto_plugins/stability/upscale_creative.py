@@ -1,4 +1,4 @@
-"""Creative upscale: to about 10 megapixels, inventing detail. Asynchronous."""
+"""Creative upscale: to about 10 megapixels, with new detail. Asynchronous."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/upscale/creative`` takes. 512x512 pixels became 3152x3152."""
+    """Parameters of ``POST /v2beta/stable-image/upscale/creative``. 512x512 pixels became 3152x3152."""
 
     image: File = fields.picture(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576))
     prompt: str = fields.prompt()

@@ -17,7 +17,10 @@ _IMAGE = Limits(min_side=32, max_side=1_536, min_pixels=1_024, max_pixels=1_048_
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What ``POST /v2beta/stable-image/upscale/fast`` takes. The result has 4 times the sides of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/upscale/fast``.
+
+    Each side of the result is 4 times that of ``image``.
+    """
 
     image: File = fields.picture(_IMAGE)
     output_format: str | None = fields.output_format()

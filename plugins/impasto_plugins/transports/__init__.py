@@ -1,1 +1,1 @@
-"""Transports: how a request leaves this machine. One module each."""
+"""Transports: the plugins that send requests. One module each."""

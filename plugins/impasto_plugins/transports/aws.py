@@ -1,7 +1,7 @@
-"""Who a call to AWS is from and where it goes: region, endpoint and credentials, as boto3 finds them.
+"""AWS identity of a call: region, endpoint and credentials, as boto3 finds them.
 
-All of botocore that waits or blocks (it loads long JSON files, asks STS, runs programs) runs in a thread and a short
-loop of its own: nothing here belongs to a loop but the wait for it.
+Everything of botocore that waits or blocks (it loads long JSON files, asks STS, runs programs) runs in a thread with
+a short loop of its own. Only the wait for it belongs to the caller's loop.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ SIGNING_NAME = "bedrock"
 _SERVICE = "bedrock-runtime"
 
 _ours: ContextVar[bool] = ContextVar("_ours", default=False)
-"""Whether what botocore does just now is done for us."""
+"""True while botocore works for impasto in this context."""
 
 
 class Once(Generic[T]):
-    """Work of botocore's that one does and all wait for, in a thread and a loop of its own.
+    """A piece of botocore's work that runs once for all that wait for it, in a thread and a loop of its own.
 
-    It goes on where one who waits is cancelled. Who asks when it has ended begins it anew.
+    It continues if a waiting caller is cancelled. The next caller after its end starts it again.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -64,14 +64,14 @@ class Once(Generic[T]):
         self._running: asyncio.Future[T] | None = None
 
     def begin(self) -> asyncio.Future[T]:
-        """The work that runs, begun where none does."""
+        """Return the running work, or start it."""
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().run_in_executor(None, _apart, self._work)
-            self._running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # told to who waits
+            self._running.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
         return self._running
 
     async def __call__(self) -> T:
-        """Its result. Raises ConfigError or NotSent."""
+        """Return its result. Raises ConfigError or NotSent."""
         try:
             return await asyncio.shield(self.begin())
         except Exception as error:  # noqa: BLE001 - files, programs and servers of anybody raise what they like
@@ -79,9 +79,9 @@ class Once(Generic[T]):
 
 
 class Identity:
-    """An account's region and endpoint, and its credentials, found when first asked for.
+    """An account's region and endpoint, and its credentials, found at first use.
 
-    ``keys`` are given ones. ``source`` finds botocore's, of which those that expire are fetched anew.
+    ``keys`` are explicit ones. ``source`` finds botocore's, and fetches those that expire again.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Identity:
         self._fetch = Once(self._fetched)
 
     async def keys(self) -> ReadOnlyCredentials | None:
-        """The credentials to sign with; None with a bearer token. Raises ConfigError or NotSent."""
+        """Return the credentials to sign with, None with a bearer token. Raises ConfigError or NotSent."""
         if self._source is not None:
             if self._keys is None or self._is_due(0):
                 await self._fetch()
@@ -129,7 +129,7 @@ class Identity:
     def signed(
         self, url: str, headers: Mapping[str, str], body: bytes | bytearray, keys: ReadOnlyCredentials | None
     ) -> dict[str, str]:
-        """The headers of a POST, with those that say who sends it. Hashes the body."""
+        """Return the headers of a signed POST. Hashes the body."""
         if keys is None:
             return {**headers, "authorization": f"Bearer {self._bearer}"}
         request = AWSRequest("POST", url, headers=dict(headers), data=body)
@@ -141,7 +141,7 @@ class Identity:
         return dict(request.headers.items())
 
     def presigned(self, method: str, url: str, keys: ReadOnlyCredentials | None, seconds: int) -> str:
-        """An S3 URL with which anybody may do this one thing, for so long."""
+        """Return an S3 URL that permits this one operation to anybody for so many seconds."""
         request = AWSRequest(method, url)
         quiet = _ours.set(True)
         try:
@@ -151,8 +151,8 @@ class Identity:
         return str(request.url)
 
 
-def given(settings: Mapping[str, str]) -> Identity | None:
-    """The identity of an account's settings, where they leave nothing to look for."""
+def explicit_identity(settings: Mapping[str, str]) -> Identity | None:
+    """Return the identity of an account whose settings are complete, or None."""
     region, endpoint = settings.get("region"), settings.get("endpoint")
     keys, bearer = _explicit(settings), settings.get("bearer")
     if region is None or endpoint is None or (keys or bearer) is None:
@@ -169,9 +169,9 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
 
 
 async def found(settings: Mapping[str, str], options: Options, *, service: str = _SERVICE) -> Identity:
-    """The identity that botocore finds for a service.
+    """Return the identity that botocore finds for a service.
 
-    Its client, never used, knows the endpoint: variables, profile, partition.
+    Its client, never used for requests, knows the endpoint: variables, profile, partition.
     """
     session = AioSession(profile=settings.get("profile"))
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
@@ -204,22 +204,22 @@ def ca_bundle(profile: str | None) -> str | None:
     """
     quiet = _ours.set(True)
     try:
-        known: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
+        path: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
     except BotoCoreError:  # a profile or a file that is wrong is reported when credentials are looked for
-        known = os.environ.get("AWS_CA_BUNDLE")
+        path = os.environ.get("AWS_CA_BUNDLE")
     finally:
         _ours.reset(quiet)
-    return known or os.environ.get("REQUESTS_CA_BUNDLE") or None
+    return path or os.environ.get("REQUESTS_CA_BUNDLE") or None
 
 
 @functools.cache
 def _loader(path: str | None) -> Any:
-    """One for the process: its files, once read, serve the next account, and reading them holds the interpreter."""
+    """Return botocore's loader, one for the process: reading its files takes long and holds the interpreter."""
     return create_loader(path)
 
 
 def _apart(work: Callable[[], Awaitable[T]]) -> T:
-    """Runs a part of botocore's in this thread and a loop of its own."""
+    """Run a part of botocore in this thread with a loop of its own."""
     _ours.set(True)  # a thread's context is its own
     _hush()
     return asyncio.run(_awaited(work))
@@ -230,7 +230,7 @@ async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
 
 
 def _hush() -> None:
-    """botocore logs tokens and signatures at DEBUG: what it does for us is not logged below its warnings."""
+    """Suppress botocore's log below warnings while it works here: at DEBUG it logs tokens and signatures."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("botocore", "aiobotocore"):
             logging.getLogger(name).addFilter(_may_be_logged)  # one that is there already is not added again
@@ -247,7 +247,7 @@ _hush()
 
 
 def not_ready(error: Exception) -> ImpastoError:
-    """What botocore could not find, and where it looked; in words that hold nothing of what it found."""
+    """Return the error for settings that botocore could not find, with the places it searched and no secret."""
     match error:
         case ImpastoError():
             return copy.copy(error)  # each who waited raises an own one

@@ -1,7 +1,7 @@
 """The transport of Amazon Bedrock: JSON out and back, credentials and signatures by botocore.
 
-The exchange itself is the https transport's: the proof of what left, deadlines, proxies, certificates and
-connections are the same on both routes, and nothing of botocore's can send twice.
+The exchange itself is that of the https transport: evidence of sending, deadlines, proxies, certificates and
+connections are the same on both routes, and botocore can't send anything twice.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import pybase64  # noqa: F401 - a lack of it is found here, before an answer is 
 from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
-from .aws import Identity, Once, ca_bundle, found, given
-from .https import Https, tls_of
+from .aws import Identity, Once, ca_bundle, explicit_identity, found
+from .https import HttpsTransport, tls_of
 from .json_body import MemoryPayload, json_body
 
 _JSON = {"content-type": "application/json", "accept": "application/json"}
 
 
-class Bedrock:
-    """One identity per account, found once, in a thread: that blocks for up to a second."""
+class BedrockTransport:
+    """The transport. An account's identity is found once, in a thread: that blocks for up to a second."""
 
     def __init__(self, options: Options) -> None:
-        self._https = Https(options)
+        self._https = HttpsTransport(options)
         self._options = options
         self._tls: dict[str | None, ssl.SSLContext | bool] = {}
         self._identities: dict[str, Identity] = {}
         self._finding: dict[str, Once[Identity]] = {}
 
     async def open(self) -> None:
-        """Opens the connections' owner. Raises ConfigError."""
+        """Open the connections. Raises ConfigError."""
         await self._https.open()
         await self._trust(self._options.aws_profile)  # a CA file that can't be read is found here
 
     async def aclose(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         await self._https.aclose()
 
     @hookimpl
@@ -62,15 +62,15 @@ class Bedrock:
         return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body), tls=tls)
 
     async def _trust(self, profile: str | None) -> ssl.SSLContext | bool:
-        """Return what certificates are checked with: the CA given, or as boto3 finds it for the profile."""
+        """Return the trusted certificates: the CA of the settings, or as boto3 finds it for the profile."""
         if (tls := self._tls.get(profile)) is None:
-            given = self._options.ssl or await asyncio.to_thread(ca_bundle, profile)
-            tls = self._tls[profile] = await asyncio.to_thread(tls_of, given)
+            trust = self._options.ssl or await asyncio.to_thread(ca_bundle, profile)
+            tls = self._tls[profile] = await asyncio.to_thread(tls_of, trust)
         return tls
 
     async def _identify(self, account: Account) -> Identity:
         settings, name = account.settings, account.fingerprint
-        identity = given(settings)
+        identity = explicit_identity(settings)
         if identity is None:
             find = self._finding.setdefault(name, Once(lambda: found(settings, self._options)))
             identity = await find()

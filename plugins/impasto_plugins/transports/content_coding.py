@@ -21,7 +21,7 @@ _PIECE = 256 * 1024
 
 
 class DamagedCoding(ValueError):
-    """What came is no whole compressed answer."""
+    """The compressed answer is incomplete or damaged."""
 
 
 def is_compressed(coding: str) -> bool:

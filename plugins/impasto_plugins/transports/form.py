@@ -1,4 +1,4 @@
-"""multipart/form-data as the providers take it: always multipart, files sent as they are read."""
+"""multipart/form-data as the providers accept it. Files are sent as they are read."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import File, InvalidRequest, Problem, WireRequest
-from impasto.ext import to_its_end
+from impasto.ext import to_thread_shielded
 
 _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
-async def opened_form(wire: WireRequest, files: ExitStack) -> Form:
-    """``make_form``, in a thread where files of the disk are opened."""
+async def opened_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
+    """Return ``make_form``'s result, in a thread if files on disk are opened."""
     if not any(file.on_disk for file in wire.files.values()):
         return make_form(wire, files)
-    return await to_its_end(make_form, wire, files)  # whose readers are in ``files`` then, which the caller closes
+    return await to_thread_shielded(
+        make_form, wire, files
+    )  # whose readers are in ``files`` then, which the caller closes
 
 
-def make_form(wire: WireRequest, files: ExitStack) -> Form:
-    """The form of one attempt; its readers are closed by ``files``. Raises InvalidRequest, before any socket."""
+def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
+    """Return the form of one attempt; ``files`` closes its readers. Raises InvalidRequest before anything is sent."""
     boundary = secrets.token_hex(16)
     pieces: list[bytes | _Upload] = []
     text = ""
@@ -40,7 +42,7 @@ def make_form(wire: WireRequest, files: ExitStack) -> Form:
         pieces += [text.encode(), _Upload(_reader(name, file, files), file.size)]
         text = "\r\n"
     pieces.append(f"{text}--{boundary}--\r\n".encode())
-    form = Form(boundary, pieces)
+    form = MultipartForm(boundary, pieces)
     if wire.max_bytes is not None and form.size > wire.max_bytes:
         largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
         problem = f"the whole request may have {wire.max_bytes:,} bytes and has {form.size:,}; give a smaller {largest}"
@@ -54,12 +56,12 @@ def _part(boundary: str, name: str, media_type: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as browsers write it in a form, which no name can break out of."""
+    """Return a name escaped as browsers do in a form."""
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def decimal_text(value: str | float) -> str:
-    """A field's value as the wire wants it: numbers as decimal text without an exponent."""
+    """Return a field's value as text: numbers as decimals without an exponent."""
     if isinstance(value, float):
         text = repr(value)
         return format(Decimal(text), "f") if "e" in text else text
@@ -75,7 +77,7 @@ def _reader(name: str, file: File, files: ExitStack) -> BinaryIO:
 
 
 class Outgoing(Payload):
-    """A request's body, which tells when all of it has gone out."""
+    """A request's body that reports when all of it has been written."""
 
     on_written: Callable[[], None] = staticmethod(lambda: None)
 
@@ -87,8 +89,8 @@ class Outgoing(Payload):
         raise NotImplementedError
 
 
-class Form(Outgoing):
-    """What goes out: all text up to a file in one piece, and files as they are read.
+class MultipartForm(Outgoing):
+    """The form's body: all text up to a file in one piece, and files as they are read.
 
     aiohttp's MultipartWriter makes four writes a field, each a system call: half of a call's CPU.
     """
@@ -116,7 +118,7 @@ class Form(Outgoing):
 
 
 class _Upload:
-    """A file's content, read in pieces: from memory at once, from disk in a thread."""
+    """A file's content, read in pieces: from memory directly, from disk in a thread."""
 
     def __init__(self, reader: BinaryIO, length: int) -> None:
         self._reader = reader

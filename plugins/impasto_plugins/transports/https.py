@@ -28,32 +28,32 @@ from .content_coding import DamagedCoding, decompressed, is_compressed
 from .form import Outgoing, opened_form
 
 MOST_BYTES = 256 * 2**20
-"""The largest answer that is read; the largest picture the providers make is a fifth of it."""
+"""The largest answer that is read: five times the largest image of the providers."""
 
 IDLE_SECONDS = 1.0
-"""How long an idle connection may wait for its next paid request. See benchmarks/RESULTS.md, "Stale connections"."""
+"""Seconds after which an idle connection gets no paid request. See benchmarks/RESULTS.md, "Stale connections"."""
 
 POLL_SECONDS = 30.0
-"""How long a poll, which is free to repeat, may stay silent."""
+"""Seconds of silence allowed to a poll, which can be repeated for free."""
 
 AT_ONCE = 8
-"""How many calls are begun, or pieces of answers taken, in one turn of the loop."""
+"""Calls started, or pieces of answers taken, in one turn of the loop."""
 
 _PIECE = 64 * 1024
-"""From this size on taking a piece of an answer takes long."""
+"""Bytes from which taking a piece of an answer counts as slow."""
 
 LONGEST_HEADER = 64 * 1024
-"""The longest header or reason that is read: a paid picture is not refused for what stands beside it."""
+"""The longest header or reason that is read: a paid image is not refused because of a header."""
 
 MOST_HEADERS = 1_000
 
 _USER_AGENT = "impasto"
 _TARGET = re.compile(r"/[!-~]*")
-"""A path below the base URL: nothing that could name another host, or end the request's first line."""
+"""A path below the base URL, without anything that could name another host or end the request line."""
 
 
 class _Exchange:
-    """What one exchange knows of itself while the connector and the task that writes its body work for it."""
+    """The state of one exchange, shared by the connector and the task that writes the body."""
 
     __slots__ = ("call", "connection", "paid")
 
@@ -63,16 +63,16 @@ class _Exchange:
         self.connection: _Protocol | None = None
 
     def connected(self, connection: Connection) -> None:
-        """Headers may leave from here."""
+        """Note that headers may leave from here on."""
         if isinstance(connection.protocol, _Protocol):
             self.connection = connection.protocol
         if self.call is not None and self.paid:
-            self.call.left()
+            self.call.mark_headers_sent()
         elif self.call is not None:
             self.call.on_written()  # a poll has no body
 
     def over(self) -> None:
-        """The loop keeps the contexts of timers long after they were cancelled, and a call holds its files."""
+        """Release the call: the loop keeps contexts of cancelled timers for long, and a call holds files."""
         self.call = None
 
 
@@ -80,12 +80,12 @@ _running: ContextVar[_Exchange | None] = ContextVar("_running", default=None)
 
 
 class _Protocol(ResponseHandler):
-    """Reads an answer's head before its body: aiohttp's parser throws away a head that came with a damaged body.
+    """Parses an answer's head before its body: aiohttp's parser drops a head that came with a damaged body.
 
-    ``unread`` holds what could not be read.
+    ``surplus`` holds bytes that could not be parsed.
     """
 
-    unread = b""
+    surplus = b""
 
     def data_received(self, data: bytes) -> None:
         while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
@@ -94,17 +94,17 @@ class _Protocol(ResponseHandler):
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        if not self.unread:
+        if not self.surplus:
             super().data_received(data)
         if self.exception() is not None:
-            self.unread += data
+            self.surplus += data
             if self._payload is not None:  # its reader gets what came before; aiohttp would leave it waiting
                 self._payload.feed_eof()
                 self._payload = None
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells a paid call when it has its connection, and gives none out on which something came unasked."""
+    """Notes when a paid call has its connection, and never hands out one on which bytes came unasked."""
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
@@ -134,8 +134,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Turns:
-    """Lets at most ``AT_ONCE`` of those who ask go on in one turn of the loop: however many calls there are at once,
-    none of its turns gets long. One that asks alone does not wait."""
+    """Lets at most ``AT_ONCE`` callers continue in one turn of the loop, so that no turn gets long.
+
+    A caller that is alone does not wait.
+    """
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(AT_ONCE)
@@ -145,15 +147,15 @@ class Turns:
         asyncio.get_running_loop().call_soon(self._free.release)
 
     async def next(self) -> None:
-        """The same in a later turn: a loop that was late learns first that the other side closed a connection."""
+        """Wait for a later turn: a late loop first learns that the other side closed a connection."""
         waits = self._free.locked()
         await self()
         if not waits:
             await asyncio.sleep(0)
 
 
-class Https:
-    """One session per client. Every request goes out once: retries are not this plugin's."""
+class HttpsTransport:
+    """The transport, one session per client. Every request is sent once: this plugin never retries."""
 
     def __init__(self, options: Options) -> None:
         self.turns = Turns()
@@ -166,7 +168,7 @@ class Https:
         self._polls = attrs.evolve(self._paid, sock_read=POLL_SECONDS)
 
     async def open(self) -> None:
-        """Opens the session; reads the CA file, if one is set. Raises ConfigError."""
+        """Open the session; reads the CA file, if one is set. Raises ConfigError."""
         self._ssl = await asyncio.to_thread(tls_of, self._options.ssl)
         self._session = aiohttp.ClientSession(
             connector=_Connector(),
@@ -180,7 +182,7 @@ class Https:
         )
 
     async def aclose(self) -> None:
-        """Closes every connection, and waits until they are."""
+        """Close every connection, and wait until all are closed."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -214,19 +216,17 @@ class Https:
         files: ExitStack | None = None,
         tls: ssl.SSLContext | bool | None = None,
     ) -> WireResponse:
-        """One HTTP exchange, answered at its headers; a POST is a paid one. Raises NotSent or ChargeUnknown.
+        """Run one HTTP exchange and return the answer after its headers. A POST is paid.
 
-        ``tls``: checks certificates in place of the client's own.
-
-        ``files``, which the body reads, are closed when the answer was read: an answer may come before the
-        whole body went out.
+        ``tls`` checks certificates in place of the client's own. ``files``, which the body reads, are closed after the
+        answer was read: an answer may come before the whole body was sent. Raises NotSent or ChargeUnknown.
         """
         session, proxy = self._session, self._proxy(url)
         if session is None:
             raise NotSent("the client is closed; nothing was sent", retryable=False)
         paid = method == "POST"
         if paid:
-            call.attempt()
+            call.begin_attempt()
         running = _Exchange(call, paid)
         token = _running.set(running)
         if body is not None:
@@ -268,18 +268,18 @@ async def _body(wire: WireRequest, files: ExitStack) -> Outgoing:
     return MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
 
 
-def tls_of(given: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
-    """Return what certificates are checked with: a context, or True for aiohttp's own. Raises ConfigError.
+def tls_of(trust: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
+    """Return the trusted certificates: a context, or True for aiohttp's own. Raises ConfigError.
 
-    Reads certificates, so run it in a thread. aiohttp's context is made when aiohttp is imported: if SSL_CERT_FILE or
-    SSL_CERT_DIR may have changed it since, one is made here.
+    Reads certificates, so run it in a thread. aiohttp creates its context when it is imported: if SSL_CERT_FILE or
+    SSL_CERT_DIR may have changed since, a new one is created here.
     """
-    if isinstance(given, ssl.SSLContext):
-        return given
+    if isinstance(trust, ssl.SSLContext):
+        return trust
     of_environment = _certificates_of_environment()
-    if given is None and not (_AT_IMPORT or of_environment):
+    if trust is None and not (_AT_IMPORT or of_environment):
         return True
-    path = None if given is None else os.fspath(given)
+    path = None if trust is None else os.fspath(trust)
     try:
         return _context(path, *map(_version, of_environment if path is None else (path,)))
     except (OSError, ssl.SSLError) as error:
@@ -340,12 +340,12 @@ async def _chunks(
         else:
             if _says_its_length_twice(response):  # aiohttp's parser in C refuses it, the one in Python does not
                 broken = "the answer says its length in two ways"
-            elif connection is not None and connection.unread:
+            elif connection is not None and connection.surplus:
                 broken = "the answer's length or its chunks are damaged"
     except DamagedCoding as error:
         broken = str(error)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        broken = f"the answer broke off after {size:,} bytes ({_named(error)})"
+        broken = f"the answer broke off after {size:,} bytes ({_error_text(error)})"
     finally:
         if broken or response.connection is not None:
             # Never reused: the rest of this answer could be read as another's, or the request is still going out.
@@ -362,18 +362,18 @@ def _says_its_length_twice(response: aiohttp.ClientResponse) -> bool:
 
 
 def _failure(error: Exception, call: Call, paid: bool, connection: _Protocol | None) -> NotSent | ChargeUnknown:
-    """What a failed exchange was, by the evidence: did headers leave? ``final``: it would fail the next time too."""
+    """Return the error for a failed exchange, by the evidence of sending. ``final``: it would fail again."""
     if paid and call.sent:
-        what = f"the request left, and no answer came ({_named(error)}); it may have been charged"
-        return ChargeUnknown(what, raw=connection.unread if connection is not None else b"")
+        what = f"the request left, and no answer came ({_error_text(error)}); it may have been charged"
+        return ChargeUnknown(what, raw=connection.surplus if connection is not None else b"")
     final = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
         isinstance(error, aiohttp.ClientHttpProxyError) and error.status < 500
     )
-    return NotSent(f"no connection ({_named(error)}); nothing was sent", retryable=not final)
+    return NotSent(f"no connection ({_error_text(error)}); nothing was sent", retryable=not final)
 
 
-def _named(error: BaseException) -> str:
-    """An exception in words that hold nothing of the request."""
+def _error_text(error: BaseException) -> str:
+    """Return an exception's text without anything of the request."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"certificate of {error.host}: {getattr(error.certificate_error, 'verify_message', 'not accepted')}"

@@ -20,7 +20,7 @@ _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 
 
 def json_body(wire: WireRequest) -> bytearray:
-    """The body of one attempt. Files are read in pieces. Raises InvalidRequest, before any socket."""
+    """Return the body of one attempt. Files are read in pieces. Raises InvalidRequest before anything is sent."""
     body = bytearray(json.dumps(dict(wire.fields), ensure_ascii=False, separators=(",", ":")).encode())
     _check_length(wire, len(body))
     for name, file in wire.files.items():
@@ -38,7 +38,7 @@ def json_body(wire: WireRequest) -> bytearray:
 
 
 def _check_length(wire: WireRequest, fields: int) -> None:
-    """Refuses a body that will be too long, before anything is read. ``fields``: the bytes that those alone take."""
+    """Refuse a body that will be too long, before anything is read. ``fields``: the bytes of the fields alone."""
     files = sum(len(f',"{name}":""') + 4 * -(-file.size // 3) for name, file in wire.files.items())
     total = fields + files - (1 if fields == 2 and files else 0)  # the first of all has no comma before it
     if wire.max_bytes is not None and total > wire.max_bytes:
@@ -48,7 +48,7 @@ def _check_length(wire: WireRequest, fields: int) -> None:
 
 
 def _read(source: BinaryIO, size: int) -> bytes:
-    """Exactly ``size`` bytes but at the end: a piece in the middle must not be padded."""
+    """Read exactly ``size`` bytes, except at the end: a piece in the middle must not be padded."""
     pieces = bytearray()
     while len(pieces) < size and (more := source.read(size - len(pieces))):
         pieces += more
@@ -56,7 +56,7 @@ def _read(source: BinaryIO, size: int) -> bytes:
 
 
 class MemoryPayload(Outgoing):
-    """A body that is in memory, written in pieces without a copy."""
+    """A body in memory, written in pieces without a copy."""
 
     def __init__(self, body: bytes | bytearray) -> None:
         super().__init__(body, content_type="application/json")

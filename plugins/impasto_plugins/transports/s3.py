@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket, below a prefix. Every request goes by a presigned URL: no key leaves this process."""
+"""Objects of an S3 bucket below a prefix. Every request uses a presigned URL: no key leaves this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import attrs
 from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
-from impasto.ext import Options, opened
+from impasto.ext import Options, open_in_thread
 
 from .https import tls_of
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from .aws import Identity
 
 TRIES = 3
-"""Tries of a request by default: an upload that is sent again changes nothing."""
+"""Tries of a request by default. Repeating an upload changes nothing."""
 
 REQUEST_SECONDS = 60
-"""How long one try may take."""
+"""Seconds that one try may take."""
 
 _SIGNED_SECONDS = 600
 _PAUSE = 0.2
@@ -54,16 +54,13 @@ _TRANSIENT = frozenset(
         "TooManyRequests",
     }
 )
-"""Codes of failures that pass, whatever status they come with: S3 answers them with 400, 409, 429, 500 or 503."""
+"""Codes of transient failures, whatever their status: S3 sends them with 400, 409, 429, 500 or 503."""
 
 T = TypeVar("T")
 
 
 class NotStored(Exception):
-    """The failure of a request. ``code`` is S3's word, empty if there is none; ``status`` 0 if no answer came.
-
-    A ``status`` of 200 with an error in its body is a failure that S3 met after it had begun to answer.
-    """
+    """S3's refusal. ``code`` is S3's word, empty without one; ``status`` 0 without an answer."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"HTTP {status} {code}".strip() if status else code)
@@ -71,13 +68,13 @@ class NotStored(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Return True if another try may do better."""
+        """True if another try may succeed."""
         return self.status in (0, 200, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
 
 
 @attrs.frozen(eq=False)
 class Objects:
-    """``address``: the URL before an object's name. ``tls``: what certificates are checked with."""
+    """The objects below a prefix. ``address``: the URL before an object's name."""
 
     address: str
     identity: Identity
@@ -88,9 +85,9 @@ class Objects:
     async def open(
         cls, bucket: str, prefix: str, account: Mapping[str, str | None], session: aiohttp.ClientSession
     ) -> Objects:
-        """Find region, endpoint, credentials and an own CA, as boto3 does. Raises ConfigError or MissingExtra.
+        """Find region, endpoint and credentials as boto3 does. Raises ConfigError or MissingExtra.
 
-        ``account`` may give ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ``session_token`` and
+        ``account`` may have ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ``session_token`` and
         ``profile``.
         """
         identity = await _identity(account)
@@ -98,14 +95,17 @@ class Objects:
         return cls(_address(bucket, prefix, identity.endpoint), identity, session, tls)
 
     async def presigned(self, method: str, name: str, seconds: int) -> str:
-        """A URL with which anybody may do this one thing, for so long. Raises ConfigError or NotSent."""
+        """Return a URL that permits this one operation to anybody for so many seconds.
+
+        Raises ConfigError or NotSent.
+        """
         keys = await self.identity.keys()
         return self.identity.presigned(method, self.address + _quoted(name), keys, seconds)
 
     async def put(
         self, name: str, content: File, media_type: str, *, tries: int = TRIES, only_new: bool = False
     ) -> bool:
-        """Puts an object; with ``only_new`` none in the place of another: False where one is there.
+        """Upload an object. With ``only_new``, return False if one of this name exists, and leave it.
 
         Raises NotStored, ConfigError, NotSent.
         """
@@ -116,7 +116,7 @@ class Objects:
         return await _tried(tries, partial(self._get, name))
 
     async def holds(self, name: str) -> bool:
-        """Whether there is an object; also False where that can't be seen. Raises ConfigError, NotSent."""
+        """Return True if an object exists; False also if that can't be seen. Raises ConfigError, NotSent."""
         url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
         try:
             async with self.session.head(url, ssl=self.tls, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
@@ -164,7 +164,7 @@ class Objects:
 
 
 async def _tried(tries: int, request: Callable[[], Awaitable[T]]) -> T:
-    """Send a request again while its failure may pass, ``tries`` times at most. Raises NotStored."""
+    """Retry a request while its failure is transient, ``tries`` times at most. Raises NotStored."""
     pause = _PAUSE
     while True:
         tries -= 1
@@ -184,11 +184,11 @@ def _failure(status: int, body: bytes) -> NotStored:
 
 async def _pieces(content: File) -> AsyncIterator[bytes]:
     if not content.on_disk:
-        with content.open() as held:
-            while piece := held.read(_PIECE):
+        with content.open() as reader:
+            while piece := reader.read(_PIECE):
                 yield piece
         return
-    async with opened(content.open) as source:
+    async with open_in_thread(content.open) as source:
         while piece := await asyncio.to_thread(source.read, _PIECE):
             yield piece
 
@@ -207,7 +207,9 @@ async def _identity(account: Mapping[str, str | None]) -> Identity:
     aws = await asyncio.to_thread(_aws)  # it takes long to import
     region = account.get("region") or os.environ.get("AWS_REGION_NAME") or os.environ.get("AWS_REGION")
     settings = {name: value for name, value in {**account, "region": region}.items() if value}
-    identity: Identity = aws.given(settings) or await aws.Once(partial(aws.found, settings, Options(), service="s3"))()
+    identity: Identity = (
+        aws.explicit_identity(settings) or await aws.Once(partial(aws.found, settings, Options(), service="s3"))()
+    )
     try:
         await identity.keys()
     except ImpastoError as error:
@@ -216,7 +218,7 @@ async def _identity(account: Mapping[str, str | None]) -> Identity:
 
 
 def _address(bucket: str, prefix: str, endpoint: str) -> str:
-    """Amazon's own buckets have hosts of their own, but for those whose names no certificate covers."""
+    """Return the bucket's URL. Amazon's buckets have hosts of their own, except if no certificate covers the name."""
     path = f"{_quoted(prefix.strip('/'))}/" if prefix.strip("/") else ""
     own = _OWN_HOST.fullmatch(endpoint)
     if own is None or "." in bucket:
@@ -225,4 +227,4 @@ def _address(bucket: str, prefix: str, endpoint: str) -> str:
 
 
 _quoted = partial(quote, safe="/~")
-"""As S3 signs names."""
+"""Return a name escaped as S3 signs it."""

@@ -37,14 +37,14 @@ class Params:
 class Dialect:
     """How Acme spells it."""
 
-    def pack(self, operation, request):
+    def transform_request(self, operation, request):
         given = attrs.asdict(request.params, recurse=False, filter=lambda _, value: value is not None)
         files = {name: value for name, value in given.items() if isinstance(value, File)}
         fields = {name: value for name, value in given.items() if name not in files}
         # PACK
         return WireRequest(target=request.target, fields=fields, files=files)
 
-    def classify(self, operation, response):
+    def classify_error(self, operation, response):
         if response.status == 200 and response.media_type == "image/png":
             return None
         try:
@@ -56,7 +56,7 @@ class Dialect:
         # CLASSIFY
         return ChargeUnknown(f"HTTP {response.status}", status=response.status, raw=response.body)
 
-    def unpack(self, operation, request, response):
+    def normalize_response(self, operation, request, response):
         if not (response.body.startswith(b"\\x89PNG") and response.body.endswith(b"IEND\\xaeB`\\x82")):
             raise UnusableResult("no whole picture", raw=response.body, media_type=response.media_type)
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
@@ -77,10 +77,10 @@ watercolour = Watercolour(
 CARRIER = '''
 import asyncio, logging
 from impasto import ChargeUnknown, hookimpl
-from impasto_plugins.transports.https import Https
+from impasto_plugins.transports.https import HttpsTransport
 
 
-class Carrier(Https):
+class Carrier(HttpsTransport):
     """Acme's transport."""
 
     @hookimpl
@@ -108,9 +108,9 @@ def refusal(status, error):
 
 class TestWatercolour(OperationSuite):
     model = "acme/watercolour"
-    least = {"prompt": "a lighthouse"}
+    minimal = {"prompt": "a lighthouse"}
     others = {"seed": 7_654_321, "paper": "rough", "sketch": png(8, 8)}
-    good = Answer(headers={"content-type": "image/png"}, body=png(64, 64))
+    success = Answer(headers={"content-type": "image/png"}, body=png(64, 64))
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited)
     )
@@ -134,7 +134,7 @@ class Defect:
 
 
 _PACK, _CLASSIFY, _SEND, _HOOKS = "# PACK", "# CLASSIFY", "# SEND", "# HOOKS"
-_UNPACK = "def unpack(self, operation, request, response):"
+_UNPACK = "def normalize_response(self, operation, request, response):"
 _OWN = "return await super().send(wire)"
 
 DEFECTS: Mapping[str, Defect] = {

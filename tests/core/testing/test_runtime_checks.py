@@ -10,20 +10,20 @@ import pytest
 
 from impasto import Artifact, Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
-from impasto.testing.runtime_checks import Running
+from impasto.testing.runtime_checks import RuntimeChecks
 from tests.pictures import png
 
 JOB = "a" * 64
 
 
-class Upscaled(Running):
+class Upscaled(RuntimeChecks):
     """A model with jobs."""
 
     __test__ = False
     model = "stability/upscale-creative"
-    least: ClassVar[Mapping[str, object]] = {"image": png(64, 64), "prompt": "a lighthouse"}
-    accepted = Answer(headers={"content-type": "application/json"}, body=f'{{"id": "{JOB}"}}'.encode())
-    good = Answer(headers={"content-type": "image/png", "finish-reason": "SUCCESS"}, body=png(64, 64))
+    minimal: ClassVar[Mapping[str, object]] = {"image": png(64, 64), "prompt": "a lighthouse"}
+    job_accepted = Answer(headers={"content-type": "application/json"}, body=f'{{"id": "{JOB}"}}'.encode())
+    success = Answer(headers={"content-type": "image/png", "finish-reason": "SUCCESS"}, body=png(64, 64))
 
 
 def checked(change: Callable[[Any], Any] | None = None) -> None:
@@ -45,28 +45,28 @@ class Other:
 
     sound: Any
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
-        wire: WireRequest = self.sound.pack(operation, request)
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+        wire: WireRequest = self.sound.transform_request(operation, request)
         return wire
 
-    def classify(self, operation: Operation, response: WireResponse) -> Any:
-        return self.sound.classify(operation, response)
+    def classify_error(self, operation: Operation, response: WireResponse) -> Any:
+        return self.sound.classify_error(operation, response)
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Any:
-        return self.sound.unpack(operation, request, response)
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Any:
+        return self.sound.normalize_response(operation, request, response)
 
 
 class NoJobs(Other):
     """Knows nothing of ``request.job``."""
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         return WireRequest(target=request.target)
 
 
 class NothingPending(Other):
     """Takes the provider's word that a job was accepted for a picture."""
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Any:
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Any:
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
 

@@ -13,8 +13,8 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from impasto_plugins.batch.ledger.log import Read, Row, rows
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import ReadPosition, Row, rows
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.cli.main import main
 from impasto_plugins.emulator import SHORT
 from tests.conftest import KEY
@@ -94,7 +94,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def told(out: Path) -> list[Row]:
     """The rows of a ledger."""
-    return [row for _, row in rows(Layout(out).ledger, Read())]
+    return [row for _, row in rows(WorkspacePaths(out).ledger, ReadPosition())]
 
 
 def codes(out: Path) -> set[str]:

@@ -11,8 +11,8 @@ import pytest
 
 import impasto
 from impasto import ConfigError, Outcome
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.plugins.batch.conftest import Run, Write, many, told
@@ -103,8 +103,8 @@ def test_an_image_that_may_have_been_charged_binds(batch: Run, manifest: Write, 
 
 def rewrite(*without: str) -> None:
     """Write the ledger again as an earlier version did, whose rows of runs lack these names."""
-    layout, chain, lines = Layout(OUT), 0, list[bytes]()
-    for _, row in list(rows(layout.ledger, Read())):
+    layout, chain, lines = WorkspacePaths(OUT), 0, list[bytes]()
+    for _, row in list(rows(layout.ledger, ReadPosition())):
         row = {name: value for name, value in row.items() if name not in without}
         body = json.dumps(row, separators=(",", ":")).encode()
         chain = crc32(body, chain)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto import ConfigError
-from impasto_plugins.batch.filenames import LONGEST_ID, Template, safe, wrong_id
+from impasto_plugins.batch.filenames import LONGEST_ID, Template, safe_name, wrong_id
 
 MODEL = "bedrock/us.stability.stable-style-transfer-v1:0"
 
@@ -32,8 +32,8 @@ def test_b44_an_id_with_marks_that_nobody_sees(id: str) -> None:
 @pytest.mark.parametrize("id", ["a" * 256, "é" * 128, "漢" * 300, "a" * LONGEST_ID])
 def test_b45_long_ids_have_short_names(id: str) -> None:
     assert wrong_id(id) is None
-    assert len(safe(id).encode()) <= 200
-    assert safe(id) != safe(id[:-1] + "b")
+    assert len(safe_name(id).encode()) <= 200
+    assert safe_name(id) != safe_name(id[:-1] + "b")
 
 
 def test_b45_an_id_that_is_too_long() -> None:
@@ -45,7 +45,7 @@ def test_b45_an_id_that_is_too_long() -> None:
 )
 def test_b47_ids_that_mean_something_to_a_system(id: str) -> None:
     assert wrong_id(id) is None
-    name = safe(id)
+    name = safe_name(id)
     assert name != id
     assert name[0] not in ".-~$%"
     assert not name.endswith((".", " "))
@@ -59,13 +59,13 @@ def test_b51_what_is_no_id(id: object) -> None:
 
 def test_plain_ids_stay_as_they_are() -> None:
     for id in ("cat-1", "img_0001", "photo.v2", "A", "0"):
-        assert safe(id) == id
+        assert safe_name(id) == id
 
 
 @given(st.text(max_size=LONGEST_ID))
 def test_every_id_is_refused_or_has_a_name_that_can_be_made(id: str) -> None:
     if wrong_id(id) is None:
-        name = safe(id)
+        name = safe_name(id)
         assert name
         assert len(name.encode()) <= 200
         assert not {*"/\\\0\n"} & {*name}
@@ -76,7 +76,7 @@ def test_every_id_is_refused_or_has_a_name_that_can_be_made(id: str) -> None:
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_two_ids_never_share_a_name(one: str, other: str) -> None:
     if one != other:
-        assert safe(one) != safe(other)
+        assert safe_name(one) != safe_name(other)
 
 
 def named(text: str, **given: object) -> str:
@@ -89,7 +89,7 @@ def test_templates() -> None:
     assert named("{id}", id="cat", n=3) == "cat-2"
     assert named("{model}/{id}_{index}", id="cat", n=3) == "us.stability.stable-style-transfer-v1-0/cat_2"
     assert named("{seed}", seed=None) == "0"
-    assert named("shots/{seed}-{id}", id="../x") == f"shots/7-{safe('../x')}"
+    assert named("shots/{seed}-{id}", id="../x") == f"shots/7-{safe_name('../x')}"
 
 
 @pytest.mark.parametrize(

@@ -111,17 +111,17 @@ async def test_from_a_program(impasto_emulator: Emulator, tmp_path: Path, folder
 
 BESIDE = """
 import attrs
-from impasto import ContentFiltered, Lost, UnusableResult
+from impasto import ContentFiltered, FailedArtifact, UnusableResult
 from several import model, Several
 
 
 class Beside(Several):
-    def unpack(self, operation, request, response):
-        result = Several.unpack(self, operation, request, response)
+    def normalize_response(self, operation, request, response):
+        result = Several.normalize_response(self, operation, request, response)
         filtered = ContentFiltered("blurred", status=200)
         filtered.artifacts, filtered.billed = result.artifacts[:2], "unknown"
         unusable = UnusableResult("no image", raw=b"<html>")
-        lost = tuple(Lost(index=index + 4, error=error) for index, error in enumerate((filtered, unusable)))
+        lost = tuple(FailedArtifact(index=index + 4, error=error) for index, error in enumerate((filtered, unusable)))
         return attrs.evolve(result, errors=lost)
 
 

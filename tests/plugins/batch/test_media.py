@@ -9,17 +9,17 @@ import pytest
 from impasto import InvalidRequest, Registry
 from impasto.files import media_type_of
 from impasto_plugins.batch.ledger.recovery import _is_whole, _without_room
-from impasto_plugins.batch.manifest.rows import asked, units
-from impasto_plugins.batch.tasks import Unit
+from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
+from impasto_plugins.batch.tasks import ImageTask
 from tests.pictures import drawn, png
 from tests.sounds import FRAME, glb, mp3, wav
 
 RAIN, SOLID = "stability/stable-audio-2.5/text-to-audio", "stability/stable-fast-3d"
 
 
-def made(row: dict[str, object], folder: Path) -> list[Unit]:
+def made(row: dict[str, object], folder: Path) -> list[ImageTask]:
     """What a row asks for."""
-    return units(asked(row), Registry().operation(asked(row).model), folder)
+    return tasks_of(parse_row(row), Registry().operation(parse_row(row).model), folder)
 
 
 def in_words(url: str, **body: object) -> dict[str, object]:

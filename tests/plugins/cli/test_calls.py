@@ -301,7 +301,7 @@ class Interrupts:
     def __getattr__(self, name):
         return getattr(self.sound, name)
 
-    def unpack(self, operation, request, response):
+    def normalize_response(self, operation, request, response):
         raise KeyboardInterrupt
 
 paint = attrs.evolve(operation, id="acme/interrupts", dialect=Interrupts())

@@ -41,7 +41,8 @@ class Sleepy:
             return getattr(self.sound, name)(*given)
         return hook
 
-packs, reads = (attrs.evolve(operation, id=f"sleeps/{n}", dialect=Sleepy(n)) for n in ("pack", "unpack"))
+HOOKS = {"packs": "transform_request", "reads": "normalize_response"}
+packs, reads = (attrs.evolve(operation, id=f"sleeps/{name}", dialect=Sleepy(hook)) for name, hook in HOOKS.items())
 """
 HANGS = "import threading\nthreading.Event().wait()\n"
 OLD = """

@@ -163,7 +163,7 @@ def test_a_missing_key_is_asked_for_as_a_shell_can_give_it(run: Run) -> None:
 
 
 def test_a_length_that_must_be_exact_is_said_so() -> None:
-    assert Field(kind="text", least=64, most=64).takes() == "text of exactly 64 characters"
+    assert Field(kind="text", minimum=64, maximum=64).describe_constraint() == "text of exactly 64 characters"
 
 
 def test_help_cuts_no_summary(run: Run) -> None:

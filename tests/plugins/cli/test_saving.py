@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from impasto import Artifact
-from impasto_plugins.cli.saving import Saving
+from impasto_plugins.cli.saving import ArtifactSaver
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.cli.conftest import Run
@@ -26,7 +26,7 @@ PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)
 def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     out = tmp_path / "gone" / "x.png"
-    path = Saving(model="stability/sd3", out=out).save(PICTURE).path
+    path = ArtifactSaver(model="stability/sd3", out=out).save(PICTURE).path
     assert path is not None
     assert path != out
     assert path.name == "x.png"
@@ -48,7 +48,7 @@ def no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_if_no_disk_takes_it_standard_output_does(no_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out))
-    saving = Saving(model="stability/sd3", out=no_disk)
+    saving = ArtifactSaver(model="stability/sd3", out=no_disk)
     first, second = saving.save(PICTURE), saving.save(PICTURE)
     assert (first.path, second.path) == (None, None)
     assert first.place.startswith("standard output, bytes 0 to 8 ('")
@@ -60,7 +60,7 @@ def test_if_no_disk_takes_it_standard_output_does(no_disk: Path, monkeypatch: py
 def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        saved = Saving(model="stability/sd3", out=no_disk).save(PICTURE)
+        saved = ArtifactSaver(model="stability/sd3", out=no_disk).save(PICTURE)
         monkeypatch.undo()
     assert saved.place.startswith("no place at all ('")
     assert saved.place.endswith("its seed was 7)")
@@ -68,7 +68,7 @@ def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: py
 
 def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
     out = tmp_path / "x.png"
-    saving = Saving(model="stability/sd3", out=out)
+    saving = ArtifactSaver(model="stability/sd3", out=out)
     assert list(saving.problems()) == []
     out.write_text("precious")
     assert saving.save(PICTURE).path == tmp_path / "x-2.png"
@@ -81,12 +81,12 @@ def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
 )
 def test_a_name_of_its_own(model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Saving(model=model, out=None).save(PICTURE).path == Path(name)
+    assert ArtifactSaver(model=model, out=None).save(PICTURE).path == Path(name)
 
 
 def test_every_numbered_file_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "x-2.png").touch()
-    saving = Saving(model="stability/sd3", out=tmp_path / "x.png", n=3)
+    saving = ArtifactSaver(model="stability/sd3", out=tmp_path / "x.png", n=3)
     (problem,) = saving.problems()
     assert "x-2.png" in problem.message
 
@@ -189,7 +189,7 @@ def test_what_no_disk_takes_after_the_call_is_on_standard_output(
 def test_more_images_than_asked_for_get_names_and_take_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("old")
     (tmp_path / "x-2.png").write_text("precious")
-    saving = Saving(model="acme/four", out=tmp_path / "x.png", force=True)
+    saving = ArtifactSaver(model="acme/four", out=tmp_path / "x.png", force=True)
     assert list(saving.problems()) == []
     names = [saved.path.name for i in range(3) if (saved := saving.save(PICTURE, i)).path is not None]
     assert names == ["x.png", "x-2-2.png", "x-3.png"]
@@ -199,6 +199,6 @@ def test_more_images_than_asked_for_get_names_and_take_no_other_files(tmp_path: 
 def test_overwriting_is_all_or_nothing(tmp_path: Path) -> None:
     out = tmp_path / "x.png"
     out.write_text("old")
-    assert Saving(model="stability/sd3", out=out, force=True).save(PICTURE).path == out
+    assert ArtifactSaver(model="stability/sd3", out=out, force=True).save(PICTURE).path == out
     assert out.read_bytes() == b"paid for"
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]

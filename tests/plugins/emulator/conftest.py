@@ -12,7 +12,7 @@ import attrs
 import pytest
 from PIL import Image
 
-from impasto_plugins.emulator import SHORT, Emulator, Settings
+from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings
 
 GENERATE = "/v2beta/stable-image/generate/core"
 SD3 = "/v2beta/stable-image/generate/sd3"
@@ -76,7 +76,7 @@ class Wire:
 async def started(**settings: object) -> AsyncIterator[Wire]:
     """An emulator with short times and other settings, and a client for it."""
     async with (
-        Emulator(Settings.of({**attrs.asdict(SHORT), **settings})) as emulator,
+        Emulator(EmulatorSettings.from_mapping({**attrs.asdict(SHORT), **settings})) as emulator,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
     ):
         yield Wire(emulator, session)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from impasto_plugins.cli.main import main
-from impasto_plugins.emulator import Settings
+from impasto_plugins.emulator import EmulatorSettings
 
 OPTIONS = {
     "--host": "0.0.0.0",
@@ -35,7 +35,7 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.output) == (0, "")
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
     given["picture_scale"] = given.pop("scale")
-    assert served == [Settings.of({**given, "strict": True, "keys": ("one", "two")})]
+    assert served == [EmulatorSettings.from_mapping({**given, "strict": True, "keys": ("one", "two")})]
 
 
 def test_other_machines_are_let_in_only_where_it_is_meant() -> None:

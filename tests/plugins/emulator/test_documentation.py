@@ -8,8 +8,8 @@ from pathlib import Path
 
 from impasto_plugins.emulator.faults.kinds import KINDS
 from impasto_plugins.emulator.faults.rules import Fault
-from impasto_plugins.emulator.providers.backend import FILTERED
-from impasto_plugins.emulator.providers.stability import REFUSED
+from impasto_plugins.emulator.providers.backend import FILTER_WORD
+from impasto_plugins.emulator.providers.stability import REFUSED_WORDS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text()
 
@@ -23,19 +23,19 @@ def _rows(heading: str) -> list[list[str]]:
 def test_the_faults_shown_are_taken() -> None:
     for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL):
         for given in json.loads(block):
-            assert Fault.of(given).kind == given["kind"]
+            assert Fault.from_mapping(given).kind == given["kind"]
 
 
 def test_every_kind_of_fault_is_listed_with_its_options_and_its_charge() -> None:
     rows = {row[0].strip("`"): row for row in _rows("Faults")}
     assert rows.keys() == KINDS.keys()
     for kind, (_, options, charged, _) in rows.items():
-        assert (charged == "yes") is Fault.of({"kind": kind}).charged
+        assert (charged == "yes") is Fault.from_mapping({"kind": kind}).charged
         assert set(re.findall(r"`(\w+)`", options)) == set(KINDS[kind].__annotations__) - {"charged", "replaces"}
 
 
 def test_every_word_is_listed_with_its_answer() -> None:
     rows = {row[0].strip("`"): row[1] for row in _rows("Content that is refused")}
-    assert rows.keys() == {*REFUSED, FILTERED}
-    for word, (status, name, _) in REFUSED.items():
+    assert rows.keys() == {*REFUSED_WORDS, FILTER_WORD}
+    for word, (status, name, _) in REFUSED_WORDS.items():
         assert rows[word].startswith(f"{status} `{name}`")

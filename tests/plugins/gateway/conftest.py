@@ -113,8 +113,8 @@ class Running:
 
     async def idle(self) -> None:
         """Wait until nothing runs, and every answer is known to be read or is kept."""
-        await asyncio.wait_for(self.gateway._app.idle(), 60)
-        await asyncio.wait_for(self.gateway._repeats.settle(), 60)
+        await asyncio.wait_for(self.gateway._app.wait_idle(), 60)
+        await asyncio.wait_for(self.gateway._idempotency.flush_deliveries(), 60)
 
     async def aclose(self) -> None:
         """Ends it; an upload that was refused half-way would else still be sent when the loop is gone."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from impasto_plugins.gateway.auth import Keys
+from impasto_plugins.gateway.auth import Authenticator
 from impasto_plugins.gateway.config.loader import parse
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 
 from .config.test_config import PAGE
 from .conftest import named
@@ -22,12 +22,12 @@ KEY = "sk-" + "Right0Key9" * 6
 OTHER = "sk-" + "Other1Key8" * 6
 
 
-def keys() -> Keys:
+def keys() -> Authenticator:
     text = PAGE.replace("os.environ/STABILITY_API_KEY", "k").replace("sk-1234", KEY)
-    return Keys(parse(f"{text}keys:\n{named('studio', OTHER)}".encode()), no_auth=False)
+    return Authenticator(parse(f"{text}keys:\n{named('studio', OTHER)}".encode()), no_auth=False)
 
 
-def steps(keys: Keys, given: Mapping[str, str]) -> list[tuple[str, int]]:
+def steps(keys: Authenticator, given: Mapping[str, str]) -> list[tuple[str, int]]:
     """Every line that runs to judge a key, of any module, in order."""
     ran: list[tuple[str, int]] = []
 
@@ -38,8 +38,8 @@ def steps(keys: Keys, given: Mapping[str, str]) -> list[tuple[str, int]]:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        keys.identify(CIMultiDict(given))
-    except Failure:
+        keys.authenticate(CIMultiDict(given))
+    except APIError:
         return ran
     finally:
         sys.settrace(before)
@@ -62,7 +62,7 @@ def test_a_wrong_key_takes_the_same_steps_wherever_it_is_wrong(name: str, header
     """And none of them looks at a key itself: what is compared is the hash, which nobody can aim."""
     known, scheme = keys(), "Bearer " if header == "authorization" else ""
     expected = steps(known, {header: scheme + WRONG["the first letter"]})
-    assert expected[0][0] == "Keys.identify"
+    assert expected[0][0] == "Authenticator.authenticate"
     assert steps(known, {header: scheme + WRONG[name]}) == expected
 
 
@@ -78,7 +78,7 @@ def test_a_right_key_is_compared_by_its_hash_in_constant_time(
 
     monkeypatch.setattr("hmac.compare_digest", compare)
     for header in ({"authorization": f"Bearer {key}"}, {"api-key": key}, {"X-API-Key": key}):
-        assert keys().identify(CIMultiDict(header)).name == name
+        assert keys().authenticate(CIMultiDict(header)).name == name
     digest = hashlib.sha256(key.encode()).digest()
     assert compared == [(digest, digest)] * 3
 
@@ -93,7 +93,7 @@ def test_a_right_key_is_compared_by_its_hash_in_constant_time(
     ],
 )
 def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None:
-    assert keys().identify(CIMultiDict(headers)).name == "master"
+    assert keys().authenticate(CIMultiDict(headers)).name == "master"
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None
     ],
 )
 def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], said: str) -> None:
-    with pytest.raises(Failure) as failure:
-        keys().identify(CIMultiDict(headers))
+    with pytest.raises(APIError) as failure:
+        keys().authenticate(CIMultiDict(headers))
     assert (failure.value.status, failure.value.code) == (401, "invalid_api_key")
     assert said in failure.value.message
     assert KEY not in failure.value.message
 
 
 def test_a_header_that_comes_twice_holds_no_key() -> None:
-    with pytest.raises(Failure, match="give a key"):
-        keys().identify(CIMultiDict([("api-key", KEY), ("api-key", KEY)]))
+    with pytest.raises(APIError, match="give a key"):
+        keys().authenticate(CIMultiDict([("api-key", KEY), ("api-key", KEY)]))
 
 
 def test_the_keys_themselves_are_not_held() -> None:

@@ -8,12 +8,24 @@ from pathlib import Path
 import attrs
 import pytest
 
-from impasto_plugins.gateway.config.model import S3, Batches, Files, General, Info, Named, Params, Wording
+from impasto_plugins.gateway.config.model import (
+    BatchesConfig,
+    DeploymentParams,
+    FilesConfig,
+    GeneralSettings,
+    KeyConfig,
+    LiteLLMSettings,
+    ModelInfo,
+    S3Config,
+)
 
 PAGE = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("record", [Params, Info, Wording, General, Named, Files, S3, Batches])
+@pytest.mark.parametrize(
+    "record",
+    [DeploymentParams, ModelInfo, LiteLLMSettings, GeneralSettings, KeyConfig, FilesConfig, S3Config, BatchesConfig],
+)
 def test_every_setting_is_told(record: type[attrs.AttrsInstance]) -> None:
     told = set(re.findall(r"`(?:[a-z_0-9]+\.)?([a-z_0-9]+)`", PAGE))
     assert set(attrs.fields_dict(record)) - told == set()

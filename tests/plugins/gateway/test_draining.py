@@ -22,7 +22,7 @@ async def test_a_stopping_gateway_takes_no_paid_work_and_finishes_what_runs(
         running.writer.write(call)
         await until(lambda: len(impasto_emulator.requests) == 1)
         draining = asyncio.create_task(gateway.gateway.drain())
-        await until(lambda: gateway.gateway._app.draining)
+        await until(lambda: gateway.gateway._app.is_draining)
         paid.writer.write(call)
         refused = await paid.answer()
         assert b" 503 " in refused.partition(b"\r\n")[0]

@@ -29,7 +29,16 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto_plugins.gateway.errors import Failure, failure_of, is_free, lost, new_id, plugin_error, sign, unknown
+from impasto_plugins.gateway.errors import (
+    APIError,
+    add_response_headers,
+    charge_unknown_error,
+    is_not_charged,
+    new_request_id,
+    partial_error_payload,
+    plugin_error,
+    to_api_error,
+)
 
 USER, REQUEST, SERVER, RATE = (
     "image_generation_user_error",
@@ -76,13 +85,13 @@ def limited(seconds: float | None) -> RateLimited:
 def test_each_error_is_answered_with_its_status_and_code(
     error: ImpastoError, status: int, kind: str, code: str, again: str
 ) -> None:
-    failure = failure_of(error)
-    answer = failure.response()
+    failure = to_api_error(error)
+    answer = failure.to_response()
     assert isinstance(answer.body, bytes)
     told = json.loads(answer.body)["error"]
     assert (answer.status, told["type"], told["code"], told["param"]) == (status, kind, code, None)
     assert answer.headers["x-should-retry"] == again
-    assert (failure.free, failure.close) == (error.billed == "no", False)
+    assert (failure.not_charged, failure.close) == (error.billed == "no", False)
     assert answer.content_type == "application/json"
 
 
@@ -90,9 +99,13 @@ def test_each_error_is_answered_with_its_status_and_code(
 def test_an_image_that_may_be_charged_beside_an_error_of_its_own_kind_keeps_the_errors_code(code: str) -> None:
     error = UnusableResult("no") if code == "unusable_result" else ContentFiltered("no", status=403)
     error.errors = (ChargeUnknown("no"),)
-    failure = failure_of(error)
-    assert (failure.code, failure.status, failure.free) == (code, 502 if code == "unusable_result" else 400, False)
-    assert failure.response().headers["x-should-retry"] == "false"
+    failure = to_api_error(error)
+    assert (failure.code, failure.status, failure.not_charged) == (
+        code,
+        502 if code == "unusable_result" else 400,
+        False,
+    )
+    assert failure.to_response().headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +121,8 @@ def test_an_image_that_may_be_charged_beside_an_error_of_its_own_kind_keeps_the_
 def test_a_call_was_free_if_all_of_its_images_were(errors: tuple[ImpastoError, ...], free: bool) -> None:
     error = ProviderFault("no", status=500)
     error.errors = errors
-    assert is_free(error) is free
-    assert is_free(ChargeUnknown("no")) is False
+    assert is_not_charged(error) is free
+    assert is_not_charged(ChargeUnknown("no")) is False
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,7 @@ def test_a_call_was_free_if_all_of_its_images_were(errors: tuple[ImpastoError, .
 )
 def test_what_may_be_charged_is_no_refusal_of_an_account_or_a_request(error: ImpastoError) -> None:
     error.errors = (ChargeUnknown("no"),)
-    failure = failure_of(error)
+    failure = to_api_error(error)
     assert (failure.status, failure.type, failure.code) == (502, SERVER, "charge_unknown")
     assert failure.retry_after is None
 
@@ -128,40 +141,40 @@ def test_what_may_be_charged_is_no_refusal_of_an_account_or_a_request(error: Imp
     ("seconds", "header"), [(None, None), (0, "1"), (0.2, "1"), (1, "1"), (1.1, "2"), (30, "30"), (59.01, "60")]
 )
 def test_a_wait_is_told_in_whole_seconds_and_is_never_too_short(seconds: float | None, header: str | None) -> None:
-    assert failure_of(limited(seconds)).response().headers.get("retry-after") == header
+    assert to_api_error(limited(seconds)).to_response().headers.get("retry-after") == header
 
 
 @pytest.mark.parametrize(("again", "header"), [(None, None), (True, "true"), (False, "false")])
 def test_what_is_left_to_the_sdk_has_no_header(again: bool | None, header: str | None) -> None:
-    assert Failure(400, "no", should_retry=again).response().headers.get("x-should-retry") == header
+    assert APIError(400, "no", should_retry=again).to_response().headers.get("x-should-retry") == header
 
 
 def test_the_providers_request_is_named_once() -> None:
     for said in ("no", "no, see req-7"):
         error = ProviderFault(said, status=500, request_id="req-7")
-        assert failure_of(error).message.count("req-7") == 1
-    assert failure_of(ProviderFault("no", status=500)).message == "no"
+        assert to_api_error(error).message.count("req-7") == 1
+    assert to_api_error(ProviderFault("no", status=500)).message == "no"
 
 
 def test_a_connection_is_closed_after_a_body_that_was_not_read() -> None:
     for close in (True, False):
-        assert Failure(413, "no", close=close).response().keep_alive is (False if close else None)
+        assert APIError(413, "no", close=close).to_response().keep_alive is (False if close else None)
 
 
 def test_headers_of_ones_own_stand_beside_the_others() -> None:
-    headers = Failure(405, "no", headers={"allow": "GET"}).response().headers
+    headers = APIError(405, "no", headers={"allow": "GET"}).to_response().headers
     assert (headers["allow"], headers["content-type"]) == ("GET", "application/json")
 
 
 def test_a_failure_that_says_nothing_else_cost_nothing() -> None:
-    failure = Failure(400, "no", code="c", param="p")
-    assert (failure.free, failure.close, failure.retry_after, failure.should_retry) == (True, False, None, None)
-    assert failure.body() == {"error": {"message": "no", "type": REQUEST, "param": "p", "code": "c"}}
+    failure = APIError(400, "no", code="c", param="p")
+    assert (failure.not_charged, failure.close, failure.retry_after, failure.should_retry) == (True, False, None, None)
+    assert failure.to_json() == {"error": {"message": "no", "type": REQUEST, "param": "p", "code": "c"}}
 
 
 def test_an_outcome_that_nobody_knows_may_have_been_charged() -> None:
-    failure = unknown()
-    assert (failure.status, failure.type, failure.code, failure.should_retry, failure.free) == (
+    failure = charge_unknown_error()
+    assert (failure.status, failure.type, failure.code, failure.should_retry, failure.not_charged) == (
         502,
         SERVER,
         "charge_unknown",
@@ -171,20 +184,20 @@ def test_an_outcome_that_nobody_knows_may_have_been_charged() -> None:
 
 
 def test_a_plugins_words_are_for_the_log_alone() -> None:
-    failure = failure_of(BrokenPlugin("a secret of the plugin"))
-    assert failure.body() == plugin_error().body()
+    failure = to_api_error(BrokenPlugin("a secret of the plugin"))
+    assert failure.to_json() == plugin_error().to_json()
     assert "secret" not in failure.message
 
 
 def test_a_lost_image_says_if_it_was_charged() -> None:
-    found = dict(lost(ChargeUnknown("no")))
+    found = dict(partial_error_payload(ChargeUnknown("no")))
     assert (found["code"], found["billed"], found["message"]) == ("charge_unknown", "unknown", "no")
-    assert dict(lost(NotSent("no")))["billed"] == "no"
+    assert dict(partial_error_payload(NotSent("no")))["billed"] == "no"
 
 
 def test_each_answer_has_an_id_of_its_own_and_no_version() -> None:
-    id, answer = new_id(), web.Response()
+    id, answer = new_request_id(), web.Response()
     assert re.fullmatch("req_[0-9a-f]{24}", id)
-    assert id != new_id()
-    sign(answer, id)
+    assert id != new_request_id()
+    add_response_headers(answer, id)
     assert (answer.headers["x-request-id"], answer.headers["server"]) == (id, "impasto")

@@ -36,7 +36,7 @@ async def test_sdks_that_come_and_go_leave_nothing_but_what_they_did_not_read(
 ) -> None:
     monkeypatch.setattr("benchmarks.gateway.world.KEY", "sk-1234")
     gateway = await start(config("", entries=entries))
-    server, app, repeats = gateway.gateway._server, gateway.gateway._app, gateway.gateway._repeats
+    server, app, repeats = gateway.gateway._server, gateway.gateway._app, gateway.gateway._idempotency
     counts, before = Counts(), bytes_of(state)
     for way in Way:
         for size in SIZES:
@@ -45,7 +45,7 @@ async def test_sdks_that_come_and_go_leave_nothing_but_what_they_did_not_read(
     assert counts.failed == 0
     assert counts.answered > 0
     assert await asyncio.wait_for(gateway.gateway.drain(), 60)
-    assert (app.flow.bytes, len(repeats._followed), len(repeats.flights._flying)) == (0, 0, 0)
+    assert (app.memory.used_bytes, len(repeats._deliveries), len(repeats.in_flight._calls)) == (0, 0, 0)
     assert bytes_of(state) - before - counts.left_bytes <= 5_000_000
     async with asyncio.timeout(60):
         while server.open:

@@ -36,11 +36,11 @@ KINDS = {
 
 
 class Panics(Dialect):
-    def pack(self, operation, request):
+    def transform_request(self, operation, request):
         place, _, kind = request.params.prompt.partition(" ")
         if place == "pack":
             raise KINDS[kind]
-        return super().pack(operation, request)
+        return super().transform_request(operation, request)
 
 
 class Price:
@@ -85,4 +85,4 @@ async def test_a_plugin_that_panics_is_answered_for_and_nobody_else_is_disturbed
     assert not impasto_emulator.requests
     assert (await gateway.generate()).status == 200
     app = gateway.gateway._app
-    assert app.flow.bytes == 0
+    assert app.memory.used_bytes == 0

@@ -47,7 +47,7 @@ async def test_no_key_is_found_anywhere(
     start: Start, impasto_emulator: Emulator, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    access_log.access.setLevel(logging.DEBUG)
+    access_log.access_logger.setLevel(logging.DEBUG)
     entries = entry("sd3", "stability/sd3.5-large", impasto_emulator.url, key=PROVIDER)
     text = config(impasto_emulator.url, entries=entries, general="  timeout: 2\n").replace("sk-1234", MASTER)
     gateway = await start(text)
@@ -76,10 +76,12 @@ async def test_no_key_is_found_anywhere(
     told.append((await gateway.ask("GET", "/metrics")).body.decode())
     told.append((await gateway.ask("GET", "/v1/models")).body.decode())
     app = gateway.gateway._app
-    told.append(f"{app.setup!r} {app.setup.config!r} {app.setup.keys!r} {app.setup.models!r} {vars(gateway.gateway)!r}")
+    told.append(
+        f"{app.runtime!r} {app.runtime.config!r} {app.runtime.auth!r} {app.runtime.models!r} {vars(gateway.gateway)!r}"
+    )
     gc.collect()
     await asyncio.sleep(0)
-    access_log.access.setLevel(logging.NOTSET)
+    access_log.access_logger.setLevel(logging.NOTSET)
     out, err = capfd.readouterr()
     assert [(each[:200], found_in(each)) for each in told if found_in(each)] == []
     records = [record for record in caplog.records if record.name != "asyncio"]

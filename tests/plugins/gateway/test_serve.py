@@ -179,11 +179,11 @@ def test_a_signal_for_a_worker_that_is_gone_is_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     supervisor._running[process.pid] = cast("_Worker", None)
-    supervisor._pass_on(signal.SIGHUP)
-    assert not supervisor._ending
-    supervisor._pass_on(signal.SIGTERM)
-    assert supervisor._ending
-    for end in supervisor._life:
+    supervisor._forward_signal(signal.SIGHUP)
+    assert not supervisor._is_stopping
+    supervisor._forward_signal(signal.SIGTERM)
+    assert supervisor._is_stopping
+    for end in supervisor._parent_pipe:
         os.close(end)
 
 

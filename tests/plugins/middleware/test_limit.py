@@ -40,7 +40,7 @@ def test_no_window_of_the_providers_is_overfull(steps: list[tuple[float, float, 
         to_come[:] = [each for each in to_come if each[0] > moment]
 
     for upload, share, is_answered in steps:
-        while not isinstance(taken := window.take(LIMIT, now), Send):
+        while not isinstance(taken := window.try_acquire(LIMIT, now), Send):
             assert taken > 0
             now += taken + 1e-9
             until(now)
@@ -54,7 +54,7 @@ def test_no_window_of_the_providers_is_overfull(steps: list[tuple[float, float, 
 
 
 def written_at_once(window: Window, now: float) -> Send | float:
-    taken = window.take(LIMIT, now)
+    taken = window.try_acquire(LIMIT, now)
     if isinstance(taken, Send):
         window.written(taken, now)
     return taken
@@ -75,31 +75,31 @@ def test_waiting_for_as_long_as_it_says_is_enough_in_the_end() -> None:
 def test_answers_free_their_place_a_window_later() -> None:
     window = Window()
     sends = [written_at_once(window, 0.0) for _ in range(3)]
-    assert window.take(LIMIT, 0.1) == pytest.approx(slack(LIMIT) - 0.1)
+    assert window.try_acquire(LIMIT, 0.1) == pytest.approx(slack(LIMIT) - 0.1)
     for send in sends:
         assert isinstance(send, Send)
         window.count(send, 0.2)
         window.count(send, 9.0)  # again: nothing
-    assert window.take(LIMIT, 0.3) == pytest.approx(9.9)
-    assert isinstance(window.take(LIMIT, 10.3), Send)
+    assert window.try_acquire(LIMIT, 0.3) == pytest.approx(9.9)
+    assert isinstance(window.try_acquire(LIMIT, 10.3), Send)
 
 
 def test_a_send_that_nobody_asked_about_for_long_is_counted_at_its_time() -> None:
     window = Window()
     for _ in range(3):
         written_at_once(window, 0.0)
-    assert window.take(LIMIT, 9.0) == pytest.approx(1.0 + slack(LIMIT))
+    assert window.try_acquire(LIMIT, 9.0) == pytest.approx(1.0 + slack(LIMIT))
 
 
 def test_a_place_is_held_until_the_request_is_written_and_given_back_where_nothing_left() -> None:
     window = Window()
-    stuck = [window.take(LIMIT, 0.0) for _ in range(3)]
-    assert window.take(LIMIT, 60.0) == slack(LIMIT)
+    stuck = [window.try_acquire(LIMIT, 0.0) for _ in range(3)]
+    assert window.try_acquire(LIMIT, 60.0) == slack(LIMIT)
     assert isinstance(stuck[0], Send)
     window.give_back(stuck[0])
     window.give_back(stuck[0])
-    assert isinstance(window.take(LIMIT, 60.0), Send)
-    assert not isinstance(window.take(LIMIT, 60.0), Send)
+    assert isinstance(window.try_acquire(LIMIT, 60.0), Send)
+    assert not isinstance(window.try_acquire(LIMIT, 60.0), Send)
 
 
 def test_a_pause_is_never_made_shorter() -> None:
@@ -155,7 +155,7 @@ async def test_a_loop_that_ended_with_calls_in_line_holds_nobody_up() -> None:
         return Call(request, one, timeout=9, retry=Retry(), budget=RetryBudget())
 
     async def sends() -> None:
-        send = await gate.admit(call())
+        send = await gate.acquire(call())
         assert send is not None
         try:
             await asyncio.sleep(9)
@@ -173,7 +173,7 @@ async def test_a_loop_that_ended_with_calls_in_line_holds_nobody_up() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     await asyncio.to_thread(thread.join)
-    await asyncio.wait_for(gate.admit(call()), 1)
+    await asyncio.wait_for(gate.acquire(call()), 1)
     assert gate._waiting == 0
 
 
@@ -181,14 +181,14 @@ def test_who_is_first_in_an_empty_window_waits_for_nothing() -> None:
     window = Window()
     assert window.wait(LIMIT, 0, 100.0) == 0.0
     for _ in range(LIMIT.requests):
-        window.count(window.take(LIMIT, 100.0), 100.0)  # type: ignore[arg-type]
+        window.count(window.try_acquire(LIMIT, 100.0), 100.0)  # type: ignore[arg-type]
     assert window.wait(LIMIT, 0, 104.0) == 6.0
 
 
 def test_who_comes_waits_for_those_ahead_round_by_round() -> None:
     window = Window()
     for moment in (100.0, 101.0, 102.0):
-        send = window.take(LIMIT, moment)
+        send = window.try_acquire(LIMIT, moment)
         assert isinstance(send, Send)
         window.count(send, moment)
     waits = [window.wait(LIMIT, ahead, 104.0) for ahead in range(8)]
@@ -206,7 +206,7 @@ def test_who_has_a_window_of_waiting_calls_ahead_waits_a_window_though_it_is_emp
 def test_a_send_that_nobody_counted_yet_holds_its_place_for_a_window_from_its_arrival() -> None:
     window = Window()
     for _ in range(2):
-        window.take(LIMIT, 100.0)
+        window.try_acquire(LIMIT, 100.0)
     assert window.wait(LIMIT, 0, 104.0) == 0
     assert [window.wait(LIMIT, ahead, 104.0) for ahead in (1, 2, 3)] == [10, 10 + slack(LIMIT), 10 + slack(LIMIT)]
 
@@ -214,7 +214,7 @@ def test_a_send_that_nobody_counted_yet_holds_its_place_for_a_window_from_its_ar
 def of_model(target: str) -> WireRequest:
     request = Request(operation="x/y", params=Retry(), target=target)
     call = Call(request, account("sk-models"), timeout=9, retry=Retry(), budget=RetryBudget())
-    return WireRequest(target=target).bound(call)
+    return WireRequest(target=target).with_call(call)
 
 
 def test_a_models_pause_is_never_made_shorter_and_forgotten_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,11 +240,11 @@ def test_no_more_sends_are_remembered_than_the_widest_limit_asks_for() -> None:
     wide = RateLimit(1_500, 10.0)
     for now, kept, limit in ((1e6, module._LEAST_KEPT, LIMIT), (2e6, 1_500, wide), (3e6, 1_500, LIMIT)):
         for moment in (now, now + 100, now + 200):
-            send = window.take(limit, moment)
+            send = window.try_acquire(limit, moment)
             assert isinstance(send, Send)
             window.count(send, moment)
         window.recall(float(number) for number in range(2_000))
-        send = window.take(limit, now + 300)
+        send = window.try_acquire(limit, now + 300)
         assert isinstance(send, Send)
         window.count(send, now + 300)
         assert len(window._counted) == kept
@@ -253,11 +253,11 @@ def test_no_more_sends_are_remembered_than_the_widest_limit_asks_for() -> None:
 def test_sends_of_an_earlier_process_hold_their_places_and_never_later_than_now() -> None:
     window = Window()
     window.recall([90.0, 95.0, 99.0])
-    assert window.take(LIMIT, 99.5) == pytest.approx(0.5)
-    assert isinstance(window.take(LIMIT, 100.0), Send)
+    assert window.try_acquire(LIMIT, 99.5) == pytest.approx(0.5)
+    assert isinstance(window.try_acquire(LIMIT, 100.0), Send)
     gate = Gate()
     one = account("sk-recalled")
-    gate.recall([-50.0, 0.0, 0.2, 5.0 + slack(LIMIT)], LIMIT)
+    gate.restore_history([-50.0, 0.0, 0.2, 5.0 + slack(LIMIT)], LIMIT)
     wait = gate._take(one)
     assert isinstance(wait, float)
     assert 9 < wait <= 10, "three of them may have arrived just now"
@@ -300,7 +300,7 @@ def begun(one: Account, seconds: float) -> Call:
 
 async def test_a_begun_call_that_the_window_would_hold_longer_than_it_has_is_told_at_once() -> None:
     gate, one = Gate(), account("sk-begun", RateLimit(1, 60.0))
-    assert await gate.admit(begun(one, 5.0)) is not None
+    assert await gate.acquire(begun(one, 5.0)) is not None
     send = gate._window._not_counted
     assert send == 1
     gate._window.recall([time.monotonic()])
@@ -308,7 +308,7 @@ async def test_a_begun_call_that_the_window_would_hold_longer_than_it_has_is_tol
     with pytest.raises(
         RateLimited, match=r"the key may send again in \d+\.\d s, which is more than the call has"
     ) as caught:
-        await gate.admit(begun(one, 5.0))
+        await gate.acquire(begun(one, 5.0))
     assert caught.value.status == 429
     assert caught.value.retry_after == pytest.approx(60, abs=5)
     assert gate._waiting == 0
@@ -316,7 +316,7 @@ async def test_a_begun_call_that_the_window_would_hold_longer_than_it_has_is_tol
 
 def test_a_send_of_an_earlier_process_leaves_the_window_as_if_it_had_been_made_here() -> None:
     gate, one = Gate(), account("sk-recalled-one", RateLimit(1, 10.0))
-    gate.recall([6.0 + slack(RateLimit(1, 10.0))], RateLimit(1, 10.0))
+    gate.restore_history([6.0 + slack(RateLimit(1, 10.0))], RateLimit(1, 10.0))
     wait = gate._take(one)
     assert isinstance(wait, float)
     assert 3 < wait <= 4

@@ -37,7 +37,7 @@ def account(key: str) -> Account:
 def request_of(policy: Retry, *, key: str = "sk-retry", method: str = "POST") -> WireRequest:
     request = Request(operation="x/y", params=policy, target="/")
     call = impasto.Call(request, account(key), timeout=math.inf, retry=policy, budget=RetryBudget())
-    return WireRequest(target="/", method=method).bound(call)  # type: ignore[arg-type]  # GET or POST
+    return WireRequest(target="/", method=method).with_call(call)  # type: ignore[arg-type]  # GET or POST
 
 
 async def sends(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple[int, impasto.ImpastoError | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from impasto import File, InvalidRequest, Registry, Request
-from impasto_plugins.openai_compat.check import bytes_to_decode, check, checked_request
+from impasto_plugins.openai_compat.check import bytes_to_decode, check, check_request
 from impasto_plugins.openai_compat.translate import translate
 from impasto_plugins.stability import inpaint
 from tests.descriptors import open_descriptors
@@ -20,7 +20,7 @@ _registry = Registry()
 def checked(name: str, **arguments: object) -> tuple[Request, tuple[str, ...]]:
     model = f"stability/{name}"
     operation = _registry.operation(model)
-    return checked_request(operation, model, translate(operation, arguments, edit=True))
+    return check_request(operation, model, translate(operation, arguments, edit=True))
 
 
 def test_a_request_and_all_warnings(tmp_path: Path) -> None:

@@ -156,11 +156,11 @@ def test_what_a_call_cost_stands_beside_it() -> None:
 
 
 def test_an_image_that_did_not_come_names_the_job_that_runs_on() -> None:
-    lost: list[impasto.Lost] = []
+    lost: list[impasto.FailedArtifact] = []
     for id in ("job-1", None):
         error = impasto.ChargeUnknown("no")
         error.id = id
-        lost.append(impasto.Lost(index=len(lost), error=error))
+        lost.append(impasto.FailedArtifact(index=len(lost), error=error))
     response = made(errors=tuple(lost))
     dumped = response.model_dump()["errors"]
     assert dumped == [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from impasto import InvalidRequest, Operation, Registry
-from impasto.ext import MOST_PROBLEMS
+from impasto.ext import MAX_PROBLEMS
 from impasto_plugins.openai_compat.translate import Translation, translate
 
 PICTURE = b"a picture: nothing looks at it here"
@@ -256,7 +256,7 @@ def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> Non
     given = {f"see{i}": i for i in range(15_000)}
     problems = translate(model("sd3"), given).problems
     assert [problem.field for problem in problems] == list(given)
-    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MOST_PROBLEMS
+    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MAX_PROBLEMS
 
 
 def test_a_name_and_bytes_are_one_picture() -> None:
@@ -350,21 +350,21 @@ def test_a_long_name_is_shortened_wherever_it_is_told() -> None:
         extra = given.get("extra_body")
         problems = translate(model("sd3"), {"prompt": "a", long: 1}, extra_body=extra).problems
         assert {problem.field for problem in problems} == {long[:60]}
-    many = {f"{long}{number}": 1 for number in range(MOST_PROBLEMS + 1)}
+    many = {f"{long}{number}": 1 for number in range(MAX_PROBLEMS + 1)}
     assert {problem.field for problem in translate(model("sd3"), many).problems} == {long[:60]}
     dropped = translate(model("core"), {"prompt": "a", long: 1}, drop_params=True).warnings
     assert dropped[0].startswith(f"{long[:60]} was dropped")
 
 
 def test_names_that_are_dropped_beyond_the_first_are_counted() -> None:
-    given = {f"see{number}": number for number in range(MOST_PROBLEMS + 5)}
+    given = {f"see{number}": number for number in range(MAX_PROBLEMS + 5)}
     translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
     assert not translation.problems
-    assert len(translation.warnings) == MOST_PROBLEMS + 1
+    assert len(translation.warnings) == MAX_PROBLEMS + 1
     assert translation.warnings[-1] == "5 more names were dropped: the model has none"
-    given = {f"see{number}": number for number in range(MOST_PROBLEMS)}
+    given = {f"see{number}": number for number in range(MAX_PROBLEMS)}
     translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
-    assert len(translation.warnings) == MOST_PROBLEMS
+    assert len(translation.warnings) == MAX_PROBLEMS
     translation = translate(model("core"), {"prompt": "a", **given, "api_key": "x", "see": 1}, drop_params=True)
     assert told(translation) == ["api_key"]
     assert translation.warnings[-1] == "1 more names were dropped: the model has none"

@@ -65,7 +65,7 @@ def tail(operation: Operation) -> str:
 
 def least(operation: Operation) -> dict[str, object]:
     """The least that the operation takes."""
-    values = {"text": "a lighthouse", "file": SOUND if operation.makes == "audio" else PICTURE}
+    values = {"text": "a lighthouse", "file": SOUND if operation.output == "audio" else PICTURE}
     required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
     return {**required, **EXTRA.get(tail(operation), {})}
 
@@ -90,14 +90,14 @@ def inside(field: Field) -> Iterator[object]:
     """Values that are taken, up to each bound."""
     match field.kind:
         case "text":
-            assert field.most is not None
-            most = int(field.most)
+            assert field.maximum is not None
+            most = int(field.maximum)
             yield "x"
             yield "x" * most
             yield "\U0001f30a" * most
             yield "e\u0301" * (most // 2)
             yield "\r\n--\t\x1b[1m\x7f\u202e\u200d \"';%n{{7*7}} (word:999)"
-            if not field.least:
+            if not field.minimum:
                 yield ""
         case "choice":
             yield from field.choices
@@ -116,16 +116,16 @@ def outside(field: Field) -> Iterator[tuple[object, str]]:
     yield {"a": 1}, "must be"
     match field.kind:
         case "text":
-            assert field.most is not None
-            most = int(field.most)
+            assert field.maximum is not None
+            most = int(field.maximum)
             for long in ("x" * (most + 1), "\U0001f30a" * most + "x", "e\u0301" * (most // 2) + "x"):
-                yield long, f"must be {field.takes()}, not of {most + 1:,}"
+                yield long, f"must be {field.describe_constraint()}, not of {most + 1:,}"
             yield "a\x00b", "must not hold a NUL character"
             yield "a\ud83c", "half a surrogate pair"
             for other, words in ((5, "a whole number"), (0.5, "a number"), (True, "true or false"), (b"x", "bytes")):
                 yield other, f"must be text, not {words}"
-            if field.least:
-                yield "", f"must be {field.takes()}, not of 0"
+            if field.minimum:
+                yield "", f"must be {field.describe_constraint()}, not of 0"
                 yield " \t\n", "must not be blank"
         case "choice":
             first = field.choices[0]
@@ -141,13 +141,13 @@ def outside(field: Field) -> Iterator[tuple[object, str]]:
                 wrong += [math.nextafter(low, -math.inf), math.nextafter(high, math.inf), low - 1, high + 1]
                 wrong += [1e-400] if low > 0 else []
             for value in wrong:
-                yield value, f"must be {field.takes()}, not "
+                yield value, f"must be {field.describe_constraint()}, not "
 
 
 def _bounds(field: Field) -> tuple[Any, Any]:
-    assert field.least is not None
-    assert field.most is not None
-    return field.least, field.most
+    assert field.minimum is not None
+    assert field.maximum is not None
+    return field.minimum, field.maximum
 
 
 @attrs.frozen

@@ -82,7 +82,7 @@ class Spooled(Call):
         path, held = self.folder / "answer", list[bytes]()
 
         class Spool:
-            def holds(self, size: int) -> bool:
+            def fits_in_memory(self, size: int) -> bool:
                 return False
 
             async def write(self, data: bytes) -> None:

@@ -26,7 +26,7 @@ EVERY = pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
 EACH_KIND_OF_FIELD = pytest.mark.parametrize(
     ("operation", "name"),
     {
-        (f.kind, bool(f.least)): (o, name)
+        (f.kind, bool(f.minimum)): (o, name)
         for o in MODELS.values()
         for name, f in o.fields.items()
         if name not in HEADERS

@@ -33,7 +33,7 @@ def request(job: str | None = None, user: str | None = None) -> Request:
 
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/webp", "application/json"])
 def test_a_200_with_an_image_or_json_is_good(kind: str) -> None:
-    assert CORE.dialect.classify(CORE, answer(IMAGE, kind=kind)) is None
+    assert CORE.dialect.classify_error(CORE, answer(IMAGE, kind=kind)) is None
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,23 @@ def test_a_200_with_an_image_or_json_is_good(kind: str) -> None:
     ],
 )
 def test_any_other_status_or_type_is_not_known_to_be_free(status: int, kind: str) -> None:
-    error = CORE.dialect.classify(CORE, answer(IMAGE, status=status, kind=kind))
+    error = CORE.dialect.classify_error(CORE, answer(IMAGE, status=status, kind=kind))
     assert type(error) is ChargeUnknown
     assert (error.status, error.raw, error.pause) == (status, IMAGE, 0.0)
 
 
 def test_a_202_is_a_job_only_where_there_are_jobs() -> None:
-    assert CREATIVE.dialect.classify(CREATIVE, answer({"id": JOB}, status=202)) is None
-    assert type(CREATIVE.dialect.classify(CREATIVE, answer({"id": JOB}, status=202, kind="text/html"))) is ChargeUnknown
+    assert CREATIVE.dialect.classify_error(CREATIVE, answer({"id": JOB}, status=202)) is None
+    assert (
+        type(CREATIVE.dialect.classify_error(CREATIVE, answer({"id": JOB}, status=202, kind="text/html")))
+        is ChargeUnknown
+    )
 
 
 @pytest.mark.parametrize(("headers", "seconds"), [({}, 60.0), ({"retry-after": "7"}, 7.0), ({"retry-after": "0"}, 0.0)])
 def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, str], seconds: float) -> None:
     page = answer(b"<html>", status=429, kind="text/html", headers=headers)
-    error = CORE.dialect.classify(CORE, page)
+    error = CORE.dialect.classify_error(CORE, page)
     assert isinstance(error, ChargeUnknown)
     assert error.pause == seconds == lock_out(page)
     own = refusal(answer({"id": "e", "name": "rate_limit_exceeded", "errors": []}, status=429, headers=headers))
@@ -86,19 +89,19 @@ def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, 
 )
 def test_an_answer_that_holds_nothing_usable_says_why_and_is_kept(response: WireResponse, said: str) -> None:
     with pytest.raises(UnusableResult, match=f"the answer {said}; it was paid for") as caught:
-        CORE.dialect.unpack(CORE, request(), response)
+        CORE.dialect.normalize_response(CORE, request(), response)
     assert (caught.value.raw, caught.value.billed) == (response.body, "yes")
 
 
 @pytest.mark.parametrize("job", ["a", "A_-9", "a" * 200])
 def test_a_job_is_asked_for_below_the_vendors_results(job: str) -> None:
-    pending = CREATIVE.dialect.unpack(CREATIVE, request(), answer({"id": job}, status=202))
+    pending = CREATIVE.dialect.normalize_response(CREATIVE, request(), answer({"id": job}, status=202))
     assert isinstance(pending, Pending)
-    assert (pending.id, pending.keeps, pending.poll.target) == (job, 86_400, f"/v2beta/results/{job}")
+    assert (pending.id, pending.result_ttl, pending.poll.target) == (job, 86_400, f"/v2beta/results/{job}")
 
 
 def test_a_poll_that_names_no_job_goes_on_with_the_one_it_asked_for() -> None:
-    pending = CREATIVE.dialect.unpack(CREATIVE, request(JOB), answer({"status": "in-progress"}, status=202))
+    pending = CREATIVE.dialect.normalize_response(CREATIVE, request(JOB), answer({"status": "in-progress"}, status=202))
     assert isinstance(pending, Pending)
     assert pending.id == JOB
 
@@ -119,7 +122,7 @@ def test_a_poll_that_names_no_job_goes_on_with_the_one_it_asked_for() -> None:
 )
 def test_a_seed_that_is_no_number_costs_no_image(given: object, seed: int | None) -> None:
     made = {"image": b64encode(IMAGE).decode(), "seed": given, "finish_reason": "SUCCESS"}
-    result = CORE.dialect.unpack(CORE, request(), answer(made))
+    result = CORE.dialect.normalize_response(CORE, request(), answer(made))
     assert isinstance(result, Result)
     assert (result.artifacts[0].seed, result.artifacts[0].finish_reason) == (seed, "SUCCESS")
 
@@ -130,10 +133,10 @@ def test_a_seed_that_is_no_number_costs_no_image(given: object, seed: int | None
 )
 def test_an_end_user_is_named_in_256_characters_of_ascii(user: str, is_taken: bool) -> None:
     if is_taken:
-        assert CORE.dialect.pack(CORE, request(user=user)).headers["stability-client-user-id"] == user
+        assert CORE.dialect.transform_request(CORE, request(user=user)).headers["stability-client-user-id"] == user
         return
     with pytest.raises(InvalidRequest, match="user: must be 1 to 256 printable ASCII characters"):
-        CORE.dialect.pack(CORE, request(user=user))
+        CORE.dialect.transform_request(CORE, request(user=user))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_an_end_user_is_named_in_256_characters_of_ascii(user: str, is_taken: bo
     ],
 )
 def test_only_a_good_image_is_passed_on_while_it_comes(response: WireResponse, is_image: bool) -> None:
-    assert CORE.passes_on(CORE.request("m", {"prompt": "x"}), response) is is_image
+    assert CORE.is_artifact_body(CORE.request("m", {"prompt": "x"}), response) is is_image
 
 
 def test_no_more_than_ten_messages_of_a_refusal_are_kept() -> None:

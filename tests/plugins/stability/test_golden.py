@@ -80,8 +80,8 @@ def value(name: str, field: Field) -> object:
         case "output_format":
             return field.choices[-1]
         case "steps":
-            assert field.most is not None
-            return int(field.most)
+            assert field.maximum is not None
+            return int(field.maximum)
         case _:
             return VALUES[name]
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one serv
 EVERY = pytest.mark.parametrize("operation", BY_NAME.values(), ids=BY_NAME)
 EACH_KIND_OF_FIELD = pytest.mark.parametrize(
     ("operation", "name"),
-    {(f.kind, bool(f.least)): (o, name) for o in BY_NAME.values() for name, f in o.fields.items()}.values(),
+    {(f.kind, bool(f.minimum)): (o, name) for o in BY_NAME.values() for name, f in o.fields.items()}.values(),
     ids=lambda v: getattr(v, "id", v),
 )
 FILES = [(o, name) for o in BY_NAME.values() for name in o.file_fields]

@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 
 from impasto import ConfigError, NotSent
-from impasto_plugins.transports.aws import Identity, Once, given, not_ready
+from impasto_plugins.transports.aws import Identity, Once, explicit_identity, not_ready
 
 PAIR = {"access_key_id": "AKIA", "secret_access_key": "secret"}
 PLACE = {"region": "us-west-2", "endpoint": "https://bedrock.example"}
@@ -43,7 +43,7 @@ PLACE = {"region": "us-west-2", "endpoint": "https://bedrock.example"}
     ],
 )
 async def test_an_identity_is_looked_for_unless_all_of_it_is_given(settings: dict[str, str], is_whole: bool) -> None:
-    identity = given(settings)
+    identity = explicit_identity(settings)
     assert (identity is not None) is is_whole
     if identity is not None:
         keys = await identity.keys()

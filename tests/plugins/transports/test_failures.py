@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from impasto import Call, ChargeUnknown, ConfigError, NotSent
 from impasto.ext import Options
 from impasto_plugins.transports import https
-from impasto_plugins.transports.https import Https, tls_of
+from impasto_plugins.transports.https import HttpsTransport, tls_of
 
 KEY: Any = SimpleNamespace(host="api.example", port=443, ssl=True, is_ssl=True)
 
@@ -57,7 +57,7 @@ def test_a_failure_before_the_request_left_is_free(error: Exception, said: str, 
 
 @pytest.mark.parametrize("error", [error for error, *_ in FAILURES])
 def test_a_failure_after_it_left_may_have_been_charged(error: Exception) -> None:
-    connection = cast(Any, SimpleNamespace(unread=b"what came"))
+    connection = cast(Any, SimpleNamespace(surplus=b"what came"))
     failure = https._failure(error, call(sent=True), True, connection)
     assert type(failure) is ChargeUnknown
     assert (failure.raw, failure.retryable, "secret" in failure.message) == (b"what came", False, False)
@@ -120,10 +120,10 @@ def test_the_proxy_of_the_environment_is_for_https_alone(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    transport = Https(Options())
+    transport = HttpsTransport(Options())
     assert transport._proxy(f"{origin}/v2beta/x?y=/z") == proxy
     assert list(transport._proxies) == [origin]
-    given = Https(Options(proxy="http://127.0.0.1:2"))
+    given = HttpsTransport(Options(proxy="http://127.0.0.1:2"))
     assert given._proxy(f"{origin}/x") == "http://127.0.0.1:2"
 
 
@@ -132,7 +132,7 @@ def test_a_proxy_of_the_environment_that_is_none_is_named_without_its_password(m
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:password@127.0.0.1:1")
     with pytest.raises(ConfigError, match="^HTTPS_PROXY must be the URL") as caught:
-        Https(Options())._proxy("https://api.example/x")
+        HttpsTransport(Options())._proxy("https://api.example/x")
     assert "password" not in str(caught.value)
 
 
@@ -143,7 +143,7 @@ def test_the_limits_of_the_transport_are_the_documented_ones() -> None:
 
 
 async def test_time_outs_are_the_callers_for_a_connection_and_ours_for_a_silent_poll() -> None:
-    transport = Https(Options(connect_timeout=3.0))
+    transport = HttpsTransport(Options(connect_timeout=3.0))
     assert (transport._paid.connect, transport._paid.total, transport._paid.sock_read) == (3.0, None, None)
     assert (transport._polls.connect, transport._polls.total, transport._polls.sock_read) == (3.0, None, 30.0)
 

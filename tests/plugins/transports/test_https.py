@@ -37,14 +37,14 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
         trace.on_request_headers_sent.append(sent)
         return session(**settings, trace_configs=[trace])
 
-    left = impasto.Call.left
+    left = impasto.Call.mark_headers_sent
 
     def noted(call: impasto.Call) -> None:
         seen.append("left")
         left(call)
 
     monkeypatch.setattr("impasto_plugins.transports.https.aiohttp.ClientSession", traced)
-    monkeypatch.setattr(impasto.Call, "left", noted)
+    monkeypatch.setattr(impasto.Call, "mark_headers_sent", noted)
     return seen
 
 

@@ -13,7 +13,7 @@ import pytest
 import impasto
 from impasto import File, InvalidRequest, Operation, Registry, Request, WireRequest
 from impasto.registry import OPERATIONS
-from impasto_plugins.stability.direct import Direct
+from impasto_plugins.stability.direct import DirectDialect
 from tests.conftest import KEY
 from tests.pictures import png
 from tests.recorder import Recorder
@@ -22,11 +22,11 @@ ERASE = Registry().operation("stability/erase")
 MOST = 10_000
 
 
-class InJson(Direct):
+class InJson(DirectDialect):
     """The vendor's dialect, were it JSON."""
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
-        return attrs.evolve(super().pack(operation, request), encoding="json", max_bytes=MOST)
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+        return attrs.evolve(super().transform_request(operation, request), encoding="json", max_bytes=MOST)
 
 
 @pytest.fixture

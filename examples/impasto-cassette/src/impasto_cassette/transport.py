@@ -65,7 +65,7 @@ class Cassette:
             said = f"the cassette {str(self.tape.path)!r} has no answer to this {wire.method} {wire.target}"
             raise NotSent(f"{said}; nothing was sent", retryable=False)
         carrier = await self._carrier(wire.call.account.provider.transport)
-        response = await wire.call.whole(await carrier.send(wire))
+        response = await wire.call.read_body(await carrier.send(wire))
         async with self._one:
             account = wire.call.account
             await asyncio.to_thread(self.tape.record, request, response, account.base_url, wire.call.secrets)

@@ -58,7 +58,7 @@ _STATUSES |= {429: RateLimited, 500: ProviderFault}
 class Dialect:
     """Requests and refusals. Plain functions: they can be tested without a network."""
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         """What was given goes out and nothing else; for a job, the GET that fetches its picture."""
         if request.job is not None:
             if _PICTURE.fullmatch(request.job) is None:
@@ -67,7 +67,7 @@ class Dialect:
         given = attrs.asdict(request.params, filter=lambda _, value: value is not None)
         return WireRequest(target=request.target, fields={**request.constants, **given}, encoding="json")
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         """The failure that an answer is, or None. What Easel did not say itself is never taken for free."""
         if response.status == 200 and (_is_picture(response) or response.media_type == "application/json"):
             return None
@@ -81,11 +81,11 @@ class Dialect:
             )
         return kind(said, status=response.status, request_id=response.request_id)
 
-    def passes_on(self, operation: Operation, response: WireResponse) -> bool:
+    def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
         """A fetched picture is the artifact itself, and need not be held in memory."""
         return response.status == 200 and _is_picture(response)
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         """A picture that was fetched."""
         return _result(response, response.file or response.body, None)
 
@@ -98,7 +98,7 @@ class Images(Operation):
     def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending:
         """The picture, or where it is fetched. What was paid for and holds neither is kept in the error."""
         if _is_picture(response):
-            return self.dialect.unpack(self, request, response)
+            return self.dialect.normalize_response(self, request, response)
         try:
             body = json.loads(response.body)
             [told] = body["data"]
@@ -112,7 +112,7 @@ class Images(Operation):
         path = path.removeprefix(origin)
         if _PICTURE.fullmatch(path) is None:
             raise _unusable(response, f"leads elsewhere than to a picture of {origin}: nothing was fetched")
-        return Pending(id=path, poll=_get(path), keeps=KEPT_SECONDS, ready=True)
+        return Pending(id=path, poll=_get(path), result_ttl=KEPT_SECONDS, is_ready=True)
 
 
 def _get(path: str) -> WireRequest:

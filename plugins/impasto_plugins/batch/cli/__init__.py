@@ -1,1 +1,1 @@
-"""The batch commands' work: run a batch and report its progress."""
+"""The work of the batch commands: run a batch and report its progress."""

@@ -1,4 +1,4 @@
-"""Reports of a run: a line that moves on a terminal, JSON lines for a program, else plain lines now and then."""
+"""Reports of a run: a moving line on a terminal, JSON lines for a program, otherwise plain lines from time to time."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from impasto_plugins.batch.classification import code_of
 if TYPE_CHECKING:
     from impasto_plugins.batch.batch import Batch
     from impasto_plugins.batch.manifest.planner import Plan
-    from impasto_plugins.batch.output.status import Status
+    from impasto_plugins.batch.output.status import BatchStatus
     from impasto_plugins.batch.tasks import Outcome
 
 TICK_SECONDS = 0.25
 _REMEMBERED = 120
-"""Over how many ticks the rate is measured."""
+"""Ticks over which the rate is measured."""
 
-_TOLD_SECONDS = 5.0
-"""How often a program is told of the progress."""
+_STATUS_SECONDS = 5.0
+"""Seconds between progress events for a program."""
 
 FIRST_LINE_SECONDS, NEXT_LINE_SECONDS = 2.0, 10.0
-"""When a file or a pipe gets its first line of progress, and the time between the others."""
+"""Seconds until a file or a pipe gets its first line of progress, and between later lines."""
 
 _CLASSES = ("refused", "ambiguous", "unusable", "filtered", "expired")
 _BAR = 20
 
 
-def in_words(status: Status) -> str:
-    """A status for a reader."""
+def format_status(status: BatchStatus) -> str:
+    """Return a status in words."""
     done = f"{status.done:,} of {status.total:,} done"
     rest = (*_failures(status), *_pending(status), *_undone(status), _usd(status.cost_usd))
     return ", ".join((f"{status.state}: {done}", *rest))
 
 
-def _failures(status: Status) -> list[str]:
+def _failures(status: BatchStatus) -> list[str]:
     return [f"{number:,} {name}" for name in _CLASSES if (number := getattr(status, name))]
 
 
-def _pending(status: Status) -> list[str]:
+def _pending(status: BatchStatus) -> list[str]:
     return [f"{status.pending:,} pending"] if status.pending else []
 
 
-def _undone(status: Status) -> Iterator[str]:
+def _undone(status: BatchStatus) -> Iterator[str]:
     if status.missing:
         yield f"{status.missing:,} missing"
     if status.passed_over:
@@ -59,12 +59,12 @@ def _usd(usd: float) -> str:
     return f"{usd:,.2f} USD"
 
 
-def plan_in_words(plan: Plan) -> str:
-    """What a manifest asks for."""
-    made = plan.pictures - plan.to_do
+def format_plan(plan: Plan) -> str:
+    """Return a plan in words."""
+    earlier = plan.pictures - plan.to_do
     parts = [f"{plan.pictures:,} pictures in {plan.rows:,} rows"]
-    parts += [f"{made:,} made or given up before"] if made else []
-    unpriced = sum(share.to_do for share in plan.shares if share.usd is None)
+    parts += [f"{earlier:,} made or given up before"] if earlier else []
+    unpriced = sum(share.to_do for share in plan.totals if share.usd is None)
     parts.append(
         f"{plan.to_do:,} to do for {_usd(plan.usd)}" + (f" and {unpriced:,} of unknown price" * bool(unpriced))
     )
@@ -73,13 +73,13 @@ def plan_in_words(plan: Plan) -> str:
 
 @attrs.define(eq=False)
 class _Output:
-    """Standard output and standard error, of which either may be closed or lost while the run goes on."""
+    """Standard output and standard error. Either may be closed or lost while the run continues."""
 
     on_lost: Callable[[], None] = lambda: None
-    """Called when nobody reads what is written: a closed pipe, a terminal that is gone, a full disk."""
+    """Callback if nobody reads the output: a closed pipe, a closed terminal, a full disk."""
 
     def write(self, text: str, *, err: bool = False, newline: bool = True) -> None:
-        """Write a text. Raises nothing: images in flight are paid for, whether anybody reads or not."""
+        """Write a text. Raises nothing: images in flight are paid for, with or without a reader."""
         try:
             click.echo(text, err=err, nl=newline)
         except (OSError, ValueError):  # ValueError: the stream was closed
@@ -87,47 +87,47 @@ class _Output:
 
 
 @attrs.define(eq=False)
-class Quiet(_Output):
-    """For a file or a pipe: warnings and progress go to stderr, the end to stdout."""
+class PlainReporter(_Output):
+    """For a file or a pipe: warnings and progress on stderr, the summary on stdout."""
 
-    _due: float = attrs.field(factory=lambda: time.monotonic() + FIRST_LINE_SECONDS)
+    _failures_left: float = attrs.field(factory=lambda: time.monotonic() + FIRST_LINE_SECONDS)
 
     def planned(self, plan: Plan) -> None:
-        """The manifest was looked at: its sums are reported at the end."""
+        """Print nothing yet: the sums are in the summary."""
 
     def note(self, text: str) -> None:
         self.write(f"Warning: {text}", err=True)
 
-    def through(self, outcome: Outcome) -> None:
-        """Report one image only if it is somewhere else than it should be."""
+    def task_finished(self, outcome: Outcome) -> None:
+        """Report an image only if it was not saved in its usual place."""
         if outcome.artifact is not None and outcome.path is not None and outcome.path.is_absolute():
             for warning in outcome.warnings:
                 self.note(f"{outcome.id}: {warning}")
 
     def tick(self, batch: Batch) -> None:
-        """Report the progress, if it is time for that."""
-        if (now := time.monotonic()) >= self._due and (status := batch.status()) is not None:
-            self._due = now + NEXT_LINE_SECONDS
-            self.write(in_words(status), err=True)
+        """Report the progress if it is time."""
+        if (now := time.monotonic()) >= self._failures_left and (status := batch.status()) is not None:
+            self._failures_left = now + NEXT_LINE_SECONDS
+            self.write(format_status(status), err=True)
 
-    def ended(self, status: Status, reason: str | None) -> None:
+    def finished(self, status: BatchStatus, reason: str | None) -> None:
         if reason is not None:
             self.write(f"Stopped: {reason}", err=True)
-        self.write(in_words(status))
+        self.write(format_status(status))
 
 
 @attrs.define(eq=False)
-class Live(Quiet):
-    """For a terminal: one line that moves."""
+class TerminalReporter(PlainReporter):
+    """For a terminal: one moving line."""
 
     _ticks: deque[tuple[float, int]] = attrs.field(factory=lambda: deque[tuple[float, int]](maxlen=_REMEMBERED))
 
     def planned(self, plan: Plan) -> None:
-        self.write(plan_in_words(plan), err=True)
+        self.write(format_plan(plan), err=True)
 
     def note(self, text: str) -> None:
         self._wipe()
-        Quiet.note(self, text)
+        PlainReporter.note(self, text)
 
     def tick(self, batch: Batch) -> None:
         status = batch.status()
@@ -149,9 +149,9 @@ class Live(Quiet):
         ]
         self.write("\r" + "  ".join(filter(None, parts)) + "\033[K", err=True, newline=False)
 
-    def ended(self, status: Status, reason: str | None) -> None:
+    def finished(self, status: BatchStatus, reason: str | None) -> None:
         self._wipe()
-        Quiet.ended(self, status, reason)
+        PlainReporter.finished(self, status, reason)
 
     def _wipe(self) -> None:
         self.write("\r\033[K", err=True, newline=False)
@@ -164,20 +164,20 @@ def _duration(seconds: float) -> str:
 
 
 @attrs.define(eq=False)
-class Lines(_Output):
-    """For a program: a JSON object a line, each with its ``event``."""
+class JSONReporter(_Output):
+    """For a program: one JSON object a line, each with its ``event``."""
 
-    _told: float = 0.0
+    _status_time: float = 0.0
 
     def planned(self, plan: Plan) -> None:
-        self._tell("plan", rows=plan.rows, pictures=plan.pictures, to_do=plan.to_do, usd=round(plan.usd, 6))
+        self._print_event("plan", rows=plan.rows, pictures=plan.pictures, to_do=plan.to_do, usd=round(plan.usd, 6))
 
     def note(self, text: str) -> None:
-        self._tell("note", message=text)
+        self._print_event("note", message=text)
 
-    def through(self, outcome: Outcome) -> None:
+    def task_finished(self, outcome: Outcome) -> None:
         error = outcome.error
-        self._tell(
+        self._print_event(
             "picture",
             id=outcome.id,
             index=outcome.index,
@@ -191,16 +191,16 @@ class Lines(_Output):
 
     def tick(self, batch: Batch) -> None:
         status = batch.status()
-        if status is not None and (now := time.monotonic()) - self._told >= _TOLD_SECONDS:
-            self._told = now
-            self._tell("progress", in_flight=batch.pace.in_flight, **_without(status, "in_flight"))
+        if status is not None and (now := time.monotonic()) - self._status_time >= _STATUS_SECONDS:
+            self._status_time = now
+            self._print_event("progress", in_flight=batch.pace.in_flight, **_without(status, "in_flight"))
 
-    def ended(self, status: Status, reason: str | None) -> None:
-        self._tell("end", reason=reason, **attrs.asdict(status))
+    def finished(self, status: BatchStatus, reason: str | None) -> None:
+        self._print_event("end", reason=reason, **attrs.asdict(status))
 
-    def _tell(self, event: str, **more: object) -> None:
+    def _print_event(self, event: str, **more: object) -> None:
         self.write(json.dumps({"event": event, **more}))
 
 
-def _without(status: Status, name: str) -> dict[str, object]:
+def _without(status: BatchStatus, name: str) -> dict[str, object]:
     return {key: value for key, value in attrs.asdict(status).items() if key != name}

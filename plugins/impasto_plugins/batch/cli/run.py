@@ -1,4 +1,4 @@
-"""``impasto batch run`` in a process: its client, its signals, what it says, its exit code."""
+"""``impasto batch run`` in a process: client, signals, output, exit code."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import click
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
 from impasto.ext import Settings, check_base_url, check_seconds
-from impasto.fields import shown
-from impasto_plugins.batch.batch import Batch, Order
+from impasto.fields import format_value
+from impasto_plugins.batch.batch import Batch, BatchSpec
 from impasto_plugins.batch.filenames import Template
-from impasto_plugins.batch.manifest.planner import Again
-from impasto_plugins.batch.manifest.stdin import taken
-from impasto_plugins.batch.output.s3 import Target, local_folder, target_of
-from impasto_plugins.batch.runner.limits import MostFailures
+from impasto_plugins.batch.manifest.planner import RetrySelection
+from impasto_plugins.batch.manifest.stdin import copy_stdin
+from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
+from impasto_plugins.batch.runner.limits import FailureLimit
 
-from .reporters import TICK_SECONDS, Lines, Live, Quiet, plan_in_words
+from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
 
 RETRY = Retry(attempts=8)
-"""Nobody waits for one picture of many: each may wait out more than a call alone."""
+"""Retries for batches: nobody waits for one image of many, so each may wait longer than a single call."""
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
-class Given(TypedDict):
-    """The options of the command, as they were given."""
+class CommandOptions(TypedDict):
+    """The options of the command line."""
 
     manifest: Path
     out: str
@@ -62,92 +62,92 @@ class Given(TypedDict):
     as_json: bool
 
 
-def conduct(given: Given) -> int:
-    """Runs an order, and returns the exit code. Raises ConfigError and ManifestError."""
-    target = target_of(given["out"], given["staging"], given["s3_endpoint"])
-    with taken(given["manifest"]) as piped:
-        return _conducted(given, target, piped)
+def run_command(options: CommandOptions) -> int:
+    """Run a batch and return the exit code. Raises ConfigError and ManifestError."""
+    target = target_of(options["out"], options["staging"], options["s3_endpoint"])
+    with copy_stdin(options["manifest"]) as stdin_copy:
+        return _run_from(options, target, stdin_copy)
 
 
-def _conducted(given: Given, target: Target | None, piped: Path | None) -> int:
-    order = Order(
-        manifest=given["manifest"],
-        piped=piped,
-        out=given["staging"] or local_folder(given["out"]),
+def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: Path | None) -> int:
+    order = BatchSpec(
+        manifest=options["manifest"],
+        stdin_copy=stdin_copy,
+        out=options["staging"] or local_folder(options["out"]),
         target=target,
-        concurrency=given["concurrency"],
-        budget=_usd(given["budget"]),
-        max_failures=MostFailures.of(given["max_failures"]) if given["max_failures"] is not None else None,
-        deadline=_duration(given["deadline"]),
-        again=Again(failed=given["retry_failed"], ambiguous=given["retry_ambiguous"]),
-        start_over=given["start_over"],
-        skip_invalid=given["skip_invalid"],
-        dedupe=given["dedupe"],
-        drop_params=given["drop_params"],
-        report=given["report"],
-        api_base=check_base_url(given["api_base"]) if given["api_base"] is not None else None,
-        template=Template(given["names"]),
+        concurrency=options["concurrency"],
+        budget=_usd(options["budget"]),
+        max_failures=FailureLimit.parse(options["max_failures"]) if options["max_failures"] is not None else None,
+        deadline=_duration(options["deadline"]),
+        retry=RetrySelection(failed=options["retry_failed"], ambiguous=options["retry_ambiguous"]),
+        start_over=options["start_over"],
+        skip_invalid=options["skip_invalid"],
+        dedupe=options["dedupe"],
+        drop_params=options["drop_params"],
+        report=options["report"],
+        api_base=check_base_url(options["api_base"]) if options["api_base"] is not None else None,
+        template=Template(options["names"]),
     )
-    settings = _settings(given)
-    if given["dry_run"]:
-        return asyncio.run(_dry_run(order, settings, as_json=given["as_json"]))
+    settings = _settings(options)
+    if options["dry_run"]:
+        return asyncio.run(_dry_run(order, settings, as_json=options["as_json"]))
     try:
-        return asyncio.run(_run(order, settings, as_json=given["as_json"]))
+        return asyncio.run(_run(order, settings, as_json=options["as_json"]))
     except asyncio.CancelledError:  # while the manifest was looked at: there is nothing to be told
         return INTERRUPTED
 
 
-def _settings(given: Given) -> Settings:
-    settings: Settings = {"retry": RETRY, "middleware": given["middleware"]}
-    if given["transport"] is not None:
-        settings["transport"] = given["transport"]
-    if given["timeout"] is not None:
-        settings["timeout"] = given["timeout"]
-    if given["rate"] is not None:
-        settings["rate_limit"] = _rate(given["rate"])
-    if given["emulator"]:
-        if given["api_base"] is not None:
+def _settings(options: CommandOptions) -> Settings:
+    settings: Settings = {"retry": RETRY, "middleware": options["middleware"]}
+    if options["transport"] is not None:
+        settings["transport"] = options["transport"]
+    if options["timeout"] is not None:
+        settings["timeout"] = options["timeout"]
+    if options["rate"] is not None:
+        settings["rate_limit"] = _rate(options["rate"])
+    if options["emulator"]:
+        if options["api_base"] is not None:
             raise ConfigError("give --api-base or --emulator, not both")
-        if given["transport"] is not None:
+        if options["transport"] is not None:
             raise ConfigError("give --transport or --emulator, not both")
         settings["transport"] = "emulator"
         settings["poll_interval"] = 0.5
     return settings
 
 
-async def _dry_run(order: Order, settings: Settings, *, as_json: bool) -> int:
+async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
     async with Client(registry=registry, **settings) as client:
-        plan = await Batch(order, registry, Quiet()).dry_run(client)
+        plan = await Batch(order, registry, PlainReporter()).dry_run(client)
     if as_json:
         shares = [
             {"model": each.model, "pictures": each.pictures, "to_do": each.to_do, "usd_each": each.usd}
-            for each in plan.shares
+            for each in plan.totals
             if each.model
         ]
-        told = {
+        totals = {
             "rows": plan.rows,
             "pictures": plan.pictures,
             "to_do": plan.to_do,
             "usd": round(plan.usd, 6),
-            "passed_over": len(plan.bad),
+            "passed_over": len(plan.invalid),
         }
-        click.echo(json.dumps({**told, "models": shares}, indent=2))
+        click.echo(json.dumps({**totals, "models": shares}, indent=2))
     else:
-        for share in (each for each in plan.shares if each.model):
+        for share in (each for each in plan.totals if each.model):
             price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
             click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
-        click.echo(plan_in_words(plan))
-        for bad in plan.bad:
+        click.echo(format_plan(plan))
+        for bad in plan.invalid:
             click.echo(f"Warning: passed over: {bad}", err=True)
         click.echo("Nothing was sent.")
-    return SOME_FAILED if plan.bad else DONE
+    return SOME_FAILED if plan.invalid else DONE
 
 
-async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
+async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    telling = Lines() if as_json else Live() if is_terminal else Quiet()
+    telling = JSONReporter() if as_json else TerminalReporter() if is_terminal else PlainReporter()
     async with Client(registry=registry, **settings) as client:
         batch = Batch(order, registry, telling)
         telling.on_lost = partial(batch.stop, "nobody reads its output any more")
@@ -157,22 +157,22 @@ async def _run(order: Order, settings: Settings, *, as_json: bool) -> int:
                 status = await batch.run(client)
             finally:
                 ticking.cancel()
-            telling.ended(status, batch.stops.reason)
+            telling.finished(status, batch.stops.reason)
     if status.is_whole and batch.are_results_written and batch.stops.kind != "configuration":
         return DONE
     is_cut = (signalled or batch.stops.kind == "interrupted") and (status.pending or batch.is_cancelled)
     return INTERRUPTED if is_cut else SOME_FAILED
 
 
-async def _tick(batch: Batch, telling: Quiet | Lines) -> None:
+async def _tick(batch: Batch, telling: PlainReporter | JSONReporter) -> None:
     while True:
         telling.tick(batch)
         await asyncio.sleep(TICK_SECONDS)
 
 
 @contextmanager
-def _signals(batch: Batch, telling: Quiet | Lines) -> Iterator[list[int]]:
-    """Drain at the first signal, stop at the second; a third kills. Yields those that came.
+def _signals(batch: Batch, telling: PlainReporter | JSONReporter) -> Iterator[list[int]]:
+    """Drain at the first signal, stop at the second; a third kills. Yields the signals received.
 
     A SIGHUP only ever drains: shells and the system send several when a terminal is closed. ``nohup`` is respected.
     """
@@ -216,7 +216,7 @@ def _duration(text: str | None) -> float:
     if text is None:
         return float("inf")
     if (found := _DURATION.fullmatch(text)) is None or float(found[1]) == 0:
-        raise ConfigError(f"deadline must be a time such as 90s, 30m or 2h, not {shown(text)}")
+        raise ConfigError(f"deadline must be a time such as 90s, 30m or 2h, not {format_value(text)}")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -1,7 +1,7 @@
-"""Evidence in a folder besides its ledger: results and images that the ledger does not know, and links.
+"""Evidence beside a ledger: results and images that it does not know, and links.
 
-The high-water mark vouches that a ledger is whole. If the mark is gone too, what earlier runs left tells that they paid
-for images. Files of results must always be this ledger's: another folder's ledger may come with its own mark.
+The high-water mark proves that a ledger is whole. If the mark is missing too, files of earlier runs show that they
+paid for images. Result files must always belong to this ledger: another folder's ledger may come with its own mark.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import ConfigError
-from impasto_plugins.batch.filenames import ANY_SEED, ENDINGS, Template, folded, is_reserved
-from impasto_plugins.batch.tasks import Unit
+from impasto_plugins.batch.filenames import ANY_SEED, ENDINGS, Template, case_folded, is_reserved
+from impasto_plugins.batch.tasks import ImageTask
 
 from .filesystem import Disk, open_plain, write_all
-from .log import Ledger, Read, rows, untrusted
-from .states import State
+from .log import Ledger, ReadPosition, rows, untrusted_ledger
+from .states import TaskState
 
 if TYPE_CHECKING:
-    from .workspace import History, Layout
+    from .workspace import LedgerHistory, WorkspacePaths
 
 RESULT_FILES = ("results.jsonl", "errors.jsonl")
 _MEDIA = (*ENDINGS.values(), ".bin")
-_MOST_NAMED = 3
+_MAX_NAMES = 3
 _STAMP_BYTES = 200
 
 
-def check_links(layout: Layout, levels: int = 1) -> None:
+def check_links(layout: WorkspacePaths, levels: int = 1) -> None:
     """Raise ConfigError if a link is in the folder: it may lead out of it. The folder itself may be one.
 
-    ``levels``: how many folders deep images go, the folder itself counted.
+    ``levels``: depth of the images' folders, the folder itself counted.
     """
     for folder in _folders(layout, levels):
         with os.scandir(folder) as entries:
@@ -47,11 +47,11 @@ def check_links(layout: Layout, levels: int = 1) -> None:
                     )
 
 
-def _folders(layout: Layout, levels: int) -> Iterator[str]:
-    """The folders that a batch writes to, as far as they are there. Nothing is looked for behind a link."""
+def _folders(layout: WorkspacePaths, levels: int) -> Iterator[str]:
+    """Yield the existing folders that a batch writes to. Links are not followed."""
     if layout.root.is_dir():
         yield str(layout.root)
-        own = (layout.hidden, layout.staging, layout.kept)
+        own = (layout.hidden, layout.staging, layout.salvage)
         for path in own:
             if path.is_dir() and not path.is_symlink():
                 yield str(path)
@@ -67,42 +67,42 @@ def _image_folders(folder: str, levels: int, skipped: frozenset[str] = frozenset
             yield from _image_folders(each, levels - 1)
 
 
-def check_evidence(history: History, *, is_begun: bool) -> None:
+def check_evidence(history: LedgerHistory, *, is_begun: bool) -> None:
     """Raise UntrustedLedger if earlier runs left anything that the ledger does not know.
 
-    ``is_begun``: the folder is that of a batch which has begun, so there is a ledger, and every image in it is its own.
+    ``is_begun``: the batch has begun, so there is a ledger, and every image in the folder belongs to it.
     """
     layout = history.layout
     if is_begun and not history.is_vouched_for:
         if not layout.ledger.exists():
-            raise untrusted(layout.ledger, "is missing")
-        known = _known_paths(layout)
-        if strangers := [name for name in image_names(layout, 1) if name not in known]:
-            raise untrusted(layout.ledger, f"does not know {_some(strangers)}")
+            raise untrusted_ledger(layout.ledger, "is missing")
+        recorded = _recorded_paths(layout)
+        if strangers := [name for name in image_names(layout, 1) if name not in recorded]:
+            raise untrusted_ledger(layout.ledger, f"does not know {_list_names(strangers)}")
     if history.run is None:
-        if not history.is_vouched_for and (left := _left(layout)):
-            said = "is missing" if not layout.ledger.exists() else "is empty"
-            raise untrusted(layout.ledger, f"{said}, and earlier runs left {_some(left)}")
-    elif unknown := list(islice(_unknown_results(history), _MOST_NAMED)):
-        said = "is another folder's, or an older copy" if history.is_vouched_for else "is an older copy"
-        raise untrusted(layout.ledger, f"{said}: results.jsonl or errors.jsonl name {_some(unknown)}")
+        if not history.is_vouched_for and (left := _leftovers(layout)):
+            reason = "is missing" if not layout.ledger.exists() else "is empty"
+            raise untrusted_ledger(layout.ledger, f"{reason}, and earlier runs left {_list_names(left)}")
+    elif unknown := list(islice(_ids_not_in_ledger(history), _MAX_NAMES)):
+        reason = "is another folder's, or an older copy" if history.is_vouched_for else "is an older copy"
+        raise untrusted_ledger(layout.ledger, f"{reason}: results.jsonl or errors.jsonl name {_list_names(unknown)}")
 
 
-def _left(layout: Layout) -> list[str]:
-    """Names of what only a run leaves that has asked for images."""
+def _leftovers(layout: WorkspacePaths) -> list[str]:
+    """Return names of files that only a run with requests leaves."""
     if not layout.root.is_dir():
         return []
     left = [path for path in layout.root.iterdir() if is_reserved(path.name) and path.is_file()]
-    left += [path for folder in (layout.kept, layout.staging) if folder.is_dir() for path in folder.iterdir()]
+    left += [path for folder in (layout.salvage, layout.staging) if folder.is_dir() for path in folder.iterdir()]
     return sorted(str(path.relative_to(layout.root)) for path in left)
 
 
-def _some(names: list[str]) -> str:
-    named = ", ".join(map(repr, names[:_MOST_NAMED]))
-    return named if len(names) <= _MOST_NAMED else f"{named} and {len(names) - _MOST_NAMED:,} more"
+def _list_names(names: list[str]) -> str:
+    listing = ", ".join(map(repr, names[:_MAX_NAMES]))
+    return listing if len(names) <= _MAX_NAMES else f"{listing} and {len(names) - _MAX_NAMES:,} more"
 
 
-def write_stamp(layout: Layout, disk: Disk, ledger: Ledger) -> None:
+def write_stamp(layout: WorkspacePaths, disk: Disk, ledger: Ledger) -> None:
     """Note which files of results this ledger wrote. Raises OSError."""
     file = disk.create(layout.stamp)
     try:
@@ -111,7 +111,7 @@ def write_stamp(layout: Layout, disk: Disk, ledger: Ledger) -> None:
         disk.close(file)
 
 
-def _stamp(layout: Layout, size: int, chain: int) -> bytes:
+def _stamp(layout: WorkspacePaths, size: int, chain: int) -> bytes:
     """Return how far a ledger is, and the size and time (ns since 1970) of each file of results."""
     parts = [size, chain]
     for name in RESULT_FILES:
@@ -121,7 +121,7 @@ def _stamp(layout: Layout, size: int, chain: int) -> bytes:
     return " ".join(map(str, parts)).encode()
 
 
-def _are_unchanged(history: History) -> bool:
+def _are_unchanged(history: LedgerHistory) -> bool:
     """Return True if the files of results are those that this ledger wrote, and no row came after them."""
     layout, read = history.layout, history.read
     try:
@@ -131,11 +131,8 @@ def _are_unchanged(history: History) -> bool:
         return False
 
 
-def _unknown_results(history: History) -> Iterator[str]:
-    """Ids of images that were or may have been charged, by the files of results, and that the ledger does not know.
-
-    Files that are as this ledger wrote them are not read: that takes half as long as reading the ledger.
-    """
+def _ids_not_in_ledger(history: LedgerHistory) -> Iterator[str]:
+    """Yield ids in the result files that were or may have been charged and that the ledger does not know."""
     pictures = history.pictures
     if _are_unchanged(history):
         return
@@ -146,13 +143,13 @@ def _unknown_results(history: History) -> Iterator[str]:
             continue
         for index in _indices(line):
             state = pictures.state(id, index)
-            if state == 0 or (error is None and state != State.DONE):
+            if state == 0 or (error is None and state != TaskState.DONE):
                 yield id
                 break
 
 
 def _indices(line: dict[str, object]) -> list[int]:
-    """The indices of the images that a line is about."""
+    """Return the indices of the images in a line."""
     if isinstance(index := line.get("index"), int):
         return [index]
     match line.get("response"):
@@ -163,7 +160,7 @@ def _indices(line: dict[str, object]) -> list[int]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:
-    """The lines of a file of results, as far as they can be read."""
+    """Yield the readable lines of a result file."""
     try:
         with open_plain(path) as file:
             for line in file:
@@ -177,35 +174,35 @@ def _lines(path: Path) -> Iterator[dict[str, object]]:
         return
 
 
-def _known_paths(layout: Layout) -> set[str]:
-    return {row["path"] for _, row in rows(layout.ledger, Read()) if "path" in row}
+def _recorded_paths(layout: WorkspacePaths) -> set[str]:
+    return {row["path"] for _, row in rows(layout.ledger, ReadPosition()) if "path" in row}
 
 
-def image_names(layout: Layout, levels: int) -> set[str]:
+def image_names(layout: WorkspacePaths, levels: int) -> set[str]:
     """Return the paths of all images in the folder, below it."""
     return {os.path.relpath(path, layout.root) for path in _images(layout, levels)}
 
 
-def _images(layout: Layout, levels: int) -> Iterator[str]:
+def _images(layout: WorkspacePaths, levels: int) -> Iterator[str]:
     root = str(layout.root)
     if layout.root.is_dir():
-        own = frozenset(map(str, (layout.hidden, layout.kept)))
+        own = frozenset(map(str, (layout.hidden, layout.salvage)))
         for folder in (root, *_image_folders(root, levels, own)):
             with os.scandir(folder) as entries:
                 yield from (each.path for each in entries if each.name.endswith(_MEDIA))
 
 
-class Strangers:
-    """Images in a folder whose ledger may be another's, and does not know them."""
+class Orphans:
+    """Images in a folder that its ledger does not know, and no mark proves the ledger whole."""
 
-    def __init__(self, history: History, template: Template) -> None:
+    def __init__(self, history: LedgerHistory, template: Template) -> None:
         self._layout, self._template = history.layout, template
         names = set[str]()
         if not history.is_started_over and _is_doubtful(history, template.levels):
             names = image_names(history.layout, template.levels)
         if names and history.run is not None:
-            names -= _known_paths(history.layout)
-        self._names = {folded(name.rpartition(".")[0]): name for name in names}
+            names -= _recorded_paths(history.layout)
+        self._names = {case_folded(name.rpartition(".")[0]): name for name in names}
         self._by_shape: dict[str, list[str]] = {}
         for name in self._names:
             self._by_shape.setdefault(_shape(name), []).append(name)
@@ -213,10 +210,10 @@ class Strangers:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    def find(self, unit: Unit) -> str | None:
-        """Return the image that has the name of a unit's, None if there is none."""
+    def find(self, unit: ImageTask) -> str | None:
+        """Return the image with a task's name, or None."""
         path = self._template.path(id=unit.id, index=unit.index, n=unit.n, model=unit.model, seed=ANY_SEED)
-        before, is_any, after = folded(path).partition(ANY_SEED)
+        before, is_any, after = case_folded(path).partition(ANY_SEED)
         if not is_any:
             name = self._names.get(before)
         else:
@@ -224,19 +221,21 @@ class Strangers:
             name = next((self._names[each] for each in near if each.startswith(before) and each.endswith(after)), None)
         return None if name is None or _is_input(unit, name) else name
 
-    def check(self, units: Iterable[Unit]) -> None:
-        """Raise UntrustedLedger if one of these units was made before."""
+    def check(self, units: Iterable[ImageTask]) -> None:
+        """Raise UntrustedLedger if one of these tasks has an image already."""
         if self and (found := [name for unit in units if (name := self.find(unit)) is not None]):
             state = "does not know" if self._layout.ledger.exists() else "is missing, and the folder has"
-            raise untrusted(self._layout.ledger, f"{state} {_some(found)}, which rows of the manifest ask for")
+            raise untrusted_ledger(
+                self._layout.ledger, f"{state} {_list_names(found)}, which rows of the manifest ask for"
+            )
 
 
-def _is_doubtful(history: History, levels: int) -> bool:
+def _is_doubtful(history: LedgerHistory, levels: int) -> bool:
     """Return True if a ledger may be another folder's, or an older copy: nothing vouches for it, its images are not
     here, or more images are here. Counting is quick: names are compared only if there is a doubt.
     """
-    done = history.pictures.count[State.DONE]
-    is_known = history.is_vouched_for and done and not history.gone
+    done = history.pictures.count[TaskState.DONE]
+    is_known = history.is_vouched_for and done and not history.missing
     return not is_known or sum(1 for _ in _images(history.layout, levels)) > done
 
 
@@ -244,8 +243,8 @@ def _shape(name: str) -> str:
     return re.sub(r"\d+", "0", name)
 
 
-def _is_input(unit: Unit, name: str) -> bool:
-    """Return True if an image is one that the unit's row names as its own input."""
+def _is_input(unit: ImageTask, name: str) -> bool:
+    """Return True if an image is an input that the task's row names."""
     base = name.rpartition("/")[2]
     labels = (each for value in unit.content.values() for each in (value if isinstance(value, list) else [value]))
     return any(isinstance(each, str) and each.rpartition("/")[2] == base for each in labels)

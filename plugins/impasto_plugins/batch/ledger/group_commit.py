@@ -1,8 +1,8 @@
-"""The one writer: a thread that does all of a batch's work on the disk, and waits for the disk once for many.
+"""The one writer: a thread that does all disk work of a batch, and waits for the disk once for many jobs.
 
-A job is a generator. It writes, and yields what must be on the disk before it goes on: a folder, the ledger, or None
-where it only lets the others of its group write too. Jobs that came while the thread was busy make a group; they go
-on in step, so that one wait serves them all.
+A job is a generator. It writes, and yields what must be on the disk before it continues: a folder, the ledger, or None
+to let the others of its group write first. Jobs that come while the thread is busy form a group; they advance in step,
+so that one wait serves all of them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .filesystem import Disk
 from .log import Ledger
 
 T = TypeVar("T")
-Wanted = Path | Literal["ledger"] | None
-Steps = Generator[Wanted, None, T]
+SyncTarget = Path | Literal["ledger"] | None
+WriteSteps = Generator[SyncTarget, None, T]
 
 
 @attrs.define(eq=False)
 class _Job:
-    steps: Steps[Any]
+    steps: WriteSteps[Any]
     done: asyncio.Future[Any]
     outcome: Any = None
     error: BaseException | None = None
-    waits_for: Wanted = None
+    waits_for: SyncTarget = None
 
-    def go_on(self, failed: BaseException | None) -> bool:
-        """Takes the next step; False where it was the last."""
+    def advance(self, failed: BaseException | None) -> bool:
+        """Take the next step; return False if it was the last."""
         try:
             self.waits_for = next(self.steps) if failed is None else self.steps.throw(failed)
         except StopIteration as end:
@@ -44,7 +44,7 @@ class _Job:
             return True
         return False
 
-    def tell(self) -> None:
+    def resolve(self) -> None:
         if self.done.cancelled():
             return
         if self.error is not None:
@@ -54,7 +54,7 @@ class _Job:
 
 
 class Writer:
-    """Runs jobs in a thread of its own, in the order in which they came. Belongs to one loop."""
+    """Runs jobs in a thread of its own, in the order of submission. Belongs to one loop."""
 
     def __init__(self, disk: Disk, ledger: Ledger) -> None:
         self._disk = disk
@@ -64,31 +64,31 @@ class Writer:
         self._thread = threading.Thread(target=self._main, name="impasto-batch", daemon=True)
         self._thread.start()
 
-    def post(self, steps: Steps[T]) -> asyncio.Future[T]:
-        """Begins a job. It is done though nobody waits for it. Raises, where it is waited for, what the job did."""
+    def submit(self, steps: WriteSteps[T]) -> asyncio.Future[T]:
+        """Submit a job. It runs even if nobody waits for it. Waiting raises the job's error."""
         done: asyncio.Future[T] = self._loop.create_future()
-        done.add_done_callback(_look_at)
+        done.add_done_callback(_observe_exception)
         self._jobs.put(_Job(steps, done))
         return done
 
     async def aclose(self) -> None:
-        """Waits until all jobs are done."""
+        """Wait until all jobs are done."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _main(self) -> None:
         going = True
         while going:
-            group = [job for job in self._gathered() if job is not None]
+            group = [job for job in self._gather() if job is not None]
             going = not self._is_over
             self._run(group)
             if group:
-                self._loop.call_soon_threadsafe(_tell, group)
+                self._loop.call_soon_threadsafe(_resolve_all, group)
 
     _is_over = False
 
-    def _gathered(self) -> Sequence[_Job | None]:
-        """What came since the last time, and at least one."""
+    def _gather(self) -> Sequence[_Job | None]:
+        """Return the jobs submitted since the last time, at least one."""
         group = [self._jobs.get()]
         try:
             while True:
@@ -98,13 +98,13 @@ class Writer:
             return group
 
     def _run(self, group: Sequence[_Job]) -> None:
-        active = [job for job in group if job.go_on(None)]
+        active = [job for job in group if job.advance(None)]
         while active:
-            waited: set[Wanted] = {job.waits_for for job in active}
+            waited: set[SyncTarget] = {job.waits_for for job in active}
             failed = {wanted: self._wait_for(wanted) for wanted in waited}
-            active = [job for job in active if job.go_on(failed[job.waits_for])]
+            active = [job for job in active if job.advance(failed[job.waits_for])]
 
-    def _wait_for(self, wanted: Wanted) -> OSError | None:
+    def _wait_for(self, wanted: SyncTarget) -> OSError | None:
         try:
             if wanted == "ledger":
                 self._ledger.sync()
@@ -115,12 +115,12 @@ class Writer:
         return None
 
 
-def _tell(group: Sequence[_Job]) -> None:
+def _resolve_all(group: Sequence[_Job]) -> None:
     for job in group:
-        job.tell()
+        job.resolve()
 
 
-def _look_at(done: asyncio.Future[Any]) -> None:
-    """An error of a job that nobody waits for has been told in the ledger's absence of a row; asyncio need not."""
+def _observe_exception(done: asyncio.Future[Any]) -> None:
+    """Mark a job's error as retrieved: the missing row reports it, asyncio need not."""
     if not done.cancelled():
         done.exception()

@@ -1,9 +1,9 @@
-"""The high-water mark: how far the ledger is on the disk, in a file outside the ledger's own folder.
+"""The high-water mark: how much of the ledger is on the disk, in a file outside the ledger's own folder.
 
-It vouches for the ledger. A ledger that is shorter than the mark, or another one, was cut, damaged, removed, or is an
-older copy: what was paid for since is not in it. The mark is written after each sync of the ledger and not synced
-itself, so it costs a few microseconds, survives a killed process, and may lag behind after a loss of power: it is
-never ahead of the ledger.
+It proves that the ledger is whole. A ledger that is shorter than the mark, or differs from it, was cut, damaged,
+removed, or is an older copy: later payments are not in it. The mark is written after each sync of the ledger and not
+synced itself: it costs a few microseconds, survives a killed process, may lag behind after a power loss, and is never
+ahead of the ledger.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LINE = re.compile(rb"([0-9a-f]{16} [0-9a-f]{8}) ([0-9a-f]{8})\n")
 
 @attrs.frozen
 class Mark:
-    """``size`` bytes of the ledger were on the disk; ``chain`` is the checksum of all rows in them."""
+    """``size`` bytes of the ledger are on the disk; ``chain`` is the checksum of all rows in them."""
 
     size: int
     chain: int
 
     @classmethod
     def read(cls, path: Path) -> Mark | None:
-        """Return the mark, None if it is missing or damaged. Raises OSError."""
+        """Return the mark, or None if it is missing or damaged. Raises OSError."""
         try:
             with open_plain(path) as file:
                 line = file.read(_LENGTH + 1)
@@ -39,7 +39,7 @@ class Mark:
 
     @classmethod
     def parse(cls, line: bytes) -> Mark | None:
-        """Return the mark that a line is, None if it is none."""
+        """Return the mark in a line, or None if the line is invalid."""
         if (found := _LINE.fullmatch(line)) is None or crc32(found[1]) != int(found[2], 16):
             return None
         size, chain = found[1].split()
@@ -47,7 +47,7 @@ class Mark:
 
     @property
     def line(self) -> bytes:
-        """The mark as it is written: always of the same length."""
+        """Return the mark as a line of fixed length."""
         text = b"%016x %08x" % (self.size, self.chain)
         return b"%b %08x\n" % (text, crc32(text))
 
@@ -72,7 +72,7 @@ class HighWater:
             self.disk.sync_folder(self.path.parent)
 
     def write(self, mark: Mark) -> None:
-        """Write a mark, once the ledger is on the disk as far as that."""
+        """Write a mark after the ledger is on the disk up to it."""
         self.disk.overwrite(self._file, mark.line)
 
     def close(self) -> None:

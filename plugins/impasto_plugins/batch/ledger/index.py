@@ -1,50 +1,50 @@
-"""Where each picture stands, as its rows in the ledger tell; and what was spent on all of them."""
+"""The state of each image according to the ledger, and the money spent on all of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from impasto.ext import MOST_ARTIFACTS
+from impasto.ext import MAX_ARTIFACTS
 
 from .log import Row
-from .states import State, state_of
+from .states import TaskState, state_of
 
-_INTENT, _STAGED, _DONE = int(State.INTENT), int(State.STAGED), int(State.DONE)
+_INTENT, _STAGED, _DONE = int(TaskState.INTENT), int(TaskState.STAGED), int(TaskState.DONE)
 _PLACE_BITS, _STATE_BITS = 44, 4
 _PLACE = (1 << _PLACE_BITS) - 1
 _STATE = (1 << _STATE_BITS) - 1
 _LINE = _PLACE_BITS + _STATE_BITS
 
 
-class Pictures:
-    """All pictures that the ledger knows, about 120 bytes each: state, place of the last row, digest of the line.
+class TaskIndex:
+    """All images in the ledger, about 120 bytes each: state, position of the last row, digest of the line.
 
-    Two ids that fell on one key (one pair in 10**7 manifests of a million) differ in their lines, and then in what
-    the ledger says of them: they would be told as one id with two contents, and not paid twice or passed over.
+    Two ids with one key (one pair in 10**7 manifests of a million) differ in their lines. The ledger would report them
+    as one id with two contents; neither would be paid twice or skipped.
     """
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
-        self._count = [0] * (len(State) + 1)
+        self._count = [0] * (len(TaskState) + 1)
         self.usd = 0.0
-        """What was charged, or may have been, in all attempts; what has no known price is not in it."""
+        """USD that were charged, or may have been, in all attempts, as far as prices are known."""
         self.charges_unknown = 0
         self.extra = 0
-        """Images that came and were not asked for: a provider may answer one request with several."""
+        """Images that came unasked: a provider may answer one request with several."""
 
     def __len__(self) -> int:
         return len(self._last)
 
     @property
-    def count(self) -> Counter[State]:
-        """How many pictures stand where."""
-        return Counter({state: self._count[state] for state in State if self._count[state]})
+    def count(self) -> Counter[TaskState]:
+        """The number of images in each state."""
+        return Counter({state: self._count[state] for state in TaskState if self._count[state]})
 
     def states(self, id: str, n: int, line: int | None = None) -> list[int]:
-        """The numbers of the states in which a row's pictures stand; 0 for one that the ledger does not know.
+        """Return the state numbers of a row's images; 0 for one that the ledger does not know.
 
-        With ``line`` only those that a line of this digest asked for are known.
+        With ``line`` only images that a line of this digest asked for count.
         """
         last = self._last
         states = []
@@ -60,22 +60,22 @@ class Pictures:
     def extras(self, id: str, n: int) -> list[int]:
         """Return the indices of the images that a row has beyond the ``n`` that it asks for."""
         found, index, last = list[int](), n, self._last
-        while self.extra and index <= (found[-1] if found else n) + MOST_ARTIFACTS:  # one may be missing
+        while self.extra and index <= (found[-1] if found else n) + MAX_ARTIFACTS:  # one may be missing
             if hash((id, index)) in last:
                 found.append(index)
             index += 1
         return found
 
     def place(self, id: str, index: int) -> int:
-        """Where its last row is in the ledger. Raises KeyError."""
+        """Return the position of its last row in the ledger. Raises KeyError."""
         return self._last[hash((id, index))] & _PLACE
 
     def open(self) -> Iterator[int]:
-        """The places of the last rows of those that a run was at."""
+        """Return the positions of the last rows of images that a run was working on."""
         return (each & _PLACE for each in self._last.values() if each >> _PLACE_BITS & _STATE <= _STAGED)
 
-    def take(self, row: Row, place: int) -> None:
-        """Takes note of a row."""
+    def apply(self, row: Row, place: int) -> None:
+        """Update the index with a row."""
         state = state_of(row)
         if state is None:
             return
@@ -95,6 +95,6 @@ class Pictures:
         self._last[key] = line << _LINE | state << _PLACE_BITS | place
 
     def is_last(self, row: Row, place: int) -> bool:
-        """Whether a row is its picture's last word."""
+        """Return True if a row is the last one of its image."""
         packed = self._last.get(hash((row["id"], row["index"])))
         return packed is not None and packed & _PLACE == place

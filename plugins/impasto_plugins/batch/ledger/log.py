@@ -1,9 +1,9 @@
-"""The ledger: an append-only file of rows, each whole or not there.
+"""The ledger: an append-only file of rows, each whole or absent.
 
 A row is one line and one write: the CRC-32 of its JSON, the CRC-32 of that and of all rows before it, the JSON. So a
-row that is damaged is known, and so is one that was taken out, put in or moved. Only a torn last row, which a process
-or a machine left that stopped, is cut off and counted. Anything else that is wrong stops the run, and so does a ledger
-that the high-water mark does not vouch for (``high_water.py``).
+damaged row is detected, and so is one that was removed, inserted or moved. Only a torn last row, left by a process or
+machine that stopped, is cut off and reported. Any other damage stops the run, and so does a ledger that the
+high-water mark does not confirm (``high_water.py``).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .filesystem import Disk, open_plain
 from .high_water import HighWater, Mark
 
 Row = Mapping[str, Any]
-"""A row's JSON: which names it has follows from its kind, see ``rows.py``."""
+"""A row's JSON. Its keys depend on its kind, see ``states.py``."""
 
 HEAD = 18
 """The two checksums of a row, in hexadecimal, and the spaces after them."""
 
 _LOST = bytes(16)
-"""No row has so many zeros: the machine stopped before the page that was there was on the disk."""
+"""A run of zeros that no row has: the machine stopped before this page was on the disk."""
 
 _ROW = re.compile(rb"[0-9a-f]{8} [0-9a-f]{8} \{.*\}\n")
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -39,12 +39,12 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class UntrustedLedger(ConfigError):
-    """The ledger is missing, cut, damaged, or older than the folder: what was paid for is not known."""
+    """The ledger is missing, cut, damaged, or older than the folder: earlier payments are unknown."""
 
 
 @attrs.define
-class Read:
-    """How far a ledger was read: ``end`` bytes of whole rows, their checksum, the bytes of a torn end after them.
+class ReadPosition:
+    """The part of a ledger that was read: ``end`` bytes of whole rows, their checksum, the bytes of a torn end.
 
     ``mark`` is the high-water mark that it must reach.
     """
@@ -57,63 +57,63 @@ class Read:
 
 ON_THE_WAY = frozenset({b'{"row":"intent"', b'{"row":"staged"'})
 ON_RESUME = ON_THE_WAY | {b'{"row":"done","'}
-"""Beginnings of rows of which some readers want the head alone: what stands before ``n``. In a text that would be
-escaped."""
+"""Beginnings of rows of which some readers need the head alone: the keys before ``n``. In a text they would be escaped.
+"""
 
 _HEAD_ENDS = b',"n":'
 
 
-def rows(path: Path, read: Read, *, heads: frozenset[bytes] = frozenset()) -> Iterator[tuple[int, Row]]:
-    """Yield each row with its place in the file; none if there is no file. Raises UntrustedLedger.
+def rows(path: Path, read: ReadPosition, *, heads: frozenset[bytes] = frozenset()) -> Iterator[tuple[int, Row]]:
+    """Yield each row with its position in the file; nothing without a file. Raises UntrustedLedger.
 
-    ``heads``: the rows of which only the head is decoded, which is what reading a ledger takes longest for.
+    ``heads``: rows of which only the head is decoded; decoding is most of the time of reading a ledger.
     """
     marked = read.mark.size if read.mark is not None else 0
     end, chain, chain_at_mark = 0, 0, 0
-    if (file := _opened(path)) is not None:
+    if (file := _open_ledger(path)) is not None:
         with file:
             for line in file:
                 body = line[HEAD:-1]
                 chain = crc32(body, chain)
                 if line[:HEAD] != b"%08x %08x " % (crc32(body), chain) or line[-1:] != b"\n":
-                    read.torn = _torn(path, end, read.mark)
+                    read.torn = _torn_bytes(path, end, read.mark)
                     break
                 if body[:15] in heads:
                     body = body[: body.index(_HEAD_ENDS)] + b"}"
-                yield end, parsed(body)
+                yield end, parse_row(body)
                 end += len(line)
                 read.end, read.chain = end, chain
                 if end == marked:
                     chain_at_mark = chain
     if marked and end < marked:
         size = "is missing" if file is None else f"has {end:,} whole bytes"
-        raise untrusted(path, f"{size}, and had {marked:,} before: it was cut or removed, or is an older copy")
+        raise untrusted_ledger(path, f"{size}, and had {marked:,} before: it was cut or removed, or is an older copy")
     if read.mark is not None and chain_at_mark != read.mark.chain:
-        raise untrusted(path, "is not the one that this folder had before")
+        raise untrusted_ledger(path, "is not the one that this folder had before")
 
 
-def _opened(path: Path) -> BinaryIO | None:
+def _open_ledger(path: Path) -> BinaryIO | None:
     """Open a ledger for reading; None if there is none. Raises UntrustedLedger if it can't be read."""
     try:
         return open_plain(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        said = "it is a link" if error.errno == errno.ELOOP else error.strerror
-        raise untrusted(path, f"can't be read ({said})") from None
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise untrusted_ledger(path, f"can't be read ({reason})") from None
 
 
-def parsed(body: bytes) -> Row:
-    """A row's JSON, whose checksum was found right."""
+def parse_row(body: bytes) -> Row:
+    """Return a row's JSON after its checksum was verified."""
     row: Row = _decode(body.decode("ascii"))[0]
     return row
 
 
-def _torn(path: Path, at: int, mark: Mark | None) -> int:
-    """Return the size of a torn last row. Raises UntrustedLedger if what stands there is anything else.
+def _torn_bytes(path: Path, at: int, mark: Mark | None) -> int:
+    """Return the size of a torn last row. Raises UntrustedLedger for any other damage.
 
-    A write that was cut short has no line's end. After a machine's crash there may be pages of zeros among the rows
-    that were not on the disk yet: only the mark tells which these are.
+    A write that was cut short has no line end. After a machine crash there may be pages of zeros among rows that were
+    not on the disk yet: only the mark shows which these are.
     """
     with path.open("rb") as file:
         before = file.read(at)
@@ -126,14 +126,14 @@ def _torn(path: Path, at: int, mark: Mark | None) -> int:
         longest = max(map(len, before.splitlines()), default=0)
         is_torn = b"\n" not in rest and len(rest) - len(rest.rstrip(b"\0")) <= longest
     if whole or not is_torn:
-        raise untrusted(path, f"is damaged at byte {at:,}, before its end")
+        raise untrusted_ledger(path, f"is damaged at byte {at:,}, before its end")
     return len(rest)
 
 
-def untrusted(path: Path, said: str) -> UntrustedLedger:
+def untrusted_ledger(path: Path, reason: str) -> UntrustedLedger:
     """Return the error for a ledger that can't be trusted, with what to do."""
     return UntrustedLedger(
-        f"the ledger {str(path)!r} {said}: what was paid for is not known any more, and nothing was sent. Put back a"
+        f"the ledger {str(path)!r} {reason}: what was paid for is not known any more, and nothing was sent. Put back a"
         " copy of it that is up to date; or begin a new folder, with those rows of the manifest alone that"
         " results.jsonl and errors.jsonl here do not name; or begin again in this one with"
         " --start-over, which pays for images again"
@@ -142,7 +142,7 @@ def untrusted(path: Path, said: str) -> UntrustedLedger:
 
 @attrs.define(eq=False)
 class Ledger:
-    """The one writer's end of the file. All its methods block."""
+    """The writing end of the file. All its methods block."""
 
     path: Path
     disk: Disk
@@ -151,8 +151,8 @@ class Ledger:
     chain: int = 0
     _file: int = -1
 
-    def open(self, read: Read) -> None:
-        """Go on where reading ended; a torn end is cut off. Raises OSError."""
+    def open(self, read: ReadPosition) -> None:
+        """Continue after the rows that were read; a torn end is cut off. Raises OSError."""
         is_new = not self.path.exists()
         self._file = self.disk.append(self.path)
         self.size, self.chain = read.end, read.chain
@@ -166,7 +166,7 @@ class Ledger:
             self.high_water.open(Mark(self.size, self.chain))
 
     def append(self, row: Row) -> int:
-        """Writes a row, and returns its place. Raises OSError, and then the file is as before."""
+        """Write a row and return its position. Raises OSError; the file is then unchanged."""
         body = _encode(row).encode("ascii")
         chain = crc32(body, self.chain)
         line = b"%08x %08x %b\n" % (crc32(body), chain, body)
@@ -194,16 +194,16 @@ class Ledger:
 
 
 class Rows:
-    """Reads single rows of a ledger by their places."""
+    """Reads single rows of a ledger by position."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
 
     def at(self, place: int) -> Row:
-        """The row that begins there."""
+        """Return the row at a position."""
         self._file.seek(place)
-        return parsed(self._file.readline()[HEAD:-1])
+        return parse_row(self._file.readline()[HEAD:-1])
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
         self._file.close()

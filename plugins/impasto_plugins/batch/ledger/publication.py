@@ -1,4 +1,4 @@
-"""The way of an image from the staging folder to its name: no two share a file, and none is overwritten."""
+"""From the staging folder to an image's name: no two images share a file, and none is overwritten."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from impasto_plugins.batch.filenames import digest
 
 from .filesystem import Disk, is_file_of
-from .group_commit import Steps
+from .group_commit import WriteSteps
 from .log import Row
-from .workspace import Folder, Layout
+from .workspace import Workspace, WorkspacePaths
 
 
 def create_staged(disk: Disk, path: Path) -> int:
@@ -21,13 +21,13 @@ def create_staged(disk: Disk, path: Path) -> int:
     return disk.create(path)
 
 
-def staged_at(layout: Layout, id: str, index: int) -> Path:
-    """Where a picture is put together."""
+def staging_path(layout: WorkspacePaths, id: str, index: int) -> Path:
+    """Return the path of an image's staging file."""
     return layout.staging / f"{digest(id)}-{index}"
 
 
 def is_as_written(path: Path, row: Row) -> bool:
-    """Return True if a staged image is the one of its row: its content is read only if its time has changed."""
+    """Return True if a staged image is the one of its row. Its content is read only if its time changed."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -36,28 +36,28 @@ def is_as_written(path: Path, row: Row) -> bool:
     return is_same or is_file_of(path, row["sha256"])
 
 
-def placed(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
+def publish(folder: Workspace, staged: Path, row: Row) -> WriteSteps[Path]:
     """Give a staged image its name below the folder, or another if that is taken; then write its row.
 
-    ``row`` is its staged row, whose path is claimed. The staging folder lets go of it last: until its row is on the
-    disk it has both names. Raises OSError if the staged file is not the one of the row.
+    ``row`` is its staged row with a claimed path. The image has both names until its row is on the disk. Raises OSError
+    if the staged file is not the one of the row.
     """
     root, name = folder.layout.root, str(row["path"])
     path: Path = root / name
     if not is_as_written(staged, row) and not is_file_of(path, row["sha256"]):
-        raise altered(staged)
+        raise altered_file_error(staged)
     _check_folders(root, name)
-    while not linked(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
+    while not link_or_rename(folder.disk, staged, path) and not is_file_of(path, row["sha256"]):
         name = folder.names.claim(row["path"])
         path = root / name
     yield path.parent
-    yield from folder.written({**row, "row": "done", "path": name}, on_disk=True)
+    yield from folder.write_row({**row, "row": "done", "path": name}, on_disk=True)
     folder.names.add(name, is_local=True)
     folder.disk.remove(staged)
     return path
 
 
-def altered(staged: Path) -> OSError:
+def altered_file_error(staged: Path) -> OSError:
     """Return the error for a staged file that is not the image of its row."""
     return OSError(errno.EIO, f"the staged image {staged.name[:16]} is not the one that was written")
 
@@ -70,11 +70,11 @@ def _check_folders(root: Path, name: str) -> None:
 
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
-"""What a file system says that has no hard links."""
+"""Errors of file systems without hard links."""
 
 
-def linked(disk: Disk, staged: Path, path: Path) -> bool:
-    """Gives a file another name; False where that is another file's."""
+def link_or_rename(disk: Disk, staged: Path, path: Path) -> bool:
+    """Give a file another name; return False if another file has it."""
     try:
         try:
             disk.link(staged, path)

@@ -1,4 +1,4 @@
-"""What is written of each picture, and when: before it is asked for, when a job was taken on, and when it came."""
+"""Writes the rows of each image: before its request, when a job is accepted, and when the image or error comes."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from impasto import (
     UnusableResult,
 )
 from impasto.ext import media_type_of, printable
-from impasto_plugins.batch.classification import code_of, failed
-from impasto_plugins.batch.filenames import ENDINGS, Template, digest, safe
-from impasto_plugins.batch.tasks import Outcome, Unit, key_of
+from impasto_plugins.batch.classification import code_of, outcome_of_error
+from impasto_plugins.batch.filenames import ENDINGS, Template, digest, safe_name
+from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
 
 from .filesystem import write_all
-from .group_commit import Steps
+from .group_commit import WriteSteps
 from .log import Row
-from .publication import altered, create_staged, is_as_written, linked, placed, staged_at
-from .states import State
-from .workspace import Folder
+from .publication import altered_file_error, create_staged, is_as_written, link_or_rename, publish, staging_path
+from .states import TaskState
+from .workspace import Workspace
 
 FIRST_ROOM = 4 << 20
-"""Bytes that are set aside for a picture, until pictures of its model are known."""
+"""Bytes reserved for an image before the size of its model's images is known."""
 
-_MOST_ROOM = 64 << 20
+_MAX_ROOM = 64 << 20
 
 
 class Uploader(Protocol):
-    """A place that finished images go to, such as an S3 bucket."""
+    """A destination of finished images, such as an S3 bucket."""
 
-    async def keep(self, staged: Path, row: Row) -> str:
+    async def upload(self, staged: Path, row: Row) -> str:
         """Upload a staged image under the row's path, or beside it if that name is taken; return the name.
 
         Raises OSError.
@@ -57,37 +57,37 @@ class Uploader(Protocol):
         ...
 
 
-class Keeper(Protocol):
-    """Keeps a record of units. ``Keeping`` does it in a folder's ledger."""
+class TaskRecorder(Protocol):
+    """Records the progress of tasks. ``LedgerRecorder`` writes to a folder's ledger."""
 
-    async def begin(self, unit: Unit, call: Call) -> None:
+    async def record_intent(self, unit: ImageTask, call: Call) -> None:
         """Record an intent before each POST. Raises StorageError if it can't be written; nothing is sent then."""
         ...
 
-    def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
-        """A job was taken on; its first poll waits for what is returned."""
+    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
+        """Record an accepted job. Its first poll waits for the returned future."""
         ...
 
-    async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
-        """Keeps what came. Raises OSError."""
+    async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Store an image or an error. Raises OSError."""
         ...
 
-    async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
-        """Keeps what came somewhere else, as the folder can't be written."""
+    async def save_elsewhere(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Store an image elsewhere, since the folder can't be written."""
         ...
 
-    def abandon(self, unit: Unit, call: Call) -> None:
-        """The call was cancelled: keeps what is known of it."""
+    def record_cancelled(self, unit: ImageTask, call: Call) -> None:
+        """Record a cancelled call and its possible charge."""
         ...
 
-    def free_index(self, unit: Unit) -> int:
-        """Return the first index beyond those of a unit's row that no image has."""
+    def free_index(self, unit: ImageTask) -> int:
+        """Return the first index beyond those of a task's row that no image has."""
         ...
 
 
 @attrs.define(eq=False)
 class _Staged:
-    """The file in which a picture will be put together, opened before the picture is asked for."""
+    """The file of an image, opened before the image is requested."""
 
     path: Path
     file: int
@@ -95,117 +95,119 @@ class _Staged:
 
 
 @attrs.define(eq=False)
-class Keeping:
-    """Writes to one folder."""
+class LedgerRecorder:
+    """Records tasks in one folder."""
 
-    folder: Folder
+    folder: Workspace
     template: Template
     uploader: Uploader | None = None
     """Receives images from the staging folder."""
     local_images: int = 0
-    """How many uploaded images keep a copy in the folder, for the report."""
-    more: Callable[[ImpastoError], Mapping[str, object]] = lambda _: {}
-    """What the row of a picture that did not come says besides."""
-    _staged: dict[Unit, _Staged] = attrs.field(factory=dict[Unit, _Staged])
+    """Uploaded images that leave a copy in the folder, for the report."""
+    error_details: Callable[[ImpastoError], Mapping[str, object]] = lambda _: {}
+    """Returns further keys for the row of an error."""
+    _staged: dict[ImageTask, _Staged] = attrs.field(factory=dict[ImageTask, _Staged])
     _room: dict[str, int] = attrs.field(factory=dict[str, int])
-    _to_send: set[Unit] = attrs.field(factory=set[Unit])
-    """Whose pictures are whole in the staging folder, and not up yet."""
+    _to_upload: set[ImageTask] = attrs.field(factory=set[ImageTask])
+    """Tasks whose images are whole in the staging folder and not uploaded yet."""
 
-    async def begin(self, unit: Unit, call: Call) -> None:
+    async def record_intent(self, unit: ImageTask, call: Call) -> None:
         try:
-            await self.folder.post(self._begun(unit, call))
+            await self.folder.submit(self._write_intent(unit, call))
         except OSError as error:
-            said = error.strerror or str(error)
-            raise StorageError(f"{str(self.folder.layout.root)!r} can't be written: {said}; nothing was sent") from None
+            reason = error.strerror or str(error)
+            raise StorageError(
+                f"{str(self.folder.layout.root)!r} can't be written: {reason}; nothing was sent"
+            ) from None
 
-    def accepted(self, unit: Unit, call: Call, pending: Pending) -> asyncio.Future[None]:
+    def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
         now = time.time()
-        expires = now + pending.keeps if pending.keeps is not None else None
+        expires = now + pending.result_ttl if pending.result_ttl is not None else None
         row = {
-            **_of(unit, "accepted", at=now, key=key_of(call.account)),
+            **_row_of(unit, "accepted", at=now, key=key_of(call.account)),
             "job": pending.id,
             "expires": expires,
         }
-        return self.folder.post(self.folder.written(row, on_disk=True))
+        return self.folder.submit(self.folder.write_row(row, on_disk=True))
 
-    async def settle(self, unit: Unit, outcome: Outcome) -> Outcome:
+    async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
-            return await self.folder.post(self._told(unit, outcome))
+            return await self.folder.submit(self._write_error(unit, outcome))
         if self.uploader is None:
-            return await self.folder.post(self._kept(unit, outcome))
-        row = await self.folder.post(self._laid(unit, outcome))
-        self._to_send.add(unit)
-        name = await self.send(self.uploader, row)
-        self._to_send.discard(unit)
+            return await self.folder.submit(self._stage_and_publish(unit, outcome))
+        row = await self.folder.submit(self._stage(unit, outcome))
+        self._to_upload.add(unit)
+        name = await self.upload(self.uploader, row)
+        self._to_upload.discard(unit)
         return attrs.evolve(outcome, url=self.uploader.url(name), warnings=tuple(row["warnings"]))
 
-    async def send(self, uploader: Uploader, row: Row) -> str:
-        """Puts a staged picture up, and then says so; gives its name. Raises OSError."""
-        staged = staged_at(self.folder.layout, row["id"], row["index"])
+    async def upload(self, uploader: Uploader, row: Row) -> str:
+        """Upload a staged image, then write its row; return its name. Raises OSError."""
+        staged = staging_path(self.folder.layout, row["id"], row["index"])
         if not await asyncio.to_thread(is_as_written, staged, row):
-            raise altered(staged)
-        name = await uploader.keep(staged, row)
-        await self.folder.post(self._sent(staged, row, name))
+            raise altered_file_error(staged)
+        name = await uploader.upload(staged, row)
+        await self.folder.submit(self._write_uploaded(staged, row, name))
         return name
 
-    def _sent(self, staged: Path, row: Row, name: str) -> Steps[None]:
+    def _write_uploaded(self, staged: Path, row: Row, name: str) -> WriteSteps[None]:
         """Write the row of an image that was uploaded as ``name``."""
         folder = self.folder
-        has_copy = folder.pictures.count[State.DONE] < self.local_images
-        yield from folder.written({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
+        has_copy = folder.pictures.count[TaskState.DONE] < self.local_images
+        yield from folder.write_row({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
         folder.names.add(name, is_local=False)
         if has_copy:
-            linked(folder.disk, staged, folder.layout.root / name)
+            link_or_rename(folder.disk, staged, folder.layout.root / name)
         folder.disk.remove(staged)
 
-    async def spare(self, unit: Unit, outcome: Outcome) -> Outcome:
+    async def save_elsewhere(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         if outcome.artifact is None:
             return outcome
-        if unit in self._to_send:
-            staged = staged_at(self.folder.layout, unit.id, unit.index)
-            said = f"it came, and stays in {str(staged)!r} until the next run puts it up"
-            return attrs.evolve(outcome, state="pending", path=staged, warnings=(*outcome.warnings, said))
+        if unit in self._to_upload:
+            staged = staging_path(self.folder.layout, unit.id, unit.index)
+            warning = f"it came, and stays in {str(staged)!r} until the next run puts it up"
+            return attrs.evolve(outcome, state="pending", path=staged, warnings=(*outcome.warnings, warning))
         try:
-            path = await asyncio.to_thread(_spared, unit, outcome.artifact)
+            path = await asyncio.to_thread(_save_in_temporary_folder, unit, outcome.artifact)
         except OSError:
             return attrs.evolve(outcome, warnings=(*outcome.warnings, "it came, and could not be saved anywhere"))
         return attrs.evolve(outcome, path=path, warnings=(*outcome.warnings, f"it was saved in {str(path)!r}"))
 
-    def abandon(self, unit: Unit, call: Call) -> None:
+    def record_cancelled(self, unit: ImageTask, call: Call) -> None:
         if call.job is None:
             error: ImpastoError = ChargeUnknown("the run was stopped before the answer came; it may have been charged")
-            if not call.charges:
+            if not call.possible_charges:
                 error = NotSent("the run was stopped before it was sent")
-            self.folder.post(self._told(unit, failed(unit, error)))
+            self.folder.submit(self._write_error(unit, outcome_of_error(unit, error)))
         else:
-            self.folder.post(self._let_go(unit))
+            self.folder.submit(self._release_staging(unit))
 
-    def free_index(self, unit: Unit) -> int:
+    def free_index(self, unit: ImageTask) -> int:
         taken = self.folder.pictures.extras(unit.id, unit.n)
         return taken[-1] + 1 if taken else unit.n
 
-    def _begun(self, unit: Unit, call: Call) -> Steps[None]:
-        """Room on the disk, then the intent."""
+    def _write_intent(self, unit: ImageTask, call: Call) -> WriteSteps[None]:
+        """Reserve space on the disk, then write the intent."""
         folder, disk = self.folder, self.folder.disk
         if unit not in self._staged:
-            path = staged_at(folder.layout, unit.id, unit.index)
+            path = staging_path(folder.layout, unit.id, unit.index)
             staged = _Staged(path, create_staged(disk, path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
             disk.reserve(staged.file, staged.room)
-        yield from folder.written(of_intent(unit, key_of(call.account)), on_disk=True)
+        yield from folder.write_row(intent_row(unit, key_of(call.account)), on_disk=True)
 
-    def _kept(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
-        """The picture in the staging folder, then in its place, then the row that says so."""
-        row = yield from self._laid(unit, outcome)
-        path = yield from placed(self.folder, staged_at(self.folder.layout, unit.id, unit.index), row)
+    def _stage_and_publish(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Outcome]:
+        """Write the image to the staging folder, publish it, then write its row."""
+        row = yield from self._stage(unit, outcome)
+        path = yield from publish(self.folder, staging_path(self.folder.layout, unit.id, unit.index), row)
         return attrs.evolve(outcome, path=path, warnings=tuple(row["warnings"]))
 
-    def _laid(self, unit: Unit, outcome: Outcome) -> Steps[Row]:
-        """The picture in the staging folder, and its row."""
+    def _stage(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Row]:
+        """Write the image to the staging folder, and its row."""
         artifact = outcome.artifact
         assert artifact is not None  # noqa: S101 - it is kept where there is one
         folder, disk = self.folder, self.folder.disk
-        staged = self._staged.pop(unit, None) or self._anew(unit)
+        staged = self._staged.pop(unit, None) or self._staging_file(unit)
         try:
             write_all(disk, staged.file, artifact.data)
             if staged.room > len(artifact.data):
@@ -215,68 +217,68 @@ class Keeping:
             modified = os.fstat(staged.file).st_mtime_ns
         finally:
             disk.close(staged.file)
-        room = min(_MOST_ROOM, len(artifact.data) * 5 // 4)
+        room = min(_MAX_ROOM, len(artifact.data) * 5 // 4)
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
         paths = yield from self._set_aside(unit, outcome.errors)
         if paths:
-            said = f"what came instead of images beside it is kept: {', '.join(paths)}"
-            outcome = attrs.evolve(outcome, warnings=(*outcome.warnings, said))
-        path = folder.names.claim(self.named(unit, artifact))
-        row = of_artifact(unit, outcome, artifact, path=path, modified=modified)
+            warning = f"what came instead of images beside it is kept: {', '.join(paths)}"
+            outcome = attrs.evolve(outcome, warnings=(*outcome.warnings, warning))
+        path = folder.names.claim(self.image_name(unit, artifact))
+        row = artifact_row(unit, outcome, artifact, path=path, modified=modified)
         folder.write(row)
         return row
 
-    def _set_aside(self, unit: Unit, errors: Iterable[ImpastoError]) -> Steps[list[str]]:
+    def _set_aside(self, unit: ImageTask, errors: Iterable[ImpastoError]) -> WriteSteps[list[str]]:
         """Keep what came instead of images. Return the paths below the folder."""
         paths = list[str]()
-        for data, media_type in (each for error in errors for each in _came_with(error)):
-            path = kept_at(self.folder, unit.id, unit.index, media_type)
-            paths.append((yield from _kept_aside(self.folder, path, data)))
+        for data, media_type in (each for error in errors for each in _paid_bytes(error)):
+            path = salvage_path(self.folder, unit.id, unit.index, media_type)
+            paths.append((yield from _salvage(self.folder, path, data)))
         return paths
 
-    def named(self, unit: Unit, artifact: Artifact) -> str:
-        """Where a picture goes, below the folder."""
+    def image_name(self, unit: ImageTask, artifact: Artifact) -> str:
+        """Return an image's path below the folder."""
         n = unit.n if unit.extra is None else unit.index + 1
         name = self.template.path(id=unit.id, index=unit.index, n=n, model=unit.model, seed=artifact.seed)
         return name + ENDINGS.get(artifact.media_type, ".bin")
 
-    def _told(self, unit: Unit, outcome: Outcome) -> Steps[Outcome]:
-        """The row of a picture that did not come, and what came instead."""
+    def _write_error(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Outcome]:
+        """Write the row of an error, and store the bytes that came with it."""
         folder = self.folder
-        yield from self._let_go(unit)
+        yield from self._release_staging(unit)
         if outcome.state == "pending":
             return outcome
         error = outcome.error
         assert error is not None  # noqa: S101 - what did not come has a reason
-        kept = yield from self._set_aside(unit, [error])
-        row = {**_of_error(unit, outcome, error), **self.more(error)}
-        if kept:
-            row["kept"] = kept
-        yield from folder.written(row, on_disk=outcome.state != "refused")
+        saved_paths = yield from self._set_aside(unit, [error])
+        row = {**_error_row(unit, outcome, error), **self.error_details(error)}
+        if saved_paths:
+            row["kept"] = saved_paths
+        yield from folder.write_row(row, on_disk=outcome.state != "refused")
         return outcome
 
-    def _let_go(self, unit: Unit) -> Steps[None]:
-        """The room that was set aside is given back."""
+    def _release_staging(self, unit: ImageTask) -> WriteSteps[None]:
+        """Release the reserved space."""
         if (staged := self._staged.pop(unit, None)) is not None:
             self.folder.disk.close(staged.file)
             self.folder.disk.remove(staged.path)
         yield from ()
 
-    def _anew(self, unit: Unit) -> _Staged:
-        path = staged_at(self.folder.layout, unit.id, unit.index)
+    def _staging_file(self, unit: ImageTask) -> _Staged:
+        path = staging_path(self.folder.layout, unit.id, unit.index)
         return _Staged(path, create_staged(self.folder.disk, path), 0)
 
 
-def kept_at(folder: Folder, id: str, index: int, media_type: str) -> Path:
-    """Where what came instead of a picture may be kept."""
-    folder.disk.make_folder(folder.layout.kept)
+def salvage_path(folder: Workspace, id: str, index: int, media_type: str) -> Path:
+    """Return a free path for bytes that came instead of an image."""
+    folder.disk.make_folder(folder.layout.salvage)
     number, ending = 0, ENDINGS.get(media_type, ".bin")
-    while (path := folder.layout.kept / f"{digest(id)}-{index}-{number}{ending}").exists():
+    while (path := folder.layout.salvage / f"{digest(id)}-{index}-{number}{ending}").exists():
         number += 1  # of an attempt before this one
     return path
 
 
-def _kept_aside(folder: Folder, path: Path, data: bytes) -> Steps[str]:
+def _salvage(folder: Workspace, path: Path, data: bytes) -> WriteSteps[str]:
     disk = folder.disk
     file = disk.create(path)
     try:
@@ -284,11 +286,11 @@ def _kept_aside(folder: Folder, path: Path, data: bytes) -> Steps[str]:
         disk.sync(file)
     finally:
         disk.close(file)
-    yield folder.layout.kept
+    yield folder.layout.salvage
     return str(path.relative_to(folder.layout.root))
 
 
-def _came_with(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
+def _paid_bytes(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
     if isinstance(error, ContentFiltered):
         for artifact in error.artifacts:
             yield artifact.data, artifact.media_type
@@ -296,10 +298,10 @@ def _came_with(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
         yield error.raw, media_type_of(error.raw[:16]) or ""
 
 
-def _of(unit: Unit, kind: str, **head: object) -> dict[str, object]:
-    """What every row of a picture says: ``usd`` is what it may cost, ``asks`` the digest of what was asked for.
+def _row_of(unit: ImageTask, kind: str, **head: object) -> dict[str, object]:
+    """Return the keys of every image's row: ``usd`` is its possible cost, ``asks`` the digest of its request.
 
-    ``head``: what stands before ``n``, for those who read no further.
+    ``head``: keys before ``n``, for readers that stop there.
     """
     return {
         "row": kind,
@@ -313,19 +315,21 @@ def _of(unit: Unit, kind: str, **head: object) -> dict[str, object]:
     }
 
 
-def of_intent(unit: Unit, key: str) -> dict[str, object]:
-    """The row of a picture that is about to be asked for, with the account of this key."""
-    head = _of(unit, "intent", at=time.time(), key=key, line=unit.line)
+def intent_row(unit: ImageTask, key: str) -> dict[str, object]:
+    """Return the row of an image that is about to be requested with the account of this key."""
+    head = _row_of(unit, "intent", at=time.time(), key=key, line=unit.line)
     return {**head, "position": unit.position, "request": unit.content}
 
 
-def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, modified: int) -> dict[str, object]:
-    """The row of a picture that came, is to lie at ``path``, and was written at ``modified`` (ns since 1970)."""
+def artifact_row(
+    unit: ImageTask, outcome: Outcome, artifact: Artifact, *, path: str, modified: int
+) -> dict[str, object]:
+    """Return the row of an image for ``path`` that was written at ``modified`` (ns since 1970)."""
     sha256 = hashlib.sha256(artifact.data).hexdigest()
     about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
     about |= {"extra": unit.extra} if unit.extra is not None else {}
     return {
-        **_of(unit, "staged", billed="yes", **about),
+        **_row_of(unit, "staged", billed="yes", **about),
         "usd": outcome.cost.usd if outcome.cost is not None else None,
         "at": time.time(),
         "media_type": artifact.media_type,
@@ -336,9 +340,9 @@ def of_artifact(unit: Unit, outcome: Outcome, artifact: Artifact, *, path: str, 
     }
 
 
-def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
+def _error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
     return {
-        **_of(unit, outcome.state, at=time.time(), billed=error.billed),
+        **_row_of(unit, outcome.state, at=time.time(), billed=error.billed),
         "code": code_of(error, outcome.state),
         "message": printable(error.message),
         "request_id": outcome.request_id,
@@ -347,8 +351,8 @@ def _of_error(unit: Unit, outcome: Outcome, error: ImpastoError) -> dict[str, ob
     }
 
 
-def _spared(unit: Unit, artifact: Artifact) -> Path:
-    """Saves a picture in the system's own folder for what is temporary."""
-    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (safe(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
+def _save_in_temporary_folder(unit: ImageTask, artifact: Artifact) -> Path:
+    """Save an image in the system's temporary folder."""
+    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (safe_name(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
     path.write_bytes(artifact.data)
     return path

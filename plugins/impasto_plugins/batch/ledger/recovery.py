@@ -1,5 +1,5 @@
-"""What a stop left open, closed: pictures that had come are put in their place, jobs are polled again, and of what
-was asked for and did not come it is said that it may have been charged.
+"""Recovery after an interrupted run: publish staged images, resume jobs, and mark requests without an answer as
+possibly charged.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import attrs
 
 from impasto import Account, Artifact, Cost, Result
 from impasto.ext import media_type_of
-from impasto_plugins.batch.classification import made
-from impasto_plugins.batch.filenames import fitting
-from impasto_plugins.batch.tasks import Unit, key_of
+from impasto_plugins.batch.classification import outcome_of_result
+from impasto_plugins.batch.filenames import fit_components
+from impasto_plugins.batch.tasks import ImageTask, key_of
 from impasto_plugins.images import complete as pictures
 from impasto_plugins.media import complete as media, mp3
 
 from .filesystem import Disk, is_file_of
-from .group_commit import Steps
+from .group_commit import WriteSteps
 from .log import Row, Rows
-from .publication import linked, placed, staged_at
-from .recorder import Keeping, kept_at, of_artifact
-from .workspace import Folder, History
+from .publication import link_or_rename, publish, staging_path
+from .recorder import LedgerRecorder, artifact_row, salvage_path
+from .workspace import LedgerHistory, Workspace
 
 _STOPPED = "the run was stopped before the answer was kept; it may have been charged"
 _PAGE = 4096
@@ -35,92 +35,97 @@ _UNKNOWN_SEED = "it came as the run was stopped; its seed is not known"
 
 
 @attrs.define
-class Recovered:
-    """What was found: pictures put in their place, those of which nothing is known, jobs that go on."""
+class RecoverySummary:
+    """The result of a recovery: published images, requests without an answer, jobs to resume."""
 
     adopted: int = 0
     ambiguous: int = 0
-    jobs: list[Unit] = attrs.field(factory=list[Unit])
+    jobs: list[ImageTask] = attrs.field(factory=list[ImageTask])
     staged: list[Row] = attrs.field(factory=list[Row])
-    """Pictures that are still to go up to a bucket."""
-    others: int = 0
-    """Jobs that were started with another key: only that one is told their results."""
+    """Images that still have to be uploaded."""
+    jobs_of_other_accounts: int = 0
+    """Jobs that were started with another key; only that key can fetch their results."""
 
     def notes(self) -> Iterator[str]:
-        """What is to be said of it."""
+        """Yield the notes for the user."""
         if self.adopted:
             yield f"{self.adopted:,} pictures that had come as the last run was stopped were put in their place"
         if self.ambiguous:
             yield f"{self.ambiguous:,} pictures were asked for as the last run was stopped; they may have been charged"
         if self.jobs:
             yield f"{len(self.jobs):,} jobs of an earlier run go on, and are polled again"
-        if self.others:
-            yield f"{self.others:,} jobs were started with another key or address; run with those to have their results"
+        if self.jobs_of_other_accounts:
+            count = f"{self.jobs_of_other_accounts:,}"
+            yield f"{count} jobs were started with another key or address; run with those to have their results"
 
 
-def recall(accounts: Iterable[Account], history: History) -> frozenset[str]:
-    """Counts what an earlier process sent towards the rates of these keys; returns them, as the ledger has them."""
+def restore_sends(accounts: Iterable[Account], history: LedgerHistory) -> frozenset[str]:
+    """Count sends of earlier processes towards these keys' rates. Return the keys in the ledger's form."""
     from impasto_plugins.middleware.limit import gate_of
 
     keys = set[str]()
     for account in accounts:
         keys.add(key_of(account))
-        if (ages := history.sent_by(account)) and account.rate_limit is not None:
-            gate_of(account).recall(ages, account.rate_limit)
+        if (ages := history.recent_sends(account)) and account.rate_limit is not None:
+            gate_of(account).restore_history(ages, account.rate_limit)
     return frozenset(keys)
 
 
-async def recover(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Recovered:
-    """Closes what is open. ``keys``: those of the accounts that are called, as the ledger has them. Raises OSError."""
-    found = await folder.post(_recovered(folder, keeping, keys))
+async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> RecoverySummary:
+    """Close what an earlier run left open. ``keys``: those of the accounts in use, as in the ledger. Raises OSError."""
+    found = await folder.submit(_recover(folder, keeping, keys))
     if keeping.uploader is not None:
         for row in found.staged:  # few: those of one stop
-            await keeping.send(keeping.uploader, row)
+            await keeping.upload(keeping.uploader, row)
     return found
 
 
-def _recovered(folder: Folder, keeping: Keeping, keys: frozenset[str]) -> Steps[Recovered]:
-    found = Recovered()
+def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
+    found = RecoverySummary()
     left = _open_rows(folder)
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
-                found.jobs.append(_unit(row))
+                found.jobs.append(_task_of_row(row))
             else:
-                found.others += 1
+                found.jobs_of_other_accounts += 1
             continue
-        staged = _claimed(folder, row) if row["row"] == "staged" else _whole(folder, keeping, row)
-        if staged is not None and keeping.uploader is not None and is_file_of(_place(folder, staged), staged["sha256"]):
+        staged = _with_free_name(folder, row) if row["row"] == "staged" else _adopt_whole(folder, keeping, row)
+        if (
+            staged is not None
+            and keeping.uploader is not None
+            and is_file_of(_publish_staged(folder, staged), staged["sha256"])
+        ):
             if row["row"] != "staged":
                 folder.write(staged)
             found.staged.append(staged)
             found.adopted += 1
-        elif staged is not None and keeping.uploader is None and (yield from _adopted(folder, staged)):
+        elif staged is not None and keeping.uploader is None and (yield from _write_adopted(folder, staged)):
             found.adopted += 1
         else:
             found.ambiguous += 1
-            folder.write((yield from _lost(folder, row)))
+            folder.write((yield from _write_ambiguous(folder, row)))
     if left:
         yield "ledger"
-    needed = {_place(folder, row) for row in found.staged}
+    needed = {_publish_staged(folder, row) for row in found.staged}
     for path in folder.layout.staging.iterdir():  # nothing is in flight: no other row needs any of them
         if path not in needed:
             folder.disk.remove(path)
     return found
 
 
-def _claimed(folder: Folder, row: Row) -> Row:
-    """Return a staged row whose name is claimed; the file may have that name already."""
+def _with_free_name(folder: Workspace, row: Row) -> Row:
+    """Return a staged row with its name claimed; the file may have that name already."""
     if is_file_of(folder.layout.root / row["path"], row["sha256"]):
         return row
-    return {**row, "path": folder.names.claim(fitting(row["path"]))}
+    return {**row, "path": folder.names.claim(fit_components(row["path"]))}
 
 
-def _place(folder: Folder, row: Row) -> Path:
-    return staged_at(folder.layout, row["id"], row["index"])
+def _publish_staged(folder: Workspace, row: Row) -> Path:
+    return staging_path(folder.layout, row["id"], row["index"])
 
 
-def _open_rows(folder: Folder) -> list[Row]:
+def _open_rows(folder: Workspace) -> list[Row]:
     places = list(folder.pictures.open())
     if not places:
         return []
@@ -131,9 +136,9 @@ def _open_rows(folder: Folder) -> list[Row]:
         rows.close()
 
 
-def _unit(row: Row) -> Unit:
+def _task_of_row(row: Row) -> ImageTask:
     usd = row["usd"]
-    return Unit(
+    return ImageTask(
         id=row["id"],
         index=row["index"],
         n=row["n"],
@@ -146,9 +151,9 @@ def _unit(row: Row) -> Unit:
     )
 
 
-def _come(folder: Folder, row: Row) -> tuple[Path, bytes, str]:
-    """The file in which a picture was put together, and what of it came."""
-    path = staged_at(folder.layout, row["id"], row["index"])
+def _find_image(folder: Workspace, row: Row) -> tuple[Path, bytes, str]:
+    """Return the staging file of an image, and its bytes."""
+    path = staging_path(folder.layout, row["id"], row["index"])
     try:
         data = path.read_bytes()
     except OSError:
@@ -157,21 +162,21 @@ def _come(folder: Folder, row: Row) -> tuple[Path, bytes, str]:
     return path, _without_room(data, media_type), media_type
 
 
-def _whole(folder: Folder, keeping: Keeping, intent: Row) -> Row | None:
-    """The row of a picture that is whole in the staging folder, though no row says so yet."""
-    path, data, media_type = _come(folder, intent)
+def _adopt_whole(folder: Workspace, keeping: LedgerRecorder, intent: Row) -> Row | None:
+    """Write the row of an image that is whole in the staging folder but has no row yet."""
+    path, data, media_type = _find_image(folder, intent)
     if not _is_whole(data, media_type):
         return None
     modified = _trim(folder.disk, path, len(data))
-    unit = _unit(intent)
+    unit = _task_of_row(intent)
     artifact = Artifact(data=data, media_type=media_type)
-    outcome = made(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
-    named = folder.names.claim(keeping.named(unit, artifact))
-    return of_artifact(unit, outcome, artifact, path=named, modified=modified)
+    outcome = outcome_of_result(unit, Result(artifacts=(artifact,), warnings=(_UNKNOWN_SEED,)))
+    name = folder.names.claim(keeping.image_name(unit, artifact))
+    return artifact_row(unit, outcome, artifact, path=name, modified=modified)
 
 
 def _trim(disk: Disk, path: Path, size: int) -> int:
-    """Gives back the room behind what came, which is on the disk then. Returns when it was changed."""
+    """Release the reserved space behind the image and sync it. Return its modification time."""
     file = disk.reopen(path)
     try:
         disk.truncate(file, size)
@@ -182,7 +187,7 @@ def _trim(disk: Disk, path: Path, size: int) -> int:
 
 
 def _without_room(data: bytes, media_type: str) -> bytes:
-    """What came, without what is left of the room that was set aside for it."""
+    """Return the bytes without the rest of the reserved space."""
     match media_type:
         case "image/webp" | "audio/wav":
             return data[: int.from_bytes(data[4:8], "little") + 8]
@@ -195,25 +200,25 @@ def _without_room(data: bytes, media_type: str) -> bytes:
 
 
 def _is_whole(data: bytes, media_type: str) -> bool:
-    """Whether all of it came. A page of zeros is one that the machine had not written when it stopped."""
+    """Return True if the image is complete. A page of zeros was not written yet when the machine stopped."""
     is_complete = pictures.is_complete if media_type.startswith("image/") else media.is_complete
     pages = (data[at : at + _PAGE] for at in range(0, len(data), _PAGE))
     return is_complete(data, media_type) and _NOT_WRITTEN not in pages
 
 
-def _adopted(folder: Folder, row: Row) -> Steps[bool]:
-    """Puts a staged picture in its place. False where it is not there: the machine itself had stopped."""
+def _write_adopted(folder: Workspace, row: Row) -> WriteSteps[bool]:
+    """Publish a staged image. Return False if it is missing: the machine itself had stopped."""
     layout, sha256 = folder.layout, row["sha256"]
-    staged = staged_at(layout, row["id"], row["index"])
+    staged = staging_path(layout, row["id"], row["index"])
     if not is_file_of(staged, sha256) and not is_file_of(layout.root / row["path"], sha256):
         return False
-    yield from placed(folder, staged, row)
+    yield from publish(folder, staged, row)
     return True
 
 
-def _lost(folder: Folder, row: Row) -> Steps[Row]:
-    """The row of a picture that can't be said to have come; what came of it is kept."""
-    lost = {
+def _write_ambiguous(folder: Workspace, row: Row) -> WriteSteps[Row]:
+    """Write the row of an image that may have been charged, and store the bytes that came."""
+    ambiguous = {
         "row": "ambiguous",
         **{name: row[name] for name in ("id", "index", "n", "model", "usd", "asks")},
         "at": time.time(),
@@ -222,11 +227,11 @@ def _lost(folder: Folder, row: Row) -> Steps[Row]:
         "billed": "unknown",
         "again": False,
     }
-    path, data, media_type = _come(folder, row)
+    path, data, media_type = _find_image(folder, row)
     if data:
         _trim(folder.disk, path, len(data))
-        kept = kept_at(folder, row["id"], row["index"], media_type)
-        linked(folder.disk, path, kept)
-        yield kept.parent
-        lost["kept"] = [str(kept.relative_to(folder.layout.root))]
-    return lost
+        target = salvage_path(folder, row["id"], row["index"], media_type)
+        link_or_rename(folder.disk, path, target)
+        yield target.parent
+        ambiguous["kept"] = [str(target.relative_to(folder.layout.root))]
+    return ambiguous

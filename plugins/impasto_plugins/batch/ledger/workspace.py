@@ -1,4 +1,4 @@
-"""A batch's folder: its lock, its ledger, where pictures are staged, and who may work in it."""
+"""A batch's folder: its lock, its ledger, its staging folder."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from typing import Self, TypeVar
 import attrs
 
 from impasto import Account, ConfigError
-from impasto.ext import to_its_end
-from impasto_plugins.batch.filenames import KEPT, TakenNames
+from impasto.ext import to_thread_shielded
+from impasto_plugins.batch.filenames import KEPT_FOLDER, TakenNames
 from impasto_plugins.batch.tasks import key_of
 
 from .evidence import RESULT_FILES, check_evidence, check_links
 from .filesystem import Disk, is_file_of
-from .group_commit import Steps, Writer
+from .group_commit import Writer, WriteSteps
 from .high_water import HighWater, Mark
-from .index import Pictures
-from .log import ON_RESUME, Ledger, Read, Row, Rows, UntrustedLedger, rows
+from .index import TaskIndex
+from .log import ON_RESUME, Ledger, ReadPosition, Row, Rows, UntrustedLedger, rows
 
 T = TypeVar("T")
 
 HIDDEN = ".impasto"
 VERSION = 1
-"""Of the ledger's rows."""
+"""Version of the ledger's rows."""
 
 BALLAST_BYTES = 256 * 1024
-"""Room that is given up for the last rows of a run when the disk is full."""
+"""Space that is released for the last rows of a run when the disk is full."""
 
-RECALLED_SECONDS = 60.0
-"""How far back sends of an earlier process are counted towards a rate: of those that the ledger has last, as a clock
-may have been set back since; they count as made now then."""
+RESTORED_SECONDS = 60.0
+"""Seconds of send history restored into the rate limiter. Measured from the newest ledger entry; entries in the future
+(clock set back) count as sent now.
+"""
 
 _LOCK_TRIES = 4
 
 _PROCESS = secrets.token_hex(8)
-"""By which a run knows the sends that this process made itself, and its gates have counted."""
+"""An id of this process: its own sends are in its gates already."""
 
 
 @attrs.frozen
-class Layout:
-    """Where things are in a batch's folder."""
+class WorkspacePaths:
+    """Paths in a batch's folder."""
 
     root: Path
     staging: Path = attrs.field(
@@ -60,7 +61,7 @@ class Layout:
         repr=False,
         default=attrs.Factory(lambda self: self.root / HIDDEN / "staging", takes_self=True),
     )
-    """Where images are put together. A path takes longer to make than a system call: this one is made once."""
+    """The folder of unfinished images. Making a path takes longer than a system call: this one is made once."""
 
     @property
     def hidden(self) -> Path:
@@ -72,12 +73,12 @@ class Layout:
 
     @property
     def high_water(self) -> Path:
-        """The ledger's high-water mark, outside its folder: who removes or replaces that leaves the mark."""
+        """The ledger's high-water mark, outside its folder: removing or replacing that folder leaves the mark."""
         return self.root / ".impasto-mark"
 
     @property
     def stamp(self) -> Path:
-        """Which files of results the ledger wrote: see ``evidence.write_stamp``."""
+        """The result files that the ledger wrote, see ``evidence.write_stamp``."""
         return self.root / HIDDEN / "stamp"
 
     @property
@@ -94,67 +95,66 @@ class Layout:
         return self.root / HIDDEN / "manifest.jsonl"
 
     @property
-    def kept(self) -> Path:
-        """What came of calls that gave no usable picture."""
-        return self.root / KEPT
+    def salvage(self) -> Path:
+        """The folder for bytes of calls without a usable image."""
+        return self.root / KEPT_FOLDER
 
 
 @attrs.define(eq=False)
-class History:
-    """All that a ledger tells. ``sent``: by key, how many seconds ago other processes sent in the last minute.
+class LedgerHistory:
+    """The content of a ledger. ``sent``: by key, seconds since other processes' sends of the last minute.
 
-    ``job_models`` are those of jobs that were taken on. ``gone`` are pictures that were done and are not there any
-    more, or not as they were; they are looked for where ``verify`` says so. ``is_started_over``: images in the folder
-    that the ledger does not know are left alone.
+    ``job_models`` are those of accepted jobs. ``missing`` are finished images that are missing or have changed; they
+    are looked for with ``verify``. ``is_started_over``: images that the ledger does not know are ignored.
     """
 
-    layout: Layout
-    pictures: Pictures = attrs.field(factory=Pictures)
-    read: Read = attrs.field(factory=Read)
+    layout: WorkspacePaths
+    pictures: TaskIndex = attrs.field(factory=TaskIndex)
+    read: ReadPosition = attrs.field(factory=ReadPosition)
     run: Row | None = None
     sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
     job_models: set[str] = attrs.field(factory=set[str])
     addresses: dict[str, str] = attrs.field(factory=dict[str, str])
-    """By provider, where its models were called last; a ledger of an earlier version has none."""
-    gone: list[Row] = attrs.field(factory=list[Row])
+    """The last address of each provider; a ledger of an earlier version has none."""
+    missing: list[Row] = attrs.field(factory=list[Row])
     passed_over: int = 0
-    """Rows of the manifest that the last run passed over, as they were invalid."""
+    """Invalid rows of the manifest that the last run skipped."""
     names: TakenNames = attrs.field(default=attrs.Factory(lambda self: TakenNames(self.layout.root), takes_self=True))
     is_started_over: bool = False
     _rows: Rows | None = None
 
     @property
     def is_vouched_for(self) -> bool:
-        """Whether the high-water mark says that the ledger is whole and up to date."""
+        """True if the high-water mark proves that the ledger is whole and up to date."""
         return self.read.mark is not None and self.read.mark.size > 0
 
-    def asked(self, id: str, index: int) -> Row:
-        """The last row of a picture that the ledger knows."""
+    def intent_of(self, id: str, index: int) -> Row:
+        """Return the last row of an image in the ledger."""
         if self._rows is None:
             self._rows = Rows(self.layout.ledger)
         return self._rows.at(self.pictures.place(id, index))
 
-    def sent_by(self, account: Account) -> list[float]:
-        """How many seconds ago other processes sent with an account's key, in the last minute."""
+    def recent_sends(self, account: Account) -> list[float]:
+        """Return the seconds since other processes' sends with an account's key, in the last minute."""
         return self.sent.get(key_of(account), [])
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
         if self._rows is not None:
             self._rows.close()
             self._rows = None
 
     @classmethod
-    def of(cls, layout: Layout, *, verify: bool = False) -> History:
+    def read_ledger(cls, layout: WorkspacePaths, *, verify: bool = False) -> LedgerHistory:
         """Read a ledger. Raises UntrustedLedger, and ConfigError if it is of a later version."""
         history = cls(layout)
         try:
             history.read.mark = Mark.read(layout.high_water)  # before the ledger, to which a run may add rows meanwhile
         except OSError as error:
-            raise unusable(layout, error) from None
+            raise unusable_folder(layout, error) from None
         add_name = history.names.add
         now = time.time()
-        take, root = history.pictures.take, f"{layout.root}/"
+        take, root = history.pictures.apply, f"{layout.root}/"
         sent: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         is_other = True
         for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
@@ -166,7 +166,7 @@ class History:
             elif kind == "done":
                 add_name(row["path"], is_local=row["modified"] is not None)
                 if verify and not _is_there(root, row):
-                    history.gone.append(row)
+                    history.missing.append(row)
             elif kind == "invalid":
                 history.passed_over += 1
             elif kind == "accepted":
@@ -179,14 +179,14 @@ class History:
                 history.is_started_over = history.is_started_over or "started_over" in row
                 is_other = row["process"] != _PROCESS
         for key, times in sent.items():
-            since = max(times[-1], now) - RECALLED_SECONDS  # its last minute, where the clock was set back since
+            since = max(times[-1], now) - RESTORED_SECONDS  # its last minute, where the clock was set back since
             if ages := [max(now - at, 0.0) for at in times if at > since]:
                 history.sent[key] = ages
         return history
 
 
 def _is_there(root: str, row: Row) -> bool:
-    """Whether a picture is where its row says, and as it was. Its content is read only where its time has changed."""
+    """Return True if an image exists unchanged. Its content is read only if its time changed."""
     if row["modified"] is None:  # it is in a bucket
         return True
     path = root + row["path"]
@@ -200,15 +200,15 @@ def _is_there(root: str, row: Row) -> bool:
 
 
 def state_folder() -> Path:
-    """The user's own folder for what a program keeps, by the usual rule."""
+    """Return the user's folder for programs' state (``$XDG_STATE_HOME``)."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "impasto"
 
 
-class Folder:
-    """An open folder, whose one worker this is. ``async with await Folder.open(...)``."""
+class Workspace:
+    """An open folder with one worker, this process. ``async with await Workspace.open(...)``."""
 
-    def __init__(self, layout: Layout, disk: Disk, history: History, ledger: Ledger, lock: int) -> None:
+    def __init__(self, layout: WorkspacePaths, disk: Disk, history: LedgerHistory, ledger: Ledger, lock: int) -> None:
         self.layout = layout
         self.disk = disk
         self.history = history
@@ -221,16 +221,16 @@ class Folder:
     @classmethod
     async def open(
         cls, root: Path, disk: Disk, *, levels: int = 1, start_over: bool = False, is_begun: bool = False
-    ) -> Folder:
-        """Make the folder if it is missing, and take its lock. Raises ConfigError.
+    ) -> Workspace:
+        """Create the folder if it is missing, and take its lock. Raises ConfigError.
 
-        ``levels``: how many folders deep images go. ``start_over``: begin a new ledger if there is none that can be
-        trusted. ``is_begun``: see ``check_evidence``.
+        ``levels``: depth of the images' folders. ``start_over``: begin a new ledger if none can be trusted.
+        ``is_begun``: see ``check_evidence``.
         """
-        layout = Layout(root)
+        layout = WorkspacePaths(root)
         with ExitStack() as stack:
-            opened = partial(_opened, levels=levels, start_over=start_over, is_begun=is_begun)
-            history, ledger, lock = await to_its_end(opened, layout, disk, stack)
+            open_files = partial(_open_files, levels=levels, start_over=start_over, is_begun=is_begun)
+            history, ledger, lock = await to_thread_shielded(open_files, layout, disk, stack)
             stack.pop_all()
         return cls(layout, disk, history, ledger, lock)
 
@@ -243,12 +243,12 @@ class Folder:
         await self._writer.aclose()
         await asyncio.to_thread(self._close)
 
-    def post(self, steps: Steps[T]) -> asyncio.Future[T]:
-        """Begins a job of the writer's, see there."""
-        return self._writer.post(steps)
+    def submit(self, steps: WriteSteps[T]) -> asyncio.Future[T]:
+        """Submit a job to the writer."""
+        return self._writer.submit(steps)
 
     def write(self, row: Row) -> None:
-        """Appends a row and takes note of it: in the writer's thread. Raises OSError."""
+        """Append a row and update the index, in the writer's thread. Raises OSError."""
         try:
             place = self.ledger.append(row)
         except OSError:
@@ -256,17 +256,17 @@ class Folder:
                 raise
             self.disk.remove(self.layout.ballast)
             place = self.ledger.append(row)
-        self.pictures.take(row, place)
+        self.pictures.apply(row, place)
 
-    def written(self, row: Row, *, on_disk: bool) -> Steps[None]:
-        """The job of writing one row."""
+    def write_row(self, row: Row, *, on_disk: bool) -> WriteSteps[None]:
+        """Write one row: a job for the writer."""
         self.write(row)
         if on_disk:
             yield "ledger"
 
     async def flush(self) -> None:
-        """Wait until every row that was posted is in the ledger, also those that nobody waits for."""
-        await self.post(_nothing())
+        """Wait until every submitted row is in the ledger, also those that nobody waits for."""
+        await self.submit(_nothing())
 
     def begin(
         self,
@@ -276,10 +276,10 @@ class Folder:
         strangers: Mapping[str, int] = MappingProxyType({}),
         target: object = None,
         stranger_extra: int = 0,
-    ) -> Steps[None]:
-        """The job of beginning a run of so many images. ``target``: the bucket that they go up to.
+    ) -> WriteSteps[None]:
+        """Begin a run of so many images: a job for the writer. ``target``: the bucket for them.
 
-        ``stranger_extra``: how many of the images that were not asked for do not belong to these.
+        ``stranger_extra``: unasked images that do not belong to these.
         """
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
@@ -287,7 +287,7 @@ class Folder:
         more |= {"started_over": True} if self.history.is_started_over else {}
         more |= {"addresses": dict(self.history.addresses)} if self.history.addresses else {}
         about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
-        yield from self.written({**row, **about}, on_disk=True)
+        yield from self.write_row({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
         self.history.close()
@@ -298,13 +298,13 @@ class Folder:
         os.close(self._lock)  # and with it the lock
 
 
-def _nothing() -> Steps[None]:
+def _nothing() -> WriteSteps[None]:
     yield from ()
 
 
-def _opened(
-    layout: Layout, disk: Disk, stack: ExitStack, *, levels: int, start_over: bool, is_begun: bool
-) -> tuple[History, Ledger, int]:
+def _open_files(
+    layout: WorkspacePaths, disk: Disk, stack: ExitStack, *, levels: int, start_over: bool, is_begun: bool
+) -> tuple[LedgerHistory, Ledger, int]:
     """Open a folder's lock and ledger; ``stack`` closes them again."""
     try:
         check_links(layout, levels)
@@ -315,47 +315,47 @@ def _opened(
         stack.callback(ledger.close)
         _lock(layout, lock)
         try:
-            history = trusted(layout, is_begun=is_begun)
+            history = read_trusted(layout, is_begun=is_begun)
         except UntrustedLedger:
             if not start_over:
                 raise
             _set_aside(layout, disk)
-            history = History(layout)
+            history = LedgerHistory(layout)
         if start_over and not history.is_vouched_for:
             history.is_started_over = True
         ledger.open(history.read)
-        _lay_ballast(layout, disk)
+        _reserve_file(layout, disk)
     except OSError as error:
-        raise unusable(layout, error) from None
+        raise unusable_folder(layout, error) from None
     return history, ledger, lock
 
 
-def trusted(layout: Layout, *, is_begun: bool = False) -> History:
+def read_trusted(layout: WorkspacePaths, *, is_begun: bool = False) -> LedgerHistory:
     """Read a ledger that nothing in its folder contradicts. Raises UntrustedLedger, ConfigError."""
-    history = History.of(layout, verify=True)
+    history = LedgerHistory.read_ledger(layout, verify=True)
     check_evidence(history, is_begun=is_begun)
     return history
 
 
-def _set_aside(layout: Layout, disk: Disk) -> None:
-    """Move a ledger that can't be trusted, its results, and what was staged, out of the way: nothing is thrown away."""
+def _set_aside(layout: WorkspacePaths, disk: Disk) -> None:
+    """Move an untrusted ledger, its results and staged images aside: nothing is deleted."""
     number = 1
     while os.path.lexists(aside := layout.ledger.with_name(f"ledger-{number}.jsonl")):
         number += 1
     if os.path.lexists(layout.ledger):
         disk.rename(layout.ledger, aside)
     for path in list(layout.staging.iterdir()):
-        disk.make_folder(layout.kept)
-        disk.rename(path, layout.kept / f"staged-{number}-{path.name}")
+        disk.make_folder(layout.salvage)
+        disk.rename(path, layout.salvage / f"staged-{number}-{path.name}")
     for name in RESULT_FILES:  # a new ledger does not know them
         if os.path.lexists(path := layout.root / name):
-            disk.make_folder(layout.kept)
-            disk.rename(path, layout.kept / f"{number}-{name}")
+            disk.make_folder(layout.salvage)
+            disk.rename(path, layout.salvage / f"{number}-{name}")
     disk.remove(layout.high_water)
     disk.sync_folder(layout.hidden)
 
 
-def _lock(layout: Layout, lock: int) -> None:
+def _lock(layout: WorkspacePaths, lock: int) -> None:
     for _ in range(_LOCK_TRIES):
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -367,8 +367,8 @@ def _lock(layout: Layout, lock: int) -> None:
     )
 
 
-def is_running(layout: Layout) -> bool:
-    """Whether somebody works in a folder."""
+def is_running(layout: WorkspacePaths) -> bool:
+    """Return True if a process works in a folder."""
     try:
         lock = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -382,7 +382,7 @@ def is_running(layout: Layout) -> bool:
     return False
 
 
-def _lay_ballast(layout: Layout, disk: Disk) -> None:
+def _reserve_file(layout: WorkspacePaths, disk: Disk) -> None:
     file = disk.create(layout.ballast)
     try:
         disk.reserve(file, BALLAST_BYTES)
@@ -390,7 +390,7 @@ def _lay_ballast(layout: Layout, disk: Disk) -> None:
         disk.close(file)
 
 
-def unusable(layout: Layout, error: OSError) -> ConfigError:
-    """What is said of a folder that can't be written to."""
-    said = error.strerror or str(error)
-    return ConfigError(f"can't work in {str(layout.root)!r}: {said}; give another folder with --out")
+def unusable_folder(layout: WorkspacePaths, error: OSError) -> ConfigError:
+    """Return the error for a folder that can't be written."""
+    reason = error.strerror or str(error)
+    return ConfigError(f"can't work in {str(layout.root)!r}: {reason}; give another folder with --out")

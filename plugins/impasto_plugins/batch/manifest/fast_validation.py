@@ -1,6 +1,6 @@
-"""A quick look at rows that are plainly right. A million rows can't each be made into a request just to be counted.
+"""Quick validation of plainly valid rows: a million rows can't each become a request just to be counted.
 
-It only ever says yes: whatever it does not know goes the whole way, which finds what is wrong and says it.
+It only ever confirms. A row that it does not recognize takes the full check, which reports its problems.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import NamedTuple, cast
 import attrs
 
 from impasto import Operation
-from impasto.ext import MOST
+from impasto.ext import MAX_N
 from impasto.fields import Field
 from impasto_plugins.batch.filenames import is_plain
 from impasto_plugins.openai_compat.sizes import checked_size
 from impasto_plugins.openai_compat.translate import FORMATS
 from impasto_plugins.openai_compat.words import NEUTRAL, is_neutral
 
-from .records import Given
+from .records import RowFields
 from .rows import URLS
 
 Fits = Callable[[object], bool]
 
 
 @attrs.define(eq=False)
-class Share:
-    """What a manifest asks of one model at one price: ``usd`` for a picture, None where that is not known."""
+class ModelTotals:
+    """The images of one model at one price: ``usd`` for an image, None if unknown."""
 
     model: str
     base_model: str | None
@@ -36,32 +36,31 @@ class Share:
     to_do: int = 0
 
 
-class Right(NamedTuple):
-    """A row that is right: how many pictures it asks for and of which share; where known, the digest of its content,
-    and the numbers of the states in which its pictures stand."""
+class ValidRow(NamedTuple):
+    """A valid row: its number of images, their totals and, if known, the digest of its content and their states."""
 
     id: str
     n: int
-    share: Share
+    totals: ModelTotals
     sha256: str | None = None
     states: Sequence[int] = ()
 
 
 @attrs.frozen
-class Screen:
-    """Knows one model: what is plainly right for each word."""
+class FastValidator:
+    """Validates rows of one model."""
 
-    share: Share
+    share: ModelTotals
     operation: Operation
     short: Mapping[str, Fits]
     openai: Mapping[str, Fits]
     required: frozenset[str]
 
     @classmethod
-    def of(cls, model: str, operation: Operation) -> Screen | None:
-        """For a model; None where what a picture costs depends on its parameters.
+    def of_operation(cls, model: str, operation: Operation) -> FastValidator | None:
+        """Return the validator of a model; None if the price of an image depends on its parameters.
 
-        Fields of files, and of types of their own, are left to the whole way.
+        Fields with files, or with types of their own, take the full check.
         """
         cost = operation.price.cost if operation.price is not None else None
         if cost is None and operation.price is not None:
@@ -77,39 +76,39 @@ class Screen:
         if "aspect_ratio" in fields:
             words["size"] = _is_size
         usd = cost.usd if cost is not None else None
-        return cls(Share(model, None, usd), operation, own, words, required)
+        return cls(ModelTotals(model, None, usd), operation, own, words, required)
 
-    def glance(self, row: Given) -> Right | None:
-        """What a row asks for, where it is plainly right."""
+    def validate(self, row: RowFields) -> ValidRow | None:
+        """Return the valid row, or None if it needs the full check."""
         body = row.get("body")
         if body is None:
-            id, given, words, names = row.get("id"), row, self.short, _SHORT
+            id, body_fields, words, names = row.get("id"), row, self.short, _SHORT
         elif type(body) is dict and len(row) == 4 and row.get("method") == "POST" and row.get("url") == _MAKING:
-            id, given, words, names = row.get("custom_id"), cast(Given, body), self.openai, _OPENAI
+            id, body_fields, words, names = row.get("custom_id"), cast(RowFields, body), self.openai, _OPENAI
         else:
             return None
         if type(id) is not str or not is_plain(id):
             return None
-        for word, value in given.items():
+        for word, value in body_fields.items():
             if word not in names and ((fits := words.get(word)) is None or not fits(value)):
                 return None
-        n = given.get("n", 1)
-        if type(n) is not int or not (n == 1 or (1 <= n <= MOST and "seed" not in given)):
+        n = body_fields.get("n", 1)
+        if type(n) is not int or not (n == 1 or (1 <= n <= MAX_N and "seed" not in body_fields)):
             return None
-        return Right(id, n, self.share) if self._is_whole(given) else None
+        return ValidRow(id, n, self.share) if self._is_whole(body_fields) else None
 
-    def _is_whole(self, given: Given) -> bool:
-        """Whether nothing required is missing, and no rule between fields is broken."""
+    def _is_whole(self, arguments: RowFields) -> bool:
+        """Return True if no required field is missing and no rule between fields is broken."""
         operation = self.operation
-        if not self.required <= given.keys() or ("size" in given and "aspect_ratio" in given):
+        if not self.required <= arguments.keys() or ("size" in arguments and "aspect_ratio" in arguments):
             return False
         if not operation.rules:
             return True
         fields = operation.fields
-        present = {word: value for word, value in given.items() if word in fields}
-        if "size" in given:
-            present["aspect_ratio"] = given["size"]
-        implied = operation.implied(present)
+        present = {word: value for word, value in arguments.items() if word in fields}
+        if "size" in arguments:
+            present["aspect_ratio"] = arguments["size"]
+        implied = operation.derive_params(present)
         return not any(True for rule in operation.rules for _ in rule.problems(implied))
 
 
@@ -130,9 +129,9 @@ def _is_size(value: object) -> bool:
 
 
 def _fits(field: Field) -> Fits | None:
-    """A check that is quicker than the field's own, and never says yes where that says no."""
-    low = -math.inf if field.least is None else field.least
-    high = math.inf if field.most is None else field.most
+    """Return a check that is quicker than the field's own, and never accepts what that refuses."""
+    low = -math.inf if field.minimum is None else field.minimum
+    high = math.inf if field.maximum is None else field.maximum
     match field.kind:
         case "text":
             return lambda v: type(v) is str and low <= len(v) <= high and v.isprintable() and not v.isspace()

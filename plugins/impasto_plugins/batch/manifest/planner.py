@@ -1,4 +1,4 @@
-"""All of a manifest, looked at before anything is spent: every bad row, and what the good ones will cost."""
+"""The plan of a manifest, made before anything is spent: every invalid row, and the cost of the valid ones."""
 
 from __future__ import annotations
 
@@ -11,107 +11,112 @@ from typing import NamedTuple
 import attrs
 
 from impasto import InvalidRequest, ManifestError, Operation, Problem, RegistryError
-from impasto.ext import MOST, close_files
+from impasto.ext import MAX_N, close_files
 from impasto_plugins.batch.filenames import wrong_id
-from impasto_plugins.batch.ledger.index import Pictures
-from impasto_plugins.batch.ledger.states import State
-from impasto_plugins.batch.ledger.workspace import History
-from impasto_plugins.batch.tasks import Unit
+from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.states import TaskState
+from impasto_plugins.batch.ledger.workspace import LedgerHistory
+from impasto_plugins.batch.tasks import ImageTask
 
-from .fast_validation import Right, Screen, Share
+from .fast_validation import FastValidator, ModelTotals, ValidRow
 from .reader import Manifest
-from .records import Given, Line, Unread
-from .rows import Asked, asked, digest, marked, units
+from .records import Line, RowFields, UnreadableLine
+from .rows import ManifestRow, digest, mark_of, parse_row, tasks_of
 
 _BUCKETS = 1024
-"""Ids are compared by their hashes, so many of them at a time: a row takes 8 bytes."""
+"""Groups of ids whose hashes are compared at a time: a row takes 8 bytes."""
 
 
-class Bad(NamedTuple):
-    """A row that can't be run. ``line`` is its number in the manifest."""
+class InvalidRow(NamedTuple):
+    """An invalid row. ``line`` is its number in the manifest."""
 
     line: int
     id: str | None
     problems: tuple[str, ...]
 
     def __str__(self) -> str:
-        named = f" ({self.id})" if self.id is not None else ""
-        return f"line {self.line}{named}: {'; '.join(self.problems)}"
+        id_note = f" ({self.id})" if self.id is not None else ""
+        return f"line {self.line}{id_note}: {'; '.join(self.problems)}"
 
 
 @attrs.frozen(kw_only=True)
-class Again:
-    """Which pictures of earlier runs are taken up, beside those that every run takes up."""
+class RetrySelection:
+    """Images of earlier runs to request again, beside those that every run does."""
 
     failed: bool = False
     ambiguous: bool = False
 
-    def takes(self) -> tuple[bool, ...]:
-        """Whether a picture is asked for, by the number of the state in which it stands; 0 is one that is new."""
-        taken = {0, State.REFUSED_AGAIN, *[State.REFUSED] * self.failed, *[State.AMBIGUOUS] * self.ambiguous}
-        return tuple(number in taken for number in range(len(State) + 1))
+    def selects(self) -> tuple[bool, ...]:
+        """Return True if an image in this state (by number) is requested; 0 is a new one."""
+        taken = {
+            0,
+            TaskState.REFUSED_AGAIN,
+            *[TaskState.REFUSED] * self.failed,
+            *[TaskState.AMBIGUOUS] * self.ambiguous,
+        }
+        return tuple(number in taken for number in range(len(TaskState) + 1))
 
 
 @attrs.define(kw_only=True)
 class Plan:
-    """What a manifest asks for, and what of it is still to be made.
+    """The images of a manifest, and those that are still to be generated.
 
-    ``strangers`` are pictures that the ledger knows and the manifest does not. ``passed_over`` are lines: the bad
-    ones, and the later ones of twins.
+    ``orphans`` are images that the ledger knows and the manifest does not. ``skipped_lines``: invalid lines, and all
+    but the first of duplicates.
     """
 
     mark: tuple[int, int]
     rows: int = 0
-    shares: list[Share] = attrs.field(factory=list[Share])
-    bad: list[Bad] = attrs.field(factory=list[Bad])
-    twins: list[Bad] = attrs.field(factory=list[Bad])
-    strangers: Counter[State] = attrs.field(factory=Counter[State])
-    extra: int = 0
-    """How many images of the manifest's rows came and were not asked for."""
-    known: list[int] = attrs.field(factory=lambda: [0] * (len(State) + 1))
-    """How many of the manifest's pictures stand where, by the numbers of the states."""
-    passed_over: set[int] = attrs.field(factory=set[int])
+    totals: list[ModelTotals] = attrs.field(factory=list[ModelTotals])
+    invalid: list[InvalidRow] = attrs.field(factory=list[InvalidRow])
+    duplicates: list[InvalidRow] = attrs.field(factory=list[InvalidRow])
+    orphans: Counter[TaskState] = attrs.field(factory=Counter[TaskState])
+    extra_images: int = 0
+    """Unasked images that came with the manifest's rows."""
+    counts: list[int] = attrs.field(factory=lambda: [0] * (len(TaskState) + 1))
+    """The number of the manifest's images in each state, by state number."""
+    skipped_lines: set[int] = attrs.field(factory=set[int])
 
     @property
     def pictures(self) -> int:
-        return sum(share.pictures for share in self.shares)
+        return sum(share.pictures for share in self.totals)
 
     @property
     def to_do(self) -> int:
-        return sum(share.to_do for share in self.shares)
+        return sum(share.to_do for share in self.totals)
 
     @property
     def usd(self) -> float:
-        """What the pictures that are to be made cost, as far as that is known."""
-        return sum(share.to_do * (share.usd or 0.0) for share in self.shares)
+        """The cost of the images to generate, as far as it is known."""
+        return sum(share.to_do * (share.usd or 0.0) for share in self.totals)
 
 
 @attrs.define(kw_only=True)
-class Preflight:
-    """Reads a manifest, for what a folder's ``history`` still lacks of it."""
+class Planner:
+    """Plans the work of a manifest that a folder's ``history`` still lacks."""
 
     manifest: Manifest
-    history: History
-    again: Again = Again()
+    history: LedgerHistory
+    retry: RetrySelection = RetrySelection()
     drop_params: bool = False
     dedupe: bool = False
     _operations: dict[str, Operation | RegistryError] = attrs.field(factory=dict[str, Operation | RegistryError])
-    _screens: dict[str, Screen | None] = attrs.field(factory=dict[str, Screen | None])
+    _validators: dict[str, FastValidator | None] = attrs.field(factory=dict[str, FastValidator | None])
     _file_words: dict[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]])
-    _others: dict[object, Share] = attrs.field(factory=dict[object, Share])
-    _through: Share = attrs.field(factory=lambda: Share("", None, None))
-    """Rows of which nothing is left to do."""
+    _others: dict[object, ModelTotals] = attrs.field(factory=dict[object, ModelTotals])
+    _through: ModelTotals = attrs.field(factory=lambda: ModelTotals("", None, None))
+    """Rows without work left."""
 
-    _takes: tuple[bool, ...] = attrs.field(init=False)
-    _pictures: Pictures = attrs.field(init=False)
+    _selected: tuple[bool, ...] = attrs.field(init=False)
+    _pictures: TaskIndex = attrs.field(init=False)
     _folder: Path = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._takes, self._pictures = self.again.takes(), self.history.pictures
+        self._selected, self._pictures = self.retry.selects(), self.history.pictures
         self._folder = self.manifest.folder
 
     def plan(self) -> Plan:
-        """Looks at every row. Raises ManifestError where the manifest can't be read, or has none."""
+        """Check every row. Raises ManifestError if the manifest can't be read, or is empty."""
         try:
             return self._plan()
         finally:
@@ -125,120 +130,124 @@ class Preflight:
             try:
                 row = self._read(line)
             except InvalidRequest as error:
-                plan.bad.append(Bad(line[0], _id_of(line[1]), tuple(map(_said, error.problems))))
+                plan.invalid.append(InvalidRow(line[0], _id_of(line[1]), tuple(map(_problem_text, error.problems))))
                 continue
             key = hash(row.id)
             hashes[key % _BUCKETS].append(key)
             self._count(row, plan)
         if not plan.rows:
             raise ManifestError(f"the manifest {self.manifest.name} has no rows")
-        twins = {key for bucket in hashes if len(set(bucket)) < len(bucket) for key in _repeated(bucket)}
+        twins = {key for bucket in hashes if len(set(bucket)) < len(bucket) for key in _duplicates(bucket)}
         if twins:
-            self._tell_twins(twins, plan)
-        plan.passed_over = {each.line for each in (*plan.bad, *plan.twins)}
-        known = Counter({state: plan.known[state] for state in State})
-        known[State.DONE] += plan.extra
-        plan.strangers = self._pictures.count - known
-        plan.shares = self._shares()
+            self._report_duplicates(twins, plan)
+        plan.skipped_lines = {each.line for each in (*plan.invalid, *plan.duplicates)}
+        counts = Counter({state: plan.counts[state] for state in TaskState})
+        counts[TaskState.DONE] += plan.extra_images
+        plan.orphans = self._pictures.count - counts
+        plan.totals = self._sorted_totals()
         return plan
 
     @property
     def operations(self) -> list[Operation]:
-        """Operations of the manifest's rows, once the plan is made."""
+        """Operations of the manifest's rows, after the plan is made."""
         return [each for each in self._operations.values() if isinstance(each, Operation)]
 
-    def to_do(self, plan: Plan) -> Iterator[Unit]:
-        """The pictures that are to be made, in the manifest's order. Raises ManifestError where it was changed."""
+    def to_do(self, plan: Plan) -> Iterator[ImageTask]:
+        """Yield the tasks to run, in the manifest's order. Raises ManifestError if the manifest changed."""
         if not plan.to_do:
             return
         for line in self.manifest.rows():
-            if line[0] not in plan.passed_over and self._is_through(line) is None:
-                made = self._units(line)
-                left = self._pictures.states(made[0].id, len(made))
-                yield from (unit for unit, state in zip(made, left, strict=True) if self._takes[state])
+            if line[0] not in plan.skipped_lines and self._is_finished(line) is None:
+                tasks = self._tasks_of(line)
+                left = self._pictures.states(tasks[0].id, len(tasks))
+                yield from (unit for unit, state in zip(tasks, left, strict=True) if self._selected[state])
         if self.manifest.mark() != plan.mark:
             raise ManifestError("the manifest was changed while it was run; run it again to take up what is new")
 
-    def _read(self, line: Line) -> Right:
-        """A row, looked at. Raises InvalidRequest."""
+    def _read(self, line: Line) -> ValidRow:
+        """Return a checked row. Raises InvalidRequest."""
         if not self._pictures:
-            return self._glance(line[1]) or self._looked_at(line)
-        through = self._is_through(line)
+            return self._validate_fast(line[1]) or self._validate(line)
+        through = self._is_finished(line)
         if through is not None:
             return through
-        right = self._glance(line[1]) or self._looked_at(line)
+        right = self._validate_fast(line[1]) or self._validate(line)
         self._check_known(right, line)
         return right
 
-    def _is_through(self, line: Line) -> Right | None:
-        """The row, where each of its pictures was asked for by this very line, and none is left to do."""
-        _, given, written = line
-        if not self._pictures or not isinstance(given, dict):
+    def _is_finished(self, line: Line) -> ValidRow | None:
+        """Return the row if this very line asked for each of its images, and no work is left."""
+        _, row, written = line
+        if not self._pictures or not isinstance(row, dict):
             return None
-        body = given.get("body")
-        id, words = (given.get("id"), given) if body is None else (given.get("custom_id"), body)
+        body = row.get("body")
+        id, words = (row.get("id"), row) if body is None else (row.get("custom_id"), body)
         if not isinstance(id, str) or not isinstance(words, dict):
             return None
         n = words.get("n", 1)
-        if type(n) is not int or not 1 <= n <= MOST:
+        if type(n) is not int or not 1 <= n <= MAX_N:
             return None
-        states = self._pictures.states(id, n, self._marked(written, words))
+        states = self._pictures.states(id, n, self._mark_of(written, words))
         for state in states:
-            if self._takes[state]:
+            if self._selected[state]:
                 return None
-        return Right(id, n, self._through, None, states)
+        return ValidRow(id, n, self._through, None, states)
 
-    def _marked(self, line: bytes, words: Given) -> int:
+    def _mark_of(self, line: bytes, words: RowFields) -> int:
         model = words.get("base_model") or words.get("model")
         if not isinstance(model, str):
             return 0
         if (files := self._file_words.get(model)) is None:
-            operation = self._loaded(model)
-            files = operation.file_words if isinstance(operation, Operation) else frozenset()
+            operation = self._load(model)
+            files = operation.file_argument_names if isinstance(operation, Operation) else frozenset()
             self._file_words[model] = files
-        return marked(line, words, files, self._folder)
+        return mark_of(line, words, files, self._folder)
 
-    def _looked_at(self, line: Line) -> Right:
-        made = self._units(line)
-        for unit in made:
+    def _validate(self, line: Line) -> ValidRow:
+        tasks = self._tasks_of(line)
+        for unit in tasks:
             if unit.request is not None:
                 close_files(unit.request.params)
-        unit = made[0]
+        unit = tasks[0]
         usd = unit.cost.usd if unit.cost is not None else None
-        share = self._others.setdefault((unit.model, unit.base_model, usd), Share(unit.model, unit.base_model, usd))
-        return Right(unit.id, len(made), share, unit.sha256)
+        share = self._others.setdefault(
+            (unit.model, unit.base_model, usd), ModelTotals(unit.model, unit.base_model, usd)
+        )
+        return ValidRow(unit.id, len(tasks), share, unit.sha256)
 
-    def _units(self, line: Line) -> list[Unit]:
-        row = self._asked(line[1])
+    def _tasks_of(self, line: Line) -> list[ImageTask]:
+        row = self._parse(line[1])
         operation = self._operation(row)
         number, _, written = line
-        return units(row, operation, self._folder, drop_params=self.drop_params, line=written, position=number)
+        return tasks_of(row, operation, self._folder, drop_params=self.drop_params, line=written, position=number)
 
-    def _glance(self, given: Given | Unread) -> Right | None:
-        if isinstance(given, Unread):
+    def _validate_fast(self, row: RowFields | UnreadableLine) -> ValidRow | None:
+        if isinstance(row, UnreadableLine):
             return None
-        body = given.get("body")
-        model = body.get("model") if isinstance(body, dict) else given.get("model")
+        body = row.get("body")
+        model = body.get("model") if isinstance(body, dict) else row.get("model")
         if not isinstance(model, str):
             return None
-        if model not in self._screens:
-            operation = self._loaded(model)
-            self._screens[model] = Screen.of(model, operation) if isinstance(operation, Operation) else None
-        screen = self._screens[model]
-        return screen.glance(given) if screen is not None else None
+        if model not in self._validators:
+            operation = self._load(model)
+            self._validators[model] = (
+                FastValidator.of_operation(model, operation) if isinstance(operation, Operation) else None
+            )
+        screen = self._validators[model]
+        return screen.validate(row) if screen is not None else None
 
-    def _asked(self, given: Given | Unread) -> Asked:
-        if isinstance(given, Unread):
-            raise InvalidRequest([Problem("", given.reason)])
-        return asked(given)
+    def _parse(self, row: RowFields | UnreadableLine) -> ManifestRow:
+        if isinstance(row, UnreadableLine):
+            raise InvalidRequest([Problem("", row.reason)])
+        return parse_row(row)
 
-    def _operation(self, row: Asked) -> Operation:
-        operation = self._loaded(row.base_model or row.model)
+    def _operation(self, row: ManifestRow) -> Operation:
+        operation = self._load(row.base_model or row.model)
         if isinstance(operation, RegistryError):
             raise InvalidRequest([Problem("model", operation.message)])
         return operation
 
-    def _loaded(self, model: str) -> Operation | RegistryError:
+    def _load(self, model: str) -> Operation | RegistryError:
         if model not in self._operations:
             try:
                 self._operations[model] = self.manifest.load(model)
@@ -246,65 +255,69 @@ class Preflight:
                 self._operations[model] = error
         return self._operations[model]
 
-    def _check_known(self, row: Right, line: Line) -> None:
-        """Raises InvalidRequest where the ledger knows the id with other content."""
-        if self._pictures.states(row.id, 1) != [0] and self.history.asked(row.id, 0)["asks"] != self._sha256(row, line):
-            said = "was run in this folder before, with other content; give it another id, or run in another folder"
-            raise InvalidRequest([Problem("id", said)])
+    def _check_known(self, row: ValidRow, line: Line) -> None:
+        """Raise InvalidRequest if the ledger has the id with other content."""
+        if self._pictures.states(row.id, 1) != [0] and self.history.intent_of(row.id, 0)["asks"] != self._sha256(
+            row, line
+        ):
+            message = "was run in this folder before, with other content; give it another id, or run in another folder"
+            raise InvalidRequest([Problem("id", message)])
 
-    def _sha256(self, row: Right, line: Line) -> str:
-        return row.sha256 if row.sha256 is not None else digest(self._asked(line[1]), {})
+    def _sha256(self, row: ValidRow, line: Line) -> str:
+        return row.sha256 if row.sha256 is not None else digest(self._parse(line[1]), {})
 
-    def _count(self, row: Right, plan: Plan, times: int = 1) -> None:
-        share, n = row.share, row.n
+    def _count(self, row: ValidRow, plan: Plan, times: int = 1) -> None:
+        share, n = row.totals, row.n
         share.pictures += n * times
         if not self._pictures:
             share.to_do += n * times
             return
-        plan.extra += len(self._pictures.extras(row.id, n)) * times
+        plan.extra_images += len(self._pictures.extras(row.id, n)) * times
         for state in row.states or self._pictures.states(row.id, n):
-            plan.known[state] += times
-            share.to_do += self._takes[state] * times
+            plan.counts[state] += times
+            share.to_do += self._selected[state] * times
 
-    def _shares(self) -> list[Share]:
-        screened = [screen.share for screen in self._screens.values() if screen is not None]
+    def _sorted_totals(self) -> list[ModelTotals]:
+        screened = [screen.share for screen in self._validators.values() if screen is not None]
         return [share for share in (self._through, *screened, *self._others.values()) if share.pictures]
 
-    def _tell_twins(self, twins: set[int], plan: Plan) -> None:
-        """Looks again at the rows whose ids come more than once."""
+    def _report_duplicates(self, twins: set[int], plan: Plan) -> None:
+        """Check the rows with duplicate ids again."""
         first: dict[str, tuple[int, str]] = {}
-        bad = {each.line for each in plan.bad}
+        bad = {each.line for each in plan.invalid}
         for line in self.manifest.rows():
-            number, given, _ = line
-            if number in bad or hash(_id_of(given)) not in twins:
+            number, row_value, _ = line
+            if number in bad or hash(_id_of(row_value)) not in twins:
                 continue
-            row = self._looked_at(line)
+            row = self._validate(line)
             sha256 = self._sha256(row, line)
             before, content = first.setdefault(row.id, (number, sha256))
             if before == number:
                 continue
             self._count(self._read(line), plan, -1)
             if content != sha256:
-                plan.bad.append(Bad(number, row.id, (f"id: is that of line {before} too, with other content",)))
+                plan.invalid.append(
+                    InvalidRow(number, row.id, (f"id: is that of line {before} too, with other content",))
+                )
             elif self.dedupe:
-                plan.twins.append(Bad(number, row.id, (f"is the same as line {before}, and passed over",)))
+                plan.duplicates.append(InvalidRow(number, row.id, (f"is the same as line {before}, and passed over",)))
             else:
-                said = f"id: is the same row as line {before}; leave one out, or pass it over with --dedupe"
-                plan.bad.append(Bad(number, row.id, (said,)))
-        plan.bad.sort()
+                message = f"id: is the same row as line {before}; leave one out, or pass it over with --dedupe"
+                plan.invalid.append(InvalidRow(number, row.id, (message,)))
+        plan.invalid.sort()
 
 
-def _repeated(bucket: array[int]) -> Iterator[int]:
+def _duplicates(bucket: array[int]) -> Iterator[int]:
     return (key for key, times in Counter(bucket).items() if times > 1)
 
 
-def _id_of(given: Given | Unread) -> str | None:
-    """The id that a row gives, for a message: it may be wrong."""
-    if isinstance(given, Unread):
+def _id_of(row: RowFields | UnreadableLine) -> str | None:
+    """Return the id of a row for a message: it may be invalid."""
+    if isinstance(row, UnreadableLine):
         return None
-    id = given.get("custom_id", given.get("id"))
+    id = row.get("custom_id", row.get("id"))
     return id if isinstance(id, str) and wrong_id(id) is None else None
 
 
-def _said(problem: Problem) -> str:
+def _problem_text(problem: Problem) -> str:
     return str(problem) if problem.field else problem.message

@@ -1,4 +1,4 @@
-"""A manifest: a file with one row for each thing that is to be made. Read row by row, never whole."""
+"""A manifest: a file with one row for each request. It is read row by row, never whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 from impasto import ManifestError, Operation
 from impasto.ext import stat_regular
 
-from .records import LONGEST_LINE, Given, Line, Unread
+from .records import LONGEST_LINE, Line, RowFields, UnreadableLine
 from .tabular import csv_rows, parquet_rows
 
 _BOM = b"\xef\xbb\xbf"
@@ -20,9 +20,9 @@ _BOM = b"\xef\xbb\xbf"
 
 @attrs.frozen
 class Manifest:
-    """The file, as its user named it. ``load`` gives the operation of a model's name.
+    """The manifest's file. ``load`` returns the operation of a model's name.
 
-    ``folder``: where relative paths in it begin. ``name``: what it is called in messages.
+    ``folder``: the start of relative paths. ``name``: its name in messages.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Manifest:
     name: str = attrs.field(default=attrs.Factory(lambda self: repr(str(self.path)), takes_self=True))
 
     def rows(self) -> Iterator[Line]:
-        """Each row. Raises ManifestError where the file can't be read."""
+        """Yield each row. Raises ManifestError if the file can't be read."""
         try:
             stat_regular(self.path)
             match self.path.suffix.lower():
@@ -46,7 +46,7 @@ class Manifest:
             raise ManifestError(f"can't read the manifest {self.name}: {error.strerror}") from None
 
     def mark(self) -> tuple[int, int]:
-        """What changes when somebody writes to the file. Raises ManifestError."""
+        """Return a value that changes when the file does. Raises ManifestError."""
         try:
             found = stat_regular(self.path)
         except OSError as error:
@@ -64,40 +64,40 @@ def _json_lines(file: BinaryIO) -> Iterator[Line]:
         if number == 1:
             line = line.removeprefix(_BOM)
         if line and not line.isspace():
-            yield number, parsed(line), line
+            yield number, parse_line(line), line
 
 
-def parsed(line: bytes) -> Given | Unread:
-    """A line as the JSON object that it is. JSON as its standard has it: no NaN, no name twice, nothing after it."""
+def parse_line(line: bytes) -> RowFields | UnreadableLine:
+    """Return a line's JSON object. Strict JSON: no NaN, no duplicate names, nothing after it."""
     if len(line) > LONGEST_LINE:
-        return Unread(f"is longer than {LONGEST_LINE:,} bytes")
+        return UnreadableLine(f"is longer than {LONGEST_LINE:,} bytes")
     try:
         text = line.decode("utf-8").strip(_SPACE)
-        value, end = _decoded(text)
+        value, end = _decode(text)
         if type(value) is not dict:
-            return Unread(f"must be a JSON object, not {_NAMES.get(type(value), 'null')}")
+            return UnreadableLine(f"must be a JSON object, not {_NAMES.get(type(value), 'null')}")
         if end != len(text):
-            return Unread("has something after its JSON object")
-        if _may_hold_twins(text, value):
-            _decoded_without_twins(text)
+            return UnreadableLine("has something after its JSON object")
+        if _may_hold_duplicates(text, value):
+            _decode_strict(text)
     except UnicodeDecodeError:
-        return Unread("is no UTF-8 text")
+        return UnreadableLine("is no UTF-8 text")
     except RecursionError:
-        return Unread("is nested too deeply")
+        return UnreadableLine("is nested too deeply")
     except json.JSONDecodeError as error:
-        return Unread(f"is no sound JSON: {error.msg} at character {error.pos + 1}")
-    except _Unsound as error:
-        return Unread(str(error))
+        return UnreadableLine(f"is no sound JSON: {error.msg} at character {error.pos + 1}")
+    except _InvalidJSON as error:
+        return UnreadableLine(str(error))
     except ValueError:  # an int of more digits than Python takes
-        return Unread("holds a number of too many digits")
-    return cast(Given, value)
+        return UnreadableLine("holds a number of too many digits")
+    return cast(RowFields, value)
 
 
-def _may_hold_twins(text: str, value: Given) -> bool:
-    """Whether more names are written than there are. Python's decoder takes the last of two that are alike, silently.
+def _may_hold_duplicates(text: str, value: RowFields) -> bool:
+    """Return True if there may be duplicate names. Python's decoder silently takes the last of two.
 
-    To be told of each pair takes it half as long again; so colons after quotes are counted, and only where there are
-    too many (in a text, perhaps), or where a name has a space after it, it is asked.
+    Decoding with a check of each pair takes half as long again; so colons after quotes are counted, and only if there
+    are too many (in a text, perhaps), or if a space follows a name, the pairs are checked.
     """
     body = value.get("body")
     names = len(value) + (len(body) if type(body) is dict else 0)
@@ -108,22 +108,22 @@ _SPACE = " \t\r\n"
 _NAMES: dict[type, str] = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
 
 
-class _Unsound(ValueError):
-    """Its message is fit for a reader."""
+class _InvalidJSON(ValueError):
+    """Invalid JSON, with a message for users."""
 
 
 def _refuse(word: str) -> None:
-    raise _Unsound(f"holds {word}, which is no JSON")
+    raise _InvalidJSON(f"holds {word}, which is no JSON")
 
 
-def _without_twins(pairs: Sequence[tuple[str, object]]) -> Given:
+def _refuse_duplicates(pairs: Sequence[tuple[str, object]]) -> RowFields:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise _Unsound(f"gives {twin[:60]!r} twice")
+        raise _InvalidJSON(f"gives {twin[:60]!r} twice")
     return found
 
 
-_decoded = json.JSONDecoder(parse_constant=_refuse).raw_decode
-_decoded_without_twins = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_without_twins).raw_decode
+_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
+_decode_strict = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_refuse_duplicates).raw_decode

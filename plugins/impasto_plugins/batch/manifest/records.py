@@ -7,15 +7,15 @@ import attrs
 LONGEST_LINE = 32 << 20
 """In bytes: two images of the providers' size as data: URIs."""
 
-Given = dict[str, object]
+RowFields = dict[str, object]
 
 
 @attrs.frozen
-class Unread:
-    """A row that could not be read, and why."""
+class UnreadableLine:
+    """A row that could not be read, and the reason."""
 
     reason: str
 
 
-Line = tuple[int, Given | Unread, bytes]
+Line = tuple[int, RowFields | UnreadableLine, bytes]
 """A row: its line number, its values, and the line itself (empty if the format has no lines)."""

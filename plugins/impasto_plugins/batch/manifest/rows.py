@@ -1,7 +1,6 @@
-"""A row of a manifest, as the requests of its pictures.
+"""A row of a manifest as the requests of its images.
 
-Two forms: OpenAI's, whose body has the words and the meaning of the drop-in functions, and a short one, with those of
-``client.run``.
+Two forms: OpenAI's, whose body is that of the drop-in functions, and a short one, that of ``client.run``.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import cast
 import attrs
 
 from impasto import ConfigError, File, InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_seconds, kind_in_words, resolve_model, seeded
-from impasto.fields import shown
+from impasto.ext import Makes, check_seconds, kind_in_words, requests_with_seeds, resolve_model
+from impasto.fields import format_value
 from impasto_plugins.batch.filenames import wrong_id
-from impasto_plugins.batch.tasks import Unit
-from impasto_plugins.openai_compat.check import checked_request
+from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.translate import translate
 
-from .records import Given
+from .records import RowFields
 
 MAKES: Mapping[str, Makes] = {
     "/v1/images/generations": "image",
@@ -32,23 +31,23 @@ MAKES: Mapping[str, Makes] = {
     "/v1/audio/generations": "audio",
     "/v1/3d/generations": "3d",
 }
-"""What each path makes: OpenAI's, and those that the gateway has beside them."""
+"""The output of each path: OpenAI's paths, and the gateway's own."""
 
 URLS = {url: url.endswith("/edits") for url in MAKES}
-"""The paths, and whether each is for edits."""
+"""The paths, with True for edits."""
 
 _ELSEWHERE = ("api_key", "api_base", "base_url", "retry")
-"""What says how to call, and belongs to the command or the client."""
+"""Arguments about the call itself: they belong to the command or the client."""
 
 
 @attrs.frozen(kw_only=True)
-class Asked:
-    """What a row says of itself: ``given`` are its model's fields or, where ``url`` is set, OpenAI's words."""
+class ManifestRow:
+    """A row's content: ``arguments`` are its model's fields or, if ``url`` is set, OpenAI's."""
 
     id: str
     model: str
     base_model: str | None
-    given: Given = attrs.field(repr=lambda given: str(list(given)))
+    arguments: RowFields = attrs.field(repr=lambda fields: str(list(fields)))
     n: object
     timeout: float | None
     url: str | None
@@ -58,22 +57,22 @@ class Asked:
         return self.url is not None and URLS[self.url]
 
 
-def asked(row: Given) -> Asked:
-    """Takes a row apart. Raises InvalidRequest with every problem."""
-    given = dict(row)
+def parse_row(row: RowFields) -> ManifestRow:
+    """Parse a row. Raises InvalidRequest with every problem."""
+    fields = dict(row)
     problems: list[Problem] = []
-    is_openai = "custom_id" in given or "body" in given
+    is_openai = "custom_id" in fields or "body" in fields
     word = "custom_id" if is_openai else "id"
-    id = given.pop(word, None)
+    id = fields.pop(word, None)
     if (wrong := wrong_id(id)) is not None:
         problems.append(Problem(word, wrong))
     url = None
     if is_openai:
-        url, given = _openai(given, problems)
-    model = given.pop("model", None)
+        url, fields = _openai(fields, problems)
+    model = fields.pop("model", None)
     if not isinstance(model, str) or not model:
         problems.append(Problem("model", "required: a provider and its model, as in stability/sd3.5-large"))
-    base_model = given.pop("base_model", None)
+    base_model = fields.pop("base_model", None)
     if base_model is not None and not isinstance(base_model, str):
         problems.append(Problem("base_model", f"must be text, not {kind_in_words(base_model)}"))
     elif isinstance(model, str):
@@ -82,39 +81,39 @@ def asked(row: Given) -> Asked:
             base_model = name if address is not None else None
         except ConfigError as error:
             problems.append(Problem("base_model", error.message))
-    timeout = _timeout(given.pop("timeout", None), problems)
-    n = given.pop("n", None)
+    timeout = _timeout(fields.pop("timeout", None), problems)
+    n = fields.pop("n", None)
     problems += [
         Problem(name, "is not taken from a manifest; give it to the command, or set it in the environment")
         for name in _ELSEWHERE
-        if given.pop(name, None) is not None
+        if fields.pop(name, None) is not None
     ]
     if problems:
         raise InvalidRequest(problems)
-    return Asked(
+    return ManifestRow(
         id=cast(str, id),
         model=cast(str, model),
         base_model=cast("str | None", base_model),
-        given={name: value for name, value in given.items() if value is not None},
+        arguments={name: value for name, value in fields.items() if value is not None},
         n=n,
         timeout=timeout,
         url=url,
     )
 
 
-def _openai(given: Given, problems: list[Problem]) -> tuple[str | None, Given]:
-    method, url, body = given.pop("method", None), given.pop("url", None), given.pop("body", None)
+def _openai(fields: RowFields, problems: list[Problem]) -> tuple[str | None, RowFields]:
+    method, url, body = fields.pop("method", None), fields.pop("url", None), fields.pop("body", None)
     if method != "POST":
-        problems.append(Problem("method", f"must be POST, not {shown(method)}"))
+        problems.append(Problem("method", f"must be POST, not {format_value(method)}"))
     if not isinstance(url, str) or url not in URLS:
-        problems.append(Problem("url", f"must be one of {', '.join(URLS)}, not {shown(url)}"))
+        problems.append(Problem("url", f"must be one of {', '.join(URLS)}, not {format_value(url)}"))
         url = None
     if not isinstance(body, dict):
         problems.append(Problem("body", "must be an object with the request's parameters"))
         body = {}
     problems += [
         Problem(name[:60], "is no part of a row; the request's parameters go in its body")
-        for name, value in given.items()
+        for name, value in fields.items()
         if value is not None
     ]
     return url, dict(body)
@@ -130,32 +129,40 @@ def _timeout(value: object, problems: list[Problem]) -> float | None:
         return None
 
 
-def units(
-    row: Asked, operation: Operation, folder: Path, *, drop_params: bool = False, line: bytes = b"", position: int = 0
-) -> list[Unit]:
-    """The pictures that a row asks for. Reads the files that it names. Raises InvalidRequest with every problem.
+def tasks_of(
+    row: ManifestRow,
+    operation: Operation,
+    folder: Path,
+    *,
+    drop_params: bool = False,
+    line: bytes = b"",
+    position: int = 0,
+) -> list[ImageTask]:
+    """Return the tasks of a row. Reads the files that it names. Raises InvalidRequest with every problem.
 
-    ``folder``: where its relative paths begin. ``line``: the row as it was written; ``position``: its number.
+    ``folder``: the start of its relative paths. ``line``: the row as written; ``position``: its number.
     """
-    given, files = _opened(row, operation, folder)
+    arguments, files = _open_row_files(row, operation, folder)
     warnings: tuple[str, ...] = ()
     if row.url is None:
         n = 1 if row.n is None else row.n
-        request = operation.request(row.model, given, n=n)
+        request = operation.request(row.model, arguments, n=n)
     else:
-        words = {**given, "n": row.n}
+        words = {**arguments, "n": row.n}
         extra, drop = words.pop("extra_body", None), words.pop("drop_params", drop_params)
         translation = translate(
             operation, words, extra_body=extra, drop_params=drop, edit=row.is_edit, makes=MAKES[row.url]
         )
-        request, warnings = checked_request(operation, row.model, translation)
+        request, warnings = check_request(operation, row.model, translation)
         n = translation.n
     count = cast(int, n)
-    requests, said = seeded(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
-    sha256, mark = digest(row, files), marked(line, row.given, operation.file_words, folder)
-    content = {"model": row.model, **row.given, **{word: _labels(each) for word, each in files.items()}}
+    requests, warnings_of_seeds = (
+        requests_with_seeds(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
+    )
+    sha256, mark = digest(row, files), mark_of(line, row.arguments, operation.file_argument_names, folder)
+    content = {"model": row.model, **row.arguments, **{word: _labels(each) for word, each in files.items()}}
     return [
-        Unit(
+        ImageTask(
             id=row.id,
             index=index,
             n=count,
@@ -168,7 +175,7 @@ def units(
             sha256=sha256,
             line=mark,
             position=position,
-            warnings=(*warnings, *said),
+            warnings=(*warnings, *warnings_of_seeds),
         )
         for index, each in enumerate(requests)
     ]
@@ -177,12 +184,12 @@ def units(
 Files = Mapping[str, File | list[File]]
 
 
-def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, object], Files]:
-    """The row's words with its pictures opened, and these. Raises InvalidRequest."""
+def _open_row_files(row: ManifestRow, operation: Operation, folder: Path) -> tuple[dict[str, object], Files]:
+    """Return the row's arguments with its files opened, and the files. Raises InvalidRequest."""
     files: dict[str, File | list[File]] = {}
     problems: list[Problem] = []
-    for word in operation.file_words & row.given.keys():
-        value = row.given[word]
+    for word in operation.file_argument_names & row.arguments.keys():
+        value = row.arguments[word]
         try:
             if isinstance(value, list) and row.url is not None:
                 files[word] = [_file(each, folder) for each in value if each is not None]
@@ -192,11 +199,11 @@ def _opened(row: Asked, operation: Operation, folder: Path) -> tuple[dict[str, o
             problems.append(Problem(word, str(error)))
     if problems:
         raise InvalidRequest(problems, operation=row.model)
-    return {**row.given, **files}, files
+    return {**row.arguments, **files}, files
 
 
 def _file(value: object, folder: Path) -> File:
-    """A picture: in a manifest a path or a ``data:`` URI, in a program whatever else stands for one."""
+    """Open an image: in a manifest a path or a ``data:`` URI, in a program any form of a file."""
     if isinstance(value, str):
         return File.of(value if value[:5].lower() == "data:" or "://" in value[:12] else folder / value)
     if isinstance(value, bytes | os.PathLike | tuple | File) or hasattr(value, "read"):
@@ -204,16 +211,16 @@ def _file(value: object, folder: Path) -> File:
     raise ValueError(f"must be a path or a data: URI, not {kind_in_words(value)}")
 
 
-def marked(line: bytes, given: Given, words: frozenset[str], folder: Path) -> int:
-    """A digest of a line, and of the size and time of each file that it names; 0 where there is none.
+def mark_of(line: bytes, row: RowFields, words: frozenset[str], folder: Path) -> int:
+    """Return a digest of a line and of the size and time of each file that it names; 0 without a line.
 
-    While it stays the same, what the row asks for does.
+    While it stays the same, so does the row's request.
     """
     if not line:
         return 0
     mark = blake2b(line, digest_size=8)
-    for word in () if words.isdisjoint(given) else sorted(words & given.keys()):
-        values = given[word]
+    for word in () if words.isdisjoint(row) else sorted(words & row.keys()):
+        values = row[word]
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, str) and value[:5].lower() != "data:":
                 try:
@@ -228,12 +235,12 @@ def _labels(files: File | list[File]) -> object:
     return [each.label for each in files] if isinstance(files, list) else files.label
 
 
-def digest(row: Asked, files: Files) -> str:
-    """The SHA-256 of what a row asks for, whatever the order of its words and wherever its pictures lie."""
-    asked = {"model": row.model, "base_model": row.base_model, **row.given}
+def digest(row: ManifestRow, files: Files) -> str:
+    """Return the SHA-256 of a row's request, independent of the order of keys and of file paths."""
+    content = {"model": row.model, "base_model": row.base_model, **row.arguments}
     for word, each in files.items():
-        asked[word] = [_sha256(file) for file in each] if isinstance(each, list) else _sha256(each)
-    return hashlib.sha256(_canonical(asked).encode()).hexdigest()
+        content[word] = [_sha256(file) for file in each] if isinstance(each, list) else _sha256(each)
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

@@ -1,4 +1,4 @@
-"""A manifest on standard input: kept in the batch's folder, so that a run that was stopped can go on with it."""
+"""A manifest on standard input: stored in the batch's folder, so that an interrupted run can continue with it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tempfile import NamedTemporaryFile
 
 from impasto import ManifestError
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 
 STDIN = Path("-")
-"""How standard input is named."""
+"""The name of standard input."""
 
 
 @contextmanager
-def taken(manifest: Path) -> Iterator[Path | None]:
-    """What comes on standard input, as a file, where that is the manifest; else None. It blocks.
+def copy_stdin(manifest: Path) -> Iterator[Path | None]:
+    """Return standard input as a file if it is the manifest; otherwise None. It blocks.
 
-    Raises ManifestError where there is no standard input.
+    Raises ManifestError if there is no standard input.
     """
     if manifest != STDIN:
         yield None
@@ -34,17 +34,17 @@ def taken(manifest: Path) -> Iterator[Path | None]:
         yield Path(spool.name)
 
 
-def chosen(piped: Path, layout: Layout) -> Path:
-    """What came, or, where nothing did, what an earlier run kept."""
-    return layout.manifest if not piped.stat().st_size and layout.manifest.exists() else piped
+def choose_manifest(stdin_copy: Path, layout: WorkspacePaths) -> Path:
+    """Return the copy of standard input or, if that is empty, an earlier run's manifest."""
+    return layout.manifest if not stdin_copy.stat().st_size and layout.manifest.exists() else stdin_copy
 
 
-def keep(piped: Path, layout: Layout, disk: Disk) -> None:
-    """Puts what came in the place of what an earlier run kept. Raises OSError."""
+def keep(stdin_copy: Path, layout: WorkspacePaths, disk: Disk) -> None:
+    """Replace an earlier run's manifest with this one. Raises OSError."""
     part = layout.manifest.with_suffix(".part")
     file = disk.create(part)
     try:
-        with piped.open("rb") as source:
+        with stdin_copy.open("rb") as source:
             while piece := source.read(1 << 20):
                 write_all(disk, file, piece)
         disk.sync(file)

@@ -1,4 +1,4 @@
-"""Manifests that are tables: CSV, whose numbers are text, and Parquet. A column is a word of the short form."""
+"""Manifests that are tables: CSV, whose numbers are text, and Parquet. A column is a key of the short form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from impasto import ManifestError, MissingExtra, Operation, RegistryError
 
-from .records import LONGEST_LINE, Given, Line, Unread
+from .records import LONGEST_LINE, Line, RowFields, UnreadableLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +20,13 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?")
 _NUMBERS = {"n": "integer", "timeout": "number"}
 _AT_ONCE = 1_000
 _SEPARATORS = {";": "semicolons (;)", "\t": "tabs", "|": "bars (|)"}
-"""What other programs write instead of commas."""
+"""Separators that other programs write instead of commas."""
 
 
 def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
-    """The rows of a CSV file, whose first line names the columns. An empty cell is not given.
+    """Yield the rows of a CSV file. Its first line names the columns; an empty cell means not given.
 
-    Raises ManifestError where the file is no CSV, and OSError.
+    Raises ManifestError if the file is not CSV, and OSError.
     """
     csv.field_size_limit(LONGEST_LINE)
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -40,10 +40,14 @@ def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
                 if not cells:
                     continue
                 if len(cells) != len(names):
-                    yield reader.line_num, Unread(f"has {len(cells)} cells, and the first line names {len(names)}"), b""
+                    yield (
+                        reader.line_num,
+                        UnreadableLine(f"has {len(cells)} cells, and the first line names {len(names)}"),
+                        b"",
+                    )
                     continue
-                given = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
-                yield reader.line_num, _numbered(given, load), b""
+                row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+                yield reader.line_num, _convert_numbers(row, load), b""
         except UnicodeDecodeError:
             raise ManifestError(f"the manifest {str(path)!r} is no UTF-8 text") from None
         except csv.Error as error:
@@ -60,19 +64,19 @@ def _check_names(names: list[str], path: Path) -> None:
         )
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins or not all(names):
-        said = f"names {twins[0]!r} twice" if twins else "has a column without a name"
-        raise ManifestError(f"the manifest {str(path)!r}: its first line {said}")
+        problem = f"names {twins[0]!r} twice" if twins else "has a column without a name"
+        raise ManifestError(f"the manifest {str(path)!r}: its first line {problem}")
 
 
-def _numbered(given: dict[str, str], load: Callable[[str], Operation]) -> Given:
-    """A row with numbers where its model takes numbers. What is no plain number stays text, and is refused."""
-    row: Given = dict(given)
+def _convert_numbers(cells: dict[str, str], load: Callable[[str], Operation]) -> RowFields:
+    """Return a row with numbers for its model's number fields. Other text stays, and is refused."""
+    row: RowFields = dict(cells)
     try:
-        fields = load(given.get("base_model") or given.get("model", "")).fields
+        fields = load(cells.get("base_model") or cells.get("model", "")).fields
     except RegistryError:
         return row  # told with the row
     kinds = {**{name: field.kind for name, field in fields.items()}, **_NUMBERS}
-    for name, text in given.items():
+    for name, text in cells.items():
         kind = kinds.get(name)
         if kind == "integer" and _WHOLE.fullmatch(text):
             row[name] = int(text)
@@ -82,7 +86,7 @@ def _numbered(given: dict[str, str], load: Callable[[str], Operation]) -> Given:
 
 
 def parquet_rows(path: Path) -> Iterator[Line]:
-    """The rows of a Parquet file, read a batch at a time; a null is not given. Raises MissingExtra, ManifestError."""
+    """Yield the rows of a Parquet file, read in groups; a null means not given. Raises MissingExtra, ManifestError."""
     try:
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # it ships no types; an extra
     except ModuleNotFoundError:
@@ -91,8 +95,8 @@ def parquet_rows(path: Path) -> Iterator[Line]:
         with parquet.ParquetFile(path) as file:
             number = 0
             for piece in file.iter_batches(batch_size=_AT_ONCE):
-                for given in piece.to_pylist():
+                for row in piece.to_pylist():
                     number += 1
-                    yield number, {name: value for name, value in given.items() if value is not None}, b""
+                    yield number, {name: value for name, value in row.items() if value is not None}, b""
     except ArrowException as error:
         raise ManifestError(f"the manifest {str(path)!r} is no sound Parquet file: {str(error)[:200]}") from None

@@ -1,4 +1,4 @@
-"""Sets for training, made of a batch: pictures with what they were asked for, as Parquet or WebDataset shards."""
+"""Training sets from a batch: images with their requests, as Parquet or WebDataset shards."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from typing import Literal
 from impasto import ConfigError, MissingExtra
 from impasto_plugins.batch.filenames import ENDINGS
 from impasto_plugins.batch.ledger.log import Row
-from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 
-from .results import last_words
+from .results import final_rows
 
 Form = Literal["parquet", "webdataset"]
 A_SHARD = 1_000
-"""Pictures in a shard."""
+"""Images in a shard."""
 
 _AT_ONCE = 100
-_TOLD = ("id", "index", "model", "seed", "sha256", "media_type", "finish_reason", "usd")
+_NOTED = ("id", "index", "model", "seed", "sha256", "media_type", "finish_reason", "usd")
 
-Told = tuple[Row, Mapping[str, object]]
+DoneRow = tuple[Row, Mapping[str, object]]
 
 
-def export(history: History, out: Path, form: Form, *, shard: int = A_SHARD) -> list[Path]:
-    """Write the shards into a new folder, and return their paths. Images that are gone are left out.
-
-    Raises ConfigError, MissingExtra, OSError.
-    """
+def export(history: LedgerHistory, out: Path, form: Form, *, shard: int = A_SHARD) -> list[Path]:
+    """Write the shards into a new folder and return their paths. Raises ConfigError, MissingExtra, OSError."""
     layout = history.layout
     _check_here(layout, history)
     write = _parquet() if form == "parquet" else _tar
@@ -40,7 +37,7 @@ def export(history: History, out: Path, form: Form, *, shard: int = A_SHARD) -> 
         out.mkdir(parents=True)
     except FileExistsError:
         raise ConfigError(f"{str(out)!r} exists; give a new folder") from None
-    done = _done(layout, history)
+    done = _done_rows(layout, history)
     written: list[Path] = []
     while piece := list(islice(done, shard)):
         path = out / f"{len(written):05d}.{'parquet' if form == 'parquet' else 'tar'}"
@@ -49,12 +46,12 @@ def export(history: History, out: Path, form: Form, *, shard: int = A_SHARD) -> 
     return written
 
 
-def _check_here(layout: Layout, history: History) -> None:
-    """Raises ConfigError where pictures are in a bucket, and not in the folder too."""
+def _check_here(layout: WorkspacePaths, history: LedgerHistory) -> None:
+    """Raise ConfigError if images are in a bucket and not in the folder."""
     target = history.run["target"] if history.run is not None and "target" in history.run else None
     if target is None:
         return
-    done = (row for row, _ in last_words(layout, history.pictures) if row["row"] == "done")
+    done = (row for row, _ in final_rows(layout, history.pictures) if row["row"] == "done")
     if missing := sum(not (layout.root / row["path"]).is_file() for row in done):
         raise ConfigError(
             f"{missing:,} pictures are in {target} and not here: copy them first, as with"
@@ -62,19 +59,19 @@ def _check_here(layout: Layout, history: History) -> None:
         )
 
 
-def _done(layout: Layout, history: History) -> Iterator[Told]:
-    gone = {(row["id"], row["index"]) for row in history.gone}
-    for row, intent in last_words(layout, history.pictures):
-        if row["row"] == "done" and (row["id"], row["index"]) not in gone:
+def _done_rows(layout: WorkspacePaths, history: LedgerHistory) -> Iterator[DoneRow]:
+    missing = {(row["id"], row["index"]) for row in history.missing}
+    for row, intent in final_rows(layout, history.pictures):
+        if row["row"] == "done" and (row["id"], row["index"]) not in missing:
             yield row, intent["request"] if intent is not None else {}
 
 
 def _facts(row: Row, request: Mapping[str, object]) -> dict[str, object]:
-    return {**{name: row[name] for name in _TOLD}, "prompt": request.get("prompt"), "request": request}
+    return {**{name: row[name] for name in _NOTED}, "prompt": request.get("prompt"), "request": request}
 
 
-def _tar(layout: Layout, path: Path, piece: list[Told]) -> None:
-    """Each sample: KEY.png (or its kind), KEY.json with all that is known, KEY.txt with the prompt."""
+def _tar(layout: WorkspacePaths, path: Path, piece: list[DoneRow]) -> None:
+    """Write samples: KEY.png (or its format), KEY.json with all facts, KEY.txt with the prompt."""
     with tarfile.open(path, "w") as tar:
         for number, (row, request) in enumerate(piece):
             key = f"{path.stem}-{number:06d}"
@@ -90,8 +87,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def _parquet() -> Callable[[Layout, Path, list[Told]], None]:
-    """The writer of Parquet shards, whose ``image`` column is as image data sets have it. Raises MissingExtra."""
+def _parquet() -> Callable[[WorkspacePaths, Path, list[DoneRow]], None]:
+    """Return the writer of Parquet shards, with an ``image`` column as in image data sets. Raises MissingExtra."""
     try:
         import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types; an extra
         from pyarrow import parquet
@@ -106,16 +103,16 @@ def _parquet() -> Callable[[Layout, Path, list[Told]], None]:
         ]
     )  # fmt: skip
 
-    def write(layout: Layout, path: Path, piece: list[Told]) -> None:
+    def write(layout: WorkspacePaths, path: Path, piece: list[DoneRow]) -> None:
         with parquet.ParquetWriter(path, schema) as writer:
             for first in range(0, len(piece), _AT_ONCE):
-                rows = [_row(layout, *told) for told in piece[first : first + _AT_ONCE]]
+                rows = [_row(layout, *facts) for facts in piece[first : first + _AT_ONCE]]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
 
     return write
 
 
-def _row(layout: Layout, row: Row, request: Mapping[str, object]) -> dict[str, object]:
+def _row(layout: WorkspacePaths, row: Row, request: Mapping[str, object]) -> dict[str, object]:
     facts = _facts(row, request)
     image = {"bytes": (layout.root / row["path"]).read_bytes(), "path": row["path"]}
     return {**facts, "image": image, "request": json.dumps(request, ensure_ascii=False)}

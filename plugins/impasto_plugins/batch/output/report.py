@@ -17,12 +17,12 @@ from urllib.parse import quote
 import attrs
 
 from impasto import __version__
-from impasto_plugins.batch.ledger.index import Pictures
+from impasto_plugins.batch.ledger.index import TaskIndex
 from impasto_plugins.batch.ledger.log import Row
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 
-from .results import A_PAGE, last_words
-from .status import Status
+from .results import A_PAGE, final_rows
+from .status import BatchStatus
 
 _MOST_FAILURES = 1_000
 _SIDE = 256
@@ -31,62 +31,66 @@ _WORKERS = 2
 
 _LONGEST_PROMPT = 300
 
-Shown = tuple[Row, str]
+Card = tuple[Row, str]
 """The last row of an image, and its prompt."""
 
 
 @attrs.define
-class _First:
-    """The first images by their place in the manifest, so many at most; None for all of them."""
+class _FirstCards:
+    """The first images by their position in the manifest, up to a limit; None for all of them."""
 
-    most: int | None
+    limit: int | None
     count: int = 0
-    _found: list[tuple[tuple[float, int], int, Shown]] = attrs.field(factory=list[tuple[tuple[float, int], int, Shown]])
+    _cards: list[tuple[tuple[float, int], int, Card]] = attrs.field(factory=list[tuple[tuple[float, int], int, Card]])
 
-    def add(self, place: tuple[float, int], shown: Shown) -> None:
+    def add(self, place: tuple[float, int], card: Card) -> None:
         self.count += 1
-        self._found.append((place, self.count, shown))
-        if self.most is not None and len(self._found) > 2 * self.most:
+        self._cards.append((place, self.count, card))
+        if self.limit is not None and len(self._cards) > 2 * self.limit:
             self._cut()
 
-    def in_order(self) -> list[Shown]:
+    def in_order(self) -> list[Card]:
         self._cut()
-        return [shown for _, _, shown in self._found]
+        return [card for _, _, card in self._cards]
 
     def _cut(self) -> None:
-        self._found.sort(key=itemgetter(0, 1))
-        del self._found[self.most if self.most is not None else len(self._found) :]
+        self._cards.sort(key=itemgetter(0, 1))
+        del self._cards[self.limit if self.limit is not None else len(self._cards) :]
 
 
-def write_report(layout: Layout, pictures: Pictures, status: Status, *, every: bool = False) -> list[Path]:
+def write_report(
+    layout: WorkspacePaths, pictures: TaskIndex, status: BatchStatus, *, every: bool = False
+) -> list[Path]:
     """Write the first page, or every one, in the manifest's order, and return their paths. Raises OSError."""
-    images, lost = _First(None if every else A_PAGE), _First(_MOST_FAILURES)
-    for row, intent in last_words(layout, pictures):
-        shown = row, str((intent or {}).get("request", {}).get("prompt") or "")
+    images, failed = _FirstCards(None if every else A_PAGE), _FirstCards(_MOST_FAILURES)
+    for row, intent in final_rows(layout, pictures):
+        card = row, str((intent or {}).get("request", {}).get("prompt") or "")
         if row["row"] != "done":
-            lost.add(_place(row, intent), shown)
+            failed.add(_place(row, intent), card)
         elif row["modified"] is not None or every or (layout.root / row["path"]).is_file():
-            images.add(_place(row, intent), shown)  # of those in a bucket the first that came have a copy here
-    done, failures = images.in_order(), lost.in_order()
+            images.add(_place(row, intent), card)  # of those in a bucket the first that came have a copy here
+    done, failures = images.in_order(), failed.in_order()
     count = -(-len(done) // A_PAGE) or 1
     written = []
     with ThreadPoolExecutor(_WORKERS) as workers:
         for number in range(1, count + 1):
             page = done[(number - 1) * A_PAGE : number * A_PAGE]
-            thumbnails = workers.map(lambda shown: _thumbnail(layout.root / shown[0]["path"]), page)
-            cards = [_card(shown, thumbnail) for shown, thumbnail in zip(page, thumbnails, strict=True)]
-            text = _page(layout, status, failures=failures, lost=lost.count, cards=cards, number=number, count=count)
-            written.append(_written(layout, number, text))
+            thumbnails = workers.map(lambda limit: _thumbnail(layout.root / limit[0]["path"]), page)
+            cards = [_card(card, thumbnail) for card, thumbnail in zip(page, thumbnails, strict=True)]
+            text = _page(
+                layout, status, failures=failures, failure_count=failed.count, cards=cards, number=number, count=count
+            )
+            written.append(_write_page(layout, number, text))
     return written
 
 
 def _place(row: Row, intent: Row | None) -> tuple[float, int]:
-    """Return where an image stands in the manifest: its row, its index."""
+    """Return an image's position in the manifest: its row, its index."""
     position = intent.get("position", 0) if intent is not None else row.get("line", math.inf)
     return position, row.get("index", 0)
 
 
-def _written(layout: Layout, number: int, text: str) -> Path:
+def _write_page(layout: WorkspacePaths, number: int, text: str) -> Path:
     path = layout.root / _name(number)
     part = layout.ledger.with_name(f"{path.name}.part")
     part.write_text(text, "utf-8", "replace")
@@ -98,11 +102,11 @@ def _name(number: int) -> str:
 
 
 def _page(
-    layout: Layout,
-    status: Status,
+    layout: WorkspacePaths,
+    status: BatchStatus,
     *,
-    failures: Sequence[Shown],
-    lost: int,
+    failures: Sequence[Card],
+    failure_count: int,
     cards: Sequence[str],
     number: int,
     count: int,
@@ -113,15 +117,15 @@ def _page(
         title=escape(layout.root.resolve().name),
         numbers="".join(f"<li><b>{value}</b>{label}</li>" for label, value in _numbers(status)),
         note=_note(status, len(cards), count),
-        failures=_failures(failures, lost) if number == 1 else "",
-        jump=f"Failures are below the images: {lost:,}." if lost and number == 1 else "",
+        failures=_failures(failures, failure_count) if number == 1 else "",
+        jump=f"Failures are below the images: {failure_count:,}." if failure_count and number == 1 else "",
         pictures="\n".join(cards),
         pages=f"Page {' '.join(pages)}" if count > 1 else "",
         version=escape(__version__),
     )
 
 
-def _numbers(status: Status) -> Iterator[tuple[str, str]]:
+def _numbers(status: BatchStatus) -> Iterator[tuple[str, str]]:
     yield f"of {status.total:,} done", f"{status.done:,}"
     for name in ("refused", "ambiguous", "unusable", "filtered", "expired", "pending"):
         if number := getattr(status, name):
@@ -129,16 +133,16 @@ def _numbers(status: Status) -> Iterator[tuple[str, str]]:
     yield "USD", f"{status.cost_usd:,.2f}"
 
 
-def _note(status: Status, shown: int, count: int) -> str:
-    said = []
+def _note(status: BatchStatus, image_count: int, count: int) -> str:
+    sentences = []
     if status.charges_unknown:
-        said.append(f"{status.charges_unknown:,} charges are not known for certain; they are in the cost.")
-    if count == 1 and shown < status.done:
-        said.append(f"The first {shown:,} pictures are shown; impasto batch report --all shows every one.")
-    return " ".join(said)
+        sentences.append(f"{status.charges_unknown:,} charges are not known for certain; they are in the cost.")
+    if count == 1 and image_count < status.done:
+        sentences.append(f"The first {image_count:,} pictures are shown; impasto batch report --all shows every one.")
+    return " ".join(sentences)
 
 
-def _failures(failures: Sequence[Shown], count: int) -> str:
+def _failures(failures: Sequence[Card], count: int) -> str:
     if not failures:
         return ""
     rows = "".join(
@@ -153,7 +157,7 @@ def _failures(failures: Sequence[Shown], count: int) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """Return the beginning of a text, cut between words, as HTML that has all of it as its title."""
+    """Return the beginning of a text, cut between words, as HTML with the whole text as its title."""
     if len(text) <= _LONGEST_PROMPT:
         return escape(text)
     begin = text[:_LONGEST_PROMPT]
@@ -161,8 +165,8 @@ def _excerpt(text: str) -> str:
     return f'<span title="{escape(text)}">{escape(begin)} …</span>'
 
 
-def _card(shown: Shown, thumbnail: str | None) -> str:
-    row, prompt = shown
+def _card(card: Card, thumbnail: str | None) -> str:
+    row, prompt = card
     facts = [row["model"], f"seed {row['seed']}" if row["seed"] is not None else ""]
     facts.append(f"{row['usd']:.4g} USD" if row["usd"] is not None else "price not known")
     name = row["id"] if row["n"] == 1 else f"{row['id']} ({row['index']})"
@@ -175,7 +179,7 @@ def _card(shown: Shown, thumbnail: str | None) -> str:
 
 
 def _thumbnail(path: Path) -> str | None:
-    """A small copy of a picture as a ``data:`` URI; None for what can't be shown."""
+    """Return a small copy of an image as a ``data:`` URI; None if it can't be shown."""
     from PIL import Image  # 40 ms: only where a report is made
 
     try:

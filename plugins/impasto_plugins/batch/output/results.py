@@ -1,4 +1,4 @@
-"""``results.jsonl`` and ``errors.jsonl``, made from the ledger at the end of each run: lines of OpenAI's batches."""
+"""``results.jsonl`` and ``errors.jsonl``, written from the ledger at the end of each run: lines of OpenAI's batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import attrs
 from impasto_plugins.batch.filenames import digest
 from impasto_plugins.batch.ledger.evidence import write_stamp
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
-from impasto_plugins.batch.ledger.group_commit import Steps
-from impasto_plugins.batch.ledger.index import Pictures
-from impasto_plugins.batch.ledger.log import ON_THE_WAY, Read, Row, rows
-from impasto_plugins.batch.ledger.states import State, state_of
-from impasto_plugins.batch.ledger.workspace import Folder, Layout
+from impasto_plugins.batch.ledger.group_commit import WriteSteps
+from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.log import ON_THE_WAY, ReadPosition, Row, rows
+from impasto_plugins.batch.ledger.states import TaskState, state_of
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 
 RESULTS = "results.jsonl"
 ERRORS = "errors.jsonl"
 A_PAGE = 500
-"""Pictures on a page of the report."""
+"""Images on a page of the report."""
 
 _PIECE = 1 << 20
 
@@ -34,23 +34,23 @@ Line = Mapping[str, object]
 Intents = dict[tuple[str, int], Row]
 
 
-def last_words(layout: Layout, pictures: Pictures, *, brief: bool = False) -> Iterator[tuple[Row, Row | None]]:
-    """Yield the last row of each image that is through, in the ledger's order, with its intent (unless ``brief``).
+def final_rows(layout: WorkspacePaths, pictures: TaskIndex, *, brief: bool = False) -> Iterator[tuple[Row, Row | None]]:
+    """Yield the last row of each finished image, in the ledger's order, with its intent (unless ``brief``).
 
-    Then come the rows in which the last run named lines that it passed over and images that are gone.
+    Then come the rows of lines that the last run skipped and of images that are missing.
     """
     others: list[Row] = []
-    asked: Intents = {}
+    intents: Intents = {}
     answered: Intents = {}
-    for place, row in rows(layout.ledger, Read(), heads=ON_THE_WAY if brief else frozenset()):
+    for place, row in rows(layout.ledger, ReadPosition(), heads=ON_THE_WAY if brief else frozenset()):
         state = state_of(row)
-        if state == State.INTENT:
+        if state == TaskState.INTENT:
             if not brief:
-                asked[row["id"], row["index"]] = row
-        elif state is not None and state > State.STAGED:
-            intent = asked.pop((row["id"], row["index"]), None)
+                intents[row["id"], row["index"]] = row
+        elif state is not None and state > TaskState.STAGED:
+            intent = intents.pop((row["id"], row["index"]), None)
             if pictures.extra and not brief:
-                intent = _intent_of(row, intent, asked, answered)
+                intent = _intent_of(row, intent, intents, answered)
             if pictures.is_last(row, place):
                 yield row, intent
         elif row["row"] == "run":
@@ -60,25 +60,25 @@ def last_words(layout: Layout, pictures: Pictures, *, brief: bool = False) -> It
     yield from ((row, None) for row in others)
 
 
-def _intent_of(row: Row, own: Row | None, asked: Intents, answered: Intents) -> Row | None:
-    """Return the intent of an image: one that was not asked for by itself came with another."""
+def _intent_of(row: Row, own: Row | None, open_intents: Intents, answered: Intents) -> Row | None:
+    """Return the intent of an image; an unasked image came with the request of another."""
     if "extra" in row:
         key = row["id"], row["extra"]
-        return asked.get(key) or answered.get(key)
+        return open_intents.get(key) or answered.get(key)
     if own is not None:
         answered[row["id"], row["index"]] = own
     return own
 
 
-def write_results(folder: Folder) -> Steps[None]:
-    """The job of writing both files, each whole or as it was before. Raises OSError."""
+def write_results(folder: Workspace) -> WriteSteps[None]:
+    """Write both files, each whole or unchanged: a job for the writer. Raises OSError."""
     layout, pictures, disk = folder.layout, folder.pictures, folder.disk
     yield None  # what was posted with it is in the ledger then
-    results = _File(disk, layout, RESULTS)
-    errors = _File(disk, layout, ERRORS)
+    results = _ResultsWriter(disk, layout, RESULTS)
+    errors = _ResultsWriter(disk, layout, ERRORS)
     try:
         several: dict[str, list[Row]] = {}
-        for row, _ in last_words(layout, pictures, brief=True):
+        for row, _ in final_rows(layout, pictures, brief=True):
             if row["row"] != "done":
                 errors.add(_error(row))
             elif row["n"] == 1 and not pictures.extra:
@@ -97,7 +97,7 @@ def write_results(folder: Folder) -> Steps[None]:
 
 
 def _result(done: list[Row]) -> Line:
-    """The line of a row of the manifest: its pictures, as far as they came."""
+    """Return the line of a row of the manifest with its finished images."""
     first = done[0]
     costs = [row["usd"] for row in done]
     body: dict[str, object] = {
@@ -114,7 +114,7 @@ def _result(done: list[Row]) -> Line:
 
 
 def _error(row: Row) -> Line:
-    """The line of a picture that did not come, or of a line of the manifest that was passed over."""
+    """Return the line of an image that did not come, or of a line of the manifest that was skipped."""
     error = {name: row[name] for name in _OF_ERROR if row.get(name) is not None}
     if "usd" in error and row["billed"] == "no":
         error["usd"] = 0.0
@@ -125,23 +125,23 @@ def _error(row: Row) -> Line:
 
 
 def _line_id(*parts: object) -> str:
-    """Return the id of a line: no other line of both files has it."""
+    """Return the id of a line, unique over both files."""
     return f"batch_req_{digest(json.dumps(parts))[:32]}"
 
 
 @attrs.define(eq=False)
-class _File:
-    """One of the files, written beside its place and put there when it is whole."""
+class _ResultsWriter:
+    """One of the files, written beside its place and renamed when it is whole."""
 
     disk: Disk
-    layout: Layout
+    layout: WorkspacePaths
     name: str
     _lines: list[str] = attrs.field(factory=list[str])
     _size: int = 0
     _file: int = -1
 
     def add(self, line: Line) -> None:
-        text = _encoded(line) + "\n"
+        text = _encode(line) + "\n"
         self._lines.append(text)
         self._size += len(text)
         if self._size > _PIECE:
@@ -170,4 +170,4 @@ class _File:
         return self.layout.ledger.with_name(f"{self.name}.part")
 
 
-_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -9,21 +9,24 @@ from typing import Literal
 import attrs
 
 from impasto import ConfigError
-from impasto_plugins.batch.ledger.index import Pictures
-from impasto_plugins.batch.ledger.states import State
-from impasto_plugins.batch.ledger.workspace import History, Layout, is_running, trusted
+from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.states import TaskState
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths, is_running, read_trusted
 
 GONE = "is not there any more, or not as it was; it is not paid for again: to make it again, give its row another id"
 
-_REFUSED = (State.REFUSED, State.REFUSED_AGAIN)
+_REFUSED = (TaskState.REFUSED, TaskState.REFUSED_AGAIN)
 _MOST_NAMED = 10
 
 
 @attrs.frozen(kw_only=True)
-class Status:
-    """How many pictures of the manifest stand where. ``refused_again`` of the refused are taken up by the next run;
-    ``strangers`` are pictures of earlier manifests. ``cost_usd`` is what was charged or may have been, for all.
-    ``missing`` of the done are not in the folder any more, or not as they were; ``passed_over`` are invalid rows."""
+class BatchStatus:
+    """The number of the manifest's images in each state.
+
+    ``refused_again`` of the refused are requested again by the next run; ``strangers`` are images of earlier manifests.
+    ``cost_usd`` is the sum of all certain and possible charges. ``missing`` of the done are no longer in the folder, or
+    have changed; ``passed_over`` are invalid rows.
+    """
 
     state: Literal["running", "complete", "stopped"]
     total: int
@@ -44,43 +47,43 @@ class Status:
 
     @property
     def is_whole(self) -> bool:
-        """Return True if nothing of the manifest is left undone."""
+        """True if nothing of the manifest is left undone."""
         return self.done == self.total and not self.missing and not self.passed_over
 
     @property
     def failed(self) -> int:
-        """Pictures that are through and did not come."""
+        """Finished images that did not come."""
         return self.refused + self.ambiguous + self.unusable + self.filtered + self.expired
 
 
 def status_of(
-    pictures: Pictures,
+    pictures: TaskIndex,
     total: int,
-    strangers: Mapping[State, int],
+    strangers: Mapping[TaskState, int],
     *,
     running: bool,
     missing: int = 0,
     passed_over: int = 0,
-) -> Status:
-    """Return the status by a ledger, of a manifest with ``total`` images, those counted that came unasked."""
+) -> BatchStatus:
+    """Return the status by a ledger, for a manifest with ``total`` images, unasked ones included."""
     count = Counter(pictures.count)
     count.subtract(strangers)
     through = {state: number for state, number in count.items() if not state.is_open}
     pending = total - sum(through.values())
     in_flight = sum(count.values()) - sum(through.values())
-    return Status(
+    return BatchStatus(
         state="running" if running else "complete" if pending <= 0 else "stopped",
         total=total,
-        done=count[State.DONE],
+        done=count[TaskState.DONE],
         refused=sum(count[state] for state in _REFUSED),
-        ambiguous=count[State.AMBIGUOUS],
-        unusable=count[State.UNUSABLE],
-        filtered=count[State.FILTERED],
-        expired=count[State.EXPIRED],
+        ambiguous=count[TaskState.AMBIGUOUS],
+        unusable=count[TaskState.UNUSABLE],
+        filtered=count[TaskState.FILTERED],
+        expired=count[TaskState.EXPIRED],
         pending=pending,
         cost_usd=round(pictures.usd, 6),
         charges_unknown=pictures.charges_unknown + (0 if running else in_flight),
-        refused_again=count[State.REFUSED_AGAIN],
+        refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight,
         strangers=sum(strangers.values()),
         missing=missing,
@@ -88,13 +91,13 @@ def status_of(
     )
 
 
-def read_status(layout: Layout) -> tuple[Status, History]:
-    """Return the status of a batch's folder, and what it was read from. The images are looked for.
+def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
+    """Return the status of a batch's folder, and its history. The images are looked for.
 
-    Raises ConfigError if the folder is no batch's, UntrustedLedger if its ledger is damaged or contradicted.
+    Raises ConfigError if the folder is not a batch's, UntrustedLedger if its ledger is damaged or contradicted.
     """
     running = is_running(layout)
-    history = trusted(layout)
+    history = read_trusted(layout)
     run = history.run
     if run is None:
         ledger = layout.ledger.relative_to(layout.root)
@@ -102,22 +105,22 @@ def read_status(layout: Layout) -> tuple[Status, History]:
             f"{str(layout.root)!r} is no batch's folder: it has no ledger ({ledger}). If a batch was run there with"
             " --out, put that back; if it went to s3:// with --staging, give that folder"
         )
-    strangers = {State[name]: number for name, number in run["strangers"].items()}
+    strangers = {TaskState[name]: number for name, number in run["strangers"].items()}
     total = run["pictures"] + history.pictures.extra - run.get("stranger_extra", 0)
     status = status_of(
         history.pictures,
         total,
         strangers,
         running=running,
-        missing=len(history.gone),
+        missing=len(history.missing),
         passed_over=history.passed_over,
     )
     return status, history
 
 
-def missing_images(history: History) -> Iterator[str]:
-    """Yield lines that name the images which are done and not in the folder any more: the first few, and a number."""
-    for row in history.gone[:_MOST_NAMED]:
+def missing_images(history: LedgerHistory) -> Iterator[str]:
+    """Yield lines that name finished images which are missing: the first few, and the number of the others."""
+    for row in history.missing[:_MOST_NAMED]:
         yield f"{row['id']}: {row['path']} {GONE}"
-    if (more := len(history.gone) - _MOST_NAMED) > 0:
+    if (more := len(history.missing) - _MOST_NAMED) > 0:
         yield f"{more:,} more pictures are not there any more"

@@ -1,4 +1,4 @@
-"""Whether a provider can be reached again, asked by what costs nothing: no picture is risked to find that out."""
+"""Free requests that show if a provider can be reached again: no image is risked to find out."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto_plugins.batch.tasks import Unit
+from impasto_plugins.batch.tasks import ImageTask
 
 SECONDS = 10.0
-"""How long an answer is waited for."""
+"""Seconds to wait for an answer."""
 
 
 @attrs.frozen(kw_only=True)
-class _Nothing:
+class _NoFields:
     """No parameters."""
 
 
-class _Any:
-    """The dialect of a provider that is only to answer, whatever it says: a refusal comes from it too."""
+class _AnyAnswer:
+    """The dialect of a health check: any answer will do, since a refusal comes from the provider too."""
 
-    def pack(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         return WireRequest(target=request.target, method="GET")
 
-    def classify(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         return ProviderFault("it is not well", status=response.status) if response.status >= 500 else None
 
-    def unpack(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
 
 
-async def is_reached(client: Client, unit: Unit) -> bool:
-    """Whether a unit's provider answers; taken for granted where it has nothing that is free."""
+async def is_reachable(client: Client, unit: ImageTask) -> bool:
+    """Return True if a task's provider answers, or has no free request."""
     operation = await client.operation(unit.model, base_model=unit.base_model)
     provider = operation.provider
-    if provider.free is None:
+    if provider.health_path is None:
         return True
     call = Operation(
         id=f"{provider.name}.probe",
         title="probe",
-        params=_Nothing,
-        target=provider.free,
+        params=_NoFields,
+        target=provider.health_path,
         provider=provider,
-        dialect=_Any(),
+        dialect=_AnyAnswer(),
     )
     try:
         await client.ask(call, timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""What ends a run before its manifest: a budget, too many failures, a time, an error that all would meet, a signal."""
+"""Conditions that end a run early: a budget, too many failures, a time, an error that all would meet, a signal."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from impasto import (
 )
 from impasto.ext import Billed, StopReason
 from impasto_plugins.batch.classification import STOPPING
-from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.batch.tasks import ImageTask, Outcome
 
-FEWEST = 20
-"""How many pictures must be through before a share of them says anything."""
+MIN_FINISHED = 20
+"""Finished images from which a share of failures counts."""
 
-DOUBTS = 20
-"""How many pictures in a row may have been charged and not have come, before it is taken for the provider's trouble."""
+MAX_CONSECUTIVE_UNKNOWN = 20
+"""Images in a row that may have been charged and did not come, before the run stops: the provider has a problem."""
 
 _ROUNDING = 1e-9
 
 
 @attrs.frozen
-class MostFailures:
-    """So many failed pictures, or such a share of those that are through, and no more."""
+class FailureLimit:
+    """The most failed images: a number, or a share of the finished ones."""
 
     number: float
     is_share: bool = False
 
     @classmethod
-    def of(cls, text: str) -> MostFailures:
-        """Reads ``20`` or ``5%``. Raises ConfigError."""
+    def parse(cls, text: str) -> FailureLimit:
+        """Parse ``20`` or ``5%``. Raises ConfigError."""
         is_share = text.endswith("%")
         digits = text.removesuffix("%")
         number = float(digits) if digits.replace(".", "", 1).isdecimal() and digits.isascii() else math.nan
@@ -46,32 +46,32 @@ class MostFailures:
             raise ConfigError(f"max-failures must be a number such as 20, or a share such as 5%, not {text[:40]!r}")
         return cls(number, is_share)
 
-    def are_met(self, failed: int, through: int) -> bool:
-        """Whether it is too many."""
+    def is_exceeded(self, failed: int, through: int) -> bool:
+        """Return True if there are too many failures."""
         if not self.is_share:
             return failed > self.number
-        return through >= FEWEST and failed * 100 > self.number * through
+        return through >= MIN_FINISHED and failed * 100 > self.number * through
 
     def __str__(self) -> str:
         return f"{self.number:g}{'%' if self.is_share else ''}"
 
 
 @attrs.define(kw_only=True, eq=False)
-class Stops:
-    """Decides before each picture whether it may be asked for. ``usd`` is what was spent, ``ends`` a monotonic time."""
+class StopConditions:
+    """Decides before each image if it may be requested. ``usd`` is the money spent, ``ends_at`` a monotonic time."""
 
     budget: float | None = None
-    max_failures: MostFailures | None = None
-    ends: float = math.inf
+    max_failures: FailureLimit | None = None
+    ends_at: float = math.inf
     usd: float = 0.0
     reserved: float = 0.0
-    through: int = 0
+    finished: int = 0
     failed: int = 0
-    doubts: int = 0
+    consecutive_unknown: int = 0
     reason: str | None = None
-    """Why no further image is requested, for a reader; None while some are."""
+    """The reason why no further image is requested, in words; None while some are."""
     kind: StopReason | None = None
-    """The same for a program."""
+    """The reason as a word for programs."""
     cause: ImpastoError | None = None
     """The error that ended the run, if one did."""
     billed: Billed = "no"
@@ -84,7 +84,7 @@ class Stops:
 
     def check_time(self) -> None:
         """End the run if its time is over."""
-        if time.monotonic() >= self.ends:
+        if time.monotonic() >= self.ends_at:
             self.stop("the time is over (--deadline)", "deadline")
 
     def error(self) -> BatchStopped | None:
@@ -95,8 +95,8 @@ class Stops:
         error.__cause__ = self.cause
         return error
 
-    def admits(self, unit: Unit) -> bool:
-        """Whether it may be asked for; its price is then set aside until ``settle``."""
+    def try_reserve(self, unit: ImageTask) -> bool:
+        """Return True if an image may be requested; its price is then reserved until ``settle``."""
         self.check_time()
         if self.reason is not None:
             return False
@@ -116,14 +116,14 @@ class Stops:
         self.reserved += price
         return True
 
-    def release(self, unit: Unit) -> float:
-        """Its price is no longer set aside. Returns that."""
+    def release(self, unit: ImageTask) -> float:
+        """Release its reserved price and return it."""
         price = unit.cost.usd if unit.cost is not None else 0.0
         self.reserved -= price
         return price
 
-    def settle(self, unit: Unit, outcome: Outcome, *extras: Outcome) -> None:
-        """Count an image that is through, and what came besides."""
+    def settle(self, unit: ImageTask, outcome: Outcome, *extras: Outcome) -> None:
+        """Count a finished image, and unasked ones."""
         self.release(unit)
         self.usd += sum(each.cost.usd for each in (outcome, *extras) if each.cost is not None)
         if isinstance(outcome.error, STOPPING):
@@ -131,18 +131,20 @@ class Stops:
         if outcome.state == "pending":
             return
         self.count(outcome)
-        if self.doubts >= DOUBTS:
-            said = f"{DOUBTS} pictures in a row may have been charged and did not come; see errors.jsonl"
-            self.stop(said, "max_failures", outcome.error)
-        if self.max_failures is not None and self.max_failures.are_met(self.failed, self.through):
-            said = f"{self.failed} of {self.through} pictures failed; --max-failures is {self.max_failures}"
-            self.stop(said, "max_failures", outcome.error)
+        if self.consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN:
+            reason = (
+                f"{MAX_CONSECUTIVE_UNKNOWN} pictures in a row may have been charged and did not come; see errors.jsonl"
+            )
+            self.stop(reason, "max_failures", outcome.error)
+        if self.max_failures is not None and self.max_failures.is_exceeded(self.failed, self.finished):
+            reason = f"{self.failed} of {self.finished} pictures failed; --max-failures is {self.max_failures}"
+            self.stop(reason, "max_failures", outcome.error)
 
     def count(self, outcome: Outcome) -> None:
-        """Count an image that is through."""
-        self.through += 1
+        """Count a finished image."""
+        self.finished += 1
         self.failed += outcome.state != "done"
-        self.doubts = self.doubts + 1 if outcome.state == "ambiguous" else 0
+        self.consecutive_unknown = self.consecutive_unknown + 1 if outcome.state == "ambiguous" else 0
         billed: Billed = outcome.error.billed if outcome.error is not None else "yes"
         if billed != "no" and self.billed != "unknown":
             self.billed = billed

@@ -1,4 +1,4 @@
-"""The run: pictures side by side, each kept as it comes."""
+"""The run: images in flight side by side, each stored as it comes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import attrs
 
 from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, StorageError, WireRequest
 from impasto.ext import StopReason
-from impasto_plugins.batch.classification import extras, failed, made
-from impasto_plugins.batch.ledger.recorder import Keeper
-from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.batch.classification import extras, outcome_of_error, outcome_of_result
+from impasto_plugins.batch.ledger.recorder import TaskRecorder
+from impasto_plugins.batch.tasks import ImageTask, Outcome
 
-from .concurrency import Pace
-from .limits import Stops
+from .concurrency import AdaptiveConcurrency
+from .limits import StopConditions
 
-Through = asyncio.Queue[list[Outcome] | None]
-"""Outcomes of units that are through: of each the images that came for it; None after the last."""
+FinishedQueue = asyncio.Queue[list[Outcome] | None]
+"""Outcomes of finished tasks with all their images; None after the last."""
 
-Ask = Callable[[Unit, Callable[..., Call]], Awaitable[Result]]
-"""Asks for a unit's picture; what it is given makes the calls, see ``Client.invoke``. Raises ImpastoError."""
+Execute = Callable[[ImageTask, Callable[..., Call]], Awaitable[Result]]
+"""Requests a task's image. Its argument makes the calls, see ``Client.invoke``. Raises ImpastoError."""
 
 
-def of_client(client: Client) -> Ask:
-    """Asks as a unit says, by this client."""
+def of_client(client: Client) -> Execute:
+    """Return a function that requests tasks with this client."""
 
-    async def ask(unit: Unit, call: Callable[..., Call]) -> Result:
+    async def ask(unit: ImageTask, call: Callable[..., Call]) -> Result:
         if unit.job is not None:
             return await client.resume(unit.model, unit.job, timeout=unit.timeout)
         assert unit.request is not None  # noqa: S101 - what is no job is a request
@@ -41,81 +41,81 @@ def of_client(client: Client) -> Ask:
     return ask
 
 
-class _Recorded(Call):
-    """A unit's call, which tells the keeper and the pace what happens."""
+class _RecordedCall(Call):
+    """A task's call, which reports to the recorder and the concurrency."""
 
     is_recorded: ClassVar[bool] = True
 
-    def __init__(self, work: _Work, *args: Any, **settings: Any) -> None:
+    def __init__(self, work: _TaskRun, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.work = work
         work.call = self
         self.began = 0.0
 
-    async def sending(self, wire: WireRequest) -> None:
-        await self.work.sending(wire, self)
+    async def before_send(self, wire: WireRequest) -> None:
+        await self.work.before_send(wire, self)
 
-    def attempt(self) -> None:
-        super().attempt()
+    def begin_attempt(self) -> None:
+        super().begin_attempt()
         self.began = time.monotonic()
 
-    def refused(self, error: ImpastoError) -> None:
-        super().refused(error)
+    def mark_not_charged(self, error: ImpastoError) -> None:
+        super().mark_not_charged(error)
         if isinstance(error, RateLimited):
-            self.work.run.pace.refused()
+            self.work.run.pace.on_rate_limited()
 
-    def accepted(self, pending: Pending) -> None:
-        super().accepted(pending)
-        self.work.accepted(pending, self)
+    def mark_job_accepted(self, pending: Pending) -> None:
+        super().mark_job_accepted(pending)
+        self.work.record_job(pending, self)
 
 
 @attrs.define(eq=False)
-class _Work:
-    """One unit while it runs."""
+class _TaskRun:
+    """One running task."""
 
-    run: Run
-    unit: Unit
-    call: _Recorded | None = None
-    recorded: asyncio.Future[None] | None = None
-    """The row that says that a job was taken on."""
+    run: Scheduler
+    unit: ImageTask
+    call: _RecordedCall | None = None
+    job_record: asyncio.Future[None] | None = None
+    """The row of an accepted job."""
 
-    async def sending(self, wire: WireRequest, call: Call) -> None:
+    async def before_send(self, wire: WireRequest, call: Call) -> None:
         keeper = self.run.keeper
         if wire.method == "POST" and keeper is not None:
-            await keeper.begin(self.unit, call)
-        elif self.recorded is not None:
-            await self.run.wrote(self.recorded)
+            await keeper.record_intent(self.unit, call)
+        elif self.job_record is not None:
+            await self.run.on_write(self.job_record)
 
-    def accepted(self, pending: Pending, call: Call) -> None:
+    def record_job(self, pending: Pending, call: Call) -> None:
         if self.run.keeper is not None:
-            self.recorded = self.run.keeper.accepted(self.unit, call, pending)
+            self.job_record = self.run.keeper.record_job(self.unit, call, pending)
 
 
 @attrs.define(eq=False)
-class Run:
-    """Runs units. ``keeper`` is None where nothing is kept."""
+class Scheduler:
+    """Runs tasks. ``keeper`` is None if nothing is stored."""
 
-    ask: Ask
-    pace: Pace
-    stops: Stops
-    keeper: Keeper | None = None
-    is_reached: Callable[[Unit], Awaitable[bool]] | None = None
-    """Finds out, in an outage, whether a unit's provider is back, at no cost."""
+    execute: Execute
+    pace: AdaptiveConcurrency
+    stops: StopConditions
+    keeper: TaskRecorder | None = None
+    is_reachable: Callable[[ImageTask], Awaitable[bool]] | None = None
+    """Checks in an outage if a task's provider is back, for free."""
     failure: Exception | None = None
-    """The error of the source of units: what was in flight then was waited for."""
-    _again: deque[Unit] = attrs.field(factory=deque[Unit])
-    """Those of which nothing could be sent, for as long as an outage is waited out."""
+    """The error of the source of tasks; images in flight were waited for."""
+    _retries: deque[ImageTask] = attrs.field(factory=deque[ImageTask])
+    """Tasks that could not be sent, while an outage is waited out."""
     _extras: dict[str, int] = attrs.field(factory=dict[str, int])
-    """By id, the first index that is free for images which were not asked for."""
+    """The first free index for unasked images, by id."""
     _dispatching: asyncio.Task[None] | None = None
     _is_cancelled: bool = False
 
-    async def outcomes(self, units: AsyncIterator[Unit | Outcome]) -> AsyncGenerator[Outcome]:
-        """What comes of each, as it comes. Leaving it early cancels what is in flight, and keeps a record of that.
+    async def outcomes(self, units: AsyncIterator[ImageTask | Outcome]) -> AsyncGenerator[Outcome]:
+        """Yield each outcome as it comes. Leaving early cancels and records images in flight.
 
-        A place is free again when its outcome was taken: whoever takes them slowly is sent no more than that.
+        A slot is released when its outcome is consumed, so a slow consumer applies backpressure.
         """
-        through: Through = asyncio.Queue()
+        through: FinishedQueue = asyncio.Queue()
         dispatching = self._dispatching = asyncio.create_task(self._dispatch(units, through))
         dispatching.add_done_callback(lambda _: through.put_nowait(None))
         try:
@@ -124,7 +124,7 @@ class Run:
                     for outcome in came:
                         yield outcome
                 finally:
-                    self.pace.leave()
+                    self.pace.release()
         finally:
             dispatching.cancel()
             await asyncio.gather(dispatching, return_exceptions=True)
@@ -137,46 +137,46 @@ class Run:
         self.pace.wake()
 
     def stop_storage(self, reason: str) -> None:
-        """Request no further image, as nothing can be stored."""
+        """Request no further image, since nothing can be stored."""
         self.stop(reason, "storage", StorageError(reason))
 
     def cancel(self) -> None:
-        """Gives up what is in flight, and keeps a record of that; ``outcomes`` ends."""
+        """Abandon images in flight and record that; ``outcomes`` ends."""
         self._is_cancelled = True
         if self._dispatching is not None:
             self._dispatching.cancel()
 
-    async def wrote(self, row: asyncio.Future[None]) -> None:
-        """Waits for a row of a job that runs. Where it can't be written the job is polled all the same."""
+    async def on_write(self, row: asyncio.Future[None]) -> None:
+        """Wait for a row of a running job. If it can't be written, the job is polled all the same."""
         try:
             await asyncio.shield(row)
         except OSError as error:
             self.stop_storage(f"the ledger can't be written: {error.strerror}")
 
-    async def _dispatch(self, units: AsyncIterator[Unit | Outcome], through: Through) -> None:
+    async def _dispatch(self, units: AsyncIterator[ImageTask | Outcome], through: FinishedQueue) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                unit = self._again.popleft() if self._again else await self._next(units)
+                unit = self._retries.popleft() if self._retries else await self._next(units)
                 if isinstance(unit, Outcome):  # known already: it only takes its turn
-                    await self.pace.turn(self.stops)
+                    await self.pace.acquire(self.stops)
                     through.put_nowait([unit])
                 elif unit is not None:
-                    await self.pace.turn(self.stops)
-                    if self.pace.is_outage and not await self._is_back(unit):
-                        self._again.appendleft(unit)
-                        self.pace.leave()
+                    await self.pace.acquire(self.stops)
+                    if self.pace.is_outage and not await self._is_provider_back(unit):
+                        self._retries.appendleft(unit)
+                        self.pace.release()
                         continue
-                    if not self.stops.admits(unit):
-                        self.pace.leave()
+                    if not self.stops.try_reserve(unit):
+                        self.pace.release()
                         return
-                    group.create_task(self._one(unit, through))
+                    group.create_task(self._run_task(unit, through))
                 elif self.pace.in_flight:
                     await self.pace.changed()
                 else:
                     return
 
-    async def _next(self, units: AsyncIterator[Unit | Outcome]) -> Unit | Outcome | None:
-        """Return the next unit, None after the last one."""
+    async def _next(self, units: AsyncIterator[ImageTask | Outcome]) -> ImageTask | Outcome | None:
+        """Return the next task, or None after the last one."""
         if self.failure is not None:
             return None
         try:
@@ -185,71 +185,71 @@ class Run:
             self.failure = error
             return None
 
-    async def _one(self, unit: Unit, through: Through) -> None:
-        work = _Work(self, unit)
+    async def _run_task(self, unit: ImageTask, through: FinishedQueue) -> None:
+        work = _TaskRun(self, unit)
         try:
-            await self._made(work, through)
+            await self._attempt(work, through)
         finally:
             work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
 
-    async def _made(self, work: _Work, through: Through) -> None:
-        unit, more = work.unit, list[tuple[Unit, Outcome]]()
+    async def _attempt(self, work: _TaskRun, through: FinishedQueue) -> None:
+        unit, more = work.unit, list[tuple[ImageTask, Outcome]]()
         try:
-            result = await self.ask(unit, partial(_Recorded, work))
-            outcome = made(unit, result)
+            result = await self.execute(unit, partial(_RecordedCall, work))
+            outcome = outcome_of_result(unit, result)
             more = list(extras(unit, result, partial(self._free_index, unit, len(result.artifacts) - 1)))
         except ImpastoError as error:
-            outcome = failed(unit, error)
+            outcome = outcome_of_error(unit, error)
         except asyncio.CancelledError:
             if self.keeper is not None and work.call is not None:
-                self.keeper.abandon(unit, work.call)
+                self.keeper.record_cancelled(unit, work.call)
             raise
-        came = await asyncio.gather(*(self._settled(*each) for each in ((unit, outcome), *more)))
-        if self._comes_again(came[0]):
+        came = await asyncio.gather(*(self._settle(*each) for each in ((unit, outcome), *more)))
+        if self._is_retried(came[0]):
             self.stops.release(unit)
-            self._again.append(unit)
-            self.pace.leave()
+            self._retries.append(unit)
+            self.pace.release()
             return
         self.stops.settle(unit, *came)
         if came[0].state == "done" and work.call is not None:
-            self.pace.answered(unit.model, time.monotonic() - work.call.began)
+            self.pace.on_success(unit.model, time.monotonic() - work.call.began)
         through.put_nowait(came)
 
-    async def _settled(self, unit: Unit, outcome: Outcome) -> Outcome:
-        """Keep what came; somewhere else if the folder can't be written."""
+    async def _settle(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Store an outcome; somewhere else if the folder can't be written."""
         if self.keeper is None:
             return outcome
         try:
-            return await self.keeper.settle(unit, outcome)
+            return await self.keeper.store_result(unit, outcome)
         except OSError as error:
             self.stop_storage(f"the folder can't be written: {error.strerror or error}")
-            return await self.keeper.spare(unit, outcome)
+            return await self.keeper.save_elsewhere(unit, outcome)
 
-    def _free_index(self, unit: Unit, number: int) -> int:
-        """Return the first of so many indices that no image of the unit's row has, and keep them for this one."""
+    def _free_index(self, unit: ImageTask, number: int) -> int:
+        """Return the first free index of the task's row, and reserve so many."""
         first = self._extras.get(unit.id, unit.n)
         if self.keeper is not None:
             first = max(first, self.keeper.free_index(unit))
         self._extras[unit.id] = first + number
         return first
 
-    def _comes_again(self, outcome: Outcome) -> bool:
-        """Whether it is asked for again in this run: where the provider can't be reached nothing was sent at all."""
+    def _is_retried(self, outcome: Outcome) -> bool:
+        """Return True if it is requested again in this run: nothing was sent, as the provider can't be reached."""
         error = outcome.error
         if not isinstance(error, NotSent) or outcome.state != "refused" or not error.retryable or self.stops.reason:
             return False
         return self._waits_on(error.message)
 
-    def _waits_on(self, said: str) -> bool:
-        """The provider could not be reached. Whether it is waited for."""
-        if self.pace.unreachable():
+    def _waits_on(self, reason: str) -> bool:
+        """Return True if an unreachable provider is waited for."""
+        if self.pace.on_unreachable():
             return True
-        self.stop(f"the provider can't be reached: {said}", "unreachable")
+        self.stop(f"the provider can't be reached: {reason}", "unreachable")
         return False
 
-    async def _is_back(self, unit: Unit) -> bool:
-        """Whether a picture may be asked for in an outage, or none will be any more."""
+    async def _is_provider_back(self, unit: ImageTask) -> bool:
+        """Return True if an image may be requested in an outage, or none will be any more."""
         self.stops.check_time()
-        if self.stops.reason is not None or self.is_reached is None or await self.is_reached(unit):
+        if self.stops.reason is not None or self.is_reachable is None or await self.is_reachable(unit):
             return True
         return not self._waits_on("it does not answer")

@@ -1,4 +1,4 @@
-"""What `impasto try --all` does beside the pictures: sounds and 3D models."""
+"""The steps that `impasto try --all` adds: sounds and 3D models."""
 
 from __future__ import annotations
 

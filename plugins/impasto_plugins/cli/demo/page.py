@@ -1,4 +1,4 @@
-"""The page that `impasto try` leaves: one HTML file beside its pictures, readable from disk, loading nothing else."""
+"""The page that `impasto try` writes: one HTML file beside its images, readable from disk, loading nothing else."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from string import Template
 
 from impasto import __version__
 
-from .tour import PICTURE_SCALE, REFUSED, Done, Step, Tour
+from .tour import PICTURE_SCALE, REFUSED, FinishedStep, Step, Tour
 
 GENERATOR = '<meta name="generator" content="impasto try">'
-"""By which a later run knows that it may replace the page."""
+"""The mark by which a later run knows that it may replace the page."""
 
 _NOUNS = {"image": "pictures", "audio": "sounds", "model": "3D models"}
 
 
 def write(page: Path, tour: Tour) -> None:
-    """Writes the page of a tour. Raises OSError."""
+    """Write the page of a tour. Raises OSError."""
     template = Template(_resource("page.html"))
     usd = sum(charge.usd for charge in tour.charges)
     credits = sum(charge.credits for charge in tour.charges)
@@ -28,47 +28,47 @@ def write(page: Path, tour: Tour) -> None:
         generator=GENERATOR,
         version=escape(__version__),
         numbers="\n".join(f"<li><b>{number}</b>{noun}</li>" for noun, number in _numbers(tour).items()),
-        counted=counted(tour),
-        models=len({each.step.model for each in tour.done}),
+        counted=count_steps(tour),
+        models=len({each.step.model for each in tour.steps}),
         seconds=f"{tour.seconds:.1f}",
         scale=f"{PICTURE_SCALE:g}",
-        made=_cards(each for each in tour.done if _kind(each) == "image" and not _inputs(each.step)),
-        edited=_cards(each for each in tour.done if _kind(each) == "image" and _inputs(each.step)),
+        made=_cards(each for each in tour.steps if _kind(each) == "image" and not _inputs(each.step)),
+        edited=_cards(each for each in tour.steps if _kind(each) == "image" and _inputs(each.step)),
         more="\n".join(_section(kind, tour) for kind in ("audio", "model")),
         refused_call=_call(REFUSED, saves=False),
         problems="\n".join(
             f"<li><b>{escape(problem.field)}</b> {escape(problem.message)}</li>" for problem in tour.refusal.problems
         ),
         charges=len(tour.charges),
-        rows="\n".join(_row(each) for each in tour.done),
+        rows="\n".join(_row(each) for each in tour.steps),
         credits=f"{credits:g}",
         usd=f"{usd:.3f}",
-        agreed=_agreed(tour),
+        agreed=_facts_of_tour(tour),
     )
     page.write_text(text, "utf-8")
 
 
-def counted(tour: Tour) -> str:
-    """What came of it: ``18 pictures, 3 sounds``."""
+def count_steps(tour: Tour) -> str:
+    """Return the number of results by kind: ``18 images, 3 sounds``."""
     return ", ".join(f"{number} {noun}" for noun, number in _numbers(tour).items())
 
 
 def _numbers(tour: Tour) -> Mapping[str, int]:
-    kinds = [_kind(each) for each in tour.done]
+    kinds = [_kind(each) for each in tour.steps]
     return {noun: kinds.count(kind) for kind, noun in _NOUNS.items() if kind in kinds}
 
 
-def _kind(done: Done) -> str:
+def _kind(done: FinishedStep) -> str:
     return done.artifact.media_type.partition("/")[0]
 
 
-def _cards(done: Iterable[Done]) -> str:
+def _cards(done: Iterable[FinishedStep]) -> str:
     return "\n".join(map(_card, done))
 
 
 def _section(kind: str, tour: Tour) -> str:
-    """The sounds, or the 3D models with the script that shows them; nothing where there are none."""
-    done = [each for each in tour.done if _kind(each) == kind]
+    """Return the section of sounds, or of 3D models with their viewer's script; empty without any."""
+    done = [each for each in tour.steps if _kind(each) == kind]
     if not done:
         return ""
     script = f"<script>{_resource('viewer.js')}</script>" if kind == "model" else ""
@@ -79,9 +79,9 @@ def _resource(name: str) -> str:
     return files("impasto_plugins.cli.demo").joinpath(name).read_text("utf-8")
 
 
-def _agreed(tour: Tour) -> str:
-    """Whether what the client reckoned is what the server charged."""
-    reckoned = round(sum(each.cost.usd for each in tour.done if each.cost is not None), 6)
+def _facts_of_tour(tour: Tour) -> str:
+    """Return True if the client's sum equals the server's charges."""
+    reckoned = round(sum(each.cost.usd for each in tour.steps if each.cost is not None), 6)
     charged = round(sum(charge.usd for charge in tour.charges), 6)
     if reckoned == charged:
         return "The client's own reckoning says the same."
@@ -92,7 +92,7 @@ def _inputs(step: Step) -> Mapping[str, Path]:
     return {name: value for name, value in step.params.items() if isinstance(value, Path)}
 
 
-def _card(done: Done) -> str:
+def _card(done: FinishedStep) -> str:
     step = done.step
     inputs = "".join(
         f'<figure class="input">{_input(path)}<figcaption>{escape(name)}</figcaption></figure>'
@@ -119,8 +119,8 @@ def _input(path: Path) -> str:
     return f'<img src="{place}" alt="" loading="lazy">'
 
 
-def _result(done: Done) -> str:
-    """The picture itself, a player, or a canvas that holds the model: a page on a disk may fetch nothing."""
+def _result(done: FinishedStep) -> str:
+    """Return the image, a player, or a canvas with the model's data: a page on disk may fetch nothing."""
     place, title = escape(str(done.step.file)), escape(done.step.title)
     match _kind(done):
         case "audio":
@@ -136,7 +136,7 @@ def _result(done: Done) -> str:
             return f'<a href="{place}">{picture}</a>'
 
 
-def _facts(done: Done) -> Iterator[str]:
+def _facts(done: FinishedStep) -> Iterator[str]:
     yield done.size.replace(" x ", " &times; ")
     yield escape(done.step.file.suffix[1:].replace("jpg", "jpeg"))
     if done.artifact.seed is not None:
@@ -147,8 +147,8 @@ def _facts(done: Done) -> Iterator[str]:
         yield f"{done.polls} polls"
 
 
-def _wire(done: Done) -> str:
-    """The fields and files of the request, as the emulator read them."""
+def _wire(done: FinishedStep) -> str:
+    """Return the fields and files of the request, as the emulator read them."""
     sent = done.sent
     rows = [("", f"{sent.method} {sent.target}"), *sent.fields.items()]
     for name, part in sent.files.items():
@@ -159,7 +159,7 @@ def _wire(done: Done) -> str:
 
 
 def _call(step: Step, *, saves: bool = True) -> str:
-    """The call as Python, coloured."""
+    """Return the call as coloured Python."""
     lines = ["result = <b>await</b> client.run(", f"    {_literal(step.model)},"]
     lines += [f"    {escape(name)}={_literal(value)}," for name, value in step.params.items()]
     lines.append(")")
@@ -174,7 +174,7 @@ def _literal(value: object) -> str:
     return f"<q>{escape(json.dumps(str(value), ensure_ascii=False))}</q>"
 
 
-def _row(done: Done) -> str:
+def _row(done: FinishedStep) -> str:
     cost = done.cost
     credits = f"{cost.credits:g}" if cost is not None and cost.credits is not None else "?"
     usd = f"{cost.usd:.3f}" if cost is not None else "?"

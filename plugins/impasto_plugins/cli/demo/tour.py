@@ -1,4 +1,4 @@
-"""What `impasto try` does: pictures made and edited through a real HTTP server of its own, one refusal, the account."""
+"""The steps of `impasto try`: images generated and edited through a local HTTP server, one refusal, the account."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw
 
 from impasto import Artifact, Client, Cost, InvalidRequest
 from impasto.ext import Options
-from impasto_plugins.emulator.state.charges import Charge, Record
+from impasto_plugins.emulator.state.charges import Charge, LogEntry
 from impasto_plugins.emulator.transport import EmulatorTransport
 from impasto_plugins.media.limits import length_of
 
 PICTURE_SCALE = 0.5
-"""Half the vendor's sides: the page is quick to make and light."""
+"""Half the vendor's side lengths, so that the page is small and quick to make."""
 
 POLL_SECONDS = 0.25
 MASK, SKETCH, THUMBNAIL = Path("mask.png"), Path("sketch.png"), Path("thumbnail.png")
@@ -25,7 +25,7 @@ MASK, SKETCH, THUMBNAIL = Path("mask.png"), Path("sketch.png"), Path("thumbnail.
 
 @attrs.frozen
 class Step:
-    """One call. A path among ``params`` is a file's, beside the page; its own file is named by ``name``."""
+    """One call. A path among ``params`` is a file beside the page; ``name`` names the step's own file."""
 
     title: str
     name: str
@@ -35,7 +35,7 @@ class Step:
 
     @property
     def file(self) -> Path:
-        """Where what it makes goes."""
+        """The file of the result."""
         ending = str(self.params.get("output_format", self.ending)).replace("jpeg", "jpg")
         return Path(f"{self.name}.{ending}")
 
@@ -169,20 +169,20 @@ REFUSED = Step(
 
 
 @attrs.frozen(kw_only=True)
-class Done:
-    """A step that was done. ``sent`` and ``polls`` are what the server recorded; a picture's sides in pixels."""
+class FinishedStep:
+    """A finished step. ``sent`` and ``polls`` are the server's records; an image's sides are in pixels."""
 
     step: Step
     artifact: Artifact
     sides: tuple[int, int] | None
     cost: Cost | None
     seconds: float
-    sent: Record
+    sent: LogEntry
     polls: int
 
     @property
     def size(self) -> str:
-        """How large it is: a picture in pixels, a sound in seconds, anything else in bytes."""
+        """The size in words: an image in pixels, a sound in seconds, anything else in bytes."""
         if self.sides is not None:
             return f"{self.sides[0]} x {self.sides[1]}"
         if self.artifact.media_type.startswith("audio/"):
@@ -192,16 +192,16 @@ class Done:
 
 @attrs.frozen(kw_only=True)
 class Tour:
-    """All that came of it. ``charges`` is the server's own account."""
+    """The results of all steps. ``charges`` are the server's own."""
 
-    done: Sequence[Done]
+    steps: Sequence[FinishedStep]
     refusal: InvalidRequest
     charges: Sequence[Charge]
     seconds: float
 
 
-async def take(out: Path, tell: Callable[[Done], None], more: Sequence[Step] = ()) -> Tour:
-    """Takes all the steps and some ``more``, in a folder that exists; ``tell`` is called after each."""
+async def run_tour(out: Path, tell: Callable[[FinishedStep], None], more: Sequence[Step] = ()) -> Tour:
+    """Run all steps and some ``more`` in an existing folder; ``tell`` is called after each."""
     started = time.monotonic()
     transport = EmulatorTransport(Options(providers={"emulator": {"picture_scale": PICTURE_SCALE, "seed": 1}}))
     await transport.open()
@@ -214,9 +214,9 @@ async def take(out: Path, tell: Callable[[Done], None], more: Sequence[Step] = (
                 tell(done[-1])
                 if step.file == LIGHTHOUSE:
                     await asyncio.to_thread(_draw_mask, out)
-            refusal = await _refused(client, out)
+            refusal = await _show_refusal(client, out)
         return Tour(
-            done=done,
+            steps=done,
             refusal=refusal,
             charges=transport.emulator.charges,
             seconds=time.monotonic() - started,
@@ -225,16 +225,16 @@ async def take(out: Path, tell: Callable[[Done], None], more: Sequence[Step] = (
         await transport.aclose()
 
 
-async def _do(client: Client, transport: EmulatorTransport, step: Step, out: Path) -> Done:
+async def _do(client: Client, transport: EmulatorTransport, step: Step, out: Path) -> FinishedStep:
     before = len(transport.emulator.requests)
     started = time.monotonic()
-    result = await client.invoke(step.model, _located(step, out))
+    result = await client.invoke(step.model, _resolve_files(step, out))
     seconds = time.monotonic() - started
     (artifact,) = result.artifacts
     path = await asyncio.to_thread(artifact.save, out / step.file)
     sides = await asyncio.to_thread(_sides, path) if artifact.media_type.startswith("image/") else None
     sent, *polls = transport.emulator.requests[before:]
-    return Done(
+    return FinishedStep(
         step=step,
         artifact=artifact,
         sides=sides,
@@ -245,15 +245,15 @@ async def _do(client: Client, transport: EmulatorTransport, step: Step, out: Pat
     )
 
 
-async def _refused(client: Client, out: Path) -> InvalidRequest:
+async def _show_refusal(client: Client, out: Path) -> InvalidRequest:
     try:
-        await client.invoke(REFUSED.model, _located(REFUSED, out))
+        await client.invoke(REFUSED.model, _resolve_files(REFUSED, out))
     except InvalidRequest as refusal:
         return refusal
     raise RuntimeError("wrong parameters were not refused")
 
 
-def _located(step: Step, out: Path) -> dict[str, object]:
+def _resolve_files(step: Step, out: Path) -> dict[str, object]:
     return {name: out / value if isinstance(value, Path) else value for name, value in step.params.items()}
 
 
@@ -263,7 +263,7 @@ def _sides(path: Path) -> tuple[int, int]:
 
 
 def _draw_mask(out: Path) -> None:
-    """A mask of the lighthouse's size, white where it is edited, and a thumbnail of it."""
+    """Draw a mask of the lighthouse's size, white where it is edited, and a thumbnail of it."""
     with Image.open(out / LIGHTHOUSE) as picture:
         width, height = picture.size
         picture.resize((width // 2, height // 2)).save(out / THUMBNAIL)
@@ -273,7 +273,7 @@ def _draw_mask(out: Path) -> None:
 
 
 def _draw_sketch(path: Path) -> None:
-    """A house on a hill, and the sun."""
+    """Draw a house on a hill, and the sun."""
     sketch = Image.new("L", (768, 512), 255)
     draw = ImageDraw.Draw(sketch)
     draw.arc((-160, 300, 928, 900), 180, 360, fill=0, width=6)

@@ -12,7 +12,7 @@ import click
 from impasto_plugins.cli.terminal import columns, is_terminal
 
 if TYPE_CHECKING:
-    from .tour import Done
+    from .tour import FinishedStep
 
 PAGE = "index.html"
 _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
@@ -30,16 +30,16 @@ _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 @click.option("--all", "everything", is_flag=True, help="Make sounds and 3D models too.")
 @click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
 def command(out: Path, everything: bool, show: bool | None) -> None:
-    """Makes and edits pictures through a real HTTP server, and leaves an HTML page that shows each call.
+    """Generate and edit images through a real HTTP server, and write an HTML page that shows each call.
 
-    The server is the built-in emulator, in this process: no key, no network, no cost. DIR is made; an earlier
+    The server is the built-in emulator, in this process: no key, no network, no cost. DIR is created; an earlier
     page in it is replaced.
     """
     import asyncio  # this and the client: only for those who try
 
     from .more_steps import MORE_STEPS
-    from .page import GENERATOR, counted, write
-    from .tour import STEPS, take
+    from .page import GENERATOR, count_steps, write
+    from .tour import STEPS, run_tour
 
     page = out / PAGE
     _prepare(out, page, GENERATOR)
@@ -49,27 +49,27 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
     width = max(len(step.title) for step in steps)
     narrow = columns() < width + max(len(step.model) for step in steps) + len(_SIZE_AND_TIME)
 
-    def tell(done: Done) -> None:
+    def tell(done: FinishedStep) -> None:
         step = done.step
         model = "" if narrow else f"  {click.style(step.model, dim=True)}"
         click.echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
 
-    tour = asyncio.run(take(out, tell, more))
+    tour = asyncio.run(run_tour(out, tell, more))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
     click.echo("\nA call with wrong parameters, refused before anything was sent:")
     for problem in tour.refusal.problems:
         click.echo(f"  {problem}")
-    click.echo(f"\n{counted(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
+    click.echo(f"\n{count_steps(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
     click.echo(f"\nThe page: {page}")
     if show if show is not None else _has_desktop():
         click.launch(page.resolve().as_uri())
 
 
 def _prepare(out: Path, page: Path, generator: str) -> None:
-    """Makes the folder, with a page that says whose it is until the real one is there.
+    """Create the folder, with a placeholder page until the real one is written.
 
-    One that holds anything but an earlier page is left alone.
+    A folder that holds anything but an earlier page is not touched.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

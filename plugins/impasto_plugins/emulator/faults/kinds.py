@@ -1,4 +1,4 @@
-"""The ways in which an exchange can fail. Each kind is a record of its options, and does it to the socket itself."""
+"""The ways in which an exchange can fail. Each kind is a record of its options that acts on the socket itself."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import attrs
 from aiohttp import web
 from attrs.validators import in_
 
-from impasto_plugins.emulator.server.exchange import Answer, Refuse, json_answer
-from impasto_plugins.emulator.settings import bounded
-from impasto_plugins.emulator.state.charges import Record
+from impasto_plugins.emulator.server.exchange import Refuse, Reply, json_reply
+from impasto_plugins.emulator.settings import bounded_number
+from impasto_plugins.emulator.state.charges import LogEntry
 
-HTML = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1><p>The proxy could not reach the server.</p>"
-_PIECE = 1 << 16
-_HUGE = 1 << 40
+PROXY_PAGE = (
+    b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1><p>The proxy could not reach the server.</p>"
+)
+_CHUNK_BYTES = 1 << 16
+_MAX_BYTES = 1 << 40
 
 
 @runtime_checkable
-class Failure(Protocol):
-    """``replaces``: the operation's own answer is not needed. ``charged``: the default, whether it is booked."""
+class FaultKind(Protocol):
+    """A kind of failure. ``replaces``: the operation does not run. ``charged``: the default for booking a charge."""
 
     charged: ClassVar[bool]
 
@@ -32,22 +34,23 @@ class Failure(Protocol):
     def replaces(self) -> bool: ...
 
     async def apply(
-        self, request: web.Request, record: Record, answer: Answer, refuse: Refuse
+        self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse
     ) -> web.StreamResponse: ...
 
 
 @attrs.frozen(kw_only=True)
-class Status:
-    """Another answer: any ``status`` with a ``body`` in the provider's form (``name`` and ``errors`` can be given),
-    a proxy's html page, nothing, or damaged JSON; or ``text`` as ``media_type``. ``headers`` come on top.
+class StatusFault:
+    """Another answer: any ``status``, ``headers`` and ``body``.
 
-    A redirect is ``status`` 302 with ``{"location": ...}``; a 200 can be html, empty or malformed too.
+    The ``body`` is in the provider's form (with ``name`` and ``errors``), a proxy's html page, nothing, or damaged
+    JSON; or ``text`` as ``media_type``. A redirect is ``status`` 302 with ``{"location": ...}``; a 200 can be html,
+    empty or malformed too.
     """
 
     charged: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    status: int = bounded(500, 200, 599)
+    status: int = bounded_number(500, 200, 599)
     body: str = attrs.field(default="provider", validator=in_(("provider", "html", "empty", "malformed")))
     text: str | None = None
     media_type: str | None = None
@@ -55,51 +58,55 @@ class Status:
     errors: tuple[str, ...] = ("the emulator was told to fail",)
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
-        made = self._made(refuse)
-        headers = {**made.headers, **({"content-type": self.media_type} if self.media_type else {}), **self.headers}
-        return respond(record, attrs.evolve(made, headers=headers))
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        base_answer = self._base_answer(refuse)
+        headers = {
+            **base_answer.headers,
+            **({"content-type": self.media_type} if self.media_type else {}),
+            **self.headers,
+        }
+        return respond(record, attrs.evolve(base_answer, headers=headers))
 
-    def _made(self, refuse: Refuse) -> Answer:
+    def _base_answer(self, refuse: Refuse) -> Reply:
         if self.text is not None:
-            return Answer(status=self.status, headers={"content-type": "text/plain"}, body=self.text.encode())
+            return Reply(status=self.status, headers={"content-type": "text/plain"}, body=self.text.encode())
         match self.body:
             case "html":
-                return Answer(status=self.status, headers={"content-type": "text/html; charset=utf-8"}, body=HTML)
+                return Reply(status=self.status, headers={"content-type": "text/html; charset=utf-8"}, body=PROXY_PAGE)
             case "empty":
-                return Answer(status=self.status, headers={"content-type": "image/png"})
+                return Reply(status=self.status, headers={"content-type": "image/png"})
             case "malformed":
-                return Answer(status=self.status, headers={"content-type": "application/json"}, body=b"{not json")
+                return Reply(status=self.status, headers={"content-type": "application/json"}, body=b"{not json")
             case _:
                 return refuse(self.status, self.name, self.errors)
 
 
 @attrs.frozen(kw_only=True)
-class Delay:
+class DelayFault:
     """The answer comes ``seconds`` late."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    seconds: float = bounded(1.0, 0)
+    seconds: float = bounded_number(1.0, 0)
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         await asyncio.sleep(self.seconds)
         return respond(record, answer)
 
 
 @attrs.frozen(kw_only=True)
-class Slow:
-    """The body dribbles: ``piece`` bytes at a time, ``bytes_per_second``."""
+class SlowFault:
+    """The body comes slowly: ``piece`` bytes at a time, ``bytes_per_second``."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    bytes_per_second: float = bounded(10_000.0, 0.1)
-    piece: int = bounded(1024, 1)
+    bytes_per_second: float = bounded_number(10_000.0, 0.1)
+    piece: int = bounded_number(1024, 1)
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
-        response = await _begun(request, record, answer)
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        response = await _start_response(request, record, answer)
         for at in range(0, len(answer.body), self.piece):
             await response.write(answer.body[at : at + self.piece])
             await asyncio.sleep(self.piece / self.bytes_per_second)
@@ -107,39 +114,39 @@ class Slow:
 
 
 @attrs.frozen(kw_only=True)
-class Truncate:
+class TruncateFault:
     """The connection ends after a ``fraction`` of the body that ``content-length`` announced."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    fraction: float = bounded(0.5, 0, 1)
+    fraction: float = bounded_number(0.5, 0, 1)
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         body = answer.body
-        return _raw(request, record, answer, _part(body, self.fraction), f"content-length: {len(body)}")
+        return _write_raw(request, record, answer, _fraction_of(body, self.fraction), f"content-length: {len(body)}")
 
 
 @attrs.frozen(kw_only=True)
-class Cut:
-    """A complete answer with a picture cut short; ``framing`` by ``length``, or by the ``close`` of the connection."""
+class CutFault:
+    """A complete answer with an image cut short; ``framing`` by ``length``, or by the ``close`` of the connection."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    fraction: float = bounded(0.5, 0, 1)
+    fraction: float = bounded_number(0.5, 0, 1)
     framing: str = attrs.field(default="length", validator=in_(("length", "close")))
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
-        part = _part(answer.body, self.fraction)
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        part = _fraction_of(answer.body, self.fraction)
         if self.framing == "close":
-            return _raw(request, record, answer, part, "connection: close")
+            return _write_raw(request, record, answer, part, "connection: close")
         return respond(record, attrs.evolve(answer, body=part))
 
 
 @attrs.frozen(kw_only=True)
-class Framing:
-    """An answer that says its length wrongly: ``two-lengths``, ``length-and-chunked`` or ``short-length``."""
+class FramingFault:
+    """An answer with wrong framing: ``two-lengths``, ``length-and-chunked`` or ``short-length``."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
@@ -148,157 +155,161 @@ class Framing:
         default="two-lengths", validator=in_(("two-lengths", "length-and-chunked", "short-length"))
     )
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         body, length = answer.body, len(answer.body)
         match self.wrong:
             case "two-lengths":
-                return _raw(request, record, answer, body, f"content-length: {length}", f"content-length: {length - 1}")
+                return _write_raw(
+                    request, record, answer, body, f"content-length: {length}", f"content-length: {length - 1}"
+                )
             case "length-and-chunked":
-                chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (length, body)
+                chunked_body = b"%x\r\n%b\r\n0\r\n\r\n" % (length, body)
                 framing = (f"content-length: {length}", "transfer-encoding: chunked")
-                return _raw(request, record, answer, chunked, *framing)
+                return _write_raw(request, record, answer, chunked_body, *framing)
             case _:
-                return _raw(request, record, answer, body, f"content-length: {max(0, length - 7)}", close=False)
+                return _write_raw(request, record, answer, body, f"content-length: {max(0, length - 7)}", close=False)
 
 
 @attrs.frozen(kw_only=True)
-class Reset:
+class ResetFault:
     """A TCP reset ``at`` the ``headers``, before any is sent, or in the ``body`` after a ``fraction`` of it."""
 
     charged: ClassVar[bool] = False
 
     at: str = attrs.field(default="headers", validator=in_(("headers", "body")))
-    fraction: float = bounded(0.5, 0, 1)
+    fraction: float = bounded_number(0.5, 0, 1)
 
     @property
     def replaces(self) -> bool:
         return self.at == "headers"
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         if self.at == "body":
-            response = await _begun(request, record, answer)
-            await response.write(_part(answer.body, self.fraction))
+            response = await _start_response(request, record, answer)
+            await response.write(_fraction_of(answer.body, self.fraction))
             await asyncio.sleep(0.05)  # a reset overtakes what was not yet delivered
         if (transport := request.transport) is not None:
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
-        return _Written()
+        return _WrittenResponse()
 
 
 @attrs.frozen(kw_only=True)
-class Close:
+class CloseFault:
     """The connection ends without an answer."""
 
     charged: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
-        return _Written()
+        return _WrittenResponse()
 
 
 @attrs.frozen(kw_only=True)
-class IdleClose:
-    """A good answer, whose connection the server closes when it was idle for ``seconds``."""
+class IdleCloseFault:
+    """A good answer, whose connection the server closes after it was idle for ``seconds``."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    seconds: float = bounded(0.1, 0)
+    seconds: float = bounded_number(0.1, 0)
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         if (transport := request.transport) is not None:
-            asyncio.get_running_loop().call_later(self.seconds, _close_if_idle, transport, _served.get(transport))
+            asyncio.get_running_loop().call_later(
+                self.seconds, _close_if_idle, transport, _request_counts.get(transport)
+            )
         return respond(record, answer)
 
 
 @attrs.frozen(kw_only=True)
-class MediaType:
-    """A good answer that calls itself something else."""
+class MediaTypeFault:
+    """A good answer with another media type."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
     media_type: str = "application/octet-stream"
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         return respond(record, attrs.evolve(answer, headers={**answer.headers, "content-type": self.media_type}))
 
 
 @attrs.frozen(kw_only=True)
-class Huge:
-    """A body of so many ``bytes``, all of them zero after the picture's own."""
+class HugeFault:
+    """A body of so many ``bytes``: the image's own, then zeros."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    bytes: int = bounded(1 << 30, 0, _HUGE)
+    bytes: int = bounded_number(1 << 30, 0, _MAX_BYTES)
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
-        response = await _begun(request, record, answer, self.bytes)
-        left = self.bytes - len(answer.body)
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        response = await _start_response(request, record, answer, self.bytes)
+        remaining = self.bytes - len(answer.body)
         await response.write(answer.body[: self.bytes])
-        nothing = bytes(_PIECE)
-        while left > 0:
-            await response.write(nothing[: min(left, _PIECE)])
-            left -= _PIECE
+        zeros = bytes(_CHUNK_BYTES)
+        while remaining > 0:
+            await response.write(zeros[: min(remaining, _CHUNK_BYTES)])
+            remaining -= _CHUNK_BYTES
         return response
 
 
 @attrs.frozen(kw_only=True)
-class Pending:
-    """The job is never ready: 202, for as long as the fault is in force."""
+class PendingFault:
+    """The job is never ready: 202 for as long as the fault is active."""
 
     charged: ClassVar[bool] = False
     replaces: ClassVar[bool] = True
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
-        return respond(record, json_answer({"id": request.match_info.get("id", ""), "status": "in-progress"}, 202))
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        return respond(record, json_reply({"id": request.match_info.get("id", ""), "status": "in-progress"}, 202))
 
 
 @attrs.frozen(kw_only=True)
-class Filtered:
-    """The picture broke the content policy: 200, blurred, ``CONTENT_FILTERED``. The operation makes it so."""
+class FilteredFault:
+    """The image breaks the content policy: 200, blurred, ``CONTENT_FILTERED``. The operation produces it."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
 
-    async def apply(self, request: web.Request, record: Record, answer: Answer, refuse: Refuse) -> web.StreamResponse:
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
         return respond(record, answer)
 
 
 FILTERED = "filtered"
 
 KINDS: Mapping[str, type] = {
-    "status": Status,
-    "delay": Delay,
-    "slow": Slow,
-    "truncate": Truncate,
-    "cut": Cut,
-    "framing": Framing,
-    "reset": Reset,
-    "close": Close,
-    "idle-close": IdleClose,
-    "media-type": MediaType,
-    "huge": Huge,
-    "pending": Pending,
-    FILTERED: Filtered,
+    "status": StatusFault,
+    "delay": DelayFault,
+    "slow": SlowFault,
+    "truncate": TruncateFault,
+    "cut": CutFault,
+    "framing": FramingFault,
+    "reset": ResetFault,
+    "close": CloseFault,
+    "idle-close": IdleCloseFault,
+    "media-type": MediaTypeFault,
+    "huge": HugeFault,
+    "pending": PendingFault,
+    FILTERED: FilteredFault,
 }
 """The kinds of fault by name."""
 
 
-class _Written(web.StreamResponse):
-    """Stands for what was done to the socket by hand: the server adds nothing to it."""
+class _WrittenResponse(web.StreamResponse):
+    """Stands for an answer that was written to the socket by hand: the server adds nothing to it."""
 
-    def __init__(self, *, stays: bool = False) -> None:
+    def __init__(self, *, keep_open: bool = False) -> None:
         super().__init__()
-        self._stays = stays
+        self._keep_open = keep_open
 
     @property
     def keep_alive(self) -> bool:
-        return self._stays
+        return self._keep_open
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None
@@ -307,30 +318,32 @@ class _Written(web.StreamResponse):
         return None
 
 
-_served: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
-"""How many requests each connection brought."""
+_request_counts: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
+"""The number of requests of each connection."""
 
 
-def count(request: web.Request) -> None:
-    """Counts a request of its connection."""
+def count_request(request: web.Request) -> None:
+    """Count a request of its connection."""
     if (transport := request.transport) is not None:
-        _served[transport] = _served.get(transport, 0) + 1
+        _request_counts[transport] = _request_counts.get(transport, 0) + 1
 
 
-def _close_if_idle(transport: asyncio.Transport, served: int | None) -> None:
-    if _served.get(transport) == served:
+def _close_if_idle(transport: asyncio.Transport, request_count: int | None) -> None:
+    if _request_counts.get(transport) == request_count:
         transport.close()
 
 
-def respond(record: Record, answer: Answer) -> web.Response:
-    """Sends an answer as it is; the record tells its status."""
+def respond(record: LogEntry, answer: Reply) -> web.Response:
+    """Send an answer unchanged, and record its status."""
     record.status = answer.status
     headers = {record.id_header: record.id, **answer.headers}
     return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
-async def _begun(request: web.Request, record: Record, answer: Answer, length: int | None = None) -> web.StreamResponse:
-    """An answer whose headers have left."""
+async def _start_response(
+    request: web.Request, record: LogEntry, answer: Reply, length: int | None = None
+) -> web.StreamResponse:
+    """Send an answer's headers and return it."""
     record.status = answer.status
     response = web.StreamResponse(status=answer.status, headers={record.id_header: record.id, **answer.headers})
     response.content_length = len(answer.body) if length is None else length
@@ -338,10 +351,10 @@ async def _begun(request: web.Request, record: Record, answer: Answer, length: i
     return response
 
 
-def _raw(
-    request: web.Request, record: Record, answer: Answer, body: bytes, *framing: str, close: bool = True
+def _write_raw(
+    request: web.Request, record: LogEntry, answer: Reply, body: bytes, *framing: str, close: bool = True
 ) -> web.StreamResponse:
-    """Writes what no server would: the given framing, the body, and the end of the connection."""
+    """Write raw framing that no server would send, the body, and end the connection."""
     record.status = answer.status
     headers = (f"{name}: {value}" for name, value in {record.id_header: record.id, **answer.headers}.items())
     head = "\r\n".join((f"HTTP/1.1 {answer.status} OK", *headers, *framing)) + "\r\n\r\n"
@@ -349,8 +362,8 @@ def _raw(
         transport.write(head.encode("latin-1") + body)
         if close:
             transport.close()
-    return _Written(stays=not close)
+    return _WrittenResponse(keep_open=not close)
 
 
-def _part(body: bytes, fraction: float) -> bytes:
+def _fraction_of(body: bytes, fraction: float) -> bytes:
     return body[: int(len(body) * fraction)]

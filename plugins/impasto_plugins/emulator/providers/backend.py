@@ -1,4 +1,4 @@
-"""Where things are ordered, whichever provider is played: seeds, prices, making, booking."""
+"""Orders of any emulated provider: seeds, prices, rendering, charges."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ import random
 import attrs
 
 from impasto import Cost
-from impasto_plugins.emulator.rendering.pictures import Made, Task
-from impasto_plugins.emulator.rendering.render import make
-from impasto_plugins.emulator.server.exchange import Exchange
-from impasto_plugins.emulator.settings import Settings
-from impasto_plugins.emulator.state.charges import Account
-from impasto_plugins.emulator.state.jobs import Jobs
+from impasto_plugins.emulator.rendering.pictures import Generated, RenderTask
+from impasto_plugins.emulator.rendering.render import render
+from impasto_plugins.emulator.server.exchange import EmulatorExchange
+from impasto_plugins.emulator.settings import EmulatorSettings
+from impasto_plugins.emulator.state.charges import ChargeLedger
+from impasto_plugins.emulator.state.jobs import JobStore
 
-from .form_validation import Checked
+from .form_validation import ValidatedForm
 
-MOST_SEED = 4_294_967_294
-FILTERED = "[content_filtered]"
-"""The word that, anywhere in a text field, makes a picture come back blurred."""
+MAX_SEED = 4_294_967_294
+FILTER_WORD = "[content_filtered]"
+"""The word that, anywhere in a text field, makes an image come back blurred."""
 
 
 @attrs.frozen(eq=False)
-class Order:
-    """What was ordered, and what will be said of it."""
+class GenerationOrder:
+    """A checked request with its seed and price."""
 
-    checked: Checked
-    task: Task
+    form: ValidatedForm
+    task: RenderTask
     cost: Cost
     finish_reason: str
 
 
 @attrs.frozen(eq=False)
-class Desk:
-    """What all endpoints share."""
+class Backend:
+    """The backend that all endpoints share."""
 
-    settings: Settings
-    account: Account
-    jobs: Jobs
+    settings: EmulatorSettings
+    charges: ChargeLedger
+    jobs: JobStore
     random: random.Random
 
-    def order(self, exchange: Exchange, checked: Checked) -> Order:
-        """The order that a checked request is. A seed that is 0 or missing becomes a random one."""
-        seed = checked.values.get("seed")
+    def create_order(self, exchange: EmulatorExchange, form: ValidatedForm) -> GenerationOrder:
+        """Return the order of a checked request. A seed that is 0 or missing becomes a random one."""
+        seed = form.values.get("seed")
         if not isinstance(seed, int) or not seed:
-            seed = self.random.randint(1, MOST_SEED)
-        task = Task(operation=checked.operation, values=checked.values, seed=seed, scale=self.settings.picture_scale)
-        filtered = checked.operation.makes == "image" and (exchange.filtered or FILTERED in checked.said)
-        return Order(checked, task, _cost(checked), "CONTENT_FILTERED" if filtered else "SUCCESS")
+            seed = self.random.randint(1, MAX_SEED)
+        task = RenderTask(operation=form.operation, values=form.values, seed=seed, scale=self.settings.picture_scale)
+        is_filtered = form.operation.output == "image" and (exchange.is_filtered or FILTER_WORD in form.text)
+        return GenerationOrder(form, task, _quote_cost(form), "CONTENT_FILTERED" if is_filtered else "SUCCESS")
 
-    async def make(self, exchange: Exchange, order: Order) -> Made:
-        """Makes it, outside the loop's thread. Raises Unreadable."""
+    async def make(self, exchange: EmulatorExchange, order: GenerationOrder) -> Generated:
+        """Render it, outside the loop's thread. Raises UnreadableImage."""
         blurred = order.finish_reason == "CONTENT_FILTERED"
-        return await asyncio.to_thread(make, order.task, exchange.record.id, blurred=blurred)
+        return await asyncio.to_thread(render, order.task, exchange.record.id, blurred=blurred)
 
-    def charge(self, exchange: Exchange, order: Order) -> None:
-        """Books it, unless a fault says otherwise."""
-        if exchange.book:
-            self.account.charge(
+    def charge(self, exchange: EmulatorExchange, order: GenerationOrder) -> None:
+        """Book the charge, unless a fault prevents it."""
+        if exchange.is_booked:
+            self.charges.charge(
                 exchange.record,
-                order.checked.operation.id,
+                order.form.operation.id,
                 order.cost,
                 seed=order.task.seed,
                 finish_reason=order.finish_reason,
             )
 
 
-def _cost(checked: Checked) -> Cost:
-    """What the operation is said to cost; nothing where that is not known."""
-    operation = checked.operation
-    quoted = operation.price.quote(operation.params(**checked.values)) if operation.price is not None else None
-    return quoted or Cost(usd=0.0, credits=0.0, as_of="")
+def _quote_cost(form: ValidatedForm) -> Cost:
+    """Return the operation's price; 0 if it is unknown."""
+    operation = form.operation
+    quote = operation.price.quote(operation.params(**form.values)) if operation.price is not None else None
+    return quote or Cost(usd=0.0, credits=0.0, as_of="")

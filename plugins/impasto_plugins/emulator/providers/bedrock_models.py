@@ -1,4 +1,4 @@
-"""Which model an id in Bedrock's path means: bare ids, profiles and ARNs, and the refusals of the others."""
+"""The models behind ids in Bedrock's path: bare ids, profiles and ARNs, and the refusals of others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from impasto import Operation, Registry
 
-from .served_operations import served_operations
+from .served_operations import load_operations
 
 PROFILE = "us."
 _ARN = re.compile(
@@ -17,45 +17,45 @@ _ARN = re.compile(
 
 
 class NoSuchModel(Exception):
-    """The id means no model here: Bedrock's code, its status and its message."""
+    """An id without a model: Bedrock's code, its status and its message."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
         self.code, self.status, self.message = code, status, message
 
 
-class Models:
-    """The models that are served. ``profiles`` are application inference profiles: ARN to the model's id."""
+class BedrockModels:
+    """The served models. ``profiles`` are application inference profiles: ARN to the model's id."""
 
     def __init__(self, operations: Iterable[Operation], profiles: Mapping[str, str]) -> None:
         self._by_id = {operation.target.removeprefix(PROFILE): operation for operation in operations}
         self._profiles = profiles
 
     def find(self, id: str, region: str | None) -> Operation:
-        """The model of an id, called in a region (None: not known). Raises NoSuchModel."""
+        """Return the model of an id, called in a region (None: unknown). Raises NoSuchModel."""
         if (arn := _ARN.fullmatch(id)) is None:
-            return self._named(id, region)
+            return self._find_by_id(id, region)
         name, account = arn["name"], arn["account"]
         if region not in (None, arn["region"]):
-            raise _invalid()
+            raise _invalid_model()
         match arn["kind"]:
             case "foundation-model" if account is None and not name.startswith(PROFILE):
-                return self._named(name, region)
+                return self._find_by_id(name, region)
             case "inference-profile" if account is not None and name.startswith(PROFILE):
-                return self._named(name, region)
+                return self._find_by_id(name, region)
             case "application-inference-profile" if account is not None:
-                return self._profiled(id)
+                return self._find_by_profile(id)
             case _:
-                raise _invalid()
+                raise _invalid_model()
 
-    def _named(self, id: str, region: str | None) -> Operation:
+    def _find_by_id(self, id: str, region: str | None) -> Operation:
         operation = self._by_id.get(id.removeprefix(PROFILE))
         if operation is None or region not in (None, *_regions(operation)):
-            raise _invalid()
+            raise _invalid_model()
         if id == operation.target:
             return operation
         if id.startswith(PROFILE):  # a generator has no profile
-            raise _invalid()
+            raise _invalid_model()
         raise NoSuchModel(
             "ValidationException",
             400,
@@ -63,7 +63,7 @@ class Models:
             "Retry your request with the ID or ARN of an inference profile that contains this model.",
         )
 
-    def _profiled(self, arn: str) -> Operation:
+    def _find_by_profile(self, arn: str) -> Operation:
         operation = self._by_id.get(self._profiles.get(arn, "").removeprefix(PROFILE))
         if operation is None:
             raise NoSuchModel("ResourceNotFoundException", 404, "The inference profile could not be found.")
@@ -75,10 +75,10 @@ def _regions(operation: Operation) -> tuple[str, ...]:
     return regions
 
 
-def _invalid() -> NoSuchModel:
+def _invalid_model() -> NoSuchModel:
     return NoSuchModel("ValidationException", 400, "The provided model identifier is invalid.")
 
 
-def installed(registry: Registry | None = None) -> list[Operation]:
-    """Bedrock's models, from the entry points. Imports their modules."""
-    return list({operation.target: operation for _, operation in served_operations("bedrock/", registry)}.values())
+def load_bedrock_operations(registry: Registry | None = None) -> list[Operation]:
+    """Return Bedrock's models from the entry points. Imports their modules."""
+    return list({operation.target: operation for _, operation in load_operations("bedrock/", registry)}.values())

@@ -1,6 +1,6 @@
-"""Checks a raw form against an operation's parameter class, as the vendor does: text in, values or complaints out.
+"""Checks a form against an operation's parameter class, as the vendor does: text in, values or complaints out.
 
-The bounds, choices, picture limits and rules are those of the operation; nothing of them is repeated here.
+The limits, choices and rules are those of the operation; none of them is repeated here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import attrs
 from impasto import File, Operation, Problem
 from impasto.fields import Field
 from impasto.rules import Excludes, Needs, OneOf, Rule
-from impasto_plugins.emulator.server.multipart import Form, Part
+from impasto_plugins.emulator.server.multipart import Form, FormPart
 
-DUMMY = "none"
+DUMMY_FIELD = "none"
 """The empty part that the vendor's own samples send to force a multipart body."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,30}")
@@ -23,19 +23,19 @@ _DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 
 
 @attrs.frozen
-class Checked:
-    """A request that is in order: the operation it means and its values; files are their bytes."""
+class ValidatedForm:
+    """A valid request: its operation and its values, files as bytes."""
 
     operation: Operation
     values: Mapping[str, object]
 
     @property
-    def said(self) -> str:
-        """All text in it."""
+    def text(self) -> str:
+        """All its text."""
         return " ".join(value for value in self.values.values() if isinstance(value, str))
 
 
-class Wrong(Exception):
+class ValidationFailed(Exception):
     """The form breaks the contract; ``entries`` are lines such as ``prompt: required``."""
 
     def __init__(self, entries: Iterable[str]) -> None:
@@ -43,62 +43,68 @@ class Wrong(Exception):
         super().__init__("; ".join(self.entries))
 
 
-def check(variants: Sequence[Operation], form: Form, *, strict: bool = False) -> Checked:
-    """Finds the operation among those of one path, and its values. Raises Wrong with every complaint."""
-    operation = _chosen(variants, form)
-    given: dict[str, object] = {}
+def validate_form(variants: Sequence[Operation], form: Form, *, strict: bool = False) -> ValidatedForm:
+    """Return the operation among those of one path, with the values. Raises ValidationFailed with every complaint."""
+    operation = _select_operation(variants, form)
+    values: dict[str, object] = {}
     entries: list[str] = []
     for name, field in operation.fields.items():
         try:
             if name in form:
-                given[name] = _value(field, form[name])
+                values[name] = _parse_value(field, form[name])
             elif field.required:
                 raise ValueError("required")
         except ValueError as error:
             entries.append(f"{name}: {error}")
-    told = {entry.partition(":")[0] for entry in entries}
-    sent = {**dict.fromkeys(name for name in operation.fields if name in form), **given}
+    fields_with_errors = {entry.partition(":")[0] for entry in entries}
+    fields_in_form = {**dict.fromkeys(name for name in operation.fields if name in form), **values}
     for rule in operation.rules:
-        entries += [f"{p.field}: {_worded(rule, p)}" for p in rule.problems(sent) if p.field not in told]
+        entries += [
+            f"{p.field}: {_describe_problem(rule, p)}"
+            for p in rule.problems(fields_in_form)
+            if p.field not in fields_with_errors
+        ]
     if strict:
-        known = {*operation.fields, *(name for each in variants for name in each.constants), DUMMY}
-        entries += [f"{name}: unknown field" for name in sorted(form.keys() - known)]
+        names = {*operation.fields, *(name for each in variants for name in each.constants), DUMMY_FIELD}
+        entries += [f"{name}: unknown field" for name in sorted(form.keys() - names)]
     if entries:
-        raise Wrong(entries)
-    return Checked(operation, {n: v.read() if isinstance(v, File) else v for n, v in given.items()})
+        raise ValidationFailed(entries)
+    return ValidatedForm(operation, {n: v.read() if isinstance(v, File) else v for n, v in values.items()})
 
 
-def _chosen(variants: Sequence[Operation], form: Form) -> Operation:
-    """Operations of one path differ in their constants, such as sd3's ``model``."""
+def _select_operation(variants: Sequence[Operation], form: Form) -> Operation:
+    """Return the operation by its constants, such as sd3's ``model``."""
     names = {name for each in variants for name in each.constants}
-    told = {name: form[name].data.decode("utf-8", "replace") for name in names if name in form}
+    constants = {name: form[name].data.decode("utf-8", "replace") for name in names if name in form}
     for each in variants:
-        if {name: str(value) for name, value in each.constants.items()} == told:
+        if {name: str(value) for name, value in each.constants.items()} == constants:
             return each
-    if not told:
-        return _by_default(variants)
-    raise Wrong(f"{name}: {_expected(_accepted(name, variants))}" for name in sorted(told))
+    if not constants:
+        return _default_operation(variants)
+    raise ValidationFailed(
+        f"{name}: {_choices_message(_constant_values(name, variants))}" for name in sorted(constants)
+    )
 
 
-def _by_default(variants: Sequence[Operation]) -> Operation:
-    """The one that is meant where nothing says which: that after which the path is named, or the first."""
+def _default_operation(variants: Sequence[Operation]) -> Operation:
+    """Return the operation that the path is named after, or the first."""
     return next((each for each in variants if {*each.constants.values()} <= {*each.target.split("/")}), variants[0])
 
 
-def _accepted(name: str, variants: Sequence[Operation]) -> list[str]:
+def _constant_values(name: str, variants: Sequence[Operation]) -> list[str]:
     return sorted({str(each.constants[name]) for each in variants if name in each.constants})
 
 
-def _value(field: Field, part: Part) -> object:
+def _parse_value(field: Field, part: FormPart) -> object:
     if field.kind == "file":
         if not part.is_file:
             raise ValueError("must be a file")
         return field.check((part.filename, part.data))
-    text = _text(part)
+    text = _decode_text(part)
     match field.kind:
         case "choice" if text not in field.choices:
-            raise ValueError(_expected(field.choices))
-        case "text" if not text and field.least:
+            raise ValueError(_choices_message(field.choices))
+        case "text" if not text and field.minimum:
             raise ValueError("required")
         case "integer":
             if not _WHOLE.fullmatch(text):
@@ -111,7 +117,7 @@ def _value(field: Field, part: Part) -> object:
     return field.check(text)
 
 
-def _text(part: Part) -> str:
+def _decode_text(part: FormPart) -> str:
     if part.is_file:
         raise ValueError("must be a field, not a file")
     try:
@@ -120,12 +126,12 @@ def _text(part: Part) -> str:
         raise ValueError("must be UTF-8 text") from None
 
 
-def _expected(choices: Sequence[str]) -> str:
+def _choices_message(choices: Sequence[str]) -> str:
     return "invalid enum value. Expected " + " | ".join(f"'{choice}'" for choice in choices)
 
 
-def _worded(rule: Rule, problem: Problem) -> str:
-    """A rule's complaint in the vendor's words, where they are known."""
+def _describe_problem(rule: Rule, problem: Problem) -> str:
+    """Return a rule's complaint in the vendor's words, if they are known."""
     match rule:
         case Excludes(field=field, value=value):
             return f"not allowed when '{field}' is set to '{value}'"

@@ -12,20 +12,20 @@ from impasto.ext import OPERATIONS
 _log = logging.getLogger("impasto")
 
 
-def served_operations(prefix: str, registry: Registry | None = None) -> Iterator[tuple[str, Operation]]:
+def load_operations(prefix: str, registry: Registry | None = None) -> Iterator[tuple[str, Operation]]:
     """Yield names that begin with ``prefix`` and their operations, whose modules are imported.
 
-    Of other distributions only what is in use here already, or allowed by name: to import whatever is installed would
+    Other distributions count only if they are in use already, or allowed by name: importing all that is installed would
     run code that nobody calls.
     """
     registry = registry or Registry()
-    unused = {
+    skipped_names = {
         each.name
         for each in registry.declared(OPERATIONS)
         if not each.is_own and registry.allowed.names is None and each.value.partition(":")[0] not in sys.modules
     }
     for name in registry.names(OPERATIONS):
-        if not name.startswith(prefix) or name in unused:
+        if not name.startswith(prefix) or name in skipped_names:
             continue
         try:
             yield name, registry.operation(name)

@@ -1,6 +1,6 @@
-"""Verifies AWS Signature Version 4 of a request as it came, from the specification alone.
+"""Verifies AWS Signature Version 4 of a request, from the specification alone.
 
-It shares nothing with what signs on the client's side, so that the one is a witness of the other.
+It shares nothing with the client's signing code, so that each is a witness of the other.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from urllib.parse import parse_qsl, quote
 import attrs
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SKEW = timedelta(minutes=5)
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 _FORMAT = "%Y%m%dT%H%M%SZ"
 
 
-class Rejected(Exception):
-    """The request does not prove who sent it: AWS's code, its status, and a message in its style."""
+class SignatureRejected(Exception):
+    """The request does not prove its sender: AWS's code, its status, and a message in its style."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
@@ -28,9 +28,8 @@ class Rejected(Exception):
 
 
 @attrs.frozen(kw_only=True)
-class Signed:
-    """A request as it came. ``path`` and ``query`` are raw; header names are lower case; ``body_hash`` is the
-    body's SHA-256 in hexadecimal."""
+class SignedRequest:
+    """A request to verify. ``path`` and ``query`` are raw; header names are lower case; ``body_hash`` is a SHA-256."""
 
     method: str = "POST"
     path: str
@@ -41,7 +40,7 @@ class Signed:
 
 @attrs.frozen(kw_only=True)
 class Authorization:
-    """What the header says."""
+    """The parts of the header."""
 
     access_key: str
     date: str
@@ -55,14 +54,14 @@ class Authorization:
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
-def access_key_of(authorization: str) -> str | None:
-    """The access key id that a header names, verified or not."""
-    found = re.search(r"Credential=([^/,\s]+)/", authorization)
-    return found[1] if authorization.startswith(ALGORITHM) and found else None
+def parse_access_key(authorization: str) -> str | None:
+    """Return the access key id in a header, verified or not."""
+    match = re.search(r"Credential=([^/,\s]+)/", authorization)
+    return match[1] if authorization.startswith(ALGORITHM) and match else None
 
 
-def parse(authorization: str) -> Authorization:
-    """Takes the header apart. Raises Rejected."""
+def parse_authorization(authorization: str) -> Authorization:
+    """Parse the header. Raises SignatureRejected."""
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise _incomplete("its algorithm is not known")
@@ -86,35 +85,43 @@ def parse(authorization: str) -> Authorization:
     )
 
 
-def verify(request: Signed, secrets: Mapping[str, str], *, service: str, now: datetime) -> Authorization:
-    """Checks that the secret of its access key signed the request, lately. Raises Rejected."""
+def verify_signature(
+    request: SignedRequest, secrets: Mapping[str, str], *, service: str, now: datetime
+) -> Authorization:
+    """Verify that the access key's secret signed the request recently. Raises SignatureRejected."""
     headers = request.headers
-    given = parse(headers.get("authorization", ""))
+    authorization = parse_authorization(headers.get("authorization", ""))
     stamp = headers.get("x-amz-date", "")
     try:
         signed_at = datetime.strptime(stamp, _FORMAT).replace(tzinfo=UTC)
     except ValueError:
         raise _incomplete("it goes with an 'X-Amz-Date' header") from None
-    if given.date != stamp[:8]:
+    if authorization.date != stamp[:8]:
         raise _mismatch("the date of the credential's scope is not that of the request")
-    if given.service != service:
+    if authorization.service != service:
         raise _mismatch(f"the credential should be scoped to the service {service!r}")
-    must = {"host", *(name for name in headers if name.startswith("x-amz-"))}
-    if missing := sorted(must - set(given.signed_headers)):
+    required_headers = {"host", *(name for name in headers if name.startswith("x-amz-"))}
+    if missing := sorted(required_headers - set(authorization.signed_headers)):
         raise _mismatch(f"these headers are not signed: {', '.join(missing)}")
-    if abs(now - signed_at) > SKEW:
-        raise Rejected("RequestExpired", 400, f"Signature expired: {stamp} is not within 5 min. of {now:{_FORMAT}}")
-    secret = secrets.get(given.access_key)
+    if abs(now - signed_at) > MAX_CLOCK_SKEW:
+        raise SignatureRejected(
+            "RequestExpired", 400, f"Signature expired: {stamp} is not within 5 min. of {now:{_FORMAT}}"
+        )
+    secret = secrets.get(authorization.access_key)
     if secret is None:
-        raise Rejected("UnrecognizedClientException", 403, "The security token included in the request is invalid.")
-    expected = _signature(secret, given, stamp, canonical(request, given.signed_headers))
-    if not hmac.compare_digest(expected, given.signature):
+        raise SignatureRejected(
+            "UnrecognizedClientException", 403, "The security token included in the request is invalid."
+        )
+    expected_signature = _compute_signature(
+        secret, authorization, stamp, build_canonical_request(request, authorization.signed_headers)
+    )
+    if not hmac.compare_digest(expected_signature, authorization.signature):
         raise _mismatch("The request signature we calculated does not match the signature you provided.")
-    return given
+    return authorization
 
 
-def canonical(request: Signed, signed_headers: tuple[str, ...]) -> str:
-    """The canonical request. The path is encoded once more, whatever is encoded in it already."""
+def build_canonical_request(request: SignedRequest, signed_headers: tuple[str, ...]) -> str:
+    """Return the canonical request. The path is encoded once more, whatever is encoded in it already."""
     query = sorted((quote(k, safe="~"), quote(v, safe="~")) for k, v in parse_qsl(request.query, True))
     headers = (f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in signed_headers)
     return "\n".join(
@@ -129,17 +136,17 @@ def canonical(request: Signed, signed_headers: tuple[str, ...]) -> str:
     )
 
 
-def _signature(secret: str, given: Authorization, stamp: str, canonical_request: str) -> str:
+def _compute_signature(secret: str, authorization: Authorization, stamp: str, canonical_request: str) -> str:
     key = f"AWS4{secret}".encode()
-    for part in (given.date, given.region, given.service, "aws4_request"):
+    for part in (authorization.date, authorization.region, authorization.service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     digest = hashlib.sha256(canonical_request.encode()).hexdigest()
-    return hmac.digest(key, f"{ALGORITHM}\n{stamp}\n{given.scope}\n{digest}".encode(), "sha256").hex()
+    return hmac.digest(key, f"{ALGORITHM}\n{stamp}\n{authorization.scope}\n{digest}".encode(), "sha256").hex()
 
 
-def _incomplete(why: str) -> Rejected:
-    return Rejected("IncompleteSignature", 400, f"The authorization header can't be used: {why}")
+def _incomplete(reason: str) -> SignatureRejected:
+    return SignatureRejected("IncompleteSignature", 400, f"The authorization header can't be used: {reason}")
 
 
-def _mismatch(why: str) -> Rejected:
-    return Rejected("InvalidSignatureException", 403, why)
+def _mismatch(reason: str) -> SignatureRejected:
+    return SignatureRejected("InvalidSignatureException", 403, reason)

@@ -1,4 +1,4 @@
-"""Makes sounds: tunes of plucked notes, made of prompt and seed alone. What is uploaded is checked and not heard."""
+"""Sounds: tunes of plucked notes from prompt and seed alone. Uploaded sounds are checked, not used."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import wave
 from array import array
 from importlib.util import find_spec
 
-from .pictures.task import Made, Task
+from .pictures.task import Generated, RenderTask
 
 ENCODER = "lameenc"
-"""What mp3 is encoded with, of the extra ``emulator``."""
+"""The mp3 encoder, from the extra ``emulator``."""
 
 _HERTZ = (8_000, 11_025, 16_000, 22_050, 32_000, 44_100)
 _PENTATONIC = (0, 2, 4, 7, 9, 12, 14, 16)
 _NOTES = 16
 _NOTE_SECONDS = 0.3
-_ROOM = 0.011
-"""Seconds by which the right side is late."""
+_STEREO_DELAY = 0.011
+"""Seconds by which the right channel is late."""
 _FADE_SECONDS = 0.05
-_LOUDEST = 13_000
+_MAX_AMPLITUDE = 13_000
 
 
 def can_encode(format: str) -> bool:
-    """Whether the format can be made here."""
+    """Return True if the format can be encoded here."""
     return format == "wav" or find_spec(ENCODER) is not None
 
 
-def play(task: Task) -> Made:
-    """A sound of the task's duration. Takes long: not for the loop's thread."""
+def render_audio(task: RenderTask) -> Generated:
+    """Render a sound of the task's duration. Slow: not for the loop's thread."""
     hertz = max((rate for rate in _HERTZ if rate <= _HERTZ[-1] * task.scale), default=_HERTZ[0])
     samples = _stereo(task, hertz)
     if (task.text("output_format") or "mp3") == "wav":
-        return Made(_wav(samples, hertz), "audio/wav")
-    return Made(_mp3(samples, hertz), "audio/mpeg")
+        return Generated(_wav(samples, hertz), "audio/wav")
+    return Generated(_mp3(samples, hertz), "audio/mpeg")
 
 
-def _stereo(task: Task, hertz: int) -> array[int]:
-    """Samples, left and right in turn: a phrase again and again, faded out at the end."""
+def _stereo(task: RenderTask, hertz: int) -> array[int]:
+    """Return interleaved samples: a phrase repeated, faded out at the end."""
     left = _phrase(random.Random(f"{task.text('prompt')}\0{task.seed}"), hertz)  # noqa: S311 - a tune, no secret
-    late = int(hertz * _ROOM)
+    delay = int(hertz * _STEREO_DELAY)
     phrase = array("h", bytes(4 * len(left)))
-    phrase[0::2], phrase[1::2] = left, left[-late:] + left[:-late]
+    phrase[0::2], phrase[1::2] = left, left[-delay:] + left[:-delay]
     length = 2 * round(task.number("duration") * hertz)
     samples = (phrase * (length // len(phrase) + 1))[:length]
     fade = min(2 * int(hertz * _FADE_SECONDS), length)
@@ -62,9 +62,9 @@ def _phrase(random: random.Random, hertz: int) -> array[int]:
 
 
 def _note(pitch: float, seconds: float, hertz: int) -> array[int]:
-    """A tone and its octave, which die away."""
+    """Return a tone and its octave, which die away."""
     turn = 2 * math.pi * pitch / hertz
-    fading, loud = math.exp(-3.5 / (seconds * hertz)), float(_LOUDEST)
+    fading, loud = math.exp(-3.5 / (seconds * hertz)), float(_MAX_AMPLITUDE)
     samples = array("h")
     for at in range(int(seconds * hertz)):
         attack = min(at * 200 / hertz, 1.0)

@@ -1,4 +1,4 @@
-"""Makes 3D models: a cushion with the picture on both its sides, as one GLB file."""
+"""3D models: a cushion with the picture on both its sides, as one GLB file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from .pictures.task import Made, Task
+from .pictures.task import Generated, RenderTask
 
-GRID = 64
-"""Points along a side, where nothing asks for fewer."""
+GRID_POINTS = 64
+"""Points along a side, unless fewer are requested."""
 
 _FLOATS, _SHORTS = 5126, 5123
 _VERTICES, _INDICES = 34962, 34963
@@ -24,29 +24,29 @@ _DEPTH, _RELIEF = 0.35, 0.12
 Vector = tuple[float, float, float]
 
 
-def build(task: Task) -> Made:
-    """A model of the task's picture. Takes long: not for the loop's thread. Raises Unreadable."""
+def render_model(task: RenderTask) -> Generated:
+    """Build a model of the task's picture. Slow: not for the loop's thread. Raises UnreadableImage."""
     picture = task.image("image").convert("RGB")
     side = max(16, round(int(task.text("texture_resolution") or 1024) * task.scale))
     points, places, faces = _cushion(picture, _grid(task), _size(task), random.Random(task.seed))  # noqa: S311 - no secret
-    return Made(_glb(points, places, faces, _texture(picture, side)), "model/gltf-binary")
+    return Generated(_glb(points, places, faces, _texture(picture, side)), "model/gltf-binary")
 
 
-def _grid(task: Task) -> int:
-    """Points along a side, so that there are no more vertices, or faces, than asked for."""
-    most = task.number("vertex_count") if "vertex_count" in task.operation.fields else -1
+def _grid(task: RenderTask) -> int:
+    """Return the points along a side for at most the requested vertices or faces."""
+    maximum = task.number("vertex_count") if "vertex_count" in task.operation.fields else -1
     match task.text("target_type"):
         case "vertex":
-            most = task.number("target_count")
+            maximum = task.number("target_count")
         case "face":
-            most = task.number("target_count") / 2  # a closed surface of triangles has twice as many faces
-    if most < 0:
-        return GRID
-    return max(3, min(GRID, int(math.sqrt(max(most - 2, 0) / 2)) + 1))  # two sides that share their border
+            maximum = task.number("target_count") / 2  # a closed surface of triangles has twice as many faces
+    if maximum < 0:
+        return GRID_POINTS
+    return max(3, min(GRID_POINTS, int(math.sqrt(max(maximum - 2, 0) / 2)) + 1))  # two sides that share their border
 
 
-def _size(task: Task) -> float:
-    """How large the thing is in its frame: the one operation tells what it fills, the other what is around it."""
+def _size(task: RenderTask) -> float:
+    """Return the object's size in its frame: one operation gives the share it fills, the other the margin."""
     ratio = task.number("foreground_ratio")
     return ratio if ratio <= 1 else 1 / ratio
 
@@ -54,7 +54,7 @@ def _size(task: Task) -> float:
 def _cushion(
     picture: Image.Image, grid: int, size: float, random: random.Random
 ) -> tuple[list[Vector], list[tuple[float, float]], list[int]]:
-    """Points, their places in the picture, and triangles. Light parts of the picture stand out."""
+    """Return points, their places in the picture, and triangles. Light parts of the picture stand out."""
     heights = picture.convert("L").resize((grid, grid)).tobytes()
     longer = max(picture.size)
     wide, high = size * picture.width / longer, size * picture.height / longer
@@ -94,7 +94,7 @@ def _texture(picture: Image.Image, side: int) -> bytes:
 
 
 def _normals(points: Sequence[Vector], faces: Sequence[int]) -> list[Vector]:
-    """Where each point's surface looks: the mean of its triangles."""
+    """Return each point's normal: the mean of its triangles."""
     sums = [[0.0, 0.0, 0.0] for _ in points]
     for at in range(0, len(faces), 3):
         (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (points[number] for number in faces[at : at + 3])
@@ -109,7 +109,7 @@ def _normals(points: Sequence[Vector], faces: Sequence[int]) -> list[Vector]:
 def _glb(
     points: Sequence[Vector], places: Sequence[tuple[float, float]], faces: Sequence[int], texture: bytes
 ) -> bytes:
-    """The file: a header, what it is made of as JSON, and the numbers and the picture."""
+    """Return the file: a header, its structure as JSON, and the numbers and the picture."""
     parts = (
         (array("f", (n for point in points for n in point)).tobytes(), _VERTICES),
         (array("f", (n for normal in _normals(points, faces) for n in normal)).tobytes(), _VERTICES),
@@ -131,7 +131,7 @@ def _glb(
     )
     primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "TEXCOORD_0": 2}, "indices": 3, "material": 0}
     surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0, "roughnessFactor": 0.9}
-    told = {
+    document = {
         "asset": {"version": "2.0", "generator": "impasto emulator"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -144,7 +144,7 @@ def _glb(
         "bufferViews": views,
         "buffers": [{"byteLength": len(binary)}],
     }
-    text = json.dumps(told, separators=(",", ":")).encode()
+    text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     body = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
     return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body

@@ -1,18 +1,18 @@
-"""Makes what was ordered: a picture, a sound or a 3D model."""
+"""Renders orders: a picture, a sound or a 3D model."""
 
 from __future__ import annotations
 
 from . import audio, models_3d
 from .pictures import draw
-from .pictures.task import Made, Task
+from .pictures.task import Generated, RenderTask
 
 
-def make(task: Task, mark: str, *, blurred: bool = False) -> Made:
-    """What the task's operation makes. Takes long: not for the loop's thread. Raises Unreadable."""
-    match task.operation.makes:
+def render(task: RenderTask, mark: str, *, blurred: bool = False) -> Generated:
+    """Render the output of the task's operation. Slow: not for the loop's thread. Raises UnreadableImage."""
+    match task.operation.output:
         case "audio":
-            return audio.play(task)
+            return audio.render_audio(task)
         case "3d":
-            return models_3d.build(task)
+            return models_3d.render_model(task)
         case "image":
             return draw(task, mark, blurred=blurred)

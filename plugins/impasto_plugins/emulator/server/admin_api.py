@@ -1,4 +1,4 @@
-"""``/_emulator/...``: what a test asks the emulator about itself."""
+"""``/_emulator/...``: the emulator's own paths, for tests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import attrs
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from .app import State
+    from .app import EmulatorState
 
 
-def add_routes(router: web.UrlDispatcher, state: State) -> None:
-    """The four paths of the emulator's own."""
+def add_routes(router: web.UrlDispatcher, state: EmulatorState) -> None:
+    """Add the emulator's own four paths."""
 
     async def charges(request: web.Request) -> web.Response:
-        account = state.account
+        account = state.charges
         rates = account.rates
         return web.json_response(
             {
@@ -23,26 +23,30 @@ def add_routes(router: web.UrlDispatcher, state: State) -> None:
                 "credits": account.credits,
                 "usd": account.usd,
                 "balance": account.balance,
-                "lockouts": {"count": rates.lockouts, "retriggered": rates.retriggered, "refused": rates.refused},
+                "lockouts": {
+                    "count": rates.lockouts,
+                    "retriggered": rates.retrigger_count,
+                    "refused": rates.refused_count,
+                },
                 "charges": [attrs.asdict(charge) for charge in account.charges],
             }
         )
 
     async def requests(request: web.Request) -> web.Response:
-        account = state.account
+        account = state.charges
         return web.json_response(
             {"count": account.request_count, "requests": [attrs.asdict(record) for record in account.requests]}
         )
 
     async def faults(request: web.Request) -> web.Response:
         try:
-            given = await request.json()
-            if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+            fault_list = await request.json()
+            if not isinstance(fault_list, list) or not all(isinstance(each, dict) for each in fault_list):
                 raise ValueError("give a JSON list of objects")
-            state.faults.replace(given)
+            state.fault_rules.replace(fault_list)
         except (ValueError, RecursionError) as error:
             return web.json_response({"errors": [str(error)]}, status=400)
-        return web.json_response({"faults": len(given)})
+        return web.json_response({"faults": len(fault_list)})
 
     async def reset(request: web.Request) -> web.Response:
         state.reset()

@@ -1,4 +1,4 @@
-"""The web application: what every request passes through, whichever provider it is for."""
+"""The web application: the handling of every request, for all providers."""
 
 from __future__ import annotations
 
@@ -11,86 +11,86 @@ from functools import partial
 import attrs
 from aiohttp import web
 
-from impasto_plugins.emulator.faults.kinds import FILTERED, count, respond
-from impasto_plugins.emulator.faults.rules import Faults
+from impasto_plugins.emulator.faults.kinds import FILTERED, count_request, respond
+from impasto_plugins.emulator.faults.rules import FaultRules
 from impasto_plugins.emulator.providers import bedrock, stability
-from impasto_plugins.emulator.providers.backend import Desk
-from impasto_plugins.emulator.settings import Settings
-from impasto_plugins.emulator.state.charges import Account, Record, fingerprint
-from impasto_plugins.emulator.state.jobs import Jobs
+from impasto_plugins.emulator.providers.backend import Backend
+from impasto_plugins.emulator.settings import EmulatorSettings
+from impasto_plugins.emulator.state.charges import ChargeLedger, LogEntry, fingerprint
+from impasto_plugins.emulator.state.jobs import JobStore
 
 from . import admin_api
-from .exchange import Answer, Endpoint, Exchange, Refusal
+from .exchange import EmulatorExchange, Endpoint, ErrorResponse, Reply
 
 PROVIDERS = (stability.routes, bedrock.routes)
-"""Each gives the routes of one provider, for a desk."""
+"""Functions that return the routes of one provider for a backend."""
 
 
 @attrs.define(eq=False)
-class State:
-    """All that an emulator remembers."""
+class EmulatorState:
+    """The emulator's whole state."""
 
-    settings: Settings
-    account: Account
-    jobs: Jobs
-    faults: Faults
+    settings: EmulatorSettings
+    charges: ChargeLedger
+    jobs: JobStore
+    fault_rules: FaultRules
 
     @classmethod
-    def new(cls, settings: Settings) -> State:
-        return cls(settings, Account(settings), Jobs(settings), Faults())
+    def create(cls, settings: EmulatorSettings) -> EmulatorState:
+        return cls(settings, ChargeLedger(settings), JobStore(settings), FaultRules())
 
     def reset(self) -> None:
-        """Forgets everything."""
-        self.account.reset()
+        """Reset everything."""
+        self.charges.reset()
         self.jobs.reset()
-        self.faults.reset()
+        self.fault_rules.reset()
 
 
-def make_app(state: State) -> web.Application:
-    """The application. Imports the operations' modules: not for the loop's thread."""
+def create_app(state: EmulatorState) -> web.Application:
+    """Return the application. Imports the operations' modules: not for the loop's thread."""
     app = web.Application()
     admin_api.add_routes(app.router, state)
-    desk = Desk(state.settings, state.account, state.jobs, _random(state.settings))
+    backend = Backend(state.settings, state.charges, state.jobs, _random(state.settings))
     for routes in PROVIDERS:
-        for method, path, endpoint in routes(desk):
+        for method, path, endpoint in routes(backend):
             app.router.add_route(method, path, _handler(state, endpoint))
-    app.router.add_route("*", "/{path:.*}", _handler(state, stability.Unknown(desk)))
+    app.router.add_route("*", "/{path:.*}", _handler(state, stability.NotFoundEndpoint(backend)))
     return app
 
 
-def _random(settings: Settings) -> random.Random:
+def _random(settings: EmulatorSettings) -> random.Random:
     return random.SystemRandom() if settings.seed is None else random.Random(settings.seed)  # noqa: S311 - no secret
 
 
-def _handler(state: State, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(state: EmulatorState, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        count(request)
-        exchange = _opened(state, request, endpoint)
+        count_request(request)
+        exchange = _open_exchange(state, request, endpoint)
         record = exchange.record
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
-            body, refused = await _read(endpoint, exchange)
-            if endpoint.counts and (seconds := state.account.rates.locked(record.key)) is not None:
-                return respond(record, endpoint.locked_out(exchange, seconds))
-            fault = state.faults.take(record)
+            body, refusal = await _read_body(endpoint, exchange)
+            if endpoint.counts_towards_rate and (seconds := state.charges.rates.check(record.key)) is not None:
+                return respond(record, endpoint.rate_limit_answer(exchange, seconds))
+            fault = state.fault_rules.take(record)
             if fault is None:
-                return respond(record, refused or await _answered(endpoint, exchange, body))
+                return respond(record, refusal or await _answer(endpoint, exchange, body))
             record.fault = fault.kind
-            exchange.book, exchange.filtered = fault.charged, fault.kind == FILTERED
-            answer = refused
+            exchange.is_booked, exchange.is_filtered = fault.charged, fault.kind == FILTERED
+            answer = refusal
             if answer is None and fault.needs_answer:
-                answer = await _answered(endpoint, exchange, body)
+                answer = await _answer(endpoint, exchange, body)
             return await fault.apply(request, record, answer, partial(endpoint.refuse, exchange))
         finally:
-            record.seconds = time.monotonic() - began
+            record.seconds = time.monotonic() - started_at
 
     return handle
 
 
-def _opened(state: State, request: web.Request, endpoint: Endpoint) -> Exchange:
+def _open_exchange(state: EmulatorState, request: web.Request, endpoint: Endpoint) -> EmulatorExchange:
     headers = {name.lower(): value for name, value in request.headers.items()}
     key = endpoint.key(headers.pop("authorization", ""))
-    record = Record(
+    record = LogEntry(
         id=secrets.token_hex(16),
         method=request.method,
         target=request.path,
@@ -98,18 +98,18 @@ def _opened(state: State, request: web.Request, endpoint: Endpoint) -> Exchange:
         headers=headers,
         id_header=endpoint.id_header,
     )
-    return Exchange(request=request, record=state.account.open(record), key=key)
+    return EmulatorExchange(request=request, record=state.charges.open(record), key=key)
 
 
-async def _read(endpoint: Endpoint, exchange: Exchange) -> tuple[object, Answer | None]:
+async def _read_body(endpoint: Endpoint, exchange: EmulatorExchange) -> tuple[object, Reply | None]:
     try:
         return await endpoint.read(exchange), None
-    except Refusal as refusal:
+    except ErrorResponse as refusal:
         return None, refusal.answer
 
 
-async def _answered(endpoint: Endpoint, exchange: Exchange, body: object) -> Answer:
+async def _answer(endpoint: Endpoint, exchange: EmulatorExchange, body: object) -> Reply:
     try:
         return await endpoint.answer(exchange, body)
-    except Refusal as refusal:
+    except ErrorResponse as refusal:
         return refusal.answer

@@ -1,4 +1,4 @@
-"""What passes between the server and the provider it plays: an exchange in, an answer or a refusal out."""
+"""The interface between the server and an emulated provider: an exchange in, an answer or a refusal out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 import attrs
 from aiohttp import web
 
-from impasto_plugins.emulator.state.charges import Record
+from impasto_plugins.emulator.state.charges import LogEntry
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
+class Reply:
     """A complete HTTP answer."""
 
     status: int = 200
@@ -21,49 +21,47 @@ class Answer:
     body: bytes = b""
 
 
-def json_answer(body: object, status: int = 200, **headers: str) -> Answer:
-    """An answer of JSON."""
-    return Answer(
-        status=status, headers={"content-type": "application/json", **headers}, body=json.dumps(body).encode()
-    )
+def json_reply(body: object, status: int = 200, **headers: str) -> Reply:
+    """Return an answer of JSON."""
+    return Reply(status=status, headers={"content-type": "application/json", **headers}, body=json.dumps(body).encode())
 
 
-class Refusal(Exception):
-    """The provider says no, in its own form."""
+class ErrorResponse(Exception):
+    """A refusal in the provider's own form."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Reply) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
 @attrs.define(kw_only=True)
-class Exchange:
-    """One request on its way. A fault may say that a success is not booked, or that its picture is ``filtered``."""
+class EmulatorExchange:
+    """One request in progress. A fault may say that a success is not booked, or that its image is ``is_filtered``."""
 
     request: web.Request
-    record: Record
+    record: LogEntry
     key: str | None = attrs.field(default=None, repr=False)
-    book: bool = True
-    filtered: bool = False
+    is_booked: bool = True
+    is_filtered: bool = False
 
 
-Refuse = Callable[[int, str | None, Sequence[str]], Answer]
-"""Makes a refusal in the provider's own form: status, name (None: the usual one), messages."""
+Refuse = Callable[[int, str | None, Sequence[str]], Reply]
+"""Returns a refusal in the provider's own form: status, name (None: the usual one), messages."""
 
 
 class Endpoint(Protocol):
-    """One path of a provider's. ``read`` takes the body in and records it; ``answer`` checks it and works.
+    """One path of a provider. ``read`` reads the body and records it; ``answer`` checks it and runs the operation.
 
-    ``key`` finds the caller's key in the authorization header. ``refuse`` spells a refusal, ``locked_out`` the one
-    for asking too fast. ``read`` and ``answer`` raise Refusal. ``id_header`` is where the request's id goes out;
-    ``counts`` says whether requests count towards the limit of rates.
+    ``key`` finds the caller's key in the authorization header. ``refuse`` returns a refusal, ``rate_limit_answer`` the
+    one for too many requests. ``read`` and ``answer`` raise ErrorResponse. ``id_header`` carries the request's id;
+    ``counts_towards_rate`` is True if requests count towards the rate limit.
     """
 
     id_header: str
-    counts: bool
+    counts_towards_rate: bool
 
     def key(self, authorization: str) -> str | None: ...
-    async def read(self, exchange: Exchange) -> object: ...
-    async def answer(self, exchange: Exchange, body: object) -> Answer: ...
-    def refuse(self, exchange: Exchange, status: int, name: str | None, messages: Sequence[str]) -> Answer: ...
-    def locked_out(self, exchange: Exchange, seconds: float) -> Answer: ...
+    async def read(self, exchange: EmulatorExchange) -> object: ...
+    async def answer(self, exchange: EmulatorExchange, body: object) -> Reply: ...
+    def refuse(self, exchange: EmulatorExchange, status: int, name: str | None, messages: Sequence[str]) -> Reply: ...
+    def rate_limit_answer(self, exchange: EmulatorExchange, seconds: float) -> Reply: ...

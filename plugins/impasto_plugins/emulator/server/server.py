@@ -1,4 +1,4 @@
-"""Runs the emulator: in a loop of the caller's, or in a thread of its own."""
+"""Runs the emulator in the caller's loop, or in a thread of its own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from impasto.ext import Listener, listen
-from impasto_plugins.emulator.settings import Settings
-from impasto_plugins.emulator.state.charges import Charge, Record
+from impasto_plugins.emulator.settings import EmulatorSettings
+from impasto_plugins.emulator.state.charges import Charge, LogEntry
 
-from .app import State, make_app
+from .app import EmulatorState, create_app
 
 _STOP_SECONDS = 2.0
 _log = logging.getLogger("impasto.emulator")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what a client did: one that left, or bytes that are no HTTP, which aiohttp would quote, keys and all."""
+    """Return False for a client's fault: one that left, or invalid HTTP, which aiohttp would quote with its keys."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, ConnectionError | HttpProcessingError)
 
@@ -34,16 +34,16 @@ _log.addFilter(_is_ours)
 
 
 class Emulator:
-    """An emulator of a provider, on loopback. ``async with Emulator() as emulator:`` serves at ``emulator.url``."""
+    """An emulator of the providers on loopback. ``async with Emulator() as emulator:`` serves at ``emulator.url``."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self._state = State.new(self.settings)
+    def __init__(self, settings: EmulatorSettings | None = None) -> None:
+        self.settings = settings or EmulatorSettings()
+        self._state = EmulatorState.create(self.settings)
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        """Where it is served: scheme, host and port."""
+        """Its address: scheme, host and port."""
         if self._runner is None:
             raise RuntimeError("the emulator is not running")
         host, port = self._address[:2]
@@ -51,38 +51,38 @@ class Emulator:
 
     @property
     def charges(self) -> Sequence[Charge]:
-        """What was charged, oldest first."""
-        return list(self._state.account.charges)
+        """All charges, oldest first."""
+        return list(self._state.charges.charges)
 
     @property
-    def requests(self) -> Sequence[Record]:
-        """What was asked for, oldest first."""
-        return list(self._state.account.requests)
+    def requests(self) -> Sequence[LogEntry]:
+        """All requests, oldest first."""
+        return list(self._state.charges.requests)
 
     @property
     def credits(self) -> float:
-        """How many credits were charged in all."""
-        return self._state.account.credits
+        """The sum of all charges in credits."""
+        return self._state.charges.credits
 
     @property
     def lockouts(self) -> int:
-        """How often a key was locked out for asking too fast."""
-        return self._state.account.rates.lockouts
+        """The number of times that a key was locked for too many requests."""
+        return self._state.charges.rates.lockouts
 
     def fault(self, kind: str, **options: object) -> None:
-        """Makes exchanges fail from now on; see ``faults``. Raises ValueError."""
-        self._state.faults.add({"kind": kind, **options})
+        """Make exchanges fail from now on; see ``faults``. Raises ValueError."""
+        self._state.fault_rules.add({"kind": kind, **options})
 
     def clear_faults(self) -> None:
-        """Ends all faults."""
-        self._state.faults.reset()
+        """Remove all faults."""
+        self._state.fault_rules.reset()
 
     def reset(self) -> None:
-        """Forgets requests, charges, jobs, faults and rates."""
+        """Forget requests, charges, jobs, faults and rates."""
         self._state.reset()
 
     async def __aenter__(self) -> Self:
-        app = await asyncio.to_thread(make_app, self._state)
+        app = await asyncio.to_thread(create_app, self._state)
         settings = self.settings
         runner = web.AppRunner(
             app,
@@ -95,12 +95,12 @@ class Emulator:
         server = runner.server
         assert server is not None  # noqa: S101 - set up just now
         try:
-            bound = listen(settings.host, settings.port)
+            sock = listen(settings.host, settings.port)
         except BaseException:
             await runner.cleanup()
             raise
-        self._address = bound.getsockname()
-        self._listener = Listener([bound], server, _log)
+        self._address = sock.getsockname()
+        self._listener = Listener([sock], server, _log)
         self._listener.start()
         self._runner = runner
         return self
@@ -116,30 +116,30 @@ class Emulator:
 
 
 @contextmanager
-def serve(settings: Settings | None = None) -> Iterator[Emulator]:
-    """Runs an emulator in a thread, so that code with a loop and code without can use it."""
+def serve(settings: EmulatorSettings | None = None) -> Iterator[Emulator]:
+    """Run an emulator in a thread, for code with and without a loop."""
     emulator = Emulator(settings)
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
         async with emulator:
             stop = asyncio.Event()
-            started.set_result((asyncio.get_running_loop(), stop))
+            ready.set_result((asyncio.get_running_loop(), stop))
             await stop.wait()
 
     def thread() -> None:
         try:
             asyncio.run(run())
         except BaseException as error:  # whatever ends it, whoever waits for the start must hear of it
-            if started.done():
+            if ready.done():
                 raise
-            started.set_exception(error)  # raised where the start is waited for
+            ready.set_exception(error)  # raised where the start is waited for
 
-    worker = threading.Thread(target=thread, name="impasto-emulator", daemon=True)
-    worker.start()
-    loop, stop = started.result()
+    thread_of_server = threading.Thread(target=thread, name="impasto-emulator", daemon=True)
+    thread_of_server.start()
+    loop, stop = ready.result()
     try:
         yield emulator
     finally:
         loop.call_soon_threadsafe(stop.set)
-        worker.join()
+        thread_of_server.join()

@@ -1,4 +1,4 @@
-"""What happened here: every request, every charge, what is left, and who asked too fast."""
+"""The account: every request, every charge, the balance, and rate limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import attrs
 
 from impasto import Cost
-from impasto_plugins.emulator.settings import Settings
+from impasto_plugins.emulator.settings import EmulatorSettings
 
 
 @attrs.frozen(kw_only=True)
 class FilePart:
-    """A file as it arrived. ``media_type`` is its content's, ``declared`` what its part said; sides in pixels."""
+    """A file as it arrived. ``media_type`` is its content's, ``declared`` that of its part; sides in pixels."""
 
     filename: str
     declared: str
@@ -28,8 +28,8 @@ class FilePart:
 
 
 @attrs.define(kw_only=True)
-class Record:
-    """One request. ``key`` is a short fingerprint; the key itself is kept nowhere. ``time`` in seconds since 1970."""
+class LogEntry:
+    """One request. ``key`` is a short fingerprint; the key itself is stored nowhere. ``time`` in seconds since 1970."""
 
     id: str
     method: str
@@ -48,7 +48,7 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class Charge:
-    """One picture that was charged."""
+    """One charged image."""
 
     request_id: str
     operation: str
@@ -61,53 +61,56 @@ class Charge:
     time: float = attrs.field(factory=time.time)
 
 
-class NoCredits(Exception):
+class InsufficientCredits(Exception):
     """The balance does not cover the price."""
 
 
-class Account:
-    """The one account behind all keys. Lists are appended to in the server's thread and may be read in any."""
+class ChargeLedger:
+    """The one account of all keys. The server's thread appends to its lists; any thread may read them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
-        self.requests: deque[Record] = deque(maxlen=settings.history)
+        self.requests: deque[LogEntry] = deque(maxlen=settings.history)
         self.charges: deque[Charge] = deque(maxlen=settings.history)
-        self.rates = Rates(settings)
+        self.rates = RateLimiter(settings)
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything; the balance is as at the start."""
+        """Forget everything; the balance is as at the start."""
         self.requests.clear()
         self.charges.clear()
         self.rates.reset()
         self.request_count = self.charge_count = 0
-        self.credits = self.usd = self._held = 0.0
+        self.credits = self.usd = self._reserved = 0.0
 
     @property
     def balance(self) -> float:
         """Credits left."""
         return round(self._settings.credits - self.credits, 6)
 
-    def open(self, record: Record) -> Record:
-        """Lists a request as it arrives."""
+    def open(self, record: LogEntry) -> LogEntry:
+        """Record a request as it arrives."""
         self.requests.append(record)
         self.request_count += 1
         return record
 
     @contextmanager
-    def hold(self, cost: Cost) -> Iterator[None]:
-        """Sets a price aside while its picture is made, so that calls side by side don't overdraw. Raises NoCredits."""
-        credits = cost.credits or 0.0
-        if self.balance - self._held < credits:
-            raise NoCredits
-        self._held += credits
+    def reserve(self, cost: Cost) -> Iterator[None]:
+        """Reserve a price while its image is rendered, so that parallel calls don't overdraw.
+
+        Raises InsufficientCredits.
+        """
+        amount = cost.credits or 0.0
+        if self.balance - self._reserved < amount:
+            raise InsufficientCredits
+        self._reserved += amount
         try:
             yield
         finally:
-            self._held = max(0.0, self._held - credits)
+            self._reserved = max(0.0, self._reserved - amount)
 
-    def charge(self, record: Record, operation: str, cost: Cost, *, seed: int | None, finish_reason: str) -> None:
-        """Books a picture."""
+    def charge(self, record: LogEntry, operation: str, cost: Cost, *, seed: int | None, finish_reason: str) -> None:
+        """Book an image."""
         charge = Charge(
             request_id=record.id,
             operation=operation,
@@ -125,36 +128,36 @@ class Account:
         self.usd = round(self.usd + charge.usd, 6)
 
 
-class Rates:
-    """The vendor's limit per key, and its lock-out. What comes during a lock-out is refused and doesn't lengthen it."""
+class RateLimiter:
+    """The vendor's limit per key, and its lock-out. Requests during a lock-out are refused and don't lengthen it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all keys."""
+        """Forget all keys."""
         self._recent: dict[str | None, deque[float]] = {}
-        self._locked: dict[str | None, float] = {}
+        self._locked_until: dict[str | None, float] = {}
         self._lockouts: dict[str | None, int] = {}
-        self.refused = 0
+        self.refused_count = 0
 
     @property
     def lockouts(self) -> int:
-        """How often a key was locked out."""
+        """The number of lock-outs of all keys."""
         return sum(self._lockouts.values())
 
     @property
-    def retriggered(self) -> int:
-        """How often a key was locked out that had been before."""
+    def retrigger_count(self) -> int:
+        """The number of lock-outs of keys that had one before."""
         return sum(times - 1 for times in self._lockouts.values())
 
-    def locked(self, key: str | None) -> float | None:
-        """Counts a request; seconds for which its key is locked out, None where it may pass."""
+    def check(self, key: str | None) -> float | None:
+        """Count a request; return the seconds for which its key is locked, or None."""
         now, settings = time.monotonic(), self._settings
-        if (until := self._locked.get(key, 0.0)) > now:
-            self.refused += 1
-            return until - now
+        if (locked_until := self._locked_until.get(key, 0.0)) > now:
+            self.refused_count += 1
+            return locked_until - now
         recent = self._recent.setdefault(key, deque())
         while recent and recent[0] <= now - settings.rate_seconds:
             recent.popleft()
@@ -162,12 +165,12 @@ class Rates:
         if len(recent) <= settings.rate_requests:
             return None
         recent.clear()
-        self._locked[key] = now + settings.lock_seconds
+        self._locked_until[key] = now + settings.lock_seconds
         self._lockouts[key] = self._lockouts.get(key, 0) + 1
-        self.refused += 1
+        self.refused_count += 1
         return settings.lock_seconds
 
 
 def fingerprint(key: str) -> str:
-    """What stands for a key wherever one is shown."""
+    """Return a short text that stands for a key wherever one is shown."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12]

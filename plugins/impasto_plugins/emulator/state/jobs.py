@@ -1,4 +1,4 @@
-"""Jobs of asynchronous operations: accepted now, ready a little later, kept for a while."""
+"""Jobs of asynchronous operations: accepted at once, ready a little later, stored for a while."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import time
 import attrs
 
 from impasto.ext import Makes
-from impasto_plugins.emulator.rendering.pictures.task import Made
-from impasto_plugins.emulator.settings import Settings
+from impasto_plugins.emulator.rendering.pictures.task import Generated
+from impasto_plugins.emulator.settings import EmulatorSettings
 
 
 @attrs.define(kw_only=True)
-class Job:
-    """One job. What was ordered is made while it waits; ``key`` is the fingerprint of the key that started it."""
+class EmulatorJob:
+    """One job, rendered while it waits; ``key`` is the fingerprint of the key that started it."""
 
     id: str
     key: str | None
     target: str
     results: str
     makes: Makes
-    accepted: float
-    ready: float
-    made: asyncio.Task[Made]
+    accepted_at: float
+    ready_at: float
+    task: asyncio.Task[Generated]
     seed: int
     finish_reason: str
 
 
-class Jobs:
-    """The jobs that are kept."""
+class JobStore:
+    """All jobs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
-        self._jobs: dict[str, Job] = {}
-        self._making: set[asyncio.Task[Made]] = set()
+        self._jobs: dict[str, EmulatorJob] = {}
+        self._making: set[asyncio.Task[Generated]] = set()
 
     def start(
         self,
-        made: asyncio.Task[Made],
+        task: asyncio.Task[Generated],
         *,
         key: str | None,
         target: str,
@@ -47,20 +47,20 @@ class Jobs:
         makes: Makes,
         seed: int,
         finish_reason: str,
-    ) -> Job:
-        """Takes a job on."""
+    ) -> EmulatorJob:
+        """Accept a job."""
         now = time.monotonic()
-        self._making.add(made)
-        made.add_done_callback(self._making.discard)
-        job = Job(
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        job = EmulatorJob(
             id=secrets.token_hex(32),
             key=key,
             target=target,
             results=results,
             makes=makes,
-            accepted=now,
-            ready=now + self._settings.job_seconds,
-            made=made,
+            accepted_at=now,
+            ready_at=now + self._settings.job_seconds,
+            task=task,
             seed=seed,
             finish_reason=finish_reason,
         )
@@ -68,26 +68,26 @@ class Jobs:
         self._jobs[job.id] = job
         return job
 
-    def find(self, id: str, key: str | None) -> Job | None:
-        """The job of an id, for the key that started it, while it is kept."""
+    def find(self, id: str, key: str | None) -> EmulatorJob | None:
+        """Return a job by id for the key that started it, while it is stored."""
         self._forget_expired(time.monotonic())
         job = self._jobs.get(id)
         return job if job is not None and job.key == key else None
 
-    def is_ready(self, job: Job) -> bool:
-        """Whether the result may be had."""
-        return job.made.done() and time.monotonic() >= job.ready
+    def is_ready(self, job: EmulatorJob) -> bool:
+        """Return True if the result is available."""
+        return job.task.done() and time.monotonic() >= job.ready_at
 
     def reset(self) -> None:
-        """Forgets all jobs. Safe in any thread: what is being made is only let go of."""
+        """Forget all jobs. Safe in any thread: running renderings are only released."""
         self._jobs.clear()
 
     async def aclose(self) -> None:
-        """Waits for what is being made."""
+        """Wait for running renderings."""
         await asyncio.gather(*self._making, return_exceptions=True)
 
     def _forget_expired(self, now: float) -> None:
         for job in list(self._jobs.values()):
-            if now - job.accepted <= self._settings.kept_seconds:
+            if now - job.accepted_at <= self._settings.kept_seconds:
                 break  # in the order in which they were accepted
             del self._jobs[job.id]

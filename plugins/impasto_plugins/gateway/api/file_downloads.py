@@ -1,4 +1,4 @@
-"""``images/files/{name}``: a picture that was answered as a URL."""
+"""``images/files/{name}``: the images behind URLs in responses."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.storage.local import ANYTHING
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.local import UNKNOWN_TYPE
 
-from .context import Exchange
+from .context import RequestContext
 
-_PIECE = 1 << 18
+_CHUNK_BYTES = 1 << 18
 
 
-async def file(exchange: Exchange) -> web.StreamResponse:
-    """The picture's own bytes. Raises Failure."""
-    setup = exchange.setup
-    kept = await setup.folder.find(exchange.tail) or await setup.unread.find(exchange.tail)
-    if kept is None:
-        raise Failure(404, "there is no such file, or it has expired", code="not_found")
-    with kept.source as source:
+async def download_file(context: RequestContext) -> web.StreamResponse:
+    """Send an image's own bytes. Raises APIError."""
+    runtime = context.runtime
+    stored_file = await runtime.local_store.find(context.path_name) or await runtime.salvage_store.find(
+        context.path_name
+    )
+    if stored_file is None:
+        raise APIError(404, "there is no such file, or it has expired", code="not_found")
+    with stored_file.source as source:
         headers = {
-            "content-type": kept.media_type,
-            "content-length": str(kept.size),
-            "cache-control": f"private, max-age={int(kept.seconds_left)}",
+            "content-type": stored_file.media_type,
+            "content-length": str(stored_file.size),
+            "cache-control": f"private, max-age={int(stored_file.seconds_left)}",
             "x-content-type-options": "nosniff",
         }
-        if kept.media_type == ANYTHING:
+        if stored_file.media_type == UNKNOWN_TYPE:
             headers["content-disposition"] = "attachment"
         response = web.StreamResponse(headers=headers)
         with suppress(ConnectionError):  # whoever asked left
-            await exchange.begin(response)
-            while exchange.has_body and (piece := await asyncio.to_thread(source.read, _PIECE)):
-                await response.write(piece)
+            await context.begin(response)
+            while context.wants_body and (chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES)):
+                await response.write(chunk)
             await response.write_eof()
         return response

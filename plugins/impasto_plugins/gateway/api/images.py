@@ -13,30 +13,36 @@ from aiohttp import HttpVersion11, web
 from impasto import File
 from impasto.ext import Makes
 from impasto_plugins.gateway.calls import arguments
-from impasto_plugins.gateway.calls.arguments import Asked
-from impasto_plugins.gateway.calls.budgets import Purse
+from impasto_plugins.gateway.calls.arguments import CallArguments
+from impasto_plugins.gateway.calls.budgets import BudgetGuard
 from impasto_plugins.gateway.calls.deployments import Model
-from impasto_plugins.gateway.calls.execution import Checked, Done, Fitting, prepare, run
-from impasto_plugins.gateway.calls.provider_jobs import Accepted
-from impasto_plugins.gateway.calls.streamed_answers import Answers
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES, Share
-from impasto_plugins.gateway.idempotency.coordinator import About, Begun, Part
-from impasto_plugins.gateway.idempotency.fingerprint import Identity
-from impasto_plugins.gateway.idempotency.store import Row
-from impasto_plugins.gateway.telemetry.request_record import OTHER, SEEN
+from impasto_plugins.gateway.calls.execution import (
+    CallOutcome,
+    DeploymentCandidates,
+    PreparedCall,
+    execute_with_fallback,
+    prepare,
+)
+from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
+from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
+from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencySession, JobStarted
+from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.store import StoredCall
+from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN_MODEL
 
 from . import jobs, responses
-from .context import Exchange
-from .delivery import addressed, shown, shown_again
-from .response_body import Made
+from .context import RequestContext
+from .delivery import present, present_replay, store_for_urls
+from .response_body import ResponseContent
 
 T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
-class Kind:
-    """What sort of call a path is for. ``event``: the name of its stream's event, None where it has no stream."""
+class CallKind:
+    """The kind of call of a path. ``event``: the name of its stream's event, None without a stream."""
 
     name: str
     edit: bool
@@ -45,151 +51,166 @@ class Kind:
     event: str | None
 
 
-GENERATIONS = Kind(name="generations", edit=False, event="image_generation.completed")
-EDITS = Kind(name="edits", edit=True, event="image_edit.completed")
-VARIATIONS = Kind(name="variations", edit=True, vary=True, event=None)
-SOUNDS = Kind(name="audio", edit=False, makes="audio", event=None)
-MODELS_3D = Kind(name="3d", edit=False, makes="3d", event=None)
+GENERATIONS = CallKind(name="generations", edit=False, event="image_generation.completed")
+EDITS = CallKind(name="edits", edit=True, event="image_edit.completed")
+VARIATIONS = CallKind(name="variations", edit=True, vary=True, event=None)
+AUDIO = CallKind(name="audio", edit=False, makes="audio", event=None)
+MODELS_3D = CallKind(name="3d", edit=False, makes="3d", event=None)
 
 
-async def images(exchange: Exchange, kind: Kind) -> web.StreamResponse:
-    """Reads a call, makes it, and answers with its pictures, or with the job that it is. Raises Failure."""
-    if jobs.is_asked_for(exchange.request):
-        return await jobs.start(exchange, partial(_as_job, exchange, kind))
-    return await _read(exchange, kind, partial(_answered, exchange, kind))
+async def create_images(context: RequestContext, kind: CallKind) -> web.StreamResponse:
+    """Read a call, run it, and respond with its images or its job. Raises APIError."""
+    if jobs.is_requested(context.request):
+        return await jobs.start_job(context, partial(_run_as_job, context, kind))
+    return await _prepare_and_run(context, kind, partial(_respond, context, kind))
 
 
-async def _answered(exchange: Exchange, kind: Kind, sound: _Sound) -> web.StreamResponse:
-    answers = Answers(sound.share, exchange.setup.unread, alone=_is_alone(sound.first, exchange.request))
-    sound.part.holds.callback(answers.close)
-    making = _shown(exchange, sound, answers)
-    if sound.streamed and kind.event is not None:
-        return await responses.stream(exchange, making, answers, kind.event)
-    return await responses.answer(exchange, making, answers)
+async def _respond(context: RequestContext, kind: CallKind, call: _ReadyCall) -> web.StreamResponse:
+    answers = AnswerSpools(
+        call.reservation, context.runtime.salvage_store, is_single=_is_streamable(call.first, context.request)
+    )
+    call.session.stack.callback(answers.close)
+    making = _get_content(context, call, answers)
+    if call.is_streamed and kind.event is not None:
+        return await responses.respond_with_events(context, making, answers, kind.event)
+    return await responses.respond(context, making, answers)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class _Sound:
-    """A call that can be made: ``first`` is how, ``others`` are elsewhere."""
+class _ReadyCall:
+    """A call that can be made: ``first`` on one deployment, ``others`` as fallbacks."""
 
-    first: Checked
-    others: Fitting
-    part: Part
-    share: Share
-    about: About
-    streamed: bool
+    first: PreparedCall
+    others: DeploymentCandidates
+    session: IdempotencySession
+    reservation: MemoryReservation
+    label: CallLabel
+    is_streamed: bool
 
 
-async def _read(exchange: Exchange, kind: Kind, work: Callable[[_Sound], Awaitable[T]]) -> T:
-    """Reads a call, checks all of it, and does with it what is to be done. Raises Failure."""
-    setup, request = exchange.setup, exchange.request
-    with exchange.services.flow.share() as share, ExitStack() as files:
-        asked = await arguments.read(request, setup.most_bytes, share, files)
-        model = _model(exchange, asked)
-        if uploads := asked.uploads():
-            await _open_uploads(exchange, asked, uploads, files)
-        if setup.config.general.log_prompts and isinstance(prompt := asked.given.get("prompt"), str):
-            request[SEEN].prompt = prompt
-        streamed = _streamed(asked, kind)
-        identity = await Identity.of(request, exchange.caller, kind.name, asked)
-        check = partial(prepare, asked=asked, share=share, edit=kind.edit, vary=kind.vary, makes=kind.makes)
-        others = Fitting(model, check)
-        async with exchange.services.repeats.part(identity, share) as part:
+async def _prepare_and_run(context: RequestContext, kind: CallKind, work: Callable[[_ReadyCall], Awaitable[T]]) -> T:
+    """Read a call, check all of it, and run it as its caller asks. Raises APIError."""
+    runtime, request = context.runtime, context.request
+    with context.services.memory.open_reservation() as share, ExitStack() as files:
+        call_args = await arguments.read_call_arguments(request, runtime.max_body_bytes, share, files)
+        model = _find_model(context, call_args)
+        if uploads := call_args.uploaded_file_ids():
+            await _open_uploads(context, call_args, uploads, files)
+        if runtime.config.general.log_prompts and isinstance(prompt := call_args.params.get("prompt"), str):
+            request[RECORD_KEY].prompt = prompt
+        is_streamed = _is_streamed(call_args, kind)
+        identity = await Fingerprint.create(request, context.caller, kind.name, call_args)
+        check = partial(
+            prepare, call_args=call_args, reservation=share, edit=kind.edit, vary=kind.vary, makes=kind.makes
+        )
+        others = DeploymentCandidates(model, check)
+        async with context.services.idempotency.session(identity, share) as session:
             first = await others.next()
             assert first is not None  # noqa: S101 - the first is given, or all are refused
-            share.take(first.n * PICTURE_BYTES)
-            sound = _Sound(
+            share.reserve(first.n * IMAGE_BYTES)
+            call = _ReadyCall(
                 first=first,
                 others=others,
-                part=part,
-                share=share,
-                about=About(model.name, first.response_format),
-                streamed=streamed,
+                session=session,
+                reservation=share,
+                label=CallLabel(model.name, first.response_format),
+                is_streamed=is_streamed,
             )
-            return await work(sound)
+            return await work(call)
 
 
-async def _open_uploads(exchange: Exchange, asked: Asked, uploads: Mapping[str, str], files: ExitStack) -> None:
-    """Open the uploaded files that a call names; they live as long as ``files``. Raises Failure."""
-    opened: dict[str, File] = {}
+async def _open_uploads(
+    context: RequestContext, call_args: CallArguments, uploads: Mapping[str, str], files: ExitStack
+) -> None:
+    """Open the uploaded files that a call names; they live as long as ``files``. Raises APIError."""
+    files_by_id: dict[str, File] = {}
     for id, word in uploads.items():
-        opened[id] = await exchange.services.open_upload(id, exchange.caller.digest, word)
-        files.callback(opened[id].close)
-    asked.place(opened)
+        files_by_id[id] = await context.services.open_upload(id, context.caller.digest, word)
+        files.callback(files_by_id[id].close)
+    call_args.resolve_uploads(files_by_id)
 
 
-def _is_alone(checked: Checked, request: web.BaseRequest) -> bool:
-    """Whether one picture is the answer, and the answer may have a length that is not known when it begins."""
-    return checked.n == 1 and checked.response_format == "b64_json" and request.version >= HttpVersion11
+def _is_streamable(prepared_call: PreparedCall, request: web.BaseRequest) -> bool:
+    """Return True if the response is one image, and may have a length that is unknown at its beginning."""
+    return prepared_call.n == 1 and prepared_call.response_format == "b64_json" and request.version >= HttpVersion11
 
 
-async def _shown(exchange: Exchange, sound: _Sound, answers: Answers) -> Made:
-    """Makes the call, if it is to be made, for its caller to be shown. Raises Failure."""
+async def _get_content(context: RequestContext, call: _ReadyCall, spools: AnswerSpools) -> ResponseContent:
+    """Run the call, or wait for it, and return the content for its caller. Raises APIError."""
 
-    async def make(row: Row | None) -> Done:
-        done = await _made(exchange, sound, answers, row)
-        return await addressed(exchange, done) if sound.about.response_format == "url" else done
+    async def make(row: StoredCall | None) -> CallOutcome:
+        outcome = await _execute(context, call, spools, row)
+        return await store_for_urls(context, outcome) if call.label.response_format == "url" else outcome
 
-    done, row = await sound.part.outcome(make, sound.about)
-    sound.share.settle(sum(len(artifact.data) for artifact in done.artifacts))
-    return await shown(done) if row is None else await shown_again(exchange, row, done)
-
-
-async def _as_job(exchange: Exchange, kind: Kind, begun: Begun) -> None:
-    """Makes the call for whoever asks for it later. Raises Failure before it begins."""
-
-    async def work(sound: _Sound) -> None:
-        if sound.streamed:
-            said = "stream: a job has none; leave it out, or Prefer: respond-async"
-            raise Failure(400, said, code="invalid_value", param="stream")
-        with closing(Answers(sound.share, exchange.setup.unread, alone=False)) as answers:
-            await sound.part.job(partial(make, sound, answers), sound.about, begun)
-
-    async def make(sound: _Sound, answers: Answers, row: Row) -> Done:
-        def told() -> None:
-            if not begun.done():  # it may be made elsewhere after that
-                begun.set_result((row, False))
-
-        answers.on_attempt = told
-        return await _made(exchange, sound, answers, row, patient=True)
-
-    await _read(exchange, kind, work)
+    outcome, row = await call.session.get_outcome(make, call.label)
+    call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts))
+    return await present(outcome) if row is None else await present_replay(context, row, outcome)
 
 
-async def _made(exchange: Exchange, sound: _Sound, answers: Answers, row: Row | None, *, patient: bool = False) -> Done:
-    """Makes the call. ``patient``: where the provider takes longer than a call may, that is waited for."""
-    accepted: Accepted | None = None
+async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobStarted) -> None:
+    """Run the call as a job. Raises APIError before it begins."""
 
-    async def on_job(checked: Checked, account: str) -> None:
-        nonlocal accepted
-        accepted = Accepted.of(checked, account, answers.jobs, answers.created)
+    async def work(call: _ReadyCall) -> None:
+        if call.is_streamed:
+            message = "stream: a job has none; leave it out, or Prefer: respond-async"
+            raise APIError(400, message, code="invalid_value", param="stream")
+        with closing(AnswerSpools(call.reservation, context.runtime.salvage_store, is_single=False)) as answers:
+            await call.session.run_job(partial(make, call, answers), call.label, job_started)
+
+    async def make(call: _ReadyCall, spools: AnswerSpools, row: StoredCall) -> CallOutcome:
+        def mark_started() -> None:
+            if not job_started.done():  # it may be made elsewhere after that
+                job_started.set_result((row, False))
+
+        spools.on_attempt = mark_started
+        return await _execute(context, call, spools, row, waits_for_job=True)
+
+    await _prepare_and_run(context, kind, work)
+
+
+async def _execute(
+    context: RequestContext,
+    call: _ReadyCall,
+    spools: AnswerSpools,
+    row: StoredCall | None,
+    *,
+    waits_for_job: bool = False,
+) -> CallOutcome:
+    """Run the call. ``waits_for_job``: wait for a provider that takes longer than a call may."""
+    provider_jobs: ProviderJobs | None = None
+
+    async def on_job(prepared_call: PreparedCall, account: str) -> None:
+        nonlocal provider_jobs
+        provider_jobs = ProviderJobs.from_call(prepared_call, account, spools.jobs, spools.created)
         if row is not None:
-            await exchange.services.repeats.kept.accept(row, accepted.json())
+            await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
     try:
-        return await run(sound.first, sound.others, Purse(exchange.services.data, exchange.caller).pay, answers, on_job)
-    except Failure as failure:
-        if not patient or accepted is None or failure.code != "charge_unknown":
+        return await execute_with_fallback(
+            call.first, call.others, BudgetGuard(context.services.database, context.caller).charge, spools, on_job
+        )
+    except APIError as failure:
+        if not waits_for_job or provider_jobs is None or failure.code != "charge_unknown":
             raise
-        return await accepted.fetch(exchange.setup)
+        return await provider_jobs.fetch(context.runtime)
 
 
-def _model(exchange: Exchange, asked: Asked) -> Model:
-    """Return the model that the path or the body names, or the default one. Raises Failure."""
-    seen, setup = exchange.request[SEEN], exchange.setup
-    if exchange.tail:  # Azure's paths name it; what the body names too means nothing there
-        asked.model = exchange.tail
-    if asked.model:
-        seen.model = OTHER
-    model = setup.model(asked.model, exchange.caller)
-    asked.model = seen.model = model.name
+def _find_model(context: RequestContext, call_args: CallArguments) -> Model:
+    """Return the model of the path or the body, or the default one. Raises APIError."""
+    record, runtime = context.request[RECORD_KEY], context.runtime
+    if context.path_name:  # Azure's paths name it; what the body names too means nothing there
+        call_args.model = context.path_name
+    if call_args.model:
+        record.model = UNKNOWN_MODEL
+    model = runtime.find_model(call_args.model, context.caller)
+    call_args.model = record.model = model.name
     return model
 
 
-def _streamed(asked: Asked, kind: Kind) -> bool:
-    stream = asked.stream
+def _is_streamed(call_args: CallArguments, kind: CallKind) -> bool:
+    stream = call_args.stream
     if stream is not None and not isinstance(stream, bool):
-        raise Failure(400, "stream: must be true or false", code="invalid_value", param="stream")
+        raise APIError(400, "stream: must be true or false", code="invalid_value", param="stream")
     if stream and kind.event is None:
-        raise Failure(400, "stream: this path has none; leave it out", code="invalid_value", param="stream")
+        raise APIError(400, "stream: this path has none; leave it out", code="invalid_value", param="stream")
     return stream is True

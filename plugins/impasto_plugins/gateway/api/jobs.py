@@ -1,6 +1,6 @@
-"""Jobs: ``Prefer: respond-async`` is answered at once with an id; ``images/jobs/{id}`` tells what came of the call.
+"""Jobs: ``Prefer: respond-async`` returns an id at once; ``images/jobs/{id}`` returns the state and result.
 
-A job is told like an answer of OpenAI's, with ``id``, ``status`` and times beside; its failure is its ``error``.
+A job looks like OpenAI's response, with ``id``, ``status`` and times added; a failure is its ``error``.
 """
 
 from __future__ import annotations
@@ -16,111 +16,118 @@ from typing import Any
 import attrs
 from aiohttp import web
 
-from impasto_plugins.gateway.calls.provider_jobs import Accepted
-from impasto_plugins.gateway.calls.queue_timeout import patience
-from impasto_plugins.gateway.calls.runtime import Setup
-from impasto_plugins.gateway.errors import REPLAYED, Failure, unknown
-from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES
+from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
+from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
+from impasto_plugins.gateway.calls.runtime import Runtime
+from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError, charge_unknown_error
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES
 from impasto_plugins.gateway.idempotency import serialization
-from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, Begun, Repeats, promised
-from impasto_plugins.gateway.idempotency.in_flight import Flight
-from impasto_plugins.gateway.idempotency.store import Row
+from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator, JobStarted
+from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
+from impasto_plugins.gateway.idempotency.store import StoredCall
+from impasto_plugins.gateway.storage.database import storage_required
 
 from . import responses
-from .context import Exchange
-from .delivery import shown_again
+from .context import RequestContext
+from .delivery import present_replay
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _POLL_SECONDS = "2"
 _STATUS = {"running": "in_progress", "done": "completed", "failed": "failed"}
 
 
-def is_asked_for(request: web.BaseRequest) -> bool:
-    """Whether a request asks to be a job."""
+def is_requested(request: web.BaseRequest) -> bool:
+    """Return True if a request asks to be a job."""
     preferences = ",".join(request.headers.getall("prefer", [])).split(",")
     return any(each.partition(";")[0].strip().lower() == "respond-async" for each in preferences)
 
 
-async def start(exchange: Exchange, work: Callable[[Begun], Coroutine[object, object, None]]) -> web.StreamResponse:
-    """Begins a call and answers with its id, while it is made. Raises Failure."""
-    begun: Begun = asyncio.get_running_loop().create_future()
-    exchange.services.spawn(_begun(work(begun), begun))
-    await asyncio.wait([begun])
-    row, replayed = begun.result()
+async def start_job(
+    context: RequestContext, work: Callable[[JobStarted], Coroutine[object, object, None]]
+) -> web.StreamResponse:
+    """Begin a call and respond with its id while it runs. Raises APIError."""
+    job_started: JobStarted = asyncio.get_running_loop().create_future()
+    context.services.spawn(_run_job(work(job_started), job_started))
+    await asyncio.wait([job_started])
+    row, is_replayed = job_started.result()
     headers = {
         "location": f"/v1/images/jobs/{row.id}",
         "preference-applied": "respond-async",
         "retry-after": _POLL_SECONDS,
-        **(REPLAYED if replayed else {}),
+        **(REPLAYED_HEADERS if is_replayed else {}),
     }
-    response = _answer(_told(row), status=202, headers=headers)
+    response = _json_response(_job_payload(row), status=202, headers=headers)
     with suppress(ConnectionError):  # the caller left
-        await exchange.begin(response)
+        await context.begin(response)
         await response.write_eof()
 
-    def decided(read: bool) -> None:
-        if read:  # a retry finds the job only if its caller did not learn the id
-            exchange.services.spawn(exchange.services.repeats.kept.settle(row))
+    def on_decided(is_read: bool) -> None:
+        if is_read:  # a retry finds the job only if its caller did not learn the id
+            context.services.spawn(context.services.idempotency.store.forget_content(row))
 
     if row.identity == row.content:
-        exchange.services.repeats.follow(exchange.request, decided)
+        context.services.idempotency.track_delivery(context.request, on_decided)
     return response
 
 
-async def job(exchange: Exchange) -> web.StreamResponse:
-    """What became of a job. Raises Failure."""
-    repeats, row = exchange.services.repeats, None
-    with promised("looked up"):
-        if _ID.fullmatch(exchange.tail) is not None:
-            row = await _found(repeats, exchange.tail, exchange.caller.digest)
+async def get_job(context: RequestContext) -> web.StreamResponse:
+    """Respond with the state of a job. Raises APIError."""
+    repeats, row = context.services.idempotency, None
+    with storage_required("looked up"):
+        if _ID.fullmatch(context.path_name) is not None:
+            row = await _find_row(repeats, context.path_name, context.caller.digest)
     if row is None:
-        said = "there is no such job, or it is another key's, or it has expired"
-        raise Failure(404, said, code="not_found")
+        message = "there is no such job, or it is another key's, or it has expired"
+        raise APIError(404, message, code="not_found")
     if row.state == "running":
-        return _answer(_told(row), headers={"retry-after": _POLL_SECONDS})
-    with exchange.services.flow.share() as share:
-        share.take(PICTURE_BYTES)
+        return _json_response(_job_payload(row), headers={"retry-after": _POLL_SECONDS})
+    with context.services.memory.open_reservation() as share:
+        share.reserve(IMAGE_BYTES)
         try:
-            done = await repeats.kept.load(row)
-        except Failure as failure:
-            return _answer({**_told(row), "status": "failed", **failure.body()})
-        share.settle(sum(len(artifact.data) for artifact in done.artifacts))
-        made = await shown_again(exchange, row, done)
-        return await responses.whole(exchange, attrs.evolve(made, replayed=False), json.dumps(_told(row)).encode())
+            outcome = await repeats.store.load(row)
+        except APIError as failure:
+            return _json_response({**_job_payload(row), "status": "failed", **failure.to_json()})
+        share.resize(sum(len(artifact.data) for artifact in outcome.artifacts))
+        content = await present_replay(context, row, outcome)
+        return await responses.respond_with(
+            context, attrs.evolve(content, is_replayed=False), json.dumps(_job_payload(row)).encode()
+        )
 
 
-async def resume(setup: Setup, repeats: Repeats, row: Row, flight: Flight) -> None:
-    """Fetches what a worker that is dead by now had begun."""
-    with suppress(Failure):  # it is written down
-        accepted = Accepted.read(row.accepted)
-        await repeats.carry(row, flight, lambda: accepted.fetch(setup), forget=lambda: False)
+async def resume_job(
+    runtime: Runtime, idempotency: IdempotencyCoordinator, row: StoredCall, call: InFlightCall
+) -> None:
+    """Fetch a job that a dead worker had begun."""
+    with suppress(APIError):  # it is written down
+        provider_jobs = ProviderJobs.from_json(row.accepted)
+        await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), forget=lambda: False)
 
 
-async def _begun(work: Coroutine[object, object, None], begun: Begun) -> None:
-    patience.set(math.inf)  # nobody waits
+async def _run_job(work: Coroutine[object, object, None], job_started: JobStarted) -> None:
+    max_queue_wait.set(math.inf)  # nobody waits
     try:
         await work
     except BaseException as error:  # whoever waits for the beginning is told
-        if begun.done():
+        if job_started.done():
             raise
         if isinstance(error, asyncio.CancelledError):
-            begun.cancel()
+            job_started.cancel()
             raise
-        begun.set_exception(error)
+        job_started.set_exception(error)
 
 
-async def _found(repeats: Repeats, id: str, owner: bytes) -> Row | None:
-    row = await repeats.kept.find(id, owner)
-    if row is None or row.state != "running" or await repeats.look(row) is not None:
+async def _find_row(idempotency: IdempotencyCoordinator, id: str, owner: bytes) -> StoredCall | None:
+    row = await idempotency.store.find(id, owner)
+    if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
         return row
     await asyncio.sleep(2 * WATCH_SECONDS)  # it may be written just now
-    row = await repeats.kept.find(id, owner)
-    if row is None or row.state != "running" or await repeats.look(row) is not None:
+    row = await idempotency.store.find(id, owner)
+    if row is None or row.state != "running" or await idempotency.find_running(row) is not None:
         return row
-    return attrs.evolve(row, state="failed", outcome=serialization.told(unknown()))
+    return attrs.evolve(row, state="failed", outcome=serialization.dump_outcome(charge_unknown_error()))
 
 
-def _told(row: Row) -> dict[str, object]:
+def _job_payload(row: StoredCall) -> dict[str, object]:
     return {
         "id": row.id,
         "object": "image.job",
@@ -131,5 +138,5 @@ def _told(row: Row) -> dict[str, object]:
     }
 
 
-def _answer(told: object, **options: Any) -> web.Response:
-    return web.Response(body=json.dumps(told).encode(), content_type="application/json", **options)
+def _json_response(payload: object, **options: Any) -> web.Response:
+    return web.Response(body=json.dumps(payload).encode(), content_type="application/json", **options)

@@ -1,4 +1,4 @@
-"""``models`` and ``models/{id}``: what may be called, with every parameter."""
+"""``list_models`` and ``models/{id}``: the models, with every parameter."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import attrs
 from aiohttp import web
 
 from impasto_plugins.gateway.calls.deployments import Model
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 
-from .context import Exchange
-
-
-async def models(exchange: Exchange) -> web.StreamResponse:
-    """The models that the key may use."""
-    allowed = [model for name, model in exchange.setup.models.items() if exchange.caller.may_use(name)]
-    return _answer({"object": "list", "data": [_told(model) for model in allowed]})
+from .context import RequestContext
 
 
-async def model(exchange: Exchange) -> web.StreamResponse:
-    """One of them. Raises Failure."""
-    found = exchange.setup.models.get(exchange.tail)
-    if found is None or not exchange.caller.may_use(found.name):
-        raise Failure(404, "there is no such model, or this key may not use it", code="model_not_found", param="model")
-    return _answer(_told(found))
+async def list_models(context: RequestContext) -> web.StreamResponse:
+    """Respond with the models that the key may use."""
+    visible_models = [model for name, model in context.runtime.models.items() if context.caller.may_use(name)]
+    return _json_response({"object": "list", "data": [_model_payload(model) for model in visible_models]})
 
 
-def _told(model: Model) -> dict[str, object]:
+async def get_model(context: RequestContext) -> web.StreamResponse:
+    """Respond with one model. Raises APIError."""
+    model = context.runtime.models.get(context.path_name)
+    if model is None or not context.caller.may_use(model.name):
+        raise APIError(404, "there is no such model, or this key may not use it", code="model_not_found", param="model")
+    return _json_response(_model_payload(model))
+
+
+def _model_payload(model: Model) -> dict[str, object]:
     deployment = model.deployments[0]
-    about = deployment.description
+    description = deployment.description
     return {
         "id": model.name,
         "object": "model",
         "created": 0,
-        "owned_by": about.provider,
-        "mode": deployment.entry.mode,
-        "title": about.title,
-        "parameters": [attrs.asdict(field) for field in about.fields],
-        "rules": about.rules,
-        "price": about.price,
+        "owned_by": description.provider,
+        "mode": deployment.config.mode,
+        "title": description.title,
+        "parameters": [attrs.asdict(field) for field in description.fields],
+        "rules": description.rules,
+        "price": description.price,
     }
 
 
-def _answer(body: object) -> web.Response:
+def _json_response(body: object) -> web.Response:
     return web.Response(body=json.dumps(body).encode(), content_type="application/json")

@@ -1,4 +1,4 @@
-"""What an answer is made of, in OpenAI's shape: text, and pictures that become base64 as they go out."""
+"""Response bodies in OpenAI's shape: text, and images that are encoded as base64 while they are sent."""
 
 from __future__ import annotations
 
@@ -12,70 +12,78 @@ import attrs
 import pybase64
 
 from impasto import Artifact, Cost, File
-from impasto.ext import opened
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.calls.streamed_answers import PIECE
-from impasto_plugins.gateway.errors import REPLAYED, Failure
+from impasto.ext import open_in_thread
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.calls.streamed_answers import CHUNK_BYTES
+from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
 from impasto_plugins.images.size import size_in, size_of
 from impasto_plugins.openai_compat.response import Usage
 
-_PIECE = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
-_LONGEST_HEADER = 2_000
+_CHUNK_BYTES = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
+_MAX_HEADER_LENGTH = 2_000
 _USAGE = Usage().model_dump()
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
-OPEN_PICTURE = b'{"b64_json":"'
-"""How a picture begins that is not kept at a URL: it is the first in its object."""
+IMAGE_OPENING = b'{"b64_json":"'
+"""The beginning of an inline image: it comes first in its object."""
 
-_FORMATS = {"audio/mpeg": "mp3", "model/gltf-binary": "glb"}
-"""Where a format's name is not in its media type."""
+_FORMAT_NAMES = {"audio/mpeg": "mp3", "model/gltf-binary": "glb"}
+"""Names of formats that differ from their media type."""
 
 Segment = bytes | memoryview | File
-"""Bytes as they go out, or a picture's content, which goes out as base64."""
+"""Bytes to send, or an image's content to encode."""
 
 
 @attrs.frozen
-class Picture:
-    """One picture of an answer: inline, or kept at ``url``. ``about`` is its format, and its size where it has one."""
+class ResponseImage:
+    """One image of a response: inline, or stored at ``url``.
+
+    ``properties`` is its format, and its size if it has one.
+    """
 
     artifact: Artifact
-    about: Mapping[str, object]
+    properties: Mapping[str, object]
     url: str | None = None
 
     @classmethod
-    async def of(cls, artifact: Artifact, url: str | None = None) -> Picture:
-        """Looks at the picture's header."""
-        about = _about(artifact) if artifact.file is None else await asyncio.to_thread(_about, artifact)
-        return cls(artifact, about, url)
+    async def create(cls, artifact: Artifact, url: str | None = None) -> ResponseImage:
+        """Read the image's header."""
+        properties = (
+            _read_properties(artifact) if artifact.file is None else await asyncio.to_thread(_read_properties, artifact)
+        )
+        return cls(artifact, properties, url)
 
 
-def _about(artifact: Artifact) -> dict[str, object]:
+def _read_properties(artifact: Artifact) -> dict[str, object]:
     file, media_type = artifact.file, artifact.media_type
-    told: dict[str, object] = {"output_format": _FORMATS.get(media_type, media_type.rpartition("/")[2])}
+    properties: dict[str, object] = {"output_format": _FORMAT_NAMES.get(media_type, media_type.rpartition("/")[2])}
     try:
         width, height = size_of(file) if file is not None else size_in(io.BytesIO(artifact.data), media_type)
-        told["size"] = f"{width}x{height}"
+        properties["size"] = f"{width}x{height}"
     except (ValueError, OSError):  # a picture that is none is told by its plugin
         pass
-    return told
+    return properties
 
 
 @attrs.frozen
-class Made:
-    """What came of a call, as its caller is shown it. ``replayed``: of one that was made for an earlier request."""
+class ResponseContent:
+    """The content of a response. ``is_replayed``: the call was made for an earlier request."""
 
-    done: Done
-    pictures: Sequence[Picture]
-    replayed: bool
+    outcome: CallOutcome
+    images: Sequence[ResponseImage]
+    is_replayed: bool
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer's headers tell of it."""
-        return {**headers_of(self.done.cost, self.done.warnings), **(REPLAYED if self.replayed else {})}
+        """Headers with facts about the call."""
+        return {
+            **build_headers(self.outcome.cost, self.outcome.warnings),
+            **(REPLAYED_HEADERS if self.is_replayed else {}),
+        }
 
 
-def length(segments: Iterable[Segment]) -> int:
-    """How many bytes they are as they go out."""
+def encoded_length(segments: Iterable[Segment]) -> int:
+    """Return the number of bytes after encoding."""
     return sum(map(_length, segments))
 
 
@@ -86,96 +94,96 @@ def _length(segment: Segment) -> int:
     return (size + 2) // 3 * 4
 
 
-async def pieces(segments: Iterable[Segment]) -> AsyncGenerator[bytes]:
-    """The bytes as they go out, never many at once. Raises OSError."""
+async def encode_segments(segments: Iterable[Segment]) -> AsyncGenerator[bytes]:
+    """Yield the bytes to send, never many at once. Raises OSError."""
     for segment in segments:
         if isinstance(segment, File):
-            async with opened(segment.open) as source:
+            async with open_in_thread(segment.open) as source:
                 while piece := await asyncio.to_thread(_read, source):
                     yield pybase64.b64encode(piece)
         elif isinstance(segment, bytes):
             yield segment
         else:
-            for at in range(0, len(segment), _PIECE):
-                yield pybase64.b64encode(segment[at : at + _PIECE])
+            for offset in range(0, len(segment), _CHUNK_BYTES):
+                yield pybase64.b64encode(segment[offset : offset + _CHUNK_BYTES])
 
 
 def _read(source: BinaryIO) -> bytes:
-    """A whole piece, but at the end: one that is cut short would be padded in the middle."""
-    piece = source.read(PIECE)
-    while 0 < len(piece) < PIECE and (more := source.read(PIECE - len(piece))):
-        piece += more
-    return piece
+    """Read a whole piece, except at the end: a short one in the middle would be padded."""
+    chunk = source.read(CHUNK_BYTES)
+    while 0 < len(chunk) < CHUNK_BYTES and (more := source.read(CHUNK_BYTES - len(chunk))):
+        chunk += more
+    return chunk
 
 
-def headers_of(cost: Cost | None, warnings: Sequence[str]) -> dict[str, str]:
-    """What an answer's headers tell of the call."""
+def build_headers(cost: Cost | None, warnings: Sequence[str]) -> dict[str, str]:
+    """Return the headers with facts about the call."""
     headers: dict[str, str] = {}
     if cost is not None:
         headers["x-impasto-cost-usd"] = f"{cost.usd:.10g}"
     if warnings:
         text = "; ".join(warnings).encode("ascii", "backslashreplace").decode()
-        headers["x-impasto-warnings"] = "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_HEADER]
+        headers["x-impasto-warnings"] = "".join(c if c.isprintable() else " " for c in text)[:_MAX_HEADER_LENGTH]
     return headers
 
 
-def _told(picture: Picture) -> dict[str, object]:
-    artifact = picture.artifact
-    told = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": picture.url}
-    return {name: value for name, value in told.items() if value is not None}
+def _image_fields(image: ResponseImage) -> dict[str, object]:
+    artifact = image.artifact
+    fields = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": image.url}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _object(told: Mapping[str, object], picture: Picture) -> Iterator[Segment]:
-    """A JSON object with its picture first, or without one where that has a URL."""
-    rest = _json(told).encode()
-    if picture.url is not None:
+def _image_object(fields: Mapping[str, object], image: ResponseImage) -> Iterator[Segment]:
+    """Return a JSON object with its image first, or without one if that has a URL."""
+    rest = _json(fields).encode()
+    if image.url is not None:
         yield rest
         return
-    yield OPEN_PICTURE
-    yield picture.artifact.file or memoryview(picture.artifact.data)
+    yield IMAGE_OPENING
+    yield image.artifact.file or memoryview(image.artifact.data)
     yield b'"}' if rest == b"{}" else b'",' + rest[1:]
 
 
-def opening(created: int) -> bytes:
-    """How an answer in JSON begins."""
+def body_opening(created: int) -> bytes:
+    """Return the beginning of a JSON response."""
     return b'{"created":%d,"data":[' % created
 
 
-def whole(made: Made) -> Iterator[Segment]:
-    """All of an answer in JSON that comes behind its opening."""
-    for i, picture in enumerate(made.pictures):
+def body_segments(content: ResponseContent) -> Iterator[Segment]:
+    """Return the rest of a JSON response after its beginning."""
+    for i, image in enumerate(content.images):
         if i:
             yield b","
-        yield from _object(_told(picture), picture)
-    about = made.pictures[0].about if made.pictures else {}
-    told: dict[str, object] = {**about, "usage": _USAGE}
-    if made.done.warnings:
-        told["warnings"] = made.done.warnings
-    if made.done.lost:
-        told["errors"] = made.done.lost
-    yield b"]," + _json(told)[1:].encode()
+        yield from _image_object(_image_fields(image), image)
+    properties = content.images[0].properties if content.images else {}
+    fields: dict[str, object] = {**properties, "usage": _USAGE}
+    if content.outcome.warnings:
+        fields["warnings"] = content.outcome.warnings
+    if content.outcome.lost:
+        fields["errors"] = content.outcome.lost
+    yield b"]," + _json(fields)[1:].encode()
 
 
 def event_opening(event: str) -> bytes:
-    """How a server-sent event begins."""
+    """Return the beginning of a server-sent event."""
     return f"event: {event}\ndata: ".encode()
 
 
-def completed(event: str, picture: Picture, created: int) -> Iterator[Segment]:
-    """All of a ``completed`` event that comes behind its opening."""
-    told = {
+def completed_event(event: str, image: ResponseImage, created: int) -> Iterator[Segment]:
+    """Return the rest of a ``completed_event`` event after its beginning."""
+    fields = {
         "type": event,
         "created_at": created,
         "quality": "auto",
         "background": "auto",
-        **picture.about,
-        **_told(picture),
+        **image.properties,
+        **_image_fields(image),
         "usage": _USAGE,
     }
-    yield from _object(told, picture)
+    yield from _image_object(fields, image)
     yield b"\n\n"
 
 
-def error_event(failure: Failure) -> bytes:
-    """The event of a call that failed after its stream had begun."""
-    return b"event: error\ndata: " + _json(failure.body()).encode() + b"\n\n"
+def error_event(failure: APIError) -> bytes:
+    """Return the event of a call that failed after its stream had begun."""
+    return b"event: error\ndata: " + _json(failure.to_json()).encode() + b"\n\n"

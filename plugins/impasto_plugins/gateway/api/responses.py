@@ -1,4 +1,4 @@
-"""Writes answers: whole, as server-sent events, and those that begin while their picture still comes."""
+"""Sends responses: whole, as server-sent events, and those that begin while their image is still arriving."""
 
 from __future__ import annotations
 
@@ -11,176 +11,186 @@ import pybase64
 from aiohttp import web
 
 from impasto import File
-from impasto_plugins.gateway.calls.streamed_answers import Answers, Growing
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, StreamingAnswer
+from impasto_plugins.gateway.errors import APIError
 
 from . import response_body
-from .context import Exchange
-from .response_body import Made, Segment, headers_of
+from .context import RequestContext
+from .response_body import ResponseContent, Segment, build_headers
 
 COMMENT_SECONDS = 15.0
-"""How often a stream that waits says so: proxies cut what is silent."""
+"""Seconds between comments of a waiting stream: proxies close silent connections."""
 
-_AT_ONCE = 256 * 1024
-"""Bytes up to which an answer is made in one piece."""
+_MAX_WHOLE_BYTES = 256 * 1024
+"""Bytes up to which a response is sent in one piece."""
 
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
-class _Early:
-    """An answer that begins before its call has ended, as its one picture is too large to be held.
+class _StreamingResponse:
+    """A response that begins before its call has ended, because its one image is too large for memory.
 
-    Its status says that all is well: where that proves wrong the connection ends, and the answer does not.
+    Its status is a success. If the call fails later, the connection is cut in the middle of the response.
     """
 
-    def __init__(self, exchange: Exchange, headers: Mapping[str, str], opening: bytes) -> None:
-        self._exchange, self._headers, self._opening = exchange, headers, opening
+    def __init__(self, context: RequestContext, headers: Mapping[str, str], opening: bytes) -> None:
+        self._exchange, self._headers, self._opening = context, headers, opening
         self._writing: asyncio.Task[None] | None = None
 
     @cached_property
     def response(self) -> web.StreamResponse:
-        """The answer, once it is made this way."""
+        """The response, if one was begun."""
         return web.StreamResponse(headers=self._headers)
 
     @property
-    def begun(self) -> bool:
-        """Whether a part of it may have gone out."""
+    def has_started(self) -> bool:
+        """True if a part of it may have been sent."""
         return self._writing is not None
 
-    def begin(self, found: asyncio.Future[Growing]) -> None:
-        """Writes the picture as it comes."""
-        self._writing = asyncio.create_task(self._write(found.result()))
+    def start(self, answer_future: asyncio.Future[StreamingAnswer]) -> None:
+        """Send the image as it arrives."""
+        self._writing = asyncio.create_task(self._write(answer_future.result()))
 
-    async def end(self, rest: Iterable[Segment]) -> None:
-        """Writes what stands behind the picture. Raises OSError, ConnectionError where the caller left."""
+    async def finish(self, rest: Iterable[Segment]) -> None:
+        """Send the rest after the image. Raises OSError, and ConnectionError if the caller left."""
         assert self._writing is not None  # noqa: S101 - it has begun
         await self._writing
         await _write(self.response, rest)
 
-    def abandon(self) -> None:
-        """Ends the connection in the middle of the answer, so that nobody takes it for whole."""
+    def abort(self) -> None:
+        """Cut the connection in the middle of the response, so that nobody takes it for complete."""
         if self._writing is not None:
             self._writing.cancel()
             if (transport := self._exchange.request.transport) is not None:
                 transport.close()
 
-    async def _write(self, growing: Growing) -> None:
-        quote, response = growing.quote, self.response
+    async def _write(self, answer: StreamingAnswer) -> None:
+        quote, response = answer.quote, self.response
         with suppress(ConnectionError):  # the caller left; the call goes on
             if not response.prepared:
-                response.headers.update(headers_of(quote.cost, quote.warnings))
+                response.headers.update(build_headers(quote.cost, quote.warnings))
                 await self._exchange.begin(response)
-            await response.write(self._opening + response_body.OPEN_PICTURE)
-            async for piece in growing.large.pieces():
-                await response.write(pybase64.b64encode(piece))
+            await response.write(self._opening + response_body.IMAGE_OPENING)
+            async for chunk in answer.answer.iter_chunks():
+                await response.write(pybase64.b64encode(chunk))
 
 
-async def _write(response: web.StreamResponse, parts: Iterable[Segment]) -> None:
-    async with aclosing(response_body.pieces(parts)) as pieces:
-        async for piece in pieces:
-            await response.write(piece)
+async def _write(response: web.StreamResponse, segments: Iterable[Segment]) -> None:
+    async with aclosing(response_body.encode_segments(segments)) as chunks:
+        async for chunk in chunks:
+            await response.write(chunk)
 
 
-def _behind_the_picture(parts: Iterable[Segment]) -> Iterable[Segment]:
-    """What comes after a first picture, which begins an object of its own."""
-    _, _, *rest = parts
+def _after_first_image(segments: Iterable[Segment]) -> Iterable[Segment]:
+    """Return the part after the first image, which begins its own object."""
+    _, _, *rest = segments
     return rest
 
 
-async def answer(exchange: Exchange, making: Awaitable[Made], answers: Answers) -> web.StreamResponse:
-    """Answers with what a call makes. Raises Failure."""
-    early = _Early(exchange, _JSON, response_body.opening(answers.created))
-    answers.large.add_done_callback(early.begin)
+async def respond(
+    context: RequestContext, making: Awaitable[ResponseContent], spools: AnswerSpools
+) -> web.StreamResponse:
+    """Respond with the result of a call. Raises APIError."""
+    streaming = _StreamingResponse(context, _JSON, response_body.body_opening(spools.created))
+    spools.streaming_answer.add_done_callback(streaming.start)
     try:
-        made = await making
-        if not early.begun:
-            return await whole(exchange, made)
+        content = await making
+        if not streaming.has_started:
+            return await respond_with(context, content)
         with suppress(ConnectionError):  # the caller left
-            await early.end(_behind_the_picture(response_body.whole(made)))
-            await early.response.write_eof()
+            await streaming.finish(_after_first_image(response_body.body_segments(content)))
+            await streaming.response.write_eof()
     except BaseException:
-        early.abandon()
+        streaming.abort()
         raise
-    return early.response
+    return streaming.response
 
 
-async def whole(exchange: Exchange, made: Made, about: bytes = b"{}") -> web.StreamResponse:
-    """Answers with what was made; ``about`` is an object whose fields come first."""
-    headers = {**_JSON, **made.headers}
-    opening = response_body.opening(made.done.created)
-    parts = [opening if about == b"{}" else about[:-1] + b"," + opening[1:], *response_body.whole(made)]
-    length = response_body.length(parts)
-    held = [part for part in parts if not isinstance(part, File)]
+async def respond_with(context: RequestContext, content: ResponseContent, prefix: bytes = b"{}") -> web.StreamResponse:
+    """Respond with content; ``prefix`` is an object whose fields come first."""
+    headers = {**_JSON, **content.headers}
+    opening = response_body.body_opening(content.outcome.created)
+    segments = [opening if prefix == b"{}" else prefix[:-1] + b"," + opening[1:], *response_body.body_segments(content)]
+    length = response_body.encoded_length(segments)
+    in_memory = [part for part in segments if not isinstance(part, File)]
     response: web.StreamResponse
-    if length <= _AT_ONCE and len(held) == len(parts):
-        body = b"".join(each if isinstance(each, bytes) else pybase64.b64encode(each) for each in held)
+    if length <= _MAX_WHOLE_BYTES and len(in_memory) == len(segments):
+        body = b"".join(each if isinstance(each, bytes) else pybase64.b64encode(each) for each in in_memory)
         response = web.Response(body=body, headers=headers)
-        parts = []
+        segments = []
     else:
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
-        await exchange.begin(response)
-        if parts and exchange.has_body:
-            await _write(response, parts)
+        await context.begin(response)
+        if segments and context.wants_body:
+            await _write(response, segments)
         await response.write_eof()
     return response
 
 
-async def stream(exchange: Exchange, making: Awaitable[Made], answers: Answers, event: str) -> web.StreamResponse:
-    """Answers with server-sent events: comments while the call runs, then a ``completed`` event for each picture.
+async def respond_with_events(
+    context: RequestContext, making: Awaitable[ResponseContent], spools: AnswerSpools, event: str
+) -> web.StreamResponse:
+    """Respond with server-sent events: comments while the call runs, then a ``completed`` event for each image.
 
-    A call that fails before the first comment is answered as any other. Raises Failure.
+    A call that fails before the first comment gets an ordinary error response. Raises APIError.
     """
-    early = _Early(exchange, _EVENTS, response_body.event_opening(event))
-    response = early.response
+    streaming = _StreamingResponse(context, _EVENTS, response_body.event_opening(event))
+    response = streaming.response
     task = asyncio.ensure_future(making)
     try:
-        while not (await asyncio.wait((task, answers.large), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED"))[
-            0
-        ]:
-            await _comment(exchange, response)
-        if answers.large.done():
-            early.begin(answers.large)
-        made = await task
+        while not (
+            await asyncio.wait((task, spools.streaming_answer), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED")
+        )[0]:
+            await _write_comment(context, response)
+        if spools.streaming_answer.done():
+            streaming.start(spools.streaming_answer)
+        content = await task
         with suppress(ConnectionError):  # the caller left
-            await _write_events(exchange, response, made, event, early)
-    except Failure as failure:
-        if early.begun or not response.prepared:
-            early.abandon()
+            await _write_events(context, response, content, event, streaming)
+    except APIError as failure:
+        if streaming.has_started or not response.prepared:
+            streaming.abort()
             raise
         with suppress(ConnectionError):  # the caller left
             await _end_events(response, response_body.error_event(failure))
     except BaseException:
-        early.abandon()
+        streaming.abort()
         raise
     finally:
         task.cancel()
     return response
 
 
-async def _comment(exchange: Exchange, response: web.StreamResponse) -> None:
+async def _write_comment(context: RequestContext, response: web.StreamResponse) -> None:
     with suppress(ConnectionError):  # whoever listened is gone; the call goes on
         if not response.prepared:
-            await exchange.begin(response)
+            await context.begin(response)
         await response.write(b": working\n\n")
 
 
 async def _write_events(
-    exchange: Exchange, response: web.StreamResponse, made: Made, event: str, early: _Early
+    context: RequestContext,
+    response: web.StreamResponse,
+    content: ResponseContent,
+    event: str,
+    streaming: _StreamingResponse,
 ) -> None:
-    pictures, created = made.pictures, made.done.created
-    if early.begun:
-        await early.end(_behind_the_picture(response_body.completed(event, pictures[0], created)))
-        pictures = pictures[1:]
+    images, created = content.images, content.outcome.created
+    if streaming.has_started:
+        await streaming.finish(_after_first_image(response_body.completed_event(event, images[0], created)))
+        images = images[1:]
     elif not response.prepared:
-        response.headers.update(made.headers)
-        await exchange.begin(response)
-    for picture in pictures:
-        await _write(response, (response_body.event_opening(event), *response_body.completed(event, picture, created)))
+        response.headers.update(content.headers)
+        await context.begin(response)
+    for image in images:
+        await _write(
+            response, (response_body.event_opening(event), *response_body.completed_event(event, image, created))
+        )
     await _end_events(response)
 
 
-async def _end_events(response: web.StreamResponse, last: bytes = b"") -> None:
-    await response.write(last + b"data: [DONE]\n\n")
+async def _end_events(response: web.StreamResponse, last_event: bytes = b"") -> None:
+    await response.write(last_event + b"data: [DONE]\n\n")
     await response.write_eof()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-from impasto_plugins.gateway.api.context import Exchange
+from impasto_plugins.gateway.api.context import RequestContext
 
-from .scheduler import Batches
+from .scheduler import BatchScheduler
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class BatchExchange(Exchange):
+class BatchRequestContext(RequestContext):
     """A request with the batches of this worker."""
 
-    batches: Batches
+    scheduler: BatchScheduler

@@ -1,4 +1,4 @@
-"""How a batch's picture is asked for: within its key's limits, of the deployment whose turn it is, or the next."""
+"""Requests the images of a batch: within its key's limits, on each deployment in turn."""
 
 from __future__ import annotations
 
@@ -9,96 +9,107 @@ from functools import partial
 import attrs
 
 from impasto import Call, ChargeUnknown, NotSent, Result
-from impasto_plugins.batch.runner.health_check import is_reached
-from impasto_plugins.batch.runner.scheduler import Ask
-from impasto_plugins.batch.tasks import Unit
-from impasto_plugins.gateway.calls.budgets import Purse
-from impasto_plugins.gateway.calls.execution import Checked, made, on_each
-from impasto_plugins.gateway.calls.queue_timeout import in_time
-from impasto_plugins.gateway.calls.runtime import Setup
-from impasto_plugins.gateway.config.model import DAY
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES, Flow, Share
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.batch.runner.health_check import is_reachable
+from impasto_plugins.batch.runner.scheduler import Execute
+from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.gateway.calls.budgets import BudgetGuard
+from impasto_plugins.gateway.calls.execution import PreparedCall, invoke_deployment, try_each
+from impasto_plugins.gateway.calls.queue_timeout import with_queue_timeout
+from impasto_plugins.gateway.calls.runtime import Runtime
+from impasto_plugins.gateway.config.model import DAY_SECONDS
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryBudget, MemoryReservation
+from impasto_plugins.gateway.storage.database import Database
 
-from .input_lines import LineUnit
-from .output import Refused
+from .input_lines import LineTask
+from .output import KeyLimitRefusal
 
 _ROOM_SECONDS = 0.5
-"""How often it is looked whether the memory has room for one more picture."""
+"""Seconds between checks for free memory."""
 
 
-def asking(setup: Callable[[], Setup], data: Data, flow: Flow) -> Ask:
-    """What asks for the pictures of lines, and fetches jobs by the configuration of then."""
+def create_execute(get_runtime: Callable[[], Runtime], database: Database, memory: MemoryBudget) -> Execute:
+    """Return the function that generates a line's images, or resumes its provider job.
 
-    async def ask(unit: Unit, call: Callable[..., Call]) -> Result:
-        with flow.share() as share:
-            await _room(share)
-            if unit.job is not None:
-                return await _fetched(unit, unit.job, setup())
-            assert isinstance(unit, LineUnit)  # noqa: S101 - a batch's other units are jobs
-            return await _made(unit, Purse(data, unit.caller, counted=True), call)
+    It uses the configuration current at that moment.
+    """
 
-    return ask
+    async def execute(task: ImageTask, call: Callable[..., Call]) -> Result:
+        with memory.open_reservation() as reservation:
+            await _wait_for_memory(reservation)
+            if task.job is not None:
+                return await _fetch_job(task, task.job, get_runtime())
+            assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
+            return await _execute_line(task, BudgetGuard(database, task.caller, is_counted=True), call)
+
+    return execute
 
 
-async def is_back(unit: Unit) -> bool:
-    """Whether one of a picture's providers answers again, asked by what costs nothing; a job's is asked for the job."""
-    if not isinstance(unit, LineUnit):
+async def is_reachable_again(task: ImageTask) -> bool:
+    """Return True if any provider for this task is reachable (checked with a free request).
+
+    Resumed jobs always return True.
+    """
+    if not isinstance(task, LineTask):
         return True
-    for deployment in unit.ways:
-        entry = deployment.entry
-        asked = attrs.evolve(unit, model=entry.model, base_model=entry.base_model)
-        if await is_reached(deployment.client, asked):
+    for deployment in task.calls:
+        config = deployment.config
+        probe = attrs.evolve(task, model=config.model, base_model=config.base_model)
+        if await is_reachable(deployment.client, probe):
             return True
     return False
 
 
-async def _room(share: Share) -> None:
-    """Waits until there is room: callers who wait for an answer go first."""
-    while not share.grow(PICTURE_BYTES):  # noqa: ASYNC110 - whoever gives room back is in no hurry to tell
+async def _wait_for_memory(reservation: MemoryReservation) -> None:
+    """Wait for free memory; callers who wait for a response go first."""
+    while not reservation.try_reserve(IMAGE_BYTES):  # noqa: ASYNC110 - whoever gives room back is in no hurry to tell
         await asyncio.sleep(_ROOM_SECONDS)
 
 
-async def _made(unit: LineUnit, purse: Purse, call: Callable[..., Call]) -> Result:
-    async def attempt(checked: Checked, *, waits: bool) -> Result:
-        making = partial(in_time, checked.deployment.account, partial(made, checked, call), waits=waits)
+async def _execute_line(task: LineTask, budget_guard: BudgetGuard, call_factory: Callable[..., Call]) -> Result:
+    async def attempt(prepared_call: PreparedCall, *, waits: bool) -> Result:
+        make_attempt = partial(
+            with_queue_timeout,
+            prepared_call.deployment.account,
+            partial(invoke_deployment, prepared_call, call_factory),
+            waits=waits,
+        )
         try:
-            return await purse.pay(checked, making)
-        except Failure as failure:  # the key's limits
+            return await budget_guard.charge(prepared_call, make_attempt)
+        except APIError as failure:  # the key's limits
             if failure.status >= 500:  # they can't be looked up
                 raise NotSent(failure.message, retryable=True) from None
-            raise Refused(failure) from None
+            raise KeyLimitRefusal(failure) from None
 
-    ways = _Ways(unit)
-    first = await ways.next()
+    candidates = _LineCandidates(task)
+    first = await candidates.next()
     assert first is not None  # noqa: S101 - a line that no deployment takes is no unit
-    return await on_each(first, ways, attempt)
+    return await try_each(first, candidates, attempt)
 
 
-class _Ways:
-    """The deployments that take a line, in their turn."""
+class _LineCandidates:
+    """The deployments that accept a line, in order."""
 
-    def __init__(self, unit: LineUnit) -> None:
-        self._left = [unit.ways[each] for each in unit.served.in_turn() if each in unit.ways]
+    def __init__(self, task: LineTask) -> None:
+        self._untried = [task.calls[each] for each in task.model_config.by_preference() if each in task.calls]
 
     @property
-    def are_left(self) -> bool:
-        return bool(self._left)
+    def has_more(self) -> bool:
+        return bool(self._untried)
 
-    async def next(self) -> Checked | None:
-        return self._left.pop(0) if self._left else None
+    async def next(self) -> PreparedCall | None:
+        return self._untried.pop(0) if self._untried else None
 
 
-async def _fetched(unit: Unit, job: str, setup: Setup) -> Result:
-    """The result of a job, with the key that began it."""
-    every = (deployment for model in setup.models.values() for deployment in model.deployments)
-    for deployment in every:
-        if deployment.account.fingerprint.startswith(unit.key):
-            with deployment.observer.attempt(deployment.label) as observed:
-                result = await deployment.client.resume(deployment.entry.model, job, timeout=DAY)
-                observed.came(result)
+async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
+    """Return the result of a job, fetched with the key that began it."""
+    deployments = (deployment for model in runtime.models.values() for deployment in model.deployments)
+    for deployment in deployments:
+        if deployment.account.fingerprint.startswith(task.key):
+            with deployment.observer.record_call(deployment.label) as recorder:
+                result = await deployment.client.resume(deployment.config.model, job, timeout=DAY_SECONDS)
+                recorder.record_result(result)
                 return result
-    lost = ChargeUnknown(f"job {job} was begun with a key that is gone; it may have been charged")
-    lost.id = job
-    raise lost
+    error = ChargeUnknown(f"job {job} was begun with a key that is gone; it may have been charged")
+    error.id = job
+    raise error

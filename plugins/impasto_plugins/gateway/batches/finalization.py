@@ -1,4 +1,4 @@
-"""The end of a batch: its results written, and told in one step with it."""
+"""The end of a batch: its results are written, and appear together with its final state."""
 
 from __future__ import annotations
 
@@ -10,112 +10,122 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import Artifact, File
-from impasto.ext import to_its_end
+from impasto.ext import to_thread_shielded
 from impasto_plugins.batch.ledger.log import Row, Rows
-from impasto_plugins.batch.ledger.workspace import Folder
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.storage.local import NotKept, keep_all
+from impasto_plugins.batch.ledger.workspace import Workspace
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.local import StoreError, save_all
 
-from .input_lines import line_of, read
-from .output import Ended, Left, Writing
-from .store import Batch, Stored, new_id
+from .input_lines import parse_line, read_lines
+from .output import FinishedLine, ResultsFile, UnprocessedReason
+from .store import BatchRow, FileRow, new_object_id
 
 if TYPE_CHECKING:
-    from .scheduler import Batches
+    from .scheduler import BatchScheduler
 
-_AT_ONCE = 64
+_LINES_PER_STEP = 64
 
 _log = logging.getLogger("impasto.gateway")
 
 
-async def write(service: Batches, batch: Batch, folder: Folder, unfit: Mapping[str, Failure], left: Left) -> Batch:
-    """Writes what a batch leaves, and gives the batch at its end. Raises Failure, OSError."""
-    root, end = folder.layout.root, str(batch.word("_ends"))
-    output, errors = Writing(root / "output.jsonl"), Writing(root / "errors.jsonl")
-    counts, spare = {"completed": 0, "failed": 0}, list[Path]()
-    lines = _ended(folder, batch, unfit)
+async def finish_batch(
+    scheduler: BatchScheduler,
+    batch: BatchRow,
+    folder: Workspace,
+    errors_by_line: Mapping[str, APIError],
+    unprocessed_reason: UnprocessedReason,
+) -> BatchRow:
+    """Write the results of a batch and return its final record. Raises APIError, OSError."""
+    root, status = folder.layout.root, str(batch.attribute("_ends"))
+    output, errors = ResultsFile(root / "output.jsonl"), ResultsFile(root / "errors.jsonl")
+    counts, unused_paths = {"completed": 0, "failed": 0}, list[Path]()
+    lines = _iter_lines(folder, batch, errors_by_line)
     try:
-        while piece := await asyncio.to_thread(lambda: list(islice(lines, _AT_ONCE))):
-            for ended in piece:
-                if ended.line.by_url and ended.done:
-                    await _address(service, root, ended)
-                    spare += [root / row["path"] for row in ended.done] if ended.urls else []
-                counts["completed" if ended.done else "failed"] += 1
-            await to_its_end(_add, piece, output, errors, left)
-        files = await to_its_end(_finished, service, batch, {"output": output, "error": errors})
+        while lines_chunk := await asyncio.to_thread(lambda: list(islice(lines, _LINES_PER_STEP))):
+            for line in lines_chunk:
+                if line.line.wants_urls and line.done_rows:
+                    await _store_for_urls(scheduler, root, line)
+                    unused_paths += [root / row["path"] for row in line.done_rows] if line.urls else []
+                counts["completed" if line.done_rows else "failed"] += 1
+            await to_thread_shielded(_write_lines, lines_chunk, output, errors, unprocessed_reason)
+        files = await to_thread_shielded(_file_rows, scheduler, batch, {"output": output, "error": errors})
     finally:
         output.close()
         errors.close()
-    now = int(service.records.now)
+    now = int(scheduler.store.now)
 
-    def over(batch: Batch) -> Batch:
-        total = batch.told()["request_counts"]["total"]
+    def finish(batch: BatchRow) -> BatchRow:
+        total = batch.to_openai()["request_counts"]["total"]
         ids = {f"{name}_file_id": file.id for name, file in files.items()}
-        more = {f"{end}_at": now, "request_counts": {"total": total, **counts}, **ids}
-        return batch.changed(end, room=0, **more)
+        attributes = {f"{status}_at": now, "request_counts": {"total": total, **counts}, **ids}
+        return batch.with_attributes(status, room=0, **attributes)
 
-    over_now = await service.records.change(batch.id, over, files=tuple(files.values()))
-    await asyncio.to_thread(_remove, spare)
-    return over_now
+    finished_batch = await scheduler.store.change(batch.id, finish, files=tuple(files.values()))
+    await asyncio.to_thread(_remove_files, unused_paths)
+    return finished_batch
 
 
-def _ended(folder: Folder, batch: Batch, unfit: Mapping[str, Failure]) -> Iterator[Ended]:
-    """Each line of the input, with what came of it."""
-    rows, pictures = Rows(folder.layout.ledger), folder.pictures
+def _iter_lines(folder: Workspace, batch: BatchRow, errors_by_line: Mapping[str, APIError]) -> Iterator[FinishedLine]:
+    """Yield each line of the input with its outcome."""
+    rows, task_index = Rows(folder.layout.ledger), folder.pictures
     try:
-        for number, given in read(folder.layout.root / "input.jsonl"):
-            line = line_of(number, given, str(batch.word("endpoint")))
-            states = pictures.states(line.id, line.n)
-            indices = [index for index, state in enumerate(states) if state] + pictures.extras(line.id, line.n)
-            asked = [rows.at(pictures.place(line.id, index)) for index in indices]
-            yield Ended(line=line, rows=asked, unfit=unfit.get(line.id))
+        for number, body in read_lines(folder.layout.root / "input.jsonl"):
+            line = parse_line(number, body, str(batch.attribute("endpoint")))
+            states = task_index.states(line.id, line.n)
+            indices = [index for index, state in enumerate(states) if state] + task_index.extras(line.id, line.n)
+            line_rows = [rows.at(task_index.place(line.id, index)) for index in indices]
+            yield FinishedLine(line=line, rows=line_rows, error=errors_by_line.get(line.id))
     finally:
         rows.close()
 
 
-async def _address(service: Batches, root: Path, ended: Ended) -> None:
-    """Keeps a line's pictures for URLs; where that fails they stay in the line: they are paid for."""
-    store = service.services.setup.store
-    artifacts = await asyncio.to_thread(_artifacts, root, ended.done)
+async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
+    """Store a line's images for URLs. If that fails they stay inline: they are paid for."""
+    store = scheduler.services.runtime.store
+    artifacts = await asyncio.to_thread(_artifacts, root, line.done_rows)
     try:
-        names = await keep_all(store, artifacts)
-        ended.urls = [await store.url(name, service.services.own_url) for name in names]
-    except NotKept as error:
+        names = await save_all(store, artifacts)
+        line.urls = [await store.url_for(name, scheduler.services.images_base_url) for name in names]
+    except StoreError as error:
         _log.error("a picture of a batch could not be kept for its URL: %s", error)
-        ended.notes = ("the picture could not be kept for a URL and is in b64_json",)
+        line.notes = ("the picture could not be kept for a URL and is in b64_json",)
     finally:
         for artifact in artifacts:
             artifact.content.close()
 
 
-def _artifacts(root: Path, done: Iterable[Row]) -> list[Artifact]:
-    return [Artifact(data=b"", media_type=row["media_type"], file=File.of(root / row["path"])) for row in done]
+def _artifacts(root: Path, rows: Iterable[Row]) -> list[Artifact]:
+    return [Artifact(data=b"", media_type=row["media_type"], file=File.of(root / row["path"])) for row in rows]
 
 
-def _add(piece: list[Ended], output: Writing, errors: Writing, left: Left) -> None:
-    for ended in piece:
-        (output if ended.done else errors).add(ended.parts(left))
+def _write_lines(
+    lines: list[FinishedLine], output: ResultsFile, errors: ResultsFile, unprocessed_reason: UnprocessedReason
+) -> None:
+    for line in lines:
+        (output if line.done_rows else errors).add(line.parts(unprocessed_reason))
 
 
-def _finished(service: Batches, batch: Batch, written: Mapping[str, Writing]) -> dict[str, Stored]:
-    """The files that are there, for their rows."""
-    now, files = service.records.now, dict[str, Stored]()
-    for name, writing in written.items():
-        if writing.finish():
-            files[name] = Stored(
-                id=new_id("file-"),
+def _file_rows(
+    scheduler: BatchScheduler, batch: BatchRow, results_files: Mapping[str, ResultsFile]
+) -> dict[str, FileRow]:
+    """Return the existing output files, for their rows."""
+    now, files = scheduler.store.now, dict[str, FileRow]()
+    for name, results_file in results_files.items():
+        if results_file.finish():
+            files[name] = FileRow(
+                id=new_object_id("file-"),
                 owner=batch.owner,
                 purpose="batch_output",
                 filename=f"{batch.id}_{name}.jsonl",
-                size=writing.size,
-                path=str(writing.path.relative_to(service.folder)),
+                size=results_file.size,
+                path=str(results_file.path.relative_to(scheduler.folder)),
                 ready=True,
                 made=now,
-                expires=now + int(batch.word("_seconds") or service.limits.seconds),
+                expires=now + int(batch.attribute("_seconds") or scheduler.limits.seconds),
             )
     return files
 
 
-def _remove(paths: list[Path]) -> None:
+def _remove_files(paths: list[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""A line of an input file, as the requests of its pictures: understood as the path itself understands its body.
+"""Parse a batch input line into tasks, with the same rules as the corresponding endpoint.
 
-Files come as ``data:`` URIs, or by the ids of uploads: nothing is fetched, and no path is opened, as whoever wrote the
-line is not whoever runs the gateway.
+Files are ``data:`` URIs, or ids of uploads: nothing is fetched, and no path is opened, since the author of a line is
+not the operator of the gateway.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from typing import cast
 import attrs
 
 from impasto import File, InvalidRequest, ManifestError, Operation, RegistryError
-from impasto.ext import seeded
+from impasto.ext import requests_with_seeds
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.manifest.reader import Manifest
-from impasto_plugins.batch.manifest.records import Given, Unread
-from impasto_plugins.batch.tasks import Unit
-from impasto_plugins.gateway.api.images import EDITS, GENERATIONS, MODELS_3D, SOUNDS, Kind
+from impasto_plugins.batch.manifest.records import RowFields, UnreadableLine
+from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.gateway.api.images import AUDIO, EDITS, GENERATIONS, MODELS_3D, CallKind
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls.arguments import Asked
+from impasto_plugins.gateway.calls.arguments import CallArguments
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
-from impasto_plugins.gateway.calls.execution import Checked, prepare_sync
-from impasto_plugins.gateway.calls.runtime import Setup
-from impasto_plugins.gateway.errors import Failure, invalid
-from impasto_plugins.gateway.http.body import holds_too_much
+from impasto_plugins.gateway.calls.execution import PreparedCall, prepare_sync
+from impasto_plugins.gateway.calls.runtime import Runtime
+from impasto_plugins.gateway.errors import APIError, invalid_params_error
+from impasto_plugins.gateway.http.body import has_too_many_values
 
 from .store import check_file_id, link_or_copy, missing_file
 
-ENDPOINTS: Mapping[str, Kind] = {
+ENDPOINTS: Mapping[str, CallKind] = {
     "/v1/images/generations": GENERATIONS,
     "/v1/images/edits": EDITS,
-    "/v1/audio/generations": SOUNDS,
+    "/v1/audio/generations": AUDIO,
     "/v1/3d/generations": MODELS_3D,
 }
 """The paths that a batch may be for."""
 
-_WORDS = ("custom_id", "method", "url", "body")
+_LINE_KEYS = ("custom_id", "method", "url", "body")
 
 
 @attrs.frozen(kw_only=True)
-class Line:
-    """A line that names a request: ``body`` is the request's. ``n``: how many pictures it asks for, if it is right."""
+class InputLine:
+    """A line with a request: ``body`` is the request's, ``n`` its number of images, if that is valid."""
 
     number: int
     id: str
-    body: Given
+    body: RowFields
 
     @property
     def n(self) -> int:
@@ -54,75 +54,66 @@ class Line:
         return n if type(n) is int and n > 0 else 1
 
     @property
-    def by_url(self) -> bool:
-        """Whether its pictures are to be kept at URLs."""
+    def wants_urls(self) -> bool:
+        """True if its images are to be stored at URLs."""
         return self.body.get("response_format") == "url"
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Way:
-    """How one deployment makes the pictures of a line."""
+class LineTask(ImageTask):
+    """One image of a line, and its requests by deployment."""
 
-    checked: Checked
-    usd: float | None
-    """The most that a picture costs."""
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class LineUnit(Unit):
-    """One picture of a line, and the ways to make it."""
-
-    served: Model
+    model_config: Model
     caller: Caller
-    ways: Mapping[Deployment, Checked]
+    calls: Mapping[Deployment, PreparedCall]
 
 
-def read(path: Path) -> Iterator[tuple[int, Given | Unread]]:
-    """The lines of an input file, blank ones passed over. Raises Failure where it can't be read."""
+def read_lines(path: Path) -> Iterator[tuple[int, RowFields | UnreadableLine]]:
+    """Yield the lines of an input file without blank ones. Raises APIError if it can't be read."""
     try:
-        for number, given, written in Manifest(path, _no_model).rows():
-            if holds_too_much(written):
-                given = Unread("holds too many values")
-            yield number, given
+        for number, body, raw in Manifest(path, _no_model).rows():
+            if has_too_many_values(raw):
+                body = UnreadableLine("holds too many values")
+            yield number, body
     except ManifestError:
-        raise Failure(500, "the input file can't be read any more", code="file_gone") from None
+        raise APIError(500, "the input file can't be read any more", code="file_gone") from None
 
 
 def _no_model(_: str) -> Operation:
     raise RegistryError("a file of JSON lines needs none")
 
 
-def line_of(number: int, given: Given | Unread, endpoint: str) -> Line:
-    """Takes a line apart. Raises Failure."""
-    if isinstance(given, Unread):
-        raise Failure(400, given.reason, code="invalid_json_line")
-    if (wrong := wrong_id(given.get("custom_id"))) is not None:
-        code = "missing_required_parameter" if wrong == "required" else "invalid_value"
-        raise Failure(400, f"custom_id: {wrong}", code=code, param="custom_id")
-    for name, value in given.items():
-        if name not in _WORDS and value is not None:
-            said = f"{name[:60]}: is no part of a line; it has {', '.join(_WORDS)}"
-            raise Failure(400, said, code="unknown_parameter", param=name[:60])
-    if given.get("method") != "POST":
-        raise Failure(400, "method: must be POST", code="invalid_value", param="method")
-    if given.get("url") != endpoint:
-        raise Failure(400, f"url: must be the batch's endpoint, {endpoint}", code="invalid_url", param="url")
-    if not isinstance(body := given.get("body"), dict):
-        raise Failure(400, "body: required, an object", code="invalid_value", param="body")
-    return Line(number=number, id=cast("str", given["custom_id"]), body=body)
+def parse_line(number: int, body: RowFields | UnreadableLine, endpoint: str) -> InputLine:
+    """Parse a line. Raises APIError."""
+    if isinstance(body, UnreadableLine):
+        raise APIError(400, body.reason, code="invalid_json_line")
+    if (problem := wrong_id(body.get("custom_id"))) is not None:
+        code = "missing_required_parameter" if problem == "required" else "invalid_value"
+        raise APIError(400, f"custom_id: {problem}", code=code, param="custom_id")
+    for name, value in body.items():
+        if name not in _LINE_KEYS and value is not None:
+            message = f"{name[:60]}: is no part of a line; it has {', '.join(_LINE_KEYS)}"
+            raise APIError(400, message, code="unknown_parameter", param=name[:60])
+    if body.get("method") != "POST":
+        raise APIError(400, "method: must be POST", code="invalid_value", param="method")
+    if body.get("url") != endpoint:
+        raise APIError(400, f"url: must be the batch's endpoint, {endpoint}", code="invalid_url", param="url")
+    if not isinstance(request_body := body.get("body"), dict):
+        raise APIError(400, "body: required, an object", code="invalid_value", param="body")
+    return InputLine(number=number, id=cast("str", body["custom_id"]), body=request_body)
 
 
 class LineFiles:
-    """Uploaded files that a batch's lines name, linked into its folder: so they stay if their owner deletes them.
+    """Uploaded files that a batch's lines name, linked into its folder: they stay if their owner deletes them.
 
-    ``find`` gives the path of a file by its id and the argument that names it; without it there are only links.
+    ``find`` returns the path of a file by its id and argument; without it there are only links.
     """
 
     def __init__(self, folder: Path, find: Callable[[str, str], Path] | None = None) -> None:
         self._folder, self._find = folder, find
 
     def open(self, id: str, param: str) -> File:
-        """Return a file by its id. It blocks. Raises Failure."""
+        """Return a file by its id. Blocks. Raises APIError."""
         check_file_id(id, param)  # it becomes a file's name
         link = self._folder / id
         try:
@@ -135,33 +126,33 @@ class LineFiles:
             raise missing_file(param) from None
 
 
-def ways(
-    line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFiles
-) -> tuple[Model, Mapping[Deployment, Checked]]:
-    """The model that a line names, and each deployment that takes the line. Raises Failure where none does."""
-    asked = Asked.of_json(dict(line.body))
-    asked.place({id: files.open(id, word) for id, word in asked.uploads().items()})
-    model = setup.model(asked.model, caller)
-    if asked.stream is not None and asked.stream is not False:
-        raise Failure(400, "stream: a batch has no streams; leave it out", code="invalid_value", param="stream")
-    kind, found, refused = ENDPOINTS[endpoint], dict[Deployment, Checked](), dict[Deployment, Failure]()
+def prepare_line(
+    line: InputLine, endpoint: str, runtime: Runtime, caller: Caller, files: LineFiles
+) -> tuple[Model, Mapping[Deployment, PreparedCall]]:
+    """Return the model of a line, and the request for each deployment that accepts it. Raises APIError if none does."""
+    call_args = CallArguments.from_json(dict(line.body))
+    call_args.resolve_uploads({id: files.open(id, word) for id, word in call_args.uploaded_file_ids().items()})
+    model = runtime.find_model(call_args.model, caller)
+    if call_args.stream is not None and call_args.stream is not False:
+        raise APIError(400, "stream: a batch has no streams; leave it out", code="invalid_value", param="stream")
+    kind, calls, refusals = ENDPOINTS[endpoint], dict[Deployment, PreparedCall](), dict[Deployment, APIError]()
     for deployment in model.deployments:
         try:
-            found[deployment] = prepare_sync(deployment, asked, edit=kind.edit, makes=kind.makes)
+            calls[deployment] = prepare_sync(deployment, call_args, edit=kind.edit, makes=kind.makes)
         except InvalidRequest as error:
-            refused[deployment] = invalid(error, deployment.operation)
-    if not found:
-        raise refused[model.deployments[0]]
-    return model, found
+            refusals[deployment] = invalid_params_error(error, deployment.operation)
+    if not calls:
+        raise refusals[model.deployments[0]]
+    return model, calls
 
 
-def units(line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFiles) -> list[LineUnit]:
-    """The pictures that a line asks for. Raises Failure."""
-    model, found = ways(line, endpoint, setup, caller, files)
-    made = {deployment: _each(checked) for deployment, checked in found.items()}
-    first = next(iter(found.values()))
+def create_tasks(line: InputLine, endpoint: str, runtime: Runtime, caller: Caller, files: LineFiles) -> list[LineTask]:
+    """Return the tasks of a line. Raises APIError."""
+    model, calls = prepare_line(line, endpoint, runtime, caller, files)
+    calls_by_index = {deployment: _split_images(prepared_call) for deployment, prepared_call in calls.items()}
+    first = next(iter(calls.values()))
     return [
-        LineUnit(
+        LineTask(
             id=line.id,
             index=index,
             n=first.n,
@@ -171,16 +162,18 @@ def units(line: Line, endpoint: str, setup: Setup, caller: Caller, files: LineFi
             line=line.number,
             position=line.number,
             warnings=first.warnings,
-            served=model,
+            model_config=model,
             caller=caller,
-            ways={deployment: each[index] for deployment, each in made.items()},
+            calls={deployment: calls_of_line[index] for deployment, calls_of_line in calls_by_index.items()},
         )
         for index in range(first.n)
     ]
 
 
-def _each(checked: Checked) -> list[Checked]:
-    """The same for each of its pictures alone."""
-    requests, said = seeded(checked.n, checked.request, checked.deployment.operation.fields.get("seed"))
-    warnings = (*checked.warnings, *(said if checked.n > 1 else ()))
-    return [attrs.evolve(checked, request=request, n=1, warnings=warnings) for request in requests]
+def _split_images(prepared_call: PreparedCall) -> list[PreparedCall]:
+    """Return the request for each of its images alone."""
+    requests, notes = requests_with_seeds(
+        prepared_call.n, prepared_call.request, prepared_call.deployment.operation.fields.get("seed")
+    )
+    warnings = (*prepared_call.warnings, *(notes if prepared_call.n > 1 else ()))
+    return [attrs.evolve(prepared_call, request=request, n=1, warnings=warnings) for request in requests]

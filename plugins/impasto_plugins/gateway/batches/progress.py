@@ -1,53 +1,53 @@
-"""How many lines of a batch are through."""
+"""Counts of a batch's finished lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from impasto_plugins.batch.ledger.index import Pictures
-from impasto_plugins.batch.ledger.states import State
-from impasto_plugins.batch.tasks import Unit
+from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.states import TaskState
+from impasto_plugins.batch.tasks import ImageTask
 
-from .input_lines import Line
+from .input_lines import InputLine
 
 
 class Progress:
-    """Counts each line once, when the last of its pictures is through."""
+    """Counts each line once, when the last of its images is finished."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self._pictures = pictures
-        self._several: dict[str, int] = {}
-        """How many pictures a line asks for, where that is not one."""
-        self._counted: set[str] = set()
-        self._completed = 0
+    def __init__(self, index: TaskIndex) -> None:
+        self._index = index
+        self._image_counts: dict[str, int] = {}
+        """The number of images of lines that have more than one."""
+        self._finished_ids: set[str] = set()
+        self._completed_count = 0
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many were through when this was asked."""
-        return {"completed": self._completed, "failed": len(self._counted) - self._completed}
+        """Return the current counts."""
+        return {"completed": self._completed_count, "failed": len(self._finished_ids) - self._completed_count}
 
-    def begin(self, jobs: Iterable[Unit]) -> None:
-        """All is counted anew: what failed may be asked for again."""
-        self._counted.clear()
-        self._completed = 0
-        self._several = {job.id: job.n for job in jobs if job.n > 1}
+    def begin(self, jobs: Iterable[ImageTask]) -> None:
+        """Start counting again: failed images may be requested again."""
+        self._finished_ids.clear()
+        self._completed_count = 0
+        self._image_counts = {job.id: job.n for job in jobs if job.n > 1}
 
-    def expects(self, line: Line) -> None:
-        """Pictures of a line are about to be asked for."""
+    def line_started(self, line: InputLine) -> None:
+        """Note that images of a line are about to be requested."""
         if line.n > 1:
-            self._several[line.id] = line.n
+            self._image_counts[line.id] = line.n
 
-    def through(self, line: Line) -> None:
-        """Nothing of a line is left to do, unless jobs of it run."""
-        self._look(line.id, line.n)
+    def line_finished(self, line: InputLine) -> None:
+        """Note that nothing of a line is left to do, except its running jobs."""
+        self._update(line.id, line.n)
 
-    def came(self, id: str) -> None:
-        """A picture of a line is through."""
-        self._look(id, self._several.get(id, 1))
+    def image_finished(self, id: str) -> None:
+        """Note that an image of a line is finished."""
+        self._update(id, self._image_counts.get(id, 1))
 
-    def _look(self, id: str, n: int) -> None:
-        states = self._pictures.states(id, n)
-        if id not in self._counted and all(state > State.STAGED for state in states):
-            self._counted.add(id)
-            self._completed += State.DONE in states
-            self._several.pop(id, None)
+    def _update(self, id: str, n: int) -> None:
+        states = self._index.states(id, n)
+        if id not in self._finished_ids and all(state > TaskState.STAGED for state in states):
+            self._finished_ids.add(id)
+            self._completed_count += TaskState.DONE in states
+            self._image_counts.pop(id, None)

@@ -1,4 +1,4 @@
-"""What came in: a JSON body or a form, read strictly and within bounds, as a call's arguments."""
+"""Arguments of a call from a JSON body or a form, read strictly and within limits."""
 
 from __future__ import annotations
 
@@ -11,170 +11,185 @@ from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
 from impasto.ext import printable
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.body import (
     CONTENT_TYPES,
     JSON,
-    MOST_VALUES,
-    check_coding,
-    chunks_of,
-    field_text,
-    holds_too_much,
+    MAX_VALUES,
+    check_content_encoding,
+    content_type_error,
+    has_too_many_values,
     parse_json,
-    unsupported_content_type,
+    read_chunks,
+    read_text_field,
 )
-from impasto_plugins.gateway.http.memory_budget import Share
-from impasto_plugins.gateway.http.multipart import Head, NotAForm, Parts, boundary_of
-from impasto_plugins.gateway.http.spool import Upload
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
+from impasto_plugins.gateway.http.multipart import FormReader, InvalidForm, PartHead, parse_boundary
+from impasto_plugins.gateway.http.spool import UploadSpool
 
-MOST_PARTS = 64
-MOST_UPLOADS = 20
+MAX_PARTS = 64
+MAX_UPLOADS = 20
 """Uploaded files that a call may name: OpenAI's 16 images, and a mask."""
 
 
 _COPIES = 4
-"""How often a JSON body is in memory: its bytes, its text, its values, and its pictures decoded."""
+"""Copies of a JSON body in memory: its bytes, its text, its values, and its decoded images."""
 
-_PICTURES = {"image": "image", "images": "image", "mask": "mask"}
-"""What a form may call its pictures; brackets may follow."""
+_IMAGE_FIELDS = {"image": "image", "images": "image", "mask": "mask"}
+"""Names of images in a form; brackets may follow."""
 
-_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
+_NESTED_NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,8})")
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"[0-9]{0,3}")
 
-_TEXTS = ("prompt", "user")
+_TEXT_FIELDS = ("prompt", "user")
 """OpenAI's words that take any text, "null" too."""
 
-_NUMBERS = ("n", "output_compression", "partial_images")
+_NUMERIC_FIELDS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
-_NO_URL = "must be a data: URI, or an object with file_id; a URL is never fetched here, so send the image itself"
+_URL_NOT_ALLOWED = (
+    "must be a data: URI, or an object with file_id; a URL is never fetched here, so send the image itself"
+)
 
 
 @attrs.define(kw_only=True)
-class Asked:
-    """A call's arguments: ``given`` are those besides ``model`` and ``stream``. None of them is None.
+class CallArguments:
+    """A call's arguments: ``for_operation`` without ``model`` and ``stream``. None of them is None.
 
-    ``form``: it came as a form, where numbers are text.
+    ``is_form``: they came as a form, where numbers are text.
     """
 
     model: object
     stream: object
-    given: dict[str, object]
-    form: bool
+    params: dict[str, object]
+    is_form: bool
 
     @classmethod
-    def of(cls, body: dict[str, object], *, form: bool) -> Asked:
-        """Take a body's fields apart. Raises Failure."""
-        given = _merged(body)
-        stream = given.pop("stream", None)
-        model = given.pop("model", None)
+    def from_fields(cls, body: dict[str, object], *, form: bool) -> CallArguments:
+        """Parse the fields of a body. Raises APIError."""
+        params = _merge_extra_body(body)
+        stream = params.pop("stream", None)
+        model = params.pop("model", None)
         return cls(
             model=None if form and model == "null" else model,
-            stream=_flag(stream) if form else stream,
-            given=given,
-            form=form,
+            stream=_parse_flag(stream) if form else stream,
+            params=params,
+            is_form=form,
         )
 
     @classmethod
-    def of_json(cls, body: dict[str, object]) -> Asked:
-        """Take a JSON body's fields apart. Raises Failure."""
-        asked = cls.of(body, form=False)
-        if "images" in asked.given:
-            if "image" in asked.given:
-                raise Failure(400, "image and images are the same; give one", code="invalid_value", param="images")
-            asked.given["image"] = asked.given.pop("images")
-        return asked
+    def from_json(cls, body: dict[str, object]) -> CallArguments:
+        """Parse the fields of a JSON body. Raises APIError."""
+        call_args = cls.from_fields(body, form=False)
+        if "images" in call_args.params:
+            if "image" in call_args.params:
+                raise APIError(400, "image and images are the same; give one", code="invalid_value", param="images")
+            call_args.params["image"] = call_args.params.pop("images")
+        return call_args
 
     @property
-    def reads_disk(self) -> bool:
+    def has_disk_files(self) -> bool:
         """Return True if the content of its files is not in memory."""
-        for value in self.given.values():
+        for value in self.params.values():
             for each in value if isinstance(value, list) else (value,):
                 if isinstance(each, File) and each.on_disk:
                     return True
         return False
 
-    def uploads(self) -> dict[str, str]:
-        """Return the ids of uploaded files that the call names, each with its argument. Raises Failure."""
-        found: dict[str, str] = {}
-        for word, value in self.given.items():
+    def uploaded_file_ids(self) -> dict[str, str]:
+        """Return the ids of uploaded files that the call names, each with its argument. Raises APIError."""
+        file_ids: dict[str, str] = {}
+        for word, value in self.params.items():
             for each in value if isinstance(value, list) else (value,):
                 if (id := _file_id(each)) is None:
                     continue
                 if not isinstance(id, str):
-                    raise Failure(400, f"{word}: file_id must be text", code="invalid_image", param=word)
-                found[id] = word
-                if len(found) > MOST_UPLOADS:
-                    said = f"{word}: a call may name {MOST_UPLOADS} files"
-                    raise Failure(400, said, code="invalid_image", param=word)
-        return found
+                    raise APIError(400, f"{word}: file_id must be text", code="invalid_image", param=word)
+                file_ids[id] = word
+                if len(file_ids) > MAX_UPLOADS:
+                    message = f"{word}: a call may name {MAX_UPLOADS} files"
+                    raise APIError(400, message, code="invalid_image", param=word)
+        return file_ids
 
-    def place(self, files: Mapping[str, File]) -> None:
-        """Put uploaded files in the places of their ids."""
-        for word, value in self.given.items() if files else ():
+    def resolve_uploads(self, files: Mapping[str, File]) -> None:
+        """Replace ids of uploaded files with the files."""
+        for word, value in self.params.items() if files else ():
             if isinstance(value, list):
-                self.given[word] = [_placed(each, files) for each in value]
+                self.params[word] = [_resolve_upload(each, files) for each in value]
             else:
-                self.given[word] = _placed(value, files)
+                self.params[word] = _resolve_upload(value, files)
 
-    def arguments(self, operation: Operation) -> dict[str, object]:
-        """The arguments for one model: its pictures as files, a form's numbers as numbers. Raises InvalidRequest."""
+    def for_operation(self, operation: Operation) -> dict[str, object]:
+        """Return the arguments for one model: its images as files, a form's numbers as numbers.
+
+        Raises InvalidRequest.
+        """
         problems: list[Problem] = []
-        given = _pictured(_typed(self.given, operation) if self.form else self.given, operation, problems)
+        params = _convert_images(
+            _convert_types(self.params, operation) if self.is_form else self.params, operation, problems
+        )
         if problems:
             raise InvalidRequest(problems)
-        return given
+        return params
 
 
-async def read(request: web.BaseRequest, most: int, share: Share, files: ExitStack) -> Asked:
-    """Reads the body of a call. The uploads live as long as ``files``. Raises Failure."""
+async def read_call_arguments(
+    request: web.BaseRequest, max_bytes: int, reservation: MemoryReservation, files: ExitStack
+) -> CallArguments:
+    """Read the body of a call. Its uploads live as long as ``files``. Raises APIError."""
     headers = request.headers
-    check_coding(request)
-    kind = request.content_type if "content-type" in headers else ""
-    if kind not in CONTENT_TYPES:
-        raise unsupported_content_type()
-    chunks = await chunks_of(request, most * 4 // 3 if kind == JSON else most)  # JSON has its pictures in base64
-    if kind == JSON:
-        return await _json(chunks, share)
-    return await _form(chunks, headers["content-type"], share, files)
+    check_content_encoding(request)
+    content_type = request.content_type if "content-type" in headers else ""
+    if content_type not in CONTENT_TYPES:
+        raise content_type_error()
+    chunks = await read_chunks(
+        request, max_bytes * 4 // 3 if content_type == JSON else max_bytes
+    )  # JSON has its pictures in base64
+    if content_type == JSON:
+        return await _read_json(chunks, reservation)
+    return await _read_form(chunks, headers["content-type"], reservation, files)
 
 
-async def _json(chunks: AsyncIterator[bytes], share: Share) -> Asked:
+async def _read_json(chunks: AsyncIterator[bytes], reservation: MemoryReservation) -> CallArguments:
     body = bytearray()
     async for chunk in chunks:
-        share.take(len(chunk) * _COPIES)
+        reservation.reserve(len(chunk) * _COPIES)
         body += chunk
-    if holds_too_much(body):
-        raise Failure(400, f"the body has more than {MOST_VALUES:,} values", code="invalid_json")
-    given = parse_json(bytes(body))
-    if not isinstance(given, dict):
-        raise Failure(400, "the body must be a JSON object", code="invalid_json")
-    return Asked.of_json(given)
+    if has_too_many_values(body):
+        raise APIError(400, f"the body has more than {MAX_VALUES:,} values", code="invalid_json")
+    body_fields = parse_json(bytes(body))
+    if not isinstance(body_fields, dict):
+        raise APIError(400, "the body must be a JSON object", code="invalid_json")
+    return CallArguments.from_json(body_fields)
 
 
-async def _form(chunks: AsyncIterator[bytes], content_type: str, share: Share, files: ExitStack) -> Asked:
-    given: dict[str, object] = {}
+async def _read_form(
+    chunks: AsyncIterator[bytes], content_type: str, reservation: MemoryReservation, files: ExitStack
+) -> CallArguments:
+    fields: dict[str, object] = {}
     count = 0
     try:
-        parts = Parts(chunks, boundary_of(content_type))
-        while (head := await parts.head()) is not None:
+        parts = FormReader(chunks, parse_boundary(content_type))
+        while (head := await parts.read_head()) is not None:
             count += 1
-            if count > MOST_PARTS:
-                raise Failure(413, f"a form may have {MOST_PARTS} parts", code="request_too_large", close=True)
+            if count > MAX_PARTS:
+                raise APIError(413, f"a form may have {MAX_PARTS} parts", code="request_too_large", close=True)
             if head.filename is None:  # a form has no null: SDKs send a field that has no value as an empty one
-                value: object = await field_text(head, parts.body(), share) or None
+                value: object = await read_text_field(head, parts.read_body(), reservation) or None
             else:
-                value = await _upload(head, head.filename, parts.body(), share, files)
+                value = await _read_upload(head, head.filename, parts.read_body(), reservation, files)
             if value is not None:
-                _add(given, head.name, value)
-    except NotAForm as error:
-        raise Failure(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
-    return Asked.of(given, form=True)
+                _add_field(fields, head.name, value)
+    except InvalidForm as error:
+        raise APIError(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
+    return CallArguments.from_fields(fields, form=True)
 
 
-async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: Share, files: ExitStack) -> File | None:
-    """Return the uploaded file; None for a web form's file input in which no file was chosen."""
-    spool = Upload(filename or head.name, share)
+async def _read_upload(
+    head: PartHead, filename: str, body: AsyncIterator[bytes], reservation: MemoryReservation, files: ExitStack
+) -> File | None:
+    """Return the uploaded file; None for a web form's file input without a file."""
+    spool = UploadSpool(filename or head.name, reservation)
     files.callback(spool.close)
     is_empty = True
     async for piece in body:
@@ -183,68 +198,68 @@ async def _upload(head: Head, filename: str, body: AsyncIterator[bytes], share: 
     return None if is_empty and not filename else await spool.finish()
 
 
-def _add(given: dict[str, object], name: str, value: object) -> None:
-    """Places a form's field. Brackets in its name are lists and objects, as SDKs write them: ``opts[a][]``."""
-    found = _NESTED.fullmatch(name)
-    word, *path = (found[1], *_BRACKETS.findall(found[2])) if found is not None else (name,)
-    word = _PICTURES.get(word, word)
-    if word in _PICTURES.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
+def _add_field(fields: dict[str, object], name: str, value: object) -> None:
+    """Add a form's field. Brackets in its name mean lists and objects, as SDKs write them: ``opts[a][]``."""
+    match = _NESTED_NAME.fullmatch(name)
+    word, *path = (match[1], *_BRACKETS.findall(match[2])) if match is not None else (name,)
+    word = _IMAGE_FIELDS.get(word, word)
+    if word in _IMAGE_FIELDS.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
         path = [""] if word == "image" else []  # several images come in any of these ways; there is one mask
-    if not _put(given, word, path, value):
-        raise Failure(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
+    if not _set_value(fields, word, path, value):
+        raise APIError(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
 
 
-def _put(place: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
-    """Puts a value there, or below there; False where something else stands."""
+def _set_value(container: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
+    """Set a value at a path; return False if something else is there."""
     if not path:
-        return key not in place and place.setdefault(key, value) is value
+        return key not in container and container.setdefault(key, value) is value
     if path[0] == "" and len(path) == 1:
-        values = place.setdefault(key, [])
+        values = container.setdefault(key, [])
         if isinstance(values, list):
             values.append(value)
         return isinstance(values, list)
-    below = place.setdefault(key, {})
-    return isinstance(below, dict) and _put(below, path[0], path[1:], value)
+    below = container.setdefault(key, {})
+    return isinstance(below, dict) and _set_value(below, path[0], path[1:], value)
 
 
-def _merged(body: Mapping[str, object]) -> dict[str, object]:
+def _merge_extra_body(body: Mapping[str, object]) -> dict[str, object]:
     """Return the arguments that are not null, with those of ``extra_body``, which not every SDK merges itself.
 
-    Raises Failure.
+    Raises APIError.
     """
-    given = {name: value for name, value in body.items() if value is not None}
-    extra = given.pop("extra_body", None)
+    params = {name: value for name, value in body.items() if value is not None}
+    extra = params.pop("extra_body", None)
     if isinstance(extra, str):  # a form has nothing but text
-        with suppress(Failure):
+        with suppress(APIError):
             extra = parse_json(extra.encode())
     if extra is None:
-        return given
+        return params
     if not isinstance(extra, dict):
-        said = "extra_body: must be an object of names and values"
-        raise Failure(400, said, code="invalid_value", param="extra_body")
+        message = "extra_body: must be an object of names and values"
+        raise APIError(400, message, code="invalid_value", param="extra_body")
     for name, value in extra.items():
         if value is None:
             continue
-        if name in given:
-            said = f"{printable(name[:60])}: was given both beside extra_body and in it; leave one out"
-            raise Failure(400, said, code="invalid_value", param=printable(name[:60]))
-        given[name] = value
-    return given
+        if name in params:
+            message = f"{printable(name[:60])}: was given both beside extra_body and in it; leave one out"
+            raise APIError(400, message, code="invalid_value", param=printable(name[:60]))
+        params[name] = value
+    return params
 
 
-def _pictured(given: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
-    """The arguments with nothing but files where a model takes files: text would be taken for a path."""
-    made = dict(given)
-    for word in operation.file_words & made.keys():
-        value = made[word]
-        each = value if isinstance(value, list) and word == "image" else [value]
+def _convert_images(params: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
+    """Return the arguments with files in file fields: text would be taken for a path."""
+    result = dict(params)
+    for word in operation.file_argument_names & result.keys():
+        value = result[word]
+        values = value if isinstance(value, list) and word == "image" else [value]
         try:
-            pictures = [_picture(one) for one in each if not _is_null(one)]
+            images = [_check_image(one) for one in values if not _is_null(one)]
         except ValueError as error:
             problems.append(Problem(word, str(error)))
             continue
-        made[word] = pictures if isinstance(value, list) else next(iter(pictures), None)
-    return made
+        result[word] = images if isinstance(value, list) else next(iter(images), None)
+    return result
 
 
 def _is_null(value: object) -> bool:
@@ -253,19 +268,19 @@ def _is_null(value: object) -> bool:
 
 
 def _file_id(value: object) -> object:
-    """Return the ``file_id`` of an image, or None if it is given in another way."""
+    """Return the ``file_id`` of an image, or None if the image has another form."""
     if not isinstance(value, dict) or value.get("file_id") is None:
         return None
     return value["file_id"] if all(name == "file_id" or each is None for name, each in value.items()) else None
 
 
-def _placed(value: object, files: Mapping[str, File]) -> object:
+def _resolve_upload(value: object, files: Mapping[str, File]) -> object:
     id = _file_id(value)
     return files[id] if isinstance(id, str) else value
 
 
-def _picture(value: object) -> object:
-    """A file, or a ``data:`` URI that becomes one. Raises ValueError."""
+def _check_image(value: object) -> object:
+    """Return a file, or a ``data:`` URI as a file. Raises ValueError."""
     if isinstance(value, dict):
         value = {name: each for name, each in value.items() if each is not None}
         if set(value) != {"image_url"}:
@@ -273,35 +288,37 @@ def _picture(value: object) -> object:
         value = value["image_url"]
     if isinstance(value, File) or (isinstance(value, str) and value[:5].lower() == "data:"):
         return value
-    raise ValueError(_NO_URL)
+    raise ValueError(_URL_NOT_ALLOWED)
 
 
-def _typed(given: Mapping[str, object], operation: Operation) -> dict[str, object]:
+def _convert_types(params: Mapping[str, object], operation: Operation) -> dict[str, object]:
     """Return a form's arguments with the types that the model's fields have. Other text stays, and is refused.
 
     A browser's form writes null as the text "null", which means nothing to a field that does not take any text.
     """
-    made: dict[str, object] = {}
-    for name, value in given.items():
-        field = operation.fields.get(operation.also.get(name, name))
-        kind = "integer" if name in _NUMBERS else field.kind if field is not None else None
-        if isinstance(value, list) and name in operation.file_words:
+    result: dict[str, object] = {}
+    for name, value in params.items():
+        field = operation.fields.get(operation.aliases.get(name, name))
+        kind = "integer" if name in _NUMERIC_FIELDS else field.kind if field is not None else None
+        if isinstance(value, list) and name in operation.file_argument_names:
             value = [each for each in value if each != "null"] or None
-        if value is None or (value == "null" and kind != "text" and name not in _TEXTS):
+        if value is None or (value == "null" and kind != "text" and name not in _TEXT_FIELDS):
             continue
         if kind == "other":
-            value = _flag(value)
-        made[name] = _number(value, whole=kind == "integer") if kind in ("integer", "number", "other") else value
-    return made
+            value = _parse_flag(value)
+        result[name] = (
+            _parse_number(value, whole=kind == "integer") if kind in ("integer", "number", "other") else value
+        )
+    return result
 
 
-def _number(value: object, *, whole: bool) -> object:
-    if not isinstance(value, str) or (found := _DECIMAL.fullmatch(value)) is None:
+def _parse_number(value: object, *, whole: bool) -> object:
+    if not isinstance(value, str) or (match := _DECIMAL.fullmatch(value)) is None:
         return value
-    if found[2] is None:
+    if match[2] is None:
         return int(value)
     return value if whole else float(value)
 
 
-def _flag(value: object) -> object:
+def _parse_flag(value: object) -> object:
     return {"true": True, "false": False, "null": None}.get(value, value) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""What a named key may spend: reserved before a call, settled after it by what is proved, exact across workers.
+"""Budgets of named keys: reserved before a call, settled after it by evidence, exact across workers.
 
-The minute slides; days and months are those of UTC. What may have been charged counts as spent. A key is known by
-its hash, so that what it spent stays its own where it gets another name or other limits.
+The minute slides; days and months are those of UTC. A possible charge counts as spent. A key is identified by its
+hash, so that its usage stays if its name or limits change.
 """
 
 from __future__ import annotations
@@ -15,202 +15,212 @@ import attrs
 
 from impasto import ImpastoError, Result
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.config.model import Named
-from impasto_plugins.gateway.errors import SERVER, Failure, is_free
-from impasto_plugins.gateway.storage.database import UNWRITABLE, Data
+from impasto_plugins.gateway.config.model import KeyConfig
+from impasto_plugins.gateway.errors import SERVER, APIError, is_not_charged
+from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
-from .execution import Checked
+from .execution import PreparedCall
 
 _log = logging.getLogger("impasto.gateway")
 
 _NANO = 1_000_000_000
-"""Money is counted in whole billionths of a dollar: ten times 0.065 is 0.65 then."""
+"""Money is counted in whole billionths of a dollar, so that ten times 0.065 is 0.65."""
 
 _MINUTE = 61
-"""Seconds, by which a sliding window of whole seconds is never shorter than a minute."""
+"""Seconds: with one more than 60, a window of whole seconds is never shorter than a minute."""
 
 _UTC = "%Y-%m-%dT%H:%MZ"
 
-_ADD = (
+_ADD_USAGE = (
     "INSERT INTO used (key, what, period, amount) VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
 )
 
 
 @attrs.frozen(kw_only=True)
-class Held:
-    """What one attempt has reserved: pictures of a day, money of a month."""
+class Reservation:
+    """The reservation of one attempt: images of a day, money of a month."""
 
     key: bytes
-    pictures: int
+    images: int
     nano_usd: int
-    """Of one picture."""
+    """The price of one image."""
     day: int
     month: int
 
     @property
     def cost(self) -> int:
-        """Of all of them."""
-        return self.pictures * self.nano_usd
+        """The price of all images."""
+        return self.images * self.nano_usd
 
 
-class Purse:
-    """One call's way to its key's limits. A call that falls back to another deployment pays each attempt by itself.
+class BudgetGuard:
+    """Checks one call against its key's limits. Each attempt of a fallback is charged by itself.
 
-    ``counted``: it is no request of its own.
+    ``is_counted``: it does not count as a request.
     """
 
-    def __init__(self, data: Data, caller: Caller, *, counted: bool = False) -> None:
-        self._data = data
+    def __init__(self, database: Database, caller: Caller, *, is_counted: bool = False) -> None:
+        self._data = database
         self._caller = caller
-        self._counted = counted
+        self._is_counted = is_counted
 
-    async def pay(self, checked: Checked, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Makes one attempt within the limits. Raises Failure where it is refused, and what the attempt raises."""
+    async def charge(self, prepared_call: PreparedCall, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Run one attempt within the limits. Raises APIError if they refuse it, and the attempt's errors."""
         limits = self._caller.limits
         if limits is None:
             return await attempt()
-        held = await self._reserve(limits, checked)
+        reservation = await self._reserve(limits, prepared_call)
         try:
             result = await attempt()
         except ImpastoError as error:
-            free = checked.n if is_free(error) else sum(each.billed == "no" for each in (error, *error.errors))
-            await self._settle(held, checked.n - free)
+            free_count = (
+                prepared_call.n
+                if is_not_charged(error)
+                else sum(each.billed == "no" for each in (error, *error.errors))
+            )
+            await self._settle(reservation, prepared_call.n - free_count)
             raise
-        await self._settle(held, len(result.artifacts) + sum(not is_free(lost.error) for lost in result.errors))
+        await self._settle(
+            reservation, len(result.artifacts) + sum(not is_not_charged(failure.error) for failure in result.errors)
+        )
         return result
 
-    async def _reserve(self, limits: Named, checked: Checked) -> Held:
-        price = nano_usd(checked, limits)
-        counted = self._counted
+    async def _reserve(self, limits: KeyConfig, prepared_call: PreparedCall) -> Reservation:
+        price = price_nano_usd(prepared_call, limits)
+        is_counted = self._is_counted
 
-        def work(db: sqlite3.Connection) -> Held | Failure:
+        def work(db: sqlite3.Connection) -> Reservation | APIError:
             now = self._data.clock()  # read in the transaction: no other worker's is later by mistake
-            held = Held(
+            reservation = Reservation(
                 key=self._caller.digest,
-                pictures=checked.n,
+                images=prepared_call.n,
                 nano_usd=price,
                 day=int(now // 86_400),
                 month=_month(now),
             )
-            _bring_back(db, held, now)
+            _clamp_future_usage(db, reservation, now)
             try:
-                if not counted:
-                    _check_rate(db, limits, held.key, now)
-                check(db, limits, held.key, pictures=held.pictures, nano_usd=held.cost, now=now)
-            except Failure as failure:  # returned, so that what was brought back stays so
+                if not is_counted:
+                    _check_rate(db, limits, reservation.key, now)
+                check_limits(db, limits, reservation.key, images=reservation.images, nano_usd=reservation.cost, now=now)
+            except APIError as failure:  # returned, so that what was brought back stays so
                 return failure
-            if not counted:
-                db.execute(_ADD, (held.key, "requests", int(now), 1))
-            db.execute(_ADD, (held.key, "pictures", held.day, held.pictures))
-            db.execute(_ADD, (held.key, "nano_usd", held.month, held.cost))
-            return held
+            if not is_counted:
+                db.execute(_ADD_USAGE, (reservation.key, "requests", int(now), 1))
+            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, reservation.images))
+            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, reservation.cost))
+            return reservation
 
         try:
-            held = await self._data.write(work)
-        except UNWRITABLE as error:
+            reservation = await self._data.write(work)
+        except DATABASE_ERRORS as error:
             _log.error("a key's limits can't be looked up: %s", error)
-            said = "the gateway can't look this key's limits up; nothing was sent, try again"
-            raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None
-        if isinstance(held, Failure):
-            raise held
-        self._counted = True
-        return held
+            message = "the gateway can't look this key's limits up; nothing was sent, try again"
+            raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+        if isinstance(reservation, APIError):
+            raise reservation
+        self._is_counted = True
+        return reservation
 
-    async def _settle(self, held: Held, charged: int) -> None:
+    async def _settle(self, reservation: Reservation, charged_images: int) -> None:
         """Count the images that were charged: fewer than reserved if some failed, more if the provider made more."""
-        more = charged - held.pictures
-        if not more:
+        difference = charged_images - reservation.images
+        if not difference:
             return
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_ADD, (held.key, "pictures", held.day, more))
-            db.execute(_ADD, (held.key, "nano_usd", held.month, more * held.nano_usd))
+            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, difference))
+            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, difference * reservation.nano_usd))
 
         try:
             await self._data.write(work)
-        except UNWRITABLE as error:
+        except DATABASE_ERRORS as error:
             _log.error("the cost of a call could not be settled with key %r: %s", self._caller.name, error)
 
 
-def nano_usd(checked: Checked, limits: Named | None) -> int:
-    """What a picture costs, in billionths of a dollar. Raises Failure where that must be known and is not."""
-    cost = checked.cost
+def price_nano_usd(prepared_call: PreparedCall, limits: KeyConfig | None) -> int:
+    """Return the price of an image in billionths of a dollar. Raises APIError if it must be known and is not."""
+    cost = prepared_call.cost
     if cost is None and limits is not None and limits.usd_per_month is not None:
-        raise _spent("this model's price is not known, and this key has a limit in USD")
+        raise _quota_error("this model's price is not known, and this key has a limit in USD")
     return round(cost.usd * _NANO) if cost is not None else 0
 
 
 def _month(now: float) -> int:
-    """Months since the year 0."""
+    """Return the months since the year 0."""
     today = datetime.fromtimestamp(now, UTC)
     return today.year * 12 + today.month - 1
 
 
-def sweep(db: sqlite3.Connection, now: float) -> None:
-    """Forgets what no limit looks at any more."""
+def remove_old_usage(db: sqlite3.Connection, now: float) -> None:
+    """Delete usage that no limit needs any more."""
     oldest = {"requests": int(now) - _MINUTE + 1, "pictures": int(now // 86_400), "nano_usd": _month(now)}
     db.executemany("DELETE FROM used WHERE what = ? AND period < ?", oldest.items())
 
 
-def _bring_back(db: sqlite3.Connection, held: Held, now: float) -> None:
-    """Count as made now what was made in the future: the clock was set back since."""
-    for what, current in (("requests", int(now)), ("pictures", held.day), ("nano_usd", held.month)):
+def _clamp_future_usage(db: sqlite3.Connection, claim: Reservation, now: float) -> None:
+    """Count usage in the future as usage now: the clock was set back since."""
+    for what, current in (("requests", int(now)), ("pictures", claim.day), ("nano_usd", claim.month)):
         where = "key = ? AND what = ? AND period > ?"
         amount: int | None
-        (amount,) = db.execute(f"SELECT SUM(amount) FROM used WHERE {where}", (held.key, what, current)).fetchone()  # noqa: S608 - fixed words
+        (amount,) = db.execute(f"SELECT SUM(amount) FROM used WHERE {where}", (claim.key, what, current)).fetchone()  # noqa: S608 - fixed words
         if amount is not None:
-            db.execute(f"DELETE FROM used WHERE {where}", (held.key, what, current))  # noqa: S608 - fixed words
-            db.execute(_ADD, (held.key, what, current, amount))
+            db.execute(f"DELETE FROM used WHERE {where}", (claim.key, what, current))  # noqa: S608 - fixed words
+            db.execute(_ADD_USAGE, (claim.key, what, current, amount))
 
 
-def _check_rate(db: sqlite3.Connection, limits: Named, key: bytes, now: float) -> None:
-    if limits.rpm is not None and (wait := _wait(db, key, limits.rpm, now)) > 0:
-        said = f"this key may make {limits.rpm} requests a minute, and the next in {wait:.0f} s; nothing was sent"
-        raise Failure(429, said, "rate_limit_error", "rate_limit_exceeded", retry_after=wait, should_retry=True)
+def _check_rate(db: sqlite3.Connection, limits: KeyConfig, key: bytes, now: float) -> None:
+    if limits.rpm is not None and (seconds := _seconds_until_allowed(db, key, limits.rpm, now)) > 0:
+        message = f"this key may make {limits.rpm} requests a minute, and the next in {seconds:.0f} s; nothing was sent"
+        raise APIError(429, message, "rate_limit_error", "rate_limit_exceeded", retry_after=seconds, should_retry=True)
 
 
-def check(db: sqlite3.Connection, limits: Named, key: bytes, *, pictures: int, nano_usd: int, now: float) -> None:
-    """Raises Failure where so many pictures more, for so much, would pass a limit of the key."""
+def check_limits(
+    db: sqlite3.Connection, limits: KeyConfig, key: bytes, *, images: int, nano_usd: int, now: float
+) -> None:
+    """Raise APIError if so many more images, for so much, would pass a limit of the key."""
     day, month = int(now // 86_400), _month(now)
     if limits.images_per_day is not None:
-        left = limits.images_per_day - _used(db, key, "pictures", day)
-        if pictures > left:
-            again = datetime.fromtimestamp((day + 1) * 86_400, UTC)
-            said = f"this key may make {limits.images_per_day} pictures a day, and {max(left, 0)} are left"
-            raise _spent(f"{said} until {again:{_UTC}}", again.timestamp() - now)
+        remaining = limits.images_per_day - _read_usage(db, key, "pictures", day)
+        if images > remaining:
+            resets_at = datetime.fromtimestamp((day + 1) * 86_400, UTC)
+            message = f"this key may make {limits.images_per_day} pictures a day, and {max(remaining, 0)} are left"
+            raise _quota_error(f"{message} until {resets_at:{_UTC}}", resets_at.timestamp() - now)
     if limits.usd_per_month is not None:
-        left = round(limits.usd_per_month * _NANO) - _used(db, key, "nano_usd", month)
-        if nano_usd > left:
-            again = datetime((month + 1) // 12, (month + 1) % 12 + 1, 1, tzinfo=UTC)
-            said = f"this may cost {_usd(nano_usd)} USD; this key may spend {limits.usd_per_month:g} a month, and"
-            raise _spent(f"{said} {_usd(left)} are left until {again:{_UTC}}", again.timestamp() - now)
+        remaining = round(limits.usd_per_month * _NANO) - _read_usage(db, key, "nano_usd", month)
+        if nano_usd > remaining:
+            resets_at = datetime((month + 1) // 12, (month + 1) % 12 + 1, 1, tzinfo=UTC)
+            message = f"this may cost {_usd(nano_usd)} USD; this key may spend {limits.usd_per_month:g} a month, and"
+            raise _quota_error(
+                f"{message} {_usd(remaining)} are left until {resets_at:{_UTC}}", resets_at.timestamp() - now
+            )
 
 
-def _wait(db: sqlite3.Connection, key: bytes, rpm: int, now: float) -> float:
-    """Seconds until a key may make its next request; 0 where that is now."""
-    question = "SELECT period, amount FROM used WHERE key = ? AND what = 'requests' AND period > ? ORDER BY period"
-    made: list[tuple[int, int]] = db.execute(question, (key, int(now) - _MINUTE)).fetchall()
-    surplus = sum(amount for _, amount in made) - rpm
-    for second, amount in made:
-        if surplus < 0:
+def _seconds_until_allowed(db: sqlite3.Connection, key: bytes, rpm: int, now: float) -> float:
+    """Return the seconds until a key's next request is allowed; 0 if it is allowed now."""
+    query = "SELECT period, amount FROM used WHERE key = ? AND what = 'requests' AND period > ? ORDER BY period"
+    rows: list[tuple[int, int]] = db.execute(query, (key, int(now) - _MINUTE)).fetchall()
+    excess = sum(amount for _, amount in rows) - rpm
+    for second, amount in rows:
+        if excess < 0:
             break
-        surplus -= amount
-        if surplus < 0:
+        excess -= amount
+        if excess < 0:
             return second + _MINUTE - now
     return 0.0
 
 
-def _spent(said: str, wait: float | None = None) -> Failure:
+def _quota_error(message: str, seconds: float | None = None) -> APIError:
     kind = "insufficient_quota"
-    return Failure(429, f"{said}; nothing was sent", kind, kind, retry_after=wait, should_retry=False)
+    return APIError(429, f"{message}; nothing was sent", kind, kind, retry_after=seconds, should_retry=False)
 
 
 def _usd(nano: int) -> str:
     return f"{max(nano, 0) / _NANO:.10g}"
 
 
-def _used(db: sqlite3.Connection, key: bytes, what: str, period: int) -> int:
-    question = "SELECT amount FROM used WHERE key = ? AND what = ? AND period = ?"
-    row: tuple[int] | None = db.execute(question, (key, what, period)).fetchone()
+def _read_usage(db: sqlite3.Connection, key: bytes, what: str, period: int) -> int:
+    query = "SELECT amount FROM used WHERE key = ? AND what = ? AND period = ?"
+    row: tuple[int] | None = db.execute(query, (key, what, period)).fetchone()
     return row[0] if row is not None else 0

@@ -1,4 +1,4 @@
-"""Models as callers name them, each with one or more deployments that stand in for each other."""
+"""Models by their public names, each with one or more deployments as alternatives."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from impasto import (
     Unauthorized,
 )
 from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
-from impasto_plugins.gateway.config.model import CALL, Config, Entry, Params
+from impasto_plugins.gateway.config.model import CALL_PARAMS, Config, DeploymentConfig, DeploymentParams
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
-from impasto_plugins.gateway.errors import is_free
+from impasto_plugins.gateway.errors import is_not_charged
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
 from impasto_plugins.openai_compat.settings import split_settings
@@ -44,25 +44,25 @@ from impasto_plugins.openai_compat.words import WORDS, may_be_dropped
 
 from .queue_timeout import QueueTimeout
 
-FAILURES = 3
-"""How many failures in a row send a deployment to rest."""
+COOLDOWN_FAILURES = 3
+"""Failures in a row after which a deployment pauses."""
 
-REST_SECONDS = 30.0
-LONG_REST_SECONDS = 60.0
-"""After a refused key or an empty account, which the next call would only meet again."""
+COOLDOWN_SECONDS = 30.0
+LONG_COOLDOWN_SECONDS = 60.0
+"""Pause after a refused key or an empty account, which the next call would meet again."""
 
-_ELSEWHERE = (NotSent, ProviderFault, RateLimited, Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
-"""What says nothing about the request, so that another deployment may do better."""
+_FALLBACK_ERRORS = (NotSent, ProviderFault, RateLimited, Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
+"""Errors that say nothing about the request, so that another deployment may succeed."""
 
-_AT_ONCE = (Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
+_ACCOUNT_ERRORS = (Unauthorized, PaymentRequired, PermissionDenied, ConfigError)
 
 
 @attrs.define(eq=False)
 class Deployment:
-    """One way to a model, and how it did lately. ``name`` tells it from the model's others."""
+    """One way to a model, with its recent failures. ``name`` is unique among the model's deployments."""
 
     name: str
-    entry: Entry
+    config: DeploymentConfig
     operation: Operation
     client: Client
     account: Account
@@ -72,180 +72,189 @@ class Deployment:
     observer: Observer
     running: int = 0
     failures: int = 0
-    rests_until: float = 0.0
+    cooldown_until: float = 0.0
 
     @cached_property
     def label(self) -> DeploymentLabel:
         """Its name for metrics and traces."""
-        provider, _, model = self.entry.model.partition("/")
-        return DeploymentLabel(self.entry.model_name, self.name, provider, model, self.operation.makes)
+        provider, _, model = self.config.model.partition("/")
+        return DeploymentLabel(self.config.model_name, self.name, provider, model, self.operation.output)
 
     @property
     def rank(self) -> float:
-        """The ``order`` of its entry; one that has none comes last."""
-        return math.inf if self.entry.order is None else self.entry.order
+        """The ``order`` of its entry; an entry without one comes last."""
+        return math.inf if self.config.order is None else self.config.order
 
-    def priced(self, result: Result) -> Result:
-        """Return a result at the price of its entry, if that has one. What cost nothing, as of a cache, stays free."""
+    def apply_price(self, result: Result) -> Result:
+        """Return a result at the price of its entry, if that has one. A free result, as of a cache, stays free."""
         price = self.operation.price
-        if self.entry.input_cost_per_image is None or price is None or price.cost is None:
+        if self.config.input_cost_per_image is None or price is None or price.cost is None:
             return result
         is_free = result.cost is not None and not result.cost.usd
         return result if is_free else attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))
 
-    def is_resting(self) -> bool:
-        """Whether it failed so lately that others go first."""
-        return time.monotonic() < self.rests_until
+    def is_cooling_down(self) -> bool:
+        """Return True if it failed so recently that others go first."""
+        return time.monotonic() < self.cooldown_until
 
-    def succeeded(self) -> None:
-        """It works."""
-        self.failures, self.rests_until = 0, 0.0
+    def record_success(self) -> None:
+        """Note a success."""
+        self.failures, self.cooldown_until = 0, 0.0
 
-    def failed(self, error: ImpastoError) -> None:
-        """Counts a failure that is the deployment's own, and sends it to rest where it was one too many."""
+    def record_failure(self, error: ImpastoError) -> None:
+        """Count a failure of the deployment itself, and pause it after too many."""
         if isinstance(error, InvalidRequest | ContentFiltered):
             return
         self.failures += 1
         if isinstance(error, RateLimited):
-            asked = error.retry_after  # None: the provider locks nothing, and is asked again soon
-            rest = min(2.0 ** (self.failures - 1), REST_SECONDS) if asked is None else asked
-            self.rests_until = time.monotonic() + rest
-        elif isinstance(error, _AT_ONCE):
-            self.rests_until = time.monotonic() + LONG_REST_SECONDS
-        elif self.failures >= FAILURES:
-            self.rests_until = time.monotonic() + REST_SECONDS
+            retry_after = error.retry_after  # None: the provider locks nothing, and is asked again soon
+            cooldown = min(2.0 ** (self.failures - 1), COOLDOWN_SECONDS) if retry_after is None else retry_after
+            self.cooldown_until = time.monotonic() + cooldown
+        elif isinstance(error, _ACCOUNT_ERRORS):
+            self.cooldown_until = time.monotonic() + LONG_COOLDOWN_SECONDS
+        elif self.failures >= COOLDOWN_FAILURES:
+            self.cooldown_until = time.monotonic() + COOLDOWN_SECONDS
 
 
 @attrs.frozen(eq=False)
 class Model:
-    """A model as callers name it."""
+    """A model under its public name."""
 
     name: str
     deployments: tuple[Deployment, ...]
 
-    def in_turn(self) -> list[Deployment]:
+    def by_preference(self) -> list[Deployment]:
         """Return the deployments in the order in which to try them.
 
-        Those at rest come last, then those of a higher ``order``, or none, come later, then the busier ones.
+        Paused ones come last; before them, those with a higher ``order``, or none, come later, then the busier ones.
         """
         if len(self.deployments) == 1:
             return list(self.deployments)
-        return sorted(self.deployments, key=lambda d: (d.is_resting(), d.rank, d.running, random.random()))  # noqa: S311 - which of equals, no secret
+        return sorted(self.deployments, key=lambda d: (d.is_cooling_down(), d.rank, d.running, random.random()))  # noqa: S311 - which of equals, no secret
 
 
-def may_go_elsewhere(error: ImpastoError) -> bool:
-    """Whether another deployment may be asked: nothing was charged, and not because of what was asked."""
-    return isinstance(error, _ELSEWHERE) and is_free(error)
+def can_fall_back(error: ImpastoError) -> bool:
+    """Return True if another deployment may be tried: nothing was charged, and the request is not to blame."""
+    return isinstance(error, _FALLBACK_ERRORS) and is_not_charged(error)
 
 
-async def models_of(config: Config, client: Client, observer: Observer) -> tuple[Mapping[str, Model], list[Mistake]]:
+async def load_models(config: Config, client: Client, observer: Observer) -> tuple[Mapping[str, Model], list[Mistake]]:
     """Return the models of a configuration, their plugins imported, and every mistake in them."""
-    found: dict[str, list[Deployment]] = {}
+    deployments_by_model: dict[str, list[Deployment]] = {}
     mistakes: list[Mistake] = []
     for entry in config.models:
-        if entry.unread & {"model", "base_model", "model_id"}:
+        if entry.unknown_fields & {"model", "base_model", "model_id"}:
             continue
         try:
             name, _ = resolve_model(entry.model, entry.base_model)
             operation = await client.operation(name)
         except ImpastoError as error:
-            if not isinstance(error, NotAllowed) or "general_settings.plugins" not in config.unread:
-                named = "base_model" if "base_model" in entry.lines else "model"
-                mistakes.append(_mistake(entry, named, error.message))
+            if not isinstance(error, NotAllowed) or "general_settings.plugins" not in config.unknown_fields:
+                setting = "base_model" if "base_model" in entry.lines else "model"
+                mistakes.append(_make_mistake(entry, setting, error.message))
             continue
-        own = _mistakes_of_defaults(entry, operation)
-        own += await asyncio.to_thread(_mistakes_of_settings, entry, operation)
+        entry_mistakes = _check_defaults(entry, operation)
+        entry_mistakes += await asyncio.to_thread(_check_settings, entry, operation)
         try:
-            if own or entry.unread:
+            if entry_mistakes or entry.unknown_fields:
                 await client.warm(name)  # what its transport needs may be missing too
             else:
-                deployment = await _deployment(entry, operation, config, client, observer)
-                others = found.setdefault(entry.model_name, [])
-                if same := sum(other.entry.model == entry.model for other in others):
-                    deployment.name += f"#{same + 1}"
+                deployment = await _create_deployment(entry, operation, config, client, observer)
+                others = deployments_by_model.setdefault(entry.model_name, [])
+                if duplicates := sum(other.config.model == entry.model for other in others):
+                    deployment.name += f"#{duplicates + 1}"
                 others.append(deployment)
-                observer.knows(deployment.label)
+                observer.register_deployment(deployment.label)
         except ImpastoError as error:
-            own.append(_mistake(entry, "model", error.message))
-        mistakes += own
-    return {name: Model(name, tuple(deployments)) for name, deployments in found.items()}, mistakes
+            entry_mistakes.append(_make_mistake(entry, "model", error.message))
+        mistakes += entry_mistakes
+    return {name: Model(name, tuple(deployments)) for name, deployments in deployments_by_model.items()}, mistakes
 
 
-def _mistake(entry: Entry, setting: str, message: str) -> Mistake:
+def _make_mistake(entry: DeploymentConfig, setting: str, message: str) -> Mistake:
     return entry.lines.get(setting, entry.line), f"{entry.model_name}: {message}"
 
 
-def _mistakes_of_defaults(entry: Entry, operation: Operation) -> list[Mistake]:
-    """Return what is wrong with the default values for a model."""
-    own = attrs.fields_dict(Params)
-    unread = (name for name in entry.unread if name not in own and not _is_taken(name, operation))
-    problems = [*problems_of_defaults(operation, entry.defaults), *(Problem(name, "") for name in unread)]
+def _check_defaults(entry: DeploymentConfig, operation: Operation) -> list[Mistake]:
+    """Return the problems of a model's default values."""
+    param_names = attrs.fields_dict(DeploymentParams)
+    unknown_names = (
+        name for name in entry.unknown_fields if name not in param_names and not _is_default(name, operation)
+    )
+    problems = [*problems_of_defaults(operation, entry.defaults), *(Problem(name, "") for name in unknown_names)]
     return [
-        _mistake(entry, problem.field, f"{printable(problem.field)}: {_said(problem, operation)}")
+        _make_mistake(entry, problem.field, f"{printable(problem.field)}: {_describe_problem(problem, operation)}")
         for problem in problems
     ]
 
 
-def _is_taken(field: str, operation: Operation) -> bool:
-    """Return True if a name may stand among the default values for a model."""
-    return field in (*WORDS, *operation.fields, *operation.also) or not may_be_dropped(field)
+def _is_default(field: str, operation: Operation) -> bool:
+    """Return True if a name may be a default value of a model."""
+    return field in (*WORDS, *operation.fields, *operation.aliases) or not may_be_dropped(field)
 
 
-def _said(problem: Problem, operation: Operation) -> str:
-    """Return what is wrong with a key of ``litellm_params`` that is meant as a model's default."""
-    if _is_taken(problem.field, operation):
+def _describe_problem(problem: Problem, operation: Operation) -> str:
+    """Return the problem of a key in ``litellm_params`` that is meant as a model's default."""
+    if _is_default(problem.field, operation):
         return problem.message
-    near = closest(problem.field, dict.fromkeys([*attrs.fields_dict(Params), *operation.fields, *WORDS]), 1)
-    hint = f"did you mean {near[0]}?" if near else f"the model takes {', '.join(operation.fields)}"
+    closest_names = closest(
+        problem.field, dict.fromkeys([*attrs.fields_dict(DeploymentParams), *operation.fields, *WORDS]), 1
+    )
+    hint = f"did you mean {closest_names[0]}?" if closest_names else f"the model takes {', '.join(operation.fields)}"
     return f"is not taken here, and is no parameter of this model; {hint}"
 
 
-_STAND_IN = "http://127.0.0.1"
-"""An address that needs no key, for the check of the other settings if one is wrong or not known."""
+_PLACEHOLDER_URL = "http://127.0.0.1"
+"""An address without a key, to check the other settings if one is wrong or unknown."""
 
 
-def _mistakes_of_settings(entry: Entry, operation: Operation) -> list[Mistake]:
-    """Return what is wrong with the way in which a model's provider is reached."""
-    unread = [name for name in entry.unread if name in attrs.fields_dict(Params) and name not in CALL]
-    _, foreign = split_settings(operation, {**entry.reach, **dict.fromkeys(unread, "")})
+def _check_settings(entry: DeploymentConfig, operation: Operation) -> list[Mistake]:
+    """Return the problems of the settings of a model's provider."""
+    unknown_names = [
+        name for name in entry.unknown_fields if name in attrs.fields_dict(DeploymentParams) and name not in CALL_PARAMS
+    ]
+    _, foreign_names = split_settings(operation, {**entry.provider_settings, **dict.fromkeys(unknown_names, "")})
     provider = operation.provider
     mistakes = [
-        _mistake(entry, name, f"{name} is not how {provider.name} is reached; leave it out") for name in foreign
+        _make_mistake(entry, name, f"{name} is not how {provider.name} is reached; leave it out")
+        for name in foreign_names
     ]
-    given = {name: value for name, value in entry.reach.items() if name not in foreign}
-    stand_in = _STAND_IN if unread else None
+    settings = {name: value for name, value in entry.provider_settings.items() if name not in foreign_names}
+    stand_in = _PLACEHOLDER_URL if unknown_names else None
 
-    def wrong_without(*names: str) -> str | None:
-        rest, _ = split_settings(operation, {name: value for name, value in given.items() if name not in names})
+    def problem_without(*names: str) -> str | None:
+        settings_without, _ = split_settings(
+            operation, {name: value for name, value in settings.items() if name not in names}
+        )
         try:
-            reached = Options(**rest).settings(provider.name)
-            account_of(provider, reached, stand_in=_STAND_IN if names else stand_in)
+            options = Options(**settings_without).settings(provider.name)
+            account_of(provider, options, emulator_url=_PLACEHOLDER_URL if names else stand_in)
         except ImpastoError as error:
             return error.message
         return None
 
-    while (message := wrong_without()) is not None:
-        setting = next((name for name in given if wrong_without(name) != message), "model")
-        mistakes.append(_mistake(entry, setting, message))
-        if given.pop(setting, None) is None:
+    while (message := problem_without()) is not None:
+        setting = next((name for name in settings if problem_without(name) != message), "model")
+        mistakes.append(_make_mistake(entry, setting, message))
+        if settings.pop(setting, None) is None:
             break
-        stand_in = _STAND_IN
+        stand_in = _PLACEHOLDER_URL
     return mistakes
 
 
-async def _deployment(
-    entry: Entry, operation: Operation, config: Config, client: Client, observer: Observer
+async def _create_deployment(
+    entry: DeploymentConfig, operation: Operation, config: Config, client: Client, observer: Observer
 ) -> Deployment:
     name, _ = resolve_model(entry.model, entry.base_model)
-    settings, _ = split_settings(operation, entry.reach)
+    settings, _ = split_settings(operation, entry.provider_settings)
     timeout = entry.timeout if entry.timeout is not None else config.general.timeout
     settings["poll_interval"] = config.general.poll_interval
     settings["timeout"] = timeout
     settings["middleware"] = (QueueTimeout(), observer, *config.middleware)
     settings["rate_limit"] = entry.rate_limit
     sibling = client.with_options(**settings)
-    reached = Options(**settings).settings(operation.provider.name)
-    account = await asyncio.to_thread(account_of, operation.provider, reached)
+    options = Options(**settings).settings(operation.provider.name)
+    account = await asyncio.to_thread(account_of, operation.provider, options)
     if entry.input_cost_per_image is not None:
         today = datetime.now(UTC).date().isoformat()
         price = FlatPrice(cost=Cost(usd=entry.input_cost_per_image, as_of=today))

@@ -1,4 +1,4 @@
-"""One call: checked against its model, run on the deployment whose turn it is, or on the next that may stand in."""
+"""One call: checked against its model, run on the first available deployment, or on the next as a fallback."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import attrs
 
 from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, RateLimited, Request, Result
 from impasto.ext import Makes
-from impasto_plugins.gateway.errors import Failure, failure_of, invalid, lost
-from impasto_plugins.gateway.http.memory_budget import Share
+from impasto_plugins.gateway.errors import APIError, invalid_params_error, partial_error_payload, to_api_error
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.storage import salvage
-from impasto_plugins.openai_compat.check import bytes_to_decode, check, checked_request
+from impasto_plugins.openai_compat.check import bytes_to_decode, check, check_request
 from impasto_plugins.openai_compat.translate import Format, Translation, translate
 
-from .arguments import Asked
-from .deployments import Deployment, Model, may_go_elsewhere
-from .queue_timeout import in_time
-from .streamed_answers import Answers, Quote
+from .arguments import CallArguments
+from .deployments import Deployment, Model, can_fall_back
+from .queue_timeout import with_queue_timeout
+from .streamed_answers import AnswerSpools, Quote
 
 T_co = TypeVar("T_co", covariant=True)
 
-VARIATION = {"prompt": "a variation of this picture", "strength": 0.7}
-"""What a variation uses where its caller gives nothing else."""
+VARIATION_DEFAULTS = {"prompt": "a variation of this picture", "strength": 0.7}
+"""Default parameters of a variation."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Checked:
-    """A call that fits a deployment's model."""
+class PreparedCall:
+    """A call that is valid for a deployment's model."""
 
     deployment: Deployment
     request: Request
@@ -40,15 +40,15 @@ class Checked:
 
     @property
     def cost(self) -> Cost | None:
-        """What each picture costs, None where that is not known."""
+        """The cost of each image, None if unknown."""
         return self.deployment.operation.cost(self.request)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Done:
-    """A call that gave pictures. ``lost`` tells of those that did not come; ``created`` in seconds since 1970.
+class CallOutcome:
+    """A call with images. ``lost`` reports those that did not come; ``created`` in seconds since 1970.
 
-    ``names``: under which the pictures are kept to be served; ``urls``: where, until ``urls_end``.
+    ``names``: names of stored images; ``urls``: their URLs, valid until ``urls_end``.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -61,61 +61,77 @@ class Done:
     urls_end: float = 0.0
 
     @classmethod
-    def of(cls, checked: Checked, result: Result, created: int) -> Done:
-        """What a call came to."""
+    def from_result(cls, prepared_call: PreparedCall, result: Result, created: int) -> CallOutcome:
+        """Return the outcome of a call's result."""
         return cls(
             artifacts=result.artifacts,
-            warnings=(*checked.warnings, *result.warnings),
-            lost=tuple({"index": each.index, **dict(lost(each.error))} for each in result.errors),
+            warnings=(*prepared_call.warnings, *result.warnings),
+            lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
             cost=result.cost,
             created=created,
         )
 
 
 async def prepare(
-    deployment: Deployment, asked: Asked, share: Share, *, edit: bool, vary: bool, makes: Makes
-) -> Checked:
-    """Return the call for one deployment. Raises InvalidRequest, and Failure if there is no room for its mask."""
-    translation, notes = _translated(deployment, asked, deployment.entry.defaults, edit=edit, vary=vary, makes=makes)
-    operation, model = deployment.operation, deployment.entry.model
+    deployment: Deployment,
+    call_args: CallArguments,
+    reservation: MemoryReservation,
+    *,
+    edit: bool,
+    vary: bool,
+    makes: Makes,
+) -> PreparedCall:
+    """Return the call for one deployment. Raises InvalidRequest, and APIError if there is no room for its mask."""
+    translation, notes = _translate(
+        deployment, call_args, deployment.config.defaults, edit=edit, vary=vary, makes=makes
+    )
+    operation, model = deployment.operation, deployment.config.model
     if not operation.file_fields:
-        request, warnings = checked_request(operation, model, translation)
+        request, warnings = check_request(operation, model, translation)
     else:
         if size := await bytes_to_decode(operation, translation):
-            await share.begin_decoding(size)
+            await reservation.begin_decoding(size)
         try:
             request, warnings = await check(operation, model, translation)
         finally:
             if size:
-                share.end_decoding(size)
-    return _checked(deployment, translation, request, (*notes, *warnings))
+                reservation.end_decoding(size)
+    return _build_call(deployment, translation, request, (*notes, *warnings))
 
 
-def prepare_sync(deployment: Deployment, asked: Asked, *, edit: bool, makes: Makes) -> Checked:
+def prepare_sync(deployment: Deployment, call_args: CallArguments, *, edit: bool, makes: Makes) -> PreparedCall:
     """Return the call of a batch's line for one deployment; files and masks are read here. Raises InvalidRequest."""
     # How many images a line has, and in which form, is read from the line alone: also when it is not run any more.
     defaults = {
-        name: value for name, value in deployment.entry.defaults.items() if name not in ("n", "response_format")
+        name: value for name, value in deployment.config.defaults.items() if name not in ("n", "response_format")
     }
-    translation, _ = _translated(deployment, asked, defaults, edit=edit, vary=False, makes=makes)
-    request, warnings = checked_request(deployment.operation, deployment.entry.model, translation)
-    return _checked(deployment, translation, request, warnings)
+    translation, _ = _translate(deployment, call_args, defaults, edit=edit, vary=False, makes=makes)
+    request, warnings = check_request(deployment.operation, deployment.config.model, translation)
+    return _build_call(deployment, translation, request, warnings)
 
 
-def _translated(
-    deployment: Deployment, asked: Asked, defaults: Mapping[str, object], *, edit: bool, vary: bool, makes: Makes
+def _translate(
+    deployment: Deployment,
+    call_args: CallArguments,
+    defaults: Mapping[str, object],
+    *,
+    edit: bool,
+    vary: bool,
+    makes: Makes,
 ) -> tuple[Translation, tuple[str, ...]]:
     operation = deployment.operation
-    given = asked.arguments(operation)
-    notes = _vary(deployment, given) if vary else ()
+    params = call_args.for_operation(operation)
+    notes = _add_variation_defaults(deployment, params) if vary else ()
     translation = translate(
-        operation, given, drop_params=deployment.drop_params, defaults=defaults, edit=edit, makes=makes
+        operation, params, drop_params=deployment.drop_params, defaults=defaults, edit=edit, makes=makes
     )
     return translation, notes
 
 
-def _checked(deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]) -> Checked:
-    return Checked(
+def _build_call(
+    deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]
+) -> PreparedCall:
+    return PreparedCall(
         deployment=deployment,
         request=request,
         n=translation.n,
@@ -124,139 +140,148 @@ def _checked(deployment: Deployment, translation: Translation, request: Request,
     )
 
 
-class Fitting:
-    """The call for each deployment of a model that takes it, in their turn. ``check`` makes it for one."""
+class DeploymentCandidates:
+    """The call for each deployment of a model that accepts it, in order. ``check`` prepares it for one."""
 
-    def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[Checked]]) -> None:
+    def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[PreparedCall]]) -> None:
         self._model, self._check = model, check
-        self._left = model.in_turn()
-        self._refused: dict[Deployment, Failure] = {}
+        self._untried = model.by_preference()
+        self._refusals: dict[Deployment, APIError] = {}
 
     @property
-    def are_left(self) -> bool:
-        """Whether there are deployments that were not tried."""
-        return bool(self._left)
+    def has_more(self) -> bool:
+        """True if there are deployments that were not tried."""
+        return bool(self._untried)
 
-    async def next(self) -> Checked | None:
-        """Return None if no other takes it. Raises Failure if none at all does."""
-        while self._left:
-            deployment = self._left.pop(0)
+    async def next(self) -> PreparedCall | None:
+        """Return the next call, or None if no other deployment accepts it. Raises APIError if none at all does."""
+        while self._untried:
+            deployment = self._untried.pop(0)
             try:
                 return await self._check(deployment)
             except InvalidRequest as error:
-                self._refused[deployment] = invalid(error, deployment.operation)
+                self._refusals[deployment] = invalid_params_error(error, deployment.operation)
         first, *others = self._model.deployments
-        if len(self._refused) == 1 + len(others):
-            raise self._refused[first]
+        if len(self._refusals) == 1 + len(others):
+            raise self._refusals[first]
         return None
 
 
-def _vary(deployment: Deployment, given: dict[str, object]) -> tuple[str, ...]:
-    """Adds what makes a variation of a picture. Raises InvalidRequest where the model changes no pictures."""
+def _add_variation_defaults(deployment: Deployment, params: dict[str, object]) -> tuple[str, ...]:
+    """Add the parameters of a variation. Raises InvalidRequest if the model edits no images."""
     fields = deployment.operation.fields
     if "strength" not in fields or "image" not in deployment.operation.roles:
         raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
-    known = {**deployment.entry.defaults, **{name: value for name, value in given.items() if value is not None}}
-    added = {name: value for name, value in VARIATION.items() if name not in known}
-    given.update(added)
-    return tuple(f"{name} was not given: {value!r} was used" for name, value in added.items())
+    existing = {**deployment.config.defaults, **{name: value for name, value in params.items() if value is not None}}
+    defaults = {name: value for name, value in VARIATION_DEFAULTS.items() if name not in existing}
+    params.update(defaults)
+    return tuple(f"{name} was not given: {value!r} was used" for name, value in defaults.items())
 
 
-Pay = Callable[[Checked, Callable[[], Awaitable[Result]]], Awaitable[Result]]
-"""Makes an attempt at a call within its caller's means. Raises Failure, and what the attempt raises."""
+Charge = Callable[[PreparedCall, Callable[[], Awaitable[Result]]], Awaitable[Result]]
+"""Runs an attempt within its caller's budget. Raises APIError, and the attempt's errors."""
 
 
-OnJob = Callable[[Checked, str], Awaitable[object]]
+OnJob = Callable[[PreparedCall, str], Awaitable[object]]
 """Receives the call that began a new job, and the fingerprint of its account."""
 
 
-async def run(first: Checked, others: Fitting, pay: Pay, answers: Answers, on_job: OnJob) -> Done:
-    """Make the call, and make it elsewhere only if nothing was charged. Raises Failure."""
+async def execute_with_fallback(
+    first: PreparedCall, others: DeploymentCandidates, charge: Charge, spools: AnswerSpools, on_job: OnJob
+) -> CallOutcome:
+    """Run the call, and fall back to another deployment only if nothing was charged. Raises APIError."""
 
-    async def attempt(checked: Checked, *, waits: bool) -> Done:
+    async def attempt(prepared_call: PreparedCall, *, waits: bool) -> CallOutcome:
         try:
-            call = answers.call(Quote(checked.cost, checked.warnings), partial(on_job, checked))
-            making = partial(in_time, checked.deployment.account, partial(made, checked, call), waits=waits)
-            result = await pay(checked, making)
+            call_factory = spools.call_factory(
+                Quote(prepared_call.cost, prepared_call.warnings), partial(on_job, prepared_call)
+            )
+            make_attempt = partial(
+                with_queue_timeout,
+                prepared_call.deployment.account,
+                partial(invoke_deployment, prepared_call, call_factory),
+                waits=waits,
+            )
+            result = await charge(prepared_call, make_attempt)
             if result.errors:
-                await salvage.keep(answers.unread, *(lost.error for lost in result.errors))
-            return Done.of(checked, result, answers.created)
+                await salvage.save_unusable(spools.salvage_store, *(failure.error for failure in result.errors))
+            return CallOutcome.from_result(prepared_call, result, spools.created)
         except InvalidRequest as error:  # found as the request was written
-            raise invalid(error, checked.deployment.operation) from None
+            raise invalid_params_error(error, prepared_call.deployment.operation) from None
         except ImpastoError as error:
-            await salvage.keep(answers.unread, error)
+            await salvage.save_unusable(spools.salvage_store, error)
             raise
 
     try:
-        return await on_each(first, others, attempt)
+        return await try_each(first, others, attempt)
     except ImpastoError as error:
-        raise failure_of(error) from None
+        raise to_api_error(error) from None
 
 
 class Candidates(Protocol):
-    """The deployments that may take a call, each with the call for it."""
+    """The deployments that may run a call, each with the call for it."""
 
     @property
-    def are_left(self) -> bool:
-        """Whether there are some that were not tried."""
+    def has_more(self) -> bool:
+        """True if some were not tried."""
         ...
 
-    async def next(self) -> Checked | None:
-        """Return the call for the next one, None if no other takes it."""
+    async def next(self) -> PreparedCall | None:
+        """Return the call for the next one, or None."""
         ...
 
 
-class Attempt(Protocol[T_co]):
-    """Makes a call once; ``waits``: however long its provider asks for. Raises ImpastoError."""
+class AttemptCall(Protocol[T_co]):
+    """Runs a call once; ``waits``: for as long as its provider asks. Raises ImpastoError."""
 
-    async def __call__(self, checked: Checked, *, waits: bool) -> T_co: ...
+    async def __call__(self, prepared_call: PreparedCall, *, waits: bool) -> T_co: ...
 
 
-async def on_each(first: Checked, others: Candidates, attempt: Attempt[T_co]) -> T_co:
-    """Make a call on one deployment after the other, until one does it. Raises what the last attempt raises.
+async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall[T_co]) -> T_co:
+    """Try a call on one deployment after the other, until one succeeds. Raises the errors of the last attempt.
 
-    Only if none is left does it wait for a key that is held back: for the one that may send first.
+    Only if none is left does it wait for a rate-limited key: the one that may send first.
     """
-    checked = first
-    held_back: list[tuple[float, int, Checked]] = []  # each with the time at which it may be asked again
+    prepared_call = first
+    delayed_calls: list[tuple[float, int, PreparedCall]] = []  # each with the time at which it may be asked again
     while True:
-        waits = not others.are_left and not held_back
+        waits = not others.has_more and not delayed_calls
         try:
-            return await attempt(checked, waits=waits)
+            return await attempt(prepared_call, waits=waits)
         except ImpastoError as error:
-            if not may_go_elsewhere(error):
+            if not can_fall_back(error):
                 raise
             if isinstance(error, RateLimited) and not waits:
-                held_back.append((time.monotonic() + (error.retry_after or 0.0), len(held_back), checked))
-            if (following := await others.next()) is None:
-                if not held_back:
+                delayed_calls.append((time.monotonic() + (error.retry_after or 0.0), len(delayed_calls), prepared_call))
+            if (next_call := await others.next()) is None:
+                if not delayed_calls:
                     raise
-                *_, following = min(held_back)
-                held_back.clear()
-            checked = following
+                *_, next_call = min(delayed_calls)
+                delayed_calls.clear()
+            prepared_call = next_call
 
 
-async def made(checked: Checked, call: Callable[..., Call]) -> Result:
-    """Make one attempt at a call on its deployment; ``call`` as of ``Client.invoke``. Raises ImpastoError."""
-    deployment = checked.deployment
+async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[..., Call]) -> Result:
+    """Run one attempt on its deployment; ``call_factory`` as for ``Client.invoke``. Raises ImpastoError."""
+    deployment = prepared_call.deployment
     deployment.running += 1
     try:
-        with deployment.observer.attempt(deployment.label) as observed:
+        with deployment.observer.record_call(deployment.label) as recorder:
             result = await deployment.client.invoke(
-                deployment.entry.model,
-                checked.request,
-                n=checked.n,
+                deployment.config.model,
+                prepared_call.request,
+                n=prepared_call.n,
                 timeout=deployment.timeout,
-                base_model=deployment.entry.base_model,
-                call=call,
+                base_model=deployment.config.base_model,
+                call=call_factory,
             )
-            result = deployment.priced(result)
-            observed.came(result)
+            result = deployment.apply_price(result)
+            recorder.record_result(result)
     except ImpastoError as error:
-        deployment.failed(error)
+        deployment.record_failure(error)
         raise
     else:
-        deployment.succeeded()
+        deployment.record_success()
         return result
     finally:
         deployment.running -= 1

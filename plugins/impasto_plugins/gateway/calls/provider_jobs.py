@@ -1,7 +1,4 @@
-"""What a provider took on as a job of its own: fetched by its id, by whichever process, with the key it began with.
-
-Asking for it costs nothing.
-"""
+"""Jobs at a provider: fetched by id, by any process, with the key that began them. Fetching is free."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from impasto import Cost, ImpastoError, Result
-from impasto_plugins.gateway.config.model import DAY
-from impasto_plugins.gateway.errors import SERVER, Failure, failure_of, lost, unknown
+from impasto_plugins.gateway.config.model import DAY_SECONDS
+from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error, partial_error_payload, to_api_error
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
-from .execution import Checked, Done
-from .runtime import Setup
+from .execution import CallOutcome, PreparedCall
+from .runtime import Runtime
 
 
 @attrs.frozen(kw_only=True)
-class Accepted:
-    """Jobs of one call for ``n`` pictures. ``account`` is the fingerprint of the key and the address it is with."""
+class ProviderJobs:
+    """The jobs of one call for ``n`` images. ``account`` is the fingerprint of its key and address."""
 
     model: str
     account: str
@@ -34,67 +31,69 @@ class Accepted:
     created: int
 
     @classmethod
-    def of(cls, checked: Checked, account: str, ids: Iterable[str], created: int) -> Accepted:
-        """What is known of a call when its job was taken on."""
+    def from_call(cls, prepared_call: PreparedCall, account: str, ids: Iterable[str], created: int) -> ProviderJobs:
+        """Return the record of a call whose job was accepted."""
         return cls(
-            model=checked.deployment.entry.model,
+            model=prepared_call.deployment.config.model,
             account=account,
             ids=tuple(ids),
-            n=checked.n,
-            cost=checked.cost,
-            warnings=checked.warnings,
+            n=prepared_call.n,
+            cost=prepared_call.cost,
+            warnings=prepared_call.warnings,
             created=created,
         )
 
     @classmethod
-    def read(cls, text: str) -> Accepted:
-        """The same from its JSON."""
-        told = json.loads(text)
-        cost = Cost(**told.pop("cost")) if told["cost"] is not None else told.pop("cost")
-        return cls(ids=tuple(told.pop("ids")), warnings=tuple(told.pop("warnings")), cost=cost, **told)
+    def from_json(cls, text: str) -> ProviderJobs:
+        """Return the record in a row's JSON."""
+        payload = json.loads(text)
+        cost = Cost(**payload.pop("cost")) if payload["cost"] is not None else payload.pop("cost")
+        return cls(ids=tuple(payload.pop("ids")), warnings=tuple(payload.pop("warnings")), cost=cost, **payload)
 
-    def json(self) -> str:
-        """For its row."""
+    def to_json(self) -> str:
+        """Return the JSON for a row."""
         return json.dumps(attrs.asdict(self))
 
-    async def fetch(self, setup: Setup) -> Done:
-        """Waits for all of them, for as long as the provider keeps them. Raises Failure."""
-        deployment = self._deployment(setup.models)
-        outcomes = await asyncio.gather(*(_fetched(deployment, id) for id in self.ids))
+    async def fetch(self, runtime: Runtime) -> CallOutcome:
+        """Wait for all of them, for as long as the provider keeps them. Raises APIError."""
+        deployment = self._find_deployment(runtime.models)
+        outcomes = await asyncio.gather(*(_fetch_result(deployment, id) for id in self.ids))
         results = [each for each in outcomes if isinstance(each, Result)]
         errors = [(i, each) for i, each in enumerate(outcomes) if isinstance(each, ImpastoError)]
-        await salvage.keep(setup.unread, *(error for _, error in errors))
+        await salvage.save_unusable(runtime.salvage_store, *(error for _, error in errors))
         if not results:
-            raise failure_of(errors[0][1])
-        never_seen = {**unknown().body()["error"], "billed": "unknown"}
+            raise to_api_error(errors[0][1])
+        missing_error = {**charge_unknown_error().to_json()["error"], "billed": "unknown"}
         artifacts = tuple(artifact for result in results for artifact in result.artifacts)
-        return Done(
+        return CallOutcome(
             artifacts=artifacts,
             warnings=self.warnings,
             lost=(
-                *({"index": i, **dict(lost(error))} for i, error in errors),
-                *({"index": i, **never_seen} for i in range(len(outcomes), self.n)),
+                *({"index": i, **dict(partial_error_payload(error))} for i, error in errors),
+                *({"index": i, **missing_error} for i in range(len(outcomes), self.n)),
             ),
             cost=self.cost.times(len(artifacts)) if self.cost is not None else None,
             created=self.created,
         )
 
-    def _deployment(self, models: Mapping[str, Model]) -> Deployment:
+    def _find_deployment(self, models: Mapping[str, Model]) -> Deployment:
         for model in models.values():
             for each in model.deployments:
-                if each.entry.model == self.model and each.account.fingerprint == self.account:
+                if each.config.model == self.model and each.account.fingerprint == self.account:
                     return each
-        said = f"the key or the address that it began with is gone, and without it job {self.ids[0]} can't be fetched"
-        raise Failure(
-            502, f"{said}; it may have been charged", SERVER, "charge_unknown", should_retry=False, free=False
+        message = (
+            f"the key or the address that it began with is gone, and without it job {self.ids[0]} can't be fetched"
+        )
+        raise APIError(
+            502, f"{message}; it may have been charged", SERVER, "charge_unknown", should_retry=False, not_charged=False
         )
 
 
-async def _fetched(deployment: Deployment, id: str) -> Result | ImpastoError:
+async def _fetch_result(deployment: Deployment, id: str) -> Result | ImpastoError:
     try:
-        with deployment.observer.attempt(deployment.label) as attempt:
-            result = await deployment.client.resume(deployment.entry.model, id, timeout=DAY)
-            attempt.came(result)
+        with deployment.observer.record_call(deployment.label) as recorder:
+            result = await deployment.client.resume(deployment.config.model, id, timeout=DAY_SECONDS)
+            recorder.record_result(result)
             return result
     except ImpastoError as error:
         return error

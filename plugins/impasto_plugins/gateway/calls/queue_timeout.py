@@ -1,4 +1,4 @@
-"""A call's wait for its turn at a provider: no longer than its caller's. What would take longer is refused, unspent."""
+"""Limits a call's wait for its turn at a provider. Longer waits are refused with 429; nothing is charged."""
 
 from __future__ import annotations
 
@@ -16,80 +16,83 @@ from impasto_plugins.middleware.limit import gate_of
 
 T = TypeVar("T")
 
-_TOLD = ("x-stainless-read-timeout", "x-stainless-timeout")
-"""How OpenAI's SDKs tell how long they wait for an answer, in seconds."""
+_TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+"""Headers in which OpenAI's SDKs send their time-out, in seconds."""
 
-patience: ContextVar[float] = ContextVar("patience", default=math.inf)
-"""How long the running request may wait for its turn, in seconds."""
+max_queue_wait: ContextVar[float] = ContextVar("patience", default=math.inf)
+"""The longest wait of the running request, in seconds."""
 
 
 @attrs.define(eq=False)
-class _Turn:
-    """A call's wait for its turn. ``waits``: a key that is held back is waited for; no other deployment is left.
+class _QueueWait:
+    """A call's wait for its turn. ``waits``: wait for a rate-limited key; no other deployment is left.
 
-    Several images of one call are judged together: if one of them was answered, the others are waited for here.
+    Several images of one call are judged together: if one of them was answered, the others wait here.
     """
 
     timeout: asyncio.Timeout
     waits: bool
     in_flight: int = 0
-    has_answer: bool = False
+    has_response: bool = False
     _idle: asyncio.Event | None = None
 
-    def begin(self) -> None:
-        """Count a request that goes out."""
+    def start_request(self) -> None:
+        """Count a request that is sent."""
         self.in_flight += 1
         if self._idle is not None:
             self._idle.clear()
 
-    def end(self) -> None:
+    def end_request(self) -> None:
         """Count a request that is over."""
         self.in_flight -= 1
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
-    async def must_wait(self) -> bool:
-        """Return True if what was refused for now has to be sent here again."""
+    async def must_retry_here(self) -> bool:
+        """Return True if a temporary refusal must be retried here."""
         if not self.waits and self.in_flight:
             self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
-        return self.waits or self.has_answer
+        return self.waits or self.has_response
 
 
-_turn: ContextVar[_Turn | None] = ContextVar("_turn", default=None)
+_current_wait: ContextVar[_QueueWait | None] = ContextVar("_turn", default=None)
 
 
-def patience_of(headers: Mapping[str, str], most: float) -> float:
-    """Return the seconds that a request gives for it, at most ``most``."""
-    for name in _TOLD:
-        if (given := headers.get(name)) is None:
+def read_max_queue_wait(headers: Mapping[str, str], maximum: float) -> float:
+    """Return a request's own limit, at most ``maximum`` seconds."""
+    for name in _TIMEOUT_HEADERS:
+        if (text := headers.get(name)) is None:
             continue
         with suppress(ValueError):
-            if (seconds := float(given)) > 0:
-                most = min(most, seconds)
-    return most
+            if (seconds := float(text)) > 0:
+                maximum = min(maximum, seconds)
+    return maximum
 
 
-async def in_time(account: Account, call: Callable[[], Awaitable[T]], *, waits: bool = True) -> T:
-    """Make a call that waits for its turn, or does not. Raises RateLimited, before anything is sent, if it is late."""
-    longest, gate = patience.get(), gate_of(account)
-    if (expected := gate.wait(account)) > (longest if waits else 0):
-        raise _too_long(expected)
-    timeout = asyncio.timeout(None if longest == math.inf else longest)
-    token = _turn.set(_Turn(timeout, waits))
+async def with_queue_timeout(account: Account, call: Callable[[], Awaitable[T]], *, waits: bool = True) -> T:
+    """Run a call with or without waiting for its turn.
+
+    Raises RateLimited before anything is sent if it would be late.
+    """
+    max_wait, gate = max_queue_wait.get(), gate_of(account)
+    if (expected_wait := gate.wait(account)) > (max_wait if waits else 0):
+        raise _queue_full_error(expected_wait)
+    timeout = asyncio.timeout(None if max_wait == math.inf else max_wait)
+    token = _current_wait.set(_QueueWait(timeout, waits))
     try:
         async with timeout:
             return await call()
     except TimeoutError:
         if not timeout.expired():
             raise
-        raise _too_long(max(gate.wait(account), 1.0)) from None
+        raise _queue_full_error(max(gate.wait(account), 1.0)) from None
     finally:
-        _turn.reset(token)
+        _current_wait.reset(token)
 
 
 class QueueTimeout:
-    """Middleware that ends the wait for a turn when the turn comes, and a retry that the caller would not wait for."""
+    """Middleware that stops the clock when a call's turn comes, and refuses retries that its caller won't wait for."""
 
     position = "inner"
 
@@ -99,29 +102,31 @@ class QueueTimeout:
         return self
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
-        turn = _turn.get()
-        if turn is None:  # a poll of a job, or work that no caller waits for
+        queue_wait = _current_wait.get()
+        if queue_wait is None:  # a poll of a job, or work that no caller waits for
             return await next(wire)
-        if turn.timeout.expired():
+        if queue_wait.timeout.expired():
             raise NotSent("its turn came too late; nothing was sent", retryable=False)
-        if turn.timeout.when() is not None:
-            turn.timeout.reschedule(None)
-        turn.begin()
+        if queue_wait.timeout.when() is not None:
+            queue_wait.timeout.reschedule(None)
+        queue_wait.start_request()
         try:
-            answer = await next(wire)
-            turn.has_answer = True
-            return answer
+            response = await next(wire)
+            queue_wait.has_response = True
+            return response
         except RateLimited as error:
-            refused = error
+            rate_limit_error = error
         finally:
-            turn.end()
-        if not await turn.must_wait() or (refused.retry_after or 0.0) > patience.get():
-            refused.retryable = False
-        raise refused
+            queue_wait.end_request()
+        if not await queue_wait.must_retry_here() or (rate_limit_error.retry_after or 0.0) > max_queue_wait.get():
+            rate_limit_error.retryable = False
+        raise rate_limit_error
 
 
-def _too_long(seconds: float) -> RateLimited:
-    said = f"as many calls wait for this provider as can be made in time, for {seconds:.0f} s to come; nothing was sent"
-    error = RateLimited(said, status=429)
+def _queue_full_error(seconds: float) -> RateLimited:
+    message = (
+        f"as many calls wait for this provider as can be made in time, for {seconds:.0f} s to come; nothing was sent"
+    )
+    error = RateLimited(message, status=429)
     error.retry_after = seconds
     return error

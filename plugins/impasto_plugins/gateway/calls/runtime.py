@@ -1,4 +1,4 @@
-"""What a configuration comes to: its keys, its models and its store, taken up as one and replaced as one."""
+"""A configuration at work: its keys, models and store, replaced as one by a reload."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ from aiohttp import ClientSession
 from impasto import Client, ImpastoError, Operation, Registry
 from impasto.ext import MIDDLEWARE, closest
 from impasto_plugins.batch.ledger.workspace import state_folder
-from impasto_plugins.gateway.auth import Caller, Keys
-from impasto_plugins.gateway.config.model import DAY, Config, Mistakes
+from impasto_plugins.gateway.auth import Authenticator, Caller
+from impasto_plugins.gateway.config.model import DAY_SECONDS, Config, InvalidConfig
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.storage.local import Folder, Store
-from impasto_plugins.gateway.storage.s3 import Bucket
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.local import ImageStore, LocalStore
+from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
-from .deployments import Model, models_of
+from .deployments import Model, load_models
 
-_FORM_BYTES = 64 * 1024
-"""What a form may add to its files."""
+_FORM_OVERHEAD_BYTES = 64 * 1024
+"""Bytes that a form may add to its files."""
 
 _TEXT_BYTES = 1 << 20
-_ANY_BYTES = 32 << 20
-"""The limit of a model that takes files and has none of its own."""
+_DEFAULT_FILE_BYTES = 32 << 20
+"""The limit for models that take files and have no limit of their own."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Setup:
+class Runtime:
     """A configuration at work. Calls end with the one they began with.
 
-    ``folder`` is what is served of, also where ``store`` keeps pictures elsewhere by now, and ``unread``, where paid
-    answers are kept that can't be used. ``most_bytes`` bounds a request's body by what the models take.
+    ``local_store``: local directory for file downloads, used even if new images go to S3. ``salvage_store``: directory
+    for paid answers that could not be parsed. ``max_body_bytes`` limits a request's body by what the models accept.
     """
 
     config: Config
-    keys: Keys
+    auth: Authenticator
     models: Mapping[str, Model]
-    store: Store
-    folder: Folder
-    unread: Folder
-    most_bytes: int
+    store: ImageStore
+    local_store: LocalStore
+    salvage_store: LocalStore
+    max_body_bytes: int
 
     @classmethod
-    async def of(
+    async def create(
         cls, config: Config, client: Client, observer: Observer, uploads: ClientSession, *, no_auth: bool
-    ) -> Setup:
-        """Imports what is needed. ``uploads`` are those to S3. Raises ConfigError."""
-        models, store, mistakes = await open_parts(config, client, observer, uploads)
+    ) -> Runtime:
+        """Import the plugins and open the stores. ``uploads`` are those to S3. Raises ConfigError."""
+        models, store, mistakes = await open_components(config, client, observer, uploads)
         if mistakes:
-            raise Mistakes(config.source, mistakes)
+            raise InvalidConfig(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
         files = config.files
-        folder = Folder(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
+        folder = LocalStore(Path(files.folder) if files.folder is not None else state_folder() / "files", files.seconds)
         return cls(
             config=config,
-            keys=Keys(config, no_auth=no_auth),
+            auth=Authenticator(config, no_auth=no_auth),
             models=models,
             store=store if store is not None else folder,
-            folder=folder,
-            unread=Folder(data_folder(config) / "unread", DAY),
-            most_bytes=max(map(_most_bytes, operations), default=_TEXT_BYTES) + _FORM_BYTES,
+            local_store=folder,
+            salvage_store=LocalStore(data_folder(config) / "unread", DAY_SECONDS),
+            max_body_bytes=max(map(_max_body_bytes, operations), default=_TEXT_BYTES) + _FORM_OVERHEAD_BYTES,
         )
 
-    def model(self, name: object, caller: Caller) -> Model:
-        """Return the model of a name, or the default one, for callers who may use it. Raises Failure."""
+    def find_model(self, name: object, caller: Caller) -> Model:
+        """Return the model of a name, or the default one, for callers who may use it. Raises APIError."""
         if name in (None, ""):
             name = self.config.general.default_model
         if not isinstance(name, str) or not name:
             code = "missing_required_parameter" if name in (None, "") else "invalid_value"
-            raise Failure(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
+            raise APIError(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
         model = self.models.get(name)
         if model is None or not caller.may_use(name):
-            near = closest(name, (each for each in self.models if caller.may_use(each)))
-            hint = f"closest: {', '.join(near)}; " if near else ""
+            closest_names = closest(name, (each for each in self.models if caller.may_use(each)))
+            hint = f"closest: {', '.join(closest_names)}; " if closest_names else ""
             message = f"there is no such model, or this key may not use it; {hint}see GET /v1/models"
-            raise Failure(404, message, code="model_not_found", param="model")
+            raise APIError(404, message, code="model_not_found", param="model")
         return model
 
 
-async def open_parts(
+async def open_components(
     config: Config, client: Client, observer: Observer, uploads: ClientSession
-) -> tuple[Mapping[str, Model], Store | None, list[Mistake]]:
+) -> tuple[Mapping[str, Model], ImageStore | None, list[Mistake]]:
     """Return the models, the bucket if there is one, and every mistake that only plugins and libraries know."""
-    found: list[Mistake] = []
+    all_mistakes: list[Mistake] = []
     registry = Registry(allow=config.plugins)
     usable = []
     for name in config.middleware:
@@ -95,25 +95,25 @@ async def open_parts(
             await asyncio.to_thread(registry.load, MIDDLEWARE, name, object)
             usable.append(name)
         except ImpastoError as error:
-            found.append((config.lines.get("general_settings.middleware", 0), error.message))
-    models, mistakes = await models_of(attrs.evolve(config, middleware=tuple(usable)), client, observer)
-    found += mistakes
+            all_mistakes.append((config.lines.get("general_settings.middleware", 0), error.message))
+    models, mistakes = await load_models(attrs.evolve(config, middleware=tuple(usable)), client, observer)
+    all_mistakes += mistakes
     store = None
-    if config.files.s3 is not None and "files.s3" not in config.unread:
+    if config.files.s3 is not None and "files.s3" not in config.unknown_fields:
         try:
-            store = await Bucket.open(config.files.s3, config.files.seconds, uploads)
+            store = await S3Store.open(config.files.s3, config.files.seconds, uploads)
         except ImpastoError as error:
-            found.append((config.lines.get("files.s3", 0), error.message))
-    return models, store, found
+            all_mistakes.append((config.lines.get("files.s3", 0), error.message))
+    return models, store, all_mistakes
 
 
-def _most_bytes(operation: Operation) -> int:
+def _max_body_bytes(operation: Operation) -> int:
     if operation.max_bytes is not None:
         return operation.max_bytes
-    return _ANY_BYTES if operation.file_fields else _TEXT_BYTES
+    return _DEFAULT_FILE_BYTES if operation.file_fields else _TEXT_BYTES
 
 
 def data_folder(config: Config) -> Path:
-    """Where a gateway keeps what must outlive it."""
-    named = config.general.data_dir
-    return Path(named) if named is not None else state_folder()
+    """Return the folder of data that must survive a restart."""
+    folder = config.general.data_dir
+    return Path(folder) if folder is not None else state_folder()

@@ -1,4 +1,4 @@
-"""Answers too large to be held: they go to disk as they come, and whoever asked may read them meanwhile."""
+"""Answers too large for memory: written to disk as they arrive, and streamed to the caller meanwhile."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import attrs
 
 from impasto import Call, Cost, File, Pending, WireRequest, WireResponse
-from impasto_plugins.gateway.http.memory_budget import PICTURE_BYTES, Share
-from impasto_plugins.gateway.http.spool import Disk
-from impasto_plugins.gateway.storage.local import Folder
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
+from impasto_plugins.gateway.http.spool import SpoolFile
+from impasto_plugins.gateway.storage.local import LocalStore
 
-HELD = 8 << 20
-"""Bytes of an answer that may be in memory, where there is room."""
+MAX_MEMORY_BYTES = 8 << 20
+"""Bytes of an answer that may stay in memory, if there is room."""
 
-PIECE = 3 << 18
-"""Bytes that are written and read at once: a multiple of 3, whose base64 needs no padding."""
+CHUNK_BYTES = 3 << 18
+"""Bytes per write and read: a multiple of 3, whose base64 needs no padding."""
 
-_STEP = 1 << 20
+_GROWTH_BYTES = 1 << 20
 
 OnJob = Callable[[str], Awaitable[object]]
 """Receives the fingerprint of the account that a new job belongs to."""
@@ -29,163 +29,172 @@ OnJob = Callable[[str], Awaitable[object]]
 
 @attrs.frozen
 class Quote:
-    """The price and the warnings of a call, known before it is made."""
+    """The price and the warnings of a call, known in advance."""
 
     cost: Cost | None
     warnings: tuple[str, ...]
 
 
-class Large:
-    """One answer: a ``Spool`` of the core. Where the disk is full the rest stays in memory: it is paid for."""
+class SpooledAnswer:
+    """One answer: a ``Spool`` of the core. If the disk is full the rest stays in memory: it is paid for."""
 
-    def __init__(self, share: Share, begun: Callable[[Large], object] | None = None) -> None:
-        self._share = share
-        self._begun = begun
-        self._room = PICTURE_BYTES
-        self._disk = Disk()
-        self._waiting = bytearray()
-        """What comes behind the disk's bytes."""
+    def __init__(
+        self, reservation: MemoryReservation, on_begin: Callable[[SpooledAnswer], object] | None = None
+    ) -> None:
+        self._reservation = reservation
+        self._on_begin = on_begin
+        self._memory_limit = IMAGE_BYTES
+        self._spool_file = SpoolFile()
+        self._buffer = bytearray()
+        """Bytes after those on the disk."""
         self._is_full = False
-        self._ended = False
-        self._grown = asyncio.Event()
+        self._is_complete = False
+        self._new_data = asyncio.Event()
         self._file: File | None = None
 
-    def holds(self, size: int) -> bool:
-        """Whether so many bytes may be in memory."""
-        if size > self._room and size <= HELD and self._share.grow(_STEP):
-            self._room += _STEP
-        return size <= self._room
+    def fits_in_memory(self, size: int) -> bool:
+        """Return True if so many bytes may stay in memory."""
+        if size > self._memory_limit and size <= MAX_MEMORY_BYTES and self._reservation.try_reserve(_GROWTH_BYTES):
+            self._memory_limit += _GROWTH_BYTES
+        return size <= self._memory_limit
 
     async def write(self, data: bytes) -> None:
-        """Takes what comes next."""
-        if self._begun is not None:
-            self._begun(self)
-            self._begun = None
-        self._waiting += data
+        """Write the next bytes."""
+        if self._on_begin is not None:
+            self._on_begin(self)
+            self._on_begin = None
+        self._buffer += data
         if self._is_full:
-            self._share.settle(self._share.bytes + len(data))
-            self._grown.set()
-        elif len(self._waiting) >= PIECE:
+            self._reservation.resize(self._reservation.size + len(data))
+            self._new_data.set()
+        elif len(self._buffer) >= CHUNK_BYTES:
             await self._flush()
 
     async def finish(self) -> File:
-        """All of it."""
+        """Return the whole answer as a file."""
         if not self._is_full:
             await self._flush()
-        self._ended = True
-        self._grown.set()
+        self._is_complete = True
+        self._new_data.set()
         if self._is_full:
             return File.of(await self._read(0, self._size))
-        self._file = await self._disk.file("answer")
+        self._file = await self._spool_file.to_file("answer")
         return self._file
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes as they come, all but the last piece of PIECE bytes. They end where it does, sound or not."""
-        at = 0
-        while not self._ended or at < self._size:
-            if self._size - at < PIECE and not self._ended:
-                self._grown.clear()
-                await self._grown.wait()
+    async def iter_chunks(self) -> AsyncIterator[bytes]:
+        """Yield its bytes as they arrive, in pieces of PIECE bytes except the last, complete or not."""
+        offset = 0
+        while not self._is_complete or offset < self._size:
+            if self._size - offset < CHUNK_BYTES and not self._is_complete:
+                self._new_data.clear()
+                await self._new_data.wait()
             else:
-                piece = await self._read(at, min(PIECE, self._size - at))
-                at += len(piece)
-                yield piece
+                chunk = await self._read(offset, min(CHUNK_BYTES, self._size - offset))
+                offset += len(chunk)
+                yield chunk
 
     def close(self) -> None:
-        """Frees the disk."""
+        """Release the disk space."""
         if self._file is not None:
             self._file.close()
-        self._disk.close()
+        self._spool_file.close()
 
     @property
     def _size(self) -> int:
-        return self._disk.size + (len(self._waiting) if self._is_full else 0)
+        return self._spool_file.size + (len(self._buffer) if self._is_full else 0)
 
     async def _flush(self) -> None:
         try:
-            await self._disk.append(self._waiting)
+            await self._spool_file.append(self._buffer)
         except OSError:
             self._is_full = True
-            self._share.settle(self._share.bytes + len(self._waiting))
+            self._reservation.resize(self._reservation.size + len(self._buffer))
         else:
-            self._waiting = bytearray()
-        self._grown.set()
+            self._buffer = bytearray()
+        self._new_data.set()
 
-    async def _read(self, at: int, size: int) -> bytes:
-        there = min(max(self._disk.size - at, 0), size)
-        data = await self._disk.read(at, there) if there else b""
-        behind = at + there - self._disk.size
-        return data + self._waiting[behind : behind + size - there] if there < size else data
+    async def _read(self, offset: int, size: int) -> bytes:
+        on_disk = min(max(self._spool_file.size - offset, 0), size)
+        data = await self._spool_file.read(offset, on_disk) if on_disk else b""
+        buffer_offset = offset + on_disk - self._spool_file.size
+        return data + self._buffer[buffer_offset : buffer_offset + size - on_disk] if on_disk < size else data
 
 
-class Answers:
-    """The answers of one call. ``alone``: it makes one picture, which may be read from ``large`` while it comes.
+class AnswerSpools:
+    """The answers of one call. ``is_single``: its one image may be read from ``streaming_answer`` while it arrives.
 
-    ``created``: when it began, in seconds since 1970.
+    ``created``: its beginning, in seconds since 1970.
     """
 
-    def __init__(self, share: Share, unread: Folder, *, alone: bool) -> None:
-        self.large: asyncio.Future[Growing] = asyncio.get_running_loop().create_future()
+    def __init__(self, reservation: MemoryReservation, salvage_store: LocalStore, *, is_single: bool) -> None:
+        self.streaming_answer: asyncio.Future[StreamingAnswer] = asyncio.get_running_loop().create_future()
         self.created = int(time.time())
-        self.unread = unread
-        """Where answers are kept that can't be used."""
-        self._alone = alone
-        self._share = share
-        self._made: list[Large] = []
+        self.salvage_store = salvage_store
+        """The folder of paid answers that could not be used."""
+        self._is_single = is_single
+        self._reservation = reservation
+        self._spools: list[SpooledAnswer] = []
         self.jobs: list[str] = []
-        """The provider's ids of what it took on as a job."""
+        """The provider's ids of accepted jobs."""
         self.on_attempt: Callable[[], object] | None = None
-        """Is called when a call is about to be made."""
+        """Callback before a call is made."""
 
-    def call(self, quote: Quote, on_job: OnJob | None = None) -> Callable[..., Call]:
+    def call_factory(self, quote: Quote, on_job: OnJob | None = None) -> Callable[..., Call]:
         """Return a factory of the calls of one attempt. ``on_job`` is awaited before a new job is polled."""
-        return partial(_Call, self, quote, on_job)
+        return partial(_GatewayCall, self, quote, on_job)
 
-    def spool(self, quote: Quote, *, grows: bool) -> Large:
-        """A spool for one answer. ``grows``: it may be read while it comes, as it is the picture, and comes once."""
-        large = Large(self._share, partial(self._announce, quote) if grows and self._alone else None)
-        self._made.append(large)
-        return large
+    def spool(self, quote: Quote, *, is_streamable: bool) -> SpooledAnswer:
+        """Return a spool for one answer.
+
+        ``is_streamable``: it may be read while it arrives, since it is the one image.
+        """
+        answer = SpooledAnswer(
+            self._reservation, partial(self._announce, quote) if is_streamable and self._is_single else None
+        )
+        self._spools.append(answer)
+        return answer
 
     def close(self) -> None:
-        """Frees the disk."""
-        for large in self._made:
-            large.close()
+        """Release the disk space."""
+        for spool in self._spools:
+            spool.close()
 
-    def _announce(self, quote: Quote, large: Large) -> None:
-        if not self.large.done():
-            self.large.set_result(Growing(quote, large))
+    def _announce(self, quote: Quote, answer: SpooledAnswer) -> None:
+        if not self.streaming_answer.done():
+            self.streaming_answer.set_result(StreamingAnswer(quote, answer))
 
 
 @attrs.frozen
-class Growing:
-    """A large answer that is coming, and what its headers say."""
+class StreamingAnswer:
+    """A large answer that is still arriving, and its headers."""
 
     quote: Quote
-    large: Large
+    answer: SpooledAnswer
 
 
-class _Call(Call):
+class _GatewayCall(Call):
     has_spools = True
     is_recorded = True
 
-    def __init__(self, answers: Answers, quote: Quote, on_job: OnJob | None, *args: Any, **settings: Any) -> None:
+    def __init__(self, spools: AnswerSpools, quote: Quote, on_job: OnJob | None, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._answers, self._quote, self._on_job = answers, quote, on_job
-        if answers.on_attempt is not None:
-            answers.on_attempt()
+        self._spools, self._quote, self._on_job = spools, quote, on_job
+        if spools.on_attempt is not None:
+            spools.on_attempt()
         self._is_written = True
 
-    def spool(self, response: WireResponse) -> Large:
-        grows = self.job is None and response.media_type != "application/json"  # whose picture has text around it
-        return self._answers.spool(self._quote, grows=grows)
+    def spool(self, response: WireResponse) -> SpooledAnswer:
+        is_streamable = (
+            self.job is None and response.media_type != "application/json"
+        )  # whose picture has text around it
+        return self._spools.spool(self._quote, is_streamable=is_streamable)
 
-    def accepted(self, pending: Pending) -> None:
-        super().accepted(pending)
-        self._answers.jobs.append(pending.id)
+    def mark_job_accepted(self, pending: Pending) -> None:
+        super().mark_job_accepted(pending)
+        self._spools.jobs.append(pending.id)
         self._is_written = False
 
-    async def sending(self, wire: WireRequest) -> None:
+    async def before_send(self, wire: WireRequest) -> None:
         if not self._is_written:
             self._is_written = True
             if self._on_job is not None:

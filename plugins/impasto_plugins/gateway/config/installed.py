@@ -1,4 +1,4 @@
-"""The models that are installed and allowed, from metadata alone: a configuration is checked before any import."""
+"""The installed and allowed models, from metadata alone: a configuration is checked before anything is imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from impasto import ConfigError, Registry
 from impasto.ext import OPERATIONS
 
 
-class Installed:
-    """What may be called with the plugins that ``general_settings.plugins`` allows."""
+class InstalledModels:
+    """The models of plugins that ``general_settings.plugins`` allows."""
 
     def __init__(self, plugins: Sequence[str] | None) -> None:
         self._plugins = plugins

@@ -1,4 +1,4 @@
-"""Facts about LiteLLM's configuration files: keys that are not taken here, and the providers that it names."""
+"""Facts about LiteLLM's configuration files: keys without support here, and the providers that it names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 _RETRIES = "leave it out: what is proved to have cost nothing is tried again by itself"
 _KEYS = "limits belong to a key: see keys (rpm, images_per_day, usd_per_month)"
-_SEEN = "leave it out: /metrics, traces and the access log show what happens"
+_OBSERVABILITY = "leave it out: /metrics, traces and the access log show what happens"
 ADVICE: Mapping[str, str] = {
     "rpm": _KEYS,
     "tpm": _KEYS,
@@ -20,13 +20,13 @@ ADVICE: Mapping[str, str] = {
     "request_timeout": "use general_settings.timeout",
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
     "database_url": "leave it out: keys and what they spent are kept in SQLite",
-    "success_callback": _SEEN,
-    "failure_callback": _SEEN,
-    "callbacks": _SEEN,
-    "set_verbose": _SEEN,
+    "success_callback": _OBSERVABILITY,
+    "failure_callback": _OBSERVABILITY,
+    "callbacks": _OBSERVABILITY,
+    "set_verbose": _OBSERVABILITY,
     "cache": "leave it out: Idempotency-Key answers a repeated request",
     "cache_params": "leave it out: Idempotency-Key answers a repeated request",
-    "alerting": _SEEN,
+    "alerting": _OBSERVABILITY,
     "json_logs": "leave it out: the access log is JSON",
     "guardrails": "leave it out: what the provider's moderation refuses is told as moderation_blocked",
     "store_model_in_db": "leave it out: models stand in this file, which is read again on SIGHUP",
@@ -39,7 +39,7 @@ ADVICE: Mapping[str, str] = {
     "additional_drop_params": "use drop_params: true, which drops what the model has no field for",
     "weight": "leave it out: the least busy deployment goes first; order puts some before others",
 }
-"""LiteLLM's keys that are not taken here, and what to use instead."""
+"""LiteLLM's keys without support here, and their alternatives."""
 
 PROVIDERS = frozenset(
     [
@@ -194,25 +194,25 @@ PROVIDERS = frozenset(
         "zai",
     ]
 )
-"""LiteLLM's names of providers, which stand before a model's own name, without those that are served here anyway."""
+"""LiteLLM's names of providers, the prefix of a model's name, without those that are served here."""
 
-_BARE = {
+_MODEL_PREFIXES = {
     **dict.fromkeys(("gpt-", "chatgpt-", "dall-e-", "o1", "o3", "o4", "text-embedding-", "tts-", "whisper-"), "openai"),
     "claude-": "anthropic",
     "command-": "cohere",
     "gemini-": "vertex_ai",
 }
-"""The beginnings of models' names that LiteLLM takes without a provider."""
+"""Beginnings of model names that LiteLLM accepts without a provider."""
 
 
-def provider_of(model: str, named: object = None) -> str | None:
-    """Return LiteLLM's name of a model's provider, or None for one that it does not know or that is served here.
+def find_provider(model: str, custom_provider: object = None) -> str | None:
+    """Return LiteLLM's name of a model's provider, or None if it is unknown or served here.
 
-    ``named``: the value of ``custom_llm_provider``.
+    ``custom_provider``: the value of ``custom_llm_provider``.
     """
-    if isinstance(named, str):
-        return named if named in PROVIDERS else None
+    if isinstance(custom_provider, str):
+        return custom_provider if custom_provider in PROVIDERS else None
     provider, slash, _ = model.partition("/")
     if slash:
         return provider if provider in PROVIDERS else None
-    return next((name for start, name in _BARE.items() if model.startswith(start)), None)
+    return next((name for prefix, name in _MODEL_PREFIXES.items() if model.startswith(prefix)), None)

@@ -1,4 +1,4 @@
-"""What a gateway serves and how, as records. ``config_yaml`` makes them of a file."""
+"""A gateway's configuration as records. ``loader`` reads them from a file."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from impasto import ConfigError, RateLimit
 from impasto.ext import is_loopback
 from impasto.fields import KEY, Field, choice, integer, number, text
 
-DAY = 24 * 3600.0
+DAY_SECONDS = 24 * 3600.0
 
-EXAMPLES = frozenset({"sk-1234"})
-"""Keys that stand in somebody's documentation."""
+EXAMPLE_KEYS = frozenset({"sk-1234"})
+"""Keys in published documentation."""
 
-_EXAMPLE_HASHES = frozenset(hashlib.sha256(key.encode()).hexdigest() for key in EXAMPLES)
+_EXAMPLE_HASHES = frozenset(hashlib.sha256(key.encode()).hexdigest() for key in EXAMPLE_KEYS)
 
-STRONG = 24
-"""Characters of a strong key, at least."""
+MIN_LENGTH = 24
+"""Minimum characters of a strong key."""
 
 
-def _setting(default: float, least: float, most: float) -> Any:
-    """A number that has a value where none is set; attrs reads its type from the class."""
-    kind = Field(kind="integer" if isinstance(default, int) else "number", least=least, most=most, default=default)
-    return attrs.field(default=default, metadata={KEY: kind})
+def _number_setting(default: float, minimum: float, maximum: float) -> Any:
+    """Declare a number with a default; attrs reads its type from the class."""
+    field = Field(
+        kind="integer" if isinstance(default, int) else "number", minimum=minimum, maximum=maximum, default=default
+    )
+    return attrs.field(default=default, metadata={KEY: field})
 
 
 @attrs.frozen(kw_only=True)
-class Entry:
+class DeploymentConfig:
     """One entry of ``model_list``: one deployment of the model ``model_name``.
 
-    ``reach`` holds the provider's key and address under LiteLLM's names; ``line`` is where it stands in the file.
-    ``defaults`` are values for fields that a caller does not give, ``lines`` where those stand. A model's deployments
-    of the lowest ``order`` go first; ``input_cost_per_image`` is in USD. ``unread``: parameters whose values
-    are wrong or not known, in a file that has mistakes.
+    ``provider_settings`` holds the provider's key and address under LiteLLM's names; ``line`` is its line in the file.
+    ``defaults``
+    are values for fields that a caller does not give, ``lines`` their lines. A model's deployments of the lowest
+    ``order`` go first; ``input_cost_per_image`` is in USD. ``unknown_fields``: parameters whose values are invalid or
+    unknown, in a file with mistakes.
     """
 
     model_name: str
@@ -44,7 +47,7 @@ class Entry:
     base_model: str | None = None
     timeout: float | None = None
     mode: str | None = None
-    reach: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
+    provider_settings: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     drop_params: bool | None = None
     order: int | None = None
     rate_limit: RateLimit | None = None
@@ -52,17 +55,17 @@ class Entry:
     defaults: Mapping[str, object] = attrs.field(factory=dict[str, object], repr=False)
     lines: Mapping[str, int] = attrs.field(factory=dict[str, int])
     line: int = 0
-    unread: frozenset[str] = frozenset()
+    unknown_fields: frozenset[str] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
-class Params:
-    """``litellm_params``, or ``provider_params``: what is called, and how it is reached. ``timeout`` in seconds."""
+class DeploymentParams:
+    """``litellm_params``, or ``provider_params``: the model, provider settings, defaults. ``timeout`` in seconds."""
 
     model: str = text(1, 2048, required=True)
     base_model: str | None = text(1, 2048)
     model_id: str | None = text(1, 2048)
-    timeout: float | None = number(0.1, DAY)
+    timeout: float | None = number(0.1, DAY_SECONDS)
     api_key: str | None = text(1, 4096)
     api_base: str | None = text(1, 2048)
     aws_region_name: str | None = text(1, 64)
@@ -77,14 +80,23 @@ class Params:
     input_cost_per_image: float | None = number(0, 1e6)
 
 
-CALL = ("model", "base_model", "model_id", "timeout", "drop_params", "order", "rate_limit", "input_cost_per_image")
-"""The parameters that say how a model is called; the others say how its provider is reached."""
+CALL_PARAMS = (
+    "model",
+    "base_model",
+    "model_id",
+    "timeout",
+    "drop_params",
+    "order",
+    "rate_limit",
+    "input_cost_per_image",
+)
+"""Parameters of the call; the others are settings of the provider."""
 
 MODES = ("image_generation", "image_edit", "audio_generation", "3d_generation")
 
 
 @attrs.frozen(kw_only=True)
-class Info:
+class ModelInfo:
     """``model_info``."""
 
     mode: str | None = choice(*MODES)
@@ -92,56 +104,55 @@ class Info:
 
 
 @attrs.frozen(kw_only=True)
-class Wording:
+class LiteLLMSettings:
     """``litellm_settings``."""
 
     drop_params: bool = False
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class General:
+class GeneralSettings:
     """``general_settings``. Times are in seconds.
 
-    ``timeout``: of one call to a provider. ``max_bytes_in_flight`` bounds what requests and answers may take of
-    memory; past it new ones are sent away before anything is spent. ``drain_seconds``: how long the end of the
-    process waits for calls that run. ``data_dir``: where what must outlive the process is kept.
+    ``timeout``: of one call to a provider. ``max_bytes_in_flight`` limits the memory of requests and responses; beyond
+    it new ones are refused before anything is spent. ``drain_seconds``: time for running calls at the end of the
+    process. ``data_dir``: folder of data that must survive a restart.
 
-    ``max_connections`` are those of one worker at a time, fewer where half of the limit of open files is less.
-    ``header_seconds``: from a connection's first byte (its first request: from its beginning) to the end of a
-    request's head; ``body_seconds``: from there to the end of its body, of which a byte must come every
-    ``body_idle_seconds``; ``write_seconds``: how long a caller may leave an answer unread; ``idle_seconds``: how
-    long a connection without a request is kept.
+    ``max_connections`` of one worker, fewer if half of the limit of open files is less. ``header_seconds``: from a
+    connection's first byte (its first request: from its beginning) to the end of a request's head; ``body_seconds``:
+    from there to the end of its body, of which a byte must come every ``body_idle_seconds``; ``write_seconds``: how
+    long a caller may leave a response unread; ``idle_seconds``: how long a connection without a request stays open.
 
-    ``max_wait_seconds``: how long a call may wait for its turn at a provider, where its caller does not say that it
-    waits less (OpenAI's SDKs do); what would wait longer is sent away before anything is spent.
+    ``max_wait_seconds``: the longest wait of a call for its turn at a provider, unless its caller waits less (OpenAI's
+    SDKs say so); longer waits are refused before anything is spent.
 
-    ``default_model``: the one that is called if a request names none.
+    ``default_model``: the model of requests that name none.
 
-    ``access_log``: whether ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: whether
-    prompts stand in it, and in traces.
+    ``access_log``: ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: prompts are in it, and
+    in traces.
     """
 
     master_key: str | None = text(1, 4096)
     public_url: str | None = text(1, 2048)
     default_model: str | None = text(1, 200)
     data_dir: str | None = text(1, 4096)
-    timeout: float = _setting(300.0, 0.1, DAY)
+    timeout: float = _number_setting(300.0, 0.1, DAY_SECONDS)
     poll_interval: float | None = number(0.001, 3600)
-    max_bytes_in_flight: int = _setting(1 << 30, 1 << 24, 1 << 40)
-    drain_seconds: float = _setting(330.0, 0, DAY)
-    max_connections: int = _setting(16_384, 1, 1_000_000)
-    header_seconds: float = _setting(20.0, 0.01, 3600)
-    body_seconds: float = _setting(600.0, 0.01, DAY)
-    body_idle_seconds: float = _setting(20.0, 0.01, 3600)
-    write_seconds: float = _setting(30.0, 0.01, 3600)
-    idle_seconds: float = _setting(75.0, 0.01, DAY)
-    max_wait_seconds: float = _setting(60.0, 0.01, DAY)
+    max_bytes_in_flight: int = _number_setting(1 << 30, 1 << 24, 1 << 40)
+    drain_seconds: float = _number_setting(330.0, 0, DAY_SECONDS)
+    max_connections: int = _number_setting(16_384, 1, 1_000_000)
+    header_seconds: float = _number_setting(20.0, 0.01, 3600)
+    body_seconds: float = _number_setting(600.0, 0.01, DAY_SECONDS)
+    body_idle_seconds: float = _number_setting(20.0, 0.01, 3600)
+    write_seconds: float = _number_setting(30.0, 0.01, 3600)
+    idle_seconds: float = _number_setting(75.0, 0.01, DAY_SECONDS)
+    max_wait_seconds: float = _number_setting(60.0, 0.01, DAY_SECONDS)
     access_log: bool = True
     log_prompts: bool = False
 
 
 @attrs.frozen(kw_only=True)
-class Named:
+class KeyConfig:
     """One of ``keys``: ``sha256`` is of the key itself, in hexadecimal. ``models`` None means all."""
 
     name: str = text(1, 64, required=True)
@@ -152,16 +163,16 @@ class Named:
     models: tuple[str, ...] | None = None
 
     @property
-    def limited(self) -> bool:
-        """Whether what it may spend is limited."""
+    def has_limits(self) -> bool:
+        """True if its spending is limited."""
         return any(limit is not None for limit in (self.rpm, self.images_per_day, self.usd_per_month))
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class S3:
-    """``files.s3``: a bucket, and how it is reached; what is not given is found as boto3 finds it.
+class S3Config:
+    """``files.s3``: a bucket and its access; missing settings are found as boto3 finds them.
 
-    ``endpoint_url``: of an S3 that is not Amazon's. ``prefix`` stands before the pictures' names.
+    ``endpoint_url``: of an S3 other than Amazon's. ``prefix`` precedes the images' names.
     """
 
     bucket: str = text(3, 63, required=True)
@@ -174,7 +185,7 @@ class S3:
     aws_profile_name: str | None = text(1, 256)
 
     def account(self) -> dict[str, str | None]:
-        """What identifies who asks."""
+        """Return the settings that identify the credentials."""
         return {
             "region": self.aws_region_name,
             "endpoint": self.endpoint_url and self.endpoint_url.rstrip("/"),
@@ -186,124 +197,125 @@ class S3:
 
 
 @attrs.frozen(kw_only=True)
-class Files:
-    """``files``: where pictures are kept that are answered as a URL, and for how long, in seconds."""
+class FilesConfig:
+    """``files``: the store of images that are answered as a URL, and their lifetime in seconds."""
 
     folder: str | None = text(1, 4096)
-    seconds: float = _setting(3600.0, 0.1, 30 * DAY)
-    s3: S3 | None = None
+    seconds: float = _number_setting(3600.0, 0.1, 30 * DAY_SECONDS)
+    s3: S3Config | None = None
 
 
 @attrs.frozen(kw_only=True)
-class Batches:
+class BatchesConfig:
     """``batches``: ``files`` and ``batches`` of OpenAI's API.
 
-    ``folder``: where files and what batches make are kept, by default below ``data_dir``, for ``seconds`` from when
-    they are made; ``max_bytes``: what all of it may take of the disk. ``max_file_bytes`` and ``max_requests`` bound an
-    input file, ``max_files`` the files of one key. ``concurrency``: how many pictures of one batch are asked for at
-    once, at most.
+    ``folder``: files and output of batches, by default below ``data_dir``, for ``seconds`` from their creation;
+    ``max_bytes``: the most disk space for all of it. ``max_file_bytes`` and ``max_requests`` limit an input file,
+    ``max_files`` the files of one key. ``concurrency``: the most images of one batch in flight.
     """
 
     enabled: bool = True
     folder: str | None = text(1, 4096)
-    seconds: int = _setting(int(30 * DAY), 3600, int(30 * DAY))
-    max_bytes: int = _setting(50 << 30, 1 << 20, 1 << 50)
-    max_file_bytes: int = _setting(200 << 20, 1 << 10, 1 << 32)
-    max_requests: int = _setting(50_000, 1, 1_000_000)
-    max_files: int = _setting(1_000, 1, 1_000_000)
-    concurrency: int = _setting(16, 1, 1_000)
+    seconds: int = _number_setting(int(30 * DAY_SECONDS), 3600, int(30 * DAY_SECONDS))
+    max_bytes: int = _number_setting(50 << 30, 1 << 20, 1 << 50)
+    max_file_bytes: int = _number_setting(200 << 20, 1 << 10, 1 << 32)
+    max_requests: int = _number_setting(50_000, 1, 1_000_000)
+    max_files: int = _number_setting(1_000, 1, 1_000_000)
+    concurrency: int = _number_setting(16, 1, 1_000)
 
 
 @attrs.frozen(kw_only=True)
 class Config:
     """A whole configuration. ``source`` names the file in messages.
 
-    ``plugins`` are the distributions whose plugins may be used beside impasto's own. ``warnings`` name
-    the entries that are skipped. ``lines``: where settings stand in the file, and "" all of it. ``unread``: those that
-    are wrong or not known; only a file that has mistakes has any.
+    ``plugins`` are the distributions whose plugins may be used beside impasto's own. ``warnings`` name skipped entries.
+    ``lines``: lines of settings in the file. ``unknown_fields``: settings that are invalid or unknown; only a file with
+    mistakes has any.
     """
 
     source: str = "config"
-    models: tuple[Entry, ...]
+    models: tuple[DeploymentConfig, ...]
     drop_params: bool = False
-    general: General = General()
+    general: GeneralSettings = GeneralSettings()
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     middleware: tuple[str, ...] = ()
     plugins: tuple[str, ...] | None = None
-    keys: tuple[Named, ...] = ()
-    files: Files = Files()
-    batches: Batches = Batches()
+    keys: tuple[KeyConfig, ...] = ()
+    files: FilesConfig = FilesConfig()
+    batches: BatchesConfig = BatchesConfig()
     warnings: tuple[str, ...] = ()
     lines: Mapping[str, int] = attrs.field(factory=dict[str, int], repr=False)
-    unread: frozenset[str] = frozenset()
+    unknown_fields: frozenset[str] = frozenset()
 
     def allows_host(self, host: str) -> bool:
-        """Return True if ``allowed_hosts`` has a host in small letters, or a pattern that it matches."""
-        allowed = self.allowed_hosts
-        return host in allowed or any(each[:2] == "*." and host.endswith(each[1:]) for each in allowed)
+        """Return True if ``allowed_hosts`` has this lower-case host, or a pattern that matches it."""
+        patterns = self.allowed_hosts
+        return host in patterns or any(each[:2] == "*." and host.endswith(each[1:]) for each in patterns)
 
 
-MOST_MISTAKES = 100
+MAX_MISTAKES = 100
 """Mistakes of a configuration that one error lists."""
 
 
-class Mistakes(ConfigError):
-    """What is wrong with a configuration, each with its line; 0 is the line of what is not in the file."""
+class InvalidConfig(ConfigError):
+    """A configuration is invalid. Lists each mistake with its line; line 0 means that it is not in the file."""
 
-    def __init__(self, source: str, found: Iterable[tuple[int, str]]) -> None:
-        self.found = sorted(set(found))
+    def __init__(self, source: str, mistakes: Iterable[tuple[int, str]]) -> None:
+        self.mistakes = sorted(set(mistakes))
         lines = [
-            f"{source}: line {line}: {said}" if line else f"{source}: {said}"
-            for line, said in self.found[:MOST_MISTAKES]
+            f"{source}: line {line}: {message}" if line else f"{source}: {message}"
+            for line, message in self.mistakes[:MAX_MISTAKES]
         ]
-        if len(self.found) > MOST_MISTAKES:
-            lines.append(f"{source}: and {len(self.found) - MOST_MISTAKES:,} more mistakes")
+        if len(self.mistakes) > MAX_MISTAKES:
+            lines.append(f"{source}: and {len(self.mistakes) - MAX_MISTAKES:,} more mistakes")
         super().__init__("\n".join(lines))
 
 
 def check_bind(config: Config, host: str, *, no_auth: bool) -> list[str]:
-    """Return what is unsafe but allowed about serving at ``host``. Raises Mistakes for what is not allowed."""
-    if problems := list(_problems_of_bind(config, host, no_auth=no_auth)):
-        raise Mistakes(config.source, problems)
+    """Return warnings about serving at ``host``. Raises InvalidConfig for an unsafe setting."""
+    if problems := list(_bind_problems(config, host, no_auth=no_auth)):
+        raise InvalidConfig(config.source, problems)
     master = config.general.master_key
-    weak = master is not None and _is_weak(master)
-    return [*config.warnings, *(["general_settings.master_key is weak; it works on loopback only"] if weak else [])]
+    is_weak = master is not None and _is_weak(master)
+    return [*config.warnings, *(["general_settings.master_key is weak; it works on loopback only"] if is_weak else [])]
 
 
-_MASTER, _HOSTS = "general_settings.master_key", "general_settings.allowed_hosts"
+_MASTER_KEY, _ALLOWED_HOSTS = "general_settings.master_key", "general_settings.allowed_hosts"
 
 
-def _problems_of_bind(config: Config, host: str, *, no_auth: bool) -> Iterator[tuple[int, str]]:
-    public = not is_loopback(host)
+def _bind_problems(config: Config, host: str, *, no_auth: bool) -> Iterator[tuple[int, str]]:
+    is_public = not is_loopback(host)
     master = config.general.master_key
-    names_hosts = bool(config.allowed_hosts) or _HOSTS in config.unread
-    has_keys = bool(master or config.keys or {_MASTER, "keys"} & config.unread)
+    names_hosts = bool(config.allowed_hosts) or _ALLOWED_HOSTS in config.unknown_fields
+    has_keys = bool(master or config.keys or {_MASTER_KEY, "keys"} & config.unknown_fields)
 
-    def problem(setting: str, said: str) -> tuple[int, str]:
+    def problem(setting: str, message: str) -> tuple[int, str]:
         places = () if setting.startswith("--") else (setting, setting.partition(".")[0], "")
-        return next((config.lines[name] for name in places if name in config.lines), 0), f"{setting}: {said}"
+        return next((config.lines[name] for name in places if name in config.lines), 0), f"{setting}: {message}"
 
-    if no_auth and public:
+    if no_auth and is_public:
         yield problem("--no-auth", f"is for loopback only, and {host} lets other machines in")
     elif no_auth and names_hosts:
-        yield problem(_HOSTS, "lets others in, and --no-auth is for loopback only; leave one of them out")
+        yield problem(_ALLOWED_HOSTS, "lets others in, and --no-auth is for loopback only; leave one of them out")
     if no_auth and has_keys:
         yield problem("--no-auth", "goes with a configuration without keys only")
     if not no_auth and not has_keys:
-        yield problem(_MASTER, "is missing: set it, or keys (or --no-auth, on loopback only)")
-    others = host if public else "allowed_hosts, by which others call it,"
-    if public or names_hosts:
+        yield problem(_MASTER_KEY, "is missing: set it, or keys (or --no-auth, on loopback only)")
+    audience = host if is_public else "allowed_hosts, by which others call it,"
+    if is_public or names_hosts:
         if master is not None and _is_weak(master):
-            said = f"too weak: {others} needs a key of at least {STRONG} characters that is not a documented example"
-            yield problem(_MASTER, said)
+            message = (
+                f"too weak: {audience} needs a key of at least {MIN_LENGTH} characters that is not a documented example"
+            )
+            yield problem(_MASTER_KEY, message)
         for i, key in enumerate(config.keys):
             if key.sha256 in _EXAMPLE_HASHES:
-                said = f"{key.name}: is the hash of a key that stands in somebody's documentation"
-                yield config.lines.get(f"keys[{i}].sha256", 0), f"keys: {said}"
-    if public and not names_hosts:
-        yield problem(_HOSTS, f"is missing: name the hosts by which {host} may be called")
+                message = f"{key.name}: is the hash of a key that stands in somebody's documentation"
+                yield config.lines.get(f"keys[{i}].sha256", 0), f"keys: {message}"
+    if is_public and not names_hosts:
+        yield problem(_ALLOWED_HOSTS, f"is missing: name the hosts by which {host} may be called")
 
 
 def _is_weak(key: str) -> bool:
-    return len(key) < STRONG or key in EXAMPLES
+    return len(key) < MIN_LENGTH or key in EXAMPLE_KEYS

@@ -1,4 +1,4 @@
-"""Records of YAML nodes. Each problem is written down once; what depends on a value that is not known is not judged."""
+"""Records from YAML nodes. Each problem is reported once; values that depend on an unknown value are not judged."""
 
 from __future__ import annotations
 
@@ -11,113 +11,124 @@ from impasto import InvalidRequest
 from impasto.ext import closest, kind_in_words, printable, structure
 
 from .litellm import ADVICE
-from .yaml_nodes import UNREAD, Mistake, Node, Scalar
+from .yaml_nodes import UNKNOWN_VALUE, ConfigNode, Mistake, Scalar
 
-ENVIRONMENT = "os.environ/"
-"""What a value begins with that is to be taken from the environment."""
+ENVIRONMENT_PREFIX = "os.environ/"
+"""The prefix of a value from the environment."""
 
 T = TypeVar("T")
 
 
 @attrs.define
-class Read(Generic[T]):
-    """A record made of a mapping.
+class SectionRecord(Generic[T]):
+    """A record from a mapping.
 
-    ``unread``: the fields that are wrong or not known; the record has their defaults, or empty text if they are
-    required. ``lines``: of the fields that are given. ``others``: the values that are no plain ones.
+    ``unknown_fields``: fields that are invalid or unknown; they have their defaults, or empty text if they are
+    required. ``lines``: lines of the fields that are set. ``other_nodes``: values that are not plain ones.
     """
 
     record: T
-    unread: set[str]
+    unknown_fields: set[str]
     lines: dict[str, int]
-    others: Mapping[str, Node]
+    other_nodes: Mapping[str, ConfigNode]
 
 
-class Reader:
-    """Makes records of nodes, and writes down what is wrong with each."""
+class SectionReader:
+    """Creates records from nodes, and collects their problems."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.problems: list[Mistake] = []
 
-    def problem(self, line: int, name: str, message: str) -> None:
-        """Write down what is wrong with the value of a name."""
+    def add_problem(self, line: int, name: str, message: str) -> None:
+        """Report a problem with the value of a name."""
         self.problems.append((line, printable(f"{name}: {message}")))
 
     def check(
-        self, read: Read[Any], section: str, field: str, value: str | None, wrong_with: Callable[[str], str | None]
+        self,
+        section_record: SectionRecord[Any],
+        section_name: str,
+        field: str,
+        value: str | None,
+        validate: Callable[[str], str | None],
     ) -> None:
-        """Write down what is wrong with the value of a section's field, if it has one that could be read."""
-        if value and field not in read.unread and (message := wrong_with(value)) is not None:
-            self.problem(read.lines[field], f"{section}.{field}", message)
-            read.unread.add(field)
+        """Report a problem with the value of a section's field, if the value is known."""
+        if value and field not in section_record.unknown_fields and (message := validate(value)) is not None:
+            self.add_problem(section_record.lines[field], f"{section_name}.{field}", message)
+            section_record.unknown_fields.add(field)
 
-    def section(self, node: Node, name: str, known: Iterable[str]) -> dict[str, Node]:
-        """Return a mapping's values; a name that is not among ``known`` is a problem."""
+    def read_section(self, node: ConfigNode, name: str, names: Iterable[str]) -> dict[str, ConfigNode]:
+        """Return a mapping's values; a name that is not among ``names`` is a problem."""
         if not isinstance(node.value, dict):
-            if node.value is not None and node.value is not UNREAD:
-                self.problem(node.line, name or "the file", "must be a mapping of names to values")
+            if node.value is not None and node.value is not UNKNOWN_VALUE:
+                self.add_problem(node.line, name or "the file", "must be a mapping of names to values")
             return {}
-        names = list(known)
+        allowed_names = list(names)
         for word, value in node.value.items():
-            if word not in names:
-                near = closest(word, (each for each in names if each not in node.value), 1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names)}"
+            if word not in allowed_names:
+                closest_names = closest(word, (each for each in allowed_names if each not in node.value), 1)
+                hint = f"did you mean {closest_names[0]}?" if closest_names else f"it takes {', '.join(allowed_names)}"
                 hint = f"is not taken here; {ADVICE.get(word, hint)}"
-                self.problem(value.line, f"{name}.{word[:60]}".lstrip("."), hint)
-        return {word: value for word, value in node.value.items() if word in names}
+                self.add_problem(value.line, f"{name}.{word[:60]}".lstrip("."), hint)
+        return {word: value for word, value in node.value.items() if word in allowed_names}
 
-    def record(self, kind: type[T], node: Node, name: str, others: Iterable[str] = ()) -> Read[T]:
-        """Make a record of a mapping of plain values; ``others`` are names of values that the caller reads."""
-        fields = {word: each for word, each in attrs.fields_dict(kind).items() if word not in others}  # type: ignore[arg-type]  # an attrs class
-        nodes = self.section(node, name, [*fields, *others])
-        values = {word: self.plain(nodes[word], f"{name}.{word}") for word in fields if word in nodes}
-        unread = {word for word, value in values.items() if value is UNREAD}
+    def read_record(
+        self, kind: type[T], node: ConfigNode, name: str, list_fields: Iterable[str] = ()
+    ) -> SectionRecord[T]:
+        """Create a record from a mapping of plain values; ``list_fields`` are names of values that the caller reads."""
+        fields = {word: each for word, each in attrs.fields_dict(kind).items() if word not in list_fields}  # type: ignore[arg-type]  # an attrs class
+        nodes = self.read_section(node, name, [*fields, *list_fields])
+        values = {word: self.read_scalar(nodes[word], f"{name}.{word}") for word in fields if word in nodes}
+        unknown_fields = {word for word, value in values.items() if value is UNKNOWN_VALUE}
         if not is_known(node):
-            unread.update(word for word in (*fields, *others) if word not in nodes)
-        right = {word: value for word, value in values.items() if value is not None and value is not UNREAD}
+            unknown_fields.update(word for word in (*fields, *list_fields) if word not in nodes)
+        plain_values = {
+            word: value for word, value in values.items() if value is not None and value is not UNKNOWN_VALUE
+        }
         try:
-            made = structure(kind, right)
+            record = structure(kind, plain_values)
         except InvalidRequest as error:
             for problem in error.problems:
-                if problem.field not in unread:
+                if problem.field not in unknown_fields:
                     line = nodes[problem.field].line if problem.field in nodes else node.line
-                    self.problem(line, f"{name}.{problem.field}", problem.message)
-            unread.update(problem.field for problem in error.problems)
-            required = (word for word, each in fields.items() if each.default is attrs.NOTHING)
-            rest = {word: value for word, value in right.items() if word not in unread}
-            made = kind(**{**dict.fromkeys(required, ""), **rest})
+                    self.add_problem(line, f"{name}.{problem.field}", problem.message)
+            unknown_fields.update(problem.field for problem in error.problems)
+            required_fields = (word for word, each in fields.items() if each.default is attrs.NOTHING)
+            usable_values = {word: value for word, value in plain_values.items() if word not in unknown_fields}
+            record = kind(**{**dict.fromkeys(required_fields, ""), **usable_values})
         lines = {word: each.line for word, each in nodes.items()}
-        return Read(made, unread, lines, {word: nodes[word] for word in others if word in nodes})
+        return SectionRecord(
+            record, unknown_fields, lines, {word: nodes[word] for word in list_fields if word in nodes}
+        )
 
-    def texts(self, node: Node | None, name: str) -> tuple[str, ...] | None:
-        """Return a list of texts, None if none is given."""
-        if node is None or node.value is None or node.value is UNREAD:
+    def read_texts(self, node: ConfigNode | None, name: str) -> tuple[str, ...] | None:
+        """Return a list of texts, or None."""
+        if node is None or node.value is None or node.value is UNKNOWN_VALUE:
             return None
         if not isinstance(node.value, list):
-            self.problem(node.line, name, "must be a list of texts")
+            self.add_problem(node.line, name, "must be a list of texts")
             return None
-        values = [self.plain(each, name) for each in node.value]
-        if not all((isinstance(value, str) and value) or value is UNREAD for value in values):
-            self.problem(node.line, name, "must be a list of texts")
+        values = [self.read_scalar(each, name) for each in node.value]
+        if not all((isinstance(value, str) and value) or value is UNKNOWN_VALUE for value in values):
+            self.add_problem(node.line, name, "must be a list of texts")
         return tuple(value for value in values if isinstance(value, str) and value)
 
-    def plain(self, node: Node, name: str) -> Scalar:
-        """Return a single value, taken from the environment if it asks for that."""
+    def read_scalar(self, node: ConfigNode, name: str) -> Scalar:
+        """Return a single value, from the environment if it says so."""
         value = node.value
         if isinstance(value, list | dict):
-            self.problem(node.line, name, f"must be one value, not {kind_in_words(value)}")
-            return UNREAD
-        if not isinstance(value, str) or not value.startswith(ENVIRONMENT):
+            self.add_problem(node.line, name, f"must be one value, not {kind_in_words(value)}")
+            return UNKNOWN_VALUE
+        if not isinstance(value, str) or not value.startswith(ENVIRONMENT_PREFIX):
             return value
-        variable = value.removeprefix(ENVIRONMENT)
-        if found := self.environment.get(variable):
-            return found
-        state = "empty" if found == "" else "not set"
-        self.problem(node.line, name, f"the environment variable {variable} is {state}; set it")
-        return UNREAD
+        variable = value.removeprefix(ENVIRONMENT_PREFIX)
+        if value_in_environment := self.environment.get(variable):
+            return value_in_environment
+        state = "empty" if value_in_environment == "" else "not set"
+        self.add_problem(node.line, name, f"the environment variable {variable} is {state}; set it")
+        return UNKNOWN_VALUE
 
 
-def is_known(node: Node) -> bool:
-    """Return True if all the keys of what should be a mapping are known."""
+def is_known(node: ConfigNode) -> bool:
+    """Return True if all the keys of a mapping are known."""
     return node.value is None or (isinstance(node.value, dict) and not node.has_merge)

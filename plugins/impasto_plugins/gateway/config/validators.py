@@ -1,4 +1,4 @@
-"""What a configuration's values must be beyond their types. Each function gives what is wrong, or None."""
+"""Checks of configuration values beyond their types. Each function returns a problem, or None."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from urllib.parse import urlsplit
 
 from impasto import ConfigError, RateLimit
 
-_SHOWN = re.compile(r"[!-~]+")
+_PRINTABLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"(?:\*\.)?(?![-.])[a-z0-9_.-]{1,253}(?<!\.)|[0-9a-f:.]*:[0-9a-f:.]*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 _USUAL_PORT = re.compile(r"(http://.*:80|https://.*:443)")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._/-]+")
-_EMPTY = hashlib.sha256(b"").hexdigest()
+_EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 
 
-def wrong_with_key(key: str) -> str | None:
-    """A key that callers show in a header."""
-    return None if _SHOWN.fullmatch(key) else "must be printable ASCII without spaces, as callers show it in a header"
+def validate_key(key: str) -> str | None:
+    """Return the problem of a key that callers send in a header, or None."""
+    return (
+        None if _PRINTABLE.fullmatch(key) else "must be printable ASCII without spaces, as callers show it in a header"
+    )
 
 
-def wrong_with_hash(digest: str) -> str | None:
-    """The SHA-256 of such a key."""
+def validate_hash(digest: str) -> str | None:
+    """Return the problem of a key's SHA-256, or None."""
     if set(digest) - set("0123456789abcdef"):
         return "must be 64 hexadecimal digits, small letters"
-    return "is that of an empty key; give that of the key itself" if digest == _EMPTY else None
+    return "is that of an empty key; give that of the key itself" if digest == _EMPTY_HASH else None
 
 
-def wrong_with_host(host: str) -> str | None:
-    """A name that stands in a ``Host`` header, in small letters, or a pattern of such names."""
+def validate_host(host: str) -> str | None:
+    """Return the problem of a lower-case host name, or a pattern of such names, or None."""
     if _HOST.fullmatch(host):
         return None
     return "must be names of hosts, without scheme, port or path, such as images.example, or *.example for all below it"
 
 
-def wrong_with_origin(origin: str) -> str | None:
-    """Return what is wrong with an ``Origin`` header's value in small letters, or None."""
+def validate_origin(origin: str) -> str | None:
+    """Return the problem of an ``Origin`` header's value in lower case, or None."""
     if origin == "*":
         return "must not be *, which lets every web page use the gateway from its visitors' browsers; name each origin"
     if "*" in origin:
@@ -47,8 +49,8 @@ def wrong_with_origin(origin: str) -> str | None:
     return None
 
 
-def wrong_with_rate(rate: str) -> str | None:
-    """Return what is wrong with a rate such as ``150/10s``, or None."""
+def validate_rate(rate: str) -> str | None:
+    """Return the problem of a rate such as ``150/10s``, or None."""
     try:
         RateLimit.parse(rate)
     except ConfigError as error:
@@ -56,28 +58,28 @@ def wrong_with_rate(rate: str) -> str | None:
     return None
 
 
-def wrong_with_url(url: str) -> str | None:
-    """An address that others are told."""
-    said = "must be http:// or https://, a host, and a path at most, as https://images.example"
+def validate_url(url: str) -> str | None:
+    """Return the problem of a public address, or None."""
+    message = "must be http:// or https://, a host, and a path at most, as https://images.example"
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        return said
-    plain = _SHOWN.fullmatch(url) and not (parts.query or parts.fragment or "@" in parts.netloc)
-    return None if sound and plain else said
+        return message
+    is_plain = _PRINTABLE.fullmatch(url) and not (parts.query or parts.fragment or "@" in parts.netloc)
+    return None if is_valid and is_plain else message
 
 
-def wrong_with_bucket(name: str) -> str | None:
-    """Return what is wrong with the name of an S3 bucket, or None."""
-    return None if _BUCKET.fullmatch(name) else "must be a bucket's name: small letters, digits, dots, dashes"
+def validate_bucket(name: str) -> str | None:
+    """Return the problem of the name of an S3 bucket, or None."""
+    return None if _BUCKET_NAME.fullmatch(name) else "must be a bucket's name: small letters, digits, dots, dashes"
 
 
-def wrong_with_prefix(prefix: str) -> str | None:
-    """Return what is wrong with the beginning of names in a bucket, or None."""
+def validate_prefix(prefix: str) -> str | None:
+    """Return the problem of a prefix in a bucket, or None."""
     return None if _PREFIX.fullmatch(prefix) else "may have letters, digits and ._/- only"
 
 
-def wrong_with_endpoint(url: str) -> str | None:
-    """Return what is wrong with the URL of an S3 service, or None."""
+def validate_endpoint(url: str) -> str | None:
+    """Return the problem of the URL of an S3 service, or None."""
     return None if url.startswith(("https://", "http://")) else "must begin with https://"

@@ -1,4 +1,4 @@
-"""A request's body: its kind, its size limits, its pieces, and strict JSON."""
+"""A request's body: content type, size limits, pieces, and strict JSON."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from typing import Self
 
 from aiohttp import HttpVersion11, web
 
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 
-from .connection import TooSlow
-from .memory_budget import Share
-from .multipart import Head
+from .connection import BodyTimeout
+from .memory_budget import MemoryReservation
+from .multipart import PartHead
 
-LONGEST_FIELD = 256 * 1024
+MAX_FIELD_BYTES = 256 * 1024
 """Bytes of a form's text field."""
 
-MOST_VALUES = 50_000
-"""Values of a JSON body, by the marks that stand between them: a prompt's commas count, and are far fewer."""
+MAX_VALUES = 50_000
+"""Values of a JSON body, counted by separators: a prompt's commas count too, and are far fewer."""
 
 JSON = "application/json"
 
 CONTENT_TYPES = (JSON, "multipart/form-data")
 
 
-def check_kind(request: web.BaseRequest) -> None:
-    """Refuses a body that is no JSON or form: a web page can send text to any address. Raises Failure."""
+def check_content_type(request: web.BaseRequest) -> None:
+    """Refuse a body that is neither JSON nor a form: a web page can send text to any address. Raises APIError."""
     if request.body_exists and "content-type" in request.headers and request.content_type not in CONTENT_TYPES:
-        raise unsupported_content_type()
+        raise content_type_error()
 
 
-def check_coding(request: web.BaseRequest) -> None:
-    """Refuse a body that is compressed: what it comes to is not known. Raises Failure."""
+def check_content_encoding(request: web.BaseRequest) -> None:
+    """Refuse a compressed body, whose real size is unknown. Raises APIError."""
     codings = ",".join(request.headers.getall("content-encoding", ())).lower()
     if codings and any(coding.strip(" 	") not in ("", "identity") for coding in codings.split(",")):  # may be empty
-        raise Failure(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
+        raise APIError(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
 
 
-def unsupported_content_type() -> Failure:
+def content_type_error() -> APIError:
     """Return the refusal of a body that is neither JSON nor a form."""
-    said = "Content-Type must be application/json or multipart/form-data"
-    return Failure(415, said, code="unsupported_content_type", close=True)
+    message = "Content-Type must be application/json or multipart/form-data"
+    return APIError(415, message, code="unsupported_content_type", close=True)
 
 
-async def chunks_of(request: web.BaseRequest, most: int) -> AsyncIterator[bytes]:
-    """A body's pieces as they come, which are asked for where the caller waits for that. Raises Failure."""
-    chunks = _Chunks(request, most)
+async def read_chunks(request: web.BaseRequest, max_bytes: int) -> AsyncIterator[bytes]:
+    """Return a body's pieces as they arrive, after 100-continue if the caller waits for it. Raises APIError."""
+    chunks = _BodyChunks(request, max_bytes)
     if request.version >= HttpVersion11 and request.headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return chunks
 
 
-class _Chunks:
-    """A body's pieces as they come, of at most so many bytes in all. Raises Failure, before it reads too much."""
+class _BodyChunks:
+    """A body's pieces, up to a limit in all. Raises APIError before it reads more."""
 
-    def __init__(self, request: web.BaseRequest, most: int) -> None:
-        if (request.content_length or 0) > most:
-            raise _too_large(most)
+    def __init__(self, request: web.BaseRequest, max_bytes: int) -> None:
+        if (request.content_length or 0) > max_bytes:
+            raise _too_large_error(max_bytes)
         self._content = request.content
-        self._most = most
+        self._max_bytes = max_bytes
         self._size = 0
 
     def __aiter__(self) -> Self:
@@ -71,89 +71,97 @@ class _Chunks:
             raise StopAsyncIteration
         try:
             chunk = await self._content.readany()
-        except TooSlow as error:
-            raise Failure(408, str(error), code="request_timeout", close=True) from None
+        except BodyTimeout as error:
+            raise APIError(408, str(error), code="request_timeout", close=True) from None
         except (web.RequestPayloadError, ConnectionError):  # damaged framing, or a caller who left
-            raise Failure(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
+            raise APIError(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
         self._size += len(chunk)
-        if self._size > self._most:
-            raise _too_large(self._most)
+        if self._size > self._max_bytes:
+            raise _too_large_error(self._max_bytes)
         return chunk
 
 
-def _too_large(most: int) -> Failure:
-    return Failure(413, f"a request may have {most:,} bytes", code="request_too_large", close=True)
+def _too_large_error(max_bytes: int) -> APIError:
+    return APIError(413, f"a request may have {max_bytes:,} bytes", code="request_too_large", close=True)
 
 
-def holds_too_much(body: bytes | bytearray) -> bool:
-    """Return True if JSON has more values than there may be: each would be a hundred times its bytes in memory."""
-    return len(body) > MOST_VALUES and sum(body.count(mark) for mark in b",[{") > MOST_VALUES
+def has_too_many_values(body: bytes | bytearray) -> bool:
+    """Return True if JSON has too many values: each would take a hundred times its bytes in memory."""
+    return len(body) > MAX_VALUES and sum(body.count(mark) for mark in b",[{") > MAX_VALUES
 
 
 def parse_json(body: bytes) -> object:
-    """JSON as its standard has it: no NaN, no name twice, nothing that overflows. Raises Failure."""
+    """Return strict JSON: no NaN, no duplicate names, no overflow. Raises APIError."""
     if body.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: nobody may send it; most editors do not show it
-        raise Failure(400, "the body begins with a byte order mark; send it without that mark", code="invalid_json")
+        raise APIError(400, "the body begins with a byte order mark; send it without that mark", code="invalid_json")
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
-        said = "the body is no UTF-8"
+        message = "the body is no UTF-8"
     except RecursionError:
-        said = "the body is nested too deeply"
+        message = "the body is nested too deeply"
     except ValueError as error:  # JSONDecodeError, a number of too many digits, and what is raised below
-        said = f"the body is no sound JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else _said(error)
-    raise Failure(400, said, code="invalid_json")
+        message = (
+            f"the body is no sound JSON: {error.msg}"
+            if isinstance(error, json.JSONDecodeError)
+            else _describe_error(error)
+        )
+    raise APIError(400, message, code="invalid_json")
 
 
-class _Unsound(ValueError):
-    """Its message is fit for the caller."""
+class _MalformedJSON(ValueError):
+    """Invalid JSON, with a message for the caller."""
 
 
-def _said(error: ValueError) -> str:
-    return f"the body is no sound JSON: {error}" if isinstance(error, _Unsound) else "a number has too many digits"
+def _describe_error(error: ValueError) -> str:
+    return (
+        f"the body is no sound JSON: {error}" if isinstance(error, _MalformedJSON) else "a number has too many digits"
+    )
 
 
-def _refuse(word: str) -> None:
-    raise _Unsound(f"{word} is no JSON")
+def _reject_constant(constant: str) -> None:
+    raise _MalformedJSON(f"{constant} is no JSON")
 
 
-class _Tiny(float):
-    """What no float can hold and is not 0: whichever field it stands in refuses it, as it is within no bounds."""
+class _Underflow(float):
+    """A number that is not 0 and too small for a float: every field refuses it, since it is within no limits."""
 
     def __repr__(self) -> str:
         return "a number that is too small"
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise _Unsound("a number is too large")
+        raise _MalformedJSON("a number is too large")
     if not number and set(text.lower().partition("e")[0]) & set("123456789"):
-        return _Tiny("nan")
+        return _Underflow("nan")
     return number
 
 
-def _without_twins(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Unsound("a name is given twice")
-    return found
+def _reject_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _MalformedJSON("a name is given twice")
+    return fields
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_twins)
+_DECODER = json.JSONDecoder(
+    parse_constant=_reject_constant, parse_float=_parse_float, object_pairs_hook=_reject_duplicates
+)
 
 
-async def field_text(head: Head, body: AsyncIterator[bytes], share: Share) -> str:
-    """A form's text field. Raises Failure."""
+async def read_text_field(head: PartHead, body: AsyncIterator[bytes], reservation: MemoryReservation) -> str:
+    """Return a form's text field. Raises APIError."""
     data = bytearray()
-    async for piece in body:
-        data += piece
-        if len(data) > LONGEST_FIELD:
-            said = f"a field may have {LONGEST_FIELD:,} bytes"
-            raise Failure(413, said, code="request_too_large", param=head.name[:60], close=True)
-    share.take(len(data))
+    async for chunk in body:
+        data += chunk
+        if len(data) > MAX_FIELD_BYTES:
+            message = f"a field may have {MAX_FIELD_BYTES:,} bytes"
+            raise APIError(413, message, code="request_too_large", param=head.name[:60], close=True)
+    reservation.reserve(len(data))
     try:
         return data.decode(head.charset)
     except UnicodeDecodeError:
-        said = f"is not text in {head.charset}; if it is a file, give its part a filename or a Content-Type"
-        raise Failure(400, said, code="invalid_form", param=head.name[:60], close=True) from None
+        message = f"is not text in {head.charset}; if it is a file, give its part a filename or a Content-Type"
+        raise APIError(400, message, code="invalid_form", param=head.name[:60], close=True) from None

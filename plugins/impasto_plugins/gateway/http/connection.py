@@ -1,7 +1,7 @@
-"""Connections: how many there may be, how long each step may take, and HTTP that is none, answered like any error.
+"""HTTP connections: connection limit, per-phase timeouts, and JSON error responses for malformed HTTP.
 
-aiohttp parses and writes. It has no deadline for a head, a body or a reader, and answers what it can't parse with a
-part of the request in its text: both are mended here.
+aiohttp parses and writes. It has no deadline for a head, a body or a slow reader, and its answer to malformed HTTP
+quotes the request: both are replaced here.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
-from impasto_plugins.gateway.config.model import General
-from impasto_plugins.gateway.errors import SERVER, Failure, new_id, sign
+from impasto_plugins.gateway.config.model import GeneralSettings
+from impasto_plugins.gateway.errors import SERVER, APIError, add_response_headers, new_request_id
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
 from .delivery import Delivery
 from .framing import Framing, invalid_http
 
 LINGER_SECONDS = 2.0
-"""How long the rest of a refused request is still read, so that its sender gets to read the refusal."""
+"""Seconds for which the rest of a refused request is read, so that its sender can read the refusal."""
 
-LONGEST_LINE = 8 * 1024 + 512
+MAX_LINE_BYTES = 8 * 1024 + 512
 """Bytes of a request's first line, or of a header: a key of 8 KiB and its name fit."""
 
-MOST_TURNED_AWAY = 256
-"""How many connections beyond the cap are told so at one time; more are closed without a word."""
+MAX_REJECTED_CONNECTIONS = 256
+"""Connections beyond the limit that get a response at one time; more are closed without one."""
 
-_AT_ONCE = 1_000
+_CHECKS_PER_STEP = 1_000
 
 
-class TooSlow(web.RequestPayloadError):
-    """A body that took longer than it may."""
+class BodyTimeout(web.RequestPayloadError):
+    """A body took longer than it may."""
 
 
 class Phase(Enum):
-    """What a connection is at."""
+    """The phase of a connection."""
 
     NEW = "new"  # nothing came yet
     HEAD = "head"  # a request's head has begun
@@ -52,7 +52,7 @@ class Phase(Enum):
 
 
 class Connection(web.RequestHandler):
-    """One connection. ``since`` is when its phase began, ``heard`` when its last byte came."""
+    """One connection. ``phase_started_at`` is the start of its phase, ``last_byte_at`` the time of its last byte."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, idle_seconds: float) -> None:
         super().__init__(
@@ -62,22 +62,22 @@ class Connection(web.RequestHandler):
             lingering_time=LINGER_SECONDS,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to have none
             auto_decompress=False,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
         )
         self.phase = Phase.NEW
-        self.since = self.heard = time.monotonic()
+        self.phase_started_at = self.last_byte_at = time.monotonic()
         self._server = server
         self._wire: asyncio.Transport | None = None  # the base forgets its own as soon as it closes
         self._body: StreamReader | None = None
         self._framing = Framing()
-        self._held_since: float | None = None
-        self._lost: asyncio.Future[None] | None = None
+        self._write_blocked_since: float | None = None
+        self._close_waiter: asyncio.Future[None] | None = None
         self._delivery: Delivery | None = None
-        self._decided: asyncio.Future[None] | None = None
-        self._closes_when_decided = False
-        self.said_all = False
-        """Whether the other side has ended its half: it left, or waits for its answers and asks nothing more."""
+        self._delivery_waiter: asyncio.Future[None] | None = None
+        self._closes_after_delivery = False
+        self.peer_closed = False
+        """True if the peer closed its half: it left, or waits for its responses and sends nothing more."""
         server.open.add(self)  # not only when it is made: of many that come at once all would be below the cap
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,263 +86,265 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.open.discard(self)
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(None)
+        if self._close_waiter is not None and not self._close_waiter.done():
+            self._close_waiter.set_result(None)
         if self._delivery is not None:
-            self._delivery.lost(exc)
+            self._delivery.on_connection_lost(exc)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio takes: whether this half stays open
-        self.said_all = True
+        self.peer_closed = True
         if self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
-            self._body.set_exception(_broken())
+            self._body.set_exception(_payload_error())
         if self._delivery is not None:
-            self._delivery.ended()
+            self._delivery.on_eof()
         stays_open = self.phase is Phase.BUSY or bool(self._messages)
         # A socket that is closed does not show the reset that may follow: it is closed when the delivery is decided.
-        self._closes_when_decided = not stays_open and self._delivery is not None
-        return stays_open or self._closes_when_decided
+        self._closes_after_delivery = not stays_open and self._delivery is not None
+        return stays_open or self._closes_after_delivery
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.ENDING or self._framing.has_ended:
             return
         if data:
-            self.heard = time.monotonic()
+            self.last_byte_at = time.monotonic()
             if self._delivery is not None:
-                self._delivery.went_on()
+                self._delivery.on_data()
             if self.phase in (Phase.NEW, Phase.IDLE):
-                self.since = self.since if self.phase is Phase.NEW else self.heard
+                self.phase_started_at = self.phase_started_at if self.phase is Phase.NEW else self.last_byte_at
                 self.phase = Phase.HEAD
             for piece in self._framing.feed(data):
                 super().data_received(piece)
         else:  # aiohttp's own way to go on with what it holds
             super().data_received(data)
         if self._framing.is_body_damaged:
-            self._server.observer.ended("http", None)
+            self._server.observer.connection_ended("http", None)
             body = self._messages[-1][1] if self._messages else self._body
             if body is not None and not body.is_eof():
-                body.set_exception(_broken())
+                body.set_exception(_payload_error())
 
-    def began(self, body: StreamReader) -> None:
-        """A request's head was read, its body comes."""
+    def head_received(self, body: StreamReader) -> None:
+        """Note that a request's head was read and its body follows."""
         if self._delivery is not None:
-            self._delivery.went_on()
+            self._delivery.on_data()
         self._body = body
-        if self.phase is Phase.ENDING or (self.said_all and not body.is_eof()):
-            body.set_exception(_broken())
+        if self.phase is Phase.ENDING or (self.peer_closed and not body.is_eof()):
+            body.set_exception(_payload_error())
         if self.phase is not Phase.ENDING:
-            self.phase, self.since = Phase.BUSY, time.monotonic()
+            self.phase, self.phase_started_at = Phase.BUSY, time.monotonic()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self.said_all and not self._messages:
+        if self.peer_closed and not self._messages:
             resp.force_close()
-        done = await super().finish_response(request, resp, start_time)
-        self._body, whole = None, request.content.is_eof()
-        if self.phase is Phase.BUSY and whole:  # else what comes is still its body
+        result = await super().finish_response(request, resp, start_time)
+        self._body, is_complete = None, request.content.is_eof()
+        if self.phase is Phase.BUSY and is_complete:  # else what comes is still its body
             self.phase = Phase.HEAD if self._framing.is_in_head else Phase.IDLE
-            self.since = time.monotonic()
+            self.phase_started_at = time.monotonic()
         if self.phase is Phase.ENDING or request.content.exception() is not None:
             await self._linger()
-        elif not resp.keep_alive and self._wire is not None and whole:
+        elif not resp.keep_alive and self._wire is not None and is_complete:
             _end_writing(self._wire)
             if self._delivery is not None:
-                self._delivery.own_end = True
-                self._decided = asyncio.get_running_loop().create_future()
-                await self._decided  # aiohttp closes the socket after that
-        return done
+                self._delivery.fin_sent = True
+                self._delivery_waiter = asyncio.get_running_loop().create_future()
+                await self._delivery_waiter  # aiohttp closes the socket after that
+        return result
 
-    def follow(self, decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
-        """Follow the answer that was just written; None if the connection is gone. See Delivery."""
+    def track_delivery(self, on_decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
+        """Track the delivery of the response just written; None if the connection is gone. See Delivery."""
         if self._wire is None or self._wire.is_closing():
             return None
 
-        def settle(read: bool) -> None:
+        def finish(is_read: bool) -> None:
             if self._delivery is delivery:
                 self._delivery = None
-            if self._decided is not None and not self._decided.done():
-                self._decided.set_result(None)
-            if self._closes_when_decided and self._wire is not None:
+            if self._delivery_waiter is not None and not self._delivery_waiter.done():
+                self._delivery_waiter.set_result(None)
+            if self._closes_after_delivery and self._wire is not None:
                 self._wire.close()
-            decided(read)
+            on_decided(is_read)
 
         if self._delivery is not None:  # two requests were sent at once, and the first answer is not acknowledged yet
             self._delivery.give_up()
-        self._delivery = delivery = Delivery(self._wire, settle, gave_up=gave_up)
-        if self.said_all:
-            delivery.ended()
+        self._delivery = delivery = Delivery(self._wire, finish, gave_up=gave_up)
+        if self.peer_closed:
+            delivery.on_eof()
         return delivery
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """aiohttp's own answer, which would hold a part of the request, and write it to the log."""
+        """Replace aiohttp's own response, which would quote the request and write it to the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
-        refused = self._framing.failure or invalid_http()
-        failure = refused if status < 500 else Failure(500, "the gateway failed", SERVER, "internal_error")
-        response, id = failure.response(), new_id()
-        sign(response, id)
+        refusal = self._framing.failure or invalid_http()
+        failure = refusal if status < 500 else APIError(500, "the gateway failed", SERVER, "internal_error")
+        response, id = failure.to_response(), new_request_id()
+        add_response_headers(response, id)
         response.force_close()
         if status < 500:
             self.phase = Phase.ENDING
-            self._server.observer.ended("http", id, failure.status)
+            self._server.observer.connection_ended("http", id, failure.status)
         return response
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
-        """An answer has ended."""
-        self._server.observer.end(request, response.status)
+        """Note that a response has ended."""
+        self._server.observer.end_request(request, response.status)
 
     def log_exception(self, *args: object, **kw: object) -> None:
-        """Nothing: aiohttp's words may hold a part of the request, and what fails in the gateway it logs itself."""
+        """Log nothing: aiohttp's text may quote the request, and the gateway logs its own failures itself."""
 
     def pause_writing(self) -> None:
-        self._held_since = time.monotonic()
+        self._write_blocked_since = time.monotonic()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._held_since = None
+        self._write_blocked_since = None
         super().resume_writing()
 
-    def refuse(self, failure: Failure, why: str) -> None:
-        """Answers outside of any request, and ends."""
-        self.phase, self.since = Phase.ENDING, time.monotonic()
+    def refuse(self, failure: APIError, reason: str) -> None:
+        """Send a response outside of any request, and close."""
+        self.phase, self.phase_started_at = Phase.ENDING, time.monotonic()
         if self._wire is not None:
-            self._server.observer.ended(why, _last_word(self._wire, failure), failure.status)
+            self._server.observer.connection_ended(reason, _write_final_response(self._wire, failure), failure.status)
 
     async def _linger(self) -> None:
-        """What a peer sends into a closed socket resets it, and the answer may be lost: so the rest is read first."""
-        self.phase, self.since = Phase.ENDING, time.monotonic()
-        if self._wire is not None and not self._wire.is_closing() and not self.said_all:
-            self._lost = asyncio.get_running_loop().create_future()
+        """Read the rest of a request: bytes that reach a closed socket reset it, and the response may be lost."""
+        self.phase, self.phase_started_at = Phase.ENDING, time.monotonic()
+        if self._wire is not None and not self._wire.is_closing() and not self.peer_closed:
+            self._close_waiter = asyncio.get_running_loop().create_future()
             _end_writing(self._wire)
-            await asyncio.wait([self._lost], timeout=LINGER_SECONDS)
+            await asyncio.wait([self._close_waiter], timeout=LINGER_SECONDS)
 
-    def check(self, now: float, limits: General) -> None:
-        """Ends what has taken longer than it may."""
-        wire, waited = self._wire, now - self.since
+    def enforce_timeouts(self, now: float, limits: GeneralSettings) -> None:
+        """Close the connection if its phase has taken too long."""
+        wire, elapsed = self._wire, now - self.phase_started_at
         if wire is None:
-            if self.phase is Phase.NEW and waited > limits.header_seconds:  # it was never made
+            if self.phase is Phase.NEW and elapsed > limits.header_seconds:  # it was never made
                 self._server.open.discard(self)
             return
-        if wire.is_closing() and self._held_since is None:  # with bytes that nobody reads it would take for ever
-            self._held_since = now
-        if self._held_since is not None and now - self._held_since > limits.write_seconds:
-            self._server.observer.ended("write", None)
+        if (
+            wire.is_closing() and self._write_blocked_since is None
+        ):  # with bytes that nobody reads it would take for ever
+            self._write_blocked_since = now
+        if self._write_blocked_since is not None and now - self._write_blocked_since > limits.write_seconds:
+            self._server.observer.connection_ended("write", None)
             wire.abort()
-        elif self.phase is Phase.ENDING and waited > LINGER_SECONDS:
+        elif self.phase is Phase.ENDING and elapsed > LINGER_SECONDS:
             wire.abort()
-        elif self.phase is Phase.NEW and waited > limits.header_seconds:
-            self._server.observer.ended("header", None)
+        elif self.phase is Phase.NEW and elapsed > limits.header_seconds:
+            self._server.observer.connection_ended("header", None)
             wire.abort()
-        elif self.phase is Phase.HEAD and waited > limits.header_seconds:
-            said = f"a request's head must come within {limits.header_seconds:g} s"
-            self.refuse(Failure(408, said, code="request_timeout", close=True), "header")
+        elif self.phase is Phase.HEAD and elapsed > limits.header_seconds:
+            message = f"a request's head must come within {limits.header_seconds:g} s"
+            self.refuse(APIError(408, message, code="request_timeout", close=True), "header")
         elif self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
             self._check_body(self._body, wire, now, limits)
 
-    def _check_body(self, body: StreamReader, wire: asyncio.Transport, now: float, limits: General) -> None:
+    def _check_body(self, body: StreamReader, wire: asyncio.Transport, now: float, limits: GeneralSettings) -> None:
         if not wire.is_reading():  # it is the gateway that holds the sender back
-            self.heard = now
-        if now - self.heard > limits.body_idle_seconds:
-            said = f"no byte of the body came for {limits.body_idle_seconds:g} s"
-        elif now - self.since > limits.body_seconds:
-            said = f"a request's body must come within {limits.body_seconds:g} s"
+            self.last_byte_at = now
+        if now - self.last_byte_at > limits.body_idle_seconds:
+            message = f"no byte of the body came for {limits.body_idle_seconds:g} s"
+        elif now - self.phase_started_at > limits.body_seconds:
+            message = f"a request's body must come within {limits.body_seconds:g} s"
         else:
             return
         if body.exception() is None:
-            self._server.observer.ended("body", None)
-            body.set_exception(TooSlow(said))
+            self._server.observer.connection_ended("body", None)
+            body.set_exception(BodyTimeout(message))
 
 
-def has_left(request: web.BaseRequest) -> bool:
-    """Whether whoever sent a request is gone, or may be."""
+def client_disconnected(request: web.BaseRequest) -> bool:
+    """Return True if the sender of a request is gone, or may be."""
     transport, protocol = request.transport, request.protocol
-    return transport is None or transport.is_closing() or (isinstance(protocol, Connection) and protocol.said_all)
+    return transport is None or transport.is_closing() or (isinstance(protocol, Connection) and protocol.peer_closed)
 
 
-def follow(request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
-    """Follow the answer to a request, which was just written; None if its connection is gone. See Delivery."""
+def track_delivery(request: web.BaseRequest, on_decided: Callable[[bool], object], *, gave_up: bool) -> Delivery | None:
+    """Track the delivery of a response just written; None if its connection is gone. See Delivery."""
     protocol = request.protocol
-    return protocol.follow(decided, gave_up=gave_up) if isinstance(protocol, Connection) else None
+    return protocol.track_delivery(on_decided, gave_up=gave_up) if isinstance(protocol, Connection) else None
 
 
-class _TurnedAway(asyncio.Protocol):
-    """A connection beyond the cap: told so when its request comes, then closed."""
+class _RejectedConnection(asyncio.Protocol):
+    """A connection beyond the limit: it gets a response to its request, then it is closed."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._wire: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._told = False
+        self._is_answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = wire = cast("asyncio.Transport", transport)
-        if len(self._server.turned_away) >= min(MOST_TURNED_AWAY, _files() // 8):
-            self._server.observer.ended("cap", None)
+        if len(self._server.rejected) >= min(MAX_REJECTED_CONNECTIONS, _max_open_files() // 8):
+            self._server.observer.connection_ended("cap", None)
             wire.abort()
             return
-        self._server.turned_away.add(self)
+        self._server.rejected.add(self)
         self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
 
     def data_received(self, data: bytes) -> None:
-        if self._wire is not None and not self._told:
-            self._told = True
-            said = "the gateway has as many connections as it may; nothing was sent, try again"
-            failure = Failure(503, said, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
-            self._server.observer.ended("cap", _last_word(self._wire, failure), failure.status)
+        if self._wire is not None and not self._is_answered:
+            self._is_answered = True
+            message = "the gateway has as many connections as it may; nothing was sent, try again"
+            failure = APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+            self._server.observer.connection_ended("cap", _write_final_response(self._wire, failure), failure.status)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.turned_away.discard(self)
+        self._server.rejected.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
     def abort(self) -> None:
-        """Ends it at once."""
+        """Close it at once."""
         if self._wire is not None:
             self._wire.abort()
 
 
 class Server(web.Server):
-    """Makes connections, up to a cap, and ends those that take too long.
+    """Creates connections up to a limit, and closes those that take too long.
 
-    ``limits`` are asked for each time, as a reload changes them. ``observer`` is told why a connection ended before
-    its time: ``cap``, ``header``, ``body``, ``write`` or ``http``.
+    ``limits`` is called each time, since a reload changes them. ``observer`` receives the reason for which a connection
+    was closed: ``cap``, ``header``, ``body``, ``write`` or ``http``.
     """
 
     def __init__(
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        limits: Callable[[], General],
+        limits: Callable[[], GeneralSettings],
         observer: Observer,
     ) -> None:
         super().__init__(handler, request_factory=self._request)
         self.observer = observer
         self.open: set[Connection] = set()
-        self.turned_away: set[_TurnedAway] = set()
+        self.rejected: set[_RejectedConnection] = set()
         self._limits = limits
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # one that is turned away is no RequestHandler
         limits = self._limits()
-        if len(self.open) >= min(limits.max_connections, _files() // 2):
-            return _TurnedAway(self)
+        if len(self.open) >= min(limits.max_connections, _max_open_files() // 2):
+            return _RejectedConnection(self)
         return Connection(self, self._loop, limits.idle_seconds)
 
-    async def look_after(self) -> NoReturn:
-        """Ends what takes too long, for as long as it runs."""
+    async def enforce_timeouts(self) -> NoReturn:
+        """Enforce the timeouts for as long as it runs."""
         while True:
             limits = self._limits()
             times = (limits.header_seconds, limits.body_idle_seconds, limits.body_seconds, limits.write_seconds)
             await asyncio.sleep(min(1.0, *(seconds / 4 for seconds in times)))
             now = time.monotonic()
             for number, connection in enumerate(tuple(self.open), 1):
-                connection.check(now, limits)
-                if not number % _AT_ONCE:
+                connection.enforce_timeouts(now, limits)
+                if not number % _CHECKS_PER_STEP:
                     await asyncio.sleep(0)
 
     async def shutdown(self, timeout: float | None = None) -> None:
-        for each in tuple(self.turned_away):
+        for each in tuple(self.rejected):
             each.abort()
         await super().shutdown(timeout)
 
@@ -358,27 +360,27 @@ class Server(web.Server):
             message = message._replace(version=HttpVersion11, should_close=True)
         request = web.BaseRequest(message, payload, protocol, writer, task, self._loop)
         if isinstance(protocol, Connection):
-            protocol.began(payload)
+            protocol.head_received(payload)
         return request
 
 
-def _broken() -> web.RequestPayloadError:
+def _payload_error() -> web.RequestPayloadError:
     return web.RequestPayloadError("its chunks are not sound")
 
 
-def _files() -> int:
+def _max_open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _last_word(wire: asyncio.Transport, failure: Failure) -> str:
-    """Writes an answer where there is no request to answer, and nothing after it; the answer's id."""
-    answer, id = failure.response(), new_id()
-    body = answer.body
-    assert isinstance(body, bytes)  # noqa: S101 - as Failure makes it
-    answer.headers.update({"content-length": str(len(body)), "connection": "close"})
-    sign(answer, id)
-    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
-    wire.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\n{head}\r\n".encode() + body)
+def _write_final_response(wire: asyncio.Transport, failure: APIError) -> str:
+    """Write a response without a request, and nothing after it; return its id."""
+    response, id = failure.to_response(), new_request_id()
+    body = response.body
+    assert isinstance(body, bytes)  # noqa: S101 - as APIError makes it
+    response.headers.update({"content-length": str(len(body)), "connection": "close"})
+    add_response_headers(response, id)
+    head = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+    wire.write(f"HTTP/1.1 {response.status} {response.reason}\r\n{head}\r\n".encode() + body)
     _end_writing(wire)
     return id
 

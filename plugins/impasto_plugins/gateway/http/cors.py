@@ -1,4 +1,4 @@
-"""Cross-origin resource sharing: which web pages may call the gateway from a browser, and read its answers."""
+"""Cross-origin resource sharing: the web pages that may call the gateway from a browser and read its responses."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Collection, Iterable, Mapping
 
 from aiohttp import web
 
-_EXPOSED = (
+_EXPOSED_HEADERS = (
     *("x-request-id", "x-impasto-cost-usd", "x-impasto-warnings", "x-should-retry", "retry-after"),
     *("location", "preference-applied", "idempotent-replayed"),
 )
-"""Headers of answers that a page's script may read."""
+"""Response headers that a page's script may read."""
 
-_ALLOWED = (
+_ALLOWED_HEADERS = (
     *("authorization", "api-key", "x-api-key", "content-type", "accept", "idempotency-key", "prefer"),
     *("openai-organization", "openai-project", "openai-beta", "user-agent", "x-requested-with", "cache-control"),
     *("traceparent", "tracestate", "baggage", "http-referer", "x-title"),
     *(f"x-stainless-{name}" for name in ("arch", "async", "helper-method", "lang", "os", "package-version")),
     *(f"x-stainless-{name}" for name in ("retry-count", "runtime", "runtime-version", "timeout")),
 )
-"""Headers of requests that a page's script may set, as OpenAI's SDKs and usual clients do."""
+"""Request headers that a page's script may set, as OpenAI's SDKs and usual clients do."""
 
 _SDK_HEADER = "x-stainless-"
 _PREFLIGHT_SECONDS = "7200"
-"""How long a browser may remember the answer to a preflight: the most that browsers take."""
+"""Seconds for which a browser may remember the answer to a preflight: the most that browsers accept."""
 
 
 def is_allowed(request: web.BaseRequest, origins: Collection[str]) -> bool:
@@ -40,12 +40,12 @@ def headers_for(request: web.BaseRequest, origins: Collection[str]) -> Mapping[s
     return {
         "vary": "Origin",
         "access-control-allow-origin": request.headers["origin"],
-        "access-control-expose-headers": ", ".join(_EXPOSED),
+        "access-control-expose-headers": ", ".join(_EXPOSED_HEADERS),
     }
 
 
 def is_preflight(request: web.BaseRequest) -> bool:
-    """Return True if a browser asks on behalf of a page whether a request may be sent."""
+    """Return True for a browser's preflight request on behalf of a page."""
     return (
         request.method == "OPTIONS"
         and "origin" in request.headers
@@ -54,14 +54,16 @@ def is_preflight(request: web.BaseRequest) -> bool:
 
 
 def preflight_response(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
-    """Return the answer to the preflight of an origin that is allowed."""
-    wanted = request.headers.get("access-control-request-headers", "").lower().split(",")
-    more = {name for each in wanted if (name := each.strip()).startswith(_SDK_HEADER) and _is_token(name)}
+    """Return the answer to the preflight of an allowed origin."""
+    header_names = request.headers.get("access-control-request-headers", "").lower().split(",")
+    sdk_headers = {name for each in header_names if (name := each.strip()).startswith(_SDK_HEADER) and _is_token(name)}
     return web.Response(
         status=204,
         headers={
             "access-control-allow-methods": ", ".join(methods),
-            "access-control-allow-headers": ", ".join((*_ALLOWED, *sorted(more.difference(_ALLOWED)))),
+            "access-control-allow-headers": ", ".join(
+                (*_ALLOWED_HEADERS, *sorted(sdk_headers.difference(_ALLOWED_HEADERS)))
+            ),
             "access-control-max-age": _PREFLIGHT_SECONDS,
         },
     )

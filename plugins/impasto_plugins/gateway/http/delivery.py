@@ -1,15 +1,16 @@
-"""An answer on its way: it becomes known here if its caller read it.
+"""The delivery of a response: decides if its caller read it.
 
-An SDK whose connection broke before it had read an answer asks again, and must not pay again: such an answer is kept
-for the retry. An answer that was read costs nothing more. HTTP does not report which of the two happened, TCP does:
+An SDK whose connection broke before it had read a response asks again, and must not pay again: such a response is
+stored for the retry. A response that was read costs nothing more. HTTP does not report which of the two happened, TCP
+does:
 
 - read: the caller sends more on the connection, or leaves it open for a while after it acknowledged every byte, or
-  closes it (FIN) after it acknowledged every byte. A socket that is closed with bytes that nobody read sends a reset.
+  closes it (FIN) after it acknowledged every byte. A socket that is closed with unread bytes sends a reset.
 - not read: the connection is reset, or it ends or stands still before every byte is acknowledged.
 
 A FIN alone proves too little in two cases. Some clients (anyio's sockets, so OpenAI's asynchronous SDK) end their half
-first and close just after that: the reset follows the FIN. And a client whose time-out ends just as the answer comes
-may drop what its event loop has already read.
+first and close just after that: the reset follows the FIN. And a client whose time-out ends just as the response comes
+may drop bytes that its event loop has already read.
 """
 
 from __future__ import annotations
@@ -25,87 +26,89 @@ import time
 from collections.abc import Callable
 
 LINGER_SECONDS = 0.2
-"""How long a client may take to hang up on an answer that came as its time-out ended. Its retry comes later."""
+"""Seconds for a client to close after a response that came as its time-out ended. Its retry comes later."""
 
 RESET_SECONDS = 0.05
-"""How long after a FIN a reset may follow it."""
+"""Seconds after a FIN in which a reset may follow."""
 
 STALL_SECONDS = 5.0
-"""How long a caller who stays may acknowledge nothing of an answer."""
+"""Seconds for which a connected caller may acknowledge nothing of a response."""
 
 _COUNT = struct.Struct("i")
 _SO_NWRITE = 0x1024  # macOS: bytes in the send buffer; Python has no name for it
 
 
 class Delivery:
-    """One answer that is written. ``decided`` is called once: with True if it was read, else with False.
+    """One response that is being sent. ``on_decided`` is called once: with True if it was read, otherwise with False.
 
-    ``gave_up``: the caller's own time-out was about to end when the answer came, so a FIN proves nothing.
+    ``gave_up``: the caller's own time-out was about to end when the response came, so a FIN proves nothing.
     """
 
-    def __init__(self, wire: asyncio.Transport, decided: Callable[[bool], object], *, gave_up: bool) -> None:
+    def __init__(self, wire: asyncio.Transport, on_decided: Callable[[bool], object], *, gave_up: bool) -> None:
         self._wire = wire
-        self._decided: Callable[[bool], object] | None = decided
+        self._on_decided: Callable[[bool], object] | None = on_decided
         self._gave_up = gave_up
         self._since = time.monotonic()
-        self._left = 0
-        """Bytes that were not acknowledged when somebody looked last."""
-        self._caller_ended = False
-        self.own_end = False
+        self._unacknowledged_bytes = 0
+        """Bytes without an acknowledgement at the last check."""
+        self._peer_closed = False
+        self.fin_sent = False
         """True if this side has sent its own FIN, which counts as a byte until it is acknowledged."""
 
-    def went_on(self) -> None:
-        """Take note that the caller sent more: if it did not send that ahead, it has read the answer."""
-        if not self._unacknowledged():
+    def on_data(self) -> None:
+        """Note that the caller sent more: unless it was sent ahead, the caller has read the response."""
+        if not self._count_unacknowledged():
             self._decide(True)
 
-    def ended(self) -> None:
-        """Take note of the caller's FIN."""
-        self._caller_ended, self._since = True, time.monotonic()
+    def on_eof(self) -> None:
+        """Note the caller's FIN."""
+        self._peer_closed, self._since = True, time.monotonic()
 
-    def lost(self, error: BaseException | None) -> None:
-        """Take note that the connection is gone: without an error this side closed it."""
-        self._decide(error is None and not self._unacknowledged())
+    def on_connection_lost(self, error: BaseException | None) -> None:
+        """Note that the connection is gone; without an error this side closed it."""
+        self._decide(error is None and not self._count_unacknowledged())
 
     def give_up(self) -> None:
-        """Decide now: what is not known to be read counts as not read."""
+        """Decide now: without proof the response counts as not read."""
         self._decide(False)
 
-    def look(self, now: float) -> None:
-        """Decide if it can be decided by now."""
-        left = self._unacknowledged()
-        if left < self._left and not self._caller_ended:  # it moves, however slowly
+    def update(self, now: float) -> None:
+        """Decide if the evidence suffices."""
+        pending_bytes = self._count_unacknowledged()
+        if pending_bytes < self._unacknowledged_bytes and not self._peer_closed:  # it moves, however slowly
             self._since = now
-        self._left = left
-        waited = now - self._since
-        if self._caller_ended:
-            if self._gave_up or self._is_reset() or (left and waited >= LINGER_SECONDS):
+        self._unacknowledged_bytes = pending_bytes
+        elapsed = now - self._since
+        if self._peer_closed:
+            if self._gave_up or self._is_reset() or (pending_bytes and elapsed >= LINGER_SECONDS):
                 self._decide(False)
-            elif not left and waited >= RESET_SECONDS:
+            elif not pending_bytes and elapsed >= RESET_SECONDS:
                 self._decide(True)
-        elif waited >= (STALL_SECONDS if left else LINGER_SECONDS):
-            self._decide(not left)
+        elif elapsed >= (STALL_SECONDS if pending_bytes else LINGER_SECONDS):
+            self._decide(not pending_bytes)
 
     @property
-    def is_doubtful(self) -> bool:
+    def is_uncertain(self) -> bool:
         """True if the caller may be gone, so that a retry must wait for the decision."""
-        return self._caller_ended or (self._left > 0 and time.monotonic() - self._since >= LINGER_SECONDS)
+        return self._peer_closed or (
+            self._unacknowledged_bytes > 0 and time.monotonic() - self._since >= LINGER_SECONDS
+        )
 
-    def _decide(self, read: bool) -> None:
-        decided, self._decided = self._decided, None  # which holds the answer, and this
-        if decided is not None:
-            decided(read)
+    def _decide(self, is_read: bool) -> None:
+        on_decided, self._on_decided = self._on_decided, None  # which holds the answer, and this
+        if on_decided is not None:
+            on_decided(is_read)
 
-    def _unacknowledged(self) -> int:
+    def _count_unacknowledged(self) -> int:
         """Bytes of the answer that the caller's system has not acknowledged."""
         try:
-            sent = _in_send_queue(self._wire.get_extra_info("socket"))
+            queued_bytes = _send_queue_bytes(self._wire.get_extra_info("socket"))
         except (OSError, ValueError):  # the socket is closed: nobody knows
-            sent = 1
-        return self._wire.get_write_buffer_size() + max(0, sent - self.own_end)
+            queued_bytes = 1
+        return self._wire.get_write_buffer_size() + max(0, queued_bytes - self.fin_sent)
 
     def _is_reset(self) -> bool:
-        """True if a reset came after the FIN, from when on asyncio does not read any more."""
+        """Return True if a reset came after the FIN, after which asyncio does not read any more."""
         poll = select.poll()
         try:
             poll.register(self._wire.get_extra_info("socket").fileno(), 0)
@@ -114,7 +117,7 @@ class Delivery:
             return True
 
 
-def _in_send_queue(sock: socket.socket) -> int:
+def _send_queue_bytes(sock: socket.socket) -> int:
     """Bytes that were sent, or are to be sent, and are not acknowledged."""
     if sys.platform == "linux":
         return int(_COUNT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size)))[0])

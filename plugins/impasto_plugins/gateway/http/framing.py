@@ -1,7 +1,7 @@
 """HTTP/1.1 message framing (RFC 9112), checked before aiohttp's parser reads it.
 
 aiohttp has two parsers, in C and in Python, which judge unusual framing differently: the gap that request smuggling
-needs. Both get only what they can't misread: whole heads in origin form, bodies of a checked length, and chunked
+needs. Both get only input that they can't misread: whole heads in origin form, bodies of a checked length, and chunked
 bodies without extensions and trailers, one chunk for each read. h11 would do the same at ten times the cost for each
 head; httptools is the parser that aiohttp has in C.
 """
@@ -11,19 +11,19 @@ from __future__ import annotations
 import re
 from http import HTTPMethod
 
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 
-LONGEST_HEAD = 32 * 1024
+MAX_HEAD_BYTES = 32 * 1024
 """Bytes of a request's head, its first line included."""
 
-LONGEST_CHUNK_LINE = 4 * 1024
+MAX_CHUNK_LINE_BYTES = 4 * 1024
 """Bytes of a chunk's size and extensions, or of all trailers."""
 
-MOST_EXTENSION_BYTES = 64 * 1024
+MAX_EXTENSION_BYTES = 64 * 1024
 """Bytes of the extensions of one body. The standard asks for a limit: they are ignored, but have to be read."""
 
 INVALID_HEAD = b"\0\r\n\r\n"
-"""A head that both parsers refuse. It takes the place of one that is refused here, so that answers keep their order."""
+"""A head that both parsers refuse. It replaces one that is refused here, so that responses keep their order."""
 
 _METHODS = {method.encode() for method in HTTPMethod} - {b"CONNECT"}
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -49,105 +49,109 @@ class _InvalidBody(Exception):
 
 
 class Framing:
-    """One connection's requests, one behind the other. ``feed`` returns what aiohttp's parser may read."""
+    """One connection's requests, one after the other. ``feed`` returns the bytes for aiohttp's parser."""
 
     def __init__(self) -> None:
-        self.failure: Failure | None = None
-        """The refusal of a head, in whose place ``INVALID_HEAD`` was passed on. Nothing is read after it."""
+        self.failure: APIError | None = None
+        """The refusal of a head that ``INVALID_HEAD`` replaced. Nothing is read after it."""
         self.is_body_damaged = False
         """True if the last body can't be read to its end. Nothing is read after it."""
         self._head = b""
         self._length = 0
-        self._chunks: _Chunks | None = None
+        self._chunks: _ChunkDecoder | None = None
 
     @property
     def is_in_head(self) -> bool:
-        """Whether a head has begun and is not whole."""
+        """True if a head has begun and is not complete."""
         return bool(self._head)
 
     @property
     def has_ended(self) -> bool:
-        """Whether what still comes is not read."""
+        """True if further bytes are ignored."""
         return self.is_body_damaged or self.failure is not None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what came, return what goes on, a request in each piece: a parser that refuses one drops the rest."""
-        pieces: list[bytes] = []
+        """Take bytes, yield those for the parser, one request at a time: a parser that refuses one drops the rest."""
+        chunks: list[bytes] = []
         while data and self.failure is None and not self.is_body_damaged:
             if self._length:
-                piece, data = data[: self._length], data[self._length :]
-                self._length -= len(piece)
+                chunk, data = data[: self._length], data[self._length :]
+                self._length -= len(chunk)
             elif self._chunks is not None:
-                piece, data = self._take_chunks(self._chunks, data)
+                chunk, data = self._take_chunks(self._chunks, data)
             else:
-                piece, data = self._take_head(data)
-                pieces.append(piece)
+                chunk, data = self._take_head(data)
+                chunks.append(chunk)
                 continue
-            if pieces:
-                pieces[-1] += piece
+            if chunks:
+                chunks[-1] += chunk
             else:
-                pieces.append(piece)
-        return pieces
+                chunks.append(chunk)
+        return chunks
 
-    def _take_chunks(self, chunks: _Chunks, data: bytes) -> tuple[bytes, bytes]:
+    def _take_chunks(self, chunks: _ChunkDecoder, data: bytes) -> tuple[bytes, bytes]:
         try:
-            piece, data = chunks.decode(data)
+            chunk, data = chunks.decode(data)
         except _InvalidBody:
             self.is_body_damaged = True
             return b"", b""
         if chunks.is_complete:
             self._chunks = None
-        return piece, data
+        return chunk, data
 
     def _take_head(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the next head, empty if it is not whole yet, and what comes behind it."""
+        """Return the next head, empty if it is incomplete, and the bytes after it."""
         start = max(len(self._head) - 3, 0)
         data = self._head + data if self._head else data.lstrip(b"\r\n")
         end = data.find(b"\r\n\r\n", start)
         head, self._head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
-            if not _has_sound_lines(head):
+            if not _has_valid_lines(head):
                 raise invalid_http()
-            if len(head) > LONGEST_HEAD:
-                raise invalid_http(f"a request's head may have {LONGEST_HEAD:,} bytes")
+            if len(head) > MAX_HEAD_BYTES:
+                raise invalid_http(f"a request's head may have {MAX_HEAD_BYTES:,} bytes")
             if end >= 0:
-                return self._checked(head), data[end + 4 :]
+                return self._check_head(head), data[end + 4 :]
             if head and _MAYBE_METHOD.match(head) is None:
                 raise invalid_http()
             return b"", b""
-        except Failure as failure:
+        except APIError as failure:
             self.failure = failure
             return INVALID_HEAD, b""
 
-    def _checked(self, head: bytes) -> bytes:
-        """Return the head with a path for its target, and learn how its body is framed. Raises Failure."""
+    def _check_head(self, head: bytes) -> bytes:
+        """Return the head with a path as its target, and read the framing of its body. Raises APIError."""
         if (line := _FIRST_LINE.match(head)) is None:
             raise invalid_http("the first line must be a method, a path and HTTP/1.1, with one space between them")
         method, target, major, minor = line.groups()
         if major != b"1":
-            raise Failure(505, "the version must be HTTP/1.1 or HTTP/1.0", code="unsupported_http_version", close=True)
+            raise APIError(505, "the version must be HTTP/1.1 or HTTP/1.0", code="unsupported_http_version", close=True)
         if method not in _METHODS:
-            said = f"the method must be one of {b', '.join(sorted(_METHODS)).decode()}"
-            raise Failure(501, said, code="unsupported_method", close=True)
+            message = f"the method must be one of {b', '.join(sorted(_METHODS)).decode()}"
+            raise APIError(501, message, code="unsupported_method", close=True)
         head = self._read_fields(head, is_old=minor == b"0")
         if target.startswith(b"/") and minor in b"01":
             return head
-        rest = head[line.end() - 2 :]
+        remainder = head[line.end() - 2 :]
         if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
             host = b"\r\nHost: " + absolute[1]  # which counts, whatever the field says
-            rest = _HOST.sub(lambda _: host, rest, count=1) if _HOST.search(rest) or minor != b"0" else host + rest
+            remainder = (
+                _HOST.sub(lambda _: host, remainder, count=1)
+                if _HOST.search(remainder) or minor != b"0"
+                else host + remainder
+            )
             target = absolute[2] or b"/"
             target = target if target.startswith(b"/") else b"/" + target
         elif not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
             raise invalid_http("the target must be a path, which begins with /")
-        return b"%b %b HTTP/1.%d%b" % (method, target, minor != b"0", rest)
+        return b"%b %b HTTP/1.%d%b" % (method, target, minor != b"0", remainder)
 
     def _read_fields(self, head: bytes, *, is_old: bool) -> bytes:
-        """Return the head with its framing as plain as can be. Raises Failure if the body's length is not clear."""
+        """Return the head with plain framing. Raises APIError if the body's length is ambiguous."""
         has_length = False
-        whole = head
-        for field in _FIELD.finditer(whole.lower()):
-            name, value, line = field[1], field[3].rstrip(b" \t"), whole[field.start() : field.end()]
+        original = head
+        for field in _FIELD.finditer(original.lower()):
+            name, value, line = field[1], field[3].rstrip(b" \t"), original[field.start() : field.end()]
             if field[2]:  # RFC 9112, 5.1: to be refused. Only these fields are rewritten, aiohttp refuses the others
                 raise invalid_http("there must be no white space between a field's name and its colon")
             if name == b"connection":
@@ -160,7 +164,7 @@ class Framing:
             if name == b"transfer-encoding":
                 if value != b"chunked" or is_old:
                     raise invalid_http("Transfer-Encoding may be chunked only, in HTTP/1.1")
-                self._chunks = _Chunks()
+                self._chunks = _ChunkDecoder()
                 head = head.replace(line, b"\r\nTransfer-Encoding: chunked", 1)
             elif (length := _LENGTH.fullmatch(value)) is not None:
                 self._length = int(length[1])
@@ -169,50 +173,50 @@ class Framing:
         return head
 
 
-def _has_sound_lines(head: bytes) -> bool:
+def _has_valid_lines(head: bytes) -> bool:
     """Return True if CR and LF only end lines together, and there is no NUL. The last CR's LF may still come."""
     ends = head.count(b"\r\n")
     return head.count(b"\n") == ends and head.count(b"\r") - head.endswith(b"\r") == ends and b"\0" not in head
 
 
-class _Chunks:
-    """The content of a chunked body, out of its framing. Extensions and trailers are checked and dropped."""
+class _ChunkDecoder:
+    """A chunked body's content without its framing. Extensions and trailers are checked and dropped."""
 
     def __init__(self) -> None:
         self.is_complete = False
         self._line = b""
         self._size_line = _SIZE_LINE
-        self._left = self._extension_bytes = 0
+        self._remaining = self._extension_bytes = 0
         self._in_trailers = False
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the content as one chunk, and what comes behind the body. Raises _InvalidBody."""
+        """Return the content as one chunk, and the bytes after the body. Raises _InvalidBody."""
         data, self._line = self._line + data, b""
         pieces: list[bytes] = []
-        at, end, left = 0, len(data), self._left
-        while at < end and not self._in_trailers:
-            if left:
-                pieces.append(data[at : at + left])
-                at, left = at + len(pieces[-1]), left - len(pieces[-1])
-            elif (line := self._size_line.match(data, at)) is not None:
-                at, left = line.end(), int(line[1], 16)
+        offset, end, remaining = 0, len(data), self._remaining
+        while offset < end and not self._in_trailers:
+            if remaining:
+                pieces.append(data[offset : offset + remaining])
+                offset, remaining = offset + len(pieces[-1]), remaining - len(pieces[-1])
+            elif (line := self._size_line.match(data, offset)) is not None:
+                offset, remaining = line.end(), int(line[1], 16)
                 self._extension_bytes += len(line[2])
-                if line.end() - line.start() > LONGEST_CHUNK_LINE or self._extension_bytes > MOST_EXTENSION_BYTES:
+                if line.end() - line.start() > MAX_CHUNK_LINE_BYTES or self._extension_bytes > MAX_EXTENSION_BYTES:
                     raise _InvalidBody
-                self._size_line, self._in_trailers = _NEXT_SIZE_LINE, not left
+                self._size_line, self._in_trailers = _NEXT_SIZE_LINE, not remaining
             else:
-                self._line = data[at:]
-                at = end
-        self._left = left
-        rest = self._trailers(data[at:]) if self._in_trailers else b""
-        if not self._may_go_on():
+                self._line = data[offset:]
+                offset = end
+        self._remaining = remaining
+        rest = self._read_trailers(data[offset:]) if self._in_trailers else b""
+        if not self._is_valid_prefix():
             raise _InvalidBody
         content = b"".join(pieces)
         chunk = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
         return chunk + b"0\r\n\r\n" if self.is_complete else chunk, rest
 
-    def _trailers(self, data: bytes) -> bytes:
-        """Return what comes behind the trailers. Raises _InvalidBody."""
+    def _read_trailers(self, data: bytes) -> bytes:
+        """Return the bytes after the trailers. Raises _InvalidBody."""
         end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n") + 4
         if end < 4 and end != 2:
             self._line = data
@@ -222,13 +226,13 @@ class _Chunks:
         self.is_complete = True
         return data[end:]
 
-    def _may_go_on(self) -> bool:
-        """Whether the line that is not whole yet may become a valid one."""
+    def _is_valid_prefix(self) -> bool:
+        """Return True if an incomplete line may become a valid one."""
         line = self._line
         if not line:
             return True
-        if self._in_trailers or len(line) > LONGEST_CHUNK_LINE:
-            return len(line) <= LONGEST_CHUNK_LINE
+        if self._in_trailers or len(line) > MAX_CHUNK_LINE_BYTES:
+            return len(line) <= MAX_CHUNK_LINE_BYTES
         if self._size_line is _NEXT_SIZE_LINE:
             if not b"\r\n".startswith(line[:2]):
                 return False
@@ -236,6 +240,6 @@ class _Chunks:
         return _PART_OF_LINE.fullmatch(line) is not None
 
 
-def invalid_http(problem: str = "the request is no valid HTTP") -> Failure:
+def invalid_http(problem: str = "the request is no valid HTTP") -> APIError:
     """Return the refusal of a request that can't be read."""
-    return Failure(400, problem, code="invalid_http", close=True)
+    return APIError(400, problem, code="invalid_http", close=True)

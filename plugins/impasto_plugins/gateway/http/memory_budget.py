@@ -1,4 +1,4 @@
-"""How many bytes of requests and answers may be in memory at once. Past it, callers are sent away unspent."""
+"""The limit of bytes of requests and responses in memory. Beyond it, requests are refused; nothing is charged."""
 
 from __future__ import annotations
 
@@ -6,78 +6,78 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from impasto_plugins.gateway.errors import SERVER, Failure
+from impasto_plugins.gateway.errors import SERVER, APIError
 
-PICTURE_BYTES = 2 << 20
-"""What is set aside for each picture that is to come, until its size is known."""
+IMAGE_BYTES = 2 << 20
+"""Bytes reserved for each expected image, until its size is known."""
 
 
-class Flow:
+class MemoryBudget:
     """The bytes in flight of one process."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.bytes = 0
-        self.turn = asyncio.Lock()
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self.decode_lock = asyncio.Lock()
         """Held by the one request whose mask is decoded."""
 
-    def share(self) -> Share:
-        """One request's share of it, empty at first."""
-        return Share(self)
+    def open_reservation(self) -> MemoryReservation:
+        """Return a request's reservation, empty at first."""
+        return MemoryReservation(self)
 
 
-class Share:
-    """What one request holds. Given back at its end."""
+class MemoryReservation:
+    """The reservation of one request, released at its end."""
 
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-        self.bytes = 0
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self.size = 0
 
-    def take(self, bytes: int) -> None:
-        """Takes so much more. Raises Failure where there is no room."""
-        if not self.grow(bytes):
-            said = "the gateway holds as many pictures as it may; nothing was sent, try again"
-            raise Failure(503, said, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
+    def reserve(self, size: int) -> None:
+        """Reserve so many more bytes. Raises APIError if there is no room."""
+        if not self.try_reserve(size):
+            message = "the gateway holds as many pictures as it may; nothing was sent, try again"
+            raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
 
-    def grow(self, bytes: int) -> bool:
-        """Takes so much more, if there is room."""
-        flow = self._flow
-        if flow.bytes + bytes > flow.most:
+    def try_reserve(self, size: int) -> bool:
+        """Reserve so many more bytes if there is room; return True if so."""
+        budget = self._budget
+        if budget.used_bytes + size > budget.max_bytes:
             return False
-        self.settle(self.bytes + bytes)
+        self.resize(self.size + size)
         return True
 
-    def settle(self, bytes: int) -> None:
-        """Holds exactly so much from now on: what was paid for is never refused."""
-        self._flow.bytes += bytes - self.bytes
-        self.bytes = bytes
+    def resize(self, size: int) -> None:
+        """Hold exactly so many bytes from now on: a paid answer is never refused."""
+        self._budget.used_bytes += size - self.size
+        self.size = size
 
-    async def begin_decoding(self, bytes: int) -> None:
-        """Wait for the one turn to decode a mask, and hold so much more until ``end_decoding``. Raises Failure."""
-        flow = self._flow
-        if bytes > flow.most:
-            said = (
-                f"this mask takes {bytes:,} bytes to decode and the gateway may hold {flow.most:,}; send a"
+    async def begin_decoding(self, size: int) -> None:
+        """Wait for the one turn to decode a mask, and hold so much more until ``end_decoding``. Raises APIError."""
+        budget = self._budget
+        if size > budget.max_bytes:
+            message = (
+                f"this mask takes {size:,} bytes to decode and the gateway may hold {budget.max_bytes:,}; send a"
                 " smaller one, or raise general_settings.max_bytes_in_flight"
             )
-            raise Failure(413, said, code="request_too_large", param="mask")
-        await flow.turn.acquire()
+            raise APIError(413, message, code="request_too_large", param="mask")
+        await budget.decode_lock.acquire()
         try:
-            self.take(bytes)
-        except Failure:
-            flow.turn.release()
+            self.reserve(size)
+        except APIError:
+            budget.decode_lock.release()
             raise
 
-    def end_decoding(self, bytes: int) -> None:
+    def end_decoding(self, size: int) -> None:
         """Give back what ``begin_decoding`` took."""
-        self.settle(self.bytes - bytes)
-        self._flow.turn.release()
+        self.resize(self.size - size)
+        self._budget.decode_lock.release()
 
-    def hand_over(self) -> Share:
-        """Move what is held to a share that outlives the request."""
-        heir = Share(self._flow)
-        heir.bytes, self.bytes = self.bytes, 0
-        return heir
+    def transfer(self) -> MemoryReservation:
+        """Move the reservation to one that outlives the request."""
+        successor = MemoryReservation(self._budget)
+        successor.size, self.size = self.size, 0
+        return successor
 
     def __enter__(self) -> Self:
         return self
@@ -85,4 +85,4 @@ class Share:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.settle(0)
+        self.resize(0)

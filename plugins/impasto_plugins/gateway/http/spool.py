@@ -1,4 +1,4 @@
-"""Where bytes wait that are too many for memory: a file without a name, and an upload, in memory up to 1 MiB."""
+"""Storage for bytes that are too many for memory: an unnamed file, and an upload, in memory up to 1 MiB."""
 
 from __future__ import annotations
 
@@ -8,98 +8,98 @@ import tempfile
 from typing import BinaryIO, cast
 
 from impasto import File
-from impasto.ext import printable, to_its_end
-from impasto_plugins.gateway.errors import SERVER, Failure
+from impasto.ext import printable, to_thread_shielded
+from impasto_plugins.gateway.errors import SERVER, APIError
 
-from .memory_budget import Share
+from .memory_budget import MemoryReservation
 
-IN_MEMORY = 1 << 20
-_LONGEST_LABEL = 80
+MAX_MEMORY_BYTES = 1 << 20
+_MAX_LABEL_LENGTH = 80
 
 
-class Disk:
-    """A file without a name, written and read outside the loop. ``size``: the bytes that are there for good."""
+class SpoolFile:
+    """An unnamed file, written and read outside the loop. ``size``: the bytes that are written."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._source: BinaryIO | None = None
+        self._target: BinaryIO | None = None
 
-    async def append(self, piece: bytes | bytearray) -> None:
-        """Writes what comes next. Raises OSError; what is there stays there."""
-        await to_its_end(self._append, piece)  # the file is there then, for close()
+    async def append(self, chunk: bytes | bytearray) -> None:
+        """Write the next bytes. Raises OSError; earlier bytes stay."""
+        await to_thread_shielded(self._append, chunk)  # the file is there then, for close()
 
-    async def read(self, at: int, size: int) -> bytes:
-        """So many bytes from there on, all of which are there. Raises OSError."""
-        return await asyncio.to_thread(self._read, at, size)
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return bytes at a position, all of which are written. Raises OSError."""
+        return await asyncio.to_thread(self._read, offset, size)
 
-    async def file(self, label: str) -> File:
-        """All of it, to be opened again and again until ``close``. Raises OSError."""
-        return await asyncio.to_thread(self._file, label)
+    async def to_file(self, label: str) -> File:
+        """Return all of it as a file that can be opened repeatedly until ``close``. Raises OSError."""
+        return await asyncio.to_thread(self._to_file, label)
 
     def close(self) -> None:
-        """Frees the disk."""
-        if self._source is not None:
-            self._source.close()
+        """Release the disk space."""
+        if self._target is not None:
+            self._target.close()
 
-    def _append(self, piece: bytes | bytearray) -> None:
-        if self._source is None:
-            self._source = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - closed in close()
-        view = memoryview(piece)
+    def _append(self, chunk: bytes | bytearray) -> None:
+        if self._target is None:
+            self._target = cast("BinaryIO", tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - closed in close()
+        view = memoryview(chunk)
         while view:
-            view = view[self._source.write(view) :]
-        self.size += len(piece)
+            view = view[self._target.write(view) :]
+        self.size += len(chunk)
 
-    def _read(self, at: int, size: int) -> bytes:
-        assert self._source is not None  # noqa: S101 - something is there
-        return os.pread(self._source.fileno(), size, at)
+    def _read(self, offset: int, size: int) -> bytes:
+        assert self._target is not None  # noqa: S101 - something is there
+        return os.pread(self._target.fileno(), size, offset)
 
-    def _file(self, label: str) -> File:
-        assert self._source is not None  # noqa: S101 - something is there
-        self._source.seek(0)
-        return File.of((label, self._source))
+    def _to_file(self, label: str) -> File:
+        assert self._target is not None  # noqa: S101 - something is there
+        self._target.seek(0)
+        return File.of((label, self._target))
 
 
-class Upload:
-    """One upload as it comes in. ``close`` lets go of it."""
+class UploadSpool:
+    """One upload as it arrives."""
 
-    def __init__(self, label: str, share: Share) -> None:
-        self.label = printable(label[:_LONGEST_LABEL]) or "upload"
-        self._share = share
-        self._waiting = bytearray()
-        self._disk: Disk | None = None
+    def __init__(self, label: str, reservation: MemoryReservation) -> None:
+        self.label = printable(label[:_MAX_LABEL_LENGTH]) or "upload"
+        self._reservation = reservation
+        self._buffer = bytearray()
+        self._spool_file: SpoolFile | None = None
         self._file: File | None = None
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Takes the next piece. Raises Failure where there is no room for it."""
-        waiting = self._waiting
-        if self._disk is None and len(waiting) + len(data) <= IN_MEMORY:
-            self._share.take(len(data))
-        waiting += data
-        if len(waiting) > IN_MEMORY:
+        """Write the next piece. Raises APIError if there is no room for it."""
+        buffer = self._buffer
+        if self._spool_file is None and len(buffer) + len(data) <= MAX_MEMORY_BYTES:
+            self._reservation.reserve(len(data))
+        buffer += data
+        if len(buffer) > MAX_MEMORY_BYTES:
             await self._flush()
 
     async def finish(self) -> File:
-        """The whole upload, which can be opened again and again."""
-        if self._disk is not None:
+        """Return the whole upload, which can be opened repeatedly."""
+        if self._spool_file is not None:
             await self._flush()
-            self._file = await self._disk.file(self.label)
+            self._file = await self._spool_file.to_file(self.label)
         else:
-            self._file = File.of((self.label, bytes(self._waiting)))
-        self._waiting = bytearray()
+            self._file = File.of((self.label, bytes(self._buffer)))
+        self._buffer = bytearray()
         return self._file
 
     def close(self) -> None:
-        """Frees memory and disk."""
+        """Release memory and disk space."""
         if self._file is not None:
             self._file.close()
-        if self._disk is not None:
-            self._disk.close()
+        if self._spool_file is not None:
+            self._spool_file.close()
 
     async def _flush(self) -> None:
-        piece, self._waiting = self._waiting, bytearray()
-        self._disk = self._disk or Disk()
+        chunk, self._buffer = self._buffer, bytearray()
+        self._spool_file = self._spool_file or SpoolFile()
         try:
-            await self._disk.append(piece)
+            await self._spool_file.append(chunk)
         except OSError:
-            said = "the gateway has no room for an upload; nothing was sent, try again"
-            raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None
+            message = "the gateway has no room for an upload; nothing was sent, try again"
+            raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None

@@ -1,7 +1,8 @@
-"""Requests that come again: joined to the call that runs, or answered with what it came to, never paid for twice.
+"""Repeated requests: joined to the running call, or answered with its outcome, never paid for twice.
 
-With an ``Idempotency-Key`` a request is that key's for 24 hours. An SDK's retry looks for an earlier attempt whose
-caller left; each attempt's result is given to one retry. What is proved to have cost nothing runs again.
+With an ``Idempotency-Key`` a request is bound to that key for 24 hours. An SDK's retry searches for an earlier attempt
+whose caller left; each attempt's result is given to one retry. An attempt that is proved to have cost nothing runs
+again.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -19,324 +20,341 @@ from typing import Self
 import attrs
 from aiohttp import web
 
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.calls.queue_timeout import patience_of
-from impasto_plugins.gateway.errors import SERVER, Failure, unknown
-from impasto_plugins.gateway.http.connection import follow, has_left
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
+from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.http.connection import client_disconnected, track_delivery
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
-from impasto_plugins.gateway.http.memory_budget import Share
-from impasto_plugins.gateway.storage.database import UNWRITABLE, Data
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
+from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database, storage_required
 
-from .fingerprint import KEY_HEADER, Identity
-from .in_flight import SLOTS, Flight, Flights, Seen, State
-from .store import KEY_SECONDS, Kept, Row, new_id
+from .fingerprint import KEY_HEADER, Fingerprint
+from .in_flight import SLOTS, InFlightCall, InFlightEntry, InFlightTable, SlotState
+from .store import KEY_SECONDS, OutcomeStore, StoredCall, new_row_id
 
 WATCH_SECONDS = 0.05
-"""How often callers are looked after, who may have left."""
+"""Seconds between checks for callers who may have left."""
 
-MOST_FOLLOWED = SLOTS // 4
-"""How many answers may be followed until they are read; one more, and the oldest counts as not read."""
+MAX_TRACKED_DELIVERIES = SLOTS // 4
+"""Responses whose delivery is tracked; one more, and the oldest counts as not read."""
 
-_NEAR_THE_END = 0.9
-"""From which part of a caller's time-out on an answer may come too late for it."""
+_NEAR_TIMEOUT_FRACTION = 0.9
+"""Fraction of a caller's time-out after which a response may come too late for it."""
 
-_LOOK_AGAIN_SECONDS = 1.0
-"""How often whoever waits for another worker's call looks whether that one lives."""
+_RECHECK_SECONDS = 1.0
+"""Seconds between checks if the worker of a joined call is alive."""
 
 _log = logging.getLogger("impasto.gateway")
 
-Make = Callable[[Row | None], Awaitable[Done]]
-"""Makes a call, which has a row where it is written down. Raises Failure."""
+MakeCall = Callable[[StoredCall | None], Awaitable[CallOutcome]]
+"""Makes a call, with its row if it is stored. Raises APIError."""
 
-Begun = asyncio.Future[tuple[Row, bool]]
-"""A job's row, and whether that was there before."""
+JobStarted = asyncio.Future[tuple[StoredCall, bool]]
+"""A job's row, and True if it existed before."""
 
 
 @attrs.frozen
-class About:
-    """What a row tells of its call besides: the model as its caller named it."""
+class CallLabel:
+    """Further facts in a call's row: the model under its public name."""
 
     model: str
     response_format: str
 
 
-class Repeats:
-    """One worker's knowledge of what runs and what came of it. ``resume`` fetches what dead workers had begun."""
+class IdempotencyCoordinator:
+    """One worker's view of running calls and stored outcomes. ``resume`` fetches jobs of dead workers."""
 
-    def __init__(self, data: Data, resume: Callable[[Row, Flight], object]) -> None:
-        self._data = data
+    def __init__(self, database: Database, resume: Callable[[StoredCall, InFlightCall], object]) -> None:
+        self._data = database
         self._resume = resume
-        self.kept = Kept(data)
-        self.flights = Flights(data.folder / "workers")
-        self._followed: dict[Delivery, None] = {}
-        self._keeping: set[asyncio.Task[None]] = set()
+        self.store = OutcomeStore(database)
+        self.in_flight = InFlightTable(database.folder / "workers")
+        self._deliveries: dict[Delivery, None] = {}
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Begins, and takes over what dead workers left."""
+        """Begin, and take over the calls of dead workers."""
         try:
-            await self._data.in_thread(self.flights.open)
-            await self.take_over()
-        except UNWRITABLE as error:
+            await self._data.run(self.in_flight.open)
+            await self.reclaim_dead_workers()
+        except DATABASE_ERRORS as error:
             _log.error("what runs can't be written down for other workers and the next start: %s", error)
 
     async def aclose(self) -> None:
-        """What still runs is for the next to take over."""
-        await self.settle()
-        await self._data.in_thread(self.flights.close)
+        """Leave running calls for other workers to take over."""
+        await self.flush_deliveries()
+        await self._data.run(self.in_flight.close)
 
     async def watch(self) -> None:
-        """Looks after callers who may have left, for ever."""
+        """Watch for callers who may have left, for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            self._look()
+            self._check_callers()
 
-    async def settle(self) -> None:
-        """Wait until every answer that was written is known to be read, or is kept."""
+    async def flush_deliveries(self) -> None:
+        """Wait until every response is known to be read, or is stored."""
         end = time.monotonic() + LINGER_SECONDS + WATCH_SECONDS
-        while self._followed and time.monotonic() < end:
+        while self._deliveries and time.monotonic() < end:
             await asyncio.sleep(WATCH_SECONDS / 2)
-            self._look()
-        for delivery in tuple(self._followed):
+            self._check_callers()
+        for delivery in tuple(self._deliveries):
             delivery.give_up()
-        while self._keeping:
-            await asyncio.wait(self._keeping)
+        while self._storing:
+            await asyncio.wait(self._storing)
 
-    def _look(self) -> None:
+    def _check_callers(self) -> None:
         now = time.monotonic()
-        for delivery in tuple(self._followed):
-            delivery.look(now)
-        self.flights.mark()
+        for delivery in tuple(self._deliveries):
+            delivery.update(now)
+        self.in_flight.mark_disconnected()
 
-    def part(self, identity: Identity, share: Share) -> Part:
-        """A request's part: ``async with`` it until it is answered."""
-        return Part(self, identity, share)
+    def session(self, fingerprint: Fingerprint, reservation: MemoryReservation) -> IdempotencySession:
+        """Return a request's session: use ``async with`` until it is answered."""
+        return IdempotencySession(self, fingerprint, reservation)
 
-    def follow(
-        self, request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool = False
+    def track_delivery(
+        self, request: web.BaseRequest, on_decided: Callable[[bool], object], *, gave_up: bool = False
     ) -> Delivery | None:
-        """Call ``decided`` when it is known if the answer was read that was just written. Returns None if it is lost.
+        """Call ``on_decided`` when the delivery of the response just written is known. Return None if it is lost.
 
         See Delivery.
         """
 
-        def settle(read: bool) -> None:
+        def finish(is_read: bool) -> None:
             if delivery is not None:
-                self._followed.pop(delivery, None)
-            decided(read)
+                self._deliveries.pop(delivery, None)
+            on_decided(is_read)
 
-        delivery = follow(request, settle, gave_up=gave_up)
+        delivery = track_delivery(request, finish, gave_up=gave_up)
         if delivery is None:
-            decided(False)
+            on_decided(False)
             return None
-        self._followed[delivery] = None
-        if len(self._followed) > MOST_FOLLOWED:
-            next(iter(self._followed)).give_up()
+        self._deliveries[delivery] = None
+        if len(self._deliveries) > MAX_TRACKED_DELIVERIES:
+            next(iter(self._deliveries)).give_up()
         return delivery
 
-    def linger(self, identity: Identity, flight: Flight, done: Done, holds: ExitStack, *, gave_up: bool) -> None:
-        """Hold the outcome of a call whose answer is written until it was read, or else keep it for the retry."""
+    def await_delivery(
+        self, fingerprint: Fingerprint, call: InFlightCall, outcome: CallOutcome, stack: ExitStack, *, gave_up: bool
+    ) -> None:
+        """Hold the outcome of a call until its response was read, or else store it for the retry."""
 
         async def keep() -> None:
-            with holds:
-                await self.keep(identity, flight, done)
+            with stack:
+                await self.store_outcome(fingerprint, call, outcome)
 
-        def decided(read: bool) -> None:
-            if read:
-                self.flights.remove(flight)
-                holds.close()
+        def decided(is_read: bool) -> None:
+            if is_read:
+                self.in_flight.finish(call)
+                stack.close()
             else:
-                self.flights.mark_left(flight)
+                self.in_flight.mark_abandoned(call)
                 task = asyncio.create_task(keep())
-                self._keeping.add(task)
-                task.add_done_callback(self._keeping.discard)
+                self._storing.add(task)
+                task.add_done_callback(self._storing.discard)
 
-        flight.delivery = self.follow(identity.request, decided, gave_up=gave_up)
+        call.delivery = self.track_delivery(fingerprint.request, decided, gave_up=gave_up)
 
-    async def keep(self, identity: Identity, flight: Flight, outcome: Done | Failure) -> None:
-        """Keeps the outcome of a call that is over for its retry."""
-        if await self.kept.keep(identity.content, outcome):
-            self.flights.remove(flight)
+    async def store_outcome(
+        self, fingerprint: Fingerprint, call: InFlightCall, outcome: CallOutcome | APIError
+    ) -> None:
+        """Store the outcome of a finished call for its retry."""
+        if await self.store.save(fingerprint.content, outcome):
+            self.in_flight.finish(call)
         else:
-            self.flights.lose(flight)
+            self.in_flight.mark_lost(call)
 
-    async def earlier(self, identity: Identity, count: int) -> Row | None:
-        """What an earlier attempt of an SDK's call came to, once it is over; None where nothing was charged.
+    async def find_previous_attempt(self, fingerprint: Fingerprint, count: int) -> StoredCall | None:
+        """Return the outcome of an earlier attempt of an SDK's call, once it is over; None if nothing was charged.
 
-        Raises Failure, and what is in UNWRITABLE.
+        Raises APIError and DATABASE_ERRORS.
         """
-        second_look = False
+        is_second_look = False
         while True:
-            await self.take_over()
-            self.flights.mark()
-            seen = await self._data.in_thread(lambda: self.flights.find(identity.content))
-            if (row := await self.kept.claim(identity.content, count)) is not None:  # after that look: none is between
+            await self.reclaim_dead_workers()
+            self.in_flight.mark_disconnected()
+            entries = await self._data.run(lambda: self.in_flight.find(fingerprint.content))
+            if (
+                row := await self.store.claim(fingerprint.content, count)
+            ) is not None:  # after that look: none is between
                 return row
-            states = {each.state for each in seen}
-            if State.LEFT in states:
-                await self.wait(next(each for each in seen if each.state == State.LEFT), identity)
-            elif State.LOST in states:
-                raise unknown()
-            elif State.RUNNING in states and not second_look:
-                second_look = True
+            states = {each.state for each in entries}
+            if SlotState.ABANDONED in states:
+                await self.wait_for(next(each for each in entries if each.state == SlotState.ABANDONED), fingerprint)
+            elif SlotState.LOST in states:
+                raise charge_unknown_error()
+            elif SlotState.RUNNING in states and not is_second_look:
+                is_second_look = True
                 await asyncio.sleep(2 * WATCH_SECONDS)  # another worker is about to see that its caller left
             else:
-                return await self.kept.failed(identity.content)
+                return await self.store.find_failed(fingerprint.content)
 
-    async def wait(self, seen: Seen, identity: Identity) -> None:
-        """Waits until a call may be over. Raises ConnectionError where whoever waits leaves."""
-        until = time.monotonic() + _LOOK_AGAIN_SECONDS
-        while not seen.ended() and time.monotonic() < until:
-            if has_left(identity.request):
+    async def wait_for(self, entry: InFlightEntry, fingerprint: Fingerprint) -> None:
+        """Wait until a call may be over. Raises ConnectionError if the waiting caller leaves."""
+        deadline = time.monotonic() + _RECHECK_SECONDS
+        while not entry.is_over() and time.monotonic() < deadline:
+            if client_disconnected(fingerprint.request):
                 raise ConnectionResetError("the caller left")
             await asyncio.sleep(WATCH_SECONDS / 2)
 
-    async def begin(self, identity: Identity, about: About, *, wait: bool) -> tuple[Row, Flight | None]:
-        """Writes a call down, as its key's where it has one, and gives its row and its flight.
+    async def claim_or_join(
+        self, fingerprint: Fingerprint, label: CallLabel, *, wait: bool
+    ) -> tuple[StoredCall, InFlightCall | None]:
+        """Insert a call's row, bound to its idempotency key if it has one; return the row and its running call.
 
-        Where its key has a call already, gives that one's row alone; with ``wait``, when that is over. Raises Failure,
-        and what is in UNWRITABLE.
+        If the key has a call already, return that row alone; with ``wait``, after that call is over. Raises APIError
+        and DATABASE_ERRORS.
         """
-        lost = ""
+        missing_id = ""
         while True:
-            row, flight = await self._written(self._new_row(identity, about), join=identity.key is not None)
-            if flight is not None:
-                return row, flight
-            if row.content != identity.content:
-                said = f"{KEY_HEADER}: this key belongs to another request; use a new one for each"
-                raise Failure(422, said, code="idempotency_key_reused", param=KEY_HEADER, should_retry=False)
+            row, call = await self._record_call(self._new_row(fingerprint, label), join=fingerprint.key is not None)
+            if call is not None:
+                return row, call
+            if row.content != fingerprint.content:
+                message = f"{KEY_HEADER}: this key belongs to another request; use a new one for each"
+                raise APIError(422, message, code="idempotency_key_reused", param=KEY_HEADER, should_retry=False)
             if row.state != "running" or not wait:
                 return row, None
-            if lost == row.id:
-                raise unknown()
-            if (seen := await self.look(row)) is None:
-                lost = row.id
+            if missing_id == row.id:
+                raise charge_unknown_error()
+            if (entry := await self.find_running(row)) is None:
+                missing_id = row.id
                 await asyncio.sleep(2 * WATCH_SECONDS)  # its row may be written just now
             else:
-                await self.wait(seen, identity)
+                await self.wait_for(entry, fingerprint)
 
-    async def _written(self, new: Row, *, join: bool) -> tuple[Row, Flight | None]:
-        flight = self.flights.add(bytes.fromhex(new.id), None, keyed=True)  # first: a row without one is lost
-        begun = False
+    async def _record_call(self, new_row: StoredCall, *, join: bool) -> tuple[StoredCall, InFlightCall | None]:
+        call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)  # first: a row without one is lost
+        is_new = False
         try:
-            row = await self.kept.begin(new, join=join)
-            begun = row is new
+            row = await self.store.insert_or_join(new_row, join=join)
+            is_new = row is new_row
         finally:
-            if not begun:
-                self.flights.remove(flight)
-        return row, flight if begun else None
+            if not is_new:
+                self.in_flight.finish(call)
+        return row, call if is_new else None
 
-    async def look(self, row: Row) -> Seen | None:
-        """The call of a row, where it runs."""
-        await self.take_over()
-        seen = await self._data.in_thread(lambda: self.flights.find(bytes.fromhex(row.id)))
-        return next((each for each in seen if not each.ended()), None)
+    async def find_running(self, row: StoredCall) -> InFlightEntry | None:
+        """Return the running call of a row, or None."""
+        await self.reclaim_dead_workers()
+        entries = await self._data.run(lambda: self.in_flight.find(bytes.fromhex(row.id)))
+        return next((each for each in entries if not each.is_over()), None)
 
-    async def carry(
-        self, row: Row, flight: Flight, make: Callable[[], Awaitable[Done]], *, forget: Callable[[], bool]
-    ) -> Done:
-        """Makes a call that was begun, and writes down what came of it. Raises Failure.
+    async def run_and_record(
+        self,
+        row: StoredCall,
+        call: InFlightCall,
+        make: Callable[[], Awaitable[CallOutcome]],
+        *,
+        forget: Callable[[], bool],
+    ) -> CallOutcome:
+        """Run a call that was begun and store its outcome. Raises APIError.
 
-        ``forget``: whether nobody asks for it where it cost nothing.
+        ``forget()`` returns True if a not-charged failure can be deleted because no client holds its id.
         """
-        outcome: Done | Failure
+        outcome: CallOutcome | APIError
         try:
             outcome = await make()
-        except Failure as failure:
+        except APIError as failure:
             outcome = failure
         except BaseException:  # the process ends, or has a bug
-            self.flights.lose(flight)
+            self.in_flight.mark_lost(call)
             raise
-        if await self.kept.finish(row, outcome, forget=forget()):
-            self.flights.remove(flight)
+        if await self.store.finish(row, outcome, forget=forget()):
+            self.in_flight.finish(call)
         else:
-            self.flights.lose(flight)
-        if isinstance(outcome, Failure):
+            self.in_flight.mark_lost(call)
+        if isinstance(outcome, APIError):
             raise outcome
         return outcome
 
-    async def take_over(self) -> None:
-        """Takes over what dead workers left. Raises what is in UNWRITABLE."""
-        for row in await self.kept.take_over(self.flights):
-            self._resume(row, self.flights.add(bytes.fromhex(row.id), None, keyed=True))
+    async def reclaim_dead_workers(self) -> None:
+        """Take over the calls of dead workers. Raises DATABASE_ERRORS."""
+        for row in await self.store.reclaim_dead_workers(self.in_flight):
+            self._resume(row, self.in_flight.begin(bytes.fromhex(row.id), None, has_key=True))
 
-    def _new_row(self, identity: Identity, about: About) -> Row:
-        now, id = self._data.clock(), new_id()
-        return Row(
+    def _new_row(self, fingerprint: Fingerprint, label: CallLabel) -> StoredCall:
+        now, id = self._data.clock(), new_row_id()
+        return StoredCall(
             id=id,
-            owner=identity.owner,
-            identity=identity.key or (identity.content if identity.count is not None else b""),
-            content=identity.content,
-            model=about.model,
-            response_format=about.response_format,
-            worker=self.flights.name,
-            given=identity.count or 0,
+            owner=fingerprint.owner,
+            identity=fingerprint.key or (fingerprint.content if fingerprint.count is not None else b""),
+            content=fingerprint.content,
+            model=label.model,
+            response_format=label.response_format,
+            worker=self.in_flight.name,
+            given=fingerprint.count or 0,
             made=now,
             expires=now + KEY_SECONDS,
         )
 
 
-class Part:
-    """One request's part in it."""
+class IdempotencySession:
+    """The idempotency of one request."""
 
-    def __init__(self, repeats: Repeats, identity: Identity, share: Share) -> None:
-        self._repeats = repeats
-        self._identity = identity
-        self._share = share
-        self._flight: Flight | None = None
-        self._row: Row | None = None
-        self._outcome: Done | Failure | None = None
+    def __init__(
+        self, coordinator: IdempotencyCoordinator, fingerprint: Fingerprint, reservation: MemoryReservation
+    ) -> None:
+        self._coordinator = coordinator
+        self._fingerprint = fingerprint
+        self._reservation = reservation
+        self._call: InFlightCall | None = None
+        self._row: StoredCall | None = None
+        self._outcome: CallOutcome | APIError | None = None
         self._replayed = False
-        self._seconds = 0.0
-        """How long the call took."""
-        self.holds = ExitStack()
-        """What the outcome needs for as long as it may have to be kept."""
+        self._call_seconds = 0.0
+        """Seconds that the call took."""
+        self.stack = ExitStack()
+        """Resources of the outcome, for as long as it may have to be stored."""
 
-    async def outcome(self, make: Make, about: About) -> tuple[Done, Row | None]:
-        """The outcome of the call, which is made here if it is to be made, or that of a row. Raises Failure."""
-        identity, repeats = self._identity, self._repeats
-        flight: Flight | None = None
-        if identity.key is not None or identity.count:
-            with promised():
-                if identity.key is not None:
-                    self._row, flight = await repeats.begin(identity, about, wait=True)
-                elif identity.count:
-                    self._row = await repeats.earlier(identity, identity.count)
+    async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
+        """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""
+        fingerprint, coordinator = self._fingerprint, self._coordinator
+        call: InFlightCall | None = None
+        if fingerprint.key is not None or fingerprint.count:
+            with storage_required():
+                if fingerprint.key is not None:
+                    self._row, call = await coordinator.claim_or_join(fingerprint, label, wait=True)
+                elif fingerprint.count:
+                    self._row = await coordinator.find_previous_attempt(fingerprint, fingerprint.count)
         if self._row is not None:
-            if flight is not None:
-                carried = repeats.carry(self._row, flight, partial(make, self._row), forget=lambda: True)
-                return await carried, None
+            if call is not None:
+                running = coordinator.run_and_record(self._row, call, partial(make, self._row), forget=lambda: True)
+                return await running, None
             self._replayed = True
-            return await repeats.kept.load(self._row), self._row
-        self._flight = repeats.flights.add(identity.content, identity.request, keyed=False)
-        began = time.monotonic()
+            return await coordinator.store.load(self._row), self._row
+        self._call = coordinator.in_flight.begin(fingerprint.content, fingerprint.request, has_key=False)
+        started_at = time.monotonic()
         try:
             self._outcome = await make(None)
-        except Failure as failure:
+        except APIError as failure:
             self._outcome = failure
             raise
-        self._seconds = time.monotonic() - began
+        self._call_seconds = time.monotonic() - started_at
         return self._outcome, None
 
-    async def job(self, make: Callable[[Row], Awaitable[Done]], about: About, begun: Begun) -> None:
-        """Makes the call for whoever asks for it later, or tells ``begun`` which one it was already.
+    async def run_job(
+        self, make: Callable[[StoredCall], Awaitable[CallOutcome]], label: CallLabel, job_started: JobStarted
+    ) -> None:
+        """Run the call as a job, or call ``job_started`` with the existing one.
 
-        ``make`` tells ``begun`` when all is well. Raises Failure where it failed before that.
+        ``make`` calls ``job_started`` when all is well. Raises APIError if it failed before that.
         """
-        identity, repeats = self._identity, self._repeats
-        row: Row | None = None
-        flight: Flight | None = None
-        with promised():
-            if identity.key is None and identity.count:
-                row = await repeats.kept.claim(identity.content, identity.count, begun=True)
+        fingerprint, coordinator = self._fingerprint, self._coordinator
+        row: StoredCall | None = None
+        call: InFlightCall | None = None
+        with storage_required():
+            if fingerprint.key is None and fingerprint.count:
+                row = await coordinator.store.claim(fingerprint.content, fingerprint.count, as_job=True)
             if row is None:
-                row, flight = await repeats.begin(identity, about, wait=False)
-        if flight is None:
-            begun.set_result((row, True))
+                row, call = await coordinator.claim_or_join(fingerprint, label, wait=False)
+        if call is None:
+            job_started.set_result((row, True))
             return
         try:
-            await repeats.carry(row, flight, partial(make, row), forget=lambda: not begun.done())
-        except Failure:  # it is written down
-            if not begun.done():
+            await coordinator.run_and_record(row, call, partial(make, row), forget=lambda: not job_started.done())
+        except APIError:  # it is written down
+            if not job_started.done():
                 raise
 
     async def __aenter__(self) -> Self:
@@ -345,41 +363,32 @@ class Part:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.holds:
-            await self._end(broken=not (error is None or isinstance(error, Failure)))
+        with self.stack:
+            await self._end(broken=not (error is None or isinstance(error, APIError)))
 
     async def _end(self, *, broken: bool) -> None:
-        """The request is answered, or its caller is gone. ``broken``: the answer is not whole."""
-        identity, repeats, flight, outcome = self._identity, self._repeats, self._flight, self._outcome
-        left = broken or has_left(identity.request)
-        if flight is None:
-            if left and self._replayed and self._row is not None and identity.key is None and identity.count:
-                await repeats.kept.unclaim(self._row, identity.count)
+        """End the session: the request is answered, or its caller left. ``broken``: the response is incomplete."""
+        fingerprint, coordinator, call, outcome = self._fingerprint, self._coordinator, self._call, self._outcome
+        closed = broken or client_disconnected(fingerprint.request)
+        if call is None:
+            if closed and self._replayed and self._row is not None and fingerprint.key is None and fingerprint.count:
+                await coordinator.store.release(self._row, fingerprint.count)
         elif outcome is None:
-            repeats.flights.lose(flight)  # the process ends, or has a bug
-        elif isinstance(outcome, Failure):
-            if outcome.free:
-                repeats.flights.remove(flight)
+            coordinator.in_flight.mark_lost(call)  # the process ends, or has a bug
+        elif isinstance(outcome, APIError):
+            if outcome.not_charged:
+                coordinator.in_flight.finish(call)
             else:
-                await repeats.keep(identity, flight, outcome)
+                await coordinator.store_outcome(fingerprint, call, outcome)
         elif broken:
-            await repeats.keep(identity, flight, outcome)
-        elif left or identity.count is not None:
-            gave_up = self._seconds > patience_of(identity.request.headers, math.inf) * _NEAR_THE_END
-            self.holds.enter_context(self._share.hand_over())  # the answer is in memory for longer than the request
-            repeats.linger(identity, flight, outcome, self.holds.pop_all(), gave_up=gave_up)
+            await coordinator.store_outcome(fingerprint, call, outcome)
+        elif closed or fingerprint.count is not None:
+            gave_up = (
+                self._call_seconds > read_max_queue_wait(fingerprint.request.headers, math.inf) * _NEAR_TIMEOUT_FRACTION
+            )
+            self.stack.enter_context(
+                self._reservation.transfer()
+            )  # the answer is in memory for longer than the request
+            coordinator.await_delivery(fingerprint, call, outcome, self.stack.pop_all(), gave_up=gave_up)
         else:
-            repeats.flights.remove(flight)  # no SDK: nothing will ask again by itself
-
-
-@contextmanager
-def promised(what: str = "written down") -> Iterator[None]:
-    """Around what must be read and written before a call is made."""
-    try:
-        yield
-    except ConnectionError:  # the caller left
-        raise
-    except UNWRITABLE as error:
-        _log.error("a call can't be %s: %s", what, error)
-        said = f"the call can't be {what} now, so that it would be made once; nothing was sent, try again"
-        raise Failure(503, said, SERVER, "overloaded", retry_after=5, should_retry=True) from None
+            coordinator.in_flight.finish(call)  # no SDK: nothing will ask again by itself

@@ -1,4 +1,4 @@
-"""What makes two requests the same: who asks, and the parsed fields with the files' contents, or an Idempotency-Key."""
+"""The fingerprint of a request: its caller, and the parsed fields with the files' contents, or an Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from aiohttp import web
 
 from impasto import File
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls.arguments import Asked
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.calls.arguments import CallArguments
+from impasto_plugins.gateway.errors import APIError
 
 KEY_HEADER = "Idempotency-Key"
 COUNT_HEADER = "x-stainless-retry-count"
-"""OpenAI's SDKs count their attempts in it, from 0."""
+"""The header in which OpenAI's SDKs count their attempts, from 0."""
 
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _COUNT = re.compile(r"[0-9]{1,6}")
-_SMALL = 64 * 1024
+_SMALL_BODY_BYTES = 64 * 1024
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Identity:
-    """A request's. ``content`` is what it asks for, and of whom; ``key``, where it has one, what it must be known by.
+class Fingerprint:
+    """A request's fingerprint. ``content`` is that of its content and caller; ``key`` that of its idempotency key.
 
-    ``owner`` is the hash of the key of whoever asks. ``count`` is that of an SDK's attempt, None where no SDK asks.
+    ``owner`` is the hash of the caller's key. ``count`` is that of an SDK's attempt, None without an SDK.
     """
 
     request: web.BaseRequest
@@ -38,19 +38,19 @@ class Identity:
     count: int | None
 
     @classmethod
-    async def of(cls, request: web.BaseRequest, caller: Caller, kind: str, asked: Asked) -> Identity:
-        """Raises Failure where the headers that belong to it are wrong."""
-        given = request.headers.getall(KEY_HEADER, [])
-        if given and (len(given) > 1 or _KEY.fullmatch(given[0]) is None):
-            said = f"{KEY_HEADER}: must be one header of 1 to 255 printable ASCII characters"
-            raise Failure(400, said, code="invalid_value", param=KEY_HEADER)
+    async def create(cls, request: web.BaseRequest, caller: Caller, kind: str, call_args: CallArguments) -> Fingerprint:
+        """Return the fingerprint of a request. Raises APIError if its headers are invalid."""
+        keys = request.headers.getall(KEY_HEADER, [])
+        if keys and (len(keys) > 1 or _KEY.fullmatch(keys[0]) is None):
+            message = f"{KEY_HEADER}: must be one header of 1 to 255 printable ASCII characters"
+            raise APIError(400, message, code="invalid_value", param=KEY_HEADER)
         count = _COUNT.fullmatch(request.headers.get(COUNT_HEADER, ""))
         size = request.content_length
-        if size is not None and size < _SMALL and not asked.reads_disk:
-            content = _content(caller, kind, asked)
+        if size is not None and size < _SMALL_BODY_BYTES and not call_args.has_disk_files:
+            content = _hash_content(caller, kind, call_args)
         else:
-            content = await asyncio.to_thread(_content, caller, kind, asked)
-        key = hashlib.sha256(b"key\0" + caller.digest + given[0].encode()).digest() if given else None
+            content = await asyncio.to_thread(_hash_content, caller, kind, call_args)
+        key = hashlib.sha256(b"key\0" + caller.digest + keys[0].encode()).digest() if keys else None
         return cls(
             request=request,
             owner=caller.digest,
@@ -60,14 +60,14 @@ class Identity:
         )
 
 
-def _content(caller: Caller, kind: str, asked: Asked) -> bytes:
-    whole = [kind, asked.model, asked.stream, asked.given]
-    return hashlib.sha256(caller.digest + _json(whole).encode()).digest()
+def _hash_content(caller: Caller, kind: str, call_args: CallArguments) -> bytes:
+    values = [kind, call_args.model, call_args.stream, call_args.params]
+    return hashlib.sha256(caller.digest + _encode_json(values).encode()).digest()
 
 
-def _hashed(file: File) -> str:
+def _hash_file(file: File) -> str:
     with file.open() as source:
         return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto where it matters
 
 
-_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_hashed).encode
+_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_hash_file).encode

@@ -1,4 +1,4 @@
-"""Calls that are written down, and what came of them, so that a repeated request costs nothing.
+"""Stored calls and their outcomes, so that a repeated request costs nothing.
 
 A row is ``running`` (it has an Idempotency-Key, or is a job), ``done`` or ``failed``.
 """
@@ -15,37 +15,37 @@ from typing import Any
 
 import attrs
 
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.errors import Failure, unknown
-from impasto_plugins.gateway.storage.database import UNWRITABLE, Data
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
-from .in_flight import Flights, taken_over
-from .serialization import Files, failed, told
+from .in_flight import InFlightTable, reclaim
+from .serialization import OutcomeFiles, dump_outcome, load_failure
 
 KEY_SECONDS = 24 * 3600.0
-"""How long an Idempotency-Key holds, and a job is kept."""
+"""Seconds for which an Idempotency-Key is valid and a job is stored."""
 
 RETRY_SECONDS = 15 * 60.0
-"""How long an SDK's retry is given what an earlier attempt came to."""
+"""Seconds for which an SDK's retry gets the outcome of an earlier attempt."""
 
-GROUP = 64
-"""How many outcomes are kept together at most: each is in memory until its group is kept."""
+MAX_GROUP_SIZE = 64
+"""Outcomes that are stored together at most: each is in memory until its group is stored."""
 
 _log = logging.getLogger("impasto.gateway")
 
 
-def new_id() -> str:
-    """A row's id: 64 hexadecimal digits, which nobody guesses."""
+def new_row_id() -> str:
+    """Return a row's id: 64 hexadecimal digits that nobody can guess."""
     return secrets.token_hex(32)
 
 
 @attrs.frozen(kw_only=True)
-class Row:
-    """One call that was written down.
+class StoredCall:
+    """One stored call.
 
-    ``identity`` is what a repeated request finds it by, ``content`` what was asked for. ``worker`` makes it.
-    ``given``: the highest count of an SDK's attempts that was given it. ``accepted`` tells of the provider's own jobs,
-    ``outcome`` of what came of it; both are JSON. Times are in seconds since 1970.
+    ``identity`` is the fingerprint that a repeated request finds it by, ``content`` that of its content. ``worker``
+    runs it. ``given``: the highest attempt number of an SDK that got it. ``accepted`` describes the provider's own
+    jobs, ``outcome`` the outcome; both are JSON. Times are in seconds since 1970.
     """
 
     id: str
@@ -63,208 +63,215 @@ class Row:
     expires: float
 
 
-_COLUMNS = ", ".join(field.name for field in attrs.fields(Row))
-_INSERT = f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' for _ in attrs.fields(Row))})"  # noqa: S608 - names of fields
+_COLUMNS = ", ".join(field.name for field in attrs.fields(StoredCall))
+_INSERT = f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' for _ in attrs.fields(StoredCall))})"  # noqa: S608 - names of fields
 
 
 @attrs.frozen(eq=False)
-class _Waiting:
-    """An outcome that is to be kept; ``is_kept`` is the answer to whoever asked for that."""
+class _PendingOutcome:
+    """An outcome to be stored; the future ``is_stored`` reports the success."""
 
     identity: bytes
-    outcome: Done | Failure
-    is_kept: asyncio.Future[bool]
+    outcome: CallOutcome | APIError
+    is_stored: asyncio.Future[bool]
 
 
-class Kept:
+class OutcomeStore:
     """The rows of a data directory."""
 
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self._files = Files(data.folder / "pictures")
-        self._waiting: list[_Waiting] = []
-        self._keeping: asyncio.Task[None] | None = None
+    def __init__(self, database: Database) -> None:
+        self._data = database
+        self._files = OutcomeFiles(database.folder / "pictures")
+        self._queue: list[_PendingOutcome] = []
+        self._storing: asyncio.Task[None] | None = None
 
-    async def begin(self, row: Row, *, join: bool) -> Row:
-        """Writes a call down before it is made; with ``join``, where there is one of its identity, gives that.
+    async def insert_or_join(self, row: StoredCall, *, join: bool) -> StoredCall:
+        """Insert a call before it is made; with ``join``, return an existing one with its fingerprint.
 
-        Raises what is in UNWRITABLE.
+        Raises DATABASE_ERRORS.
         """
 
-        def work(db: sqlite3.Connection) -> Row:
+        def work(db: sqlite3.Connection) -> StoredCall:
             db.execute("DELETE FROM outcomes WHERE identity = ? AND expires <= ?", (row.identity, row.made))
-            if join and (there := _row(db, "identity = ?", row.identity)) is not None:
-                return there
+            if join and (existing := _select_one(db, "identity = ?", row.identity)) is not None:
+                return existing
             db.execute(_INSERT, attrs.astuple(row))
             return row
 
         return await self._data.write(work, durable=True)
 
-    async def accept(self, row: Row, accepted: str) -> None:
-        """Writes down what a provider took on, so that it can be fetched later."""
-        await self._set(row.id, accepted=accepted)
+    async def record_jobs(self, row: StoredCall, jobs: str) -> None:
+        """Store an accepted provider job, so that it can be fetched later."""
+        await self._set(row.id, accepted=jobs)
 
-    async def finish(self, row: Row, outcome: Done | Failure, *, forget: bool) -> bool:
-        """Writes down what became of a call that was begun; False where that failed.
+    async def finish(self, row: StoredCall, outcome: CallOutcome | APIError, *, forget: bool) -> bool:
+        """Store the outcome of a call that was begun; return False if that failed.
 
-        One that cost nothing is no longer found by its identity; with ``forget`` it is not found at all.
+        A call that cost nothing is no longer found by its fingerprint; with ``forget`` it is not found at all.
         """
-        free = isinstance(outcome, Failure) and outcome.free
-        if free and forget:
-            return await self._after(lambda db: db.execute("DELETE FROM outcomes WHERE id = ?", (row.id,)))
-        state, text = (await self._saved({row.id: outcome}))[row.id]
-        return await self._set(row.id, state=state, outcome=text, **({"identity": b""} if free else {}))
+        not_charged = isinstance(outcome, APIError) and outcome.not_charged
+        if not_charged and forget:
+            return await self._write_after_call(lambda db: db.execute("DELETE FROM outcomes WHERE id = ?", (row.id,)))
+        state, text = (await self._save_outcomes({row.id: outcome}))[row.id]
+        return await self._set(row.id, state=state, outcome=text, **({"identity": b""} if not_charged else {}))
 
-    async def update(self, row: Row, done: Done) -> None:
-        """Writes down what changed of an outcome but for its pictures."""
-        await self._set(row.id, outcome=told(done))
+    async def update(self, row: StoredCall, outcome: CallOutcome) -> None:
+        """Store changes of an outcome, except its images."""
+        await self._set(row.id, outcome=dump_outcome(outcome))
 
-    async def settle(self, row: Row) -> None:
-        """A job's caller knows its id: it is not found by its content any more."""
+    async def forget_content(self, row: StoredCall) -> None:
+        """Note that a job's caller has its id: it is no longer found by its content."""
         await self._set(row.id, identity=b"")
 
-    async def keep(self, identity: bytes, outcome: Done | Failure) -> bool:
-        """Keeps what became of a call for its retry; False where that failed.
+    async def save(self, identity: bytes, outcome: CallOutcome | APIError) -> bool:
+        """Store the outcome of a call for its retry; return False if that failed.
 
-        Calls that wait at the same time are kept together: one folder is synced and one transaction committed for all.
+        Calls that wait at the same time are stored together, with one sync of the folder and one transaction.
         """
-        waiting = _Waiting(identity, outcome, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._keeping is None or self._keeping.done():
-            self._keeping = asyncio.create_task(self._keep_in_groups())
-        return await asyncio.shield(waiting.is_kept)  # others wait for the group too, whoever is cancelled
+        pending = _PendingOutcome(identity, outcome, asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        if self._storing is None or self._storing.done():
+            self._storing = asyncio.create_task(self._store_groups())
+        return await asyncio.shield(pending.is_stored)  # others wait for the group too, whoever is cancelled
 
-    async def _keep_in_groups(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+    async def _store_groups(self) -> None:
+        while self._queue:
+            group, self._queue = self._queue[:MAX_GROUP_SIZE], self._queue[MAX_GROUP_SIZE:]
             is_kept = False
             try:
-                is_kept = await self._keep_group(group)
+                is_kept = await self._store_group(group)
             except Exception:  # noqa: BLE001 - a bug here must not leave those waiting who come next
                 _log.exception("outcomes of calls could not be kept")
             finally:
                 for each in group:
-                    each.is_kept.set_result(is_kept)
+                    each.is_stored.set_result(is_kept)
 
-    async def _keep_group(self, group: list[_Waiting]) -> bool:
-        ids, now = [new_id() for _ in group], self._data.clock()
-        outcomes = await self._saved({id: each.outcome for id, each in zip(ids, group, strict=True)})
+    async def _store_group(self, group: list[_PendingOutcome]) -> bool:
+        ids, now = [new_row_id() for _ in group], self._data.clock()
+        outcomes = await self._save_outcomes({id: each.outcome for id, each in zip(ids, group, strict=True)})
 
         def work(db: sqlite3.Connection) -> None:
             for id, each in zip(ids, group, strict=True):
                 state, text = outcomes[id]
-                _keep(db, each.identity, now, id=id, state=state, outcome=text)
+                _insert_outcome(db, each.identity, now, id=id, state=state, outcome=text)
 
-        return await self._after(work)
+        return await self._write_after_call(work)
 
-    async def claim(self, identity: bytes, count: int, *, begun: bool = False) -> Row | None:
-        """The result that waits for a call's retry of this count: no other of the same count is given it.
+    async def claim(self, identity: bytes, count: int, *, as_job: bool = False) -> StoredCall | None:
+        """Claim the stored result for retry number ``count``. Each result is handed to at most one retry per count.
 
-        ``begun``: a call that was begun as a job, whatever became of it.
+        ``as_job``: a call that was begun as a job, whatever its outcome.
         """
-        which = "worker != ''" if begun else "state = 'done'"
-        where = f"identity = ? AND {which} AND given < ? AND expires > ? ORDER BY given, made"
+        condition = "worker != ''" if as_job else "state = 'done'"
+        where = f"identity = ? AND {condition} AND given < ? AND expires > ? ORDER BY given, made"
         values = (identity, count, self._data.clock())
 
-        def work(db: sqlite3.Connection) -> Row | None:
-            if (row := _row(db, where, *values)) is not None:
+        def work(db: sqlite3.Connection) -> StoredCall | None:
+            if (row := _select_one(db, where, *values)) is not None:
                 db.execute("UPDATE outcomes SET given = ? WHERE id = ?", (count, row.id))
             return row
 
         return await self._data.write(work)
 
-    async def unclaim(self, row: Row, count: int) -> None:
-        """A retry left before it was given its result, which waits for the next again."""
+    async def release(self, row: StoredCall, count: int) -> None:
+        """Release a result whose retry left before it got it; the next retry gets it."""
         values = (row.given, row.id, count)
-        await self._after(lambda db: db.execute("UPDATE outcomes SET given = ? WHERE id = ? AND given = ?", values))
+        await self._write_after_call(
+            lambda db: db.execute("UPDATE outcomes SET given = ? WHERE id = ? AND given = ?", values)
+        )
 
-    async def failed(self, identity: bytes) -> Row | None:
-        """An attempt of this identity that may have been charged, and came to nothing."""
+    async def find_failed(self, identity: bytes) -> StoredCall | None:
+        """Return a failed attempt with this fingerprint that may have been charged, or None."""
         where, now = "identity = ? AND state = 'failed' AND expires > ?", self._data.clock()
-        return await self._data.write(lambda db: _row(db, where, identity, now))
+        return await self._data.write(lambda db: _select_one(db, where, identity, now))
 
-    async def find(self, id: str, owner: bytes) -> Row | None:
-        """A call by its id, for its owner alone. Raises what is in UNWRITABLE."""
+    async def find(self, id: str, owner: bytes) -> StoredCall | None:
+        """Return a call by its id, for its owner alone. Raises DATABASE_ERRORS."""
         where, now = "id = ? AND owner = ? AND expires > ?", self._data.clock()
-        return await self._data.write(lambda db: _row(db, where, id, owner, now))
+        return await self._data.write(lambda db: _select_one(db, where, id, owner, now))
 
-    async def load(self, row: Row) -> Done:
-        """What a call came to. Raises Failure: its own, or where its pictures are gone."""
+    async def load(self, row: StoredCall) -> CallOutcome:
+        """Return a call's outcome. Raises APIError: its own, or that its images are gone."""
         if row.state == "failed":
-            raise failed(row.outcome)
+            raise load_failure(row.outcome)
         try:
             return await asyncio.to_thread(self._files.load, row.id, row.outcome)
         except OSError as error:
             _log.error("a picture that was kept is gone: %s", error.strerror)
-            raise unknown() from None
+            raise charge_unknown_error() from None
 
-    async def take_over(self, flights: Flights) -> list[Row]:
-        """Takes what dead workers were doing: jobs that can be fetched, given here; the rest may have been charged.
+    async def reclaim_dead_workers(self, table: InFlightTable) -> list[StoredCall]:
+        """Take over calls of dead workers: return jobs that can be fetched; mark the rest as possibly charged.
 
-        Raises what is in UNWRITABLE.
+        Raises DATABASE_ERRORS.
         """
-        return await self._data.in_thread(lambda: self._take_over(flights))
+        return await self._data.run(lambda: self._reclaim_dead_workers(table))
 
     def remove_expired(self, db: sqlite3.Connection) -> None:
-        """Removes rows that have expired, and files that no row names."""
+        """Delete expired rows, and files that no row names."""
         db.execute("DELETE FROM outcomes WHERE expires <= ?", (self._data.clock(),))
-        self._files.remove_strays(lambda row_id: _row(db, "id = ?", row_id) is not None)
+        self._files.remove_strays(lambda row_id: _select_one(db, "id = ?", row_id) is not None)
 
     async def _set(self, id: str, **values: object) -> bool:
         statement = f"UPDATE outcomes SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"  # noqa: S608 - names of fields
-        return await self._after(lambda db: db.execute(statement, (*values.values(), id)))
+        return await self._write_after_call(lambda db: db.execute(statement, (*values.values(), id)))
 
-    async def _after(self, work: Callable[[sqlite3.Connection], object]) -> bool:
-        """A transaction that comes after a call, whose answer is not held back by a disk that fails."""
+    async def _write_after_call(self, work: Callable[[sqlite3.Connection], object]) -> bool:
+        """Run a transaction after a call; a failing disk does not hold back the response."""
         try:
             await self._data.write(work, durable=True)
-        except UNWRITABLE as error:
+        except DATABASE_ERRORS as error:
             _log.error("the outcome of a call could not be kept: %s", error)
             return False
         return True
 
-    async def _saved(self, outcomes: Mapping[str, Done | Failure]) -> dict[str, tuple[str, str]]:
-        """The state and the outcome of each row."""
-        done = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, Done)}
-        failed = {id: told(outcome) for id, outcome in outcomes.items() if isinstance(outcome, Failure)}
-        saved = await asyncio.to_thread(self._files.save, done) if done else {}
-        lost = told(unknown())
-        return {id: ("done", saved[id]) if id in saved else ("failed", failed.get(id, lost)) for id in outcomes}
+    async def _save_outcomes(self, outcomes: Mapping[str, CallOutcome | APIError]) -> dict[str, tuple[str, str]]:
+        """Return the state and the outcome of each row."""
+        successes = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, CallOutcome)}
+        failures = {id: dump_outcome(outcome) for id, outcome in outcomes.items() if isinstance(outcome, APIError)}
+        json_by_id = await asyncio.to_thread(self._files.save, successes) if successes else {}
+        lost_json = dump_outcome(charge_unknown_error())
+        return {
+            id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures.get(id, lost_json))
+            for id in outcomes
+        }
 
-    def _take_over(self, flights: Flights) -> list[Row]:
+    def _reclaim_dead_workers(self, table: InFlightTable) -> list[StoredCall]:
         with ExitStack() as tables:
             dead: dict[str, list[bytes]] = {}
-            for path in flights.others():
+            for path in table.other_tables():
                 with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is no table
-                    dead[path.name] = tables.enter_context(taken_over(path))
+                    dead[path.name] = tables.enter_context(reclaim(path))
             if not dead:
                 return []
-            return self._data.transact(lambda db: self._taken(db, dead, flights.name), durable=True)
+            return self._data.transact(lambda db: self._reassign_calls(db, dead, table.name), durable=True)
 
-    def _taken(self, db: sqlite3.Connection, dead: Mapping[str, list[bytes]], heir: str) -> list[Row]:
-        now, lost = self._data.clock(), told(unknown())
-        taken: list[Row] = []
+    def _reassign_calls(
+        self, db: sqlite3.Connection, dead: Mapping[str, list[bytes]], new_worker: str
+    ) -> list[StoredCall]:
+        now, lost_json = self._data.clock(), dump_outcome(charge_unknown_error())
+        jobs: list[StoredCall] = []
         for worker, identities in dead.items():
-            taken += _rows(db, "worker = ? AND state = 'running' AND accepted != ''", worker)
+            jobs += _select(db, "worker = ? AND state = 'running' AND accepted != ''", worker)
             move = "UPDATE outcomes SET worker = ? WHERE worker = ? AND state = 'running' AND accepted != ''"
-            db.execute(move, (heir, worker))
+            db.execute(move, (new_worker, worker))
             fail = "UPDATE outcomes SET state = 'failed', outcome = ? WHERE worker = ? AND state = 'running'"
-            db.execute(fail, (lost, worker))
+            db.execute(fail, (lost_json, worker))
             for each in identities:
-                _keep(db, each, now, id=new_id(), state="failed", outcome=lost)
-        return taken
+                _insert_outcome(db, each, now, id=new_row_id(), state="failed", outcome=lost_json)
+        return jobs
 
 
-def _keep(db: sqlite3.Connection, identity: bytes, now: float, **values: Any) -> None:
-    row = Row(owner=b"", identity=identity, made=now, expires=now + RETRY_SECONDS, **values)
+def _insert_outcome(db: sqlite3.Connection, identity: bytes, now: float, **values: Any) -> None:
+    row = StoredCall(owner=b"", identity=identity, made=now, expires=now + RETRY_SECONDS, **values)
     db.execute(_INSERT, attrs.astuple(row))
 
 
-def _rows(db: sqlite3.Connection, where: str, *values: object) -> list[Row]:
-    found = db.execute(f"SELECT {_COLUMNS} FROM outcomes WHERE {where}", values)  # noqa: S608 - where is written here
-    names = [field.name for field in attrs.fields(Row)]
-    return [Row(**dict(zip(names, each, strict=True))) for each in found]
+def _select(db: sqlite3.Connection, where: str, *values: object) -> list[StoredCall]:
+    rows = db.execute(f"SELECT {_COLUMNS} FROM outcomes WHERE {where}", values)  # noqa: S608 - where is written here
+    names = [field.name for field in attrs.fields(StoredCall)]
+    return [StoredCall(**dict(zip(names, each, strict=True))) for each in rows]
 
 
-def _row(db: sqlite3.Connection, where: str, *values: object) -> Row | None:
-    return next(iter(_rows(db, f"{where} LIMIT 1", *values)), None)
+def _select_one(db: sqlite3.Connection, where: str, *values: object) -> StoredCall | None:
+    return next(iter(_select(db, f"{where} LIMIT 1", *values)), None)

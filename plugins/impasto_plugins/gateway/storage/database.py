@@ -1,4 +1,4 @@
-"""The data directory: one SQLite file that all workers share, and a thread of its own for what is slow there."""
+"""The data directory: one SQLite file that all workers share, and a thread for slow operations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from impasto_plugins.gateway.errors import SERVER, APIError
+
 T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
-"""How long a transaction waits for those of other workers."""
+"""Seconds that a transaction waits for those of other workers."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
@@ -42,70 +44,70 @@ CREATE INDEX IF NOT EXISTS batches_by_owner ON batches (owner, made);
 CREATE INDEX IF NOT EXISTS batches_by_status ON batches (status);
 """
 
-UNWRITABLE = (sqlite3.Error, OSError)
-"""What comes of a disk that is full or broken."""
+DATABASE_ERRORS = (sqlite3.Error, OSError)
+"""Errors of a full or broken disk."""
 
 _log = logging.getLogger("impasto.gateway")
 
 
-class Data:
-    """One worker's way to the data directory. ``clock`` gives seconds since 1970.
+class Database:
+    """One worker's access to the data directory. ``clock`` returns seconds since 1970.
 
-    A directory that can't be written stops nothing but what needs it, and is tried again then.
+    If the directory is not writable only operations that need it fail; opening is retried on the next use.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self.clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-data")
-        self._db: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Makes what is missing, for this user alone; says so where that is not possible."""
+        """Create missing files, for this user alone; log if that is not possible."""
         try:
-            await self.in_thread(self._opened)
-        except UNWRITABLE as error:
-            said = getattr(error, "strerror", None) or error
-            _log.error("can't keep data in %r: %s; see general_settings.data_dir", str(self.folder), said)
+            await self.run(self._connect)
+        except DATABASE_ERRORS as error:
+            reason = getattr(error, "strerror", None) or error
+            _log.error("can't keep data in %r: %s; see general_settings.data_dir", str(self.folder), reason)
 
     async def aclose(self) -> None:
-        """Ends the thread when it has done what it was given."""
-        await self.in_thread(self._close)
+        """End the thread after its queue is empty."""
+        await self.run(self._close)
         self._thread.shutdown(wait=False)  # it is at its end
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Runs in the one thread, in turn."""
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run a function in the one thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """Runs one transaction, alone among all workers. Raises what is in UNWRITABLE.
+        """Run one transaction, exclusive among all workers. Raises DATABASE_ERRORS.
 
-        All of them outlive this process; a ``durable`` one has reached the disk and outlives the machine.
+        All of them survive this process; a ``durable`` one is on the disk and survives a power loss.
         """
-        return await self.in_thread(lambda: self.transact(work, durable=durable))
+        return await self.run(lambda: self.transact(work, durable=durable))
 
     def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run one transaction for a thread that is not a loop's. Raises what is in UNWRITABLE."""
+        """Run one transaction in a thread that is not the loop's. Raises DATABASE_ERRORS."""
         return self._thread.submit(self.transact, work).result()
 
     def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """``write``, for what is in the thread already."""
-        db = self._db or self._opened()
+        """Run ``write`` for code that is in the thread already."""
+        db = self._connection or self._connect()
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         try:
-            done = work(db)
+            result = work(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        return done
+        return result
 
-    def _opened(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "gateway.sqlite3"
-        with _alone(self.folder):
+        with _exclusive_lock(self.folder):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
             db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
             try:
@@ -114,21 +116,34 @@ class Data:
             except BaseException:
                 db.close()
                 raise
-        self._db = db
+        self._connection = db
         return db
 
     def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One worker at a time: SQLite does not wait for another that turns a new file to its log, but fails."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold a lock for one worker at a time: SQLite fails, instead of waiting, if another switches a new file to WAL."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(number)
+        os.close(fd)
+
+
+@contextmanager
+def storage_required(action: str = "written down") -> Iterator[None]:
+    """Convert storage errors to a refusal, around reads and writes that must precede a call."""
+    try:
+        yield
+    except ConnectionError:  # the caller left
+        raise
+    except DATABASE_ERRORS as error:
+        _log.error("a call can't be %s: %s", action, error)
+        message = f"the call can't be {action} now, so that it would be made once; nothing was sent, try again"
+        raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None

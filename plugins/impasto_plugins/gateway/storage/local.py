@@ -1,4 +1,4 @@
-"""Pictures that are answered as a URL: kept in a folder under names that nobody guesses, until they expire."""
+"""Images behind URLs: stored in a folder under names that nobody can guess, until they expire."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import attrs
 
 from impasto import Artifact
 
-_BITS = 256
-_PIECE = 1 << 20
-ANYTHING = "application/octet-stream"
-"""The media type of what nobody knows."""
+_NAME_BITS = 256
+_CHUNK_BYTES = 1 << 20
+UNKNOWN_TYPE = "application/octet-stream"
+"""The media type of unknown content."""
 
 _EXTENSIONS = {
     "image/png": "png",
@@ -29,51 +29,51 @@ _EXTENSIONS = {
     "audio/mpeg": "mp3",
     "audio/wav": "wav",
     "model/gltf-binary": "glb",
-    ANYTHING: "bin",
+    UNKNOWN_TYPE: "bin",
 }
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb|bin)")
 
 
-class NotKept(Exception):
-    """A picture could not be kept. Its message is for the log."""
+class StoreError(Exception):
+    """An image could not be stored. The message is for the log."""
 
 
-class Store(Protocol):
-    """Where pictures are kept that are answered as a URL."""
+class ImageStore(Protocol):
+    """A store of images behind URLs."""
 
-    async def keep(self, artifact: Artifact) -> str:
-        """Keeps a picture and gives its name. Raises NotKept."""
+    async def save(self, artifact: Artifact) -> str:
+        """Store an image and return its name. Raises StoreError."""
         ...
 
-    async def holds(self, name: str) -> bool:
-        """Whether there is a picture of a name. Raises NotKept."""
+    async def exists(self, name: str) -> bool:
+        """Return True if there is an image of this name. Raises StoreError."""
         ...
 
-    async def url(self, name: str, base_url: str) -> str:
-        """The URL at which it is served; ``base_url`` is the gateway's own. Raises NotKept."""
+    async def url_for(self, name: str, base_url: str) -> str:
+        """Return the URL of an image; ``base_url`` is the gateway's own. Raises StoreError."""
         ...
 
 
-async def keep_all(store: Store, artifacts: Sequence[Artifact]) -> list[str]:
-    """Keeps pictures side by side and gives their names. Raises NotKept where one of them is not."""
-    kept = await asyncio.gather(*map(store.keep, artifacts), return_exceptions=True)
-    for each in kept:
+async def save_all(store: ImageStore, artifacts: Sequence[Artifact]) -> list[str]:
+    """Store images side by side and return their names. Raises StoreError if one of them fails."""
+    results = await asyncio.gather(*map(store.save, artifacts), return_exceptions=True)
+    for each in results:
         if isinstance(each, BaseException):
             raise each
-    return [str(name) for name in kept]
+    return [str(name) for name in results]
 
 
-def new_name(media_type: str) -> str:
-    """A name that nobody guesses. Raises NotKept."""
+def new_file_name(media_type: str) -> str:
+    """Return a name that nobody can guess. Raises StoreError."""
     if (extension := _EXTENSIONS.get(media_type)) is None:
-        raise NotKept(f"{media_type[:60]} is no picture that is served")
-    return f"{secrets.token_urlsafe(_BITS // 8)}.{extension}"
+        raise StoreError(f"{media_type[:60]} is no picture that is served")
+    return f"{secrets.token_urlsafe(_NAME_BITS // 8)}.{extension}"
 
 
 @attrs.frozen
-class Kept:
-    """A picture that is kept, open; whoever asked for it closes ``source``."""
+class StoredFile:
+    """A stored image, open; the caller closes ``source``."""
 
     source: BinaryIO
     media_type: str
@@ -82,40 +82,40 @@ class Kept:
 
 
 @attrs.frozen
-class Folder:
-    """A folder of pictures, shared by all workers. ``seconds``: how long each is kept."""
+class LocalStore:
+    """A folder of images, shared by all workers. ``seconds``: lifetime of each."""
 
     path: Path
     seconds: float
 
-    async def keep(self, artifact: Artifact) -> str:
-        """Keeps a picture and gives its name. Raises NotKept."""
-        name = new_name(artifact.media_type)
+    async def save(self, artifact: Artifact) -> str:
+        """Store an image and return its name. Raises StoreError."""
+        name = new_file_name(artifact.media_type)
         try:
-            await asyncio.to_thread(self._keep, name, artifact)
+            await asyncio.to_thread(self._save, name, artifact)
         except OSError as error:
-            raise NotKept(f"files.folder: {error.strerror or type(error).__name__}") from None
+            raise StoreError(f"files.folder: {error.strerror or type(error).__name__}") from None
         return name
 
-    async def url(self, name: str, base_url: str) -> str:
-        """The URL at which it is served."""
+    async def url_for(self, name: str, base_url: str) -> str:
+        """Return the URL of an image."""
         return f"{base_url}/v1/images/files/{name}"
 
-    async def find(self, name: str) -> Kept | None:
-        """The picture of a name, None where there is none or it has expired."""
+    async def find(self, name: str) -> StoredFile | None:
+        """Return the image of a name, or None if there is none or it has expired."""
         if _NAME.fullmatch(name) is None:
             return None
         return await asyncio.to_thread(self._find, name)
 
-    async def holds(self, name: str) -> bool:
-        """Whether there is a picture of a name."""
-        found = await self.find(name)
-        if found is not None:
-            found.source.close()
-        return found is not None
+    async def exists(self, name: str) -> bool:
+        """Return True if there is an image of this name."""
+        file = await self.find(name)
+        if file is not None:
+            file.source.close()
+        return file is not None
 
     def remove_expired(self) -> None:
-        """Removes what has expired; nothing else in the folder is touched."""
+        """Delete expired images; nothing else in the folder is touched."""
         try:
             entries = os.scandir(self.path)
         except OSError:  # not there yet
@@ -128,31 +128,31 @@ class Folder:
                 except OSError:  # another worker was faster, or it is no file
                     continue
 
-    def _keep(self, name: str, artifact: Artifact) -> None:
+    def _save(self, name: str, artifact: Artifact) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.path / name
-        part = self.path / f".{name}.part"
+        temporary_path = self.path / f".{name}.part"
         try:
-            made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(made, "wb") as target, artifact.content.open() as source:
-                shutil.copyfileobj(source, target, _PIECE)
-            part.rename(path)
+            fd = os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(fd, "wb") as target, artifact.content.open() as source:
+                shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            temporary_path.rename(path)
         except OSError:
-            part.unlink(missing_ok=True)
+            temporary_path.unlink(missing_ok=True)
             raise
 
-    def _find(self, name: str) -> Kept | None:
+    def _find(self, name: str) -> StoredFile | None:
         try:
-            number = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return None
-        found = os.fstat(number)
-        left = self._seconds_left(found)
-        if not stat.S_ISREG(found.st_mode) or left <= 0:
-            os.close(number)
+        status = os.fstat(fd)
+        seconds_left = self._seconds_left(status)
+        if not stat.S_ISREG(status.st_mode) or seconds_left <= 0:
+            os.close(fd)
             return None
-        source = open(number, "rb", buffering=0)  # noqa: SIM115 - closed by whoever asked
-        return Kept(source, _TYPES[name.rpartition(".")[2]], found.st_size, left)
+        source = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by whoever asked
+        return StoredFile(source, _TYPES[name.rpartition(".")[2]], status.st_size, seconds_left)
 
-    def _seconds_left(self, found: os.stat_result) -> float:
-        return min(found.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now
+    def _seconds_left(self, status: os.stat_result) -> float:
+        return min(status.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now

@@ -1,4 +1,4 @@
-"""Pictures that are answered as a URL, kept in S3, and shown by presigned URLs."""
+"""Images behind presigned URLs, stored in S3."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import attrs
 from aiohttp import ClientSession
 
 from impasto import Artifact, ConfigError, ImpastoError, MissingExtra
-from impasto_plugins.gateway.config.model import S3
+from impasto_plugins.gateway.config.model import S3Config
 from impasto_plugins.transports.s3 import NotStored, Objects
 
-from .local import NotKept, new_name
+from .local import StoreError, new_file_name
 
 
 @attrs.frozen(eq=False)
-class Bucket:
-    """``seconds``: how long a picture's URL is good."""
+class S3Store:
+    """A store in a bucket. ``seconds``: how long an image's URL is valid."""
 
     objects: Objects
     seconds: int
 
     @classmethod
-    async def open(cls, s3: S3, seconds: float, session: ClientSession) -> Bucket:
-        """Finds region, endpoint and credentials, as boto3 does. Raises ConfigError or MissingExtra."""
+    async def open(cls, s3: S3Config, seconds: float, session: ClientSession) -> S3Store:
+        """Find region, endpoint and credentials as boto3 does. Raises ConfigError or MissingExtra."""
         try:
             objects = await Objects.open(s3.bucket, s3.prefix or "", s3.account(), session)
         except MissingExtra:
@@ -30,27 +30,27 @@ class Bucket:
             raise ConfigError(f"files.s3: {error.message}") from None
         return cls(objects, max(int(seconds), 1))
 
-    async def keep(self, artifact: Artifact) -> str:
-        """Keeps a picture and gives its name. Raises NotKept."""
-        name = new_name(artifact.media_type)
+    async def save(self, artifact: Artifact) -> str:
+        """Store an image and return its name. Raises StoreError."""
+        name = new_file_name(artifact.media_type)
         try:
             await self.objects.put(name, artifact.content, artifact.media_type)
         except NotStored as error:
-            raise NotKept(f"files.s3: {error}") from None
+            raise StoreError(f"files.s3: {error}") from None
         except ImpastoError as error:
-            raise NotKept(f"files.s3: {error.message}") from None
+            raise StoreError(f"files.s3: {error.message}") from None
         return name
 
-    async def holds(self, name: str) -> bool:
-        """Whether there is a picture of a name; what can't be seen is kept anew. Raises NotKept."""
+    async def exists(self, name: str) -> bool:
+        """Return True if there is an image of this name; False if that can't be seen. Raises StoreError."""
         try:
             return await self.objects.holds(name)
         except ImpastoError as error:
-            raise NotKept(f"files.s3: {error.message}") from None
+            raise StoreError(f"files.s3: {error.message}") from None
 
-    async def url(self, name: str, base_url: str) -> str:
-        """A URL at which anybody may get it, for a while. Raises NotKept."""
+    async def url_for(self, name: str, base_url: str) -> str:
+        """Return a temporary URL with which anybody may get the image. Raises StoreError."""
         try:
             return await self.objects.presigned("GET", name, self.seconds)
         except ImpastoError as error:
-            raise NotKept(f"files.s3: {error.message}") from None
+            raise StoreError(f"files.s3: {error.message}") from None

@@ -15,75 +15,75 @@ from json.encoder import encode_basestring_ascii as _quote
 from types import TracebackType
 from typing import Self
 
-from .request_record import Seen
+from .request_record import RequestRecord
 
-access = logging.getLogger("impasto.gateway.access")
+access_logger = logging.getLogger("impasto.gateway.access")
 
-MOST_WAITING = 10_000
-"""Lines that wait to be written. More are lost, and counted: a log that nobody takes must not hold requests up."""
+MAX_QUEUED_LINES = 10_000
+"""Lines that wait to be written. More are dropped and counted: a log without a reader must not delay requests."""
 
 _WRITE_SECONDS = 0.2
-_AT_ONCE = 4096
-"""Bytes that a pipe takes in one piece, so that lines of several workers do not mix."""
+_ATOMIC_WRITE_BYTES = 4096
+"""Bytes that a pipe writes in one piece, so that lines of several workers do not mix."""
 
 
-def to_logger(seen: Seen) -> None:
-    """Logs a request, if anybody listens."""
-    if access.isEnabledFor(logging.INFO):
-        access.info("%s", line(seen))
+def log_request(record: RequestRecord) -> None:
+    """Log a request, if anybody listens."""
+    if access_logger.isEnabledFor(logging.INFO):
+        access_logger.info("%s", format_line(record))
 
 
-def line(seen: Seen) -> str:
-    """Return a request's line. ASCII only: what would forge another line, or steer a terminal, is escaped.
+def format_line(record: RequestRecord) -> str:
+    """Return a request's line. ASCII only: characters that could forge another line, or steer a terminal, are escaped.
 
     Written by hand: a general encoder takes twice as long, for every request (``python -m benchmarks gateway``).
     """
     text = (
-        f'{{"time": "{datetime.now(UTC).isoformat(timespec="milliseconds")}", "request_id": {_quote(seen.id)},'
-        f' "method": {_quote(seen.method)}, "route": {_quote(seen.route)}, "status": {seen.status},'
-        f' "ms": {round(seen.seconds * 1000, 1)}, "bytes_in": {seen.bytes_in}, "bytes_out": {seen.bytes_out}'
+        f'{{"time": "{datetime.now(UTC).isoformat(timespec="milliseconds")}", "request_id": {_quote(record.id)},'
+        f' "method": {_quote(record.method)}, "route": {_quote(record.route)}, "status": {record.status},'
+        f' "ms": {round(record.seconds * 1000, 1)}, "bytes_in": {record.bytes_in}, "bytes_out": {record.bytes_out}'
     )
-    if seen.code is not None:
-        text += f', "code": {_quote(seen.code)}'
-    if seen.key is not None:
-        text += f', "key": {_quote(seen.key)}'
-    if seen.model is not None:
-        text += f', "model": {_quote(seen.model)}'
-    if seen.prompt is not None:
-        text += f', "prompt": {_quote(seen.prompt)}'
-    if seen.trace_id is not None:
-        text += f', "trace_id": {_quote(seen.trace_id)}'
-    if seen.deployment is not None:
+    if record.code is not None:
+        text += f', "code": {_quote(record.code)}'
+    if record.key is not None:
+        text += f', "key": {_quote(record.key)}'
+    if record.model is not None:
+        text += f', "model": {_quote(record.model)}'
+    if record.prompt is not None:
+        text += f', "prompt": {_quote(record.prompt)}'
+    if record.trace_id is not None:
+        text += f', "trace_id": {_quote(record.trace_id)}'
+    if record.deployment is not None:
         text += (
-            f', "deployment": {_quote(seen.deployment)}, "upstream_ms": {round((seen.upstream or 0.0) * 1000, 1)},'
-            f' "attempts": {seen.attempts:d}, "pictures": {seen.pictures},'
-            f' "cost_usd": {"null" if seen.usd is None else seen.usd},'
-            f' "charge_unknown": {"true" if seen.charge_unknown else "false"},'
-            f' "provider_request_ids": [{", ".join(map(_quote, seen.provider_ids))}]'
+            f', "deployment": {_quote(record.deployment)}, "upstream_ms": {round((record.upstream or 0.0) * 1000, 1)},'
+            f' "attempts": {record.attempts:d}, "pictures": {record.images},'
+            f' "cost_usd": {"null" if record.cost_usd is None else record.cost_usd},'
+            f' "charge_unknown": {"true" if record.charge_unknown else "false"},'
+            f' "provider_request_ids": [{", ".join(map(_quote, record.provider_ids))}]'
         )
     return text + "}"
 
 
-class Lines:
-    """Writes the log to a file descriptor, such as stdout's, from a thread of its own, until the block ends.
+class AccessLogWriter:
+    """Writes the log to a file descriptor, such as stdout's, in a thread of its own, until the block ends.
 
-    ``lost`` is told of each line that there was no room for.
+    ``on_dropped_line`` is called for each line that there was no room for.
     """
 
-    def __init__(self, number: int) -> None:
-        self.lost: Callable[[], object] = lambda: None
-        self._number = number
-        self._waiting: deque[bytes] = deque()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="impasto-access-log", daemon=True)
+    def __init__(self, fd: int) -> None:
+        self.on_dropped_line: Callable[[], object] = lambda: None
+        self._fd = fd
+        self._queue: deque[bytes] = deque()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_lines, name="impasto-access-log", daemon=True)
         self._thread.start()
 
-    def log(self, seen: Seen) -> None:
-        """Takes a request's line."""
-        if len(self._waiting) < MOST_WAITING:
-            self._waiting.append(line(seen).encode() + b"\n")
+    def log(self, record: RequestRecord) -> None:
+        """Queue a request's line."""
+        if len(self._queue) < MAX_QUEUED_LINES:
+            self._queue.append(format_line(record).encode() + b"\n")
         else:
-            self.lost()
+            self.on_dropped_line()
 
     def __enter__(self) -> Self:
         return self
@@ -91,23 +91,23 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Writes what waits, if somebody takes it."""
-        self._over.set()
+        """Write the queued lines, if anybody reads them."""
+        self._closing.set()
         self._thread.join(1)
 
-    def _write(self) -> None:
-        over = False
-        while not over:
-            over = self._over.wait(_WRITE_SECONDS)
-            while self._waiting:
-                piece = self._waiting.popleft()
-                while self._waiting and len(piece) + len(self._waiting[0]) <= _AT_ONCE:
-                    piece += self._waiting.popleft()
+    def _write_lines(self) -> None:
+        is_closing = False
+        while not is_closing:
+            is_closing = self._closing.wait(_WRITE_SECONDS)
+            while self._queue:
+                chunk = self._queue.popleft()
+                while self._queue and len(chunk) + len(self._queue[0]) <= _ATOMIC_WRITE_BYTES:
+                    chunk += self._queue.popleft()
                 try:
-                    self._put(piece)
+                    self._write_all(chunk)
                 except OSError:  # whoever read it is gone
-                    self._waiting.clear()
+                    self._queue.clear()
 
-    def _put(self, piece: bytes) -> None:
-        while piece:
-            piece = piece[os.write(self._number, piece) :]
+    def _write_all(self, chunk: bytes) -> None:
+        while chunk:
+            chunk = chunk[os.write(self._fd, chunk) :]

@@ -1,4 +1,4 @@
-"""Tells what is seen: of requests and of what they ask of providers, to metrics, traces and the access log."""
+"""Report requests and provider calls to metrics, traces and the access log."""
 
 from __future__ import annotations
 
@@ -14,159 +14,163 @@ from aiohttp import web
 from impasto import Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
 
 from . import metrics as m
-from .access_log import to_logger
+from .access_log import log_request
 from .metrics import Metrics
-from .request_record import LEFT, SEEN, Seen, current
-from .tracing import DeploymentLabel, Traces
+from .request_record import CLIENT_CLOSED_REQUEST, RECORD_KEY, RequestRecord, current_record
+from .tracing import DeploymentLabel, Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-_SPAN: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore[arg-type]  # its class is an extra's
-_MOST_IDS = 10
+_SPAN_KEY: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore[arg-type]  # its class is an extra's
+_MAX_PROVIDER_IDS = 10
 
 
-class Attempt:
-    """A call on its way to one deployment, its retries and all of its pictures: what its block asks belongs to it."""
+class CallRecorder:
+    """A call to one deployment, with its retries and all of its images. Requests in its block belong to it."""
 
-    def __init__(self, deployment: DeploymentLabel, seen: Seen, metrics: Metrics) -> None:
-        self.deployment, self.seen, self.metrics = deployment, seen, metrics
+    def __init__(self, deployment: DeploymentLabel, record: RequestRecord, metrics: Metrics) -> None:
+        self.deployment, self.record, self.metrics = deployment, record, metrics
         self.labels = (deployment.model_name, deployment.name)
 
     def __enter__(self) -> Self:
-        self._token = _running.set(self)
+        self._token = _current_recorder.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _running.reset(self._token)
+        _current_recorder.reset(self._token)
         if isinstance(error, ImpastoError):
-            self.failed(error)
+            self.record_failure(error)
 
-    def came(self, result: Result) -> None:
-        """It gave pictures."""
-        seen, metrics, labels = self.seen, self.metrics, self.labels
-        seen.pictures += len(result.artifacts)
-        metrics.add(m.PICTURES, *labels, amount=len(result.artifacts))
+    def record_result(self, result: Result) -> None:
+        """Note that it returned images."""
+        record, metrics, labels = self.record, self.metrics, self.labels
+        record.images += len(result.artifacts)
+        metrics.add(m.IMAGES, *labels, amount=len(result.artifacts))
         if (cost := result.cost) is not None:
-            seen.usd = (seen.usd or 0.0) + cost.usd
+            record.cost_usd = (record.cost_usd or 0.0) + cost.usd
             metrics.add(m.USD, *labels, amount=cost.usd)
             metrics.add(m.CREDITS, *labels, amount=cost.credits or 0.0)
-        for lost in result.errors:
-            self.failed(lost.error)
+        for failure in result.errors:
+            self.record_failure(failure.error)
 
-    def failed(self, error: ImpastoError) -> None:
-        """It, or a picture of it, failed."""
-        unknown = sum(each.billed == "unknown" for each in (error, *error.errors))
-        if unknown:
-            self.seen.charge_unknown = True
-            self.metrics.add(m.CHARGE_UNKNOWN, *self.labels, amount=unknown)
+    def record_failure(self, error: ImpastoError) -> None:
+        """Note that it, or one of its images, failed."""
+        unknown_charges = sum(each.billed == "unknown" for each in (error, *error.errors))
+        if unknown_charges:
+            self.record.charge_unknown = True
+            self.metrics.add(m.CHARGE_UNKNOWN, *self.labels, amount=unknown_charges)
 
 
-_running: ContextVar[Attempt | None] = ContextVar("_running", default=None)
+_current_recorder: ContextVar[CallRecorder | None] = ContextVar("_running", default=None)
 
 
 class Observer:
-    """One gateway's eyes. ``log_requests``: whether there is an access log at all."""
+    """The instrumentation of one gateway. ``log_requests``: there is an access log."""
 
-    def __init__(self, metrics: Metrics, traces: Traces | None, log: Callable[[Seen], object] = to_logger) -> None:
+    def __init__(
+        self, metrics: Metrics, traces: Tracing | None, log: Callable[[RequestRecord], object] = log_request
+    ) -> None:
         self.metrics = metrics
         self.log_requests = True
-        self.sample: Callable[[], object] = lambda: None
-        """Brings what the metrics say of now up to date."""
-        self._traces, self._write = traces, log
+        self.update_gauges: Callable[[], object] = lambda: None
+        """Updates the gauges."""
+        self._traces, self._write_line = traces, log
 
-    def knows(self, deployment: DeploymentLabel) -> None:
-        """Its counters are there from the beginning: a rise is seen only from a number to another."""
-        for metric in (m.RETRIES, m.PICTURES, m.USD, m.CREDITS, m.CHARGE_UNKNOWN):
+    def register_deployment(self, deployment: DeploymentLabel) -> None:
+        """Create a deployment's counters in advance: a rise from nothing is not seen as one."""
+        for metric in (m.RETRIES, m.IMAGES, m.USD, m.CREDITS, m.CHARGE_UNKNOWN):
             self.metrics.add(metric, deployment.model_name, deployment.name, amount=0)
 
-    def begin(self, request: web.BaseRequest, id: str) -> Seen:
-        """A request came."""
-        seen = Seen(id=id, method=request.method)
-        request[SEEN] = seen
-        current.set(seen)
+    def start_request(self, request: web.BaseRequest, id: str) -> RequestRecord:
+        """Note the start of a request."""
+        record = RequestRecord(id=id, method=request.method)
+        request[RECORD_KEY] = record
+        current_record.set(record)
         if self._traces is not None:
-            request[_SPAN] = self._traces.begin(seen, request.headers)
-        return seen
+            request[_SPAN_KEY] = self._traces.start_request(record, request.headers)
+        return record
 
-    def end(self, request: web.BaseRequest, status: int) -> None:
-        """It was answered, or its caller left."""
-        if (seen := request.get(SEEN)) is None:  # no HTTP
+    def end_request(self, request: web.BaseRequest, status: int) -> None:
+        """Note that a request was answered, or its caller left."""
+        if (record := request.get(RECORD_KEY)) is None:  # no HTTP
             return
-        seen.status, seen.seconds = status, time.monotonic() - seen.began
-        seen.bytes_in, seen.bytes_out = request.content.total_bytes, request.writer.output_size
-        model = seen.model or ""
-        self.metrics.add(m.REQUESTS, seen.route, model, str(status))
-        if status != LEFT:
-            self.metrics.observe(m.SECONDS, seen.route, model, value=seen.seconds)
+        record.status, record.seconds = status, time.monotonic() - record.started_at
+        record.bytes_in, record.bytes_out = request.content.total_bytes, request.writer.output_size
+        model = record.model or ""
+        self.metrics.add(m.REQUESTS, record.route, model, str(status))
+        if status != CLIENT_CLOSED_REQUEST:
+            self.metrics.observe(m.SECONDS, record.route, model, value=record.seconds)
         if self._traces is not None:
-            self._traces.end(request[_SPAN], seen)
-        self._log(seen)
+            self._traces.end_request(request[_SPAN_KEY], record)
+        self._log(record)
 
-    def ended(self, why: str, id: str | None, status: int = 0) -> None:
-        """A connection was ended for what it did. ``id`` is that of the answer, where one was written."""
-        self.metrics.add(m.ENDED, why)
+    def connection_ended(self, reason: str, id: str | None, status: int = 0) -> None:
+        """Note a connection that was closed for its behaviour. ``id`` is that of the response, if one was written."""
+        self.metrics.add(m.CONNECTIONS_ENDED, reason)
         if id is not None:
-            self._log(Seen(id=id, method="", status=status, code=why))
+            self._log(RequestRecord(id=id, method="", status=status, code=reason))
 
-    def attempt(self, deployment: DeploymentLabel) -> Attempt:
-        """Around a call: what it asks of its provider belongs to the running request."""
-        seen = current.get() or Seen(id="", method="")
-        seen.deployment = deployment.name
-        return Attempt(deployment, seen, self.metrics)
+    def record_call(self, deployment: DeploymentLabel) -> CallRecorder:
+        """Record a call: its provider requests belong to the running request."""
+        record = current_record.get() or RequestRecord(id="", method="")
+        record.deployment = deployment.name
+        return CallRecorder(deployment, record, self.metrics)
 
     @hookimpl
     def middleware(self) -> Middleware:
-        """Stands around each request to a provider."""
-        return _Exchange(self.metrics, self._traces)
+        """Return the middleware around each provider request."""
+        return _UpstreamMiddleware(self.metrics, self._traces)
 
-    def _log(self, seen: Seen) -> None:
+    def _log(self, record: RequestRecord) -> None:
         if self.log_requests:
-            self._write(seen)
+            self._write_line(record)
 
 
-class _Exchange:
+class _UpstreamMiddleware:
     position = "inner"
 
-    def __init__(self, metrics: Metrics, traces: Traces | None) -> None:
+    def __init__(self, metrics: Metrics, traces: Tracing | None) -> None:
         self._metrics = metrics
         self._traces = traces
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
-        attempt = _running.get()
-        if attempt is None:
+        recorder = _current_recorder.get()
+        if recorder is None:
             return await next(wire)
-        paid, seen = wire.method == "POST", attempt.seen
-        if paid and wire.call.posts:
-            self._metrics.add(m.RETRIES, *attempt.labels)
-        span = self._traces.ask(wire, attempt.deployment) if self._traces is not None else None
-        began = time.monotonic()
-        seen.attempts += paid
-        seen.upstream_began = seen.upstream_began or began
-        answer: WireResponse | None = None
+        is_call, record = wire.method == "POST", recorder.record
+        if is_call and wire.call.attempts_started:
+            self._metrics.add(m.RETRIES, *recorder.labels)
+        span = self._traces.start_call(wire, recorder.deployment) if self._traces is not None else None
+        started_at = time.monotonic()
+        record.attempts += is_call
+        record.upstream_started_at = record.upstream_started_at or started_at
+        response: WireResponse | None = None
         error: BaseException | None = None
         try:
-            answer = await next(wire)
-            return answer
-        except BaseException as raised:
-            error = raised
+            response = await next(wire)
+            return response
+        except BaseException as exception:
+            error = exception
             raise
         finally:
-            seen.upstream_ended = time.monotonic()
-            kind = "call" if paid else "poll"
-            self._metrics.add(m.UPSTREAM, *attempt.labels, kind, _outcome(error))
-            self._metrics.observe(m.UPSTREAM_SECONDS, *attempt.labels, kind, value=seen.upstream_ended - began)
-            id = answer.request_id if answer is not None else getattr(error, "request_id", None)
-            if id and id not in seen.provider_ids and len(seen.provider_ids) < _MOST_IDS:
-                seen.provider_ids.append(id)
+            record.upstream_ended_at = time.monotonic()
+            kind = "call" if is_call else "poll"
+            self._metrics.add(m.UPSTREAM, *recorder.labels, kind, _outcome_label(error))
+            self._metrics.observe(
+                m.UPSTREAM_SECONDS, *recorder.labels, kind, value=record.upstream_ended_at - started_at
+            )
+            id = response.request_id if response is not None else getattr(error, "request_id", None)
+            if id and id not in record.provider_ids and len(record.provider_ids) < _MAX_PROVIDER_IDS:
+                record.provider_ids.append(id)
             if span is not None and self._traces is not None:
-                status = answer.status if answer is not None else getattr(error, "status", None)
-                self._traces.answered(span, status, id, error)
+                status = response.status if response is not None else getattr(error, "status", None)
+                self._traces.end_call(span, status, id, error)
 
 
-def _outcome(error: BaseException | None) -> str:
+def _outcome_label(error: BaseException | None) -> str:
     if error is None:
         return "ok"
     return type(error).__name__ if isinstance(error, ImpastoError | CancelledError) else "broken"

@@ -1,4 +1,4 @@
-"""What is seen of a request on its way: filled in by whoever knows it, told at its end."""
+"""The record of a request: filled in during the request, reported at its end."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from contextvars import ContextVar
 import attrs
 from aiohttp import web
 
-UNKNOWN = "unknown"
-"""The route of a path that is none."""
+UNKNOWN_ROUTE = "unknown"
+"""Route label for unknown paths."""
 
-OTHER = "other"
-"""The model of a name that is none: what callers write is no label and stands in no log."""
+UNKNOWN_MODEL = "other"
+"""Model label for unknown models. Client-supplied text is never used as a label or logged."""
 
-LEFT = 499
-"""The status of a request whose caller left before it was answered; none is sent."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status for requests whose caller left before the response; it is never sent."""
 
 
 @attrs.define(kw_only=True, eq=False)
-class Seen:
+class RequestRecord:
     """One request. Times are in seconds of the monotonic clock.
 
-    ``route`` is the path as it is documented, never as it was written: names in it may be secrets. ``upstream`` is
+    ``route`` is the documented path, never the one that was sent: names in it may be secrets. ``upstream`` is the time
     from the first request to a provider until the last answer.
     """
 
     id: str
     method: str
-    began: float = attrs.field(factory=time.monotonic)
-    route: str = UNKNOWN
+    started_at: float = attrs.field(factory=time.monotonic)
+    route: str = UNKNOWN_ROUTE
     key: str | None = None
     model: str | None = None
     deployment: str | None = None
     prompt: str | None = None
     status: int = 0
     code: str | None = None
-    pictures: int = 0
-    usd: float | None = None
+    images: int = 0
+    cost_usd: float | None = None
     attempts: int = 0
-    upstream_began: float | None = None
-    upstream_ended: float | None = None
+    upstream_started_at: float | None = None
+    upstream_ended_at: float | None = None
     provider_ids: list[str] = attrs.field(factory=list[str])
     charge_unknown: bool = False
     bytes_in: int = 0
@@ -50,12 +50,12 @@ class Seen:
 
     @property
     def upstream(self) -> float | None:
-        """How long providers took, in seconds; None where none was asked."""
-        if self.upstream_began is None or self.upstream_ended is None:
+        """Seconds that providers took; None without a provider request."""
+        if self.upstream_started_at is None or self.upstream_ended_at is None:
             return None
-        return self.upstream_ended - self.upstream_began
+        return self.upstream_ended_at - self.upstream_started_at
 
 
-SEEN = web.RequestKey("seen", Seen)
-current: ContextVar[Seen | None] = ContextVar("current", default=None)
-"""The request that the running task is a part of."""
+RECORD_KEY = web.RequestKey("seen", RequestRecord)
+current_record: ContextVar[RequestRecord | None] = ContextVar("current", default=None)
+"""The record of the request that the running task belongs to."""

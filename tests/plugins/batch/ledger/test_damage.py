@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, lines, many, row, told
 
 OUT = Path("out")
-LAYOUT = Layout(OUT)
+LAYOUT = WorkspacePaths(OUT)
 RUN = ("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
 
 
@@ -96,8 +96,8 @@ def fifo_in_its_place() -> None:
 def of_another_manifest(batch: Run, manifest: Write) -> None:
     manifest(*(row(f"other-{number}", seed=200 + number) for number in range(40)), name="other.jsonl")
     assert batch("run", "other.jsonl", "--out", "other").exit_code == 0
-    shutil.copy(Layout(Path("other")).ledger, LAYOUT.ledger)
-    Layout(Path("other")).ledger.unlink()
+    shutil.copy(WorkspacePaths(Path("other")).ledger, LAYOUT.ledger)
+    WorkspacePaths(Path("other")).ledger.unlink()
 
 
 DAMAGE: dict[str, Callable[[], object]] = {
@@ -196,7 +196,7 @@ def test_the_state_folder_and_the_mark_of_another_folder(
     assert batch("run", "other.jsonl", "--out", "other").exit_code == 0
     results = (OUT / "results.jsonl").read_bytes()
     remove(LAYOUT.hidden)
-    other = Layout(Path("other"))
+    other = WorkspacePaths(Path("other"))
     shutil.copytree(other.hidden, LAYOUT.hidden)
     shutil.copy(other.high_water, LAYOUT.high_water)
     assert "is another folder's, or an older copy: results.jsonl or errors.jsonl name 'picture-0'" in stops(
@@ -384,7 +384,7 @@ def test_whatever_happens_to_its_bytes_nothing_is_paid_for_twice(batch: Run, imp
             assert "--start-over" in done.stderr, kind
             assert not new, kind
         else:  # it went on: what it says of each image is what came of it
-            now = {each["id"]: each["row"] for _, each in rows(LAYOUT.ledger, Read()) if "id" in each}
+            now = {each["id"]: each["row"] for _, each in rows(LAYOUT.ledger, ReadPosition()) if "id" in each}
             assert len(now) == 10, kind
             assert all(now[id] == state for id, state in states.items() if state == "done"), kind
     assert min(ended[1], ended[2]) > 2, "some of it can be gone on from, and some can't"

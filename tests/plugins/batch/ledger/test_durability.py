@@ -29,15 +29,15 @@ from impasto import (
     WireRequest,
 )
 from impasto_plugins.batch.batch import Batch
-from impasto_plugins.batch.classification import failed, made
+from impasto_plugins.batch.classification import outcome_of_error, outcome_of_result
 from impasto_plugins.batch.filenames import Template
 from impasto_plugins.batch.ledger.filesystem import Disk
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.publication import staged_at
-from impasto_plugins.batch.ledger.recorder import Keeping
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.publication import staging_path
+from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover
-from impasto_plugins.batch.ledger.workspace import Folder, Layout
-from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
+from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.batch.conftest import Run, Write, lines, many, told
@@ -128,37 +128,37 @@ def test_one_sync_of_the_ledger_that_fails_stops_the_run_and_pays_nothing_twice(
     assert set(last.values()) <= {"done", "ambiguous"}
 
 
-CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint="k" * 64), job=None, charges=1))
-JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), keeps=3600.0)
-UNIT = Unit(id="a", index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
+CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint="k" * 64), job=None, possible_charges=1))
+JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), result_ttl=3600.0)
+UNIT = ImageTask(id="a", index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
 BYTES = b"\x89PNG half of it"
 
 
 @pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[tuple[Keeping, Platter]]:
+async def keeping(tmp_path: Path) -> AsyncIterator[tuple[LedgerRecorder, Platter]]:
     platter = Platter()
-    async with await Folder.open(tmp_path / "out", Volatile(platter)) as folder:
-        await folder.post(folder.begin(1))
-        yield Keeping(folder, Template()), platter
+    async with await Workspace.open(tmp_path / "out", Volatile(platter)) as folder:
+        await folder.submit(folder.begin(1))
+        yield LedgerRecorder(folder, Template()), platter
 
 
-async def left(keeping: Keeping, platter: Platter) -> list[dict[str, Any]]:
+async def left(keeping: LedgerRecorder, platter: Platter) -> list[dict[str, Any]]:
     """The rows that a loss of power leaves, if of what was not synced nothing survives."""
     root = keeping.folder.layout.root
 
     def lose() -> list[dict[str, Any]]:
         platter.lose_power(root, None)
-        return [dict(row) for _, row in rows(Layout(root).ledger, Read())]
+        return [dict(row) for _, row in rows(WorkspacePaths(root).ledger, ReadPosition())]
 
     return await asyncio.to_thread(lose)
 
 
 ENDS: dict[str, Callable[[], Outcome]] = {
-    "done": lambda: made(UNIT, Result(artifacts=(Artifact(data=png(8, 8), media_type="image/png"),))),
-    "ambiguous": lambda: failed(UNIT, ChargeUnknown("lost", raw=BYTES)),
-    "unusable": lambda: failed(UNIT, UnusableResult("cut", raw=BYTES)),
-    "filtered": lambda: failed(UNIT, _filtered()),
-    "expired": lambda: failed(UNIT, PollExpired("late")),
+    "done": lambda: outcome_of_result(UNIT, Result(artifacts=(Artifact(data=png(8, 8), media_type="image/png"),))),
+    "ambiguous": lambda: outcome_of_error(UNIT, ChargeUnknown("lost", raw=BYTES)),
+    "unusable": lambda: outcome_of_error(UNIT, UnusableResult("cut", raw=BYTES)),
+    "filtered": lambda: outcome_of_error(UNIT, _filtered()),
+    "expired": lambda: outcome_of_error(UNIT, PollExpired("late")),
 }
 
 
@@ -170,10 +170,12 @@ def _filtered() -> ContentFiltered:
 
 
 @pytest.mark.parametrize("kind", ENDS)
-async def test_what_was_charged_is_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter], kind: str) -> None:
+async def test_what_was_charged_is_known_after_a_loss_of_power(
+    keeping: tuple[LedgerRecorder, Platter], kind: str
+) -> None:
     keeper, platter = keeping
-    await keeper.begin(UNIT, CALL)
-    await keeper.settle(UNIT, ENDS[kind]())
+    await keeper.record_intent(UNIT, CALL)
+    await keeper.store_result(UNIT, ENDS[kind]())
     last = (await left(keeper, platter))[-1]
     assert last["row"] == kind
     for name in last.get("kept", ()):
@@ -182,30 +184,30 @@ async def test_what_was_charged_is_known_after_a_loss_of_power(keeping: tuple[Ke
     assert ("kept" in last) is (kind in ("ambiguous", "unusable", "filtered"))
 
 
-async def test_an_intent_and_a_jobs_id_are_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter]) -> None:
+async def test_an_intent_and_a_jobs_id_are_known_after_a_loss_of_power(keeping: tuple[LedgerRecorder, Platter]) -> None:
     keeper, platter = keeping
-    await keeper.begin(UNIT, CALL)
-    await keeper.accepted(UNIT, CALL, JOB)
+    await keeper.record_intent(UNIT, CALL)
+    await keeper.record_job(UNIT, CALL, JOB)
     found = await left(keeper, platter)
     assert [row["row"] for row in found] == ["run", "intent", "accepted"]
     assert found[-1]["job"] == "job"
 
 
-async def test_an_intent_alone_is_known_after_a_loss_of_power(keeping: tuple[Keeping, Platter]) -> None:
+async def test_an_intent_alone_is_known_after_a_loss_of_power(keeping: tuple[LedgerRecorder, Platter]) -> None:
     keeper, platter = keeping
-    await keeper.begin(UNIT, CALL)
+    await keeper.record_intent(UNIT, CALL)
     assert (await left(keeper, platter))[-1]["row"] == "intent"
 
 
 @pytest.mark.parametrize(("charges", "state", "again"), [(0, "refused", True), (1, "ambiguous", False)])
 async def test_an_image_that_was_never_sent_is_not_ambiguous_after_a_hard_stop(
-    keeping: tuple[Keeping, Platter], charges: int, state: str, again: bool
+    keeping: tuple[LedgerRecorder, Platter], charges: int, state: str, again: bool
 ) -> None:
     keeper, _ = keeping
-    call = cast(Call, SimpleNamespace(account=CALL.account, job=None, charges=charges))
-    await keeper.begin(UNIT, call)
-    keeper.abandon(UNIT, call)
-    await keeper.folder.post(keeper.folder.written({"row": "note"}, on_disk=False))  # after it, in the same thread
+    call = cast(Call, SimpleNamespace(account=CALL.account, job=None, possible_charges=charges))
+    await keeper.record_intent(UNIT, call)
+    keeper.record_cancelled(UNIT, call)
+    await keeper.folder.submit(keeper.folder.write_row({"row": "note"}, on_disk=False))  # after it, in the same thread
     row = next(row for row in await asyncio.to_thread(told, keeper.folder.layout.root) if row["row"] == state)
     assert (row["again"], row["billed"]) == (again, "no" if charges == 0 else "unknown")
 
@@ -232,27 +234,29 @@ async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_pa
                 assert release.wait(60)
             return super().write(descriptor, data)
 
-    folder = await Folder.open(tmp_path / "out", Slow())
-    await folder.post(folder.begin(1))
-    folder.post(folder.written({"row": "note"}, on_disk=True))
+    folder = await Workspace.open(tmp_path / "out", Slow())
+    await folder.submit(folder.begin(1))
+    folder.submit(folder.write_row({"row": "note"}, on_disk=True))
     await asyncio.to_thread(entered.wait, 60)
     closing = asyncio.create_task(folder.__aexit__(None, None, None))
     await asyncio.wait({closing}, timeout=0.1)
     release.set()
     await closing
-    found = await asyncio.to_thread(lambda: [row["row"] for _, row in rows(Layout(tmp_path / "out").ledger, Read())])
+    found = await asyncio.to_thread(
+        lambda: [row["row"] for _, row in rows(WorkspacePaths(tmp_path / "out").ledger, ReadPosition())]
+    )
     assert found == ["run", "note"]
 
 
 async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -> None:
-    async with await Folder.open(tmp_path / "out", Disk()) as folder:
-        await folder.post(folder.begin(2))
-        keeper = Keeping(folder, Template())
+    async with await Workspace.open(tmp_path / "out", Disk()) as folder:
+        await folder.submit(folder.begin(2))
+        keeper = LedgerRecorder(folder, Template())
         for id in ("whole", "lost"):
             unit = evolve(UNIT, id=id)
-            await keeper.begin(unit, CALL)
+            await keeper.record_intent(unit, CALL)
             os.close(keeper._staged.pop(unit).file)
-        await asyncio.to_thread(staged_at(folder.layout, "whole", 0).write_bytes, png(8, 8))
-    async with await Folder.open(tmp_path / "out", Disk()) as folder:
-        found = await recover(folder, Keeping(folder, Template()), frozenset())
+        await asyncio.to_thread(staging_path(folder.layout, "whole", 0).write_bytes, png(8, 8))
+    async with await Workspace.open(tmp_path / "out", Disk()) as folder:
+        found = await recover(folder, LedgerRecorder(folder, Template()), frozenset())
     assert [note.partition(" pictures ")[0] for note in found.notes()] == ["1", "1"]

@@ -15,7 +15,7 @@ from impasto_plugins.batch.ledger import evidence
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.high_water import Mark
 from impasto_plugins.batch.ledger.log import UntrustedLedger
-from impasto_plugins.batch.ledger.workspace import Folder, Layout
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.plugins.batch.conftest import Run, Write, many, row
@@ -78,10 +78,10 @@ def test_results_with_an_index_that_no_image_has(
     assert batch(*RUN).exit_code == 0
 
 
-def of_other(batch: Run, manifest: Write, *rows: dict[str, object]) -> Layout:
+def of_other(batch: Run, manifest: Write, *rows: dict[str, object]) -> WorkspacePaths:
     manifest(*rows, name="other.jsonl")
     batch("run", "other.jsonl", "--out", "other", "--no-report")
-    return Layout(Path("other"))
+    return WorkspacePaths(Path("other"))
 
 
 @pytest.mark.parametrize("blocked", [True, False], ids=["that has no image", "with images"])
@@ -211,7 +211,7 @@ async def test_a_gateways_batch_that_has_begun_owns_every_image_in_its_folder(
     environment: dict[str, str], impasto_emulator: Emulator
 ) -> None:
     async def opens() -> bool:
-        async with await Folder.open(OUT, Disk(), is_begun=True):
+        async with await Workspace.open(OUT, Disk(), is_begun=True):
             return True
 
     async with impasto.Client(api_key=KEY, api_base=impasto_emulator.url) as client:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from impasto_plugins.batch.ledger.group_commit import Steps
+from impasto_plugins.batch.ledger.group_commit import WriteSteps
 from impasto_plugins.batch.ledger.log import Row
-from impasto_plugins.batch.ledger.recorder import Keeping
-from impasto_plugins.batch.ledger.workspace import Layout
-from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.batch.ledger.recorder import LedgerRecorder
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
+from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import CORE, Run, Write, many
 
 OUT, ELSEWHERE = Path("out"), Path("elsewhere")
-LAYOUT = Layout(OUT)
+LAYOUT = WorkspacePaths(OUT)
 MODEL = CORE.partition("/")[2]
 PLACES = {
     "the state folder": LAYOUT.hidden,
@@ -30,7 +30,7 @@ PLACES = {
     "the results": OUT / "results.jsonl",
     "the errors": OUT / "errors.jsonl",
     "the report": OUT / "report.html",
-    "the folder of what came instead": LAYOUT.kept,
+    "the folder of what came instead": LAYOUT.salvage,
     "an image": OUT / "picture-0.png",
     "a folder of images": OUT / MODEL,
     "an image in a folder": OUT / MODEL / "picture-0.png",
@@ -83,14 +83,14 @@ def test_the_folder_itself_may_be_a_link(batch: Run, manifest: Write, impasto_em
 def test_a_link_that_is_put_there_during_the_run_is_not_followed(
     batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    laid = Keeping._laid
+    laid = LedgerRecorder._stage
 
-    def planting(self: Keeping, unit: Unit, outcome: Outcome) -> Steps[Row]:
+    def planting(self: LedgerRecorder, unit: ImageTask, outcome: Outcome) -> WriteSteps[Row]:
         if not (OUT / MODEL).is_symlink():
             to_a_folder(OUT / MODEL)
         return (yield from laid(self, unit, outcome))
 
-    monkeypatch.setattr(Keeping, "_laid", planting)
+    monkeypatch.setattr(LedgerRecorder, "_stage", planting)
     manifest(*many(1))
     done = batch("run", "manifest.jsonl", "--out", "out", "--names", "{model}/{id}")
     assert done.exit_code == 1

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.high_water import HighWater
-from impasto_plugins.batch.ledger.log import Ledger, Read, rows
+from impasto_plugins.batch.ledger.log import Ledger, ReadPosition, rows
 from tests.descriptors import open_descriptors
 
 ROWS = [{"row": "intent", "id": f"id-{number}", "index": 0, "text": "é\u2028\n" * number} for number in range(4)]
@@ -18,7 +18,7 @@ ROWS = [{"row": "intent", "id": f"id-{number}", "index": 0, "text": "é\u2028\n"
 
 def written(path: Path, *given: dict[str, object]) -> bytes:
     ledger = Ledger(path, Disk())
-    read = Read()
+    read = ReadPosition()
     list(rows(path, read))
     ledger.open(read)
     for row in given:
@@ -28,14 +28,14 @@ def written(path: Path, *given: dict[str, object]) -> bytes:
     return path.read_bytes()
 
 
-def read_back(path: Path) -> tuple[list[object], Read]:
-    read = Read()
+def read_back(path: Path) -> tuple[list[object], ReadPosition]:
+    read = ReadPosition()
     return [row for _, row in rows(path, read)], read
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
-    assert read_back(path) == ([], Read())
+    assert read_back(path) == ([], ReadPosition())
     whole = written(path, *ROWS)
     found, read = read_back(path)
     assert found == ROWS
@@ -97,7 +97,7 @@ def test_a_program_with_many_batches_keeps_no_descriptor_of_those_that_ended(tmp
     mark = tmp_path / "mark"
     ledger = Ledger(tmp_path / "ledger", Disk(), HighWater(mark, Disk()))
     for _ in range(2):
-        read = Read()
+        read = ReadPosition()
         list(rows(ledger.path, read))
         ledger.open(read)
         ledger.append(ROWS[0])

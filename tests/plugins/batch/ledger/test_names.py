@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.batch import filenames
-from impasto_plugins.batch.filenames import TakenNames, folded
+from impasto_plugins.batch.filenames import TakenNames, case_folded
 from impasto_plugins.batch.ledger import publication, recorder
-from impasto_plugins.batch.ledger.group_commit import Steps
+from impasto_plugins.batch.ledger.group_commit import WriteSteps
 from impasto_plugins.batch.ledger.log import Row
-from impasto_plugins.batch.ledger.publication import staged_at
-from impasto_plugins.batch.ledger.workspace import Folder, Layout
+from impasto_plugins.batch.ledger.publication import staging_path
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, codes, lines, many, row
 
@@ -64,7 +64,7 @@ def test_ids_whose_digests_begin_alike_keep_both_images(
     found = pictures()
     assert found.keys() == {*COLLIDING}
     assert len({(OUT / path).read_bytes() for path in found.values()}) == 2
-    assert staged_at(Layout(OUT), COLLIDING[0], 0) != staged_at(Layout(OUT), COLLIDING[1], 0)
+    assert staging_path(WorkspacePaths(OUT), COLLIDING[0], 0) != staging_path(WorkspacePaths(OUT), COLLIDING[1], 0)
 
 
 def test_what_came_instead_of_images_whose_ids_look_alike_is_all_kept(batch: Run, manifest: Write) -> None:
@@ -145,7 +145,7 @@ def test_a_name_without_a_file_is_taken_by_the_first_who_claims_it(tmp_path: Pat
     taken.add("sub/big-1.png", is_local=True)
     (tmp_path / "small.png").touch()
     assert taken.claim("SMALL.png") == "SMALL-1.png", "a file of an earlier run"
-    assert folded("\ufb00") == folded("FF")
+    assert case_folded("\ufb00") == case_folded("FF")
 
 
 @pytest.mark.parametrize("id", ["results.jsonl", "errors.jsonl", "report.html", "Report-2.html", "kept"])
@@ -161,15 +161,15 @@ def test_a_staged_image_that_was_changed_is_not_published(
     batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The digest in the ledger is that of the file, or there is no such row."""
-    placed = publication.placed
+    placed = publication.publish
 
-    def changing(folder: Folder, staged: Path, row: Row) -> Steps[Path]:
+    def changing(folder: Workspace, staged: Path, row: Row) -> WriteSteps[Path]:
         staged.write_bytes(staged.read_bytes()[:-1] + b"\0")
         return (yield from placed(folder, staged, row))
 
     manifest(*many(1))
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "placed", changing)
+        patch.setattr(recorder, "publish", changing)
         done = batch(*RUN)
     assert done.exit_code == 1
     assert "is not the one that was written" in done.stderr

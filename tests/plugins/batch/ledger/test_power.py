@@ -11,9 +11,9 @@ import pytest
 
 from impasto_plugins.batch.batch import Batch
 from impasto_plugins.batch.ledger.filesystem import Disk
-from impasto_plugins.batch.ledger.log import Ledger, Read, rows
-from impasto_plugins.batch.ledger.publication import staged_at
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import Ledger, ReadPosition, rows
+from impasto_plugins.batch.ledger.publication import staging_path
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.batch.conftest import Run, Write, lines, many, told
@@ -42,13 +42,13 @@ def test_f45_what_a_run_said_to_be_done_outlasts_a_loss_of_power(
 
 def _left_with(out: Path, kinds: tuple[str, ...]) -> dict[str, object]:
     """Leave of a run's ledger the rows of these kinds, as if it had stopped there. Return the last one."""
-    layout = Layout(out)
+    layout = WorkspacePaths(out)
     for path in (layout.high_water, out / "results.jsonl", out / "errors.jsonl"):
         path.unlink()  # they say that the run went on
-    left = [row for _, row in rows(layout.ledger, Read()) if row["row"] in kinds]
+    left = [row for _, row in rows(layout.ledger, ReadPosition()) if row["row"] in kinds]
     layout.ledger.unlink()
     ledger = Ledger(layout.ledger, Disk())
-    ledger.open(Read())
+    ledger.open(ReadPosition())
     for row in left:
         ledger.append(row)
     ledger.close()
@@ -64,7 +64,7 @@ def test_f45_a_picture_of_which_a_page_was_not_written_is_no_picture(
     end = png(64, 64).index(b"IEND") - 4
     data = png(64, 64)[:end] + (3 * PAGE).to_bytes(4) + b"noIs" + b"\x01" * (3 * PAGE + 4) + png(64, 64)[end:]
     data = data[:PAGE] + bytes(PAGE) + data[2 * PAGE :]
-    staged_at(Layout(Path("out")), str(intent["id"]), 0).write_bytes(data)
+    staging_path(WorkspacePaths(Path("out")), str(intent["id"]), 0).write_bytes(data)
     Path("out/picture-0.png").unlink()
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
     (error,) = lines(Path("out/errors.jsonl"))

@@ -18,21 +18,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from impasto import Artifact, ChargeUnknown, Cost, NotSent, Pending, Result, StorageError, WireRequest
 from impasto.call import Call
-from impasto_plugins.batch.classification import failed, made
+from impasto_plugins.batch.classification import outcome_of_error, outcome_of_result
 from impasto_plugins.batch.filenames import Template
 from impasto_plugins.batch.ledger.filesystem import Disk
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.recorder import Keeping
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover
-from impasto_plugins.batch.ledger.workspace import Folder, Layout
-from impasto_plugins.batch.tasks import Outcome, Unit
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
+from impasto_plugins.batch.tasks import ImageTask, Outcome
 from tests.pictures import png
 
 from .volatile import PAGE, Platter, Volatile
 
 KEY = "k" * 64
 CALL = cast(Call, SimpleNamespace(account=SimpleNamespace(fingerprint=KEY), job=None))
-JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), keeps=3600.0)
+JOB = Pending(id="job", poll=WireRequest(target="/results/job", method="GET"), result_ttl=3600.0)
 
 
 def picture_of(id: str) -> bytes:
@@ -83,7 +83,7 @@ class Crashes(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="impasto-states-"))
         self.runner = asyncio.Runner()
         self.number = 0
-        self.asked: dict[str, Unit] = {}
+        self.asked: dict[str, ImageTask] = {}
         self.kept: dict[str, bytes] = {}
         self.jobs: set[str] = set()
         self.sent: set[str] = set()
@@ -92,21 +92,21 @@ class Crashes(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.disk = Mortal(self.platter)
-        self.folder = self.runner.run(Folder.open(self.root / "out", self.disk))
-        self.keeping = Keeping(self.folder, Template())
+        self.folder = self.runner.run(Workspace.open(self.root / "out", self.disk))
+        self.keeping = LedgerRecorder(self.folder, Template())
         self.runner.run(self._begun())
 
     async def _begun(self) -> None:
-        await self.folder.post(self.folder.begin(0, strangers={}))
+        await self.folder.submit(self.folder.begin(0, strangers={}))
         self.recovered = await recover(self.folder, self.keeping, frozenset({KEY[:16]}))
 
     @rule()
     def ask(self) -> None:
         self.number += 1
         id = f"picture-{self.number}"
-        unit = Unit(id=id, index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
+        unit = ImageTask(id=id, index=0, n=1, model="a/model", cost=Cost(usd=1.0, as_of=""), sha256="0" * 64)
         try:
-            self.runner.run(self.keeping.begin(unit, CALL))
+            self.runner.run(self.keeping.record_intent(unit, CALL))
         except StorageError:  # nothing was sent
             return
         self.asked[id] = unit
@@ -117,7 +117,7 @@ class Crashes(RuleBasedStateMachine):
         if unit := self._drawn(data):
 
             async def accepted() -> None:
-                await self.keeping.accepted(unit, CALL, JOB)
+                await self.keeping.record_job(unit, CALL, JOB)
 
             try:
                 self.runner.run(accepted())
@@ -130,15 +130,17 @@ class Crashes(RuleBasedStateMachine):
         if unit := self._drawn(data):
             self._come(unit)
 
-    def _come(self, unit: Unit) -> None:
+    def _come(self, unit: ImageTask) -> None:
         data = picture_of(unit.id)
         result = Result(artifacts=(Artifact(data=data, media_type="image/png"),))
-        self._settle(unit, made(unit, result), data)
+        self._settle(unit, outcome_of_result(unit, result), data)
 
     @rule(data=st.data(), charged=st.booleans())
     def fail(self, data: st.DataObject, charged: bool) -> None:
         if unit := self._drawn(data):
-            self._settle(unit, failed(unit, ChargeUnknown("lost", raw=LOST) if charged else NotSent("no")), None)
+            self._settle(
+                unit, outcome_of_error(unit, ChargeUnknown("lost", raw=LOST) if charged else NotSent("no")), None
+            )
 
     @rule(left=st.integers(1, 14), power=POWER)
     def die_as_one_comes(self, left: int, power: int | None) -> None:
@@ -149,9 +151,9 @@ class Crashes(RuleBasedStateMachine):
             self._come(unit)
         self.restart(power)
 
-    def _settle(self, unit: Unit, outcome: Outcome, data: bytes | None) -> None:
+    def _settle(self, unit: ImageTask, outcome: Outcome, data: bytes | None) -> None:
         try:
-            self.runner.run(self.keeping.settle(unit, outcome))
+            self.runner.run(self.keeping.store_result(unit, outcome))
         except OSError:
             return
         del self.asked[unit.id]
@@ -159,7 +161,7 @@ class Crashes(RuleBasedStateMachine):
         if data is not None:
             self.kept[unit.id] = data
 
-    def _drawn(self, data: st.DataObject) -> Unit | None:
+    def _drawn(self, data: st.DataObject) -> ImageTask | None:
         return data.draw(st.sampled_from(list(self.asked.values()))) if self.asked and self.disk.left > 0 else None
 
     @rule(left=st.integers(1, 40))
@@ -190,7 +192,7 @@ class Crashes(RuleBasedStateMachine):
             self.jobs.discard(id)
 
     def _last(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        found = rows(Layout(self.root / "out").ledger, Read())
+        found = rows(WorkspacePaths(self.root / "out").ledger, ReadPosition())
         return {row["id"]: (row["row"], dict(row)) for _, row in found if "id" in row}
 
     @invariant()

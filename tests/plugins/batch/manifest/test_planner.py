@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto import InvalidRequest, ManifestError, Registry
-from impasto_plugins.batch.ledger.workspace import History, Layout
-from impasto_plugins.batch.manifest.fast_validation import Screen
-from impasto_plugins.batch.manifest.planner import Plan, Preflight
-from impasto_plugins.batch.manifest.reader import Manifest, parsed
-from impasto_plugins.batch.manifest.rows import asked, units
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
+from impasto_plugins.batch.manifest.fast_validation import FastValidator
+from impasto_plugins.batch.manifest.planner import Plan, Planner
+from impasto_plugins.batch.manifest.reader import Manifest, parse_line
+from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.batch.conftest import CORE, Run, Write, row
@@ -28,8 +28,8 @@ SEDE = "sede: is no parameter of this model; did you mean seed?"
 
 
 def planned(path: Path, **settings: Any) -> Plan:
-    history = History(Layout(path.parent))
-    return Preflight(manifest=Manifest(path, REGISTRY.operation), history=history, **settings).plan()
+    history = LedgerHistory(WorkspacePaths(path.parent))
+    return Planner(manifest=Manifest(path, REGISTRY.operation), history=history, **settings).plan()
 
 
 def openai(id: object, /, url: object = "/v1/images/generations", **body: object) -> dict[str, object]:
@@ -98,9 +98,9 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
 def test_a_row_that_is_wrong(manifest: Write, tmp_path: Path, given: Mapping[str, object], said: str) -> None:
     (tmp_path / "text.png").write_text("no picture")
     plan = planned(manifest(row("good"), given))
-    assert [bad.line for bad in plan.bad] == [2]
-    assert said in str(plan.bad[0])
-    assert "sk-secret" not in str(plan.bad[0])
+    assert [bad.line for bad in plan.invalid] == [2]
+    assert said in str(plan.invalid[0])
+    assert "sk-secret" not in str(plan.invalid[0])
     assert plan.pictures == plan.to_do == 1
 
 
@@ -121,11 +121,11 @@ def test_b49_the_same_row_twice(manifest: Write) -> None:
     again = json.dumps({"prompt": "a lighthouse", "model": CORE, "id": "a"})
     path = manifest(row("a"), row("b"), again)
     plan = planned(path)
-    assert [str(bad) for bad in plan.bad] == [
+    assert [str(bad) for bad in plan.invalid] == [
         "line 3 (a): id: is the same row as line 1; leave one out, or pass it over with --dedupe"
     ]
     deduped = planned(path, dedupe=True)
-    assert (deduped.bad, [twin.line for twin in deduped.twins], deduped.pictures) == ([], [3], 2)
+    assert (deduped.invalid, [twin.line for twin in deduped.duplicates], deduped.pictures) == ([], [3], 2)
 
 
 def test_the_same_content_under_other_ids_is_no_twin(manifest: Write) -> None:
@@ -142,7 +142,7 @@ def test_b53_a_manifest_without_rows(manifest: Write, tmp_path: Path, text: str)
 def test_what_a_manifest_costs(manifest: Write) -> None:
     plan = planned(manifest(row("a", n=3), row("b"), openai("c", model=SD3, n=2)))
     assert (plan.rows, plan.pictures, round(plan.usd, 6)) == (3, 6, 0.25)
-    assert {share.model: (share.pictures, share.usd) for share in plan.shares} == {CORE: (4, 0.03), SD3: (2, 0.065)}
+    assert {share.model: (share.pictures, share.usd) for share in plan.totals} == {CORE: (4, 0.03), SD3: (2, 0.065)}
 
 
 def test_pictures_lie_where_the_manifest_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +151,9 @@ def test_pictures_lie_where_the_manifest_does(tmp_path: Path, monkeypatch: pytes
     (folder / "in" / "a.png").write_bytes(png(64, 64))
     (folder / "m.jsonl").write_text(json.dumps({"id": "a", "model": ERASE, "image": "in/a.png"}))
     monkeypatch.chdir(tmp_path)
-    assert planned(Path("jobs/m.jsonl")).bad == []
+    assert planned(Path("jobs/m.jsonl")).invalid == []
     (folder / "in" / "a.png").unlink()
-    (bad,) = planned(Path("jobs/m.jsonl")).bad
+    (bad,) = planned(Path("jobs/m.jsonl")).invalid
     assert "can't read 'jobs/in/a.png'" in str(bad)
     assert str(tmp_path) not in str(bad), "paths are told as their user wrote them"
 
@@ -191,31 +191,31 @@ def test_a_quick_look_never_says_yes_where_the_whole_way_says_no(
     given = {"prompt": "a lighthouse", **words, "model": model}
     line = openai("x", **given) if is_openai else row("x", **given)
     operation = REGISTRY.operation(model)
-    screen = Screen.of(model, operation)
+    screen = FastValidator.of_operation(model, operation)
     assert screen is not None
-    right = screen.glance(line)
+    right = screen.validate(line)
     if right is None:
         return
-    made = units(asked(line), operation, Path())
+    made = tasks_of(parse_row(line), operation, Path())
     assert (right.id, right.n) == (made[0].id, len(made))
     cost = made[0].cost
-    assert right.share.usd == (cost.usd if cost is not None else None)
+    assert right.totals.usd == (cost.usd if cost is not None else None)
 
 
 def test_plain_rows_are_passed_by_the_quick_look() -> None:
     for model in (CORE, SD3):
-        screen = Screen.of(model, REGISTRY.operation(model))
+        screen = FastValidator.of_operation(model, REGISTRY.operation(model))
         assert screen is not None
-        assert screen.glance(row("x", model=model, seed=3, aspect_ratio="16:9", output_format="webp")) is not None
-        assert screen.glance(openai("x", model=model, size="1536x1024", n=2, quality="auto")) is not None
+        assert screen.validate(row("x", model=model, seed=3, aspect_ratio="16:9", output_format="webp")) is not None
+        assert screen.validate(openai("x", model=model, size="1536x1024", n=2, quality="auto")) is not None
         with pytest.raises(InvalidRequest):
-            asked({"id": "x"})
-    assert isinstance(parsed(b'{"id": "a:b", "model": "c"}'), dict)
+            parse_row({"id": "x"})
+    assert isinstance(parse_line(b'{"id": "a:b", "model": "c"}'), dict)
 
 
 def test_null_is_not_given(manifest: Write) -> None:
     nothing = dict.fromkeys(("seed", "cfg", "style", "n", "partial_images", "extra_body", "drop_params", "stream"))
     lines = ({**row("short"), **nothing}, openai("body", **nothing), {**openai("beside"), "path": None, "seed": None})
     plan = planned(manifest(*lines, openai("extra", extra_body=nothing)))
-    assert [str(bad) for bad in plan.bad] == []
+    assert [str(bad) for bad in plan.invalid] == []
     assert plan.pictures == 4

@@ -10,8 +10,8 @@ from hypothesis import given, strategies as st
 
 from impasto import ManifestError, Registry
 from impasto_plugins.batch.manifest import reader as module
-from impasto_plugins.batch.manifest.reader import Manifest, parsed
-from impasto_plugins.batch.manifest.records import Unread
+from impasto_plugins.batch.manifest.reader import Manifest, parse_line
+from impasto_plugins.batch.manifest.records import UnreadableLine
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ from impasto_plugins.batch.manifest.records import Unread
     ],
 )
 def test_b50_a_line_that_is_none(line: str, said: str) -> None:
-    found = parsed(line.encode())
-    assert isinstance(found, Unread)
+    found = parse_line(line.encode())
+    assert isinstance(found, UnreadableLine)
     assert said in found.reason
     assert len(found.reason) < 200
 
 
 def test_b50_bytes_that_are_no_text() -> None:
-    assert parsed(b'{"id": "\xff"}') == Unread("is no UTF-8 text")
-    assert isinstance(parsed('{"id": "a"}'.encode("utf-16")), Unread)
+    assert parse_line(b'{"id": "\xff"}') == UnreadableLine("is no UTF-8 text")
+    assert isinstance(parse_line('{"id": "a"}'.encode("utf-16")), UnreadableLine)
 
 
 JSON = st.recursive(
@@ -64,7 +64,7 @@ def test_every_sound_object_is_read(value: dict[str, object], ascii: bool, inden
         line = text.encode()
     except UnicodeEncodeError:
         return
-    assert parsed(line + b"\n") == value
+    assert parse_line(line + b"\n") == value
 
 
 def read(path: Path) -> list[tuple[int, object]]:
@@ -87,7 +87,7 @@ def test_b50_a_line_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pyte
     long = json.dumps({"id": "a" * 1000})
     path.write_text("\n".join([long, '{"id": "b"}', '{"id": "' + "c" * 89 + '"}', long]))
     (_, first), (_, second), (_, third), (_, last) = read(path)
-    assert first == last == Unread("is longer than 100 bytes")
+    assert first == last == UnreadableLine("is longer than 100 bytes")
     assert (second, third) == ({"id": "b"}, {"id": "c" * 89})
 
 

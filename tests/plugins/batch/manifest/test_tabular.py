@@ -9,8 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from impasto import ManifestError, MissingExtra, Registry
-from impasto_plugins.batch.ledger.workspace import History, Layout
-from impasto_plugins.batch.manifest.planner import Plan, Preflight
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
+from impasto_plugins.batch.manifest.planner import Plan, Planner
 from impasto_plugins.batch.manifest.reader import Manifest
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
@@ -20,7 +20,9 @@ REGISTRY = Registry()
 
 
 def planned(path: Path) -> Plan:
-    return Preflight(manifest=Manifest(path, REGISTRY.operation), history=History(Layout(path.parent))).plan()
+    return Planner(
+        manifest=Manifest(path, REGISTRY.operation), history=LedgerHistory(WorkspacePaths(path.parent))
+    ).plan()
 
 
 def test_a_csv_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) -> None:
@@ -42,7 +44,7 @@ def test_a_csv_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) -> N
 @pytest.mark.parametrize("seed", ["1.0", "1e3", " 7", "+7", "0x7", "07", "seven", "-1", "4294967295"])
 def test_a_number_is_plain_decimal_text(tmp_path: Path, seed: str) -> None:
     (tmp_path / "m.csv").write_text(f"id,model,prompt,seed\na,{CORE},p,{seed}\n")
-    (bad,) = planned(tmp_path / "m.csv").bad
+    (bad,) = planned(tmp_path / "m.csv").invalid
     assert "seed: must be a whole number" in str(bad)
 
 
@@ -65,8 +67,8 @@ def test_a_csv_file_that_is_none(tmp_path: Path, text: str, said: str) -> None:
 def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"id,model,prompt\na,{CORE},p\nb,{CORE}\nc,none/such,p\n")
     plan = planned(tmp_path / "m.csv")
-    assert str(plan.bad[0]) == "line 3: has 2 cells, and the first line names 3"
-    assert "model: no model is called 'none/such'" in str(plan.bad[1])
+    assert str(plan.invalid[0]) == "line 3: has 2 cells, and the first line names 3"
+    assert "model: no model is called 'none/such'" in str(plan.invalid[1])
     (tmp_path / "latin.csv").write_bytes("id,model,prompt\na,x,\xe9\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="is no UTF-8 text"):
         planned(tmp_path / "latin.csv")

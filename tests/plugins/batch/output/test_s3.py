@@ -14,8 +14,8 @@ import pytest
 import impasto
 from impasto import BatchOptions, ConfigError, StorageError
 from impasto_plugins.batch.ledger import recorder
-from impasto_plugins.batch.ledger.recorder import Keeping
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.recorder import LedgerRecorder
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.batch.output import s3 as batch_s3
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.transports import s3 as s3_module
@@ -57,7 +57,7 @@ def used(batch: Run, manifest: Write, impasto_emulator: Emulator) -> Used:
 
 
 def staging() -> Path:
-    return batch_s3.Target.of(TO).staging
+    return batch_s3.BucketTarget.parse(TO).staging
 
 
 def pictures(s3: FakeS3) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ async def test_from_a_program_whose_results_cant_go_up(
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(batch_s3.Bucket, "publish", fails)
+    monkeypatch.setattr(batch_s3.ImageBucket, "publish", fails)
     async with impasto.Client() as client:
         outcomes = client.batch(many(2), out=TO)
         assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
@@ -125,7 +125,7 @@ def test_pictures_and_results_go_up(batch: Run, manifest: Write, s3: FakeS3, imp
     objects = s3.objects("shots/of a fox/")
     assert objects["errors.jsonl"] == b""
     assert objects["report.html"].count(b"data:image/webp") == 4
-    assert [path.name for path in Layout(staging()).staging.iterdir()] == []
+    assert [path.name for path in WorkspacePaths(staging()).staging.iterdir()] == []
     status = json.loads(batch("status", TO, "--json").output)
     assert (status["state"], status["done"]) == ("complete", 4)
     before = len(s3.seen)
@@ -209,7 +209,7 @@ def test_a_damaged_ledger_of_a_bucket(
 ) -> None:
     path = str(manifest(*many(4)))
     assert batch("run", path, "--out", TO, "--budget", "0.06", "--concurrency", "1").exit_code == 1
-    ledger = Layout(staging()).ledger
+    ledger = WorkspacePaths(staging()).ledger
     if damage == "removed":
         ledger.unlink()
     else:
@@ -306,7 +306,7 @@ def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     assert "until the next run puts it up" in done.output
     paid = len(impasto_emulator.charges)
     assert 3 <= paid < 30
-    staged = [path for path in Layout(staging()).staging.iterdir() if path.stat().st_size]
+    staged = [path for path in WorkspacePaths(staging()).staging.iterdir() if path.stat().st_size]
     assert len(staged) == paid - 2
     refused = batch("run", path, "--out", TO)
     assert refused.exit_code == 2
@@ -328,7 +328,7 @@ def test_what_was_up_before_its_row_was_written_goes_up_again(
 
     path = str(manifest(row("a")))
     with monkeypatch.context() as patch:
-        patch.setattr(Keeping, "_sent", broken)
+        patch.setattr(LedgerRecorder, "_write_uploaded", broken)
         assert batch("run", path, "--out", TO).exit_code == 1
     assert list(pictures(s3)) == ["a.png"]
     done = batch("run", path, "--out", TO)
@@ -346,8 +346,8 @@ def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_u
 
     path = str(manifest(row("a")))
     with monkeypatch.context() as patch:  # a kill between the image's last byte and its row
-        patch.setattr(recorder, "of_artifact", broken)
-        patch.setattr(Keeping, "spare", lambda self, unit, outcome: asyncio.sleep(0, outcome))
+        patch.setattr(recorder, "artifact_row", broken)
+        patch.setattr(LedgerRecorder, "save_elsewhere", lambda self, unit, outcome: asyncio.sleep(0, outcome))
         assert batch("run", path, "--out", TO).exit_code == 1
     assert [each["row"] for each in told(staging())].count("staged") == 0
     s3.gone_after = 1  # the mark alone goes up

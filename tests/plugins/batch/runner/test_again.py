@@ -10,7 +10,7 @@ import pytest
 
 from impasto import RateLimit
 from impasto_plugins.batch.ledger import workspace
-from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.limit import Gate
 from tests.pictures import png
@@ -88,7 +88,7 @@ def test_what_an_earlier_process_sent_counts_towards_the_rate(
     batch: Run, manifest: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalled: list[tuple[int, RateLimit]] = []
-    monkeypatch.setattr(Gate, "recall", lambda self, ages, limit: recalled.append((len(ages), limit)))
+    monkeypatch.setattr(Gate, "restore_history", lambda self, ages, limit: recalled.append((len(ages), limit)))
     manifest(*many(5))
     batch("run", "manifest.jsonl", "--out", "out", "--rate", "1000/10s", "--budget", "0.09")
     assert recalled == [], "nobody sent before"
@@ -103,6 +103,6 @@ def test_sends_of_long_ago_count_for_nothing(batch: Run, manifest: Write, monkey
     manifest(row("a"))
     batch("run", "manifest.jsonl", "--out", "out")
     monkeypatch.setattr(workspace, "_PROCESS", "another")
-    assert len(History.of(Layout(Path("out"))).sent) == 1
-    monkeypatch.setattr(workspace, "RECALLED_SECONDS", 0.0)
-    assert History.of(Layout(Path("out"))).sent == {}
+    assert len(LedgerHistory.read_ledger(WorkspacePaths(Path("out"))).sent) == 1
+    monkeypatch.setattr(workspace, "RESTORED_SECONDS", 0.0)
+    assert LedgerHistory.read_ledger(WorkspacePaths(Path("out"))).sent == {}

@@ -13,9 +13,9 @@ import pytest
 
 from impasto import RateLimit
 from impasto_plugins.batch.ledger.filesystem import Disk
-from impasto_plugins.batch.ledger.log import Ledger, Read
-from impasto_plugins.batch.ledger.recovery import recall
-from impasto_plugins.batch.ledger.workspace import History, Layout
+from impasto_plugins.batch.ledger.log import Ledger, ReadPosition
+from impasto_plugins.batch.ledger.recovery import restore_sends
+from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.batch.tasks import key_of
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.limit import gate_of
@@ -70,16 +70,16 @@ def test_f54_a_clock_that_is_set_in_a_run_ends_no_deadline_and_no_job(
 
 def _sent(folder: Path, times: list[float]) -> list[float]:
     """What a history tells of another process's sends at these times."""
-    layout = Layout(folder)
+    layout = WorkspacePaths(folder)
     layout.staging.mkdir(parents=True)
     ledger = Ledger(layout.ledger, Disk())
-    ledger.open(Read())
+    ledger.open(ReadPosition())
     ledger.append({"row": "run", "version": 1, "at": times[0], "process": "another", "pid": 1, "strangers": {}})
     for index, at in enumerate(times):
         about = {"id": str(index), "index": 0, "usd": 0.03, "at": at, "key": "k", "line": 0, "n": 1, "request": {}}
         ledger.append({"row": "intent", **about})
     ledger.close()
-    return History.of(layout).sent.get("k", [])
+    return LedgerHistory.read_ledger(layout).sent.get("k", [])
 
 
 def test_f54_sends_of_the_last_minute_count_however_the_clock_was_set_back(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_run_that_goes_on_counts_what_the_last_one_sent_towards_the_rate() -> 
     """Else the first seconds of the new run meet the provider's 429."""
     limited = attrs.evolve(stability.account({"api_key": "sk-rate"}), rate_limit=RateLimit(3, 30.0))
     free = stability.account({"api_key": "sk-free"})
-    history = cast(History, SimpleNamespace(sent_by=lambda account: [1.0, 1.0, 1.0]))
-    assert recall([limited, free], history) == {key_of(limited), key_of(free)}
+    history = cast(LedgerHistory, SimpleNamespace(recent_sends=lambda account: [1.0, 1.0, 1.0]))
+    assert restore_sends([limited, free], history) == {key_of(limited), key_of(free)}
     assert gate_of(limited).wait(limited) > 0
     assert gate_of(free).wait(free) == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from impasto import ChargeUnknown, Cost, ImpastoError, NotSent, PollExpired, UnusableResult
-from impasto_plugins.batch.runner.limits import DOUBTS, FEWEST, MostFailures, Stops
-from impasto_plugins.batch.tasks import Outcome, Standing, Unit
+from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, MIN_FINISHED, FailureLimit, StopConditions
+from impasto_plugins.batch.tasks import ImageTask, Outcome, OutcomeState
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
@@ -70,17 +70,17 @@ def test_a_model_without_a_price_is_not_run_on_a_budget(
         ("3", 3, 3, False),
         ("3", 4, 4, True),
         ("0", 1, 1, True),
-        ("5%", 1, FEWEST, False),
-        ("5%", 2, FEWEST, True),
-        ("5%", FEWEST - 1, FEWEST - 1, False),
+        ("5%", 1, MIN_FINISHED, False),
+        ("5%", 2, MIN_FINISHED, True),
+        ("5%", MIN_FINISHED - 1, MIN_FINISHED - 1, False),
         ("0%", 1, 100, True),
         ("100%", 100, 100, False),
         ("2.5%", 3, 100, True),
     ],
 )
 def test_how_many_failures_are_too_many(text: str, failed: int, through: int, met: bool) -> None:
-    assert MostFailures.of(text).are_met(failed, through) is met
-    assert str(MostFailures.of(text)) == text
+    assert FailureLimit.parse(text).is_exceeded(failed, through) is met
+    assert str(FailureLimit.parse(text)) == text
 
 
 def test_too_many_failures(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -156,10 +156,10 @@ def test_a_manifest_that_changes_during_the_run_cancels_no_image_in_flight(
     assert len(impasto_emulator.charges) == 21
 
 
-UNIT = Unit(id="a", index=0, n=1, model="m", cost=Cost(usd=0.1, as_of=""))
+UNIT = ImageTask(id="a", index=0, n=1, model="m", cost=Cost(usd=0.1, as_of=""))
 
 
-def outcome(state: Standing, error: ImpastoError | None = None) -> Outcome:
+def outcome(state: OutcomeState, error: ImpastoError | None = None) -> Outcome:
     charged = error is None or error.billed != "no"
     return Outcome(id="a", index=0, model="m", state=state, error=error, cost=UNIT.cost if charged else None)
 
@@ -176,9 +176,9 @@ def outcome(state: Standing, error: ImpastoError | None = None) -> Outcome:
     ids=["done", "ambiguous", "unusable", "charged and refused", "not sent"],
 )
 def test_whatever_may_have_been_charged_counts_against_the_budget(came: Outcome, admitted: int) -> None:
-    stops = Stops(budget=0.25)
+    stops = StopConditions(budget=0.25)
     for number in range(10):
-        if not stops.admits(UNIT):
+        if not stops.try_reserve(UNIT):
             assert (number, stops.kind) == (admitted, "budget")
             break
         stops.settle(UNIT, came)
@@ -187,21 +187,21 @@ def test_whatever_may_have_been_charged_counts_against_the_budget(came: Outcome,
 
 
 def test_what_is_set_aside_for_images_in_flight_counts_against_the_budget_until_they_are_through() -> None:
-    stops = Stops(budget=0.25)
-    assert stops.admits(UNIT)
-    assert stops.admits(UNIT)
+    stops = StopConditions(budget=0.25)
+    assert stops.try_reserve(UNIT)
+    assert stops.try_reserve(UNIT)
     stops.release(UNIT)  # nothing of it could be sent: it is asked for again
-    assert stops.admits(UNIT)
-    assert not stops.admits(UNIT)
+    assert stops.try_reserve(UNIT)
+    assert not stops.try_reserve(UNIT)
 
 
 def test_unknown_outcomes_that_lie_apart_stop_nothing() -> None:
-    stops = Stops()
-    for _ in range(DOUBTS):
+    stops = StopConditions()
+    for _ in range(MAX_CONSECUTIVE_UNKNOWN):
         stops.settle(UNIT, outcome("ambiguous", ChargeUnknown("lost")))
         stops.settle(UNIT, outcome("done"))
     assert stops.reason is None
-    for _ in range(DOUBTS):
+    for _ in range(MAX_CONSECUTIVE_UNKNOWN):
         stops.settle(UNIT, outcome("ambiguous", ChargeUnknown("lost")))
     assert stops.kind == "max_failures"
 
@@ -216,7 +216,7 @@ def test_unknown_outcomes_that_lie_apart_stop_nothing() -> None:
     ],
 )
 def test_a_stop_says_whether_anything_was_charged(states: list[Outcome], billed: str) -> None:
-    stops = Stops()
+    stops = StopConditions()
     assert stops.error() is None
     for each in states:
         stops.settle(UNIT, each)
@@ -301,9 +301,9 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
         run = start("run", "manifest.jsonl", "--out", "out", "--api-base", to, "--budget", "0.18")
         wait_for(Path("out"), "refused", 6)
     # the provider comes up at that port
-    from impasto_plugins.emulator import Settings, serve
+    from impasto_plugins.emulator import EmulatorSettings, serve
 
-    with serve(Settings(port=port, picture_scale=0.02)) as provider:
+    with serve(EmulatorSettings(port=port, picture_scale=0.02)) as provider:
         run.communicate(timeout=60)
         assert run.returncode == 0
         assert len(provider.charges) == 6, "what was not sent uses up none of the budget"

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 import impasto
 from impasto import Operation
-from impasto_plugins.emulator import SHORT, Emulator, Settings, serve
+from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings, serve
 from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN
 from tests.plugins.emulator.conftest import Wire, opened, started
 from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, least
@@ -307,6 +307,6 @@ def test_session_tokens() -> None:
 
 
 def test_settings_say_no_secret() -> None:
-    settings = Settings(aws_keys={ACCESS_KEY: SECRET_KEY}, session_tokens=(SESSION_TOKEN,))
+    settings = EmulatorSettings(aws_keys={ACCESS_KEY: SECRET_KEY}, session_tokens=(SESSION_TOKEN,))
     assert SECRET_KEY not in repr(settings)
     assert SESSION_TOKEN not in repr(settings)

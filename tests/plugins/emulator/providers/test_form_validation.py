@@ -11,29 +11,29 @@ from hypothesis import given, strategies as st
 from impasto import Operation
 from impasto.fields import Field
 from impasto.registry import Registry
-from impasto_plugins.emulator.providers.form_validation import Wrong, check
-from impasto_plugins.emulator.providers.stability import installed
-from impasto_plugins.emulator.server.multipart import Form, Part
+from impasto_plugins.emulator.providers.form_validation import ValidationFailed, validate_form
+from impasto_plugins.emulator.providers.stability import load_stability_operations
+from impasto_plugins.emulator.server.multipart import Form, FormPart
 from impasto_plugins.transports.form import decimal_text
 from tests.distributions import install
 from tests.pictures import png
 
 from .test_operations import GIVEN
 
-ENDPOINTS = installed()
+ENDPOINTS = load_stability_operations()
 
 
-def part(value: object) -> Part:
+def part(value: object) -> FormPart:
     if isinstance(value, bytes):
-        return Part(value, "picture.png", "image/png")
-    return Part((value if isinstance(value, str) else decimal_text(value)).encode(), None, "")  # type: ignore[arg-type]  # a number
+        return FormPart(value, "picture.png", "image/png")
+    return FormPart((value if isinstance(value, str) else decimal_text(value)).encode(), None, "")  # type: ignore[arg-type]  # a number
 
 
 def complaints(variants: Sequence[Operation], form: Form) -> list[str]:
     """The entries with which a form is refused; none where it passes."""
     try:
-        check(variants, form)
-    except Wrong as wrong:
+        validate_form(variants, form)
+    except ValidationFailed as wrong:
         return wrong.entries
     return []
 
@@ -52,7 +52,7 @@ def _values(field: Field) -> Iterator[tuple[object, bool]]:
     step = 1 if field.kind == "integer" else 0.001
     match field.kind:
         case "integer" | "number":
-            for bound, off in ((field.least, -step), (field.most, step)):
+            for bound, off in ((field.minimum, -step), (field.maximum, step)):
                 assert bound is not None
                 yield (int(bound) if field.kind == "integer" else float(bound)), True
                 yield (int(bound + off) if field.kind == "integer" else bound + off), False
@@ -94,13 +94,13 @@ def test_numbers_are_strict_decimal_text(value: object) -> None:
     """What passes as a number is what Python's own reading of plain decimal text says it is."""
     variants = ENDPOINTS["/v2beta/stable-image/generate/sd3"]
     text = str(value)
-    form = form_of(variants[0], seed="5") | {"cfg_scale": Part(text.encode("utf-8", "replace"), None, "")}
+    form = form_of(variants[0], seed="5") | {"cfg_scale": FormPart(text.encode("utf-8", "replace"), None, "")}
     entries = complaints(variants, form)
     if entries:
         assert [entry.partition(":")[0] for entry in entries] == ["cfg_scale"]
     else:
         assert text.strip("-0123456789.") == ""
-        assert check(variants, form).values["cfg_scale"] == float(text)
+        assert validate_form(variants, form).values["cfg_scale"] == float(text)
         assert 1 <= float(text) <= 10
 
 
@@ -116,7 +116,7 @@ def test_the_limits_of_pictures_are_checked(size: int) -> None:
 def test_a_third_partys_operation_that_breaks_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry()
     registry.add("impasto.operations", "stability/broken", object())
-    assert installed(registry).keys() == ENDPOINTS.keys()
+    assert load_stability_operations(registry).keys() == ENDPOINTS.keys()
     assert "stability/broken" in caplog.text
 
 
@@ -128,7 +128,7 @@ def test_a_third_partys_operation_is_imported_only_if_it_is_in_use_or_allowed_by
     points = {"impasto.operations": {"stability/other": "other_erase:operation"}}
     install(tmp_path, "other", points, {"other_erase": source})
     monkeypatch.syspath_prepend(tmp_path)
-    assert installed().keys() == ENDPOINTS.keys()
+    assert load_stability_operations().keys() == ENDPOINTS.keys()
     assert not mark.exists()
-    installed(Registry(allow="other"))
+    load_stability_operations(Registry(allow="other"))
     assert mark.exists()

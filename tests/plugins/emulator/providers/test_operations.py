@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 import impasto
 from impasto.registry import OPERATIONS, Registry
-from impasto_plugins.emulator.providers.stability import installed
+from impasto_plugins.emulator.providers.stability import load_stability_operations
 from tests.plugins.emulator.conftest import encoded, opened
 from tests.sounds import wav
 
@@ -78,7 +78,7 @@ GIVEN: dict[str, Mapping[str, object]] = {
 
 REGISTRY = Registry()
 OURS = {n: REGISTRY.operation(n) for n in REGISTRY.names(OPERATIONS) if n.startswith("stability/")}
-TARGETS = {name: operation.target for name, operation in OURS.items() if operation.makes == "image"}
+TARGETS = {name: operation.target for name, operation in OURS.items() if operation.output == "image"}
 
 
 def scaled(width: int, height: int) -> Size:
@@ -103,7 +103,7 @@ AREAS = {
 
 
 def test_the_cases_are_all_there_are() -> None:
-    assert GIVEN.keys() == installed().keys()
+    assert GIVEN.keys() == load_stability_operations().keys()
 
 
 @pytest.mark.parametrize("model", TARGETS)

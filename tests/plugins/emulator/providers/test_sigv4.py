@@ -10,12 +10,12 @@ import pytest
 
 from impasto_plugins.emulator.providers.sigv4 import (
     Authorization,
-    Rejected,
-    Signed,
-    access_key_of,
-    canonical,
-    parse,
-    verify,
+    SignatureRejected,
+    SignedRequest,
+    build_canonical_request,
+    parse_access_key,
+    parse_authorization,
+    verify_signature,
 )
 
 SECRETS = {"AKIDEXAMPLE": "example-secret"}
@@ -24,8 +24,8 @@ HOST = "bedrock-runtime.us-west-2.amazonaws.com"
 CREDENTIAL = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260115/us-west-2/bedrock/aws4_request"
 
 
-def signed(path: str, body: str, signed_headers: str, signature: str, **headers: str) -> Signed:
-    return Signed(
+def signed(path: str, body: str, signed_headers: str, signature: str, **headers: str) -> SignedRequest:
+    return SignedRequest(
         path=path,
         headers={
             "host": HOST,
@@ -67,47 +67,49 @@ CANONICAL = [
 ALL = pytest.mark.parametrize("request_", [ENCODED, RAW, WITH_TOKEN], ids=["encoded", "raw", "with a token"])
 
 
-def verified(request: Signed, *, now: datetime = SIGNED_AT, secrets: dict[str, str] = SECRETS) -> Authorization:
-    return verify(request, secrets, service="bedrock", now=now)
+def verified(request: SignedRequest, *, now: datetime = SIGNED_AT, secrets: dict[str, str] = SECRETS) -> Authorization:
+    return verify_signature(request, secrets, service="bedrock", now=now)
 
 
-def rejected(request: Signed, *, now: datetime = SIGNED_AT, secrets: dict[str, str] = SECRETS) -> tuple[str, int]:
-    with pytest.raises(Rejected) as caught:
+def rejected(
+    request: SignedRequest, *, now: datetime = SIGNED_AT, secrets: dict[str, str] = SECRETS
+) -> tuple[str, int]:
+    with pytest.raises(SignatureRejected) as caught:
         verified(request, now=now, secrets=secrets)
     assert "example-secret" not in caught.value.message
     return caught.value.code, caught.value.status
 
 
-def changed(request: Signed, **headers: str | None) -> Signed:
+def changed(request: SignedRequest, **headers: str | None) -> SignedRequest:
     given = {**request.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return attrs.evolve(request, headers={name: value for name, value in given.items() if value is not None})
 
 
 @pytest.mark.parametrize(("request_", "colon", "digest"), CANONICAL)
-def test_the_path_is_encoded_once_more(request_: Signed, colon: str, digest: str) -> None:
-    text = canonical(request_, parse(request_.headers["authorization"]).signed_headers)
+def test_the_path_is_encoded_once_more(request_: SignedRequest, colon: str, digest: str) -> None:
+    text = build_canonical_request(request_, parse_authorization(request_.headers["authorization"]).signed_headers)
     assert text.splitlines()[1].endswith(f"v1{colon}0/invoke")
     assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
 @ALL
-def test_good_ones(request_: Signed) -> None:
+def test_good_ones(request_: SignedRequest) -> None:
     given = verified(request_)
     assert (given.access_key, given.region) == ("AKIDEXAMPLE", "us-west-2")
 
 
 @ALL
-def test_a_wrong_secret(request_: Signed) -> None:
+def test_a_wrong_secret(request_: SignedRequest) -> None:
     assert rejected(request_, secrets={"AKIDEXAMPLE": "example-secreT"}) == ("InvalidSignatureException", 403)
 
 
 @ALL
-def test_an_access_key_that_nobody_knows(request_: Signed) -> None:
+def test_an_access_key_that_nobody_knows(request_: SignedRequest) -> None:
     assert rejected(request_, secrets={"AKIDOTHER": "example-secret"}) == ("UnrecognizedClientException", 403)
 
 
 @ALL
-def test_a_clock_that_is_wrong(request_: Signed) -> None:
+def test_a_clock_that_is_wrong(request_: SignedRequest) -> None:
     for minutes in (-5, 5):
         verified(request_, now=SIGNED_AT + timedelta(minutes=minutes))
     for seconds in (-301, 301):
@@ -115,7 +117,7 @@ def test_a_clock_that_is_wrong(request_: Signed) -> None:
 
 
 @ALL
-def test_anything_else_that_was_changed_on_its_way(request_: Signed) -> None:
+def test_anything_else_that_was_changed_on_its_way(request_: SignedRequest) -> None:
     other = hashlib.sha256(b"{}").hexdigest()
     for each in (
         attrs.evolve(request_, body_hash=other),
@@ -164,6 +166,6 @@ def test_a_date_that_is_missing_or_none(date: str | None) -> None:
 
 
 def test_whose_key_it_is_can_be_told_without_verifying() -> None:
-    assert access_key_of(ENCODED.headers["authorization"]) == "AKIDEXAMPLE"
-    assert access_key_of("AWS4-HMAC-SHA256 nothing") is None
-    assert access_key_of("Bearer Credential=a/") is None
+    assert parse_access_key(ENCODED.headers["authorization"]) == "AKIDEXAMPLE"
+    assert parse_access_key("AWS4-HMAC-SHA256 nothing") is None
+    assert parse_access_key("Bearer Credential=a/") is None

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from impasto import Operation
 from impasto.registry import Registry
-from impasto_plugins.emulator.rendering.pictures import Task, draw, sizes
-from impasto_plugins.emulator.rendering.pictures.masks import grown
+from impasto_plugins.emulator.rendering.pictures import RenderTask, draw, sizes
+from impasto_plugins.emulator.rendering.pictures.masks import grow
 from impasto_plugins.emulator.rendering.pictures.motifs import MOTIFS
-from impasto_plugins.emulator.rendering.pictures.painters import painter_of
-from impasto_plugins.emulator.rendering.pictures.palette import MOODS, palette_of, words_of
+from impasto_plugins.emulator.rendering.pictures.painters import find_painter
+from impasto_plugins.emulator.rendering.pictures.palette import MOODS, choose_palette, split_words
 from impasto_plugins.emulator.rendering.pictures.scene import draw_scene
 from tests.pictures import png
 from tests.plugins.emulator.conftest import opened, plain
@@ -41,21 +41,21 @@ def test_a_mask_grows_by_exactly_so_many_pixels(
     mask, expected = Image.new("L", size, 0), Image.new("L", size, 0)
     ImageDraw.Draw(mask).rectangle((left, top, right, bottom), fill=255)
     ImageDraw.Draw(expected).rectangle((left - pixels, top - pixels, right + pixels, bottom + pixels), fill=255)
-    assert grown(mask, pixels).tobytes() == expected.tobytes()
+    assert grow(mask, pixels).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(
     ("ratio", "size"), [("1:1", (1024, 1024)), ("16:9", (1344, 768)), ("9:16", (768, 1344)), ("21:9", (1536, 640))]
 )
 def test_sizes_that_were_seen(ratio: str, size: tuple[int, int]) -> None:
-    assert sizes.by_ratio(ratio) == size
+    assert sizes.size_by_ratio(ratio) == size
 
 
 def test_more_sizes_that_were_seen() -> None:
-    assert sizes.by_ratio("1:1", side=1536) == (1536, 1536)
-    assert sizes.by_ratio("16:9", step=1) == (1365, 768)
-    assert sizes.by_area((512, 512), 3112) == (3112, 3112)
-    assert sizes.by_area((512, 512), 3152) == (3152, 3152)
+    assert sizes.size_by_ratio("1:1", side=1536) == (1536, 1536)
+    assert sizes.size_by_ratio("16:9", step=1) == (1365, 768)
+    assert sizes.size_by_area((512, 512), 3112) == (3112, 3112)
+    assert sizes.size_by_area((512, 512), 3152) == (3152, 3152)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (47, 48), (64, 64), (300, 70)])
@@ -67,7 +67,7 @@ def test_any_size_can_be_painted(size: tuple[int, int]) -> None:
 def test_words_that_are_not_wanted_stay_out() -> None:
     with_cat = draw_scene("a cat", 3, (96, 96))
     assert draw_scene("a cat", 3, (96, 96), without="dogs and birds").tobytes() != with_cat.tobytes()
-    assert palette_of(words_of("sunset"), _Never()) == MOODS["sunset"]
+    assert choose_palette(split_words("sunset"), _Never()) == MOODS["sunset"]
 
 
 class _Never(random.Random):
@@ -77,16 +77,18 @@ class _Never(random.Random):
 
 def test_an_operation_without_a_painter_is_drawn_all_the_same() -> None:
     new = attrs.evolve(operation("control-sketch"), target="/v2beta/stable-image/control/brand-new")
-    assert painter_of(new) is painter_of(attrs.evolve(new, target="/v2beta/another"))
-    task = Task(operation=new, values={"image": plain((90, 70)), "prompt": "x"}, seed=1)
+    assert find_painter(new) is find_painter(attrs.evolve(new, target="/v2beta/another"))
+    task = RenderTask(operation=new, values={"image": plain((90, 70)), "prompt": "x"}, seed=1)
     assert opened(draw(task, "mark").data).size == (90, 70)
     without = attrs.evolve(operation("stable-image-core"), target="/v2beta/stable-image/generate/brand-new")
-    task = Task(operation=without, values={"prompt": "x", "output_format": "webp"}, seed=1, scale=0.1)
+    task = RenderTask(operation=without, values={"prompt": "x", "output_format": "webp"}, seed=1, scale=0.1)
     assert opened(draw(task, "mark").data).format == "WEBP"
 
 
 def test_a_picture_beyond_what_is_decoded_stands_as_grey() -> None:
-    task = Task(operation=operation("sd3"), values={"image": png(16_384, 8_192), "strength": 0.0}, seed=1, scale=0.1)
+    task = RenderTask(
+        operation=operation("sd3"), values={"image": png(16_384, 8_192), "strength": 0.0}, seed=1, scale=0.1
+    )
     image = opened(draw(task, "mark").data)
     assert image.width == pytest.approx(2 * image.height, abs=1)
     assert image.getpixel((5, 5)) == (128, 128, 128)

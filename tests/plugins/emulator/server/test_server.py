@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 import impasto
-from impasto_plugins.emulator import SHORT, Emulator, Settings, serve
+from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings, serve
 
 
 def test_in_a_thread_for_code_without_a_loop() -> None:
@@ -61,9 +61,9 @@ def test_a_port_in_use_is_told_where_it_is_started() -> None:
 def test_settings_are_checked(given: dict[str, object]) -> None:
     name = next(iter(given))
     with pytest.raises(impasto.ConfigError, match=name):
-        Settings.of(given)
+        EmulatorSettings.from_mapping(given)
     with pytest.raises(impasto.ConfigError, match=name):
-        Settings(**given)  # type: ignore[arg-type]  # wrong on purpose
+        EmulatorSettings(**given)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def _command(*arguments: str) -> subprocess.Popen[str]:

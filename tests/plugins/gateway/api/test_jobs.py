@@ -78,7 +78,7 @@ async def test_an_edit_with_files_and_several_pictures(gateway: Running, impasto
     begun = await begin(gateway, "edits", model="upscale", images=[{"image_url": URI}], n=3)
     done = await ended(gateway, begun)
     assert len(done.json["data"]) == len(impasto_emulator.charges) == 3
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0
 
 
 async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -88,7 +88,7 @@ async def test_pictures_at_urls(gateway: Running, impasto_emulator: Emulator) ->
     for each in done.json["data"]:
         assert "b64_json" not in each
         assert (await gateway.ask("GET", each["url"])).body.startswith(b"\x89PNG")
-    data = gateway.gateway._data
+    data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 3601
     later = await ended(gateway, begun)
@@ -107,7 +107,7 @@ async def test_what_does_not_fit_is_refused_at_once(
 ) -> None:
     refused = await begin(gateway, **body)
     assert (refused.status, refused.error["param"]) == (404 if param == "model" else 400, param)
-    assert gateway.gateway._app.running == 0
+    assert gateway.gateway._app.running_count == 0
     assert not impasto_emulator.requests
 
 
@@ -117,7 +117,7 @@ async def test_means_that_are_spent_refuse_it_at_once(start: Start, impasto_emul
     assert (await begin(gateway, n=2)).status == 202
     refused = await begin(gateway, headers={"idempotency-key": "k"})
     assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
-    rows = await gateway.gateway._data.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone())
+    rows = await gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone())
     assert rows == (1,)
 
 
@@ -160,7 +160,7 @@ async def test_an_id_that_is_nobodys_or_anothers(start: Start, impasto_emulator:
 async def test_a_job_expires(gateway: Running) -> None:
     begun = await begin(gateway)
     await ended(gateway, begun)
-    data = gateway.gateway._data
+    data = gateway.gateway._database
     now = data.clock()
     data.clock = lambda: now + 24 * 3600 + 1
     assert (await gateway.ask("GET", begun.headers["location"])).status == 404

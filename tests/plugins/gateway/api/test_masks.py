@@ -24,14 +24,14 @@ def body() -> dict[str, str]:
 async def test_many_masks_are_decoded_one_at_a_time_and_their_bytes_count(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow, alpha = gateway.gateway._app.flow, masks._alpha
+    flow, alpha = gateway.gateway._app.memory, masks._alpha
     running, most, held = 0, 0, []
 
     def watched(*args: Any) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        held.append(flow.bytes)
+        held.append(flow.used_bytes)
         try:
             return alpha(*args)
         finally:
@@ -45,7 +45,7 @@ async def test_many_masks_are_decoded_one_at_a_time_and_their_bytes_count(
     assert (most, len(held)) == (1, 8)
     assert min(held) >= SIDE * SIDE * 4  # its pixels as they are in memory
     await gateway.idle()
-    assert flow.bytes == 0
+    assert flow.used_bytes == 0
 
 
 async def test_a_mask_that_never_fits_is_refused_by_name(start: Start, impasto_emulator: Emulator) -> None:
@@ -56,4 +56,4 @@ async def test_a_mask_that_never_fits_is_refused_by_name(start: Start, impasto_e
     assert "max_bytes_in_flight" in (answer.error["message"] or "")
     assert not impasto_emulator.requests
     await gateway.idle()
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0

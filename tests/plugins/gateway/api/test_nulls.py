@@ -11,7 +11,7 @@ import pytest
 
 from impasto import Registry
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.calls.arguments import Asked
+from impasto_plugins.gateway.calls.arguments import CallArguments
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running, Start, config
 
@@ -109,7 +109,7 @@ class Tiled:
 def test_a_form_gives_the_fields_of_any_model_their_types() -> None:
     operation = attrs.evolve(Registry().operation("stability/stable-image-core"), params=Tiled)
     given: dict[str, object] = {"prompt": "null", "tile": "true", "steps": "5", "weights": "null"}
-    asked = Asked.of({"model": "null", "stream": "false", **given}, form=True)
+    asked = CallArguments.from_fields({"model": "null", "stream": "false", **given}, form=True)
     assert (asked.model, asked.stream) == (None, False)
-    assert asked.arguments(operation) == {"prompt": "null", "tile": True, "steps": 5}
-    assert Asked.of(given, form=False).arguments(operation) == given
+    assert asked.for_operation(operation) == {"prompt": "null", "tile": True, "steps": 5}
+    assert CallArguments.from_fields(given, form=False).for_operation(operation) == given

@@ -18,7 +18,7 @@ MAKE, EDIT = "/v1/images/generations", "/v1/images/edits"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(job, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(job, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(scheduler, "WATCH_SECONDS", 0.1)
 
 

@@ -16,12 +16,12 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.auth import NOBODY
+from impasto_plugins.gateway.auth import ANONYMOUS
 from impasto_plugins.gateway.batches import job, scheduler
-from impasto_plugins.gateway.batches.execution import is_back
-from impasto_plugins.gateway.batches.input_lines import Line, LineFiles, units
-from impasto_plugins.gateway.batches.output import Writing
-from impasto_plugins.gateway.batches.store import Stored
+from impasto_plugins.gateway.batches.execution import is_reachable_again
+from impasto_plugins.gateway.batches.input_lines import InputLine, LineFiles, create_tasks
+from impasto_plugins.gateway.batches.output import ResultsFile
+from impasto_plugins.gateway.batches.store import FileRow
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 
@@ -178,11 +178,11 @@ async def test_whether_a_provider_is_back_is_found_out_by_what_is_free(
         model = "stability/stable-image-core"
         models = entry("down", model, nobody) + entry("half", model, nobody)
         gateway = await start(config("", entries=models + entry("half", model, impasto_emulator.url)))
-        setup = gateway.gateway._app.setup
+        setup = gateway.gateway._app.runtime
         for name, answer in (("down", False), ("half", True)):
-            asked = Line(number=1, id="a", body={"model": name, "prompt": "p"})
-            (unit,) = units(asked, MAKE, setup, NOBODY, LineFiles(Path()))
-            assert await is_back(unit) is answer
+            asked = InputLine(number=1, id="a", body={"model": name, "prompt": "p"})
+            (unit,) = create_tasks(asked, MAKE, setup, ANONYMOUS, LineFiles(Path()))
+            assert await is_reachable_again(unit) is answer
     assert {sent.method for sent in impasto_emulator.requests} == {"GET"}
     assert impasto_emulator.charges == []
 
@@ -203,7 +203,7 @@ async def test_what_the_window_leaves_no_time_for_expires(
 
 
 async def test_lists_have_cursors(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "AT_ONCE", 0)  # they wait
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 0)  # they wait
     made = [(await begun(gateway.sdk, [line("a")])).id for _ in range(3)]
     assert [batch.id async for batch in gateway.sdk.batches.list(limit=2)] == made[::-1]
     page = await gateway.sdk.batches.list(after=made[2], limit=1)
@@ -251,16 +251,16 @@ async def test_files_of_results_go_with_their_pictures(gateway: Running, state: 
 async def test_a_disk_that_fails_at_the_end_costs_nothing_again(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "LATER_SECONDS", 0.1)
-    finish, failed = Writing.finish, list[Writing]()
+    monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.1)
+    finish, failed = ResultsFile.finish, list[ResultsFile]()
 
-    def fails_once(writing: Writing) -> bool:
+    def fails_once(writing: ResultsFile) -> bool:
         if not failed:
             failed.append(writing)
             raise OSError(errno.ENOSPC, "No space left on device")
         return finish(writing)
 
-    monkeypatch.setattr(Writing, "finish", fails_once)
+    monkeypatch.setattr(ResultsFile, "finish", fails_once)
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", response_format="url")]))
     assert failed
     assert batch.status == "completed"
@@ -271,10 +271,10 @@ async def test_a_disk_that_fails_at_the_end_costs_nothing_again(
 async def test_what_expires_leaves_the_disk(gateway: Running, state: Path) -> None:
     batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
     app = gateway.gateway._app
-    app.data.clock = lambda: time.time() + 29 * 24 * 3600
+    app.database.clock = lambda: time.time() + 29 * 24 * 3600
     await app.batches.remove_expired()
     assert len(await results(gateway.sdk, batch.output_file_id)) == 1
-    app.data.clock = lambda: time.time() + 32 * 24 * 3600
+    app.database.clock = lambda: time.time() + 32 * 24 * 3600
     await app.batches.remove_expired()
     for id in (batch.output_file_id, batch.input_file_id):
         with pytest.raises(openai.NotFoundError):
@@ -301,8 +301,8 @@ async def test_what_a_crash_left_behind_leaves_the_disk_too(gateway: Running, st
 
 async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Running) -> None:
     app = gateway.gateway._app
-    records, limits = app.batches.records, app.setup.config.batches
-    file = Stored(
+    records, limits = app.batches.store, app.runtime.config.batches
+    file = FileRow(
         id="file-" + "0" * 32,
         owner=b"o",
         purpose="batch",
@@ -316,7 +316,7 @@ async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Ru
     await records.reserve(file, limits)
     with pytest.raises(openai.RateLimitError):
         await begun(gateway.sdk, [line("a")])
-    app.data.clock = lambda: time.time() + 25 * 3600
+    app.database.clock = lambda: time.time() + 25 * 3600
     await app.batches.remove_expired()
     assert (await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))).status == "completed"
 
@@ -332,8 +332,8 @@ async def test_what_a_head_shows_is_answered_without_its_body(gateway: Running) 
 async def test_pictures_that_are_larger_than_was_thought_take_no_more_of_the_disk_than_they_may(
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "PICTURE_BYTES", 1)
-    monkeypatch.setattr(job, "_MORE_BYTES", 1)
+    monkeypatch.setattr(job, "IMAGE_BYTES", 1)
+    monkeypatch.setattr(job, "_ROOM_STEP_BYTES", 1)
     gateway = await start(config(impasto_emulator.url, more=f"batches: {{max_bytes: {1 << 20}, concurrency: 1}}\n"))
     lines, size = jsonl([line(str(i)) for i in range(40)]), len((await gateway.generate(model="core")).body)
     filling = bytes((1 << 20) - len(lines) - 1_000 - 6 * size)
@@ -352,8 +352,8 @@ async def test_pictures_that_are_larger_than_was_thought_take_no_more_of_the_dis
 async def test_batches_that_wait_for_their_provider_hold_nobody_up(
     gateway: Running, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "AT_ONCE", 1)
-    monkeypatch.setattr(job, "AGAIN_SECONDS", 60)
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 1)
+    monkeypatch.setattr(job, "RETRY_SECONDS", 60)
     impasto_emulator.fault("status", status=402, target="/v2beta/stable-image/generate/ultra")
     waiting = await begun(gateway.sdk, [line("a", model="ultra")])
     while not impasto_emulator.requests:

@@ -16,8 +16,8 @@ import openai
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 
-from impasto_plugins.batch.ledger.log import Read, rows
-from impasto_plugins.batch.ledger.workspace import Layout
+from impasto_plugins.batch.ledger.log import ReadPosition, rows
+from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
 from tests.pictures import drawn
@@ -90,7 +90,7 @@ async def test_ended_in_peace_it_goes_on_at_the_next_start(
     stopped = len(impasto_emulator.charges)
     assert stopped < 80
     (folder,) = (state / "batches" / "runs").iterdir()
-    read = await asyncio.to_thread(lambda: list(rows(Layout(folder).ledger, Read())))
+    read = await asyncio.to_thread(lambda: list(rows(WorkspacePaths(folder).ledger, ReadPosition())))
     kinds = Counter(row["row"] for _, row in read)
     assert (kinds["done"], kinds["ambiguous"]) == (stopped, 0)
     impasto_emulator.clear_faults()
@@ -141,7 +141,7 @@ async def test_of_several_workers_one_runs_it_and_another_takes_it_over(
     async with sdk(url) as client:
         batch = await begun(client, lines(30))
         await some(impasto_emulator, 5)
-        lock = Layout(state / "batches" / "runs" / batch.id).lock
+        lock = WorkspacePaths(state / "batches" / "runs" / batch.id).lock
         async with asyncio.timeout(60):
             while len(owners := holders(process.pid, lock)) != 1:  # the other looks whether it is free
                 await asyncio.sleep(0.01)
@@ -182,7 +182,7 @@ def doubled(path: Path) -> None:
 
 def without_mark(path: Path) -> None:
     path.unlink()
-    Layout(path.parent.parent).high_water.unlink()
+    WorkspacePaths(path.parent.parent).high_water.unlink()
 
 
 DAMAGE: list[Callable[[Path], None]] = [Path.unlink, halves, nuls, without_mark]
@@ -214,7 +214,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
     paid = charges(impasto_emulator)
     assert len(paid) < 40 * len(damage)
     for batch, harm in zip(batches, damage, strict=True):
-        await asyncio.to_thread(harm, Layout(state / "batches" / "runs" / batch.id).ledger)
+        await asyncio.to_thread(harm, WorkspacePaths(state / "batches" / "runs" / batch.id).ledger)
     impasto_emulator.clear_faults()
     _, url = await asyncio.to_thread(serve, text)
     async with sdk(url) as client:

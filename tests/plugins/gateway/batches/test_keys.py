@@ -110,14 +110,14 @@ async def test_a_key_that_is_taken_away_ends_its_batch(
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = await limited(start, impasto_emulator.url)
-    monkeypatch.setattr(scheduler, "AT_ONCE", 0)
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 0)
     await begun(gateway.sdk, [line("a")])
-    await gateway.gateway.take_up((await start(config(impasto_emulator.url))).gateway._config)
-    monkeypatch.setattr(scheduler, "AT_ONCE", 4)
+    await gateway.gateway.reload((await start(config(impasto_emulator.url))).gateway._config)
+    monkeypatch.setattr(scheduler, "MAX_RUNNING", 4)
     app: Any = gateway.gateway._app
-    (batch,) = await app.batches.records.active()
+    (batch,) = await app.batches.store.active()
     while batch.status == "validating":
-        batch = await app.batches.records.batch(batch.id, batch.owner)
+        batch = await app.batches.store.batch(batch.id, batch.owner)
     assert batch.status == "failed"
-    assert batch.told()["errors"]["data"][0]["code"] == "invalid_api_key"
+    assert batch.to_openai()["errors"]["data"][0]["code"] == "invalid_api_key"
     assert impasto_emulator.requests == []

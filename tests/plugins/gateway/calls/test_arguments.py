@@ -8,11 +8,11 @@ from contextlib import ExitStack
 import pytest
 
 from impasto import File, InvalidRequest, Operation, Registry
-from impasto_plugins.gateway.calls.arguments import Asked, _upload
-from impasto_plugins.gateway.calls.runtime import _most_bytes
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.http.memory_budget import Flow
-from impasto_plugins.gateway.http.multipart import Head
+from impasto_plugins.gateway.calls.arguments import CallArguments, _read_upload
+from impasto_plugins.gateway.calls.runtime import _max_body_bytes
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.multipart import PartHead
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running
 from tests.plugins.gateway.http.test_multipart import field, form
@@ -28,8 +28,8 @@ def model(name: str = "sd3") -> Operation:
 
 
 def read(body: dict[str, object], name: str = "sd3", *, of_form: bool = False) -> dict[str, object]:
-    asked = Asked.of(body, form=True) if of_form else Asked.of_json(body)
-    return asked.arguments(model(name))
+    asked = CallArguments.from_fields(body, form=True) if of_form else CallArguments.from_json(body)
+    return asked.for_operation(model(name))
 
 
 @pytest.mark.parametrize(("parts", "status"), [(64, 400), (65, 413)])
@@ -41,25 +41,25 @@ async def test_a_form_may_have_64_parts(standing: Running, parts: int, status: i
 
 @pytest.mark.parametrize("files", [20, 21])
 def test_a_call_may_name_20_files(files: int) -> None:
-    asked = Asked.of_json({"images": [{"file_id": f"file-{number}"} for number in range(files)]})
+    asked = CallArguments.from_json({"images": [{"file_id": f"file-{number}"} for number in range(files)]})
     if files == 20:
-        assert asked.uploads() == {f"file-{number}": "image" for number in range(20)}
+        assert asked.uploaded_file_ids() == {f"file-{number}": "image" for number in range(20)}
     else:
-        with pytest.raises(Failure, match="image: a call may name 20 files") as refused:
-            asked.uploads()
+        with pytest.raises(APIError, match="image: a call may name 20 files") as refused:
+            asked.uploaded_file_ids()
         assert (refused.value.status, refused.value.param) == (400, "image")
 
 
 def test_files_take_the_places_of_their_ids_and_of_nothing_else() -> None:
     one, two = File.of(png(8, 8)), File.of(png(9, 9))
-    asked = Asked.of_json({"images": [{"file_id": "1"}, URI], "mask": {"file_id": "2"}, "seed": 3})
-    asked.place({"1": one, "2": two})
-    assert asked.given == {"image": [one, URI], "mask": two, "seed": 3}
-    asked = Asked.of_json({"image": {"file_id": "1", "image_url": URI}})
-    assert asked.uploads() == {}
-    asked = Asked.of_json({"image": {"file_id": 7}})
-    with pytest.raises(Failure, match="file_id must be text"):
-        asked.uploads()
+    asked = CallArguments.from_json({"images": [{"file_id": "1"}, URI], "mask": {"file_id": "2"}, "seed": 3})
+    asked.resolve_uploads({"1": one, "2": two})
+    assert asked.params == {"image": [one, URI], "mask": two, "seed": 3}
+    asked = CallArguments.from_json({"image": {"file_id": "1", "image_url": URI}})
+    assert asked.uploaded_file_ids() == {}
+    asked = CallArguments.from_json({"image": {"file_id": 7}})
+    with pytest.raises(APIError, match="file_id must be text"):
+        asked.uploaded_file_ids()
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def test_null_as_a_forms_text_is_not_given(name: str) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("True", "True"), ("1", "1")])
 def test_a_forms_stream_is_true_or_false(text: str, value: object) -> None:
-    assert Asked.of({"stream": text}, form=True).stream == value
-    assert Asked.of({"stream": text}, form=False).stream == text
+    assert CallArguments.from_fields({"stream": text}, form=True).stream == value
+    assert CallArguments.from_fields({"stream": text}, form=False).stream == text
 
 
 def test_image_and_images_are_one_argument() -> None:
-    assert Asked.of_json({"images": [URI]}).given == {"image": [URI]}
-    assert Asked.of_json({"images": [URI], "image": None}).given == {"image": [URI]}
-    with pytest.raises(Failure, match="image and images are the same") as refused:
-        Asked.of_json({"images": [URI], "image": URI})
+    assert CallArguments.from_json({"images": [URI]}).params == {"image": [URI]}
+    assert CallArguments.from_json({"images": [URI], "image": None}).params == {"image": [URI]}
+    with pytest.raises(APIError, match="image and images are the same") as refused:
+        CallArguments.from_json({"images": [URI], "image": URI})
     assert refused.value.param == "images"
 
 
@@ -149,17 +149,20 @@ def test_a_list_is_no_mask() -> None:
 
 
 def test_extra_body_is_merged_once() -> None:
-    assert Asked.of_json({"extra_body": {"seed": 1, "cfg": None}, "prompt": "p"}).given == {"prompt": "p", "seed": 1}
-    assert Asked.of({"extra_body": '{"seed": 1}'}, form=True).given == {"seed": 1}
+    assert CallArguments.from_json({"extra_body": {"seed": 1, "cfg": None}, "prompt": "p"}).params == {
+        "prompt": "p",
+        "seed": 1,
+    }
+    assert CallArguments.from_fields({"extra_body": '{"seed": 1}'}, form=True).params == {"seed": 1}
     long = "x" * 70
     for name in ("prompt", long):
-        with pytest.raises(Failure) as refused:
-            Asked.of_json({"prompt": "p", long: 2, "extra_body": {name: 1}})
+        with pytest.raises(APIError) as refused:
+            CallArguments.from_json({"prompt": "p", long: 2, "extra_body": {name: 1}})
         assert refused.value.param == name[:60]
     wrong: tuple[object, ...] = ("no JSON", 5, [1])
     for extra in wrong:
-        with pytest.raises(Failure, match="must be an object"):
-            Asked.of_json({"extra_body": extra})
+        with pytest.raises(APIError, match="must be an object"):
+            CallArguments.from_json({"extra_body": extra})
 
 
 def test_a_call_reads_the_disk_if_one_of_its_files_is_there() -> None:
@@ -171,8 +174,8 @@ def test_a_call_reads_the_disk_if_one_of_its_files_is_there() -> None:
         ({"image": [in_memory, on_disk]}, True),
         ({"mask": on_disk}, True),
     ):
-        asked = Asked(model=None, stream=None, given=dict(given), form=True)
-        assert asked.reads_disk is reads
+        asked = CallArguments(model=None, stream=None, params=dict(given), is_form=True)
+        assert asked.has_disk_files is reads
     on_disk.close()
 
 
@@ -183,9 +186,9 @@ def test_a_body_may_be_as_large_as_its_model_takes(name: str, bytes: int) -> Non
     """The vendor's limit is 10 MiB for a request with files."""
     operation = model(name)
     if operation.max_bytes is not None:
-        assert _most_bytes(operation) == operation.max_bytes == bytes
+        assert _max_body_bytes(operation) == operation.max_bytes == bytes
     else:
-        assert _most_bytes(operation) == bytes
+        assert _max_body_bytes(operation) == bytes
 
 
 @pytest.mark.parametrize(("filename", "label"), [("cat.png", "cat.png"), ("", "image")])
@@ -194,7 +197,7 @@ async def test_an_upload_is_called_by_its_file_name_or_else_by_its_field(filenam
         yield png(8, 8)
 
     with ExitStack() as files:
-        head = Head(name="image", filename=filename, charset="utf-8")
-        file = await _upload(head, filename, body(), Flow(1 << 20).share(), files)
+        head = PartHead(name="image", filename=filename, charset="utf-8")
+        file = await _read_upload(head, filename, body(), MemoryBudget(1 << 20).open_reservation(), files)
         assert file is not None
         assert (file.label, file.read()) == (label, png(8, 8))

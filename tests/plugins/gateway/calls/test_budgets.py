@@ -154,7 +154,7 @@ async def test_an_attempt_elsewhere_is_paid_by_itself(
 
 async def test_without_a_price_there_is_no_spending_within_a_limit(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url, usd_per_month=100)
-    (deployment,) = gateway.gateway._app.setup.models["sd3"].deployments
+    (deployment,) = gateway.gateway._app.runtime.models["sd3"].deployments
     deployment.operation = attrs.evolve(deployment.operation, price=None)
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (429, "insufficient_quota")
@@ -171,7 +171,7 @@ async def test_a_refusal_says_when_there_is_more(
     start: Start, impasto_emulator: Emulator, limits: dict[str, Any], seconds: int
 ) -> None:
     gateway = await limited(start, impasto_emulator.url, **limits)
-    now, data = NOON, gateway.gateway._app.data
+    now, data = NOON, gateway.gateway._app.database
     data.clock = lambda: now
     assert [(await gateway.generate()).status for _ in range(2)] == [200, 200]
     refused = await gateway.generate()
@@ -211,15 +211,15 @@ async def test_who_has_no_limits_needs_no_disk(start: Start, impasto_emulator: E
 
 
 async def test_what_is_past_is_forgotten(start: Start, impasto_emulator: Emulator) -> None:
-    from impasto_plugins.gateway.calls.budgets import sweep
+    from impasto_plugins.gateway.calls.budgets import remove_old_usage
 
     gateway = await limited(start, impasto_emulator.url, rpm=5, images_per_day=5, usd_per_month=5)
-    data, now = gateway.gateway._app.data, NOON
+    data, now = gateway.gateway._app.database, NOON
     data.clock = lambda: now
     await gateway.generate()
 
     async def rows() -> set[str]:
-        await data.write(lambda db: sweep(db, now))
+        await data.write(lambda db: remove_old_usage(db, now))
         return await data.write(lambda db: {what for (what,) in db.execute("SELECT what FROM used")})
 
     assert await rows() == {"requests", "pictures", "nano_usd"}
@@ -241,7 +241,7 @@ async def test_a_clock_that_is_set_back_locks_no_key_and_forgets_no_cost(
     gateway = await start(config(impasto_emulator.url, entries=models, more=f"keys:\n{keys}"))
     gateway.session.headers["authorization"] = f"Bearer {KEY}"
     now = 1_700_000_000.0
-    data = gateway.gateway._data
+    data = gateway.gateway._database
     data.clock = lambda: now
     assert [(await gateway.generate()).status for _ in range(3)] == [200, 200, 429]
     now -= back

@@ -9,7 +9,7 @@ import pytest
 
 from impasto import Unauthorized
 from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
-from impasto_plugins.gateway.calls.deployments import FAILURES
+from impasto_plugins.gateway.calls.deployments import COOLDOWN_FAILURES
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 
@@ -179,33 +179,33 @@ async def test_failures_count_in_a_row_and_not_in_a_life(
 ) -> None:
     """A deployment that fails now and then is asked as often as ever."""
     gateway = await start(three(impasto_emulator.url, second.url))
-    (model,) = gateway.gateway._app.setup.models.values()
+    (model,) = gateway.gateway._app.runtime.models.values()
     failing, other = model.deployments
-    for _ in range(2 * FAILURES):
+    for _ in range(2 * COOLDOWN_FAILURES):
         impasto_emulator.fault("status", status=503, times=3)  # a call tries that often
         other.running = 99  # so that the first is the one to ask
         assert (await gateway.generate()).status == 200
         impasto_emulator.clear_faults()
         assert (await gateway.generate()).status == 200
-        assert (failing.failures, failing.is_resting()) == (0, False)
-    assert len(second.charges) == len(impasto_emulator.charges) == 2 * FAILURES
-    for _ in range(FAILURES):
+        assert (failing.failures, failing.is_cooling_down()) == (0, False)
+    assert len(second.charges) == len(impasto_emulator.charges) == 2 * COOLDOWN_FAILURES
+    for _ in range(COOLDOWN_FAILURES):
         impasto_emulator.fault("status", status=503, times=3)
         assert (await gateway.generate()).status == 200
-    assert failing.is_resting()
+    assert failing.is_cooling_down()
 
 
 async def test_a_deployment_that_answers_rests_no_longer(
     start: Start, impasto_emulator: Emulator, second: Emulator
 ) -> None:
     gateway = await start(three(impasto_emulator.url, second.url))
-    (model,) = gateway.gateway._app.setup.models.values()
+    (model,) = gateway.gateway._app.runtime.models.values()
     resting, other = model.deployments
     for each in (resting, other):
-        each.failed(Unauthorized("a key that was dead for a while", status=401))
-    assert resting.is_resting()
+        each.record_failure(Unauthorized("a key that was dead for a while", status=401))
+    assert resting.is_cooling_down()
     assert (await gateway.generate()).status == 200
-    assert not (resting.is_resting() and other.is_resting())
+    assert not (resting.is_cooling_down() and other.is_cooling_down())
 
 
 async def test_a_parameter_that_one_deployment_lacks_picks_the_other(start: Start, impasto_emulator: Emulator) -> None:

@@ -10,13 +10,23 @@ from typing import Any, cast
 
 import pytest
 
-from impasto import Artifact, ChargeUnknown, Cost, ImpastoError, Lost, NotSent, ProviderFault, Result, UnusableResult
+from impasto import (
+    Artifact,
+    ChargeUnknown,
+    Cost,
+    FailedArtifact,
+    ImpastoError,
+    NotSent,
+    ProviderFault,
+    Result,
+    UnusableResult,
+)
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls.budgets import Purse, check, nano_usd, sweep
-from impasto_plugins.gateway.calls.execution import Checked
-from impasto_plugins.gateway.config.model import Named
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.calls.budgets import BudgetGuard, check_limits, price_nano_usd, remove_old_usage
+from impasto_plugins.gateway.calls.execution import PreparedCall
+from impasto_plugins.gateway.config.model import KeyConfig
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.database import Database
 
 NOON = 1_790_856_000
 """Of 1 October 2026, UTC."""
@@ -37,24 +47,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def data(tmp_path: Path, clock: Clock) -> AsyncIterator[Data]:
-    data = Data(tmp_path, clock)
+async def data(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
+    data = Database(tmp_path, clock)
     await data.open()
     yield data
     await data.aclose()
 
 
 def caller(**limits: Any) -> Caller:
-    return Caller(name="k", digest=DIGEST, limits=Named(name="k", sha256=DIGEST.hex(), **limits) if limits else None)
+    return Caller(
+        name="k", digest=DIGEST, limits=KeyConfig(name="k", sha256=DIGEST.hex(), **limits) if limits else None
+    )
 
 
-def call(n: int = 1, usd: float | None = 0.065) -> Checked:
-    return cast("Checked", SimpleNamespace(n=n, cost=Cost(usd=usd, as_of="") if usd is not None else None))
+def call(n: int = 1, usd: float | None = 0.065) -> PreparedCall:
+    return cast("PreparedCall", SimpleNamespace(n=n, cost=Cost(usd=usd, as_of="") if usd is not None else None))
 
 
 async def come(n: int = 1, *lost: ImpastoError) -> Result:
     artifacts = tuple(Artifact(data=b"", media_type="image/png") for _ in range(n))
-    return Result(artifacts=artifacts, errors=tuple(Lost(index=i, error=error) for i, error in enumerate(lost)))
+    return Result(
+        artifacts=artifacts, errors=tuple(FailedArtifact(index=i, error=error) for i, error in enumerate(lost))
+    )
 
 
 def fails(error: ImpastoError, *others: ImpastoError) -> Callable[[], Awaitable[Result]]:
@@ -65,15 +79,15 @@ def fails(error: ImpastoError, *others: ImpastoError) -> Callable[[], Awaitable[
     return fail
 
 
-async def used(data: Data) -> dict[str, int]:
+async def used(data: Database) -> dict[str, int]:
     """Return what the key has used, by its kind."""
     rows = await data.write(lambda db: db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
     return {what: amount for what, amount in rows if amount}
 
 
-async def pay(data: Data, checked: Checked | None = None, **limits: Any) -> None:
+async def pay(data: Database, checked: PreparedCall | None = None, **limits: Any) -> None:
     checked = checked or call()
-    await Purse(data, caller(**limits)).pay(checked, lambda: come(checked.n))
+    await BudgetGuard(data, caller(**limits)).charge(checked, lambda: come(checked.n))
 
 
 @pytest.mark.parametrize(
@@ -95,41 +109,41 @@ async def pay(data: Data, checked: Checked | None = None, **limits: Any) -> None
     ids=range(12),
 )
 async def test_of_three_images_those_are_spent_that_may_have_been_charged(
-    data: Data, attempt: Callable[[], Awaitable[Result]], pictures: int
+    data: Database, attempt: Callable[[], Awaitable[Result]], pictures: int
 ) -> None:
     limits = caller(rpm=9, images_per_day=9, usd_per_month=9)
     with suppress(ImpastoError):
-        await Purse(data, limits).pay(call(3), attempt)
+        await BudgetGuard(data, limits).charge(call(3), attempt)
     expected = {"requests": 1, "pictures": pictures, "nano_usd": pictures * 65_000_000}
     assert await used(data) == {what: amount for what, amount in expected.items() if amount}
 
 
-async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(data: Data) -> None:
-    purse = Purse(data, caller(rpm=1, images_per_day=9))
+async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(data: Database) -> None:
+    purse = BudgetGuard(data, caller(rpm=1, images_per_day=9))
     with pytest.raises(ChargeUnknown):
-        await purse.pay(call(), fails(ChargeUnknown("no")))
-    await purse.pay(call(), come)
+        await purse.charge(call(), fails(ChargeUnknown("no")))
+    await purse.charge(call(), come)
     assert await used(data) == {"requests": 1, "pictures": 2, "nano_usd": 130_000_000}
 
 
-async def test_a_line_of_a_batch_is_no_request(data: Data) -> None:
+async def test_a_line_of_a_batch_is_no_request(data: Database) -> None:
     limits = caller(rpm=1)
     for _ in range(3):
-        await Purse(data, limits, counted=True).pay(call(), come)
+        await BudgetGuard(data, limits, is_counted=True).charge(call(), come)
     assert "requests" not in await used(data)
-    await Purse(data, limits).pay(call(), come)
-    with pytest.raises(Failure):
-        await Purse(data, limits).pay(call(), come)
+    await BudgetGuard(data, limits).charge(call(), come)
+    with pytest.raises(APIError):
+        await BudgetGuard(data, limits).charge(call(), come)
 
 
-async def test_who_has_no_limits_is_not_counted(data: Data) -> None:
+async def test_who_has_no_limits_is_not_counted(data: Database) -> None:
     await pay(data)
     assert await used(data) == {}
 
 
-async def test_what_is_refused_is_not_counted(data: Data) -> None:
+async def test_what_is_refused_is_not_counted(data: Database) -> None:
     for limits in ({"images_per_day": 1}, {"usd_per_month": 0.1}):
-        with pytest.raises(Failure):
+        with pytest.raises(APIError):
             await pay(data, call(2), **limits)
     assert await used(data) == {}
 
@@ -148,35 +162,35 @@ async def test_what_is_refused_is_not_counted(data: Data) -> None:
     ids=["images_per_day", "usd_per_month"],
 )
 async def test_a_refusal_says_what_is_left_and_until_when(
-    data: Data, limits: dict[str, Any], n: int, said: str, seconds: int
+    data: Database, limits: dict[str, Any], n: int, said: str, seconds: int
 ) -> None:
     await pay(data, call(2), **limits)
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(APIError) as refused:
         await pay(data, call(n), **limits)
     assert said in refused.value.message
     assert refused.value.retry_after == seconds
     assert refused.value.message.endswith("; nothing was sent")
 
 
-async def test_a_limit_that_was_lowered_leaves_nothing_and_not_less(data: Data) -> None:
+async def test_a_limit_that_was_lowered_leaves_nothing_and_not_less(data: Database) -> None:
     await pay(data, call(5), images_per_day=5, usd_per_month=5)
     for limits in ({"images_per_day": 3}, {"usd_per_month": 0.1}):
-        with pytest.raises(Failure, match="and 0 are left until"):
+        with pytest.raises(APIError, match="and 0 are left until"):
             await pay(data, call(1), **limits)
 
 
-async def test_what_is_left_may_be_spent_to_the_last(data: Data) -> None:
+async def test_what_is_left_may_be_spent_to_the_last(data: Database) -> None:
     limits: dict[str, Any] = {"images_per_day": 10, "usd_per_month": 0.65}
     for _ in range(10):
         await pay(data, **limits)
-    with pytest.raises(Failure):
+    with pytest.raises(APIError):
         await pay(data, **limits)
 
 
-async def test_a_month_ends_with_its_year_too(data: Data, clock: Clock) -> None:
+async def test_a_month_ends_with_its_year_too(data: Database, clock: Clock) -> None:
     clock.now = 1_798_718_400 - 3600  # 31 December 2026, 11:00 UTC
     await pay(data, usd_per_month=0.065)
-    with pytest.raises(Failure, match="until 2027-01-01T00:00Z") as refused:
+    with pytest.raises(APIError, match="until 2027-01-01T00:00Z") as refused:
         await pay(data, usd_per_month=0.065)
     assert refused.value.retry_after == 13 * 3600
     clock.now += 13 * 3600
@@ -186,17 +200,17 @@ async def test_a_month_ends_with_its_year_too(data: Data, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("seconds", "day"), [(86_400 - 43_200 - 1, False), (86_400 - 43_200, True)], ids=["the last second", "midnight"]
 )
-async def test_a_day_ends_at_midnight(data: Data, clock: Clock, seconds: int, day: bool) -> None:
+async def test_a_day_ends_at_midnight(data: Database, clock: Clock, seconds: int, day: bool) -> None:
     await pay(data, images_per_day=1)
     clock.now += seconds
     if day:
         await pay(data, images_per_day=1)
     else:
-        with pytest.raises(Failure):
+        with pytest.raises(APIError):
             await pay(data, images_per_day=1)
 
 
-async def test_a_minute_slides_by_each_second(data: Data, clock: Clock) -> None:
+async def test_a_minute_slides_by_each_second(data: Database, clock: Clock) -> None:
     """Of three a minute: two now, one in ten seconds. The next is due when the first two are past."""
     await pay(data, rpm=3)
     await pay(data, rpm=3)
@@ -204,50 +218,50 @@ async def test_a_minute_slides_by_each_second(data: Data, clock: Clock) -> None:
     await pay(data, rpm=3)
     for at, wait in ((NOON + 10.5, 50.5), (NOON + 60.5, 0.5)):
         clock.now = at
-        with pytest.raises(Failure) as refused:
+        with pytest.raises(APIError) as refused:
             await pay(data, rpm=3)
         assert (refused.value.retry_after, refused.value.should_retry) == (wait, True)
     clock.now = NOON + 61
     await pay(data, rpm=3)
     await pay(data, rpm=3)
-    with pytest.raises(Failure) as refused:  # that of ten seconds later still counts
+    with pytest.raises(APIError) as refused:  # that of ten seconds later still counts
         await pay(data, rpm=3)
     assert refused.value.retry_after == 10
     assert "3 requests a minute, and the next in 10 s" in refused.value.message
 
 
-async def test_a_limit_that_was_lowered_lets_enough_go_by_first(data: Data, clock: Clock) -> None:
+async def test_a_limit_that_was_lowered_lets_enough_go_by_first(data: Database, clock: Clock) -> None:
     for second in range(4):
         clock.now = NOON + second
         await pay(data, rpm=9)
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(APIError) as refused:
         await pay(data, rpm=2)  # three of the four have to be past
     assert refused.value.retry_after == 2 + 61 - 3
 
 
-async def test_what_still_counts_is_not_forgotten(data: Data, clock: Clock) -> None:
+async def test_what_still_counts_is_not_forgotten(data: Database, clock: Clock) -> None:
     await pay(data, rpm=1)
     clock.now = NOON + 60
-    await data.write(lambda db: sweep(db, clock.now))
+    await data.write(lambda db: remove_old_usage(db, clock.now))
     assert await used(data) == {"requests": 1, "pictures": 1, "nano_usd": 65_000_000}
     clock.now = NOON + 61
-    await data.write(lambda db: sweep(db, clock.now))
+    await data.write(lambda db: remove_old_usage(db, clock.now))
     assert await used(data) == {"pictures": 1, "nano_usd": 65_000_000}
     clock.now = NOON + 43_200
-    await data.write(lambda db: sweep(db, clock.now))
+    await data.write(lambda db: remove_old_usage(db, clock.now))
     assert await used(data) == {"nano_usd": 65_000_000}
     clock.now = NOON + 31 * 86_400
-    await data.write(lambda db: sweep(db, clock.now))
+    await data.write(lambda db: remove_old_usage(db, clock.now))
     assert await used(data) == {}
 
 
-async def test_one_keys_past_is_no_others(data: Data) -> None:
+async def test_one_keys_past_is_no_others(data: Database) -> None:
     await pay(data, images_per_day=1)
-    other = Caller(name="o", digest=b"o" * 32, limits=Named(name="o", sha256="", images_per_day=1))
-    await Purse(data, other).pay(call(), come)
+    other = Caller(name="o", digest=b"o" * 32, limits=KeyConfig(name="o", sha256="", images_per_day=1))
+    await BudgetGuard(data, other).charge(call(), come)
 
 
-async def test_a_limit_that_can_not_be_looked_up_sends_nothing(data: Data) -> None:
+async def test_a_limit_that_can_not_be_looked_up_sends_nothing(data: Database) -> None:
     await data.write(lambda db: db.execute("DROP TABLE used"))
     sent = False
 
@@ -256,45 +270,45 @@ async def test_a_limit_that_can_not_be_looked_up_sends_nothing(data: Data) -> No
         sent = True
         return await come()
 
-    with pytest.raises(Failure) as refused:
-        await Purse(data, caller(rpm=1)).pay(call(), attempt)
-    headers = refused.value.response().headers
+    with pytest.raises(APIError) as refused:
+        await BudgetGuard(data, caller(rpm=1)).charge(call(), attempt)
+    headers = refused.value.to_response().headers
     assert (refused.value.status, headers["retry-after"], headers["x-should-retry"]) == (503, "5", "true")
-    assert refused.value.free
+    assert refused.value.not_charged
     assert not sent
 
 
-async def test_a_cost_that_can_not_be_settled_withholds_no_image(data: Data) -> None:
+async def test_a_cost_that_can_not_be_settled_withholds_no_image(data: Database) -> None:
     async def attempt() -> Result:
         await data.write(lambda db: db.execute("DROP TABLE used"))
         return await come(2)
 
-    result = await Purse(data, caller(images_per_day=9)).pay(call(3), attempt)
+    result = await BudgetGuard(data, caller(images_per_day=9)).charge(call(3), attempt)
     assert len(result.artifacts) == 2
 
 
 @pytest.mark.parametrize("limits", [{"usd_per_month": 5}, {"images_per_day": 5}, {}], ids=str)
 def test_a_price_must_be_known_only_within_a_limit_in_usd(limits: dict[str, Any]) -> None:
     named = caller(**limits).limits
-    assert nano_usd(call(), named) == 65_000_000
+    assert price_nano_usd(call(), named) == 65_000_000
     if "usd_per_month" in limits:
-        with pytest.raises(Failure, match="price is not known") as refused:
-            nano_usd(call(usd=None), named)
+        with pytest.raises(APIError, match="price is not known") as refused:
+            price_nano_usd(call(usd=None), named)
         assert (refused.value.status, refused.value.retry_after, refused.value.should_retry) == (429, None, False)
     else:
-        assert nano_usd(call(usd=None), named) == 0
+        assert price_nano_usd(call(usd=None), named) == 0
 
 
-async def test_a_batch_that_would_pass_a_limit_is_known_before_it_begins(data: Data) -> None:
+async def test_a_batch_that_would_pass_a_limit_is_known_before_it_begins(data: Database) -> None:
     named = caller(images_per_day=4, usd_per_month=1).limits
     assert named is not None
     for pictures, nano, fits in ((4, 1_000_000_000, True), (5, 0, False), (0, 1_000_000_001, False)):
 
         def work(db: Any, pictures: int = pictures, nano: int = nano) -> None:
-            check(db, named, DIGEST, pictures=pictures, nano_usd=nano, now=NOON)
+            check_limits(db, named, DIGEST, images=pictures, nano_usd=nano, now=NOON)
 
         if fits:
             await data.write(work)
         else:
-            with pytest.raises(Failure):
+            with pytest.raises(APIError):
                 await data.write(work)

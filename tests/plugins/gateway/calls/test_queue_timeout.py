@@ -10,7 +10,7 @@ import pytest
 
 from impasto import RateLimit
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.calls.queue_timeout import patience_of
+from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
 from impasto_plugins.middleware.limit import Send, Window
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, entry
 
@@ -82,7 +82,7 @@ async def test_ten_times_what_it_can_do(start: Start, impasto_emulator: Emulator
             assert answer.error["code"] == "overloaded"
             assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
     assert (await gateway.generate()).status == 200
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0
 
 
 @pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
@@ -95,8 +95,8 @@ async def test_a_wait_that_makes_no_sense_is_not_passed_on(
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
     assert 1 <= int(answer.headers["retry-after"]) <= 3600
-    (model,) = gateway.gateway._app.setup.models.values()
-    assert model.deployments[0].rests_until - time.monotonic() <= 3600
+    (model,) = gateway.gateway._app.runtime.models.values()
+    assert model.deployments[0].cooldown_until - time.monotonic() <= 3600
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ async def test_a_wait_that_makes_no_sense_is_not_passed_on(
     ],
 )
 def test_how_long_a_caller_waits(headers: dict[str, str], expected: float) -> None:
-    assert patience_of(headers, 60) == expected
+    assert read_max_queue_wait(headers, 60) == expected
 
 
 def test_how_long_a_window_lets_wait() -> None:
     window, limit = Window(), RateLimit(4, 10)
     assert window.wait(limit, 0, 100) == 0
-    sends = [window.take(limit, 100) for _ in range(4)]
+    sends = [window.try_acquire(limit, 100) for _ in range(4)]
     for send in sends:
         assert isinstance(send, Send)
         window.count(send, 100)

@@ -32,9 +32,9 @@ from impasto import (
     UnusableResult,
 )
 from impasto_plugins.gateway.calls import deployments as module
-from impasto_plugins.gateway.calls.deployments import Deployment, Model, may_go_elsewhere
-from impasto_plugins.gateway.calls.execution import Checked, Fitting, made, on_each
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.calls.deployments import Deployment, Model, can_fall_back
+from impasto_plugins.gateway.calls.execution import DeploymentCandidates, PreparedCall, invoke_deployment, try_each
+from impasto_plugins.gateway.errors import APIError
 
 
 def limited(seconds: float | None) -> RateLimited:
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def deployment(name: str = "d", **values: Any) -> Deployment:
     entry = SimpleNamespace(order=values.pop("order", None), input_cost_per_image=values.pop("usd", None), model=name)
     operation = SimpleNamespace(
-        makes="image", price=SimpleNamespace(cost=values.pop("cost", None)), fields={}, also={}, roles={}
+        output="image", price=SimpleNamespace(cost=values.pop("cost", None)), fields={}, aliases={}, roles={}
     )
     found: Any = dict.fromkeys(("client", "account", "description", "observer"))
     return Deployment(
@@ -68,8 +68,8 @@ def rest(*errors: ImpastoError) -> float:
     """Return for how many seconds a deployment rests after these failures."""
     resting = deployment()
     for error in errors:
-        resting.failed(error)
-    return max(0.0, resting.rests_until - 1000)
+        resting.record_failure(error)
+    return max(0.0, resting.cooldown_until - 1000)
 
 
 @pytest.mark.usefixtures("clock")
@@ -102,14 +102,14 @@ def test_a_deployment_rests_as_long_as_its_failure_says(errors: list[ImpastoErro
 
 def test_it_rests_until_the_time_is_over_or_it_works(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     resting = deployment()
-    assert not resting.is_resting()
-    resting.failed(limited(7))
+    assert not resting.is_cooling_down()
+    resting.record_failure(limited(7))
     for now, rests in ((1000.0, True), (1006.9, True), (1007.0, False)):
         monkeypatch.setattr(Clock, "now", now)
-        assert resting.is_resting() is rests
-    resting.failed(Unauthorized("no", status=401))
-    resting.succeeded()
-    assert (resting.failures, resting.is_resting()) == (0, False)
+        assert resting.is_cooling_down() is rests
+    resting.record_failure(Unauthorized("no", status=401))
+    resting.record_success()
+    assert (resting.failures, resting.is_cooling_down()) == (0, False)
 
 
 @pytest.mark.usefixtures("clock")
@@ -121,11 +121,11 @@ def test_the_order_of_deployments_is_rest_then_rank_then_load() -> None:
         deployment("resting", order=0),
     )
     later = deployment("later", order=2)
-    resting.failed(Unauthorized("no", status=401))
+    resting.record_failure(Unauthorized("no", status=401))
     for _ in range(5):
-        turn = Model("m", (resting, busy, idle, later, ranked)).in_turn()
+        turn = Model("m", (resting, busy, idle, later, ranked)).by_preference()
         assert [each.name for each in turn] == ["ranked", "later", "idle", "busy", "resting"]
-    assert Model("m", (resting,)).in_turn() == [resting]
+    assert Model("m", (resting,)).by_preference() == [resting]
 
 
 def result(n: int = 2, cost: Cost | None = None) -> Result:
@@ -146,7 +146,9 @@ def test_a_price_of_the_entry_counts_for_what_cost_something(
     usd: float | None, cost: float | None, came: float | None, told: float
 ) -> None:
     own = Cost(usd=cost, as_of="") if cost is not None else None
-    priced = deployment(usd=usd, cost=own).priced(result(cost=Cost(usd=came, as_of="") if came is not None else None))
+    priced = deployment(usd=usd, cost=own).apply_price(
+        result(cost=Cost(usd=came, as_of="") if came is not None else None)
+    )
     assert priced.cost is not None
     assert priced.cost.usd == pytest.approx(told)
 
@@ -174,9 +176,9 @@ def test_a_price_of_the_entry_counts_for_what_cost_something(
 def test_only_what_says_nothing_of_the_request_and_cost_nothing_goes_elsewhere(
     error: ImpastoError, elsewhere: bool
 ) -> None:
-    assert may_go_elsewhere(error) is elsewhere
+    assert can_fall_back(error) is elsewhere
     error.errors = (ChargeUnknown("one of its images"),)
-    assert may_go_elsewhere(error) is False
+    assert can_fall_back(error) is False
 
 
 class Others:
@@ -186,30 +188,30 @@ class Others:
         self.names = list(names)
 
     @property
-    def are_left(self) -> bool:
+    def has_more(self) -> bool:
         return bool(self.names)
 
-    async def next(self) -> Checked | None:
+    async def next(self) -> PreparedCall | None:
         return call(self.names.pop(0)) if self.names else None
 
 
-def call(name: str) -> Checked:
-    return cast("Checked", SimpleNamespace(deployment=SimpleNamespace(name=name)))
+def call(name: str) -> PreparedCall:
+    return cast("PreparedCall", SimpleNamespace(deployment=SimpleNamespace(name=name)))
 
 
 async def tried(errors: dict[str, list[ImpastoError]], *names: str) -> list[tuple[str, bool]]:
     """Return the deployments that were asked in turn, each with True if it waited as long as its provider asked."""
     asked: list[tuple[str, bool]] = []
 
-    async def attempt(checked: Checked, *, waits: bool) -> str:
-        asked.append((checked.deployment.name, waits))
-        if left := errors.get(checked.deployment.name):
+    async def attempt(prepared_call: PreparedCall, *, waits: bool) -> str:
+        asked.append((prepared_call.deployment.name, waits))
+        if left := errors.get(prepared_call.deployment.name):
             raise left.pop(0)
         return "made"
 
     first, *others = names
     try:
-        await on_each(call(first), Others(*others), attempt)
+        await try_each(call(first), Others(*others), attempt)
     except ImpastoError as error:
         asked.append((type(error).__name__, False))
     return asked
@@ -259,20 +261,20 @@ async def test_a_refusal_of_all_is_that_of_the_first_and_of_some_is_none() -> No
     model = Model("m", (one, two, three))
     fits = {"three"}
 
-    async def check(each: Deployment) -> Checked:
+    async def check(each: Deployment) -> PreparedCall:
         if each.name in fits:
             return call(each.name)
         raise InvalidRequest([Problem(each.name, "no")])
 
-    fitting = Fitting(model, check)
+    fitting = DeploymentCandidates(model, check)
     found = await fitting.next()
     assert found is not None
     assert found.deployment.name == "three"
     assert await fitting.next() is None
-    assert not fitting.are_left
+    assert not fitting.has_more
     fits.clear()
-    with pytest.raises(Failure) as refused:
-        await Fitting(model, check).next()
+    with pytest.raises(APIError) as refused:
+        await DeploymentCandidates(model, check).next()
     assert refused.value.param == "one"
 
 
@@ -288,16 +290,16 @@ async def test_a_call_that_is_over_is_no_load(error: BaseException | None) -> No
             return result()
 
     class Observer:
-        def attempt(self, label: object) -> Any:
-            return nullcontext(SimpleNamespace(came=lambda result: None))
+        def record_call(self, label: object) -> Any:
+            return nullcontext(SimpleNamespace(record_result=lambda result: None))
 
     one = deployment(client=Client(), observer=Observer())
-    one.entry = cast("Any", SimpleNamespace(model_name="n", model="p/m", base_model=None, input_cost_per_image=None))
-    checked = cast("Checked", SimpleNamespace(deployment=one, request=None, n=2))
+    one.config = cast("Any", SimpleNamespace(model_name="n", model="p/m", base_model=None, input_cost_per_image=None))
+    checked = cast("PreparedCall", SimpleNamespace(deployment=one, request=None, n=2))
     if error is None:
-        await made(checked, cast("Any", None))
+        await invoke_deployment(checked, cast("Any", None))
     else:
         with pytest.raises(type(error)):
-            await made(checked, cast("Any", None))
+            await invoke_deployment(checked, cast("Any", None))
     assert (running, one.running) == ([1], 0)
     assert one.failures == (1 if isinstance(error, NotSent) else 0)

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from impasto_plugins.gateway.calls import streamed_answers as large_module
-from impasto_plugins.gateway.http.memory_budget import Flow
-from impasto_plugins.gateway.http.spool import Disk
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.spool import SpoolFile
 from tests.pictures import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, accepted, head, raw, serving
@@ -29,7 +29,7 @@ def large(size: int = 4 * MIB) -> bytes:
     return padded(size)
 
 
-SHIPPED = {name: getattr(large_module, name) for name in ("HELD", "PICTURE_BYTES")}
+SHIPPED = {name: getattr(large_module, name) for name in ("MAX_MEMORY_BYTES", "IMAGE_BYTES")}
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ async def gateway(start: Start, provider: Server) -> Running:
 
 
 def settled(gateway: Running) -> bool:
-    return gateway.gateway._app.flow.bytes == 0 and gateway.gateway._app.running == 0
+    return gateway.gateway._app.memory.used_bytes == 0 and gateway.gateway._app.running_count == 0
 
 
 def post(gateway: Running, **body: Any) -> Any:
@@ -169,7 +169,7 @@ async def test_a_caller_who_leaves_does_not_end_the_call(gateway: Running, provi
         await answer.content.readexactly(MIB)
         answer.close()
     await asyncio.sleep(0.1)
-    assert gateway.gateway._app.running == 1
+    assert gateway.gateway._app.running_count == 1
     halfway.go.set()
     await gateway.idle()
     assert settled(gateway)
@@ -245,14 +245,14 @@ async def test_an_old_caller_gets_its_length(gateway: Running) -> None:
 async def test_where_the_disk_is_full_it_is_delivered_all_the_same(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    append = Disk._append
+    append = SpoolFile._append
 
-    def full(self: Disk, piece: bytes) -> None:
+    def full(self: SpoolFile, piece: bytes) -> None:
         if self.size + len(piece) > fits:
             raise OSError(28, "No space left on device")
         append(self, piece)
 
-    monkeypatch.setattr(Disk, "_append", full)
+    monkeypatch.setattr(SpoolFile, "_append", full)
     answer = await gateway.generate()
     assert base64.b64decode(answer.json["data"][0]["b64_json"], validate=True) == large()
     assert settled(gateway)
@@ -265,21 +265,21 @@ async def test_memory_is_bounded_by_what_is_set_and_the_rest_goes_to_disk(
     gateway = await start(config(provider.url, general=f"  max_bytes_in_flight: {1 << 24}\n"))
     provider.posts = [answered(large(6 * MIB))]
     spooled: list[int] = []
-    holds = large_module.Large.holds
+    holds = large_module.SpooledAnswer.fits_in_memory
 
-    def watched(self: large_module.Large, size: int) -> bool:
+    def watched(self: large_module.SpooledAnswer, size: int) -> bool:
         held = holds(self, size)
         if not held:
             spooled.append(size)
         return held
 
-    monkeypatch.setattr(large_module.Large, "holds", watched)
+    monkeypatch.setattr(large_module.SpooledAnswer, "fits_in_memory", watched)
     most = 0
 
     async def watch() -> None:
         nonlocal most
         while True:
-            most = max(most, gateway.gateway._app.flow.bytes)
+            most = max(most, gateway.gateway._app.memory.used_bytes)
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
@@ -323,19 +323,19 @@ async def test_pieces_that_go_out_while_it_comes_are_whole_in_base64(
     monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
     """All but the last have one length, a multiple of 3, however unevenly the answer comes."""
-    piece, append = large_module.PIECE, Disk._append
+    piece, append = large_module.CHUNK_BYTES, SpoolFile._append
 
-    def full(self: Disk, data: bytes) -> None:
+    def full(self: SpoolFile, data: bytes) -> None:
         if self.size + len(data) > fits:
             raise OSError(28, "No space left on device")
         append(self, data)
 
-    monkeypatch.setattr(Disk, "_append", full)
-    flow = Flow(1 << 30)
-    answer, came = large_module.Large(flow.share()), list[bytes]()
+    monkeypatch.setattr(SpoolFile, "_append", full)
+    flow = MemoryBudget(1 << 30)
+    answer, came = large_module.SpooledAnswer(flow.open_reservation()), list[bytes]()
 
     async def read() -> None:
-        async for each in answer.pieces():
+        async for each in answer.iter_chunks():
             came.append(each)
 
     reading = asyncio.create_task(read())

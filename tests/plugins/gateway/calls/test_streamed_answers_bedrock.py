@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from impasto_plugins.gateway.calls import streamed_answers as large_module
-from impasto_plugins.gateway.http.spool import Disk
+from impasto_plugins.gateway.http.spool import SpoolFile
 from tests.bedrock import ACCESS_KEY, REGION, SECRET_KEY
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import Answer, Server, head, raw, serving
@@ -37,7 +37,7 @@ def told(*pictures: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def little_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HELD", "PICTURE_BYTES"):
+    for name in ("MAX_MEMORY_BYTES", "IMAGE_BYTES"):
         monkeypatch.setattr(large_module, name, MIB)
 
 
@@ -130,14 +130,14 @@ async def test_what_broke_off_may_have_been_charged(gateway: Running, provider: 
 async def test_where_the_disk_is_full_it_is_delivered_all_the_same(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    append = Disk._append
+    append = SpoolFile._append
 
-    def full(self: Disk, piece: bytes) -> None:
+    def full(self: SpoolFile, piece: bytes) -> None:
         if self.size + len(piece) > fits:
             raise OSError(28, "No space left on device")
         append(self, piece)
 
-    monkeypatch.setattr(Disk, "_append", full)
+    monkeypatch.setattr(SpoolFile, "_append", full)
     assert pictures(await gateway.generate()) == [large()]
     assert settled(gateway)
 

@@ -13,11 +13,16 @@ import pytest
 from impasto import Account, Artifact, ChargeUnknown, Cost, NotSent, ProviderFault, RateLimited, Result, WireRequest
 from impasto_plugins.gateway.calls import queue_timeout as module
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
-from impasto_plugins.gateway.calls.provider_jobs import Accepted
-from impasto_plugins.gateway.calls.queue_timeout import QueueTimeout, in_time, patience, patience_of
-from impasto_plugins.gateway.calls.runtime import Setup
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.storage.local import Folder
+from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
+from impasto_plugins.gateway.calls.queue_timeout import (
+    QueueTimeout,
+    max_queue_wait,
+    read_max_queue_wait,
+    with_queue_timeout,
+)
+from impasto_plugins.gateway.calls.runtime import Runtime
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage.local import LocalStore
 
 ACCOUNT = cast("Account", None)
 WIRE = cast("WireRequest", None)
@@ -36,9 +41,9 @@ class Gate:
 @pytest.fixture(autouse=True)
 def longest() -> Iterator[None]:
     """Wait for ten seconds at most."""
-    token = patience.set(10)
+    token = max_queue_wait.set(10)
     yield
-    patience.reset(token)
+    max_queue_wait.reset(token)
 
 
 def gate(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
@@ -65,18 +70,18 @@ async def test_a_call_whose_turn_comes_too_late_is_not_sent(
 ) -> None:
     gate(monkeypatch, seconds)
     if comes:
-        assert await in_time(ACCOUNT, come, waits=waits) == "came"
+        assert await with_queue_timeout(ACCOUNT, come, waits=waits) == "came"
     else:
         with pytest.raises(RateLimited, match="nothing was sent") as refused:
-            await in_time(ACCOUNT, come, waits=waits)
+            await with_queue_timeout(ACCOUNT, come, waits=waits)
         assert (refused.value.retry_after, refused.value.status, refused.value.billed) == (seconds, 429, "no")
-    assert module._turn.get() is None
+    assert module._current_wait.get() is None
 
 
 async def test_who_has_no_time_out_waits_for_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     gate(monkeypatch, 1e6)
-    patience.set(math.inf)
-    assert await in_time(ACCOUNT, come) == "came"
+    max_queue_wait.set(math.inf)
+    assert await with_queue_timeout(ACCOUNT, come) == "came"
 
 
 @pytest.mark.parametrize(("left", "told"), [(0.0, 1.0), (7.0, 7.0)])
@@ -84,11 +89,11 @@ async def test_a_wait_that_took_too_long_says_when_to_come_back(
     monkeypatch: pytest.MonkeyPatch, left: float, told: float
 ) -> None:
     gate(monkeypatch, 0.0, left)
-    patience.set(0.01)
+    max_queue_wait.set(0.01)
     with pytest.raises(RateLimited) as refused:
-        await in_time(ACCOUNT, asyncio.Event().wait)
+        await with_queue_timeout(ACCOUNT, asyncio.Event().wait)
     assert refused.value.retry_after == told
-    assert module._turn.get() is None
+    assert module._current_wait.get() is None
 
 
 async def test_a_calls_own_time_out_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,25 +103,25 @@ async def test_a_calls_own_time_out_is_its_own(monkeypatch: pytest.MonkeyPatch) 
         raise TimeoutError("of the call")
 
     with pytest.raises(TimeoutError, match="of the call"):
-        await in_time(ACCOUNT, times_out)
+        await with_queue_timeout(ACCOUNT, times_out)
 
 
 async def test_a_call_whose_turn_came_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """From then on it may be paid for, however long it takes."""
     gate(monkeypatch, 0.0)
-    patience.set(0.05)
+    max_queue_wait.set(0.05)
 
     async def answers(wire: WireRequest) -> Any:
         await asyncio.sleep(0.1)
         return "came"
 
-    came: object = await in_time(ACCOUNT, lambda: QueueTimeout()(WIRE, answers))
+    came: object = await with_queue_timeout(ACCOUNT, lambda: QueueTimeout()(WIRE, answers))
     assert came == "came"
 
 
 async def test_a_call_whose_turn_came_too_late_is_not_sent_either(monkeypatch: pytest.MonkeyPatch) -> None:
     gate(monkeypatch, 0.0)
-    patience.set(0.01)
+    max_queue_wait.set(0.01)
     errors: list[NotSent] = []
 
     async def stubborn() -> None:
@@ -129,7 +134,7 @@ async def test_a_call_whose_turn_came_too_late_is_not_sent_either(monkeypatch: p
             raise
 
     with pytest.raises(RateLimited):
-        await in_time(ACCOUNT, stubborn)
+        await with_queue_timeout(ACCOUNT, stubborn)
     assert [error.retryable for error in errors] == [False]
 
 
@@ -161,7 +166,7 @@ async def test_a_refusal_for_now_is_waited_for_if_no_other_deployment_is_left_an
         raise limited(seconds)
 
     with pytest.raises(RateLimited) as refused:
-        await in_time(ACCOUNT, lambda: QueueTimeout()(WIRE, refuses), waits=waits)
+        await with_queue_timeout(ACCOUNT, lambda: QueueTimeout()(WIRE, refuses), waits=waits)
     assert refused.value.retryable is again
 
 
@@ -191,7 +196,7 @@ async def test_one_image_of_several_waits_for_what_becomes_of_the_others(
         over.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    _, refused = await in_time(ACCOUNT, several, waits=False)
+    _, refused = await with_queue_timeout(ACCOUNT, several, waits=False)
     assert refused.retryable is came
 
 
@@ -205,17 +210,17 @@ async def test_one_image_of_several_waits_for_what_becomes_of_the_others(
     ],
 )
 def test_the_shorter_of_two_time_outs_counts(headers: Mapping[str, str], seconds: float) -> None:
-    assert patience_of(headers, 60) == seconds
+    assert read_max_queue_wait(headers, 60) == seconds
 
 
-def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> Accepted:
-    return Accepted(model="m", account="a", ids=ids, n=n, cost=cost, warnings=("w",), created=7)
+def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> ProviderJobs:
+    return ProviderJobs(model="m", account="a", ids=ids, n=n, cost=cost, warnings=("w",), created=7)
 
 
 @pytest.mark.parametrize("cost", [None, Cost(usd=0.6, as_of="2026-01-01")])
 def test_a_job_is_read_as_it_was_written(cost: Cost | None) -> None:
     job = accepted("x", "y", cost=cost)
-    assert Accepted.read(job.json()) == job
+    assert ProviderJobs.from_json(job.to_json()) == job
 
 
 class Client:
@@ -232,10 +237,10 @@ class Client:
         return Result(artifacts=(Artifact(data=id.encode(), media_type="image/png"),))
 
 
-def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a") -> Setup:
+def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a") -> Runtime:
     class Observed:
         def __enter__(self) -> Any:
-            return SimpleNamespace(came=lambda result: None)
+            return SimpleNamespace(record_result=lambda result: None)
 
         def __exit__(self, *error: object) -> None:
             return None
@@ -243,14 +248,16 @@ def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a"
     deployment = cast(
         "Deployment",
         SimpleNamespace(
-            entry=SimpleNamespace(model=model),
+            config=SimpleNamespace(model=model),
             account=SimpleNamespace(fingerprint=account),
             client=client,
             label=None,
-            observer=SimpleNamespace(attempt=lambda label: Observed()),
+            observer=SimpleNamespace(record_call=lambda label: Observed()),
         ),
     )
-    return cast("Setup", SimpleNamespace(models={"m": Model("m", (deployment,))}, unread=Folder(tmp_path, 60)))
+    return cast(
+        "Runtime", SimpleNamespace(models={"m": Model("m", (deployment,))}, salvage_store=LocalStore(tmp_path, 60))
+    )
 
 
 async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_path: Any) -> None:
@@ -268,9 +275,9 @@ async def test_of_a_call_whose_jobs_are_fetched_each_image_is_accounted_for(tmp_
 
 async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> None:
     client = Client({"x": ChargeUnknown("first"), "y": ProviderFault("second", status=500)})
-    with pytest.raises(Failure, match="first") as failed:
+    with pytest.raises(APIError, match="first") as failed:
         await accepted("x", "y").fetch(setup(tmp_path, client))
-    assert not failed.value.free
+    assert not failed.value.not_charged
     done = await accepted("z").fetch(setup(tmp_path, client))
     assert done.cost is None
 
@@ -278,8 +285,8 @@ async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> N
 @pytest.mark.parametrize(("model", "account"), [("other", "a"), ("m", "other")])
 async def test_a_job_is_fetched_with_the_key_it_began_with_alone(tmp_path: Any, model: str, account: str) -> None:
     client = Client({})
-    with pytest.raises(Failure, match="job x can't be fetched") as failed:
+    with pytest.raises(APIError, match="job x can't be fetched") as failed:
         await accepted("x").fetch(setup(tmp_path, client, model=model, account=account))
-    assert (failed.value.status, failed.value.code, failed.value.free) == (502, "charge_unknown", False)
+    assert (failed.value.status, failed.value.code, failed.value.not_charged) == (502, "charge_unknown", False)
     assert failed.value.should_retry is False
     assert client.seconds == []

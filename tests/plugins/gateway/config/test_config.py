@@ -30,7 +30,7 @@ def test_the_pages_configuration() -> None:
     config = parse(PAGE.encode(), environment={"STABILITY_API_KEY": "key-of-the-environment"})
     (model,) = config.models
     assert (model.model_name, model.model, model.mode) == ("sd3", "stability/sd3.5-large", "image_generation")
-    assert model.reach == {"api_key": "key-of-the-environment"}
+    assert model.provider_settings == {"api_key": "key-of-the-environment"}
     assert config.general.master_key == "sk-1234"
     assert "key-of-the-environment" not in repr(config)
     assert "sk-1234" not in repr(config)
@@ -38,7 +38,7 @@ def test_the_pages_configuration() -> None:
 
 def test_provider_params_is_another_name() -> None:
     text = PAGE.replace("litellm_params", "provider_params").replace("os.environ/STABILITY_API_KEY", "k")
-    assert parse(text.encode()).models[0].reach == {"api_key": "k"}
+    assert parse(text.encode()).models[0].provider_settings == {"api_key": "k"}
 
 
 REACHED = {
@@ -56,7 +56,7 @@ def test_each_of_awss_keys_reaches_the_deployment_and_is_not_shown() -> None:
     params = "".join(f"      {name}: {value}\n" for name, value in given.items())
     text = f"model_list:\n  - model_name: core\n    provider_params:\n      model: bedrock/x\n{params}"
     (model,) = (config := parse(text.encode())).models
-    assert model.reach == given
+    assert model.provider_settings == given
     assert "a-secret" not in repr(config)
     assert "a-token" not in repr(config)
 
@@ -275,9 +275,9 @@ async def test_the_distributions_that_may_be_used_are_fixed_at_the_start(tmp_pat
     assert with_none.plugins == ()
     assert parse(text.encode()).plugins is None
     async with Gateway(with_none) as gateway:
-        await gateway.take_up(with_none)
+        await gateway.reload(with_none)
         with pytest.raises(ConfigError, match="general_settings.plugins changes with a new start only"):
-            await gateway.take_up(parse((text + "  plugins: [impasto-acme]\n").encode()))
+            await gateway.reload(parse((text + "  plugins: [impasto-acme]\n").encode()))
 
 
 def test_a_distribution_that_can_be_none_is_told_with_its_line() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from impasto import ConfigError
-from impasto_plugins.gateway.config.model import Mistakes
+from impasto_plugins.gateway.config.model import InvalidConfig
 from impasto_plugins.gateway.serve import check
 
 STRONG = "sk-" + "s" * 40
@@ -22,9 +22,9 @@ def mistakes(tmp_path: Path, text: str, *, host: str = "127.0.0.1", no_auth: boo
     path.write_text(textwrap.dedent(text))
     try:
         check(str(path), host=host, no_auth=no_auth)
-    except Mistakes as error:
+    except InvalidConfig as error:
         found: dict[int, str] = {}
-        for line, said in error.found:
+        for line, said in error.mistakes:
             found[line] = f"{found[line]}; {said}" if line in found else said
         return found
     return {}

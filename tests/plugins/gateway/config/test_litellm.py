@@ -26,7 +26,7 @@ def test_defaults_stand_beside_the_key() -> None:
     (entry,) = parse((SD3 + more + END).encode()).models
     assert entry.defaults == {"strength": 0.7, "response_format": "url"}
     assert entry.drop_params is True
-    assert entry.reach == {"api_key": "k"}
+    assert entry.provider_settings == {"api_key": "k"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from impasto import ConfigError
-from impasto_plugins.gateway.config.loader import MOST_BYTES, load, parse
-from impasto_plugins.gateway.config.model import EXAMPLES, check_bind
+from impasto_plugins.gateway.config.loader import MAX_BYTES, load, parse
+from impasto_plugins.gateway.config.model import EXAMPLE_KEYS, check_bind
 from impasto_plugins.gateway.serve import check
 from tests.plugins.gateway.conftest import Running, Start, config
 
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_configuration_is_named_and_not_waited_for(tmp_path: P
         case "binary":
             path.write_bytes(bytes(range(256)))
         case "large":
-            path.write_bytes(b"# comment\n" * (MOST_BYTES // 10 + 1))
+            path.write_bytes(b"# comment\n" * (MAX_BYTES // 10 + 1))
         case "NUL":
             path.write_bytes(b"model_list:\0\n")
         case _:
@@ -142,7 +142,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         load(path)
 
 
-@pytest.mark.parametrize("key", [*EXAMPLES, "short"])
+@pytest.mark.parametrize("key", [*EXAMPLE_KEYS, "short"])
 def test_a_weak_master_key_is_refused_behind_a_proxy(key: str) -> None:
     """With allowed_hosts the gateway is called from elsewhere, wherever it listens."""
     text = config("http://127.0.0.1:1", general="  allowed_hosts: [images.example]\n").replace("sk-1234", key)

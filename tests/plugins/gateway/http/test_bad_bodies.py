@@ -153,7 +153,7 @@ async def test_json_that_would_be_a_hundred_times_larger(gateway: Running, name:
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
     assert memory() - before < 100 * MIB  # its own bytes and their copies
     assert lag.longest < 1
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0
 
 
 async def test_a_gibibyte_is_refused_before_it_comes(standing: Running, impasto_emulator: Emulator) -> None:
@@ -261,7 +261,7 @@ async def test_a_form_cut_anywhere_is_refused(standing: Running, impasto_emulato
         answer = await posted(standing, body[:end])
         assert (answer.status, answer.error["code"]) == (400, "invalid_form"), end
     assert not impasto_emulator.requests
-    assert multipart.LONGEST_HEAD == 8192
+    assert multipart.MAX_HEAD_BYTES == 8192
 
 
 def bomb(side: int, colours: int = 2) -> bytes:
@@ -372,5 +372,5 @@ async def test_the_gateway_is_as_it_was(standing: Running) -> None:
     app = standing.gateway._app
     assert (await standing.generate()).status == 200
     assert (await send(standing.url, POST + HEADERS + JSON + b"Connection: close\r\n\r\n")).status == 400
-    await until(lambda: not app.running)
-    assert app.running == app.flow.bytes == 0
+    await until(lambda: not app.running_count)
+    assert app.running_count == app.memory.used_bytes == 0

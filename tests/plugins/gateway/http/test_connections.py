@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.http.spool import Upload
+from impasto_plugins.gateway.http.spool import UploadSpool
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.plugins.gateway.raw import CALL, CHUNKED, GET, HEADERS, JSON, LENGTH, POST, Connection, chunks, send, until
 
@@ -98,7 +98,7 @@ async def test_a_body_that_stops(start: Start, impasto_emulator: Emulator, frami
     answer = await send(gateway.url, POST + HEADERS + JSON + framing + b"\r\n" + b"1\r\n{", LONG)
     assert (answer.status, answer.error["code"], answer.closed) == (408, "request_timeout", True)
     assert "no byte of the body came for 0.4 s" in (answer.error["message"] or "")
-    assert gateway.gateway._app.running == gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.running_count == gateway.gateway._app.memory.used_bytes == 0
     assert not impasto_emulator.requests
 
 
@@ -126,7 +126,7 @@ async def test_the_limits_are_those_of_the_configuration_that_was_read_last(
 
     gateway = await limited(start, impasto_emulator, header_seconds=LONG)
     general = "  header_seconds: 0.2\n  idle_seconds: 60\n"
-    await gateway.gateway.take_up(parse(config(impasto_emulator.url, general=general).encode()))
+    await gateway.gateway.reload(parse(config(impasto_emulator.url, general=general).encode()))
     began = time.monotonic()
     assert (await send(gateway.url, GET, LONG)).status == 408
     assert time.monotonic() - began < LONG / 2
@@ -152,7 +152,7 @@ async def test_a_reader_that_never_reads_is_not_waited_for(
             await asyncio.sleep(0.02)
         assert 0 < most < 1 << 20  # of 8 MiB each
         await gateway.idle()
-    assert app.flow.bytes == 0
+    assert app.memory.used_bytes == 0
     assert len(impasto_emulator.charges) == 8
 
 
@@ -262,15 +262,15 @@ async def test_an_upload_that_the_gateway_holds_back_is_not_silent(
 ) -> None:
     """A slow disk, or more uploads than memory takes: the sender waits because it is not read."""
     gateway = await limited(start, impasto_emulator, body_seconds=LONG, header_seconds=LONG)
-    write, held = Upload.write, asyncio.Event()
+    write, held = UploadSpool.write, asyncio.Event()
 
-    async def slow(self: Upload, data: bytes | memoryview) -> None:
+    async def slow(self: UploadSpool, data: bytes | memoryview) -> None:
         if not held.is_set():
             await asyncio.sleep(LIMITS["body_idle_seconds"] * 4)
             held.set()
         await write(self, data)
 
-    monkeypatch.setattr(Upload, "write", slow)
+    monkeypatch.setattr(UploadSpool, "write", slow)
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     fields = b"".join(
         b'\r\n--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b' % each
@@ -302,7 +302,7 @@ async def test_connections_beyond_the_cap_are_bounded_too(
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that say nothing are kept only to be answered, and no more of them than may be."""
-    monkeypatch.setattr("impasto_plugins.gateway.http.connection.MOST_TURNED_AWAY", 3)
+    monkeypatch.setattr("impasto_plugins.gateway.http.connection.MAX_REJECTED_CONNECTIONS", 3)
     gateway = await limited(start, impasto_emulator, max_connections=1, header_seconds=LONG, idle_seconds=LONG)
     server = gateway.gateway._server
     async with AsyncExitStack() as stack:
@@ -311,7 +311,7 @@ async def test_connections_beyond_the_cap_are_bounded_too(
         silent = [await stack.enter_async_context(Connection(gateway.url)) for _ in range(10)]
         ended = [asyncio.create_task(each.rest(LONG)) for each in silent]
         await until(lambda: sum(each.done() for each in ended) == 7)
-        assert (len(server.open), len(server.turned_away)) == (1, 3)
+        assert (len(server.open), len(server.rejected)) == (1, 3)
         assert {each.result().data for each in ended if each.done()} == {b""}
         kept = next(each for each, end in zip(silent, ended, strict=True) if not end.done())
         kept.writer.write(GET + HEADERS + b"\r\n")

@@ -39,15 +39,15 @@ async def test_keys_that_begin_alike_are_two(start: Start, impasto_emulator: Emu
     seen: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append(json.loads(record.getMessage())["key"])  # type: ignore[method-assign]
-    access_log.access.addHandler(handler)
-    access_log.access.setLevel(logging.INFO)
+    access_log.access_logger.addHandler(handler)
+    access_log.access_logger.setLevel(logging.INFO)
     body = {"model": "sd3", "prompt": "p"}
     statuses = []
     for name in ("first", "second", "first"):
         headers = {"authorization": f"Bearer {ALIKE}{name}"}
         statuses.append((await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)).status)
-    access_log.access.removeHandler(handler)
-    access_log.access.setLevel(logging.NOTSET)
+    access_log.access_logger.removeHandler(handler)
+    access_log.access_logger.setLevel(logging.NOTSET)
     assert statuses == [200, 404, 200]
     assert seen == ["first", "second", "first"]
     for prefix in (ALIKE, ALIKE + "firs", ALIKE + "firsts"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.http.framing import MOST_EXTENSION_BYTES, Framing
+from impasto_plugins.gateway.http.framing import MAX_EXTENSION_BYTES, Framing
 from tests.plugins.gateway.config.test_config import PAGE
 from tests.plugins.gateway.conftest import Running, Serve
 from tests.plugins.gateway.raw import (
@@ -114,7 +114,7 @@ REFUSED = {
     "identity": call(LENGTH + b"Transfer-Encoding: identity\r\n", CALL),
     "an empty coding": call(LENGTH + b"Transfer-Encoding:\r\n", CALL),
     "more extensions than anybody needs, which the standard lets a server limit": call(
-        CHUNKED, b"1;%b\r\n{\r\n" % (b"a" * 4_000) * (MOST_EXTENSION_BYTES // 4_000 + 1)
+        CHUNKED, b"1;%b\r\n{\r\n" % (b"a" * 4_000) * (MAX_EXTENSION_BYTES // 4_000 + 1)
     ),
     "a long extension": call(CHUNKED, SIZE + b";" + b"a" * 20_000 + b"\r\n" + CALL + b"\r\n0\r\n\r\n"),
     "LF in an extension": call(CHUNKED, SIZE + b";a\nb\r\n" + CALL + b"\r\n0\r\n\r\n"),
@@ -295,7 +295,7 @@ async def test_a_body_that_goes_wrong_later(standing: Running, impasto_emulator:
     """The call has begun to read when the bad chunk comes."""
     async with Connection(standing.url) as connection:
         connection.writer.write(call(CHUNKED, b"1\r\n{\r\n"))
-        await until(lambda: standing.gateway._app.running > 0)
+        await until(lambda: standing.gateway._app.running_count > 0)
         connection.writer.write(body)
         answer = await connection.rest()
     assert (answer.status, answer.error["code"], answer.closed) == (400, "invalid_body", True)

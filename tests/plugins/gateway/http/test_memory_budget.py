@@ -22,10 +22,10 @@ async def test_a_caller_who_leaves_does_not_stop_what_is_paid_for(gateway: Runni
     call.cancel()
     app = gateway.gateway._app
     await asyncio.wait([call])
-    assert app.running == 1
+    assert app.running_count == 1
     await gateway.idle()
     assert impasto_emulator.requests[0].status == 200
-    assert app.flow.bytes == 0
+    assert app.memory.used_bytes == 0
 
 
 async def test_a_large_answer_is_whole(gateway: Running, impasto_emulator: Emulator) -> None:
@@ -43,7 +43,7 @@ async def test_a_large_answer_is_whole(gateway: Running, impasto_emulator: Emula
     data = base64.b64decode(answer.json["data"][0]["b64_json"], validate=True)
     assert data.endswith(b"IEND\xaeB`\x82")
     assert int(answer.headers["content-length"]) == len(answer.body)
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -51,7 +51,7 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr(
-        "impasto_plugins.gateway.api.responses._AT_ONCE", 1000
+        "impasto_plugins.gateway.api.responses._MAX_WHOLE_BYTES", 1000
     )  # written in pieces, as large answers are
     told: list[str] = []
     monkeypatch.setattr("aiohttp.log.server_logger.exception", lambda text, *_, **__: told.append(text))
@@ -69,7 +69,7 @@ async def test_a_caller_who_leaves_while_it_is_answered(
     writer.transport.abort()
     await gateway.idle()
     assert impasto_emulator.requests[0].status == 200
-    assert gateway.gateway._app.flow.bytes == 0
+    assert gateway.gateway._app.memory.used_bytes == 0
     assert not told
 
 
@@ -91,10 +91,10 @@ async def test_a_body_cut_short_or_badly_framed(gateway: Running, impasto_emulat
 
 @pytest.mark.parametrize("size", [1, 2, 3, 3 * 2**16 - 1, 3 * 2**16, 3 * 2**16 + 1, 700_001])
 async def test_base64_in_pieces_is_base64(size: int) -> None:
-    from impasto_plugins.gateway.api.response_body import length, pieces
+    from impasto_plugins.gateway.api.response_body import encode_segments, encoded_length
 
     data = os.urandom(size)
     parts: list[bytes | memoryview] = [b"'", memoryview(data), b"'"]
-    made = b"".join([piece async for piece in pieces(parts)])
+    made = b"".join([piece async for piece in encode_segments(parts)])
     assert made == b"'" + base64.b64encode(data) + b"'"
-    assert len(made) == length(parts)
+    assert len(made) == encoded_length(parts)

@@ -17,7 +17,7 @@ import urllib3
 from hypothesis import given, settings, strategies as st
 
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.http.multipart import Head, NotAForm, Parts, boundary_of
+from impasto_plugins.gateway.http.multipart import FormReader, InvalidForm, PartHead, parse_boundary
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import MASTER, Running
 
@@ -44,16 +44,16 @@ def upload(name: str, data: bytes, filename: str = "a.png") -> tuple[str, bytes]
     return f'Content-Disposition: form-data; name="{name}"; filename="{filename}"', data
 
 
-async def read(data: bytes, cuts: list[int]) -> list[tuple[Head, bytes]]:
+async def read(data: bytes, cuts: list[int]) -> list[tuple[PartHead, bytes]]:
     async def chunks() -> AsyncIterator[bytes]:
         edges = sorted({0, *(cut % (len(data) + 1) for cut in cuts), len(data)})
         for start, end in itertools.pairwise(edges):
             yield data[start:end]
 
-    parts = Parts(chunks(), BOUNDARY)
+    parts = FormReader(chunks(), BOUNDARY)
     found = []
-    while (head := await parts.head()) is not None:
-        found.append((head, b"".join([piece async for piece in parts.body()])))
+    while (head := await parts.read_head()) is not None:
+        found.append((head, b"".join([piece async for piece in parts.read_body()])))
     return found
 
 
@@ -68,7 +68,7 @@ BODIES = st.one_of(
 async def test_a_form_is_read_alike_however_it_is_cut(bodies: list[bytes], cuts: list[int]) -> None:
     bodies = [body for body in bodies if b"\r\n--bound" not in b"\r\n" + body]
     data = form(*(upload(f"f{i}", body) for i, body in enumerate(bodies)))
-    expected = [(Head(f"f{i}", "a.png"), body) for i, body in enumerate(bodies)]
+    expected = [(PartHead(f"f{i}", "a.png"), body) for i, body in enumerate(bodies)]
     assert await read(data, cuts) == expected
     assert await read(data, list(range(len(data)))) == expected
 
@@ -82,10 +82,10 @@ async def test_names_as_clients_write_them() -> None:
     ]
     found = await read(form(*((head, b"x") for head in heads)), [])
     assert [head for head, _ in found] == [
-        Head("image[]", 'a "b".png'),
-        Head("n", None),
-        Head("x", "höhe.png"),
-        Head("x", ""),
+        PartHead("image[]", 'a "b".png'),
+        PartHead("n", None),
+        PartHead("x", "höhe.png"),
+        PartHead("x", ""),
     ]
 
 
@@ -115,7 +115,7 @@ NAMES = {
 @pytest.mark.parametrize("header", NAMES)
 async def test_a_parts_headers_as_the_standards_and_clients_have_them(header: str) -> None:
     (found,) = await read(form(("Content-Disposition: " + header, b"x")), [])
-    assert found == (Head("f", NAMES[header]), b"x")
+    assert found == (PartHead("f", NAMES[header]), b"x")
 
 
 PART = b'\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--bound'
@@ -135,8 +135,8 @@ FRAMES = {
 @pytest.mark.parametrize("name", FRAMES)
 async def test_what_may_stand_around_parts(name: str) -> None:
     data = FRAMES[name]
-    assert await read(data, []) == [(Head("a", None), b"b")]
-    assert await read(data[-300:], list(range(300))) == [(Head("a", None), b"b")]
+    assert await read(data, []) == [(PartHead("a", None), b"b")]
+    assert await read(data[-300:], list(range(300))) == [(PartHead("a", None), b"b")]
 
 
 async def test_text_in_the_charset_that_its_part_names(standing: Running, impasto_emulator: Emulator) -> None:
@@ -234,7 +234,7 @@ async def run(program: str, *words: str) -> bytes:
 async def test_what_is_no_form(data: bytes) -> None:
     """Some of it the standards allow: a form in a form and coded parts are deprecated (RFC 7578, 4.3 and 4.7), and
     nobody sends them; a header or a parameter that is given twice is read differently by different readers."""
-    with pytest.raises(NotAForm):
+    with pytest.raises(InvalidForm):
         await read(data, [])
 
 
@@ -245,9 +245,9 @@ async def test_what_is_no_form(data: bytes) -> None:
     ids=range(6),
 )  # fmt: skip
 async def test_what_is_no_boundary(kind: str) -> None:
-    with pytest.raises(NotAForm):
-        boundary_of(kind)
-    assert boundary_of('multipart/form-data; charset=utf-8; boundary="a b"; x=y') == b"a b"
+    with pytest.raises(InvalidForm):
+        parse_boundary(kind)
+    assert parse_boundary('multipart/form-data; charset=utf-8; boundary="a b"; x=y') == b"a b"
 
 
 EVERY = "0aZ'()+_,-./:=?"
@@ -271,7 +271,7 @@ EVERY = "0aZ'()+_,-./:=?"
     ],
 )
 def test_a_boundary_as_clients_write_it(kind: str, boundary: str) -> None:
-    assert boundary_of(kind) == boundary.encode()
+    assert parse_boundary(kind) == boundary.encode()
 
 
 async def ask(gateway: Running, data: bytes) -> tuple[int, str | None, str | None]:

@@ -12,62 +12,64 @@ import pytest
 from aiohttp import web
 
 from impasto import Artifact
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.errors import Failure
-from impasto_plugins.gateway.http.memory_budget import Flow
-from impasto_plugins.gateway.idempotency.coordinator import About, Repeats
-from impasto_plugins.gateway.idempotency.fingerprint import Identity
-from impasto_plugins.gateway.idempotency.in_flight import Flights, Seen
-from impasto_plugins.gateway.idempotency.store import Row
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
+from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
+from impasto_plugins.gateway.idempotency.store import StoredCall
+from impasto_plugins.gateway.storage.database import Database
 
 OWNER, CONTENT, KEY = (letter * 32 for letter in (b"o", b"c", b"k"))
-ABOUT = About("m", "b64_json")
-DONE = Done(artifacts=(Artifact(data=b"made", media_type="image/png"),), warnings=(), lost=(), cost=None, created=0)
+ABOUT = CallLabel("m", "b64_json")
+DONE = CallOutcome(
+    artifacts=(Artifact(data=b"made", media_type="image/png"),), warnings=(), lost=(), cost=None, created=0
+)
 
 
 class Worker:
     """A worker of a gateway: its promises, and how often it asked its provider."""
 
     def __init__(self, folder: Path) -> None:
-        self.data = Data(folder)
+        self.data = Database(folder)
         self.resumed: list[str] = []
-        self.repeats = Repeats(self.data, lambda row, flight: self.resumed.append(row.id))
+        self.repeats = IdempotencyCoordinator(self.data, lambda row, flight: self.resumed.append(row.id))
         self.made = 0
-        self.flow = Flow(1 << 30)
+        self.flow = MemoryBudget(1 << 30)
 
-    async def make(self, row: Row | None) -> Done:
+    async def make(self, row: StoredCall | None) -> CallOutcome:
         self.made += 1
         return DONE
 
     async def ask(
-        self, identity: Identity, make: Callable[[Row | None], Awaitable[Done]] | None = None
+        self, identity: Fingerprint, make: Callable[[StoredCall | None], Awaitable[CallOutcome]] | None = None
     ) -> tuple[bytes | str | None, bool]:
         """Return what a caller gets, an image or the code of an error, and True if an earlier call made it."""
         try:
-            async with asyncio.timeout(60), self.repeats.part(identity, self.flow.share()) as part:
-                done, row = await part.outcome(make or self.make, ABOUT)
+            async with asyncio.timeout(60), self.repeats.session(identity, self.flow.open_reservation()) as part:
+                done, row = await part.get_outcome(make or self.make, ABOUT)
                 return done.artifacts[0].data, row is not None
-        except Failure as failure:
+        except APIError as failure:
             return failure.code, False
 
-    async def begin(self, identity: Identity) -> tuple[Row, bool]:
+    async def begin(self, identity: Fingerprint) -> tuple[StoredCall, bool]:
         """Return a job's row, and True if it was there before."""
-        begun: asyncio.Future[tuple[Row, bool]] = asyncio.get_running_loop().create_future()
+        begun: asyncio.Future[tuple[StoredCall, bool]] = asyncio.get_running_loop().create_future()
 
-        async def make(row: Row) -> Done:
+        async def make(row: StoredCall) -> CallOutcome:
             begun.set_result((row, False))
             return await self.make(row)
 
-        async with self.repeats.part(identity, self.flow.share()) as part:
-            await part.job(make, ABOUT, begun)
+        async with self.repeats.session(identity, self.flow.open_reservation()) as part:
+            await part.run_job(make, ABOUT, begun)
         return await begun
 
 
-def identity(*, key: bytes | None = None, count: int | None = None, left: bool = False) -> Identity:
+def identity(*, key: bytes | None = None, count: int | None = None, left: bool = False) -> Fingerprint:
     transport = None if left else SimpleNamespace(is_closing=lambda: False)
     request = cast("web.BaseRequest", SimpleNamespace(transport=transport, protocol=None, headers={}))
-    return Identity(request=request, owner=OWNER, content=CONTENT, key=key, count=count)
+    return Fingerprint(request=request, owner=OWNER, content=CONTENT, key=key, count=count)
 
 
 Hire = Callable[[], Awaitable[Worker]]
@@ -94,12 +96,12 @@ async def worker(hire: Hire) -> Worker:
     return await hire()
 
 
-async def dead_worker(worker: Worker) -> Flights:
+async def dead_worker(worker: Worker) -> InFlightTable:
     """Return the table of a worker that begins beside this one, and is killed with ``dies``."""
-    dead = Flights(worker.repeats.flights._folder)
-    await worker.data.in_thread(dead.open)
+    dead = InFlightTable(worker.repeats.in_flight._folder)
+    await worker.data.run(dead.open)
     return dead
 
 
-async def find(worker: Worker, flights: Flights, identity: bytes) -> list[Seen]:
-    return await worker.data.in_thread(lambda: flights.find(identity))
+async def find(worker: Worker, flights: InFlightTable, identity: bytes) -> list[InFlightEntry]:
+    return await worker.data.run(lambda: flights.find(identity))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.errors import SERVER, Failure, unknown
-from impasto_plugins.gateway.idempotency.in_flight import SLOTS, Flight
-from impasto_plugins.gateway.idempotency.store import Row
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error
+from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightCall
+from impasto_plugins.gateway.idempotency.store import StoredCall
 
 from .conftest import ABOUT, CONTENT, DONE, KEY, Worker, dead_worker, find, identity
 from .test_in_flight import dies
@@ -20,9 +20,9 @@ from .test_in_flight import dies
 async def test_a_retry_pays_nothing_for_a_call_whose_worker_was_killed(worker: Worker, left: bool) -> None:
     """The workers that live look for dead ones before they look for the call."""
     dead = await dead_worker(worker)
-    flight = dead.add(CONTENT, None, keyed=False)
+    flight = dead.begin(CONTENT, None, has_key=False)
     if left:
-        dead.mark_left(flight)
+        dead.mark_abandoned(flight)
     dies(dead)
     assert await worker.ask(identity(count=1)) == ("charge_unknown", False)
     assert worker.made == 0
@@ -33,7 +33,7 @@ async def test_a_key_whose_worker_was_killed_is_not_waited_for(worker: Worker) -
     await worker.ask(identity(key=KEY))
     (id,) = await worker.data.write(lambda db: db.execute("SELECT id FROM outcomes").fetchone())
     await worker.data.write(lambda db: db.execute("UPDATE outcomes SET state = 'running', worker = ?", (dead.name,)))
-    dead.add(bytes.fromhex(id), None, keyed=True)
+    dead.begin(bytes.fromhex(id), None, has_key=True)
     dies(dead)
     assert await worker.ask(identity(key=KEY)) == ("charge_unknown", False)
     assert worker.made == 1
@@ -52,15 +52,15 @@ async def test_a_job_that_its_provider_took_on_is_fetched_by_the_worker_that_fin
     set_back = "UPDATE outcomes SET state = 'running', accepted = '{}', worker = ?"
     await worker.data.write(lambda db: db.execute(set_back, (dead.name,)))
     dies(dead)
-    await worker.repeats.take_over()
+    await worker.repeats.reclaim_dead_workers()
     assert worker.resumed == [row.id]
-    assert await find(worker, worker.repeats.flights, bytes.fromhex(row.id))
-    await worker.repeats.take_over()
+    assert await find(worker, worker.repeats.in_flight, bytes.fromhex(row.id))
+    await worker.repeats.reclaim_dead_workers()
     assert worker.resumed == [row.id]
 
 
 async def test_a_bug_in_a_call_keeps_nobody_waiting_and_pays_once(worker: Worker) -> None:
-    async def breaks(row: Row | None) -> Done:
+    async def breaks(row: StoredCall | None) -> CallOutcome:
         raise RuntimeError("a bug, after the request left")
 
     for each in (identity(key=KEY), identity(count=0)):
@@ -74,23 +74,25 @@ async def test_a_bug_in_a_call_keeps_nobody_waiting_and_pays_once(worker: Worker
 async def test_whoever_is_answered_leaves_no_call_behind(worker: Worker) -> None:
     for each in (identity(key=KEY), identity(key=KEY), identity()):
         assert (await worker.ask(each))[0] == b"made"
-    assert not worker.repeats.flights._flying
-    assert len(worker.repeats.flights._free) == SLOTS
-    assert worker.flow.bytes == 0
+    assert not worker.repeats.in_flight._calls
+    assert len(worker.repeats.in_flight._free) == SLOTS
+    assert worker.flow.used_bytes == 0
 
 
 async def test_a_failure_that_cost_nothing_leaves_nothing_behind(worker: Worker) -> None:
-    async def refuses(row: Row | None) -> Done:
-        raise Failure(503, "no", SERVER, "provider_fault")
+    async def refuses(row: StoredCall | None) -> CallOutcome:
+        raise APIError(503, "no", SERVER, "provider_fault")
 
     for each in (identity(key=KEY), identity(count=0), identity()):
         assert await worker.ask(each, refuses) == ("provider_fault", False)
-    assert not worker.repeats.flights._flying
+    assert not worker.repeats.in_flight._calls
     assert await worker.data.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()) == (0,)
 
 
 async def test_a_retry_that_left_before_it_was_given_its_result_takes_it_from_nobody(worker: Worker) -> None:
-    await worker.repeats.keep(identity(count=0), worker.repeats.flights.add(CONTENT, None, keyed=False), DONE)
+    await worker.repeats.store_outcome(
+        identity(count=0), worker.repeats.in_flight.begin(CONTENT, None, has_key=False), DONE
+    )
     for left in (True, False):
         assert await worker.ask(identity(count=1, left=left)) == (b"made", True)
     assert await worker.ask(identity(count=1)) == (b"made", False)
@@ -106,7 +108,9 @@ async def test_a_replay_of_a_key_is_for_all_who_ask_again(worker: Worker) -> Non
 
 async def test_a_result_is_a_later_retrys_again_if_the_first_one_lost_it(worker: Worker) -> None:
     """A later retry says by its higher count that the caller did not read what an earlier one was given."""
-    await worker.repeats.keep(identity(count=0), worker.repeats.flights.add(CONTENT, None, keyed=False), DONE)
+    await worker.repeats.store_outcome(
+        identity(count=0), worker.repeats.in_flight.begin(CONTENT, None, has_key=False), DONE
+    )
     assert await worker.ask(identity(count=1)) == (b"made", True)
     assert await worker.ask(identity(count=2)) == (b"made", True)
     assert worker.made == 0
@@ -128,12 +132,12 @@ async def test_a_retry_goes_on_while_another_callers_call_of_the_same_content_st
     """Its own first attempt was refused: the one that runs has a caller who waits for it."""
     over = asyncio.Event()
 
-    async def waits(row: Row | None) -> Done:
+    async def waits(row: StoredCall | None) -> CallOutcome:
         await over.wait()
         return DONE
 
     running = asyncio.create_task(worker.ask(identity(count=0), waits))
-    while not worker.repeats.flights._flying:
+    while not worker.repeats.in_flight._calls:
         await asyncio.sleep(0)
     assert await worker.ask(identity(count=1)) == (b"made", False)
     over.set()
@@ -146,21 +150,21 @@ async def test_what_can_not_be_kept_is_lost_and_not_paid_for_again(
 ) -> None:
     if not is_kept:
         (worker.data.folder / "pictures").touch()  # a file where the folder should be
-    await worker.repeats.keep(identity(count=0), flight_of(worker), DONE)
-    assert not worker.repeats.flights._flying
+    await worker.repeats.store_outcome(identity(count=0), flight_of(worker), DONE)
+    assert not worker.repeats.in_flight._calls
     assert await worker.ask(identity(count=1)) == ((b"made", True) if is_kept else ("charge_unknown", False))
     assert worker.made == 0
 
 
-def flight_of(worker: Worker) -> Flight:
-    return worker.repeats.flights.add(CONTENT, None, keyed=False)
+def flight_of(worker: Worker) -> InFlightCall:
+    return worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
 
 
 @pytest.mark.parametrize("free", [True, False])
 async def test_a_failure_is_kept_for_the_retry_if_it_may_have_been_charged(worker: Worker, free: bool) -> None:
-    async def fails(row: Row | None) -> Done:
+    async def fails(row: StoredCall | None) -> CallOutcome:
         worker.made += 1
-        raise Failure(503, "no", SERVER, "provider_fault") if free else unknown()
+        raise APIError(503, "no", SERVER, "provider_fault") if free else charge_unknown_error()
 
     await worker.ask(identity(count=0), fails)
     assert (await worker.ask(identity(count=1), fails))[0] == ("provider_fault" if free else "charge_unknown")
@@ -170,13 +174,13 @@ async def test_a_failure_is_kept_for_the_retry_if_it_may_have_been_charged(worke
 async def test_what_can_not_be_written_down_is_asked_for_again_after_some_seconds(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     worker = Worker(tmp_path / "file" / "data")
-    with pytest.raises(Failure) as refused:
-        async with worker.repeats.part(identity(key=KEY), worker.flow.share()) as part:
-            await part.outcome(worker.make, ABOUT)
-    headers = refused.value.response().headers
+    with pytest.raises(APIError) as refused:
+        async with worker.repeats.session(identity(key=KEY), worker.flow.open_reservation()) as part:
+            await part.get_outcome(worker.make, ABOUT)
+    headers = refused.value.to_response().headers
     assert (headers["retry-after"], headers["x-should-retry"]) == ("5", "true")
-    assert refused.value.free
-    assert (worker.made, worker.repeats.flights._flying) == (0, {})
+    assert refused.value.not_charged
+    assert (worker.made, worker.repeats.in_flight._calls) == (0, {})
     await worker.data.aclose()
 
 

@@ -64,9 +64,9 @@ def read_answer(connection: socket.socket) -> bytes:
 async def kept(gateway: Running) -> int:
     """How many outcomes wait for a retry, once everything is decided."""
     await gateway.idle()
-    assert gateway.gateway._app.flow.bytes == 0
-    assert not gateway.gateway._repeats.flights._flying
-    work = gateway.gateway._data.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
+    assert gateway.gateway._app.memory.used_bytes == 0
+    assert not gateway.gateway._idempotency.in_flight._calls
+    work = gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
     return int(await work)
 
 
@@ -168,8 +168,8 @@ async def test_the_next_request_on_its_connection_frees_an_answer(gateway: Runni
         for _ in range(20):
             connection.sendall(request())
             await asyncio.to_thread(read_answer, connection)
-            assert len(gateway.gateway._repeats._followed) <= 1
-            assert len(gateway.gateway._repeats.flights._flying) <= 1
+            assert len(gateway.gateway._idempotency._deliveries) <= 1
+            assert len(gateway.gateway._idempotency.in_flight._calls) <= 1
         assert await kept(gateway) == 0
 
 
@@ -227,7 +227,7 @@ async def test_a_caller_who_stays_and_does_not_read_has_not_read(
     with connected(gateway) as silent, connected(gateway) as retry:
         silent.sendall(request())
         await asyncio.to_thread(silent.recv, 1, socket.MSG_PEEK)
-        await until(lambda: bool(gateway.gateway._repeats._followed))
+        await until(lambda: bool(gateway.gateway._idempotency._deliveries))
         await asyncio.sleep(delivery_module.LINGER_SECONDS)
         retry.sendall(request(1))
         assert b"idempotent-replayed: true" in await asyncio.to_thread(read_answer, retry)
@@ -252,38 +252,38 @@ async def test_an_sdks_socket_that_is_closed_unread_is_seen(gateway: Running, pr
     transport = stream._transport  # type: ignore[attr-defined]
     await stream.send(request())
     transport.pause_reading()
-    await until(lambda: bool(gateway.gateway._repeats._followed))
+    await until(lambda: bool(gateway.gateway._idempotency._deliveries))
     await stream.aclose()
     assert await kept(gateway) == 1
 
 
 async def test_bytes_of_answers_that_may_not_be_read_count(gateway: Running, provider: Server) -> None:
     provider.posts = [image(1_500_000)]
-    flow = gateway.gateway._app.flow
+    flow = gateway.gateway._app.memory
     with connected(gateway) as connection:
         connection.sendall(request())
         await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK)
-        await until(lambda: bool(gateway.gateway._repeats._followed))
-        assert flow.bytes == 1_500_000
+        await until(lambda: bool(gateway.gateway._idempotency._deliveries))
+        assert flow.used_bytes == 1_500_000
         await asyncio.to_thread(read_answer, connection)
     assert await kept(gateway) == 0
 
 
 async def test_answers_that_are_followed_are_bounded(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "MOST_FOLLOWED", 2)
+    monkeypatch.setattr(coordinator, "MAX_TRACKED_DELIVERIES", 2)
     connections = [connected(gateway) for _ in range(8)]
     for connection in connections:
         connection.sendall(request())
     for connection in connections:
         await asyncio.to_thread(read_answer, connection)
-        assert len(gateway.gateway._repeats._followed) <= 2
+        assert len(gateway.gateway._idempotency._deliveries) <= 2
     for connection in connections:
         connection.close()
     await kept(gateway)
 
 
 async def test_what_must_be_kept_is_kept_in_groups(gateway: Running, provider: Server) -> None:
-    data = gateway.gateway._data
+    data = gateway.gateway._database
     disk = asyncio.Event()
     commits: list[str] = []
     transact = data.transact
@@ -294,14 +294,14 @@ async def test_what_must_be_kept_is_kept_in_groups(gateway: Running, provider: S
 
     data.transact = counted  # type: ignore[method-assign]
     loop = asyncio.get_running_loop()
-    busy = loop.create_task(data.in_thread(lambda: asyncio.run_coroutine_threadsafe(disk.wait(), loop).result()))
+    busy = loop.create_task(data.run(lambda: asyncio.run_coroutine_threadsafe(disk.wait(), loop).result()))
     connections = [connected(gateway) for _ in range(20)]
     for connection in connections:
         connection.sendall(request())
         await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK)
     for connection in connections:
         connection.close()
-    await until(lambda: len(gateway.gateway._repeats._keeping) == 20)
+    await until(lambda: len(gateway.gateway._idempotency._storing) == 20)
     disk.set()
     await busy
     assert await kept(gateway) == 20
@@ -314,7 +314,7 @@ async def test_an_answer_that_was_not_read_is_kept_when_the_gateway_ends(
     provider.posts = [image(3_000_000)]
     with connected(gateway) as connection:
         connection.sendall(request())
-        await until(lambda: bool(gateway.gateway._repeats._followed))
+        await until(lambda: bool(gateway.gateway._idempotency._deliveries))
         assert await asyncio.wait_for(gateway.gateway.drain(), 60)
         await gateway.gateway.__aexit__(None, None, None)
     again = await start(config(provider.url))

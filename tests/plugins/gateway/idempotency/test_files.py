@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from impasto import Artifact
-from impasto_plugins.gateway.calls.execution import Done
+from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.idempotency import serialization
-from impasto_plugins.gateway.idempotency.serialization import Files
+from impasto_plugins.gateway.idempotency.serialization import OutcomeFiles
 from tests.descriptors import open_descriptors
 from tests.pictures import png
 
 IMAGES = (png(8, 8), png(9, 9))
 
 
-def done() -> Done:
+def done() -> CallOutcome:
     artifacts = tuple(Artifact(data=data, media_type="image/png") for data in IMAGES)
-    return Done(artifacts=artifacts, warnings=(), lost=(), cost=None, created=0)
+    return CallOutcome(artifacts=artifacts, warnings=(), lost=(), cost=None, created=0)
 
 
 def test_an_image_is_whole_when_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,14 +33,14 @@ def test_an_image_is_whole_when_it_is_synced(tmp_path: Path, monkeypatch: pytest
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", noted)
-    files = Files(tmp_path / "pictures")
+    files = OutcomeFiles(tmp_path / "pictures")
     saved = files.save({"a": done()})
     assert sizes == [len(data) for data in IMAGES]
     assert [each.data for each in files.load("a", saved["a"]).artifacts] == list(IMAGES)
 
 
 def test_half_of_a_promise_leaves_no_image_behind(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = OutcomeFiles(tmp_path)
     (tmp_path / "a.1").mkdir()  # the second image can't be written
     saved = files.save({"a": done(), "b": done()})
     assert list(saved) == ["b"]
@@ -58,13 +58,13 @@ def test_images_of_a_folder_that_can_not_be_synced_are_not_promised(
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", broken)
-    assert Files(tmp_path).save({"a": done(), "b": done()}) == {}
+    assert OutcomeFiles(tmp_path).save({"a": done(), "b": done()}) == {}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_else_on_the_machine_can_read_the_images(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    Files(folder).save({"a": done()})
+    OutcomeFiles(folder).save({"a": done()})
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
@@ -79,7 +79,7 @@ def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest
     if fails:
         monkeypatch.setattr(os, "fsync", broken)
     for number in range(4):
-        Files(tmp_path).save({str(number): done()})
+        OutcomeFiles(tmp_path).save({str(number): done()})
     assert open_descriptors(tmp_path) == 0
     assert sum(map(open_descriptors, tmp_path.iterdir())) == 0
 
@@ -92,7 +92,7 @@ def test_a_file_without_a_row_is_removed_after_an_hour(tmp_path: Path, monkeypat
             path = tmp_path / f"{id}.{age}"
             path.touch()
             os.utime(path, (10_000 - age, 10_000 - age))
-    Files(tmp_path).remove_strays(lambda row: row == "a")
+    OutcomeFiles(tmp_path).remove_strays(lambda row: row == "a")
     assert {path.name for path in tmp_path.iterdir()} == {
         "a.0",
         "a.3599",
@@ -105,15 +105,15 @@ def test_a_file_without_a_row_is_removed_after_an_hour(tmp_path: Path, monkeypat
 
 
 def test_a_folder_that_is_gone_has_no_strays(tmp_path: Path) -> None:
-    Files(tmp_path / "gone").remove_strays(lambda row: False)
+    OutcomeFiles(tmp_path / "gone").remove_strays(lambda row: False)
 
 
 @pytest.mark.parametrize("is_large", [False, True])
 def test_an_image_that_may_be_in_memory_is_and_a_larger_one_is_read_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
 ) -> None:
-    monkeypatch.setattr(serialization, "HELD", len(IMAGES[0]) - is_large)
-    files = Files(tmp_path)
+    monkeypatch.setattr(serialization, "MAX_MEMORY_BYTES", len(IMAGES[0]) - is_large)
+    files = OutcomeFiles(tmp_path)
     (first, _) = files.load("a", files.save({"a": done()})["a"]).artifacts
     assert (first.data, first.file is None) == ((b"", False) if is_large else (IMAGES[0], True))
     with first.content.open() as source:

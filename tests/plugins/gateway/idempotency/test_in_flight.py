@@ -14,21 +14,21 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from impasto_plugins.gateway.errors import Failure
+from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.delivery import Delivery
 from impasto_plugins.gateway.idempotency import in_flight as module
-from impasto_plugins.gateway.idempotency.in_flight import LOST_SECONDS, SLOTS, Flights, State, taken_over
+from impasto_plugins.gateway.idempotency.in_flight import LOST_SECONDS, SLOTS, InFlightTable, SlotState, reclaim
 from tests.descriptors import open_descriptors
 
 ONE, TWO, THREE = (bytes([number]) * 32 for number in (1, 2, 3))
 
 
 @pytest.fixture
-def open_one(tmp_path: Path) -> Iterator[Callable[[], Flights]]:
-    opened: list[Flights] = []
+def open_one(tmp_path: Path) -> Iterator[Callable[[], InFlightTable]]:
+    opened: list[InFlightTable] = []
 
-    def open_one() -> Flights:
-        opened.append(Flights(tmp_path / "workers"))
+    def open_one() -> InFlightTable:
+        opened.append(InFlightTable(tmp_path / "workers"))
         opened[-1].open()
         return opened[-1]
 
@@ -37,11 +37,11 @@ def open_one(tmp_path: Path) -> Iterator[Callable[[], Flights]]:
         each.close()
 
 
-def dies(flights: Flights) -> None:
+def dies(flights: InFlightTable) -> None:
     """As the system ends a process."""
-    fcntl.flock(flights._number, fcntl.LOCK_UN)
-    os.close(flights._number)
-    flights._number = -1
+    fcntl.flock(flights._fd, fcntl.LOCK_UN)
+    os.close(flights._fd)
+    flights._fd = -1
 
 
 def request(*, left: bool) -> web.BaseRequest:
@@ -52,120 +52,120 @@ _open = SimpleNamespace(is_closing=lambda: False)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["remove", "lose", "mark"])), ids="-".join)
-def test_calls_end_in_any_order(open_one: Callable[[], Flights], order: tuple[str, ...]) -> None:
+def test_calls_end_in_any_order(open_one: Callable[[], InFlightTable], order: tuple[str, ...]) -> None:
     mine, other = open_one(), open_one()
     flying = [
-        mine.add(ONE, None, keyed=False),
-        mine.add(TWO, None, keyed=False),
-        mine.add(THREE, request(left=True), keyed=False),
+        mine.begin(ONE, None, has_key=False),
+        mine.begin(TWO, None, has_key=False),
+        mine.begin(THREE, request(left=True), has_key=False),
     ]
-    expected = {ONE: State.RUNNING, TWO: State.RUNNING, THREE: State.RUNNING}
+    expected = {ONE: SlotState.RUNNING, TWO: SlotState.RUNNING, THREE: SlotState.RUNNING}
     before = {identity: other.find(identity)[0] for identity in expected}
     for step in order:
         match step:
             case "remove":
-                mine.remove(flying[0])
-                expected[ONE] = State.FREE
+                mine.finish(flying[0])
+                expected[ONE] = SlotState.FREE
             case "lose":
-                mine.lose(flying[1])
-                expected[TWO] = State.LOST
+                mine.mark_lost(flying[1])
+                expected[TWO] = SlotState.LOST
             case _:
-                mine.mark()
-                expected[THREE] = State.LEFT
+                mine.mark_disconnected()
+                expected[THREE] = SlotState.ABANDONED
         for flights, (identity, state) in itertools.product((mine, other), expected.items()):
-            assert [seen.state for seen in flights.find(identity)] == ([] if state is State.FREE else [state])
-            assert before[identity].ended() is (state in (State.FREE, State.LOST))
+            assert [seen.state for seen in flights.find(identity)] == ([] if state is SlotState.FREE else [state])
+            assert before[identity].is_over() is (state in (SlotState.FREE, SlotState.LOST))
 
 
-def test_a_place_that_another_call_has_taken_is_not_the_first_ones(open_one: Callable[[], Flights]) -> None:
+def test_a_place_that_another_call_has_taken_is_not_the_first_ones(open_one: Callable[[], InFlightTable]) -> None:
     mine, other = open_one(), open_one()
-    first = mine.add(ONE, None, keyed=False)
+    first = mine.begin(ONE, None, has_key=False)
     (seen,) = other.find(ONE)
-    mine.remove(first)
-    again = mine.add(ONE, None, keyed=False)
+    mine.finish(first)
+    again = mine.begin(ONE, None, has_key=False)
     assert again.slot == first.slot
-    assert seen.ended()
-    assert not other.find(ONE)[0].ended()
+    assert seen.is_over()
+    assert not other.find(ONE)[0].is_over()
 
 
-def test_callers_who_are_there_are_not_marked(open_one: Callable[[], Flights]) -> None:
+def test_callers_who_are_there_are_not_marked(open_one: Callable[[], InFlightTable]) -> None:
     flights = open_one()
-    flights.add(ONE, request(left=False), keyed=False)
-    flights.add(TWO, None, keyed=True)
-    flights.mark()
-    assert [flights.find(each)[0].state for each in (ONE, TWO)] == [State.RUNNING] * 2
+    flights.begin(ONE, request(left=False), has_key=False)
+    flights.begin(TWO, None, has_key=True)
+    flights.mark_disconnected()
+    assert [flights.find(each)[0].state for each in (ONE, TWO)] == [SlotState.RUNNING] * 2
 
 
 def test_more_than_there_is_room_for_are_sent_away_unspent(
-    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+    open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLOTS", 2)
     flights = open_one()
-    first, second = (flights.add(each, None, keyed=False) for each in (ONE, TWO))
-    with pytest.raises(Failure) as refused:
-        flights.add(THREE, None, keyed=False)
-    assert (refused.value.status, refused.value.should_retry, refused.value.free) == (503, True, True)
-    flights.lose(first)
-    with pytest.raises(Failure):  # what is lost is remembered
-        flights.add(THREE, None, keyed=False)
-    flights.remove(second)
-    flights.add(THREE, None, keyed=False)
+    first, second = (flights.begin(each, None, has_key=False) for each in (ONE, TWO))
+    with pytest.raises(APIError) as refused:
+        flights.begin(THREE, None, has_key=False)
+    assert (refused.value.status, refused.value.should_retry, refused.value.not_charged) == (503, True, True)
+    flights.mark_lost(first)
+    with pytest.raises(APIError):  # what is lost is remembered
+        flights.begin(THREE, None, has_key=False)
+    flights.finish(second)
+    flights.begin(THREE, None, has_key=False)
     assert [len(flights.find(each)) for each in (ONE, TWO, THREE)] == [1, 0, 1]
 
 
 def test_what_was_lost_is_forgotten_in_the_end(
-    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+    open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
     flights = open_one()
-    flights.lose(flights.add(ONE, None, keyed=False))
+    flights.mark_lost(flights.begin(ONE, None, has_key=False))
     now += LOST_SECONDS - 1
-    flights.remove(flights.add(TWO, None, keyed=False))
+    flights.finish(flights.begin(TWO, None, has_key=False))
     assert flights.find(ONE)
     now += 2
-    flights.remove(flights.add(TWO, None, keyed=False))
+    flights.finish(flights.begin(TWO, None, has_key=False))
     assert not flights.find(ONE)
 
 
 def test_calls_that_were_lost_take_no_room_for_ever(
-    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+    open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
     flights = open_one()
     room = len(flights._free)
-    flights.lose(flights.add(ONE, None, keyed=False))
+    flights.mark_lost(flights.begin(ONE, None, has_key=False))
     now += LOST_SECONDS + 1
-    flights.remove(flights.add(TWO, None, keyed=False))
+    flights.finish(flights.begin(TWO, None, has_key=False))
     assert len(flights._free) == room
 
 
-def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+def test_what_a_dead_worker_did_is_one_heirs(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     dead, heir = open_one(), open_one()
-    dead.add(ONE, None, keyed=False)
-    dead.add(TWO, None, keyed=True)  # its row tells of it
-    dead.lose(dead.add(THREE, None, keyed=False))
+    dead.begin(ONE, None, has_key=False)
+    dead.begin(TWO, None, has_key=True)  # its row tells of it
+    dead.mark_lost(dead.begin(THREE, None, has_key=False))
     path = tmp_path / "workers" / dead.name
     (seen,) = heir.find(ONE)
-    with pytest.raises(BlockingIOError), taken_over(path):  # it lives
+    with pytest.raises(BlockingIOError), reclaim(path):  # it lives
         pass
     dies(dead)
-    with pytest.raises(RuntimeError), taken_over(path) as found:
+    with pytest.raises(RuntimeError), reclaim(path) as found:
         raise RuntimeError("the heir could not write it down")
-    assert not seen.ended()
-    with taken_over(path) as found:
+    assert not seen.is_over()
+    with reclaim(path) as found:
         assert sorted(found) == [ONE, THREE]
-        with pytest.raises(BlockingIOError), taken_over(path):
+        with pytest.raises(BlockingIOError), reclaim(path):
             pass
-    assert seen.ended()
-    assert (heir.others(), heir.find(ONE)) == ([], [])
-    with pytest.raises(FileNotFoundError), taken_over(path):
+    assert seen.is_over()
+    assert (heir.other_tables(), heir.find(ONE)) == ([], [])
+    with pytest.raises(FileNotFoundError), reclaim(path):
         pass
 
 
 def test_a_data_directory_that_was_removed_meanwhile_disturbs_no_end(
-    open_one: Callable[[], Flights], tmp_path: Path
+    open_one: Callable[[], InFlightTable], tmp_path: Path
 ) -> None:
     ending = open_one()
     (tmp_path / "workers" / ending.name).unlink()
@@ -175,22 +175,22 @@ def test_a_data_directory_that_was_removed_meanwhile_disturbs_no_end(
 
 
 @pytest.mark.parametrize("running", [0, 1])
-def test_an_orderly_end_leaves_only_what_still_runs(open_one: Callable[[], Flights], running: int) -> None:
+def test_an_orderly_end_leaves_only_what_still_runs(open_one: Callable[[], InFlightTable], running: int) -> None:
     ending, other = open_one(), open_one()
-    ending.remove(ending.add(TWO, None, keyed=False))
+    ending.finish(ending.begin(TWO, None, has_key=False))
     if running:
-        ending.add(ONE, None, keyed=False)
+        ending.begin(ONE, None, has_key=False)
     ending.close()
     ending.close()
-    assert len(other.others()) == running
-    for path in other.others():
-        with taken_over(path) as found:
+    assert len(other.other_tables()) == running
+    for path in other.other_tables():
+        with reclaim(path) as found:
             assert found == [ONE]
 
 
-def test_what_else_lies_there_is_passed_over(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+def test_what_else_lies_there_is_passed_over(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     flights, folder = open_one(), tmp_path / "workers"
-    flights.add(ONE, None, keyed=False)
+    flights.begin(ONE, None, has_key=False)
     (folder / "empty").touch()
     (folder / "short").write_bytes(ONE)
     (folder / "folder").mkdir()
@@ -201,86 +201,86 @@ def test_what_else_lies_there_is_passed_over(open_one: Callable[[], Flights], tm
 
 def test_without_a_disk_it_is_this_workers_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    flights = Flights(tmp_path / "file" / "workers")
+    flights = InFlightTable(tmp_path / "file" / "workers")
     with pytest.raises(OSError, match="Not a directory"):
         flights.open()
-    flight = flights.add(ONE, None, keyed=False)
-    assert [seen.state for seen in flights.find(ONE)] == [State.RUNNING]
-    flights.remove(flight)
-    assert (flights.find(ONE), flights.others()) == ([], [])
+    flight = flights.begin(ONE, None, has_key=False)
+    assert [seen.state for seen in flights.find(ONE)] == [SlotState.RUNNING]
+    flights.finish(flight)
+    assert (flights.find(ONE), flights.other_tables()) == ([], [])
     flights.close()
 
 
-def test_a_table_is_its_owners_alone(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+def test_a_table_is_its_owners_alone(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     open_one()
     assert stat.S_IMODE((tmp_path / "workers").stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "workers").iterdir()} == {0o600}
 
 
-def test_looking_around_leaves_no_descriptor_open(open_one: Callable[[], Flights], tmp_path: Path) -> None:
+def test_looking_around_leaves_no_descriptor_open(open_one: Callable[[], InFlightTable], tmp_path: Path) -> None:
     mine, other = open_one(), open_one()
     path = tmp_path / "workers" / other.name
     (tmp_path / "workers" / "empty").touch()
     before = open_descriptors(path)
     for _ in range(3):
         mine.find(ONE)
-        with pytest.raises(BlockingIOError), taken_over(path):
+        with pytest.raises(BlockingIOError), reclaim(path):
             pass
     assert open_descriptors(path) == before
     assert open_descriptors(tmp_path / "workers" / "empty") == 0
 
 
 def test_a_worker_that_ends_lets_its_descriptor_go(tmp_path: Path) -> None:
-    flights = Flights(tmp_path)
+    flights = InFlightTable(tmp_path)
     flights.open()
-    flights.add(ONE, None, keyed=False)  # so that its table stays
-    number = flights._number
+    flights.begin(ONE, None, has_key=False)  # so that its table stays
+    number = flights._fd
     flights.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
     before = open_descriptors(tmp_path / flights.name)  # the map's own
     table = tmp_path / flights.name
     table.rename(tmp_path / "dead")
-    with pytest.raises(RuntimeError), taken_over(tmp_path / "dead"):
+    with pytest.raises(RuntimeError), reclaim(tmp_path / "dead"):
         raise RuntimeError("the heir could not write it down")
     assert open_descriptors(tmp_path / "dead") == before
 
 
-def test_a_worker_has_room_for_4096_calls_and_frees_it(open_one: Callable[[], Flights]) -> None:
+def test_a_worker_has_room_for_4096_calls_and_frees_it(open_one: Callable[[], InFlightTable]) -> None:
     flights = open_one()
     assert SLOTS == 4096
-    flying = [flights.add(ONE, None, keyed=False) for _ in range(4096)]
-    with pytest.raises(Failure) as refused:
-        flights.add(TWO, None, keyed=False)
-    assert refused.value.response().headers["retry-after"] == "1"
+    flying = [flights.begin(ONE, None, has_key=False) for _ in range(4096)]
+    with pytest.raises(APIError) as refused:
+        flights.begin(TWO, None, has_key=False)
+    assert refused.value.to_response().headers["retry-after"] == "1"
     for flight in flying:
-        flights.remove(flight)
-    assert len({flights.add(ONE, None, keyed=False).slot for _ in range(4096)}) == 4096
+        flights.finish(flight)
+    assert len({flights.begin(ONE, None, has_key=False).slot for _ in range(4096)}) == 4096
 
 
 def test_it_is_remembered_for_a_quarter_of_an_hour_that_a_call_was_lost(
-    open_one: Callable[[], Flights], monkeypatch: pytest.MonkeyPatch
+    open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as an SDK's retry is given a result: by then nobody asks for it."""
     now = 1000.0
     monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
     flights = open_one()
-    flights.lose(flights.add(ONE, None, keyed=False))
-    flights.lose(flights.add(TWO, None, keyed=False))
+    flights.mark_lost(flights.begin(ONE, None, has_key=False))
+    flights.mark_lost(flights.begin(TWO, None, has_key=False))
     for seconds, lost in ((900, 2), (900.5, 0)):
         now = 1000 + seconds
-        flights.remove(flights.add(THREE, None, keyed=False))
+        flights.finish(flights.begin(THREE, None, has_key=False))
         assert len(flights.find(ONE)) + len(flights.find(TWO)) == lost
 
 
 def test_a_table_that_somebody_removes_meanwhile_is_taken_over_all_the_same(
-    open_one: Callable[[], Flights], tmp_path: Path
+    open_one: Callable[[], InFlightTable], tmp_path: Path
 ) -> None:
     dead = open_one()
-    dead.add(ONE, None, keyed=False)
+    dead.begin(ONE, None, has_key=False)
     dies(dead)
     path = tmp_path / "workers" / dead.name
-    with taken_over(path) as found:
+    with reclaim(path) as found:
         path.unlink()
     assert found == [ONE]
 
@@ -288,19 +288,19 @@ def test_a_table_that_somebody_removes_meanwhile_is_taken_over_all_the_same(
 @pytest.mark.parametrize(
     ("is_doubtful", "left", "state"),
     [
-        (False, False, State.RUNNING),
-        (True, False, State.LEFT),
-        (False, True, State.LEFT),
-        (None, True, State.LEFT),
-        (None, False, State.RUNNING),
+        (False, False, SlotState.RUNNING),
+        (True, False, SlotState.ABANDONED),
+        (False, True, SlotState.ABANDONED),
+        (None, True, SlotState.ABANDONED),
+        (None, False, SlotState.RUNNING),
     ],
 )
 def test_a_call_is_marked_if_its_caller_left_or_may_not_have_read_its_answer(
-    open_one: Callable[[], Flights], is_doubtful: bool | None, left: bool, state: State
+    open_one: Callable[[], InFlightTable], is_doubtful: bool | None, left: bool, state: SlotState
 ) -> None:
     flights = open_one()
-    flight = flights.add(ONE, request(left=left), keyed=False)
+    flight = flights.begin(ONE, request(left=left), has_key=False)
     if is_doubtful is not None:
-        flight.delivery = cast("Delivery", SimpleNamespace(is_doubtful=is_doubtful))
-    flights.mark()
+        flight.delivery = cast("Delivery", SimpleNamespace(is_uncertain=is_doubtful))
+    flights.mark_disconnected()
     assert [seen.state for seen in flights.find(ONE)] == [state]

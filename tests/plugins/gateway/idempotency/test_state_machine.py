@@ -29,18 +29,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from impasto import Artifact, ChargeUnknown, Cost, ImpastoError, Lost, NotSent, ProviderFault, Result
+from impasto import Artifact, ChargeUnknown, Cost, FailedArtifact, ImpastoError, NotSent, ProviderFault, Result
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.calls.budgets import Purse
-from impasto_plugins.gateway.calls.execution import Checked, Done
-from impasto_plugins.gateway.config.model import Named
-from impasto_plugins.gateway.errors import Failure, failure_of
-from impasto_plugins.gateway.http.memory_budget import Flow
+from impasto_plugins.gateway.calls.budgets import BudgetGuard
+from impasto_plugins.gateway.calls.execution import CallOutcome, PreparedCall
+from impasto_plugins.gateway.config.model import KeyConfig
+from impasto_plugins.gateway.errors import APIError, to_api_error
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget
 from impasto_plugins.gateway.idempotency import coordinator as repeats_module
-from impasto_plugins.gateway.idempotency.coordinator import About, Repeats
-from impasto_plugins.gateway.idempotency.fingerprint import Identity
-from impasto_plugins.gateway.idempotency.store import KEY_SECONDS, Row
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
+from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
+from impasto_plugins.gateway.idempotency.store import KEY_SECONDS, StoredCall
+from impasto_plugins.gateway.storage.database import Database
 
 WORKERS = 3
 KEYS = "ab"
@@ -54,7 +54,7 @@ OWNER = b"o" * 32
 CALLER = Caller(
     name="o",
     digest=OWNER,
-    limits=Named(name="o", sha256=OWNER.hex(), images_per_day=PICTURES, usd_per_month=USD_PER_MONTH),
+    limits=KeyConfig(name="o", sha256=OWNER.hex(), images_per_day=PICTURES, usd_per_month=USD_PER_MONTH),
 )
 T = TypeVar("T")
 
@@ -67,24 +67,26 @@ class Call:
     key: str
     n: int
     go: asyncio.Future[Result] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
-    task: asyncio.Task[tuple[Done, Row | None]] = attrs.field(init=False)
+    task: asyncio.Task[tuple[CallOutcome, StoredCall | None]] = attrs.field(init=False)
     is_made: bool = False
 
-    async def answer(self) -> tuple[Done, Row | None]:
+    async def answer(self) -> tuple[CallOutcome, StoredCall | None]:
         request = SimpleNamespace(transport=SimpleNamespace(is_closing=lambda: False), protocol=None)
         key = self.key.encode() * 32
         content = key[:31] + b"%d" % self.n
-        identity = Identity(request=cast("web.BaseRequest", request), owner=OWNER, content=content, key=key, count=None)
-        async with self.worker.repeats.part(identity, Flow(1 << 30).share()) as part:
-            return await part.outcome(self.make, About("m", "b64_json"))
+        identity = Fingerprint(
+            request=cast("web.BaseRequest", request), owner=OWNER, content=content, key=key, count=None
+        )
+        async with self.worker.repeats.session(identity, MemoryBudget(1 << 30).open_reservation()) as part:
+            return await part.get_outcome(self.make, CallLabel("m", "b64_json"))
 
-    async def make(self, row: Row | None) -> Done:
+    async def make(self, row: StoredCall | None) -> CallOutcome:
         checked = SimpleNamespace(n=self.n, cost=Cost(usd=USD, as_of=""))
         try:
-            result = await Purse(self.worker.data, CALLER).pay(cast("Checked", checked), self.attempt)
+            result = await BudgetGuard(self.worker.data, CALLER).charge(cast("PreparedCall", checked), self.attempt)
         except ImpastoError as error:
-            raise failure_of(error) from None
-        return Done(artifacts=result.artifacts, warnings=(), lost=(), cost=None, created=0)
+            raise to_api_error(error) from None
+        return CallOutcome(artifacts=result.artifacts, warnings=(), lost=(), cost=None, created=0)
 
     async def attempt(self) -> Result:
         self.is_made = True
@@ -93,23 +95,23 @@ class Call:
 
 @attrs.define(eq=False)
 class Worker:
-    data: Data
-    repeats: Repeats
+    data: Database
+    repeats: IdempotencyCoordinator
 
     @classmethod
     async def begun(cls, folder: Path, clock: list[float]) -> Worker:
-        data = Data(folder, lambda: clock[0])
+        data = Database(folder, lambda: clock[0])
         await data.open()
-        worker = cls(data, Repeats(data, lambda row, flight: None))
+        worker = cls(data, IdempotencyCoordinator(data, lambda row, flight: None))
         await worker.repeats.open()
         return worker
 
     async def crash(self) -> None:
         """As the system ends a process: its lock is gone, and nothing is written any more."""
-        flights = self.repeats.flights
-        fcntl.flock(flights._number, fcntl.LOCK_UN)
-        os.close(flights._number)
-        flights._number = -1
+        flights = self.repeats.in_flight
+        fcntl.flock(flights._fd, fcntl.LOCK_UN)
+        os.close(flights._fd)
+        flights._fd = -1
         await self.data.aclose()
 
 
@@ -217,7 +219,7 @@ class Store(RuleBasedStateMachine):
                 call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),) * known.n))
             case "some" if known.n > 1:
                 free = known.n - 1
-                errors = tuple(Lost(index=i, error=ProviderFault("no", status=500)) for i in range(free))
+                errors = tuple(FailedArtifact(index=i, error=ProviderFault("no", status=500)) for i in range(free))
                 call.go.set_result(Result(artifacts=(Artifact(data=data, media_type="image/png"),), errors=errors))
             case "unknown":
                 call.go.set_exception(ChargeUnknown("it left"))
@@ -300,23 +302,23 @@ class Store(RuleBasedStateMachine):
             )
 
 
-async def told(answer: Awaitable[tuple[Done, Row | None]]) -> bytes | str:
+async def told(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> bytes | str:
     """What a request was answered with: the first picture's bytes, or a failure's code."""
     try:
         async with asyncio.timeout(60):
             done, _ = await answer
-    except Failure as failure:
+    except APIError as failure:
         return failure.code or ""
     return done.artifacts[0].data
 
 
-async def code_of(answer: Awaitable[tuple[Done, Row | None]]) -> str:
+async def code_of(answer: Awaitable[tuple[CallOutcome, StoredCall | None]]) -> str:
     code = await told(answer)
     assert isinstance(code, str)
     return code
 
 
 def test_calls_are_made_once_and_paid_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WATCH_SECONDS", "LINGER_SECONDS", "_LOOK_AGAIN_SECONDS"):
+    for name in ("WATCH_SECONDS", "LINGER_SECONDS", "_RECHECK_SECONDS"):
         monkeypatch.setattr(repeats_module, name, 0.002)
     run_state_machine_as_test(Store, settings=settings(max_examples=20, stateful_step_count=15, deadline=None))

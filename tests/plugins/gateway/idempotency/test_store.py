@@ -13,10 +13,10 @@ import pytest
 
 from impasto import Artifact
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.calls.execution import Done
-from impasto_plugins.gateway.errors import Failure, unknown
-from impasto_plugins.gateway.idempotency.store import Kept, Row, new_id
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.calls.execution import CallOutcome
+from impasto_plugins.gateway.errors import APIError, charge_unknown_error
+from impasto_plugins.gateway.idempotency.store import OutcomeStore, StoredCall, new_row_id
+from impasto_plugins.gateway.storage.database import Database
 from tests.plugins.gateway.conftest import Running, Start
 
 from .test_repeats import ask, idle, leave, replayed
@@ -57,7 +57,7 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
 
 async def test_what_has_expired_is_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     await ask(gateway, key="k", n=2)
-    data, kept = gateway.gateway._data, gateway.gateway._repeats.kept
+    data, kept = gateway.gateway._database, gateway.gateway._idempotency.store
     stray = state / "pictures" / "stray.0"
     stray.touch()
     for each in (state / "pictures").iterdir():
@@ -73,7 +73,9 @@ async def test_what_has_expired_is_removed(gateway: Running, impasto_emulator: E
 
 NOON = 1_790_856_000.0
 ONE, TWO = (letter * 32 for letter in (b"1", b"2"))
-DONE = Done(artifacts=(Artifact(data=b"made", media_type="image/png"),), warnings=(), lost=(), cost=None, created=0)
+DONE = CallOutcome(
+    artifacts=(Artifact(data=b"made", media_type="image/png"),), warnings=(), lost=(), cost=None, created=0
+)
 
 
 class Clock:
@@ -84,141 +86,149 @@ class Clock:
 
 
 @pytest.fixture
-async def data(tmp_path: Path) -> AsyncIterator[Data]:
-    data = Data(tmp_path, Clock())
+async def data(tmp_path: Path) -> AsyncIterator[Database]:
+    data = Database(tmp_path, Clock())
     await data.open()
     yield data
     await data.aclose()
 
 
-def row(data: Data, **values: Any) -> Row:
-    base = Row(id=new_id(), owner=ONE, identity=ONE, content=ONE, worker="w", made=data.clock(), expires=NOON + 100)
+def row(data: Database, **values: Any) -> StoredCall:
+    base = StoredCall(
+        id=new_row_id(), owner=ONE, identity=ONE, content=ONE, worker="w", made=data.clock(), expires=NOON + 100
+    )
     return attrs.evolve(base, **values)
 
 
-async def rows(data: Data) -> list[tuple[str, bytes, str]]:
+async def rows(data: Database) -> list[tuple[str, bytes, str]]:
     return await data.write(lambda db: db.execute("SELECT id, identity, state FROM outcomes ORDER BY made").fetchall())
 
 
-async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(data: Data) -> None:
-    kept, clock = Kept(data), Clock()
+async def test_a_result_is_kept_for_exactly_a_quarter_of_an_hour(data: Database) -> None:
+    kept, clock = OutcomeStore(data), Clock()
     data.clock = clock
-    assert await kept.keep(ONE, DONE)
-    assert await kept.keep(TWO, unknown())
+    assert await kept.save(ONE, DONE)
+    assert await kept.save(TWO, charge_unknown_error())
     clock.now = NOON + 899.5
     assert await kept.claim(ONE, 1) is not None
-    assert await kept.failed(TWO) is not None
+    assert await kept.find_failed(TWO) is not None
     clock.now = NOON + 900
     assert await kept.claim(ONE, 2) is None
-    assert await kept.failed(TWO) is None
+    assert await kept.find_failed(TWO) is None
     await data.write(kept.remove_expired)
     assert await rows(data) == []
 
 
-async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: Data) -> None:
-    kept, clock = Kept(data), Clock()
+async def test_a_call_is_found_by_its_id_and_its_key_until_it_has_expired(data: Database) -> None:
+    kept, clock = OutcomeStore(data), Clock()
     data.clock = clock
-    first = await kept.begin(row(data), join=True)
+    first = await kept.insert_or_join(row(data), join=True)
     clock.now = NOON + 99.5
-    assert (await kept.begin(row(data), join=True)).id == first.id
+    assert (await kept.insert_or_join(row(data), join=True)).id == first.id
     assert await kept.find(first.id, ONE) is not None
     assert await kept.find(first.id, TWO) is None
     clock.now = NOON + 100
     assert await kept.find(first.id, ONE) is None
-    second = await kept.begin(row(data, expires=NOON + 200), join=True)
+    second = await kept.insert_or_join(row(data, expires=NOON + 200), join=True)
     assert second.id != first.id
     assert [id for id, *_ in await rows(data)] == [second.id]
 
 
-async def test_only_a_key_is_joined(data: Data) -> None:
-    kept = Kept(data)
-    first, second = await kept.begin(row(data), join=False), await kept.begin(row(data), join=False)
+async def test_only_a_key_is_joined(data: Database) -> None:
+    kept = OutcomeStore(data)
+    first, second = await kept.insert_or_join(row(data), join=False), await kept.insert_or_join(row(data), join=False)
     assert first.id != second.id
     assert len(await rows(data)) == 2
 
 
 @pytest.mark.parametrize("forget", [True, False])
-async def test_what_cost_nothing_is_not_found_by_its_key(data: Data, forget: bool) -> None:
+async def test_what_cost_nothing_is_not_found_by_its_key(data: Database, forget: bool) -> None:
     """A job's id, which its caller has, is still told what became of it."""
-    kept = Kept(data)
-    first = await kept.begin(row(data), join=True)
-    assert await kept.finish(first, Failure(503, "no"), forget=forget)
+    kept = OutcomeStore(data)
+    first = await kept.insert_or_join(row(data), join=True)
+    assert await kept.finish(first, APIError(503, "no"), forget=forget)
     assert await rows(data) == ([] if forget else [(first.id, b"", "failed")])
 
 
-@pytest.mark.parametrize("outcome", [DONE, unknown()], ids=["done", "unknown"])
-async def test_what_may_have_cost_something_is_found_by_its_key(data: Data, outcome: Done | Failure) -> None:
-    kept = Kept(data)
-    first = await kept.begin(row(data), join=True)
+@pytest.mark.parametrize("outcome", [DONE, charge_unknown_error()], ids=["done", "unknown"])
+async def test_what_may_have_cost_something_is_found_by_its_key(
+    data: Database, outcome: CallOutcome | APIError
+) -> None:
+    kept = OutcomeStore(data)
+    first = await kept.insert_or_join(row(data), join=True)
     assert await kept.finish(first, outcome, forget=True)
     (found,) = await rows(data)
     assert found == (first.id, ONE, "done" if outcome is DONE else "failed")
 
 
-async def test_at_most_64_images_are_in_memory_until_they_are_kept(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, groups = Kept(data), list[int]()
+async def test_at_most_64_images_are_in_memory_until_they_are_kept(
+    data: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, groups = OutcomeStore(data), list[int]()
     save = type(kept._files).save
 
-    def counted(self: object, outcomes: Mapping[str, Done]) -> dict[str, str]:
+    def counted(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         groups.append(len(outcomes))
         return save(kept._files, outcomes)
 
     monkeypatch.setattr(type(kept._files), "save", counted)
-    assert all(await asyncio.gather(*(kept.keep(ONE, DONE) for _ in range(70))))
+    assert all(await asyncio.gather(*(kept.save(ONE, DONE) for _ in range(70))))
     assert groups == [64, 6]
     assert len(await rows(data)) == 70
 
 
-async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Kept(data)
+async def test_a_bug_while_outcomes_are_kept_keeps_nobody_waiting(
+    data: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = OutcomeStore(data)
 
-    def breaks(self: object, outcomes: Mapping[str, Done]) -> dict[str, str]:
+    def breaks(self: object, outcomes: Mapping[str, CallOutcome]) -> dict[str, str]:
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
         patched.setattr(type(kept._files), "save", breaks)
         async with asyncio.timeout(60):
-            assert not any(await asyncio.gather(kept.keep(ONE, DONE), kept.keep(ONE, DONE)))
-    assert await kept.keep(ONE, DONE)
+            assert not any(await asyncio.gather(kept.save(ONE, DONE), kept.save(ONE, DONE)))
+    assert await kept.save(ONE, DONE)
 
 
-async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Data) -> None:
-    kept = Kept(data)
-    tasks = [asyncio.create_task(kept.keep(ONE, DONE)) for _ in range(2)]
+async def test_a_caller_who_is_gone_stops_nothing_from_being_kept(data: Database) -> None:
+    kept = OutcomeStore(data)
+    tasks = [asyncio.create_task(kept.save(ONE, DONE)) for _ in range(2)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     assert await tasks[1]
     assert len(await rows(data)) == 2
 
 
-async def test_what_can_not_be_written_is_not_promised(data: Data) -> None:
-    kept = Kept(data)
-    first = await kept.begin(row(data), join=True)
+async def test_what_can_not_be_written_is_not_promised(data: Database) -> None:
+    kept = OutcomeStore(data)
+    first = await kept.insert_or_join(row(data), join=True)
     await data.write(lambda db: db.execute("DROP TABLE outcomes"))
-    assert not await kept.keep(ONE, DONE)
+    assert not await kept.save(ONE, DONE)
     assert not await kept.finish(first, DONE, forget=True)
-    assert not await kept.finish(first, Failure(503, "no"), forget=True)
+    assert not await kept.finish(first, APIError(503, "no"), forget=True)
 
 
-async def test_an_image_that_is_gone_may_have_been_charged(data: Data) -> None:
-    kept = Kept(data)
-    await kept.keep(ONE, DONE)
+async def test_an_image_that_is_gone_may_have_been_charged(data: Database) -> None:
+    kept = OutcomeStore(data)
+    await kept.save(ONE, DONE)
     claimed = await kept.claim(ONE, 1)
     assert claimed is not None
     (data.folder / "pictures" / f"{claimed.id}.0").unlink()
-    with pytest.raises(Failure) as told:
+    with pytest.raises(APIError) as told:
         await kept.load(claimed)
-    assert (told.value.code, told.value.free, told.value.should_retry) == ("charge_unknown", False, False)
+    assert (told.value.code, told.value.not_charged, told.value.should_retry) == ("charge_unknown", False, False)
 
 
-async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(data: Data) -> None:
-    kept = Kept(data)
-    given = Failure(504, "no", "server_error", "charge_unknown", "p", should_retry=False, free=False)
-    await kept.keep(ONE, given)
-    found = await kept.failed(ONE)
+async def test_a_failure_is_replayed_as_one_that_may_have_been_charged(data: Database) -> None:
+    kept = OutcomeStore(data)
+    given = APIError(504, "no", "server_error", "charge_unknown", "p", should_retry=False, not_charged=False)
+    await kept.save(ONE, given)
+    found = await kept.find_failed(ONE)
     assert found is not None
-    with pytest.raises(Failure) as told:
+    with pytest.raises(APIError) as told:
         await kept.load(found)
-    assert told.value.body() == given.body()
-    assert (told.value.status, told.value.free, told.value.should_retry) == (504, False, False)
-    assert told.value.response().headers["idempotent-replayed"] == "true"
+    assert told.value.to_json() == given.to_json()
+    assert (told.value.status, told.value.not_charged, told.value.should_retry) == (504, False, False)
+    assert told.value.to_response().headers["idempotent-replayed"] == "true"

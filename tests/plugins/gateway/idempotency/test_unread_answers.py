@@ -12,12 +12,16 @@ import pytest
 from aiohttp import web
 from openai._constants import INITIAL_RETRY_DELAY
 
-from impasto_plugins.gateway.calls.execution import Done
+from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.http.delivery import LINGER_SECONDS, Delivery
 from impasto_plugins.gateway.idempotency import coordinator as module
-from impasto_plugins.gateway.idempotency.coordinator import MOST_FOLLOWED, WATCH_SECONDS, Repeats
-from impasto_plugins.gateway.idempotency.in_flight import SLOTS, Seen, State
-from impasto_plugins.gateway.idempotency.store import Row
+from impasto_plugins.gateway.idempotency.coordinator import (
+    MAX_TRACKED_DELIVERIES,
+    WATCH_SECONDS,
+    IdempotencyCoordinator,
+)
+from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightEntry, SlotState
+from impasto_plugins.gateway.idempotency.store import StoredCall
 
 from .conftest import CONTENT, DONE, KEY, Worker, dead_worker, find, identity
 
@@ -29,7 +33,7 @@ async def test_an_sdks_soonest_retry_comes_after_the_second_look() -> None:
 
 
 def test_answers_that_may_not_be_read_leave_room_for_calls() -> None:
-    assert MOST_FOLLOWED <= SLOTS // 2
+    assert MAX_TRACKED_DELIVERIES <= SLOTS // 2
 
 
 class Clock:
@@ -49,9 +53,9 @@ class Clock:
         monkeypatch.setattr(asyncio, "sleep", passes)
 
 
-async def running(worker: Worker) -> Seen:
-    worker.repeats.flights.add(CONTENT, None, keyed=False)
-    (seen,) = await find(worker, worker.repeats.flights, CONTENT)
+async def running(worker: Worker) -> InFlightEntry:
+    worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
+    (seen,) = await find(worker, worker.repeats.in_flight, CONTENT)
     return seen
 
 
@@ -59,7 +63,7 @@ async def test_whoever_waits_for_a_call_looks_every_second_if_its_worker_lives(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, clock = await running(worker), Clock(monkeypatch)
-    await worker.repeats.wait(seen, identity())
+    await worker.repeats.wait_for(seen, identity())
     assert clock.now == pytest.approx(1001, abs=2 * WATCH_SECONDS)
     assert len(clock.sleeps) > 10  # between these it sees that the call is over
 
@@ -67,11 +71,11 @@ async def test_whoever_waits_for_a_call_looks_every_second_if_its_worker_lives(
 async def test_whoever_waits_for_a_call_sees_at_once_that_it_is_over(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flight = worker.repeats.flights.add(CONTENT, None, keyed=False)
-    (seen,) = await find(worker, worker.repeats.flights, CONTENT)
-    worker.repeats.flights.remove(flight)
+    flight = worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
+    (seen,) = await find(worker, worker.repeats.in_flight, CONTENT)
+    worker.repeats.in_flight.finish(flight)
     clock = Clock(monkeypatch)
-    await worker.repeats.wait(seen, identity())
+    await worker.repeats.wait_for(seen, identity())
     assert clock.now == 1000
 
 
@@ -79,21 +83,21 @@ async def test_whoever_joins_a_call_looks_for_it_once_a_second(worker: Worker, m
     """Each look goes to the disk, which all workers share."""
     over, looks = asyncio.Event(), 0
 
-    async def waits(row: Row | None) -> Done:
+    async def waits(row: StoredCall | None) -> CallOutcome:
         await over.wait()
         return DONE
 
     first = asyncio.create_task(worker.ask(identity(key=KEY), waits))
-    while not worker.repeats.flights._flying:
+    while not worker.repeats.in_flight._calls:
         await asyncio.sleep(0.001)
-    clock, look = Clock(monkeypatch), worker.repeats.look
+    clock, look = Clock(monkeypatch), worker.repeats.find_running
 
-    async def counted(row: Row) -> Seen | None:
+    async def counted(row: StoredCall) -> InFlightEntry | None:
         nonlocal looks
         looks += 1
         return await look(row)
 
-    monkeypatch.setattr(worker.repeats, "look", counted)
+    monkeypatch.setattr(worker.repeats, "find_running", counted)
     second = asyncio.create_task(worker.ask(identity(key=KEY)))
     while clock.now < 1003:
         await asyncio.wait([second], timeout=0.001)
@@ -104,24 +108,24 @@ async def test_whoever_joins_a_call_looks_for_it_once_a_second(worker: Worker, m
 
 async def test_whoever_leaves_waits_no_longer(worker: Worker) -> None:
     with pytest.raises(ConnectionResetError):
-        await worker.repeats.wait(await running(worker), identity(left=True))
+        await worker.repeats.wait_for(await running(worker), identity(left=True))
 
 
 class Answered:
     """A delivery that nobody decides until it is given up."""
 
-    def __init__(self, repeats: Repeats, clock: Clock) -> None:
+    def __init__(self, repeats: IdempotencyCoordinator, clock: Clock) -> None:
         self.given_up_at: float | None = None
         self.looks = 0
         self._repeats, self._clock = repeats, clock
-        repeats._followed[cast("Delivery", self)] = None
+        repeats._deliveries[cast("Delivery", self)] = None
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         self.looks += 1
 
     def give_up(self) -> None:
         self.given_up_at = self._clock.now
-        del self._repeats._followed[cast("Delivery", self)]
+        del self._repeats._deliveries[cast("Delivery", self)]
 
 
 async def test_a_gateway_that_stops_gives_callers_time_to_read_their_answers(
@@ -129,7 +133,7 @@ async def test_a_gateway_that_stops_gives_callers_time_to_read_their_answers(
 ) -> None:
     clock = Clock(monkeypatch)
     answered = Answered(worker.repeats, clock)
-    await worker.repeats.settle()
+    await worker.repeats.flush_deliveries()
     assert answered.given_up_at is not None
     assert LINGER_SECONDS <= answered.given_up_at - 1000 < LINGER_SECONDS + 2 * WATCH_SECONDS
     assert answered.looks >= LINGER_SECONDS / WATCH_SECONDS
@@ -139,30 +143,30 @@ async def test_a_gateway_that_stops_waits_for_no_answer_that_was_read(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    await worker.repeats.settle()
+    await worker.repeats.flush_deliveries()
     assert clock.now == 1000
 
 
 async def test_the_oldest_of_too_many_unread_answers_counts_as_not_read_and_no_other(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_FOLLOWED", 2)
+    monkeypatch.setattr(module, "MAX_TRACKED_DELIVERIES", 2)
     unread: list[int] = []
-    monkeypatch.setattr(module, "follow", _Delivery)
+    monkeypatch.setattr(module, "track_delivery", _Delivery)
     for number in range(4):
-        worker.repeats.follow(identity().request, lambda read: unread.append(number))  # noqa: B023 - called while it is so
+        worker.repeats.track_delivery(identity().request, lambda read: unread.append(number))  # noqa: B023 - called while it is so
         assert len(unread) == max(0, number - 1)
-    for delivery in tuple(worker.repeats._followed):
+    for delivery in tuple(worker.repeats._deliveries):
         delivery.give_up()
 
 
 class _Delivery:
-    is_doubtful = False
+    is_uncertain = False
 
     def __init__(self, request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> None:
         self.give_up = lambda: decided(False)
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         pass
 
 
@@ -177,23 +181,23 @@ async def test_what_an_answer_holds_is_let_go_when_it_was_read_or_is_kept(
             super().__init__(request, decided, gave_up=gave_up)
             decide.append(decided)
 
-    monkeypatch.setattr(module, "follow", Followed)
+    monkeypatch.setattr(module, "track_delivery", Followed)
     other, holds, released = await dead_worker(worker), ExitStack(), list[str]()
     holds.callback(released.append, "all")
-    flight = worker.repeats.flights.add(CONTENT, None, keyed=False)
-    worker.repeats.linger(identity(count=0), flight, DONE, holds, gave_up=False)
+    flight = worker.repeats.in_flight.begin(CONTENT, None, has_key=False)
+    worker.repeats.await_delivery(identity(count=0), flight, DONE, holds, gave_up=False)
     assert flight.delivery is not None
     decide[0](read)
     if not read:
         assert released == []  # it is needed until it is on the disk
         assert [seen.state for seen in await find(worker, other, CONTENT)] == [
-            State.LEFT
+            SlotState.ABANDONED
         ]  # another worker's retry waits for it
-    await worker.repeats.settle()
+    await worker.repeats.flush_deliveries()
     assert released == ["all"]
-    assert not worker.repeats.flights._flying
-    assert not worker.repeats._keeping
-    await worker.data.in_thread(other.close)
+    assert not worker.repeats.in_flight._calls
+    assert not worker.repeats._storing
+    await worker.data.run(other.close)
     assert await worker.ask(identity(count=1)) == (b"made", not read)
 
 
@@ -203,14 +207,14 @@ async def test_an_answer_in_the_last_tenth_of_its_callers_time_out_may_have_come
 ) -> None:
     clock, said = Clock(monkeypatch), list[bool]()
 
-    async def takes(row: Row | None) -> Done:
+    async def takes(row: StoredCall | None) -> CallOutcome:
         clock.now += seconds
         return DONE
 
     def follow(request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> None:
         said.append(gave_up)
 
-    monkeypatch.setattr(module, "follow", follow)
+    monkeypatch.setattr(module, "track_delivery", follow)
     asks = identity(count=0)
     cast("SimpleNamespace", asks.request).headers = {"x-stainless-read-timeout": "10"}
     await worker.ask(asks, takes)
@@ -227,18 +231,18 @@ async def test_an_answer_is_followed_if_its_caller_may_ask_again(
     def follow(request: web.BaseRequest, decided: Callable[[bool], object], *, gave_up: bool) -> None:
         followed.append(gave_up)
 
-    monkeypatch.setattr(module, "follow", follow)
+    monkeypatch.setattr(module, "track_delivery", follow)
     await worker.ask(identity(count=count))
     assert len(followed) == (0 if count is None else 1)
     await worker.ask(identity(count=count, left=True))
     assert len(followed) == (1 if count is None else 2)
-    await worker.repeats.settle()
+    await worker.repeats.flush_deliveries()
 
 
 async def test_a_watch_looks_twenty_times_a_second(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller who left is marked before an SDK's retry can come to another worker."""
     clock, looks = Clock(monkeypatch), list[float]()
-    monkeypatch.setattr(worker.repeats, "_look", lambda: looks.append(clock.now))
+    monkeypatch.setattr(worker.repeats, "_check_callers", lambda: looks.append(clock.now))
     watching = asyncio.create_task(worker.repeats.watch())
     while len(looks) < 20:
         await asyncio.wait([watching], timeout=0.001)

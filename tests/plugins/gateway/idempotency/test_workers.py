@@ -11,9 +11,9 @@ import pytest
 
 from impasto import ChargeUnknown, ImpastoError, NotSent, ProviderFault, RateLimited, UnusableResult
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.errors import failure_of
-from impasto_plugins.gateway.idempotency.in_flight import Flights
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.errors import to_api_error
+from impasto_plugins.gateway.idempotency.in_flight import InFlightTable
+from impasto_plugins.gateway.storage.database import Database
 from tests.plugins.gateway.conftest import Running, Start
 
 from .test_in_flight import dies
@@ -24,8 +24,8 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
     start: Start, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = await start(), await start()
-    mark, find = first.gateway._repeats.flights.mark, other.gateway._repeats.flights.find
-    monkeypatch.setattr(first.gateway._repeats.flights, "mark", lambda: None)
+    mark, find = first.gateway._idempotency.in_flight.mark_disconnected, other.gateway._idempotency.in_flight.find
+    monkeypatch.setattr(first.gateway._idempotency.in_flight, "mark_disconnected", lambda: None)
     looks = 0
 
     def found(identity: bytes) -> Any:
@@ -33,10 +33,10 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
         looks += 1
         seen = find(identity)
         if looks == 1:  # from now on the first worker sees it
-            monkeypatch.setattr(first.gateway._repeats.flights, "mark", mark)
+            monkeypatch.setattr(first.gateway._idempotency.in_flight, "mark_disconnected", mark)
         return seen
 
-    monkeypatch.setattr(other.gateway._repeats.flights, "find", found)
+    monkeypatch.setattr(other.gateway._idempotency.in_flight, "find", found)
     await leave(first, impasto_emulator, count=0)
     assert replayed(await ask(other, count=1))
     assert looks > 1
@@ -46,9 +46,9 @@ async def test_a_retry_reaches_another_worker_before_the_first_knows_that_its_ca
 def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that change the database, each with how far it has reached when it is committed."""
     said: list[str] = []
-    transact = Data.transact
+    transact = Database.transact
 
-    def transacted(data: Data, work: Any, *, durable: bool = False) -> Any:
+    def transacted(data: Database, work: Any, *, durable: bool = False) -> Any:
         def traced(db: Any) -> Any:
             level = db.execute("PRAGMA synchronous").fetchone()[0]
             db.set_trace_callback(lambda text: said.append(f"{level} {text}"))
@@ -59,7 +59,7 @@ def watched(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return transact(data, traced, durable=durable)
 
-    monkeypatch.setattr(Data, "transact", transacted)
+    monkeypatch.setattr(Database, "transact", transacted)
     return said
 
 
@@ -89,12 +89,12 @@ async def test_what_is_promised_has_reached_the_disk(
 async def test_what_a_dead_worker_may_have_paid_for_is_on_the_disk_before_its_table_is_gone(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = Flights(gateway.gateway._repeats.flights._folder)
+    dead = InFlightTable(gateway.gateway._idempotency.in_flight._folder)
     await asyncio.to_thread(dead.open)
-    dead.add(b"1" * 32, None, keyed=False)
+    dead.begin(b"1" * 32, None, has_key=False)
     dies(dead)
     said = watched(gateway, monkeypatch)
-    await gateway.gateway._repeats.take_over()
+    await gateway.gateway._idempotency.reclaim_dead_workers()
     assert {each.split()[0] for each in said if "INSERT INTO outcomes" in each} == {"2"}
 
 
@@ -131,8 +131,8 @@ async def test_an_image_that_could_not_be_synced_is_not_promised_and_not_paid_fo
 )
 def test_no_sdk_is_told_to_try_again_what_may_have_been_charged(error: ImpastoError) -> None:
     error.errors = (ChargeUnknown("one of its images"),)
-    failure = failure_of(error)
-    headers = failure.response().headers
+    failure = to_api_error(error)
+    headers = failure.to_response().headers
     assert headers["x-should-retry"] == "false"
     assert "retry-after" not in headers
-    assert not failure.free
+    assert not failure.not_charged

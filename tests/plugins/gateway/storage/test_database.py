@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from impasto_plugins.gateway.storage.database import Data
+from impasto_plugins.gateway.storage.database import Database
 
 
 class Watched(sqlite3.Connection):
@@ -39,13 +39,13 @@ def test_workers_that_begin_at_once_make_it_one_after_the_other(
     monkeypatch.setattr("impasto_plugins.gateway.storage.database.sqlite3.connect", slow)
 
     def begin(number: int) -> None:
-        data = Data(tmp_path / "data")
+        data = Database(tmp_path / "data")
         data.transact(lambda db: db.execute("INSERT INTO used VALUES (?, 'x', 1, 1)", (b"%d" % number,)))
         data._close()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(begin, range(4)))
-    data = Data(tmp_path / "data")
+    data = Database(tmp_path / "data")
     assert data.transact(lambda db: db.execute("SELECT count(*) FROM used").fetchone()) == (4,)
     data._close()
     assert Watched.most == 1

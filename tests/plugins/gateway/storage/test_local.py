@@ -10,7 +10,7 @@ import pytest
 
 from impasto import Artifact
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.storage.local import Folder, NotKept
+from impasto_plugins.gateway.storage.local import LocalStore, StoreError
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import MASTER, Start, config
 
@@ -18,8 +18,8 @@ PICTURE = drawn("PNG", size=(128, 128))
 
 
 async def test_a_kept_picture_expires(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "files", 60)
-    name = await folder.keep(Artifact(data=PICTURE, media_type="image/png"))
+    folder = LocalStore(tmp_path / "files", 60)
+    name = await folder.save(Artifact(data=PICTURE, media_type="image/png"))
     assert len(name.partition(".")[0]) == 43  # 256 bits
     kept = folder.path / name
     assert kept.stat().st_mode & 0o077 == 0
@@ -40,8 +40,8 @@ async def test_a_kept_picture_expires(tmp_path: Path) -> None:
 
 async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
     """The clock was set back: its URL is good for as long as any other's."""
-    folder = Folder(tmp_path, 60)
-    name = await folder.keep(Artifact(data=PICTURE, media_type="image/png"))
+    folder = LocalStore(tmp_path, 60)
+    name = await folder.save(Artifact(data=PICTURE, media_type="image/png"))
     then = time.time() + 86_400
     os.utime(tmp_path / name, (then, then))
     found = await folder.find(name)
@@ -51,12 +51,12 @@ async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
 
 
 async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
-    with pytest.raises(NotKept, match="text/html is no picture"):
-        await Folder(tmp_path, 60).keep(Artifact(data=b"<script>", media_type="text/html"))
+    with pytest.raises(StoreError, match="text/html is no picture"):
+        await LocalStore(tmp_path, 60).save(Artifact(data=b"<script>", media_type="text/html"))
 
 
 async def test_nothing_but_its_own_pictures_is_served(tmp_path: Path) -> None:
-    kept = Folder(tmp_path, 60)
+    kept = LocalStore(tmp_path, 60)
     secret = tmp_path / "secret"
     secret.write_text("secret")
     planted, folder = "L" * 43 + ".png", "D" * 43 + ".png"

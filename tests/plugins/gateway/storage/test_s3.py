@@ -17,8 +17,8 @@ import trustme
 from impasto import ConfigError, MissingExtra
 from impasto_plugins import transports
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.gateway.config.model import S3
-from impasto_plugins.gateway.storage.s3 import Bucket
+from impasto_plugins.gateway.config.model import S3Config
+from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.transports import s3 as s3_module
 from tests.pictures import padded
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
@@ -92,8 +92,8 @@ async def test_a_url_expires(start: Start, impasto_emulator: Emulator, s3: FakeS
 
 
 async def test_a_large_one_goes_up_from_disk(start: Start, s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.PICTURE_BYTES", 1 << 18)
-    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.HELD", 1 << 18)
+    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.IMAGE_BYTES", 1 << 18)
+    monkeypatch.setattr("impasto_plugins.gateway.calls.streamed_answers.MAX_MEMORY_BYTES", 1 << 18)
     picture = padded(1 << 20)
     async with serving() as provider:
         provider.posts = [raw(head(200, {**PICTURE_HEADERS, "content-length": str(len(picture))}), picture)]
@@ -168,7 +168,7 @@ async def test_an_s3_that_does_not_answer(
     ],
 )
 async def test_where_a_bucket_is(endpoint: str, bucket: str, prefix: str | None, address: str) -> None:
-    s3 = S3(
+    s3 = S3Config(
         bucket=bucket,
         prefix=prefix,
         endpoint_url=endpoint,
@@ -177,7 +177,7 @@ async def test_where_a_bucket_is(endpoint: str, bucket: str, prefix: str | None,
         aws_secret_access_key=SECRETS["AKIATEST"],
     )
     async with aiohttp.ClientSession() as session:
-        assert (await Bucket.open(s3, 60, session)).objects.address == address
+        assert (await S3Store.open(s3, 60, session)).objects.address == address
 
 
 async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -187,10 +187,10 @@ async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigError, match=r"files\.s3: no AWS credentials"):
-            await Bucket.open(S3(bucket="pictures"), 60, session)
+            await S3Store.open(S3Config(bucket="pictures"), 60, session)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AKIATEST"])
-        opened = await Bucket.open(S3(bucket="pictures"), 60, session)
+        opened = await S3Store.open(S3Config(bucket="pictures"), 60, session)
     assert opened.objects.address == "https://pictures.s3.eu-west-1.amazonaws.com/"
 
 
@@ -218,7 +218,7 @@ async def test_where_the_extra_is_missing_the_command_is_told(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "aiobotocore.config", None)
     async with aiohttp.ClientSession() as session:
         with pytest.raises(MissingExtra, match=r"pip install 'impasto\[s3\]'"):
-            await Bucket.open(S3(bucket="pictures"), 60, session)
+            await S3Store.open(S3Config(bucket="pictures"), 60, session)
 
 
 @pytest.mark.parametrize("place", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "profile"])

@@ -16,8 +16,8 @@ from hypothesis import given, strategies as st
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.telemetry import access_log
-from impasto_plugins.gateway.telemetry.access_log import Lines
-from impasto_plugins.gateway.telemetry.request_record import Seen as Request
+from impasto_plugins.gateway.telemetry.access_log import AccessLogWriter
+from impasto_plugins.gateway.telemetry.request_record import RequestRecord as Request
 from tests.conftest import KEY
 from tests.plugins.gateway.config.test_config import PAGE
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config
@@ -42,11 +42,11 @@ class Seen(logging.Handler):
 @pytest.fixture
 def log() -> Iterator[Seen]:
     seen = Seen()
-    access_log.access.addHandler(seen)
-    access_log.access.setLevel(logging.INFO)
+    access_log.access_logger.addHandler(seen)
+    access_log.access_logger.setLevel(logging.INFO)
     yield seen
-    access_log.access.removeHandler(seen)
-    access_log.access.setLevel(logging.NOTSET)
+    access_log.access_logger.removeHandler(seen)
+    access_log.access_logger.setLevel(logging.NOTSET)
 
 
 async def test_a_requests_line(log: Seen, gateway: Running, impasto_emulator: Emulator) -> None:
@@ -152,17 +152,17 @@ def test_a_process_writes_it_to_stdout(serve: Serve, impasto_emulator: Emulator)
 
 def test_a_log_that_nobody_takes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that is full blocks whoever writes to it: that is not the loop, and lines are lost instead."""
-    monkeypatch.setattr(access_log, "MOST_WAITING", 100)
+    monkeypatch.setattr(access_log, "MAX_QUEUED_LINES", 100)
     reader, writer = os.pipe()
-    lines, lost = Lines(writer), 0
+    lines, lost = AccessLogWriter(writer), 0
 
     def count() -> None:
         nonlocal lost
         lost += 1
 
-    lines.lost = count
+    lines.on_dropped_line = count
     seen = Request(id="x" * 1000, method="GET")
-    length, sent = len(access_log.line(seen)) + 1, 0
+    length, sent = len(access_log.format_line(seen)) + 1, 0
     while lost < 10:
         lines.log(seen)
         sent += 1
@@ -193,18 +193,18 @@ TEXTS = st.text(max_size=20)
         key=st.none() | TEXTS,
         prompt=st.none() | TEXTS,
         deployment=st.none() | TEXTS,
-        usd=st.none() | st.floats(0, 1e6),
+        cost_usd=st.none() | st.floats(0, 1e6),
         provider_ids=st.lists(TEXTS, max_size=3),
         charge_unknown=st.booleans(),
     )
 )
 def test_any_line_is_ascii_json_with_the_requests_own_values(request: Request) -> None:
-    text = access_log.line(request)
+    text = access_log.format_line(request)
     assert text.isascii()
     assert text.isprintable()
     entry = json.loads(text)
     assert (entry["request_id"], entry["route"], entry["status"]) == (request.id, request.route, request.status)
     assert (entry.get("key"), entry.get("prompt")) == (request.key, request.prompt)
     if request.deployment is not None:
-        assert (entry["cost_usd"], entry["charge_unknown"]) == (request.usd, request.charge_unknown)
+        assert (entry["cost_usd"], entry["charge_unknown"]) == (request.cost_usd, request.charge_unknown)
         assert entry["provider_request_ids"] == request.provider_ids

@@ -14,7 +14,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.telemetry import loop_monitor
-from impasto_plugins.gateway.telemetry.loop_monitor import Watchdog
+from impasto_plugins.gateway.telemetry.loop_monitor import EventLoopMonitor
 from tests.distributions import install
 from tests.plugins.gateway.conftest import Start, config
 from tests.plugins.gateway.raw import until
@@ -89,7 +89,7 @@ async def test_a_loop_that_is_free_has_no_lag_to_speak_of(monkeypatch: pytest.Mo
         nonlocal ticks
         ticks += 1
 
-    async with Watchdog(tick) as dog:
+    async with EventLoopMonitor(tick) as dog:
         await asyncio.sleep(0.1)
         end = time.monotonic() + 0.5
         while time.monotonic() < end:

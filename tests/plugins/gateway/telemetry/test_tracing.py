@@ -1,4 +1,4 @@
-"""Traces with OpenTelemetry's own SDK: one for each request, under the caller's, down to each asking of a provider."""
+"""Tracing with OpenTelemetry's own SDK: one for each request, under the caller's, down to each asking of a provider."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ def test_a_process_exports_as_its_environment_says(serve: Serve) -> None:
 
 
 def test_no_span_is_made_where_nobody_has_set_the_sdk_up() -> None:
-    code = "from impasto_plugins.gateway.telemetry.tracing import Traces; assert Traces.wanted() is None"
+    code = (
+        "from impasto_plugins.gateway.telemetry.tracing import Tracing; assert Tracing.create_if_configured() is None"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -172,8 +174,8 @@ def test_without_the_sdk_there_are_no_traces_and_nothing_fails() -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
-from impasto_plugins.gateway.telemetry.tracing import Traces, provider_from_environment
-assert Traces.wanted() is None
+from impasto_plugins.gateway.telemetry.tracing import Tracing, provider_from_environment
+assert Tracing.create_if_configured() is None
 assert provider_from_environment() is None
 """
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console"}

@@ -209,8 +209,8 @@ async def test_a_path_before_the_models_is_kept_and_signed(
     seen = await called(recorder, **settings)
     assert seen.path == "/team/a%20b/model/stability.stable-image-core-v1%3A1/invoke"
     headers = {name.lower(): value for name, value in seen.headers}
-    signed = sigv4.Signed(path=seen.path, headers=headers, body_hash=hashlib.sha256(seen.body).hexdigest())
-    sigv4.verify(signed, {ACCESS_KEY: SECRET_KEY}, service="bedrock", now=datetime.now(UTC))
+    signed = sigv4.SignedRequest(path=seen.path, headers=headers, body_hash=hashlib.sha256(seen.body).hexdigest())
+    sigv4.verify_signature(signed, {ACCESS_KEY: SECRET_KEY}, service="bedrock", now=datetime.now(UTC))
 
 
 # secrets

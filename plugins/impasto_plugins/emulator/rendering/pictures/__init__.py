@@ -1,18 +1,18 @@
-"""Draws what an operation would: real pictures, made of prompt and seed alone."""
+"""Pictures of every operation, from prompt and seed alone."""
 
 from __future__ import annotations
 
 from PIL import ImageFilter
 
-from .painters import painter_of
-from .task import Made, Task, Unreadable, encode
+from .painters import find_painter
+from .task import Generated, RenderTask, UnreadableImage, encode
 
-__all__ = ["Made", "Task", "Unreadable", "draw"]
+__all__ = ["Generated", "RenderTask", "UnreadableImage", "draw"]
 
 
-def draw(task: Task, mark: str, *, blurred: bool = False) -> Made:
-    """Draws and encodes a picture. Takes long: not for the loop's thread. Raises Unreadable."""
-    image = painter_of(task.operation)(task)
+def draw(task: RenderTask, mark: str, *, blurred: bool = False) -> Generated:
+    """Draw and encode a picture. Slow: not for the loop's thread. Raises UnreadableImage."""
+    image = find_painter(task.operation)(task)
     if blurred:
         image = image.filter(ImageFilter.GaussianBlur(max(8, min(image.size) / 12)))
     format = task.text("output_format") or str(task.operation.fields["output_format"].default or "png")

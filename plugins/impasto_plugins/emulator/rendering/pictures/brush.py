@@ -1,4 +1,4 @@
-"""Thick paint: a picture laid on again in strokes that follow its shapes, lit from the upper left."""
+"""Thick paint: a picture repainted in strokes that follow its shapes, lit from the upper left."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 _ANGLES = 16
 _BRUSHES = 3
 _SAMPLES = 160
-"""Colours are looked up in a copy with sides of at most this."""
+"""The longest side of the copy in which colours are looked up."""
 
 _SHORTEST = 8
-"""Strokes that would be shorter, in pixels, are not made: a small picture has broad ones only."""
+"""Pixels below which a stroke is not painted: a small picture has broad strokes only."""
 
 _LEAST_SIDE = 64
-"""Smaller pictures, which only tests ask for, stay flat."""
+"""The side below which pictures, which only tests request, stay flat."""
 
 Stamp = Image.Image
 Spot = tuple[float, float]
 
 
 def paint(base: Image.Image, rng: random.Random, *, coarse: float = 0.055, relief: float = 0.5) -> Image.Image:
-    """Paints ``base`` anew: broad strokes all over, finer ones, and the finest where it has edges.
+    """Repaint ``base``: broad strokes all over, finer ones, and the finest at edges.
 
     ``coarse`` is the length of the broadest strokes as a share of the shorter side.
     """
     side = min(base.size)
     if side < _LEAST_SIDE:
         return base
-    easel = _Easel(base.copy(), Image.new("L", base.size, 96), _Look(base), rng)
+    easel = _Easel(base.copy(), Image.new("L", base.size, 96), _ImageMap(base), rng)
     for share, cover in ((1.0, 1.6), (0.5, 0.9)):
         length = round(side * coarse * share)
         if length < _SHORTEST and share < 1:
@@ -43,10 +43,10 @@ def paint(base: Image.Image, rng: random.Random, *, coarse: float = 0.055, relie
         easel.lay(length, ((rng.random(), rng.random()) for _ in range(count)), 22)
     if (length := round(side * coarse * 0.28)) >= _SHORTEST:
         easel.lay(length, easel.look.edges(rng), 10)
-    return _lit(easel.canvas, easel.height, relief)
+    return _apply_light(easel.canvas, easel.height, relief)
 
 
-class _Look:
+class _ImageMap:
     """Colours and directions of a picture at any spot (0..1 each way)."""
 
     def __init__(self, base: Image.Image) -> None:
@@ -63,7 +63,7 @@ class _Look:
         return data[at], data[at + 1], data[at + 2]
 
     def angle(self, spot: Spot, flow: float) -> int:
-        """The direction along the shapes, as a number of sixteenths of a half turn."""
+        """Return the direction along the shapes, in sixteenths of a half turn."""
         width, height = self.size
         x = min(width - 2, max(1, int(spot[0] * width)))
         y = min(height - 2, max(1, int(spot[1] * height)))
@@ -78,8 +78,8 @@ class _Look:
     def edges(self, rng: random.Random) -> list[Spot]:
         """Spots at edges, in no order."""
         width, height = self.size
-        found = [at for at, strength in enumerate(self._edges) if strength > 24]
-        inner = [at for at in found if 0 < at % width < width - 1 and 0 < at // width < height - 1]
+        strong_edges = [at for at, strength in enumerate(self._edges) if strength > 24]
+        inner = [at for at in strong_edges if 0 < at % width < width - 1 and 0 < at // width < height - 1]
         rng.shuffle(inner)
         return [((at % width + rng.random()) / width, (at // width + rng.random()) / height) for at in inner[:5000]]
 
@@ -90,15 +90,15 @@ class _Look:
 
 @attrs.frozen(eq=False)
 class _Easel:
-    """A picture that is being painted, and how high the paint lies on it."""
+    """A picture in progress, and the height of its paint."""
 
     canvas: Image.Image
     height: Image.Image
-    look: _Look
+    look: _ImageMap
     rng: random.Random
 
     def lay(self, length: int, spots: Iterable[Spot], jitter: int) -> None:
-        """One stroke of about ``length`` pixels at each spot, its colour off by up to ``jitter``."""
+        """Paint one stroke of about ``length`` pixels at each spot, its colour off by up to ``jitter``."""
         stamps = _stamps(length)
         wide, tall = self.canvas.size
         chance, look = self.rng.random, self.look
@@ -132,7 +132,7 @@ def _stamps(length: int) -> list[list[Stamp]]:
     ]
 
 
-def _lit(canvas: Image.Image, height: Image.Image, relief: float) -> Image.Image:
+def _apply_light(canvas: Image.Image, height: Image.Image, relief: float) -> Image.Image:
     """Light from the upper left on ridges of paint."""
     step = max(1, round(min(canvas.size) / 700))
     shifted = ImageChops.offset(height, step, step)

@@ -1,4 +1,4 @@
-"""Things that a prompt may name: a few shapes each, in units of their height, from the middle of their foot."""
+"""Objects that a prompt may name: a few shapes each, in units of their height, from the middle of their foot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WOOD: Colour = (96, 62, 40)
 
 @attrs.frozen(eq=False)
 class Spot:
-    """Where a thing stands, how tall it is in pixels, and what it is drawn with."""
+    """The place of an object, its height in pixels, and its colours."""
 
     pen: ImageDraw.ImageDraw
     x: float
@@ -42,7 +42,7 @@ class Spot:
 
 
 def dark(colour: Colour, share: float = 0.35) -> Colour:
-    """The shaded side."""
+    """Return the colour of the shaded side."""
     return mix(colour, _DARK, share)
 
 
@@ -142,7 +142,7 @@ def bird(s: Spot) -> None:
 
 
 def cat(s: Spot) -> None:
-    """An animal that sits and looks at you."""
+    """Draw an animal that sits and looks at you."""
     coat = mix(s.colours.accent, (120, 80, 50), 0.4)
     s.oval(dark(coat, 0.15), 0, 0.28, 0.3, 0.85)
     s.oval(coat, 0, 0.26, 0.24, 0.8)
@@ -165,8 +165,10 @@ def person(s: Spot) -> None:
 
 @attrs.frozen
 class Motif:
-    """How many of a thing, how tall (shares of the picture's height), and where: the share of the way from the
-    horizon (0) to the lower edge (1); in the sky it is below 0."""
+    """The number of an object, its height (a share of the picture's), and its place.
+
+    The place is a share of the way from the horizon (0) to the lower edge (1); in the sky it is below 0.
+    """
 
     draw: Callable[[Spot], None]
     many: tuple[int, int]
@@ -216,15 +218,17 @@ MOTIFS = {
     "dog": _BEAST,
     "fox": _BEAST,
 }
-"""What is drawn for a word, from the background to the front."""
+"""Drawings by word, from the background to the front."""
 
 
-def place(picture: Image.Image, words: Sequence[str], colours: Palette, rng: random.Random, horizon: int) -> None:
-    """Draws what the words name, the farthest first."""
-    named = set(words)
+def place_motifs(
+    picture: Image.Image, words: Sequence[str], colours: Palette, rng: random.Random, horizon: int
+) -> None:
+    """Draw the objects that the words name, the farthest first."""
+    name_set = set(words)
     pen = ImageDraw.Draw(picture)
     width, height = picture.size
-    for motif in dict.fromkeys(motif for word, motif in MOTIFS.items() if word in named):
+    for motif in dict.fromkeys(motif for word, motif in MOTIFS.items() if word in name_set):
         depths = sorted(rng.uniform(*motif.depth) for _ in range(rng.randint(*motif.many)))
         for depth in depths:
             below = height - horizon if depth > 0 else horizon

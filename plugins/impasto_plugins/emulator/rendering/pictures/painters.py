@@ -1,4 +1,4 @@
-"""Which painter draws which operation."""
+"""The painter of each operation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from PIL import Image
 from impasto import Operation
 
 from . import edits
-from .task import Task
+from .task import RenderTask
 
-Painter = Callable[[Task], Image.Image]
+Painter = Callable[[RenderTask], Image.Image]
 
 PAINTERS: Mapping[str, Painter] = {
     "/v2beta/stable-image/generate/ultra": edits.generate,
@@ -57,10 +57,12 @@ _ON_BEDROCK: Mapping[str, str] = {
     "us.stability.stable-outpaint-v1:0": "edit/outpaint",
     "us.stability.stable-style-transfer-v1:0": "control/style-transfer",
 }
-"""Which operation of the direct route a model of Bedrock's is."""
+"""The direct operation of each Bedrock model."""
 
 
-def painter_of(operation: Operation) -> Painter:
-    """The operation's own painter, or the one for all others."""
-    same = _ON_BEDROCK.get(operation.target)
-    return PAINTERS.get(f"/v2beta/stable-image/{same}" if same else operation.target, edits.restyle)
+def find_painter(operation: Operation) -> Painter:
+    """Return the operation's own painter, or the default."""
+    direct_operation = _ON_BEDROCK.get(operation.target)
+    return PAINTERS.get(
+        f"/v2beta/stable-image/{direct_operation}" if direct_operation else operation.target, edits.restyle
+    )

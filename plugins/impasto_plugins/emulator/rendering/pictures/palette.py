@@ -28,7 +28,7 @@ def _palette(*colours: str) -> Palette:
 
 
 def rgb(text: str) -> Colour:
-    """A colour by its name or hex digits."""
+    """Return a colour by its name or hex digits."""
     red, green, blue, *_ = ImageColor.getrgb(text)
     return red, green, blue
 
@@ -44,7 +44,7 @@ MOODS = {
     "desert": _palette("#3c8dbc", "#a9cfd6", "#f9dfb0", "#d99a5b", "#9b4f2c", "#fff1bf", "#2a9d8f"),
     "neon": _palette("#140a2e", "#4a1a75", "#d4418e", "#2c1a5c", "#0d0a1f", "#7df9ff", "#39ff88"),
 }
-"""Palettes by mood; where a prompt names none, the seed picks one of the first four."""
+"""Palettes by mood; if a prompt names none, the seed picks one of the first four."""
 
 _WORDS = {
     "sunset": "sunset dusk evening fire lava volcano golden",
@@ -61,14 +61,14 @@ _MOOD_OF = {word: mood for mood, words in _WORDS.items() for word in words.split
 _BY_CHANCE = ("sunset", "dawn", "day", "autumn")
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a prompt in lower case, each also without a plural's s."""
-    found = re.findall(r"[a-z]+", text.lower())
-    return [form for word in found for form in dict.fromkeys((word, word.removesuffix("s")))]
+def split_words(text: str) -> list[str]:
+    """Return the words of a prompt in lower case, each also without a plural's s."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return [form for word in words for form in dict.fromkeys((word, word.removesuffix("s")))]
 
 
-def palette_of(words: list[str], rng: random.Random) -> Palette:
-    """The palette of a prompt's words."""
+def choose_palette(words: list[str], rng: random.Random) -> Palette:
+    """Return the palette of a prompt's words."""
     moods = [_MOOD_OF[word] for word in words if word in _MOOD_OF]
     palette = MOODS[moods[0] if moods else rng.choice(_BY_CHANCE)]
     tints = [rgb(word) for word in dict.fromkeys(words) if word in ImageColor.colormap]
@@ -86,6 +86,6 @@ def palette_of(words: list[str], rng: random.Random) -> Palette:
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """A colour between two; ``share`` is the other's part."""
+    """Return a colour between two; ``share`` is the other's part."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -1,4 +1,4 @@
-"""A scene of its words: sky, light, ridges, water and what stands in it. Drawn flat; the brush makes paint of it."""
+"""A scene from words: sky, light, ridges, water and objects. Drawn flat; the brush turns it into paint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from . import motifs
 from .brush import paint
-from .palette import Colour, Palette, mix, palette_of, words_of
+from .palette import Colour, Palette, choose_palette, mix, split_words
 from .sizes import Size
 
 _FLAT = 720
@@ -26,11 +26,11 @@ _NIGHT = frozenset(("night", "moon", "star", "starry", "midnight", "space", "gal
 def draw_scene(
     prompt: str, seed: int, size: Size, *, without: str = "", palette: Palette | None = None, relief: float = 0.5
 ) -> Image.Image:
-    """A painting of a prompt. What ``without`` names stays out of it."""
+    """Return a painting of a prompt, without the objects that ``without`` names."""
     rng = random.Random(f"{seed} {prompt} {without}")  # noqa: S311 - a picture, no secret
-    unwanted = set(words_of(without))
-    words = [word for word in words_of(prompt) if word not in unwanted]
-    colours = palette or palette_of(words, rng)
+    unwanted = set(split_words(without))
+    words = [word for word in split_words(prompt) if word not in unwanted]
+    colours = palette or choose_palette(words, rng)
     scale = min(1.0, _FLAT / max(size))
     flat = _flat(words, colours, rng, (max(16, round(size[0] * scale)), max(16, round(size[1] * scale))))
     return paint(flat.resize(size, Image.Resampling.BICUBIC), rng, relief=relief)
@@ -57,12 +57,12 @@ def _flat(words: Sequence[str], colours: Palette, rng: random.Random, size: Size
     if wet:
         _water(picture, colours, rng, horizon, sun)
         _shore(picture, colours, rng)
-    motifs.place(picture, words, colours, rng, horizon)
+    motifs.place_motifs(picture, words, colours, rng, horizon)
     return picture
 
 
 def gradient(size: Size, *colours: Colour) -> Image.Image:
-    """Colours from top to bottom."""
+    """Return colours from top to bottom."""
     strip = Image.new("RGB", (1, len(colours)))
     strip.putdata(colours)
     tall = Image.new("RGB", (1, len(colours) + 2))  # its ends doubled, so that they keep their colour
@@ -88,7 +88,7 @@ def _stars(picture: Image.Image, rng: random.Random, horizon: int) -> None:
 
 
 def _light(picture: Image.Image, colours: Palette, rng: random.Random, horizon: int, *, small: bool) -> float:
-    """The sun, or the moon, in its glow. Tells how far to the right it stands."""
+    """Draw the sun, or the moon, in its glow. Return its distance from the left."""
     side = min(picture.size)
     r = side * (0.05 if small else rng.uniform(0.06, 0.1))
     x, y = picture.width * rng.uniform(0.2, 0.8), horizon * rng.uniform(0.25, 0.8)
@@ -115,7 +115,7 @@ def _clouds(picture: Image.Image, colours: Palette, rng: random.Random, horizon:
 
 
 def ridge_line(rng: random.Random, width: float, top: float, rough: float) -> list[tuple[float, float]]:
-    """A line of hills from left to right, by halving."""
+    """Return a line of hills from left to right, by halving."""
     heights = [rng.uniform(-1, 1), rng.uniform(-1, 1)]
     amount = 1.0
     for _ in range(6):
@@ -127,7 +127,7 @@ def ridge_line(rng: random.Random, width: float, top: float, rough: float) -> li
 
 
 def _ridge(picture: Image.Image, line: list[tuple[float, float]], floor: int, colour: Colour, light: Colour) -> None:
-    """Land from a line of hills down to ``floor``, its crest in the light."""
+    """Draw land from a line of hills down to ``floor``, its crest in the light."""
     mask = Image.new("L", picture.size, 0)
     ImageDraw.Draw(mask).polygon([(0, floor), *line, (picture.width, floor)], fill=255)
     highest = max(0, min(round(y) for _, y in line))
@@ -138,7 +138,7 @@ def _ridge(picture: Image.Image, line: list[tuple[float, float]], floor: int, co
 
 
 def _water(picture: Image.Image, colours: Palette, rng: random.Random, horizon: int, sun: float) -> None:
-    """The sky again upside down, darker, in waves, with the sun's path on it."""
+    """Draw the sky upside down, darker, in waves, with the sun's path on it."""
     width, height = picture.size
     depth = height - horizon
     mirrored = picture.crop((0, max(0, horizon - depth), width, horizon)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
@@ -164,7 +164,7 @@ def _water(picture: Image.Image, colours: Palette, rng: random.Random, horizon: 
 
 
 def _shore(picture: Image.Image, colours: Palette, rng: random.Random) -> None:
-    """A piece of land in a lower corner."""
+    """Draw land in a lower corner."""
     width, height = picture.size
     line = ridge_line(rng, width * rng.uniform(0.5, 0.8), height * 0.93, height * 0.05)
     points = [(0.0, float(height)), *line, (line[-1][0] + width * 0.1, float(height))]

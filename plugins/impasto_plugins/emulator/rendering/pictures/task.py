@@ -1,4 +1,4 @@
-"""What is to be made, and what came of it."""
+"""A rendering task, and its output."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from impasto_plugins.images.size import size_of
 
 from . import sizes
 
-MOST_PIXELS = 1 << 26
-"""Larger uploads, which two operations take, are not decoded: a grey picture of their shape stands for them."""
+MAX_PIXELS = 1 << 26
+"""The largest upload that is decoded; two operations accept larger ones, for which a grey picture stands."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-class Unreadable(Exception):
+class UnreadableImage(Exception):
     """A field's picture can't be decoded."""
 
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{field}: {why}")
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
 
 
 @attrs.frozen(kw_only=True)
-class Task:
-    """One thing to make: checked values (files as bytes), the seed, and the scale of sizes that are chosen here."""
+class RenderTask:
+    """One rendering: checked values (files as bytes), the seed, and the scale of sizes that are chosen here."""
 
     operation: Operation
     values: Mapping[str, object]
@@ -37,50 +37,55 @@ class Task:
     scale: float = 1.0
 
     def text(self, name: str) -> str:
-        """A text field; empty where it was not given."""
+        """Return a text field; empty if it was not given."""
         return str(self.values.get(name) or "")
 
     def number(self, name: str) -> float:
-        """A number; the provider's default where it was not given."""
+        """Return a number; the provider's default if it was not given."""
         value = self.values.get(name)
         if not isinstance(value, int | float):
             value = self.operation.fields[name].default
         return float(value or 0)
 
-    def given(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         return self.values.get(name) is not None
 
     def decode_all(self) -> None:
-        """Raises Unreadable where any uploaded picture can't be decoded."""
+        """Raise Unreadable if any uploaded picture can't be decoded."""
         for name, value in self.values.items():
             if isinstance(value, bytes) and self.operation.fields[name].role != "audio":
                 self.image(name)
 
     def image(self, name: str) -> Image.Image:
-        """An uploaded picture, decoded; RGBA where it has any transparency, else RGB. Raises Unreadable."""
+        """Return an uploaded picture, decoded: RGBA if it has any transparency, otherwise RGB.
+
+        Raises UnreadableImage.
+        """
         data = self.values[name]
         assert isinstance(data, bytes)  # noqa: S101 - a file field's value
         try:
             size = size_of(File.of(data))
-            if size[0] * size[1] > MOST_PIXELS:
-                return Image.new("RGB", sizes.by_area(size, 1024), "grey")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                return opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+            if size[0] * size[1] > MAX_PIXELS:
+                return Image.new("RGB", sizes.size_by_area(size, 1024), "grey")
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as source:
+                return source.convert("RGBA" if source.has_transparency_data else "RGB")
         except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise Unreadable(name, "can't be decoded") from error
+            raise UnreadableImage(name, "can't be decoded") from error
 
 
 @attrs.frozen
-class Made:
-    """What was made: a picture, or what ``sounds`` and ``models3d`` make."""
+class Generated:
+    """The output: a picture, a sound or a 3D model."""
 
     data: bytes
     media_type: str
 
 
-def encode(image: Image.Image, format: str, mark: str) -> Made:
-    """The picture in ``png``, ``jpeg`` or ``webp``. ``mark`` goes into its metadata: equal pixels, other bytes,
-    as with the vendor's signed provenance."""
+def encode(image: Image.Image, format: str, mark: str) -> Generated:
+    """Return the picture in ``png``, ``jpeg`` or ``webp``.
+
+    ``mark`` goes into its metadata: equal pixels but other bytes, as with the vendor's signed provenance.
+    """
     target = io.BytesIO()
     match format:
         case "jpeg":
@@ -91,4 +96,4 @@ def encode(image: Image.Image, format: str, mark: str) -> Made:
             info = PngImagePlugin.PngInfo()
             info.add_text("request", mark)
             image.save(target, "PNG", compress_level=1, pnginfo=info)
-    return Made(target.getvalue(), f"image/{format}")
+    return Generated(target.getvalue(), f"image/{format}")

@@ -1,0 +1,87 @@
+"""The house's rules for names, docstrings and folders. The lists of exceptions only shrink."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Set as AbstractSet
+from pathlib import Path
+
+from tests.architecture.sources import name_of, python_files
+
+PARTICIPLES = frozenset(
+    {
+        *("told", "said", "kept", "seen", "shown", "given", "made", "known", "gone", "ended", "served", "asked"),
+        *("accepted", "begun", "lost", "held", "placed", "named", "laid", "opened", "unread", "piped", "spared"),
+    }
+)
+ALLOWED_PARTICIPLES = {
+    "plugins/impasto_plugins/gateway/idempotency/store.py": {"given", "accepted", "made"},
+    "plugins/impasto_plugins/gateway/batches/store.py": {"made"},
+    "plugins/impasto_plugins/gateway/calls/execution.py": {"lost"},
+}
+"""Columns of tables and keys of stored JSON, whose names stay."""
+
+QUESTION_WORDS = frozenset({"what", "whether", "how", "where", "who", "which", "when"})
+
+MOST_FILES = 12
+LARGE_FOLDERS = {"core/impasto", "plugins/impasto_plugins/cli", "plugins/impasto_plugins/stability"}
+"""The core, and the folders with one module for each command or model."""
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def shipped() -> Iterator[tuple[Path, ast.Module]]:
+    """The files that users install, parsed."""
+    for path in python_files("core", "plugins"):
+        yield path, ast.parse(path.read_text())
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Names that a file defines: classes, functions, arguments, variables, attributes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+
+
+def test_no_participle_is_used_as_a_noun() -> None:
+    found: dict[str, AbstractSet[str]] = {}
+    for path, tree in shipped():
+        if words := PARTICIPLES & {name.strip("_") for name in defined_names(tree)}:
+            found[name_of(path)] = words
+    assert found == ALLOWED_PARTICIPLES
+
+
+def test_a_class_name_is_unique() -> None:
+    names = Counter(
+        node.name
+        for _, tree in shipped()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name != "Params"  # the parameters of one operation, in its module
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_docstring_begins_with_a_verb_or_a_noun() -> None:
+    documented = (
+        (path, ast.get_docstring(node) or ".")
+        for path, tree in shipped()
+        for node in ast.walk(tree)
+        if isinstance(node, Definition | ast.Module)
+    )
+    questions = [
+        f"{name_of(path)}: {text.splitlines()[0]}"
+        for path, text in documented
+        if text.split()[0].strip("`'\".,:").lower() in QUESTION_WORDS
+    ]
+    assert questions == []
+
+
+def test_a_folder_has_few_files() -> None:
+    files: dict[str, int] = defaultdict(int)
+    for path in python_files("core", "plugins"):
+        files[name_of(path.parent)] += path.name != "__init__.py"
+    assert {folder for folder, count in files.items() if count > MOST_FILES} == LARGE_FOLDERS
