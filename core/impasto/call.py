@@ -13,7 +13,7 @@ from .records import WireResponse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .errors import ImpastoError
+    from .errors import ImpastoError, NotSent
     from .policy import Retry, RetryBudget
     from .provider import Account
     from .records import Pending, Request, Result, Spool, WireRequest
@@ -28,8 +28,8 @@ class Call:
 
     Subclass it to keep a record, and pass the subclass to ``client.invoke``. ``before_send`` is awaited before each
     exchange if ``is_recorded``; ``mark_headers_sent`` is called when a paid request's headers leave,
-    ``mark_not_charged`` when an answer proves that an attempt cost nothing, ``mark_job_accepted`` when the provider
-    accepted a job. ``spool`` is called if ``has_spools``.
+    ``mark_not_sent`` when a request could not be sent, ``mark_not_charged`` when an answer proves that an attempt cost
+    nothing, ``mark_job_accepted`` when the provider accepted a job. ``spool`` is called if ``has_spools``.
     """
 
     is_recorded: ClassVar[bool] = False
@@ -159,6 +159,9 @@ class Call:
         if self._is_over:  # a plugin left it running in a task of its own
             raise BrokenPlugin("the call was over before its request left")
         self._sent = True
+
+    def mark_not_sent(self, error: NotSent) -> None:
+        """Note that a request could not be sent. The retry policy may send it again."""
 
     def mark_not_charged(self, error: ImpastoError) -> None:
         """Note that the answer proves that this attempt cost nothing."""

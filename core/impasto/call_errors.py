@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import BrokenPlugin, ChargeUnknown, ClientClosedError, ImpastoError, NotFound, NotSent, PollExpired
+from .records import MAX_ARTIFACTS, Artifact, Result
 from .redact import describe_error, printable
 
 if TYPE_CHECKING:
@@ -57,3 +58,17 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
         status=error.status,
         request_id=error.request_id,
     )
+
+
+def result_problem(outcome: object, call: Call) -> str:
+    """Return the reason why a plugin's result can't be used, empty if it can."""
+    if not isinstance(outcome, Result):
+        return "the plugin made nothing of the answer"
+    artifacts: object = outcome.artifacts
+    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
+        return "the plugin's result has artifacts of another type than a tuple of Artifact"
+    if len(artifacts) > MAX_ARTIFACTS:
+        return f"the answer holds {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are taken from one answer"
+    if not artifacts or not (call.is_proven_free or all(each.data or each.file is not None for each in artifacts)):
+        return "the answer holds no artifact, or an empty one"
+    return ""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
-from .call_errors import job_missing_error, plugin_error, timeout_error, unknown_charge_text
+from .call_errors import job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
 from .distributions import HOOKS_VERSION
 from .errors import (
     BrokenPlugin,
     ImpastoError,
     NotFound,
+    NotSent,
     ProviderFault,
     RateLimited,
     ResponseError,
@@ -26,7 +27,7 @@ from .hooks import Specs
 from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import Permission, around_attempts, running
-from .records import MAX_ARTIFACTS, Artifact, Handler, Middleware, Pending, Result, WireRequest, WireResponse
+from .records import Handler, Middleware, Pending, Result, WireRequest, WireResponse
 from .redact import describe_error, redact
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Route:
             call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
             if call.is_recorded:
                 await call.before_send(wire)
-            response: WireResponse = await carry(wire=wire)
+            response = await _carry(carry, wire)
             if not isinstance(response, WireResponse):
                 raise _wrong_type("send", response, "a WireResponse")
             if response.stream is not None:
@@ -228,7 +229,7 @@ class Route:
         else:
             if isinstance(outcome, Pending):
                 return outcome
-            problem = _result_problem(outcome, call)
+            problem = result_problem(outcome, call)
             if not problem:
                 return outcome
         raise UnusableResult(
@@ -280,18 +281,15 @@ class Route:
         return error
 
 
-def _result_problem(outcome: object, call: Call) -> str:
-    """Return the reason why a plugin's result can't be used, empty if it can."""
-    if not isinstance(outcome, Result):
-        return "the plugin made nothing of the answer"
-    artifacts: object = outcome.artifacts
-    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
-        return "the plugin's result has artifacts of another type than a tuple of Artifact"
-    if len(artifacts) > MAX_ARTIFACTS:
-        return f"the answer holds {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are taken from one answer"
-    if not artifacts or not (call.is_proven_free or all(each.data or each.file is not None for each in artifacts)):
-        return "the answer holds no artifact, or an empty one"
-    return ""
+async def _carry(send: Callable[..., Any], wire: WireRequest) -> WireResponse:
+    """Send a request, and report to the call if it could not be sent."""
+    try:
+        response: WireResponse = await send(wire=wire)
+    except NotSent as error:
+        error.message = redact(error.message, wire.call.secrets)
+        wire.call.mark_not_sent(error)
+        raise
+    return response
 
 
 def _with_charge_warning(result: Result, call: Call) -> Result:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, ClassVar
 
 import pytest
 
 import impasto
-from impasto import Call, ConfigError, ImpastoError, Pending, WireRequest
+from impasto import Call, ConfigError, ImpastoError, NotSent, Pending, WireRequest
 from tests.conftest import KEY
 from tests.pictures import png
 from tests.recorder import JOB, Answer, Recorder, in_json
@@ -32,6 +33,10 @@ class Kept(Call):
     def mark_headers_sent(self) -> None:
         super().mark_headers_sent()
         self._tell("left")
+
+    def mark_not_sent(self, error: NotSent) -> None:
+        super().mark_not_sent(error)
+        self._tell(f"not sent: {error.message}")
 
     def mark_not_charged(self, error: ImpastoError) -> None:
         super().mark_not_charged(error)
@@ -60,6 +65,17 @@ async def test_a_record_is_written_before_each_exchange(
         ("sending GET", 1),
         ("sending GET", 2),
     ]
+
+
+async def test_each_attempt_that_never_left_is_reported(client: impasto.Client, kept: type[Kept]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        away = client.with_options(api_base=f"http://{address}", retry=impasto.Retry(attempts=2, base=0))
+        with pytest.raises(NotSent):
+            await away.invoke(CORE, {"prompt": "p"}, call=kept)
+    not_sent = (f"not sent: no connection ({address}: Connection refused); nothing was sent", 0)
+    assert kept.told == [("sending POST", 0), not_sent] * 2
 
 
 async def test_a_refusal_is_told_before_the_next_attempt(

@@ -32,7 +32,7 @@ from .manifest.reader import Manifest
 from .manifest.stdin import choose_manifest, keep
 from .output.results import A_PAGE, ERRORS, RESULTS, write_results
 from .output.s3 import BucketTarget, ImageBucket, check_target, claim_bucket
-from .output.status import GONE, BatchStatus, missing_images, status_of
+from .output.status import GONE, BatchStatus, missing_images, open_rows, status_of
 from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.limits import FailureLimit, StopConditions
@@ -144,7 +144,9 @@ class Batch:
             stops.budget, stops.max_failures = order.budget, order.max_failures
             stops.ends_at = time.monotonic() + order.deadline
             stops.usd = folder.pictures.usd
-            self._run = Scheduler(of_client(client), self.pace, stops, keeping, partial(is_reachable, client))
+            self._run = Scheduler(
+                of_client(client), self.pace, stops, keeping, partial(is_reachable, client), self._note_outage
+            )
             extra = folder.pictures.extra
             async for outcome in self._run.outcomes(_jobs_then_tasks(recovered.jobs, preflight.to_do(plan))):
                 self.listener.task_finished(outcome)
@@ -155,7 +157,7 @@ class Batch:
                     raise failure
                 stops.stop(failure.message, "configuration", failure)
             await folder.flush()  # images that were given up
-            status = self._status(folder, plan, running=False)
+            status = await asyncio.to_thread(self._status, folder, plan, running=False)
             await self._write_outputs(folder, status, bucket)
             return status
 
@@ -207,8 +209,17 @@ class Batch:
         total = plan.pictures + folder.pictures.extra - self._stranger_extra
         missing, passed_over = len(folder.history.missing), len(plan.invalid)
         return status_of(
-            folder.pictures, total, plan.orphans, running=running, missing=missing, passed_over=passed_over
+            folder.pictures,
+            total,
+            plan.orphans,
+            running=running,
+            missing=missing,
+            passed_over=passed_over,
+            left_open=() if running else open_rows(folder.layout, folder.pictures),
         )
+
+    def _note_outage(self, text: str, is_over: bool) -> None:
+        self.listener.note(text if is_over else f"{text}, Ctrl-C stops")
 
     def _note_history(self, plan: Plan, history: LedgerHistory) -> None:
         self.plan = plan  # no progress is reported before the plan

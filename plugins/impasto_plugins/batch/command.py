@@ -84,7 +84,7 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
     Ends with 1 if images are missing, or if the batch is complete and some images failed or rows were passed over.
     """
-    from .cli.reporters import format_status
+    from .cli.reporters import format_status, retry_hint
     from .ledger.workspace import WorkspacePaths
     from .output.status import missing_images, read_status
 
@@ -99,6 +99,8 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(attrs.asdict(found), indent=2))
     else:
         click.echo(format_status(found))
+        if (hint := retry_hint(found)) is not None:
+            click.echo(hint, err=True)
     ctx.exit(1 if found.missing or (found.state == "complete" and not found.is_whole) else 0)
 
 

@@ -36,7 +36,13 @@ _BAR = 20
 def format_status(status: BatchStatus) -> str:
     """Return a status in words."""
     done = f"{status.done:,} of {status.total:,} done"
-    rest = (*_failures(status), *_pending(status), *_undone(status), _usd(status.cost_usd))
+    rest = (
+        *_failures(status),
+        *_pending(status),
+        *_undone(status),
+        *_open(status),
+        format_cost(status.cost_usd, status.unpriced),
+    )
     return ", ".join((f"{status.state}: {done}", *rest))
 
 
@@ -55,8 +61,28 @@ def _undone(status: BatchStatus) -> Iterator[str]:
         yield f"{status.passed_over:,} invalid row{'s' * (status.passed_over > 1)} passed over"
 
 
-def _usd(usd: float) -> str:
-    return f"{usd:,.2f} USD"
+def _open(status: BatchStatus) -> Iterator[str]:
+    if status.in_flight and status.state != "running":
+        yield f"{status.in_flight:,} in flight when the run stopped (may have been charged)"
+
+
+def retry_hint(status: BatchStatus) -> str | None:
+    """Return the sentence about ambiguous images, None if there are none."""
+    if not status.ambiguous:
+        return None
+    return (
+        f"{status.ambiguous:,} may have been charged and did not come: run again with --retry-ambiguous to request them"
+        " again, which may charge them twice"
+    )
+
+
+def format_cost(usd: float, unpriced: int) -> str:
+    """Return a sum in words, with the number of charges whose price is not known."""
+    return "price not known" if unpriced and not usd else _sum(usd, unpriced)
+
+
+def _sum(usd: float, unpriced: int) -> str:
+    return f"{usd:,.2f} USD" + (f" and {unpriced:,} of unknown price" * bool(unpriced))
 
 
 def format_plan(plan: Plan) -> str:
@@ -65,9 +91,7 @@ def format_plan(plan: Plan) -> str:
     parts = [f"{plan.pictures:,} pictures in {plan.rows:,} rows"]
     parts += [f"{earlier:,} made or given up before"] if earlier else []
     unpriced = sum(share.to_do for share in plan.totals if share.usd is None)
-    parts.append(
-        f"{plan.to_do:,} to do for {_usd(plan.usd)}" + (f" and {unpriced:,} of unknown price" * bool(unpriced))
-    )
+    parts.append(f"{plan.to_do:,} to do for {_sum(plan.usd, unpriced)}")
     return ", ".join(parts)
 
 
@@ -113,6 +137,8 @@ class PlainReporter(_Output):
     def finished(self, status: BatchStatus, reason: str | None) -> None:
         if reason is not None:
             self.write(f"Stopped: {reason}", err=True)
+        if (hint := retry_hint(status)) is not None:
+            self.write(hint, err=True)
         self.write(format_status(status))
 
 
@@ -143,7 +169,7 @@ class TerminalReporter(PlainReporter):
             f"{through:,}/{status.total:,}",
             f"{rate:.1f}/s",
             f"{batch.pace.in_flight} in flight",
-            _usd(status.cost_usd),
+            format_cost(status.cost_usd, status.unpriced),
             f"{_duration(status.pending / rate)} left" if rate else "",
             *(click.style(each, fg="yellow") for each in _failures(status)),
         ]

@@ -29,6 +29,8 @@ class TaskIndex:
         self._count = [0] * (len(TaskState) + 1)
         self.usd = 0.0
         """USD that were charged, or may have been, in all attempts, as far as prices are known."""
+        self.unpriced = 0
+        """Charges, certain or possible, whose price is not known."""
         self.charges_unknown = 0
         self.extra = 0
         """Images that came unasked: a provider may answer one request with several."""
@@ -91,6 +93,7 @@ class TaskIndex:
         elif state >= _STAGED and row["billed"] != "no":
             if before >> _PLACE_BITS & _STATE != _STAGED:  # what is staged is charged, and what follows is its end
                 self.usd += row["usd"] or 0.0
+                self.unpriced += row["usd"] is None
             self.charges_unknown += row["billed"] == "unknown"
         self._last[key] = line << _LINE | state << _PLACE_BITS | place
 

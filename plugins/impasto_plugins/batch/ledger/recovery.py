@@ -22,7 +22,7 @@ from impasto_plugins.media import complete as media, mp3
 
 from .filesystem import Disk, is_file_of
 from .group_commit import WriteSteps
-from .log import Row, Rows
+from .log import Row, rows_at
 from .publication import link_or_rename, publish, staging_path
 from .recorder import LedgerRecorder, artifact_row, salvage_path
 from .workspace import LedgerHistory, Workspace
@@ -82,7 +82,7 @@ async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[st
 
 def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
     found = RecoverySummary()
-    left = _open_rows(folder)
+    left = rows_at(folder.layout.ledger, folder.pictures.open())
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
@@ -123,17 +123,6 @@ def _with_free_name(folder: Workspace, row: Row) -> Row:
 
 def _publish_staged(folder: Workspace, row: Row) -> Path:
     return staging_path(folder.layout, row["id"], row["index"])
-
-
-def _open_rows(folder: Workspace) -> list[Row]:
-    places = list(folder.pictures.open())
-    if not places:
-        return []
-    rows = Rows(folder.layout.ledger)
-    try:
-        return [rows.at(place) for place in places]
-    finally:
-        rows.close()
 
 
 def _task_of_row(row: Row) -> ImageTask:

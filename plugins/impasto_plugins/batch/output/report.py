@@ -130,7 +130,10 @@ def _numbers(status: BatchStatus) -> Iterator[tuple[str, str]]:
     for name in ("refused", "ambiguous", "unusable", "filtered", "expired", "pending"):
         if number := getattr(status, name):
             yield name, f"{number:,}"
-    yield "USD", f"{status.cost_usd:,.2f}"
+    if not status.unpriced or status.cost_usd:
+        yield "USD", f"{status.cost_usd:,.2f}"
+    if status.unpriced:
+        yield "of unknown price", f"{status.unpriced:,}"
 
 
 def _note(status: BatchStatus, image_count: int, count: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import attrs
 
 from impasto import ConfigError
 from impasto_plugins.batch.ledger.index import TaskIndex
+from impasto_plugins.batch.ledger.log import Row, rows_at
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths, is_running, read_trusted
 
@@ -24,8 +25,9 @@ class BatchStatus:
     """The number of the manifest's images in each state.
 
     ``refused_again`` of the refused are requested again by the next run; ``strangers`` are images of earlier manifests.
-    ``cost_usd`` is the sum of all certain and possible charges. ``missing`` of the done are no longer in the folder, or
-    have changed; ``passed_over`` are invalid rows.
+    ``cost_usd`` is the sum of all certain and possible charges, those of images that were ``in_flight`` as a run
+    stopped among them; ``unpriced`` charges have no known price. ``missing`` of the done are no longer in the folder,
+    or have changed; ``passed_over`` are invalid rows.
     """
 
     state: Literal["running", "complete", "stopped"]
@@ -44,6 +46,7 @@ class BatchStatus:
     strangers: int
     missing: int = 0
     passed_over: int = 0
+    unpriced: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -64,8 +67,13 @@ def status_of(
     running: bool,
     missing: int = 0,
     passed_over: int = 0,
+    left_open: Iterable[Row] = (),
 ) -> BatchStatus:
-    """Return the status by a ledger, for a manifest with ``total`` images, unasked ones included."""
+    """Return the status by a ledger, for a manifest with ``total`` images, unasked ones included.
+
+    ``left_open``: the ``open_rows`` of a run that is over.
+    """
+    possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
     count = Counter(pictures.count)
     count.subtract(strangers)
     through = {state: number for state, number in count.items() if not state.is_open}
@@ -81,7 +89,8 @@ def status_of(
         filtered=count[TaskState.FILTERED],
         expired=count[TaskState.EXPIRED],
         pending=pending,
-        cost_usd=round(pictures.usd, 6),
+        cost_usd=round(pictures.usd + sum(usd or 0.0 for usd in possible), 6),
+        unpriced=pictures.unpriced + possible.count(None),
         charges_unknown=pictures.charges_unknown + (0 if running else in_flight),
         refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight,
@@ -89,6 +98,11 @@ def status_of(
         missing=missing,
         passed_over=passed_over,
     )
+
+
+def open_rows(layout: WorkspacePaths, pictures: TaskIndex) -> list[Row]:
+    """Return the last rows of images that a run was working on as it stopped."""
+    return rows_at(layout.ledger, pictures.open())
 
 
 def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
@@ -114,6 +128,7 @@ def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
         running=running,
         missing=len(history.missing),
         passed_over=history.passed_over,
+        left_open=() if running else open_rows(layout, history.pictures),
     )
     return status, history
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,14 +12,27 @@ from typing import Any, ClassVar
 
 import attrs
 
-from impasto import Call, Client, ImpastoError, NotSent, Pending, RateLimited, Result, StorageError, WireRequest
+from impasto import (
+    Call,
+    Client,
+    ImpastoError,
+    NotSent,
+    Pending,
+    RateLimited,
+    ResponseError,
+    Result,
+    StorageError,
+    WireRequest,
+)
 from impasto.ext import StopReason
 from impasto_plugins.batch.classification import extras, outcome_of_error, outcome_of_result
 from impasto_plugins.batch.ledger.recorder import TaskRecorder
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 
-from .concurrency import AdaptiveConcurrency
+from .concurrency import OUTAGE_SECONDS, AdaptiveConcurrency
 from .limits import StopConditions
+
+_log = logging.getLogger("impasto")
 
 FinishedQueue = asyncio.Queue[list[Outcome] | None]
 """Outcomes of finished tasks with all their images; None after the last."""
@@ -50,14 +64,20 @@ class _RecordedCall(Call):
         super().__init__(*args, **settings)
         self.work = work
         work.call = self
-        self.began = 0.0
+        self.began = self.last_request = 0.0
 
     async def before_send(self, wire: WireRequest) -> None:
+        self.last_request = time.monotonic()
         await self.work.before_send(wire, self)
 
     def begin_attempt(self) -> None:
         super().begin_attempt()
         self.began = time.monotonic()
+
+    def mark_not_sent(self, error: NotSent) -> None:
+        super().mark_not_sent(error)
+        if error.retryable:
+            self.work.run.note_outage(self.account.base_url, error)
 
     def mark_not_charged(self, error: ImpastoError) -> None:
         super().mark_not_charged(error)
@@ -91,6 +111,11 @@ class _TaskRun:
             self.job_record = self.run.keeper.record_job(self.unit, call, pending)
 
 
+def log_outage(text: str, is_over: bool) -> None:
+    """Log the begin or the end of an outage."""
+    _log.warning("%s", text)
+
+
 @attrs.define(eq=False)
 class Scheduler:
     """Runs tasks. ``keeper`` is None if nothing is stored."""
@@ -101,6 +126,8 @@ class Scheduler:
     keeper: TaskRecorder | None = None
     is_reachable: Callable[[ImageTask], Awaitable[bool]] | None = None
     """Checks in an outage if a task's provider is back, for free."""
+    on_outage: Callable[[str, bool], None] = log_outage
+    """Receives a text at the begin of an outage and at its end, and True for the end."""
     failure: Exception | None = None
     """The error of the source of tasks; images in flight were waited for."""
     _retries: deque[ImageTask] = attrs.field(factory=deque[ImageTask])
@@ -109,6 +136,8 @@ class Scheduler:
     """The first free index for unasked images, by id."""
     _dispatching: asyncio.Task[None] | None = None
     _is_cancelled: bool = False
+    _outage_since: float | None = None
+    """The monotonic time of the first request that could not be sent; None if the provider answers."""
 
     async def outcomes(self, units: AsyncIterator[ImageTask | Outcome]) -> AsyncGenerator[Outcome]:
         """Yield each outcome as it comes. Leaving early cancels and records images in flight.
@@ -139,6 +168,20 @@ class Scheduler:
     def stop_storage(self, reason: str) -> None:
         """Request no further image, since nothing can be stored."""
         self.stop(reason, "storage", StorageError(reason))
+
+    def note_outage(self, address: str, error: NotSent) -> None:
+        """Report that the provider can't be reached, once for each outage."""
+        if self._outage_since is None and self.stops.reason is None:
+            self._outage_since = time.monotonic()
+            reason = error.message.removesuffix("; nothing was sent")
+            minutes = OUTAGE_SECONDS / 60
+            self.on_outage(f"can't reach {address}: {reason}; trying again for up to {minutes:g} minutes", False)
+
+    def _note_answer(self, call: _RecordedCall) -> None:
+        """Report the end of an outage. An answer to an earlier request does not end it."""
+        if self._outage_since is not None and call.last_request > self._outage_since:
+            self._outage_since = None
+            self.on_outage(f"{call.account.base_url} can be reached again", True)
 
     def cancel(self) -> None:
         """Abandon images in flight and record that; ``outcomes`` ends."""
@@ -193,17 +236,20 @@ class Scheduler:
             work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
 
     async def _attempt(self, work: _TaskRun, through: FinishedQueue) -> None:
-        unit, more = work.unit, list[tuple[ImageTask, Outcome]]()
+        unit, more, is_answered = work.unit, list[tuple[ImageTask, Outcome]](), True
         try:
             result = await self.execute(unit, partial(_RecordedCall, work))
             outcome = outcome_of_result(unit, result)
             more = list(extras(unit, result, partial(self._free_index, unit, len(result.artifacts) - 1)))
         except ImpastoError as error:
             outcome = outcome_of_error(unit, error)
+            is_answered = isinstance(error, ResponseError)
         except asyncio.CancelledError:
             if self.keeper is not None and work.call is not None:
                 self.keeper.record_cancelled(unit, work.call)
             raise
+        if is_answered and work.call is not None:
+            self._note_answer(work.call)
         came = await asyncio.gather(*(self._settle(*each) for each in ((unit, outcome), *more)))
         if self._is_retried(came[0]):
             self.stops.release(unit)

@@ -10,10 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from impasto import ChargeUnknown, Cost, ImpastoError, NotSent, PollExpired, UnusableResult
+from impasto import (
+    ChargeUnknown,
+    Client,
+    Cost,
+    ImpastoError,
+    NotSent,
+    PollExpired,
+    UnusableResult,
+    WireRequest,
+    WireResponse,
+    hookimpl,
+)
 from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, MIN_FINISHED, FailureLimit, StopConditions
 from impasto_plugins.batch.tasks import ImageTask, Outcome, OutcomeState
 from impasto_plugins.emulator import Emulator
+from impasto_plugins.transports.https import HttpsTransport
+from tests.conftest import KEY
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
 
@@ -290,7 +303,10 @@ def test_ctrl_c_twice_stops_at_once_and_says_what_may_have_been_charged(
     assert [charge.seed for charge in impasto_emulator.charges if charge.seed == 9] == [9]
 
 
-def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_outage_is_waited_out_and_named(
+    start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator, as_json: bool
+) -> None:
     import socket
 
     with socket.socket() as closed:
@@ -298,15 +314,53 @@ def test_an_outage_is_waited_out(start: Start, batch: Run, manifest: Write, impa
         port = closed.getsockname()[1]
         manifest(*many(6))
         to = f"http://127.0.0.1:{port}"
-        run = start("run", "manifest.jsonl", "--out", "out", "--api-base", to, "--budget", "0.18")
+        words = ["--api-base", to, "--budget", "0.18", *(["--json"] if as_json else [])]
+        run = start("run", "manifest.jsonl", "--out", "out", *words)
+        stream = run.stdout if as_json else run.stderr
+        assert stream is not None
+        begin = next(line for line in stream if "can't reach" in line)  # at once, before any image is given up
+        assert f"can't reach {to}: " in begin
+        assert "Connection refused" in begin
+        assert "; trying again for up to 10 minutes, Ctrl-C stops" in begin
+        if as_json:
+            assert json.loads(begin)["event"] == "note"
         wait_for(Path("out"), "refused", 6)
     # the provider comes up at that port
     from impasto_plugins.emulator import EmulatorSettings, serve
 
     with serve(EmulatorSettings(port=port, picture_scale=0.02)) as provider:
-        run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=60)
+        rest = output if as_json else errors
+        assert "can't reach" not in rest, "once for each outage"
+        assert rest.count(f"{to} can be reached again") == 1
+        assert KEY not in begin + output + errors
         assert run.returncode == 0
         assert len(provider.charges) == 6, "what was not sent uses up none of the budget"
         first = provider.requests[0]
         assert (first.method, first.target) == ("GET", "/v1/user/balance"), "what is free is asked before what is paid"
     assert math.isclose(float(str(status(batch)["cost_usd"])), 0.18)
+
+
+async def test_client_batch_logs_an_outage_and_its_end(
+    impasto_emulator: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+
+    @hookimpl
+    async def refuse_once(self: HttpsTransport, wire: WireRequest) -> WireResponse:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise NotSent(f"no connection (nobody took {KEY}); nothing was sent")
+        return await send(self, wire)
+
+    send = HttpsTransport.send
+    monkeypatch.setattr(HttpsTransport, "send", refuse_once)
+    async with Client(api_key=KEY, api_base=impasto_emulator.url) as client:
+        states = [outcome.state async for outcome in client.batch(many(2))]
+    assert states == ["done", "done"]
+    begin, end = (record.message for record in caplog.records if "reach" in record.message)
+    assert begin.startswith(f"can't reach {impasto_emulator.url}: no connection (nobody took ")
+    assert begin.endswith("; trying again for up to 10 minutes")
+    assert KEY not in begin
+    assert end == f"{impasto_emulator.url} can be reached again"
