@@ -20,15 +20,20 @@ def _is_of_handler(error: KeyboardInterrupt) -> bool:
     import signal
     import threading
 
-    handler = signal.getsignal(signal.SIGINT)
-    if handler == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         return False
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    code = getattr(handler, "__code__", None)
-    if code is None:  # Python's own, or another that is not written in Python
-        return True
+    # SIGTERM too: the command line handles both alike, and each ``command &`` of a script has SIGINT ignored
+    codes = set[object]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        code = getattr(handler, "__code__", None)
+        if code is not None:
+            codes.add(code)
+        elif number == signal.SIGINT and handler != signal.SIG_IGN:  # Python's own, or another not written in Python
+            return True
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not code:
+    while trace is not None and trace.tb_frame.f_code not in codes:
         trace = trace.tb_next
     return trace is not None

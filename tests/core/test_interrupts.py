@@ -201,3 +201,18 @@ def test_nothing_interrupts_where_ctrl_c_is_ignored_or_in_another_thread() -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pass_interrupt(raised_by(itself))
     pass_interrupt(BrokenPlugin("no interrupt at all"))
+
+
+def test_a_sigterm_ends_the_program_even_if_ctrl_c_is_ignored() -> None:
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        error = raised_by(lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            pass_interrupt(error)
+        pass_interrupt(raised_by(itself))
+    finally:
+        signal.signal(signal.SIGTERM, before)

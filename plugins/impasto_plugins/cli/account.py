@@ -23,13 +23,12 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Connec
 
     The vendor updates the balance with a delay.
     """
-    import asyncio  # this and the client: only for those who ask
-
-    import attrs
+    import attrs  # this and the client: only for those who ask
 
     from impasto import Client
 
     from .calls import settings_of
+    from .signals import run_until_signal
 
     async def ask() -> dict[str, object]:
         async with Client(**settings_of(options, "stability")) as client:
@@ -37,7 +36,7 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Connec
             owner = await client.stability.account()
             return {**attrs.asdict(owner), "credits": balance.credits, "usd": balance.usd}
 
-    account = asyncio.run(ask())
+    account = run_until_signal(ask())
     if as_json:
         import json
 

@@ -6,11 +6,10 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -20,9 +19,10 @@ import click
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
 from impasto.ext import Makes, Settings, check_base_url, check_n
 
-from .failure import as_object, format_error, resume_advice, without_python_advice
+from .failure import CallInterrupted, as_object, format_error
 from .models import group_of
 from .saving import ArtifactSaver, SavedArtifact
+from .signals import run_until_signal
 from .terminal import is_terminal
 from .values import request_of
 
@@ -108,11 +108,14 @@ def finish(
     """Wait for a call, save its artifacts and report them. ``jobs``: ids of jobs that continue if it is interrupted."""
     settings = settings_of(calling, registry.operation(saving.model).provider.name)
     started = time.monotonic()
+    notes: list[str] = []
     try:
-        result = asyncio.run(_run(call, saving.model, registry, settings, jobs))
+        result = run_until_signal(_run(call, saving.model, registry, settings, notes))
     except ImpastoError as error:
         saving.keep(error)
         raise
+    except KeyboardInterrupt:
+        raise CallInterrupted(saving.model, notes=notes, jobs=jobs()) from None
     seconds = time.monotonic() - started
     lost_places = {each.index for each in result.errors}
     places = (index for index in itertools.count() if index not in lost_places)  # as many as came, whatever n was
@@ -186,22 +189,14 @@ def settings_of(reaching: ConnectionOptions, provider: str) -> Settings:
 
 
 async def _run(
-    call: Callable[[Client], Awaitable[Result]],
-    model: str,
-    registry: Registry,
-    settings: Settings,
-    jobs: Callable[[], Sequence[str]],
+    call: Callable[[Client], Awaitable[Result]], model: str, registry: Registry, settings: Settings, notes: list[str]
 ) -> Result:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)  # told and ended in the same way
+    """Await a call. If it is cancelled, ``notes`` gets the core's: whether it may have been charged."""
     try:
         async with Client(registry=registry, **settings) as client, _progress_line(model):
             return await call(client)
     except asyncio.CancelledError as cancelled:
-        for note in dict.fromkeys(getattr(cancelled, "__notes__", ())):  # whether it may have been charged
-            click.echo(without_python_advice(note), err=True)
-        for job in dict.fromkeys(jobs()):
-            click.echo(resume_advice(model, job), err=True)
+        notes += getattr(cancelled, "__notes__", ())
         raise
 
 
@@ -212,20 +207,23 @@ async def _progress_line(label: str) -> AsyncIterator[None]:
         yield
         return
     started = time.monotonic()
-    with click.progressbar(
+    bar = click.progressbar(
         itertools.repeat(""), label=label, file=sys.stderr, width=12, item_show_func=lambda seconds: seconds
-    ) as bar:
+    )
 
-        async def turn() -> None:
+    async def turn() -> None:
+        with suppress(OSError):  # the terminal was closed: the call goes on without its line
             while True:
                 bar.update(1, f"{time.monotonic() - started:.0f} s")
                 await asyncio.sleep(0.1)
 
-        turning = asyncio.create_task(turn())
-        try:
-            yield
-        finally:
-            turning.cancel()
+    turning = asyncio.create_task(turn())
+    try:
+        yield
+    finally:
+        turning.cancel()
+        with suppress(OSError):
+            bar.render_finish()
 
 
 def _print_result(saved: Sequence[SavedArtifact], result: Result, seconds: float, *, names_to_stderr: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -10,6 +12,7 @@ import click
 from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
 from impasto.ext import PYTHON_ADVICE
 
+from .entry import INTERRUPTED
 from .options import JSON
 
 WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
@@ -21,6 +24,43 @@ def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
         click.echo(json.dumps({"error": as_object(error)}, indent=2))
     click.echo(f"Error: {format_error(error)}", err=True)
     ctx.exit(2 if isinstance(error, WRONG_INPUT) else 1)
+
+
+class CallInterrupted(KeyboardInterrupt):
+    """A signal that ended a call, with the core's notes about charges and the ids of jobs that continue."""
+
+    def __init__(self, model: str, *, notes: Sequence[str], jobs: Sequence[str]) -> None:
+        super().__init__(model)
+        self.model = model
+        self.notes = [without_python_advice(note) for note in dict.fromkeys(notes)]
+        self.jobs = list(dict.fromkeys(jobs))
+
+
+def end_interrupted(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
+    """End the command with 130, and report the call that a signal ended."""
+    lines = ["\nInterrupted."]
+    if isinstance(error, CallInterrupted):
+        lines = [*error.notes, *(resume_advice(error.model, job) for job in error.jobs), *lines]
+        if ctx.meta.get(JSON):
+            with suppress(OSError):  # nobody reads it: the report below and the exit code are left
+                click.echo(json.dumps({"error": _interrupted_as_object(error)}, indent=2))
+    with suppress(OSError):  # the terminal was closed: the exit code is left
+        click.echo("\n".join(lines), err=True)
+    ctx.exit(INTERRUPTED)
+
+
+def _interrupted_as_object(error: CallInterrupted) -> dict[str, object]:
+    """Return an interrupted call for a program, in the shape of an error."""
+    advice = [resume_advice(error.model, job) for job in error.jobs[1:]]  # ``id`` has the first
+    return {
+        "type": "Interrupted",
+        "message": "a signal ended the call",
+        "model": error.model,
+        "billed": "unknown" if error.notes or error.jobs else "no",
+        "request_id": None,
+        "id": error.jobs[0] if error.jobs else None,
+        "notes": [*error.notes, *advice],
+    }
 
 
 def format_error(error: ImpastoError) -> str:

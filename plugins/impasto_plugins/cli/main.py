@@ -98,9 +98,10 @@ class Commands(click.Group):
             from .failure import fail  # only on the way to an error
 
             fail(ctx, error)
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted.", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as error:
+            from .failure import end_interrupted
+
+            end_interrupted(ctx, error)
 
 
 _NEVER_CUT = 10_000

@@ -35,7 +35,7 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
     The server is the built-in emulator, in this process: no key, no network, no cost. DIR is created; an earlier
     page in it is replaced.
     """
-    import asyncio  # this and the client: only for those who try
+    from impasto_plugins.cli.signals import run_until_signal  # this and the client: only for those who try
 
     from .more_steps import MORE_STEPS
     from .page import GENERATOR, count_steps, write
@@ -54,7 +54,7 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
         model = "" if narrow else f"  {click.style(step.model, dim=True)}"
         click.echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
 
-    tour = asyncio.run(run_tour(out, tell, more))
+    tour = run_until_signal(run_tour(out, tell, more))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
     click.echo("\nA call with wrong parameters, refused before anything was sent:")
