@@ -64,6 +64,11 @@ async def save_all(store: ImageStore, artifacts: Sequence[Artifact]) -> list[str
     return [str(name) for name in results]
 
 
+def is_storable(media_type: str) -> bool:
+    """Return True if files of this media type can be stored and served."""
+    return media_type in _EXTENSIONS
+
+
 def new_file_name(media_type: str) -> str:
     """Return a name that nobody can guess. Raises StoreError."""
     if (extension := _EXTENSIONS.get(media_type)) is None:

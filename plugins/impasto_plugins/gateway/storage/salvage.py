@@ -1,12 +1,15 @@
-"""Paid answers that can't be used: stored for a day, with their place in the error."""
+"""Paid answers that can't be used and blurred images: stored for a day, with their place in the error."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
-from impasto import Artifact, ChargeUnknown, File, ImpastoError, UnusableResult
+import attrs
 
-from .local import UNKNOWN_TYPE, LocalStore, StoreError
+from impasto import Artifact, ChargeUnknown, ContentFiltered, File, ImpastoError, UnusableResult
+
+from .local import UNKNOWN_TYPE, LocalStore, StoreError, is_storable
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -14,20 +17,22 @@ _log = logging.getLogger("impasto.gateway")
 async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
     """Store the bytes of these errors, and add their place to the messages."""
     for each in (one for error in errors for one in (error, *error.errors)):
-        if (content := _content(each)) is None:
-            continue
-        try:
-            name = await store.save(Artifact(data=b"", media_type=content.media_type, file=content))
-        except StoreError as error:
-            _log.error("what was paid for and can't be used could not be kept: %s", error)
-        else:
-            each.message += f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
+        for artifact in _artifacts(each):
+            try:
+                name = await store.save(artifact)
+            except StoreError as error:
+                _log.error("what was paid for and can't be used could not be kept: %s", error)
+            else:
+                each.message += f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
 
 
-def _content(error: ImpastoError) -> File | None:
-    """Return a paid answer, or the beginning of an image that broke off, but no proxy's page."""
-    if not isinstance(error, ChargeUnknown | UnusableResult):
-        return None
-    content = error.file or File.of(error.raw)
-    is_salvageable = isinstance(error, UnusableResult) or content.media_type != UNKNOWN_TYPE
-    return content if is_salvageable and content.size else None
+def _artifacts(error: ImpastoError) -> Iterator[Artifact]:
+    """Yield blurred images, a paid answer, or the beginning of an image that broke off, but no proxy's page."""
+    if isinstance(error, ContentFiltered):
+        for each in error.artifacts:  # a plugin's images may have a type that no file here has
+            yield each if is_storable(each.media_type) else attrs.evolve(each, media_type=UNKNOWN_TYPE)
+    elif isinstance(error, ChargeUnknown | UnusableResult):
+        content = error.file or File.of(error.raw)
+        is_salvageable = isinstance(error, UnusableResult) or content.media_type != UNKNOWN_TYPE
+        if is_salvageable and content.size:
+            yield Artifact(data=b"", media_type=content.media_type, file=content)

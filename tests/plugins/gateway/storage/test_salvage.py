@@ -10,15 +10,29 @@ from typing import Any
 
 import pytest
 
+from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running, Start, config
-from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, in_json, page, picture, raw, serving
+from tests.reliability.servers import (
+    PICTURE_HEADERS,
+    Answer,
+    Server,
+    head,
+    in_json,
+    page,
+    picture,
+    raw,
+    refused,
+    serving,
+)
 
 WHOLE = png(256, 256)
+BLURRED = png(128, 128)
+FILTERED = {"finish-reason": "CONTENT_FILTERED"}
 
 
-def answered(body: bytes, *, cut: int = 0, kind: str = "image/png") -> Answer:
-    told = {**PICTURE_HEADERS, "content-type": kind, "content-length": str(len(body))}
+def answered(body: bytes, *, cut: int = 0, kind: str = "image/png", **headers: str) -> Answer:
+    told = {**PICTURE_HEADERS, **headers, "content-type": kind, "content-length": str(len(body))}
     return raw(head(200, told), body[: len(body) - cut], end="close" if cut else "")
 
 
@@ -35,9 +49,15 @@ async def gateway(start: Start, provider: Server) -> Running:
 
 def path_in(message: str | None) -> str:
     """Where the bytes are, as a message says it: nothing else in it is a path."""
-    (path,) = re.findall(r"GET (/v1/images/files/[\w-]{43}\.\w+) has what came, for 24 hours", message or "")
-    assert "/" not in (message or "").replace(path, "").replace("text/html", "")
-    return str(path)
+    (path,) = paths_in(message)
+    return path
+
+
+def paths_in(message: str | None) -> list[str]:
+    """Return the paths of all stored files in a message; nothing else in it may be a path."""
+    pattern = r"GET (/v1/images/files/[\w-]{43}\.\w+) has what came, for 24 hours"
+    assert "/" not in re.sub(pattern, "", message or "").replace("text/html", "")
+    return re.findall(pattern, message or "")
 
 
 UNUSABLE = {
@@ -108,3 +128,49 @@ async def test_where_it_can_not_be_kept_the_error_is_as_it_was(
     assert (refused.status, refused.error["code"]) == (502, "unusable_result")
     assert "GET" not in (refused.error["message"] or "")
     assert "could not be kept" in caplog.text
+
+
+async def test_a_blurred_image_of_the_emulator_is_kept(start: Start, impasto_emulator: Emulator) -> None:
+    gateway = await start()
+    blocked = await gateway.generate(model="core", prompt="[content_filtered]")
+    assert (blocked.status, blocked.error["code"]) == (400, "moderation_blocked")
+    assert [charge.credits for charge in impasto_emulator.charges] == [3]
+    image = await gateway.ask("GET", path_in(blocked.error["message"]))
+    assert (image.status, image.headers["content-type"], image.body[:4]) == (200, "image/png", b"\x89PNG")
+
+
+async def test_a_blurred_image_is_kept_as_it_came(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(BLURRED, **FILTERED)]
+    blocked = await gateway.generate()
+    assert (blocked.status, blocked.error["code"]) == (400, "moderation_blocked")
+    assert blocked.headers["x-should-retry"] == "false"
+    image = await gateway.ask("GET", path_in(blocked.error["message"]))
+    assert (image.status, image.body, image.headers["content-type"]) == (200, BLURRED, "image/png")
+
+
+async def test_a_refusal_without_an_image_names_no_file(gateway: Running, provider: Server, state: Path) -> None:
+    provider.posts = [refused(403, "content_moderation")]
+    blocked = await gateway.generate()
+    assert (blocked.status, blocked.error["code"]) == (400, "moderation_blocked")
+    assert not paths_in(blocked.error["message"])
+    assert not (state / "unread").exists()
+
+
+async def test_a_blurred_image_beside_good_ones_is_kept(gateway: Running, provider: Server) -> None:
+    provider.posts = [picture(), answered(BLURRED, **FILTERED), picture()]
+    answer = await gateway.generate(n=3)
+    (failure,) = answer.json["errors"]
+    assert (len(answer.json["data"]), failure["code"], failure["billed"]) == (2, "moderation_blocked", "unknown")
+    assert (await gateway.ask("GET", path_in(failure["message"]))).body == BLURRED
+
+
+async def test_a_blurred_image_of_a_job_is_kept(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(BLURRED, **FILTERED)]
+    body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
+    begun = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
+    job: Any = {"status": "in_progress"}
+    while job["status"] == "in_progress":
+        await asyncio.sleep(0.02)
+        job = (await gateway.ask("GET", begun.headers["location"])).json
+    assert job["error"]["code"] == "moderation_blocked"
+    assert (await gateway.ask("GET", path_in(job["error"]["message"]))).body == BLURRED
