@@ -43,6 +43,12 @@ _log = logging.getLogger("impasto.gateway")
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+CHARGE_UNKNOWN = (
+    "an earlier attempt at this request left for the provider and its outcome was lost: it may have been charged;"
+    " look at the provider's account, then ask again as a new request"
+)
+"""The message for a call whose outcome nobody knows."""
+
 REPLAYED_HEADERS = {"idempotent-replayed": "true"}
 """The header of a response that belongs to an earlier request; most APIs use this name."""
 
@@ -179,11 +185,7 @@ def plugin_error() -> APIError:
 
 def charge_unknown_error() -> APIError:
     """Return the error for a call whose outcome nobody knows."""
-    message = (
-        "an earlier attempt at this request left for the provider and its outcome was lost: it may have been charged;"
-        " look at the provider's account, then ask again as a new request"
-    )
-    return APIError(502, message, SERVER, "charge_unknown", should_retry=False, not_charged=False)
+    return APIError(502, CHARGE_UNKNOWN, SERVER, "charge_unknown", should_retry=False, not_charged=False)
 
 
 def partial_error_payload(error: ImpastoError) -> Iterator[tuple[str, object]]:

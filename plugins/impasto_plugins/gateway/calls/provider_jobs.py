@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from impasto import Cost, ImpastoError, Result
+from impasto import ChargeUnknown, Cost, ImpastoError, Result
 from impasto_plugins.gateway.config.model import DAY_SECONDS
-from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error, partial_error_payload, to_api_error
+from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, partial_error_payload, to_api_error
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
@@ -60,18 +60,18 @@ class ProviderJobs:
         outcomes = await asyncio.gather(*(_fetch_result(deployment, id) for id in self.ids))
         results = [each for each in outcomes if isinstance(each, Result)]
         errors = [(i, each) for i, each in enumerate(outcomes) if isinstance(each, ImpastoError)]
-        await salvage.save_unusable(runtime.salvage_store, *(error for _, error in errors))
+        errors += [(i, ChargeUnknown(CHARGE_UNKNOWN)) for i in range(len(outcomes), self.n)]
         if not results:
-            raise to_api_error(errors[0][1])
-        missing_error = {**charge_unknown_error().to_json()["error"], "billed": "unknown"}
+            first, *others = sorted((error for _, error in errors), key=lambda each: each.billed == "no")
+            first.errors = tuple(others)
+            await salvage.save_unusable(runtime.salvage_store, first)
+            raise to_api_error(first)
+        await salvage.save_unusable(runtime.salvage_store, *(error for _, error in errors))
         artifacts = tuple(artifact for result in results for artifact in result.artifacts)
         return CallOutcome(
             artifacts=artifacts,
             warnings=self.warnings,
-            lost=(
-                *({"index": i, **dict(partial_error_payload(error))} for i, error in errors),
-                *({"index": i, **missing_error} for i in range(len(outcomes), self.n)),
-            ),
+            lost=tuple({"index": i, **dict(partial_error_payload(error))} for i, error in errors),
             cost=self.cost.times(len(artifacts)) if self.cost is not None else None,
             created=self.created,
         )

@@ -15,15 +15,18 @@ _log = logging.getLogger("impasto.gateway")
 
 
 async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
-    """Store the bytes of these errors, and add their place to the messages."""
-    for each in (one for error in errors for one in (error, *error.errors)):
-        for artifact in _artifacts(each):
+    """Store the bytes of these errors, and add their place to the messages.
+
+    An error for several images names all of their files: only its own message reaches the caller.
+    """
+    for error in errors:
+        for artifact in (one for each in (error, *error.errors) for one in _artifacts(each)):
             try:
                 name = await store.save(artifact)
-            except StoreError as error:
-                _log.error("what was paid for and can't be used could not be kept: %s", error)
+            except StoreError as failure:
+                _log.error("what was paid for and can't be used could not be kept: %s", failure)
             else:
-                each.message += f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
+                error.message += f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
 
 
 def _artifacts(error: ImpastoError) -> Iterator[Artifact]:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from impasto import Account, Artifact, ChargeUnknown, Cost, NotSent, ProviderFault, RateLimited, Result, WireRequest
+from impasto import (
+    Account,
+    Artifact,
+    ChargeUnknown,
+    Cost,
+    NotSent,
+    ProviderFault,
+    RateLimited,
+    Result,
+    UnusableResult,
+    WireRequest,
+)
 from impasto_plugins.gateway.calls import queue_timeout as module
 from impasto_plugins.gateway.calls.deployments import Deployment, Model
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
@@ -280,6 +292,28 @@ async def test_jobs_that_all_failed_are_the_first_ones_error(tmp_path: Any) -> N
     assert not failed.value.not_charged
     done = await accepted("z").fetch(setup(tmp_path, client))
     assert done.cost is None
+
+
+async def test_if_a_later_job_may_have_been_charged_the_call_may_have_been(tmp_path: Any) -> None:
+    client = Client({"x": ProviderFault("no", status=500), "y": ChargeUnknown("it broke off")})
+    with pytest.raises(APIError, match="it broke off") as failed:
+        await accepted("x", "y").fetch(setup(tmp_path, client))
+    assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
+
+
+async def test_if_a_job_was_never_recorded_the_call_may_have_been_charged(tmp_path: Any) -> None:
+    client = Client({"x": ProviderFault("no", status=500)})
+    with pytest.raises(APIError, match="outcome was lost") as failed:
+        await accepted("x", n=2).fetch(setup(tmp_path, client))
+    assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
+
+
+async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp_path: Any) -> None:
+    client = Client({id: UnusableResult("no image", raw=id.encode()) for id in ("x", "y")})
+    with pytest.raises(APIError) as failed:
+        await accepted("x", "y").fetch(setup(tmp_path, client))
+    names = re.findall(r"GET /v1/images/files/([\w-]{43}\.bin) has what came", failed.value.message)
+    assert sorted((tmp_path / name).read_bytes() for name in names) == [b"x", b"y"]
 
 
 @pytest.mark.parametrize(("model", "account"), [("other", "a"), ("m", "other")])

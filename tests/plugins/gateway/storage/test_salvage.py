@@ -28,11 +28,10 @@ from tests.reliability.servers import (
 
 WHOLE = png(256, 256)
 BLURRED = png(128, 128)
-FILTERED = {"finish-reason": "CONTENT_FILTERED"}
 
 
-def answered(body: bytes, *, cut: int = 0, kind: str = "image/png", **headers: str) -> Answer:
-    told = {**PICTURE_HEADERS, **headers, "content-type": kind, "content-length": str(len(body))}
+def answered(body: bytes, *, cut: int = 0, kind: str = "image/png", reason: str = "SUCCESS") -> Answer:
+    told = {**PICTURE_HEADERS, "finish-reason": reason, "content-type": kind, "content-length": str(len(body))}
     return raw(head(200, told), body[: len(body) - cut], end="close" if cut else "")
 
 
@@ -140,7 +139,7 @@ async def test_a_blurred_image_of_the_emulator_is_kept(start: Start, impasto_emu
 
 
 async def test_a_blurred_image_is_kept_as_it_came(gateway: Running, provider: Server) -> None:
-    provider.posts = [answered(BLURRED, **FILTERED)]
+    provider.posts = [answered(BLURRED, reason="CONTENT_FILTERED")]
     blocked = await gateway.generate()
     assert (blocked.status, blocked.error["code"]) == (400, "moderation_blocked")
     assert blocked.headers["x-should-retry"] == "false"
@@ -157,7 +156,7 @@ async def test_a_refusal_without_an_image_names_no_file(gateway: Running, provid
 
 
 async def test_a_blurred_image_beside_good_ones_is_kept(gateway: Running, provider: Server) -> None:
-    provider.posts = [picture(), answered(BLURRED, **FILTERED), picture()]
+    provider.posts = [picture(), answered(BLURRED, reason="CONTENT_FILTERED"), picture()]
     answer = await gateway.generate(n=3)
     (failure,) = answer.json["errors"]
     assert (len(answer.json["data"]), failure["code"], failure["billed"]) == (2, "moderation_blocked", "unknown")
@@ -165,7 +164,7 @@ async def test_a_blurred_image_beside_good_ones_is_kept(gateway: Running, provid
 
 
 async def test_a_blurred_image_of_a_job_is_kept(gateway: Running, provider: Server) -> None:
-    provider.posts = [answered(BLURRED, **FILTERED)]
+    provider.posts = [answered(BLURRED, reason="CONTENT_FILTERED")]
     body, headers = {"model": "sd3", "prompt": "p"}, {"prefer": "respond-async"}
     begun = await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers)
     job: Any = {"status": "in_progress"}
@@ -174,3 +173,41 @@ async def test_a_blurred_image_of_a_job_is_kept(gateway: Running, provider: Serv
         job = (await gateway.ask("GET", begun.headers["location"])).json
     assert job["error"]["code"] == "moderation_blocked"
     assert (await gateway.ask("GET", path_in(job["error"]["message"]))).body == BLURRED
+
+
+async def _bodies(gateway: Running, paths: list[str]) -> list[bytes]:
+    return sorted([(await gateway.ask("GET", path)).body for path in paths])
+
+
+async def test_if_no_image_can_be_used_the_error_names_the_file_of_each(gateway: Running, provider: Server) -> None:
+    answers = [WHOLE[:-20], WHOLE[:-30], b"<html>not a picture</html>"]
+    provider.posts = [answered(each) for each in answers]
+    failure = await gateway.generate(n=3)
+    assert (failure.status, failure.error["code"]) == (502, "unusable_result")
+    paths = paths_in(failure.error["message"])
+    assert await _bodies(gateway, paths) == sorted(answers)
+
+
+async def test_if_every_image_is_blurred_the_error_names_the_file_of_each(gateway: Running, provider: Server) -> None:
+    answers = [BLURRED, WHOLE]
+    provider.posts = [answered(each, reason="CONTENT_FILTERED") for each in answers]
+    failure = await gateway.generate(n=2)
+    assert (failure.status, failure.error["code"]) == (400, "moderation_blocked")
+    assert await _bodies(gateway, paths_in(failure.error["message"])) == sorted(answers)
+
+
+async def test_a_retry_gets_the_names_of_all_files(gateway: Running, provider: Server) -> None:
+    provider.posts = [answered(WHOLE[:-20]), answered(BLURRED, reason="CONTENT_FILTERED")]
+    body, headers = {"model": "sd3", "prompt": "p", "n": 2}, {"idempotency-key": "k"}
+    first, second = [await gateway.ask("POST", "/v1/images/generations", json=body, headers=headers) for _ in range(2)]
+    assert second.headers["idempotent-replayed"] == "true"
+    assert paths_in(second.error["message"]) == paths_in(first.error["message"])
+    assert await _bodies(gateway, paths_in(first.error["message"])) == sorted([WHOLE[:-20], BLURRED])
+    assert len(provider.paid) == 2
+
+
+async def test_a_file_of_another_image_is_named_if_the_first_was_refused(gateway: Running, provider: Server) -> None:
+    provider.posts = [refused(400, "bad_request"), answered(WHOLE[:-20])]
+    failure = await gateway.generate(n=2)
+    assert (failure.status, failure.error["code"]) == (502, "charge_unknown")
+    assert await _bodies(gateway, paths_in(failure.error["message"])) == [WHOLE[:-20]]
