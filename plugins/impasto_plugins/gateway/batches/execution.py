@@ -106,7 +106,7 @@ async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
     deployments = (deployment for model in runtime.models.values() for deployment in model.deployments)
     for deployment in deployments:
         if deployment.account.fingerprint.startswith(task.key):
-            with deployment.observer.record_call(deployment.label) as recorder:
+            with deployment.observer.record_call(deployment.label, task.cost) as recorder:
                 result = await deployment.client.resume(deployment.config.model, job, timeout=DAY_SECONDS)
                 recorder.record_result(result)
                 return result

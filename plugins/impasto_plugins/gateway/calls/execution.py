@@ -266,7 +266,7 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
     deployment = prepared_call.deployment
     deployment.running += 1
     try:
-        with deployment.observer.record_call(deployment.label) as recorder:
+        with deployment.observer.record_call(deployment.label, prepared_call.cost) as recorder:
             result = await deployment.client.invoke(
                 deployment.config.model,
                 prepared_call.request,

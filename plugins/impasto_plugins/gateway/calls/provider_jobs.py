@@ -57,7 +57,7 @@ class ProviderJobs:
     async def fetch(self, runtime: Runtime) -> CallOutcome:
         """Wait for all of them, for as long as the provider keeps them. Raises APIError."""
         deployment = self._find_deployment(runtime.models)
-        outcomes = await asyncio.gather(*(_fetch_result(deployment, id) for id in self.ids))
+        outcomes = await asyncio.gather(*(_fetch_result(deployment, id, self.cost) for id in self.ids))
         results = [each for each in outcomes if isinstance(each, Result)]
         errors = [(i, each) for i, each in enumerate(outcomes) if isinstance(each, ImpastoError)]
         errors += [(i, ChargeUnknown(CHARGE_UNKNOWN)) for i in range(len(outcomes), self.n)]
@@ -89,9 +89,9 @@ class ProviderJobs:
         )
 
 
-async def _fetch_result(deployment: Deployment, id: str) -> Result | ImpastoError:
+async def _fetch_result(deployment: Deployment, id: str, price: Cost | None) -> Result | ImpastoError:
     try:
-        with deployment.observer.record_call(deployment.label) as recorder:
+        with deployment.observer.record_call(deployment.label, price) as recorder:
             result = await deployment.client.resume(deployment.config.model, id, timeout=DAY_SECONDS)
             recorder.record_result(result)
             return result

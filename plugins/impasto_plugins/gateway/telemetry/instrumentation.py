@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from impasto import Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
+from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
 
 from . import metrics as m
 from .access_log import log_request
@@ -27,10 +27,15 @@ _MAX_PROVIDER_IDS = 10
 
 
 class CallRecorder:
-    """A call to one deployment, with its retries and all of its images. Requests in its block belong to it."""
+    """A call to one deployment, with its retries and all of its images. Requests in its block belong to it.
 
-    def __init__(self, deployment: DeploymentLabel, record: RequestRecord, metrics: Metrics) -> None:
-        self.deployment, self.record, self.metrics = deployment, record, metrics
+    ``price``: the price of each image, None if unknown.
+    """
+
+    def __init__(
+        self, deployment: DeploymentLabel, price: Cost | None, record: RequestRecord, metrics: Metrics
+    ) -> None:
+        self.deployment, self.price, self.record, self.metrics = deployment, price, record, metrics
         self.labels = (deployment.model_name, deployment.name)
 
     def __enter__(self) -> Self:
@@ -46,22 +51,29 @@ class CallRecorder:
 
     def record_result(self, result: Result) -> None:
         """Note that it returned images."""
-        record, metrics, labels = self.record, self.metrics, self.labels
-        record.images += len(result.artifacts)
-        metrics.add(m.IMAGES, *labels, amount=len(result.artifacts))
-        if (cost := result.cost) is not None:
-            record.cost_usd = (record.cost_usd or 0.0) + cost.usd
-            metrics.add(m.USD, *labels, amount=cost.usd)
-            metrics.add(m.CREDITS, *labels, amount=cost.credits or 0.0)
+        self.record.images += len(result.artifacts)
+        self.metrics.add(m.IMAGES, *self.labels, amount=len(result.artifacts))
+        if result.cost is not None:
+            self._add_cost(result.cost)
         for failure in result.errors:
             self.record_failure(failure.error)
 
     def record_failure(self, error: ImpastoError) -> None:
         """Note that it, or one of its images, failed."""
-        unknown_charges = sum(each.billed == "unknown" for each in (error, *error.errors))
+        billed = [each.billed for each in (error, *error.errors)]
+        charges, unknown_charges = billed.count("yes"), billed.count("unknown")
+        if self.price is None:
+            unknown_charges += charges  # an amount that nobody knows must not look like nothing
+        elif charges:
+            self._add_cost(self.price.times(charges))
         if unknown_charges:
             self.record.charge_unknown = True
             self.metrics.add(m.CHARGE_UNKNOWN, *self.labels, amount=unknown_charges)
+
+    def _add_cost(self, cost: Cost) -> None:
+        self.record.cost_usd = (self.record.cost_usd or 0.0) + cost.usd
+        self.metrics.add(m.USD, *self.labels, amount=cost.usd)
+        self.metrics.add(m.CREDITS, *self.labels, amount=cost.credits or 0.0)
 
 
 _current_recorder: ContextVar[CallRecorder | None] = ContextVar("_running", default=None)
@@ -113,11 +125,11 @@ class Observer:
         if id is not None:
             self._log(RequestRecord(id=id, method="", status=status, code=reason))
 
-    def record_call(self, deployment: DeploymentLabel) -> CallRecorder:
-        """Record a call: its provider requests belong to the running request."""
+    def record_call(self, deployment: DeploymentLabel, price: Cost | None) -> CallRecorder:
+        """Record a call: its provider requests belong to the running request. ``price``: of each image."""
         record = current_record.get() or RequestRecord(id="", method="")
         record.deployment = deployment.name
-        return CallRecorder(deployment, record, self.metrics)
+        return CallRecorder(deployment, price, record, self.metrics)
 
     @hookimpl
     def middleware(self) -> Middleware:

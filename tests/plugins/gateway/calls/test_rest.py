@@ -290,12 +290,12 @@ async def test_a_call_that_is_over_is_no_load(error: BaseException | None) -> No
             return result()
 
     class Observer:
-        def record_call(self, label: object) -> Any:
+        def record_call(self, label: object, price: object) -> Any:
             return nullcontext(SimpleNamespace(record_result=lambda result: None))
 
     one = deployment(client=Client(), observer=Observer())
     one.config = cast("Any", SimpleNamespace(model_name="n", model="p/m", base_model=None, input_cost_per_image=None))
-    checked = cast("PreparedCall", SimpleNamespace(deployment=one, request=None, n=2))
+    checked = cast("PreparedCall", SimpleNamespace(deployment=one, request=None, n=2, cost=None))
     if error is None:
         await invoke_deployment(checked, cast("Any", None))
     else:

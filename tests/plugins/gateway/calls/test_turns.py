@@ -264,7 +264,7 @@ def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a"
             account=SimpleNamespace(fingerprint=account),
             client=client,
             label=None,
-            observer=SimpleNamespace(record_call=lambda label: Observed()),
+            observer=SimpleNamespace(record_call=lambda label, price: Observed()),
         ),
     )
     return cast(

@@ -22,6 +22,7 @@ from tests.conftest import KEY
 from tests.plugins.gateway.config.test_config import PAGE
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config
 from tests.plugins.gateway.raw import send
+from tests.reliability.servers import in_json, picture, refused, serving
 
 
 class Seen(logging.Handler):
@@ -77,6 +78,22 @@ def _seconds(text: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(text).timestamp()
+
+
+async def test_an_unusable_answer_that_was_paid_for_has_its_cost_in_the_line(log: Seen, start: Start) -> None:
+    async with serving() as provider:
+        gateway = await start(config(provider.url))
+        provider.posts = [in_json({"x": 1})]
+        await gateway.generate()
+        provider.posts = [picture(**{"finish-reason": "CONTENT_FILTERED"})]
+        await gateway.generate()
+        provider.posts = [refused(400)]
+        await gateway.generate()
+    assert [(line["code"], line["cost_usd"], line["charge_unknown"]) for line in log.lines] == [
+        ("unusable_result", 0.065, False),
+        ("moderation_blocked", None, True),
+        ("provider_refused", None, False),
+    ]
 
 
 async def test_every_request_has_one_line(log: Seen, gateway: Running, impasto_emulator: Emulator) -> None:

@@ -17,6 +17,7 @@ from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.config.test_config import PAGE, STRONG
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config, entry
 from tests.plugins.gateway.raw import send
+from tests.reliability.servers import in_json, picture, refused, serving
 
 SD3 = {"model": "sd3", "deployment": "stability/sd3.5-large"}
 
@@ -85,6 +86,51 @@ async def test_what_went_wrong_is_counted(gateway: Running, impasto_emulator: Em
     assert now("requests_total", model="sd3", status="502") == 1
     assert now("requests_total", model="sd3", status="400") == 1
     assert now("connections_ended_total", why="http") == 1
+
+
+async def test_an_unusable_answer_that_was_paid_for_is_a_cost(start: Start) -> None:
+    async with serving() as provider:
+        gateway = await start(config(provider.url))
+        provider.posts = [in_json({"x": 1})]
+        assert (await gateway.generate()).error["code"] == "unusable_result"
+        now = await scrape(gateway)
+        assert now("cost_usd_total", **SD3) == pytest.approx(0.065)
+        assert now("cost_credits_total", **SD3) == pytest.approx(6.5)
+        assert now("charges_unknown_total", **SD3) == now("pictures_total", **SD3) == 0
+
+
+async def test_each_image_of_a_call_is_a_cost_or_an_unknown_charge_or_free(start: Start) -> None:
+    async with serving() as provider:
+        gateway = await start(config(provider.url))
+        provider.posts = [
+            picture(),
+            in_json({"x": 1}),
+            picture(**{"finish-reason": "CONTENT_FILTERED"}),
+            refused(400),
+        ]
+        assert len((await gateway.generate(n=4)).json["errors"]) == 3
+        now = await scrape(gateway)
+        assert now("cost_usd_total", **SD3) == pytest.approx(2 * 0.065)
+        assert (now("charges_unknown_total", **SD3), now("pictures_total", **SD3)) == (1, 1)
+
+
+async def test_each_unusable_answer_of_a_call_without_an_image_is_a_cost(start: Start) -> None:
+    async with serving() as provider:
+        gateway = await start(config(provider.url))
+        provider.posts = [in_json({"x": 1}), in_json({"x": 1}), picture(**{"finish-reason": "CONTENT_FILTERED"})]
+        assert (await gateway.generate(n=3)).status in (400, 502)
+        now = await scrape(gateway)
+        assert now("cost_usd_total", **SD3) == pytest.approx(2 * 0.065)
+        assert (now("charges_unknown_total", **SD3), now("pictures_total", **SD3)) == (1, 0)
+
+
+async def test_an_unusable_answer_costs_the_price_in_its_models_entry(start: Start) -> None:
+    async with serving() as provider:
+        text = entry("sd3", "stability/sd3.5-large", provider.url) + "      input_cost_per_image: 0.5\n"
+        gateway = await start(config(provider.url, entries=text))
+        provider.posts = [in_json({"x": 1})]
+        await gateway.generate()
+        assert (await scrape(gateway))("cost_usd_total", **SD3) == pytest.approx(0.5)
 
 
 async def test_a_job_that_is_polled(gateway: Running, impasto_emulator: Emulator) -> None:
