@@ -14,6 +14,7 @@ from impasto.ext import to_thread_shielded
 from impasto_plugins.batch.ledger.log import Row, Rows
 from impasto_plugins.batch.ledger.workspace import Workspace
 from impasto_plugins.gateway.errors import APIError
+from impasto_plugins.gateway.storage import salvage
 from impasto_plugins.gateway.storage.local import StoreError, save_all
 
 from .input_lines import parse_line, read_lines
@@ -46,6 +47,7 @@ async def finish_batch(
                 if line.line.wants_urls and line.done_rows:
                     await _store_for_urls(scheduler, root, line)
                     unused_paths += [root / row["path"] for row in line.done_rows] if line.urls else []
+                await _store_unusable(scheduler, root, line)
                 counts["completed" if line.done_rows else "failed"] += 1
             await to_thread_shielded(_write_lines, lines_chunk, output, errors, unprocessed_reason)
         files = await to_thread_shielded(_file_rows, scheduler, batch, {"output": output, "error": errors})
@@ -92,6 +94,21 @@ async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedL
     finally:
         for artifact in artifacts:
             artifact.content.close()
+
+
+async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
+    """Store what came instead of a line's images, for its messages to name the place."""
+    store = scheduler.services.runtime.salvage_store
+    for row in line.failed_rows:
+        for path in row.get("kept", ()):
+            try:
+                file = await asyncio.to_thread(File.of, root / path)
+            except OSError as error:
+                _log.error("what came instead of an image of a batch can't be read: %s", error.strerror)
+                continue
+            place = await salvage.save(store, Artifact(data=b"", media_type=file.media_type, file=file))
+            line.places[row["index"]] = line.places.get(row["index"], "") + place
+            file.close()
 
 
 def _artifacts(root: Path, rows: Iterable[Row]) -> list[Artifact]:

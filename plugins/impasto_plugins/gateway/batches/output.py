@@ -64,7 +64,8 @@ BATCH_EXPIRED = UnprocessedReason(
 class FinishedLine:
     """A finished line: the last rows of its images, of those that were requested.
 
-    ``urls``: URLs of its images, if requested. ``error``: the reason why it can't be run any more.
+    ``urls``: URLs of its images, if requested. ``error``: the reason why it can't be run any more. ``places``: by the
+    index of an image that did not come, the end of its message that names the file of what came instead.
     """
 
     line: InputLine
@@ -72,11 +73,17 @@ class FinishedLine:
     urls: Sequence[str] = ()
     notes: Sequence[str] = ()
     error: APIError | None = None
+    places: dict[int, str] = attrs.field(factory=dict[int, str])
 
     @property
     def done_rows(self) -> list[Row]:
         """Rows of images that came."""
         return [row for row in self.rows if row["row"] == "done"]
+
+    @property
+    def failed_rows(self) -> list[Row]:
+        """Rows of images that did not come."""
+        return [row for row in self.rows if row["row"] != "done"]
 
     def parts(self, unprocessed_reason: UnprocessedReason) -> list[str]:
         """Return the line: text, and the names of images between it."""
@@ -107,7 +114,9 @@ class FinishedLine:
         body["cost_usd"] = None if None in costs else round(sum(costs), 10)
         if warnings := dict.fromkeys((*self.notes, *(each for row in rows for each in row["warnings"]))):
             body["warnings"] = list(warnings)
-        errors = [{"index": row["index"], **_error_fields(row)} for row in self.rows if row["row"] != "done"]
+        errors = [
+            {"index": row["index"], **_error_fields(row, self.places.get(row["index"], ""))} for row in self.failed_rows
+        ]
         if errors:
             body["errors"] = errors
         return body
@@ -124,8 +133,8 @@ class FinishedLine:
                 **line,
                 "error": {"code": unprocessed_reason.code, "message": unprocessed_reason.message, "billed": "no"},
             }
-        row = min(self.rows, key=lambda row: row["index"])
-        error_fields = _error_fields(row)
+        row = min(self.rows, key=lambda row: (row.get("billed") == "no", row["index"]))  # money comes first
+        error_fields = _error_fields(row, "".join(self.places.values()))
         body = {"error": {name: error_fields[name] for name in ("message", "type", "param", "code")}}
         response = {"status_code": row.get("status", 502), "request_id": row.get("request_id"), "body": body}
         return {
@@ -145,10 +154,11 @@ def _image_fields(row: Row) -> Payload:
     return {name: row[name] for name in names if row[name] is not None}
 
 
-def _error_fields(row: Row) -> dict[str, object]:
+def _error_fields(row: Row, place: str) -> dict[str, object]:
     """Return the error in place of an image; the outcome of a job that can't be fetched any more is unknown."""
+    message = row.get("message", "its job is still with the provider, under a key that is gone: see its account")
     return {
-        "message": row.get("message", "its job is still with the provider, under a key that is gone: see its account"),
+        "message": message + place,
         "type": row.get("type", SERVER if row.get("billed") != "no" else INVALID),
         "param": row.get("param"),
         "code": row.get("code", "charge_unknown"),

@@ -21,12 +21,17 @@ async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
     """
     for error in errors:
         for artifact in (one for each in (error, *error.errors) for one in _artifacts(each)):
-            try:
-                name = await store.save(artifact)
-            except StoreError as failure:
-                _log.error("what was paid for and can't be used could not be kept: %s", failure)
-            else:
-                error.message += f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
+            error.message += await save(store, artifact)
+
+
+async def save(store: LocalStore, artifact: Artifact) -> str:
+    """Store the bytes, and return the end of an error's message that names their place: empty if that failed."""
+    try:
+        name = await store.save(artifact)
+    except StoreError as error:
+        _log.error("what was paid for and can't be used could not be kept: %s", error)
+        return ""
+    return f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
 
 
 def _artifacts(error: ImpastoError) -> Iterator[Artifact]:
