@@ -103,8 +103,8 @@ async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedL
         for path in row.get("kept", ()):
             try:
                 file = await asyncio.to_thread(File.of, root / path)
-            except OSError as error:
-                _log.error("what came instead of an image of a batch can't be read: %s", error.strerror)
+            except ValueError:  # its message has a path
+                _log.error("what came instead of an image of a batch can't be read")
                 continue
             place = await salvage.save(store, Artifact(data=b"", media_type=file.media_type, file=file))
             line.places[row["index"]] = line.places.get(row["index"], "") + place

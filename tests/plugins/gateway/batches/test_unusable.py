@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from impasto_plugins.gateway.batches import job
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import Server, in_json, picture, refused, serving
 
@@ -64,3 +68,21 @@ async def test_a_line_was_charged_if_any_of_its_images_was(gateway: Running, pro
     failure = (await results(gateway.sdk, batch.error_file_id))["a"]
     assert (failure["error"]["code"], failure["error"]["billed"]) == ("unusable_result", "yes")
     assert failure["response"]["status_code"] == 502
+
+
+async def test_a_batch_ends_although_an_unusable_answer_was_deleted(
+    gateway: Running, provider: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish = job.finish_batch
+
+    async def finish_without_files(scheduler: Any, batch: Any, folder: Any, *others: Any) -> Any:
+        await asyncio.to_thread(shutil.rmtree, folder.layout.salvage)
+        return await finish(scheduler, batch, folder, *others)
+
+    monkeypatch.setattr(job, "finish_batch", finish_without_files)
+    provider.posts = [in_json({"x": 1})]
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a")]))
+    assert batch.status == "completed"
+    failure = (await results(gateway.sdk, batch.error_file_id))["a"]["error"]
+    assert (failure["code"], "GET" in failure["message"]) == ("unusable_result", False)
+    assert "can't be read" in caplog.text
