@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from impasto_plugins.gateway.batches import job
+from impasto_plugins.gateway.batches.finalization import finish_batch
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import Server, in_json, picture, refused, serving
 
@@ -73,11 +74,9 @@ async def test_a_line_was_charged_if_any_of_its_images_was(gateway: Running, pro
 async def test_a_batch_ends_although_an_unusable_answer_was_deleted(
     gateway: Running, provider: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    finish = job.finish_batch
-
     async def finish_without_files(scheduler: Any, batch: Any, folder: Any, *others: Any) -> Any:
         await asyncio.to_thread(shutil.rmtree, folder.layout.salvage)
-        return await finish(scheduler, batch, folder, *others)
+        return await finish_batch(scheduler, batch, folder, *others)
 
     monkeypatch.setattr(job, "finish_batch", finish_without_files)
     provider.posts = [in_json({"x": 1})]
