@@ -55,6 +55,8 @@ class ImpastoError(Exception):
 
     billed: Billed = "no"
     retryable: bool = False
+    billed_each: tuple[Billed, ...] = ()
+    """``billed`` of each image, if this is the error of several: its own ``billed`` is that of all of them."""
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)

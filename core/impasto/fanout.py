@@ -88,7 +88,8 @@ def _combined_error(errors: list[ImpastoError]) -> ImpastoError:
     first = errors[0]
     first.errors = tuple(errors[1:])
     first.retryable = all(error.retryable for error in errors)
-    charged: list[Billed] = [error.billed for error in errors if error.billed != "no"]
+    first.billed_each = tuple(error.billed for error in errors)
+    charged: list[Billed] = [billed for billed in first.billed_each if billed != "no"]
     if charged and first.billed == "no":
         first.billed = charged[0]
     return first

@@ -246,6 +246,7 @@ async def test_a_failure_of_all_is_charged_if_any_may_have_been() -> None:
     with pytest.raises(impasto.NotSent) as caught:
         await fanned(impasto.NotSent("a"), impasto.UnusableResult("b"), impasto.ChargeUnknown("c"))
     assert (caught.value.billed, caught.value.retryable, len(caught.value.errors)) == ("yes", False, 2)
+    assert caught.value.billed_each == ("no", "yes", "unknown")
     with pytest.raises(impasto.ChargeUnknown) as unknown:
         await fanned(impasto.ChargeUnknown("c"), impasto.UnusableResult("b"))
     assert unknown.value.billed == "unknown", "the first speaks for itself"

@@ -16,7 +16,7 @@ import attrs
 from impasto import ImpastoError, Result
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.config.model import KeyConfig
-from impasto_plugins.gateway.errors import SERVER, APIError, is_not_charged
+from impasto_plugins.gateway.errors import SERVER, APIError, billed_of_images, is_not_charged
 from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
 from .execution import PreparedCall
@@ -74,11 +74,7 @@ class BudgetGuard:
         try:
             result = await attempt()
         except ImpastoError as error:
-            free_count = (
-                prepared_call.n
-                if is_not_charged(error)
-                else sum(each.billed == "no" for each in (error, *error.errors))
-            )
+            free_count = prepared_call.n if is_not_charged(error) else billed_of_images(error).count("no")
             await self._settle(reservation, prepared_call.n - free_count)
             raise
         await self._settle(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
+from impasto_plugins.gateway.errors import billed_of_images
 
 from . import metrics as m
 from .access_log import log_request
@@ -60,7 +61,7 @@ class CallRecorder:
 
     def record_failure(self, error: ImpastoError) -> None:
         """Note that it, or one of its images, failed."""
-        billed = [each.billed for each in (error, *error.errors)]
+        billed = billed_of_images(error)
         charges, unknown_charges = billed.count("yes"), billed.count("unknown")
         if self.price is None:
             unknown_charges += charges  # an amount that nobody knows must not look like nothing

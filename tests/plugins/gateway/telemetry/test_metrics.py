@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.config.test_config import PAGE, STRONG
-from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config, entry
+from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config, entry, named
 from tests.plugins.gateway.raw import send
 from tests.reliability.servers import in_json, picture, refused, serving
 
@@ -122,6 +122,22 @@ async def test_each_unusable_answer_of_a_call_without_an_image_is_a_cost(start: 
         now = await scrape(gateway)
         assert now("cost_usd_total", **SD3) == pytest.approx(2 * 0.065)
         assert (now("charges_unknown_total", **SD3), now("pictures_total", **SD3)) == (1, 0)
+
+
+async def test_a_free_failure_before_an_unusable_answer_costs_nothing(start: Start) -> None:
+    async with serving() as provider:
+        key = named("studio", "sk-studio", images_per_day=2)
+        gateway = await start(config(provider.url, more=f"keys:\n{key}"))
+        studio = {"authorization": "Bearer sk-studio"}
+        provider.posts = [refused(400), in_json({"x": 1}), picture()]
+        body = {"model": "sd3", "prompt": "p"}
+        failure = await gateway.ask("POST", "/v1/images/generations", json={**body, "n": 2}, headers=studio)
+        assert failure.status == 502
+        now = await scrape(gateway)
+        assert now("cost_usd_total", **SD3) == pytest.approx(0.065)
+        assert now("charges_unknown_total", **SD3) == 0
+        last = await gateway.ask("POST", "/v1/images/generations", json=body, headers=studio)
+        assert last.status == 200, "one of two images a day was charged"
 
 
 async def test_an_unusable_answer_costs_the_price_in_its_models_entry(start: Start) -> None:
