@@ -138,6 +138,8 @@ def finish(
             click.echo(f"Error: standard output could not be written; the bytes are in {each.place}", err=True)
         elif each.path is not None and saving.out is not None and each.path.parent != saving.out.parent:
             click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
+        if (problem := each.name_problem()) is not None:
+            click.echo(f"Warning: {problem}", err=True)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
     total = len(result.artifacts) + len(result.errors)

@@ -17,6 +17,7 @@ from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Prob
 from impasto.ext import media_type_of
 
 from .terminal import is_terminal
+from .values import FORMATS, is_medium
 
 _ENDINGS = {
     "image/png": ".png",
@@ -40,6 +41,22 @@ class SavedArtifact:
     place: str
     is_lost: bool = False
     """True if the bytes are neither in their target nor in any file."""
+
+    def name_problem(self) -> str | None:
+        """Return the problem if the file's name shows another format than its bytes, or None.
+
+        A model without ``output_format`` makes one format, and a job that is resumed has got its own.
+        """
+        if self.path is None:
+            return None
+        with self.artifact.content.open() as content:
+            media_type = media_type_of(content.read(16)) or self.artifact.media_type
+        ending = _ENDINGS.get(media_type, "")
+        from_name = FORMATS.get(self.path.suffix.lower())
+        if from_name == FORMATS.get(ending) or (from_name is None and not is_medium(self.path)):
+            return None
+        advice = f"; rename it to end in {ending}" if ending else ""
+        return f"{self.path} has bytes of {media_type}, which its name does not show{advice}"
 
 
 @attrs.define(kw_only=True)

@@ -102,7 +102,7 @@ def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[t
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, problems: list[Problem]) -> None:
     field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
     formats = field.choices if field is not None else _OUTPUT_FORMATS[operation.output]
-    if wanted not in formats and (wanted is not None or _is_medium(out)):
+    if wanted not in formats and (wanted is not None or is_medium(out)):
         *others, last = (ending for ending, format in FORMATS.items() if format in formats)
         endings = f"{', '.join(others)} or {last}" if others else last
         problems.append(
@@ -116,7 +116,7 @@ def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, 
             params["output_format"] = wanted
 
 
-def _is_medium(out: Path) -> bool:
+def is_medium(out: Path) -> bool:
     """Return True if a name ends like an image, a sound, a film or a 3D model."""
     import mimetypes  # it reads the system's table
 

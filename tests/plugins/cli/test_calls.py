@@ -289,10 +289,17 @@ def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator
 ACME = """
 import attrs
 from impasto import Provider
+from impasto_plugins.stability import fields
 from impasto_plugins.stability.stable_image_core import operation
 
 acme = Provider(name="acme", base_url="https://api.acme.example", key_variable="ACME_KEY")
 addressed = attrs.evolve(operation, id="acme/paint", provider=acme)
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str = fields.prompt()
+
+always_png = attrs.evolve(operation, id="acme/always-png", params=Params, provider=acme)
 
 @attrs.frozen
 class Interrupts:
@@ -312,7 +319,11 @@ paint = attrs.evolve(operation, id="acme/interrupts", dialect=Interrupts())
 def acme(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A third party's models, installed."""
     site = tmp_path_factory.mktemp("site")
-    models = {"acme/paint": "acme_models:addressed", "acme/interrupts": "acme_models:paint"}
+    models = {
+        "acme/paint": "acme_models:addressed",
+        "acme/interrupts": "acme_models:paint",
+        "acme/always-png": "acme_models:always_png",
+    }
     install(site, "Acme_Paint", {OPERATIONS: models}, {"acme_models": ACME})
     monkeypatch.syspath_prepend(site)
 
@@ -340,3 +351,37 @@ def test_a_paid_answer_is_kept_if_a_plugin_raises_an_interrupt(run: Run, impasto
     assert len(impasto_emulator.requests) == 1
     [kept] = files()
     assert f"what came is kept in {kept}" in result.stderr
+
+
+@pytest.mark.usefixtures("acme")
+@pytest.mark.parametrize(
+    ("out", "warning"),
+    [
+        ("x.jpg", "Warning: x.jpg has bytes of image/png, which its name does not show; rename it to end in .png\n"),
+        ("x.png", ""),
+        ("x.PNG", ""),
+        ("x", ""),
+        ("x.data", ""),
+    ],
+)
+def test_a_name_that_shows_another_format_than_the_bytes_is_reported(
+    run: Run, impasto_emulator: Emulator, out: str, warning: str
+) -> None:
+    for options in ((), ("--json", "-f")):
+        url = impasto_emulator.url
+        result = run("generate", "acme/always-png", "a barn", "-o", out, "--api-base", url, *options, ACME_KEY="any")
+        assert (result.exit_code, result.stderr) == (0, warning)
+        assert files() == [out]
+        assert Path(out).read_bytes().startswith(b"\x89PNG"), "the bytes are never dropped"
+
+
+def test_a_resumed_image_under_another_formats_name_is_reported(
+    run: Run, impasto_emulator: Emulator, picture: str
+) -> None:
+    impasto_emulator.fault("pending", target="/v2beta/results/")
+    result = run("edit", "stability/upscale-creative", picture, "--prompt", "a beach", "--timeout", "0.5", "--json")
+    job = json.loads(result.stdout)["error"]["id"]
+    impasto_emulator.clear_faults()
+    resumed = run("resume", "stability/upscale-creative", job, "-o", "x.gif")
+    assert (resumed.exit_code, resumed.stdout) == (0, "x.gif\n")
+    assert "Warning: x.gif has bytes of image/png" in resumed.stderr

@@ -28,7 +28,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def start_job(environment: dict[str, str], impasto_emulator: Emulator, tmp_path: Path) -> Start:
     """Start an edit whose job is being polled, as a shell does that ignores signals; a test sends the next one."""
     (tmp_path / "in.png").write_bytes(png(512, 512))
-    impasto_emulator.fault("delay", seconds=60, method="GET")
+    impasto_emulator.fault("pending", target="/v2beta/results/")
 
     def start_job(*options: str, ignoring: str = "", stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         trap = f"trap '' {ignoring}; " if ignoring else ""
