@@ -160,7 +160,8 @@ async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
             telling.finished(status, batch.stops.reason)
     if status.is_whole and batch.are_results_written and batch.stops.kind != "configuration":
         return DONE
-    is_cut = (signalled or batch.stops.kind == "interrupted") and (status.pending or batch.is_cancelled)
+    is_left = status.pending or status.refused_again or batch.is_cancelled
+    is_cut = is_left and (signalled or batch.stops.kind == "interrupted")
     return INTERRUPTED if is_cut else SOME_FAILED
 
 

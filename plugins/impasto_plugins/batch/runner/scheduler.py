@@ -67,6 +67,9 @@ class _RecordedCall(Call):
         self.began = self.last_request = 0.0
 
     async def before_send(self, wire: WireRequest) -> None:
+        is_retry = wire.method == "POST" and self.attempts_started > 0
+        if is_retry and self.work.run.is_stopped_in_outage:  # nothing was sent: there is nothing to wait for
+            raise NotSent("the run was stopped while the provider could not be reached", retryable=False)
         self.last_request = time.monotonic()
         await self.work.before_send(wire, self)
 
@@ -138,6 +141,7 @@ class Scheduler:
     _is_cancelled: bool = False
     _outage_since: float | None = None
     """The monotonic time of the first request that could not be sent; None if the provider answers."""
+    _outage_reason: str = ""
 
     async def outcomes(self, units: AsyncIterator[ImageTask | Outcome]) -> AsyncGenerator[Outcome]:
         """Yield each outcome as it comes. Leaving early cancels and records images in flight.
@@ -173,9 +177,14 @@ class Scheduler:
         """Report that the provider can't be reached, once for each outage."""
         if self._outage_since is None and self.stops.reason is None:
             self._outage_since = time.monotonic()
-            reason = error.message.removesuffix("; nothing was sent")
+            reason = self._outage_reason = error.message.removesuffix("; nothing was sent")
             minutes = OUTAGE_SECONDS / 60
             self.on_outage(f"can't reach {address}: {reason}; trying again for up to {minutes:g} minutes", False)
+
+    @property
+    def is_stopped_in_outage(self) -> bool:
+        """True if the run was stopped while the provider could not be reached."""
+        return self._outage_since is not None and self.stops.reason is not None
 
     def _note_answer(self, call: _RecordedCall) -> None:
         """Report the end of an outage. An answer to an earlier request does not end it."""
@@ -298,4 +307,4 @@ class Scheduler:
         self.stops.check_time()
         if self.stops.reason is not None or self.is_reachable is None or await self.is_reachable(unit):
             return True
-        return not self._waits_on("it does not answer")
+        return not self._waits_on(self._outage_reason or "it does not answer")

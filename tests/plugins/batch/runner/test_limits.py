@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from impasto import (
     ImpastoError,
     NotSent,
     PollExpired,
+    Retry,
     UnusableResult,
     WireRequest,
     WireResponse,
     hookimpl,
 )
+from impasto_plugins.batch.cli import run as run_module
+from impasto_plugins.batch.runner import concurrency
 from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, MIN_FINISHED, FailureLimit, StopConditions
 from impasto_plugins.batch.tasks import ImageTask, Outcome, OutcomeState
 from impasto_plugins.emulator import Emulator
@@ -307,8 +311,6 @@ def test_ctrl_c_twice_stops_at_once_and_says_what_may_have_been_charged(
 def test_an_outage_is_waited_out_and_named(
     start: Start, batch: Run, manifest: Write, impasto_emulator: Emulator, as_json: bool
 ) -> None:
-    import socket
-
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -364,3 +366,33 @@ async def test_client_batch_logs_an_outage_and_its_end(
     assert begin.endswith("; trying again for up to 10 minutes")
     assert KEY not in begin
     assert end == f"{impasto_emulator.url} can be reached again"
+
+
+def test_a_run_that_gives_an_outage_up_names_the_reason(
+    batch: Run, manifest: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "OUTAGE_SECONDS", 0.5)
+    monkeypatch.setattr(run_module, "RETRY", Retry(attempts=1))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        to = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        manifest(row("a"))
+        done = batch("run", "manifest.jsonl", "--out", "out", "--api-base", to)
+    assert done.exit_code == 1
+    stopped = next(line for line in done.stderr.splitlines() if line.startswith("Stopped: "))
+    assert "the provider can't be reached: " in stopped
+    assert "Connection refused" in stopped
+
+
+def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, manifest: Write) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        to = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        manifest(row("a"))
+        run = start("run", "manifest.jsonl", "--out", "out", "--api-base", to)
+        assert run.stderr is not None
+        assert any("can't reach" in line for line in run.stderr)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert output.endswith("0 of 1 done, 1 refused, 0.00 USD\n"), "nothing was sent"
