@@ -35,7 +35,7 @@ def test_every_kind_of_fault_is_listed_with_its_options_and_its_charge() -> None
 
 
 def test_every_word_is_listed_with_its_answer() -> None:
-    rows = {row[0].strip("`"): row[1] for row in _rows("Content that is refused")}
+    rows = {row[0].strip("`"): row[1] for row in _rows("Refused content")}
     assert rows.keys() == {*REFUSED_WORDS, FILTER_WORD}
     for word, (status, name, _) in REFUSED_WORDS.items():
         assert rows[word].startswith(f"{status} `{name}`")
