@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -116,14 +117,25 @@ async def test_credentials_that_hold_are_fetched_once() -> None:
 
 
 async def test_credentials_that_end_soon_are_fetched_meanwhile_and_those_that_ended_are_waited_for() -> None:
-    source = Source(3600)
+    go_on = threading.Event()
+
+    class Slow(Source):
+        async def get_frozen_credentials(self) -> ReadOnlyCredentials:
+            if self.fetched == 1:
+                await asyncio.to_thread(go_on.wait)
+            return await super().get_frozen_credentials()
+
+    source = Slow(3600)
     identity = await asked(source)
     await identity.keys()
     source.left = 600
     keys = await identity.keys()
     assert keys is not None
     assert keys.access_key == "AKIA1", "nobody waits while they hold"
-    await identity._fetch()
+    joined = asyncio.ensure_future(identity._fetch())
+    await asyncio.sleep(0)  # it waits for the same fetch
+    go_on.set()
+    await joined
     assert source.fetched == 2
     source.left = 0
     keys = await identity.keys()
