@@ -26,11 +26,6 @@ def wav(seconds: float, *, junk: int | None = None) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def wav_of(size: int) -> bytes:
-    """A WAV of ten seconds and so many bytes: a chunk that says nothing, and a byte behind, take up the rest."""
-    return wav(10, junk=(size - len(wav(10, junk=0))) // 2 * 2) + bytes(size % 2)
-
-
 @cache
 def mp3(seconds: float) -> bytes:
     """An MP3 of the nearest number of frames."""

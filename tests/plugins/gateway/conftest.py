@@ -25,6 +25,7 @@ from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.conftest import KEY
+from tests.reliability.servers import Server, serving
 
 MASTER = "sk-1234"
 MODELS = {
@@ -158,6 +159,13 @@ async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Sta
             return running
 
         yield start
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Server]:
+    """A provider that answers what the test scripts."""
+    async with serving() as server:
+        yield server
 
 
 @pytest.fixture

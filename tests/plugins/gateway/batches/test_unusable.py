@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,17 +12,11 @@ import pytest
 from impasto_plugins.gateway.batches import job
 from impasto_plugins.gateway.batches.finalization import finish_batch
 from tests.plugins.gateway.conftest import Running, Start, config
-from tests.reliability.servers import Server, in_json, picture, refused, serving
+from tests.reliability.servers import Server, in_json, picture, refused
 
 from .conftest import begun, ended, line, results
 
 FILTERED = {"finish-reason": "CONTENT_FILTERED"}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
 
 
 @pytest.fixture

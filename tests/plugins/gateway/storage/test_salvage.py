@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from tests.reliability.servers import (
     picture,
     raw,
     refused,
-    serving,
 )
 
 WHOLE = png(256, 256)
@@ -33,12 +31,6 @@ BLURRED = png(128, 128)
 def answered(body: bytes, *, cut: int = 0, kind: str = "image/png", reason: str = "SUCCESS") -> Answer:
     told = {**PICTURE_HEADERS, "finish-reason": reason, "content-type": kind, "content-length": str(len(body))}
     return raw(head(200, told), body[: len(body) - cut], end="close" if cut else "")
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
 
 
 @pytest.fixture
