@@ -133,7 +133,7 @@ from impasto_plugins.stability.provider import in_credits, stability
 class Params:
     """What it takes."""
 
-    image: File = fields.picture(fields.EDITABLE)
+    image: File = fields.image(fields.EDITABLE)
     amount: float | None = number(0, 1, default=0.5)
 
 

@@ -16,7 +16,7 @@ FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
 @attrs.frozen(kw_only=True)
-class SoundLimits:
+class AudioLimits:
     """A sound's limits, in seconds and bytes. Called with a file, it yields the file's problems."""
 
     min_seconds: float

@@ -11,7 +11,7 @@ from impasto import File, Operation
 from impasto.fields import integer, number
 
 from . import fields
-from .direct import asynchronous_sound, direct
+from .direct import asynchronous_audio, direct
 from .provider import in_credits, stability
 
 
@@ -22,14 +22,14 @@ class Params:
     The span ``mask_start`` to ``mask_end`` is replaced.
     """
 
-    audio: File = fields.sound(190, fields.SOUND_REQUEST_BYTES)
-    prompt: str = fields.sound_prompt()
+    audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
+    prompt: str = fields.audio_prompt()
     mask_start: float | None = number(0, 190, default=30)
     mask_end: float | None = number(0, 190, default=190)
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
     steps: int | None = integer(4, 8, default=8)
-    output_format: str | None = fields.sound_format()
+    output_format: str | None = fields.audio_format()
 
 
 stable_audio_2_5 = Operation(
@@ -41,7 +41,7 @@ stable_audio_2_5 = Operation(
     dialect=direct,
     output="audio",
     price=in_credits(20),
-    max_bytes=fields.SOUND_REQUEST_BYTES,
+    max_bytes=fields.AUDIO_REQUEST_BYTES,
 )
 
 
@@ -49,7 +49,7 @@ stable_audio_2_5 = Operation(
 class AudioInpaintLongParams(Params):
     """Parameters of ``POST /v2beta/audio/stable-audio/inpaint`` without ``model``: sounds of twice the length."""
 
-    audio: File = fields.sound(380, fields.LONG_SOUND_REQUEST_BYTES)
+    audio: File = fields.audio(380, fields.LONG_AUDIO_REQUEST_BYTES)
     mask_start: float | None = number(0, 380, default=30)
     mask_end: float | None = number(0, 380, default=380)
     duration: float | None = fields.duration(380)
@@ -62,8 +62,8 @@ stable_audio_3 = attrs.evolve(
     title="Stable Audio 3: inpaint",
     params=AudioInpaintLongParams,
     target="/v2beta/audio/stable-audio/inpaint",
-    dialect=asynchronous_sound,
+    dialect=asynchronous_audio,
     price=in_credits(26),
     constants={"model": "stable-audio-3"},
-    max_bytes=fields.LONG_SOUND_REQUEST_BYTES,
+    max_bytes=fields.LONG_AUDIO_REQUEST_BYTES,
 )

@@ -8,7 +8,7 @@ from impasto import File, Operation
 from impasto.fields import integer, number
 
 from . import fields
-from .direct import asynchronous_sound, direct
+from .direct import asynchronous_audio, direct
 from .provider import PerStep, in_credits, stability
 
 
@@ -19,14 +19,14 @@ class Params:
     ``strength`` 0 keeps the sound, 1 ignores it.
     """
 
-    audio: File = fields.sound(190, fields.SOUND_REQUEST_BYTES)
-    prompt: str = fields.sound_prompt()
+    audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
+    prompt: str = fields.audio_prompt()
     strength: float | None = number(0, 1, default=1)
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
     steps: int | None = integer(30, 100, default=50)
     cfg_scale: float | None = number(1, 25, default=7)
-    output_format: str | None = fields.sound_format()
+    output_format: str | None = fields.audio_format()
 
 
 stable_audio_2 = Operation(
@@ -39,7 +39,7 @@ stable_audio_2 = Operation(
     output="audio",
     price=PerStep(base=17, each=0.06, steps=50),
     constants={"model": "stable-audio-2"},
-    max_bytes=fields.SOUND_REQUEST_BYTES,
+    max_bytes=fields.AUDIO_REQUEST_BYTES,
 )
 
 
@@ -66,7 +66,7 @@ stable_audio_2_5 = attrs.evolve(
 class AudioToAudioLongParams(AudioToAudioFastParams):
     """Parameters of ``POST /v2beta/audio/stable-audio/audio-to-audio`` without ``model``: twice the length."""
 
-    audio: File = fields.sound(380, fields.LONG_SOUND_REQUEST_BYTES)
+    audio: File = fields.audio(380, fields.LONG_AUDIO_REQUEST_BYTES)
     strength: float | None = number(0, 1, default=1)
     duration: float | None = fields.duration(380)
 
@@ -77,8 +77,8 @@ stable_audio_3 = attrs.evolve(
     title="Stable Audio 3: audio to audio",
     params=AudioToAudioLongParams,
     target="/v2beta/audio/stable-audio/audio-to-audio",
-    dialect=asynchronous_sound,
+    dialect=asynchronous_audio,
     price=in_credits(26),
     constants={"model": "stable-audio-3"},
-    max_bytes=fields.LONG_SOUND_REQUEST_BYTES,
+    max_bytes=fields.LONG_AUDIO_REQUEST_BYTES,
 )

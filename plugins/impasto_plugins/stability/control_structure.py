@@ -18,7 +18,7 @@ class Params:
     """Parameters of ``POST /v2beta/stable-image/control/structure``. The result has the size of ``image``."""
 
     prompt: str = fields.prompt()
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
     control_strength: float | None = number(0, 1, default=0.7)
     negative_prompt: str | None = fields.optional_text()
     seed: int | None = fields.seed()
@@ -38,5 +38,5 @@ operation = Operation(
 )
 
 on_bedrock = variant(
-    operation, "us.stability.stable-image-control-structure-v1:0", 0.07, image=fields.picture(fields.ON_BEDROCK)
+    operation, "us.stability.stable-image-control-structure-v1:0", 0.07, image=fields.image(fields.ON_BEDROCK)
 )

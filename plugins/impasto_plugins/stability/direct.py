@@ -29,7 +29,7 @@ from .refusals import lock_out, refusal
 
 KEPT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
-SOUND_RESULTS = "/v2beta/audio/results/"
+AUDIO_RESULTS = "/v2beta/audio/results/"
 POLLED: Mapping[Makes, str] = {"image": "*/*", "audio": "audio/*"}
 """The ``Accept`` header of polls, which differs from that of the operation."""
 
@@ -146,4 +146,4 @@ def _decoded(text: str, response: WireResponse) -> bytes:
 
 direct = DirectDialect()
 asynchronous = DirectDialect(RESULTS)
-asynchronous_sound = DirectDialect(SOUND_RESULTS)
+asynchronous_audio = DirectDialect(AUDIO_RESULTS)

@@ -17,7 +17,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/erase``. The result has the size of ``image``."""
 
-    image: File = fields.picture(fields.EDITABLE)
+    image: File = fields.image(fields.EDITABLE)
     mask: File | None = fields.mask()
     grow_mask: float | None = number(0, 20, default=5)
     seed: int | None = fields.seed()
@@ -39,7 +39,7 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-image-erase-object-v1:0",
     0.07,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     mask=fields.mask(fields.ON_BEDROCK.max_bytes),
     grow_mask=integer(0, 20, default=5),
 )

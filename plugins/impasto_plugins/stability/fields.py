@@ -1,4 +1,4 @@
-"""Fields and limits of images and sounds that several operations share."""
+"""Fields and limits of images and audio that several operations share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impasto_plugins.images.limits import Limits
 REQUEST_BYTES = 10 * 2**20
 """The vendor's limit for a whole request."""
 
-LONGEST_TEXT = 10_000
+MAX_TEXT_LENGTH = 10_000
 
 RATIOS = ("21:9", "16:9", "3:2", "5:4", "1:1", "4:5", "2:3", "9:16", "9:21")
 STYLES = (
@@ -36,15 +36,15 @@ STYLES = (
 )
 
 EDITABLE = Limits(min_side=64, min_pixels=4_096, max_pixels=9_437_184, max_bytes=REQUEST_BYTES)
-OF_A_THING = attrs.evolve(EDITABLE, max_pixels=4_194_304)
+SINGLE_OBJECT = attrs.evolve(EDITABLE, max_pixels=4_194_304)
 """An image of one object, to be cut out or made into a 3D model."""
 
-WIDEST = 2.5
+MAX_ASPECT_RATIO = 2.5
 
 BEDROCK_BYTES = 25_000_000
 """Bedrock's limit for a whole body. In it an image takes a third more bytes."""
 
-ON_BEDROCK = attrs.evolve(EDITABLE, aspect=WIDEST, max_bytes=BEDROCK_BYTES * 3 // 4)
+ON_BEDROCK = attrs.evolve(EDITABLE, aspect=MAX_ASPECT_RATIO, max_bytes=BEDROCK_BYTES * 3 // 4)
 """The limits of Bedrock's image services."""
 
 BEDROCK_SEED = 4_294_967_295
@@ -53,12 +53,12 @@ BEDROCK_SEED = 4_294_967_295
 
 def prompt() -> Any:
     """Declare the prompt, in English; ``(word:weight)`` weighs a word."""
-    return text(1, LONGEST_TEXT, required=True, role="prompt")
+    return text(1, MAX_TEXT_LENGTH, required=True, role="prompt")
 
 
 def optional_text(*, role: Role | None = None) -> Any:
     """Declare text that may be omitted, such as ``negative_prompt``."""
-    return text(0, LONGEST_TEXT, role=role)
+    return text(0, MAX_TEXT_LENGTH, role=role)
 
 
 def aspect_ratio() -> Any:
@@ -66,9 +66,9 @@ def aspect_ratio() -> Any:
     return choice(*RATIOS, default="1:1")
 
 
-def seed(most: int = 4_294_967_294) -> Any:
+def seed(maximum: int = 4_294_967_294) -> Any:
     """Declare the seed: 0, or none, is random; the result has the seed that was used."""
-    return integer(0, most, default=0)
+    return integer(0, maximum, default=0)
 
 
 def style_preset() -> Any:
@@ -81,7 +81,7 @@ def output_format(*formats: str) -> Any:
     return choice(*(formats or ("png", "jpeg", "webp")), default="png")
 
 
-def picture(limits: Limits, *, required: bool = True, role: Role | None = "image") -> Any:
+def image(limits: Limits, *, required: bool = True, role: Role | None = "image") -> Any:
     """Declare an image, checked before it is sent."""
     return file(limits, limits=str(limits), required=required, role=role)
 
@@ -91,36 +91,36 @@ def mask(max_bytes: int | None = REQUEST_BYTES) -> Any:
 
     Any size is valid, the server resizes it. Without a mask the image's alpha counts.
     """
-    return picture(Limits(max_bytes=max_bytes), required=False, role="mask")
+    return image(Limits(max_bytes=max_bytes), required=False, role="mask")
 
 
-SOUND_REQUEST_BYTES = 50 * 2**20
-LONG_SOUND_REQUEST_BYTES = 100 * 2**20
+AUDIO_REQUEST_BYTES = 50 * 2**20
+LONG_AUDIO_REQUEST_BYTES = 100 * 2**20
 """The vendor states ``50Mb`` for Stable Audio 2 and ``100Mb`` for 3 without a definition: the most that it can mean."""
 
-LEAST_SOUND = 6.0
-"""Minimum seconds of an input sound."""
+MIN_AUDIO_SECONDS = 6.0
+"""The shortest audio file that the vendor takes, in seconds."""
 
 
-def sound(most: float, max_bytes: int) -> Any:
-    """Declare a sound of up to ``maximum`` seconds, checked before it is sent."""
-    from impasto_plugins.media.limits import SoundLimits  # not for those who make pictures
+def audio(max_seconds: float, max_bytes: int) -> Any:
+    """Declare an audio file of up to ``max_seconds``, checked before it is sent."""
+    from impasto_plugins.media.limits import AudioLimits  # models that make images do not need it
 
-    limits = SoundLimits(min_seconds=LEAST_SOUND, max_seconds=most, max_bytes=max_bytes)
+    limits = AudioLimits(min_seconds=MIN_AUDIO_SECONDS, max_seconds=max_seconds, max_bytes=max_bytes)
     return file(limits, limits=str(limits), required=True, role="audio")
 
 
-def sound_prompt() -> Any:
-    """Declare the prompt for a sound, in English. The vendor states no minimum length."""
-    return text(0, LONGEST_TEXT, required=True, role="prompt")
+def audio_prompt() -> Any:
+    """Declare the prompt for audio, in English. The vendor states no minimum length."""
+    return text(0, MAX_TEXT_LENGTH, required=True, role="prompt")
 
 
-def duration(most: float) -> Any:
+def duration(max_seconds: float) -> Any:
     """Declare the seconds of the result."""
-    return number(1, most, default=190)
+    return number(1, max_seconds, default=190)
 
 
-def sound_format() -> Any:
+def audio_format() -> Any:
     """Declare the encoding of the result."""
     return choice("mp3", "wav", default="mp3")
 

@@ -17,7 +17,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/inpaint``. The result has the size of ``image``."""
 
-    image: File = fields.picture(fields.EDITABLE)
+    image: File = fields.image(fields.EDITABLE)
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.optional_text()
     mask: File | None = fields.mask()
@@ -42,7 +42,7 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-image-inpaint-v1:0",
     0.07,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     mask=fields.mask(fields.ON_BEDROCK.max_bytes),
     grow_mask=integer(0, 20, default=5),
 )

@@ -21,7 +21,7 @@ class Params:
     The result has the size of ``image`` plus its margins.
     """
 
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
     left: int | None = integer(0, 2000, default=0)
     right: int | None = integer(0, 2000, default=0)
     up: int | None = integer(0, 2000, default=0)
@@ -49,6 +49,6 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-outpaint-v1:0",
     0.06,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     creativity=number(0.1, 1, default=0.5),
 )

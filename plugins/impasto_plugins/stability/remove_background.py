@@ -16,7 +16,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/remove-background``."""
 
-    image: File = fields.picture(fields.OF_A_THING)
+    image: File = fields.image(fields.SINGLE_OBJECT)
     output_format: str | None = fields.output_format("png", "webp")
 
 
@@ -36,6 +36,6 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-image-remove-background-v1:0",
     0.07,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     output_format=fields.output_format(),
 )

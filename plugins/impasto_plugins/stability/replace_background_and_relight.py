@@ -20,8 +20,8 @@ class Params:
     The result has the size of ``subject_image``.
     """
 
-    subject_image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
-    background_reference: File | None = fields.picture(fields.EDITABLE, required=False)
+    subject_image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
+    background_reference: File | None = fields.image(fields.EDITABLE, required=False)
     background_prompt: str | None = fields.optional_text(role="prompt")
     foreground_prompt: str | None = fields.optional_text()
     negative_prompt: str | None = fields.optional_text()
@@ -29,7 +29,7 @@ class Params:
     original_background_depth: float | None = number(0, 1, default=0.5)
     keep_original_background: str | None = choice("true", "false", default="false")
     light_source_direction: str | None = choice("left", "right", "above", "below")
-    light_reference: File | None = fields.picture(fields.EDITABLE, required=False, role=None)
+    light_reference: File | None = fields.image(fields.EDITABLE, required=False, role=None)
     light_source_strength: float | None = number(0, 1, default=0.3)
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()

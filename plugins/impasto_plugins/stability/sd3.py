@@ -30,7 +30,7 @@ class Params:
 
     prompt: str = fields.prompt()
     mode: str | None = choice("text-to-image", _TO_IMAGE, default="text-to-image")
-    image: File | None = fields.picture(_IMAGE, required=False)
+    image: File | None = fields.image(_IMAGE, required=False)
     strength: float | None = number(0, 1)
     aspect_ratio: str | None = fields.aspect_ratio()
     negative_prompt: str | None = fields.optional_text()
@@ -115,7 +115,7 @@ on_bedrock = variant(
     0.08,
     without=_NOT_ON_BEDROCK,
     rules=_BEDROCK_RULES,
-    image=fields.picture(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
+    image=fields.image(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
 )
 sd3_large_on_bedrock = variant(
     sd3_large,
@@ -123,7 +123,7 @@ sd3_large_on_bedrock = variant(
     0.08,
     without=_NOT_ON_BEDROCK,
     rules=_BEDROCK_RULES,
-    image=fields.picture(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
+    image=fields.image(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
     seed=fields.seed(fields.BEDROCK_SEED),
     output_format=choice("jpeg", "png"),
 )

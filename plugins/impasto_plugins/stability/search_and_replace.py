@@ -17,9 +17,9 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/search-and-replace``. The result has the size of ``image``."""
 
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
     prompt: str = fields.prompt()
-    search_prompt: str = text(0, fields.LONGEST_TEXT, required=True)
+    search_prompt: str = text(0, fields.MAX_TEXT_LENGTH, required=True)
     negative_prompt: str | None = fields.optional_text()
     grow_mask: float | None = number(0, 20, default=3)
     seed: int | None = fields.seed()
@@ -42,6 +42,6 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-image-search-replace-v1:0",
     0.07,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     grow_mask=integer(0, 20, default=5),
 )

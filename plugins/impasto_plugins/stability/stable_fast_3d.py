@@ -16,7 +16,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/3d/stable-fast-3d``. ``vertex_count`` -1 means no limit."""
 
-    image: File = fields.picture(fields.OF_A_THING)
+    image: File = fields.image(fields.SINGLE_OBJECT)
     texture_resolution: str | None = fields.texture_resolution()
     foreground_ratio: float | None = number(0.1, 1, default=0.85)
     remesh: str | None = fields.remesh()

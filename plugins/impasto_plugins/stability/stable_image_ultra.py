@@ -27,7 +27,7 @@ class Params:
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.optional_text()
     aspect_ratio: str | None = fields.aspect_ratio()
-    image: File | None = fields.picture(_IMAGE, required=False)
+    image: File | None = fields.image(_IMAGE, required=False)
     strength: float | None = number(0, 1)
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
@@ -47,7 +47,7 @@ operation = Operation(
 )
 
 _BEDROCK = {
-    "image": fields.picture(Limits(max_bytes=fields.ON_BEDROCK.max_bytes), required=False),
+    "image": fields.image(Limits(max_bytes=fields.ON_BEDROCK.max_bytes), required=False),
     "strength": number(0, 1, default=0.35),
     "seed": fields.seed(fields.BEDROCK_SEED),
     "output_format": choice("jpeg", "png"),

@@ -19,7 +19,7 @@ class Params:
     ``target_count`` counts the elements that ``target_type`` names. The answer has no seed.
     """
 
-    image: File = fields.picture(fields.OF_A_THING)
+    image: File = fields.image(fields.SINGLE_OBJECT)
     texture_resolution: str | None = fields.texture_resolution()
     foreground_ratio: float | None = number(1, 2, default=1.3)
     remesh: str | None = fields.remesh()

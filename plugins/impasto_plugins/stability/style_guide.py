@@ -18,7 +18,7 @@ class Params:
     """Parameters of ``POST /v2beta/stable-image/control/style``. The result has about 1 megapixel."""
 
     prompt: str = fields.prompt()
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
     negative_prompt: str | None = fields.optional_text()
     aspect_ratio: str | None = fields.aspect_ratio()
     fidelity: float | None = number(0, 1, default=0.5)
@@ -39,5 +39,5 @@ operation = Operation(
 )
 
 on_bedrock = variant(
-    operation, "us.stability.stable-image-style-guide-v1:0", 0.07, image=fields.picture(fields.ON_BEDROCK)
+    operation, "us.stability.stable-image-style-guide-v1:0", 0.07, image=fields.image(fields.ON_BEDROCK)
 )

@@ -22,8 +22,8 @@ class Params:
     The result has about 1 megapixel and the aspect ratio of ``init_image``.
     """
 
-    init_image: File = fields.picture(attrs.evolve(_IMAGE, aspect=fields.WIDEST))
-    style_image: File = fields.picture(_IMAGE)
+    init_image: File = fields.image(attrs.evolve(_IMAGE, aspect=fields.MAX_ASPECT_RATIO))
+    style_image: File = fields.image(_IMAGE)
     prompt: str | None = fields.optional_text(role="prompt")
     negative_prompt: str | None = fields.optional_text()
     style_strength: float | None = number(0, 1, default=1)
@@ -48,6 +48,6 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-style-transfer-v1:0",
     0.08,
-    init_image=fields.picture(fields.ON_BEDROCK),
-    style_image=fields.picture(fields.ON_BEDROCK),
+    init_image=fields.image(fields.ON_BEDROCK),
+    style_image=fields.image(fields.ON_BEDROCK),
 )

@@ -8,7 +8,7 @@ from impasto import Operation
 from impasto.fields import integer, number
 
 from . import fields
-from .direct import asynchronous_sound, direct
+from .direct import asynchronous_audio, direct
 from .provider import PerStep, in_credits, stability
 
 
@@ -16,12 +16,12 @@ from .provider import PerStep, in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/audio/stable-audio-2/text-to-audio`` for Stable Audio 2, without ``model``."""
 
-    prompt: str = fields.sound_prompt()
+    prompt: str = fields.audio_prompt()
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
     steps: int | None = integer(30, 100, default=50)
     cfg_scale: float | None = number(1, 25, default=7)
-    output_format: str | None = fields.sound_format()
+    output_format: str | None = fields.audio_format()
 
 
 stable_audio_2 = Operation(
@@ -68,7 +68,7 @@ stable_audio_3 = attrs.evolve(
     title="Stable Audio 3: text to audio",
     params=TextToAudioLongParams,
     target="/v2beta/audio/stable-audio/text-to-audio",
-    dialect=asynchronous_sound,
+    dialect=asynchronous_audio,
     price=in_credits(26),
     constants={"model": "stable-audio-3"},
 )

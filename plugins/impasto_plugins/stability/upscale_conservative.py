@@ -17,7 +17,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/upscale/conservative``. 512x512 pixels became 3112x3112."""
 
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, aspect=fields.WIDEST))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.optional_text()
     creativity: float | None = number(0.2, 0.5, default=0.35)
@@ -40,6 +40,6 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-conservative-upscale-v1:0",
     0.4,
-    image=fields.picture(fields.ON_BEDROCK),
+    image=fields.image(fields.ON_BEDROCK),
     creativity=number(0.1, 0.5, default=0.35),
 )

@@ -17,7 +17,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/upscale/creative``. 512x512 pixels became 3152x3152."""
 
-    image: File = fields.picture(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576))
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.optional_text()
     creativity: float | None = number(0.1, 0.5, default=0.3)
@@ -41,5 +41,5 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-creative-upscale-v1:0",
     0.6,
-    image=fields.picture(attrs.evolve(fields.ON_BEDROCK, max_pixels=1_048_576, aspect=None)),
+    image=fields.image(attrs.evolve(fields.ON_BEDROCK, max_pixels=1_048_576, aspect=None)),
 )

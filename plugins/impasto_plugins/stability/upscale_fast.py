@@ -22,7 +22,7 @@ class Params:
     Each side of the result is 4 times that of ``image``.
     """
 
-    image: File = fields.picture(_IMAGE)
+    image: File = fields.image(_IMAGE)
     output_format: str | None = fields.output_format()
 
 
@@ -41,5 +41,5 @@ on_bedrock = variant(
     operation,
     "us.stability.stable-fast-upscale-v1:0",
     0.03,
-    image=fields.picture(attrs.evolve(_IMAGE, max_bytes=fields.ON_BEDROCK.max_bytes)),
+    image=fields.image(attrs.evolve(_IMAGE, max_bytes=fields.ON_BEDROCK.max_bytes)),
 )

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from impasto import File
-from impasto_plugins.media.limits import SoundLimits
+from impasto_plugins.media.limits import AudioLimits
 from tests.sounds import FRAME, mp3, wav
 
-ANY = SoundLimits(min_seconds=0, max_seconds=10_000, max_bytes=100_000_000)
+ANY = AudioLimits(min_seconds=0, max_seconds=10_000, max_bytes=100_000_000)
 
 
 def written(format: str, **options: Any) -> bytes:

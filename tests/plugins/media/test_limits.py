@@ -11,10 +11,10 @@ from hypothesis import given, strategies as st
 
 from impasto import File
 from impasto.files import media_type_of
-from impasto_plugins.media.limits import SoundLimits, length_of
+from impasto_plugins.media.limits import AudioLimits, length_of
 from tests.sounds import FRAME, FRAME_SECONDS, mp3, wav
 
-LIMITS = SoundLimits(min_seconds=6, max_seconds=190, max_bytes=1_000_000)
+LIMITS = AudioLimits(min_seconds=6, max_seconds=190, max_bytes=1_000_000)
 
 
 def info_frame(flags: int, encoder: bytes = b"LAME3.100", delay: int = 576, padding: int = 1_000) -> bytes:

@@ -12,7 +12,7 @@ import pytest_asyncio
 import impasto
 from impasto import InvalidRequest, Operation
 from impasto_plugins.images.limits import Limits
-from impasto_plugins.media.limits import SoundLimits
+from impasto_plugins.media.limits import AudioLimits
 from tests.conftest import KEY
 from tests.pictures import WRONG, animated, drawn, padded, png
 from tests.plugins.stability.cases import (
@@ -47,7 +47,7 @@ EACH_LIMIT_OF_IMAGES = pytest.mark.parametrize(
 )
 EVERY_SOUND = pytest.mark.parametrize(
     ("operation", "name"),
-    [(o, name) for o, name in FILES if isinstance(o.fields[name].inspect, SoundLimits)],
+    [(o, name) for o, name in FILES if isinstance(o.fields[name].inspect, AudioLimits)],
     ids=lambda v: getattr(v, "id", v),
 )
 
@@ -207,7 +207,7 @@ async def test_a_sound_has_the_name_of_its_type_and_one_of_a_wrong_length_is_ref
     wire: Wire, operation: Operation, name: str
 ) -> None:
     limits = operation.fields[name].inspect
-    assert isinstance(limits, SoundLimits)
+    assert isinstance(limits, AudioLimits)
     for data, media_type, extension in ((wav(10), "audio/wav", "wav"), (mp3(10), "audio/mpeg", "mp3")):
         post = await wire.taken(operation, request(operation, name, data))
         assert (post.files[name].content_type, post.files[name].filename) == (media_type, f"{name}.{extension}")
