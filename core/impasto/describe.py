@@ -9,7 +9,10 @@ from .operation import Operation
 
 @attrs.frozen(kw_only=True)
 class FieldDescription:
-    """One parameter. ``takes`` is its limits in words; ``default`` the provider's own."""
+    """One parameter.
+
+    ``description`` says what it does, ``takes`` its limits in words. ``default`` is the provider's own.
+    """
 
     name: str
     type: str
@@ -19,6 +22,7 @@ class FieldDescription:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     default: str | float | None = None
+    description: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +60,7 @@ def describe(model: str, operation: Operation) -> Description:
                 maximum=field.maximum,
                 choices=field.choices,
                 default=field.default,
+                description=field.description,
             )
             for name, field in operation.fields.items()
         ),

@@ -3,8 +3,8 @@ the emulator and the tests read the same record.
 
     @attrs.frozen(kw_only=True)
     class Params:
-        prompt: str = text(1, 10_000, required=True)
-        strength: float | None = number(0, 1)
+        prompt: str = text(1, 10_000, required=True, description="Content of the image, in English.")
+        strength: float | None = number(0, 1, description="Departure from the image: 0 keeps it, 1 ignores it.")
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ Role = Literal["image", "mask", "audio", "prompt"]
 
 @attrs.frozen(kw_only=True)
 class Field:
-    """The limits of one field. ``default`` is the provider's own: documented, never sent.
+    """The meaning and the limits of one field. ``default`` is the provider's own: documented, never sent.
 
-    ``role`` names the OpenAI-style argument that fills the field; ``alias`` another name that such callers use.
-    ``inspect`` yields the problems of a file, ``limits`` puts that rule in words. The kind ``other`` is an attribute
-    that no function of this module made, of which only the type is known.
+    ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
+    ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
+    in words. The kind ``other`` is an attribute that no function of this module made, of which only the type is known.
     """
 
     kind: Kind
+    description: str = ""
     required: bool = False
     minimum: float | None = None
     maximum: float | None = None
@@ -151,16 +152,41 @@ def text(
     required: bool = False,
     role: Role | None = None,
     alias: str | None = None,
+    description: str = "",
 ) -> Any:
     """Declare text of ``minimum`` to ``maximum`` characters (code points)."""
-    return _field(Field(kind="text", minimum=minimum, maximum=maximum, required=required, role=role, alias=alias))
+    return _field(
+        Field(
+            kind="text",
+            description=description,
+            minimum=minimum,
+            maximum=maximum,
+            required=required,
+            role=role,
+            alias=alias,
+        )
+    )
 
 
 def integer(
-    minimum: int | None = None, maximum: int | None = None, *, default: int | None = None, required: bool = False
+    minimum: int | None = None,
+    maximum: int | None = None,
+    *,
+    default: int | None = None,
+    required: bool = False,
+    description: str = "",
 ) -> Any:
     """Declare a whole number. A bool, a float or text is refused."""
-    return _field(Field(kind="integer", minimum=minimum, maximum=maximum, default=default, required=required))
+    return _field(
+        Field(
+            kind="integer",
+            description=description,
+            minimum=minimum,
+            maximum=maximum,
+            default=default,
+            required=required,
+        )
+    )
 
 
 def number(
@@ -170,16 +196,25 @@ def number(
     default: float | None = None,
     required: bool = False,
     alias: str | None = None,
+    description: str = "",
 ) -> Any:
     """Declare a finite number."""
     return _field(
-        Field(kind="number", minimum=minimum, maximum=maximum, default=default, required=required, alias=alias)
+        Field(
+            kind="number",
+            description=description,
+            minimum=minimum,
+            maximum=maximum,
+            default=default,
+            required=required,
+            alias=alias,
+        )
     )
 
 
-def choice(*choices: str, default: str | None = None, required: bool = False) -> Any:
+def choice(*choices: str, default: str | None = None, required: bool = False, description: str = "") -> Any:
     """Declare one of the listed texts."""
-    return _field(Field(kind="choice", choices=choices, default=default, required=required))
+    return _field(Field(kind="choice", description=description, choices=choices, default=default, required=required))
 
 
 def file(
@@ -188,9 +223,12 @@ def file(
     limits: str = "",
     required: bool = False,
     role: Role | None = "image",
+    description: str = "",
 ) -> Any:
     """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI."""
-    return _field(Field(kind="file", inspect=inspect, limits=limits, required=required, role=role))
+    return _field(
+        Field(kind="file", description=description, inspect=inspect, limits=limits, required=required, role=role)
+    )
 
 
 def fields_of(params: type[attrs.AttrsInstance]) -> dict[str, Field]:

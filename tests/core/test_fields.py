@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from impasto import File
-from impasto.fields import Field, fields_of, format_bound, format_value
+from impasto.fields import Field, choice, fields_of, file, format_bound, format_value, integer, number, text
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,17 @@ def test_fields_follow_from_types() -> None:
     assert kinds == expected
     assert fields["word"].choices == ("a", "b")
     assert fields["switch"].limits == "bool"
+
+
+def test_every_function_takes_a_description() -> None:
+    @attrs.frozen(kw_only=True)
+    class Params:
+        name: str = text(description="The name.")
+        count: int | None = integer(description="The count.")
+        weight: float | None = number(description="The weight.")
+        shape: str | None = choice("round", description="The shape.")
+        image: File | None = file(description="The image.")
+        plain: str | None = None
+
+    found = {name: field.description for name, field in fields_of(Params).items()}
+    assert found == {name: f"The {name}." if name != "plain" else "" for name in found}
