@@ -13,13 +13,19 @@ T = TypeVar("T")
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def not_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Return the signals that a command may handle.
+
+    A signal that is ignored at the start stays ignored: so work ``nohup`` and each ``command &`` of a script.
+    """
+    return [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
 def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, or cancel it at a SIGINT, SIGTERM or SIGHUP.
 
-    ``asyncio.run`` alone handles SIGINT, and only if it isn't ignored, as it is for each ``command &`` of a script.
-    A signal that is ignored at the start stays ignored: so works ``nohup``. A second SIGINT or SIGTERM waits for
-    nothing; a second SIGHUP is ignored, because shells and the system send several when a terminal closes.
-    Raises KeyboardInterrupt if a signal ended the coroutine.
+    A second SIGINT or SIGTERM waits for nothing; a second SIGHUP is ignored, because shells and the system send
+    several when a terminal closes. Raises KeyboardInterrupt if a signal ended the coroutine.
     """
     received: list[int] = []
     tasks: list[asyncio.Task[Any]] = []
@@ -39,8 +45,7 @@ def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
             tasks.append(task)
         return await work
 
-    handlers = {number: signal.getsignal(number) for number in _END_SIGNALS}
-    handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    handlers = {number: signal.getsignal(number) for number in not_ignored(*_END_SIGNALS)}
     for number in handlers:
         signal.signal(number, end)
     try:

@@ -46,13 +46,15 @@ async def _run(settings: object) -> None:
     import asyncio
     import signal
 
+    from impasto_plugins.cli.signals import not_ignored
+
     from .server.server import Emulator
     from .settings import EmulatorSettings
 
     assert isinstance(settings, EmulatorSettings)  # noqa: S101 - typed as object so that the module loads without aiohttp
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in not_ignored(signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     emulator = Emulator(settings)
     try:

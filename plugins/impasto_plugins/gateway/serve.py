@@ -20,6 +20,7 @@ from typing import NoReturn
 import click
 
 from impasto import ConfigError, ImpastoError
+from impasto_plugins.cli.signals import not_ignored
 
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind
@@ -34,8 +35,7 @@ _log = logging.getLogger("impasto.gateway")
 RESTART_SECONDS = 0.5
 """Seconds before a dead worker is restarted, so that one that can't live does not overload the machine."""
 
-_CONTROL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HANDLED_SIGNALS = (*_CONTROL_SIGNALS, signal.SIGCHLD)
+_HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 _MAX_OPEN_FILES = 65_536
 
@@ -157,7 +157,7 @@ class _Worker:
         def end() -> None:
             (second_signal if stop.is_set() else stop).set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in not_ignored(signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
@@ -238,12 +238,14 @@ class _Supervisor:
     def run(self, ready: Callable[[], object]) -> int:
         """Wait until all workers have ended; return the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
+        # sigwait takes a blocked signal even if it is ignored
+        awaited = {*not_ignored(signal.SIGTERM, signal.SIGINT), signal.SIGHUP, signal.SIGCHLD}
         for worker in self._workers:
             self._start(worker)
         ready()
         exit_code = 0
         while self._running:
-            if (number := signal.sigwait(_HANDLED_SIGNALS)) != signal.SIGCHLD:
+            if (number := signal.sigwait(awaited)) != signal.SIGCHLD:
                 self._forward_signal(number)
                 continue
             for pid, code in _reap_children():

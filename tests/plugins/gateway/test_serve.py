@@ -187,6 +187,20 @@ def test_a_signal_for_a_worker_that_is_gone_is_nothing() -> None:
         os.close(end)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored(serve: Serve, workers: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the gateway inherits it
+    try:
+        process, url = serve(PAGE, "--workers", workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process.send_signal(signal.SIGINT)
+    assert "alive" in curl(f"{url}/health/liveliness")
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+
+
 async def let_in_no_more(url: str) -> None:
     """Waits until nobody listens: the signal that ends it has come."""
     host, _, port = url.rpartition("/")[2].partition(":")

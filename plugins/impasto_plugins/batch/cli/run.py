@@ -24,6 +24,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
+from impasto_plugins.cli.signals import not_ignored
 
 from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
 
@@ -175,13 +176,11 @@ async def _tick(batch: Batch, telling: PlainReporter | JSONReporter) -> None:
 def _signals(batch: Batch, telling: PlainReporter | JSONReporter) -> Iterator[list[int]]:
     """Drain at the first signal, stop at the second; a third kills. Yields the signals received.
 
-    A SIGHUP only ever drains: shells and the system send several when a terminal is closed. ``nohup`` is respected.
+    A SIGHUP only ever drains: shells and the system send several when a terminal is closed.
     """
     came: list[int] = []
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = not_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def heard(number: int) -> None:
         if number == signal.SIGHUP and came:
@@ -191,8 +190,9 @@ def _signals(batch: Batch, telling: PlainReporter | JSONReporter) -> Iterator[li
             batch.stop("interrupted")
             telling.note(f"waiting for {batch.pace.in_flight:,} pictures in flight; once more stops at once")
             return
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
+        for each in numbers:
+            if each != signal.SIGHUP:
+                loop.remove_signal_handler(each)
         if not batch.cancel() and main is not None:
             main.cancel()
 

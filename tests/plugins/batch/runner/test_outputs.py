@@ -118,12 +118,15 @@ def test_streams_that_were_closed_from_the_beginning_change_nothing(begin: Begin
     assert len(impasto_emulator.charges) == 40
 
 
-def test_nohup_lets_the_run_go_on(begin: Begin, impasto_emulator: Emulator) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT], ids=["nohup", "a script's command &"])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    begin: Begin, impasto_emulator: Emulator, number: signal.Signals
+) -> None:
     impasto_emulator.clear_faults()
     impasto_emulator.fault("delay", seconds=0.1)
-    run = begin(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN), stdout=subprocess.PIPE)
+    run = begin(before=lambda: signal.signal(number, signal.SIG_IGN), stdout=subprocess.PIPE)
     wait_for(Path("out"), "intent", 4)
-    run.send_signal(signal.SIGHUP)
+    run.send_signal(number)
     assert run.wait(60) == 0
     assert len(impasto_emulator.charges) == 40
 

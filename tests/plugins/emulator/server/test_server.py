@@ -90,6 +90,23 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
     assert (process.returncode, err) == (0, ""), out
 
 
+def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command inherits it
+    try:
+        process = _command("--port", "0", "--scale", "0.1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[3]
+        process.send_signal(signal.SIGINT)
+        with urlopen(url + "/_emulator/charges", timeout=60) as answer:
+            assert json.load(answer)["count"] == 0
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
