@@ -85,7 +85,7 @@ class _Nothing:
 class _OfOrganization:
     """The organization to ask about."""
 
-    organization: str | None = text(1, 256)
+    organization: str | None = text(1, 256, description="ID of the organization; without it, the default one is meant.")
 
 
 @attrs.frozen

@@ -8,11 +8,14 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import integer, number
+from impasto.fields import number
 
 from . import fields
 from .direct import asynchronous_audio, direct
 from .provider import in_credits, stability
+
+_START = "Start of the part that is replaced, in seconds."
+_END = "End of the part that is replaced, in seconds."
 
 
 @attrs.frozen(kw_only=True)
@@ -24,11 +27,11 @@ class Params:
 
     audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
     prompt: str = fields.audio_prompt()
-    mask_start: float | None = number(0, 190, default=30)
-    mask_end: float | None = number(0, 190, default=190)
+    mask_start: float | None = number(0, 190, default=30, description=_START)
+    mask_end: float | None = number(0, 190, default=190, description=_END)
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
-    steps: int | None = integer(4, 8, default=8)
+    steps: int | None = fields.steps(4, 8, default=8)
     output_format: str | None = fields.audio_format()
 
 
@@ -50,10 +53,10 @@ class AudioInpaintLongParams(Params):
     """Parameters of ``POST /v2beta/audio/stable-audio/inpaint`` without ``model``: sounds of twice the length."""
 
     audio: File = fields.audio(380, fields.LONG_AUDIO_REQUEST_BYTES)
-    mask_start: float | None = number(0, 380, default=30)
-    mask_end: float | None = number(0, 380, default=380)
+    mask_start: float | None = number(0, 380, default=30, description=_START)
+    mask_end: float | None = number(0, 380, default=380, description=_END)
     duration: float | None = fields.duration(380)
-    cfg_scale: float | None = number(1, 25, default=1)
+    cfg_scale: float | None = fields.cfg_scale(25, default=1)
 
 
 stable_audio_3 = attrs.evolve(

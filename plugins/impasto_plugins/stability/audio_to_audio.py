@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import integer, number
 
 from . import fields
 from .direct import asynchronous_audio, direct
@@ -21,11 +20,11 @@ class Params:
 
     audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
     prompt: str = fields.audio_prompt()
-    strength: float | None = number(0, 1, default=1)
+    strength: float | None = fields.audio_strength()
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
-    steps: int | None = integer(30, 100, default=50)
-    cfg_scale: float | None = number(1, 25, default=7)
+    steps: int | None = fields.steps(30, 100, default=50)
+    cfg_scale: float | None = fields.cfg_scale(25, default=7)
     output_format: str | None = fields.audio_format()
 
 
@@ -47,9 +46,9 @@ stable_audio_2 = Operation(
 class AudioToAudioFastParams(Params):
     """Parameters for Stable Audio 2.5, which takes fewer steps and a minimum of strength."""
 
-    strength: float | None = number(0.01, 1, default=1)
-    steps: int | None = integer(4, 8, default=8)
-    cfg_scale: float | None = number(1, 25, default=1)
+    strength: float | None = fields.audio_strength(0.01)
+    steps: int | None = fields.steps(4, 8, default=8)
+    cfg_scale: float | None = fields.cfg_scale(25, default=1)
 
 
 stable_audio_2_5 = attrs.evolve(
@@ -67,7 +66,7 @@ class AudioToAudioLongParams(AudioToAudioFastParams):
     """Parameters of ``POST /v2beta/audio/stable-audio/audio-to-audio`` without ``model``: twice the length."""
 
     audio: File = fields.audio(380, fields.LONG_AUDIO_REQUEST_BYTES)
-    strength: float | None = number(0, 1, default=1)
+    strength: float | None = fields.audio_strength()
     duration: float | None = fields.duration(380)
 
 

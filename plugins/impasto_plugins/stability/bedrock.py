@@ -29,7 +29,7 @@ from impasto import (
     WireResponse,
 )
 from impasto.ext import Scalar, printable
-from impasto.fields import KEY
+from impasto.fields import KEY, Field
 from impasto.rules import Rule
 
 from . import guardrail
@@ -256,7 +256,7 @@ def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str
     fields: dict[str, Any] = {}
     for attribute in attrs.fields(operation.params):
         if attribute.name not in without:
-            fields[attribute.name] = changes.get(attribute.name) or _as_on_bedrock(attribute)
+            fields[attribute.name] = _as_on_bedrock(attribute.metadata[KEY], changes.get(attribute.name))
     fields |= {name: field for name, field in changes.items() if name not in fields}
     fields |= guardrail.fields()
     params_class = attrs.make_class("Params", fields, frozen=True, kw_only=True)
@@ -264,8 +264,10 @@ def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str
     return params_class
 
 
-def _as_on_bedrock(attribute: attrs.Attribute[Any]) -> Any:
-    spec = attribute.metadata[KEY]
-    if spec.role == "prompt":
+def _as_on_bedrock(spec: Field, change: Any) -> Any:
+    """Return a field as Bedrock has it. ``change`` replaces its limits; its meaning is the same."""
+    if change is not None:
+        spec = attrs.evolve(change.metadata[KEY], description=spec.description)
+    elif spec.role == "prompt":
         spec = attrs.evolve(spec, minimum=0)  # AWS prints no least length
-    return attrs.field(default=attribute.default, metadata={KEY: spec})
+    return attrs.field(default=attrs.NOTHING if spec.required else None, metadata={KEY: spec})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import number
 
 from . import fields
 from .bedrock import variant
@@ -18,9 +17,12 @@ class Params:
     """Parameters of ``POST /v2beta/stable-image/control/sketch``. The result has the size of ``image``."""
 
     prompt: str = fields.prompt()
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, min_pixels=None, aspect=fields.MAX_ASPECT_RATIO))
-    control_strength: float | None = number(0, 1, default=0.7)
-    negative_prompt: str | None = fields.optional_text()
+    image: File = fields.image(
+        attrs.evolve(fields.EDITABLE, min_pixels=None, aspect=fields.MAX_ASPECT_RATIO),
+        "Drawing, or an image with contours, whose lines the result follows.",
+    )
+    control_strength: float | None = fields.control_strength()
+    negative_prompt: str | None = fields.negative_prompt()
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

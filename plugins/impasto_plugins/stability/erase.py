@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import integer, number
+from impasto.fields import integer
 
 from . import fields
 from .bedrock import variant
@@ -17,9 +17,9 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/erase``. The result has the size of ``image``."""
 
-    image: File = fields.image(fields.EDITABLE)
+    image: File = fields.image(fields.EDITABLE, "Image to edit.")
     mask: File | None = fields.mask()
-    grow_mask: float | None = number(0, 20, default=5)
+    grow_mask: float | None = fields.grow_mask(20, default=5)
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()
 

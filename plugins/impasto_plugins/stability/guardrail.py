@@ -38,9 +38,11 @@ class TextFormat:
 def fields() -> dict[str, Any]:
     """Return the fields for a parameter class."""
     return {
-        "guardrailIdentifier": text(1, 2048),
-        "guardrailVersion": text(1, 8),
-        "trace": choice("ENABLED", "DISABLED", "ENABLED_FULL"),
+        "guardrailIdentifier": text(1, 2048, description="ID or ARN of the Bedrock guardrail that checks the call."),
+        "guardrailVersion": text(1, 8, description="Version of the guardrail."),
+        "trace": choice(
+            "ENABLED", "DISABLED", "ENABLED_FULL", description="Turns the trace of the guardrail on or off."
+        ),
     }
 
 

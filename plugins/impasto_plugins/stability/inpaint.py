@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import integer, number
+from impasto.fields import integer
 
 from . import fields
 from .bedrock import variant
@@ -17,11 +17,11 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/inpaint``. The result has the size of ``image``."""
 
-    image: File = fields.image(fields.EDITABLE)
+    image: File = fields.image(fields.EDITABLE, "Image to edit.")
     prompt: str = fields.prompt()
-    negative_prompt: str | None = fields.optional_text()
+    negative_prompt: str | None = fields.negative_prompt()
     mask: File | None = fields.mask()
-    grow_mask: float | None = number(0, 100, default=5)
+    grow_mask: float | None = fields.grow_mask(100, default=5)
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from impasto import File, Operation
@@ -14,6 +16,10 @@ from .direct import direct
 from .provider import in_credits, stability
 
 
+def _margin(side: str) -> Any:
+    return integer(0, 2000, default=0, description=f"Pixels to add {side}.")
+
+
 @attrs.frozen(kw_only=True)
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/outpaint``. Margins are in pixels.
@@ -21,13 +27,13 @@ class Params:
     The result has the size of ``image`` plus its margins.
     """
 
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
-    left: int | None = integer(0, 2000, default=0)
-    right: int | None = integer(0, 2000, default=0)
-    up: int | None = integer(0, 2000, default=0)
-    down: int | None = integer(0, 2000, default=0)
-    creativity: float | None = number(0, 1, default=0.5)
-    prompt: str | None = fields.optional_text(role="prompt")
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to extend.")
+    left: int | None = _margin("on the left")
+    right: int | None = _margin("on the right")
+    up: int | None = _margin("at the top")
+    down: int | None = _margin("at the bottom")
+    creativity: float | None = number(0, 1, default=0.5, description="Freedom to invent the content of the added area.")
+    prompt: str | None = fields.optional_prompt()
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

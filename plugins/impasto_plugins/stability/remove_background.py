@@ -16,7 +16,7 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/remove-background``."""
 
-    image: File = fields.image(fields.SINGLE_OBJECT)
+    image: File = fields.image(fields.SINGLE_OBJECT, "Image of which the background is removed.")
     output_format: str | None = fields.output_format("png", "webp")
 
 

@@ -20,17 +20,35 @@ class Params:
     The result has the size of ``subject_image``.
     """
 
-    subject_image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
-    background_reference: File | None = fields.image(fields.EDITABLE, required=False)
-    background_prompt: str | None = fields.optional_text(role="prompt")
-    foreground_prompt: str | None = fields.optional_text()
-    negative_prompt: str | None = fields.optional_text()
-    preserve_original_subject: float | None = number(0, 1, default=0.6)
-    original_background_depth: float | None = number(0, 1, default=0.5)
-    keep_original_background: str | None = choice("true", "false", default="false")
-    light_source_direction: str | None = choice("left", "right", "above", "below")
-    light_reference: File | None = fields.image(fields.EDITABLE, required=False, role=None)
-    light_source_strength: float | None = number(0, 1, default=0.3)
+    subject_image: File = fields.image(
+        attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image with the subject."
+    )
+    background_reference: File | None = fields.image(
+        fields.EDITABLE, "Image whose style the new background follows.", required=False
+    )
+    background_prompt: str | None = fields.optional_prompt("Description of the new background, in English.")
+    foreground_prompt: str | None = fields.optional_text(
+        "Description of the subject, which keeps the background from bleeding into it."
+    )
+    negative_prompt: str | None = fields.negative_prompt()
+    preserve_original_subject: float | None = number(
+        0, 1, default=0.6, description="Closeness to the original subject; 1 keeps each of its pixels."
+    )
+    original_background_depth: float | None = number(
+        0, 1, default=0.5, description="Closeness of the new background's depth to that of the original one."
+    )
+    keep_original_background: str | None = choice(
+        "true", "false", default="false", description="If true, the background stays and only the light changes."
+    )
+    light_source_direction: str | None = choice(
+        "left", "right", "above", "below", description="Side from which the light comes."
+    )
+    light_reference: File | None = fields.image(
+        fields.EDITABLE, "Image whose bright areas guide the light.", required=False, role=None
+    )
+    light_source_strength: float | None = number(
+        0, 1, default=0.3, description="Multiplier for the strength of the light."
+    )
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import choice, number
+from impasto.fields import choice
 from impasto.rules import Excludes, Needs, NoEffect
 from impasto_plugins.images.limits import Limits
 
@@ -29,14 +29,19 @@ class Params:
     """
 
     prompt: str = fields.prompt()
-    mode: str | None = choice("text-to-image", _TO_IMAGE, default="text-to-image")
-    image: File | None = fields.image(_IMAGE, required=False)
-    strength: float | None = number(0, 1)
+    mode: str | None = choice(
+        "text-to-image",
+        _TO_IMAGE,
+        default="text-to-image",
+        description="Kind of call. If there is an image, the default is image-to-image.",
+    )
+    image: File | None = fields.start_image(_IMAGE)
+    strength: float | None = fields.strength()
     aspect_ratio: str | None = fields.aspect_ratio()
-    negative_prompt: str | None = fields.optional_text()
+    negative_prompt: str | None = fields.negative_prompt()
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
-    cfg_scale: float | None = number(1, 10)
+    cfg_scale: float | None = fields.cfg_scale(10)
     output_format: str | None = fields.output_format()
 
 
@@ -44,14 +49,14 @@ class Params:
 class Full(Params):
     """The large and the medium model."""
 
-    cfg_scale: float | None = number(1, 10, default=4)
+    cfg_scale: float | None = fields.cfg_scale(10, default=4)
 
 
 @attrs.frozen(kw_only=True)
 class Distilled(Params):
     """The turbo and the flash model, which take fewer steps."""
 
-    cfg_scale: float | None = number(1, 10, default=1)
+    cfg_scale: float | None = fields.cfg_scale(10, default=1)
 
 
 def _mode_of_image(arguments: Mapping[str, object]) -> Mapping[str, object]:
@@ -115,7 +120,7 @@ on_bedrock = variant(
     0.08,
     without=_NOT_ON_BEDROCK,
     rules=_BEDROCK_RULES,
-    image=fields.image(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES), required=False),
+    image=fields.start_image(attrs.evolve(_IMAGE, max_bytes=_BEDROCK_BYTES)),
 )
 sd3_large_on_bedrock = variant(
     sd3_large,
@@ -123,7 +128,7 @@ sd3_large_on_bedrock = variant(
     0.08,
     without=_NOT_ON_BEDROCK,
     rules=_BEDROCK_RULES,
-    image=fields.image(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES), required=False),
+    image=fields.start_image(Limits(min_side=640, max_side=1_536, max_bytes=_BEDROCK_BYTES)),
     seed=fields.seed(fields.BEDROCK_SEED),
     output_format=choice("jpeg", "png"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import integer, number, text
+from impasto.fields import integer, text
 
 from . import fields
 from .bedrock import variant
@@ -17,11 +17,13 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/edit/search-and-recolor``. The result has the size of ``image``."""
 
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
-    prompt: str = fields.prompt()
-    select_prompt: str = text(0, fields.MAX_TEXT_LENGTH, required=True)
-    negative_prompt: str | None = fields.optional_text()
-    grow_mask: float | None = number(0, 20, default=3)
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to edit.")
+    prompt: str = fields.prompt("New colours or look of the object, in English.")
+    select_prompt: str = text(
+        0, fields.MAX_TEXT_LENGTH, required=True, description="Short description of the object to recolour."
+    )
+    negative_prompt: str | None = fields.negative_prompt()
+    grow_mask: float | None = fields.grow_mask(20, default=3, edge="found area")
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

@@ -16,11 +16,13 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/3d/stable-fast-3d``. ``vertex_count`` -1 means no limit."""
 
-    image: File = fields.image(fields.SINGLE_OBJECT)
+    image: File = fields.object_image()
     texture_resolution: str | None = fields.texture_resolution()
-    foreground_ratio: float | None = number(0.1, 1, default=0.85)
+    foreground_ratio: float | None = fields.foreground_ratio(0.1, 1, default=0.85)
     remesh: str | None = fields.remesh()
-    vertex_count: float | None = number(-1, 20_000, default=-1)
+    vertex_count: float | None = number(
+        -1, 20_000, default=-1, description="Number of vertices to simplify the mesh to; -1 is no limit."
+    )
 
 
 operation = Operation(

@@ -18,7 +18,7 @@ class Params:
     """Parameters of ``POST /v2beta/stable-image/generate/core``. The image has about 1.5 megapixels or more."""
 
     prompt: str = fields.prompt()
-    negative_prompt: str | None = fields.optional_text()
+    negative_prompt: str | None = fields.negative_prompt()
     aspect_ratio: str | None = fields.aspect_ratio()
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
@@ -38,7 +38,7 @@ operation = Operation(
 _BEDROCK = {
     "seed": fields.seed(fields.BEDROCK_SEED),
     "output_format": choice("jpeg", "png"),
-    "mode": choice("text-to-image", default="text-to-image"),
+    "mode": choice("text-to-image", default="text-to-image", description="Kind of call; this model has only one."),
 }
 
 on_bedrock = variant(operation, "stability.stable-image-core-v1:1", 0.04, without=("style_preset",), **_BEDROCK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import choice, number
+from impasto.fields import choice
 from impasto.rules import Needs
 from impasto_plugins.images.limits import Limits
 
@@ -25,10 +25,10 @@ class Params:
     """
 
     prompt: str = fields.prompt()
-    negative_prompt: str | None = fields.optional_text()
+    negative_prompt: str | None = fields.negative_prompt()
     aspect_ratio: str | None = fields.aspect_ratio()
-    image: File | None = fields.image(_IMAGE, required=False)
-    strength: float | None = number(0, 1)
+    image: File | None = fields.start_image(_IMAGE)
+    strength: float | None = fields.strength()
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()
@@ -47,11 +47,13 @@ operation = Operation(
 )
 
 _BEDROCK = {
-    "image": fields.image(Limits(max_bytes=fields.ON_BEDROCK.max_bytes), required=False),
-    "strength": number(0, 1, default=0.35),
+    "image": fields.start_image(Limits(max_bytes=fields.ON_BEDROCK.max_bytes)),
+    "strength": fields.strength(default=0.35),
     "seed": fields.seed(fields.BEDROCK_SEED),
     "output_format": choice("jpeg", "png"),
-    "mode": choice("text-to-image", default="text-to-image"),
+    "mode": choice(
+        "text-to-image", default="text-to-image", description="Kind of call. Leave it out for image to image."
+    ),
 }
 
 on_bedrock = variant(

@@ -19,14 +19,23 @@ class Params:
     ``target_count`` counts the elements that ``target_type`` names. The answer has no seed.
     """
 
-    image: File = fields.image(fields.SINGLE_OBJECT)
+    image: File = fields.object_image()
     texture_resolution: str | None = fields.texture_resolution()
-    foreground_ratio: float | None = number(1, 2, default=1.3)
+    foreground_ratio: float | None = fields.foreground_ratio(1, 2, default=1.3)
     remesh: str | None = fields.remesh()
-    target_type: str | None = choice("none", "vertex", "face", default="none")
-    target_count: float | None = number(100, 20_000, default=1_000)
-    guidance_scale: float | None = number(1, 10, default=3)
-    seed: int | None = fields.seed()
+    target_type: str | None = choice(
+        "none", "vertex", "face", default="none", description="Elements that target_count counts."
+    )
+    target_count: float | None = number(
+        100,
+        20_000,
+        default=1_000,
+        description="Number of vertices or faces to simplify the mesh to. It needs a target_type.",
+    )
+    guidance_scale: float | None = number(
+        1, 10, default=3, description="Guidance of the diffusion that makes the points."
+    )
+    seed: int | None = fields.seed(reported=False)
 
 
 operation = Operation(

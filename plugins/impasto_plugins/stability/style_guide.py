@@ -18,10 +18,12 @@ class Params:
     """Parameters of ``POST /v2beta/stable-image/control/style``. The result has about 1 megapixel."""
 
     prompt: str = fields.prompt()
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
-    negative_prompt: str | None = fields.optional_text()
+    image: File = fields.image(
+        attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image whose style the result takes."
+    )
+    negative_prompt: str | None = fields.negative_prompt()
     aspect_ratio: str | None = fields.aspect_ratio()
-    fidelity: float | None = number(0, 1, default=0.5)
+    fidelity: float | None = number(0, 1, default=0.5, description="Closeness to the style of the input image.")
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

@@ -22,13 +22,15 @@ class Params:
     The result has about 1 megapixel and the aspect ratio of ``init_image``.
     """
 
-    init_image: File = fields.image(attrs.evolve(_IMAGE, aspect=fields.MAX_ASPECT_RATIO))
-    style_image: File = fields.image(_IMAGE)
-    prompt: str | None = fields.optional_text(role="prompt")
-    negative_prompt: str | None = fields.optional_text()
-    style_strength: float | None = number(0, 1, default=1)
-    composition_fidelity: float | None = number(0, 1, default=0.9, alias="fidelity")
-    change_strength: float | None = number(0.1, 1, default=0.9)
+    init_image: File = fields.image(attrs.evolve(_IMAGE, aspect=fields.MAX_ASPECT_RATIO), "Image to restyle.")
+    style_image: File = fields.image(_IMAGE, "Image that gives the style.")
+    prompt: str | None = fields.optional_prompt()
+    negative_prompt: str | None = fields.negative_prompt()
+    style_strength: float | None = number(0, 1, default=1, description="Weight of the style image.")
+    composition_fidelity: float | None = number(
+        0, 1, default=0.9, alias="fidelity", description="Closeness to the composition of init_image."
+    )
+    change_strength: float | None = number(0.1, 1, default=0.9, description="Amount by which init_image may change.")
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from impasto import Operation
-from impasto.fields import integer, number
 
 from . import fields
 from .direct import asynchronous_audio, direct
@@ -19,8 +18,8 @@ class Params:
     prompt: str = fields.audio_prompt()
     duration: float | None = fields.duration(190)
     seed: int | None = fields.seed()
-    steps: int | None = integer(30, 100, default=50)
-    cfg_scale: float | None = number(1, 25, default=7)
+    steps: int | None = fields.steps(30, 100, default=50)
+    cfg_scale: float | None = fields.cfg_scale(25, default=7)
     output_format: str | None = fields.audio_format()
 
 
@@ -41,8 +40,8 @@ stable_audio_2 = Operation(
 class TextToAudioFastParams(Params):
     """Parameters for Stable Audio 2.5, which takes fewer steps."""
 
-    steps: int | None = integer(4, 8, default=8)
-    cfg_scale: float | None = number(1, 25, default=1)
+    steps: int | None = fields.steps(4, 8, default=8)
+    cfg_scale: float | None = fields.cfg_scale(25, default=1)
 
 
 stable_audio_2_5 = attrs.evolve(

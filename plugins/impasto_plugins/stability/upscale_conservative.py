@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import number
 
 from . import fields
 from .bedrock import variant
@@ -17,10 +16,10 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/upscale/conservative``. 512x512 pixels became 3112x3112."""
 
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to enlarge.")
     prompt: str = fields.prompt()
-    negative_prompt: str | None = fields.optional_text()
-    creativity: float | None = number(0.2, 0.5, default=0.35)
+    negative_prompt: str | None = fields.negative_prompt()
+    creativity: float | None = fields.creativity(0.2, 0.5, default=0.35)
     seed: int | None = fields.seed()
     output_format: str | None = fields.output_format()
 
@@ -41,5 +40,5 @@ on_bedrock = variant(
     "us.stability.stable-conservative-upscale-v1:0",
     0.4,
     image=fields.image(fields.ON_BEDROCK),
-    creativity=number(0.1, 0.5, default=0.35),
+    creativity=fields.creativity(0.1, 0.5, default=0.35),
 )

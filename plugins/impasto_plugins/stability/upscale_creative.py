@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from impasto import File, Operation
-from impasto.fields import number
 
 from . import fields
 from .bedrock import variant
@@ -17,10 +16,10 @@ from .provider import in_credits, stability
 class Params:
     """Parameters of ``POST /v2beta/stable-image/upscale/creative``. 512x512 pixels became 3152x3152."""
 
-    image: File = fields.image(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576))
+    image: File = fields.image(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576), "Image to enlarge.")
     prompt: str = fields.prompt()
-    negative_prompt: str | None = fields.optional_text()
-    creativity: float | None = number(0.1, 0.5, default=0.3)
+    negative_prompt: str | None = fields.negative_prompt()
+    creativity: float | None = fields.creativity(0.1, 0.5, default=0.3)
     seed: int | None = fields.seed()
     style_preset: str | None = fields.style_preset()
     output_format: str | None = fields.output_format()

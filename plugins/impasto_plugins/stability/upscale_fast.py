@@ -22,7 +22,7 @@ class Params:
     Each side of the result is 4 times that of ``image``.
     """
 
-    image: File = fields.image(_IMAGE)
+    image: File = fields.image(_IMAGE, "Image to enlarge.")
     output_format: str | None = fields.output_format()
 
 
