@@ -80,8 +80,8 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_rate_window_of_another_test() -> Iterator[None]:
     """Forget a provider's pauses: tests share keys and the emulator's address, and so its rate windows."""
     yield
-    if (limit := sys.modules.get("impasto_plugins.middleware.limit")) is not None:
-        limit._gates.clear()
+    if (gate := sys.modules.get("impasto_plugins.middleware.gate")) is not None:
+        gate._gates.clear()
 
 
 @pytest.fixture

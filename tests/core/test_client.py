@@ -22,7 +22,7 @@ from impasto import (
     UnknownOperation,
 )
 from impasto.options import SHARED, Options, Settings
-from impasto_plugins.middleware.limit import gate_of
+from impasto_plugins.middleware.gate import gate_of
 from tests.conftest import KEY
 from tests.pictures import png
 from tests.plugins.stability.cases import JOBS
@@ -372,6 +372,6 @@ def test_a_client_is_closed_in_its_own_loop() -> None:
 async def test_a_call_takes_its_place_in_the_rate_of_its_key(client: impasto.Client) -> None:
     held = client.with_options(api_key="sk-one-a-minute", rate_limit=impasto.RateLimit(1, 60))
     account = await held.account("stability/sd3")
-    assert gate_of(account).wait(account) == 0
+    assert gate_of(account).estimate_wait(account) == 0
     await held.run("stability/sd3", prompt="x")
-    assert gate_of(account).wait(account) > 50
+    assert gate_of(account).estimate_wait(account) > 50

@@ -1,4 +1,7 @@
-"""The one owner of retries. It only retries what is proved to have cost nothing, unless the caller opted in."""
+"""Middleware that repeats requests. The one owner of retries: transports send each request once.
+
+A request is repeated only if it is proved to have cost nothing, unless the caller has opted in to more.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from impasto import (
     hookimpl,
 )
 
-from .limit import gate_of, model_paused_for
+from .gate import gate_of, model_pauses
 
 
 class _Retry:
@@ -29,28 +32,31 @@ class _Retry:
         if wire.method != "POST":
             return await next(wire)  # polls repeat in the route, as often as their job needs
         call = wire.call
-        attempts = refused = charges = 0
+        attempts = refusals = charges = 0
         while True:
             try:
                 return await next(wire)
             except (NotSent, RateLimited) as error:
                 attempts += 1
-                again = error.retryable and attempts < call.retry.attempts
+                may_retry = error.retryable and attempts < call.retry.attempts
                 failure: ImpastoError = error
             except (ProviderFault, ChargeUnknown) as error:
+                # The bill decides, not the class: a fault whose charge is unknown is retried only by permission.
                 if error.billed == "no":
-                    refused += 1
-                    again = error.retryable and refused <= call.retry.refused
+                    refusals += 1
+                    may_retry = error.retryable and refusals <= call.retry.refused
                 else:
                     charges += 1
-                    again = call.retry.on_ambiguous and charges < call.retry.max_charges
+                    may_retry = call.retry.on_ambiguous and charges < call.retry.max_charges
                 failure = error
-            if not again or not _may_wait(wait := _wait(failure, attempts + refused + charges, call), failure, wire):
+            # Outside the except blocks, so that a later failure does not carry this one as its context.
+            wait = _backoff(failure, attempts + refusals + charges, call)
+            if not may_retry or not _can_wait(wait, failure, wire):
                 raise failure
             await asyncio.sleep(wait)
 
 
-def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
+def _backoff(failure: ImpastoError, tries: int, call: Call) -> float:
     """Return the seconds to wait: full jitter, doubling.
 
     After a 429 with a time the gate holds the key back, and jitter spreads what follows. After a 429 without one each
@@ -60,7 +66,7 @@ def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
     of ``base * 2 ** (attempts - 2)`` seconds (2 by default) is then always outlasted.
     """
     policy = call.retry
-    longest = policy.base * 2.0 ** min(tries - 1, 60)
+    longest = policy.base * 2.0 ** min(tries - 1, 60)  # 2 ** 1024 is no float
     if isinstance(failure, RateLimited):
         longest = longest * 2 if failure.retry_after is None else policy.base
     longest = min(policy.cap, longest)
@@ -69,11 +75,12 @@ def _wait(failure: ImpastoError, tries: int, call: Call) -> float:
     return random.uniform(0, longest)  # noqa: S311 - jitter, no secret
 
 
-def _may_wait(wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
+def _can_wait(wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
     """Return True if the call's time and the retry budget allow it. A 429 is outside the budget."""
     call = wire.call
     if isinstance(failure, RateLimited):
-        return max(wait, gate_of(call.account).paused_for(), model_paused_for(wire)) < call.remaining()
+        pause = max(gate_of(call.account).remaining_pause(), model_pauses.remaining(wire))
+        return max(wait, pause) < call.remaining()
     return wait < call.remaining() and call.budget.try_spend(call.retry)
 
 
@@ -82,6 +89,7 @@ class RetryPlugin:
 
     @hookimpl
     def middleware(self) -> Middleware:
+        """Return the middleware, which keeps no state of its own."""
         return _Retry()
 
 

@@ -1,4 +1,4 @@
-"""How long a retry waits. What is retried at all: tests/reliability/test_retries.py."""
+"""The waits between retries. Which failures are retried: tests/reliability/test_retries.py."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 import impasto
 from impasto import Account, ChargeUnknown, NotSent, ProviderFault, Request, Retry, WireRequest, WireResponse
 from impasto.policy import RetryBudget
-from impasto_plugins.middleware import limit, retry as module
+from impasto_plugins.middleware import retry as module
+from impasto_plugins.middleware.gate import gate_of, model_pauses
 from impasto_plugins.stability.provider import stability
 
-PICTURE = WireResponse(status=200, headers={})
+ANSWER = WireResponse(status=200, headers={})
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The most that each wait may take; none takes any time."""
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The longest that each wait may take; none takes any time."""
     bounds: list[float] = []
 
     def uniform(least: float, most: float) -> float:
@@ -40,19 +41,19 @@ def request_of(policy: Retry, *, key: str = "sk-retry", method: str = "POST") ->
     return WireRequest(target="/", method=method).with_call(call)  # type: ignore[arg-type]  # GET or POST
 
 
-async def sends(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple[int, impasto.ImpastoError | None]:
-    """Send a request, each failure in turn before a picture. Return the number of sends, and what was raised."""
+async def send(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple[int, impasto.ImpastoError | None]:
+    """Send a request, each failure in turn before an answer. Return the number of requests and the error."""
     number = 0
 
-    async def send(wire: WireRequest) -> WireResponse:
+    async def transport(wire: WireRequest) -> WireResponse:
         nonlocal number
         number += 1
         if number <= len(failures):
             raise failures[number - 1]
-        return PICTURE
+        return ANSWER
 
     try:
-        assert await module.plugin.middleware()(wire, send) is PICTURE
+        assert await module.plugin.middleware()(wire, transport) is ANSWER
     except impasto.ImpastoError as error:
         return number, error
     return number, None
@@ -62,11 +63,11 @@ def busy() -> ProviderFault:
     return ProviderFault("busy", status=500)
 
 
-async def test_every_kind_of_failure_doubles_the_wait(drawn: list[float]) -> None:
+async def test_every_kind_of_failure_doubles_the_wait(waits: list[float]) -> None:
     wire = request_of(Retry(attempts=9, refused=9, on_ambiguous=True, max_charges=9))
     failures = [NotSent("x"), busy(), ChargeUnknown("x"), NotSent("x"), ChargeUnknown("x")]
-    assert await sends(wire, failures) == (6, None)
-    assert drawn == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert await send(wire, failures) == (6, None)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 @pytest.mark.parametrize(
@@ -80,57 +81,57 @@ async def test_every_kind_of_failure_doubles_the_wait(drawn: list[float]) -> Non
         (lambda: ChargeUnknown("x"), Retry(on_ambiguous=True, max_charges=3, base=0), 3),
     ],
 )
-async def test_tries_end_where_the_policy_says(
+async def test_retries_end_as_the_policy_says(
     make: Callable[[], impasto.ImpastoError], policy: Retry, number: int
 ) -> None:
     failures = [make() for _ in range(9)]
-    assert await sends(request_of(policy), failures) == (number, failures[number - 1])
+    assert await send(request_of(policy), failures) == (number, failures[number - 1])
 
 
-async def test_a_refusal_that_can_not_be_retried_is_not() -> None:
+async def test_a_refusal_that_is_not_retryable_is_raised_at_once() -> None:
     final = busy()
     final.retryable = False
-    assert await sends(request_of(Retry()), [final]) == (1, final)
+    assert await send(request_of(Retry()), [final]) == (1, final)
 
 
-async def test_a_poll_is_left_to_its_job() -> None:
+async def test_a_poll_is_not_retried_here() -> None:
     failure = NotSent("x")
-    assert await sends(request_of(Retry(base=0), method="GET"), [failure]) == (1, failure)
+    assert await send(request_of(Retry(base=0), method="GET"), [failure]) == (1, failure)
 
 
 @pytest.mark.parametrize("left", [0.5, 0.4])
-async def test_a_wait_that_would_take_all_the_time_left_is_not_begun(
-    drawn: list[float], monkeypatch: pytest.MonkeyPatch, left: float
+async def test_a_wait_that_would_take_all_the_remaining_time_is_not_started(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch, left: float
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
     wire = request_of(Retry(base=0.5))
     monkeypatch.setattr(wire.call, "remaining", lambda: left)
     failure = NotSent("x")
-    assert await sends(wire, [failure]) == (1, failure)
+    assert await send(wire, [failure]) == (1, failure)
 
 
-async def test_a_429_is_raised_if_its_key_or_its_model_waits_longer_than_the_call_has(drawn: list[float]) -> None:
+async def test_a_429_is_raised_if_its_key_or_its_model_waits_longer_than_the_call_has(waits: list[float]) -> None:
     def limited() -> impasto.RateLimited:
         return impasto.RateLimited("x", status=429)
 
     key, model = request_of(Retry(), key="sk-paused"), request_of(Retry(), key="sk-model-paused")
-    limit.gate_of(key.call.account).pause(30)
-    limit._pause_model(model, 30)
+    gate_of(key.call.account).pause(30)
+    model_pauses.pause(model, 30)
     for wire in (key, model):
-        wire.call.remaining = lambda: 20.0  # type: ignore[method-assign]  # as of a call that began
+        wire.call.remaining = lambda: 20.0  # type: ignore[method-assign]  # as of a call that started
         failure = limited()
-        assert await sends(wire, [failure]) == (1, failure)
+        assert await send(wire, [failure]) == (1, failure)
         wire.call.remaining = lambda: 40.0  # type: ignore[method-assign]  # the same
-        assert await sends(wire, [limited()]) == (2, None)
+        assert await send(wire, [limited()]) == (2, None)
 
 
-async def test_a_429_takes_nothing_of_the_retry_budget(drawn: list[float]) -> None:
+async def test_a_429_does_not_use_the_retry_budget(waits: list[float]) -> None:
     policy = Retry(budget=0, floor=1)
     wire = request_of(policy)
-    assert await sends(wire, [impasto.RateLimited("x", status=429) for _ in range(3)]) == (4, None)
-    assert await sends(wire, [NotSent("x")]) == (2, None)
+    assert await send(wire, [impasto.RateLimited("x", status=429) for _ in range(3)]) == (4, None)
+    assert await send(wire, [NotSent("x")]) == (2, None)
     failure = NotSent("x")
-    assert await sends(wire, [failure]) == (1, failure)
+    assert await send(wire, [failure]) == (1, failure)
 
 
 def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,20 +144,20 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", most)
     call = impasto.Call.__new__(impasto.Call)
     call._retry = impasto.Retry(base=0.5, cap=8.0)
-    waits = [module._wait(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
+    waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
     limited = impasto.RateLimited("x", status=429)
-    assert [module._wait(limited, tries, call) for tries in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 8.0, 8.0], (
-        "own back-off"
+    assert [module._backoff(limited, tries, call) for tries in (1, 2, 3, 4, 5)] == [1.0, 2.0, 4.0, 8.0, 8.0], (
+        "its own back-off"
     )
     limited.retry_after = 60.0
-    assert module._wait(limited, 9, call) == 0.5, "the gate holds the key back"
+    assert module._backoff(limited, 9, call) == 0.5, "the gate holds the key back"
     assert set(least) == {0}
 
 
-def test_the_last_try_outlasts_a_second_of_outage_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_try_comes_after_two_seconds_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
     call = impasto.Call.__new__(impasto.Call)
     call._retry = impasto.Retry()
-    waits = [module._wait(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
+    waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
     assert waits == [0, 0, 2.0]

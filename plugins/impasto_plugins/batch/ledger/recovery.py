@@ -61,7 +61,7 @@ class RecoverySummary:
 
 def restore_sends(accounts: Iterable[Account], history: LedgerHistory) -> frozenset[str]:
     """Count sends of earlier processes towards these keys' rates. Return the keys in the ledger's form."""
-    from impasto_plugins.middleware.limit import gate_of
+    from impasto_plugins.middleware.gate import gate_of
 
     keys = set[str]()
     for account in accounts:

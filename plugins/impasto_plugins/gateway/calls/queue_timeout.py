@@ -12,7 +12,7 @@ from typing import TypeVar
 import attrs
 
 from impasto import Account, Handler, Middleware, NotSent, RateLimited, WireRequest, WireResponse, hookimpl
-from impasto_plugins.middleware.limit import gate_of
+from impasto_plugins.middleware.gate import gate_of
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ async def with_queue_timeout(account: Account, call: Callable[[], Awaitable[T]],
     Raises RateLimited before anything is sent if it would be late.
     """
     max_wait, gate = max_queue_wait.get(), gate_of(account)
-    if (expected_wait := gate.wait(account)) > (max_wait if waits else 0):
+    if (expected_wait := gate.estimate_wait(account)) > (max_wait if waits else 0):
         raise _queue_full_error(expected_wait)
     timeout = asyncio.timeout(None if max_wait == math.inf else max_wait)
     token = _current_wait.set(_QueueWait(timeout, waits))
@@ -86,7 +86,7 @@ async def with_queue_timeout(account: Account, call: Callable[[], Awaitable[T]],
     except TimeoutError:
         if not timeout.expired():
             raise
-        raise _queue_full_error(max(gate.wait(account), 1.0)) from None
+        raise _queue_full_error(max(gate.estimate_wait(account), 1.0)) from None
     finally:
         _current_wait.reset(token)
 

@@ -12,7 +12,7 @@ from impasto import RateLimit
 from impasto_plugins.batch.ledger import workspace
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.middleware.limit import Gate
+from impasto_plugins.middleware.gate import Gate
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, many, row, told
 

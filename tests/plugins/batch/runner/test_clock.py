@@ -18,7 +18,7 @@ from impasto_plugins.batch.ledger.recovery import restore_sends
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.batch.tasks import key_of
 from impasto_plugins.emulator import Emulator
-from impasto_plugins.middleware.limit import gate_of
+from impasto_plugins.middleware.gate import gate_of
 from impasto_plugins.stability.provider import stability
 from tests.pictures import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Write, lines, many, row, told
@@ -97,5 +97,5 @@ def test_a_run_that_goes_on_counts_what_the_last_one_sent_towards_the_rate() -> 
     free = stability.account({"api_key": "sk-free"})
     history = cast(LedgerHistory, SimpleNamespace(recent_sends=lambda account: [1.0, 1.0, 1.0]))
     assert restore_sends([limited, free], history) == {key_of(limited), key_of(free)}
-    assert gate_of(limited).wait(limited) > 0
-    assert gate_of(free).wait(free) == 0
+    assert gate_of(limited).estimate_wait(limited) > 0
+    assert gate_of(free).estimate_wait(free) == 0

@@ -8,10 +8,8 @@ from collections import Counter
 
 import pytest
 
-from impasto import RateLimit
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.calls.queue_timeout import read_max_queue_wait
-from impasto_plugins.middleware.limit import Send, Window
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, entry
 
 
@@ -115,17 +113,3 @@ async def test_a_wait_that_makes_no_sense_is_not_passed_on(
 )
 def test_how_long_a_caller_waits(headers: dict[str, str], expected: float) -> None:
     assert read_max_queue_wait(headers, 60) == expected
-
-
-def test_how_long_a_window_lets_wait() -> None:
-    window, limit = Window(), RateLimit(4, 10)
-    assert window.wait(limit, 0, 100) == 0
-    sends = [window.try_acquire(limit, 100) for _ in range(4)]
-    for send in sends:
-        assert isinstance(send, Send)
-        window.count(send, 100)
-    assert window.wait(limit, 0, 101) == 9
-    assert window.wait(limit, 3, 101) == 9
-    assert window.wait(limit, 4, 101) == 19
-    assert window.wait(limit, 9, 101) == 29
-    assert window.wait(limit, 0, 110.5) == 0

@@ -1,0 +1,195 @@
+"""The gate of a key: decides when its next request may go, and keeps the pause after a 429.
+
+All clients and loops of the process share a key's gate; its lock is a thread's and held for microseconds. Calls
+wait in a queue of their own loop: only the first of each queue watches the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+from impasto import Account, Call, RateLimit, RateLimited, WireRequest
+
+from .window import Permit, Window, slack
+
+_IDLE_SECONDS = 600.0
+"""Seconds after which a gate that nobody uses is removed."""
+
+
+class _Queue:
+    """One loop's calls that wait at a gate, first come, first served.
+
+    Calls that have started (polls and retries, whose time runs) wait for ``first`` only, others one at a time: a
+    poll of a paid job passes thousands of new calls.
+    """
+
+    def __init__(self) -> None:
+        self.first = asyncio.Lock()
+        self.others = asyncio.Lock()
+
+
+class Gate:
+    """The requests of one key."""
+
+    def __init__(self) -> None:
+        self.last_used = time.monotonic()
+        self._lock = threading.Lock()
+        self._window = Window()
+        self._paused_until = 0.0
+        self._had_429 = False
+        self._waiting = 0
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+
+    async def acquire(self, call: Call) -> Permit | None:
+        """Wait until the call may send. Raises RateLimited if its time would end before."""
+        if not self._waiting:  # nobody is ahead: no lock of a queue is needed
+            permit = self._try_acquire(call.account)
+            if permit is None or isinstance(permit, Permit):
+                return permit
+        with self._lock:
+            self._waiting += 1
+            queue = self._queues.setdefault(asyncio.get_running_loop(), _Queue())
+        try:
+            if call.remaining() != math.inf:
+                return await self._wait_at_front(queue, call)
+            async with queue.others:
+                return await self._wait_at_front(queue, call)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def estimate_wait(self, account: Account) -> float:
+        """Return about how many seconds a new call would wait."""
+        with self._lock:
+            now, limit = time.monotonic(), self._limit(account)
+            queue_wait = self._window.estimate_wait(limit, self._waiting, now) if limit is not None else 0.0
+            return max(self._paused_until - now, queue_wait, 0.0)
+
+    def mark_written(self, permit: Permit) -> None:
+        """Note that all of the request was written."""
+        with self._lock:
+            self._window.mark_written(permit, time.monotonic())
+
+    def mark_arrived(self, permit: Permit) -> None:
+        """Note that the request was answered, or given up."""
+        with self._lock:
+            self._window.mark_arrived(permit, time.monotonic())
+
+    def release(self, permit: Permit) -> None:
+        """Take back the permit of a request that never left."""
+        with self._lock:
+            self._window.release(permit)
+
+    def restore_history(self, ages: Iterable[float], limit: RateLimit) -> None:
+        """Count requests of another process with this key. ``ages`` are in seconds by the wall clock.
+
+        Each may have arrived as late as its slack allows, and never later than now, however that clock was set.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._window.restore_history(now - max(age - slack(limit), 0.0) for age in ages)
+
+    def pause(self, seconds: float) -> None:
+        """Stop all requests for so many seconds. A pause is never made shorter."""
+        with self._lock:
+            self._had_429 = True
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    def remaining_pause(self) -> float:
+        """Return the seconds until the pause ends."""
+        return max(self._paused_until - time.monotonic(), 0.0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return True if removing the gate would lose nothing."""
+        is_unused = self.last_used < time.monotonic() - _IDLE_SECONDS
+        return is_unused and not self._waiting and not self.remaining_pause()
+
+    async def _wait_at_front(self, queue: _Queue, call: Call) -> Permit | None:
+        raise_if_too_long(self.remaining_pause(), call)
+        async with queue.first:
+            # A loop: another thread may take the place, or a 429 may pause the key, while this call sleeps.
+            while isinstance(wait := self._try_acquire(call.account), int | float):
+                raise_if_too_long(wait, call)
+                await asyncio.sleep(wait)
+            return wait
+
+    def _try_acquire(self, account: Account) -> Permit | float | None:
+        """Return a permit (None if no limit counts the request), or the seconds until one is available."""
+        with self._lock:
+            now = self.last_used = time.monotonic()
+            if now < self._paused_until:
+                return self._paused_until - now
+            limit = self._limit(account)
+            return self._window.try_acquire(limit, now) if limit is not None else None
+
+    def _limit(self, account: Account) -> RateLimit | None:
+        """Return the account's limit; after a 429 also a key without one has its provider's documented limit."""
+        return account.rate_limit or (account.provider.rate_limit if self._had_429 else None)
+
+
+def raise_if_too_long(wait: float, call: Call) -> None:
+    """Raise RateLimited if a wait takes at least as long as the call has left."""
+    if wait >= call.remaining():
+        error = RateLimited(f"the key may send again in {wait:.1f} s, which is more than the call has left", status=429)
+        error.retry_after = wait
+        raise error
+
+
+_gates: dict[str, Gate] = {}
+_gates_lock = threading.Lock()
+
+
+def gate_of(account: Account) -> Gate:
+    """Return the process's gate for an account's key and host."""
+    gate = _gates.get(account.fingerprint)
+    if gate is None:
+        with _gates_lock:
+            for key in [key for key, old in _gates.items() if old.is_idle]:
+                del _gates[key]
+            gate = _gates.setdefault(account.fingerprint, Gate())
+    return gate
+
+
+class ModelPauses:
+    """Pauses of single models, while the other models of their accounts go on: quotas of some providers are a model's.
+
+    Any thread may use it.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[str, str], float] = {}
+        """The end of each pause, by the account's fingerprint and the model's target."""
+        self._lock = threading.Lock()
+
+    def remaining(self, wire: WireRequest) -> float:
+        """Return the seconds for which the model of a request is paused."""
+        if not self._ends:
+            return 0.0
+        key = _model_key(wire)
+        with self._lock:
+            seconds = self._ends.get(key, 0.0) - time.monotonic()
+            if seconds <= 0:
+                self._ends.pop(key, None)
+            return max(seconds, 0.0)
+
+    def pause(self, wire: WireRequest, seconds: float) -> None:
+        """Stop a model's requests for so many seconds. A pause is never made shorter."""
+        now = time.monotonic()
+        with self._lock:
+            self._ends = {key: end for key, end in self._ends.items() if end >= now}
+            key = _model_key(wire)
+            self._ends[key] = max(now + seconds, self._ends.get(key, 0.0))
+
+
+def _model_key(wire: WireRequest) -> tuple[str, str]:
+    return wire.call.account.fingerprint, wire.target
+
+
+model_pauses = ModelPauses()
+"""The pauses of the process's models."""
