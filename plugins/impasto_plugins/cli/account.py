@@ -11,7 +11,7 @@ from .options import as_json, connection_options
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import ConnectionOptions
+    from .calls.call import ConnectionOptions
 
 
 @click.command("account", short_help="Show the balance, and whose key it is.")
@@ -27,8 +27,8 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Connec
 
     from impasto import Client
 
-    from .calls import settings_of
-    from .signals import run_until_signal
+    from .calls.call import settings_of
+    from .terminal.signals import run_until_signal
 
     async def ask() -> dict[str, object]:
         async with Client(**settings_of(options, "stability")) as client:

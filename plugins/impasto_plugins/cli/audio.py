@@ -11,7 +11,7 @@ from .options import call_options, count, model, parameter
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import CallCommandOptions
+    from .calls.call import CallCommandOptions
 
 
 @click.command("audio", short_help="Make sounds from a prompt, or from another sound.")
@@ -41,6 +41,6 @@ def command(
     impasto audio stability/stable-audio-2.5/text-to-audio rain on a tin roof -p duration=30 -o rain.wav
     impasto audio stability/stable-audio-3/audio-to-audio a choir hums it --audio tune.mp3
     """
-    from .calls import make  # asyncio and the client: only for those who call
+    from .calls.call import make  # asyncio and the client: only for those who call
 
     make(ctx, model, n=n, prompt=" ".join(prompt), audio=audio, fields=fields, **options)

@@ -13,12 +13,12 @@ import click
 from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, PluginInfo, normalized_name, read_folders
 
 from .options import as_json
-from .terminal import columns
+from .terminal.output import columns
 
 if TYPE_CHECKING:
     from impasto import Registry
 
-    from .probe import ImportResult
+    from .checks.imports import ImportResult
 
 FEW_FILES = 256
 _DEVELOPMENT = ("benchmarks", "dev", "docs")
@@ -173,7 +173,7 @@ def _limits() -> Iterator[Finding]:
 
 def _distributions(registry: Registry) -> Iterator[Finding]:
     """Check each distribution with plugins: its permission, and its files against its RECORD."""
-    from .record import files_of
+    from .checks.installed_files import files_of
 
     allowed, section = registry.allowed, "distributions"
     for owner in registry.owners():
@@ -195,7 +195,11 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
 
 def _imports(registry: Registry) -> dict[PluginInfo, ImportResult]:
     """Import each plugin that is allowed, other people's in processes of their own."""
-    from .probe import ImportResult, import_in_processes, import_plugin  # the help of all commands goes without
+    from .checks.imports import (  # the help of all commands goes without
+        ImportResult,
+        import_in_processes,
+        import_plugin,
+    )
 
     declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
     found = {each: ImportResult("broken", each.refusal) for each in declared if each.refusal is not None}

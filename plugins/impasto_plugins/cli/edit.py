@@ -11,7 +11,7 @@ from .options import call_options, count, model, parameter
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import CallCommandOptions
+    from .calls.call import CallCommandOptions
 
 
 @click.command("edit", short_help="Edit, upscale or restyle pictures.")
@@ -43,6 +43,6 @@ def command(
     impasto edit stability/inpaint beach.png --mask sky.png --prompt "a red balloon"
     impasto edit stability/outpaint beach.png -p left=200 -p right=200
     """
-    from .calls import make  # asyncio and the client: only for those who call
+    from .calls.call import make  # asyncio and the client: only for those who call
 
     make(ctx, model, n=n, prompt=prompt, images=images, mask=mask, fields=fields, **options)

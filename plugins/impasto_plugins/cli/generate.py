@@ -11,7 +11,7 @@ from .options import call_options, count, model, parameter
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import CallCommandOptions
+    from .calls.call import CallCommandOptions
 
 
 @click.command("generate", short_help="Make pictures from a prompt.")
@@ -37,6 +37,6 @@ def command(
     \b
     impasto generate stability/sd3.5-large a lighthouse at dusk -p aspect_ratio=16:9
     """
-    from .calls import make  # asyncio and the client: only for those who call
+    from .calls.call import make  # asyncio and the client: only for those who call
 
     make(ctx, model, n=n, prompt=" ".join(prompt), fields=fields, **options)

@@ -11,8 +11,8 @@ import click
 from impasto import ConfigError, ImpastoError, Registry, __version__
 from impasto.ext import COMMANDS, VARIABLE, AllowList
 
-from .boundary import run
 from .entry import INTERRUPTED
+from .terminal.boundary import run
 
 
 class Commands(click.Group):
@@ -95,11 +95,11 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ImpastoError as error:
-            from .failure import fail  # only on the way to an error
+            from .terminal.failure import fail  # only on the way to an error
 
             fail(ctx, error)
         except KeyboardInterrupt as error:
-            from .failure import end_interrupted
+            from .terminal.failure import end_interrupted
 
             end_interrupted(ctx, error)
 

@@ -11,7 +11,7 @@ from .options import call_options, count, model, parameter
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import CallCommandOptions
+    from .calls.call import CallCommandOptions
 
 
 @click.command("model3d", short_help="Make 3D models from a picture.")
@@ -37,6 +37,6 @@ def command(
     \b
     impasto model3d stability/stable-fast-3d chair.png -p texture_resolution=2048 -o chair.glb
     """
-    from .calls import make  # asyncio and the client: only for those who call
+    from .calls.call import make  # asyncio and the client: only for those who call
 
     make(ctx, model, n=n, images=(image,), fields=fields, **options)

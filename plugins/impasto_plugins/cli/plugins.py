@@ -45,7 +45,7 @@ def listed(registry: Registry) -> list[dict[str, str | None]]:
     """Return every declaration. ``state``: ``declared``, ``not allowed``, or ``refused`` with a ``reason``."""
     from impasto.ext import GROUPS
 
-    from .record import files_of
+    from .checks.installed_files import files_of
 
     files = {(owner.name, owner.version): files_of(owner) for owner in registry.owners()}
     return [

@@ -11,7 +11,7 @@ from .options import call_options, model
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls import CallCommandOptions
+    from .calls.call import CallCommandOptions
 
 
 @click.command("resume", short_help="Fetch the result of a job that was cut off.")
@@ -26,8 +26,8 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
     """
     from impasto import InvalidRequest, Registry  # the client: only for those who call
 
-    from .calls import finish
-    from .saving import ArtifactSaver
+    from .calls.artifact_files import ArtifactSaver
+    from .calls.call import finish
 
     saving = ArtifactSaver(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):

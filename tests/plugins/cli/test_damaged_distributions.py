@@ -107,7 +107,8 @@ def test_listing_imports_nothing_of_others(hostile: Path, words: tuple[str, ...]
 
 def test_doctor_outlives_every_import(hostile: Path) -> None:
     code = (
-        "import impasto_plugins.cli.probe as p; p.LONGEST_SECONDS = 1.0; import impasto_plugins.cli.main as m\nm.main()"
+        "import impasto_plugins.cli.checks.imports as p; p.LONGEST_SECONDS = 1.0\n"
+        "import impasto_plugins.cli.main as m; m.main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--json"],

@@ -168,7 +168,8 @@ def test_a_hook_that_blocks_the_loop_is_said_to(found: dict[str, tuple[str, str]
 def test_one_that_hangs_is_given_up(tmp_path: Path) -> None:
     site = installed(tmp_path, {"hangs": (operations(hangs_paint="hangs"), {"hangs": HANGS})})
     code = (
-        "import impasto_plugins.cli.probe as p; p.LONGEST_SECONDS = 0.5; import impasto_plugins.cli.main as m; m.main()"
+        "import impasto_plugins.cli.checks.imports as p; p.LONGEST_SECONDS = 0.5\n"
+        "import impasto_plugins.cli.main as m; m.main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, "doctor", "--json"], env=site.environment, capture_output=True, check=False

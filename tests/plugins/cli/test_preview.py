@@ -9,7 +9,7 @@ from base64 import b64decode
 import pytest
 from PIL import Image
 
-from impasto_plugins.cli.preview import drawn, way_of
+from impasto_plugins.cli.terminal.preview import drawn, way_of
 from tests import pictures
 
 TRUE = {"COLORTERM": "truecolor"}

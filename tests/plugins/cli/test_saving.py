@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from impasto import Artifact
-from impasto_plugins.cli.saving import ArtifactSaver
+from impasto_plugins.cli.calls.artifact_files import ArtifactSaver
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
 from tests.plugins.cli.conftest import Run

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto.fields import Field, choice, fields_of, file, integer, number, text
-from impasto_plugins.cli.values import value_of
+from impasto_plugins.cli.calls.values import value_of
 
 
 @attrs.frozen(kw_only=True)

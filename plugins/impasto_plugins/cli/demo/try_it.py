@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto_plugins.cli.terminal import columns, is_terminal
+from impasto_plugins.cli.terminal.output import columns, is_terminal
 
 if TYPE_CHECKING:
     from .tour import FinishedStep
@@ -35,7 +35,7 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
     The server is the built-in emulator, in this process: no key, no network, no cost. DIR is created; an earlier
     page in it is replaced.
     """
-    from impasto_plugins.cli.signals import run_until_signal  # this and the client: only for those who try
+    from impasto_plugins.cli.terminal.signals import run_until_signal  # this and the client: only for those who try
 
     from .more_steps import MORE_STEPS
     from .page import GENERATOR, count_steps, write

@@ -11,9 +11,8 @@ import click
 
 from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
 from impasto.ext import PYTHON_ADVICE
-
-from .entry import INTERRUPTED
-from .options import JSON
+from impasto_plugins.cli.entry import INTERRUPTED
+from impasto_plugins.cli.options import JSON
 
 WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
 

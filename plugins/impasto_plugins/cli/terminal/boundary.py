@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 
 import click
 
-from .entry import INTERRUPTED
+from impasto_plugins.cli.entry import INTERRUPTED
 
 _ENCODING_ERRORS = "impasto.output"
 

@@ -15,8 +15,8 @@ import attrs
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
 from impasto.ext import media_type_of
+from impasto_plugins.cli.terminal.output import is_terminal
 
-from .terminal import is_terminal
 from .values import FORMATS, is_medium
 
 _ENDINGS = {

@@ -18,12 +18,12 @@ import click
 
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
 from impasto.ext import Makes, Settings, check_base_url, check_n
+from impasto_plugins.cli.models import group_of
+from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
+from impasto_plugins.cli.terminal.output import is_terminal
+from impasto_plugins.cli.terminal.signals import run_until_signal
 
-from .failure import CallInterrupted, as_object, format_error
-from .models import group_of
-from .saving import ArtifactSaver, SavedArtifact
-from .signals import run_until_signal
-from .terminal import is_terminal
+from .artifact_files import ArtifactSaver, SavedArtifact
 from .values import request_of
 
 EMULATOR_POLL_SECONDS = 0.5
@@ -233,7 +233,7 @@ def _print_result(saved: Sequence[SavedArtifact], result: Result, seconds: float
     terminal = is_terminal(sys.stdout)
     for each in saved:
         if terminal:
-            from .preview import show
+            from impasto_plugins.cli.terminal.preview import show
 
             show(each.artifact.content.read(), each.artifact.media_type)
         if each.path is not None:

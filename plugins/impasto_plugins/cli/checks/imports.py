@@ -28,7 +28,7 @@ _GIVEN_UP = 3
 """Ended processes after which no more plugins of a distribution are tried."""
 
 _CHILD = "import json, sys; given = json.load(sys.stdin); sys.path[:] = given['path']\n"
-_CHILD += "from impasto_plugins.cli.probe import child; child(given['points'], given['seconds'])"
+_CHILD += "from impasto_plugins.cli.checks.imports import child; child(given['points'], given['seconds'])"
 _TIMED_OUT = b"Timeout ("
 
 PluginAddress = tuple[str, str]
@@ -141,7 +141,7 @@ def child(points: Sequence[PluginAddress], seconds: float) -> None:
     from impasto import Operation, Registry
     from impasto.ext import OPERATIONS
 
-    from .trial import slow_hook  # here, as what it imports itself is not a plugin's
+    from .hook_speed import slow_hook  # here, as what it imports itself is not a plugin's
 
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a plugin prints is no answer

@@ -1,0 +1,1 @@
+"""Checks of the installation, for `impasto doctor` and `impasto plugins`."""

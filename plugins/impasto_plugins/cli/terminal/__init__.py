@@ -1,0 +1,1 @@
+"""The terminal: output, errors, signals and previews of commands."""
