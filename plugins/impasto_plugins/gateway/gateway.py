@@ -18,13 +18,14 @@ from impasto.ext import Listener, is_loopback, listen
 
 from .api import jobs
 from .app import App
+from .batches.scheduler import RUNS
 from .calls import budgets
-from .calls.runtime import Runtime, data_folder
+from .calls.runtime import Runtime, batches_folder, data_folder
 from .config.model import Config, InvalidConfig, check_bind
 from .http.connection import Server
 from .idempotency.coordinator import IdempotencyCoordinator
 from .idempotency.in_flight import InFlightCall
-from .idempotency.store import StoredCall
+from .idempotency.store import OUTCOME_IMAGES, StoredCall
 from .storage.database import DATABASE_ERRORS, Database
 from .telemetry import metrics as m
 from .telemetry.access_log import log_request
@@ -83,7 +84,8 @@ class Gateway:
             self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
-            self._database = Database(data_folder(self._config))
+            data = data_folder(self._config)
+            self._database = Database(data, result_folders=(data / OUTCOME_IMAGES, batches_folder(self._config) / RUNS))
             stack.push_async_callback(self._database.aclose)
             await self._database.open()
             self._idempotency = IdempotencyCoordinator(self._database, self._resume)

@@ -21,7 +21,7 @@ from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.batch.ledger.log import UntrustedLedger
 from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is_running
 from impasto_plugins.gateway.api.context import Services
-from impasto_plugins.gateway.calls.runtime import data_folder
+from impasto_plugins.gateway.calls.runtime import batches_folder
 from impasto_plugins.gateway.config.model import BatchesConfig as Limits
 from impasto_plugins.gateway.errors import APIError
 
@@ -41,8 +41,7 @@ MAX_RUNNING_OF_KEY = 4
 RETRY_SECONDS = 10.0
 """Seconds that a batch waits if it can't continue, for example because a disk is full."""
 
-_RUNS = "runs"
-_STRAY_SECONDS = 3600.0
+RUNS = "runs"
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -76,12 +75,11 @@ class BatchScheduler:
     @property
     def folder(self) -> Path:
         """The folder of files and batches."""
-        folder = self.limits.folder
-        return Path(folder) if folder is not None else data_folder(self.services.runtime.config) / "batches"
+        return batches_folder(self.services.runtime.config)
 
     def batch_folder(self, id: str) -> Path:
         """Return a batch's own folder."""
-        return self.folder / _RUNS / id
+        return self.folder / RUNS / id
 
     def require_enabled(self) -> Self:
         """Return this scheduler if batches are enabled. Raises APIError."""
@@ -213,9 +211,12 @@ class BatchScheduler:
         await asyncio.to_thread(_remove_content, self.folder, paths, paths_in_use)
 
     def _remove_strays(self, ids: frozenset[str]) -> None:
-        """Delete folders without a row. ``ids``: ids of files and batches."""
-        oldest = time.time() - _STRAY_SECONDS
-        for subfolder in ("files", _RUNS):
+        """Delete folders without a row. ``ids``: ids of files and batches.
+
+        They must be as old as results may become: if their rows were lost, they hold images that were paid for.
+        """
+        oldest = time.time() - self.limits.seconds
+        for subfolder in ("files", RUNS):
             with suppress(OSError):
                 for entry in list(os.scandir(self.folder / subfolder)):
                     if entry.name not in ids and entry.stat(follow_symlinks=False).st_mtime < oldest:
@@ -232,7 +233,7 @@ def _remove_content(folder: Path, paths: list[str], paths_in_use: frozenset[str]
     for path in paths:
         (folder / path).unlink(missing_ok=True)
         batch_folder = path.rpartition("/")[0]
-        if batch_folder.startswith(_RUNS) and not any(each.startswith(f"{batch_folder}/") for each in paths_in_use):
+        if batch_folder.startswith(RUNS) and not any(each.startswith(f"{batch_folder}/") for each in paths_in_use):
             shutil.rmtree(folder / batch_folder, ignore_errors=True)
 
 

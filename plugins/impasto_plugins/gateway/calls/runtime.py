@@ -117,3 +117,9 @@ def data_folder(config: Config) -> Path:
     """Return the folder of data that must survive a restart."""
     folder = config.general.data_dir
     return Path(folder) if folder is not None else state_folder()
+
+
+def batches_folder(config: Config) -> Path:
+    """Return the folder of files and batches."""
+    folder = config.batches.folder
+    return Path(folder) if folder is not None else data_folder(config) / "batches"

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
 _log = logging.getLogger("impasto.gateway")
 
 _CHUNK_BYTES = 1 << 20
-_STRAY_SECONDS = 3600.0
-"""Age in seconds after which a file without a row is deleted."""
+_STORING_SECONDS = 60.0
+"""Seconds after which a file has its row."""
 
 
 @attrs.frozen
@@ -62,13 +62,20 @@ class OutcomeFiles:
             urls_end=payload["urls_end"],
         )
 
-    def remove_strays(self, has_row: Callable[[str], bool]) -> None:
-        """Delete old files that no row names."""
-        old = time.time() - _STRAY_SECONDS
+    def remove(self, expired: AbstractSet[str], has_row: Callable[[str], bool], *, lifetime: float) -> int:
+        """Delete the files of expired rows, and files without a row that are older than ``lifetime``, in seconds.
+
+        Return the number of younger files without a row: the rows of these paid images were lost.
+        """
+        now, strays = time.time(), 0
         with suppress(OSError):
             for each in list(os.scandir(self.folder)):
-                if each.stat().st_mtime < old and not has_row(each.name.partition(".")[0]):
+                id, age = each.name.partition(".")[0], now - each.stat().st_mtime
+                if id in expired or (age > lifetime and not has_row(id)):
                     Path(each.path).unlink(missing_ok=True)
+                elif age > _STORING_SECONDS and not has_row(id):
+                    strays += 1
+        return strays
 
     def _save_images(self, id: str, outcome: CallOutcome) -> bool:
         try:

@@ -22,6 +22,9 @@ from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 from .in_flight import InFlightTable, reclaim
 from .serialization import OutcomeFiles, dump_outcome, load_failure
 
+OUTCOME_IMAGES = "outcomes"
+"""The images of stored calls, in the data directory."""
+
 KEY_SECONDS = 24 * 3600.0
 """Seconds for which an Idempotency-Key is valid and a job is stored."""
 
@@ -81,9 +84,10 @@ class OutcomeStore:
 
     def __init__(self, database: Database) -> None:
         self._data = database
-        self._files = OutcomeFiles(database.folder / "pictures")
+        self._files = OutcomeFiles(database.folder / OUTCOME_IMAGES)
         self._queue: list[_PendingOutcome] = []
         self._storing: asyncio.Task[None] | None = None
+        self._has_reported_strays = False
 
     async def insert_or_join(self, row: StoredCall, *, join: bool) -> StoredCall:
         """Insert a call before it is made; with ``join``, return an existing one with its fingerprint.
@@ -208,9 +212,20 @@ class OutcomeStore:
         return await self._data.run(lambda: self._reclaim_dead_workers(table))
 
     def remove_expired(self, db: sqlite3.Connection) -> None:
-        """Delete expired rows, and files that no row names."""
-        db.execute("DELETE FROM outcomes WHERE expires <= ?", (self._data.clock(),))
-        self._files.remove_strays(lambda row_id: _select_one(db, "id = ?", row_id) is not None)
+        """Delete expired rows with their files, and old files without a row. Report lost rows, once."""
+        expired = {id for (id,) in db.execute("SELECT id FROM outcomes WHERE expires <= ?", (self._data.clock(),))}
+        db.executemany("DELETE FROM outcomes WHERE id = ?", [(id,) for id in expired])
+        strays = self._files.remove(
+            expired, lambda row_id: _select_one(db, "id = ?", row_id) is not None, lifetime=KEY_SECONDS
+        )
+        if strays and not self._has_reported_strays:
+            self._has_reported_strays = True
+            _log.warning(
+                "%d stored images in %r have no record: the database is an older copy or was damaged, or the gateway"
+                " was killed while it stored them; their requests are charged again if they are repeated",
+                strays,
+                str(self._files.folder),
+            )
 
     async def _set(self, id: str, **values: object) -> bool:
         statement = f"UPDATE outcomes SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"  # noqa: S608 - names of fields

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import TypeVar
 from impasto_plugins.gateway.errors import SERVER, APIError
 
 T = TypeVar("T")
+
+DATABASE_NAME = "gateway.sqlite3"
 
 BUSY_SECONDS = 10.0
 """Seconds that a transaction waits for those of other workers."""
@@ -53,12 +55,17 @@ _log = logging.getLogger("impasto.gateway")
 class Database:
     """One worker's access to the data directory. ``clock`` returns seconds since 1970.
 
-    If the directory is not writable only operations that need it fail; opening is retried on the next use.
+    If the directory is not writable, or its records are missing or damaged, only operations that need it fail; opening
+    is retried on the next use. ``result_folders``: folders that have files only if there are records of them. A new
+    database beside them would not know what was paid for.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, clock: Callable[[], float] = time.time, *, result_folders: Sequence[Path] = ()
+    ) -> None:
         self.folder = folder
         self.clock = clock
+        self._result_folders = result_folders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-data")
         self._connection: sqlite3.Connection | None = None
 
@@ -68,7 +75,7 @@ class Database:
             await self.run(self._connect)
         except DATABASE_ERRORS as error:
             reason = getattr(error, "strerror", None) or error
-            _log.error("can't keep data in %r: %s; see general_settings.data_dir", str(self.folder), reason)
+            _log.error("can't store data in %r: %s; see general_settings.data_dir", str(self.folder), reason)
 
     async def aclose(self) -> None:
         """End the thread after its queue is empty."""
@@ -106,11 +113,14 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.folder / "gateway.sqlite3"
+        path = self.folder / DATABASE_NAME
         with _exclusive_lock(self.folder):
+            if not path.exists() or not path.stat().st_size:
+                self._check_new()
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take its mode
             db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
             try:
+                _check_pages(db)
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
             except BaseException:
@@ -119,10 +129,34 @@ class Database:
         self._connection = db
         return db
 
+    def _check_new(self) -> None:
+        """Raise sqlite3.DatabaseError if a new database would forget what was paid for."""
+        for folder in self._result_folders:
+            if folder.is_dir() and any(folder.iterdir()):
+                raise sqlite3.DatabaseError(
+                    f"{DATABASE_NAME} is missing or empty, but there are results in {str(folder)!r}; restore it, or"
+                    " move that folder away to begin again: repeated Idempotency-Keys are then charged again"
+                )
+
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _check_pages(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError if a page is damaged: its rows would be missing without an error."""
+    try:
+        (problem,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # locked, or the disk fails
+        raise
+    except sqlite3.DatabaseError as error:
+        problem = str(error)
+    if problem != "ok":
+        raise sqlite3.DatabaseError(
+            f"{DATABASE_NAME} is damaged ({problem}); restore it, or move the whole directory away to begin again:"
+            " repeated Idempotency-Keys are then charged again"
+        )
 
 
 @contextmanager

@@ -285,18 +285,20 @@ async def test_what_expires_leaves_the_disk(gateway: Running, state: Path) -> No
     assert left == []
 
 
-async def test_what_a_crash_left_behind_leaves_the_disk_too(gateway: Running, state: Path) -> None:
+@pytest.mark.parametrize(("days", "stays"), [(0, True), (29, True), (31, False)])
+async def test_a_folder_without_a_record_stays_as_long_as_results_do(
+    days: int, stays: bool, gateway: Running, state: Path
+) -> None:
+    """Its record may be on its way, or was lost: then the images were paid for."""
     strays = [state / "batches" / "files" / "file-stray", state / "batches" / "runs" / "batch_stray" / "input.jsonl"]
+    age = time.time() - days * 24 * 3600
     for stray in strays:
         stray.parent.mkdir(parents=True, exist_ok=True)
         stray.write_bytes(b"x")
-    await gateway.gateway._app.batches.remove_expired()
-    assert all(stray.exists() for stray in strays)  # they may belong to what is about to be written down
-    for stray in strays:
         for each in (stray, stray.parent):
-            os.utime(each, (0, 0))
+            os.utime(each, (age, age))
     await gateway.gateway._app.batches.remove_expired()
-    assert not any(stray.exists() for stray in strays)
+    assert [stray.exists() for stray in strays] == [stays, stays]
 
 
 async def test_an_upload_that_a_crash_cut_off_takes_no_room_for_long(gateway: Running) -> None:

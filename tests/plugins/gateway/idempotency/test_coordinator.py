@@ -149,7 +149,7 @@ async def test_what_can_not_be_kept_is_lost_and_not_paid_for_again(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, is_kept: bool
 ) -> None:
     if not is_kept:
-        (worker.data.folder / "pictures").touch()  # a file where the folder should be
+        (worker.data.folder / "outcomes").touch()  # a file where the folder should be
     await worker.repeats.store_outcome(identity(count=0), flight_of(worker), DONE)
     assert not worker.repeats.in_flight._calls
     assert await worker.ask(identity(count=1)) == ((b"made", True) if is_kept else ("charge_unknown", False))

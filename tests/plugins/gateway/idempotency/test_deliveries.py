@@ -144,7 +144,7 @@ async def test_an_answer_that_was_read_costs_nothing_afterwards(
     with connected(gateway) as connection:
         await asyncio.to_thread(READ[how], connection)
         assert await kept(gateway) == 0
-    assert not (state / "pictures").exists()
+    assert not (state / "outcomes").exists()
     with connected(gateway) as connection:  # of another call, which was refused perhaps
         connection.sendall(request(1))
         assert b"idempotent-replayed" not in await asyncio.to_thread(read_answer, connection)
@@ -160,7 +160,7 @@ async def test_the_sdk_leaves_nothing_behind_with_a_client_for_each_call(
         async with openai.AsyncOpenAI(api_key=MASTER, base_url=f"{gateway.url}/v1") as client:
             assert (await client.images.generate(model="sd3", prompt="p")).data
     assert await kept(gateway) == 0
-    assert not (state / "pictures").exists()
+    assert not (state / "outcomes").exists()
 
 
 async def test_the_next_request_on_its_connection_frees_an_answer(gateway: Running) -> None:

@@ -84,28 +84,25 @@ def test_a_promise_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest
     assert sum(map(open_descriptors, tmp_path.iterdir())) == 0
 
 
-def test_a_file_without_a_row_is_removed_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until then its row may be on its way."""
+def test_a_file_without_a_row_is_removed_when_its_row_would_have_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then its row may be on its way, or was lost: the image was paid for."""
     monkeypatch.setattr("impasto_plugins.gateway.idempotency.serialization.time.time", lambda: 10_000.0)
-    for age in (0, 3599, 3600, 3601):
-        for id in ("a", "b"):
+    for age in (0, 59, 61, 3599, 3600, 3601):
+        for id in ("stored", "expired", "stray"):
             path = tmp_path / f"{id}.{age}"
             path.touch()
             os.utime(path, (10_000 - age, 10_000 - age))
-    OutcomeFiles(tmp_path).remove_strays(lambda row: row == "a")
+    assert OutcomeFiles(tmp_path).remove({"expired"}, lambda row: row == "stored", lifetime=3600) == 3
     assert {path.name for path in tmp_path.iterdir()} == {
-        "a.0",
-        "a.3599",
-        "a.3600",
-        "a.3601",
-        "b.0",
-        "b.3599",
-        "b.3600",
+        *(f"stored.{age}" for age in (0, 59, 61, 3599, 3600, 3601)),
+        *(f"stray.{age}" for age in (0, 59, 61, 3599, 3600)),
     }
 
 
-def test_a_folder_that_is_gone_has_no_strays(tmp_path: Path) -> None:
-    OutcomeFiles(tmp_path / "gone").remove_strays(lambda row: False)
+def test_a_missing_folder_has_no_strays(tmp_path: Path) -> None:
+    assert OutcomeFiles(tmp_path / "missing").remove(set(), lambda row: False, lifetime=0) == 0
 
 
 @pytest.mark.parametrize("is_large", [False, True])

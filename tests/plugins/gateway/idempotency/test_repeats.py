@@ -300,7 +300,7 @@ async def test_what_a_caller_got_is_not_kept(gateway: Running, impasto_emulator:
         assert (await ask(gateway, count=count)).status == 200
     await asyncio.sleep(0.4)
     assert not gateway.gateway._idempotency.in_flight._calls
-    assert not (state / "pictures").exists()
+    assert not (state / "outcomes").exists()
     assert await gateway.gateway._database.write(lambda db: db.execute("SELECT COUNT(*) FROM outcomes").fetchone()) == (
         0,
     )

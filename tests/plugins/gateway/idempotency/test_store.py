@@ -46,7 +46,7 @@ async def test_where_it_can_not_be_written_down_no_promise_is_made(
 async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
     gateway: Running, impasto_emulator: Emulator, state: Path
 ) -> None:
-    (state / "pictures").touch()  # a file where the folder should be
+    (state / "outcomes").touch()  # a file where the folder should be
     assert (await ask(gateway, key="k")).status == 200
     await leave(gateway, impasto_emulator, count=0)
     await idle(gateway)
@@ -58,17 +58,17 @@ async def test_a_disk_that_fails_after_the_call_holds_nothing_back(
 async def test_what_has_expired_is_removed(gateway: Running, impasto_emulator: Emulator, state: Path) -> None:
     await ask(gateway, key="k", n=2)
     data, kept = gateway.gateway._database, gateway.gateway._idempotency.store
-    stray = state / "pictures" / "stray.0"
+    stray = state / "outcomes" / "stray.0"
     stray.touch()
-    for each in (state / "pictures").iterdir():
+    for each in (state / "outcomes").iterdir():
         os.utime(each, (0, 0))
     await data.write(kept.remove_expired)
-    assert len(list((state / "pictures").iterdir())) == 2
+    assert len(list((state / "outcomes").iterdir())) == 2
     assert replayed(await ask(gateway, key="k", n=2))
     now = data.clock()
     data.clock = lambda: now + 25 * 3600
     await data.write(kept.remove_expired)
-    assert list((state / "pictures").iterdir()) == []
+    assert list((state / "outcomes").iterdir()) == []
 
 
 NOON = 1_790_856_000.0
@@ -215,7 +215,7 @@ async def test_an_image_that_is_gone_may_have_been_charged(data: Database) -> No
     await kept.save(ONE, DONE)
     claimed = await kept.claim(ONE, 1)
     assert claimed is not None
-    (data.folder / "pictures" / f"{claimed.id}.0").unlink()
+    (data.folder / "outcomes" / f"{claimed.id}.0").unlink()
     with pytest.raises(APIError) as told:
         await kept.load(claimed)
     assert (told.value.code, told.value.not_charged, told.value.should_retry) == ("charge_unknown", False, False)

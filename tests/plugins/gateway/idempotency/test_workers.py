@@ -83,7 +83,7 @@ async def test_what_is_promised_has_reached_the_disk(
     assert len(writes) == (2 if way == "key" else 1)
     assert {each[0] for each in writes} == {"2"}  # SQLite's FULL: the log is synced at each commit
     assert len(synced) == 2  # the image, and the folder that has its name
-    assert synced[-1] in ("", str(state / "pictures"))
+    assert synced[-1] in ("", str(state / "outcomes"))
 
 
 async def test_what_a_dead_worker_may_have_paid_for_is_on_the_disk_before_its_table_is_gone(
