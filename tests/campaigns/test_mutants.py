@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns import mutants
+from tests.campaigns.forks import Forks, changed_functions, is_in_functions
 from tests.campaigns.mutants import Change, Learned, changes
 
 SOURCE = '''
@@ -74,3 +77,114 @@ def test_each_file_of_tests_has_its_turn() -> None:
     assert learned.of(change) == ["tests/core/a.py::quick", "tests/core/a.py::slow", "tests/b.py::2", "tests/b.py::1"]
     learned = Learned({"core/impasto/a.py": {1: ["b::1", "b::2", "c::1"]}}, {"b::1": 1.0, "b::2": 2.0, "c::1": 3.0})
     assert learned.of(change) == ["b::1", "c::1", "b::2"]
+
+
+def test_tests_newer_than_what_was_learned_come_first_and_those_that_are_gone_not_at_all() -> None:
+    learned = Learned({"core/impasto/a.py": {1: ["a::1", "a::2"]}}, {"a::1": 1.0, "a::2": 1.0}, frozenset({"a::bad"}))
+    change = Change("core/impasto/a.py", 1, 0, 1, "a", "b")
+    collected = frozenset({"a::2", "a::bad", "tests/core/b.py::new", "tests/plugins/c.py::new"})
+    assert learned.of(change, collected) == ["tests/core/b.py::new", "a::2"]
+
+
+def test_lines_that_moved_since_they_were_learned_are_found(tmp_path: Path) -> None:
+    then, now = tmp_path / "then.py", tmp_path / "now.py"
+    then.write_text("import a\none()\ntwo()\nthree()\n")
+    now.write_text("import a\nimport b\none()\n2()\nthree()\n")
+    assert list(mutants._moved(then, now)) == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)]
+
+
+def test_a_change_leaves_the_other_lines_where_they_were() -> None:
+    source = "one(\n    1,\n)\nx = (a\n    or b)\ny = 2\n"
+    for change in changes("a.py", source):
+        changed = change.apply(source.encode()).decode()
+        assert changed.count("\n") == source.count("\n")
+        ast.parse(changed)
+
+
+PRODUCT = """
+LIMIT = 3
+
+def admit(count, most=LIMIT):
+    def inner():
+        return [each for each in range(count) if each < most]
+    return inner()
+
+class Gate:
+    width = 2
+
+    @property
+    def is_open(self):
+        return self.width > 1
+
+    def late(self):
+        return (lambda: self.width)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("each < most", "each <= most", {"admit", "admit.<locals>.inner"}),
+        ("> 1", "> 2", {"Gate.is_open"}),
+        ("(lambda: self.width)()", "None", None),  # has other functions in it
+        ("LIMIT = 3", "LIMIT = 4", None),
+        ("most=LIMIT", "most=7", None),
+        ("width = 2", "width = 3", None),
+    ],
+)
+def test_only_what_functions_contain_is_changed_in_a_fork(old: str, new: str, names: set[str] | None) -> None:
+    after = PRODUCT.replace(old, new)
+    assert is_in_functions(PRODUCT.encode(), after.encode()) == (names is not None)
+    if names is not None:
+        assert {name for name, _ in changed_functions(PRODUCT, after, "a.py")} == names
+
+
+TESTS = """
+import os, product, subprocess, sys
+
+@product.twice
+def double(): return product.one()
+
+def test_method(): assert product.Gate().is_open
+def test_closure(): assert double() == 2
+def test_process():
+    subprocess.run([sys.executable, "-c", "import product; assert product.one() == 1"], check=True)
+def test_hangs():
+    while not product.Gate().is_open: pass
+"""
+
+
+def test_a_fork_runs_the_changed_functions_and_leaves_the_next_one_untouched(tmp_path: Path) -> None:
+    """Methods, closures that exist already, and processes that a test starts; a fork that hangs is killed."""
+    file, source = tmp_path / "product.py", (
+        "def twice(function):\n    return lambda: function() * 2\ndef one():\n    return 1\n"
+        "class Gate:\n    @property\n    def is_open(self):\n        return True\n"
+    )  # fmt: skip
+    file.write_text(source)
+    (tmp_path / "test_product.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").touch()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    forks = Forks(command, [], tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{mutants.ROOT}"})
+    try:
+        every = sorted(forks.tests)
+        assert [test.partition("::")[2] for test in every] == [
+            "test_closure",
+            "test_hangs",
+            "test_method",
+            "test_process",
+        ]
+
+        def run(old: str, new: str, test: str) -> int:
+            file.write_text(source.replace(old, new))
+            return forks.run([f"test_product.py::{test}"], file, source, 0.5 if test == "test_hangs" else 60)
+
+        assert run("", "", "test_process") == 0
+        assert run("True", "False", "test_method") == 1
+        assert run("True", "False", "test_closure") == 0
+        assert run("* 2", "* 3", "test_closure") == 1
+        assert run("return 1", "return 4", "test_process") == 1
+        assert run("True", "False", "test_hangs") == -9
+        file.write_text(source)
+        assert forks.run(every, file, source, 60) == 0
+    finally:
+        forks.close()
