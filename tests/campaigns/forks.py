@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,11 +82,11 @@ def _pairs(old: CodeType, new: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
 class Forks:
     """A pytest process that runs tests in forks of itself."""
 
-    def __init__(self, command: Sequence[str], files: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*command, "-n", "0", "-x", "-p", "tests.campaigns.forks", *files],
+                [sys.executable, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", "-x", *arguments],
                 cwd=cwd, env={**environment, _SOCKET: str(theirs.fileno())}, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
@@ -127,33 +128,30 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Take jobs until the campaign ends. Return None in a fork: pytest goes on and runs the tests of its job."""
     if session.testsfailed:
         return None  # pytest ends: a file could not be collected
-    connection = socket.socket(fileno=int(os.environ.pop(_SOCKET)))
-    connection.set_inheritable(False)
-    lines = connection.makefile("rw")
-    items = {item.nodeid: item for item in session.items}
-    loaded = _functions()
-    gc.freeze()  # a collection in a fork would copy the memory that it shares
-    _answer(lines, json.dumps(list(items)))
-    for line in lines:
-        tests, path, before = json.loads(line)
-        if threading.active_count() > 1:
-            raise RuntimeError(f"only one of these threads would be in a fork: {threading.enumerate()}")
-        if not (pid := os.fork()):
-            os.setpgid(0, 0)
-            lines.close()
-            connection.close()
-            code = changed_functions(before, Path(path).read_text("utf-8"), path)
-            for function in loaded.get(path, ()):
-                key = function.__code__.co_qualname, function.__code__.co_firstlineno
-                function.__code__ = code.get(key, function.__code__)
-            session.items[:] = [items[test] for test in tests]
-            return None
-        with suppress(OSError):
-            os.setpgid(pid, pid)  # both set it: either may be the first to run
-        _answer(lines, str(pid))
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until it is reaped no other process gets its id
-        kill_group(pid)  # the servers that its tests left
-        _answer(lines, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+    with socket.socket(fileno=int(os.environ.pop(_SOCKET))) as connection, connection.makefile("rw") as lines:
+        connection.set_inheritable(False)
+        items = {item.nodeid: item for item in session.items}
+        loaded = _functions()
+        gc.freeze()  # a collection in a fork would copy the memory that it shares
+        _answer(lines, json.dumps(list(items)))
+        for line in lines:
+            tests, path, before = json.loads(line)
+            if threading.active_count() > 1:
+                raise RuntimeError(f"only one of these threads would be in a fork: {threading.enumerate()}")
+            if not (pid := os.fork()):
+                os.setpgid(0, 0)
+                code = changed_functions(before, Path(path).read_text("utf-8"), path)
+                for function in loaded.get(path, ()):
+                    key = function.__code__.co_qualname, function.__code__.co_firstlineno
+                    function.__code__ = code.get(key, function.__code__)
+                session.items[:] = [items[test] for test in tests]
+                return None
+            with suppress(OSError):
+                os.setpgid(pid, pid)  # both set it: either may be the first to run
+            _answer(lines, str(pid))
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until it is reaped no other process gets its id
+            kill_group(pid)  # the servers that its tests left
+            _answer(lines, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
     return True
 
 

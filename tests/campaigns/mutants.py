@@ -318,8 +318,8 @@ def _read(times: Path) -> list[tuple[str, bool, float]]:
     return [json.loads(line) for line in times.read_text().splitlines()]
 
 
-_PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.mutants"]
-_PYTEST += ["--timeout", str(TEST_SECONDS)]
+_OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.mutants", "--timeout", str(TEST_SECONDS)]
+_PYTEST = [sys.executable, "-m", "pytest", *_OPTIONS]
 
 
 def _environment(copy: Path) -> dict[str, str]:
@@ -333,7 +333,7 @@ class Job:
         self._copy = copy
         self._times = copy / "times.jsonl"
         self._environment = {**_environment(copy), "MUTANTS_TIMES": str(self._times)}
-        self._forks = Forks(_PYTEST, files, copy, self._environment)
+        self._forks = Forks([*_OPTIONS, *files], copy, self._environment)
         self.tests = self._forks.tests
 
     def run(self, change: Change, tests: Sequence[str], at_import: bool = False) -> str:

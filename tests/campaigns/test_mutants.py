@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -163,8 +162,8 @@ def test_a_fork_runs_the_changed_functions_and_leaves_the_next_one_untouched(tmp
     file.write_text(source)
     (tmp_path / "test_product.py").write_text(TESTS)
     (tmp_path / "pytest.ini").touch()
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    forks = Forks(command, [], tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{mutants.ROOT}"})
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    forks = Forks(options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{mutants.ROOT}"})
     try:
         every = sorted(forks.tests)
         assert [test.partition("::")[2] for test in every] == [
