@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import mutants
+from tests.campaigns import reach as module
+from tests.campaigns.changes import Change, changes
 from tests.campaigns.forks import Forks, changed_functions, is_in_functions
-from tests.campaigns.mutants import Change, Learned, changes
+from tests.campaigns.reach import Reach
 
 SOURCE = '''
 def admit(count: int = 3, *, most: "int | None" = None) -> bool:
@@ -57,12 +58,10 @@ def admit(count, most=3):
 
 
 def test_a_constant_is_tried_with_the_tests_that_use_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "a.py").write_text(CONSTANTS)
-    learned = Learned(
-        {"a.py": {2: ["imports"], 5: ["imports"], 7: ["imports"], 8: ["calls"]}}, {"imports": 1, "calls": 1}
-    )
-    found = {change.before: learned.of(change) for change in changes("a.py", CONSTANTS)}
+    reach = Reach({"a.py": {2: ["imports"], 5: ["imports"], 7: ["imports"], 8: ["calls"]}}, {"imports": 1, "calls": 1})
+    found = {change.before: reach.of(change) for change in changes("a.py", CONSTANTS)}
     assert found["24"] == found["3600.0"] == ["calls", "imports"]
     assert sorted(found["3"]) == ["calls", "imports"]
     assert found["1"] == ["calls"]
@@ -71,25 +70,25 @@ def test_a_constant_is_tried_with_the_tests_that_use_it_first(tmp_path: Path, mo
 def test_each_file_of_tests_has_its_turn() -> None:
     """Hundreds of quick tests of one kind do not keep out the one of another file that would notice."""
     seconds = {"tests/core/a.py::slow": 9.0, "tests/core/a.py::quick": 0.1, "tests/b.py::1": 1.0, "tests/b.py::2": 0.2}
-    learned = Learned({"core/impasto/a.py": {1: list(seconds)}}, {**seconds, "tests/c.py::1": 0.0})
+    reach = Reach({"core/impasto/a.py": {1: list(seconds)}}, {**seconds, "tests/c.py::1": 0.0})
     change = Change("core/impasto/a.py", 1, 0, 1, "a", "b")
-    assert learned.of(change) == ["tests/core/a.py::quick", "tests/core/a.py::slow", "tests/b.py::2", "tests/b.py::1"]
-    learned = Learned({"core/impasto/a.py": {1: ["b::1", "b::2", "c::1"]}}, {"b::1": 1.0, "b::2": 2.0, "c::1": 3.0})
-    assert learned.of(change) == ["b::1", "c::1", "b::2"]
+    assert reach.of(change) == ["tests/core/a.py::quick", "tests/core/a.py::slow", "tests/b.py::2", "tests/b.py::1"]
+    reach = Reach({"core/impasto/a.py": {1: ["b::1", "b::2", "c::1"]}}, {"b::1": 1.0, "b::2": 2.0, "c::1": 3.0})
+    assert reach.of(change) == ["b::1", "c::1", "b::2"]
 
 
 def test_tests_newer_than_what_was_learned_come_first_and_those_that_are_gone_not_at_all() -> None:
-    learned = Learned({"core/impasto/a.py": {1: ["a::1", "a::2"]}}, {"a::1": 1.0, "a::2": 1.0}, frozenset({"a::bad"}))
+    reach = Reach({"core/impasto/a.py": {1: ["a::1", "a::2"]}}, {"a::1": 1.0, "a::2": 1.0}, frozenset({"a::bad"}))
     change = Change("core/impasto/a.py", 1, 0, 1, "a", "b")
     collected = frozenset({"a::2", "a::bad", "tests/core/b.py::new", "tests/plugins/c.py::new"})
-    assert learned.of(change, collected) == ["tests/core/b.py::new", "a::2"]
+    assert reach.of(change, collected) == ["tests/core/b.py::new", "a::2"]
 
 
 def test_lines_that_moved_since_they_were_learned_are_found(tmp_path: Path) -> None:
     then, now = tmp_path / "then.py", tmp_path / "now.py"
     then.write_text("import a\none()\ntwo()\nthree()\n")
     now.write_text("import a\nimport b\none()\n2()\nthree()\n")
-    assert list(mutants._moved(then, now)) == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)]
+    assert list(module.moved_lines(then, now)) == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)]
 
 
 def test_a_change_leaves_the_other_lines_where_they_were() -> None:
@@ -163,7 +162,7 @@ def test_a_fork_runs_the_changed_functions_and_leaves_the_next_one_untouched(tmp
     (tmp_path / "test_product.py").write_text(TESTS)
     (tmp_path / "pytest.ini").touch()
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    forks = Forks(options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{mutants.ROOT}"})
+    forks = Forks(options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{module.ROOT}"})
     try:
         every = sorted(forks.tests)
         assert [test.partition("::")[2] for test in every] == [

@@ -27,7 +27,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.campaigns.mutants import ROOT, Change
+from tests.campaigns.changes import Change
+from tests.campaigns.reach import ROOT
 from tests.oracle import test_client, test_emulator
 from tests.oracle.contract import EVERY, Contract
 from tests.oracle.emulator import Wire, judge as judge_emulator
