@@ -27,7 +27,10 @@ class FieldDescription:
 
 @attrs.frozen(kw_only=True)
 class Description:
-    """A model: parameters, rules between them, price (None if unknown)."""
+    """A model: parameters, rules between them, price (None if unknown).
+
+    ``operation`` is the provider's own address of the model: a path of its API, or a model ID on Bedrock.
+    """
 
     model: str
     operation: str

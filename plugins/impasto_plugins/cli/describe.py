@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @model
 @as_json
 def command(model: str, as_json: bool) -> None:
-    """Show the fields of a model with their limits and defaults, the rules between them, and its price."""
+    """Show the fields of a model with their meanings, limits and defaults, the rules between them, and its price."""
     from impasto import Registry
     from impasto.ext import describe
 
@@ -34,19 +35,27 @@ def command(model: str, as_json: bool) -> None:
 def _print(description: Description) -> None:
     click.secho(f"{description.model}", bold=True, nl=False)
     click.echo(f"  {description.title}")
-    click.echo(f"{description.operation}, of {description.provider}")
+    click.echo(f"served by {description.provider} as {description.operation}")
     click.echo(f"{description.price or 'price not known'}\n")
-    formatter = click.HelpFormatter()
-    rows = []
-    for field in description.fields:
+    names = [field.name + (" *" if field.required else "") for field in description.fields]
+    column = min(30, max(map(len, names), default=0) + 2)
+    click.echo("Fields (* required):")
+    for name, field in zip(names, description.fields, strict=True):
+        if len(name) > column - 2:
+            click.echo(f"  {name}")
+            name = ""
         default = f"; default {field.default}" if field.default is not None else ""
-        rows.append((field.name + (" *" if field.required else ""), f"{field.takes}{default}"))
-    with formatter.section("Fields (* required)"):
-        formatter.write_dl(rows)
+        _print_wrapped(f"{field.description} [{field.takes}{default}]".lstrip(), f"  {name:{column}}")
     if description.rules or description.max_bytes:
-        with formatter.section("Rules"):
-            for rule in description.rules:
-                formatter.write_text(rule)
-            if description.max_bytes:
-                formatter.write_text(f"the whole request: at most {description.max_bytes:,} bytes")
-    click.echo(formatter.getvalue(), nl=False)
+        click.echo("\nRules:")
+        for rule in description.rules:
+            _print_wrapped(rule)
+        if description.max_bytes:
+            _print_wrapped(f"the whole request: at most {description.max_bytes:,} bytes")
+
+
+def _print_wrapped(text: str, start: str = "  ") -> None:
+    """Print a paragraph that begins with ``start`` and is indented as far. Names with hyphens stay whole."""
+    width = click.HelpFormatter().width
+    indent = " " * len(start)
+    click.echo(textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False))

@@ -41,14 +41,17 @@ def test_describe_tells_fields_bounds_rules_and_price(run: Run, model: str) -> N
     told = json.loads(run("describe", model, "--json").stdout)
     said = " ".join(run("describe", model).stdout.split())
     operation = impasto.Registry().operation(model)
-    assert [field["name"] for field in told["fields"]] == list(operation.fields)
+    assert {field["name"]: field["description"] for field in told["fields"]} == {
+        name: field.description for name, field in operation.fields.items()
+    }
     for name, field in operation.fields.items():
-        assert name in said
+        assert f"{name} * {field.description} [" in said if field.required else f"{name} {field.description} [" in said
         if field.default is not None:
             assert f"default {field.default}" in said
     for rule in told["rules"]:
         assert rule in said
     assert told["price"] in said
+    assert f"served by stability as {told['operation']}" in said
 
 
 def test_describe_of_an_unknown_model(run: Run) -> None:

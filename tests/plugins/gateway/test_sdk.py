@@ -236,6 +236,7 @@ async def test_the_models_are_listed(gateway: Running) -> None:
     one = await gateway.sdk.models.retrieve("sd3")
     fields = {field["name"]: field for field in (one.model_extra or {})["parameters"]}
     assert fields["seed"]["maximum"] == 4294967294
+    assert fields["prompt"]["description"] == "Content of the image, in English."
     with pytest.raises(openai.NotFoundError):
         await gateway.sdk.models.retrieve("no-such")
 
