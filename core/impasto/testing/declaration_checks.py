@@ -85,6 +85,12 @@ class DeclarationChecks(Subject):
         missing = set(params) - {name for name, _ in self.values()}
         assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
 
+    def test_every_field_says_what_it_does(self) -> None:
+        # Skipped, not failed: without the text a model works and charges as it should, but its users have to guess.
+        undescribed = [name for name, field in self.operation().fields.items() if not field.description]
+        if undescribed:
+            pytest.skip(f"no description: {', '.join(undescribed)}; give each field description='One sentence.'")
+
 
 def _wrong_hooks(plugin: object) -> Iterator[str]:
     for name in dir(plugin):

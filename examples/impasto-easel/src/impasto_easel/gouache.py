@@ -1,4 +1,4 @@
-"""easel/gouache: a picture from words."""
+"""easel/gouache: text to image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from .provider import provider
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """What POST /v1/images/generations takes."""
+    """Parameters of POST /v1/images/generations."""
 
-    prompt: str = text(1, 4_000, required=True, role="prompt")
-    size: str | None = choice("1024x1024", "1536x1024", "1024x1536", default="1024x1024")
-    quality: str | None = choice("draft", "fine", default="fine")
-    seed: int | None = integer(0, 2**31 - 1)
-    response_format: str | None = choice("url", "b64_json", default="url")
+    prompt: str = text(1, 4_000, required=True, role="prompt", description="Content of the image.")
+    size: str | None = choice(
+        "1024x1024", "1536x1024", "1024x1536", default="1024x1024", description="Width and height in pixels."
+    )
+    quality: str | None = choice("draft", "fine", default="fine", description="Care taken: a draft is done sooner.")
+    seed: int | None = integer(0, 2**31 - 1, description="Seed of the random noise. Without it the seed is random.")
+    response_format: str | None = choice(
+        "url", "b64_json", default="url", description="Way the image comes back: at an address, or in the answer."
+    )
 
 
 gouache = Images(
