@@ -1,4 +1,4 @@
-"""How the documentation is built: Markdown pages, and beside them those that ``docs/generate`` makes of the code.
+"""Configuration of the documentation: Markdown pages, and pages that ``docs/generate`` writes from the code.
 
 sphinx-build -W --keep-going docs build/docs
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs.generate import write  # noqa: E402 - the repository is no installed package
+from docs.generate import write  # noqa: E402 - the repository is not an installed package
 
 import impasto  # noqa: E402 - as the one above
 

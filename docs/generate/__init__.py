@@ -1,4 +1,4 @@
-"""Pages that are made of the code at each build, so that no fact of it is written down twice."""
+"""Pages that each build generates from the code, so that no fact is written twice."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from . import commands, errors, hooks, models, settings, surface
 
 
 def pages() -> dict[str, str]:
-    """The generated pages: their place below ``docs``, and their text."""
-    made = dict(models.pages())
+    """Return the text of each generated page by its path below ``docs``."""
+    texts = dict(models.pages())
     for module in (surface, hooks, errors, commands, settings):
-        made |= module.pages()
-    return made
+        texts |= module.pages()
+    return texts
 
 
 def write(docs: Path) -> None:
-    """Writes what changed, and removes what is no page any more."""
-    made = pages()
-    for folder in sorted({Path(name).parts[0] for name in made}):
+    """Write changed pages, and remove files that are not generated any more."""
+    texts = pages()
+    for folder in sorted({Path(name).parts[0] for name in texts}):
         for old in (docs / folder).rglob("*.md"):
-            if old.relative_to(docs).as_posix() not in made:
+            if old.relative_to(docs).as_posix() not in texts:
                 old.unlink()
-    for name, text in made.items():
+    for name, text in texts.items():
         path = docs / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text("utf-8") != text:

@@ -1,4 +1,4 @@
-"""One call in its four forms: client, drop-in function, command line, and curl to the gateway."""
+"""One call in its four forms: client, drop-in function, command line and gateway."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _GATEWAY = "http://127.0.0.1:4000/v1"
 
 
 def calls(step: Step, operation: Operation, alias: str) -> Iterator[str]:
-    """Each form with its heading, as a reader would paste it. ``alias``: what the gateway calls the model."""
-    yield "### From Python"
+    """Return each form with its heading, ready to paste. ``alias`` is the model's name at the gateway."""
+    yield "### Python"
     yield fenced("python", _client(step))
     if operation.output == "image":
-        yield "### As LiteLLM's function"
+        yield "### Drop-in function for LiteLLM"
         yield fenced("python", _function(step, group_of(operation)))
-    yield "### From a shell"
+    yield "### Command line"
     yield fenced("sh", command(step, operation))
-    yield "### Through the gateway"
+    yield "### Gateway"
     yield fenced("yaml", f"model_list:\n  - model_name: {alias}\n    litellm_params: {{model: {step.model}}}")
     yield fenced("sh", _curl(step, operation, alias))
 
@@ -78,7 +78,7 @@ print(response.data[0].b64_json[:8], response.cost)
 
 
 def command(step: Step, operation: Operation) -> str:
-    """Positional words and options by role; every other field with ``-p``."""
+    """Return the command line: positional words and options by role, every other field with ``-p``."""
     group = group_of(operation)
     words: list[str] = []
     options: list[str] = []
@@ -111,7 +111,7 @@ def _pair(name: str, value: object) -> str:
 
 
 def _folded(first: str, rest: list[str]) -> str:
-    """A command over lines of a page's width."""
+    """Return a command, broken into lines of a page's width."""
     lines = [first]
     for word in rest:
         if len(lines[-1]) + len(word) > 90:

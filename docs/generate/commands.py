@@ -1,4 +1,4 @@
-"""The command line, made of click's own records of it."""
+"""The page about the command line, from click's own records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OURS = "impasto"
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Return the page."""
     parts = [part for path, command in every() for part in _command(path, command)]
     return {"reference/cli.md": page("# Command line", inspect.cleandoc(main.help or ""), _EXITS, *parts)}
 
 
 def every() -> Iterator[tuple[str, click.Command]]:
-    """Each command that comes with impasto, with its whole name; those of a group behind it."""
+    """Return each command that comes with impasto, with its whole name; a group's commands follow it."""
     declared = {each.name for each in main.registry.declared("impasto.commands") if each.distribution == _OURS}
     for name in sorted(declared):
         command = main.get_command(click.Context(main), name)
@@ -37,16 +37,16 @@ def _command(path: str, command: click.Command) -> Iterator[str]:
     yield f"## {path}"
     yield fenced("text", f"{path} {' '.join(command.collect_usage_pieces(context))}")
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        shown = paragraph.startswith("\b\n")
-        yield fenced("sh", paragraph.removeprefix("\b\n")) if shown else paragraph
+        is_example = paragraph.startswith("\b\n")
+        yield fenced("sh", paragraph.removeprefix("\b\n")) if is_example else paragraph
     options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
     if options:
-        yield table(["option", "", "default"], [_option(each, context) for each in options])
+        yield table(["option", "meaning", "default"], [_option(each, context) for each in options])
 
 
 def _option(option: click.Option, context: click.Context) -> list[str]:
     metavar = "" if option.is_flag else f" {option.make_metavar(context)}"
     names = ", ".join(code(f"{name}{metavar}") for name in (*option.opts, *option.secondary_opts))
-    said, _, told = (option.help or "").partition("  [default: ")
-    default = code(option.get_default(context)) if option.show_default else told.removesuffix("]")
-    return [names, said, "**required**" if option.required else default]
+    meaning, _, stated = (option.help or "").partition("  [default: ")
+    default = code(option.get_default(context)) if option.show_default else stated.removesuffix("]")
+    return [names, meaning, "**required**" if option.required else default]

@@ -1,4 +1,4 @@
-"""The errors, made of their classes."""
+"""The page about the errors, from their classes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from impasto.errors import ImpastoError
 from .text import doc, fenced, page
 
 _INTRODUCTION = """
-Everything that impasto raises of its own accord is an `impasto.ImpastoError`. Each says two independent facts:
-`billed`, which is `"no"`, `"yes"` or `"unknown"`, and `retryable`, whether the same call may come right later. What to
-do with each: [the promise](../promise.md).
+Every error of impasto is an `impasto.ImpastoError`. Its attribute `billed` is `"no"`, `"yes"` or `"unknown"`, and
+`retryable` is True if the same call may succeed later. [The promise](../promise.md) says what to do with each error.
 """
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Return the page."""
     tree = (inspect.getdoc(errors) or "").partition("\n\n")[2]
     return {
         "reference/errors.md": page(
@@ -28,7 +27,7 @@ def pages() -> dict[str, str]:
 
 
 def every(kind: type[ImpastoError] = ImpastoError) -> Iterator[type[ImpastoError]]:
-    """An error's class and all below it that are impasto's own."""
+    """Return an error's class and all of impasto's own classes below it."""
     yield kind
     for child in kind.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -39,11 +38,11 @@ def _error(kind: type[ImpastoError]) -> Iterator[str]:
     yield f"## {kind.__name__}"
     yield doc(kind)
     base = ", ".join(f"`{each.__name__}`" for each in kind.__bases__)
-    yield f"A kind of {base}. Billed: **{kind.billed}**. Retryable: **{'yes' if kind.retryable else 'no'}**."
+    yield f"Base: {base}. Billed: **{kind.billed}**. Retryable: **{'yes' if kind.retryable else 'no'}**."
     own = [name for name in inspect.get_annotations(kind) if name not in ("billed", "retryable")]
-    taken = list(inspect.signature(kind).parameters) if "__init__" in vars(kind) else []
-    held = [name for name in dict.fromkeys((*taken, *own)) if name not in ("message", "request_id", "retryable")]
+    arguments = list(inspect.signature(kind).parameters) if "__init__" in vars(kind) else []
+    names = [name for name in dict.fromkeys((*arguments, *own)) if name not in ("message", "request_id", "retryable")]
     if kind is ImpastoError:
-        held = ["message", "operation", "request_id", "id", "errors"]
-    if held:
-        yield f"It holds {', '.join(f'`{name}`' for name in held)}."
+        names = ["message", "operation", "request_id", "id", "errors"]
+    if names:
+        yield f"Attributes: {', '.join(f'`{name}`' for name in names)}."

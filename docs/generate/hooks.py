@@ -1,4 +1,4 @@
-"""The hooks, made of their specifications: signature, docstring, and the example in it."""
+"""The page about the hooks, from their specifications: signature, docstring and example."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from impasto.hooks import Specs
 from .text import doc, fenced, page
 
 _INTRODUCTION = """
-A plugin is any object with some of these methods, each marked `impasto.hookimpl`. An `impasto.Operation` is one: it
-asks its dialect. Arguments are passed by name, so a hook takes only those that it uses, and one written before an
-argument was added goes on working.
+A plugin is any object with some of these methods, each marked `impasto.hookimpl`. An `impasto.Operation` is such an
+object: its hooks call its dialect. Arguments are passed by name, so a method takes only the arguments that it uses, and
+keeps working when a hook gets another argument.
 """
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Return the page."""
     names = [name for name in vars(Specs) if not name.startswith("_")]
     return {
         "reference/hooks.md": page(
@@ -30,23 +30,20 @@ def pages() -> dict[str, str]:
 
 def _hook(name: str) -> tuple[str, ...]:
     spec = getattr(Specs, name)
-    said = doc(spec).partition("@hookimpl")[0]
+    meaning = doc(spec).partition("@hookimpl")[0]
     signature = str(inspect.signature(spec)).replace("'", "").replace("(self, ", "(self, *, ")
-    first = (
-        "The first answer that is not None counts."
-        if spec.impasto_spec["firstresult"]
-        else "Every plugin that has it is asked."
-    )
     return (
         f"## {name}",
         fenced("py", f"def {name}{signature}"),
-        said.strip(),
-        "The first answer that is not None counts." if first else "Every plugin that has it is asked.",
+        meaning.strip(),
+        "The first value that is not None is used."
+        if spec.impasto_spec["firstresult"]
+        else "The values of all plugins are used.",
         fenced("python", example_of(name)),
     )
 
 
 def example_of(name: str) -> str:
-    """The implementation that a hook's docstring shows."""
-    said = inspect.getdoc(getattr(Specs, name)) or ""
-    return textwrap.dedent(said[said.rindex("\n", 0, said.index("@hookimpl")) + 1 :])
+    """Return the implementation that a hook's docstring shows."""
+    text = inspect.getdoc(getattr(Specs, name)) or ""
+    return textwrap.dedent(text[text.rindex("\n", 0, text.index("@hookimpl")) + 1 :])

@@ -1,4 +1,4 @@
-"""The gateway's configuration, made of the records that check it."""
+"""The page about the gateway's configuration, from the records that check it."""
 
 from __future__ import annotations
 
@@ -30,45 +30,57 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
     "files.s3": S3Config,
     "batches": BatchesConfig,
 }
+_LISTS = ("allowed_hosts", "cors_origins", "middleware", "plugins")
+"""Keys of ``general_settings`` that are fields of ``Config``."""
+
+_LIMITS = {
+    "bool": "true or false",
+    "bool | None": "true or false",
+    "S3Config | None": "the keys of `files.s3`",
+    "tuple[str, ...]": "a list of texts",
+    "tuple[str, ...] | None": "a list of texts",
+}
+"""Limits of keys without a field of impasto's, by their type."""
+
 _INTRODUCTION = """
-Every key of `config.yaml` with what it takes. [The gateway](../gateway.md) says what they are for. Any value may be
-`os.environ/NAME`. An entry of `model_list` has a `model_name`, by which callers know the model, and `litellm_params`,
-of which `provider_params` is another name.
+Every key of `config.yaml` with its limits and its default. [Deploy the gateway](../gateway.md) explains how to use
+them. Any value may be `os.environ/NAME`. An entry of `model_list` has a `model_name`, the model's name for clients, and
+`litellm_params`, which may also be called `provider_params`.
 """
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Return the page."""
     parts = [part for name, record in SECTIONS.items() for part in _section(name, record)]
-    advice = table(["key", "what to do"], [[code(key), text] for key, text in ADVICE.items()])
+    advice = table(["key", "advice"], [[code(key), text] for key, text in ADVICE.items()])
     return {
         "reference/config.md": page(
             "# The gateway's configuration",
             _INTRODUCTION,
             *parts,
-            "## LiteLLM's keys that are not taken",
-            "Each is refused with these words:",
+            "## Unsupported keys of LiteLLM",
+            "Each of these keys is an error with this advice:",
             advice,
         )
     }
 
 
 def keys(record: type[attrs.AttrsInstance]) -> list[attrs.Attribute[object]]:
-    """A section's keys: the record's, and in ``general_settings`` the lists that stand in ``Config``."""
-    lists = [field for field in attrs.fields(Config) if str(field.type).startswith("tuple[str, ...]")]
+    """Return a section's keys: the record's, and in ``general_settings`` also lists of ``Config``."""
+    lists = [field for field in attrs.fields(Config) if field.name in _LISTS]
     return [*attrs.fields(record), *(lists if record is GeneralSettings else ())]
 
 
 def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    rows = [[code(field.name), _takes(field), _default(field)] for field in keys(record)]
-    said = doc(record).removeprefix(f"`{name.rpartition(' ')[2]}`").lstrip(".:, ")
-    return f"## {name}", said[:1].upper() + said[1:], table(["key", "takes", "default"], rows)
+    rows = [[code(field.name), _limits(field), _default(field)] for field in keys(record)]
+    text = doc(record).removeprefix(f"`{name.rpartition(' ')[2]}`").lstrip(".:, ")
+    return f"## {name}", text[:1].upper() + text[1:], table(["key", "limits", "default"], rows)
 
 
-def _takes(field: attrs.Attribute[object]) -> str:
+def _limits(field: attrs.Attribute[object]) -> str:
     if isinstance(spec := field.metadata.get(KEY), Field):
         return spec.describe_constraint()
-    return {"bool": "true or false", "S3 | None": "the keys of `files.s3`"}.get(str(field.type), "a list of texts")
+    return _LIMITS[str(field.type)]
 
 
 def _default(field: attrs.Attribute[object]) -> str:

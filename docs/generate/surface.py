@@ -1,4 +1,4 @@
-"""The names of ``impasto``, by the module in which each is at home; Sphinx's autodoc says what they are."""
+"""The page about the names of ``impasto``, by module; Sphinx's autodoc describes them."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from .errors import every
 from .text import fenced, page
 
 _INTRODUCTION = """
-What `import impasto` offers. [Errors](errors.md) and [hooks](hooks.md) stand on pages of their own.
+The names of `impasto`. [Errors](errors.md) and [hooks](hooks.md) have pages of their own.
 """
 _HEADINGS = {
     "client": "The client",
-    "records": "What comes of a call, and what goes over the wire",
-    "describe": "What a model takes",
-    "impasto_plugins.openai_compat": "Functions for code written for LiteLLM",
+    "records": "Results, requests and responses",
+    "describe": "Descriptions of models",
+    "impasto_plugins.openai_compat": "Drop-in functions for LiteLLM",
     "impasto_plugins.batch": "Batches",
-    "impasto_plugins.stability.account": "Stability AI's account",
-    "policy": "Retries and rates",
+    "impasto_plugins.stability.account": "Account of Stability AI",
+    "policy": "Retries and rate limits",
     "files": "Files",
     "operation": "For plugins: a model",
     "provider": "For plugins: a provider",
-    "call": "For plugins: a call, as a transport sees it",
+    "call": "For plugins: a call in a transport",
     "route": "For plugins: a model's route",
-    "registry": "For plugins: what is installed",
+    "registry": "For plugins: the registry",
 }
 _ELSEWHERE = {*(kind.__name__ for kind in every()), "Specs", "hookimpl", "hookspec"}
 
 
 def pages() -> dict[str, str]:
-    """One page."""
+    """Return the page."""
     names: dict[str, list[str]] = {}
     for name in impasto.__all__:
         if name not in _ELSEWHERE:
-            names.setdefault(impasto._HOME_OF[name].removeprefix("impasto."), []).append(name)  # noqa: SLF001 - where the surface is written down
-    parts = [part for home in sorted(names, key=_place) for part in (f"## {_heading(home)}", *map(_told, names[home]))]
+            names.setdefault(impasto._HOME_OF[name].removeprefix("impasto."), []).append(name)  # noqa: SLF001 - the table of the surface
+    parts = [
+        part
+        for home in sorted(names, key=_position)
+        for part in (f"## {_heading(home)}", *map(_directive, names[home]))
+    ]
     return {"reference/python.md": page("# Python", _INTRODUCTION, *parts)}
 
 
-def _place(home: str) -> int:
+def _position(home: str) -> int:
     return list(_HEADINGS).index(home) if home in _HEADINGS else len(_HEADINGS)
 
 
@@ -48,10 +52,10 @@ def _heading(home: str) -> str:
     return _HEADINGS.get(home, home.capitalize())
 
 
-def _told(name: str) -> str:
+def _directive(name: str) -> str:
     thing = getattr(impasto, name)
     if inspect.isclass(thing):
-        directive, options = "autoclass", "\n   :members:"
+        kind, options = "autoclass", "\n   :members:"
     else:
-        directive, options = "autofunction" if callable(thing) else "autodata", ""
-    return fenced("{eval-rst}", f".. {directive}:: impasto.{name}{options}")
+        kind, options = "autofunction" if callable(thing) else "autodata", ""
+    return fenced("{eval-rst}", f".. {kind}:: impasto.{name}{options}")

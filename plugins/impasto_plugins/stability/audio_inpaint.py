@@ -1,6 +1,6 @@
-"""Audio inpaint: replaces a span of a sound.
+"""Audio inpaint: replace a part of a sound.
 
-The path of Stable Audio 2 always runs 2.5; version 3 answers with a job.
+The path of Stable Audio 2 always runs version 2.5. Stable Audio 3 answers with a job.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ _END = "End of the part that is replaced, in seconds."
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/audio/stable-audio-2/inpaint``.
-
-    The span ``mask_start`` to ``mask_end`` is replaced.
-    """
+    """Parameters of ``POST /v2beta/audio/stable-audio-2/inpaint``."""
 
     audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
     prompt: str = fields.audio_prompt()

@@ -1,4 +1,7 @@
-"""Audio to audio: changes a sound as the prompt says. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
+"""Audio to audio: change a sound as the prompt says.
+
+Stable Audio 2 and 2.5 share a path. Stable Audio 3 answers with a job.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,7 @@ from .provider import PerStep, in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/audio/stable-audio-2/audio-to-audio`` for Stable Audio 2, without ``model``.
-
-    ``strength`` 0 keeps the sound, 1 ignores it.
-    """
+    """Parameters of ``POST /v2beta/audio/stable-audio-2/audio-to-audio`` for Stable Audio 2, without ``model``."""
 
     audio: File = fields.audio(190, fields.AUDIO_REQUEST_BYTES)
     prompt: str = fields.audio_prompt()

@@ -1,4 +1,7 @@
-"""Control by sketch: an image from the lines of a drawing."""
+"""Control by sketch: generate an image from the lines of a drawing.
+
+The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/control/sketch``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/control/sketch``."""
 
     prompt: str = fields.prompt()
     image: File = fields.image(

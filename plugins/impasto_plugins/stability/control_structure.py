@@ -1,4 +1,7 @@
-"""Control by structure: an image that keeps the layout of another."""
+"""Control by structure: generate an image with the layout of another.
+
+The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/control/structure``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/control/structure``."""
 
     prompt: str = fields.prompt()
     image: File = fields.image(

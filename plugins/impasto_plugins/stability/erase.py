@@ -1,4 +1,7 @@
-"""Erase: removes what a mask, or the image's transparency, marks. It has no prompt."""
+"""Erase: remove what a mask, or the transparency of the image, marks.
+
+It has no prompt. The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/erase``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/erase``."""
 
     image: File = fields.image(fields.EDITABLE, "Image to edit.")
     mask: File | None = fields.mask()

@@ -1,4 +1,7 @@
-"""Inpaint: paints the prompt's content into the area that a mask, or the image's transparency, marks."""
+"""Inpaint: paint the prompt into the area that a mask, or transparency, marks.
+
+The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/inpaint``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/inpaint``."""
 
     image: File = fields.image(fields.EDITABLE, "Image to edit.")
     prompt: str = fields.prompt()

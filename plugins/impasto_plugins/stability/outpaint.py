@@ -1,4 +1,7 @@
-"""Outpaint: extends an image beyond its borders."""
+"""Outpaint: extend an image beyond its borders.
+
+The result has the size of ``image`` plus the added pixels.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,7 @@ def _margin(side: str) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/outpaint``. Margins are in pixels.
-
-    The result has the size of ``image`` plus its margins.
-    """
+    """Parameters of ``POST /v2beta/stable-image/edit/outpaint``."""
 
     image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to extend.")
     left: int | None = _margin("on the left")

@@ -1,4 +1,7 @@
-"""Remove background: cuts the subject out; the result has an alpha channel."""
+"""Remove background: cut the subject out of an image.
+
+The result has an alpha channel.
+"""
 
 from __future__ import annotations
 

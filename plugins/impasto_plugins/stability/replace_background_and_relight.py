@@ -1,4 +1,7 @@
-"""Replace background and relight: a new background, and light to match it. Asynchronous."""
+"""Replace background and relight: a new background, and light to match.
+
+The vendor's own API answers with a job. The result has the size of ``subject_image``.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/replace-background-and-relight``.
-
-    The result has the size of ``subject_image``.
-    """
+    """Parameters of ``POST /v2beta/stable-image/edit/replace-background-and-relight``."""
 
     subject_image: File = fields.image(
         attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image with the subject."

@@ -1,4 +1,8 @@
-"""Stable Diffusion 3 and 3.5: text to image, and image to image. One endpoint; each name sends its own ``model``."""
+"""Stable Diffusion 3 and 3.5: text to image, and image to image.
+
+The result has about 1 megapixel. With an image the call is image to image: ``strength`` is required, and
+``aspect_ratio`` is refused. All names call one path; each sends its own ``model``.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,7 @@ _TO_IMAGE = "image-to-image"
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/generate/sd3`` without ``model``. The result has about 1 megapixel.
-
-    An image makes it image to image: ``strength`` is required (0 keeps the image, 1 ignores it) and ``aspect_ratio``
-    is refused.
-    """
+    """Parameters of ``POST /v2beta/stable-image/generate/sd3`` without ``model``."""
 
     prompt: str = fields.prompt()
     mode: str | None = choice(
@@ -47,14 +47,14 @@ class Params:
 
 @attrs.frozen(kw_only=True)
 class Full(Params):
-    """The large and the medium model."""
+    """Parameters of the large and the medium model."""
 
     cfg_scale: float | None = fields.cfg_scale(10, default=4)
 
 
 @attrs.frozen(kw_only=True)
 class Distilled(Params):
-    """The turbo and the flash model, which take fewer steps."""
+    """Parameters of the turbo and the flash model, which take fewer steps."""
 
     cfg_scale: float | None = fields.cfg_scale(10, default=1)
 

@@ -1,4 +1,7 @@
-"""Search and recolor: finds the object that ``select_prompt`` names and colours it as the prompt says."""
+"""Search and recolor: change the colours of an object.
+
+``select_prompt`` names the object. The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/search-and-recolor``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/search-and-recolor``."""
 
     image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to edit.")
     prompt: str = fields.prompt("New colours or look of the object, in English.")

@@ -1,4 +1,7 @@
-"""Search and replace: finds the object that ``search_prompt`` names and paints the prompt in its place."""
+"""Search and replace: paint the prompt in place of an object.
+
+``search_prompt`` names the object. The result has the size of ``image``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/edit/search-and-replace``. The result has the size of ``image``."""
+    """Parameters of ``POST /v2beta/stable-image/edit/search-and-replace``."""
 
     image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to edit.")
     prompt: str = fields.prompt("Content to put in the place of the object, in English.")

@@ -14,7 +14,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/3d/stable-fast-3d``. ``vertex_count`` -1 means no limit."""
+    """Parameters of ``POST /v2beta/3d/stable-fast-3d``."""
 
     image: File = fields.object_image()
     texture_resolution: str | None = fields.texture_resolution()

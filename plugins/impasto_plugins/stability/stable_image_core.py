@@ -1,4 +1,7 @@
-"""Stable Image Core: fast text to image."""
+"""Stable Image Core: fast text to image.
+
+The result has about 1.5 megapixels or more.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/generate/core``. The image has about 1.5 megapixels or more."""
+    """Parameters of ``POST /v2beta/stable-image/generate/core``."""
 
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.negative_prompt()

@@ -1,4 +1,7 @@
-"""Stable Image Ultra: the finest text to image; with an image, image to image."""
+"""Stable Image Ultra: the finest text to image, and image to image.
+
+The result has about 1 megapixel. On the vendor's own API an image needs ``strength``.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,7 @@ _IMAGE = Limits(min_side=64, max_side=16_384, min_pixels=4_096, max_bytes=fields
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/generate/ultra``. The result has about 1 megapixel.
-
-    An image makes ``strength`` required: 0 keeps the image, 1 ignores it.
-    """
+    """Parameters of ``POST /v2beta/stable-image/generate/ultra``."""
 
     prompt: str = fields.prompt()
     negative_prompt: str | None = fields.negative_prompt()

@@ -1,4 +1,7 @@
-"""Stable Point Aware 3D, a preview: a 3D model, as GLB, of the object in an image, through a point cloud."""
+"""Stable Point Aware 3D: a 3D model, as GLB, of the object in an image.
+
+A preview of the vendor's, which makes a point cloud first. The answer has no seed.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/3d/stable-point-aware-3d``.
-
-    ``target_count`` counts the elements that ``target_type`` names. The answer has no seed.
-    """
+    """Parameters of ``POST /v2beta/3d/stable-point-aware-3d``."""
 
     image: File = fields.object_image()
     texture_resolution: str | None = fields.texture_resolution()

@@ -1,4 +1,7 @@
-"""Style guide: an image in the style of another."""
+"""Style guide: generate an image in the style of another.
+
+The result has about 1 megapixel.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/control/style``. The result has about 1 megapixel."""
+    """Parameters of ``POST /v2beta/stable-image/control/style``."""
 
     prompt: str = fields.prompt()
     image: File = fields.image(

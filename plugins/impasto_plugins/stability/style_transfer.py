@@ -1,4 +1,7 @@
-"""Style transfer: one image's content in another's style."""
+"""Style transfer: give an image the style of another.
+
+The result has about 1 megapixel and the aspect ratio of ``init_image``.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,7 @@ _IMAGE = attrs.evolve(fields.EDITABLE, max_side=16_383)
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/control/style-transfer``.
-
-    The result has about 1 megapixel and the aspect ratio of ``init_image``.
-    """
+    """Parameters of ``POST /v2beta/stable-image/control/style-transfer``."""
 
     init_image: File = fields.image(attrs.evolve(_IMAGE, aspect=fields.MAX_ASPECT_RATIO), "Image to restyle.")
     style_image: File = fields.image(_IMAGE, "Image that gives the style.")

@@ -1,4 +1,7 @@
-"""Text to audio: a sound from a prompt. Stable Audio 2 and 2.5 share a path; 3 answers with a job."""
+"""Text to audio: generate a sound from a prompt.
+
+Stable Audio 2 and 2.5 share a path. Stable Audio 3 answers with a job.
+"""
 
 from __future__ import annotations
 

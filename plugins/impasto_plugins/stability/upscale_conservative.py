@@ -1,4 +1,7 @@
-"""Conservative upscale: to 4 megapixels and more, with as little change as possible."""
+"""Conservative upscale: enlarge to 4 megapixels or more with little change.
+
+An image of 512x512 pixels became one of 3112x3112.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/upscale/conservative``. 512x512 pixels became 3112x3112."""
+    """Parameters of ``POST /v2beta/stable-image/upscale/conservative``."""
 
     image: File = fields.image(attrs.evolve(fields.EDITABLE, aspect=fields.MAX_ASPECT_RATIO), "Image to enlarge.")
     prompt: str = fields.prompt()

@@ -1,4 +1,7 @@
-"""Creative upscale: to about 10 megapixels, with new detail. Asynchronous."""
+"""Creative upscale: enlarge to about 10 megapixels and invent details.
+
+The vendor's own API answers with a job. An image of 512x512 pixels became one of 3152x3152.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .provider import in_credits, stability
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/upscale/creative``. 512x512 pixels became 3152x3152."""
+    """Parameters of ``POST /v2beta/stable-image/upscale/creative``."""
 
     image: File = fields.image(attrs.evolve(fields.EDITABLE, max_pixels=1_048_576), "Image to enlarge.")
     prompt: str = fields.prompt()

@@ -1,4 +1,7 @@
-"""Fast upscale: four times each side, in about a second. It has no prompt and no seed."""
+"""Fast upscale: enlarge each side four times, in about a second.
+
+It has no prompt and no seed.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,7 @@ _IMAGE = Limits(min_side=32, max_side=1_536, min_pixels=1_024, max_pixels=1_048_
 
 @attrs.frozen(kw_only=True)
 class Params:
-    """Parameters of ``POST /v2beta/stable-image/upscale/fast``.
-
-    Each side of the result is 4 times that of ``image``.
-    """
+    """Parameters of ``POST /v2beta/stable-image/upscale/fast``."""
 
     image: File = fields.image(_IMAGE, "Image to enlarge.")
     output_format: str | None = fields.output_format()
