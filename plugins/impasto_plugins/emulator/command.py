@@ -46,7 +46,7 @@ async def _run(settings: object) -> None:
     import asyncio
     import signal
 
-    from impasto_plugins.cli.signals import not_ignored
+    from impasto_plugins.cli.terminal.signals import not_ignored
 
     from .server.server import Emulator
     from .settings import EmulatorSettings

@@ -20,7 +20,7 @@ from typing import NoReturn
 import click
 
 from impasto import ConfigError, ImpastoError
-from impasto_plugins.cli.signals import not_ignored
+from impasto_plugins.cli.terminal.signals import not_ignored
 
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind

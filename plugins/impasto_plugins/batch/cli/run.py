@@ -24,7 +24,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
-from impasto_plugins.cli.signals import not_ignored
+from impasto_plugins.cli.terminal.signals import not_ignored
 
 from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
 
