@@ -16,7 +16,7 @@ def main() -> None:
                     entry.load()()
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit("impasto's own metadata is not found, so there are no commands; install impasto again")
+    sys.exit("impasto's own metadata was not found, so it has no commands; install impasto again")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ class Call:
     def mark_headers_sent(self) -> None:
         """Note that the headers of a paid request leave this machine now. Raises BrokenPlugin if the call is over."""
         if self._is_over:  # a plugin left it running in a task of its own
-            raise BrokenPlugin("the call was over before its request left")
+            raise BrokenPlugin("the call had ended before its request was sent")
         self._sent = True
 
     def mark_not_sent(self, error: NotSent) -> None:
@@ -173,7 +173,7 @@ class Call:
                 callback(result)
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
                 pass_interrupt(error)
-                _log.exception("%s: a plugin failed when the call had ended", self.request.operation)
+                _log.exception("%s: a plugin failed at the end of the call", self.request.operation)
 
     def mark_job_accepted(self, pending: Pending) -> None:
         """Note that the provider accepted a job."""

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def unknown_charge_text(call: Call) -> str:
     """Return the text for a call that may have been charged."""
     if call.job:
-        return f"job {printable(call.job)} goes on at the provider and may be charged; client.resume takes it up"
-    return "the request had left; whether it was charged is not known"
+        return (
+            f"job {printable(call.job)} continues at the provider and may be charged; client.resume fetches its result"
+        )
+    return "the request was sent; it may have been charged"
 
 
 def timeout_error(call: Call) -> ImpastoError:
@@ -49,12 +51,12 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
     """Return the error for a job that the provider does not know, ``age`` seconds after it accepted it."""
     if call.request.job is not None:
         job = printable(pending.id)
-        error.message = f"no result for job {job}: unknown, older than it is kept, or started with another key"
+        error.message = f"no result for job {job}: the id is unknown, the result has expired, or another key started it"
         return error
     if pending.result_ttl is not None and age >= pending.result_ttl:
-        return PollExpired(f"the result of job {printable(pending.id)} is no longer kept by the provider")
+        return PollExpired(f"the result of job {printable(pending.id)} has expired at the provider")
     return ChargeUnknown(
-        f"the provider no longer knows job {printable(pending.id)}; whether it was charged is not known",
+        f"the provider no longer knows job {printable(pending.id)}; it may have been charged",
         status=error.status,
         request_id=error.request_id,
     )
@@ -63,12 +65,12 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
 def result_problem(outcome: object, call: Call) -> str:
     """Return the reason why a plugin's result can't be used, empty if it can."""
     if not isinstance(outcome, Result):
-        return "the plugin made nothing of the answer"
+        return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
     artifacts: object = outcome.artifacts
     if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
-        return "the plugin's result has artifacts of another type than a tuple of Artifact"
+        return "the artifacts of the plugin's result must be a tuple of Artifact"
     if len(artifacts) > MAX_ARTIFACTS:
-        return f"the answer holds {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are taken from one answer"
+        return f"the answer contains {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are accepted"
     if not artifacts or not (call.is_proven_free or all(each.data or each.file is not None for each in artifacts)):
-        return "the answer holds no artifact, or an empty one"
+        return "the answer contains no artifact, or an empty one"
     return ""

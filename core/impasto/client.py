@@ -45,7 +45,7 @@ class Client:
     def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
         self._options = options = Options(**settings)
         if registry is not None and options.plugins is not None:
-            raise ConfigError("plugins: give it to the registry, as allow")
+            raise ConfigError("plugins can't be combined with registry; give Registry(allow=...)")
         self._shared = ClientState(registry or Registry(allow=options.plugins), options)
         self._accounts: dict[tuple[str, str], Account] = {}
 
@@ -55,7 +55,7 @@ class Client:
         Raises ConfigError for settings of the shared connections; these can't differ between siblings.
         """
         if fixed := sorted(SHARED & settings.keys()):
-            raise ConfigError(f"{fixed[0]} belongs to what the two share: make another Client for it")
+            raise ConfigError(f"{fixed[0]} is shared by both clients and can't change; make another Client")
         sibling = object.__new__(Client)
         sibling._options = attrs.evolve(self._options, **settings)
         sibling._shared = self._shared
@@ -158,7 +158,7 @@ class Client:
         try:
             return await self._run_once(route, request, timeout, None, Call)
         except ChargeUnknown as error:  # so a transport says it of whatever broke off
-            failure = TransportError(f"{operation.id}: no answer that can be used; asking costs nothing: ask again")
+            failure = TransportError(f"{operation.id}: no usable answer; this request is free, so send it again")
             failure.operation, failure.request_id, failure.retryable = operation.id, error.request_id, True
             raise failure from error
 

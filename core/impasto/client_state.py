@@ -137,7 +137,7 @@ class ClientState:
             return layer
         if callable(layer):
             return _FunctionMiddleware(layer)
-        raise BrokenPlugin(f"{layer!r} is no middleware: give a name, a plugin or a function (wire, next)")
+        raise BrokenPlugin(f"invalid middleware {layer!r}; give a name, a plugin or a function (wire, next)")
 
     def _create_middleware(self, name: str) -> object:
         """Create a middleware by name: a class once, with the client's options.

@@ -74,7 +74,7 @@ class AllowList(NamedTuple):
 
 def _check_name(name: object, source: str) -> str:
     if not isinstance(name, str) or NAME.fullmatch(name) is None or name in ("all", "none"):
-        raise ConfigError(f"{source}: {name!r} is no distribution's name; give names, or none or all alone")
+        raise ConfigError(f"{source}: invalid distribution name {name!r}; give names, or none or all alone")
     return normalized_name(name)
 
 
@@ -109,7 +109,7 @@ class Declaration(NamedTuple):
         owner = self.owner
         if allowed.names is not None and not allowed.permits(owner):
             return NotAllowed(
-                f"{self.entry.name!r} is of {owner}, which is not allowed here: {allowed.source} allows {allowed}; "
+                f"{self.entry.name!r} belongs to {owner}, which is not allowed: {allowed.source} allows {allowed}; "
                 f"add {normalized_name(owner.name)} to it"
             )
         if owner.hooks is None:
@@ -145,7 +145,7 @@ def scan_entry_points(*, complete: bool = False) -> Scan:
     index: dict[str, dict[str, list[Declaration]]] = {}
     for folder in folders:
         if folder is not own and normalized_name(folder.name) == OWN_DISTRIBUTION:
-            reason = "it calls itself impasto, and is not the impasto that runs; uninstall it, or delete the folder"
+            reason = "it is named impasto, but it is not the impasto that runs; uninstall it, or delete the folder"
             damaged.append(DamagedDistribution(folder.path, reason, has_plugins=True))
             continue
         place = folder.path.rpartition("/")[0]

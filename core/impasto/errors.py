@@ -15,14 +15,14 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
   SpendLimitExceeded        the client's own limit; nothing was sent
   TransportError
     NotSent                 proved: no request header left
-    ChargeUnknown           headers left, the outcome is not known; raw bytes and the job's id are kept
-    PollExpired             the job's result is no longer kept by the provider
+    ChargeUnknown           the request was sent, its outcome is unknown; raw has the bytes, id the job
+    PollExpired             the job's result has expired at the provider
   ResponseError             the provider refused in its own form: status, name, messages
     BadRequest  Unauthorized  PaymentRequired  PermissionDenied  NotFound  TooLarge  Unprocessable
     RateLimited             retry_after, seconds
     ProviderFault           the provider's own failure
-    ContentFiltered         refused by moderation, or answered with a blurred picture (kept in artifacts)
-  UnusableResult            paid for, but no usable picture in it; the raw bytes are kept
+    ContentFiltered         refused by moderation, or answered with a blurred image (in artifacts)
+  UnusableResult            paid for, but without a usable image; raw has the bytes
   BatchStopped              a batch ended before its last image: reason
   StorageError              a folder, disk or bucket can't be written
 """
@@ -46,7 +46,7 @@ StopReason = Literal[
     "unreachable", "deadline", "interrupted", "configuration",
 ]  # fmt: skip
 
-PYTHON_ADVICE = ("; client.resume takes it up", " or give api_key")
+PYTHON_ADVICE = ("; client.resume fetches its result", " or give api_key")
 """The ends of messages that help only those who write Python; the command line leaves them out."""
 
 
@@ -134,7 +134,8 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
 
     def __str__(self) -> str:
         message = self.message if len(self.message) <= LONGEST_PROBLEM else f"{self.message[:LONGEST_PROBLEM]}..."
-        return f"{printable(self.field[:LONGEST_NAME])}: {message}"
+        has_name = message.startswith(f"unknown parameter {self.field!r}")
+        return message if has_name else f"{printable(self.field[:LONGEST_NAME])}: {message}"
 
 
 class InvalidRequest(ImpastoError, ValueError):

@@ -31,7 +31,7 @@ def check_n_and_seed(n: object, seed: object = None, field: Field | None = None)
     elif field is not None and field.maximum is not None and isinstance(seed, int) and 0 < seed <= field.maximum:
         top = int(field.maximum) - n + 1
         if seed > top:
-            yield Problem("seed", f"with n={n} must be at most {top}: each picture takes the next seed")
+            yield Problem("seed", f"must be at most {top} with n={n}: each image takes the next seed")
 
 
 async def fan_out(
@@ -57,7 +57,9 @@ async def fan_out(
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
         arrived = sum(1 for task in tasks if not task.cancelled() and isinstance(task.result(), Result))
         if arrived:
-            notes.append(f"{request.operation}: {arrived} of {n} pictures had come, and go with the cancelled call")
+            notes.append(
+                f"{request.operation}: {arrived} of {n} images had arrived and were discarded by the cancellation"
+            )
         for note in notes:
             cancelled.add_note(note)
         raise
@@ -70,7 +72,7 @@ def requests_with_seeds(n: int, request: Request, field: Field | None) -> tuple[
     Raises InvalidRequest if the seeds would pass the field's maximum.
     """
     if field is None:
-        return [request] * n, (f"{request.operation} takes no seed: the {n} pictures may be alike",)
+        return [request] * n, (f"{request.operation} does not take a seed: the {n} images may be alike",)
     seed: int | None = getattr(request.params, "seed", None)
     if not seed:
         return [request] * n, ()

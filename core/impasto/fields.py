@@ -89,15 +89,15 @@ class Field:
         if not isinstance(value, str):
             raise ValueError(f"must be text, not {kind_in_words(value)}")
         if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
-            raise ValueError(f"must be {self.describe_constraint()}, not of {len(value):,}")
+            raise ValueError(f"must be {self.describe_constraint()}, got {len(value):,}")
         if self.minimum and not value.strip():
             raise ValueError("must not be blank")
         if "\x00" in value:
-            raise ValueError("must not hold a NUL character")
+            raise ValueError("must not contain a NUL character")
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError("holds half a surrogate pair, which is no text") from None
+            raise ValueError("contains half a surrogate pair, which is invalid text") from None
         return str.__str__(value)
 
     def _number(self, value: object) -> int | float:
@@ -129,7 +129,7 @@ def format_value(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= 10**20:
-        return "a far larger one"
+        return "a far larger number"
     if isinstance(value, str | int | float):
         return repr(value) if len(text := repr(value)) <= 60 else f"{text[:57]}..."
     return kind_in_words(value)

@@ -88,7 +88,7 @@ class File:
             case str() if value[:5].lower() == "data:":
                 return _from_data_uri(value)
             case str() if "://" in value[:12]:
-                raise ValueError("a URL is never fetched here; download it and give the bytes or a path")
+                raise ValueError("URLs are not fetched; download it and give the bytes or a path")
             case str() | os.PathLike():
                 return _from_path(value)
             case _ if callable(getattr(value, "read", None)):
@@ -114,20 +114,20 @@ def _from_data_uri(uri: str) -> File:
 
     header, comma, body = uri.partition(",")
     if not comma:
-        raise ValueError("is a data: URI without content")
+        raise ValueError("invalid data: URI without a comma; give data:image/png;base64,...")
     try:
         data = unquote_to_bytes(body)
         if header.lower().endswith(";base64"):
             data = base64.b64decode(data, validate=True)
     except ValueError:  # a lone surrogate, or binascii's
-        raise ValueError("is a damaged data: URI; its base64 must be whole, without spaces or line breaks") from None
+        raise ValueError("invalid data: URI; its base64 must be complete, without spaces or line breaks") from None
     return _from_bytes(data, "data: URI")
 
 
 def _from_path(path: str | os.PathLike[str]) -> File:
     label = os.fspath(path)
     if not isinstance(label, str):
-        raise ValueError("must be a path of text, not of bytes")
+        raise ValueError("a path must be text, not bytes")
     if len(label) > _LONGEST_PATH:
         raise ValueError(_not_a_path(label))
     try:
@@ -163,7 +163,7 @@ def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
 
 
 def _not_a_path(text: str) -> str:
-    return f"is text of {len(text):,} characters, which names no file; give base64 as a data: URI"
+    return f"text of {len(text):,} characters is not the path of a file; give base64 as a data: URI"
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
@@ -185,7 +185,7 @@ def _from_object(source: BinaryIO) -> File:
     if stat.S_ISREG(mode):
         return _from_descriptor(source, label)
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise ValueError(f"{label!r} is a device, which may never end")
+        raise ValueError(f"{label!r} is a device, which may be endless; give a regular file")
     try:
         data: object = source.read()
     except UnicodeDecodeError:
@@ -196,7 +196,7 @@ def _from_object(source: BinaryIO) -> File:
     if isinstance(data, str):
         raise ValueError(f"{label!r} is open as text; open it with mode 'rb'")
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise ValueError(f"{label!r} gives {type(data).__name__} when read; read it and give the bytes")
+        raise ValueError(f"{label!r} returns {type(data).__name__} when read; read it and give the bytes")
     return _from_bytes(bytes(data), label)
 
 

@@ -85,7 +85,7 @@ class Listener:
         now = time.monotonic()
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
-            self._log.error("no connection can be accepted: %s; those that come wait", error.strerror or error)
+            self._log.error("connections can't be accepted: %s; new ones wait", error.strerror or error)
 
 
 def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:

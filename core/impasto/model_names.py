@@ -21,23 +21,21 @@ def resolve_model(model: str, base_model: str | None = None) -> tuple[str, str |
     provider or without; an ARN that ends with its model's id needs none. Raises ConfigError.
     """
     if not isinstance(model, str):
-        raise UnknownOperation(f"a model is named by text, such as 'stability/sd3.5-large', not {kind_in_words(model)}")
+        raise UnknownOperation(f"the model must be text, such as 'stability/sd3.5-large', not {kind_in_words(model)}")
     if model.startswith("arn:"):
-        raise UnknownOperation("an ARN stands behind its provider: give bedrock/arn:...")
+        raise UnknownOperation("an ARN needs its provider before it; give bedrock/arn:...")
     provider, _, arn = model.partition("/")
     if not arn.startswith("arn:"):
         if base_model is not None:
-            raise ConfigError("base_model goes with a bedrock/arn:... model only; leave it out")
+            raise ConfigError("base_model is allowed with a bedrock/arn:... model only; leave it out")
         return model, None
     if arn.count(":") < 5:
-        raise ConfigError("the ARN is cut short; it has at least six parts between colons")
+        raise ConfigError("invalid ARN; it must have at least six parts between colons")
     if base_model is None:
         kind, _, base_model = arn.split(":", 5)[5].partition("/")
         if kind not in _NAMING or not base_model:
-            raise ConfigError(
-                f"this ARN does not say which model it serves: give base_model, such as {provider}/stability..."
-            )
+            raise ConfigError(f"this ARN does not name its model; give base_model, such as {provider}/stability...")
     base_name: object = base_model
     if not isinstance(base_name, str) or ("/" in base_name and not base_name.startswith(f"{provider}/")):
-        raise ConfigError(f"base_model must be a model of {provider}'s, such as {provider}/stability...")
+        raise ConfigError(f"base_model must be a model of {provider}, such as {provider}/stability...")
     return f"{provider}/{_GEOGRAPHY.sub('', base_name.removeprefix(f'{provider}/'))}", arn

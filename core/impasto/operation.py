@@ -186,7 +186,7 @@ class Operation:
             pass_interrupt(error)
             raise _plugin_failure(request.operation, "its price", error) from error
         if cost is not None and not isinstance(cost, Cost):
-            reason = f"its price gave {type(cost).__name__}, not a Cost"
+            reason = f"its price returned {type(cost).__name__}, not a Cost"
             raise BrokenPlugin(f"{request.operation}: {reason}; nothing was sent")
         return cost
 
@@ -204,7 +204,7 @@ class Operation:
             largest = max(sizes, key=sizes.__getitem__)
             total = f"{sum(sizes.values()):,} bytes of files"
             raise InvalidRequest(
-                [Problem(largest, f"the whole request may have {self.max_bytes:,} bytes, not {total}")]
+                [Problem(largest, f"the whole request may have at most {self.max_bytes:,} bytes, not {total}")]
             )
 
     @hookimpl

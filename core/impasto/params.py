@@ -106,7 +106,7 @@ def _problems(params: type[Any], error: Exception, present: Mapping[str, object]
             fields = attrs.fields_dict(params)
             names = sorted(map(str, cause.extra_fields))
             yield from (_unknown_parameter(name, fields) for name in names[:MAX_PROBLEMS])  # each is compared with all
-            yield from (Problem(name, "is no parameter of this model") for name in names[MAX_PROBLEMS:])
+            yield from (Problem(name, "unknown parameter") for name in names[MAX_PROBLEMS:])
         else:
             yield Problem(_field_in_message(params, str(cause)), _error_text(cause))
 
@@ -134,7 +134,7 @@ def _unknown_parameter(name: str, fields: Iterable[str]) -> Problem:
     """Return the problem of a name that no field has."""
     short = printable(name[:60])
     if name == "model_id":
-        return Problem(name, "is no parameter of a model; give an ARN as the model: bedrock/arn:...")
+        return Problem(name, "unknown parameter 'model_id'; give an ARN as the model: bedrock/arn:...")
     near = closest(short, fields, 1)
-    hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
-    return Problem(short, f"is no parameter of this model; {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(fields)}"
+    return Problem(short, f"unknown parameter {short!r}; {hint}")

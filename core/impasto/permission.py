@@ -43,7 +43,7 @@ class Permission:
         """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""
         call = self._call
         if call.sent and not (call.retry.on_ambiguous and call.unknown_attempts + 1 < call.retry.max_charges):
-            raise BrokenPlugin("a middleware reported that nothing left, but the request had")
+            raise BrokenPlugin("a middleware reported that nothing was sent, but the request was")
         self._left = 1
 
 

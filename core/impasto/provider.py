@@ -132,7 +132,7 @@ def check_setting_names(provider: str, settings: Mapping[str, object], allowed: 
     for name, value in settings.items():
         if value is not None and name not in allowed:
             raise ConfigError(
-                f"providers: {provider} takes no setting {format_value(name)}; it takes {', '.join(allowed)}"
+                f"providers: unknown setting {format_value(name)} of {provider}; allowed: {', '.join(allowed)}"
             )
 
 
@@ -143,7 +143,7 @@ def check_key(key: object, name: str = "the API key") -> str:
     if not key:
         raise ConfigError(f"{name} is empty")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"{name} holds a space, a line break or a character that is not ASCII; copy it again")
+        raise ConfigError(f"{name} contains a space, a line break or a character that is not ASCII; copy it again")
     return str.__str__(key)  # of an enum's member too the text: it is what no message may hold
 
 
@@ -164,15 +164,17 @@ def check_base_url(url: object, name: str = "api_base", *, with_path: bool = Fal
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{name} must begin with https:// and name a host; {hint}")
     if "@" in parts.netloc:
-        raise ConfigError(f"{name} must hold no user or password; {hint}")
+        raise ConfigError(f"{name} must not contain a user or password; {hint}")
     path = parts.path.removesuffix("/")
     if "?" in url or "#" in url or not _PATH.fullmatch(path) or (path and not with_path):
         raise ConfigError(f"{name} must end after the {'path' if with_path else 'host'}; {hint}")
     if port == 0 or not _is_host(host) or not url.isascii() or not url.isprintable() or url != url.strip():
-        raise ConfigError(f"{name} names no host that can be: ASCII letters, digits, dots and dashes only; {hint}")
+        raise ConfigError(f"{name} has an invalid host; use ASCII letters, digits, dots and dashes; {hint}")
     if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigError(f"{name} is plain http, which would show the key to the network; only loopback may be")
-    # Made anew of its parts: another reader of URLs must not see another host in what urlsplit passed over.
+        raise ConfigError(
+            f"{name} is plain http, which would show the key to the network; use https (http is for loopback only)"
+        )
+    # Built again from its parts: another reader of URLs must not see another host in what urlsplit passed over.
     netloc = f"[{host}]" if ":" in host else host.removesuffix(".")
     return f"{parts.scheme}://{netloc}" + (f":{port}" if port is not None else "") + path
 

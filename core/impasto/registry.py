@@ -175,7 +175,7 @@ class Registry:
             return refusal
         name, owners = point.entry.name, sorted({each.owner.name for each in usable})
         if point not in usable and any(each.owner.is_own for each in usable) and not point.owner.is_own:
-            return DuplicateOperation(f"{name!r} of {point.owner} is a name of impasto's own, which keeps it")
+            return DuplicateOperation(f"{name!r} of {point.owner} is reserved for impasto's own plugin")
         if len(usable) == 1:
             return None
         if len(owners) == 1:
@@ -183,7 +183,7 @@ class Registry:
             places = f", in {' and '.join(folders)}; delete the folder that is out of date" if len(folders) > 1 else ""
             return DuplicateOperation(f"{name!r} is declared twice by {owners[0]}{places}")
         claim = f"{name!r} is declared by {' and '.join(owners)}"
-        return DuplicateOperation(f"{claim}; uninstall one of them, or leave it out of {VARIABLE}")
+        return DuplicateOperation(f"{claim}; uninstall one of them, or remove it from {VARIABLE}")
 
     def _scan(self) -> Scan:
         if self._scanned is None:
@@ -199,14 +199,14 @@ class Registry:
         near = closest(name, dict.fromkeys(names), 4)
         kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
         if near or not names:
-            there_is = f"closest: {', '.join(near) or 'none installed'}"
+            there_is = f"closest: {', '.join(near)}" if near else "none is installed"
         elif group == OPERATIONS:
-            there_is = f"closest: none of the {len(set(names))} installed is near; `impasto models` lists them"
+            there_is = f"none of the {len(set(names))} installed models is similar; `impasto models` lists them"
         else:
             there_is = f"installed: {', '.join(sorted(set(names)))}"
         broken = any(each.has_plugins for each in self._scan().damaged)
-        advice = "; a distribution with plugins is damaged: see `impasto doctor`" if broken else ""
-        return f"no {kind} is called {short!r}; {there_is}{advice}"
+        advice = "; a distribution with plugins is damaged, see `impasto doctor`" if broken else ""
+        return f"unknown {kind} {short!r}; {there_is}{advice}"
 
 
 _used: set[tuple[str, str, str]] = set()
@@ -235,9 +235,7 @@ def _reporting_slow_import(point: Declaration) -> Iterator[None]:
     import threading
 
     entry, owner = point
-    message = (
-        "%r of %s is still being imported after %g s (%s); to leave it out, set %s to names without it, or to none"
-    )
+    message = "%r of %s is still being imported after %g s (%s); to exclude it, set %s to names without it, or to none"
     arguments = (message, entry.name, owner, SLOW_IMPORT_SECONDS, entry.value, VARIABLE)
     timer = threading.Timer(SLOW_IMPORT_SECONDS, logging.getLogger("impasto").warning, arguments)
     timer.daemon = True

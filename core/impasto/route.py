@@ -56,11 +56,11 @@ def _direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
 
 def _validation_error_text(error: pluggy.PluginValidationError) -> str:
     newer = f"if it was written for newer hooks than version {HOOKS_VERSION}: pip install --upgrade impasto"
-    return f"a plugin does not fit the hooks: {type(error.plugin).__name__}: {' '.join(str(error).split())}; {newer}"
+    return f"a plugin does not match the hooks: {type(error.plugin).__name__}: {' '.join(str(error).split())}; {newer}"
 
 
 def _wrong_type(what: str, value: object, expected: str) -> BrokenPlugin:
-    return BrokenPlugin(f"{what} gave {type(value).__name__}, not {expected}")
+    return BrokenPlugin(f"{what} returned {type(value).__name__}, not {expected}")
 
 
 def _position(middleware: Middleware) -> int:
@@ -110,7 +110,7 @@ class Route:
             raise BrokenPlugin(f"{operation.id}: {_validation_error_text(error)}") from error
         except BaseException as error:  # whatever a plugin's own middleware hook raises
             pass_interrupt(error)
-            raise BrokenPlugin(f"{operation.id}: a plugin does not fit the hooks: {describe_error(error)}") from error
+            raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {describe_error(error)}") from error
         hook = manager.hook
         carry, classify, is_artifact_body = (
             _direct_call(hook.send),
@@ -199,7 +199,9 @@ class Route:
             if not isinstance(outcome, Pending):
                 return outcome
         elif wire.method != "GET":
-            raise BrokenPlugin("its plugin would pay anew to resume a job: where request.job is set it must give a GET")
+            raise BrokenPlugin(
+                "resuming the job would be charged again; transform_request must return a GET if request.job is set"
+            )
         else:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)

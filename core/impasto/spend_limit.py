@@ -32,12 +32,12 @@ class Spend:
         anything is sent.
         """
         if cost is None:
-            raise SpendLimitExceeded("its price is not known, and spend_limit_usd is set; nothing was sent")
+            raise SpendLimitExceeded("its price is unknown and spend_limit_usd is set; nothing was sent")
         maximum = round(cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1), _DIGITS)
         left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)
         if maximum > left:
             raise SpendLimitExceeded(
-                f"a call may cost {maximum:g} USD and {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
+                f"a call may cost {maximum:g} USD, only {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
             )
         self.reserved += maximum
         charges = 0

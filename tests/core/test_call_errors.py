@@ -22,7 +22,7 @@ def a_call(job: str | None = None) -> Call:
 
 
 def test_a_job_that_goes_on() -> None:
-    assert f"job {SHOWN} goes on at the provider" in timeout_error(a_call()).message
+    assert f"job {SHOWN} continues at the provider" in timeout_error(a_call()).message
 
 
 @pytest.mark.parametrize(("resumed", "age"), [(True, 0.0), (False, 0.0), (False, 100.0)])

@@ -36,13 +36,13 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
     ("settings", "said"),
     [
         ({"api_key": ""}, "the API key is empty"),
-        ({"api_key": "sk\n"}, "the API key holds a space, a line break"),
-        ({"api_key": "s k"}, "the API key holds a space"),
+        ({"api_key": "sk\n"}, "the API key contains a space, a line break"),
+        ({"api_key": "s k"}, "the API key contains a space"),
         ({"api_key": "ké"}, "not ASCII"),
         ({"api_key": 5}, "the API key must be text, not a whole number"),
         ({"api_base": "ftp://example.com"}, "api_base must begin with https://"),
         ({"api_base": "https://"}, "api_base must begin with https:// and name a host"),
-        ({"api_base": "https://u:p@example.com"}, "api_base must hold no user or password"),
+        ({"api_base": "https://u:p@example.com"}, "api_base must not contain a user or password"),
         ({"api_base": "https://example.com/v2beta"}, "api_base must end after the host"),
         ({"api_base": "http://example.com"}, "api_base is plain http"),
         ({"api_base": 5}, "api_base must be text, not a whole number"),
@@ -56,7 +56,7 @@ CREATIVE: dict[str, Any] = {"image": png(64, 64), "prompt": "x"}
         ({"max_concurrency": 0}, "max_concurrency must be a whole number of at least 1, not 0"),
         ({"max_concurrency": 1.0}, "max_concurrency must be a whole number of at least 1, not 1.0"),
         ({"max_concurrency": True}, "max_concurrency must be a whole number of at least 1, not true"),
-        ({"max_concurrency": -HUGE}, "max_concurrency must be a whole number of at least 1, not a far larger one"),
+        ({"max_concurrency": -HUGE}, "max_concurrency must be a whole number of at least 1, not a far larger number"),
         ({"retry": 3}, "retry must be an impasto.Retry, not 3"),
         ({"rate_limit": (150, 10)}, "rate_limit must be an impasto.RateLimit, not a list"),
         ({"middleware": "retry"}, "middleware must be a list of names or plugins, not text"),
@@ -146,7 +146,7 @@ async def test_providers_holds_the_settings_of_each(recorder: Recorder) -> None:
     async with impasto.Client(providers={"stability": {"api_key": KEY, "api_base": recorder.url}}) as client:
         await client.run("stability/sd3", prompt="x")
     async with impasto.Client(api_key=KEY, providers={"stability": {"api_bse": recorder.url}}) as client:
-        with pytest.raises(ConfigError, match="stability takes no setting 'api_bse'; it takes api_key, api_base"):
+        with pytest.raises(ConfigError, match="unknown setting 'api_bse' of stability; allowed: api_key, api_base"):
             await client.run("stability/sd3", prompt="x")
     assert len(recorder.seen) == 1
 
@@ -169,7 +169,8 @@ async def test_polling_faster_than_the_vendor_allows_is_refused_against_its_own_
 async def test_names_are_matched_whole_and_the_closest_are_named(client: impasto.Client, model: str) -> None:
     with pytest.raises(UnknownOperation) as caught:
         await client.run(model, prompt="x")
-    assert str(caught.value).startswith(f"no model is called {model!r}; closest: ")
+    near = "closest: " if model else "none of the "
+    assert str(caught.value).startswith(f"unknown model {model!r}; {near}")
     if model == "stability/sd3.5-lrge":
         assert "closest: stability/sd3.5-large" in str(caught.value)
     if model == "sd3":
@@ -183,9 +184,9 @@ async def test_a_model_that_is_no_text(client: impasto.Client, model: Any) -> No
         lambda: client.resume(model, JOB),
         lambda: client.warm(model),
     ):
-        with pytest.raises(UnknownOperation, match="a model is named by text"):
+        with pytest.raises(UnknownOperation, match="the model must be text"):
             await call()
-    with pytest.raises(UnknownOperation, match="a model is named by text"):
+    with pytest.raises(UnknownOperation, match="the model must be text"):
         client.describe(model)
 
 
@@ -208,7 +209,7 @@ async def test_a_wrong_retry_of_one_call(client: impasto.Client) -> None:
 
 
 async def test_base_model_without_an_arn(client: impasto.Client) -> None:
-    with pytest.raises(ConfigError, match="base_model goes with a bedrock/arn:... model only"):
+    with pytest.raises(ConfigError, match="base_model is allowed with a bedrock/arn:... model only"):
         await client.run("stability/sd3", base_model="stability/sd3", prompt="x")
 
 
@@ -232,7 +233,7 @@ async def test_siblings_share_connections_and_have_their_own_keys_and_times(
 
 @pytest.mark.parametrize("settings", [{"proxy": "http://127.0.0.1:1"}, {"ssl": "ca.pem"}, {"max_concurrency": 1}])
 async def test_siblings_can_not_change_what_they_share(client: impasto.Client, settings: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(settings))} belongs to what the two share"):
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is shared by both clients and can't change"):
         client.with_options(**settings)
 
 
@@ -316,7 +317,9 @@ async def test_a_model_that_answers_at_once_has_no_jobs(client: impasto.Client, 
 
 async def test_a_job_that_is_not_known(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: in_json({"id": "e", "name": "generation_not_found", "errors": ["none"]}, status=404)
-    with pytest.raises(NotFound, match="unknown, older than it is kept, or started with another key") as caught:
+    with pytest.raises(
+        NotFound, match="the id is unknown, the result has expired, or another key started it"
+    ) as caught:
         await client.resume("stability/upscale-creative", JOB)
     assert (caught.value.billed, len(recorder.seen)) == ("unknown", 1)
 
@@ -325,7 +328,7 @@ async def test_a_resumed_job_that_takes_too_long_can_be_resumed_again(
     client: impasto.Client, recorder: Recorder
 ) -> None:
     recorder.pending = 10**6
-    with pytest.raises(ChargeUnknown, match="client.resume takes it up") as caught:
+    with pytest.raises(ChargeUnknown, match="client.resume fetches its result") as caught:
         await client.resume("stability/upscale-creative", JOB, timeout=0.1)
     assert caught.value.id == JOB
 

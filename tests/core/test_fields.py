@@ -15,8 +15,8 @@ from impasto.fields import Field, choice, fields_of, file, format_bound, format_
     ("value", "said"),
     [
         (10**20 - 1, str(10**20 - 1)),
-        (10**20, "a far larger one"),
-        (-(10**20), "a far larger one"),
+        (10**20, "a far larger number"),
+        (-(10**20), "a far larger number"),
         (True, "true"),
         (None, "null"),
         ("x" * 58, repr("x" * 58)),

@@ -58,12 +58,12 @@ def test_frames_of_other_layers_are_no_mp3(second: int) -> None:
 
 def test_the_longest_path_that_linux_has_is_looked_for_and_a_longer_one_is_no_path() -> None:
     assert "can't read" in refused("a.b/" * 1023 + "x.pn")
-    assert refused("a.b/" * 1024 + "x").startswith("is text of 4,097 characters, which names no file")
+    assert refused("a.b/" * 1024 + "x").startswith("text of 4,097 characters is not the path of a file")
 
 
 def test_text_of_64_letters_is_taken_for_base64_and_shorter_text_for_a_path() -> None:
     assert "can't read" in refused("a" * 63)
-    assert refused("a" * 64).startswith("is text of 64 characters, which names no file; give base64")
+    assert refused("a" * 64).startswith("text of 64 characters is not the path of a file; give base64")
 
 
 def test_a_pair_whose_content_is_a_path_or_an_open_file_keeps_its_name(path: Path) -> None:

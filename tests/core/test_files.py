@@ -224,14 +224,14 @@ def test_a_name_of_bytes() -> None:
         def __fspath__(self) -> bytes:
             return b"a.png"
 
-    assert refused(Odd()) == "must be a path of text, not of bytes"
+    assert refused(Odd()) == "a path must be text, not bytes"
 
 
 @pytest.mark.parametrize("data", [bytes(9000), PNG, b"\xff\xd8\xff" + bytes(60), b"GIF89a" + bytes(60)])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes])
 def test_base64_without_its_prefix_is_not_repeated(data: bytes, encode: Any) -> None:
     text = encode(data).decode()
-    said = f"is text of {len(text):,} characters, which names no file; give base64 as a data: URI"
+    said = f"text of {len(text):,} characters is not the path of a file; give base64 as a data: URI"
     assert refused(text) == said
 
 
@@ -248,21 +248,21 @@ def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
 def test_devices_are_refused() -> None:
     assert refused("/dev/zero") == "'/dev/zero' is not a regular file"
     with open("/dev/zero", "rb") as source:
-        assert refused(source) == "'/dev/zero' is a device, which may never end"
+        assert refused(source) == "'/dev/zero' is a device, which may be endless; give a regular file"
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "http://127.0.0.1/", "file:///etc/passwd", "s3://b/k"])
 def test_urls_are_never_fetched(url: str) -> None:
-    assert refused(url) == "a URL is never fetched here; download it and give the bytes or a path"
+    assert refused(url) == "URLs are not fetched; download it and give the bytes or a path"
 
 
-DAMAGED = "is a damaged data: URI; its base64 must be whole, without spaces or line breaks"
+DAMAGED = "invalid data: URI; its base64 must be complete, without spaces or line breaks"
 
 
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("data:image/png;base64", "is a data: URI without content"),
+        ("data:image/png;base64", "invalid data: URI without a comma; give data:image/png;base64,..."),
         ("data:image/png;base64,a", DAMAGED),
         ("data:image/png;base64,####", DAMAGED),
         ("data:image/png;base64,aGk=\n", DAMAGED),
@@ -311,7 +311,7 @@ def test_a_reader_that_gives_something_else() -> None:
         def read(self) -> int:
             return 5
 
-    assert refused(Odd()) == "'file' gives int when read; read it and give the bytes"
+    assert refused(Odd()) == "'file' returns int when read; read it and give the bytes"
 
 
 def test_the_repr_is_short() -> None:

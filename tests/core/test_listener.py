@@ -77,7 +77,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
                 await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
             await paused(log)
             assert len(log) <= 1 + time.monotonic() - began
-            assert all("no connection can be accepted" in line for line in log)
+            assert all("connections can't be accepted" in line for line in log)
             for client in clients[: CLIENTS // 2]:  # each frees its own descriptor and the server's
                 client.close()
             last = clients[-1]
@@ -120,7 +120,7 @@ async def test_closed_while_it_pauses_it_never_begins_again(
         await asyncio.sleep(0.05)
     assert reports == []
     assert [record.getMessage() for record in caplog.records if record.name == "impasto.emulator"] == [
-        "no connection can be accepted: Too many open files; those that come wait"
+        "connections can't be accepted: Too many open files; new ones wait"
     ]
 
 

@@ -56,7 +56,7 @@ def own_entry_points() -> str:
     [
         ("impasto-0.0.9.dist-info", None, None, "it has no METADATA"),
         ("~mpasto-0.0.9.dist-info", "Name: impasto\nVersion: 0.0.9\n", "OWN", "pip left it behind"),
-        ("impasto-0.0.9.dist-info", "Name: impasto\nVersion: 0.0.9\n", "OWN", "it calls itself impasto"),
+        ("impasto-0.0.9.dist-info", "Name: impasto\nVersion: 0.0.9\n", "OWN", "it is named impasto"),
         ("other-1.0.dist-info", "Name: other\n", "[x]\nno sign\n", "entry_points.txt is malformed"),
         ("other-1.0.dist-info", "Name: other\n", "[impasto.operations]\nno sign\n", "entry_points.txt is malformed"),
         ("other-1.0.dist-info", "Name: other\n", "[impasto.operations]\n = x:y\n", "entry_points.txt is malformed"),
@@ -172,7 +172,7 @@ def test_a_distribution_that_calls_itself_impasto_is_not_ours(
     assert {group: registry.names(group) for group in GROUPS} == OURS
     with pytest.raises(UnknownOperation, match="see `impasto doctor`"):
         registry.operation("evil/paint")
-    assert "calls itself impasto" in damaged(made)
+    assert "is named impasto" in damaged(made)
 
 
 def test_two_folders_of_one_distribution_that_declare_the_same_are_one(site: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_plugin_whose_import_does_not_end_is_named(
     (message,) = caplog.messages
     assert message == (
         f"'acme/paint' of acme-colours 1.0 is still being imported after 0.01 s ({name}:paint);"
-        " to leave it out, set IMPASTO_PLUGINS to names without it, or to none"
+        " to exclude it, set IMPASTO_PLUGINS to names without it, or to none"
     )
 
 

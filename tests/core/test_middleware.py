@@ -99,7 +99,7 @@ async def test_it_is_told_how_a_call_ended_and_what_it_raises_then_takes_nothing
         await run(painted(), Loopback(500), middleware=[layer])
     assert [told[0] and told[0].artifacts, told[1]] == [result.artifacts, None]
     assert [each.name for each in caplog.records] == ["impasto"] * 2
-    assert "a plugin failed when the call had ended" in caplog.text
+    assert "a plugin failed at the end of the call" in caplog.text
 
 
 async def test_one_that_can_not_be_made_breaks_only_what_names_it() -> None:

@@ -31,12 +31,12 @@ def test_a_name_or_an_address(model: str, base: str | None, name: str, address: 
 @pytest.mark.parametrize(
     ("model", "base", "said"),
     [
-        ("stability/sd3", "stability.x", "base_model goes with a bedrock/arn:... model only"),
-        ("bedrock/arn:a:b:c:d", "stability.x", "the ARN is cut short"),
-        (f"bedrock/{PROFILE}", None, "does not say which model it serves: give base_model, such as bedrock/stability"),
-        ("bedrock/arn:aws:bedrock:r::foundation-model/", None, "does not say which model it serves"),
-        (f"bedrock/{PROFILE}", "stability/sd3", "base_model must be a model of bedrock's"),
-        (f"bedrock/{PROFILE}", 5, "base_model must be a model of bedrock's"),
+        ("stability/sd3", "stability.x", "base_model is allowed with a bedrock/arn:... model only"),
+        ("bedrock/arn:a:b:c:d", "stability.x", "invalid ARN"),
+        (f"bedrock/{PROFILE}", None, "does not name its model; give base_model, such as bedrock/stability"),
+        ("bedrock/arn:aws:bedrock:r::foundation-model/", None, "does not name its model"),
+        (f"bedrock/{PROFILE}", "stability/sd3", "base_model must be a model of bedrock, "),
+        (f"bedrock/{PROFILE}", 5, "base_model must be a model of bedrock, "),
     ],
 )
 def test_what_names_no_model(model: str, base: str | None, said: str) -> None:

@@ -36,7 +36,7 @@ def test_a_request_of_the_most_bytes_is_taken_and_of_one_more_refused_by_its_lar
     with pytest.raises(InvalidRequest) as caught:
         MADE.request("m", {"prompt": "x", "first": b"12345", "second": b"123456"})
     (problem,) = caught.value.problems
-    assert problem == ("second", "the whole request may have 10 bytes, not 11 bytes of files")
+    assert problem == ("second", "the whole request may have at most 10 bytes, not 11 bytes of files")
     assert caught.value.operation == "m"
 
 
@@ -58,7 +58,7 @@ def test_a_job_that_is_resumed_costs_nothing_and_a_price_of_another_type_is_name
         def quote(self, params: object) -> float:
             return 0.1
 
-    with pytest.raises(BrokenPlugin, match="m: its price gave float, not a Cost; nothing was sent"):
+    with pytest.raises(BrokenPlugin, match="m: its price returned float, not a Cost; nothing was sent"):
         attrs.evolve(ERASE, price=Odd()).cost(request)  # type: ignore[arg-type]  # what the test is about
 
 

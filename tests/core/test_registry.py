@@ -54,7 +54,7 @@ async def test_anyone_can_add_a_provider(acme: Path, recorder: Recorder) -> None
         about = client.describe("acme/paint")
     assert {(p.field, p.message) for p in caught.value.problems} == {
         ("prompt", "must be text, not a whole number"),
-        ("step", "is no parameter of this model; did you mean steps?"),
+        ("step", "unknown parameter 'step'; did you mean 'steps'?"),
         ("tile", "must be true or false, not text"),
     }
     assert [seen.fields for seen in recorder.seen] == [{"prompt": "a barn", "steps": "30", "tile": "true"}] * 2
@@ -62,7 +62,7 @@ async def test_anyone_can_add_a_provider(acme: Path, recorder: Recorder) -> None
     assert recorder.seen[0].header("authorization") is None
     assert (len(result.artifacts), result.warnings) == (
         2,
-        ("acme/paint takes no seed: the 2 pictures may be alike",),
+        ("acme/paint does not take a seed: the 2 images may be alike",),
     )
     assert [(f.name, f.type, f.required, f.default) for f in about.fields] == [
         ("prompt", "text", True, None),
@@ -135,7 +135,7 @@ def test_what_is_installed_can_be_left_out() -> None:
     registry = Registry(discover=False)
     assert [registry.names(group) for group in GROUPS] == [[]] * len(GROUPS)
     assert registry.owners() == []
-    with pytest.raises(UnknownOperation, match="no model is called 'stability/sd3'; closest: none installed"):
+    with pytest.raises(UnknownOperation, match="unknown model 'stability/sd3'; none is installed"):
         registry.operation("stability/sd3")
     with pytest.raises(RegistryError):  # whoever catches the base catches all of them
         registry.operation("stability/sd3")
@@ -171,13 +171,13 @@ def test_a_plugin_added_by_hand_takes_the_place_of_an_installed_one() -> None:
 def test_the_closest_names_come_first(asked: str, first: str) -> None:
     with pytest.raises(UnknownOperation) as caught:
         Registry().operation(asked)
-    assert str(caught.value).startswith(f"no model is called {asked!r}; closest: ")
+    assert str(caught.value).startswith(f"unknown model {asked!r}; closest: ")
     assert first in str(caught.value).partition("closest: ")[2].split(", ")
 
 
 @pytest.mark.parametrize(
     ("group", "said"),
-    [(TRANSPORTS, "no transport is called 'htps'; closest: https"), (PROVIDERS, "no provider is called 'htps'")],
+    [(TRANSPORTS, "unknown transport 'htps'; closest: https"), (PROVIDERS, "unknown provider 'htps'")],
 )
 def test_other_groups_are_named_by_what_they_are(group: str, said: str) -> None:
     with pytest.raises(UnknownOperation) as caught:
@@ -187,7 +187,7 @@ def test_other_groups_are_named_by_what_they_are(group: str, said: str) -> None:
 
 def test_where_no_name_is_near_it_is_told_what_there_is() -> None:
     registry = Registry()
-    models = f"closest: none of the {len(registry.names(OPERATIONS))} installed is near; `impasto models` lists them"
+    models = f"none of the {len(registry.names(OPERATIONS))} installed models is similar; `impasto models` lists them"
     for group, said in ((OPERATIONS, models), (TRANSPORTS, f"installed: {', '.join(registry.names(TRANSPORTS))}")):
         with pytest.raises(UnknownOperation) as caught:
             registry.load(group, "zz/qq-7", object)

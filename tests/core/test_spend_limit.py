@@ -90,7 +90,7 @@ def test_a_call_that_ends_early_counts_by_its_evidence() -> None:
 def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:
     spend = Spend()
     with spend.reserve(a_call(posts=0), DIME, 0.2) as settle, spend.reserve(a_call(), DIME, 0.2):
-        with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD and 0 of spend_limit_usd=0.2 is left"):
+        with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD, only 0 of spend_limit_usd=0.2 is left"):
             spend.reserve(a_call(), DIME, 0.2).__enter__()
         settle(result())
     assert (spend.reserved, spend.usd) == (0, 0)
@@ -100,7 +100,7 @@ def test_the_last_cent_of_the_limit_may_be_spent_though_sums_are_binary() -> Non
     spend = Spend()
     for _ in range(10):
         assert spent(spend, a_call(), result(), limit=1.0) == 1
-    with pytest.raises(SpendLimitExceeded, match=r"and 0 of spend_limit_usd=1 is left"):
+    with pytest.raises(SpendLimitExceeded, match=r"only 0 of spend_limit_usd=1 is left"):
         spend.reserve(a_call(), DIME, 1.0).__enter__()
 
 
@@ -118,9 +118,9 @@ def test_a_limit_that_was_passed_says_that_nothing_is_left() -> None:
     """A call may be charged more than it reserved; what is left is never below nothing."""
     spend = Spend()
     assert spent(spend, a_call(), result(9), limit=0.5) == 9
-    with pytest.raises(SpendLimitExceeded, match=r"a call may cost 0.1 USD and 0 of spend_limit_usd=0.5 is left"):
+    with pytest.raises(SpendLimitExceeded, match=r"a call may cost 0.1 USD, only 0 of spend_limit_usd=0.5 is left"):
         spend.reserve(a_call(), DIME, 0.5).__enter__()
-    with pytest.raises(SpendLimitExceeded, match="its price is not known"):
+    with pytest.raises(SpendLimitExceeded, match="its price is unknown"):
         spend.reserve(a_call(), None, 99.0).__enter__()
 
 

@@ -61,14 +61,14 @@ def test_a_field_is_suggested_though_it_is_given() -> None:
     with pytest.raises(InvalidRequest) as caught:
         operation.request("stability/stable-image-core", {"prompt": "x", "promt": "y", "sede": 5})
     messages = {problem.field: problem.message for problem in caught.value.problems}
-    assert messages["promt"].endswith("did you mean prompt?")
-    assert messages["sede"].endswith("did you mean seed?")
+    assert messages["promt"].endswith("did you mean 'prompt'?")
+    assert messages["sede"].endswith("did you mean 'seed'?")
 
 
 def test_a_model_that_would_be_refused_is_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(allow="none")
     assert all(each.refusal is None for each in registry.declared(OPERATIONS))
-    with pytest.raises(UnknownOperation, match="closest: none"):
+    with pytest.raises(UnknownOperation, match="models is similar"):
         registry.operation("acme/zzzz")
 
 

@@ -157,7 +157,7 @@ def test_the_readme_does_what_it_shows(read: Read, emulator: Emulator, tmp_path:
     assert (tmp_path / "lighthouse.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "wide.webp").read_bytes().startswith(b"RIFF")
     assert "grow_mask must be a number from 0 to 100, not 500" in said
-    assert "sede is no parameter of this model; did you mean seed?" in said
+    assert "unknown parameter 'sede'; did you mean 'seed'?" in said
     assert len(emulator.charges) == 5 + 5 + 2, "Python: 2, 3, 0; commands; a batch"
 
 

@@ -90,7 +90,7 @@ async def test_an_unknown_price_is_refused(server: Server, make_client: MakeClie
     registry = impasto.Registry()
     registry.add("impasto.operations", CORE, attrs.evolve(stable_image_core.operation, price=None))
     client = make_client(server.url, spend_limit_usd=100.0, registry=registry)
-    with pytest.raises(impasto.SpendLimitExceeded, match="price is not known"):
+    with pytest.raises(impasto.SpendLimitExceeded, match="price is unknown"):
         await client.run(CORE, prompt="p")
     assert server.connections == 0
 

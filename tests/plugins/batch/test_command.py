@@ -115,7 +115,7 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
     assert (done.exit_code, len(impasto_emulator.charges)) == (1, 1)
     assert done.stdout == "complete: 1 of 1 done, 2 invalid rows passed over, 0.03 USD\n"
     assert "passed over: line 2: is no sound JSON" in done.stderr
-    assert "passed over: line 3 (bad): sede: is no parameter" in done.stderr
+    assert "passed over: line 3 (bad): unknown parameter 'sede'" in done.stderr
     assert "line 4 (good): is the same as line 1, and passed over" in done.stderr
     errors = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
     assert [(e["custom_id"], e["line"], e["error"]["code"]) for e in errors] == [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from impasto import Problem
 from impasto.registry import OPERATIONS
 from impasto_plugins.emulator import Emulator
 from tests.distributions import install
@@ -131,7 +132,7 @@ def test_all_problems_are_told_at_once(run: Run, impasto_emulator: Emulator) -> 
     assert told["billed"] == "no"
     assert {each["field"] for each in told["problems"]} == {"n", "seed", "cfg_scale", "sed", "prompt", "'strange'"}
     for problem in told["problems"]:
-        assert f"{problem['field']}: {problem['message']}" in result.stderr
+        assert str(Problem(**problem)) in result.stderr
     assert "Nothing was sent." in result.stderr
     assert not impasto_emulator.requests
 
@@ -278,8 +279,8 @@ def test_another_transport_carries_the_call(run: Run, impasto_emulator: Emulator
     assert impasto_emulator.charges == [], "the one in the process was called"
     for words, why in (
         (("--transport", "emulator", "--emulator"), "give --transport or --emulator, not both"),
-        (("--transport", "htps"), "no transport is called 'htps'; closest: https"),
-        (("--middleware", "retri"), "no middleware is called 'retri'; closest: retry"),
+        (("--transport", "htps"), "unknown transport 'htps'; closest: https"),
+        (("--middleware", "retri"), "unknown middleware 'retri'; closest: retry"),
     ):
         told = run("generate", "stability/stable-image-core", "a fox", *words)
         assert told.exit_code == 2
@@ -339,7 +340,7 @@ def test_another_address_is_that_of_the_models_own_provider(run: Run, impasto_em
 def test_another_address_is_refused_by_a_provider_that_takes_none(run: Run, impasto_emulator: Emulator) -> None:
     result = run("generate", "bedrock/stability.sd3-5-large-v1:0", "a barn", "--api-base", impasto_emulator.url)
     assert result.exit_code == 2
-    assert "bedrock takes no setting 'api_base'" in result.stderr
+    assert "unknown setting 'api_base' of bedrock" in result.stderr
     assert not impasto_emulator.requests
 
 

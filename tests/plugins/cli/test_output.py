@@ -87,7 +87,7 @@ def test_without_metadata_python_m_impasto_says_so(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code, "models"], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr.strip() == "impasto's own metadata is not found, so there are no commands; install impasto again"
+    assert ran.stderr.strip() == "impasto's own metadata was not found, so it has no commands; install impasto again"
 
 
 def emulated(*words: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:

@@ -91,7 +91,7 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
     )
     code, told = check(PAGE.replace("sd3.5-large", "sd3.5-huge"))
     assert code == 2
-    assert "line 4: sd3: no model is called 'stability/sd3.5-huge'; closest: stability/sd3.5-large" in told
+    assert "line 4: sd3: unknown model 'stability/sd3.5-huge'; closest: stability/sd3.5-large" in told
     code, told = check(PAGE.replace("      api_key", "      aws_region_name: x\n      api_key"))
     assert "line 5: sd3: aws_region_name is not how stability is reached" in told
     code, told = check(PAGE.replace("      api_key", "      api_base: http://example.com\n      api_key"))

@@ -199,7 +199,7 @@ print(len(impasto.image_generation("b", "stability/sd3").data))
     left.set()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert "whether it was charged is not known" in out
+    assert "it may have been charged" in out
     assert out.endswith("]\n1\n")
 
 
@@ -227,4 +227,4 @@ def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder, tmp_pa
     )
     left.set()
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "not known" in ran.stdout
+    assert "may have been charged" in ran.stdout

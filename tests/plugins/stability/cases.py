@@ -119,13 +119,13 @@ def outside(field: Field) -> Iterator[tuple[object, str]]:
             assert field.maximum is not None
             most = int(field.maximum)
             for long in ("x" * (most + 1), "\U0001f30a" * most + "x", "e\u0301" * (most // 2) + "x"):
-                yield long, f"must be {field.describe_constraint()}, not of {most + 1:,}"
-            yield "a\x00b", "must not hold a NUL character"
+                yield long, f"must be {field.describe_constraint()}, got {most + 1:,}"
+            yield "a\x00b", "must not contain a NUL character"
             yield "a\ud83c", "half a surrogate pair"
             for other, words in ((5, "a whole number"), (0.5, "a number"), (True, "true or false"), (b"x", "bytes")):
                 yield other, f"must be text, not {words}"
             if field.minimum:
-                yield "", f"must be {field.describe_constraint()}, not of 0"
+                yield "", f"must be {field.describe_constraint()}, got 0"
                 yield " \t\n", "must not be blank"
         case "choice":
             first = field.choices[0]

@@ -159,7 +159,7 @@ async def test_everything_wrong_is_said_at_once(wire: Wire, operation: Operation
 async def test_an_unknown_parameter_is_refused_with_the_closest(wire: Wire, operation: Operation) -> None:
     for name in operation.fields:
         problems = await wire.refused(operation, {**least(operation), name + "s": "x"})
-        assert problems == {name + "s": f"is no parameter of this model; did you mean {name}?"}
+        assert problems == {name + "s": f"unknown parameter {name + 's'!r}; did you mean {name!r}?"}
     for name in ("model", "size", "quality", "api_key", "extra_body", "bottom"):
         assert list(await wire.refused(operation, {**least(operation), name: "x"})) == [name]
 
@@ -252,7 +252,7 @@ async def test_two_files_that_are_too_much_together(wire: Wire) -> None:
     first, second = operation.file_fields[:2]
     given = {**least(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
     assert await wire.refused(operation, given) == {
-        first: "the whole request may have 10,485,760 bytes, not 11,534,336 bytes of files"
+        first: "the whole request may have at most 10,485,760 bytes, not 11,534,336 bytes of files"
     }
 
 

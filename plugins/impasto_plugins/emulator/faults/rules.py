@@ -62,7 +62,7 @@ class Fault:
             try:
                 records.append(structure(params, values))
             except InvalidRequest as error:
-                problems += [f"{problem.field}: {problem.message}" for problem in error.problems]
+                problems += map(str, error.problems)
         if problems:
             raise ValueError("; ".join(problems))
         when, failure = records

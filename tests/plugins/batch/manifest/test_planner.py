@@ -24,7 +24,7 @@ REGISTRY = Registry()
 SD3 = "stability/sd3.5-large"
 ERASE = "stability/erase"
 MOST_SEED = 4294967294
-SEDE = "sede: is no parameter of this model; did you mean seed?"
+SEDE = "unknown parameter 'sede'; did you mean 'seed'?"
 
 
 def planned(path: Path, **settings: Any) -> Plan:
@@ -47,16 +47,16 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (row(True), "id: must be text, not true or false"),
         ({"id": "x", "prompt": "p"}, "model: required"),
         (row("x", model=7), "model: required"),
-        (row("x", model="stability/sd3.5-larg"), "model: no model is called 'stability/sd3.5-larg'; closest: "),
-        (row("x", prompt=""), "prompt: must be text of 1 to 10,000 characters, not of 0"),
+        (row("x", model="stability/sd3.5-larg"), "model: unknown model 'stability/sd3.5-larg'; closest: "),
+        (row("x", prompt=""), "prompt: must be text of 1 to 10,000 characters, got 0"),
         (row("x", prompt=None), "prompt: required"),
-        (row("x", prompt="a\0b"), "prompt: must not hold a NUL character"),
-        (row("x", sede=1), "sede: is no parameter of this model; did you mean seed?"),
+        (row("x", prompt="a\0b"), "prompt: must not contain a NUL character"),
+        (row("x", sede=1), "unknown parameter 'sede'; did you mean 'seed'?"),
         (row("x", seed="1"), "seed: must be a whole number from 0 to 4294967294, not '1'"),
         (row("x", seed=True), "seed: must be a whole number"),
         (row("x", n=11), "n: must be a whole number from 1 to 10, not 11"),
         (row("x", n=True), "n: must be a whole number from 1 to 10, not true"),
-        (row("x", n=2, seed=4294967294), "seed: with n=2 must be at most 4294967293"),
+        (row("x", n=2, seed=4294967294), "seed: must be at most 4294967293 with n=2"),
         (row("x", timeout=0), "timeout: must be a number of seconds above 0"),
         (row("x", timeout="9"), "timeout: must be a number of seconds above 0"),
         (row("x", api_key="sk-secret"), "api_key: is not taken from a manifest"),
@@ -67,10 +67,10 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (row("x", model=ERASE, prompt=None), "image: required"),
         ({"id": "x", "model": ERASE, "image": "none.png"}, "image: can't read"),
         ({"id": "x", "model": ERASE, "image": "text.png"}, "image: "),
-        ({"id": "x", "model": ERASE, "image": "https://example.com/a.png"}, "image: a URL is never fetched here"),
+        ({"id": "x", "model": ERASE, "image": "https://example.com/a.png"}, "image: URLs are not fetched"),
         ({"id": "x", "model": ERASE, "image": 5}, "image: must be a path or a data: URI, not a whole number"),
         ({"id": "x", "model": ERASE, "image": ["a.png"]}, "image: must be a path or a data: URI, not a list"),
-        ({"id": "x", "model": ERASE, "image": "data:image/png;base64,%%"}, "image: is a damaged data: URI"),
+        ({"id": "x", "model": ERASE, "image": "data:image/png;base64,%%"}, "image: invalid data: URI"),
         (openai(None), "custom_id: required"),
         (openai(1), "custom_id: must be text, not a whole number"),
         ({**openai("x"), "method": "GET"}, "method: must be POST, not 'GET'"),

@@ -68,7 +68,7 @@ def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"id,model,prompt\na,{CORE},p\nb,{CORE}\nc,none/such,p\n")
     plan = planned(tmp_path / "m.csv")
     assert str(plan.invalid[0]) == "line 3: has 2 cells, and the first line names 3"
-    assert "model: no model is called 'none/such'" in str(plan.invalid[1])
+    assert "model: unknown model 'none/such'" in str(plan.invalid[1])
     (tmp_path / "latin.csv").write_bytes("id,model,prompt\na,x,\xe9\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="is no UTF-8 text"):
         planned(tmp_path / "latin.csv")

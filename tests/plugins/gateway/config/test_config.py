@@ -282,5 +282,5 @@ async def test_the_distributions_that_may_be_used_are_fixed_at_the_start(tmp_pat
 
 def test_a_distribution_that_can_be_none_is_told_with_its_line() -> None:
     text = PAGE.replace("os.environ/STABILITY_API_KEY", "k") + "  plugins: [a b]\n"
-    with pytest.raises(ConfigError, match="line 12: general_settings: plugins: 'a b' is no distribution's name"):
+    with pytest.raises(ConfigError, match="line 12: general_settings: plugins: invalid distribution name 'a b'"):
         parse(text.encode())

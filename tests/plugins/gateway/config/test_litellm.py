@@ -115,7 +115,7 @@ def test_a_file_that_leaves_no_model_is_an_error() -> None:
 def test_an_unknown_provider_or_model_is_an_error(tmp_path: Path, model: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"{SD3}  - model_name: other\n    litellm_params: {{model: {model}}}\n{END}")
-    with pytest.raises(ConfigError, match="line 7: other: no model is called"):
+    with pytest.raises(ConfigError, match="line 7: other: unknown model"):
         serve.check(str(path), host="127.0.0.1", no_auth=False)
 
 

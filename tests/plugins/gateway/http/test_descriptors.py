@@ -20,7 +20,7 @@ from impasto_plugins.emulator import Emulator
 from tests.plugins.gateway.conftest import MASTER, config, entry
 
 CALLERS = 200
-REFUSED = "no connection can be accepted: Too many open files"
+REFUSED = "connections can't be accepted: Too many open files"
 
 
 @contextmanager
