@@ -134,8 +134,9 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
 
     def __str__(self) -> str:
         message = self.message if len(self.message) <= LONGEST_PROBLEM else f"{self.message[:LONGEST_PROBLEM]}..."
-        has_name = message.startswith(f"unknown parameter {self.field!r}")
-        return message if has_name else f"{printable(self.field[:LONGEST_NAME])}: {message}"
+        if message.startswith(f"unknown parameter {self.field!r}"):
+            return message
+        return f"{printable(self.field[:LONGEST_NAME])}: {message}"
 
 
 class InvalidRequest(ImpastoError, ValueError):
@@ -284,11 +285,10 @@ class UnusableResult(ImpastoError):
 
 
 class BatchStopped(ImpastoError):
-    """A batch ended before its last image. The images that are left cost nothing; run it again to make them.
+    """A batch ended before its last image. The remaining images cost nothing; run the batch again to make them.
 
-    ``reason`` is ``budget``, ``max_failures``, ``unauthorized`` (the key), ``payment`` (credits), ``storage``,
-    ``unreachable`` (the provider), ``deadline``, ``interrupted`` or ``configuration``; ``billed`` is about the images
-    of this run.
+    ``reason`` is a ``StopReason``: ``unauthorized`` is the key, ``payment`` the credits, ``unreachable`` the provider.
+    ``billed`` is about the images of this run.
     """
 
     def __init__(self, message: str, *, reason: StopReason, billed: Billed = "no") -> None:
