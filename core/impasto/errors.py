@@ -181,12 +181,7 @@ class ChargeUnknown(TransportError):
     pause: float = 0.0
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        raw: bytes = b"",
-        request_id: str | None = None,
+        self, message: str, *, status: int | None = None, raw: bytes = b"", request_id: str | None = None
     ) -> None:
         super().__init__(message, request_id=request_id)
         self.status = status
