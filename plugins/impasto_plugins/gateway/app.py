@@ -26,7 +26,7 @@ from .http import cors
 from .http.body import check_content_type
 from .http.memory_budget import MemoryBudget
 from .idempotency.coordinator import IdempotencyCoordinator
-from .routes import UNVERSIONED, match_route, method_not_allowed, options_response
+from .routes import UNVERSIONED, match_route, method_not_allowed, normalize_path, options_response
 from .storage.database import Database
 from .telemetry.instrumentation import Observer
 from .telemetry.metrics import IN_FLIGHT
@@ -190,7 +190,7 @@ class App:
         return response
 
     async def _dispatch(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
-        path = request.rel_url.raw_path
+        path = normalize_path(request.rel_url.raw_path)
         asks_for_methods = request.method == "OPTIONS" and not cors.is_preflight(request)
         if path in UNVERSIONED:
             record.route = path

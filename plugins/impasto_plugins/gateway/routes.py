@@ -19,6 +19,7 @@ from .errors import APIError
 Endpoint = Callable[[BatchRequestContext], Awaitable[web.StreamResponse]]
 
 _MAX_NAME_LENGTH = 300
+_UNRESERVED = re.compile(r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.IGNORECASE)
 _DEPLOYMENT = re.compile(r"/v1/deployments/(.+)/(images/(?:generations|edits|variations))")
 
 
@@ -84,6 +85,14 @@ _ALL_METHODS = sorted({method for route in ROUTES.values() for method in route.m
 
 UNVERSIONED = ("/health/liveliness", "/health/readiness", "/metrics")
 """Paths without ``/v1`` whose GET needs no body and changes nothing."""
+
+
+def normalize_path(path: str) -> str:
+    """Return the equal path without needless percent-encoding (RFC 3986, 6.2.2.2).
+
+    An encoded ``/`` stays as it is: it belongs to a name, and separates nothing.
+    """
+    return _UNRESERVED.sub(lambda match: chr(int(match[0][1:], 16)), path) if "%" in path else path
 
 
 def match_route(path: str) -> tuple[HTTPRoute, str]:

@@ -83,6 +83,36 @@ async def test_a_client_may_ask_which_methods_a_path_takes(
     assert set(head_of(raw.data)[b"allow"].decode().upper().split(", ")) == allow
 
 
+def encoded(path: str) -> str:
+    """Percent-encode every letter, digit and mark of a path but its slashes."""
+    return "".join(each if each == "/" else f"%{ord(each):02x}" for each in path)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models/sd3", "/openai/v1/models", "/health/readiness", "/metrics"])
+async def test_a_percent_encoded_letter_is_that_letter(standing: Running, path: str) -> None:
+    """RFC 3986, 6.2.2.2."""
+    plain, other = [
+        await send(standing.url, f"GET {each} HTTP/1.1\r\n".encode() + HEADERS + b"Connection: close\r\n\r\n")
+        for each in (path, encoded(path))
+    ]
+    assert plain.status == other.status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1%2Fmodels", "%2fv1/models", "/v1/images%2Fgenerations", "/health%2freadiness"])
+async def test_a_percent_encoded_slash_separates_nothing(standing: Running, path: str) -> None:
+    raw = await send(standing.url, f"GET {path} HTTP/1.1\r\n".encode() + HEADERS + b"Connection: close\r\n\r\n")
+    assert raw.status in (400, 404)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/sd3", "/v1/files"])
+async def test_an_encoded_path_needs_the_key_and_the_host_of_the_plain_one(standing: Running, path: str) -> None:
+    first = f"GET {encoded(path)} HTTP/1.1\r\n".encode()
+    raw = await send(standing.url, first + b"Host: localhost\r\nConnection: close\r\n\r\n")
+    assert raw.status == 401
+    raw = await send(standing.url, first + b"Host: evil.example\r\n" + KEY + b"Connection: close\r\n\r\n")
+    assert raw.status == 421
+
+
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/images/generations", "/health/liveliness", "/metrics"])
 async def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(
