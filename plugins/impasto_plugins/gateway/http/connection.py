@@ -23,13 +23,10 @@ from impasto_plugins.gateway.errors import SERVER, APIError, add_response_header
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
 from .delivery import Delivery
-from .framing import Framing, invalid_http
+from .framing import MAX_FIELDS, MAX_LINE_BYTES, Framing, invalid_http
 
 LINGER_SECONDS = 2.0
 """Seconds for which the rest of a refused request is read, so that its sender can read the refusal."""
-
-MAX_LINE_BYTES = 8 * 1024 + 512
-"""Bytes of a request's first line, or of a header: a key of 8 KiB and its name fit."""
 
 MAX_REJECTED_CONNECTIONS = 256
 """Connections beyond the limit that get a response at one time; more are closed without one."""
@@ -64,6 +61,7 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS + 2,
         )
         self.phase = Phase.NEW
         self.phase_started_at = self.last_byte_at = time.monotonic()
@@ -180,7 +178,7 @@ class Connection(web.RequestHandler):
         """Replace aiohttp's own response, which would quote the request and write it to the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
-        refusal = self._framing.failure or invalid_http()
+        refusal = self._framing.failure or invalid_http(_describe_parse_error(message or ""))
         failure = refusal if status < 500 else APIError(500, "the gateway failed", SERVER, "internal_error")
         response, id = failure.to_response(), new_request_id()
         add_response_headers(response, id)
@@ -362,6 +360,15 @@ class Server(web.Server):
         if isinstance(protocol, Connection):
             protocol.head_received(payload)
         return request
+
+
+def _describe_parse_error(message: str) -> str:
+    """Return the reason for which aiohttp refused a head. Its own message may quote the request."""
+    if message.startswith("Missing 'Host'"):
+        return "HTTP/1.1 needs a Host field"
+    if message.startswith("Duplicate"):
+        return "a header field that may be given once was given twice"
+    return "the request is not valid HTTP/1.1; each header field must be a name, a colon and a value in one line"
 
 
 def _payload_error() -> web.RequestPayloadError:

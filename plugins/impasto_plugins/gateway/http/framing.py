@@ -16,6 +16,12 @@ from impasto_plugins.gateway.errors import APIError
 MAX_HEAD_BYTES = 32 * 1024
 """Bytes of a request's head, its first line included."""
 
+MAX_LINE_BYTES = 8 * 1024 + 512
+"""Bytes of a request's first line, or of a header field: a key of 8 KiB and its name fit."""
+
+MAX_FIELDS = 128
+"""Header fields of a request. aiohttp's two parsers count differently, so that both get a higher limit."""
+
 MAX_CHUNK_LINE_BYTES = 4 * 1024
 """Bytes of a chunk's size and extensions, or of all trailers."""
 
@@ -109,7 +115,7 @@ class Framing:
             if not _has_valid_lines(head):
                 raise invalid_http()
             if len(head) > MAX_HEAD_BYTES:
-                raise invalid_http(f"a request's head may have {MAX_HEAD_BYTES:,} bytes")
+                raise invalid_http(f"the first line and the header fields have more than {MAX_HEAD_BYTES:,} bytes")
             if end >= 0:
                 return self._check_head(head), data[end + 4 :]
             if head and _MAYBE_METHOD.match(head) is None:
@@ -123,6 +129,7 @@ class Framing:
         """Return the head with a path as its target, and read the framing of its body. Raises APIError."""
         if (line := _FIRST_LINE.match(head)) is None:
             raise invalid_http("the first line must be a method, a path and HTTP/1.1, with one space between them")
+        _check_sizes(head)
         method, target, major, minor = line.groups()
         if major != b"1":
             raise APIError(505, "the version must be HTTP/1.1 or HTTP/1.0", code="unsupported_http_version", close=True)
@@ -171,6 +178,14 @@ class Framing:
             else:
                 raise invalid_http("Content-Length must be a whole number")
         return head
+
+
+def _check_sizes(head: bytes) -> None:
+    """Raise APIError if a head has too many fields, or one that is too long."""
+    if (count := head.count(b"\r\n") - 2) > MAX_FIELDS:
+        raise invalid_http(f"the request has {count} header fields; at most {MAX_FIELDS} are accepted")
+    if len(head) > MAX_LINE_BYTES and max(map(len, head.split(b"\r\n"))) > MAX_LINE_BYTES:
+        raise invalid_http(f"the first line or a header field has more than {MAX_LINE_BYTES:,} bytes")
 
 
 def _has_valid_lines(head: bytes) -> bool:
@@ -240,6 +255,6 @@ class _ChunkDecoder:
         return _PART_OF_LINE.fullmatch(line) is not None
 
 
-def invalid_http(problem: str = "the request is no valid HTTP") -> APIError:
+def invalid_http(problem: str = "the request is not valid HTTP/1.1") -> APIError:
     """Return the refusal of a request that can't be read."""
     return APIError(400, problem, code="invalid_http", close=True)

@@ -202,6 +202,8 @@ SERVED = {
     "JSON's kind in capitals": call(LENGTH, CALL).replace(JSON, b"CONTENT-TYPE: Application/JSON;Charset=UTF-8\r\n"),
     "JSON's kind with a quoted charset": call(LENGTH, CALL).replace(JSON, JSON[:-2] + b' ; charset="utf-8" ;\r\n'),
     "identity, which is no coding": call(LENGTH + b"Content-Encoding: identity\r\n", CALL),
+    "as many headers as are accepted": ask(b"".join(b"X-%d: a\r\n" % i for i in range(123))),
+    "a header as long as is accepted": ask(b"X: " + b"a" * (8 * 1024 + 509) + b"\r\n"),
     "a head of 30 KB": ask(b"".join(b"X-%d: %b\r\n" % (i, b"a" * 5_000) for i in range(6))),
 }
 SERVED = {
@@ -222,6 +224,27 @@ async def test_what_is_no_http_is_refused_and_not_repeated(
     assert CANARY not in answer.data
     assert CANARY.decode() not in caplog.text
     assert not impasto_emulator.requests
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (ask(b"".join(b"X-%d: a\r\n" % i for i in range(125))), "the request has 129 header fields; at most 128"),
+        (ask(b"X: " + b"a" * 9_000 + b"\r\n"), "a header field has more than 8,704 bytes"),
+        (ask(first=b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n"), "the first line or a header field has more than 8,704"),
+        (ask(b"".join(b"X-%d: %b\r\n" % (i, b"a" * 8_000) for i in range(5))), "more than 32,768 bytes"),
+        (GET + KEY + b"\r\n", "needs a Host field"),
+        (ask(b"Host: localhost\r\n"), "given twice"),
+        (ask(b"X: a\x7fb\r\n"), "a name, a colon and a value"),
+    ],
+    ids=["fields", "field", "target", "head", "no Host", "Host twice", "value"],
+)
+async def test_a_refused_head_is_answered_with_the_reason_and_the_limit(
+    standing: Running, data: bytes, message: str
+) -> None:
+    answer = await send(standing.url, data)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_http")
+    assert message in (answer.error["message"] or "")
 
 
 @pytest.mark.parametrize("name", SERVED)
