@@ -25,7 +25,14 @@ _EXTENDED_VALUE = re.compile(r"utf-8'[^']*'(.*)", re.IGNORECASE)
 _PADDING = re.compile(rb"[ \t]*")
 _PLAIN = ("7bit", "8bit", "binary")
 _NOT_TEXT = ("image/", "audio/", "model/", "application/octet-stream")
-_CHARSETS = {"": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1"}
+_CHARSETS = {
+    **{"": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii"},
+    **{"iso-8859-1": "latin-1", "windows-1252": "cp1252"},
+}
+_CHARSET_FIELD = "_charset_"
+"""The field that names the charset of the text fields after it (RFC 7578, 4.6)."""
+
+_MAX_CHARSET_BYTES = 40
 _IN_BROWSERS = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 
 
@@ -51,16 +58,47 @@ def parse_boundary(content_type: str) -> bytes:
 
 
 class FormReader:
-    """The parts of a form in order: ``head()``, then ``body()`` to its end, and again until None."""
+    """The parts of a form in order: ``read_head()``, then ``read_body()`` to its end, and again until None.
+
+    A ``_charset_`` field is read here: it is about the form, and no field of the request.
+    """
 
     def __init__(self, chunks: AsyncIterator[bytes], boundary: bytes) -> None:
         self._chunks = chunks
         self._delimiter = b"\r\n--" + boundary
         self._buffer = bytearray(b"\r\n")  # so that the first delimiter is like the others
         self._has_begun = False
+        self._charset: str | None = None
+        """The charset that the form names for its text fields."""
+        self._has_text = False
+        """True if a text field was read whose part names no charset."""
 
     async def read_head(self) -> PartHead | None:
         """Return the next part's head; None at the end of the form. Raises InvalidForm."""
+        while (head := await self._read_next_head()) is not None:
+            if head.name == _CHARSET_FIELD and head.filename is None:
+                await self._read_charset()
+            elif head.filename is None and not head.charset:
+                self._has_text = True
+                return attrs.evolve(head, charset=self._charset or "utf-8")
+            else:
+                return head
+        return None
+
+    async def _read_charset(self) -> None:
+        value = b""
+        async for piece in self.read_body():
+            value += piece
+            if len(value) > _MAX_CHARSET_BYTES:
+                break
+        charset = _parse_charset(value.decode("latin-1").strip(" \t"))
+        if self._charset is not None:
+            raise InvalidForm("_charset_ is given twice")
+        if self._has_text and charset != "utf-8":
+            raise InvalidForm("_charset_ must come before the form's text fields")
+        self._charset = charset
+
+    async def _read_next_head(self) -> PartHead | None:
         buffer = self._buffer
         if not self._has_begun:
             self._has_begun = True
@@ -138,10 +176,14 @@ def _parse_head(lines: bytes) -> PartHead:
         filename = unquote(extended_filename[1], errors="replace")
     if filename is not None:
         return PartHead(_unescape_name(parameters["name"]), _unescape_name(filename))
-    charset = _parse_parameters(kind).get("charset", "").lower()
-    if charset not in _CHARSETS:
-        raise InvalidForm("a field's charset must be utf-8, us-ascii or iso-8859-1")
-    return PartHead(_unescape_name(parameters["name"]), None, _CHARSETS[charset])
+    charset = _parse_parameters(kind).get("charset", "")
+    return PartHead(_unescape_name(parameters["name"]), None, _parse_charset(charset) if charset else "")
+
+
+def _parse_charset(name: str) -> str:
+    if (charset := _CHARSETS.get(name.lower())) is None:
+        raise InvalidForm("a text field's charset must be utf-8, us-ascii, iso-8859-1 or windows-1252")
+    return charset
 
 
 def _parse_parameters(header: str, *, escaped: str = r"""["\\]""") -> Mapping[str, str]:

@@ -49,6 +49,10 @@ async def test_a_file_goes_up_and_comes_down(gateway: Running, state: Path) -> N
     assert list((state / "batches" / "files").iterdir()) == []
 
 
+async def test_an_upload_may_name_the_charset_of_its_form(gateway: Running) -> None:
+    assert (await send(gateway, _charset_="utf-8")).status == 200
+
+
 async def test_it_expires_when_it_was_asked_to(gateway: Running) -> None:
     after: Any = {"anchor": "created_at", "seconds": 3600}
     file = await gateway.sdk.files.create(file=("a", LINE), purpose="batch", expires_after=after)

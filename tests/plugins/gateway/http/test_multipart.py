@@ -149,6 +149,45 @@ async def test_text_in_the_charset_that_its_part_names(standing: Running, impast
     assert impasto_emulator.requests[0].fields["prompt"] == "Höhe"
 
 
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("UTF-8", "Höhe €"),
+        ("utf-8", "€"),
+        ("", "€"),
+        ("iso-8859-1", "Höhe"),
+        ("Windows-1252", "Höhe €"),
+        ("us-ascii", "x"),
+    ],
+)
+async def test_text_in_the_charset_that_the_form_names(
+    standing: Running, impasto_emulator: Emulator, charset: str, text: str
+) -> None:
+    """RFC 7578, 4.6. Browsers send this field for ``<input type=hidden name=_charset_>``."""
+    codec = charset or "utf-8"
+    parts = (field("_charset_", charset), field("model", "upscale"), upload("image", PICTURE))
+    parts += ((field("prompt", "")[0], text.encode(codec)),)
+    assert await ask(standing, form(*parts)) == (200, None, None)
+    assert impasto_emulator.requests[0].fields["prompt"] == text
+
+
+@pytest.mark.parametrize("names", [["utf-16"], ["x" * 300_000], ["utf-8", "utf-8"]], ids=["unknown", "long", "twice"])
+async def test_a_charset_that_a_form_can_not_have_is_refused(
+    standing: Running, impasto_emulator: Emulator, names: list[str]
+) -> None:
+    parts = [field("_charset_", name) for name in names]
+    answer = await ask(standing, form(*parts, *GOOD))
+    assert answer == (400, "invalid_form", None)
+    assert not impasto_emulator.requests
+
+
+async def test_a_charset_behind_the_text_that_it_is_for_is_refused_unless_it_is_the_usual_one(
+    standing: Running,
+) -> None:
+    assert await ask(standing, form(*GOOD, field("_charset_", "utf-8"))) == (200, None, None)
+    assert await ask(standing, form(*GOOD, field("_charset_", "iso-8859-1"))) == (400, "invalid_form", None)
+
+
 SDK_HEADERS = {"authorization": f"Bearer {MASTER}"}
 FIELDS = {"model": "upscale", "prompt": 'Höhe, "5" €'}
 
