@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .fanout import MAX_N as MAX_N, check_n as check_n, requests_with_seeds as requests_with_seeds
     from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
     from .interrupts import pass_interrupt as pass_interrupt
-    from .listener import Listener as Listener, listen as listen
+    from .listener import Listener as Listener, listen as listen, parse_bind_host as parse_bind_host
     from .metadata import read_folders as read_folders
     from .model_names import resolve_model as resolve_model
     from .operation import Makes as Makes
@@ -67,7 +67,7 @@ _HOMES = {
     "fanout": "MAX_N check_n requests_with_seeds",
     "files": "Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
-    "listener": "Listener listen",
+    "listener": "Listener listen parse_bind_host",
     "metadata": "read_folders",
     "model_names": "resolve_model",
     "operation": "Makes",

@@ -13,6 +13,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+from .errors import ConfigError
+from .redact import printable
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _AT_ONCE = 64
 """Connections accepted before the loop serves those that are open."""
@@ -92,3 +95,21 @@ def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
     """Return a socket that listens at an address; port 0 takes any. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=backlog)
+
+
+def parse_bind_host(text: str) -> str:
+    """Return the host of ``--host``, without the brackets of a URL. Raises ConfigError if it has no address."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
+    reason = "it is empty"
+    if host.strip():
+        try:
+            socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            return host
+        except OSError as error:
+            reason = error.strerror or "it has no address"
+        except UnicodeError:
+            reason = "it is not a host name"
+    raise ConfigError(
+        f"can't listen on --host {printable(text)!r}: {reason}; give an address or a name of this machine, such as"
+        " 127.0.0.1, ::1 or localhost"
+    )

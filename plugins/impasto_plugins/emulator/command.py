@@ -27,13 +27,14 @@ def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **o
     Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
     """
     from impasto import ConfigError
-    from impasto.ext import is_loopback
+    from impasto.ext import is_loopback, parse_bind_host
 
     from .settings import EmulatorSettings
 
-    if not is_loopback(host) and not allow_remote:
-        raise click.UsageError(f"--host {host} lets other machines in; add --allow-remote if that is meant")
     try:
+        host = parse_bind_host(host)
+        if not is_loopback(host) and not allow_remote:
+            raise click.UsageError(f"--host {host} lets other machines in; add --allow-remote if that is meant")
         settings = EmulatorSettings.from_mapping({"host": host, "port": port, "keys": keys or None, **options})
     except ConfigError as error:
         raise click.UsageError(str(error)) from None

@@ -20,6 +20,7 @@ from typing import NoReturn
 import click
 
 from impasto import ConfigError, ImpastoError
+from impasto.ext import parse_bind_host
 from impasto_plugins.cli.terminal.signals import not_ignored
 
 from .config.loader import examine, load
@@ -45,6 +46,7 @@ EXIT_ABANDONED = 1
 
 def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> int:
     """Serve until a signal ends it; return the exit code. Raises ConfigError."""
+    host = parse_bind_host(host)
     config, mistakes = examine(path)
     if mistakes:
         check(path, host=host, no_auth=no_auth)  # it raises all of them, and what only the plugins know
@@ -77,6 +79,7 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
 
     from .calls.runtime import open_components
 
+    host = parse_bind_host(host)
     config, mistakes = examine(path)
     warnings: list[str] = []
     try:

@@ -98,6 +98,32 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
     assert (code, "line 5: sd3: api_base is plain http" in told) == (2, True)
 
 
+@pytest.mark.parametrize("check", [["--check"], []], ids=["check", "serve"])
+@pytest.mark.parametrize("host", ["", " ", "[]", "nohost.invalid", "300.0.0.1", "\x1b[2J", "a" * 70])
+def test_a_host_that_has_no_address_is_named_before_the_keys_are_judged(
+    tmp_path: Path, host: str, check: list[str]
+) -> None:
+    from click.testing import CliRunner
+
+    from impasto_plugins.cli.main import main
+
+    path = tmp_path / "config.yaml"
+    path.write_text(PAGE)
+    result = CliRunner().invoke(main, ["serve", "--config", str(path), "--host", host, *check])
+    assert result.exit_code == 2
+    assert "can't listen on --host" in result.output
+    assert "such as 127.0.0.1" in result.output
+    assert "key" not in result.output
+    assert "\x1b" not in result.output
+
+
+def test_an_address_may_stand_in_brackets_as_in_a_url(serve: Serve) -> None:
+    process, url = serve(PAGE, "--host", "[::1]")
+    assert url.startswith("http://[::1]:")
+    process.terminate()
+    assert process.wait(60) == 0
+
+
 def test_sighup_reads_the_configuration_again_and_keeps_the_old_one_if_it_is_wrong(
     serve: Serve, tmp_path: Path
 ) -> None:

@@ -26,8 +26,12 @@ _PADDING = re.compile(rb"[ \t]*")
 _PLAIN = ("7bit", "8bit", "binary")
 _NOT_TEXT = ("image/", "audio/", "model/", "application/octet-stream")
 _CHARSETS = {
-    **{"": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii"},
-    **{"iso-8859-1": "latin-1", "windows-1252": "cp1252"},
+    "": "utf-8",
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "windows-1252": "cp1252",
 }
 _CHARSET_FIELD = "_charset_"
 """The field that names the charset of the text fields after it (RFC 7578, 4.6)."""

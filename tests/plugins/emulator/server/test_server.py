@@ -111,7 +111,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
     ("arguments", "status", "said"),
     [
         (("--host", "0.0.0.0"), 2, "--allow-remote"),
-        (("--host", "example.com"), 2, "--allow-remote"),
+        (("--host", ""), 2, "--host '': it is empty"),
         (("--port", "70000"), 2, "70000"),
         (("--scale", "5"), 2, "picture_scale"),
         (("--job-seconds", "-1"), 2, "job_seconds"),

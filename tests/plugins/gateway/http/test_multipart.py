@@ -164,9 +164,8 @@ async def test_text_in_the_charset_that_the_form_names(
     standing: Running, impasto_emulator: Emulator, charset: str, text: str
 ) -> None:
     """RFC 7578, 4.6. Browsers send this field for ``<input type=hidden name=_charset_>``."""
-    codec = charset or "utf-8"
-    parts = (field("_charset_", charset), field("model", "upscale"), upload("image", PICTURE))
-    parts += ((field("prompt", "")[0], text.encode(codec)),)
+    prompt = field("prompt", "")[0], text.encode(charset or "utf-8")
+    parts = (field("_charset_", charset), field("model", "upscale"), prompt, upload("image", PICTURE))
     assert await ask(standing, form(*parts)) == (200, None, None)
     assert impasto_emulator.requests[0].fields["prompt"] == text
 
