@@ -190,7 +190,9 @@ class App:
         return response
 
     async def _dispatch(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
-        path = normalize_path(request.rel_url.raw_path)
+        path = request.rel_url.raw_path
+        if "%" in path:
+            path = normalize_path(path)
         asks_for_methods = request.method == "OPTIONS" and not cors.is_preflight(request)
         if path in UNVERSIONED:
             record.route = path

@@ -92,7 +92,7 @@ def normalize_path(path: str) -> str:
 
     An encoded ``/`` stays as it is: it belongs to a name, and separates nothing.
     """
-    return _UNRESERVED.sub(lambda match: chr(int(match[0][1:], 16)), path) if "%" in path else path
+    return _UNRESERVED.sub(lambda match: chr(int(match[0][1:], 16)), path)
 
 
 def match_route(path: str) -> tuple[HTTPRoute, str]:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import attrs
 
-from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, Problem, RateLimited, Request, Result
+from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, NotSent, Problem, RateLimited, Request, Result
 from impasto.ext import Makes
 from impasto_plugins.gateway.errors import APIError, invalid_params_error, partial_error_payload, to_api_error
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
@@ -232,7 +232,7 @@ class Candidates(Protocol):
 
 
 class AttemptCall(Protocol[T_co]):
-    """Runs a call once; ``waits``: for as long as its provider asks. Raises ImpastoError."""
+    """Runs a call; ``waits``: retries it after a 429 or a failed connection. Raises ImpastoError."""
 
     async def __call__(self, prepared_call: PreparedCall, *, waits: bool) -> T_co: ...
 
@@ -240,25 +240,31 @@ class AttemptCall(Protocol[T_co]):
 async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall[T_co]) -> T_co:
     """Try a call on one deployment after the other, until one succeeds. Raises the errors of the last attempt.
 
-    Only if none is left does it wait for a rate-limited key: the one that may send first.
+    First each deployment is asked once, without waiting. Then those that refused with 429 or could not be reached are
+    asked again, the one that may send first before the others, and each is retried for as long as its policy says.
     """
-    prepared_call = first
+    prepared_call: PreparedCall | None = first
     delayed_calls: list[tuple[float, int, PreparedCall]] = []  # each with the time at which it may be asked again
-    while True:
+    while prepared_call is not None:
         waits = not others.has_more and not delayed_calls
         try:
             return await attempt(prepared_call, waits=waits)
         except ImpastoError as error:
             if not can_fall_back(error):
                 raise
-            if isinstance(error, RateLimited) and not waits:
-                delayed_calls.append((time.monotonic() + (error.retry_after or 0.0), len(delayed_calls), prepared_call))
-            if (next_call := await others.next()) is None:
-                if not delayed_calls:
-                    raise
-                *_, next_call = min(delayed_calls)
-                delayed_calls.clear()
-            prepared_call = next_call
+            if isinstance(error, RateLimited | NotSent) and not waits:
+                wait = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
+                delayed_calls.append((time.monotonic() + wait, len(delayed_calls), prepared_call))
+            last_error = error
+        prepared_call = await others.next()
+    for _, _, delayed_call in sorted(delayed_calls):
+        try:
+            return await attempt(delayed_call, waits=True)
+        except ImpastoError as error:
+            if not can_fall_back(error) or isinstance(error, RateLimited):  # it has waited as long as it may
+                raise
+            last_error = error
+    raise last_error
 
 
 async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[..., Call]) -> Result:

@@ -25,7 +25,7 @@ max_queue_wait: ContextVar[float] = ContextVar("patience", default=math.inf)
 
 @attrs.define(eq=False)
 class _QueueWait:
-    """A call's wait for its turn. ``waits``: wait for a rate-limited key; no other deployment is left.
+    """A call's wait for its turn. ``waits``: retry after a 429 or a failed connection, as no other deployment is left.
 
     Several images of one call are judged together: if one of them was answered, the others wait here.
     """
@@ -114,13 +114,14 @@ class QueueTimeout:
             response = await next(wire)
             queue_wait.has_response = True
             return response
-        except RateLimited as error:
-            rate_limit_error = error
+        except (NotSent, RateLimited) as error:
+            failure: NotSent | RateLimited = error
         finally:
             queue_wait.end_request()
-        if not await queue_wait.must_retry_here() or (rate_limit_error.retry_after or 0.0) > max_queue_wait.get():
-            rate_limit_error.retryable = False
-        raise rate_limit_error
+        wait = (failure.retry_after or 0.0) if isinstance(failure, RateLimited) else 0.0
+        if not await queue_wait.must_retry_here() or wait > max_queue_wait.get():
+            failure.retryable = False
+        raise failure
 
 
 def _queue_full_error(seconds: float) -> RateLimited:

@@ -79,30 +79,6 @@ class FormReader:
 
     async def read_head(self) -> PartHead | None:
         """Return the next part's head; None at the end of the form. Raises InvalidForm."""
-        while (head := await self._read_next_head()) is not None:
-            if head.name == _CHARSET_FIELD and head.filename is None:
-                await self._read_charset()
-            elif head.filename is None and not head.charset:
-                self._has_text = True
-                return attrs.evolve(head, charset=self._charset or "utf-8")
-            else:
-                return head
-        return None
-
-    async def _read_charset(self) -> None:
-        value = b""
-        async for piece in self.read_body():
-            value += piece
-            if len(value) > _MAX_CHARSET_BYTES:
-                break
-        charset = _parse_charset(value.decode("latin-1").strip(" \t"))
-        if self._charset is not None:
-            raise InvalidForm("_charset_ is given twice")
-        if self._has_text and charset != "utf-8":
-            raise InvalidForm("_charset_ must come before the form's text fields")
-        self._charset = charset
-
-    async def _read_next_head(self) -> PartHead | None:
         buffer = self._buffer
         if not self._has_begun:
             self._has_begun = True
@@ -127,7 +103,30 @@ class FormReader:
             raise InvalidForm(f"a part's headers have more than {MAX_HEAD_BYTES:,} bytes")
         lines = bytes(buffer[2:end])
         del buffer[: end + 4]
-        return _parse_head(lines)
+        head = _parse_head(lines)
+        if head.filename is not None:
+            return head
+        if head.name == _CHARSET_FIELD:
+            await self._read_charset()
+            return await self.read_head()
+        if head.charset:
+            return head
+        self._has_text = True
+        return attrs.evolve(head, charset=self._charset or "utf-8")
+
+    async def _read_charset(self) -> None:
+        value = b""
+        async for piece in self.read_body():
+            value += piece
+            if len(value) > _MAX_CHARSET_BYTES:
+                break
+        if (charset := _CHARSETS.get(value.decode("latin-1").strip(" \t").lower())) is None:
+            raise _unknown_charset()
+        if self._charset is not None:
+            raise InvalidForm("_charset_ is given twice")
+        if self._has_text and charset != "utf-8":
+            raise InvalidForm("_charset_ must come before the form's text fields")
+        self._charset = charset
 
     async def read_body(self) -> AsyncIterator[bytes]:
         """Yield the part's content in pieces. Raises InvalidForm if it is cut short."""
@@ -180,14 +179,14 @@ def _parse_head(lines: bytes) -> PartHead:
         filename = unquote(extended_filename[1], errors="replace")
     if filename is not None:
         return PartHead(_unescape_name(parameters["name"]), _unescape_name(filename))
-    charset = _parse_parameters(kind).get("charset", "")
-    return PartHead(_unescape_name(parameters["name"]), None, _parse_charset(charset) if charset else "")
+    charset = _parse_parameters(kind).get("charset", "").lower()
+    if charset and charset not in _CHARSETS:
+        raise _unknown_charset()
+    return PartHead(_unescape_name(parameters["name"]), None, _CHARSETS[charset] if charset else "")
 
 
-def _parse_charset(name: str) -> str:
-    if (charset := _CHARSETS.get(name.lower())) is None:
-        raise InvalidForm("a text field's charset must be utf-8, us-ascii, iso-8859-1 or windows-1252")
-    return charset
+def _unknown_charset() -> InvalidForm:
+    return InvalidForm("a text field's charset must be utf-8, us-ascii, iso-8859-1 or windows-1252")
 
 
 def _parse_parameters(header: str, *, escaped: str = r"""["\\]""") -> Mapping[str, str]:

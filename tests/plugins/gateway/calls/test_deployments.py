@@ -1,10 +1,12 @@
 """Several entries with one name: shared load, and standing in for each other only where nothing was charged."""
 
 import asyncio
+import socket
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 
 from impasto import Unauthorized
@@ -12,6 +14,7 @@ from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.calls.deployments import COOLDOWN_FAILURES
 from tests.pictures import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
+from tests.plugins.gateway.raw import until
 
 PICTURE = "data:image/png;base64," + b64encode(drawn("PNG", size=(128, 128))).decode()
 CLOSED = "http://127.0.0.1:9"
@@ -49,6 +52,32 @@ async def test_one_that_can_not_be_reached_is_stood_in_for(start: Start, impasto
     answers = await asyncio.gather(*(gateway.generate() for _ in range(4)))
     assert [answer.status for answer in answers] == [200] * 4
     assert len(impasto_emulator.charges) == 4
+
+
+async def test_one_that_can_not_be_reached_costs_no_time_if_there_is_another(
+    start: Start, impasto_emulator: Emulator
+) -> None:
+    """The retries of a connection take 2 s at least: the default policy outlasts an outage of that length."""
+    name = "stability/sd3.5-large"
+    first = entry("sd3", name, CLOSED, "sk-first-deployment").replace("      model:", "      order: 1\n      model:")
+    entries = first + entry("sd3", name, impasto_emulator.url, "sk-other-deployment")
+    gateway = await start(config(CLOSED, entries=entries))
+    async with asyncio.timeout(1.9):
+        answer = await gateway.generate(n=2)
+    assert (answer.status, len(answer.json["data"]), len(impasto_emulator.charges)) == (200, 2, 2)
+
+
+async def test_one_that_can_be_reached_soon_is_asked_again_if_the_other_fails(start: Start, second: Emulator) -> None:
+    """The first deployment is restarted; the other one refuses its key."""
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    gateway = await both(start, f"http://127.0.0.1:{port}", second.url)
+    second.fault("status", status=401)
+    asking = asyncio.create_task(gateway.generate())
+    await until(lambda: bool(second.requests))
+    async with Emulator(attrs.evolve(SHORT, port=port)) as restarted:
+        answer = await asking
+        assert (answer.status, len(restarted.charges)) == (200, 1)
 
 
 @pytest.mark.parametrize(

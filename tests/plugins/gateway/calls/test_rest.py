@@ -220,7 +220,7 @@ async def tried(errors: dict[str, list[ImpastoError]], *names: str) -> list[tupl
 async def test_nobody_waits_for_one_while_another_is_left() -> None:
     assert await tried({}, "a", "b") == [("a", False)]
     assert await tried({}, "a") == [("a", True)]
-    assert await tried({"a": [NotSent("no")]}, "a", "b") == [("a", False), ("b", True)]
+    assert await tried({"a": [NotSent("no")]}, "a", "b") == [("a", False), ("b", False)]
     assert await tried({"a": [limited(5)]}, "a", "b") == [("a", False), ("b", False)]
 
 
@@ -247,13 +247,23 @@ async def test_one_that_is_held_back_again_is_the_last() -> None:
     errors: dict[str, list[ImpastoError]] = {"a": [limited(1), limited(1)], "b": [limited(2)]}
     assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True), ("RateLimited", False)]
     errors = {"a": [limited(1)], "b": [NotSent("no")]}
-    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True)]
-    assert await tried({"a": [NotSent("no")], "b": [NotSent("no")]}, "a", "b") == [
-        ("a", False),
-        ("b", True),
-        ("NotSent", False),
-    ]
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("b", True)]
+    errors = {"a": [limited(1)], "b": [NotSent("no"), NotSent("no")]}
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("b", True), ("a", True)]
     assert await tried({"a": [ChargeUnknown("no")]}, "a", "b") == [("a", False), ("ChargeUnknown", False)]
+
+
+@pytest.mark.usefixtures("still")
+async def test_those_that_can_not_be_reached_are_asked_again_one_after_the_other() -> None:
+    errors: dict[str, list[ImpastoError]] = {name: [NotSent("no"), NotSent("no")] for name in "ab"}
+    assert await tried(errors, "a", "b") == [
+        *(("a", False), ("b", False)),
+        *(("a", True), ("b", True), ("NotSent", False)),
+    ]
+    errors = {"a": [NotSent("no")], "b": [Unauthorized("no", status=401)]}
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True)]
+    errors = {"a": [NotSent("no"), ChargeUnknown("no")], "b": [NotSent("no")]}
+    assert await tried(errors, "a", "b") == [("a", False), ("b", False), ("a", True), ("ChargeUnknown", False)]
 
 
 async def test_a_refusal_of_all_is_that_of_the_first_and_of_some_is_none() -> None:

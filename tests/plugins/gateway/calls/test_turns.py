@@ -46,7 +46,7 @@ class Gate:
     def __init__(self, *seconds: float) -> None:
         self.seconds = list(seconds)
 
-    def wait(self, account: Account) -> float:
+    def estimate_wait(self, account: Account) -> float:
         return self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
 
 
