@@ -244,6 +244,7 @@ async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall
     asked again, the one that may send first before the others, and each is retried for as long as its policy says.
     """
     prepared_call: PreparedCall | None = first
+    last_error: ImpastoError | None = None
     delayed_calls: list[tuple[float, int, PreparedCall]] = []  # each with the time at which it may be asked again
     while prepared_call is not None:
         waits = not others.has_more and not delayed_calls
@@ -264,6 +265,7 @@ async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall
             if not can_fall_back(error) or isinstance(error, RateLimited):  # it has waited as long as it may
                 raise
             last_error = error
+    assert last_error is not None  # noqa: S101 - each deployment failed
     raise last_error
 
 
