@@ -8,14 +8,14 @@ import attrs
 
 from impasto import File
 
-from .complete import is_intact
+from .completeness import is_intact
 from .size import reading, size_in
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WebP"}
 
 
 def damaged(file: File) -> str:
-    """Return the message for an image that fails ``is_intact``."""
+    """Return the message for an image whose header can't be read, or that fails ``is_intact``."""
     return f"{file.label!r} is an incomplete or damaged {FORMATS[file.media_type]} file; give the whole file"
 
 
@@ -34,27 +34,28 @@ class Limits:
     max_bytes: int | None = None
 
     def __call__(self, file: File) -> Iterator[str]:
-        name = FORMATS.get(file.media_type)
-        if name is None:
-            yield f"{file.label!r} is no png, jpeg or webp by its content; give {self}"
+        """Yield the problems of a file. The bytes come first: a file that is too large is not opened."""
+        if file.media_type not in FORMATS:
+            yield f"{file.label!r} is not a PNG, JPEG or WebP image; give {self}"
             return
         if self.max_bytes is not None and file.size > self.max_bytes:
-            yield f"has {file.size:,} bytes; a request has room for {self.max_bytes:,}"
+            yield f"has {file.size:,} bytes; a request may have at most {self.max_bytes:,}"
             return
         try:
             with reading(file) as source:
                 width, height = size_in(source, file.media_type)
-                problem = self._beyond(width, height)
+                problem = self._describe_excess(width, height)
                 intact = bool(problem) or is_intact(source, file.size, file.media_type)
         except (OSError, ValueError):
-            yield f"{file.label!r} begins as {name} but can't be read as one; give {self}"
+            yield damaged(file)
             return
         if problem:
             yield f"is {width}x{height} pixels: {problem}"
         elif not intact:
             yield damaged(file)
 
-    def _beyond(self, width: int, height: int) -> str:
+    def _describe_excess(self, width: int, height: int) -> str:
+        """Return the limits that a size exceeds, all of them; an empty text if it exceeds none."""
         short, long, pixels = min(width, height), max(width, height), width * height
         problems = []
         if self.min_side is not None and short < self.min_side:
@@ -70,7 +71,7 @@ class Limits:
         return ", ".join(problems)
 
     def __str__(self) -> str:
-        parts = ["png, jpeg or webp"]
+        parts = ["PNG, JPEG or WebP"]
         if self.min_side is not None or self.max_side is not None:
             upper = f"..{self.max_side}" if self.max_side is not None else " or more"
             parts.append(f"sides {self.min_side or 1}{upper}")

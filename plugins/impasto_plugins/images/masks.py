@@ -1,4 +1,4 @@
-"""OpenAI's masks (transparent pixels are edited) converted to the provider's (white is edited, black kept)."""
+"""Conversion of OpenAI's masks (transparent pixels are edited) to the provider's (white is edited, black is not)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from impasto import File
 
-from .complete import is_intact
+from .completeness import is_intact
 from .limits import FORMATS, damaged
-from .pixel_data import DECODING, MOST_PIXELS
+from .pixel_data import DECODING, MAX_PIXELS
 from .size import reading, size_of
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def bytes_to_decode(mask: File) -> int:
         return 0
     try:
         width, height = size_of(mask)
-    except (ValueError, OSError):  # damaged: refused before it is decoded
+    except (ValueError, OSError):  # damaged: ``to_provider`` refuses it before it decodes anything
         return 0
-    return width * height * BYTES_PER_PIXEL[mask.media_type] if width * height <= MOST_PIXELS else 0
+    return width * height * BYTES_PER_PIXEL[mask.media_type] if width * height <= MAX_PIXELS else 0
 
 
 def to_provider(mask: File) -> File:
@@ -43,48 +43,48 @@ def to_provider(mask: File) -> File:
     if mask.media_type not in FORMATS:
         return mask
     try:
-        with DECODING, open_image(mask) as picture:
-            if not picture.has_transparency_data:
+        with DECODING, open_image(mask) as image:
+            if not image.has_transparency_data:
                 return mask
             with reading(mask) as source:
                 intact = is_intact(source, mask.size, mask.media_type)  # Pillow fills in what is missing
-            width, height = picture.size
-            alpha = _alpha(picture, mask) if intact and width * height <= MOST_PIXELS else None
-            turned = picture.info.get("exif")  # how a viewer turns it: the picture to edit may be turned so too
+            width, height = image.size
+            alpha = _alpha(image, mask) if intact and width * height <= MAX_PIXELS else None
+            exif = image.info.get("exif")  # has the orientation: the image to edit may be turned in the same way
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError):
-        raise ValueError(f"{mask.label!r} begins as {FORMATS[mask.media_type]} but can't be read as one") from None
+        raise ValueError(damaged(mask)) from None
     if not intact:
         raise ValueError(damaged(mask))
     if alpha is None:
-        raise ValueError(f"is {width}x{height} pixels; a mask with transparency may have {MOST_PIXELS:,}")
+        raise ValueError(f"is {width}x{height} pixels; a mask with transparency may have at most {MAX_PIXELS:,}")
     if alpha.getextrema() == (255, 255):
         return mask
     from PIL import ImageChops
 
     out = io.BytesIO()
     with DECODING:
-        ImageChops.invert(alpha).save(out, "PNG", exif=turned)
+        ImageChops.invert(alpha).save(out, "PNG", exif=exif)
     return File.of((mask.label, out.getvalue()))
 
 
-def _alpha(picture: Image, mask: File) -> Image:
+def _alpha(image: Image, mask: File) -> Image:
     """Return the alpha of every pixel, 0 to 255."""
-    key = picture.info.get("transparency")
-    if isinstance(key, int | tuple) and picture.mode != "P":
-        # One colour stands for transparent, in the file's own bits a channel; Pillow's pixels have 8.
+    key = image.info.get("transparency")
+    if isinstance(key, int | tuple) and image.mode != "P":
+        # One colour means transparent, given in the file's own bits per channel; Pillow's pixels have 8.
         depth = _depth(mask)
-        if picture.mode == "I;16":
-            return _all_but(key, picture)
+        if image.mode == "I;16":
+            return _alpha_of_grey_16(image, key)
         if isinstance(key, tuple):
-            picture.info["transparency"] = tuple(value >> (depth - 8) for value in key)
-        elif picture.mode == "L":
-            picture.info["transparency"] = key * 255 // (2**depth - 1)
-    # A picture that has the channel is not copied for it.
-    return (picture if picture.mode in ("RGBA", "LA") else picture.convert("RGBA")).getchannel("A")
+            image.info["transparency"] = tuple(value >> (depth - 8) for value in key)
+        elif image.mode == "L":
+            image.info["transparency"] = key * 255 // (2**depth - 1)
+    # An image that has the channel is not copied for it.
+    return (image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).getchannel("A")
 
 
-def _all_but(key: object, grey: Image) -> Image:
-    """Return the alpha of 16-bit grey with one transparent value."""
+def _alpha_of_grey_16(grey: Image, key: object) -> Image:
+    """Return the alpha of a 16-bit grey image in which one value is transparent."""
     from PIL import ImageMath
 
     alpha: Image = ImageMath.lambda_eval(
@@ -102,13 +102,13 @@ def _depth(png: File) -> int:
 @contextmanager
 def open_image(file: File) -> Iterator[ImageFile]:
     """Open an image and read its header. Nothing is decoded yet."""
-    from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # 40 ms: only where a mask is looked at
+    from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # 40 ms: only if there is a mask
 
-    # The format's own reader, not Image.open: that one warns of or refuses large pictures which a model takes.
+    # The format's own reader, not Image.open, which warns about or refuses large images that a model accepts.
     readers: dict[str, Callable[..., ImageFile]] = {
         "image/png": PngImagePlugin.PngImageFile,
         "image/jpeg": JpegImagePlugin.JpegImageFile,
         "image/webp": WebPImagePlugin.WebPImageFile,
     }
-    with file.open() as source, readers[file.media_type](source) as picture:
-        yield picture
+    with file.open() as source, readers[file.media_type](source) as image:
+        yield image

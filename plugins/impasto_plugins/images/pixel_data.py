@@ -1,4 +1,4 @@
-"""Damage to an image's pixel data that no length or checksum of its file shows. All of it takes time: use a thread.
+"""Damage to an image's pixel data that no length or checksum of its file shows. Decodes, so run it in a thread.
 
 A PNG whose rows are missing is found by inflating it. JPEG and WebP have no checksum, and their decoders report
 no damage, so parts of the file are replaced by noise before it is decoded: noise behind the last block of a whole
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from PIL.ImageFile import ImageFile
 
-MOST_PIXELS = 2**24
-"""The most pixels that are decoded: 4096x4096, above what any model takes."""
+MAX_PIXELS = 2**24
+"""Pixels of the largest image that is decoded: 4096x4096, more than any model takes."""
 
 DECODING = threading.RLock()
 """Held while an image is decoded at full size: one at a time in a process, because each takes many megabytes."""
 
-_MOST_BYTES = 64 * 2**20
-"""The most memory that a check may take. Larger images that need more are not decoded for it."""
+_MAX_BYTES = 64 * 2**20
+"""Memory that a check may take. Images that need more are not decoded for it."""
 
 _BYTES_PER_PIXEL = {"image/jpeg": 10, "image/webp": 20}
-"""Memory of Pillow and its decoder for a pixel at full size: measured 6.5 and 17.7, and a copy of the file."""
+"""Memory of Pillow and its decoder for a pixel at full size: 6.5 and 17.7 were measured; and a copy of the file."""
 
 _WINDOW = 64 * 1024
-_MOST_STEPS = 100_000
+_MAX_STEPS = 100_000
 _ZEROS = bytes(1024)
-"""A run of zero bytes so long is suspicious. Flat images have them too, so it proves nothing alone."""
+"""A run of zero bytes that is long enough to be suspicious. Flat images have them too, so it proves nothing alone."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Passes of an interlaced PNG: the first column and row, and the steps to the next ones."""
 
 _HUFFMAN_8_BITS = frozenset({0xC0, 0xC1, 0xC2})
-"""Frames that are judged. Arithmetic coders may leave out their last zero bytes, which the test for noise needs."""
+"""Frames that are judged: Huffman codes. Arithmetic coders may omit their last zero bytes, which the check needs."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
@@ -55,9 +55,9 @@ _GREY = frozenset({127, 128})
 
 
 class PngRows:
-    """Count the bytes of a PNG's rows as its IDAT chunks are read, and keep none of them.
+    """Count the bytes of a PNG's rows as its IDAT chunks are read. Stores none of them.
 
-    ``missing`` is the number of bytes that are still to come.
+    ``missing`` is the number of bytes that have not come yet.
     """
 
     def __init__(self, header: bytes) -> None:
@@ -68,7 +68,7 @@ class PngRows:
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
 
     def feed(self, piece: bytes) -> bool:
-        """Return False if the data can't be inflated. What follows the last row is not read."""
+        """Return False if the data can't be inflated. Data after the last row are not read."""
         if (left := 2 - len(self._zlib_header)) > 0:
             self._zlib_header += piece[:left]
             piece = piece[left:]
@@ -76,6 +76,7 @@ class PngRows:
                 return False
         try:
             while self.missing > 0:
+                # At most a window at a time: a bomb of some bytes inflates to gigabytes.
                 rows = self._inflate.decompress(piece, _WINDOW)
                 self.missing -= len(rows)
                 piece = self._inflate.unconsumed_tail
@@ -86,8 +87,8 @@ class PngRows:
         return True
 
 
-def jpeg_blocks_are_there(source: BinaryIO) -> bool:
-    """Return False if the data of a JPEG end before its last block, or hold zeros that no pixel comes from.
+def jpeg_has_all_blocks(source: BinaryIO) -> bool:
+    """Return False if the data of a JPEG end before its last block, or have zeros in place of data.
 
     Files that can't be judged pass: arithmetic coders, other than 8 bits, too many pixels.
 
@@ -97,9 +98,10 @@ def jpeg_blocks_are_there(source: BinaryIO) -> bool:
     jpeg = _read_jpeg(source)
     if jpeg is None or jpeg.process not in _HUFFMAN_8_BITS or jpeg.bits != 8:
         return True
-    at_full_size = jpeg.process == _PROGRESSIVE  # a smaller size needs only the first scans
+    at_full_size = jpeg.process == _PROGRESSIVE  # decoding at a smaller size reads the first scans only
 
     def decode(look: Callable[[ImageFile], int], start: int = jpeg.end, noise: bytes = b"") -> int | None:
+        """Decode the file with noise at ``start``: after the data if it is their end, otherwise in place of them."""
         from PIL import JpegImagePlugin
 
         stop = start if start == jpeg.end else start + len(noise)
@@ -110,23 +112,26 @@ def jpeg_blocks_are_there(source: BinaryIO) -> bool:
         if not has_room:
             return True
         try:
+            # Missing blocks decode to grey, so a last block of another colour has its data. That is quick to see.
             if not jpeg.is_one_scan or decode(_is_grey_at_its_end) is not False:
+                # Noise after the data of all blocks is ignored; if blocks are missing, they are made of it.
                 plain = decode(_digest)
                 if plain is None or plain != decode(_digest, noise=_noise_with_restarts()):
                     return False
             if jpeg.zeros is None or jpeg.zeros < jpeg.last_scan:
                 return True
             if jpeg.process == _PROGRESSIVE:
-                return jpeg.has_all_scans  # no encoder leaves scans out, and a disk that loses data does
+                return jpeg.has_all_scans  # no encoder omits scans, and a disk that loses data does
             if not jpeg.is_one_scan or decode(_is_uniform):
                 return True
+            # Noise in place of zeros that were written by an encoder changes their pixels.
             return decode(_digest) != decode(_digest, jpeg.zeros - len(_noise()), _noise())
         except _UnreadableError:
             return True
 
 
-def webp_zeros_are_pixels(source: BinaryIO, start: int, size: int, pixels: int) -> bool:
-    """Return False if the frame at ``start`` has a long run of zeros and is damaged, or no pixel comes from them.
+def webp_has_all_pixels(source: BinaryIO, start: int, size: int, pixels: int) -> bool:
+    """Return False if the frame at ``start`` has a long run of zeros in place of data, or can't be decoded.
 
     Frames without such a run pass and are not decoded.
 
@@ -158,15 +163,15 @@ def webp_zeros_are_pixels(source: BinaryIO, start: int, size: int, pixels: int) 
 
 
 def _is_zlib(header: bytes) -> bool:
-    """True for the first two bytes of a zlib stream without a dictionary (RFC 1950, 2.2)."""
+    """Return True for the first two bytes of a zlib stream without a dictionary (RFC 1950, 2.2)."""
     method, flags = header
     return method & 0x0F == 8 and method >> 4 <= 7 and not flags & 0x20 and int.from_bytes(header) % 31 == 0
 
 
 def _bytes_of_rows(header: bytes) -> int:
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
-    if width * height > MOST_PIXELS:
-        return 0
+    if width * height > MAX_PIXELS:
+        return 0  # not judged: inflating takes too long
     bits = header[8] * _CHANNELS.get(header[9], 0)
     passes = _ADAM7 if header[12] else ((0, 0, 1, 1),)
     sides = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
@@ -176,9 +181,9 @@ def _bytes_of_rows(header: bytes) -> int:
 class _Jpeg(NamedTuple):
     """Facts from the headers, and positions in the file.
 
-    ``tables``: all segments before the first scan that decoding needs. ``end``: behind the data of the last scan.
-    ``zeros``: behind the last long run of zeros.
-    ``is_one_scan``: all components stand in one. ``has_all_scans``: every bit of every coefficient has its scan, which
+    ``tables``: all segments before the first scan that decoding needs. ``end``: after the data of the last scan.
+    ``zeros``: after the last long run of zeros.
+    ``is_one_scan``: one scan has all components. ``has_all_scans``: every bit of every coefficient has its scan, which
     a progressive JPEG need not have.
     """
 
@@ -195,13 +200,13 @@ class _Jpeg(NamedTuple):
 
 
 def _read_jpeg(source: BinaryIO) -> _Jpeg | None:
-    """Go from marker to marker up to the end of the first image; None if the walk fails."""
+    """Read from marker to marker up to the end of the first image; None if a marker is missing."""
     source.seek(2)
     frame, tables = b"", b"\xff\xd8"
     process = first_scan = last_scan = 0
     scans: list[bytes] = []
     zeros: int | None = None
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         marker = source.read(2)
         if marker == b"\xff\xff":
             source.seek(-1, io.SEEK_CUR)
@@ -243,7 +248,7 @@ def _read_jpeg(source: BinaryIO) -> _Jpeg | None:
 
 
 def _finished_coefficients(scans: list[bytes]) -> set[tuple[int, int]]:
-    """The components and coefficients of which the last bit was sent."""
+    """Return the components and coefficients whose last bit was sent."""
     finished: set[tuple[int, int]] = set()
     for scan in scans:
         components = scan[1 : 1 + 2 * scan[0] : 2]
@@ -254,20 +259,20 @@ def _finished_coefficients(scans: list[bytes]) -> set[tuple[int, int]]:
 
 
 def _skip_scan(source: BinaryIO, zeros: int | None) -> int | None:
-    """Stop at the marker behind a scan's data. Returns the end of the last long run of zeros, ``zeros`` if none."""
+    """Stop at the marker after a scan's data. Return the end of the last long run of zeros, ``zeros`` if none."""
     while piece := source.read(_WINDOW):
         at = source.tell() - len(piece)
-        if found := _MARKER.search(piece):
-            source.seek(at + found.start())
-            return _end_of_zeros(piece[: found.start()], at, zeros)
-        if piece.endswith(b"\xff") and len(piece) > 1:  # a marker may stand across two windows
+        if match := _MARKER.search(piece):
+            source.seek(at + match.start())
+            return _end_of_zeros(piece[: match.start()], at, zeros)
+        if piece.endswith(b"\xff") and len(piece) > 1:  # a marker may cross two windows
             source.seek(-1, io.SEEK_CUR)
         zeros = _end_of_zeros(piece, at, zeros)
     return zeros
 
 
 def _end_of_zeros(piece: bytes, at: int, zeros: int | None) -> int | None:
-    """Return the place behind the last long run of zeros in a piece of a file, ``zeros`` if it has none."""
+    """Return the place after the last long run of zeros in a piece of a file, ``zeros`` if it has none."""
     start = piece.find(_ZEROS)
     while start >= 0:
         end = len(piece) - len(piece[start:].lstrip(b"\0"))
@@ -278,10 +283,10 @@ def _end_of_zeros(piece: bytes, at: int, zeros: int | None) -> int | None:
 
 @contextmanager
 def _room_for(pixels: int, media_type: str, *, at_full_size: bool) -> Iterator[bool]:
-    """Wait for the turn to decode at full size. Yields False if the image is too large to be decoded for a check."""
+    """Wait for the turn to decode at full size. Yield False if the image is too large to be decoded for a check."""
     if not at_full_size:
-        yield pixels <= MOST_PIXELS
-    elif pixels * _BYTES_PER_PIXEL[media_type] > _MOST_BYTES:
+        yield pixels <= MAX_PIXELS
+    elif pixels * _BYTES_PER_PIXEL[media_type] > _MAX_BYTES:
         yield False
     else:
         with DECODING:
@@ -289,7 +294,7 @@ def _room_for(pixels: int, media_type: str, *, at_full_size: bool) -> Iterator[b
 
 
 class _UnreadableError(Exception):
-    """Pillow does not open an image: no sign of damage, because it does not know all forms."""
+    """Pillow can't open an image. This is no sign of damage, because it does not know all forms."""
 
 
 def _decode(
@@ -300,14 +305,14 @@ def _decode(
     *,
     at_full_size: bool,
 ) -> int | None:
-    """Look at the image of a file that is put together of pieces; None if its pixels can't be decoded."""
+    """Return ``look`` of the image in a file that is made of pieces; None if its pixels can't be decoded."""
     try:
         image = reader(io.BufferedReader(_Pieces(source, pieces), _WINDOW))
-    except Exception as error:  # whatever a header that is wrong makes Pillow raise
+    except Exception as error:  # Pillow raises errors of many classes for a damaged header
         raise _UnreadableError from error
     with image:
         if not at_full_size:
-            image.draft(None, (1, 1))  # an eighth, which has a pixel for each block
+            image.draft(None, (1, 1))  # an eighth of each side: a pixel for each block
         try:
             return look(image)
         except (OSError, SyntaxError, ValueError, EOFError, IndexError):
@@ -315,7 +320,7 @@ def _decode(
 
 
 class _Pieces(io.RawIOBase):
-    """A file put together of parts of another file and of bytes, which are not copied for it."""
+    """A file made of parts of another file and of bytes. Nothing is copied for it."""
 
     def __init__(self, source: BinaryIO, pieces: Sequence[range | bytes]) -> None:
         self._source, self._pieces = source, pieces
@@ -352,17 +357,17 @@ class _Pieces(io.RawIOBase):
 
 
 def _noise(seed: int = 0) -> bytes:
-    """Bytes that decode to blocks of no image, without a marker among them; the same each time for a seed."""
+    """Return bytes that decode to blocks of no image, without a marker among them; the same each time for a seed."""
     return hashlib.shake_128(bytes((seed,))).digest(len(_ZEROS) // 2).replace(b"\xff", b"\x7f")
 
 
 def _noise_with_restarts() -> bytes:
-    """Noise, and other noise for each restart interval that may be expected: the same might decode to nothing."""
+    """Return noise, and other noise for each restart interval: the same might decode to nothing."""
     return _noise() + b"".join(bytes((0xFF, 0xD0 + each % 8)) + _noise(each) for each in range(32))
 
 
 def _digest(image: ImageFile) -> int:
-    """A number that differs if any pixel does; made strip by strip, because the whole would be a second copy."""
+    """Return a number that differs if any pixel does. Works strip by strip: the whole would be a second copy."""
     width, height = image.size
     digest = 0
     for top in range(0, height, 64):
@@ -371,12 +376,12 @@ def _digest(image: ImageFile) -> int:
 
 
 def _is_grey_at_its_end(image: ImageFile) -> bool:
-    """True if the last block may be one for which there were no data."""
+    """Return True if the last block may be one without data."""
     width, height = image.size
     pixel = image.getpixel((width - 1, height - 1))
     return _GREY.issuperset(pixel if isinstance(pixel, tuple) else (pixel,))
 
 
 def _is_uniform(image: ImageFile) -> bool:
-    """True if all pixels are alike: then zeros, noise and no data at all may decode to the same."""
+    """Return True if all pixels are alike: then zeros, noise and no data at all may decode to the same."""
     return image.getcolors(1) is not None

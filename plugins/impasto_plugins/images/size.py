@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from impasto import File
 
-_MOST_STEPS = 10_000
+_MAX_STEPS = 10_000
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -42,7 +42,7 @@ def size_in(source: BinaryIO, media_type: str) -> tuple[int, int]:
         case "image/webp":
             width, height = _of_webp(source.read(30))
         case other:
-            raise ValueError(f"{other} is no picture")
+            raise ValueError(f"not a PNG, JPEG or WebP image: {other}")
     if width < 1 or height < 1:
         raise ValueError("a side is 0")
     return width, height
@@ -50,7 +50,7 @@ def size_in(source: BinaryIO, media_type: str) -> tuple[int, int]:
 
 def _of_png(head: bytes) -> tuple[int, int]:
     if len(head) < 33 or head[8:16] != b"\x00\x00\x00\rIHDR" or zlib.crc32(head[12:29]) != int.from_bytes(head[29:33]):
-        raise ValueError("no sound IHDR chunk")
+        raise ValueError("invalid IHDR chunk")
     width, height = struct.unpack_from(">II", head, 16)
     return width, height
 
@@ -58,7 +58,7 @@ def _of_png(head: bytes) -> tuple[int, int]:
 def _of_jpeg(source: BinaryIO) -> tuple[int, int]:
     """Read segment by segment up to the first frame header."""
     source.seek(2)
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         marker = source.read(2)
         if marker == b"\xff\xff":  # a fill byte: any number may stand before a marker
             source.seek(-1, io.SEEK_CUR)
@@ -79,7 +79,7 @@ def _of_jpeg(source: BinaryIO) -> tuple[int, int]:
 
 def _of_webp(head: bytes) -> tuple[int, int]:
     if len(head) < 30:
-        raise ValueError("cut short")
+        raise ValueError("incomplete header")
     match head[12:16]:
         case b"VP8 " if head[23:26] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", head, 26)
@@ -90,4 +90,4 @@ def _of_webp(head: bytes) -> tuple[int, int]:
         case b"VP8X":
             return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
         case _:
-            raise ValueError("no VP8, VP8L or VP8X chunk")
+            raise ValueError("no VP8, VP8L or VP8X chunk at the start")

@@ -1,1 +1,1 @@
-"""Length and completeness of sounds and 3D models."""
+"""Length and completeness of audio files and 3D models."""

@@ -1,4 +1,4 @@
-"""Limits of a sound before it is sent: format by content, seconds, size."""
+"""Limits of an audio file before it is sent: format by content, seconds, size."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import attrs
 from impasto import File
 
 from . import mp3, wav
-from .complete import is_intact
+from .completeness import is_intact
 
-FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav"}
+FORMATS = {"audio/mpeg": "MP3", "audio/wav": "WAV"}
 
 
 @attrs.frozen(kw_only=True)
 class AudioLimits:
-    """A sound's limits, in seconds and bytes. Called with a file, it yields the file's problems."""
+    """The limits of an audio file, in seconds and bytes. Called with a file, it yields the file's problems."""
 
     min_seconds: float
     max_seconds: float
     max_bytes: int
 
     def __call__(self, file: File) -> Iterator[str]:
+        """Yield the problems of a file. The bytes come first: a file that is too large is not opened."""
         if file.media_type not in FORMATS:
-            yield f"{file.label!r} is no mp3 or wav by its content; give {self}"
+            yield f"{file.label!r} is not an MP3 or WAV file; give {self}"
             return
         if file.size > self.max_bytes:
-            yield f"has {file.size:,} bytes; the whole request may have {self.max_bytes:,}"
+            yield f"has {file.size:,} bytes; a request may have at most {self.max_bytes:,}"
             return
         name = FORMATS[file.media_type]
         try:
@@ -36,16 +37,16 @@ class AudioLimits:
                 shortest, longest = _length_of(source, file)
                 intact = is_intact(source, file.size, file.media_type)
         except (OSError, ValueError):
-            yield f"{file.label!r} begins as {name} but can't be read as one; give {self}"
+            yield f"{file.label!r} is an incomplete or damaged {name} file; give the whole file"
             return
         if not intact:
             yield f"{file.label!r} is an incomplete {name} file; give the whole file"
             return
         if longest < self.min_seconds or shortest > self.max_seconds:
-            yield f"is {longest:.2f} seconds long: it must be {self.min_seconds:g} to {self.max_seconds:g}"
+            yield f"is {longest:.2f} seconds long; it must be {self.min_seconds:g} to {self.max_seconds:g}"
 
     def __str__(self) -> str:
-        return f"mp3 or wav, {self.min_seconds:g}..{self.max_seconds:g} seconds"
+        return f"MP3 or WAV, {self.min_seconds:g}..{self.max_seconds:g} seconds"
 
 
 def length_of(file: File) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""MP3: a sequence of frames with their own lengths. The file has no other length."""
+"""Length and completeness of an MP3: a sequence of frames with their own lengths. The file has no other length."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _COUNTS_FRAMES, _COUNTS_BYTES = 1, 2
 """Flags of a tag, and the order of its numbers."""
 
 _SLACK = 4096
-"""Bytes by which encoders may count too many: tags after the sound that a player removed, a last frame."""
+"""Bytes that an encoder may have counted and the file lacks: tags that a player removed, a last frame."""
 
 _WINDOW = 1 << 16
 _TAIL = 8192
-"""More than any two frames."""
+"""Bytes; more than any two frames."""
 
-_MOST_TAGS = 4
+_MAX_TAGS = 4
 
 _PADDING_FRAMES = 5
-"""The most frames of silence that encoders add around a sound without a note of how many."""
+"""Frames of silence that encoders add at most if the file does not say how many."""
 
 
 class Frame(NamedTuple):
@@ -37,17 +37,17 @@ class Frame(NamedTuple):
     rate: int
 
 
-def is_whole(source: BinaryIO, size: int) -> bool:
-    """Return True if the last frame has all its bytes, and no other frame begins behind it."""
+def is_complete(source: BinaryIO, size: int) -> bool:
+    """Return True if the last frame has all its bytes, and no other frame begins after it."""
     last = end(source, size)
     if not 0 < last <= size:
         return False
     source.seek(last)
-    behind = source.read(4)
-    return len(behind) == 4 or not behind.startswith(b"\xff")
+    rest = source.read(4)
+    return len(rest) == 4 or not rest.startswith(b"\xff")  # a frame header of less than four bytes is cut off
 
 
-def has_all_counted(source: BinaryIO, size: int) -> bool:
+def has_counted_bytes(source: BinaryIO, size: int) -> bool:
     """Return True unless bytes are missing of those that the encoder counted in the tag of the first frame."""
     at, frame = _next(source, _after_id3(source))
     if frame is None:
@@ -90,12 +90,12 @@ def seconds(source: BinaryIO) -> tuple[float, float]:
     trimmed = _trimmed(first, tag) if tag is not None else None
     total = -(trimmed or 0) / frame.rate
     if tag is not None:
-        total -= one  # that frame tells something of the others, and is not played
+        total -= one  # that frame describes the others, and is not played
     while frame is not None:
         total += frame.samples / frame.rate
         at, frame = _next(source, at + frame.length)
-    untold = _PADDING_FRAMES * one if trimmed is None else 0.0
-    return round(max(total - untold, 0.0), 6), round(max(total, 0.0), 6)
+    padding = _PADDING_FRAMES * one if trimmed is None else 0.0
+    return round(max(total - padding, 0.0), 6), round(max(total, 0.0), 6)
 
 
 def _tag_in(first: bytes) -> int | None:
@@ -104,12 +104,12 @@ def _tag_in(first: bytes) -> int | None:
 
 
 def _before_tags(source: BinaryIO, size: int) -> int:
-    """Return the place at which the tags behind the sound begin; with a cover in them they are longer than a window.
+    """Return the place at which the tags after the sound begin; with a cover in them they are longer than a window.
 
-    ID3v1 stands last, and before it in any order APEv2, Lyrics3v2 or ID3v2 with a footer.
+    ID3v1 is the last, and before it in any order APEv2, Lyrics3v2 or ID3v2 with a footer.
     """
     end = size
-    for _ in range(_MOST_TAGS):
+    for _ in range(_MAX_TAGS):
         source.seek(max(end - 128, 0))
         last = source.read(min(end, 128))
         if last.startswith(b"TAG") and len(last) == 128:
@@ -143,7 +143,7 @@ def frame_of(header: bytes) -> Frame | None:
 
 
 def _next(source: BinaryIO, at: int) -> tuple[int, Frame | None]:
-    """Return the frame that begins here, or soon after tags or zeros."""
+    """Return the frame that begins here, or after tags or zeros within a window, and its place."""
     source.seek(at)
     if (frame := frame_of(source.read(4))) is not None:
         return at, frame
@@ -151,6 +151,7 @@ def _next(source: BinaryIO, at: int) -> tuple[int, Frame | None]:
     window = source.read(_WINDOW)
     place = window.find(b"\xff")
     while place >= 0:
+        # Any two bytes may look like a header, so another one must follow at the end of this frame.
         frame = frame_of(window[place : place + 4])
         if frame is not None and frame_of(window[place + frame.length : place + frame.length + 4]) is not None:
             return at + place, frame

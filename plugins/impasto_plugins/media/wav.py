@@ -1,4 +1,4 @@
-"""WAV: a RIFF of chunks. ``fmt`` has the bytes per second, ``data`` their number.
+"""Length and completeness of a WAV: a RIFF of chunks. ``fmt`` has the bytes per second, ``data`` their number.
 
 The standard library's reader accepts plain PCM only, and no file whose writer did not know its length.
 """
@@ -9,22 +9,22 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _HEADER = 12
-_NOT_KNOWN = (0, 0xFFFFFFFF)
-"""The length in files that were written as a stream."""
+_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
+"""The length in files that were written as a stream, whose end was not known yet."""
 
 
-def is_whole(source: BinaryIO, size: int) -> bool:
+def is_complete(source: BinaryIO, size: int) -> bool:
     """Return True if there are as many bytes as the RIFF announces, and sound among them.
 
-    A byte less is whole too: many writers count the last chunk's padding and leave it out.
+    One byte less is complete too: many writers count the last chunk's padding and omit it.
     """
     source.seek(4)
     announced = int.from_bytes(source.read(4), "little")
-    if announced not in _NOT_KNOWN and size < announced + 7:
+    if announced not in _UNKNOWN_LENGTHS and size < announced + 7:
         return False
     for name, at, length in _chunks(source):
         if name == b"data":
-            return size > at and (length in _NOT_KNOWN or size >= at + length)
+            return size > at and (length in _UNKNOWN_LENGTHS or size >= at + length)
     return False
 
 
@@ -37,7 +37,7 @@ def seconds(source: BinaryIO, size: int) -> float:
             rate = int.from_bytes(source.read(4), "little")
         elif name == b"data" and rate:
             left = size - at
-            return (left if length in _NOT_KNOWN else min(length, left)) / rate
+            return (left if length in _UNKNOWN_LENGTHS else min(length, left)) / rate
     raise ValueError("no fmt and data chunks")
 
 

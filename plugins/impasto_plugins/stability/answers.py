@@ -8,7 +8,7 @@ import attrs
 
 from impasto import Artifact, ContentFiltered, File, Result, UnusableResult, WireResponse
 from impasto.ext import Makes, media_type_of, printable
-from impasto_plugins.images.complete import is_complete
+from impasto_plugins.images.completeness import is_complete
 
 FILTERED = "CONTENT_FILTERED"
 
@@ -25,9 +25,9 @@ class Kind:
 
 
 def _is_whole(data: bytes | File, media_type: str) -> bool:
-    from impasto_plugins.media import complete  # not for those who make pictures
+    from impasto_plugins.media import completeness  # models that make images do not need it
 
-    return complete.is_complete(data, media_type)
+    return completeness.is_complete(data, media_type)
 
 
 _PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})

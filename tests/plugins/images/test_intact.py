@@ -1,4 +1,4 @@
-"""Images to be sent: one that was cut or damaged is refused before it is paid for, and no whole one is."""
+"""Input images: a truncated or damaged one is refused before it is paid for, and no complete one is."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def sixteen_bits() -> bytes:
 
 
 def with_preview() -> bytes:
-    """A JPEG whose EXIF holds a whole small JPEG, with an end of its own, as cameras write it."""
+    """A JPEG whose EXIF has a complete small JPEG, with an end of its own, as cameras write it."""
     exif = b"Exif\0\0" + b"II*\0\x08\0\0\0\0\0\0\0\0\0" + noisy("JPEG")
     return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + noisy("JPEG", progressive=True)[2:]
 
 
-def of_several() -> bytes:
-    """A multi-picture JPEG, as phones write it: whole images one behind the other."""
+def multi_picture() -> bytes:
+    """A multi-picture JPEG, as phones write it: complete images one after the other."""
     out = io.BytesIO()
     frames = [Image.effect_noise((96, 64), 90).convert("RGB") for _ in range(2)]
     frames[0].save(out, "MPO", save_all=True, append_images=frames[1:])
     return out.getvalue()
 
 
-WHOLE = {
+COMPLETE = {
     "png": PNG,
     "noisy png": noisy("PNG"),
     "png of 16 bits": sixteen_bits(),
@@ -58,7 +58,7 @@ WHOLE = {
     "jpeg with restarts": noisy("JPEG", restart_marker_blocks=2),
     "grey jpeg": drawn("JPEG", "L"),
     "jpeg with a preview": with_preview(),
-    "multi-picture jpeg": of_several(),
+    "multi-picture jpeg": multi_picture(),
     "webp": noisy("WEBP"),
     "lossless webp": noisy("WEBP", lossless=True),
     "webp with alpha and exif": drawn("WEBP", "RGBA", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
@@ -66,37 +66,37 @@ WHOLE = {
 }
 
 
-def given_in_each_way(data: bytes, folder: Path) -> list[str]:
-    """What is said of the bytes, which is what is said of them on disk and in an open file."""
+def problems(data: bytes, folder: Path) -> list[str]:
+    """Return the problems of bytes, which are the same for a file on disk and an open file."""
     path = folder / "bytes"
     path.write_bytes(data)
     with path.open("rb") as source:
         files = [File.of(data), File.of(("bytes", path.read_bytes())), File.of(path), File.of(source)]
-        said = [[problem.replace(str(folder) + "/", "") for problem in ANY(file)] for file in files]
+        found = [[problem.replace(str(folder) + "/", "") for problem in ANY(file)] for file in files]
         for file in files:
             file.close()
-    assert all(each == said[0] for each in said), said
-    return said[0]
+    assert all(each == found[0] for each in found), found
+    return found[0]
 
 
-@pytest.mark.parametrize("kind", WHOLE)
-def test_a_whole_image_is_taken(kind: str, tmp_path: Path) -> None:
-    assert given_in_each_way(WHOLE[kind], tmp_path) == []
-    assert given_in_each_way(WHOLE[kind] + b"behind it", tmp_path) == []
+@pytest.mark.parametrize("kind", COMPLETE)
+def test_a_complete_image_is_accepted(kind: str, tmp_path: Path) -> None:
+    assert problems(COMPLETE[kind], tmp_path) == []
+    assert problems(COMPLETE[kind] + b"after it", tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "multi-picture jpeg"])
-def test_an_image_that_was_cut_is_refused(kind: str, tmp_path: Path) -> None:
-    data = WHOLE[kind]
+@pytest.mark.parametrize("kind", [kind for kind in COMPLETE if kind != "multi-picture jpeg"])
+def test_a_truncated_image_is_refused(kind: str, tmp_path: Path) -> None:
+    data = COMPLETE[kind]
     for size in (len(data) // 2, len(data) * 9 // 10, len(data) - 2, len(data) - 1):
-        assert len(given_in_each_way(data[:size], tmp_path)) == 1, size
+        assert len(problems(data[:size], tmp_path)) == 1, size
 
 
-def test_a_multi_picture_jpeg_whose_first_image_was_cut_is_refused(tmp_path: Path) -> None:
-    data = WHOLE["multi-picture jpeg"]
+def test_a_multi_picture_jpeg_whose_first_image_is_truncated_is_refused(tmp_path: Path) -> None:
+    data = COMPLETE["multi-picture jpeg"]
     first = data.index(b"\xff\xd9\xff\xd8", 1000)
-    assert len(given_in_each_way(data[: first // 2], tmp_path)) == 1
-    assert given_in_each_way(data[: first + 2], tmp_path) == [], "only the first image is sent for"
+    assert len(problems(data[: first // 2], tmp_path)) == 1
+    assert problems(data[: first + 2], tmp_path) == [], "only the first image counts"
 
 
 @pytest.mark.parametrize("at", ["IHDR", "IDAT", "tEXt", "IEND"])
@@ -105,32 +105,28 @@ def test_a_png_with_one_wrong_byte_is_refused(at: str, tmp_path: Path) -> None:
     place = whole.index(at.encode())
     for wrong in (place + 4, place - 1) if at != "IEND" else (place + 4, place + 7):
         data = whole[:wrong] + bytes([whole[wrong] ^ 1]) + whole[wrong + 1 :]
-        assert len(given_in_each_way(data, tmp_path)) == 1, wrong
+        assert len(problems(data, tmp_path)) == 1, wrong
 
 
 @pytest.mark.parametrize("kind", ["noisy png", "jpeg", "webp"])
-def test_an_image_of_which_the_rest_is_zeros_or_html_is_refused_if_its_format_can_show_it(
-    kind: str, tmp_path: Path
-) -> None:
+def test_an_image_that_ends_in_zeros_or_html_is_refused_if_its_format_shows_it(kind: str, tmp_path: Path) -> None:
     """A download that broke off into a file of the final size. A WebP has no checksum and no end of its own."""
-    data = WHOLE[kind]
+    data = COMPLETE[kind]
     half = len(data) // 2
-    assert len(given_in_each_way(data[:half] + bytes(len(data) - half), tmp_path)) == 1
+    assert len(problems(data[:half] + bytes(len(data) - half), tmp_path)) == 1
     page = b"<html>502 Bad Gateway</html>".ljust(len(data) - half)
-    assert (given_in_each_way(data[:half] + page, tmp_path) == []) is (kind == "webp")
+    assert (problems(data[:half] + page, tmp_path) == []) is (kind == "webp")
 
 
 def test_a_png_without_pixels_is_refused(tmp_path: Path) -> None:
-    assert len(given_in_each_way(PNG[:33] + chunk(b"IEND", b""), tmp_path)) == 1
+    assert len(problems(PNG[:33] + chunk(b"IEND", b""), tmp_path)) == 1
 
 
-def test_a_webp_whose_frame_passes_its_riff_is_refused(tmp_path: Path) -> None:
-    """Cut in half, and its length set right again by a tool that looked no further."""
+def test_a_webp_whose_frame_is_longer_than_its_riff_is_refused(tmp_path: Path) -> None:
+    """Cut in half, and its length corrected by a tool that did not read the frame."""
     data = noisy("WEBP")[: len(noisy("WEBP")) // 4 * 2]
     repaired = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
-    assert given_in_each_way(repaired, tmp_path) == [
-        "'bytes' is an incomplete or damaged WebP file; give the whole file"
-    ]
+    assert problems(repaired, tmp_path) == ["'bytes' is an incomplete or damaged WebP file; give the whole file"]
 
 
 @pytest.mark.parametrize(
@@ -143,5 +139,5 @@ def test_a_webp_whose_frame_passes_its_riff_is_refused(tmp_path: Path) -> None:
     ],
     ids=["png", "jpeg", "webp"],
 )  # fmt: skip
-def test_an_image_of_endless_pieces_is_given_up(endless: bytes) -> None:
+def test_an_image_of_endless_pieces_is_refused(endless: bytes) -> None:
     assert len(list(ANY(File.of(endless)))) == 1

@@ -1,4 +1,4 @@
-"""OpenAI's masks become the provider's; everything else passes as it is."""
+"""OpenAI's masks are converted to the provider's; all others are unchanged."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from PIL import Image
 
 from impasto import File
 from impasto_plugins.images.masks import to_provider
-from impasto_plugins.images.pixel_data import MOST_PIXELS
+from impasto_plugins.images.pixel_data import MAX_PIXELS
 from tests.pictures import WRONG, chunk, drawn, png
 
 
@@ -31,9 +31,9 @@ def palette(*alphas: int) -> bytes:
     return chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", bytes(alphas))
 
 
-def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -41,14 +41,14 @@ def half_clear(mode: str) -> Image.Image:
     """Two pixels: one clear, one opaque."""
     alpha = Image.new("L", (2, 1))
     alpha.putpixel((1, 0), 255)
-    picture = Image.new(mode, (2, 1))
-    picture.putalpha(alpha)
-    return picture
+    image = Image.new(mode, (2, 1))
+    image.putalpha(alpha)
+    return image
 
 
 CLEAR_THEN_OPAQUE = {
-    "rgba": saved(half_clear("RGBA"), "PNG"),
-    "la": saved(half_clear("LA"), "PNG"),
+    "rgba": encode(half_clear("RGBA"), "PNG"),
+    "la": encode(half_clear("LA"), "PNG"),
     "rgba, 16 bits": raw_png(16, 6, struct.pack(">8H", 9, 9, 9, 0, 9, 9, 9, 65535)),
     "la, 16 bits": raw_png(16, 4, struct.pack(">4H", 9, 0, 9, 65535)),
     "palette with alpha": raw_png(8, 3, b"\x00\x01", palette(0, 255)),
@@ -60,35 +60,35 @@ CLEAR_THEN_OPAQUE = {
     "one clear grey, 4 bits": raw_png(4, 0, b"\x51", trns(5)),
     "one clear grey, 8 bits": raw_png(8, 0, b"\x05\x06", trns(5)),
     "one clear grey, 16 bits": raw_png(16, 0, struct.pack(">2H", 1281, 1282), trns(1281)),
-    "webp": saved(half_clear("RGBA"), "WEBP", lossless=True),
+    "webp": encode(half_clear("RGBA"), "WEBP", lossless=True),
 }
 
 
 @pytest.mark.parametrize("kind", CLEAR_THEN_OPAQUE)
 def test_a_clear_pixel_becomes_white_and_an_opaque_one_black(kind: str) -> None:
-    made = to_provider(File.of(("mask.png", CLEAR_THEN_OPAQUE[kind])))
-    with Image.open(io.BytesIO(made.read())) as picture:
-        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (2, 1))
-        assert picture.tobytes() == b"\xff\x00"
-    assert (made.label, made.media_type) == ("mask.png", "image/png")
+    converted = to_provider(File.of(("mask.png", CLEAR_THEN_OPAQUE[kind])))
+    with Image.open(io.BytesIO(converted.read())) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "L", (2, 1))
+        assert image.tobytes() == b"\xff\x00"
+    assert (converted.label, converted.media_type) == ("mask.png", "image/png")
 
 
 def test_half_transparent_pixels_become_grey() -> None:
-    picture = Image.new("RGBA", (3, 1))
+    image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((1, 100, 254)):
-        picture.putpixel((x, 0), (255, 0, 0, alpha))
-    with Image.open(io.BytesIO(to_provider(File.of(saved(picture, "PNG"))).read())) as made:
-        assert list(made.tobytes()) == [254, 155, 1]
+        image.putpixel((x, 0), (255, 0, 0, alpha))
+    with Image.open(io.BytesIO(to_provider(File.of(encode(image, "PNG"))).read())) as converted:
+        assert list(converted.tobytes()) == [254, 155, 1]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_a_mask_stays_turned_as_its_picture_is(kind: str) -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    made = to_provider(File.of(saved(half_clear("RGBA"), kind, lossless=True, exif=turned)))
-    with Image.open(io.BytesIO(made.read())) as picture:
-        assert (picture.size, picture.tobytes()) == ((2, 1), b"\xff\x00")
-        assert picture.getexif()[0x0112] == 6
+def test_a_mask_keeps_its_orientation(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    converted = to_provider(File.of(encode(half_clear("RGBA"), kind, lossless=True, exif=exif)))
+    with Image.open(io.BytesIO(converted.read())) as image:
+        assert (image.size, image.tobytes()) == ((2, 1), b"\xff\x00")
+        assert image.getexif()[0x0112] == 6
 
 
 OPAQUE = {
@@ -98,8 +98,8 @@ OPAQUE = {
     "jpeg": drawn("JPEG"),
     "cmyk jpeg": drawn("JPEG", "CMYK"),
     "webp": drawn("WEBP"),
-    "alpha, all opaque": saved(Image.new("RGBA", (9, 9), (1, 2, 3, 255)), "PNG"),
-    "grey with alpha, all opaque": saved(Image.new("LA", (9, 9), (1, 255)), "PNG"),
+    "alpha, all opaque": encode(Image.new("RGBA", (9, 9), (1, 2, 3, 255)), "PNG"),
+    "grey with alpha, all opaque": encode(Image.new("LA", (9, 9), (1, 255)), "PNG"),
     "palette with alpha, all opaque": raw_png(8, 3, b"\x00\x01", palette(255, 255)),
     "a clear colour that no pixel has": raw_png(8, 2, b"\x01\x02\x03\x01\x02\x04", trns(7, 7, 7)),
     "a clear grey that no pixel has, 16 bits": raw_png(16, 0, struct.pack(">2H", 1281, 1282), trns(1283)),
@@ -107,7 +107,7 @@ OPAQUE = {
 
 
 @pytest.mark.parametrize("kind", OPAQUE)
-def test_a_wholly_opaque_mask_is_the_providers_own_and_stays_as_it_is(kind: str) -> None:
+def test_an_opaque_mask_is_the_providers_own_and_is_unchanged(kind: str) -> None:
     mask = File.of(OPAQUE[kind])
     assert to_provider(mask) is mask
 
@@ -117,37 +117,37 @@ def test_a_huge_mask_without_alpha_is_not_decoded() -> None:
     assert to_provider(mask) is mask
 
 
-def test_a_huge_mask_with_alpha_is_refused_before_it_is_decoded_and_told_the_limit() -> None:
-    with pytest.raises(ValueError, match=f"30000x30000.*{MOST_PIXELS:,}"):
+def test_a_huge_mask_with_alpha_is_refused_with_the_limit_before_it_is_decoded() -> None:
+    with pytest.raises(ValueError, match=f"30000x30000.*{MAX_PIXELS:,}"):
         to_provider(File.of(raw_png(8, 6, b"", size=(30_000, 30_000))))
 
 
 @pytest.mark.parametrize("cut", [40, 20, 14])
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_a_damaged_mask_is_refused_and_nothing_else_escapes(kind: str, cut: int) -> None:
+def test_a_damaged_mask_is_a_value_error(kind: str, cut: int) -> None:
     noisy = Image.effect_noise((64, 64), 90).convert("RGBA")
     noisy.putalpha(Image.effect_noise((64, 64), 90))
-    data = saved(noisy, kind)
-    with pytest.raises(ValueError, match="can't be read|incomplete or damaged"):
+    data = encode(noisy, kind)
+    with pytest.raises(ValueError, match="incomplete or damaged"):
         to_provider(File.of(data[: len(data) // 2 - cut]))
 
 
 @pytest.mark.parametrize("lacks", [1, 4, 12, 13, 20])
-def test_a_mask_that_pillow_would_fill_up_is_refused(lacks: int) -> None:
+def test_an_incomplete_mask_that_pillow_decodes_is_refused(lacks: int) -> None:
     """Pillow decodes a PNG without its IEND, and one whose last rows are missing."""
     noisy = Image.effect_noise((64, 64), 90).convert("RGBA")
     noisy.putalpha(Image.effect_noise((64, 64), 90))
     with pytest.raises(ValueError, match="incomplete or damaged PNG"):
-        to_provider(File.of(saved(noisy, "PNG")[:-lacks]))
+        to_provider(File.of(encode(noisy, "PNG")[:-lacks]))
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_no_picture_is_refused_or_left_to_the_fields_own_check(kind: str) -> None:
+def test_a_file_that_is_not_an_image_is_refused_here_or_by_the_fields_own_check(kind: str) -> None:
     mask = File.of(WRONG[kind])
     try:
         assert to_provider(mask) is mask
     except ValueError as error:
-        assert "can't be read" in str(error)  # noqa: PT017 - either is right
+        assert "incomplete or damaged" in str(error)  # noqa: PT017 - either is right
 
 
 PEAK = """
@@ -165,12 +165,12 @@ print(bytes_to_decode(mask), peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_no_more_memory_is_taken_than_was_announced(kind: str, tmp_path: Path) -> None:
+def test_decoding_a_mask_takes_no_more_memory_than_announced(kind: str, tmp_path: Path) -> None:
     """The gateway counts it against max_bytes_in_flight."""
     grey = Image.linear_gradient("L").resize((2048, 2048))
     Image.merge("RGBA", (grey, grey, grey, grey)).save(tmp_path / "mask", kind, quality=50, method=0)
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path / "mask")], capture_output=True, text=True, check=True
     )
-    announced, taken = map(int, ran.stdout.split())
-    assert taken <= announced + 4_000_000, "the file itself, and what the interpreter takes beside it"
+    announced, peak = map(int, process.stdout.split())
+    assert peak <= announced + 4_000_000, "the file itself, and what the interpreter takes beside it"

@@ -1,4 +1,4 @@
-"""How long a sound is, as it is told before it is sent, beside what another library hears."""
+"""The length of audio files, compared with that of another library, and the problems of files that exceed a limit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LIMITS = AudioLimits(min_seconds=6, max_seconds=190, max_bytes=1_000_000)
 
 
 def info_frame(flags: int, encoder: bytes = b"LAME3.100", delay: int = 576, padding: int = 1_000) -> bytes:
-    """A frame that says something of the others: a larger one than ``FRAME``, of the same kind."""
-    told = b"Info" + flags.to_bytes(4) + bytes(4 * (flags & 1) + 4 * (flags >> 1 & 1) + 4 * (flags >> 3 & 1))
-    told += encoder.ljust(21, b"\0") + (delay << 12 | padding).to_bytes(3)
+    """A frame that describes the others: a larger one than ``FRAME``, of the same kind."""
+    tag = b"Info" + flags.to_bytes(4) + bytes(4 * (flags & 1) + 4 * (flags >> 1 & 1) + 4 * (flags >> 3 & 1))
+    tag += encoder.ljust(21, b"\0") + (delay << 12 | padding).to_bytes(3)
     head = b"\xff\xe3\x98\xc4"  # 80 kbit/s: 720 bytes
-    return (head + bytes(9) + told).ljust(720, b"\0")
+    return (head + bytes(9) + tag).ljust(720, b"\0")
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_lengths_of_another_librarys_sounds(rate: int, channels: int) -> None:
+def test_lengths_agree_with_those_of_another_library(rate: int, channels: int) -> None:
     samples = np.full((3 * rate, channels), 0.2)
     for format, within in (("WAV", 0.0001), ("MP3", 0.4)):
         out = io.BytesIO()
@@ -37,7 +37,7 @@ def test_lengths_of_another_librarys_sounds(rate: int, channels: int) -> None:
         assert most - least < within or format == "MP3"
 
 
-def test_a_wav_has_one_length_and_an_mp3_without_a_tag_leaves_some_frames_open() -> None:
+def test_the_length_of_an_mp3_without_a_tag_is_known_to_a_few_frames() -> None:
     assert length_of(File.of(wav(7.25))) == (7.25, 7.25)
     assert length_of(File.of(wav(7.25, junk=31))) == (7.25, 7.25)
     least, most = length_of(File.of(mp3(7.2)))
@@ -46,7 +46,7 @@ def test_a_wav_has_one_length_and_an_mp3_without_a_tag_leaves_some_frames_open()
 
 
 @pytest.mark.parametrize("flags", [0, 1, 2, 8, 3, 9, 11])
-def test_what_an_encoder_tells_of_its_padding_is_taken_off(flags: int) -> None:
+def test_the_padding_that_an_encoder_notes_is_subtracted(flags: int) -> None:
     sound = info_frame(flags) + FRAME * 100
     least, most = length_of(File.of(sound))
     assert least == most
@@ -55,31 +55,31 @@ def test_what_an_encoder_tells_of_its_padding_is_taken_off(flags: int) -> None:
     assert length_of(File.of(unknown))[1] == pytest.approx(100 * FRAME_SECONDS)
 
 
-def test_tags_and_zeros_before_the_first_frame_are_passed_over() -> None:
+def test_tags_and_zeros_before_the_first_frame_are_skipped() -> None:
     tag = b"ID3\x04\0\0\0\0\x01\0" + bytes(128)
     for before in (tag, tag + bytes(300), b"ID3\x04\0\x10\0\0\x01\0" + bytes(138)):
         assert length_of(File.of(before + mp3(7.2)))[1] == pytest.approx(7.2)
 
 
-def test_an_mp3_is_known_by_its_beginning() -> None:
+def test_an_mp3_is_recognized_by_its_first_bytes() -> None:
     for begin in ("fffb", "fffa", "fff3", "fff2", "ffe3", "ffe2", "494433"):
         assert media_type_of(bytes.fromhex(begin) + bytes(14)) == "audio/mpeg"
     for other in ("fff1", "fffe", "ffd8"):
         assert media_type_of(bytes.fromhex(other) + bytes(14)) != "audio/mpeg"
 
 
-def test_what_is_said_of_a_sound() -> None:
-    assert str(LIMITS) == "mp3 or wav, 6..190 seconds"
+def test_the_messages_name_the_length_and_the_limits() -> None:
+    assert str(LIMITS) == "MP3 or WAV, 6..190 seconds"
     assert list(LIMITS(File.of(wav(6)))) == []
-    assert list(LIMITS(File.of(wav(5.99)))) == ["is 5.99 seconds long: it must be 6 to 190"]
-    assert list(LIMITS(File.of(wav(190.01)))) == ["is 190.01 seconds long: it must be 6 to 190"]
+    assert list(LIMITS(File.of(wav(5.99)))) == ["is 5.99 seconds long; it must be 6 to 190"]
+    assert list(LIMITS(File.of(wav(190.01)))) == ["is 190.01 seconds long; it must be 6 to 190"]
     assert list(LIMITS(File.of(wav(8, junk=1_000_000)))) == [
-        "has 1,000,852 bytes; the whole request may have 1,000,000"
+        "has 1,000,852 bytes; a request may have at most 1,000,000"
     ]
 
 
 @given(st.binary(max_size=300))
-def test_whatever_begins_as_a_sound_is_told_in_words(data: bytes) -> None:
+def test_any_bytes_after_a_valid_beginning_have_a_message(data: bytes) -> None:
     for begin in (b"RIFF\0\0\0\0WAVE", b"ID3", FRAME[:4], wav(1)[:40]):
-        for said in LIMITS(File.of(begin + data)):
-            assert "seconds" in said or "incomplete" in said
+        for problem in LIMITS(File.of(begin + data)):
+            assert "seconds" in problem or "incomplete" in problem

@@ -169,8 +169,8 @@ async def test_a_file_that_is_no_image_is_refused_by_its_content(wire: Wire, ope
     for content in WRONG.values():
         problems = await wire.refused(operation, request(operation, name, ("image.png", content, "image/png")))
         assert list(problems) == [name]
-        assert problems[name].startswith("'image.png' ")
-        assert problems[name].endswith(f"give {operation.fields[name].limits}")
+        assert problems[name].startswith("'image.png' is ")
+        assert problems[name].endswith((f"give {operation.fields[name].limits}", "give the whole file"))
 
 
 async def test_an_image_of_a_wrong_size_is_refused_with_its_size(wire: Wire) -> None:
@@ -212,7 +212,7 @@ async def test_a_sound_has_the_name_of_its_type_and_one_of_a_wrong_length_is_ref
         post = await wire.taken(operation, request(operation, name, data))
         assert (post.files[name].content_type, post.files[name].filename) == (media_type, f"{name}.{extension}")
     assert await wire.refused(operation, request(operation, name, wav(0.01))) == {
-        name: f"is 0.01 seconds long: it must be {limits.min_seconds:g} to {limits.max_seconds:g}"
+        name: f"is 0.01 seconds long; it must be {limits.min_seconds:g} to {limits.max_seconds:g}"
     }
 
 
@@ -227,8 +227,8 @@ async def test_a_file_that_is_no_sound_is_refused_by_its_content(wire: Wire, ope
     ):
         problems = await wire.refused(operation, request(operation, name, ("song.mp3", wrong, "audio/mpeg")))
         assert list(problems) == [name]
-        assert problems[name].startswith("'song.mp3' ")
-        assert problems[name].endswith(f"give {operation.fields[name].limits}")
+        assert problems[name].startswith("'song.mp3' is ")
+        assert problems[name].endswith((f"give {operation.fields[name].limits}", "give the whole file"))
 
 
 async def test_a_request_of_one_byte_too_many_is_refused_with_both_lengths(wire: Wire) -> None:

@@ -35,7 +35,7 @@ from impasto import (
     hookimpl,
 )
 from impasto.ext import media_type_of, printable
-from impasto_plugins.images.complete import is_complete
+from impasto_plugins.images.completeness import is_complete
 
 _PICTURE = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")
 """The path of a picture; it is the id of a job too, by which the picture is fetched later."""

@@ -17,8 +17,8 @@ from impasto.ext import media_type_of
 from impasto_plugins.batch.classification import outcome_of_result
 from impasto_plugins.batch.filenames import fit_components
 from impasto_plugins.batch.tasks import ImageTask, key_of
-from impasto_plugins.images import complete as pictures
-from impasto_plugins.media import complete as media, mp3
+from impasto_plugins.images import completeness as images
+from impasto_plugins.media import completeness as media, mp3
 
 from .filesystem import Disk, is_file_of
 from .group_commit import WriteSteps
@@ -190,7 +190,7 @@ def _without_room(data: bytes, media_type: str) -> bytes:
 
 def _is_whole(data: bytes, media_type: str) -> bool:
     """Return True if the image is complete. A page of zeros was not written yet when the machine stopped."""
-    is_complete = pictures.is_complete if media_type.startswith("image/") else media.is_complete
+    is_complete = images.is_complete if media_type.startswith("image/") else media.is_complete
     pages = (data[at : at + _PAGE] for at in range(0, len(data), _PAGE))
     return is_complete(data, media_type) and _NOT_WRITTEN not in pages
 

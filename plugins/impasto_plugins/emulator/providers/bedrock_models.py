@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from impasto import Operation, Registry
 
-from .served_operations import load_operations
+from .operations import load_operations
 
 PROFILE = "us."
 _ARN = re.compile(

@@ -35,7 +35,7 @@ from impasto_plugins.emulator.state.jobs import EmulatorJob
 
 from .backend import Backend, GenerationOrder
 from .form_validation import ValidatedForm, ValidationFailed, validate_form
-from .served_operations import load_operations
+from .operations import load_operations
 
 PREFIX = "/v2beta/"
 _BEARER = "bearer "

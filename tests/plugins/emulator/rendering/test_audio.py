@@ -110,7 +110,7 @@ async def test_what_depends_on_the_model(wire: Wire, more: dict[str, object], en
 
 async def test_uploads_that_are_too_short_or_no_sound(wire: Wire) -> None:
     path = "/v2beta/audio/stable-audio-2/inpaint"
-    for sound, said in ((wav(5.9), "is 5.90 seconds"), (mp3(5), "seconds long"), (b"x" * 100, "no mp3 or wav")):
+    for sound, said in ((wav(5.9), "is 5.90 seconds"), (mp3(5), "seconds long"), (b"x" * 100, "not an MP3 or WAV")):
         status, _, body = await wire.post(path, {"prompt": "rain", "audio": sound})
         assert status == 400
         assert said in json.loads(body)["errors"][0]

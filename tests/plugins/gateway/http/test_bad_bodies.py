@@ -304,7 +304,7 @@ async def test_what_is_no_picture(standing: Running, impasto_emulator: Emulator,
         answer = await standing.ask("POST", EDITS, data=json.dumps(body), headers=CALLS)
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_image", "image"), answer.error
     assert any(
-        word in (answer.error["message"] or "") for word in ("png, jpeg or webp", "pixels", "is empty", "damaged")
+        word in (answer.error["message"] or "") for word in ("PNG, JPEG or WebP", "pixels", "is empty", "damaged")
     )
     assert memory() - before < 40 * MIB
     assert not impasto_emulator.requests

@@ -1,4 +1,4 @@
-"""Completeness of an image file. Decoders do not report it: they take a JPEG cut short, or a PNG without its end."""
+"""Completeness of an image file. Decoders do not report it: they accept a truncated JPEG, and a PNG without its end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ALONE = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
 _END = b"\xff\xd9"
 _WINDOW = 64 * 1024
 _WEBP_IMAGES = frozenset({b"VP8 ", b"VP8L"})
-_MOST_STEPS = 100_000
-"""The most chunks or segments that are read: an encoder writes a few thousand, an attacker one each 4 bytes."""
+_MAX_STEPS = 100_000
+"""Chunks or segments that are read at most: an encoder writes a few thousand, an attacker one each 4 bytes."""
 
 
 def is_complete(data: bytes | File, media_type: str) -> bool:
@@ -44,21 +44,21 @@ def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
     Raises:
         OSError: the file can't be read.
     """
-    from . import pixel_data  # not for those who only look at answers
+    from . import pixel_data  # answers, which are only checked for completeness, do not need it
 
     match media_type:
         case "image/png":
-            return _png_is_right(source)
+            return _png_is_intact(source)
         case "image/webp":
-            return _is_complete(_Slices(source, size), media_type) and _webp_holds_its_frame(source)
+            return _is_complete(_Slices(source, size), media_type) and _webp_is_intact(source)
         case "image/jpeg":
-            return _is_complete(_Slices(source, size), media_type) and pixel_data.jpeg_blocks_are_there(source)
+            return _is_complete(_Slices(source, size), media_type) and pixel_data.jpeg_has_all_blocks(source)
         case _:
             return False
 
 
 class _Slices:
-    """A file that can be sliced."""
+    """A file that can be sliced like bytes, so that both are checked by the same code."""
 
     def __init__(self, source: BinaryIO, size: int) -> None:
         self._source, self._size = source, size
@@ -95,15 +95,15 @@ def _png_ends(data: bytes | _Slices) -> bool:
     return False
 
 
-def _png_is_right(source: BinaryIO) -> bool:
-    """Read chunk by chunk up to IEND; bytes behind it are not the image's, and some cameras write them."""
+def _png_is_intact(source: BinaryIO) -> bool:
+    """Read chunk by chunk up to IEND. Bytes after it are not the image's; some cameras write them."""
     from .pixel_data import PngRows
 
-    source.seek(16)
+    source.seek(16)  # the content of IHDR, always the first chunk
     rows = PngRows(source.read(13))
     source.seek(8)
     has_pixels = False
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         head = source.read(8)
         left, kind = int.from_bytes(head[:4], "big"), head[4:]
         checksum = zlib.crc32(kind)
@@ -112,40 +112,40 @@ def _png_is_right(source: BinaryIO) -> bool:
             left -= len(piece)
             if kind == b"IDAT" and not rows.feed(piece):
                 return False
-        if left or source.read(4) != checksum.to_bytes(4, "big"):
+        if left or source.read(4) != checksum.to_bytes(4, "big"):  # truncated, or damaged
             return False
         if kind == b"IEND":
-            return has_pixels and rows.missing <= 0
+            return has_pixels and rows.missing <= 0  # decoders paint missing rows black or grey
         has_pixels = has_pixels or kind == b"IDAT"
     return False
 
 
-def _webp_holds_its_frame(source: BinaryIO) -> bool:
+def _webp_is_intact(source: BinaryIO) -> bool:
     source.seek(4)
     end, at = int.from_bytes(source.read(4), "little") + 8, 12
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         source.seek(at)
         head = source.read(8)
         start, size = at + 8, int.from_bytes(head[4:], "little")
         at = start + size
-        if len(head) < 8 or at > end:
+        if len(head) < 8 or at > end:  # the chunk reaches beyond its RIFF
             return False
         if head[:4] == b"ANMF":
-            return True
+            return True  # an animation: its frames are not judged
         if head[:4] in _WEBP_IMAGES:
-            from .pixel_data import webp_zeros_are_pixels
+            from .pixel_data import webp_has_all_pixels
 
             source.seek(0)
             width, height = size_in(source, "image/webp")
-            return webp_zeros_are_pixels(source, start, size, width * height)
-        at += at % 2
+            return webp_has_all_pixels(source, start, size, width * height)
+        at += at % 2  # chunks begin at even places
     return False
 
 
 def _first_scan(data: bytes | _Slices) -> int | None:
-    """Return the place of the image's own data, past the segments that may hold a preview with an end of its own."""
+    """Return the place of the image's own data, after the segments that may have a preview with an end of its own."""
     at = 2
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         head = data[at : at + 4]
         if len(head) < 4 or head[0] != 0xFF:
             return None
@@ -160,7 +160,7 @@ def _ends_after(data: bytes | _Slices, scan: int) -> bool:
     end = len(data)
     while end > scan:
         start = max(scan, end - _WINDOW)
-        if _END in data[start : end + 1]:  # one more: the end may stand across two windows
+        if _END in data[start : end + 1]:  # one byte more: the marker may cross two windows
             return True
         end = start
     return False
