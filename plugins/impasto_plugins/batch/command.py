@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from impasto_plugins.cli.options import as_json, plugin_options
+from impasto_plugins.cli.terminal.output import echo
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -90,17 +91,17 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
     found, history = read_status(WorkspacePaths(folder))
     for missing in missing_images(history):
-        click.echo(f"Warning: {missing}", err=True)
+        echo(f"Warning: {missing}", err=True)
     if as_json:
         import json
 
         import attrs
 
-        click.echo(json.dumps(attrs.asdict(found), indent=2))
+        echo(json.dumps(attrs.asdict(found), indent=2))
     else:
-        click.echo(format_status(found))
+        echo(format_status(found))
         if (hint := retry_hint(found)) is not None:
-            click.echo(hint, err=True)
+            echo(hint, err=True)
     ctx.exit(1 if found.missing or (found.state == "complete" and not found.is_whole) else 0)
 
 
@@ -120,7 +121,7 @@ def report(folder: Path, every: bool) -> None:
     check_links(layout)
     status, history = read_status(layout)
     for path in write_report(layout, history.pictures, status, every=every):
-        click.echo(path)
+        echo(path)
 
 
 @command.command("export", short_help="Make a training set of a batch.")
@@ -145,7 +146,7 @@ def export(ctx: click.Context, folder: Path, out: Path, form: str, shard: int) -
 
     _, history = read_status(WorkspacePaths(folder))
     for missing in missing_images(history):
-        click.echo(f"Warning: left out: {missing}", err=True)
+        echo(f"Warning: left out: {missing}", err=True)
     for path in export(history, out, "parquet" if form == "parquet" else "webdataset", shard=shard):
-        click.echo(path)
+        echo(path)
     ctx.exit(1 if history.missing else 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import as_json, connection_options
+from .terminal.output import echo, protect_output
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -36,19 +37,20 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Connec
             owner = await client.stability.account()
             return {**attrs.asdict(owner), "credits": balance.credits, "usd": balance.usd}
 
+    protect_output()
     account = run_until_signal(ask())
     if as_json:
         import json
 
-        click.echo(json.dumps(account, indent=2))
+        echo(json.dumps(account, indent=2))
     else:
         _print(account)
 
 
 def _print(account: dict[str, object]) -> None:
-    click.secho(f"{account['credits']:,.2f} credits, {account['usd']:,.2f} USD", bold=True)
-    click.echo(account["email"])
+    echo(click.style(f"{account['credits']:,.2f} credits, {account['usd']:,.2f} USD", bold=True))
+    echo(account["email"])
     organizations = account["organizations"]
     for each in organizations if isinstance(organizations, tuple | list) else ():
         default = ", the default" if each["is_default"] else ""
-        click.echo(f"  {each['name']} ({each['id']}): {each['role'].lower()}{default}")
+        echo(f"  {each['name']} ({each['id']}): {each['role'].lower()}{default}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import as_json, model
+from .terminal.output import columns, echo, protect_output
 
 if TYPE_CHECKING:
     from impasto import Description
@@ -21,33 +22,34 @@ def command(model: str, as_json: bool) -> None:
     from impasto import Registry
     from impasto.ext import describe
 
+    protect_output()
     description = describe(model, Registry().operation(model))
     if as_json:
         import json
 
         import attrs
 
-        click.echo(json.dumps(attrs.asdict(description), indent=2))
+        echo(json.dumps(attrs.asdict(description), indent=2))
     else:
         _print(description)
 
 
 def _print(description: Description) -> None:
-    click.secho(f"{description.model}", bold=True, nl=False)
-    click.echo(f"  {description.title}")
-    click.echo(f"served by {description.provider} as {description.operation}")
-    click.echo(f"{description.price or 'price not known'}\n")
+    echo(click.style(description.model, bold=True), nl=False)
+    echo(f"  {description.title}")
+    echo(f"served by {description.provider} as {description.operation}")
+    echo(f"{description.price or 'price not known'}\n")
     names = [field.name + (" *" if field.required else "") for field in description.fields]
     column = min(30, max(map(len, names), default=0) + 2)
-    click.echo("Fields (* required):")
+    echo("Fields (* required):")
     for name, field in zip(names, description.fields, strict=True):
         if len(name) > column - 2:
-            click.echo(f"  {name}")
+            echo(f"  {name}")
             name = ""
         default = f"; default {field.default}" if field.default is not None else ""
         _print_wrapped(f"{field.description} [{field.takes}{default}]".lstrip(), f"  {name:{column}}")
     if description.rules or description.max_bytes:
-        click.echo("\nRules:")
+        echo("\nRules:")
         for rule in description.rules:
             _print_wrapped(rule)
         if description.max_bytes:
@@ -56,6 +58,6 @@ def _print(description: Description) -> None:
 
 def _print_wrapped(text: str, start: str = "  ") -> None:
     """Print a paragraph that begins with ``start`` and is indented as far. Names with hyphens stay whole."""
-    width = click.HelpFormatter().width
+    width = max(min(columns(), 80) - 2, 50)
     indent = " " * len(start)
-    click.echo(textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False))
+    echo(textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False))

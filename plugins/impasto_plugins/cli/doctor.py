@@ -13,7 +13,7 @@ import click
 from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, PluginInfo, normalized_name, read_folders
 
 from .options import as_json
-from .terminal.output import columns
+from .terminal.output import columns, echo
 
 if TYPE_CHECKING:
     from impasto import Registry
@@ -68,7 +68,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         import json
 
         rows = [{name: getattr(each, name) for name in ("section", "subject", "state", "text")} for each in findings]
-        click.echo(json.dumps({"broken": broken, "findings": rows}, indent=2))
+        echo(json.dumps({"broken": broken, "findings": rows}, indent=2))
     else:
         _print(findings)
     ctx.exit(1 if broken else 0)
@@ -80,10 +80,10 @@ def _print(findings: list[Finding]) -> None:
     for each in findings:
         if each.section != section:
             section = each.section
-            click.secho(section, bold=True)
+            echo(click.style(section, bold=True))
         mark = marks.get(each.state, click.style("BROKEN", fg="red"))
         text = click.wrap_text(f"{each.subject}: {each.text}", columns(), _INDENT, _INDENT)
-        click.echo(f"  {mark}  {text.removeprefix(_INDENT)}")
+        echo(f"  {mark}  {text.removeprefix(_INDENT)}")
 
 
 def _dependencies(registry: Registry) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import as_json
+from .terminal.output import echo
 
 if TYPE_CHECKING:
     from impasto import Operation, Registry
@@ -39,7 +40,7 @@ def command(as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
     else:
         _print(rows)
 
@@ -105,13 +106,13 @@ def group_of(operation: Operation) -> str:
 def _print(rows: list[dict[str, object]]) -> None:
     for provider, group in dict.fromkeys((row["provider"], row["group"]) for row in rows):
         command = group if group in ("broken", _OTHER) else f"impasto {group}"
-        click.secho(f"{provider}, {command}", bold=True)
+        echo(click.style(f"{provider}, {command}", bold=True))
         alike = [row for row in rows if (row["provider"], row["group"]) == (provider, group)]
         width = max(len(str(row["name"])) for row in alike)
         for row in alike:
-            click.echo(f"  {row['name']:<{width}}  {_about(row)}")
+            echo(f"  {row['name']:<{width}}  {_about(row)}")
             for alias in row["aliases"] if isinstance(row["aliases"], list) else ():
-                click.secho(f"    also {alias}", dim=True)
+                echo(click.style(f"    also {alias}", dim=True))
 
 
 def _about(row: dict[str, object]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .terminal.output import echo
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 40
 _ENDING = ".template"
@@ -40,7 +42,7 @@ def command(name: str, out: Path | None) -> None:
         raise click.UsageError(f"{str(folder)!r} has something in it; name another folder with -o")
     _write(name, folder)
     python = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
-    click.echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
+    echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
 
 
 def _name_conflict(name: str) -> str | None:

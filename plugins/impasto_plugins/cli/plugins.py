@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import as_json
+from .terminal.output import echo
 
 if TYPE_CHECKING:
     from impasto import Registry
@@ -27,18 +28,18 @@ def command(as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     for owner in dict.fromkeys((row["distribution"], row["version"], row["files"]) for row in rows):
         name, version, files = owner
-        click.secho(f"{name} {version}", bold=True, nl=False)
-        click.echo(f"  {files}")
+        echo(click.style(f"{name} {version}", bold=True), nl=False)
+        echo(f"  {files}")
         mine = [row for row in rows if (row["distribution"], row["version"], row["files"]) == owner]
         for group in dict.fromkeys(row["group"] for row in mine):
-            click.echo(f"  {group}")
+            echo(f"  {group}")
             for row in (row for row in mine if row["group"] == group):
                 note = f"  {row['state']}: {row['reason']}" if row["reason"] is not None else ""
-                click.echo(f"    {row['name']}{note}")
+                echo(f"    {row['name']}{note}")
 
 
 def listed(registry: Registry) -> list[dict[str, str | None]]:

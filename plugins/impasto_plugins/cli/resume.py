@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import call_options, model
+from .terminal.output import protect_output
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,6 +30,7 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
     from .calls.artifact_files import ArtifactSaver
     from .calls.call import finish
 
+    protect_output()
     saving = ArtifactSaver(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):
         raise InvalidRequest(problems)

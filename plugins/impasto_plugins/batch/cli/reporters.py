@@ -12,6 +12,7 @@ import attrs
 import click
 
 from impasto_plugins.batch.classification import code_of
+from impasto_plugins.cli.terminal.output import echo
 
 if TYPE_CHECKING:
     from impasto_plugins.batch.batch import Batch
@@ -105,7 +106,7 @@ class _Output:
     def write(self, text: str, *, err: bool = False, newline: bool = True) -> None:
         """Write a text. Raises nothing: images in flight are paid for, with or without a reader."""
         try:
-            click.echo(text, err=err, nl=newline)
+            echo(text, err=err, nl=newline)
         except (OSError, ValueError):  # ValueError: the stream was closed
             self.on_lost()
 

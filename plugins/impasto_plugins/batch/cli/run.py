@@ -6,14 +6,11 @@ import asyncio
 import json
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
-
-import click
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
 from impasto.ext import Settings, check_base_url, check_seconds
@@ -24,6 +21,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
+from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
 
 from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
@@ -65,6 +63,7 @@ class CommandOptions(TypedDict):
 
 def run_command(options: CommandOptions) -> int:
     """Run a batch and return the exit code. Raises ConfigError and ManifestError."""
+    protect_output()
     target = target_of(options["out"], options["staging"], options["s3_endpoint"])
     with copy_stdin(options["manifest"]) as stdin_copy:
         return _run_from(options, target, stdin_copy)
@@ -133,22 +132,21 @@ async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> in
             "usd": round(plan.usd, 6),
             "passed_over": len(plan.invalid),
         }
-        click.echo(json.dumps({**totals, "models": shares}, indent=2))
+        echo(json.dumps({**totals, "models": shares}, indent=2))
     else:
         for share in (each for each in plan.totals if each.model):
             price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
-            click.echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
-        click.echo(format_plan(plan))
+            echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
+        echo(format_plan(plan))
         for bad in plan.invalid:
-            click.echo(f"Warning: passed over: {bad}", err=True)
-        click.echo("Nothing was sent.")
+            echo(f"Warning: passed over: {bad}", err=True)
+        echo("Nothing was sent.")
     return SOME_FAILED if plan.invalid else DONE
 
 
 async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    telling = JSONReporter() if as_json else TerminalReporter() if is_terminal else PlainReporter()
+    telling = JSONReporter() if as_json else TerminalReporter() if is_terminal(stderr()) else PlainReporter()
     async with Client(registry=registry, **settings) as client:
         batch = Batch(order, registry, telling)
         telling.on_lost = partial(batch.stop, "nobody reads its output any more")

@@ -6,16 +6,16 @@ import errno
 import os
 import secrets
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import attrs
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
 from impasto.ext import media_type_of
-from impasto_plugins.cli.terminal.output import is_terminal
+from impasto_plugins.cli.terminal.output import is_terminal, stdout
 
 from .values import FORMATS, is_medium
 
@@ -102,9 +102,9 @@ class ArtifactSaver:
             yield Problem("-o", f"- takes one artifact, not {self.n}; give a file")
         if not self.to_stdout:
             yield Problem("-o", "- goes without --json, which prints there too; give a file")
-        elif sys.stdout is None:
+        elif stdout() is None:
             yield Problem("-o", "- is standard output, which is closed; give a file")
-        elif is_terminal(sys.stdout):
+        elif is_terminal(stdout()):
             yield Problem("-o", "- is standard output, which is a terminal; redirect it, or give a file")
 
     def _problems_of_names(self) -> Iterator[Problem]:
@@ -151,7 +151,7 @@ class ArtifactSaver:
                 continue
             return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
         why = f"{str(wanted)!r} could not be saved, nor could any other place: {error.strerror}"
-        if self.to_stdout and not self.is_stdout and not is_terminal(sys.stdout):
+        if self.to_stdout and not self.is_stdout and not is_terminal(stdout()):
             try:
                 _write_to_stdout(data)
             except (OSError, ValueError, AttributeError):  # it is closed, full, or no stream of bytes
@@ -204,8 +204,11 @@ def _reserve(folder: Path, size: int) -> None:
 
 def _write_to_stdout(data: bytes) -> None:
     """Write to standard output past its buffer, whose leftovers would fail again at the exit."""
-    sys.stdout.flush()
-    target = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    stream = stdout()
+    if stream is None:
+        raise BrokenPipeError
+    stream.flush()
+    target = cast("IO[bytes]", getattr(stream.buffer, "raw", stream.buffer))
     left = memoryview(data)
     while left:
         if not (written := target.write(left)):

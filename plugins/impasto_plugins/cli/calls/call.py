@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +19,7 @@ from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Ope
 from impasto.ext import Makes, Settings, check_base_url, check_n
 from impasto_plugins.cli.models import group_of
 from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
-from impasto_plugins.cli.terminal.output import is_terminal
+from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr, stdout
 from impasto_plugins.cli.terminal.signals import run_until_signal
 
 from .artifact_files import ArtifactSaver, SavedArtifact
@@ -65,6 +64,7 @@ def make(
     **calling: Unpack[CallCommandOptions],
 ) -> None:
     """Call a model and save its output. Ends the command with 1 if some of ``n`` failed."""
+    protect_output()
     registry = Registry()
     operation = registry.operation(model)
     if (problem := _wrong_command(str(ctx.info_name), operation, images, fields)) is not None:
@@ -124,27 +124,27 @@ def finish(
         saving.keep(failure.error, failure.index)
     try:
         if calling["as_json"]:
-            click.echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
+            echo(json.dumps(_as_object(saving.model, saved, result, seconds), indent=2))
         else:
             _print_result(saved, result, seconds, names_to_stderr=saving.used_stdout)
     except OSError:  # nobody reads it, or no disk takes it
         for each in saved:
-            click.echo(f"saved: {each.place}", err=True)
+            echo(f"saved: {each.place}", err=True)
         raise
     for each in saved:
         if each.is_lost:
-            click.echo(f"Error: what was made is in {each.place}", err=True)
+            echo(f"Error: what was made is in {each.place}", err=True)
         elif saving.is_stdout and each.path is not None:
-            click.echo(f"Error: standard output could not be written; the bytes are in {each.place}", err=True)
+            echo(f"Error: standard output could not be written; the bytes are in {each.place}", err=True)
         elif each.path is not None and saving.out is not None and each.path.parent != saving.out.parent:
-            click.echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
+            echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
         if (problem := each.name_problem()) is not None:
-            click.echo(f"Warning: {problem}", err=True)
+            echo(f"Warning: {problem}", err=True)
     for warning in result.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     total = len(result.artifacts) + len(result.errors)
     for failure in result.errors:
-        click.echo(f"Error: {failure.index + 1} of {total}: {format_error(failure.error)}", err=True)
+        echo(f"Error: {failure.index + 1} of {total}: {format_error(failure.error)}", err=True)
     if result.errors or any(each.is_lost or (saving.is_stdout and each.path is not None) for each in saved):
         ctx.exit(1)
 
@@ -205,12 +205,12 @@ async def _run(
 @asynccontextmanager
 async def _progress_line(label: str) -> AsyncIterator[None]:
     """Show on a terminal that time passes; the duration of a call is not known in advance."""
-    if not is_terminal(sys.stderr):
+    if not is_terminal(stderr()):
         yield
         return
     started = time.monotonic()
     bar = click.progressbar(
-        itertools.repeat(""), label=label, file=sys.stderr, width=12, item_show_func=lambda seconds: seconds
+        itertools.repeat(""), label=label, file=stderr(), width=12, item_show_func=lambda seconds: seconds
     )
 
     async def turn() -> None:
@@ -230,18 +230,19 @@ async def _progress_line(label: str) -> AsyncIterator[None]:
 
 def _print_result(saved: Sequence[SavedArtifact], result: Result, seconds: float, *, names_to_stderr: bool) -> None:
     """Print the names of the files; on a terminal also the images and their cost."""
-    terminal = is_terminal(sys.stdout)
+    terminal = is_terminal(stdout())
     for each in saved:
         if terminal:
             from impasto_plugins.cli.terminal.preview import show
 
             show(each.artifact.content.read(), each.artifact.media_type)
         if each.path is not None:
-            click.echo(each.path, err=names_to_stderr)
+            echo(each.path, err=names_to_stderr)
     if terminal:
         seeds = ", ".join(str(each.artifact.seed) for each in saved if each.artifact.seed is not None)
         cost = f"{result.cost.usd:.4g} USD" if result.cost is not None else "price not known"
-        click.secho(" · ".join(filter(None, [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"])), dim=True)
+        facts = [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"]
+        echo(click.style(" · ".join(filter(None, facts)), dim=True))
 
 
 def _file(saved: SavedArtifact) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto_plugins.cli.terminal.output import columns, is_terminal
+from impasto_plugins.cli.terminal.output import columns, echo, is_terminal, stdout
 
 if TYPE_CHECKING:
     from .tour import FinishedStep
@@ -45,23 +45,23 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
     _prepare(out, page, GENERATOR)
     more = MORE_STEPS if everything else ()
     steps = (*STEPS, *more)
-    click.echo(f"{len(steps)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
+    echo(f"{len(steps)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
     width = max(len(step.title) for step in steps)
     narrow = columns() < width + max(len(step.model) for step in steps) + len(_SIZE_AND_TIME)
 
     def tell(done: FinishedStep) -> None:
         step = done.step
         model = "" if narrow else f"  {click.style(step.model, dim=True)}"
-        click.echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
+        echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
 
     tour = run_until_signal(run_tour(out, tell, more))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
-    click.echo("\nA call with wrong parameters, refused before anything was sent:")
+    echo("\nA call with wrong parameters, refused before anything was sent:")
     for problem in tour.refusal.problems:
-        click.echo(f"  {problem}")
-    click.echo(f"\n{count_steps(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
-    click.echo(f"\nThe page: {page}")
+        echo(f"  {problem}")
+    echo(f"\n{count_steps(tour)}, {len(tour.charges)} charges: {credits:g} of the emulator's credits.")
+    echo(f"\nThe page: {page}")
     if show if show is not None else _has_desktop():
         click.launch(page.resolve().as_uri())
 
@@ -84,4 +84,4 @@ def _prepare(out: Path, page: Path, generator: str) -> None:
 
 def _has_desktop() -> bool:
     desktop = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    return desktop and is_terminal(sys.stdout) and "SSH_CONNECTION" not in os.environ
+    return desktop and is_terminal(stdout()) and "SSH_CONNECTION" not in os.environ

@@ -12,9 +12,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn, TextIO
 
-import click
-
 from impasto_plugins.cli.entry import INTERRUPTED
+
+from .output import echo, stderr, stdout
 
 _ENCODING_ERRORS = "impasto.output"
 
@@ -80,46 +80,72 @@ def _click_error_text(error: OSError) -> str:
 
 def _fault(error: BaseException) -> str:
     """Describe an unexpected error for a report to the author of the code that raised it."""
-    place, trace = "", error.__traceback__
+    place, owner, trace = "", "impasto", error.__traceback__
+    plugins = _plugin_modules()
     while isinstance(trace, TracebackType):
-        module = trace.tb_frame.f_globals.get("__name__", "")
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        owner = plugins.get(module.partition(".")[0], owner)
         if module != __name__ and not module.startswith(("click.", "asyncio.")):
             place = f" in {module}, line {trace.tb_lineno}"
         trace = trace.tb_next
     if isinstance(error, MemoryError):
         return f"out of memory{place}"
+    return f"unexpected {_type_and_text(error, place)}\nThis is a fault in {owner}; please report it to its authors."
+
+
+def _type_and_text(error: BaseException, place: str = "") -> str:
     from impasto.ext import describe_error  # only on the way to an error
 
     name, _, text = describe_error(error).partition(": ")
-    text = f": {text}" if text else ""
-    return f"unexpected {name}{place}{text}\nThis is a fault in the program; please report it."
+    return f"{name}{place}: {text}" if text else f"{name}{place}"
+
+
+def _plugin_modules() -> dict[str, str]:
+    """Return the top-level modules of other distributions' plugins, each with its distribution."""
+    from impasto import Registry
+    from impasto.ext import GROUPS
+
+    try:
+        registry = Registry()
+        declared = [each for group in GROUPS for each in registry.declared(group) if not each.is_own]
+    except BaseException:  # noqa: BLE001 - a report about an error must not fail because of another one
+        return {}
+    return {each.value.partition(":")[0].partition(".")[0]: f"{each.distribution} {each.version}" for each in declared}
+
+
+def report_ignored(source: object, error: BaseException | None) -> None:
+    """Report an error that Python ignores, in one line instead of a traceback."""
+    try:
+        name = f"{getattr(source, '__module__', '')}.{getattr(source, '__qualname__', type(source).__name__)}"
+        text = _type_and_text(error) if error is not None else "unknown"
+    except Exception:  # noqa: BLE001 - a plugin's object may fail on being described, and modules are going away
+        return
+    _report(f"Warning: an error in {name.removeprefix('.')} was ignored: {text}")
 
 
 def _report(message: str) -> None:
     with suppress(OSError, ValueError):  # stderr can't be written either: the exit code is all that is left
-        click.echo(message, err=True)
+        echo(message, err=True)
 
 
 def _flush() -> OSError | None:
     """Write the rest of the streams' buffers. A stream that fails goes to the null device, so that it fails once."""
     first_error = None
-    streams: tuple[tuple[TextIO | None, int], ...] = ((sys.stdout, 1), (sys.stderr, 2))
-    for stream, descriptor in streams:
+    for stream in (stdout(), stderr()):
         if stream is None:  # closed before Python began
             continue
         try:
             stream.flush()
-        except ValueError:  # a plugin closed it
+        except ValueError:  # a command of another distribution closed it
             continue
         except OSError as error:
             first_error = first_error or error
-            _discard(stream, descriptor)
+            _discard(stream)
     return first_error
 
 
-def _discard(stream: TextIO, descriptor: int) -> None:
+def _discard(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
-        if stream.fileno() == descriptor:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, descriptor)
-            os.close(null)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -14,14 +14,16 @@ from impasto.ext import PYTHON_ADVICE
 from impasto_plugins.cli.entry import INTERRUPTED
 from impasto_plugins.cli.options import JSON
 
+from .output import echo
+
 WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
 
 
 def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
     """End the command: exit code 2 if the input or the set-up is wrong, otherwise 1."""
     if ctx.meta.get(JSON):
-        click.echo(json.dumps({"error": as_object(error)}, indent=2))
-    click.echo(f"Error: {format_error(error)}", err=True)
+        echo(json.dumps({"error": as_object(error)}, indent=2))
+    echo(f"Error: {format_error(error)}", err=True)
     ctx.exit(2 if isinstance(error, WRONG_INPUT) else 1)
 
 
@@ -42,9 +44,9 @@ def end_interrupted(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
         lines = [*error.notes, *(resume_advice(error.model, job) for job in error.jobs), *lines]
         if ctx.meta.get(JSON):
             with suppress(OSError):  # nobody reads it: the report below and the exit code are left
-                click.echo(json.dumps({"error": _interrupted_as_object(error)}, indent=2))
+                echo(json.dumps({"error": _interrupted_as_object(error)}, indent=2))
     with suppress(OSError):  # the terminal was closed: the exit code is left
-        click.echo("\n".join(lines), err=True)
+        echo("\n".join(lines), err=True)
     ctx.exit(INTERRUPTED)
 
 

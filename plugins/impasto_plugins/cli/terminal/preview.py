@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Literal
+
+from .output import echo
 
 Way = Literal["iterm", "kitty", "blocks"]
 
@@ -22,8 +23,7 @@ def show(data: bytes, media_type: str) -> None:
     if way is None:
         return
     try:
-        sys.stdout.write(drawn(data, way) + "\n")
-        sys.stdout.flush()
+        echo(drawn(data, way))
     except (OSError, ValueError, SyntaxError, MemoryError):  # a picture that Pillow can't read, or a narrow encoding
         return
 
