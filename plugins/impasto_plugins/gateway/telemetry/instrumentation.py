@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+import attrs
 from aiohttp import web
 
 from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
@@ -27,28 +28,18 @@ _SPAN_KEY: web.RequestKey[Span] = web.RequestKey("span", object)  # type: ignore
 _MAX_PROVIDER_IDS = 10
 
 
+@attrs.frozen(eq=False)
 class CallRecorder:
-    """A call to one deployment, with its retries and all of its images. Requests in its block belong to it.
+    """A call to one deployment, with its retries and all of its images.
 
     ``price``: the price of each image, None if unknown.
     """
 
-    def __init__(
-        self, deployment: DeploymentLabel, price: Cost | None, record: RequestRecord, metrics: Metrics
-    ) -> None:
-        self.deployment, self.price, self.record, self.metrics = deployment, price, record, metrics
-        self.labels = (deployment.model_name, deployment.name)
-
-    def __enter__(self) -> Self:
-        self._token = _current_recorder.set(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _current_recorder.reset(self._token)
-        if isinstance(error, ImpastoError):
-            self.record_failure(error)
+    deployment: DeploymentLabel
+    price: Cost | None
+    record: RequestRecord
+    metrics: Metrics
+    labels: tuple[str, str]
 
     def record_result(self, result: Result) -> None:
         """Note that it returned images."""
@@ -118,28 +109,35 @@ class Observer:
             self.metrics.observe(m.SECONDS, record.route, model, value=record.seconds)
         if self._traces is not None:
             self._traces.end_request(request[_SPAN_KEY], record)
-        self._log(record)
+        if self.log_requests:
+            self._write_line(record)
 
     def connection_ended(self, reason: str, id: str | None, status: int = 0) -> None:
         """Note a connection that was closed for its behaviour. ``id`` is that of the response, if one was written."""
         self.metrics.add(m.CONNECTIONS_ENDED, reason)
-        if id is not None:
-            self._log(RequestRecord(id=id, method="", status=status, code=reason))
+        if id is not None and self.log_requests:
+            self._write_line(RequestRecord(id=id, method="", status=status, code=reason))
 
-    def record_call(self, deployment: DeploymentLabel, price: Cost | None) -> CallRecorder:
-        """Record a call: its provider requests belong to the running request. ``price``: of each image."""
+    @contextmanager
+    def record_call(self, deployment: DeploymentLabel, price: Cost | None) -> Iterator[CallRecorder]:
+        """Record a call: the provider requests of its block belong to the running request. ``price``: of each image."""
         record = current_record.get() or RequestRecord(id="", method="")
         record.deployment = deployment.name
-        return CallRecorder(deployment, price, record, self.metrics)
+        labels = (deployment.model_name, deployment.name)
+        recorder = CallRecorder(deployment, price, record, self.metrics, labels)
+        token = _current_recorder.set(recorder)
+        try:
+            yield recorder
+        except ImpastoError as error:
+            recorder.record_failure(error)
+            raise
+        finally:
+            _current_recorder.reset(token)
 
     @hookimpl
     def middleware(self) -> Middleware:
         """Return the middleware around each provider request."""
         return _UpstreamMiddleware(self.metrics, self._traces)
-
-    def _log(self, record: RequestRecord) -> None:
-        if self.log_requests:
-            self._write_line(record)
 
 
 class _UpstreamMiddleware:
@@ -171,7 +169,10 @@ class _UpstreamMiddleware:
         finally:
             record.upstream_ended_at = time.monotonic()
             kind = "call" if is_call else "poll"
-            self._metrics.add(m.UPSTREAM, *recorder.labels, kind, _outcome_label(error))
+            outcome = "ok" if error is None else type(error).__name__
+            if error is not None and not isinstance(error, ImpastoError | CancelledError):
+                outcome = "broken"
+            self._metrics.add(m.UPSTREAM, *recorder.labels, kind, outcome)
             self._metrics.observe(
                 m.UPSTREAM_SECONDS, *recorder.labels, kind, value=record.upstream_ended_at - started_at
             )
@@ -181,9 +182,3 @@ class _UpstreamMiddleware:
             if span is not None and self._traces is not None:
                 status = response.status if response is not None else getattr(error, "status", None)
                 self._traces.end_call(span, status, id, error)
-
-
-def _outcome_label(error: BaseException | None) -> str:
-    if error is None:
-        return "ok"
-    return type(error).__name__ if isinstance(error, ImpastoError | CancelledError) else "broken"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,19 +72,24 @@ class Metrics:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._path = folder / f"{os.getpid()}.{time.time_ns()}" if folder is not None else None
-        self._counters = SharedCounters(BUCKET_BOUNDS, self._path)
+        self._counters = SharedCounters(self._path)
 
     def add(self, metric: Metric, *labels: str, amount: float = 1.0) -> None:
         """Add to a counter."""
-        self._counters.add((metric.name, *labels), amount)
+        key, counters = (metric.name, *labels), self._counters
+        counters.values[counters.slots.get(key) or counters.allocate(key, 1)] += amount
 
     def set(self, metric: Metric, *labels: str, value: float) -> None:
         """Set a gauge."""
-        self._counters.set((metric.name, *labels), value)
+        key, counters = (metric.name, *labels), self._counters
+        counters.values[counters.slots.get(key) or counters.allocate(key, 1)] = value
 
     def observe(self, metric: Metric, *labels: str, value: float) -> None:
-        """Add an observation to a histogram."""
-        self._counters.observe((metric.name, *labels), value)
+        """Add an observation to a histogram: its buckets, the one beyond all bounds, the sum."""
+        key, counters = (metric.name, *labels), self._counters
+        slot = counters.slots.get(key) or counters.allocate(key, len(BUCKET_BOUNDS) + 2)
+        counters.values[slot + bisect_left(BUCKET_BOUNDS, value)] += 1
+        counters.values[slot + len(BUCKET_BOUNDS) + 1] += value
 
     def close(self) -> None:
         """Release the memory."""

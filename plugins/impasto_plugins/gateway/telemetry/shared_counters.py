@@ -1,4 +1,4 @@
-"""Counters in shared memory that outlives its process, summed over all workers by any of them.
+"""Numbers in shared memory that outlives its process; any worker reads those of all.
 
 One writer per file, and no locks: a number is eight bytes, which are written and read at once.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 _SLOTS = 1 << 17
@@ -22,13 +21,9 @@ Key = tuple[str, ...]
 
 
 class SharedCounters:
-    """One process's counters. ``path``: the file that shares them; without one they are private.
+    """One process's numbers: ``values``, at the ``slots`` of their keys. ``path``: the file that shares them."""
 
-    ``bounds`` are the upper bounds of a histogram's buckets.
-    """
-
-    def __init__(self, bounds: Sequence[float], path: Path | None = None) -> None:
-        self._bounds = bounds
+    def __init__(self, path: Path | None = None) -> None:
         if path is None:
             self._map = mmap.mmap(-1, _BYTES)
         else:
@@ -37,28 +32,13 @@ class SharedCounters:
             self._map = mmap.mmap(fd, _BYTES)
             os.close(fd)
         self._view = memoryview(self._map)
-        self._values = self._view[: _SLOTS * 8].cast("d")
-        self._slots: dict[Key, int] = {}
+        self.values = self._view[: _SLOTS * 8].cast("d")
+        self.slots: dict[Key, int] = {}
         self._next = 1  # the first holds how long the names are
-
-    def add(self, key: Key, amount: float = 1.0) -> None:
-        """Add to a counter."""
-        self._values[self._slots.get(key) or self._allocate(key, 1)] += amount
-
-    def set(self, key: Key, value: float) -> None:
-        """Set a gauge."""
-        self._values[self._slots.get(key) or self._allocate(key, 1)] = value
-
-    def observe(self, key: Key, value: float) -> None:
-        """Add an observation to a histogram: its buckets, the one beyond all bounds, the sum."""
-        bounds = self._bounds
-        slot = self._slots.get(key) or self._allocate(key, len(bounds) + 2)
-        self._values[slot + bisect_left(bounds, value)] += 1
-        self._values[slot + len(bounds) + 1] += value
 
     def close(self) -> None:
         """Release the memory; a file stays, for the sums."""
-        self._values.release()
+        self.values.release()
         self._view.release()
         self._map.close()
 
@@ -66,14 +46,15 @@ class SharedCounters:
         """Return all numbers."""
         return _read_counters(self._view)
 
-    def _allocate(self, key: Key, width: int) -> int:
+    def allocate(self, key: Key, width: int) -> int:
+        """Return the slot of a new key, the first of ``width``."""
         name = json.dumps([*key, width]).encode() + b"\n"
-        slot, name_bytes = self._next, int(self._values[0])
+        slot, name_bytes = self._next, int(self.values[0])
         if slot + width > _SLOTS or name_bytes + len(name) > _NAME_BYTES:
             return _SLOTS - width  # no more fit: never with the names of a configuration
         self._view[_SLOTS * 8 + name_bytes : _SLOTS * 8 + name_bytes + len(name)] = name
-        self._values[0] = name_bytes + len(name)
-        self._slots[key], self._next = slot, slot + width
+        self.values[0] = name_bytes + len(name)
+        self.slots[key], self._next = slot, slot + width
         return slot
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from impasto_plugins.gateway.telemetry.shared_counters import SharedCounters, read_counters
+from impasto_plugins.gateway.telemetry.metrics import BUCKET_BOUNDS, Metric, Metrics
+from impasto_plugins.gateway.telemetry.shared_counters import read_counters
 
-BOUNDS = (0.1, 1.0, 10.0)
+COUNT, SECONDS, GAUGE = (Metric(name, "", "") for name in ("n", "took", "g"))
 NAMES = st.text(max_size=8)
 KEYS = st.tuples(st.just("n"), NAMES, NAMES)
 AMOUNTS = st.integers(0, 1000)
@@ -19,42 +20,43 @@ AMOUNTS = st.integers(0, 1000)
 def test_what_is_read_is_what_was_counted(
     counted: list[tuple[tuple[str, ...], int]], took: list[tuple[str, float]], tmp_path: Path
 ) -> None:
-    path = tmp_path / "tally"
-    path.unlink(missing_ok=True)
-    tally = SharedCounters(BOUNDS, path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    metrics = Metrics(tmp_path)
+    (path,) = tmp_path.iterdir()
     for key, amount in counted:
-        tally.add(key, amount)
+        metrics.add(COUNT, *key[1:], amount=amount)
     for name, seconds in took:
-        tally.observe(("took", name), seconds)
+        metrics.observe(SECONDS, name, value=seconds)
     found = dict(read_counters(path))
-    assert found == dict(tally.read_all())
+    assert found == dict(metrics._counters.read_all())
     for key in {key for key, _ in counted}:
         assert found[key] == [sum(amount for other, amount in counted if other == key)]
     for name in {name for name, _ in took}:
         mine = [seconds for other, seconds in took if other == name]
         *buckets, total = found["took", name]
         assert buckets == [
-            sum(low < each <= high for each in mine) for low, high in zip((-1, *BOUNDS), (*BOUNDS, 1e9), strict=True)
+            sum(low < each <= high for each in mine) for low, high in zip((-1, *BUCKET_BOUNDS), (*BUCKET_BOUNDS, 1e9), strict=True)
         ]
         assert abs(total - sum(mine)) < 1e-6
-    tally.close()
+    metrics.close()
     assert dict(read_counters(path)) == found
 
 
-def test_a_number_can_be_set(tmp_path: Path) -> None:
-    tally = SharedCounters(BOUNDS)
-    tally.set(("g",), 5)
-    tally.set(("g",), 2.5)
-    assert dict(tally.read_all()) == {("g",): [2.5]}
+def test_a_number_can_be_set() -> None:
+    metrics = Metrics()
+    metrics.set(GAUGE, value=5)
+    metrics.set(GAUGE, value=2.5)
+    assert dict(metrics._counters.read_all()) == {("g",): [2.5]}
 
 
 def test_more_names_than_fit_are_not_counted_and_hurt_nobody() -> None:
-    tally = SharedCounters(BOUNDS)
-    tally.add(("a",))
-    for number in range(40_000):
-        tally.observe(("h", str(number)), 0.5)
-    tally.add(("a",))
-    found = dict(tally.read_all())
-    assert found["a",] == [2]
-    assert found["h", "0"] == [0, 1, 0, 0, 0.5]
-    assert 20_000 < len(found) < 40_000
+    metrics = Metrics()
+    metrics.add(COUNT)
+    for number in range(10_000):
+        metrics.observe(SECONDS, str(number), value=0.005)
+    metrics.add(COUNT)
+    found = dict(metrics._counters.read_all())
+    assert found["n",] == [2]
+    assert found["took", "0"] == [1, *[0] * len(BUCKET_BOUNDS), 0.005]
+    assert 5_000 < len(found) < 10_000
