@@ -16,7 +16,7 @@ from aiohttp import web
 from impasto import File, ImpastoError
 from impasto.ext import is_loopback, pass_interrupt, printable
 
-from .auth import ANONYMOUS, Caller
+from .auth import ANONYMOUS
 from .batches.context import BatchRequestContext
 from .batches.scheduler import BatchScheduler
 from .calls.queue_timeout import max_queue_wait, read_max_queue_wait
@@ -67,6 +67,24 @@ def _origin_error(request: web.BaseRequest) -> APIError:
     origin = printable(request.headers["origin"][:120])
     message = f"pages of {origin} may not call this gateway; add that origin to general_settings.cors_origins"
     return APIError(403, message, code="origin_not_allowed", close=True)
+
+
+def _error_response(error: BaseException, record: RequestRecord) -> web.Response:
+    """Return the response to a request that failed. Raises the error again if it ends the request's task."""
+    if isinstance(error, APIError | ImpastoError):
+        failure = to_api_error(error) if isinstance(error, ImpastoError) else error
+        record.code = failure.code
+        return failure.to_response()
+    if isinstance(error, Exception):
+        _log.error("request %s failed", record.id, exc_info=error)
+        return APIError(500, "the gateway failed; its log says why", SERVER, "internal_error").to_response()
+    pass_interrupt(error)  # what follows comes of a plugin: SystemExit, a panic in Rust, or a cancellation
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+    _log.error("request %s failed in a plugin", record.id, exc_info=error)
+    record.code = "plugin_error"
+    return plugin_error().to_response()
 
 
 class App:
@@ -140,20 +158,30 @@ class App:
         assert task is not None  # noqa: S101 - it runs in one
         self._add_task(task)
         try:
-            return await self._respond(request, record)
+            response = await self._dispatch(request, record)
         except ConnectionError:  # the caller left while the request was read or answered
             self.observer.end_request(request, CLIENT_CLOSED_REQUEST)
             raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a bug here must be an answer there
+            response = _error_response(error, record)
         finally:
             self._remove_task(task)
+        if not response.prepared:
+            add_response_headers(response, record.id)
+            response.headers.update(cors.headers_for(request, self.runtime.config.cors_origins))
+            if self.is_draining:
+                response.force_close()
+        return response
 
     def _add_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
-        self.observer.metrics.set(IN_FLIGHT, value=self.running_count)
+        self.observer.metrics.set(IN_FLIGHT, value=len(self._tasks))
 
     def _remove_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        self.observer.metrics.set(IN_FLIGHT, value=self.running_count)
+        self.observer.metrics.set(IN_FLIGHT, value=len(self._tasks))
         if not self._tasks:
             self._idle.set()
 
@@ -161,33 +189,6 @@ class App:
         self._remove_task(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("work failed that goes on behind a request", exc_info=error)
-
-    async def _respond(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
-        try:
-            response = await self._dispatch(request, record)
-        except (APIError, ImpastoError) as error:
-            failure = to_api_error(error) if isinstance(error, ImpastoError) else error
-            record.code = failure.code
-            response = failure.to_response()
-        except (ConnectionError, GeneratorExit):
-            raise
-        except Exception:  # noqa: BLE001 - a bug here must be an answer there, without its text
-            _log.exception("request %s failed", record.id)
-            response = APIError(500, "the gateway failed; its log says why", SERVER, "internal_error").to_response()
-        except BaseException as error:  # of a plugin: SystemExit, what a panic in Rust becomes, or a cancellation
-            pass_interrupt(error)
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            _log.exception("request %s failed in a plugin", record.id)
-            record.code = "plugin_error"
-            response = plugin_error().to_response()
-        if not response.prepared:
-            add_response_headers(response, record.id)
-            response.headers.update(cors.headers_for(request, self.runtime.config.cors_origins))
-            if self.is_draining:
-                response.force_close()
-        return response
 
     async def _dispatch(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
         path = request.rel_url.raw_path
@@ -215,9 +216,12 @@ class App:
             if not cors.is_allowed(request, origins):
                 raise _origin_error(request)
             return cors.preflight_response(request, route.methods)
-        endpoint = route.endpoint(request.method)
+        endpoint = route.methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            raise method_not_allowed(route.methods)
         if not route.is_public:
-            caller = self._authenticate(request, record)
+            caller = runtime.auth.authenticate(request.headers)
+            record.key = caller.name
             if caller is ANONYMOUS and cors.is_foreign(request) and not cors.is_allowed(request, origins):
                 raise _origin_error(request)  # without keys any web page could have images made, with a form
         if self.is_draining and request.method == "POST":
@@ -229,7 +233,7 @@ class App:
                 caller=caller,
                 runtime=runtime,
                 services=self,
-                headers=cors.headers_for(request, origins),
+                headers=cors.headers_for(request, origins) if origins else {},
                 scheduler=self.batches,
                 path_name=path_name,
             )
@@ -251,11 +255,6 @@ class App:
         message = f"the gateway is not served as {name!r}; add this host to general_settings.allowed_hosts"
         raise APIError(421, message, code="host_not_allowed", close=True)
 
-    def _authenticate(self, request: web.BaseRequest, record: RequestRecord) -> Caller:
-        caller = self.runtime.auth.authenticate(request.headers)
-        record.key = caller.name
-        return caller
-
     def _respond_health(self, path: str) -> web.Response:
         """Respond to a health check.
 
@@ -270,7 +269,7 @@ class App:
     async def _respond_metrics(self, request: web.BaseRequest, record: RequestRecord) -> web.Response:
         self._check_host(request, by_address=True)
         if not self.is_local or self.runtime.config.allowed_hosts:  # with allowed_hosts others reach it through a proxy
-            self._authenticate(request, record)
+            record.key = self.runtime.auth.authenticate(request.headers).name
         self.observer.update_gauges()
         body, media_type = await asyncio.to_thread(self.observer.metrics.render, request.headers.get("accept", ""))
         return web.Response(body=body, headers={"content-type": media_type})

@@ -34,12 +34,6 @@ class HTTPRoute:
     methods: Mapping[str, Endpoint]
     is_public: bool = False
 
-    def endpoint(self, method: str) -> Endpoint:
-        """Return the endpoint of a method. Raises APIError."""
-        if (endpoint := self.methods.get("GET" if method == "HEAD" else method)) is None:
-            raise method_not_allowed(self.methods)
-        return endpoint
-
 
 def method_not_allowed(methods: Iterable[str]) -> APIError:
     """Return the refusal of a method, with the allowed ones, and HEAD wherever GET is allowed."""

@@ -108,7 +108,7 @@ async def _read_params(request: web.BaseRequest) -> Mapping[str, object]:
     check_content_encoding(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise APIError(415, "Content-Type must be application/json", code="unsupported_content_type", close=True)
-    params = parse_json(b"".join([chunk async for chunk in await read_chunks(request, _MAX_BYTES)]))
+    params = parse_json(b"".join([chunk async for chunk in read_chunks(request, _MAX_BYTES)]))
     if not isinstance(params, dict):
         raise APIError(400, "the body must be a JSON object", code="invalid_json")
     return params

@@ -166,7 +166,7 @@ async def _receive_form(
     file_info: tuple[str, int] | None = None
     try:
         boundary = parse_boundary(request.headers["content-type"])
-        parts = FormReader(await read_chunks(request, max_bytes + _FORM_BYTES), boundary)
+        parts = FormReader(read_chunks(request, max_bytes + _FORM_BYTES), boundary)
         for _ in range(_MAX_FIELDS):
             if (head := await parts.read_head()) is None:
                 break

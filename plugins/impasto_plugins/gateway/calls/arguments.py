@@ -142,7 +142,7 @@ async def read_call_arguments(
     content_type = request.content_type if "content-type" in headers else ""
     if content_type not in CONTENT_TYPES:
         raise content_type_error()
-    chunks = await read_chunks(
+    chunks = read_chunks(
         request, max_bytes * 4 // 3 if content_type == JSON else max_bytes
     )  # JSON has its pictures in base64
     if content_type == JSON:

@@ -34,25 +34,15 @@ class _QueueWait:
     waits: bool
     in_flight: int = 0
     has_response: bool = False
-    _idle: asyncio.Event | None = None
 
-    def start_request(self) -> None:
-        """Count a request that is sent."""
-        self.in_flight += 1
-        if self._idle is not None:
-            self._idle.clear()
-
-    def end_request(self) -> None:
-        """Count a request that is over."""
-        self.in_flight -= 1
-        if self._idle is not None and not self.in_flight:
-            self._idle.set()
+    idle: asyncio.Event | None = None
+    """Set while no request is in flight, once somebody waits for that."""
 
     async def must_retry_here(self) -> bool:
         """Return True if a temporary refusal must be retried here."""
         if not self.waits and self.in_flight:
-            self._idle = self._idle or asyncio.Event()
-            await self._idle.wait()
+            self.idle = self.idle or asyncio.Event()
+            await self.idle.wait()
         return self.waits or self.has_response
 
 
@@ -109,7 +99,9 @@ class QueueTimeout:
             raise NotSent("its turn came too late; nothing was sent", retryable=False)
         if queue_wait.timeout.when() is not None:
             queue_wait.timeout.reschedule(None)
-        queue_wait.start_request()
+        queue_wait.in_flight += 1
+        if queue_wait.idle is not None:
+            queue_wait.idle.clear()
         try:
             response = await next(wire)
             queue_wait.has_response = True
@@ -117,7 +109,9 @@ class QueueTimeout:
         except (NotSent, RateLimited) as error:
             failure: NotSent | RateLimited = error
         finally:
-            queue_wait.end_request()
+            queue_wait.in_flight -= 1
+            if queue_wait.idle is not None and not queue_wait.in_flight:
+                queue_wait.idle.set()
         wait = (failure.retry_after or 0.0) if isinstance(failure, RateLimited) else 0.0
         if not await queue_wait.must_retry_here() or wait > max_queue_wait.get():
             failure.retryable = False

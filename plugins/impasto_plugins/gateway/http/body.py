@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Self
 
 from aiohttp import HttpVersion11, web
 
@@ -46,43 +45,25 @@ def content_type_error() -> APIError:
 
 
 async def read_chunks(request: web.BaseRequest, max_bytes: int) -> AsyncIterator[bytes]:
-    """Return a body's pieces as they arrive, after 100-continue if the caller waits for it. Raises APIError."""
-    chunks = _BodyChunks(request, max_bytes)
+    """Yield a body's pieces as they arrive, after 100-continue if the caller waits for it. Raises APIError."""
+    content, size = request.content, request.content_length or 0
+    too_large = APIError(413, f"a request may have {max_bytes:,} bytes", code="request_too_large", close=True)
+    if size > max_bytes:
+        raise too_large
     if request.version >= HttpVersion11 and request.headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return chunks
-
-
-class _BodyChunks:
-    """A body's pieces, up to a limit in all. Raises APIError before it reads more."""
-
-    def __init__(self, request: web.BaseRequest, max_bytes: int) -> None:
-        if (request.content_length or 0) > max_bytes:
-            raise _too_large_error(max_bytes)
-        self._content = request.content
-        self._max_bytes = max_bytes
-        self._size = 0
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._content.at_eof():
-            raise StopAsyncIteration
+    size = 0
+    while not content.at_eof():
         try:
-            chunk = await self._content.readany()
+            chunk = await content.readany()
         except BodyTimeout as error:
             raise APIError(408, str(error), code="request_timeout", close=True) from None
         except (web.RequestPayloadError, ConnectionError):  # damaged framing, or a caller who left
             raise APIError(400, "the body is damaged or cut short", code="invalid_body", close=True) from None
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
-            raise _too_large_error(self._max_bytes)
-        return chunk
-
-
-def _too_large_error(max_bytes: int) -> APIError:
-    return APIError(413, f"a request may have {max_bytes:,} bytes", code="request_too_large", close=True)
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large
+        yield chunk
 
 
 def has_too_many_values(body: bytes | bytearray) -> bool:

@@ -139,7 +139,7 @@ class Connection(web.RequestHandler):
         result = await super().finish_response(request, resp, start_time)
         self._body, is_complete = None, request.content.is_eof()
         if self.phase is Phase.BUSY and is_complete:  # else what comes is still its body
-            self.phase = Phase.HEAD if self._framing.is_in_head else Phase.IDLE
+            self.phase = Phase.HEAD if self._framing.partial_head else Phase.IDLE
             self.phase_started_at = time.monotonic()
         if self.phase is Phase.ENDING or request.content.exception() is not None:
             await self._linger()

@@ -32,7 +32,7 @@ def is_allowed(request: web.BaseRequest, origins: Collection[str]) -> bool:
 
 
 def headers_for(request: web.BaseRequest, origins: Collection[str]) -> Mapping[str, str]:
-    """Return the headers that every answer needs: for an error too, or its page could not show it."""
+    """Return the headers that every answer needs if there are origins: an error too, or its page can't show it."""
     if not origins:
         return {}
     if not is_allowed(request, origins):

@@ -62,24 +62,17 @@ class Framing:
         """The refusal of a head that ``INVALID_HEAD`` replaced. Nothing is read after it."""
         self.is_body_damaged = False
         """True if the last body can't be read to its end. Nothing is read after it."""
-        self._head = b""
+        self.has_ended = False
+        """True if further bytes are ignored, after either of these."""
+        self.partial_head = b""
+        """The beginning of a head that is not complete."""
         self._length = 0
         self._chunks: _ChunkDecoder | None = None
-
-    @property
-    def is_in_head(self) -> bool:
-        """True if a head has begun and is not complete."""
-        return bool(self._head)
-
-    @property
-    def has_ended(self) -> bool:
-        """True if further bytes are ignored."""
-        return self.is_body_damaged or self.failure is not None
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes, yield those for the parser, one request at a time: a parser that refuses one drops the rest."""
         chunks: list[bytes] = []
-        while data and self.failure is None and not self.is_body_damaged:
+        while data and not self.has_ended:
             if self._length:
                 chunk, data = data[: self._length], data[self._length :]
                 self._length -= len(chunk)
@@ -99,7 +92,7 @@ class Framing:
         try:
             chunk, data = chunks.decode(data)
         except _InvalidBody:
-            self.is_body_damaged = True
+            self.is_body_damaged = self.has_ended = True
             return b"", b""
         if chunks.is_complete:
             self._chunks = None
@@ -107,12 +100,13 @@ class Framing:
 
     def _take_head(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the next head, empty if it is incomplete, and the bytes after it."""
-        start = max(len(self._head) - 3, 0)
-        data = self._head + data if self._head else data.lstrip(b"\r\n")
+        start = max(len(self.partial_head) - 3, 0)
+        data = self.partial_head + data if self.partial_head else data.lstrip(b"\r\n")
         end = data.find(b"\r\n\r\n", start)
-        head, self._head = (data, data) if end < 0 else (data[: end + 4], b"")
+        head, self.partial_head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
-            if not _has_valid_lines(head):
+            ends = head.count(b"\r\n")  # CR and LF must end lines together; the LF of the last CR may still come
+            if not head.count(b"\n") == ends == head.count(b"\r") - head.endswith(b"\r") or b"\0" in head:
                 raise invalid_http()
             if len(head) > MAX_HEAD_BYTES:
                 raise invalid_http(f"the first line and the header fields have more than {MAX_HEAD_BYTES:,} bytes")
@@ -122,7 +116,7 @@ class Framing:
                 raise invalid_http()
             return b"", b""
         except APIError as failure:
-            self.failure = failure
+            self.failure, self.has_ended = failure, True
             return INVALID_HEAD, b""
 
     def _check_head(self, head: bytes) -> bytes:
@@ -187,12 +181,6 @@ def _check_sizes(head: bytes) -> None:
         raise invalid_http(f"the request has {count} header fields; at most {MAX_FIELDS} are accepted")
     if max(map(len, head.split(b"\r\n"))) > MAX_LINE_BYTES:
         raise invalid_http(f"the first line or a header field has more than {MAX_LINE_BYTES:,} bytes")
-
-
-def _has_valid_lines(head: bytes) -> bool:
-    """Return True if CR and LF only end lines together, and there is no NUL. The last CR's LF may still come."""
-    ends = head.count(b"\r\n")
-    return head.count(b"\n") == ends and head.count(b"\r") - head.endswith(b"\r") == ends and b"\0" not in head
 
 
 class _ChunkDecoder:

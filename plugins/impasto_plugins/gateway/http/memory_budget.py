@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+import attrs
+
 from impasto_plugins.gateway.errors import SERVER, APIError
 
 IMAGE_BYTES = 2 << 20
@@ -26,12 +28,12 @@ class MemoryBudget:
         return MemoryReservation(self)
 
 
+@attrs.define(eq=False)
 class MemoryReservation:
     """The reservation of one request, released at its end."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
-        self._budget = budget
-        self.size = 0
+    _budget: MemoryBudget
+    size: int = 0
 
     def reserve(self, size: int) -> None:
         """Reserve so many more bytes. Raises APIError if there is no room."""
@@ -75,8 +77,8 @@ class MemoryReservation:
 
     def transfer(self) -> MemoryReservation:
         """Move the reservation to one that outlives the request."""
-        successor = MemoryReservation(self._budget)
-        successor.size, self.size = self.size, 0
+        successor = MemoryReservation(self._budget, self.size)
+        self.size = 0
         return successor
 
     def __enter__(self) -> Self:

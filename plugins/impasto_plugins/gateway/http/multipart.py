@@ -84,7 +84,8 @@ class FormReader:
             self._has_begun = True
             async for _ in self.read_body():  # a preamble, which means nothing
                 pass
-        await self._fill(2)
+        while len(buffer) < 2:
+            await self._read_more()
         if buffer.startswith(b"--"):
             async for _ in self._chunks:  # an epilogue, which means nothing
                 pass
@@ -141,10 +142,6 @@ class FormReader:
         del buffer[: at + len(delimiter)]
         if piece:
             yield piece
-
-    async def _fill(self, minimum: int) -> None:
-        while len(self._buffer) < minimum:
-            await self._read_more()
 
     async def _read_more(self) -> None:
         try:

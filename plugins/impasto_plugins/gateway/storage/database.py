@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,7 +92,8 @@ class Database:
 
         All of them survive this process; a ``durable`` one is on the disk and survives a power loss.
         """
-        return await self.run(lambda: self.transact(work, durable=durable))
+        transaction = partial(self.transact, work, durable=durable)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
 
     def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run one transaction in a thread that is not the loop's. Raises DATABASE_ERRORS."""
