@@ -1,9 +1,8 @@
-"""Presents a call's outcome: images inline, or at valid URLs."""
+"""Images of an outcome at URLs: stored for them, and again if the URLs have expired."""
 
 from __future__ import annotations
 
 import logging
-from itertools import zip_longest
 
 import attrs
 
@@ -12,17 +11,9 @@ from impasto_plugins.gateway.idempotency.store import StoredCall
 from impasto_plugins.gateway.storage.local import StoreError, save_all
 
 from .context import RequestContext
-from .response_body import ResponseContent, ResponseImage
+from .response_body import ResponseContent, present
 
 _log = logging.getLogger("impasto.gateway")
-
-
-async def present(outcome: CallOutcome, *, is_replayed: bool = False) -> ResponseContent:
-    """Return the outcome for its caller."""
-    images = [
-        await ResponseImage.create(artifact, url) for artifact, url in zip_longest(outcome.artifacts, outcome.urls)
-    ]
-    return ResponseContent(outcome, images, is_replayed)
 
 
 async def present_replay(context: RequestContext, row: StoredCall, outcome: CallOutcome) -> ResponseContent:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, closing
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
-from typing import TypeVar
 
 import attrs
 from aiohttp import HttpVersion11, web
@@ -34,10 +34,8 @@ from impasto_plugins.gateway.telemetry.request_record import RECORD_KEY, UNKNOWN
 
 from . import jobs, responses
 from .context import RequestContext
-from .delivery import present, present_replay, store_for_urls
-from .response_body import ResponseContent
-
-T = TypeVar("T")
+from .delivery import present_replay, store_for_urls
+from .response_body import ResponseContent, present
 
 
 @attrs.frozen(kw_only=True)
@@ -60,20 +58,19 @@ MODELS_3D = CallKind(name="3d", edit=False, makes="3d", event=None)
 
 async def create_images(context: RequestContext, kind: CallKind) -> web.StreamResponse:
     """Read a call, run it, and respond with its images or its job. Raises APIError."""
-    if jobs.is_requested(context.request):
+    preferences = ",".join(context.request.headers.getall("prefer", ())).split(",")
+    if any(each.partition(";")[0].strip().lower() == "respond-async" for each in preferences):
         return await jobs.start_job(context, partial(_run_as_job, context, kind))
-    return await _prepare_and_run(context, kind, partial(_respond, context, kind))
-
-
-async def _respond(context: RequestContext, kind: CallKind, call: _ReadyCall) -> web.StreamResponse:
-    answers = AnswerSpools(
-        call.reservation, context.runtime.salvage_store, is_single=_is_streamable(call.first, context.request)
-    )
-    call.session.stack.callback(answers.close)
-    making = _get_content(context, call, answers)
-    if call.is_streamed and kind.event is not None:
-        return await responses.respond_with_events(context, making, answers, kind.event)
-    return await responses.respond(context, making, answers)
+    async with _prepare(context, kind) as call:
+        first, reservation = call.first, call.reservation
+        # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
+        is_single = first.n == 1 and first.response_format == "b64_json" and context.request.version >= HttpVersion11
+        answers = AnswerSpools(reservation, context.runtime.salvage_store, int(time.time()), is_single)
+        call.session.stack.callback(answers.close)
+        making = _get_content(context, call, answers)
+        if call.is_streamed and kind.event is not None:
+            return await responses.respond_with_events(context, making, answers, kind.event)
+        return await responses.respond(context, making, answers)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -88,8 +85,9 @@ class _ReadyCall:
     is_streamed: bool
 
 
-async def _prepare_and_run(context: RequestContext, kind: CallKind, work: Callable[[_ReadyCall], Awaitable[T]]) -> T:
-    """Read a call, check all of it, and run it as its caller asks. Raises APIError."""
+@asynccontextmanager
+async def _prepare(context: RequestContext, kind: CallKind) -> AsyncIterator[_ReadyCall]:
+    """Read a call and check all of it. It can be made in the block. Raises APIError."""
     runtime, request = context.runtime, context.request
     with context.services.memory.open_reservation() as share, ExitStack() as files:
         call_args = await arguments.read_call_arguments(request, runtime.max_body_bytes, share, files)
@@ -108,7 +106,7 @@ async def _prepare_and_run(context: RequestContext, kind: CallKind, work: Callab
             first = await others.next()
             assert first is not None  # noqa: S101 - the first is given, or all are refused
             share.reserve(first.n * IMAGE_BYTES)
-            call = _ReadyCall(
+            yield _ReadyCall(
                 first=first,
                 others=others,
                 session=session,
@@ -116,7 +114,6 @@ async def _prepare_and_run(context: RequestContext, kind: CallKind, work: Callab
                 label=CallLabel(model.name, first.response_format),
                 is_streamed=is_streamed,
             )
-            return await work(call)
 
 
 async def _open_uploads(
@@ -130,19 +127,9 @@ async def _open_uploads(
     call_args.resolve_uploads(files_by_id)
 
 
-def _is_streamable(prepared_call: PreparedCall, request: web.BaseRequest) -> bool:
-    """Return True if the response is one image, and may have a length that is unknown at its beginning."""
-    return prepared_call.n == 1 and prepared_call.response_format == "b64_json" and request.version >= HttpVersion11
-
-
 async def _get_content(context: RequestContext, call: _ReadyCall, spools: AnswerSpools) -> ResponseContent:
     """Run the call, or wait for it, and return the content for its caller. Raises APIError."""
-
-    async def make(row: StoredCall | None) -> CallOutcome:
-        outcome = await _execute(context, call, spools, row)
-        return await store_for_urls(context, outcome) if call.label.response_format == "url" else outcome
-
-    outcome, row = await call.session.get_outcome(make, call.label)
+    outcome, row = await call.session.get_outcome(partial(_execute, context, call, spools), call.label)
     call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts))
     return await present(outcome) if row is None else await present_replay(context, row, outcome)
 
@@ -150,22 +137,17 @@ async def _get_content(context: RequestContext, call: _ReadyCall, spools: Answer
 async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobStarted) -> None:
     """Run the call as a job. Raises APIError before it begins."""
 
-    async def work(call: _ReadyCall) -> None:
+    def mark_started(row: StoredCall) -> None:
+        if not job_started.done():  # it may be made elsewhere after that
+            job_started.set_result((row, False))
+
+    async with _prepare(context, kind) as call:
         if call.is_streamed:
             message = "stream: a job has none; leave it out, or Prefer: respond-async"
             raise APIError(400, message, code="invalid_value", param="stream")
-        with closing(AnswerSpools(call.reservation, context.runtime.salvage_store, is_single=False)) as answers:
-            await call.session.run_job(partial(make, call, answers), call.label, job_started)
-
-    async def make(call: _ReadyCall, spools: AnswerSpools, row: StoredCall) -> CallOutcome:
-        def mark_started() -> None:
-            if not job_started.done():  # it may be made elsewhere after that
-                job_started.set_result((row, False))
-
-        spools.on_attempt = mark_started
-        return await _execute(context, call, spools, row, waits_for_job=True)
-
-    await _prepare_and_run(context, kind, work)
+        with closing(AnswerSpools(call.reservation, context.runtime.salvage_store, int(time.time()))) as answers:
+            make = partial(_execute, context, call, answers, on_attempt=mark_started)
+            await call.session.run_job(make, call.label, job_started)
 
 
 async def _execute(
@@ -174,10 +156,12 @@ async def _execute(
     spools: AnswerSpools,
     row: StoredCall | None,
     *,
-    waits_for_job: bool = False,
+    on_attempt: Callable[[StoredCall], object] | None = None,
 ) -> CallOutcome:
-    """Run the call. ``waits_for_job``: wait for a provider that takes longer than a call may."""
+    """Run the call. ``on_attempt``: it is a job, which waits for a provider that takes longer than a call may."""
     provider_jobs: ProviderJobs | None = None
+    if on_attempt is not None and row is not None:
+        spools.on_attempt = partial(on_attempt, row)
 
     async def on_job(prepared_call: PreparedCall, account: str) -> None:
         nonlocal provider_jobs
@@ -186,13 +170,16 @@ async def _execute(
             await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
     try:
-        return await execute_with_fallback(
+        outcome = await execute_with_fallback(
             call.first, call.others, BudgetGuard(context.services.database, context.caller).charge, spools, on_job
         )
     except APIError as failure:
-        if not waits_for_job or provider_jobs is None or failure.code != "charge_unknown":
+        if on_attempt is None or provider_jobs is None or failure.code != "charge_unknown":
             raise
         return await provider_jobs.fetch(context.runtime)
+    if on_attempt is None and call.label.response_format == "url":  # a job's URLs are made when it is asked for
+        return await store_for_urls(context, outcome)
+    return outcome
 
 
 def _find_model(context: RequestContext, call_args: CallArguments) -> Model:

@@ -36,12 +36,6 @@ _POLL_SECONDS = "2"
 _STATUS = {"running": "in_progress", "done": "completed", "failed": "failed"}
 
 
-def is_requested(request: web.BaseRequest) -> bool:
-    """Return True if a request asks to be a job."""
-    preferences = ",".join(request.headers.getall("prefer", [])).split(",")
-    return any(each.partition(";")[0].strip().lower() == "respond-async" for each in preferences)
-
-
 async def start_job(
     context: RequestContext, work: Callable[[JobStarted], Coroutine[object, object, None]]
 ) -> web.StreamResponse:
@@ -100,7 +94,7 @@ async def resume_job(
     """Fetch a job that a dead worker had begun."""
     with suppress(APIError):  # it is written down
         provider_jobs = ProviderJobs.from_json(row.accepted)
-        await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), forget=lambda: False)
+        await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), has_id=lambda: True)
 
 
 async def _run_job(work: Coroutine[object, object, None], job_started: JobStarted) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import BinaryIO
 
 import attrs
@@ -45,14 +46,6 @@ class ResponseImage:
     properties: Mapping[str, object]
     url: str | None = None
 
-    @classmethod
-    async def create(cls, artifact: Artifact, url: str | None = None) -> ResponseImage:
-        """Read the image's header."""
-        properties = (
-            _read_properties(artifact) if artifact.file is None else await asyncio.to_thread(_read_properties, artifact)
-        )
-        return cls(artifact, properties, url)
-
 
 def _read_properties(artifact: Artifact) -> dict[str, object]:
     file, media_type = artifact.file, artifact.media_type
@@ -80,6 +73,18 @@ class ResponseContent:
             **build_headers(self.outcome.cost, self.outcome.warnings),
             **(REPLAYED_HEADERS if self.is_replayed else {}),
         }
+
+
+async def present(outcome: CallOutcome, *, is_replayed: bool = False) -> ResponseContent:
+    """Return the outcome for its caller, with what the images' headers say."""
+    images = []
+    for artifact, url in zip_longest(outcome.artifacts, outcome.urls):
+        if artifact.file is None:
+            properties = _read_properties(artifact)
+        else:
+            properties = await asyncio.to_thread(_read_properties, artifact)
+        images.append(ResponseImage(artifact, properties, url))
+    return ResponseContent(outcome, images, is_replayed)
 
 
 def encoded_length(segments: Iterable[Segment]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
 
+import attrs
 import pybase64
 from aiohttp import web
 
@@ -28,28 +29,28 @@ _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
+@attrs.define(eq=False)
 class _StreamingResponse:
     """A response that begins before its call has ended, because its one image is too large for memory.
 
     Its status is a success. If the call fails later, the connection is cut in the middle of the response.
     """
 
-    def __init__(self, context: RequestContext, headers: Mapping[str, str], opening: bytes) -> None:
-        self._exchange, self._headers, self._opening = context, headers, opening
-        self._writing: asyncio.Task[None] | None = None
+    _exchange: RequestContext
+    _headers: Mapping[str, str]
+    _opening: bytes
+    has_started: bool = False
+    """True if a part of it may have been sent."""
+    _writing: asyncio.Task[None] | None = None
 
     @cached_property
     def response(self) -> web.StreamResponse:
         """The response, if one was begun."""
         return web.StreamResponse(headers=self._headers)
 
-    @property
-    def has_started(self) -> bool:
-        """True if a part of it may have been sent."""
-        return self._writing is not None
-
     def start(self, answer_future: asyncio.Future[StreamingAnswer]) -> None:
         """Send the image as it arrives."""
+        self.has_started = True
         self._writing = asyncio.create_task(self._write(answer_future.result()))
 
     async def finish(self, rest: Iterable[Segment]) -> None:

@@ -54,16 +54,16 @@ class Reservation:
         return self.images * self.nano_usd
 
 
+@attrs.define(eq=False)
 class BudgetGuard:
     """Checks one call against its key's limits. Each attempt of a fallback is charged by itself.
 
     ``is_counted``: it does not count as a request.
     """
 
-    def __init__(self, database: Database, caller: Caller, *, is_counted: bool = False) -> None:
-        self._data = database
-        self._caller = caller
-        self._is_counted = is_counted
+    _data: Database
+    _caller: Caller
+    _is_counted: bool = attrs.field(default=False, kw_only=True)
 
     async def charge(self, prepared_call: PreparedCall, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Run one attempt within the limits. Raises APIError if they refuse it, and the attempt's errors."""

@@ -20,7 +20,7 @@ from impasto_plugins.openai_compat.translate import Format, Translation, transla
 from .arguments import CallArguments
 from .deployments import Deployment, Model, can_fall_back
 from .queue_timeout import with_queue_timeout
-from .streamed_answers import AnswerSpools, Quote
+from .streamed_answers import AnswerSpools, GatewayCall, Quote
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -60,17 +60,6 @@ class CallOutcome:
     urls: tuple[str, ...] = ()
     urls_end: float = 0.0
 
-    @classmethod
-    def from_result(cls, prepared_call: PreparedCall, result: Result, created: int) -> CallOutcome:
-        """Return the outcome of a call's result."""
-        return cls(
-            artifacts=result.artifacts,
-            warnings=(*prepared_call.warnings, *result.warnings),
-            lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
-            cost=result.cost,
-            created=created,
-        )
-
 
 async def prepare(
     deployment: Deployment,
@@ -96,7 +85,13 @@ async def prepare(
         finally:
             if size:
                 reservation.end_decoding(size)
-    return _build_call(deployment, translation, request, (*notes, *warnings))
+    return PreparedCall(
+        deployment=deployment,
+        request=request,
+        n=translation.n,
+        response_format=translation.response_format,
+        warnings=(*notes, *warnings),
+    )
 
 
 def prepare_sync(deployment: Deployment, call_args: CallArguments, *, edit: bool, makes: Makes) -> PreparedCall:
@@ -107,7 +102,13 @@ def prepare_sync(deployment: Deployment, call_args: CallArguments, *, edit: bool
     }
     translation, _ = _translate(deployment, call_args, defaults, edit=edit, vary=False, makes=makes)
     request, warnings = check_request(deployment.operation, deployment.config.model, translation)
-    return _build_call(deployment, translation, request, warnings)
+    return PreparedCall(
+        deployment=deployment,
+        request=request,
+        n=translation.n,
+        response_format=translation.response_format,
+        warnings=warnings,
+    )
 
 
 def _translate(
@@ -126,18 +127,6 @@ def _translate(
         operation, params, drop_params=deployment.drop_params, defaults=defaults, edit=edit, makes=makes
     )
     return translation, notes
-
-
-def _build_call(
-    deployment: Deployment, translation: Translation, request: Request, warnings: tuple[str, ...]
-) -> PreparedCall:
-    return PreparedCall(
-        deployment=deployment,
-        request=request,
-        n=translation.n,
-        response_format=translation.response_format,
-        warnings=warnings,
-    )
 
 
 class DeploymentCandidates:
@@ -193,9 +182,8 @@ async def execute_with_fallback(
 
     async def attempt(prepared_call: PreparedCall, *, waits: bool) -> CallOutcome:
         try:
-            call_factory = spools.call_factory(
-                Quote(prepared_call.cost, prepared_call.warnings), partial(on_job, prepared_call)
-            )
+            quote = Quote(prepared_call.cost, prepared_call.warnings)
+            call_factory = partial(GatewayCall, spools, quote, partial(on_job, prepared_call))
             make_attempt = partial(
                 with_queue_timeout,
                 prepared_call.deployment.account,
@@ -205,7 +193,13 @@ async def execute_with_fallback(
             result = await charge(prepared_call, make_attempt)
             if result.errors:
                 await salvage.save_unusable(spools.salvage_store, *(failure.error for failure in result.errors))
-            return CallOutcome.from_result(prepared_call, result, spools.created)
+            return CallOutcome(
+                artifacts=result.artifacts,
+                warnings=(*prepared_call.warnings, *result.warnings),
+                lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
+                cost=result.cost,
+                created=spools.created,
+            )
         except InvalidRequest as error:  # found as the request was written
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
         except ImpastoError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -35,22 +34,20 @@ class Quote:
     warnings: tuple[str, ...]
 
 
+@attrs.define(eq=False)
 class SpooledAnswer:
     """One answer: a ``Spool`` of the core. If the disk is full the rest stays in memory: it is paid for."""
 
-    def __init__(
-        self, reservation: MemoryReservation, on_begin: Callable[[SpooledAnswer], object] | None = None
-    ) -> None:
-        self._reservation = reservation
-        self._on_begin = on_begin
-        self._memory_limit = IMAGE_BYTES
-        self._spool_file = SpoolFile()
-        self._buffer = bytearray()
-        """Bytes after those on the disk."""
-        self._is_full = False
-        self._is_complete = False
-        self._new_data = asyncio.Event()
-        self._file: File | None = None
+    _reservation: MemoryReservation
+    _on_begin: Callable[[SpooledAnswer], object] | None = None
+    _memory_limit: int = IMAGE_BYTES
+    _spool_file: SpoolFile = attrs.field(factory=SpoolFile)
+    _buffer: bytearray = attrs.field(factory=bytearray)
+    """Bytes after those on the disk."""
+    _is_full: bool = False
+    _is_complete: bool = False
+    _new_data: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _file: File | None = None
 
     def fits_in_memory(self, size: int) -> bool:
         """Return True if so many bytes may stay in memory."""
@@ -120,28 +117,23 @@ class SpooledAnswer:
         return data + self._buffer[buffer_offset : buffer_offset + size - on_disk] if on_disk < size else data
 
 
+@attrs.define(eq=False)
 class AnswerSpools:
-    """The answers of one call. ``is_single``: its one image may be read from ``streaming_answer`` while it arrives.
+    """The answers of one call."""
 
-    ``created``: its beginning, in seconds since 1970.
-    """
-
-    def __init__(self, reservation: MemoryReservation, salvage_store: LocalStore, *, is_single: bool) -> None:
-        self.streaming_answer: asyncio.Future[StreamingAnswer] = asyncio.get_running_loop().create_future()
-        self.created = int(time.time())
-        self.salvage_store = salvage_store
-        """The folder of paid answers that could not be used."""
-        self._is_single = is_single
-        self._reservation = reservation
-        self._spools: list[SpooledAnswer] = []
-        self.jobs: list[str] = []
-        """The provider's ids of accepted jobs."""
-        self.on_attempt: Callable[[], object] | None = None
-        """Callback before a call is made."""
-
-    def call_factory(self, quote: Quote, on_job: OnJob | None = None) -> Callable[..., Call]:
-        """Return a factory of the calls of one attempt. ``on_job`` is awaited before a new job is polled."""
-        return partial(_GatewayCall, self, quote, on_job)
+    _reservation: MemoryReservation
+    salvage_store: LocalStore
+    """The folder of paid answers that could not be used."""
+    created: int
+    """The call's beginning, in seconds since 1970."""
+    _is_single: bool = False
+    """True if its one image may be read from ``streaming_answer`` while it arrives."""
+    streaming_answer: asyncio.Future[StreamingAnswer] = attrs.field(factory=asyncio.Future)
+    jobs: list[str] = attrs.field(factory=list[str])
+    """The provider's ids of accepted jobs."""
+    on_attempt: Callable[[], object] | None = None
+    """Callback before a call is made."""
+    _spools: list[SpooledAnswer] = attrs.field(factory=list[SpooledAnswer])
 
     def spool(self, quote: Quote, *, is_streamable: bool) -> SpooledAnswer:
         """Return a spool for one answer.
@@ -172,11 +164,13 @@ class StreamingAnswer:
     answer: SpooledAnswer
 
 
-class _GatewayCall(Call):
+class GatewayCall(Call):
+    """A call whose answers are spooled. ``on_job`` is awaited before a new job is polled."""
+
     has_spools = True
     is_recorded = True
 
-    def __init__(self, spools: AnswerSpools, quote: Quote, on_job: OnJob | None, *args: Any, **settings: Any) -> None:
+    def __init__(self, spools: AnswerSpools, quote: Quote, on_job: OnJob, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._spools, self._quote, self._on_job = spools, quote, on_job
         if spools.on_attempt is not None:
@@ -197,5 +191,4 @@ class _GatewayCall(Call):
     async def before_send(self, wire: WireRequest) -> None:
         if not self._is_written:
             self._is_written = True
-            if self._on_job is not None:
-                await self._on_job(self.account.fingerprint)
+            await self._on_job(self.account.fingerprint)

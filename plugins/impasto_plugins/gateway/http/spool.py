@@ -7,6 +7,8 @@ import os
 import tempfile
 from typing import BinaryIO, cast
 
+import attrs
+
 from impasto import File
 from impasto.ext import printable, to_thread_shielded
 from impasto_plugins.gateway.errors import SERVER, APIError
@@ -17,12 +19,12 @@ MAX_MEMORY_BYTES = 1 << 20
 _MAX_LABEL_LENGTH = 80
 
 
+@attrs.define(eq=False)
 class SpoolFile:
     """An unnamed file, written and read outside the loop. ``size``: the bytes that are written."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._target: BinaryIO | None = None
+    size: int = 0
+    _target: BinaryIO | None = None
 
     async def append(self, chunk: bytes | bytearray) -> None:
         """Write the next bytes. Raises OSError; earlier bytes stay."""

@@ -11,11 +11,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import attrs
 from aiohttp import web
@@ -108,9 +106,21 @@ class IdempotencyCoordinator:
             delivery.update(now)
         self.in_flight.mark_disconnected()
 
-    def session(self, fingerprint: Fingerprint, reservation: MemoryReservation) -> IdempotencySession:
-        """Return a request's session: use ``async with`` until it is answered."""
-        return IdempotencySession(self, fingerprint, reservation)
+    @asynccontextmanager
+    async def session(
+        self, fingerprint: Fingerprint, reservation: MemoryReservation
+    ) -> AsyncIterator[IdempotencySession]:
+        """Yield a request's session, which lasts until the request is answered."""
+        session, broken = IdempotencySession(self, fingerprint, reservation), True
+        try:
+            yield session
+            broken = False
+        except APIError:
+            broken = False
+            raise
+        finally:
+            with session.stack:
+                await session.end(broken=broken)
 
     def track_delivery(
         self, request: web.BaseRequest, on_decided: Callable[[bool], object], *, gave_up: bool = False
@@ -207,8 +217,16 @@ class IdempotencyCoordinator:
         """
         missing_id = ""
         while True:
-            row, call = await self._record_call(self._new_row(fingerprint, label), join=fingerprint.key is not None)
-            if call is not None:
+            new_row = self._new_row(fingerprint, label)
+            # The call comes first: a row without one counts as lost.
+            call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)
+            row: StoredCall | None = None
+            try:
+                row = await self.store.insert_or_join(new_row, join=fingerprint.key is not None)
+            finally:
+                if row is not new_row:
+                    self.in_flight.finish(call)
+            if row is new_row:
                 return row, call
             if row.content != fingerprint.content:
                 message = f"{KEY_HEADER}: this key belongs to another request; use a new one for each"
@@ -223,17 +241,6 @@ class IdempotencyCoordinator:
             else:
                 await self.wait_for(entry, fingerprint)
 
-    async def _record_call(self, new_row: StoredCall, *, join: bool) -> tuple[StoredCall, InFlightCall | None]:
-        call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)  # first: a row without one is lost
-        is_new = False
-        try:
-            row = await self.store.insert_or_join(new_row, join=join)
-            is_new = row is new_row
-        finally:
-            if not is_new:
-                self.in_flight.finish(call)
-        return row, call if is_new else None
-
     async def find_running(self, row: StoredCall) -> InFlightEntry | None:
         """Return the running call of a row, or None."""
         await self.reclaim_dead_workers()
@@ -246,11 +253,11 @@ class IdempotencyCoordinator:
         call: InFlightCall,
         make: Callable[[], Awaitable[CallOutcome]],
         *,
-        forget: Callable[[], bool],
+        has_id: Callable[[], bool] | None = None,
     ) -> CallOutcome:
         """Run a call that was begun and store its outcome. Raises APIError.
 
-        ``forget()`` returns True if a not-charged failure can be deleted because no client holds its id.
+        ``has_id()`` returns True if a client may hold the call's id. Otherwise a failure without a charge is deleted.
         """
         outcome: CallOutcome | APIError
         try:
@@ -260,7 +267,7 @@ class IdempotencyCoordinator:
         except BaseException:  # the process ends, or has a bug
             self.in_flight.mark_lost(call)
             raise
-        if await self.store.finish(row, outcome, forget=forget()):
+        if await self.store.finish(row, outcome, forget=has_id is None or not has_id()):
             self.in_flight.finish(call)
         else:
             self.in_flight.mark_lost(call)
@@ -289,23 +296,21 @@ class IdempotencyCoordinator:
         )
 
 
+@attrs.define(eq=False)
 class IdempotencySession:
     """The idempotency of one request."""
 
-    def __init__(
-        self, coordinator: IdempotencyCoordinator, fingerprint: Fingerprint, reservation: MemoryReservation
-    ) -> None:
-        self._coordinator = coordinator
-        self._fingerprint = fingerprint
-        self._reservation = reservation
-        self._call: InFlightCall | None = None
-        self._row: StoredCall | None = None
-        self._outcome: CallOutcome | APIError | None = None
-        self._replayed = False
-        self._call_seconds = 0.0
-        """Seconds that the call took."""
-        self.stack = ExitStack()
-        """Resources of the outcome, for as long as it may have to be stored."""
+    _coordinator: IdempotencyCoordinator
+    _fingerprint: Fingerprint
+    _reservation: MemoryReservation
+    stack: ExitStack = attrs.field(factory=ExitStack)
+    """Resources of the outcome, for as long as it may have to be stored."""
+    _call: InFlightCall | None = None
+    _row: StoredCall | None = None
+    _outcome: CallOutcome | APIError | None = None
+    _replayed: bool = False
+    _call_seconds: float = 0.0
+    """Seconds that the call took."""
 
     async def get_outcome(self, make: MakeCall, label: CallLabel) -> tuple[CallOutcome, StoredCall | None]:
         """Return the outcome of the call: run it here if needed, or load that of a row. Raises APIError."""
@@ -319,7 +324,7 @@ class IdempotencySession:
                     self._row = await coordinator.find_previous_attempt(fingerprint, fingerprint.count)
         if self._row is not None:
             if call is not None:
-                running = coordinator.run_and_record(self._row, call, partial(make, self._row), forget=lambda: True)
+                running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None
             self._replayed = True
             return await coordinator.store.load(self._row), self._row
@@ -352,21 +357,12 @@ class IdempotencySession:
             job_started.set_result((row, True))
             return
         try:
-            await coordinator.run_and_record(row, call, partial(make, row), forget=lambda: not job_started.done())
+            await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
         except APIError:  # it is written down
             if not job_started.done():
                 raise
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self.stack:
-            await self._end(broken=not (error is None or isinstance(error, APIError)))
-
-    async def _end(self, *, broken: bool) -> None:
+    async def end(self, *, broken: bool) -> None:
         """End the session: the request is answered, or its caller left. ``broken``: the response is incomplete."""
         fingerprint, coordinator, call, outcome = self._fingerprint, self._coordinator, self._call, self._outcome
         closed = broken or client_disconnected(fingerprint.request)

@@ -104,7 +104,10 @@ class InFlightTable:
 
     def begin(self, identity: bytes, request: web.BaseRequest | None, *, has_key: bool) -> InFlightCall:
         """Add a call; ``has_key`` if its row identifies it. Raises APIError if too many run."""
-        self._free_lost_slots()
+        while self._lost_slots and self._lost_slots[0][0] < time.monotonic() - LOST_SECONDS:
+            lost_slot = self._lost_slots.popleft()[1]
+            self._table[lost_slot * _SLOT.size] = SlotState.FREE
+            self._free.append(lost_slot)
         if not self._free:
             message = "the gateway runs as many calls as it may; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
@@ -164,12 +167,6 @@ class InFlightTable:
             finally:
                 os.close(fd)
             yield table
-
-    def _free_lost_slots(self) -> None:
-        while self._lost_slots and self._lost_slots[0][0] < time.monotonic() - LOST_SECONDS:
-            slot = self._lost_slots.popleft()[1]
-            self._table[slot * _SLOT.size] = SlotState.FREE
-            self._free.append(slot)
 
 
 def _find_entries(table: mmap.mmap, identity: bytes) -> Iterator[InFlightEntry]:

@@ -245,11 +245,9 @@ class OutcomeStore:
         successes = {id: outcome for id, outcome in outcomes.items() if isinstance(outcome, CallOutcome)}
         failures = {id: dump_outcome(outcome) for id, outcome in outcomes.items() if isinstance(outcome, APIError)}
         json_by_id = await asyncio.to_thread(self._files.save, successes) if successes else {}
-        lost_json = dump_outcome(charge_unknown_error())
-        return {
-            id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures.get(id, lost_json))
-            for id in outcomes
-        }
+        for id in successes.keys() - json_by_id.keys():
+            failures[id] = dump_outcome(charge_unknown_error())
+        return {id: ("done", json_by_id[id]) if id in json_by_id else ("failed", failures[id]) for id in outcomes}
 
     def _reclaim_dead_workers(self, table: InFlightTable) -> list[StoredCall]:
         with ExitStack() as tables:
