@@ -20,7 +20,7 @@ _MAX_STEPS = 100_000
 """Chunks or segments that are read at most: an encoder writes a few thousand, an attacker one each 4 bytes."""
 
 
-def is_complete(data: bytes | File, media_type: str) -> bool:
+def is_complete(data: bytes | File | _Slices, media_type: str) -> bool:
     """Return True if the trailer of a PNG, JPEG or WebP is there: the image's own, not that of a preview inside it.
 
     A file is read in small pieces.
@@ -28,10 +28,19 @@ def is_complete(data: bytes | File, media_type: str) -> bool:
     Raises:
         OSError: the file can't be read.
     """
-    if isinstance(data, bytes):
-        return _is_complete(data, media_type)
-    with data.open() as source:
-        return _is_complete(_Slices(source, data.size), media_type)
+    if isinstance(data, File):
+        with data.open() as source:
+            return is_complete(_Slices(source, data.size), media_type)
+    match media_type:
+        case "image/png":
+            return _png_ends(data)
+        case "image/jpeg":
+            scan = _first_scan(data)
+            return scan is not None and _ends_after(data, scan)
+        case "image/webp":
+            return len(data) >= 12 and len(data) >= int.from_bytes(data[4:8], "little") + 8
+        case _:
+            return False
 
 
 def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
@@ -50,9 +59,9 @@ def is_intact(source: BinaryIO, size: int, media_type: str) -> bool:
         case "image/png":
             return _png_is_intact(source)
         case "image/webp":
-            return _is_complete(_Slices(source, size), media_type) and _webp_is_intact(source)
+            return is_complete(_Slices(source, size), media_type) and _webp_is_intact(source)
         case "image/jpeg":
-            return _is_complete(_Slices(source, size), media_type) and pixel_data.jpeg_has_all_blocks(source)
+            return is_complete(_Slices(source, size), media_type) and pixel_data.jpeg_has_all_blocks(source)
         case _:
             return False
 
@@ -70,19 +79,6 @@ class _Slices:
         start, stop, _ = part.indices(self._size)
         self._source.seek(start)
         return self._source.read(max(stop - start, 0))
-
-
-def _is_complete(data: bytes | _Slices, media_type: str) -> bool:
-    match media_type:
-        case "image/png":
-            return _png_ends(data)
-        case "image/jpeg":
-            scan = _first_scan(data)
-            return scan is not None and _ends_after(data, scan)
-        case "image/webp":
-            return len(data) >= 12 and len(data) >= int.from_bytes(data[4:8], "little") + 8
-        case _:
-            return False
 
 
 def _png_ends(data: bytes | _Slices) -> bool:

@@ -63,17 +63,28 @@ def translate(
     if operation.output != makes:
         raise InvalidRequest([Problem("model", f"makes {_MADE[operation.output]}, and this call {_MADE[makes]}")])
     work = _Translator(operation, {name: value for name, value in arguments.items() if value is not None})
-    work.merge(extra_body)
-    work.drop = work.flag("drop_params", drop_params)
+    if extra_body is not None:
+        work.merge(extra_body)
+    if isinstance(drop_params, bool):
+        work.drop = drop_params
+    elif drop_params is not None:
+        work.refuse("drop_params", f"must be true or false, not {format_value(drop_params)}")
     fields = work.add_defaults(defaults) if defaults else {}
-    n, answer, user = work.n(), work.response_format(), work.user()
-    work.partial_images()
+    words, own = work.arguments, operation.fields
+    n = work.n(words.pop("n")) if "n" in words else 1
+    answer = work.response_format(words.pop("response_format")) if "response_format" in words else FORMATS[0]
+    user = work.user(words.pop("user")) if "user" in words and "user" not in own else None
+    if "partial_images" in words and "partial_images" not in own:
+        work.partial_images(words.pop("partial_images"))
     work.pictures(edit=edit)
-    work.mask()
-    work.prompt()
+    if "mask" in words:
+        work.mask(words.pop("mask"))
+    if "prompt" in words:
+        work.prompt(words.pop("prompt"))
     work.own_fields()
-    size = work.size()
-    work.others()
+    size = work.size(words.pop("size")) if "size" in words else None
+    if words:
+        work.others()
     if size is not None:
         work.shape(size)
     if fields:
@@ -124,23 +135,16 @@ class _Translator:
     problems: list[Problem] = attrs.field(factory=list[Problem])
 
     def merge(self, extra: object) -> None:
-        if extra is None:
-            return
         if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
-            self._refuse("extra_body", f"must be a mapping of names to values, not {kind_in_words(extra)}")
+            self.refuse("extra_body", f"must be a mapping of names to values, not {kind_in_words(extra)}")
             return
         for name, value in cast("Mapping[str, object]", extra).items():
             if value is None:
                 continue
             if name in self.arguments or name == "model":
-                self._refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
+                self.refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
             else:
                 self.arguments[name] = value
-
-    def flag(self, word: str, value: object) -> bool:
-        if value is not None and not isinstance(value, bool):
-            self._refuse(word, f"must be true or false, not {format_value(value)}")
-        return value is True
 
     def add_defaults(self, defaults: Mapping[str, object]) -> Mapping[str, object]:
         """Take OpenAI's words among the defaults that the call does not give, and return the model's own fields."""
@@ -148,7 +152,7 @@ class _Translator:
         own = {name: value for name, value in own.items() if name in self.operation.fields}
         for word, value in defaults.items():
             is_own = word in own or word in self.operation.aliases
-            if not is_own and not (word == "size" and "aspect_ratio" in self.arguments):
+            if not is_own and value is not None and not (word == "size" and "aspect_ratio" in self.arguments):
                 self.arguments.setdefault(word, value)
         return own
 
@@ -177,8 +181,7 @@ class _Translator:
 
         return next((name for name in chosen if name in wrong), None) or min(chosen, key=without)
 
-    def n(self) -> int:
-        n = self.arguments.pop("n", 1)
+    def n(self, n: object) -> int:
         try:
             check_n(n)
         except InvalidRequest as error:
@@ -186,35 +189,28 @@ class _Translator:
             return 1
         return cast(int, n)
 
-    def response_format(self) -> Format:
-        value = self.arguments.pop("response_format", "b64_json")
+    def response_format(self, value: object) -> Format:
         for format in FORMATS:
             if isinstance(value, str) and value == format:
                 return format
-        self._refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {format_value(value)}")
+        self.refuse("response_format", f"must be one of {', '.join(FORMATS)}, not {format_value(value)}")
         return "b64_json"
 
-    def user(self) -> str | None:
-        user = None if "user" in self.operation.fields else self.arguments.pop("user", None)
-        if user is None:
-            return None
+    def user(self, user: object) -> str | None:
         if not isinstance(user, str) or not (user.isascii() and user.isprintable() and user.strip() == user != ""):
-            self._refuse("user", "must be text of printable ASCII characters, with no space at its ends")
+            self.refuse("user", "must be text of printable ASCII characters, with no space at its ends")
         elif len(user) > LONGEST_USER:
-            self._refuse("user", f"must be of at most {LONGEST_USER} characters, not {len(user):,}")
+            self.refuse("user", f"must be of at most {LONGEST_USER} characters, not {len(user):,}")
         elif self.operation.provider.user_header is None:
             self.warnings.append(f"user was not sent: {self.operation.provider.name} has no place for it")
         else:
             return user
         return None
 
-    def partial_images(self) -> None:
+    def partial_images(self, value: object) -> None:
         """Take OpenAI's number of previews: no provider here has any, and a caller can do without."""
-        value = None if "partial_images" in self.operation.fields else self.arguments.pop("partial_images", None)
-        if value is None:
-            return
         if type(value) is not int or not 0 <= value <= MOST_PARTIAL_IMAGES:
-            self._refuse(
+            self.refuse(
                 "partial_images", f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}, not {format_value(value)}"
             )
         elif value:
@@ -230,34 +226,28 @@ class _Translator:
             if pictures and not slots and not edit:
                 self._drop_or_refuse("image", "this model takes no image; leave it out")
             elif not pictures:
-                self._refuse("image", "is an empty list; give a picture")
+                self.refuse("image", "is an empty list; give a picture")
             elif len(pictures) > len(slots):
-                self._refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")
+                self.refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")
             for slot, picture in zip(slots, pictures, strict=False):
                 self._place(slot, picture, "image")
         elif edit and not slots:
-            self._refuse("image", "this model takes no picture to edit; use image_generation")
+            self.refuse("image", "this model takes no picture to edit; use image_generation")
         elif edit and not self.pictured:
-            self._refuse("image", "required")
+            self.refuse("image", "required")
 
-    def mask(self) -> None:
-        mask = self.arguments.pop("mask", None)
-        if mask is None:
-            return
+    def mask(self, mask: object) -> None:
         for slot in self._named_by("mask"):
             self._place(slot, mask, "mask")
             if not self.pictured:
-                self._refuse("mask", "goes with an image; give that too")
+                self.refuse("mask", "goes with an image; give that too")
             return
         self._drop_or_refuse("mask", "this model takes none; leave it out")
 
-    def prompt(self) -> None:
-        prompt = self.arguments.pop("prompt", None)
-        if prompt is None:
-            return
+    def prompt(self, prompt: object) -> None:
         for slot in self._named_by("prompt"):
             if isinstance(prompt, str) and not prompt.strip():
-                self._refuse("prompt", "is blank; say what to paint")
+                self.refuse("prompt", "is blank; say what to paint")
             else:
                 self._place(slot, prompt, "prompt")
             return
@@ -271,20 +261,15 @@ class _Translator:
             if name is not None:
                 self._place(name, self.arguments.pop(word), word)
 
-    def size(self) -> str | None:
-        size = self.arguments.pop("size", None)
-        if size is None:
-            return None
+    def size(self, size: object) -> str | None:
         try:
             return checked_size(size)
         except ValueError as error:
-            self._refuse("size", str(error))
+            self.refuse("size", str(error))
             return None
 
     def others(self) -> None:
         """Pass, drop or refuse every argument that the model has no field for."""
-        if not self.arguments:
-            return
         words = [
             word
             for word, value in self.arguments.items()
@@ -306,7 +291,7 @@ class _Translator:
         if nearest is None:
             self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
         elif "aspect_ratio" in self.params:
-            self._refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
+            self.refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
         elif "aspect_ratio" in self._broken_fields({**self.params, "aspect_ratio": nearest[0]}):
             self.warnings.append(f"size {size} has no effect: the picture given sets the shape")
         else:
@@ -342,19 +327,19 @@ class _Translator:
 
     def _place(self, field: str, value: object, word: str) -> None:
         if field in self.params:
-            self._refuse(word, f"is given as {self.words[field]} too, for this model's {field}; leave one out")
+            self.refuse(word, f"is given as {self.words[field]} too, for this model's {field}; leave one out")
             return
         self.params[field] = value
         self.words[field] = word
 
-    def _refuse(self, word: str, message: str) -> None:
+    def refuse(self, word: str, message: str) -> None:
         self.problems.append(Problem(word, message))
 
     def _drop_or_refuse(self, word: str, message: str) -> None:
         if self.drop and may_be_dropped(word):
             self.warnings.append(f"{word[:60]} was dropped: {message}")
         else:
-            self._refuse(word[:60], message)
+            self.refuse(word[:60], message)
 
 
 def _pictures(image: object) -> Sequence[object]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
-from impasto import File, InvalidRequest, Problem, WireRequest
+from impasto import InvalidRequest, Problem, WireRequest
 from impasto.ext import to_thread_shielded
 
 _PIECE = 1 << 20
@@ -32,14 +32,19 @@ async def opened_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
 def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     """Return the form of one attempt; ``files`` closes its readers. Raises InvalidRequest before anything is sent."""
     boundary = secrets.token_hex(16)
-    pieces: list[bytes | _Upload] = []
+    pieces: list[bytes | tuple[BinaryIO, int]] = []
     text = ""
     for name, value in wire.fields.items():
         text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(value)}\r\n"
     for name, file in wire.files.items():
         filename = _quoted(f"{name}.{_EXTENSIONS.get(file.media_type, 'bin')}")
         text += f'{_part(boundary, name, file.media_type)}; filename="{filename}"\r\n\r\n'
-        pieces += [text.encode(), _Upload(_reader(name, file, files), file.size)]
+        try:
+            reader = files.enter_context(file.open())
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
+        pieces += [text.encode(), (reader, file.size)]
         text = "\r\n"
     pieces.append(f"{text}--{boundary}--\r\n".encode())
     form = MultipartForm(boundary, pieces)
@@ -68,25 +73,10 @@ def decimal_text(value: str | float) -> str:
     return str(value)
 
 
-def _reader(name: str, file: File, files: ExitStack) -> BinaryIO:
-    try:
-        return files.enter_context(file.open())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
-
-
 class Outgoing(Payload):
-    """A request's body that reports when all of it has been written."""
+    """A request's body. Its ``write`` calls ``on_written`` when all of it has been written."""
 
     on_written: Callable[[], None] = staticmethod(lambda: None)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.send(writer)
-        self.on_written()
-
-    async def send(self, writer: AbstractStreamWriter) -> None:
-        raise NotImplementedError
 
 
 class MultipartForm(Outgoing):
@@ -97,10 +87,10 @@ class MultipartForm(Outgoing):
 
     _autoclose = True  # the readers are closed by who opened them
 
-    def __init__(self, boundary: str, pieces: list[bytes | _Upload]) -> None:
+    def __init__(self, boundary: str, pieces: list[bytes | tuple[BinaryIO, int]]) -> None:
         super().__init__(pieces, content_type=f"multipart/form-data; boundary={boundary}")
         self._pieces = pieces
-        self._length = sum(map(len, pieces))
+        self._length = sum(len(each) if isinstance(each, bytes) else each[1] for each in pieces)
 
     @property
     def size(self) -> int:
@@ -109,35 +99,26 @@ class MultipartForm(Outgoing):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("a form with files is bytes")
 
-    async def send(self, writer: AbstractStreamWriter) -> None:
+    async def write(self, writer: AbstractStreamWriter) -> None:
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 await writer.write(piece)
             else:
-                await piece.write(writer)
+                await _write_file(*piece, writer)
+        self.on_written()
 
 
-class _Upload:
-    """A file's content, read in pieces: from memory directly, from disk in a thread."""
-
-    def __init__(self, reader: BinaryIO, length: int) -> None:
-        self._reader = reader
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        reader = self._reader
-        if isinstance(reader, io.BytesIO):
-            view = memoryview(reader.getvalue())  # no copy, and no hold on the reader, which may be closed before
-            for at in range(0, self._length, _PIECE):
-                await writer.write(view[at : at + _PIECE])
-            return
-        left = self._length
-        while left > 0:
-            piece = await asyncio.to_thread(reader.read, min(_PIECE, left))
-            if not piece:
-                raise OSError("the file became shorter while it was sent")
-            left -= len(piece)
-            await writer.write(piece)
+async def _write_file(reader: BinaryIO, length: int, writer: AbstractStreamWriter) -> None:
+    """Write a file's content, read in pieces: from memory directly, from disk in a thread."""
+    if isinstance(reader, io.BytesIO):
+        view = memoryview(reader.getvalue())  # no copy, and no hold on the reader, which may be closed before
+        for at in range(0, length, _PIECE):
+            await writer.write(view[at : at + _PIECE])
+        return
+    left = length
+    while left > 0:
+        piece = await asyncio.to_thread(reader.read, min(_PIECE, left))
+        if not piece:
+            raise OSError("the file became shorter while it was sent")
+        left -= len(piece)
+        await writer.write(piece)

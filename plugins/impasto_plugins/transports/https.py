@@ -52,28 +52,13 @@ _TARGET = re.compile(r"/[!-~]*")
 """A path below the base URL, without anything that could name another host or end the request line."""
 
 
+@attrs.define(eq=False)
 class _Exchange:
     """The state of one exchange, shared by the connector and the task that writes the body."""
 
-    __slots__ = ("call", "connection", "paid")
-
-    def __init__(self, call: Call, paid: bool) -> None:
-        self.call: Call | None = call
-        self.paid = paid
-        self.connection: _Protocol | None = None
-
-    def connected(self, connection: Connection) -> None:
-        """Note that headers may leave from here on."""
-        if isinstance(connection.protocol, _Protocol):
-            self.connection = connection.protocol
-        if self.call is not None and self.paid:
-            self.call.mark_headers_sent()
-        elif self.call is not None:
-            self.call.on_written()  # a poll has no body
-
-    def over(self) -> None:
-        """Release the call: the loop keeps contexts of cancelled timers for long, and a call holds files."""
-        self.call = None
+    call: Call | None
+    paid: bool
+    connection: _Protocol | None = None
 
 
 _running: ContextVar[_Exchange | None] = ContextVar("_running", default=None)
@@ -116,12 +101,19 @@ class _Connector(aiohttp.TCPConnector):
         # From here headers may leave. aiohttp's trace on_request_headers_sent fires a few lines later, with no
         # await between; but with any trace, each request runs them all, for a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
-        if (running := _running.get()) is not None:
-            try:
-                running.connected(connection)
-            except BaseException:
-                connection.close()
-                raise
+        running = _running.get()
+        if running is None or running.call is None:
+            return connection
+        if isinstance(connection.protocol, _Protocol):
+            running.connection = connection.protocol
+        try:
+            if running.paid:
+                running.call.mark_headers_sent()
+            else:
+                running.call.on_written()  # a poll has no body
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
@@ -199,7 +191,13 @@ class HttpsTransport:
             return await self.exchange(wire.call, "GET", url, headers)
         files = ExitStack()
         try:
-            body = await _body(wire, files)
+            body: Outgoing
+            if wire.encoding == "form":
+                body = await opened_form(wire, files)
+            else:
+                from .json_body import MemoryPayload, json_body  # few providers take JSON
+
+                body = MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
             return await self.exchange(wire.call, "POST", url, headers, body, files=files)
         except BaseException:
             files.close()
@@ -250,7 +248,7 @@ class HttpsTransport:
             return WireResponse(status=response.status, headers=answered, stream=stream)
         finally:
             _running.reset(token)
-            running.over()
+            running.call = None  # the loop keeps contexts of cancelled timers for long, and a call holds files
         raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
 
     def _proxy(self, url: str) -> str | None:
@@ -258,14 +256,6 @@ class HttpsTransport:
         if origin not in self._proxies:
             self._proxies[origin] = self._options.proxy or _proxy_from_environment(origin)
         return self._proxies[origin]
-
-
-async def _body(wire: WireRequest, files: ExitStack) -> Outgoing:
-    if wire.encoding == "form":
-        return await opened_form(wire, files)
-    from .json_body import MemoryPayload, json_body  # few providers take JSON
-
-    return MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
 
 
 def tls_of(trust: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
@@ -326,7 +316,7 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     size, broken = 0, ""
     chunks: AsyncIterator[bytes] = response.content.iter_any()
-    if is_compressed(response.headers.get("content-encoding", "")):
+    if (coding := response.headers.get("content-encoding")) and is_compressed(coding):
         chunks = decompressed(chunks)
     try:
         async for chunk in chunks:

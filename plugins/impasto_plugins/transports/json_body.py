@@ -69,7 +69,8 @@ class MemoryPayload(Outgoing):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
 
-    async def send(self, writer: AbstractStreamWriter) -> None:
+    async def write(self, writer: AbstractStreamWriter) -> None:
         with memoryview(self._body) as view:
             for at in range(0, len(view), 2**20):
                 await writer.write(view[at : at + 2**20])
+        self.on_written()

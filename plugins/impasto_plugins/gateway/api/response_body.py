@@ -66,14 +66,6 @@ class ResponseContent:
     images: Sequence[ResponseImage]
     is_replayed: bool
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers with facts about the call."""
-        return {
-            **build_headers(self.outcome.cost, self.outcome.warnings),
-            **(REPLAYED_HEADERS if self.is_replayed else {}),
-        }
-
 
 async def present(outcome: CallOutcome, *, is_replayed: bool = False) -> ResponseContent:
     """Return the outcome for its caller, with what the images' headers say."""
@@ -121,9 +113,9 @@ def _read(source: BinaryIO) -> bytes:
     return chunk
 
 
-def build_headers(cost: Cost | None, warnings: Sequence[str]) -> dict[str, str]:
+def build_headers(cost: Cost | None, warnings: Sequence[str], *, is_replayed: bool = False) -> dict[str, str]:
     """Return the headers with facts about the call."""
-    headers: dict[str, str] = {}
+    headers = dict(REPLAYED_HEADERS) if is_replayed else {}
     if cost is not None:
         headers["x-impasto-cost-usd"] = f"{cost.usd:.10g}"
     if warnings:

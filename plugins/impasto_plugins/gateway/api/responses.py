@@ -110,8 +110,9 @@ async def respond(
 
 async def respond_with(context: RequestContext, content: ResponseContent, prefix: bytes = b"{}") -> web.StreamResponse:
     """Respond with content; ``prefix`` is an object whose fields come first."""
-    headers = {**_JSON, **content.headers}
-    opening = response_body.body_opening(content.outcome.created)
+    outcome = content.outcome
+    headers = {**_JSON, **build_headers(outcome.cost, outcome.warnings, is_replayed=content.is_replayed)}
+    opening = response_body.body_opening(outcome.created)
     segments = [opening if prefix == b"{}" else prefix[:-1] + b"," + opening[1:], *response_body.body_segments(content)]
     length = response_body.encoded_length(segments)
     in_memory = [part for part in segments if not isinstance(part, File)]
@@ -183,7 +184,8 @@ async def _write_events(
         await streaming.finish(_after_first_image(response_body.completed_event(event, images[0], created)))
         images = images[1:]
     elif not response.prepared:
-        response.headers.update(content.headers)
+        facts = build_headers(content.outcome.cost, content.outcome.warnings, is_replayed=content.is_replayed)
+        response.headers.update(facts)
         await context.begin(response)
     for image in images:
         await _write(

@@ -47,6 +47,7 @@ _TEXT_FIELDS = ("prompt", "user")
 
 _NUMERIC_FIELDS = ("n", "output_compression", "partial_images")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,40})?")
+_MAX_LABEL_LENGTH = 80
 _URL_NOT_ALLOWED = (
     "must be a data: URI, or an object with file_id; a URL is never fetched here, so send the image itself"
 )
@@ -67,12 +68,14 @@ class CallArguments:
     @classmethod
     def from_fields(cls, body: dict[str, object], *, form: bool) -> CallArguments:
         """Parse the fields of a body. Raises APIError."""
-        params = _merge_extra_body(body)
+        params = {name: value for name, value in body.items() if value is not None}
+        if "extra_body" in params:
+            _merge_extra_body(params)
         stream = params.pop("stream", None)
         model = params.pop("model", None)
         return cls(
             model=None if form and model == "null" else model,
-            stream=_parse_flag(stream) if form else stream,
+            stream=_parse_flag(stream) if form and stream is not None else stream,
             params=params,
             is_form=form,
         )
@@ -101,7 +104,7 @@ class CallArguments:
         file_ids: dict[str, str] = {}
         for word, value in self.params.items():
             for each in value if isinstance(value, list) else (value,):
-                if (id := _file_id(each)) is None:
+                if not isinstance(each, dict) or (id := _file_id(each)) is None:
                     continue
                 if not isinstance(id, str):
                     raise APIError(400, f"{word}: file_id must be text", code="invalid_image", param=word)
@@ -189,7 +192,7 @@ async def _read_upload(
     head: PartHead, filename: str, body: AsyncIterator[bytes], reservation: MemoryReservation, files: ExitStack
 ) -> File | None:
     """Return the uploaded file; None for a web form's file input without a file."""
-    spool = UploadSpool(filename or head.name, reservation)
+    spool = UploadSpool(printable((filename or head.name)[:_MAX_LABEL_LENGTH]) or "upload", reservation)
     files.callback(spool.close)
     is_empty = True
     async for piece in body:
@@ -222,18 +225,14 @@ def _set_value(container: dict[str, object], key: str, path: Sequence[str], valu
     return isinstance(below, dict) and _set_value(below, path[0], path[1:], value)
 
 
-def _merge_extra_body(body: Mapping[str, object]) -> dict[str, object]:
-    """Return the arguments that are not null, with those of ``extra_body``, which not every SDK merges itself.
-
-    Raises APIError.
-    """
-    params = {name: value for name, value in body.items() if value is not None}
-    extra = params.pop("extra_body", None)
+def _merge_extra_body(params: dict[str, object]) -> None:
+    """Replace ``extra_body`` by its arguments, as not every SDK does it. Raises APIError."""
+    extra = params.pop("extra_body")
     if isinstance(extra, str):  # a form has nothing but text
         with suppress(APIError):
             extra = parse_json(extra.encode())
     if extra is None:
-        return params
+        return
     if not isinstance(extra, dict):
         message = "extra_body: must be an object of names and values"
         raise APIError(400, message, code="invalid_value", param="extra_body")
@@ -244,7 +243,6 @@ def _merge_extra_body(body: Mapping[str, object]) -> dict[str, object]:
             message = f"{printable(name[:60])}: was given both beside extra_body and in it; leave one out"
             raise APIError(400, message, code="invalid_value", param=printable(name[:60]))
         params[name] = value
-    return params
 
 
 def _convert_images(params: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
@@ -254,17 +252,12 @@ def _convert_images(params: Mapping[str, object], operation: Operation, problems
         value = result[word]
         values = value if isinstance(value, list) and word == "image" else [value]
         try:
-            images = [_check_image(one) for one in values if not _is_null(one)]
+            images = [each for each in map(_check_image, values) if each is not None]
         except ValueError as error:
             problems.append(Problem(word, str(error)))
             continue
         result[word] = images if isinstance(value, list) else next(iter(images), None)
     return result
-
-
-def _is_null(value: object) -> bool:
-    """Return True for null, and for an object of nothing but nulls, as clients write an image that is not given."""
-    return value is None or (isinstance(value, dict) and bool(value) and all(each is None for each in value.values()))
 
 
 def _file_id(value: object) -> object:
@@ -280,7 +273,9 @@ def _resolve_upload(value: object, files: Mapping[str, File]) -> object:
 
 
 def _check_image(value: object) -> object:
-    """Return a file, or a ``data:`` URI as a file. Raises ValueError."""
+    """Return a file or a ``data:`` URI; None for null, as an object of nulls is too. Raises ValueError."""
+    if value is None or (isinstance(value, dict) and value and all(each is None for each in value.values())):
+        return None
     if isinstance(value, dict):
         value = {name: each for name, each in value.items() if each is not None}
         if set(value) != {"image_url"}:

@@ -10,13 +10,12 @@ from typing import BinaryIO, cast
 import attrs
 
 from impasto import File
-from impasto.ext import printable, to_thread_shielded
+from impasto.ext import to_thread_shielded
 from impasto_plugins.gateway.errors import SERVER, APIError
 
 from .memory_budget import MemoryReservation
 
 MAX_MEMORY_BYTES = 1 << 20
-_MAX_LABEL_LENGTH = 80
 
 
 @attrs.define(eq=False)
@@ -61,15 +60,15 @@ class SpoolFile:
         return File.of((label, self._target))
 
 
+@attrs.define(eq=False)
 class UploadSpool:
     """One upload as it arrives."""
 
-    def __init__(self, label: str, reservation: MemoryReservation) -> None:
-        self.label = printable(label[:_MAX_LABEL_LENGTH]) or "upload"
-        self._reservation = reservation
-        self._buffer = bytearray()
-        self._spool_file: SpoolFile | None = None
-        self._file: File | None = None
+    label: str
+    _reservation: MemoryReservation
+    _buffer: bytearray = attrs.field(factory=bytearray)
+    _spool_file: SpoolFile | None = None
+    _file: File | None = None
 
     async def write(self, data: bytes | memoryview) -> None:
         """Write the next piece. Raises APIError if there is no room for it."""
