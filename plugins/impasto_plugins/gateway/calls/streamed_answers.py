@@ -140,9 +140,8 @@ class AnswerSpools:
 
         ``is_streamable``: it may be read while it arrives, since it is the one image.
         """
-        answer = SpooledAnswer(
-            self._reservation, partial(self._announce, quote) if is_streamable and self._is_single else None
-        )
+        on_begin = partial(self._announce, quote) if is_streamable and self._is_single else None
+        answer = SpooledAnswer(self._reservation, on_begin, IMAGE_BYTES)
         self._spools.append(answer)
         return answer
 
