@@ -140,7 +140,7 @@ async def test_an_edit_through_the_gateway_enters_few_functions(walk: Walk, tmp_
                 async with session.post(url, data=form, headers=headers) as response:
                     assert response.status == 200, await response.text()
                     await response.read()
-                while gateway._app.running_count:
+                while gateway._app._tasks:
                     await asyncio.sleep(0.001)
 
             await edit("first")

@@ -81,7 +81,8 @@ def translate(
         work.mask(words.pop("mask"))
     if "prompt" in words:
         work.prompt(words.pop("prompt"))
-    work.own_fields()
+    if words:
+        work.own_fields()
     size = work.size(words.pop("size")) if "size" in words else None
     if words:
         work.others()

@@ -141,7 +141,8 @@ class Turns:
     async def next(self) -> None:
         """Wait for a later turn: a late loop first learns that the other side closed a connection."""
         waits = self._free.locked()
-        await self()
+        await self._free.acquire()
+        asyncio.get_running_loop().call_soon(self._free.release)
         if not waits:
             await asyncio.sleep(0)
 

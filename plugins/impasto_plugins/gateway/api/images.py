@@ -89,7 +89,7 @@ class _ReadyCall:
 async def _prepare(context: RequestContext, kind: CallKind) -> AsyncIterator[_ReadyCall]:
     """Read a call and check all of it. It can be made in the block. Raises APIError."""
     runtime, request = context.runtime, context.request
-    with context.services.memory.open_reservation() as share, ExitStack() as files:
+    with MemoryReservation(context.services.memory) as share, ExitStack() as files:
         call_args = await arguments.read_call_arguments(request, runtime.max_body_bytes, share, files)
         model = _find_model(context, call_args)
         if uploads := call_args.uploaded_file_ids():

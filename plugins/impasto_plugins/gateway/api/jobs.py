@@ -20,7 +20,7 @@ from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
 from impasto_plugins.gateway.calls.queue_timeout import max_queue_wait
 from impasto_plugins.gateway.calls.runtime import Runtime
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError, charge_unknown_error
-from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES
+from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.coordinator import WATCH_SECONDS, IdempotencyCoordinator, JobStarted
 from impasto_plugins.gateway.idempotency.in_flight import InFlightCall
@@ -75,7 +75,7 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
         raise APIError(404, message, code="not_found")
     if row.state == "running":
         return _json_response(_job_payload(row), headers={"retry-after": _POLL_SECONDS})
-    with context.services.memory.open_reservation() as share:
+    with MemoryReservation(context.services.memory) as share:
         share.reserve(IMAGE_BYTES)
         try:
             outcome = await repeats.store.load(row)

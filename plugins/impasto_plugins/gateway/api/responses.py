@@ -22,8 +22,8 @@ from .response_body import ResponseContent, Segment, build_headers
 COMMENT_SECONDS = 15.0
 """Seconds between comments of a waiting stream: proxies close silent connections."""
 
-_MAX_WHOLE_BYTES = 256 * 1024
-"""Bytes up to which a response is sent in one piece."""
+_MAX_WHOLE_BYTES = 192 * 1024
+"""Bytes, before images are encoded, up to which a response is sent in one piece."""
 
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
@@ -114,14 +114,14 @@ async def respond_with(context: RequestContext, content: ResponseContent, prefix
     headers = {**_JSON, **build_headers(outcome.cost, outcome.warnings, is_replayed=content.is_replayed)}
     opening = response_body.body_opening(outcome.created)
     segments = [opening if prefix == b"{}" else prefix[:-1] + b"," + opening[1:], *response_body.body_segments(content)]
-    length = response_body.encoded_length(segments)
     in_memory = [part for part in segments if not isinstance(part, File)]
     response: web.StreamResponse
-    if length <= _MAX_WHOLE_BYTES and len(in_memory) == len(segments):
+    if len(in_memory) == len(segments) and sum(map(len, in_memory)) <= _MAX_WHOLE_BYTES:
         body = b"".join(each if isinstance(each, bytes) else pybase64.b64encode(each) for each in in_memory)
         response = web.Response(body=body, headers=headers)
         segments = []
     else:
+        length = response_body.encoded_length(segments)
         response = web.StreamResponse(headers={**headers, "content-length": str(length)})
     with suppress(ConnectionError):  # the caller left
         await context.begin(response)

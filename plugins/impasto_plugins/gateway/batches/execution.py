@@ -35,7 +35,7 @@ def create_execute(get_runtime: Callable[[], Runtime], database: Database, memor
     """
 
     async def execute(task: ImageTask, call: Callable[..., Call]) -> Result:
-        with memory.open_reservation() as reservation:
+        with MemoryReservation(memory) as reservation:
             await _wait_for_memory(reservation)
             if task.job is not None:
                 return await _fetch_job(task, task.job, get_runtime())

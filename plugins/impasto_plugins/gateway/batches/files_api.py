@@ -84,7 +84,7 @@ async def upload_file(context: BatchRequestContext) -> web.StreamResponse:
     await store.reserve(row, limits)
     path = scheduler.folder / row.path
     try:
-        with context.services.memory.open_reservation() as share:
+        with MemoryReservation(context.services.memory) as share:
             filename, size, fields = await _receive_form(request, path, max_bytes, share)
         expires = _parse_expiry(fields)
         seconds = limits.seconds if expires is None else min(expires, limits.seconds)

@@ -121,36 +121,27 @@ class SpooledAnswer:
 class AnswerSpools:
     """The answers of one call."""
 
-    _reservation: MemoryReservation
+    reservation: MemoryReservation
     salvage_store: LocalStore
     """The folder of paid answers that could not be used."""
     created: int
     """The call's beginning, in seconds since 1970."""
-    _is_single: bool = False
+    is_single: bool = False
     """True if its one image may be read from ``streaming_answer`` while it arrives."""
     streaming_answer: asyncio.Future[StreamingAnswer] = attrs.field(factory=asyncio.Future)
     jobs: list[str] = attrs.field(factory=list[str])
     """The provider's ids of accepted jobs."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
-    _spools: list[SpooledAnswer] = attrs.field(factory=list[SpooledAnswer])
-
-    def spool(self, quote: Quote, *, is_streamable: bool) -> SpooledAnswer:
-        """Return a spool for one answer.
-
-        ``is_streamable``: it may be read while it arrives, since it is the one image.
-        """
-        on_begin = partial(self._announce, quote) if is_streamable and self._is_single else None
-        answer = SpooledAnswer(self._reservation, on_begin, IMAGE_BYTES)
-        self._spools.append(answer)
-        return answer
+    spools: list[SpooledAnswer] = attrs.field(factory=list[SpooledAnswer])
 
     def close(self) -> None:
         """Release the disk space."""
-        for spool in self._spools:
+        for spool in self.spools:
             spool.close()
 
-    def _announce(self, quote: Quote, answer: SpooledAnswer) -> None:
+    def announce(self, quote: Quote, answer: SpooledAnswer) -> None:
+        """Note that the first bytes of the one image are on the disk."""
         if not self.streaming_answer.done():
             self.streaming_answer.set_result(StreamingAnswer(quote, answer))
 
@@ -177,10 +168,12 @@ class GatewayCall(Call):
         self._is_written = True
 
     def spool(self, response: WireResponse) -> SpooledAnswer:
-        is_streamable = (
-            self.job is None and response.media_type != "application/json"
-        )  # whose picture has text around it
-        return self._spools.spool(self._quote, is_streamable=is_streamable)
+        spools, on_begin = self._spools, None
+        if spools.is_single and self.job is None and response.media_type != "application/json":  # that has text around
+            on_begin = partial(spools.announce, self._quote)
+        answer = SpooledAnswer(spools.reservation, on_begin, IMAGE_BYTES)
+        spools.spools.append(answer)
+        return answer
 
     def mark_job_accepted(self, pending: Pending) -> None:
         super().mark_job_accepted(pending)

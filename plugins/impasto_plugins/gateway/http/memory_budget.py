@@ -23,10 +23,6 @@ class MemoryBudget:
         self.decode_lock = asyncio.Lock()
         """Held by the one request whose mask is decoded."""
 
-    def open_reservation(self) -> MemoryReservation:
-        """Return a request's reservation, empty at first."""
-        return MemoryReservation(self)
-
 
 @attrs.define(eq=False)
 class MemoryReservation:

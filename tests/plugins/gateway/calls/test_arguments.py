@@ -11,7 +11,7 @@ from impasto import File, InvalidRequest, Operation, Registry
 from impasto_plugins.gateway.calls.arguments import CallArguments, _read_upload
 from impasto_plugins.gateway.calls.runtime import _max_body_bytes
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.http.multipart import PartHead
 from tests.pictures import png
 from tests.plugins.gateway.conftest import Running
@@ -198,6 +198,6 @@ async def test_an_upload_is_called_by_its_file_name_or_else_by_its_field(filenam
 
     with ExitStack() as files:
         head = PartHead(name="image", filename=filename, charset="utf-8")
-        file = await _read_upload(head, filename, body(), MemoryBudget(1 << 20).open_reservation(), files)
+        file = await _read_upload(head, filename, body(), MemoryReservation(MemoryBudget(1 << 20)), files)
         assert file is not None
         assert (file.label, file.read()) == (label, png(8, 8))

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from impasto_plugins.gateway.calls import streamed_answers as large_module
-from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
 from tests.pictures import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
@@ -332,7 +332,7 @@ async def test_pieces_that_go_out_while_it_comes_are_whole_in_base64(
 
     monkeypatch.setattr(SpoolFile, "_append", full)
     flow = MemoryBudget(1 << 30)
-    answer, came = large_module.SpooledAnswer(flow.open_reservation()), list[bytes]()
+    answer, came = large_module.SpooledAnswer(MemoryReservation(flow)), list[bytes]()
 
     async def read() -> None:
         async for each in answer.iter_chunks():

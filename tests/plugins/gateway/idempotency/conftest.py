@@ -14,7 +14,7 @@ from aiohttp import web
 from impasto import Artifact
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import APIError
-from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
 from impasto_plugins.gateway.idempotency.in_flight import InFlightEntry, InFlightTable
@@ -47,7 +47,7 @@ class Worker:
     ) -> tuple[bytes | str | None, bool]:
         """Return what a caller gets, an image or the code of an error, and True if an earlier call made it."""
         try:
-            async with asyncio.timeout(60), self.repeats.session(identity, self.flow.open_reservation()) as part:
+            async with asyncio.timeout(60), self.repeats.session(identity, MemoryReservation(self.flow)) as part:
                 done, row = await part.get_outcome(make or self.make, ABOUT)
                 return done.artifacts[0].data, row is not None
         except APIError as failure:
@@ -61,7 +61,7 @@ class Worker:
             begun.set_result((row, False))
             return await self.make(row)
 
-        async with self.repeats.session(identity, self.flow.open_reservation()) as part:
+        async with self.repeats.session(identity, MemoryReservation(self.flow)) as part:
             await part.run_job(make, ABOUT, begun)
         return await begun
 

@@ -9,6 +9,7 @@ import pytest
 
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_error
+from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightCall
 from impasto_plugins.gateway.idempotency.store import StoredCall
 
@@ -175,7 +176,7 @@ async def test_what_can_not_be_written_down_is_asked_for_again_after_some_second
     (tmp_path / "file").touch()
     worker = Worker(tmp_path / "file" / "data")
     with pytest.raises(APIError) as refused:
-        async with worker.repeats.session(identity(key=KEY), worker.flow.open_reservation()) as part:
+        async with worker.repeats.session(identity(key=KEY), MemoryReservation(worker.flow)) as part:
             await part.get_outcome(worker.make, ABOUT)
     headers = refused.value.to_response().headers
     assert (headers["retry-after"], headers["x-should-retry"]) == ("5", "true")

@@ -35,7 +35,7 @@ from impasto_plugins.gateway.calls.budgets import BudgetGuard
 from impasto_plugins.gateway.calls.execution import CallOutcome, PreparedCall
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import APIError, to_api_error
-from impasto_plugins.gateway.http.memory_budget import MemoryBudget
+from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.idempotency import coordinator as repeats_module
 from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencyCoordinator
 from impasto_plugins.gateway.idempotency.fingerprint import Fingerprint
@@ -77,7 +77,7 @@ class Call:
         identity = Fingerprint(
             request=cast("web.BaseRequest", request), owner=OWNER, content=content, key=key, count=None
         )
-        async with self.worker.repeats.session(identity, MemoryBudget(1 << 30).open_reservation()) as part:
+        async with self.worker.repeats.session(identity, MemoryReservation(MemoryBudget(1 << 30))) as part:
             return await part.get_outcome(self.make, CallLabel("m", "b64_json"))
 
     async def make(self, row: StoredCall | None) -> CallOutcome:

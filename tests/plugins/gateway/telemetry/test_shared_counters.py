@@ -36,7 +36,8 @@ def test_what_is_read_is_what_was_counted(
         mine = [seconds for other, seconds in took if other == name]
         *buckets, total = found["took", name]
         assert buckets == [
-            sum(low < each <= high for each in mine) for low, high in zip((-1, *BUCKET_BOUNDS), (*BUCKET_BOUNDS, 1e9), strict=True)
+            sum(low < each <= high for each in mine)
+            for low, high in zip((-1, *BUCKET_BOUNDS), (*BUCKET_BOUNDS, 1e9), strict=True)
         ]
         assert abs(total - sum(mine)) < 1e-6
     metrics.close()
