@@ -46,7 +46,8 @@ StopReason = Literal[
     "unreachable", "deadline", "interrupted", "configuration",
 ]  # fmt: skip
 
-PYTHON_ADVICE = ("; client.resume fetches its result", " or give api_key")
+CANCELLED_ADVICE = "; this error's `result` has them"
+PYTHON_ADVICE = ("; client.resume fetches its result", " or give api_key", CANCELLED_ADVICE)
 """The ends of messages that help only those who write Python; the command line leaves them out."""
 
 

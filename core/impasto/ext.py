@@ -22,7 +22,12 @@ if TYPE_CHECKING:
         Billed as Billed,
         StopReason as StopReason,
     )
-    from .fanout import MAX_N as MAX_N, check_n as check_n, requests_with_seeds as requests_with_seeds
+    from .fanout import (
+        MAX_N as MAX_N,
+        check_n as check_n,
+        requests_with_seeds as requests_with_seeds,
+        result_of_cancelled as result_of_cancelled,
+    )
     from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
     from .interrupts import pass_interrupt as pass_interrupt
     from .listener import Listener as Listener, listen as listen, parse_bind_host as parse_bind_host
@@ -64,7 +69,7 @@ _HOMES = {
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList Distribution normalized_name",
     "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
-    "fanout": "MAX_N check_n requests_with_seeds",
+    "fanout": "MAX_N check_n requests_with_seeds result_of_cancelled",
     "files": "Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
     "listener": "Listener listen parse_bind_host",

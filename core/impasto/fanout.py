@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .errors import Billed, ImpastoError, InvalidRequest, Problem
+from .errors import CANCELLED_ADVICE, Billed, ImpastoError, InvalidRequest, Problem
 from .fields import Field, format_value
 from .records import FailedArtifact, Request, Result
 
@@ -37,7 +37,10 @@ def check_n_and_seed(n: object, seed: object = None, field: Field | None = None)
 async def fan_out(
     n: int, request: Request, operation: Operation, run: Callable[[Request], Awaitable[Result]]
 ) -> Result:
-    """Run the request n times, with seeds counted up from the first. Raises the first error if all fail."""
+    """Run the request n times, with seeds counted up from the first. Raises the first error if all fail.
+
+    If it is cancelled, the CancelledError carries the images that had come, see ``result_of_cancelled``.
+    """
     requests, warnings = requests_with_seeds(n, request, operation.fields.get("seed"))
     notes: list[str] = []
 
@@ -55,15 +58,24 @@ async def fan_out(
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(one(each)) for each in requests]
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
-        arrived = sum(1 for task in tasks if not task.cancelled() and isinstance(task.result(), Result))
-        if arrived:
-            notes.append(
-                f"{request.operation}: {arrived} of {n} images had arrived and were discarded by the cancellation"
-            )
+        if ended := [task.result() for task in tasks if not task.cancelled()]:
+            result = _combine(ended, warnings)
+            vars(cancelled)["result"] = result
+            if result.artifacts:
+                notes.append(f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}")
         for note in notes:
             cancelled.add_note(note)
         raise
-    return _combine([task.result() for task in tasks], warnings)
+    result = _combine([task.result() for task in tasks], warnings)
+    if not result.artifacts:
+        raise _combined_error([each.error for each in result.errors])
+    return result
+
+
+def result_of_cancelled(error: BaseException) -> Result | None:
+    """Return the images and errors that had come when several were cancelled; they may have been charged."""
+    result = vars(error).get("result")
+    return result if isinstance(result, Result) else None
 
 
 def requests_with_seeds(n: int, request: Request, field: Field | None) -> tuple[list[Request], tuple[str, ...]]:
@@ -109,20 +121,18 @@ def _combine(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -
             results.append(outcome)
             failures += [FailedArtifact(index=index + each.index, error=each.error) for each in outcome.errors]
             index += len(outcome.artifacts) + len(outcome.errors)
-    if not results:
-        raise _combined_error([each.error for each in failures])
     costs = [result.cost for result in results if result.cost is not None]
     provider_warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
     return Result(
         artifacts=tuple(artifact for result in results for artifact in result.artifacts),
         warnings=(*warnings, *provider_warnings),
         errors=tuple(failures),
-        request_id=results[0].request_id,
+        request_id=results[0].request_id if results else None,
         cost=attrs.evolve(
             costs[0],
             usd=round(sum(cost.usd for cost in costs), 10),
             credits=None if costs[0].credits is None else round(sum(cost.credits or 0 for cost in costs), 10),
         )
-        if len(costs) == len(results)
+        if costs and len(costs) == len(results)
         else None,
     )

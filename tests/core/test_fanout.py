@@ -10,7 +10,7 @@ import pytest
 import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
-from impasto.fanout import check_n_and_seed, fan_out
+from impasto.fanout import check_n_and_seed, fan_out, result_of_cancelled
 from tests.pictures import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
@@ -267,7 +267,7 @@ def test_the_last_image_takes_the_last_seed_of_the_bound(n: int, seed: int, told
     assert [problem.field for problem in check_n_and_seed(n, seed, STABILITY_SD3.fields["seed"])] == told
 
 
-async def test_images_that_had_come_are_counted_in_the_note_of_a_cancelled_call() -> None:
+async def test_a_cancelled_call_carries_the_images_that_had_come() -> None:
     come = asyncio.Semaphore(0)
 
     async def one(request: impasto.Request) -> impasto.Result:
@@ -287,4 +287,8 @@ async def test_images_that_had_come_are_counted_in_the_note_of_a_cancelled_call(
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
-    assert caught.value.__notes__ == ["stability/sd3: 1 of 3 images had arrived and were discarded by the cancellation"]
+    assert caught.value.__notes__ == ["stability/sd3: 1 of 3 images had arrived; this error's `result` has them"]
+    result = result_of_cancelled(caught.value)
+    assert result is not None
+    assert result.artifacts == (PICTURE,)
+    assert [failure.error.message for failure in result.errors] == ["lost"]

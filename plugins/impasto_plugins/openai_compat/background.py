@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from impasto import ClientClosedError, LoopMismatchError
+from impasto.ext import result_of_cancelled
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,8 +68,10 @@ class Background:
         except BaseException as error:
             if not outcome.done():  # a signal's handler raised it here, KeyboardInterrupt above all
                 self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-                for note in _notes(outcome):
-                    error.add_note(note)
+                if (cancelled := _cancellation(outcome)) is not None:
+                    for note in getattr(cancelled, "__notes__", ()):
+                        error.add_note(note)
+                    vars(error)["result"] = result_of_cancelled(cancelled)
             raise
 
     def close(self) -> None:
@@ -104,13 +107,12 @@ def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
         outcome.set_result(result)
 
 
-def _notes(outcome: Future[Any]) -> list[str]:
-    """Return the notes of a cancelled call about its charge."""
+def _cancellation(outcome: Future[Any]) -> BaseException | None:
+    """Return the error of a cancelled call, with its notes about charges and the images that had come."""
     try:
-        error = outcome.exception(PATIENCE)
+        return outcome.exception(PATIENCE)
     except (TimeoutError, CancelledError):
-        return []
-    return getattr(error, "__notes__", [])
+        return None
 
 
 _lock = threading.Lock()

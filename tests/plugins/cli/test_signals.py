@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -11,11 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from impasto import Client, Result
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
+
+from .conftest import Run
 
 JOB = "stability/upscale-creative"
 INTERRUPTED = 130
@@ -85,6 +90,28 @@ def test_an_ignored_signal_stays_ignored(
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_that_had_come_before_an_interrupt_are_saved(
+    run: Run, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    impasto_emulator.fault("delay", seconds=60, times=2)
+    run_once = Client._run_once
+
+    async def interrupt_after(*arguments: Any) -> Result:
+        result = await run_once(*arguments)
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Client, "_run_once", interrupt_after)
+    out = tmp_path / "out.png"
+    ended = run("generate", "stability/sd3", "x", "-n", "3", "-o", str(out), "--json")
+    assert ended.exit_code == INTERRUPTED
+    (image,) = tmp_path.glob("out-*.png")
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert "1 of 3 images had come\n" in ended.stderr
+    assert f"saved: {image}" in ended.stderr
+    assert f"saved: {image}" in json.loads(ended.stdout)["error"]["notes"]
 
 
 def test_several_hangups_do_not_cut_the_report(start_job: Start) -> None:

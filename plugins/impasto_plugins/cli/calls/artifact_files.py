@@ -136,11 +136,12 @@ class ArtifactSaver:
         return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
 
     def keep(self, error: ImpastoError, index: int = 0) -> None:
-        """Save the artifacts of an error, or of a partly failed fan-out, and add a note with their place to it."""
-        for each in (error, *error.errors):
-            for mark, artifact in _came_with(each):
-                saved = self.save(artifact, index, mark=mark)
-                each.add_note(f"what came is kept in {saved.place}")
+        """Save the artifacts of an error and of those inside it, and add a note with their place to each."""
+        for mark, artifact in _came_with(error):
+            saved = self.save(artifact, index, mark=mark)
+            error.add_note(f"what came is kept in {saved.place}")
+        for inner in error.errors:
+            self.keep(inner, index)
 
     def _save_elsewhere(self, artifact: Artifact, wanted: Path, error: OSError) -> SavedArtifact:
         data = artifact.content.read()

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -16,7 +16,7 @@ import attrs
 import click
 
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
-from impasto.ext import Makes, Settings, check_base_url, check_n
+from impasto.ext import Makes, Settings, check_base_url, check_n, result_of_cancelled
 from impasto_plugins.cli.models import group_of
 from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
 from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr, stdout
@@ -108,13 +108,14 @@ def finish(
     """Wait for a call, save its artifacts and report them. ``jobs``: ids of jobs that continue if it is interrupted."""
     settings = settings_of(calling, registry.operation(saving.model).provider.name)
     started = time.monotonic()
-    notes: list[str] = []
+    cancellations: list[asyncio.CancelledError] = []
     try:
-        result = run_until_signal(_run(call, saving.model, registry, settings, notes))
+        result = run_until_signal(_run(call, saving.model, registry, settings, cancellations))
     except ImpastoError as error:
         saving.keep(error)
         raise
     except KeyboardInterrupt:
+        notes = [note for each in cancellations for note in (*getattr(each, "__notes__", ()), *_keep(each, saving))]
         raise CallInterrupted(saving.model, notes=notes, jobs=jobs()) from None
     seconds = time.monotonic() - started
     lost_places = {each.index for each in result.errors}
@@ -147,6 +148,17 @@ def finish(
         echo(f"Error: {failure.index + 1} of {total}: {format_error(failure.error)}", err=True)
     if result.errors or any(each.is_lost or (saving.is_stdout and each.path is not None) for each in saved):
         ctx.exit(1)
+
+
+def _keep(cancelled: asyncio.CancelledError, saving: ArtifactSaver) -> Iterator[str]:
+    """Save what had come when a call was cancelled, and yield notes with the places."""
+    if (result := result_of_cancelled(cancelled)) is None:
+        return
+    for index, artifact in enumerate(result.artifacts):
+        yield f"saved: {saving.save(artifact, index).place}"
+    for index, failure in enumerate(result.errors, len(result.artifacts)):
+        saving.keep(failure.error, index)
+        yield from getattr(failure.error, "__notes__", ())
 
 
 def _wrong_command(command: str, operation: Operation, images: Sequence[str], inputs: Sequence[str]) -> Problem | None:
@@ -191,14 +203,18 @@ def settings_of(reaching: ConnectionOptions, provider: str) -> Settings:
 
 
 async def _run(
-    call: Callable[[Client], Awaitable[Result]], model: str, registry: Registry, settings: Settings, notes: list[str]
+    call: Callable[[Client], Awaitable[Result]],
+    model: str,
+    registry: Registry,
+    settings: Settings,
+    cancellations: list[asyncio.CancelledError],
 ) -> Result:
-    """Await a call. If it is cancelled, ``notes`` gets the core's: whether it may have been charged."""
+    """Await a call. If it is cancelled, ``cancellations`` gets the core's error, with what it knows of charges."""
     try:
         async with Client(registry=registry, **settings) as client, _progress_line(model):
             return await call(client)
     except asyncio.CancelledError as cancelled:
-        notes += getattr(cancelled, "__notes__", ())
+        cancellations.append(cancelled)
         raise
 
 
