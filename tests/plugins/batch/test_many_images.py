@@ -111,7 +111,7 @@ async def test_from_a_program(impasto_emulator: Emulator, tmp_path: Path, folder
 
 BESIDE = """
 import attrs
-from impasto import ContentFiltered, FailedArtifact, UnusableResult
+from impasto import ContentFiltered, FailedArtifact, File, UnusableResult
 from several import model, Several
 
 
@@ -121,6 +121,9 @@ class Beside(Several):
         filtered = ContentFiltered("blurred", status=200)
         filtered.artifacts, filtered.billed = result.artifacts[:2], "unknown"
         unusable = UnusableResult("no image", raw=b"<html>")
+        nested = UnusableResult("too large for memory")
+        nested.file = File.of(b"<spooled>")
+        filtered.errors = (nested,)
         lost = tuple(FailedArtifact(index=index + 4, error=error) for index, error in enumerate((filtered, unusable)))
         return attrs.evolve(result, errors=lost)
 
@@ -143,9 +146,9 @@ def test_what_came_instead_of_images_beside_others_is_kept(
     said = [each for each in warnings if each.startswith("what came instead of images beside it is kept: ")]
     paths = [path for each in said for path in each.partition(": ")[2].split(", ")]
     assert len(said) == 2
-    assert len(paths) == len(set(paths)) == 6
+    assert len(paths) == len(set(paths)) == 8
     assert {path.relative_to(OUT).as_posix() for path in (OUT / "kept").iterdir()} == set(paths)
     images = [path for path in paths if path.endswith(".png")]
     assert len(images) == 4
     assert all((OUT / path).read_bytes().startswith(b"\x89PNG") for path in images)
-    assert {(OUT / path).read_bytes() for path in paths if path not in images} == {b"<html>"}
+    assert {(OUT / path).read_bytes() for path in paths if path not in images} == {b"<html>", b"<spooled>"}

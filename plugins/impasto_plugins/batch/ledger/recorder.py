@@ -40,6 +40,7 @@ FIRST_ROOM = 4 << 20
 """Bytes reserved for an image before the size of its model's images is known."""
 
 _MAX_ROOM = 64 << 20
+_PIECE = 1 << 20
 
 
 class Uploader(Protocol):
@@ -204,8 +205,8 @@ class LedgerRecorder:
 
     def _stage(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Row]:
         """Write the image to the staging folder, and its row."""
-        artifact = outcome.artifact
-        assert artifact is not None  # noqa: S101 - it is kept where there is one
+        assert outcome.artifact is not None  # noqa: S101 - errors go to _write_error
+        artifact = _in_memory(outcome.artifact)
         folder, disk = self.folder, self.folder.disk
         staged = self._staged.pop(unit, None) or self._staging_file(unit)
         try:
@@ -231,9 +232,9 @@ class LedgerRecorder:
     def _set_aside(self, unit: ImageTask, errors: Iterable[ImpastoError]) -> WriteSteps[list[str]]:
         """Keep what came instead of images. Return the paths below the folder."""
         paths = list[str]()
-        for data, media_type in (each for error in errors for each in _paid_bytes(error)):
-            path = salvage_path(self.folder, unit.id, unit.index, media_type)
-            paths.append((yield from _salvage(self.folder, path, data)))
+        for content in (each for error in errors for each in _paid_content(error)):
+            path = salvage_path(self.folder, unit.id, unit.index, content.media_type)
+            paths.append((yield from _salvage(self.folder, path, content)))
         return paths
 
     def image_name(self, unit: ImageTask, artifact: Artifact) -> str:
@@ -249,7 +250,7 @@ class LedgerRecorder:
         if outcome.state == "pending":
             return outcome
         error = outcome.error
-        assert error is not None  # noqa: S101 - what did not come has a reason
+        assert error is not None  # noqa: S101 - an outcome without an image has an error
         saved_paths = yield from self._set_aside(unit, [error])
         row = {**_error_row(unit, outcome, error), **self.error_details(error)}
         if saved_paths:
@@ -278,11 +279,13 @@ def salvage_path(folder: Workspace, id: str, index: int, media_type: str) -> Pat
     return path
 
 
-def _salvage(folder: Workspace, path: Path, data: bytes) -> WriteSteps[str]:
+def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[str]:
     disk = folder.disk
     file = disk.create(path)
     try:
-        write_all(disk, file, data)
+        with content.content.open() as source:
+            while piece := source.read(_PIECE):
+                write_all(disk, file, piece)
         disk.sync(file)
     finally:
         disk.close(file)
@@ -290,12 +293,15 @@ def _salvage(folder: Workspace, path: Path, data: bytes) -> WriteSteps[str]:
     return str(path.relative_to(folder.layout.root))
 
 
-def _paid_bytes(error: ImpastoError) -> Iterator[tuple[bytes, str]]:
+def _paid_content(error: ImpastoError) -> Iterator[Artifact]:
+    """Yield everything paid that came with an error or with one inside it, in memory or on disk."""
     if isinstance(error, ContentFiltered):
-        for artifact in error.artifacts:
-            yield artifact.data, artifact.media_type
-    elif isinstance(error, UnusableResult | ChargeUnknown) and error.raw:
-        yield error.raw, media_type_of(error.raw[:16]) or ""
+        yield from error.artifacts
+    elif isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
+        media_type = media_type_of(error.raw[:16]) if error.file is None else error.file.media_type
+        yield Artifact(data=error.raw, media_type=media_type or "", file=error.file)
+    for inner in error.errors:
+        yield from _paid_content(inner)
 
 
 def _row_of(unit: ImageTask, kind: str, **head: object) -> dict[str, object]:
@@ -351,8 +357,13 @@ def _error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[s
     }
 
 
+def _in_memory(artifact: Artifact) -> Artifact:
+    """Return an artifact with its bytes in memory: a provider may have spooled them to a file."""
+    return artifact if artifact.file is None else attrs.evolve(artifact, data=artifact.file.read(), file=None)
+
+
 def _save_in_temporary_folder(unit: ImageTask, artifact: Artifact) -> Path:
     """Save an image in the system's temporary folder."""
     path = Path(tempfile.mkdtemp(prefix="impasto-")) / (safe_name(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
-    path.write_bytes(artifact.data)
+    path.write_bytes(_in_memory(artifact).data)
     return path
