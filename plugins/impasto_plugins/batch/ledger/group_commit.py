@@ -71,10 +71,10 @@ class Writer:
         self._jobs.put(_Job(steps, done))
         return done
 
-    async def aclose(self) -> None:
-        """Wait until all jobs are done."""
+    def close(self) -> None:
+        """Wait until all jobs are done. It blocks, and does nothing the second time."""
         self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self._thread.join()
 
     def _main(self) -> None:
         going = True

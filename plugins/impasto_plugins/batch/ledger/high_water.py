@@ -77,6 +77,6 @@ class HighWater:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file >= 0:
-            self.disk.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1  # first: a close that fails must not be repeated
+        if file >= 0:
+            self.disk.close(file)

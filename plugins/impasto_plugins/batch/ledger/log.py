@@ -188,9 +188,9 @@ class Ledger:
         """Close the file."""
         if self.high_water is not None:
             self.high_water.close()
-        if self._file >= 0:
-            self.disk.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1  # first: a close that fails must not be repeated
+        if file >= 0:
+            self.disk.close(file)
 
 
 def rows_at(path: Path, places: Iterable[int]) -> list[Row]:

@@ -240,8 +240,7 @@ class Workspace:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._writer.aclose()
-        await asyncio.to_thread(self._close)
+        await to_thread_shielded(self._close)  # also if it is cancelled: the lock must not outlast the run
 
     def submit(self, steps: WriteSteps[T]) -> asyncio.Future[T]:
         """Submit a job to the writer."""
@@ -290,12 +289,18 @@ class Workspace:
         yield from self.write_row({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
-        self.history.close()
-        with suppress(OSError):  # rows that say that something was charged are on the disk: each of them was synced
-            self.ledger.sync()
-        self.ledger.close()
-        self.layout.ballast.unlink(missing_ok=True)
-        os.close(self._lock)  # and with it the lock
+        self._writer.close()
+        lock, self._lock = self._lock, -1
+        if lock < 0:  # closed before: its number may be another file's by now
+            return
+        try:
+            self.history.close()
+            with suppress(OSError):  # rows about charges are on the disk: each of them was synced
+                self.ledger.sync()
+            self.ledger.close()
+            self.layout.ballast.unlink(missing_ok=True)
+        finally:
+            os.close(lock)  # last: until here no other run may begin
 
 
 def _nothing() -> WriteSteps[None]:

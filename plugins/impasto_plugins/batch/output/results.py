@@ -154,9 +154,9 @@ class _ResultsWriter:
         self.disk.sync_folder(self.layout.root)
 
     def close(self) -> None:
-        if self._file >= 0:
-            self.disk.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1  # first: a close that fails must not be repeated
+        if file >= 0:
+            self.disk.close(file)
 
     def _flush(self) -> None:
         if self._file < 0:

@@ -36,7 +36,7 @@ from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.publication import staging_path
 from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover
-from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
+from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is_running
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
 from tests.pictures import png
@@ -223,7 +223,8 @@ def test_the_bytes_of_an_answer_that_was_cut_are_kept(batch: Run, manifest: Writ
     assert b"IEND" not in data
 
 
-async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_path: Path, is_cancelled: bool) -> None:
     """A run that is cancelled abandons its calls and closes its folder in one breath."""
     entered, release = threading.Event(), threading.Event()
 
@@ -240,12 +241,19 @@ async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_pa
     await asyncio.to_thread(entered.wait, 60)
     closing = asyncio.create_task(folder.__aexit__(None, None, None))
     await asyncio.wait({closing}, timeout=0.1)
+    if is_cancelled:
+        closing.cancel()
+        await asyncio.wait({closing}, timeout=0.1)
     release.set()
-    await closing
+    await asyncio.wait({closing})
+    assert closing.cancelled() is is_cancelled
     found = await asyncio.to_thread(
         lambda: [row["row"] for _, row in rows(WorkspacePaths(tmp_path / "out").ledger, ReadPosition())]
     )
     assert found == ["run", "note"]
+    async with await Workspace.open(tmp_path / "out", Disk()):
+        await folder.__aexit__(None, None, None)
+        assert await asyncio.to_thread(is_running, folder.layout), "closing a folder again closes no descriptor of another one"
 
 
 async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -> None:

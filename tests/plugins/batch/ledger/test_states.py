@@ -96,6 +96,11 @@ class Crashes(RuleBasedStateMachine):
         self.keeping = LedgerRecorder(self.folder, Template())
         self.runner.run(self._begun())
 
+    def _close(self) -> None:
+        self.runner.run(self.folder.__aexit__(None, None, None))
+        while self.keeping._staged:  # each once, also if a restart fails and the teardown comes here again
+            self.disk.close(self.keeping._staged.popitem()[1].file)
+
     async def _begun(self) -> None:
         await self.folder.submit(self.folder.begin(0, strangers={}))
         self.recovered = await recover(self.folder, self.keeping, frozenset({KEY[:16]}))
@@ -173,9 +178,7 @@ class Crashes(RuleBasedStateMachine):
     def restart(self, power: int | None) -> None:
         """The process is gone, whatever it was at, or the machine; the next one takes up what there is."""
         self.disk.left = 0
-        self.runner.run(self.folder.__aexit__(None, None, None))
-        for staged in self.keeping._staged.values():
-            self.disk.close(staged.file)
+        self._close()
         if power is not None:
             self.platter.lose_power(self.root / "out", random.Random(power) if power else None)
         self._start()
@@ -215,9 +218,7 @@ class Crashes(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.disk.left = 10**9
-        self.runner.run(self.folder.__aexit__(None, None, None))
-        for staged in self.keeping._staged.values():
-            self.disk.close(staged.file)
+        self._close()
         self.runner.close()
         shutil.rmtree(self.root)
 
