@@ -83,7 +83,7 @@ def run(ctx: click.Context, /, **options: Unpack[CommandOptions]) -> None:
 def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     """Report the status of the batch in DIR, also while it runs, and name images that are missing.
 
-    Ends with 1 if images are missing, or if the batch is complete and some images failed or rows were passed over.
+    Ends with 1 if images are missing, or if none is pending and some failed or rows were skipped.
     """
     from .cli.reporters import format_status, retry_hint
     from .ledger.workspace import WorkspacePaths
@@ -102,7 +102,8 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
         echo(format_status(found))
         if (hint := retry_hint(found)) is not None:
             echo(hint, err=True)
-    ctx.exit(1 if found.missing or (found.state == "complete" and not found.is_whole) else 0)
+    is_over = found.state != "running" and found.pending <= 0
+    ctx.exit(1 if found.missing or (is_over and not found.is_whole) else 0)
 
 
 @command.command("report", short_help="Write a batch's contact sheet.")

@@ -30,7 +30,7 @@ _STATUS_SECONDS = 5.0
 FIRST_LINE_SECONDS, NEXT_LINE_SECONDS = 2.0, 10.0
 """Seconds until a file or a pipe gets its first line of progress, and between later lines."""
 
-_CLASSES = ("refused", "ambiguous", "unusable", "filtered", "expired")
+_CLASSES = ("ambiguous", "unusable", "filtered", "expired")
 _BAR = 20
 
 
@@ -47,8 +47,12 @@ def format_status(status: BatchStatus) -> str:
     return ", ".join((f"{status.state}: {done}", *rest))
 
 
-def _failures(status: BatchStatus) -> list[str]:
-    return [f"{number:,} {name}" for name in _CLASSES if (number := getattr(status, name))]
+def _failures(status: BatchStatus) -> Iterator[str]:
+    if final := status.refused - status.refused_again:
+        yield f"{final:,} refused"
+    if status.refused_again:
+        yield f"{status.refused_again:,} to request again"
+    yield from (f"{number:,} {name}" for name in _CLASSES if (number := getattr(status, name)))
 
 
 def _pending(status: BatchStatus) -> list[str]:

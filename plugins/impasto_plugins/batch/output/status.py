@@ -24,7 +24,8 @@ _MOST_NAMED = 10
 class BatchStatus:
     """The number of the manifest's images in each state.
 
-    ``refused_again`` of the refused are requested again by the next run; ``strangers`` are images of earlier manifests.
+    It is ``complete`` if the next run has nothing to request. ``refused_again`` of the refused are requested again by
+    the next run, since nothing was sent or the provider failed; ``strangers`` are images of earlier manifests.
     ``cost_usd`` is the sum of all certain and possible charges, those of images that were ``in_flight`` as a run
     stopped among them; ``unpriced`` charges have no known price. ``missing`` of the done are no longer in the folder,
     or have changed; ``passed_over`` are invalid rows.
@@ -80,7 +81,7 @@ def status_of(
     pending = total - sum(through.values())
     in_flight = sum(count.values()) - sum(through.values())
     return BatchStatus(
-        state="running" if running else "complete" if pending <= 0 else "stopped",
+        state="running" if running else "stopped" if pending > 0 or count[TaskState.REFUSED_AGAIN] else "complete",
         total=total,
         done=count[TaskState.DONE],
         refused=sum(count[state] for state in _REFUSED),

@@ -166,6 +166,8 @@ class Scheduler:
 
     def stop(self, reason: str, kind: StopReason = "interrupted", cause: ImpastoError | None = None) -> None:
         """Request no further image."""
+        if kind == "interrupted" and self._outage_since is not None:
+            reason = f"{reason} while the provider could not be reached: {self._outage_reason}"
         self.stops.stop(reason, kind, cause)
         self.pace.wake()
 

@@ -384,7 +384,7 @@ def test_a_run_that_gives_an_outage_up_names_the_reason(
     assert "Connection refused" in stopped
 
 
-def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, manifest: Write) -> None:
+def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, batch: Run, manifest: Write) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         to = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -393,6 +393,10 @@ def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, manifest:
         assert run.stderr is not None
         assert any("can't reach" in line for line in run.stderr)
         run.send_signal(signal.SIGINT)
-        output, _ = run.communicate(timeout=60)
+        output, errors = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert output.endswith("0 of 1 done, 1 refused, 0.00 USD\n"), "nothing was sent"
+    assert output == "stopped: 0 of 1 done, 1 to request again, 0.00 USD\n", "nothing was sent, nothing is final"
+    assert "Stopped: interrupted while the provider could not be reached: " in errors
+    assert "Connection refused" in errors
+    found = batch("status", "out")
+    assert (found.stdout, found.exit_code) == (output, 1)
