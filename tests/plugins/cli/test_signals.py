@@ -105,7 +105,11 @@ def test_images_that_had_come_before_an_interrupt_are_saved(
 
     monkeypatch.setattr(Client, "_run_once", interrupt_after)
     out = tmp_path / "out.png"
-    ended = run("generate", "stability/sd3", "x", "-n", "3", "-o", str(out), "--json")
+    hangup = signal.getsignal(signal.SIGHUP)
+    try:
+        ended = run("generate", "stability/sd3", "x", "-n", "3", "-o", str(out), "--json")
+    finally:
+        signal.signal(signal.SIGHUP, hangup)  # the end of a command ignores it
     assert ended.exit_code == INTERRUPTED
     (image,) = tmp_path.glob("out-*.png")
     assert image.read_bytes().startswith(b"\x89PNG")
