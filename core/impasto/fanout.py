@@ -62,7 +62,9 @@ async def fan_out(
             result = _combine(ended, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
-                notes.append(f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}")
+                notes.append(
+                    f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}"
+                )
         for note in notes:
             cancelled.add_note(note)
         raise

@@ -113,7 +113,7 @@ def test_images_that_had_come_before_an_interrupt_are_saved(
     assert ended.exit_code == INTERRUPTED
     (image,) = tmp_path.glob("out-*.png")
     assert image.read_bytes().startswith(b"\x89PNG")
-    assert "1 of 3 images had come\n" in ended.stderr
+    assert "1 of 3 images had arrived\n" in ended.stderr
     assert f"saved: {image}" in ended.stderr
     assert f"saved: {image}" in json.loads(ended.stdout)["error"]["notes"]
 
