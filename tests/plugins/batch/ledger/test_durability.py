@@ -253,7 +253,7 @@ async def test_a_folder_is_closed_only_when_the_last_row_is_in_its_ledger(tmp_pa
     assert found == ["run", "note"]
     async with await Workspace.open(tmp_path / "out", Disk()):
         await folder.__aexit__(None, None, None)
-        assert await asyncio.to_thread(is_running, folder.layout), "closing a folder again closes no descriptor of another one"
+        assert await asyncio.to_thread(is_running, folder.layout), "another's descriptor was closed"
 
 
 async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -> None:
