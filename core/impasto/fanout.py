@@ -58,8 +58,8 @@ async def fan_out(
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(one(each)) for each in requests]
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
-        if ended := [task.result() for task in tasks if not task.cancelled()]:
-            result = _combine(ended, warnings)
+        if finished := [task.result() for task in tasks if not task.cancelled()]:
+            result = _combine(finished, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
                 notes.append(
