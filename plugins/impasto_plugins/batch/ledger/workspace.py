@@ -208,14 +208,16 @@ def state_folder() -> Path:
 class Workspace:
     """An open folder with one worker, this process. ``async with await Workspace.open(...)``."""
 
-    def __init__(self, layout: WorkspacePaths, disk: Disk, history: LedgerHistory, ledger: Ledger, lock: int) -> None:
+    def __init__(
+        self, layout: WorkspacePaths, disk: Disk, history: LedgerHistory, ledger: Ledger, files: ExitStack
+    ) -> None:
         self.layout = layout
         self.disk = disk
         self.history = history
         self.pictures = history.pictures
         self.names = history.names
         self.ledger = ledger
-        self._lock = lock
+        self._files = files
         self._writer = Writer(disk, ledger)
 
     @classmethod
@@ -230,9 +232,8 @@ class Workspace:
         layout = WorkspacePaths(root)
         with ExitStack() as stack:
             open_files = partial(_open_files, levels=levels, start_over=start_over, is_begun=is_begun)
-            history, ledger, lock = await to_thread_shielded(open_files, layout, disk, stack)
-            stack.pop_all()
-        return cls(layout, disk, history, ledger, lock)
+            history, ledger = await to_thread_shielded(open_files, layout, disk, stack)
+            return cls(layout, disk, history, ledger, stack.pop_all())
 
     async def __aenter__(self) -> Self:
         return self
@@ -290,17 +291,10 @@ class Workspace:
 
     def _close(self) -> None:
         self._writer.close()
-        lock, self._lock = self._lock, -1
-        if lock < 0:  # closed before: its number may be another file's by now
-            return
-        try:
-            self.history.close()
-            with suppress(OSError):  # rows about charges are on the disk: each of them was synced
-                self.ledger.sync()
-            self.ledger.close()
-            self.layout.ballast.unlink(missing_ok=True)
-        finally:
-            os.close(lock)  # last: until here no other run may begin
+        self.history.close()
+        with suppress(OSError):  # rows about charges are on the disk: each of them was synced
+            self.ledger.sync()
+        self._files.close()  # the second time it is empty: the numbers may be other files' by then
 
 
 def _nothing() -> WriteSteps[None]:
@@ -309,8 +303,8 @@ def _nothing() -> WriteSteps[None]:
 
 def _open_files(
     layout: WorkspacePaths, disk: Disk, stack: ExitStack, *, levels: int, start_over: bool, is_begun: bool
-) -> tuple[LedgerHistory, Ledger, int]:
-    """Open a folder's lock and ledger; ``stack`` closes them again."""
+) -> tuple[LedgerHistory, Ledger]:
+    """Open a folder's lock and ledger; ``stack`` closes them again, the lock last."""
     try:
         check_links(layout, levels)
         disk.make_folder(layout.staging)
@@ -329,10 +323,11 @@ def _open_files(
         if start_over and not history.is_vouched_for:
             history.is_started_over = True
         ledger.open(history.read)
+        stack.callback(layout.ballast.unlink, missing_ok=True)
         _reserve_file(layout, disk)
     except OSError as error:
         raise unusable_folder(layout, error) from None
-    return history, ledger, lock
+    return history, ledger
 
 
 def read_trusted(layout: WorkspacePaths, *, is_begun: bool = False) -> LedgerHistory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import socket
 import time
@@ -390,13 +391,10 @@ def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, batch: Ru
         to = f"http://127.0.0.1:{closed.getsockname()[1]}"
         manifest(row("a"))
         run = start("run", "manifest.jsonl", "--out", "out", "--api-base", to)
-        assert run.stderr is not None
-        assert any("can't reach" in line for line in run.stderr)
+        assert any("can't reach" in line for line in run.stderr or ())
         run.send_signal(signal.SIGINT)
         output, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert output == "stopped: 0 of 1 done, 1 to request again, 0.00 USD\n", "nothing was sent, nothing is final"
-    assert "Stopped: interrupted while the provider could not be reached: " in errors
-    assert "Connection refused" in errors
-    found = batch("status", "out")
-    assert (found.stdout, found.exit_code) == (output, 1)
+    assert re.search("Stopped: interrupted while the provider could not be reached: .*Connection refused", errors)
+    assert batch("status", "out").stdout == output
