@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -153,6 +154,8 @@ class Registry:
         if point.owner.is_own:
             return _load(point)
         _report_first_use(point)
+        if point.entry.module in sys.modules:  # nothing to wait for; the watch costs a thread
+            return _load(point)
         with _reporting_slow_import(point):
             return _load(point)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import as_json, model
+from .options import as_json, model, registry_of
 from .terminal.output import columns, echo, protect_output
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 @click.command("describe", short_help="Show a model's fields, rules and price.")
 @model
 @as_json
-def command(model: str, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, model: str, as_json: bool) -> None:
     """Show the fields of a model with their meanings, limits and defaults, the rules between them, and its price."""
-    from impasto import Registry
     from impasto.ext import describe
 
     protect_output()
-    description = describe(model, Registry().operation(model))
+    description = describe(model, registry_of(ctx).operation(model))
     if as_json:
         import json
 

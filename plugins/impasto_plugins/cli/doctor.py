@@ -12,7 +12,7 @@ import click
 
 from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, PluginInfo, normalized_name, read_folders
 
-from .options import as_json
+from .options import as_json, registry_of
 from .terminal.output import columns, echo
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     from impasto import ConfigError, Registry
 
-    registry, wrong_setting = Registry(), []
+    registry, wrong_setting = registry_of(ctx), []
     try:
         _ = registry.allowed
     except ConfigError as error:
@@ -203,8 +203,12 @@ def _imports(registry: Registry) -> dict[PluginInfo, ImportResult]:
 
     declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
     found = {each: ImportResult("broken", each.refusal) for each in declared if each.refusal is not None}
+    by_owner: dict[str, list[PluginInfo]] = {}
+    for each in declared:
+        if each.refusal is None:
+            by_owner.setdefault(each.distribution, []).append(each)
     for owner in registry.owners():
-        mine = [each for each in declared if each.distribution == owner.name and each.refusal is None]
+        mine = by_owner.pop(owner.name, [])
         points = [(each.group, each.name) for each in mine]
         came = [import_plugin(registry, *point) for point in points] if owner.is_own else import_in_processes(points)
         found.update(zip(mine, came, strict=True))

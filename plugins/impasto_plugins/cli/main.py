@@ -18,14 +18,20 @@ from .terminal.boundary import run
 class Commands(click.Group):
     """Lists commands from metadata, and imports the one that is run. A broken one breaks only itself."""
 
-    _registry: Registry | None = None
-    _wrong_setting: ConfigError | None = None
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self._forget_registry()
+
+    def _forget_registry(self) -> None:
+        self._installed = Registry()
+        self._registry: Registry | None = None
+        self._wrong_setting: ConfigError | None = None
 
     @property
     def registry(self) -> Registry:
         """The installed commands; only impasto's own if the allow-list is invalid."""
         if self._registry is None:
-            self._registry = Registry()
+            self._registry = self._installed
             try:
                 _ = self._registry.allowed
             except ConfigError as error:
@@ -33,7 +39,7 @@ class Commands(click.Group):
         return self._registry
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        self._registry = self._wrong_setting = None
+        self._forget_registry()  # another run in this process may find others
         command = partial(super().main, *args, **extra)
         return run(command) if extra.get("standalone_mode", True) else command()
 
@@ -42,7 +48,7 @@ class Commands(click.Group):
     ) -> click.Context:
         """Read the words of a command line, which for ``--help`` and ``--version`` is all. Click would exit with 1."""
         try:
-            return super().make_context(info_name, args, parent, **extra)
+            return super().make_context(info_name, args, parent, obj=self._installed, **extra)
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import as_json
+from .options import as_json, registry_of
 from .terminal.output import echo
 
 if TYPE_CHECKING:
@@ -22,16 +23,16 @@ _GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER)
 
 @click.command("models", short_help="List the installed models.")
 @as_json
-def command(as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
     """List the installed models and the price of a call, by the command that calls them.
 
     Models of other distributions are listed by name, without importing them. `impasto describe MODEL` shows one of
     them.
     """
-    from impasto import Registry
     from impasto.ext import OPERATIONS
 
-    registry = Registry()
+    registry = registry_of(ctx)
     alike: dict[tuple[str, str, str], list[PluginInfo]] = {}
     for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
         alike.setdefault((each.value, each.distribution, each.version), []).append(each)
@@ -104,15 +105,17 @@ def group_of(operation: Operation) -> str:
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    for provider, group in dict.fromkeys((row["provider"], row["group"]) for row in rows):
+    lines = []
+    for (provider, group), alike in groupby(rows, key=lambda row: (row["provider"], row["group"])):
         command = group if group in ("broken", _OTHER) else f"impasto {group}"
-        echo(click.style(f"{provider}, {command}", bold=True))
-        alike = [row for row in rows if (row["provider"], row["group"]) == (provider, group)]
-        width = max(len(str(row["name"])) for row in alike)
-        for row in alike:
-            echo(f"  {row['name']:<{width}}  {_about(row)}")
-            for alias in row["aliases"] if isinstance(row["aliases"], list) else ():
-                echo(click.style(f"    also {alias}", dim=True))
+        lines.append(click.style(f"{provider}, {command}", bold=True))
+        models = list(alike)
+        width = max(len(str(row["name"])) for row in models)
+        for row in models:
+            lines.append(f"  {row['name']:<{width}}  {_about(row)}")
+            aliases = row["aliases"] if isinstance(row["aliases"], list) else []
+            lines += (click.style(f"    also {alias}", dim=True) for alias in aliases)
+    echo("\n".join(lines))
 
 
 def _about(row: dict[str, object]) -> str:

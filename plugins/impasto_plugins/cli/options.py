@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from impasto import Registry
 
 F = TypeVar("F", bound=Callable[..., object])
 
 JSON = "impasto.json"
 """Key of the command's context that is true with --json; errors are printed as JSON then."""
+
+
+def registry_of(ctx: click.Context) -> Registry:
+    """Return the registry that found the command: metadata is read once in a process."""
+    from impasto import Registry
+
+    return ctx.find_object(Registry) or Registry()
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import call_options, model
+from .options import call_options, model, registry_of
 from .terminal.output import protect_output
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
 
     It needs the key that started the job.
     """
-    from impasto import InvalidRequest, Registry  # the client: only for those who call
+    from impasto import InvalidRequest  # the client: only for those who call
 
     from .calls.artifact_files import ArtifactSaver
     from .calls.call import finish
@@ -34,4 +34,4 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
     saving = ArtifactSaver(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):
         raise InvalidRequest(problems)
-    finish(ctx, saving, lambda client: client.resume(model, id), Registry(), options, jobs=lambda: [id])
+    finish(ctx, saving, lambda client: client.resume(model, id), registry_of(ctx), options, jobs=lambda: [id])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import impasto
+from impasto import Registry
+from impasto.distributions import Scan, scan_entry_points
 from impasto.registry import GROUPS, OPERATIONS
 from tests.conftest import KEY
-from tests.distributions import install
+from tests.distributions import ACME, install
 from tests.plugins.cli.conftest import Run
 
 MODELS = impasto.Registry().names(OPERATIONS)
@@ -119,3 +122,39 @@ def test_doctor_names_a_plugin_that_is_none(run: Run, tmp_path: Path, monkeypatc
     assert code == 1
     said = "acme-wrong 1.0: 'acme/wrong' is a type, but must be an Operation"
     assert found[f"{OPERATIONS} acme/wrong"] == ("broken", said)
+
+
+@pytest.mark.parametrize("words", [("models",), ("plugins",), ("describe", "stability/sd3")])
+def test_a_command_reads_the_installed_metadata_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    scans = []
+
+    def scan(**options: bool) -> Scan:
+        scans.append(options)
+        return scan_entry_points(**options)
+
+    monkeypatch.setattr("impasto.registry.scan_entry_points", scan)
+    assert run(*words).exit_code == 0
+    assert scans == [{}]
+
+
+def test_only_a_module_that_is_not_imported_yet_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(
+        tmp_path,
+        "acme-pair",
+        {"impasto.operations": {f"acme/{name}": "acme_pair:paint" for name in ("a", "b", "c")}},
+        {"acme_pair": ACME},
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    started = []
+
+    def start(timer: object) -> None:
+        started.append(timer)
+
+    monkeypatch.setattr("threading.Timer.start", start)
+    registry = Registry()
+    for name in ("a", "b", "c"):
+        registry.operation(f"acme/{name}")
+    del sys.modules["acme_pair"]
+    assert len(started) == 1

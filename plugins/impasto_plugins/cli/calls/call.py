@@ -18,6 +18,7 @@ import click
 from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
 from impasto.ext import Makes, Settings, check_base_url, check_n, result_of_cancelled
 from impasto_plugins.cli.models import group_of
+from impasto_plugins.cli.options import registry_of
 from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
 from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr, stdout
 from impasto_plugins.cli.terminal.signals import run_until_signal
@@ -65,7 +66,7 @@ def make(
 ) -> None:
     """Call a model and save its output. Ends the command with 1 if some of ``n`` failed."""
     protect_output()
-    registry = Registry()
+    registry = registry_of(ctx)
     operation = registry.operation(model)
     if (problem := _wrong_command(str(ctx.info_name), operation, images, fields)) is not None:
         raise InvalidRequest([problem], operation=model)

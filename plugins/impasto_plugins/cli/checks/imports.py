@@ -146,11 +146,15 @@ def child(points: Sequence[PluginAddress], seconds: float) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a plugin prints is no answer
     registry = Registry()
+    tried: dict[Operation, str | None] = {}
     for group, name in points:
         faulthandler.dump_traceback_later(seconds, exit=True)  # from a thread of its own, whatever holds this one
         came = import_plugin(registry, group, name)
         if came.state == "ok" and group == OPERATIONS:
-            slow = slow_hook(registry.load(group, name, Operation), name)
+            operation = registry.load(group, name, Operation)
+            if operation not in tried:  # an alias is another name of the same one
+                tried[operation] = slow_hook(operation, name)
+            slow = tried[operation]
             came = came if slow is None else ImportResult("note", slow, loaded=True)
         print(json.dumps(came), file=out, flush=True)
     faulthandler.cancel_dump_traceback_later()
