@@ -88,12 +88,12 @@ class Forks:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", "-x", *arguments],
                 cwd=cwd, env={**environment, _SOCKET: str(theirs.fileno())}, pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=(cwd / "collected.txt").open("w"), start_new_session=True,
             )  # fmt: skip
         self._socket, self._lines = ours, ours.makefile("rw")
         if not (first := self._lines.readline()):
             self.close()
-            raise RuntimeError("pytest ended before it had collected the tests")
+            raise RuntimeError((cwd / "collected.txt").read_text())  # pytest says what it could not collect
         self.tests: frozenset[str] = frozenset(json.loads(first))
 
     def run(self, tests: Sequence[str], path: Path, before: str, seconds: float) -> int:

@@ -5,6 +5,7 @@ With ``-p tests.campaigns.reach`` pytest writes what it ran to MUTANTS_TIMES.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -144,10 +145,15 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
         path = file[max(file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/")) + 1 :]
         contexts = coverage.contexts_by_lineno(file)
         for then, now in moved_lines(folder / path, copy / path):
-            # "test|run" is pytest-cov's, "test (call)" is pytest's
-            tests[path][now] += {re.sub(r"(\|\w+| \(\w+\))$", "", name) for name in contexts.get(then, ())}
+            tests[path][now] += {_test_of(context) for context in contexts.get(then, ())}
     seconds = {test: seconds for test, passed, seconds in read_times(times) if passed}
     return Reach(tests, seconds, frozenset(test for test, passed, _ in read_times(times) if not passed))
+
+
+@functools.cache
+def _test_of(context: str) -> str:
+    """Return the id of a test: "test|run" is pytest-cov's word for it, "test (call)" is pytest's."""
+    return re.sub(r"(\|\w+| \(\w+\))$", "", context)
 
 
 def moved_lines(then: Path, now: Path) -> Iterator[tuple[int, int]]:
