@@ -84,11 +84,11 @@ class Forks:
 
     def __init__(self, arguments: Iterable[str], cwd: Path, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, (cwd / "collected.txt").open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", "-x", *arguments],
+                [sys.executable, "-m", "pytest", "-p", "tests.campaigns.forks", "-n", "0", *arguments],
                 cwd=cwd, env={**environment, _SOCKET: str(theirs.fileno())}, pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=(cwd / "collected.txt").open("w"), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=output, start_new_session=True,
             )  # fmt: skip
         self._socket, self._lines = ours, ours.makefile("rw")
         if not (first := self._lines.readline()):
@@ -126,8 +126,6 @@ def kill_group(group: int) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Take jobs until the campaign ends. Return None in a fork: pytest goes on and runs the tests of its job."""
-    if session.testsfailed:
-        return None  # pytest ends: a file could not be collected
     with socket.socket(fileno=int(os.environ.pop(_SOCKET))) as connection, connection.makefile("rw") as lines:
         connection.set_inheritable(False)
         items = {item.nodeid: item for item in session.items}
@@ -145,6 +143,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
                     key = function.__code__.co_qualname, function.__code__.co_firstlineno
                     function.__code__ = code.get(key, function.__code__)
                 session.items[:] = [items[test] for test in tests]
+                session.testsfailed, session.config.option.maxfail = (
+                    0,
+                    1,
+                )  # not those of the collection
                 return None
             with suppress(OSError):
                 os.setpgid(pid, pid)  # both set it: either may be the first to run

@@ -154,6 +154,8 @@ def main() -> None:
         reach = learn(copies[0], (options.coverage or folder / "learned").absolute(), options.tests)
         files = set(_files([change for _, change in chosen], reach, copies[0]))
         every = list(pool.map(partial(Job, files=files), copies))
+        for file in sorted(files - {test.partition("::")[0] for test in every[0].tests}):
+            print(f"nothing is collected from {file}")
         jobs: SimpleQueue[Job] = SimpleQueue()
         for job in every:
             jobs.put(job)
