@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 MOST_TESTS = 240
 """Tests that are run for one change: those of its own folder first, and of each file the quickest first."""
 
-TEST_SECONDS = 30
+TEST_SECONDS = 20
 
 
 @attrs.frozen
@@ -140,12 +140,13 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
 
     coverage = CoverageData(str(data))
     coverage.read()
-    tests: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    measured: dict[str, Mapping[int, Iterable[str]]] = {}
     for file in coverage.measured_files():
         path = file[max(file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/")) + 1 :]
-        contexts = coverage.contexts_by_lineno(file)
-        for then, now in moved_lines(folder / path, copy / path):
-            tests[path][now] += {_test_of(context) for context in contexts.get(then, ())}
+        measured[path] = coverage.contexts_by_lineno(file)
+    tests: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path, new, old_path, old in earlier_lines(copy, folder):
+        tests[path][new] += {_test_of(context) for context in measured.get(old_path, {}).get(old, ())}
     seconds = {test: seconds for test, passed, seconds in read_times(times) if passed}
     return Reach(tests, seconds, frozenset(test for test, passed, _ in read_times(times) if not passed))
 
@@ -156,10 +157,29 @@ def _test_of(context: str) -> str:
     return re.sub(r"(\|\w+| \(\w+\))$", "", context)
 
 
+def earlier_lines(now: Path, then: Path) -> Iterator[tuple[str, int, str, int]]:
+    """Yield each line of the product as it is (path, number), with the line (path, number) that it was."""
+    texts: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for file in _sources(then):
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+            texts[line.strip()].append((str(file.relative_to(then)), number))
+    for file in _sources(now):
+        path = str(file.relative_to(now))
+        if (then / path).is_file():
+            yield from ((path, new, path, old) for old, new in moved_lines(then / path, file))
+            continue
+        for new, line in enumerate(file.read_text("utf-8").splitlines(), 1):  # the file was moved or split
+            if len(text := texts[line.strip()]) == 1:
+                yield path, new, *text[0]
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for name in ("core", "plugins"):
+        yield from sorted((folder / name).rglob("*.py"))
+
+
 def moved_lines(then: Path, now: Path) -> Iterator[tuple[int, int]]:
     """Yield the numbers of the lines of a file as it was and as it is; a new line has those that it stands for."""
-    if not then.is_file() or not now.is_file():
-        return
     one, other = (path.read_text("utf-8").splitlines() for path in (then, now))
     for tag, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if tag == "equal":

@@ -91,6 +91,19 @@ def test_lines_that_moved_since_they_were_learned_are_found(tmp_path: Path) -> N
     assert list(module.moved_lines(then, now)) == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)]
 
 
+def test_lines_of_a_file_that_was_split_are_found_in_the_old_one(tmp_path: Path) -> None:
+    for folder, file, text in (
+        ("then", "a.py", "one()\ntwo()\nsame()\nsame()\n"),
+        ("now", "b.py", "two()\nsame()\n"),
+        ("now", "a.py", "one()\n"),
+    ):
+        path = tmp_path / folder / "core" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    lines = list(module.earlier_lines(tmp_path / "now", tmp_path / "then"))
+    assert lines == [("core/a.py", 1, "core/a.py", 1), ("core/b.py", 1, "core/a.py", 2)]
+
+
 def test_a_change_leaves_the_other_lines_where_they_were() -> None:
     source = "one(\n    1,\n)\nx = (a\n    or b)\ny = 2\n"
     for change in changes("a.py", source):

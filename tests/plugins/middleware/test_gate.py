@@ -182,3 +182,40 @@ def test_a_models_pause_is_never_made_shorter_and_is_removed_at_its_end(monkeypa
     now += 3
     pauses.pause(request_to("/d"), 1)
     assert [target for _, target in pauses._ends] == ["/d"]
+
+
+async def test_a_newcomer_does_not_pass_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place is free and the one who waits for it still sleeps: a new call queues behind it."""
+    gate, one = Gate(), account("sk-queue", RateLimit(1, 10.0))
+    permit = await gate.acquire(call_of(one))
+    assert permit is not None
+    gate.mark_arrived(permit)
+    first = asyncio.create_task(gate.acquire(call_of(one)))
+    await asyncio.sleep(0)
+    later = time.monotonic() + 11
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    newcomer = asyncio.create_task(gate.acquire(call_of(one)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not newcomer.done()
+    for task in (first, newcomer):
+        task.cancel()
+    await asyncio.gather(first, newcomer, return_exceptions=True)
+
+
+async def test_a_permit_whose_request_never_left_is_free_for_the_next_call() -> None:
+    gate, one = Gate(), account("sk-released", RateLimit(1, 600.0))
+    permit = await gate.acquire(call_of(one))
+    assert permit is not None
+    gate.release(permit)
+    assert await asyncio.wait_for(gate.acquire(call_of(one)), 1) is not None
+
+
+async def test_a_pause_ends_when_it_was_said_to() -> None:
+    gate, one = Gate(), account("sk-paused-shortly", None)
+    gate.pause(0.02)
+    await asyncio.wait_for(gate.acquire(call_of(one)), 5)
+    gate.pause(30)
+    with pytest.raises(RateLimited) as caught:
+        await gate.acquire(call_of(one, remaining=5.0))
+    assert caught.value.retry_after == pytest.approx(30, abs=2)

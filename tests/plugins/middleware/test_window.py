@@ -144,3 +144,10 @@ def test_requests_of_an_earlier_process_have_their_places() -> None:
     window.restore_history([90.0, 95.0, 99.0])
     assert window.try_acquire(LIMIT, 99.5) == pytest.approx(0.5)
     acquire(window, 100.0)
+
+
+def test_a_limit_wider_than_the_history_is_kept_exactly() -> None:
+    window, wide = Window(), RateLimit(MIN_HISTORY + 1, 10.0)
+    for _ in range(wide.requests):
+        window.mark_arrived(acquire(window, 0.0, wide), 0.0)
+    assert window.try_acquire(wide, 4.0) == 6.0
