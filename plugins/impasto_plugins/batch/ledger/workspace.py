@@ -292,7 +292,7 @@ class Workspace:
     def _close(self) -> None:
         self._writer.close()
         self.history.close()
-        with suppress(OSError):  # rows about charges are on the disk: each of them was synced
+        with suppress(OSError, ValueError):  # rows about charges were synced one by one; ValueError: it is closed
             self.ledger.sync()
         self._files.close()  # the second time it is empty: the numbers may be other files' by then
 
