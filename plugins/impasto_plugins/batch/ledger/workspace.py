@@ -218,6 +218,7 @@ class Workspace:
         self.names = history.names
         self.ledger = ledger
         self._files = files
+        files.callback(layout.ballast.unlink, missing_ok=True)
         self._writer = Writer(disk, ledger)
 
     @classmethod
@@ -323,7 +324,6 @@ def _open_files(
         if start_over and not history.is_vouched_for:
             history.is_started_over = True
         ledger.open(history.read)
-        stack.callback(layout.ballast.unlink, missing_ok=True)
         _reserve_file(layout, disk)
     except OSError as error:
         raise unusable_folder(layout, error) from None
