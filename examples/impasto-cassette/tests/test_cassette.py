@@ -1,4 +1,4 @@
-"""Calls recorded from impasto's emulator, over a real socket, and replayed without one."""
+"""Calls recorded from impasto's emulator over a real socket, and replayed without one."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ KEY = "sk-canary-of-the-cassette"
 PROMPT = {"prompt": "a lighthouse", "seed": 7}
 
 
-def picture(colour: str) -> bytes:
-    """A small PNG."""
+def image(colour: str) -> bytes:
+    """Return a small PNG."""
     png = io.BytesIO()
     Image.new("RGB", (64, 64), colour).save(png, "PNG")
     return png.getvalue()
 
 
-def run(file: Path, mode: str = "replay", *, model: str = MODEL, n: int = 1, **given: Any) -> impasto.Result:
-    """One call through a cassette."""
-    base = given.pop("base", None)
+def run(file: Path, mode: str = "replay", *, model: str = MODEL, n: int = 1, **params: Any) -> impasto.Result:
+    """Return the result of one call through a cassette."""
+    base = params.pop("base", None)
     settings: dict[str, Any] = {"api_base": base, "api_key": KEY} if base is not None else {}
 
     async def call() -> impasto.Result:
         cassette = {"cassette": {"file": file, "mode": mode}}
         async with impasto.Client(transport="cassette", providers=cassette, poll_interval=0.05, **settings) as client:
-            return await client.run(model, n=n, **given)
+            return await client.run(model, n=n, **params)
 
     return asyncio.run(call())
 
 
-def test_what_was_recorded_is_replayed_for_nothing_and_without_a_key(impasto_emulator: Any, tmp_path: Path) -> None:
+def test_a_recorded_call_is_replayed_for_free_and_without_a_key(impasto_emulator: Any, tmp_path: Path) -> None:
     tape = tmp_path / "calls.jsonl"
     first = run(tape, "record", base=impasto_emulator.url, **PROMPT)
     again = run(tape, **PROMPT)
@@ -58,13 +58,15 @@ def test_equal_requests_are_answered_in_their_order(impasto_emulator: Any, tmp_p
     assert len({each.data for each in first.artifacts}) == 3
 
 
-def test_a_job_is_replayed_with_its_polls_and_pictures_are_told_apart(impasto_emulator: Any, tmp_path: Path) -> None:
+def test_a_job_is_replayed_with_its_polls_and_by_the_content_of_its_upload(
+    impasto_emulator: Any, tmp_path: Path
+) -> None:
     tape = tmp_path / "calls.jsonl"
-    upscaled = {"model": "stability/upscale-creative", "image": picture("teal"), "prompt": "a lighthouse"}
+    upscaled = {"model": "stability/upscale-creative", "image": image("teal"), "prompt": "a lighthouse"}
     first = run(tape, "auto", base=impasto_emulator.url, **upscaled)
     assert run(tape, **upscaled).artifacts[0].data == first.artifacts[0].data
     with pytest.raises(impasto.NotSent):
-        run(tape, **{**upscaled, "image": picture("navy")})
+        run(tape, **{**upscaled, "image": image("navy")})
 
 
 def test_a_refusal_is_replayed_as_one(impasto_emulator: Any, tmp_path: Path) -> None:
@@ -78,22 +80,22 @@ def test_a_refusal_is_replayed_as_one(impasto_emulator: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "said"),
+    ("content", "mode", "message"),
     [
-        (None, "replay", "there is no"),
-        ("{}\n", "record", "is there already"),
-        ("{}\n", "replay", "line 1 of .* is no recorded call"),
-        ("[1]", "replay", "line 1 of .* is no recorded call"),
+        (None, "replay", "does not exist"),
+        ("{}\n", "record", "exists; delete it"),
+        ("{}\n", "replay", "line 1 of .* is not a recorded call"),
+        ("[1]", "replay", "line 1 of .* is not a recorded call"),
         (None, "play", "mode must be one of replay, auto, record, not 'play'"),
     ],
 )
-def test_a_tape_that_is_none_is_told_before_anything_is_sent(
-    tmp_path: Path, content: str | None, mode: str, said: str
+def test_an_invalid_tape_is_reported_before_anything_is_sent(
+    tmp_path: Path, content: str | None, mode: str, message: str
 ) -> None:
     tape = tmp_path / "calls.jsonl"
     if content is not None:
         tape.write_text(content)
-    with pytest.raises(impasto.ConfigError, match=said):
+    with pytest.raises(impasto.ConfigError, match=message):
         run(tape, mode, base="http://127.0.0.1:9", **PROMPT)
 
 

@@ -1,4 +1,4 @@
-"""Easel on this machine: it checks requests as Easel does, paints one colour, keeps an account of charges."""
+"""A stand-in for Easel: it checks requests as Easel does, paints one colour and counts charges."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 KEY = "any-key"
 
 
-def painted(prompt: str, seed: object, size: str = "1024x1024") -> bytes:
-    """A PNG of one colour, which follows from the prompt and the seed."""
+def paint_image(prompt: str, seed: object, size: str = "1024x1024") -> bytes:
+    """Return a PNG of one colour, which depends on the prompt and the seed."""
     width, height = map(int, size.split("x"))
     colour = hashlib.sha256(f"{prompt} {seed}".encode()).digest()
     png = io.BytesIO()
@@ -26,58 +26,59 @@ def painted(prompt: str, seed: object, size: str = "1024x1024") -> bytes:
 
 
 def refusal(status: int, code: str, message: str) -> web.Response:
-    """A refusal in Easel's own form."""
+    """Return a refusal in Easel's form."""
     return web.json_response({"error": {"code": code, "message": message}}, status=status)
 
 
 class Easel:
-    """``charges`` counts pictures that were paid for; ``fetches`` are answered so, one by one, before they are right.
+    """The server. ``charges`` counts charged images.
 
-    ``address`` is what an answer says instead of its picture's own address.
+    ``fetches`` are the answers to the next fetches of images, before real ones. ``address`` replaces the address of the
+    image in an answer.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.charges = 0
-        self.pictures: dict[str, bytes] = {}
+        self.images: dict[str, bytes] = {}
         self.fetches: list[web.Response] = []
-        self.fetched: list[str] = []
+        self.fetch_keys: list[str] = []
         self.address: str | None = None
         self.delay = 0.0
 
     async def paint(self, request: web.Request) -> web.Response:
-        """POST /v1/images/generations."""
+        """Answer ``POST /v1/images/generations``."""
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return refusal(401, "invalid_api_key", "no such key")
-        asked = await request.json()
-        if asked.get("model") != "gouache" or not asked.get("prompt"):
+        params = await request.json()
+        if params.get("model") != "gouache" or not params.get("prompt"):
             return refusal(400, "invalid_request_error", "model and prompt are needed")
-        if "forbidden" in asked["prompt"]:
+        if "forbidden" in params["prompt"]:
             return refusal(403, "moderation_blocked", "not this")
         await asyncio.sleep(self.delay)
         self.charges += 1
-        seed = asked.get("seed", self.charges)
-        png = painted(asked["prompt"], seed, asked.get("size", "1024x1024"))
-        if asked.get("response_format") == "b64_json":
+        seed = params.get("seed", self.charges)
+        png = paint_image(params["prompt"], seed, params.get("size", "1024x1024"))
+        if params.get("response_format") == "b64_json":
             return web.json_response({"data": [{"b64_json": base64.b64encode(png).decode(), "seed": seed}]})
         name = f"{hashlib.sha256(png).hexdigest()}.png"
-        self.pictures[name] = png
+        self.images[name] = png
         return web.json_response({"data": [{"url": self.address or f"{self.url}/v1/files/{name}"}]})
 
     async def file(self, request: web.Request) -> web.Response:
-        """GET /v1/files/NAME."""
-        self.fetched.append(request.headers.get("authorization", ""))
+        """Answer ``GET /v1/files/NAME``."""
+        self.fetch_keys.append(request.headers.get("authorization", ""))
         if self.fetches:
             return self.fetches.pop(0)
-        png = self.pictures.get(request.match_info["name"])
+        png = self.images.get(request.match_info["name"])
         if png is None:
-            return refusal(404, "not_found", "no such picture")
+            return refusal(404, "not_found", "no such image")
         return web.Response(body=png, content_type="image/png")
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Easel]:
-    """Easel, while it is served."""
+    """Serve Easel and yield it."""
     easel = Easel()
     app = web.Application()
     app.router.add_post("/v1/images/generations", easel.paint)
@@ -94,7 +95,7 @@ async def serving() -> AsyncIterator[Easel]:
 
 
 async def main() -> None:
-    """Serves until its input ends, and then tells how many pictures were charged."""
+    """Serve until the input ends, then print the number of charges."""
     async with serving() as easel:
         print(easel.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -1,4 +1,4 @@
-"""easel/gouache under impasto's conformance suite, and its pictures fetched from a stand-in of Easel."""
+"""Tests of easel/gouache: impasto's conformance suite, and images fetched from a stand-in for Easel."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from stand_in import KEY, Easel, painted, refusal, serving
+from stand_in import KEY, Easel, paint_image, refusal, serving
 
 import impasto
 from impasto.testing import Answer, OperationSuite, Refusal
 
 MODEL = "easel/gouache"
-PICTURE = painted("a lighthouse", 7)
+IMAGE = paint_image("a lighthouse", 7)
 JSON = {"content-type": "application/json"}
 
 
 def answer(status: int, body: object) -> Answer:
-    """Easel's answer."""
+    """Return an answer of Easel."""
     return Answer(status=status, headers=JSON, body=json.dumps(body).encode())
 
 
 def refused(status: int, code: str, error: type[impasto.ImpastoError]) -> Refusal:
-    """Easel's refusal, and what must become of it."""
+    """Return a refusal of Easel, with the error that it must become."""
     return Refusal(answer=answer(status, {"error": {"code": code, "message": "no"}}), error=error)
 
 
 class TestGouache(OperationSuite):
-    """Some twenty checks: see impasto.testing."""
+    """The conformance suite: about twenty checks."""
 
     model = MODEL
     minimal = {"prompt": "a lighthouse"}
     others = {"size": "1536x1024", "quality": "draft", "seed": 1_234_567, "response_format": "b64_json"}
-    success = answer(200, {"data": [{"b64_json": base64.b64encode(PICTURE).decode(), "seed": 7}]})
+    success = answer(200, {"data": [{"b64_json": base64.b64encode(IMAGE).decode(), "seed": 7}]})
     refusals = (
         refused(400, "invalid_request_error", impasto.BadRequest),
         refused(401, "invalid_api_key", impasto.Unauthorized),
@@ -48,19 +48,19 @@ class TestGouache(OperationSuite):
 
 
 class TestGouacheByAddress(TestGouache):
-    """The same where the answer is an address, and the picture a second one."""
+    """The same if the answer is an address, and a second answer has the image."""
 
     golden = "golden/by_address"
 
     job_accepted = answer(200, {"data": [{"url": "/v1/files/0123456789abcdef.png"}]})
-    success = Answer(headers={"content-type": "image/png"}, body=PICTURE)
+    success = Answer(headers={"content-type": "image/png"}, body=IMAGE)
 
 
 Act = Callable[[Easel, impasto.Client], Awaitable[Any]]
 
 
 def act(do: Act, **settings: Any) -> Any:
-    """What comes of something that is done with Easel and a client of it."""
+    """Return the result of ``do``, called with Easel and a client."""
 
     async def run() -> Any:
         async with serving() as easel:
@@ -72,19 +72,19 @@ def act(do: Act, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("form", [None, "url", "b64_json"])
-def test_a_picture_comes_in_either_form_for_one_charge(form: str | None) -> None:
+def test_an_image_comes_in_either_form_for_one_charge(form: str | None) -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
         result = await client.run(MODEL, prompt="a lighthouse", seed=7, response_format=form)
-        assert result.artifacts[0].data == PICTURE
+        assert result.artifacts[0].data == IMAGE
         assert result.cost is not None
         assert result.cost.usd == 0.04
         assert easel.charges == 1
-        assert easel.fetched == ([] if form == "b64_json" else [f"Bearer {KEY}"])
+        assert easel.fetch_keys == ([] if form == "b64_json" else [f"Bearer {KEY}"])
 
     act(do)
 
 
-def test_a_picture_is_there_at_once_and_not_after_an_interval() -> None:
+def test_an_image_is_there_at_once_and_not_after_an_interval() -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
         await client.with_options(poll_interval=1e6).run(MODEL, prompt="a lighthouse")
 
@@ -96,23 +96,25 @@ def test_fetching_is_tried_again_and_never_paid_again() -> None:
         easel.fetches = [
             web.Response(status=503, text="a proxy's page"),
             refusal(500, "server_error", "later"),
-            web.Response(body=PICTURE[:50], content_type="image/png"),
+            web.Response(body=IMAGE[:50], content_type="image/png"),
         ]
         result = await client.run(MODEL, prompt="a lighthouse", seed=7)
-        assert result.artifacts[0].data == PICTURE
-        assert (easel.charges, len(easel.fetched)) == (1, 4)
+        assert result.artifacts[0].data == IMAGE
+        assert (easel.charges, len(easel.fetch_keys)) == (1, 4)
 
     act(do)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1/files/0123456789abcdef.png", "/v1/../secret.png", "//x/y"])
-def test_an_address_that_leads_elsewhere_is_not_followed(address: str) -> None:
+def test_an_address_on_another_host_is_not_followed(address: str) -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
         easel.address = address
-        with pytest.raises(impasto.UnusableResult, match="leads elsewhere .*: nothing was fetched") as caught:
+        with pytest.raises(
+            impasto.UnusableResult, match="has an address that is not an image .*: nothing was fetched"
+        ) as caught:
             await client.run(MODEL, prompt="a lighthouse")
         assert address.encode() in caught.value.raw
-        assert (easel.charges, easel.fetched) == (1, [])
+        assert (easel.charges, easel.fetch_keys) == (1, [])
 
     act(do)
 
@@ -125,25 +127,25 @@ def test_a_redirect_is_not_followed() -> None:
         easel.fetches = []
         assert caught.value.id is not None
         result = await client.resume(MODEL, caught.value.id)
-        assert result.artifacts[0].data == PICTURE
+        assert result.artifacts[0].data == IMAGE
         assert easel.charges == 1
 
     act(do)
 
 
-def test_a_picture_that_is_gone_may_have_been_charged() -> None:
+def test_a_missing_image_may_have_been_charged() -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
-        easel.fetches = [refusal(404, "not_found", "no such picture")]
+        easel.fetches = [refusal(404, "not_found", "no such image")]
         with pytest.raises(impasto.ChargeUnknown, match="no longer knows job") as caught:
             await client.run(MODEL, prompt="a lighthouse")
         assert caught.value.billed == "unknown"
-        with pytest.raises(impasto.InvalidRequest, match="must be the path of a picture"):
+        with pytest.raises(impasto.InvalidRequest, match="must be the path of an image"):
             await client.resume(MODEL, "/v1/keys")
 
     act(do)
 
 
-def test_what_is_refused_costs_nothing() -> None:
+def test_a_refusal_costs_nothing() -> None:
     async def do(easel: Easel, client: impasto.Client) -> None:
         with pytest.raises(impasto.ContentFiltered, match="not this"):
             await client.run(MODEL, prompt="forbidden")

@@ -1,1 +1,1 @@
-"""Pictures that were paid for, kept."""
+"""A cache of paid answers for impasto."""

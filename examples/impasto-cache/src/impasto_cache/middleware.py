@@ -1,4 +1,4 @@
-"""The middleware ``cache``: around a whole call, as ``outer`` is, its polls too."""
+"""The middleware ``cache``. It is ``outer``: it wraps a whole call with its polls."""
 
 from __future__ import annotations
 
@@ -17,59 +17,59 @@ from .store import Store
 
 
 class Cache:
-    """Made with the client's options; ``providers={"cache": {...}}`` or variables say where and how much."""
+    """The cache of a client. Its settings are in ``providers={"cache": {...}}`` or in variables."""
 
     def __init__(self, options: Options | None = None) -> None:
-        given: Mapping[str, object] = options.providers.get("cache", {}) if options is not None else {}
-        if unknown := sorted(set(given) - {"folder", "max_bytes", "unseeded"}):
+        settings: Mapping[str, object] = options.providers.get("cache", {}) if options is not None else {}
+        if unknown := sorted(set(settings) - {"folder", "max_bytes", "unseeded"}):
             raise ConfigError(f"cache takes folder, max_bytes and unseeded, not {unknown[0]!r}")
-        folder = given.get("folder") or os.environ.get("IMPASTO_CACHE") or Path.home() / ".cache" / "impasto"
+        folder = settings.get("folder") or os.environ.get("IMPASTO_CACHE") or Path.home() / ".cache" / "impasto"
         if not isinstance(folder, str | os.PathLike):
             raise ConfigError(f"cache: folder must be a path, not {type(folder).__name__}")
         self.store = Store(
-            Path(folder), _bytes(given.get("max_bytes", os.environ.get("IMPASTO_CACHE_BYTES", f"{1 << 30}")))
+            Path(folder), _bytes(settings.get("max_bytes", os.environ.get("IMPASTO_CACHE_BYTES", f"{1 << 30}")))
         )
-        self.unseeded = _names(given.get("unseeded", os.environ.get("IMPASTO_CACHE_UNSEEDED", "")))
-        self._making: dict[str, asyncio.Event] = {}
-        """The requests that somebody pays for now, or looks for; whoever asks for the same waits."""
+        self.unseeded = _names(settings.get("unseeded", os.environ.get("IMPASTO_CACHE_UNSEEDED", "")))
+        self._in_flight: dict[str, asyncio.Event] = {}
+        """Requests that are being read or paid for, by digest; equal requests wait."""
         self._answers: dict[Call, WireResponse | None] = {}
-        """The last answer of each of those calls: of a job's that is its picture."""
+        """The last answer of each call in flight; the last answer of a job is its image."""
         self._writing: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
-        """Waits until what came is written."""
+        """Wait until all answers are written."""
         while self._writing:
             await asyncio.wait(self._writing)
 
     @hookimpl
     def middleware(self, operation: Operation) -> Middleware | None:
-        """Stands around the models of which anything can be kept."""
+        """Return the middleware of a model, or None if none of its answers can be cached."""
         if "seed" not in operation.fields and operation.id not in self.unseeded:
             return None
         return _Layer(self, unseeded=operation.id in self.unseeded)
 
-    async def found_or_made(self, wire: WireRequest, next: Handler) -> WireResponse:
-        """The kept answer to a paid request, or the one that is paid for now, once for all who ask meanwhile."""
+    async def read_or_request(self, wire: WireRequest, next: Handler) -> WireResponse:
+        """Return the cached answer, or request it once for all equal requests in the meantime."""
         call = wire.call
         key = await asyncio.to_thread(_digest, wire)
-        while (other := self._making.get(key)) is not None:
+        while (other := self._in_flight.get(key)) is not None:
             call.begin()  # its time runs while it waits
             await other.wait()
-        self._making[key] = asyncio.Event()
+        self._in_flight[key] = asyncio.Event()
         try:
             found = await asyncio.to_thread(self.store.get, key)
         except BaseException:
-            self._over(key)
+            self._release(key)
             raise
         if found is not None:
-            self._over(key)
+            self._release(key)
             return found
         self._answers[call] = None
         call.on_end += (functools.partial(self._ended, key, call),)
-        return await self.passed(wire, next)
+        return await self.request(wire, next)
 
-    async def passed(self, wire: WireRequest, next: Handler) -> WireResponse:
-        """The provider's answer, remembered where it may be kept."""
+    async def request(self, wire: WireRequest, next: Handler) -> WireResponse:
+        """Return the provider's answer, and remember it if it may be cached."""
         response = await next(wire)
         if wire.call in self._answers:
             self._answers[wire.call] = response
@@ -77,16 +77,16 @@ class Cache:
 
     def _ended(self, key: str, call: Call, result: Result | None) -> None:
         answer = self._answers.pop(call)
-        if result is None or answer is None or answer.file is not None:  # only what became a result is worth keeping
-            self._over(key)
+        if result is None or answer is None or answer.file is not None:  # only results are cached
+            self._release(key)
             return
         task = asyncio.create_task(asyncio.to_thread(self.store.put, key, answer))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-        task.add_done_callback(lambda _: self._over(key))
+        task.add_done_callback(lambda _: self._release(key))
 
-    def _over(self, key: str) -> None:
-        self._making.pop(key).set()
+    def _release(self, key: str) -> None:
+        self._in_flight.pop(key).set()
 
 
 class _Layer:
@@ -98,35 +98,35 @@ class _Layer:
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         seed = getattr(wire.call.request.params, "seed", None)
         if wire.method == "POST" and (seed or self._unseeded):
-            return await self._cache.found_or_made(wire, next)
-        return await self._cache.passed(wire, next)
+            return await self._cache.read_or_request(wire, next)
+        return await self._cache.request(wire, next)
 
 
 def _digest(wire: WireRequest) -> str:
-    """What a request asks, and for whom: another key has pictures of its own. Reads files."""
+    """Return the digest of a request and its account. Reads files."""
     files: dict[str, str] = {}
     for name, file in wire.files.items():
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         with file.open() as source:
             while piece := source.read(1 << 20):
-                found.update(piece)
-        files[name] = found.hexdigest()
+                digest.update(piece)
+        files[name] = digest.hexdigest()
     account = wire.call.account
-    asks = (account.provider.name, account.fingerprint, wire.target, dict(wire.fields), files)
-    return hashlib.sha256(json.dumps(asks, sort_keys=True).encode()).hexdigest()
+    identity = (account.provider.name, account.fingerprint, wire.target, dict(wire.fields), files)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _bytes(given: object) -> int:
-    if isinstance(given, str) and given.isascii() and given.isdigit():
-        given = int(given)
-    if type(given) is not int or given < 1:
-        raise ConfigError(f"cache: max_bytes must be a whole number of at least 1, not {given!r}")
-    return given
+def _bytes(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"cache: max_bytes must be a whole number of at least 1, not {value!r}")
+    return value
 
 
-def _names(given: object) -> frozenset[str]:
-    if isinstance(given, str):
-        given = [name.strip() for name in given.split(",") if name.strip()]
-    if not isinstance(given, Collection) or not all(isinstance(name, str) for name in given):
-        raise ConfigError("cache: unseeded must be a list of models' names")
-    return frozenset(given)
+def _names(value: object) -> frozenset[str]:
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(value, Collection) or not all(isinstance(name, str) for name in value):
+        raise ConfigError("cache: unseeded must be a list of names of models")
+    return frozenset(value)

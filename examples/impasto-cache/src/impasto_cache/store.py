@@ -1,4 +1,4 @@
-"""A folder of answers, of bounded size. Everything here reads or writes a disk: call it in a thread."""
+"""A folder of answers with a maximum size. Call it in a thread: it reads and writes the disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from impasto import WireResponse
 
-_LEFT_OUT = frozenset({"set-cookie"})
-_LEAVES = 0.9
-"""How full it may be once the oldest went, so that not every answer makes room anew."""
+_OMITTED_HEADERS = frozenset({"set-cookie"})
+_TARGET_FILL = 0.9
+"""Fraction of the maximum size after old answers were deleted, so that not every new answer deletes some."""
 
 
 class Store:
-    """Answers by the digest of their request. One that is damaged is none; the least lately used go first."""
+    """Answers by the digest of their request. The least recently used are deleted first."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
@@ -25,18 +25,18 @@ class Store:
         self._lock = threading.Lock()
 
     def get(self, key: str) -> WireResponse | None:
-        """The answer to a request, if it is there and whole."""
+        """Return the answer to a request, or None. A damaged file is deleted."""
         path = self._path(key)
         try:
             head, _, body = path.read_bytes().partition(b"\n")
             about = json.loads(head)
-            whole = about["sha256"] == hashlib.sha256(body).hexdigest()
+            is_intact = about["sha256"] == hashlib.sha256(body).hexdigest()
             response = WireResponse(status=about["status"], headers=about["headers"], body=body)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError):
-            whole, response = False, None
-        if not whole:
+            is_intact, response = False, None
+        if not is_intact:
             with suppress(OSError):
                 path.unlink()
             return None
@@ -45,10 +45,10 @@ class Store:
         return response
 
     def put(self, key: str, response: WireResponse) -> None:
-        """Keeps an answer. A disk that takes nothing keeps nothing: the caller has the picture."""
+        """Store an answer. Errors of the disk are ignored: the caller has the image."""
         about = {
             "status": response.status,
-            "headers": {name: value for name, value in response.headers.items() if name not in _LEFT_OUT},
+            "headers": {name: value for name, value in response.headers.items() if name not in _OMITTED_HEADERS},
             "sha256": hashlib.sha256(response.body).hexdigest(),
         }
         data = json.dumps(about).encode() + b"\n" + response.body
@@ -71,11 +71,11 @@ class Store:
     def _make_room(self) -> None:
         if self._size is not None and self._size <= self.max_bytes:
             return
-        found = sorted(_kept(self.folder))
+        found = sorted(_stored_files(self.folder))
         size = sum(bytes for _, bytes, _ in found)
         if size > self.max_bytes:
             for _, bytes, path in found:
-                if size <= self.max_bytes * _LEAVES:
+                if size <= self.max_bytes * _TARGET_FILL:
                     break
                 path.unlink(missing_ok=True)
                 size -= bytes
@@ -85,11 +85,11 @@ class Store:
         return self.folder / key[:2] / key[2:]
 
 
-def _kept(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each was last used, its size and its place."""
+def _stored_files(folder: Path) -> list[tuple[float, int, Path]]:
+    """Return the last use, the size and the path of each file."""
     found: list[tuple[float, int, Path]] = []
     for path in folder.glob("??/*"):
-        with suppress(FileNotFoundError):  # another process made room
+        with suppress(FileNotFoundError):  # another process deleted it
             about = path.stat()
             found.append((about.st_mtime, about.st_size, path))
     return found

@@ -1,1 +1,1 @@
-"""Calls of impasto, recorded once and replayed."""
+"""Recording and replay of calls for impasto."""

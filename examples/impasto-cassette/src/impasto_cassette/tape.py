@@ -1,4 +1,4 @@
-"""The file: a JSON object a line, each a request and what it was answered."""
+"""The file: one JSON object in each line, with a request and its answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from impasto import ConfigError, File, WireRequest, WireResponse
 
 BASE_URL = "https://cassette.invalid"
-"""Stands on the tape for the provider's own address, as that may be another when it is replayed."""
+"""Replaces the provider's address in the file, since a replay may have another one."""
 
-_LEFT_OUT = frozenset({"set-cookie", "content-length", "connection", "date"})
+_OMITTED_HEADERS = frozenset({"set-cookie", "content-length", "connection", "date"})
 
 
-def asked(wire: WireRequest) -> dict[str, object]:
-    """What a request asks for, without who asks: its files by their hash. Reads files."""
+def request_record(wire: WireRequest) -> dict[str, object]:
+    """Return a request without its account, with files by their hash. Reads files."""
     files: dict[str, str] = {}
     for name, file in wire.files.items():
         files[name] = _digest(file)
@@ -27,7 +27,7 @@ def asked(wire: WireRequest) -> dict[str, object]:
 
 
 class Tape:
-    """What was recorded. Equal requests are answered in the order of their recording; a GET's last answer stays."""
+    """The recorded calls. Equal requests are answered in their order; the last answer to a GET is repeated."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Tape:
 
     @classmethod
     def read(cls, path: Path) -> Tape:
-        """The tape of a file; an empty one where there is none. Raises ConfigError."""
+        """Return the tape of a file, empty if the file does not exist. Raises ConfigError."""
         tape = cls(path)
         try:
             lines = path.read_text("utf-8").splitlines() if path.exists() else []
@@ -47,11 +47,11 @@ class Tape:
                 row = json.loads(line)
                 tape._answers[_key(row["request"])].append(_response(row["response"]))
             except (ValueError, LookupError, TypeError, AttributeError):
-                raise ConfigError(f"cassette: line {number} of {str(path)!r} is no recorded call") from None
+                raise ConfigError(f"cassette: line {number} of {str(path)!r} is not a recorded call") from None
         return tape
 
     def play(self, request: Mapping[str, object]) -> WireResponse | None:
-        """The next answer to a request; None where none is left."""
+        """Return the next answer to a request, or None if none is left."""
         key = _key(request)
         answers, played = self._answers.get(key, []), self._played[key]
         if request["method"] == "GET" and answers:
@@ -64,16 +64,16 @@ class Tape:
     def record(
         self, request: Mapping[str, object], response: WireResponse, base_url: str, secrets: Sequence[str]
     ) -> None:
-        """Adds a call at the file's end. No secret is written, whatever the provider answered."""
-        body = readdressed(response, base_url, BASE_URL).body
+        """Append a call to the file. Secrets in the answer are masked."""
+        body = replace_address(response, base_url, BASE_URL).body
         for secret in secrets:
             body = body.replace(secret.encode(), b"*" * 8)
-        kept = {name: value for name, value in response.headers.items() if name not in _LEFT_OUT}
+        headers = {name: value for name, value in response.headers.items() if name not in _OMITTED_HEADERS}
         row = {
             "request": request,
             "response": {
                 "status": response.status,
-                "headers": {n: value for n, value in kept.items() if not any(each in value for each in secrets)},
+                "headers": {n: value for n, value in headers.items() if not any(each in value for each in secrets)},
                 "body": base64.b64encode(body).decode("ascii"),
             },
         }
@@ -82,15 +82,15 @@ class Tape:
 
 
 def _digest(file: File) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with file.open() as source:
         while piece := source.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
-def readdressed(response: WireResponse, base_url: str, other: str) -> WireResponse:
-    """An answer in JSON whose addresses lead to another host."""
+def replace_address(response: WireResponse, base_url: str, other: str) -> WireResponse:
+    """Return the answer with another host in its addresses, if it is JSON."""
     if response.media_type != "application/json" or base_url.encode() not in response.body:
         return response
     body = response.body.replace(base_url.encode(), other.encode())

@@ -19,10 +19,12 @@ class Params:
     size: str | None = choice(
         "1024x1024", "1536x1024", "1024x1536", default="1024x1024", description="Width and height in pixels."
     )
-    quality: str | None = choice("draft", "fine", default="fine", description="Care taken: a draft is done sooner.")
+    quality: str | None = choice(
+        "draft", "fine", default="fine", description="Quality of the image; a draft is faster."
+    )
     seed: int | None = integer(0, 2**31 - 1, description="Seed of the random noise. Without it the seed is random.")
     response_format: str | None = choice(
-        "url", "b64_json", default="url", description="Way the image comes back: at an address, or in the answer."
+        "url", "b64_json", default="url", description="Form of the answer: an address, or the image in base64."
     )
 
 

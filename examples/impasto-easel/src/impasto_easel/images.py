@@ -1,4 +1,4 @@
-"""Easel's wire: JSON in; a picture in base64, or its address on Easel's own host, out."""
+"""Easel's dialect: requests in JSON, answers with an image in base64 or its address on Easel's host."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ from impasto import (
 from impasto.ext import media_type_of, printable
 from impasto_plugins.images.completeness import is_complete
 
-_PICTURE = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")
-"""The path of a picture; it is the id of a job too, by which the picture is fetched later."""
+_IMAGE_PATH = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")
+"""The path of an image. It is also the id of the job that fetches the image later."""
 
-KEPT_SECONDS = 3600.0
+RESULT_SECONDS = 3600.0
+"""Seconds for which Easel serves an image."""
 
 _REFUSALS: Mapping[str, type[ResponseError]] = {
     "invalid_request_error": BadRequest,
@@ -56,77 +57,80 @@ _STATUSES |= {429: RateLimited, 500: ProviderFault}
 
 
 class Dialect:
-    """Requests and refusals. Plain functions: they can be tested without a network."""
+    """Conversion of requests and refusals. It can be tested without a network."""
 
     def transform_request(self, operation: Operation, request: Request) -> WireRequest:
-        """What was given goes out and nothing else; for a job, the GET that fetches its picture."""
+        """Return the request with the parameters that the caller gave; for a job, the GET that fetches its image."""
         if request.job is not None:
-            if _PICTURE.fullmatch(request.job) is None:
-                raise InvalidRequest([Problem("id", "must be the path of a picture, such as /v1/files/....png")])
+            if _IMAGE_PATH.fullmatch(request.job) is None:
+                raise InvalidRequest([Problem("id", "must be the path of an image, such as /v1/files/....png")])
             return _get(request.job)
-        given = attrs.asdict(request.params, filter=lambda _, value: value is not None)
-        return WireRequest(target=request.target, fields={**request.constants, **given}, encoding="json")
+        fields = attrs.asdict(request.params, filter=lambda _, value: value is not None)
+        return WireRequest(target=request.target, fields={**request.constants, **fields}, encoding="json")
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
-        """The failure that an answer is, or None. What Easel did not say itself is never taken for free."""
-        if response.status == 200 and (_is_picture(response) or response.media_type == "application/json"):
+        """Return the error that an answer means, or None.
+
+        Only an answer in Easel's own form proves that nothing was charged.
+        """
+        if response.status == 200 and (_is_image(response) or response.media_type == "application/json"):
             return None
-        kind, said = _refusal(response)
+        kind, message = _refusal(response)
         if kind is None or _STATUSES.get(response.status) is not kind:
             return ChargeUnknown(
-                f"HTTP {response.status} is not Easel's own answer; whether it was charged is not known",
+                f"HTTP {response.status} is not Easel's own answer; the call may have been charged",
                 status=response.status,
                 raw=response.body,
                 request_id=response.request_id,
             )
-        return kind(said, status=response.status, request_id=response.request_id)
+        return kind(message, status=response.status, request_id=response.request_id)
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
-        """A fetched picture is the artifact itself, and need not be held in memory."""
-        return response.status == 200 and _is_picture(response)
+        """Return True for a fetched image: it is the artifact itself and may be stored on disk."""
+        return response.status == 200 and _is_image(response)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
-        """A picture that was fetched."""
+        """Return the result of a fetched image."""
         return _result(response, response.file or response.body, None)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Images(Operation):
-    """A model whose answer may be an address: that is compared with the account's, so a dialect is not enough."""
+    """A model whose answer may be an address. A dialect is not enough, since the account's address must match."""
 
     @hookimpl
     def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending:
-        """The picture, or where it is fetched. What was paid for and holds neither is kept in the error."""
-        if _is_picture(response):
+        """Return the image, or the request that fetches it. Raises UnusableResult, which has the answer's bytes."""
+        if _is_image(response):
             return self.dialect.normalize_response(self, request, response)
         try:
             body = json.loads(response.body)
-            [told] = body["data"]
-            address, encoded = told.get("url"), told.get("b64_json")
+            [entry] = body["data"]
+            address, encoded = entry.get("url"), entry.get("b64_json")
             data = base64.b64decode(encoded, validate=True) if encoded is not None else None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise _unusable(response, "holds no picture") from None
+            raise _unusable(response, "has no image") from None
         if data is not None:
-            return _result(response, data, told.get("seed"))
+            return _result(response, data, entry.get("seed"))
         origin, path = account.base_url, address if isinstance(address, str) else ""
         path = path.removeprefix(origin)
-        if _PICTURE.fullmatch(path) is None:
-            raise _unusable(response, f"leads elsewhere than to a picture of {origin}: nothing was fetched")
-        return Pending(id=path, poll=_get(path), result_ttl=KEPT_SECONDS, is_ready=True)
+        if _IMAGE_PATH.fullmatch(path) is None:
+            raise _unusable(response, f"has an address that is not an image of {origin}: nothing was fetched")
+        return Pending(id=path, poll=_get(path), result_ttl=RESULT_SECONDS, is_ready=True)
 
 
 def _get(path: str) -> WireRequest:
     return WireRequest(target=path, method="GET", headers={"accept": "image/*"})
 
 
-def _is_picture(response: WireResponse) -> bool:
+def _is_image(response: WireResponse) -> bool:
     return response.media_type.startswith("image/")
 
 
 def _result(response: WireResponse, data: bytes | File, seed: object) -> Result:
     media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
     if media_type is None or not is_complete(data, media_type):
-        raise _unusable(response, "holds no whole picture")
+        raise _unusable(response, "has no complete image")
     artifact = Artifact(
         data=data if isinstance(data, bytes) else b"",
         media_type=media_type,
@@ -137,7 +141,7 @@ def _result(response: WireResponse, data: bytes | File, seed: object) -> Result:
 
 
 def _refusal(response: WireResponse) -> tuple[type[ResponseError] | None, str]:
-    """Easel's own refusal, {"error": {"code": ..., "message": ...}}: its kind, and its words."""
+    """Return the kind and the message of a refusal in Easel's form, {"error": {"code": ..., "message": ...}}."""
     try:
         error = json.loads(response.body)["error"]
         code, message = error["code"], error["message"]
@@ -148,9 +152,9 @@ def _refusal(response: WireResponse) -> tuple[type[ResponseError] | None, str]:
     return _REFUSALS.get(code), printable(message)
 
 
-def _unusable(response: WireResponse, what: str) -> UnusableResult:
+def _unusable(response: WireResponse, problem: str) -> UnusableResult:
     return UnusableResult(
-        f"the answer was paid for and {what}; its bytes are kept in .raw",
+        f"the answer was charged and {problem}; its bytes are in .raw",
         raw=response.body,
         media_type=response.media_type,
         request_id=response.request_id,

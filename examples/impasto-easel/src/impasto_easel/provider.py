@@ -1,4 +1,4 @@
-"""Where Easel is, and how a caller shows who they are."""
+"""The provider: its address and its key."""
 
 from impasto import Provider
 
