@@ -60,7 +60,9 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         # both are synchronous in the surface: they read the metadata of what is installed, and a model's module, once
         watched.can_block_in("impasto/client.py", {"models", "describe"})
     for watched in guard.functions.values():
-        watched.can_block_in("impasto_plugins/transports/aws.py", "_apart")  # a loop of its own, in a thread of its own
+        watched.can_block_in(
+            "impasto_plugins/transports/aws.py", "_run_in_loop_of_its_own"
+        )  # a loop of its own, in a thread of its own
         watched.can_block_in("/linecache.py", "updatecache")  # a finalizer's error is told with its lines
         watched.can_block_in("coverage/collector.py", "lock_data")  # the tracer's own, in whichever code it meets anew
     guard.activate()
@@ -82,6 +84,7 @@ def no_rate_window_of_another_test() -> Iterator[None]:
     yield
     if (gate := sys.modules.get("impasto_plugins.middleware.gate")) is not None:
         gate._gates.clear()
+        gate.model_pauses._ends.clear()
 
 
 @pytest.fixture

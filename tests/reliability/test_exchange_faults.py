@@ -257,7 +257,7 @@ async def test_informational_answers_are_passed_over(server: Server, client: imp
 
 
 async def test_an_answer_has_a_cap(server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_plugins.transports.https.MOST_BYTES", 100_000)
+    monkeypatch.setattr("impasto_plugins.transports.https.MAX_BYTES", 100_000)
     server.posts = [http(200, bytes(300_000), content_type="image/png")]
     error = is_unknown(await failure(client))
     assert "larger than 100,000 bytes" in str(error)

@@ -50,8 +50,10 @@ class _Retry:
                     may_retry = call.retry.on_ambiguous and charges < call.retry.max_charges
                 failure = error
             # Outside the except blocks, so that a later failure does not carry this one as its context.
+            if not may_retry:
+                raise failure
             wait = _backoff(failure, attempts + refusals + charges, call)
-            if not may_retry or not _can_wait(wait, failure, wire):
+            if not _can_wait(wait, failure, wire):
                 raise failure
             await asyncio.sleep(wait)
 

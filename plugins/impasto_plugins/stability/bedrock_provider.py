@@ -74,16 +74,16 @@ def _check_settings(settings: Mapping[str, object]) -> dict[str, str]:
         if others := sorted(found.keys() & {"access_key_id", "profile"}):
             raise ConfigError(f"bedrock: api_key and aws_{others[0]} are two ways to sign in; give one of them")
     if ("access_key_id" in found) != ("secret_access_key" in found):
-        raise ConfigError("half an AWS key pair: give aws_access_key_id and aws_secret_access_key together")
+        raise ConfigError("incomplete AWS credentials: give both aws_access_key_id and aws_secret_access_key")
     if "session_token" in found and "access_key_id" not in found:
-        raise ConfigError("aws_session_token goes with aws_access_key_id and aws_secret_access_key: give all three")
+        raise ConfigError("aws_session_token needs aws_access_key_id and aws_secret_access_key: give all three")
     return found
 
 
 def _region(name: str) -> str:
     """Return a region's name, which becomes part of a host name. Raises ConfigError."""
     if not re.fullmatch(r"[a-z0-9-]{1,63}", name):
-        raise ConfigError("the AWS region is no region's name: give one such as us-west-2")
+        raise ConfigError("invalid AWS region: give one such as us-west-2")
     return name
 
 
@@ -92,7 +92,7 @@ def _bearer() -> dict[str, str]:
     if token is None:
         return {}
     if not token.strip():
-        raise ConfigError(f"{_BEARER} is set but empty, which would be sent as a key: unset it")
+        raise ConfigError(f"{_BEARER} is set but empty: give it a key or unset it")
     return {"bearer": check_key(token, _BEARER)}
 
 

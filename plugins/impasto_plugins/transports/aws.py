@@ -1,7 +1,7 @@
 """AWS identity of a call: region, endpoint and credentials, as boto3 finds them.
 
-Everything of botocore that waits or blocks (it loads long JSON files, asks STS, runs programs) runs in a thread with
-a short loop of its own. Only the wait for it belongs to the caller's loop.
+All work of botocore that waits or blocks (it loads long JSON files, calls STS, runs programs) runs in a thread with a
+loop of its own. The caller's loop only waits for the result.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ T = TypeVar("T")
 SIGNING_NAME = "bedrock"
 _SERVICE = "bedrock-runtime"
 
-_ours: ContextVar[bool] = ContextVar("_ours", default=False)
-"""True while botocore works for impasto in this context."""
+_at_work: ContextVar[bool] = ContextVar("_at_work", default=False)
+"""True while botocore works for impasto in this context: then its log lines are not the user's."""
 
 
 class Once(Generic[T]):
-    """A piece of botocore's work that runs once for all that wait for it, in a thread and a loop of its own.
+    """Work of botocore that runs once for all callers that wait for it, in a thread and a loop of its own.
 
     It continues if a waiting caller is cancelled. The next caller after its end starts it again.
     """
@@ -63,25 +63,27 @@ class Once(Generic[T]):
         self._work = work
         self._running: asyncio.Future[T] | None = None
 
-    def begin(self) -> asyncio.Future[T]:
+    def start(self) -> asyncio.Future[T]:
         """Return the running work, or start it."""
         if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().run_in_executor(None, _apart, self._work)
-            self._running.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
+            self._running = asyncio.get_running_loop().run_in_executor(None, _run_in_loop_of_its_own, self._work)
+            self._running.add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )  # raised for those who wait; if nobody does, asyncio would report it as lost
         return self._running
 
     async def __call__(self) -> T:
         """Return its result. Raises ConfigError or NotSent."""
         try:
-            return await asyncio.shield(self.begin())
-        except Exception as error:  # noqa: BLE001 - files, programs and servers of anybody raise what they like
-            raise not_ready(error) from None
+            return await asyncio.shield(self.start())
+        except Exception as error:  # noqa: BLE001 - credential sources run any code: files, programs, servers
+            raise to_identity_error(error) from None
 
 
 class Identity:
-    """An account's region and endpoint, and its credentials, found at first use.
+    """An account's region, endpoint and credentials.
 
-    ``keys`` are explicit ones. ``source`` finds botocore's, and fetches those that expire again.
+    ``keys`` are explicit ones. ``source`` finds botocore's at first use; those that expire are fetched again.
     """
 
     def __init__(
@@ -98,56 +100,58 @@ class Identity:
         self._bearer = bearer
         self._keys = keys
         self._source = source
-        self._found: Any = None  # botocore has no types
-        self._fetch = Once(self._fetched)
+        self._credentials: Any = None  # botocore has no types
+        self._fetch = Once(self._fetch_keys)
 
     async def keys(self) -> ReadOnlyCredentials | None:
         """Return the credentials to sign with, None with a bearer token. Raises ConfigError or NotSent."""
         if self._source is not None:
             if self._keys is None or self._is_due(0):
                 await self._fetch()
-            elif self._is_due():  # what there is still holds: nobody waits
-                self._fetch.begin()
+            elif self._is_due():  # they are still valid: fetch new ones in the background, nobody waits
+                self._fetch.start()
         return self._keys
 
     def _is_due(self, *seconds: float) -> bool:
-        due: Callable[..., bool] | None = getattr(self._found, "refresh_needed", None)
+        """Return True if the credentials end in so many seconds; by default in botocore's own 15 minutes."""
+        due: Callable[..., bool] | None = getattr(self._credentials, "refresh_needed", None)
         return due is not None and due(*seconds)
 
-    async def _fetched(self) -> None:
-        if self._source is not None and self._found is None:
-            self._found = await self._source()
-            if self._found is None:
+    async def _fetch_keys(self) -> None:
+        if self._source is not None and self._credentials is None:
+            self._credentials = await self._source()
+            if self._credentials is None:
                 raise NoCredentialsError
-        keys = await self._found.get_frozen_credentials()
+        keys = await self._credentials.get_frozen_credentials()
         check_key(keys.access_key, "the AWS access key id that was found")
         check_key(keys.secret_key, "the AWS secret access key that was found")
         if keys.token:
             check_key(keys.token, "the AWS session token that was found")
         self._keys = keys
 
-    def signed(
+    def sign(
         self, url: str, headers: Mapping[str, str], body: bytes | bytearray, keys: ReadOnlyCredentials | None
     ) -> dict[str, str]:
         """Return the headers of a signed POST. Hashes the body."""
         if keys is None:
             return {**headers, "authorization": f"Bearer {self._bearer}"}
         request = AWSRequest("POST", url, headers=dict(headers), data=body)
-        quiet = _ours.set(True)
+        # botocore logs the canonical request and the signature at DEBUG.
+        quiet = _at_work.set(True)
         try:
             SigV4Auth(keys, SIGNING_NAME, self.region).add_auth(request)
         finally:
-            _ours.reset(quiet)
+            _at_work.reset(quiet)
         return dict(request.headers.items())
 
-    def presigned(self, method: str, url: str, keys: ReadOnlyCredentials | None, seconds: int) -> str:
+    def presign(self, method: str, url: str, keys: ReadOnlyCredentials | None, seconds: int) -> str:
         """Return an S3 URL that permits this one operation to anybody for so many seconds."""
         request = AWSRequest(method, url)
-        quiet = _ours.set(True)
+        quiet = _at_work.set(True)
         try:
             S3SigV4QueryAuth(keys, "s3", self.region, expires=seconds).add_auth(request)
         finally:
-            _ours.reset(quiet)
+            _at_work.reset(quiet)
         return str(request.url)
 
 
@@ -168,14 +172,14 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
     )
 
 
-async def found(settings: Mapping[str, str], options: Options, *, service: str = _SERVICE) -> Identity:
+async def find_identity(settings: Mapping[str, str], options: Options, *, service: str = _SERVICE) -> Identity:
     """Return the identity that botocore finds for a service.
 
-    Its client, never used for requests, knows the endpoint: variables, profile, partition.
+    botocore's client resolves the endpoint from variables, profile and partition. It sends no request.
     """
     session = AioSession(profile=settings.get("profile"))
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
-    if options.proxy is not None:  # stands before STS and SSO too, as does an own CA
+    if options.proxy is not None:  # for STS and SSO too, and so is an own CA
         session.set_default_client_config(AioConfig(proxies={"https": options.proxy}))
     if isinstance(options.ssl, str | os.PathLike):
         session.set_config_variable("ca_bundle", os.fspath(options.ssl))
@@ -202,84 +206,87 @@ def ca_bundle(profile: str | None) -> str | None:
 
     Reads the AWS configuration file, so run it in a thread.
     """
-    quiet = _ours.set(True)
+    quiet = _at_work.set(True)
     try:
         path: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
-    except BotoCoreError:  # a profile or a file that is wrong is reported when credentials are looked for
+    except BotoCoreError:  # a wrong profile or file is reported when credentials are needed
         path = os.environ.get("AWS_CA_BUNDLE")
     finally:
-        _ours.reset(quiet)
+        _at_work.reset(quiet)
     return path or os.environ.get("REQUESTS_CA_BUNDLE") or None
 
 
 @functools.cache
 def _loader(path: str | None) -> Any:
-    """Return botocore's loader, one for the process: reading its files takes long and holds the interpreter."""
+    """Return botocore's loader, one for the process: parsing its JSON files takes long and blocks other threads."""
     return create_loader(path)
 
 
-def _apart(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a part of botocore in this thread with a loop of its own."""
-    _ours.set(True)  # a thread's context is its own
-    _hush()
-    return asyncio.run(_awaited(work))
+def _run_in_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
+    """Run work of botocore in this thread with a loop of its own."""
+    _at_work.set(True)  # a thread's context is its own
+    _silence_botocore()  # again: botocore creates loggers when it is used
+    return asyncio.run(_await(work))
 
 
-async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+async def _await(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-def _hush() -> None:
-    """Suppress botocore's log below warnings while it works here: at DEBUG it logs tokens and signatures."""
+def _silence_botocore() -> None:
+    """Drop botocore's log lines below warnings while it works for impasto: at DEBUG it logs tokens and signatures.
+
+    A user's own use of botocore in the same process is logged as before.
+    """
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("botocore", "aiobotocore"):
-            logging.getLogger(name).addFilter(_may_be_logged)  # one that is there already is not added again
+            logging.getLogger(name).addFilter(_filter_record)  # adding it again changes nothing
 
 
-def _may_be_logged(record: logging.LogRecord) -> bool:
-    if not _ours.get():
+def _filter_record(record: logging.LogRecord) -> bool:
+    if not _at_work.get():
         return True
-    record.exc_info = None  # where a server or a program speaks; the error tells what may be told
+    record.exc_info = None  # may quote a server's or a program's output, and so a secret
     return record.levelno >= logging.WARNING
 
 
-_hush()
+_silence_botocore()
 
 
-def not_ready(error: Exception) -> ImpastoError:
-    """Return the error for settings that botocore could not find, with the places it searched and no secret."""
+def to_identity_error(error: Exception) -> ImpastoError:
+    """Return the error for an identity that botocore could not find: the places it searched, and no secret."""
     match error:
         case ImpastoError():
-            return copy.copy(error)  # each who waited raises an own one
+            return copy.copy(error)  # each caller that waited raises its own
         case NoRegionError():
-            looked = "aws_region, the ARN, AWS_REGION_NAME, AWS_REGION, AWS_DEFAULT_REGION and the profile"
-            return ConfigError(f"no AWS region: looked at {looked}")
+            places = "aws_region, the ARN, AWS_REGION_NAME, AWS_REGION, AWS_DEFAULT_REGION and the profile"
+            return ConfigError(f"no AWS region found in {places}: set one of them")
         case InvalidRegionError():
-            return ConfigError("the AWS region is no region's name: give one such as us-west-2")
+            return ConfigError("invalid AWS region: give one such as us-west-2")
         case NoCredentialsError():
-            looked = (
+            places = (
                 "api_key, aws_access_key_id and aws_secret_access_key, AWS_BEARER_TOKEN_BEDROCK, AWS_ACCESS_KEY_ID, "
                 "the profile, web identity, SSO, the container endpoint and instance metadata"
             )
-            return ConfigError(f"no AWS credentials: looked at {looked}")
+            return ConfigError(f"no AWS credentials found in {places}: set one of them")
         case PartialCredentialsError():
-            where, lacks = error.kwargs["provider"], error.kwargs["cred_var"]
-            return ConfigError(f"half an AWS key pair ({where}): {lacks} is missing; give the two together")
+            provider, missing = error.kwargs["provider"], error.kwargs["cred_var"]
+            return ConfigError(f"incomplete AWS credentials ({provider}): {missing} is missing; give both keys")
         case ProfileNotFound():
             return ConfigError("the AWS profile is not in the configuration files: check aws_profile or AWS_PROFILE")
         case ConfigParseError():
-            return ConfigError("the AWS configuration or credentials file can't be read as one: check its lines")
+            return ConfigError("invalid AWS configuration or credentials file: check its syntax")
         case InvalidConfigError():
             return ConfigError(f"the AWS profile can't be used: {printable(str(error))}")
         case SSOError() | LoginError() | TokenRetrievalError():
-            return ConfigError("the AWS sign-in of the profile is missing or over: run aws sso login")
+            return ConfigError("the AWS sign-in of the profile is missing or has expired: run aws sso login")
         case ClientError():
             code = printable(str(error.response.get("Error", {}).get("Code", "no code")))
-            return ConfigError(f"AWS credentials can't be had: {error.operation_name} was refused ({code})")
+            return ConfigError(f"can't get AWS credentials: {error.operation_name} was refused ({code})")
         case BotoConnectionError() | HTTPClientError():
-            words = f"AWS credentials can't be fetched ({type(error).__name__}); nothing was sent"
-            return NotSent(words, retryable=not isinstance(error, SSLError))
+            message = f"can't fetch AWS credentials ({type(error).__name__}); nothing was sent"
+            return NotSent(message, retryable=not isinstance(error, SSLError))
         case CredentialRetrievalError():
-            return ConfigError(f"AWS credentials can't be had: their source failed ({error.kwargs['provider']})")
+            return ConfigError(f"can't get AWS credentials: their source failed ({error.kwargs['provider']})")
         case _:
-            return ConfigError(f"AWS credentials can't be had: {type(error).__name__}")
+            return ConfigError(f"can't get AWS credentials: {type(error).__name__}")

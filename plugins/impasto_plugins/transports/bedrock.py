@@ -1,7 +1,7 @@
 """The transport of Amazon Bedrock: JSON out and back, credentials and signatures by botocore.
 
-The exchange itself is that of the https transport: evidence of sending, deadlines, proxies, certificates and
-connections are the same on both routes, and botocore can't send anything twice.
+The https transport makes the exchange: evidence of sending, deadlines, proxies, certificates and connections are the
+same on both routes, and botocore can't send anything twice.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ import asyncio
 import ssl
 from urllib.parse import quote
 
-import pybase64  # noqa: F401 - a lack of it is found here, before an answer is paid for that needs it
+import pybase64  # noqa: F401 - if it is missing, that is reported before an answer is paid for that needs it
 
 from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
-from .aws import Identity, Once, ca_bundle, explicit_identity, found
-from .https import HttpsTransport, tls_of
+from .aws import Identity, Once, ca_bundle, explicit_identity, find_identity
+from .https import HttpsTransport
 from .json_body import MemoryPayload, json_body
+from .tls import tls_of
 
 _JSON = {"content-type": "application/json", "accept": "application/json"}
 
 
 class BedrockTransport:
-    """The transport. An account's identity is found once, in a thread: that blocks for up to a second."""
+    """The transport. An account's identity is resolved once, in a thread: that blocks for up to a second."""
 
     def __init__(self, options: Options) -> None:
         self._https = HttpsTransport(options)
         self._options = options
         self._tls: dict[str | None, ssl.SSLContext | bool] = {}
         self._identities: dict[str, Identity] = {}
-        self._finding: dict[str, Once[Identity]] = {}
+        self._searches: dict[str, Once[Identity]] = {}
 
     async def open(self) -> None:
         """Open the connections. Raises ConfigError."""
         await self._https.open()
-        await self._trust(self._options.aws_profile)  # a CA file that can't be read is found here
+        await self._trust(self._options.aws_profile)  # a CA file that can't be read is reported here
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -43,6 +44,7 @@ class BedrockTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        """Sign and send one request. Raises ConfigError, InvalidRequest, NotSent or ChargeUnknown."""
         call = wire.call
         identity = self._identities.get(call.account.fingerprint) or await self._identify(call.account)
         _check_region(identity.region, wire)
@@ -51,13 +53,13 @@ class BedrockTransport:
         if keys is not None:
             call.secrets = (*call.account.secrets, keys.access_key, keys.secret_key, keys.token or "")
 
-        def written() -> tuple[bytearray, dict[str, str]]:
+        def encode() -> tuple[bytearray, dict[str, str]]:
             body = json_body(wire)
-            return body, identity.signed(url, {**_JSON, **wire.headers}, body, keys)
+            return body, identity.sign(url, {**_JSON, **wire.headers}, body, keys)
 
         await self._https.turns.next()
-        # Pictures are read, encoded and hashed outside the loop; text takes less than the way to a thread.
-        body, headers = await asyncio.to_thread(written) if wire.files else written()
+        # Images are read, encoded and hashed in a thread; text takes less time than the way there.
+        body, headers = await asyncio.to_thread(encode) if wire.files else encode()
         tls = await self._trust(call.account.settings.get("profile", self._options.aws_profile))
         return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body), tls=tls)
 
@@ -72,11 +74,11 @@ class BedrockTransport:
         settings, name = account.settings, account.fingerprint
         identity = explicit_identity(settings)
         if identity is None:
-            find = self._finding.setdefault(name, Once(lambda: found(settings, self._options)))
+            find = self._searches.setdefault(name, Once(lambda: find_identity(settings, self._options)))
             identity = await find()
         return self._identities.setdefault(name, identity)
 
 
 def _check_region(region: str, wire: WireRequest) -> None:
     if wire.regions and region not in wire.regions and not wire.target.startswith("arn:"):
-        raise ConfigError(f"{wire.target} is served from {', '.join(wire.regions)}, not {region}: set aws_region")
+        raise ConfigError(f"{wire.target} is available in {', '.join(wire.regions)}, not in {region}: set aws_region")

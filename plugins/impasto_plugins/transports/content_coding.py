@@ -1,7 +1,7 @@
-"""Answers that come compressed although ``Accept-Encoding: identity`` was sent, as some proxies do with everything.
+"""Answers that come compressed although ``Accept-Encoding: identity`` was sent: some proxies compress everything.
 
-Not aiohttp's ``auto_decompress``: it raises for a coding that it does not know and for one that is announced and not
-there, and what was paid for would be lost with it. Brotli and Zstandard need libraries; such an answer stays as it is.
+Not aiohttp's ``auto_decompress``: it raises for an unknown coding, and if the body is not compressed as announced, and
+a paid answer would be lost with it. Brotli and Zstandard need libraries; such an answer stays as it is.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
-_BEGINNINGS = (b"\x1f", b"\x78")
-"""The first byte of what gzip and zlib write. No image, sound, 3D model or JSON begins like that."""
+_MAGIC = (b"\x1f", b"\x78")
+"""The first byte of gzip and of zlib. No image, audio, 3D model or JSON begins like that."""
 
 _EITHER = 32 + zlib.MAX_WBITS
-"""Both formats, told apart by their beginning."""
+"""Accept both formats; zlib finds out which one it is."""
 
 _PIECE = 256 * 1024
-"""Bytes that are decompressed at once: a bomb is met by the bound on an answer's size before it is in memory."""
+"""Bytes that are decompressed at once: a bomb reaches the limit of an answer's size before it is in memory."""
 
 
 class DamagedCoding(ValueError):
@@ -29,37 +29,37 @@ def is_compressed(coding: str) -> bool:
     return coding.strip().lower() in _CODINGS
 
 
-async def decompressed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the content of compressed chunks, or the chunks as they are if they are not compressed after all.
+async def decompress(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the content of compressed chunks, or the chunks themselves if they are not compressed.
 
     Raises:
-        DamagedCoding: after all that can be decompressed was yielded.
+        DamagedCoding: after everything that can be decompressed was yielded.
     """
     stream: _Stream | None = None
     is_first = True
     async for chunk in chunks:
-        if is_first and chunk.startswith(_BEGINNINGS):
+        if is_first and chunk.startswith(_MAGIC):
             stream = _Stream()
         is_first = False
         for piece in (chunk,) if stream is None else stream.pieces(chunk):
             yield piece
     if stream is not None and not stream.has_ended:
-        raise DamagedCoding("the compressed answer is cut short")
+        raise DamagedCoding("the compressed answer is incomplete")
 
 
 class _Stream:
-    """Compressed members, one behind the other, as gzip allows."""
+    """Compressed members, one after the other, as gzip allows."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_EITHER)
 
     @property
     def has_ended(self) -> bool:
-        """True if the last member is whole."""
+        """True if the last member is complete."""
         return self._member.eof
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes stand for. Raises DamagedCoding after it yielded what stands for nothing."""
+        """Yield the content of the next bytes. Damaged bytes are yielded as they are, then it raises DamagedCoding."""
         piece = b""
         while data or len(piece) == _PIECE:  # after a full piece more may be ready, also if all input is consumed
             if self._member.eof and not (data := data.lstrip(b"\0")):  # gzip may be padded

@@ -1,4 +1,4 @@
-"""multipart/form-data as the providers accept it. Files are sent as they are read."""
+"""multipart/form-data in the form that providers accept. Files are sent while they are read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
-async def opened_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
-    """Return ``make_form``'s result, in a thread if files on disk are opened."""
+async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
+    """Return the form of one attempt. Files on disk are opened in a thread. Raises InvalidRequest."""
     if not any(file.on_disk for file in wire.files.values()):
         return make_form(wire, files)
-    return await to_thread_shielded(
-        make_form, wire, files
-    )  # whose readers are in ``files`` then, which the caller closes
+    # Shielded: if the caller is cancelled, the readers are in ``files`` all the same, which the caller closes.
+    return await to_thread_shielded(make_form, wire, files)
 
 
 def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
@@ -85,7 +84,7 @@ class MultipartForm(Outgoing):
     aiohttp's MultipartWriter makes four writes a field, each a system call: half of a call's CPU.
     """
 
-    _autoclose = True  # the readers are closed by who opened them
+    _autoclose = True  # aiohttp closes nothing: the readers belong to the caller
 
     def __init__(self, boundary: str, pieces: list[bytes | tuple[BinaryIO, int]]) -> None:
         super().__init__(pieces, content_type=f"multipart/form-data; boundary={boundary}")
@@ -94,12 +93,15 @@ class MultipartForm(Outgoing):
 
     @property
     def size(self) -> int:
+        """The bytes of the body."""
         return self._length
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Raise TypeError: aiohttp would use the text for logs."""
         raise TypeError("a form with files is bytes")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the pieces in turn, then report it. Raises OSError if a file became shorter."""
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 await writer.write(piece)
@@ -111,7 +113,7 @@ class MultipartForm(Outgoing):
 async def _write_file(reader: BinaryIO, length: int, writer: AbstractStreamWriter) -> None:
     """Write a file's content, read in pieces: from memory directly, from disk in a thread."""
     if isinstance(reader, io.BytesIO):
-        view = memoryview(reader.getvalue())  # no copy, and no hold on the reader, which may be closed before
+        view = memoryview(reader.getvalue())  # no copy; getbuffer() would forbid to close the reader
         for at in range(0, length, _PIECE):
             await writer.write(view[at : at + _PIECE])
         return

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
-from pathlib import Path
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
@@ -21,14 +20,15 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from impasto import Body, BrokenPlugin, Call, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
+from impasto import Body, BrokenPlugin, Call, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options, check_proxy
 
-from .content_coding import DamagedCoding, decompressed, is_compressed
-from .form import Outgoing, opened_form
+from .content_coding import DamagedCoding, decompress, is_compressed
+from .form import Outgoing, open_form
+from .tls import tls_of
 
-MOST_BYTES = 256 * 2**20
-"""The largest answer that is read: five times the largest image of the providers."""
+MAX_BYTES = 256 * 2**20
+"""Bytes of the largest answer that is read: five times the largest image of the providers."""
 
 IDLE_SECONDS = 1.0
 """Seconds after which an idle connection gets no paid request. See benchmarks/RESULTS.md, "Stale connections"."""
@@ -36,16 +36,16 @@ IDLE_SECONDS = 1.0
 POLL_SECONDS = 30.0
 """Seconds of silence allowed to a poll, which can be repeated for free."""
 
-AT_ONCE = 8
-"""Calls started, or pieces of answers taken, in one turn of the loop."""
+MAX_PER_TURN = 8
+"""Calls that are started, or pieces of answers that are read, in one turn of the loop."""
 
 _PIECE = 64 * 1024
-"""Bytes from which taking a piece of an answer counts as slow."""
+"""Bytes of a piece of an answer whose reading counts as slow."""
 
-LONGEST_HEADER = 64 * 1024
-"""The longest header or reason that is read: a paid image is not refused because of a header."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Bytes of the longest header or reason that is read: a paid image is not refused because of a header."""
 
-MOST_HEADERS = 1_000
+MAX_HEADERS = 1_000
 
 _USER_AGENT = "impasto"
 _TARGET = re.compile(r"/[!-~]*")
@@ -54,7 +54,7 @@ _TARGET = re.compile(r"/[!-~]*")
 
 @attrs.define(eq=False)
 class _Exchange:
-    """The state of one exchange, shared by the connector and the task that writes the body."""
+    """The state of one exchange. The connector finds it in the context, and reports the connection to the call."""
 
     call: Call | None
     paid: bool
@@ -65,14 +65,15 @@ _running: ContextVar[_Exchange | None] = ContextVar("_running", default=None)
 
 
 class _Protocol(ResponseHandler):
-    """Parses an answer's head before its body: aiohttp's parser drops a head that came with a damaged body.
+    """Parses an answer's head before its body: aiohttp's parser drops a head that comes with a damaged body.
 
-    ``surplus`` holds bytes that could not be parsed.
+    ``surplus`` has the bytes that could not be parsed.
     """
 
     surplus = b""
 
     def data_received(self, data: bytes) -> None:
+        """Parse a head by itself, then the rest. There may be several heads, such as 100 Continue."""
         while data.startswith(b"HTTP/") and 4 <= (end := data.find(b"\r\n\r\n") + 4) < len(data):
             self._feed(data[:end])
             data = data[end:]
@@ -83,13 +84,13 @@ class _Protocol(ResponseHandler):
             super().data_received(data)
         if self.exception() is not None:
             self.surplus += data
-            if self._payload is not None:  # its reader gets what came before; aiohttp would leave it waiting
+            if self._payload is not None:  # end it, or its reader would wait for ever for the rest
                 self._payload.feed_eof()
                 self._payload = None
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes when a paid call has its connection, and never hands out one on which bytes came unasked."""
+    """Reports when a call has its connection, and never reuses one on which bytes came without a request."""
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS)
@@ -98,8 +99,9 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        # From here headers may leave. aiohttp's trace on_request_headers_sent fires a few lines later, with no
-        # await between; but with any trace, each request runs them all, for a fifth of the CPU of a call.
+        """Return a connection after it was reported to the call."""
+        # From here on headers may be sent. aiohttp's trace on_request_headers_sent comes a few lines later, without
+        # an await between; but with any trace each request runs them all, which takes a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
         running = _running.get()
         if running is None or running.call is None:
@@ -111,13 +113,13 @@ class _Connector(aiohttp.TCPConnector):
                 running.call.mark_headers_sent()
             else:
                 running.call.on_written()  # a poll has no body
-        except BaseException:
+        except BaseException:  # the call may not send: its permit is used, or its time is over
             connection.close()
             raise
         return connection
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        # What came unasked would be taken for the next call's answer.
+        # Bytes that came without a request would be read as the next call's answer.
         while (connection := await super()._get(key, traces)) is not None:
             if connection.protocol is not None and not connection.protocol.should_close:
                 return connection
@@ -126,20 +128,21 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Turns:
-    """Lets at most ``AT_ONCE`` callers continue in one turn of the loop, so that no turn gets long.
+    """Lets at most ``MAX_PER_TURN`` callers continue in one turn of the loop, so that no turn takes long.
 
-    A caller that is alone does not wait.
+    A single caller does not wait.
     """
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(AT_ONCE)
+        self._free = asyncio.Semaphore(MAX_PER_TURN)
 
     async def __call__(self) -> None:
+        """Wait if many callers continue in this turn."""
         await self._free.acquire()
         asyncio.get_running_loop().call_soon(self._free.release)
 
     async def next(self) -> None:
-        """Wait for a later turn: a late loop first learns that the other side closed a connection."""
+        """Wait for a later turn: a loop that is late first learns which idle connections the other side closed."""
         waits = self._free.locked()
         await self._free.acquire()
         asyncio.get_running_loop().call_soon(self._free.release)
@@ -156,7 +159,7 @@ class HttpsTransport:
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | bool = True
         self._proxies: dict[str, str | None] = {}
-        # A paid call has its own deadline; for each piece that comes, aiohttp would set a timer anew.
+        # A paid call has its own deadline. A time-out of aiohttp would set a timer again for each piece that comes.
         self._paid = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout)
         self._polls = attrs.evolve(self._paid, sock_read=POLL_SECONDS)
 
@@ -169,9 +172,9 @@ class HttpsTransport:
             auto_decompress=False,
             headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
             skip_auto_headers=("accept",),
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
-            max_headers=MOST_HEADERS,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     async def aclose(self) -> None:
@@ -182,10 +185,14 @@ class HttpsTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        """Send one request and return its answer after the headers.
+
+        Raises InvalidRequest, NotSent, ChargeUnknown or BrokenPlugin.
+        """
         await self.turns.next()
         account = wire.call.account
         if _TARGET.fullmatch(wire.target) is None:
-            raise BrokenPlugin("a plugin's target must be a path of printable ASCII without spaces, from / on")
+            raise BrokenPlugin("a plugin's target must be a path: a / and printable ASCII characters without spaces")
         url = account.base_url + wire.target
         headers = {**account.headers, **wire.headers}
         if wire.method == "GET":
@@ -194,7 +201,7 @@ class HttpsTransport:
         try:
             body: Outgoing
             if wire.encoding == "form":
-                body = await opened_form(wire, files)
+                body = await open_form(wire, files)
             else:
                 from .json_body import MemoryPayload, json_body  # few providers take JSON
 
@@ -217,8 +224,8 @@ class HttpsTransport:
     ) -> WireResponse:
         """Run one HTTP exchange and return the answer after its headers. A POST is paid.
 
-        ``tls`` checks certificates in place of the client's own. ``files``, which the body reads, are closed after the
-        answer was read: an answer may come before the whole body was sent. Raises NotSent or ChargeUnknown.
+        ``tls`` replaces the client's own certificates. ``files``, which the body reads, are closed after the answer was
+        read: an answer may come before the whole body was sent. Raises NotSent or ChargeUnknown.
         """
         session, proxy = self._session, self._proxy(url)
         if session is None:
@@ -249,8 +256,8 @@ class HttpsTransport:
             return WireResponse(status=response.status, headers=answered, stream=stream)
         finally:
             _running.reset(token)
-            running.call = None  # the loop keeps contexts of cancelled timers for long, and a call holds files
-        raise failure  # here, where aiohttp's error is no part of it: that one may hold the request's headers
+            running.call = None  # the loop keeps contexts of cancelled timers for long, and a call has open files
+        raise failure  # outside the except block: aiohttp's error may have the request's headers, and so the key
 
     def _proxy(self, url: str) -> str | None:
         origin = url[: url.find("/", len("https://"))]
@@ -259,52 +266,9 @@ class HttpsTransport:
         return self._proxies[origin]
 
 
-def tls_of(trust: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext | bool:
-    """Return the trusted certificates: a context, or True for aiohttp's own. Raises ConfigError.
-
-    Reads certificates, so run it in a thread. aiohttp creates its context when it is imported: if SSL_CERT_FILE or
-    SSL_CERT_DIR may have changed since, a new one is created here.
-    """
-    if isinstance(trust, ssl.SSLContext):
-        return trust
-    of_environment = _certificates_of_environment()
-    if trust is None and not (_AT_IMPORT or of_environment):
-        return True
-    path = None if trust is None else os.fspath(trust)
-    try:
-        return _context(path, *map(_version, of_environment if path is None else (path,)))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"ssl: can't read CA certificates from {path!r}: {error}") from None
-
-
-@functools.lru_cache(maxsize=16)
-def _context(path: str | None, *versions: tuple[str, int]) -> ssl.SSLContext:
-    """Read certificates: a file's, a folder's, or the environment's; again only if they have changed.
-
-    A system's file takes 20 ms of CPU, for each client that is opened (``python -m benchmarks bedrock``).
-    """
-    is_folder = path is not None and Path(path).is_dir()
-    return ssl.create_default_context(capath=path) if is_folder else ssl.create_default_context(cafile=path)
-
-
-def _version(path: str) -> tuple[str, int]:
-    """Return a path, and when its content changed last."""
-    try:
-        return path, Path(path).stat().st_mtime_ns
-    except OSError:  # reported when it is read
-        return path, 0
-
-
-def _certificates_of_environment() -> tuple[str, ...]:
-    return tuple(value for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if (value := os.environ.get(name)))
-
-
-_AT_IMPORT = _certificates_of_environment()
-
-
 def _proxy_from_environment(origin: str) -> str | None:
-    # Not aiohttp's trust_env: that would also read keys for the host from ~/.netrc. And for https only: plain
-    # http is for loopback, and through a proxy it would show the key to the network.
+    # Not aiohttp's trust_env, which would also read keys for the host from ~/.netrc. And for https only: plain http
+    # is for loopback, and through a proxy it would show the key to the network.
     url = URL(origin)
     proxy = getproxies_environment().get("https")
     if not proxy or url.scheme != "https" or proxy_bypass(f"{url.host}:{url.port}"):
@@ -318,28 +282,28 @@ async def _chunks(
     size, broken = 0, ""
     chunks: AsyncIterator[bytes] = response.content.iter_any()
     if (coding := response.headers.get("content-encoding")) and is_compressed(coding):
-        chunks = decompressed(chunks)
+        chunks = decompress(chunks)
     try:
         async for chunk in chunks:
             size += len(chunk)
             yield chunk
-            if size > MOST_BYTES:
-                broken = f"the answer is larger than {MOST_BYTES:,} bytes"
+            if size > MAX_BYTES:
+                broken = f"the answer is larger than {MAX_BYTES:,} bytes"
                 break
             if len(chunk) >= _PIECE:
                 await turns()
         else:
-            if _says_its_length_twice(response):  # aiohttp's parser in C refuses it, the one in Python does not
-                broken = "the answer says its length in two ways"
+            if _has_two_lengths(response):  # aiohttp's parser in C refuses that, the one in Python does not
+                broken = "the answer gives its length twice"
             elif connection is not None and connection.surplus:
-                broken = "the answer's length or its chunks are damaged"
+                broken = "the answer's length or its chunks are invalid"
     except DamagedCoding as error:
         broken = str(error)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         broken = f"the answer broke off after {size:,} bytes ({_error_text(error)})"
     finally:
         if broken or response.connection is not None:
-            # Never reused: the rest of this answer could be read as another's, or the request is still going out.
+            # Never reused: the rest of this answer could be read as another's, or the request is still being sent.
             response.close()
         if files is not None:
             files.close()
@@ -347,24 +311,24 @@ async def _chunks(
         raise ChargeUnknown(broken, status=response.status)
 
 
-def _says_its_length_twice(response: aiohttp.ClientResponse) -> bool:
+def _has_two_lengths(response: aiohttp.ClientResponse) -> bool:
     lengths = response.headers.getall("content-length", ())
     return len(lengths) > 1 or (len(lengths) == 1 and "transfer-encoding" in response.headers)
 
 
 def _failure(error: Exception, call: Call, paid: bool, connection: _Protocol | None) -> NotSent | ChargeUnknown:
-    """Return the error for a failed exchange, by the evidence of sending. ``final``: it would fail again."""
+    """Return the error for a failed exchange, by the evidence of sending."""
     if paid and call.sent:
-        what = f"the request left, and no answer came ({_error_text(error)}); it may have been charged"
-        return ChargeUnknown(what, raw=connection.surplus if connection is not None else b"")
-    final = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
+        message = f"the request was sent and no answer came ({_error_text(error)}); it may have been charged"
+        return ChargeUnknown(message, raw=connection.surplus if connection is not None else b"")
+    would_fail_again = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | ValueError | RuntimeError) or (
         isinstance(error, aiohttp.ClientHttpProxyError) and error.status < 500
     )
-    return NotSent(f"no connection ({_error_text(error)}); nothing was sent", retryable=not final)
+    return NotSent(f"no connection ({_error_text(error)}); nothing was sent", retryable=not would_fail_again)
 
 
 def _error_text(error: BaseException) -> str:
-    """Return an exception's text without anything of the request."""
+    """Return an exception's text without any part of the request."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"certificate of {error.host}: {getattr(error.certificate_error, 'verify_message', 'not accepted')}"
@@ -377,7 +341,7 @@ def _error_text(error: BaseException) -> str:
         case aiohttp.ClientConnectorError():
             return f"{error.host}:{error.port}: {os.strerror(error.errno) if error.errno else 'connection failed'}"
         case aiohttp.ClientResponseError():
-            return "what came can't be read as HTTP"
+            return "the answer is not valid HTTP"
         case TimeoutError():
             return "timed out"
         case RuntimeError():

@@ -19,26 +19,26 @@ from yarl import URL
 from impasto import ConfigError, File, ImpastoError, MissingExtra
 from impasto.ext import Options, open_in_thread
 
-from .https import tls_of
+from .tls import tls_of
 
 if TYPE_CHECKING:
     from .aws import Identity
 
 TRIES = 3
-"""Tries of a request by default. Repeating an upload changes nothing."""
+"""Tries of a request by default. Uploading an object again changes nothing."""
 
 REQUEST_SECONDS = 60
 """Seconds that one try may take."""
 
 _SIGNED_SECONDS = 600
 _PAUSE = 0.2
-_LONGEST_PAUSE = 20.0
+_MAX_PAUSE = 20.0
 _PIECE = 1 << 18
 _OWN_HOST = re.compile(r"(https://)(s3\.[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?)")
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,60})</Code>")
 _EXISTS = 412
 _ERROR_BYTES = 4096
-_ERRORS = (b"<?xml", b"<Error")
+_ERROR_STARTS = (b"<?xml", b"<Error")
 
 _TRANSIENT = frozenset(
     {
@@ -60,14 +60,14 @@ T = TypeVar("T")
 
 
 class NotStored(Exception):
-    """S3's refusal. ``code`` is S3's word, empty without one; ``status`` 0 without an answer."""
+    """S3's refusal. ``code`` is S3's own, empty if there is none; ``status`` is 0 without an answer."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"HTTP {status} {code}".strip() if status else code)
         self.status, self.code = status, code
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """True if another try may succeed."""
         return self.status in (0, 200, 408, 429) or self.status >= 500 or self.code in _TRANSIENT
 
@@ -94,13 +94,13 @@ class Objects:
         tls = await asyncio.to_thread(lambda: tls_of(_aws().ca_bundle(account.get("profile"))))
         return cls(_address(bucket, prefix, identity.endpoint), identity, session, tls)
 
-    async def presigned(self, method: str, name: str, seconds: int) -> str:
+    async def presign(self, method: str, name: str, seconds: int) -> str:
         """Return a URL that permits this one operation to anybody for so many seconds.
 
         Raises ConfigError or NotSent.
         """
         keys = await self.identity.keys()
-        return self.identity.presigned(method, self.address + _quoted(name), keys, seconds)
+        return self.identity.presign(method, self.address + _quoted(name), keys, seconds)
 
     async def put(
         self, name: str, content: File, media_type: str, *, tries: int = TRIES, only_new: bool = False
@@ -109,15 +109,15 @@ class Objects:
 
         Raises NotStored, ConfigError, NotSent.
         """
-        return await _tried(tries, partial(self._put, name, content, media_type, only_new=only_new))
+        return await _with_retries(tries, partial(self._put, name, content, media_type, only_new=only_new))
 
     async def get(self, name: str, *, tries: int = TRIES) -> bytes | None:
-        """Return an object's content, None if there is none. Raises NotStored, ConfigError, NotSent."""
-        return await _tried(tries, partial(self._get, name))
+        """Return an object's content, None if it does not exist. Raises NotStored, ConfigError, NotSent."""
+        return await _with_retries(tries, partial(self._get, name))
 
-    async def holds(self, name: str) -> bool:
-        """Return True if an object exists; False also if that can't be seen. Raises ConfigError, NotSent."""
-        url = URL(await self.presigned("HEAD", name, _SIGNED_SECONDS), encoded=True)
+    async def exists(self, name: str) -> bool:
+        """Return True if an object exists; False also if S3 does not answer. Raises ConfigError, NotSent."""
+        url = URL(await self.presign("HEAD", name, _SIGNED_SECONDS), encoded=True)
         try:
             async with self.session.head(url, ssl=self.tls, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
                 return answer.status == 200
@@ -125,12 +125,13 @@ class Objects:
             return False
 
     async def _get(self, name: str) -> bytes | None:
-        url = URL(await self.presigned("GET", name, _SIGNED_SECONDS), encoded=True)
+        url = URL(await self.presign("GET", name, _SIGNED_SECONDS), encoded=True)
         try:
             async with self.session.get(url, ssl=self.tls, timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)) as answer:
                 if answer.status == 200:
                     data = await answer.read()
-                    if not data.startswith(_ERRORS) or _CODE.search(data) is None:
+                    # S3 may answer 200 and then an error in XML, when it fails after the headers were sent.
+                    if not data.startswith(_ERROR_STARTS) or _CODE.search(data) is None:
                         return data
                     raise _failure(answer.status, data)
                 failure = _failure(answer.status, await answer.content.read(_ERROR_BYTES))
@@ -145,7 +146,7 @@ class Objects:
         headers |= {"if-none-match": "*"} if only_new else {}
         try:
             async with self.session.put(
-                URL(await self.presigned("PUT", name, _SIGNED_SECONDS), encoded=True),
+                URL(await self.presign("PUT", name, _SIGNED_SECONDS), encoded=True),
                 data=_pieces(content),
                 headers=headers,
                 allow_redirects=False,
@@ -153,7 +154,7 @@ class Objects:
                 timeout=aiohttp.ClientTimeout(REQUEST_SECONDS),
             ) as answer:
                 if only_new and answer.status == _EXISTS:
-                    return False
+                    return False  # 412 Precondition Failed: the name exists
                 body = await answer.content.read(_ERROR_BYTES)
                 if answer.status == 200 and not body.lstrip().startswith(b"<"):
                     return True
@@ -163,17 +164,17 @@ class Objects:
         raise failure
 
 
-async def _tried(tries: int, request: Callable[[], Awaitable[T]]) -> T:
-    """Retry a request while its failure is transient, ``tries`` times at most. Raises NotStored."""
+async def _with_retries(tries: int, request: Callable[[], Awaitable[T]]) -> T:
+    """Run a request, again while its failure is transient, at most ``tries`` times. Raises NotStored."""
     pause = _PAUSE
     while True:
         tries -= 1
         try:
             return await request()
         except NotStored as failure:
-            if not failure.may_pass or tries <= 0:
+            if not failure.is_transient or tries <= 0:
                 raise
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_PAUSE)
         await asyncio.sleep(pause)
 
 
@@ -204,11 +205,12 @@ def _aws() -> ModuleType:
 
 
 async def _identity(account: Mapping[str, str | None]) -> Identity:
-    aws = await asyncio.to_thread(_aws)  # it takes long to import
+    aws = await asyncio.to_thread(_aws)  # importing it takes long
     region = account.get("region") or os.environ.get("AWS_REGION_NAME") or os.environ.get("AWS_REGION")
     settings = {name: value for name, value in {**account, "region": region}.items() if value}
     identity: Identity = (
-        aws.explicit_identity(settings) or await aws.Once(partial(aws.found, settings, Options(), service="s3"))()
+        aws.explicit_identity(settings)
+        or await aws.Once(partial(aws.find_identity, settings, Options(), service="s3"))()
     )
     try:
         await identity.keys()
@@ -218,7 +220,7 @@ async def _identity(account: Mapping[str, str | None]) -> Identity:
 
 
 def _address(bucket: str, prefix: str, endpoint: str) -> str:
-    """Return the bucket's URL. Amazon's buckets have hosts of their own, except if no certificate covers the name."""
+    """Return the bucket's URL. Amazon's buckets have their own hosts; no certificate covers one with a dot."""
     path = f"{_quoted(prefix.strip('/'))}/" if prefix.strip("/") else ""
     own = _OWN_HOST.fullmatch(endpoint)
     if own is None or "." in bucket:
@@ -227,4 +229,4 @@ def _address(bucket: str, prefix: str, endpoint: str) -> str:
 
 
 _quoted = partial(quote, safe="/~")
-"""Return a name escaped as S3 signs it."""
+"""Return a name, escaped as S3 signs it."""

@@ -26,7 +26,7 @@ from botocore.exceptions import (
 )
 
 from impasto import ConfigError, NotSent
-from impasto_plugins.transports.aws import Identity, Once, explicit_identity, not_ready
+from impasto_plugins.transports.aws import Identity, Once, explicit_identity, to_identity_error
 
 PAIR = {"access_key_id": "AKIA", "secret_access_key": "secret"}
 PLACE = {"region": "us-west-2", "endpoint": "https://bedrock.example"}
@@ -77,7 +77,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_lost(
     reports: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     once = Once(work)
-    running = once.begin()
+    running = once.start()
     await asyncio.wait([running])
     with pytest.raises(ConfigError, match="no AWS region"):
         await once()
@@ -168,22 +168,22 @@ TIMED_OUT = ConnectTimeoutError(endpoint_url="https://a-secret", error="a-secret
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (NoRegionError(), "no AWS region: looked at aws_region"),
-        (InvalidRegionError(region_name="a-secret"), "the AWS region is no region's name"),
-        (NoCredentialsError(), "no AWS credentials: looked at api_key"),
+        (NoRegionError(), "no AWS region found in aws_region"),
+        (InvalidRegionError(region_name="a-secret"), "invalid AWS region"),
+        (NoCredentialsError(), "no AWS credentials found in api_key"),
         (PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY is missing"),
         (ProfileNotFound(profile="a-secret"), "the AWS profile is not in the configuration files"),
-        (ConfigParseError(path="/a-secret"), "can't be read as one"),
+        (ConfigParseError(path="/a-secret"), "invalid AWS configuration"),
         (UnauthorizedSSOTokenError(), "run aws sso login"),
         (REFUSED, r"AssumeRole was refused \(AccessDenied\)"),
         (ClientError({}, "AssumeRole"), r"AssumeRole was refused \(no code\)"),
         (CredentialRetrievalError(provider="process", error_msg="a-secret"), r"their source failed \(process\)"),
-        (RuntimeError("a-secret"), "AWS credentials can't be had: RuntimeError"),
+        (RuntimeError("a-secret"), "can't get AWS credentials: RuntimeError"),
     ],
     ids=lambda each: type(each).__name__,
 )
 def test_what_botocore_could_not_find_is_named_without_what_it_found(error: Exception, said: str) -> None:
-    failure = not_ready(error)
+    failure = to_identity_error(error)
     assert isinstance(failure, ConfigError)
     with pytest.raises(ConfigError, match=said):
         raise failure
@@ -194,21 +194,21 @@ def test_what_botocore_could_not_find_is_named_without_what_it_found(error: Exce
     ("error", "retryable"), [(TIMED_OUT, True), (SSLError(endpoint_url="https://a-secret", error="a-secret"), False)]
 )
 def test_credentials_that_can_not_be_fetched_may_be_fetched_later(error: Exception, retryable: bool) -> None:
-    failure = not_ready(error)
+    failure = to_identity_error(error)
     assert isinstance(failure, NotSent)
     assert (failure.retryable, "a-secret" in str(failure)) == (retryable, False)
 
 
 def test_each_who_waited_raises_an_error_of_its_own() -> None:
     error = ConfigError("x")
-    assert not_ready(error) is not error
-    assert str(not_ready(error)) == "x"
+    assert to_identity_error(error) is not error
+    assert str(to_identity_error(error)) == "x"
 
 
 def test_a_presigned_address_is_signed_and_ends_when_it_was_said_to() -> None:
     identity = Identity("eu-west-1", "https://s3.eu-west-1.amazonaws.com")
     keys = ReadOnlyCredentials("AKIA", "secret", None, None)
-    url = urlsplit(identity.presigned("PUT", "https://own.s3.eu-west-1.amazonaws.com/a/b", keys, 600))
+    url = urlsplit(identity.presign("PUT", "https://own.s3.eu-west-1.amazonaws.com/a/b", keys, 600))
     query = {name: value for name, (value,) in parse_qs(url.query).items()}
     assert (url.netloc, url.path) == ("own.s3.eu-west-1.amazonaws.com", "/a/b")
     assert query["X-Amz-Expires"] == "600"
@@ -221,12 +221,12 @@ def test_a_signed_request_shows_no_secret_and_a_bearer_token_needs_no_signature(
     identity = Identity("eu-west-1", "https://bedrock.example", bearer="token")
     signed = {
         name.lower(): value
-        for name, value in identity.signed("https://bedrock.example/x", {"a": "b"}, b"{}", keys).items()
+        for name, value in identity.sign("https://bedrock.example/x", {"a": "b"}, b"{}", keys).items()
     }
     assert signed["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIA/")
     assert "/eu-west-1/bedrock/aws4_request" in signed["authorization"]
     assert (signed["a"], "a-secret" in str(signed)) == ("b", False)
-    assert identity.signed("https://bedrock.example/x", {"a": "b"}, b"{}", None) == {
+    assert identity.sign("https://bedrock.example/x", {"a": "b"}, b"{}", None) == {
         "a": "b",
         "authorization": "Bearer token",
     }

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import impasto
-from impasto_plugins.transports.content_coding import DamagedCoding, decompressed
+from impasto_plugins.transports.content_coding import DamagedCoding, decompress
 from tests.bedrock import KEYS, PICTURE, pictured
 from tests.conftest import KEY
 from tests.pictures import png
@@ -102,7 +102,7 @@ async def test_a_coding_that_is_not_known_keeps_the_bytes(recorder: Recorder) ->
 
 
 async def test_a_bomb_ends_at_the_bound_on_answers(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto_plugins.transports.https.MOST_BYTES", 2**20)
+    monkeypatch.setattr("impasto_plugins.transports.https.MAX_BYTES", 2**20)
     with pytest.raises(impasto.ChargeUnknown, match="larger than 1,048,576 bytes") as caught:
         await run(recorder, coded(picture(PICTURE + bytes(64 * 2**20)), "gzip"))
     assert len(caught.value.raw) < 2 * 2**20
@@ -114,7 +114,7 @@ async def decode(data: bytes, cuts: list[int]) -> bytes:
         for start, end in itertools.pairwise(edges):
             yield data[start:end]
 
-    return b"".join([piece async for piece in decompressed(chunks())])
+    return b"".join([piece async for piece in decompress(chunks())])
 
 
 @given(

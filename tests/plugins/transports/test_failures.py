@@ -14,8 +14,9 @@ from multidict import CIMultiDict
 
 from impasto import Call, ChargeUnknown, ConfigError, NotSent
 from impasto.ext import Options
-from impasto_plugins.transports import https
-from impasto_plugins.transports.https import HttpsTransport, tls_of
+from impasto_plugins.transports import https, tls
+from impasto_plugins.transports.https import HttpsTransport
+from impasto_plugins.transports.tls import tls_of
 
 KEY: Any = SimpleNamespace(host="api.example", port=443, ssl=True, is_ssl=True)
 
@@ -39,7 +40,7 @@ FAILURES: list[tuple[Exception, str, bool]] = [
     (RuntimeError("secret"), "the client was closed", False),
     (ValueError("secret"), "ValueError", False),
     (aiohttp.ServerDisconnectedError("secret"), "ServerDisconnectedError", True),
-    (aiohttp.ClientResponseError(cast(Any, None), (), message="secret"), "what came can't be read as HTTP", True),
+    (aiohttp.ClientResponseError(cast(Any, None), (), message="secret"), "the answer is not valid HTTP", True),
 ]
 
 
@@ -82,11 +83,11 @@ def test_a_failed_poll_costs_nothing_though_its_paid_request_had_left() -> None:
 )
 def test_an_answer_that_says_its_length_twice(headers: list[tuple[str, str]], is_twice: bool) -> None:
     answer = cast(aiohttp.ClientResponse, SimpleNamespace(headers=CIMultiDict(headers)))
-    assert https._says_its_length_twice(answer) is is_twice
+    assert https._has_two_lengths(answer) is is_twice
 
 
 def test_certificates_are_checked_with_what_was_given(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "_AT_IMPORT", ())
+    monkeypatch.setattr(tls, "_AT_IMPORT", ())
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     own = ssl.create_default_context()
@@ -138,8 +139,8 @@ def test_a_proxy_of_the_environment_that_is_none_is_named_without_its_password(m
 
 def test_the_limits_of_the_transport_are_the_documented_ones() -> None:
     """Measured, or far above anything that a provider makes; see benchmarks/RESULTS.md."""
-    assert (https.IDLE_SECONDS, https.POLL_SECONDS, https.MOST_BYTES) == (1.0, 30.0, 256 * 2**20)
-    assert (https.AT_ONCE, https.LONGEST_HEADER, https.MOST_HEADERS) == (8, 65_536, 1_000)
+    assert (https.IDLE_SECONDS, https.POLL_SECONDS, https.MAX_BYTES) == (1.0, 30.0, 256 * 2**20)
+    assert (https.MAX_PER_TURN, https.MAX_HEADER_BYTES, https.MAX_HEADERS) == (8, 65_536, 1_000)
 
 
 async def test_time_outs_are_the_callers_for_a_connection_and_ours_for_a_silent_poll() -> None:

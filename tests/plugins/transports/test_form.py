@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 import impasto
 from impasto import File, WireRequest
-from impasto_plugins.transports.form import opened_form
+from impasto_plugins.transports.form import open_form
 from tests.pictures import png
 from tests.recorder import Recorder
 
@@ -44,7 +44,7 @@ async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Pat
 
     noted = File(label="in.png", size=file.size, media_type=file.media_type, opener=note, on_disk=True)
     with ExitStack() as files:
-        opening = asyncio.create_task(opened_form(WireRequest(target="/", files={"image": noted}), files))
+        opening = asyncio.create_task(open_form(WireRequest(target="/", files={"image": noted}), files))
         for _ in range(times):
             await asyncio.sleep(0.01)
             opening.cancel()
@@ -75,7 +75,7 @@ class _Writes(AbstractStreamWriter):
 async def _written(wire: WireRequest) -> list[bytes]:
     writer = _Writes()
     with ExitStack() as files:
-        form = await opened_form(wire, files)
+        form = await open_form(wire, files)
         told_after: list[int] = []
         form.on_written = lambda: told_after.append(len(writer.writes))
         await form.write(writer)

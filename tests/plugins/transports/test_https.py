@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 import impasto
-from impasto_plugins.transports.https import AT_ONCE, Turns
+from impasto_plugins.transports.https import MAX_PER_TURN, Turns
 from tests.reliability.conftest import CORE, FAST, KEY
 from tests.reliability.servers import Server, Wire, picture, raw, refused, serving
 from tests.reliability.test_proxies import proxying
@@ -137,13 +137,13 @@ async def test_only_so_many_go_on_in_one_turn_of_the_loop() -> None:
         await turns()
         went.append(turn)
 
-    calls = [asyncio.ensure_future(one()) for _ in range(10 * AT_ONCE)]
-    calls[AT_ONCE + 1].cancel()  # one who waits; its place is another's
+    calls = [asyncio.ensure_future(one()) for _ in range(10 * MAX_PER_TURN)]
+    calls[MAX_PER_TURN + 1].cancel()  # one who waits; its place is another's
     while not all(call.done() for call in calls):
         await asyncio.sleep(0)
         turn += 1
     assert len(went) == len(calls) - 1
-    assert max(Counter(went).values()) == AT_ONCE
+    assert max(Counter(went).values()) == MAX_PER_TURN
 
 
 async def test_one_who_asks_alone_does_not_wait() -> None:

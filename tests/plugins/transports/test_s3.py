@@ -13,7 +13,7 @@ from impasto_plugins.transports.s3 import NotStored
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "may_pass"),
+    ("status", "code", "is_transient"),
     [
         (0, "ClientOSError", True),
         (400, "", False),
@@ -30,8 +30,8 @@ from impasto_plugins.transports.s3 import NotStored
         (503, "SlowDown", True),
     ],
 )
-def test_what_may_pass(status: int, code: str, may_pass: bool) -> None:
-    assert NotStored(status, code).may_pass is may_pass
+def test_what_may_pass(status: int, code: str, is_transient: bool) -> None:
+    assert NotStored(status, code).is_transient is is_transient
 
 
 def test_a_failure_in_words() -> None:
@@ -60,7 +60,7 @@ async def test_each_pause_is_twice_the_last_up_to_twenty_seconds(pauses: list[fl
         raise NotStored(503, "")
 
     with pytest.raises(NotStored):
-        await s3._tried(10, fails)
+        await s3._with_retries(10, fails)
     assert tries == 10
     assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
 
@@ -74,10 +74,10 @@ async def test_a_failure_that_stays_is_not_tried_again_and_one_that_passes_is_fo
             raise outcome
         return outcome
 
-    assert await s3._tried(3, request) == "kept"
+    assert await s3._with_retries(3, request) == "kept"
     assert len(pauses) == 2
     with pytest.raises(NotStored, match="AccessDenied"):
-        await s3._tried(3, request)
+        await s3._with_retries(3, request)
     assert len(pauses) == 2
 
 

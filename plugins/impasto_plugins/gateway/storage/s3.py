@@ -44,13 +44,13 @@ class S3Store:
     async def exists(self, name: str) -> bool:
         """Return True if there is an image of this name; False if that can't be seen. Raises StoreError."""
         try:
-            return await self.objects.holds(name)
+            return await self.objects.exists(name)
         except ImpastoError as error:
             raise StoreError(f"files.s3: {error.message}") from None
 
     async def url_for(self, name: str, base_url: str) -> str:
         """Return a temporary URL with which anybody may get the image. Raises StoreError."""
         try:
-            return await self.objects.presigned("GET", name, self.seconds)
+            return await self.objects.presign("GET", name, self.seconds)
         except ImpastoError as error:
             raise StoreError(f"files.s3: {error.message}") from None

@@ -28,7 +28,7 @@ TO = "s3://pictures/shots/of a fox"
 @pytest.fixture
 def s3(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
     monkeypatch.setattr(s3_module, "_PAUSE", 0.001)
-    monkeypatch.setattr(s3_module, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(s3_module, "_MAX_PAUSE", 0.01)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     environment |= {
         "AWS_CONFIG_FILE": str(tmp_path / "none"),

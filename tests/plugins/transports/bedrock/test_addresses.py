@@ -46,18 +46,18 @@ async def test_a_bearer_token_that_is_none(wire: Recorder, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"aws_access_key_id": "AKIA"}, "half an AWS key pair"),
-        ({"aws_secret_access_key": "s"}, "half an AWS key pair"),
-        ({"aws_session_token": "T"}, "aws_session_token goes with"),
+        ({"aws_access_key_id": "AKIA"}, "incomplete AWS credentials"),
+        ({"aws_secret_access_key": "s"}, "incomplete AWS credentials"),
+        ({"aws_session_token": "T"}, "aws_session_token needs"),
         ({"aws_access_key_id": "A\nB", "aws_secret_access_key": "s"}, "aws_access_key_id contains a space"),
         ({"aws_access_key_id": "A", "aws_secret_access_key": ""}, "secret_access_key must be text and not empty"),
         ({"aws_region": ""}, "region must be text and not empty"),
-        ({**KEYS, "aws_region": "us west 2"}, "no region's name"),
-        ({**KEYS, "aws_region": "x/../y.example.com#"}, "no region's name"),
+        ({**KEYS, "aws_region": "us west 2"}, "invalid AWS region"),
+        ({**KEYS, "aws_region": "x/../y.example.com#"}, "invalid AWS region"),
         ({"aws_profile": "nobody"}, "the AWS profile is not in the configuration files"),
         (
             {**KEYS, "aws_region": "us-west-2\r\nx-evil: 1", "bedrock_endpoint": "http://127.0.0.1:9"},
-            "no region's name",
+            "invalid AWS region",
         ),
         ({**KEYS, "bedrock_endpoint": "ftp://example.com"}, "bedrock_endpoint must begin with https://"),
         ({**KEYS, "bedrock_endpoint": "http://example.com"}, "is plain http"),
@@ -103,9 +103,9 @@ async def test_the_region_is_in_what_is_signed(wire: Recorder) -> None:
 
 async def test_a_region_that_does_not_serve_the_model(wire: Recorder) -> None:
     said = await told(**{**KEYS, "aws_region": "us-east-1"})
-    assert said == "stability.stable-image-core-v1:1 is served from us-west-2, not us-east-1: set aws_region"
+    assert said == "stability.stable-image-core-v1:1 is available in us-west-2, not in us-east-1: set aws_region"
     async with impasto.Client(**{**KEYS, "aws_region": "eu-west-1"}) as client:  # type: ignore[arg-type]  # all are text
-        with pytest.raises(ConfigError, match="is served from us-east-1, us-east-2, us-west-2, not eu-west-1"):
+        with pytest.raises(ConfigError, match="is available in us-east-1, us-east-2, us-west-2, not in eu-west-1"):
             await client.run(SERVICE, image=png(96, 96))
     assert wire.seen == []
 
@@ -114,7 +114,7 @@ async def test_a_wrong_region_is_told_before_credentials_are_asked_for(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", wire.url)
-    assert "is served from us-west-2, not us-east-1" in await told(aws_region="us-east-1")
+    assert "is available in us-west-2, not in us-east-1" in await told(aws_region="us-east-1")
     assert wire.seen == []
 
 
@@ -122,7 +122,7 @@ async def test_a_wrong_region_is_told_before_credentials_are_asked_for(
 async def test_an_arn_whose_region_is_none(wire: Recorder, region: str) -> None:
     arn = f"arn:aws:bedrock:{region}:123456789012:application-inference-profile/abc"
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b", bedrock_endpoint=wire.url) as client:
-        with pytest.raises(ConfigError, match="no region's name"):
+        with pytest.raises(ConfigError, match="invalid AWS region"):
             await client.run(f"bedrock/{arn}", base_model=GENERATOR, prompt="p")
     assert wire.seen == []
 

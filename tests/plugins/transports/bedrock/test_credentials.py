@@ -98,7 +98,7 @@ async def test_a_program_that_fails_says_no_more_than_that(wire: Recorder, confi
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('the password is hunter2')")
     config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
-    assert await told() == "AWS credentials can't be had: their source failed (custom-process)"
+    assert await told() == "can't get AWS credentials: their source failed (custom-process)"
 
 
 async def test_a_role(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,24 +196,28 @@ async def test_single_sign_on(
 @pytest.mark.parametrize(
     ("lines", "variables", "said"),
     [
-        ("credential_process=echo no json", {}, "AWS credentials can't be had: JSONDecodeError"),
-        ("credential_process=/no/such/program", {}, "AWS credentials can't be had: FileNotFoundError"),
-        ("credential_process=echo '{}'", {}, "AWS credentials can't be had: their source failed (custom-process)"),
+        ("credential_process=echo no json", {}, "can't get AWS credentials: JSONDecodeError"),
+        ("credential_process=/no/such/program", {}, "can't get AWS credentials: FileNotFoundError"),
+        ("credential_process=echo '{}'", {}, "can't get AWS credentials: their source failed (custom-process)"),
         ("role_arn=r\nsource_profile=nobody", {}, 'The source_profile "nobody" referenced in the profile "default"'),
         ("role_arn=r\nsource_profile=a\n[profile a]\nrole_arn=r\nsource_profile=default", {}, "Infinite loop"),
-        ("aws_access_key_id=AKIAHALF", {}, "half an AWS key pair (config-file): aws_secret_access_key is missing"),
-        ("[", {}, "the AWS configuration or credentials file can't be read as one"),
-        ("", {"AWS_ACCESS_KEY_ID": "A"}, "half an AWS key pair (env): AWS_SECRET_ACCESS_KEY is missing"),
+        (
+            "aws_access_key_id=AKIAHALF",
+            {},
+            "incomplete AWS credentials (config-file): aws_secret_access_key is missing",
+        ),
+        ("[", {}, "invalid AWS configuration or credentials file"),
+        ("", {"AWS_ACCESS_KEY_ID": "A"}, "incomplete AWS credentials (env): AWS_SECRET_ACCESS_KEY is missing"),
         ("", {"AWS_RETRY_MODE": "never"}, "InvalidRetryModeError"),
         (
             "",
             {"AWS_ROLE_ARN": "r", "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such/file"},
-            "AWS credentials can't be had: FileNotFoundError",
+            "can't get AWS credentials: FileNotFoundError",
         ),
         (
             "",
             {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"},
-            "AWS credentials can't be had: ValueError",
+            "can't get AWS credentials: ValueError",
         ),
     ],
 )
@@ -287,4 +291,4 @@ async def test_a_role_that_is_refused(wire: Recorder, config: Path, monkeypatch:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>base-secret</Message></Error></ErrorResponse>"
     wire.answer = lambda seen: Answer(status=403, headers={"content-type": "text/xml"}, body=body)
-    assert await told() == "AWS credentials can't be had: AssumeRole was refused (AccessDenied)"
+    assert await told() == "can't get AWS credentials: AssumeRole was refused (AccessDenied)"

@@ -98,7 +98,7 @@ async def test_many_first_calls_that_get_none_ask_once_together(wire: Recorder, 
         container.open.set()
         outcomes = await waiting
         assert {str(outcome) for outcome in outcomes} == {
-            f"{GENERATOR}: AWS credentials can't be had: their source failed (container-role)"
+            f"{GENERATOR}: can't get AWS credentials: their source failed (container-role)"
         }
         assert len({id(outcome) for outcome in outcomes}) == 64
         assert container.asked <= 3
@@ -216,5 +216,5 @@ async def test_a_source_that_can_not_be_reached(
     wire: Recorder, container: Container, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{unused_port}/credentials")
-    assert await told() == "AWS credentials can't be had: their source failed (container-role)"
+    assert await told() == "can't get AWS credentials: their source failed (container-role)"
     assert (container.asked, wire.seen) == (0, [])

@@ -14,7 +14,7 @@ import impasto
 from impasto import ConfigError
 from impasto.options import Options
 from impasto_plugins.stability.bedrock_provider import bedrock
-from impasto_plugins.transports.aws import Identity, Once, found
+from impasto_plugins.transports.aws import Identity, Once, find_identity
 from tests.bedrock import ACCESS_KEY, CODE_URL, PICTURE, REQUEST_ID, SECRET_KEY
 from tests.recorder import Answer as RecordersAnswer, Recorder, Seen
 from tests.reliability.servers import Answer, http
@@ -48,9 +48,9 @@ async def failure(client: impasto.Client, model: str = GENERATOR, **params: obje
 def signer(seen: Seen) -> str:
     """The access key id or the bearer token that a request goes out with."""
     header = seen.header("authorization") or ""
-    found = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/|(Bearer .*)", header)
-    assert found is not None, header
-    return found[1] or found[2]
+    find_identity = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/|(Bearer .*)", header)
+    assert find_identity is not None, header
+    return find_identity[1] or find_identity[2]
 
 
 async def called(wire: Recorder, **settings: object) -> Seen:
@@ -72,7 +72,7 @@ async def told(**settings: object) -> str:
 async def identified(**settings: object) -> Identity:
     """What botocore makes of settings, as a client hands them on, and of the environment."""
     account = bedrock.account({"access_key_id": "a", "secret_access_key": "s", **settings})
-    return await Once(lambda: found(account.settings, Options()))()
+    return await Once(lambda: find_identity(account.settings, Options()))()
 
 
 ROLE = """
