@@ -34,7 +34,9 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Edit images and print the names of the new files. IMAGEs fill the model's image fields in their order.
+    """Edit images and print the names of the new files.
+
+    IMAGEs are files and fill the model's image fields in their order; - reads one of them from standard input.
 
     The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
     overwritten only with -f.

@@ -30,7 +30,8 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Generate 3D models, as GLB, of the object in an image, and print the names of the files.
+    """Generate 3D models, as GLB, of the object in an image, and print the names of the files. IMAGE is a file;
+    - reads it from standard input.
 
     Without -o the names consist of model and seed. Files are overwritten only with -f.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
 from impasto.ext import Makes, close_files
 from impasto.fields import Field, format_value
+from impasto_plugins.cli.terminal.output import is_terminal
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp3": "mp3", ".wav": "wav", ".glb": "glb"}
 """Output formats by the ending of ``-o FILE``."""
@@ -19,6 +21,10 @@ _OUTPUT_FORMATS: Mapping[Makes, tuple[str, ...]] = {
     "3d": ("glb",),
 }
 """Possible formats of models without ``output_format``."""
+
+_STDIN = ("-", "/dev/stdin", "/dev/fd/0")
+_MAX_STDIN_BYTES = 256 << 20
+"""Bytes that are read for a model without a limit of its own."""
 
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -45,13 +51,36 @@ def request_of(
         if name in params:
             problems_found.append(Problem(name, "is given twice"))
             continue
+        field = operation.fields.get(name)
         try:
-            params[name] = value_of(operation.fields.get(name), text)
+            if field is not None and field.kind == "file" and text.removeprefix("@") in _STDIN:
+                if any(isinstance(value, bytes) for value in params.values()):
+                    raise ValueError("standard input can be read for one field only; name a file")
+                params[name] = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
+            else:
+                params[name] = value_of(field, text)
         except ValueError as error:
             problems_found.append(Problem(name, str(error)))
     if out is not None:
         _ask_for_format(operation, params, out, problems_found)
     return _check(operation, model, params, problems_found)
+
+
+def _read_stdin(limit: int) -> bytes:
+    """Return the bytes of standard input. Raises ValueError."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("- is standard input, which is closed; name a file")
+    if is_terminal(sys.stdin):
+        raise ValueError("- is standard input, which is a terminal; redirect a file to it, or name a file")
+    try:
+        content = sys.stdin.buffer.read(limit + 1)
+    except OSError as error:  # a directory, for one
+        raise ValueError(f"standard input can't be read: {error.strerror}; name a file") from None
+    if not content:
+        raise ValueError("standard input is empty; redirect a file to it, or name a file")
+    if len(content) > limit:
+        raise ValueError(f"standard input has more than {limit:,} bytes, which is all that is allowed")
+    return content
 
 
 def value_of(field: Field | None, text: str) -> object:

@@ -1,0 +1,65 @@
+"""Images from standard input: `-`, in place of a file."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from impasto_plugins.cli.main import main
+from impasto_plugins.emulator import Emulator
+from tests.pictures import png
+
+PIPED = png(64, 64)
+
+
+def edit(environment: dict[str, str], *words: str, piped: bytes = PIPED) -> Result:
+    return CliRunner().invoke(main, ["edit", *words], env=environment, input=piped)
+
+
+@pytest.mark.parametrize("words", [["-"], ["/dev/stdin"], ["-p", "image=-", "-"]])
+def test_a_dash_reads_the_image_from_standard_input(
+    environment: dict[str, str], impasto_emulator: Emulator, words: list[str]
+) -> None:
+    ended = edit(environment, "stability/remove-background", *words)
+    if len(words) == 1:
+        assert ended.exit_code == 0, ended.output
+        assert impasto_emulator.requests[0].files["image"].bytes == len(PIPED)
+    else:
+        assert (ended.exit_code, "image: is given twice" in ended.output) == (2, True)
+
+
+def test_standard_input_fills_one_field_only(environment: dict[str, str]) -> None:
+    ended = edit(environment, "stability/inpaint", "-", "--mask", "-", "--prompt", "x")
+    assert ended.exit_code == 2
+    assert "mask: standard input can be read for one field only; name a file" in ended.stderr
+
+
+def test_empty_or_too_long_input_is_refused(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = edit(environment, "stability/remove-background", "-", piped=b"")
+    assert (ended.exit_code, "image: standard input is empty" in ended.stderr) == (2, True)
+    long = edit(environment, "stability/remove-background", "-", piped=b"x" * (11 << 20))
+    assert (long.exit_code, "image: standard input has more than " in long.stderr) == (2, True)
+    assert "x" * 100 not in long.output
+
+
+def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    ran = subprocess.run(
+        [sys.executable, "-m", "impasto", "edit", "stability/remove-background", "-", "--emulator"],
+        stdin=child,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=60,
+    )
+    os.close(child)
+    os.close(parent)
+    assert ran.returncode == 2
+    assert "image: - is standard input, which is a terminal; redirect a file to it" in ran.stderr
