@@ -8,13 +8,16 @@ from typing import Protocol, cast
 
 import attrs
 
-from impasto import MissingExtra, NotSent, Registry, WireRequest, WireResponse, hookimpl
+from impasto import ConfigError, MissingExtra, NotSent, Registry, WireRequest, WireResponse, hookimpl
 from impasto.ext import TRANSPORTS, Options, Transport
 
 from .providers.stability import NO_ENCODER, load_stability_operations
 from .rendering.audio import can_encode
 from .server.server import Emulator
 from .settings import EmulatorSettings
+
+EMULATED = ("bedrock", "stability")
+"""The names of the emulated providers."""
 
 
 class _Carrier(Transport, Protocol):
@@ -55,10 +58,14 @@ class EmulatorTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        provider = wire.call.account.provider
+        if provider.name not in EMULATED:
+            raise ConfigError(
+                f"the emulator does not serve {provider.name}, only {' and '.join(EMULATED)}; nothing was sent"
+            )
         if wire.target in self._unencodable_paths and wire.fields.get("output_format", "mp3") == "mp3":
             raise MissingExtra(f"{NO_ENCODER}; nothing was sent")
-        name = wire.call.account.provider.transport
-        carrier = self._carriers.get(name) or await self._open_carrier(name)
+        carrier = self._carriers.get(provider.transport) or await self._open_carrier(provider.transport)
         return await carrier.send(wire)
 
     async def _open_carrier(self, name: str) -> _Carrier:

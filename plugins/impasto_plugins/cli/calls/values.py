@@ -106,10 +106,10 @@ def _number(text: str) -> int | float:
 def _values_by_role(
     operation: Operation, by_role: Mapping[str, Sequence[str]], problems: list[Problem]
 ) -> list[tuple[str, str]]:
-    """Return prompt, images, mask and sound with the fields that have these roles."""
+    """Return prompt, images, mask and sound with the fields that have these roles, or else these names."""
     pairs: list[tuple[str, str]] = []
     for role, words in by_role.items():
-        names = operation.roles.get(role, ())
+        names = operation.roles.get(role) or ((role,) if role in operation.fields else ())
         pairs += zip(names, words, strict=False)
         if len(words) > len(names):
             takes = f"{len(names)} ({', '.join(names)}), not {len(words)}" if names else "none"
