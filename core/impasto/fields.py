@@ -1,5 +1,7 @@
-"""Fields of a parameter class. A field's bounds stand here once: the check, ``describe()``, the documentation,
-the emulator and the tests read the same record.
+"""Fields of a parameter class.
+
+The meaning and the limits of a field are written once: the check, ``describe()``, the documentation, the emulator and
+the tests read the same record.
 
     @attrs.frozen(kw_only=True)
     class Params:

@@ -53,6 +53,7 @@ class BedrockDialect:
     regions: tuple[str, ...]
 
     def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+        """Return the JSON request of a call; the guardrail's fields are headers. Raises InvalidRequest for a job."""
         if request.job is not None:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
         if request.target.startswith("arn:"):
@@ -78,6 +79,7 @@ class BedrockDialect:
         )
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return Bedrock's refusal, ChargeUnknown for an answer of somebody else, or None for a success."""
         kind = response.media_type
         if response.status == 200 and (kind in ("application/json", "") or not response.body):
             return None  # an answer without a type is complete, and was paid for: unpack says what it is
@@ -93,9 +95,11 @@ class BedrockDialect:
         )
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
+        """Return True for a successful answer: its JSON contains the image."""
         return response.status == 200 and response.media_type == "application/json"
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        """Return the images of an answer. Raises the first failure if no image is usable."""
         images, rest = _split(response)
         came: list[Artifact] = []
         failures: list[FailedArtifact] = []

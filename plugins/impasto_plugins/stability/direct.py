@@ -48,6 +48,7 @@ class DirectDialect:
     results: str | None = None
 
     def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+        """Return the form of a call, or the GET that fetches the result of ``request.job``."""
         if request.job is not None:
             return self._resumed(operation, request)
         fields: dict[str, Scalar] = {}
@@ -69,6 +70,7 @@ class DirectDialect:
         )
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return the vendor's refusal, ChargeUnknown for an answer of somebody else, or None for a success."""
         kind = response.media_type
         if response.status == 200 and (kind in KINDS[operation.output].media_types or kind == "application/json"):
             return None
@@ -88,11 +90,13 @@ class DirectDialect:
         return unknown
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
+        """Return True for an artifact that was not blurred: a blurred one is an error, which needs its bytes."""
         filtered = response.headers.get("finish-reason") == FILTERED
         is_artifact = response.media_type in KINDS[operation.output].media_types
         return response.status == 200 and is_artifact and not filtered
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        """Return the artifact of an answer in bytes or in JSON, or the job that the answer names."""
         kind = KINDS[operation.output]
         if response.media_type != "application/json":
             headers, data = response.headers, response.file or response.body

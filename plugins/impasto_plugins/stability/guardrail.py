@@ -28,6 +28,7 @@ class TextFormat:
     words: str
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield the problem of a text that does not match."""
         if self.field in arguments and self.pattern.fullmatch(str(arguments[self.field])) is None:
             yield Problem(self.field, f"must be {self.words}")
 

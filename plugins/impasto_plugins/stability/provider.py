@@ -43,6 +43,7 @@ class PerStep:
     cost: None = None
 
     def quote(self, params: attrs.AttrsInstance) -> Cost:
+        """Return the price of one call with these parameters."""
         steps = getattr(params, "steps", None)
         return _cost(self.base + self.each * (self.steps if steps is None else steps))
 
