@@ -133,7 +133,8 @@ class Client:
         route = self._cached_route(name) or await self._route(name)
         operation = route.operation
         if isinstance(params, Request):
-            check_n(n, model)
+            if type(n) is not int or n != 1:
+                check_n(n, model)
             request = params
         elif any(params.get(name) is not None for name in operation.file_fields):  # a few bytes hold many pixels
             request = await asyncio.to_thread(operation.request, model, params, user, n=n)

@@ -7,6 +7,8 @@ import contextvars
 import math
 from types import TracebackType
 
+import attrs
+
 
 class DeadlineScheduler:
     """One timer for all calls of a client, set for the earliest deadline.
@@ -51,17 +53,20 @@ class DeadlineScheduler:
         deadline.end()
 
 
+@attrs.define(eq=False)
 class Deadline:
     """Raises TimeoutError in its task ``seconds`` after ``start``, or when the scheduler closes."""
 
-    def __init__(self, watch: DeadlineScheduler) -> None:
-        self.ends_at = math.inf
-        """The end, on the loop's clock."""
-        self.is_over = False
-        """True if this deadline cancelled the task."""
-        self.is_closed = False
-        """True if it did so before its time, because the client was closed."""
-        self._watch = watch
+    _watch: DeadlineScheduler
+    ends_at: float = math.inf
+    """The end, on the loop's clock."""
+    is_over: bool = False
+    """True if this deadline cancelled the task."""
+    is_closed: bool = False
+    """True if it did so before its time, because the client was closed."""
+    _loop: asyncio.AbstractEventLoop = attrs.field(init=False)
+    _task: asyncio.Task[object] = attrs.field(init=False)
+    _cancelling: int = attrs.field(init=False)
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -9,6 +9,8 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import attrs
+
 from .call import SECOND_SEND
 from .errors import BrokenPlugin
 from .records import Handler, Middleware, WireRequest, WireResponse
@@ -17,13 +19,12 @@ if TYPE_CHECKING:
     from .call import Call
 
 
+@attrs.define(eq=False)
 class Permission:
     """The right to send a paid request, of one run of a call. No plugin holds it: a request has only the evidence."""
 
-    __slots__ = ("_call", "_left")
-
-    def __init__(self, call: Call) -> None:
-        self._call, self._left = call, 1
+    _call: Call
+    _left: int = 1
 
     def use(self, call: Call) -> None:
         """Take it for one POST. Raises BrokenPlugin if there is none left, or the request is another call's."""

@@ -89,18 +89,16 @@ class Spool(Protocol):
         ...
 
 
+@attrs.define(eq=False)
 class Body:
     """A response's body: chunks to collect in memory or in a spool, or to stream.
 
     ``received`` holds the bytes in memory so far, so that an answer that breaks off is not lost.
     """
 
-    __slots__ = ("_chunks", "_received", "is_spooled")
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-        self._received: list[bytes] = []
-        self.is_spooled = False
+    _chunks: AsyncIterator[bytes]
+    _received: list[bytes] = attrs.field(factory=list[bytes], init=False)
+    is_spooled: bool = attrs.field(default=False, init=False)
 
     async def collect(self, spool: Spool | None = None) -> bytes | None:
         """Return the whole body, or None if it is in the spool."""

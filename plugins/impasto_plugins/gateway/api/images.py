@@ -101,7 +101,7 @@ async def _prepare(context: RequestContext, kind: CallKind) -> AsyncIterator[_Re
         check = partial(
             prepare, call_args=call_args, reservation=share, edit=kind.edit, vary=kind.vary, makes=kind.makes
         )
-        others = DeploymentCandidates(model, check)
+        others = DeploymentCandidates(model, check, model.by_preference())
         async with context.services.idempotency.session(identity, share) as session:
             first = await others.next()
             assert first is not None  # noqa: S101 - the first is given, or all are refused

@@ -124,15 +124,11 @@ def build_headers(cost: Cost | None, warnings: Sequence[str], *, is_replayed: bo
     return headers
 
 
-def _image_fields(image: ResponseImage) -> dict[str, object]:
-    artifact = image.artifact
-    fields = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": image.url}
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _image_object(fields: Mapping[str, object], image: ResponseImage) -> Iterator[Segment]:
+def _image_object(image: ResponseImage, fields: Mapping[str, object]) -> Iterator[Segment]:
     """Return a JSON object with its image first, or without one if that has a URL."""
-    rest = _json(fields).encode()
+    artifact = image.artifact
+    facts = {"seed": artifact.seed, "finish_reason": artifact.finish_reason, "url": image.url}
+    rest = _json({**fields, **{name: value for name, value in facts.items() if value is not None}}).encode()
     if image.url is not None:
         yield rest
         return
@@ -151,7 +147,7 @@ def body_segments(content: ResponseContent) -> Iterator[Segment]:
     for i, image in enumerate(content.images):
         if i:
             yield b","
-        yield from _image_object(_image_fields(image), image)
+        yield from _image_object(image, {})
     properties = content.images[0].properties if content.images else {}
     fields: dict[str, object] = {**properties, "usage": _USAGE}
     if content.outcome.warnings:
@@ -174,10 +170,9 @@ def completed_event(event: str, image: ResponseImage, created: int) -> Iterator[
         "quality": "auto",
         "background": "auto",
         **image.properties,
-        **_image_fields(image),
         "usage": _USAGE,
     }
-    yield from _image_object(fields, image)
+    yield from _image_object(image, fields)
     yield b"\n\n"
 
 

@@ -81,24 +81,21 @@ async def _execute_line(task: LineTask, budget_guard: BudgetGuard, call_factory:
                 raise NotSent(failure.message, retryable=True) from None
             raise KeyLimitRefusal(failure) from None
 
-    candidates = _LineCandidates(task)
+    preferred = task.model_config.by_preference()
+    candidates = _LineCandidates([task.calls[each] for each in preferred if each in task.calls])
     first = await candidates.next()
     assert first is not None  # noqa: S101 - a line that no deployment takes is no unit
     return await try_each(first, candidates, attempt)
 
 
+@attrs.define
 class _LineCandidates:
-    """The deployments that accept a line, in order."""
+    """The calls for the deployments that accept a line, in order."""
 
-    def __init__(self, task: LineTask) -> None:
-        self._untried = [task.calls[each] for each in task.model_config.by_preference() if each in task.calls]
-
-    @property
-    def has_more(self) -> bool:
-        return bool(self._untried)
+    untried: list[PreparedCall]
 
     async def next(self) -> PreparedCall | None:
-        return self._untried.pop(0) if self._untried else None
+        return self.untried.pop(0) if self.untried else None
 
 
 async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:

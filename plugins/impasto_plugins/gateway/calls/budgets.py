@@ -63,7 +63,7 @@ class BudgetGuard:
 
     _data: Database
     _caller: Caller
-    _is_counted: bool = attrs.field(default=False, kw_only=True)
+    is_counted: bool = attrs.field(default=False, kw_only=True)
 
     async def charge(self, prepared_call: PreparedCall, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Run one attempt within the limits. Raises APIError if they refuse it, and the attempt's errors."""
@@ -75,16 +75,17 @@ class BudgetGuard:
             result = await attempt()
         except ImpastoError as error:
             free_count = prepared_call.n if is_not_charged(error) else billed_of_images(error).count("no")
-            await self._settle(reservation, prepared_call.n - free_count)
+            if free_count:
+                await self._settle(reservation, -free_count)
             raise
-        await self._settle(
-            reservation, len(result.artifacts) + sum(not is_not_charged(failure.error) for failure in result.errors)
-        )
+        charged_images = len(result.artifacts) + sum(not is_not_charged(each.error) for each in result.errors)
+        if charged_images != prepared_call.n:
+            await self._settle(reservation, charged_images - prepared_call.n)
         return result
 
     async def _reserve(self, limits: KeyConfig, prepared_call: PreparedCall) -> Reservation:
         price = price_nano_usd(prepared_call, limits)
-        is_counted = self._is_counted
+        is_counted = self.is_counted
 
         def work(db: sqlite3.Connection) -> Reservation | APIError:
             now = self._data.clock()  # read in the transaction: no other worker's is later by mistake
@@ -116,14 +117,11 @@ class BudgetGuard:
             raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
         if isinstance(reservation, APIError):
             raise reservation
-        self._is_counted = True
+        self.is_counted = True
         return reservation
 
-    async def _settle(self, reservation: Reservation, charged_images: int) -> None:
-        """Count the images that were charged: fewer than reserved if some failed, more if the provider made more."""
-        difference = charged_images - reservation.images
-        if not difference:
-            return
+    async def _settle(self, reservation: Reservation, difference: int) -> None:
+        """Count other images than reserved: fewer were charged if some failed, more if the provider made more."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, difference))

@@ -67,7 +67,6 @@ class Deployment:
     client: Client
     account: Account
     description: Description
-    timeout: float
     drop_params: bool
     observer: Observer
     running: int = 0
@@ -264,4 +263,4 @@ async def _create_deployment(
     if entry.rate_limit is not None:
         account = attrs.evolve(account, rate_limit=entry.rate_limit)
     drop_params = config.drop_params if entry.drop_params is None else entry.drop_params
-    return Deployment(entry.model, entry, operation, sibling, account, description, timeout, drop_params, observer)
+    return Deployment(entry.model, entry, operation, sibling, account, description, drop_params, observer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -37,11 +37,8 @@ class PreparedCall:
     n: int
     response_format: Format
     warnings: tuple[str, ...]
-
-    @property
-    def cost(self) -> Cost | None:
-        """The cost of each image, None if unknown."""
-        return self.deployment.operation.cost(self.request)
+    cost: Cost | None
+    """The cost of each image, None if unknown."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -91,6 +88,7 @@ async def prepare(
         n=translation.n,
         response_format=translation.response_format,
         warnings=(*notes, *warnings),
+        cost=operation.cost(request),
     )
 
 
@@ -108,6 +106,7 @@ def prepare_sync(deployment: Deployment, call_args: CallArguments, *, edit: bool
         n=translation.n,
         response_format=translation.response_format,
         warnings=warnings,
+        cost=deployment.operation.cost(request),
     )
 
 
@@ -129,23 +128,19 @@ def _translate(
     return translation, notes
 
 
+@attrs.define(eq=False)
 class DeploymentCandidates:
     """The call for each deployment of a model that accepts it, in order. ``check`` prepares it for one."""
 
-    def __init__(self, model: Model, check: Callable[[Deployment], Awaitable[PreparedCall]]) -> None:
-        self._model, self._check = model, check
-        self._untried = model.by_preference()
-        self._refusals: dict[Deployment, APIError] = {}
-
-    @property
-    def has_more(self) -> bool:
-        """True if there are deployments that were not tried."""
-        return bool(self._untried)
+    _model: Model
+    _check: Callable[[Deployment], Awaitable[PreparedCall]]
+    untried: list[Deployment]
+    _refusals: dict[Deployment, APIError] = attrs.field(factory=dict[Deployment, APIError])
 
     async def next(self) -> PreparedCall | None:
         """Return the next call, or None if no other deployment accepts it. Raises APIError if none at all does."""
-        while self._untried:
-            deployment = self._untried.pop(0)
+        while self.untried:
+            deployment = self.untried.pop(0)
             try:
                 return await self._check(deployment)
             except InvalidRequest as error:
@@ -216,8 +211,8 @@ class Candidates(Protocol):
     """The deployments that may run a call, each with the call for it."""
 
     @property
-    def has_more(self) -> bool:
-        """True if some were not tried."""
+    def untried(self) -> Sequence[object]:
+        """Those that were not tried."""
         ...
 
     async def next(self) -> PreparedCall | None:
@@ -241,7 +236,7 @@ async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall
     last_error: ImpastoError | None = None
     delayed_calls: list[tuple[float, int, PreparedCall]] = []  # each with the time at which it may be asked again
     while prepared_call is not None:
-        waits = not others.has_more and not delayed_calls
+        waits = not others.untried and not delayed_calls
         try:
             return await attempt(prepared_call, waits=waits)
         except ImpastoError as error:
@@ -273,11 +268,11 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
                 deployment.config.model,
                 prepared_call.request,
                 n=prepared_call.n,
-                timeout=deployment.timeout,
                 base_model=deployment.config.base_model,
                 call=call_factory,
             )
-            result = deployment.apply_price(result)
+            if deployment.config.input_cost_per_image is not None:
+                result = deployment.apply_price(result)
             recorder.record_result(result)
     except ImpastoError as error:
         deployment.record_failure(error)

@@ -220,13 +220,14 @@ class IdempotencyCoordinator:
             new_row = self._new_row(fingerprint, label)
             # The call comes first: a row without one counts as lost.
             call = self.in_flight.begin(bytes.fromhex(new_row.id), None, has_key=True)
-            row: StoredCall | None = None
+            is_new = False
             try:
                 row = await self.store.insert_or_join(new_row, join=fingerprint.key is not None)
+                is_new = row is new_row
             finally:
-                if row is not new_row:
+                if not is_new:
                     self.in_flight.finish(call)
-            if row is new_row:
+            if is_new:
                 return row, call
             if row.content != fingerprint.content:
                 message = f"{KEY_HEADER}: this key belongs to another request; use a new one for each"

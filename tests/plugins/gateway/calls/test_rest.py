@@ -59,9 +59,7 @@ def deployment(name: str = "d", **values: Any) -> Deployment:
         output="image", price=SimpleNamespace(cost=values.pop("cost", None)), fields={}, aliases={}, roles={}
     )
     found: Any = dict.fromkeys(("client", "account", "description", "observer"))
-    return Deployment(
-        name, cast("Any", entry), cast("Any", operation), **{**found, "timeout": 1.0, "drop_params": False, **values}
-    )
+    return Deployment(name, cast("Any", entry), cast("Any", operation), **{**found, "drop_params": False, **values})
 
 
 def rest(*errors: ImpastoError) -> float:
@@ -188,8 +186,8 @@ class Others:
         self.names = list(names)
 
     @property
-    def has_more(self) -> bool:
-        return bool(self.names)
+    def untried(self) -> list[str]:
+        return self.names
 
     async def next(self) -> PreparedCall | None:
         return call(self.names.pop(0)) if self.names else None
@@ -276,15 +274,15 @@ async def test_a_refusal_of_all_is_that_of_the_first_and_of_some_is_none() -> No
             return call(each.name)
         raise InvalidRequest([Problem(each.name, "no")])
 
-    fitting = DeploymentCandidates(model, check)
+    fitting = DeploymentCandidates(model, check, model.by_preference())
     found = await fitting.next()
     assert found is not None
     assert found.deployment.name == "three"
     assert await fitting.next() is None
-    assert not fitting.has_more
+    assert not fitting.untried
     fits.clear()
     with pytest.raises(APIError) as refused:
-        await DeploymentCandidates(model, check).next()
+        await DeploymentCandidates(model, check, model.by_preference()).next()
     assert refused.value.param == "one"
 
 
