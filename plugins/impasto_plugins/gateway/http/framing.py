@@ -99,9 +99,13 @@ class Framing:
         return chunk, data
 
     def _take_head(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the next head, empty if it is incomplete, and the bytes after it."""
+        """Return the next head, empty if it is incomplete, and the bytes after it.
+
+        A head that stays as it is comes with what is there of its body: if nothing else came, that is no copy.
+        """
         start = max(len(self.partial_head) - 3, 0)
-        data = self.partial_head + data if self.partial_head else data.lstrip(b"\r\n")
+        data = self.partial_head + data if self.partial_head else data.lstrip(b"
+")
         end = data.find(b"\r\n\r\n", start)
         head, self.partial_head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
@@ -111,7 +115,12 @@ class Framing:
             if len(head) > MAX_HEAD_BYTES:
                 raise invalid_http(f"the first line and the header fields have more than {MAX_HEAD_BYTES:,} bytes")
             if end >= 0:
-                return self._check_head(head), data[end + 4 :]
+                checked = self._check_head(head)
+                if checked is not head or not self._length:
+                    return checked, data[len(head) :]
+                size = min(len(head) + self._length, len(data))
+                self._length -= size - len(head)
+                return data[:size], data[size:]
             if head and _MAYBE_METHOD.match(head) is None:
                 raise invalid_http()
             return b"", b""

@@ -344,6 +344,14 @@ async def test_a_megabyte_in_chunks_of_one_byte_holds_nobody_up(gateway: Running
     assert lag.longest < 1
 
 
+def test_a_body_whose_length_is_known_is_not_copied() -> None:
+    framing, body = Framing(), b"x" * 100_000
+    first, last = call(b"Content-Length: %d\r\n" % (2 * len(body)), body), body
+    assert framing.feed(first)[0] is first
+    assert framing.feed(last)[0] is last
+    assert not framing.is_in_head
+
+
 @given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(0, 400), max_size=8))
 def test_a_chunked_body_is_read_alike_however_it_is_cut(pieces: list[bytes], cuts: list[int]) -> None:
     head = POST + CHUNKED + b"\r\n"
