@@ -9,8 +9,20 @@ from typing import Protocol, TypeVar
 
 import attrs
 
-from impasto import Artifact, Call, Cost, ImpastoError, InvalidRequest, NotSent, Problem, RateLimited, Request, Result
-from impasto.ext import Makes
+from impasto import (
+    Artifact,
+    Call,
+    Cost,
+    ImpastoError,
+    InvalidRequest,
+    NotSent,
+    Operation,
+    Problem,
+    RateLimited,
+    Request,
+    Result,
+)
+from impasto.ext import Makes, close_files
 from impasto_plugins.gateway.errors import APIError, invalid_params_error, partial_error_payload, to_api_error
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.storage import salvage
@@ -82,6 +94,8 @@ async def prepare(
         finally:
             if size:
                 reservation.end_decoding(size)
+        if size:
+            _reserve_masks(operation, translation, request, reservation)
     return PreparedCall(
         deployment=deployment,
         request=request,
@@ -90,6 +104,20 @@ async def prepare(
         warnings=(*notes, *warnings),
         cost=operation.cost(request),
     )
+
+
+def _reserve_masks(
+    operation: Operation, translation: Translation, request: Request, reservation: MemoryReservation
+) -> None:
+    """Reserve the bytes of converted masks, which stay in memory until they are sent. Raises APIError."""
+    masks = {name: getattr(request.params, name) for name in operation.roles["mask"] if name in translation.params}
+    try:
+        reservation.reserve(
+            sum(mask.size for name, mask in masks.items() if mask is not translation.params[name] and not mask.on_disk)
+        )
+    except APIError:
+        close_files(request.params)
+        raise
 
 
 def prepare_sync(deployment: Deployment, call_args: CallArguments, *, edit: bool, makes: Makes) -> PreparedCall:

@@ -349,7 +349,7 @@ def test_a_body_whose_length_is_known_is_not_copied() -> None:
     first, last = call(b"Content-Length: %d\r\n" % (2 * len(body)), body), body
     assert framing.feed(first)[0] is first
     assert framing.feed(last)[0] is last
-    assert not framing.is_in_head
+    assert not framing.partial_head
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(0, 400), max_size=8))
