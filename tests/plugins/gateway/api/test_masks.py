@@ -79,6 +79,6 @@ async def test_a_converted_mask_counts_until_it_is_sent(gateway: Running, impast
     await until(lambda: bool(impasto_emulator.requests))
     used = gateway.gateway._app.memory.used_bytes
     assert (await edit).status == 200
-    assert used > IMAGE_BYTES + impasto_emulator.requests[0].files["mask"].bytes > IMAGE_BYTES + 2_000_000
+    assert used > IMAGE_BYTES + impasto_emulator.requests[0].files["mask"].bytes > IMAGE_BYTES + 1_500_000
     await gateway.idle()
     assert gateway.gateway._app.memory.used_bytes == 0
