@@ -104,8 +104,7 @@ class Framing:
         A head that stays as it is comes with what is there of its body: if nothing else came, that is no copy.
         """
         start = max(len(self.partial_head) - 3, 0)
-        data = self.partial_head + data if self.partial_head else data.lstrip(b"
-")
+        data = self.partial_head + data if self.partial_head else data.lstrip(b"\r\n")
         end = data.find(b"\r\n\r\n", start)
         head, self.partial_head = (data, data) if end < 0 else (data[: end + 4], b"")
         try:
