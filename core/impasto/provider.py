@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import attrs
@@ -56,7 +57,7 @@ class Provider:
 
     def is_own_host(self, base_url: str) -> bool:
         """Return True if a base URL is the vendor's own host."""
-        return urlsplit(base_url).hostname == urlsplit(self.base_url).hostname
+        return _host_of(base_url) == _host_of(self.base_url)
 
     def account(self, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
         """Return the account for a client's settings and the environment.
@@ -102,6 +103,11 @@ class Account:
     settings: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     rate_limit: RateLimit | None = None
     fingerprint: str = attrs.field(init=False, default=attrs.Factory(lambda self: _fingerprint(self), takes_self=True))  # noqa: PLW0108 - defined below
+
+
+@lru_cache(maxsize=64)  # benchmark `call`, as below
+def _host_of(url: str) -> str | None:
+    return urlsplit(url).hostname
 
 
 def account_of(provider: Provider, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
@@ -152,10 +158,19 @@ def check_base_url(url: object, name: str = "api_base", *, with_path: bool = Fal
 
     Raises ConfigError.
     """
-    most = "scheme, host and at most a path" if with_path else "scheme and host only"
-    hint = f"give {most}, such as https://api.example.com{'/prefix' if with_path else ''}"
     if not isinstance(url, str):
-        raise ConfigError(f"{name} must be text, not {kind_in_words(url)}; {hint}")
+        raise ConfigError(f"{name} must be text, not {kind_in_words(url)}; {_base_url_hint(with_path)}")
+    return _check_base_url(str.__str__(url), name, with_path)
+
+
+def _base_url_hint(with_path: bool) -> str:
+    most = "scheme, host and at most a path" if with_path else "scheme and host only"
+    return f"give {most}, such as https://api.example.com{'/prefix' if with_path else ''}"
+
+
+@lru_cache(maxsize=64)  # a drop-in function makes an account for each call: benchmark `call`
+def _check_base_url(url: str, name: str, with_path: bool) -> str:
+    most, hint = "path" if with_path else "host", _base_url_hint(with_path)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -167,7 +182,7 @@ def check_base_url(url: object, name: str = "api_base", *, with_path: bool = Fal
         raise ConfigError(f"{name} must not contain a user or password; {hint}")
     path = parts.path.removesuffix("/")
     if "?" in url or "#" in url or not _PATH.fullmatch(path) or (path and not with_path):
-        raise ConfigError(f"{name} must end after the {'path' if with_path else 'host'}; {hint}")
+        raise ConfigError(f"{name} must end after the {most}; {hint}")
     if port == 0 or not _is_host(host) or not url.isascii() or not url.isprintable() or url != url.strip():
         raise ConfigError(f"{name} has an invalid host; use ASCII letters, digits, dots and dashes; {hint}")
     if parts.scheme == "http" and not is_loopback(host):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from impasto import InvalidRequest, Problem, Retry
 from impasto.fields import format_value
 
 MOST_RETRIES = 20
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 REFUSED: Mapping[str, str] = {
     "extra_headers": "headers can't be added; user goes out as one",
@@ -77,7 +79,7 @@ def take_call_options(arguments: dict[str, Any], model: str, fields: Collection[
         raise InvalidRequest(problems)
     provider = model.partition("/")[0]
     return CallOptions(
-        timeout=arguments.pop("timeout", None),
+        timeout=_seconds(arguments.pop("timeout", None)),
         retry=retry,
         dropped=dropped,
         hidden_params={"model": model, "custom_llm_provider": provider, **hidden},
@@ -114,6 +116,13 @@ def _rename(arguments: dict[str, Any], alias: str, name: str, problems: list[Pro
     if arguments.get(name) is not None and arguments[name] != value:
         problems.append(Problem(alias, f"is another word for {name}, which is given too; leave one out"))
     arguments[name] = value
+
+
+def _seconds(timeout: Any) -> Any:
+    """Return the seconds of text, or those that an ``httpx.Timeout`` waits for an answer; the client checks them."""
+    if hasattr(timeout, "connect") and hasattr(timeout, "read"):
+        return timeout.read
+    return float(timeout) if isinstance(timeout, str) and _SECONDS.fullmatch(timeout) else timeout
 
 
 def _retry(arguments: dict[str, Any], problems: list[Problem]) -> Retry | None:

@@ -24,6 +24,13 @@ class Reader(Protocol):
     def read(self) -> bytes: ...
 
 
+class Timeout(Protocol):
+    """An ``httpx.Timeout``: seconds for each step, of which ``read`` counts here."""
+
+    @property
+    def read(self) -> float | None: ...
+
+
 Content = bytes | bytearray | memoryview | Reader
 Picture = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
 """Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
@@ -59,7 +66,7 @@ async def aimage_generation(
     user: str | None = None,
     extra_body: Mapping[str, object] | None = None,
     drop_params: bool | None = None,
-    timeout: float | None = None,
+    timeout: float | str | Timeout | None = None,
     api_key: str | None = None,
     api_base: str | None = None,
     aws_region_name: str | None = None,
@@ -76,7 +83,8 @@ async def aimage_generation(
     ``params`` are the model's own fields, and LiteLLM's arguments that have a meaning here, such as ``num_retries``
     (whole further tries, for calls that cost nothing). None means not given. Every parameter is honoured, or refused by
     name with InvalidRequest before anything is sent; ``drop_params`` drops parameters that the model has no field for
-    and adds a warning to the response's ``warnings``. ``timeout`` is in seconds. Raises the errors of ``impasto``.
+    and adds a warning to the response's ``warnings``. ``timeout`` is in seconds, as a number, text, or an
+    ``httpx.Timeout``, whose ``read`` counts for the whole call. Raises the errors of ``impasto``.
     """
     return await _answer(locals(), edit=False)
 
@@ -98,7 +106,7 @@ async def aimage_edit(
     user: str | None = None,
     extra_body: Mapping[str, object] | None = None,
     drop_params: bool | None = None,
-    timeout: float | None = None,
+    timeout: float | str | Timeout | None = None,
     api_key: str | None = None,
     api_base: str | None = None,
     aws_region_name: str | None = None,
@@ -139,7 +147,7 @@ async def image_edit(
     user: str | None = None,
     extra_body: Mapping[str, object] | None = None,
     drop_params: bool | None = None,
-    timeout: float | None = None,
+    timeout: float | str | Timeout | None = None,
     api_key: str | None = None,
     api_base: str | None = None,
     aws_region_name: str | None = None,

@@ -39,6 +39,11 @@ class Record:
     def __getitem__(self, name: str) -> object:
         return self._get(name)
 
+    def __setitem__(self, name: str, value: object) -> None:
+        if name not in self._names:
+            raise KeyError(name)
+        setattr(self, name, value)
+
     def __contains__(self, name: object) -> bool:
         return name in self._names
 

@@ -23,7 +23,8 @@ def split_settings(operation: Operation, arguments: Mapping[str, object]) -> tup
     """Return the settings for the model's provider, and every other argument.
 
     ``api_key`` and ``api_base`` belong to the model's provider, ``aws_...`` to Bedrock, which takes an ``api_key`` too:
-    a Bedrock API key. A setting that the provider does not take stays among the others, which refuse it by name.
+    a Bedrock API key, and ``api_base`` as another word for its endpoint. A setting that the provider does not take, or
+    one that conflicts with another, stays among the others, which refuse it by name.
     """
     is_bedrock = operation.provider.name == "bedrock"
     words = AWS if is_bedrock else {name: name for name in _KEY}
@@ -34,6 +35,8 @@ def split_settings(operation: Operation, arguments: Mapping[str, object]) -> tup
     # A sibling client is made for each call, so the environment counts as it is now: None reads it again.
     if is_bedrock:
         key = others.pop("api_key", None)
+        if (base := others.get("api_base")) is not None and found.setdefault("bedrock_endpoint", base) == base:
+            del others["api_base"]
         own = {"providers": {"bedrock": {"api_key": key}}} if key is not None else {}
         return cast(Settings, {**found, **own, "poll_interval": None}), others
     return Settings(providers={operation.provider.name: found}, poll_interval=None), others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 
 from impasto.fields import format_value
 
@@ -21,7 +21,8 @@ def checked_size(size: object) -> str | None:
     return str.__str__(size) if size != "auto" else None
 
 
-def nearest_ratio(size: str, ratios: Sequence[str]) -> tuple[str, bool] | None:
+@lru_cache(maxsize=256)  # benchmark `call`: a caller sends few sizes
+def nearest_ratio(size: str, ratios: tuple[str, ...]) -> tuple[str, bool] | None:
     """Return the nearest of ``ratios`` to a checked size, and True if it is what the size asks for.
 
     None if none of ``ratios`` is a ratio.

@@ -40,9 +40,10 @@ _ADVICE: Mapping[str, str] = {
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
     "extra_headers": "headers can't be added; user goes out as one",
     "extra_query": "the provider takes no query",
-    "api_key": "is no parameter of a model: give it as an argument",
+    "api_key": "is a setting of the client, not of a model; the functions take it as an argument",
     "model_id": "takes an ARN, for a bedrock/ model; any other id goes into model, as in bedrock/stability...",
-    "api_base": "is no parameter of a model: give it as an argument, for bedrock/ ones aws_bedrock_runtime_endpoint",
+    "api_base": "is a setting of the client, not of a model; the functions take it as an argument, "
+    "for bedrock/ models as another word for aws_bedrock_runtime_endpoint",
 }
 
 WORDS = (

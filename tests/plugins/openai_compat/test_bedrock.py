@@ -187,11 +187,18 @@ async def test_user_goes_nowhere_and_is_said_to(page: Emulator, monkeypatch: pyt
     assert "user-7" not in f"{request.fields} {request.headers}"
 
 
-async def test_an_api_base_is_not_how_bedrock_is_reached(page: Emulator) -> None:
-    with pytest.raises(impasto.InvalidRequest) as caught:
-        await impasto.aimage_generation("a lighthouse", CORE, api_key="x", api_base="http://127.0.0.1:9")
+async def test_an_api_base_is_another_word_for_bedrocks_endpoint(recorder: Recorder) -> None:
+    recorder.answer = lambda seen: pictured()
+    await impasto.aimage_generation(
+        "a lighthouse", CORE, api_key="x", api_base=recorder.url, aws_region_name="us-west-2"
+    )
+    assert len(recorder.seen) == 1
+    with pytest.raises(impasto.InvalidRequest, match="another word for aws_bedrock_runtime_endpoint") as caught:
+        await impasto.aimage_generation(
+            "a", CORE, api_key="x", api_base="http://127.0.0.1:9", aws_bedrock_runtime_endpoint=recorder.url
+        )
     assert {problem.field for problem in caught.value.problems} == {"api_base"}
-    assert page.requests == []
+    assert len(recorder.seen) == 1
 
 
 async def test_an_api_key_is_sent_as_a_bearer_token(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

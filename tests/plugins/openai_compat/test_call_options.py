@@ -52,6 +52,21 @@ def test_two_names_of_one_argument_agree_or_are_refused() -> None:
     assert list(refused(request_timeout=5, timeout=6)) == ["request_timeout"]
 
 
+class HttpxTimeout:
+    """An httpx.Timeout, by its attributes."""
+
+    def __init__(self, read: float | None) -> None:
+        self.connect, self.read, self.write, self.pool = 5.0, read, 5.0, 5.0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [("600", 600), ("0.5", 0.5), (HttpxTimeout(30.0), 30), (HttpxTimeout(None), None), ("soon", "soon"), ("-1", "-1")],
+)
+def test_a_timeout_may_be_text_or_an_object_of_httpx(timeout: object, seconds: float | str | None) -> None:
+    assert taken(timeout=timeout)[0].timeout == seconds
+
+
 def test_what_is_not_given_is_not_set() -> None:
     options, left = taken(timeout=None, num_retries=None, additional_drop_params=None, metadata=None, base_url=None)
     assert (options.timeout, options.retry, options.dropped) == (None, None, ())

@@ -33,6 +33,10 @@ async def test_the_answer_has_openais_shape_and_more(wire: Recorder) -> None:
     assert "nonsense" not in response
     with pytest.raises(KeyError):
         response["nonsense"]
+    response["created"] = 7
+    assert response.created == response["created"] == 7
+    with pytest.raises(KeyError):
+        response["nonsense"] = 7
 
 
 async def test_model_dump_is_json_and_leaves_null_keys_out_if_asked_to(wire: Recorder) -> None:
