@@ -38,8 +38,8 @@ class Nowhere:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        wire.call.begin_attempt()
-        return WireResponse(status=200, headers=HEADERS, body=PICTURE)
+        with wire.call.sending(paid=True):
+            return WireResponse(status=200, headers=HEADERS, body=PICTURE)
 
 
 class FloorNowhere:

@@ -24,8 +24,8 @@ import asyncio, impasto
 class Nowhere:
     @impasto.hookimpl
     async def send(self, wire):
-        wire.call.begin_attempt()
-        raise impasto.NotSent("nowhere", retryable=False)
+        with wire.call.sending(paid=True):
+            raise impasto.NotSent("nowhere", retryable=False)
 async def main():
     async with impasto.Client(api_key="k", api_base="http://127.0.0.1:9", transport=Nowhere()) as client:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
@@ -21,6 +21,40 @@ if TYPE_CHECKING:
 _log = logging.getLogger("impasto")
 
 SECOND_SEND = "a plugin sent the same paid request twice; only the retry policy may do that"
+
+
+class Sending:
+    """The evidence of one exchange: retries and billing are decided from what its transport reports here.
+
+    Use it in a ``with`` block around the exchange. An answer proves that the request was sent, so a block that ends
+    without an error is one in which the headers left, whatever the transport forgot to report.
+    """
+
+    __slots__ = ("_call", "_is_paid", "_on_written")
+
+    def __init__(self, call: Call, is_paid: bool) -> None:
+        self._call: Call | None = call
+        self._is_paid = is_paid
+        self._on_written = call.on_written
+
+    def __enter__(self) -> Self:
+        if self._is_paid and self._call is not None:
+            self._call.begin_attempt()
+        return self
+
+    def headers_sent(self) -> None:
+        """Report that headers may leave from now on. Raises BrokenPlugin if the call is over."""
+        if self._is_paid and self._call is not None and not self._call.sent:
+            self._call.mark_headers_sent()
+
+    def body_sent(self) -> None:
+        """Report that the whole request was written; also after the block, if an answer came before."""
+        self._on_written()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None:
+            self.headers_sent()
+        self._call = None  # a transport may be held by timers long after the call, which holds files
 
 
 class Call:
@@ -104,8 +138,15 @@ class Call:
         """Return the seconds left, or infinity while the call waits for its slot."""
         return self.deadline.remaining()
 
+    def sending(self, *, paid: bool) -> Sending:
+        """Return the evidence of an exchange for its transport: ``with wire.call.sending(paid=...) as evidence``.
+
+        ``paid``: it is a POST. Entering the block raises BrokenPlugin for a second paid request in one ``send``.
+        """
+        return Sending(self, paid)
+
     def begin_attempt(self) -> None:
-        """Note that a transport is about to POST. Raises BrokenPlugin for a second POST in one ``send``."""
+        """Note that a POST is about to be sent. Raises BrokenPlugin for a second POST in one ``send``."""
         if not self._may_post or self._is_over:
             raise BrokenPlugin(SECOND_SEND)
         self._may_post = False

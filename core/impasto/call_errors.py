@@ -71,6 +71,6 @@ def result_problem(outcome: object, call: Call) -> str:
         return "the artifacts of the plugin's result must be a tuple of Artifact"
     if len(artifacts) > MAX_ARTIFACTS:
         return f"the answer contains {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are accepted"
-    if not artifacts or not (call.is_proven_free or all(each.data or each.file is not None for each in artifacts)):
+    if not artifacts or not (call.is_proven_free or all(each.file is not None or each.data for each in artifacts)):
         return "the answer contains no artifact, or an empty one"
     return ""

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .call import Sending as Sending
     from .client_state import Transport as Transport
     from .concurrency import open_in_thread as open_in_thread, to_thread_shielded as to_thread_shielded
     from .describe import Description as Description, describe as describe
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .suggestions import closest as closest
 
 _HOMES = {
+    "call": "Sending",
     "client_state": "Transport",
     "concurrency": "open_in_thread to_thread_shielded",
     "describe": "Description describe",

@@ -40,15 +40,15 @@ class Specs:
     def send(self, wire: WireRequest) -> Awaitable[WireResponse] | None:
         """Send one request, once. The only hook that may use the network.
 
-        Call ``wire.call.begin_attempt()`` before a POST, ``wire.call.mark_headers_sent()`` when its headers leave and
-        ``wire.call.on_written()`` when the whole request was written. Raise NotSent if nothing was sent, ChargeUnknown
-        if something was, and never retry.
+        Make the exchange within ``wire.call.sending(paid=...)``, and report there when the headers leave and when the
+        whole request was written. Raise NotSent if nothing was sent, ChargeUnknown if something was, and never retry.
 
             @hookimpl
             async def send(self, wire: WireRequest) -> WireResponse:
-                wire.call.begin_attempt()
-                wire.call.mark_headers_sent()
-                return WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
+                with wire.call.sending(paid=wire.method == "POST") as evidence:
+                    evidence.headers_sent()
+                    evidence.body_sent()
+                    return WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
         """
 
     @hookspec(firstresult=True)

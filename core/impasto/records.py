@@ -165,28 +165,33 @@ class WireResponse:
 class Artifact:
     """One image, sound or 3D model. ``seed`` is the one that was used, ``finish_reason`` the provider's word.
 
-    ``file`` has the data if the caller asked for a spool; ``data`` is empty then.
+    Give ``file`` in place of ``data`` if the data is on disk.
     """
 
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    _data: bytes = b""
     media_type: str
     seed: int | None = None
     finish_reason: str | None = None
-    file: File | None = attrs.field(default=None, repr=False)
+    file: File | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The data. It is read each time if it is on disk, which blocks: ``file`` is not None then."""
+        return self._data if self.file is None else self.file.read()
 
     @property
     def content(self) -> File:
         """Return the data, in memory or on disk, as a file that can be opened."""
         from .files import File
 
-        return self.file or File.of(self.data)
+        return self.file or File.of(self._data)
 
     @property
     def b64_json(self) -> str:
         """The data as base64 text, as in OpenAI's answers."""
         from base64 import b64encode
 
-        return b64encode(self.content.read()).decode("ascii")
+        return b64encode(self.data).decode("ascii")
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the data to ``path`` and return it. A file that can't be written whole is not left behind.
@@ -194,7 +199,7 @@ class Artifact:
         Raises:
             OSError: the data are still here, and can be saved elsewhere.
         """
-        target, data, is_new = Path(path), self.content.read(), True
+        target, data, is_new = Path(path), self.data, True
         try:
             file = target.open("xb")
         except FileExistsError:
@@ -207,6 +212,10 @@ class Artifact:
                 target.unlink()
             raise
         return target
+
+    def __repr__(self) -> str:
+        about = f"media_type={self.media_type!r}, seed={self.seed!r}, finish_reason={self.finish_reason!r}"
+        return f"Artifact(data=<{self.content.size} bytes>, {about})"
 
 
 @attrs.frozen(kw_only=True)

@@ -31,9 +31,8 @@ PNG += chunk(b"IDAT", zlib.compress(bytes(9 * 64))) + chunk(b"IEND", b"")
 class Fake:
     @impasto.hookimpl
     async def send(self, wire):
-        wire.call.begin_attempt()
-        wire.call.mark_headers_sent()
-        return impasto.WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
+        with wire.call.sending(paid=True):
+            return impasto.WireResponse(status=200, headers={"content-type": "image/png"}, body=PNG)
 
 
 async def main(model, **params):

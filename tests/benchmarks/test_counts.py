@@ -40,9 +40,9 @@ class Nowhere:
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
         self.sends += 1
-        wire.call.begin_attempt()
-        await self.go.wait()
-        return WireResponse(status=200, headers=HEADERS, body=PICTURE)
+        with wire.call.sending(paid=True):
+            await self.go.wait()
+            return WireResponse(status=200, headers=HEADERS, body=PICTURE)
 
 
 def a_client(transport: object, registry: Registry | None = None, middleware: tuple[object, ...] = ()) -> Client:

@@ -129,3 +129,31 @@ async def test_the_account_of_a_model(client: impasto.Client, recorder: Recorder
     async with impasto.Client() as bare:
         with pytest.raises(ConfigError, match="set STABILITY_API_KEY"):
             await bare.account(CORE)
+
+
+@pytest.mark.parametrize("reports", [True, False])
+async def test_a_transport_that_forgets_to_report_is_taken_to_have_sent_its_request(reports: bool) -> None:
+    class Forgetful:
+        @impasto.hookimpl
+        async def send(self, wire: WireRequest) -> impasto.WireResponse:
+            with wire.call.sending(paid=True) as evidence:
+                if reports:
+                    evidence.headers_sent()
+            raise OSError("the answer broke off")
+
+    async with impasto.Client(api_key=KEY, transport=Forgetful()) as client:
+        with pytest.raises(impasto.ChargeUnknown, match="the request was sent; it may have been charged"):
+            await client.run(CORE, prompt="p")
+
+
+async def test_a_transport_that_fails_before_the_headers_leave_has_sent_nothing() -> None:
+    class Early:
+        @impasto.hookimpl
+        async def send(self, wire: WireRequest) -> impasto.WireResponse:
+            with wire.call.sending(paid=True):
+                raise OSError("no route")
+
+    async with impasto.Client(api_key=KEY, transport=Early()) as client:
+        with pytest.raises(impasto.BrokenPlugin) as caught:
+            await client.run(CORE, prompt="p")
+    assert caught.value.billed == "no"

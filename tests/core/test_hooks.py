@@ -48,10 +48,9 @@ class Loopback:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        wire.call.begin_attempt()
-        wire.call.mark_headers_sent()
-        self.sent.append(wire)
-        return WireResponse(status=self.status, headers={"content-type": "image/png"}, body=IMAGE)
+        with wire.call.sending(paid=True):
+            self.sent.append(wire)
+            return WireResponse(status=self.status, headers={"content-type": "image/png"}, body=IMAGE)
 
 
 @attrs.frozen(kw_only=True, eq=False)

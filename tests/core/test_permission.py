@@ -153,9 +153,9 @@ async def test_a_transport_that_posts_twice_is_stopped() -> None:
         @hookimpl
         async def send(self, wire: WireRequest) -> WireResponse:
             for _ in range(2):
-                wire.call.begin_attempt()
-                wire.call.mark_headers_sent()
-                self.posts += 1
+                with wire.call.sending(paid=True) as evidence:
+                    evidence.headers_sent()
+                    self.posts += 1
             return WireResponse(status=200, headers={"content-type": "image/png"}, body=IMAGE)
 
     transport = Twice()

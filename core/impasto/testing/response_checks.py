@@ -33,8 +33,8 @@ class FixedAnswerTransport:
     async def send(self, wire: WireRequest) -> WireResponse:
         answer = self.answer
         if wire.method == "POST":
-            wire.call.begin_attempt()
-            wire.call.mark_headers_sent()
+            with wire.call.sending(paid=True):
+                pass
             self.posts += 1
             answer = self._job_answer or answer
         headers = {name.lower(): value for name, value in answer.headers.items()}

@@ -21,7 +21,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from impasto import Body, BrokenPlugin, Call, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
-from impasto.ext import Options, check_proxy
+from impasto.ext import Options, Sending, check_proxy
 
 from .content_coding import DamagedCoding, decompress, is_compressed
 from .form import Outgoing, open_form
@@ -56,7 +56,7 @@ _TARGET = re.compile(r"/[!-~]*")
 class _Exchange:
     """The state of one exchange. The connector finds it in the context, and reports the connection to the call."""
 
-    call: Call | None
+    evidence: Sending
     paid: bool
     connection: _Protocol | None = None
 
@@ -104,15 +104,14 @@ class _Connector(aiohttp.TCPConnector):
         # an await between; but with any trace each request runs them all, which takes a fifth of the CPU of a call.
         connection = await super().connect(req, traces, timeout)
         running = _running.get()
-        if running is None or running.call is None:
+        if running is None:
             return connection
         if isinstance(connection.protocol, _Protocol):
             running.connection = connection.protocol
         try:
-            if running.paid:
-                running.call.mark_headers_sent()
-            else:
-                running.call.on_written()  # a poll has no body
+            running.evidence.headers_sent()
+            if not running.paid:  # a poll has no body
+                running.evidence.body_sent()
         except BaseException:  # the call may not send: its permit is used, or its time is over
             connection.close()
             raise
@@ -231,33 +230,31 @@ class HttpsTransport:
         if session is None:
             raise NotSent("the client is closed; nothing was sent", retryable=False)
         paid = method == "POST"
-        if paid:
-            call.begin_attempt()
-        running = _Exchange(call, paid)
-        token = _running.set(running)
-        if body is not None:
-            body.on_written = call.on_written
-        try:
-            response = await session.request(
-                method,
-                URL(url, encoded=True),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                proxy=proxy,
-                ssl=self._ssl if tls is None else tls,
-                timeout=self._paid if paid else self._polls,
-            )
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
-            failure = _failure(error, call, paid, running.connection)
-        else:
-            answered = {name.lower(): value for name, value in response.headers.items()}
-            stream = Body(_chunks(response, running.connection, files, self.turns))
-            return WireResponse(status=response.status, headers=answered, stream=stream)
-        finally:
-            _running.reset(token)
-            running.call = None  # the loop keeps contexts of cancelled timers for long, and a call has open files
-        raise failure  # outside the except block: aiohttp's error may have the request's headers, and so the key
+        with call.sending(paid=paid) as evidence:
+            running = _Exchange(evidence, paid)
+            token = _running.set(running)
+            if body is not None:
+                body.on_written = evidence.body_sent
+            try:
+                response = await session.request(
+                    method,
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    ssl=self._ssl if tls is None else tls,
+                    timeout=self._paid if paid else self._polls,
+                )
+            except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: session closed
+                failure = _failure(error, call, paid, running.connection)
+            else:
+                answered = {name.lower(): value for name, value in response.headers.items()}
+                stream = Body(_chunks(response, running.connection, files, self.turns))
+                return WireResponse(status=response.status, headers=answered, stream=stream)
+            finally:
+                _running.reset(token)
+            raise failure  # outside the except block: aiohttp's error may have the request's headers, and so the key
 
     def _proxy(self, url: str) -> str | None:
         origin = url[: url.find("/", len("https://"))]

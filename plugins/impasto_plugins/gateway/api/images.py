@@ -130,7 +130,7 @@ async def _open_uploads(
 async def _get_content(context: RequestContext, call: _ReadyCall, spools: AnswerSpools) -> ResponseContent:
     """Run the call, or wait for it, and return the content for its caller. Raises APIError."""
     outcome, row = await call.session.get_outcome(partial(_execute, context, call, spools), call.label)
-    call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts))
+    call.reservation.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
     return await present(outcome) if row is None else await present_replay(context, row, outcome)
 
 

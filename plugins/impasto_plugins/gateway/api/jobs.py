@@ -81,7 +81,7 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
             outcome = await repeats.store.load(row)
         except APIError as failure:
             return _json_response({**_job_payload(row), "status": "failed", **failure.to_json()})
-        share.resize(sum(len(artifact.data) for artifact in outcome.artifacts))
+        share.resize(sum(len(artifact.data) for artifact in outcome.artifacts if artifact.file is None))
         content = await present_replay(context, row, outcome)
         return await responses.respond_with(
             context, attrs.evolve(content, is_replayed=False), json.dumps(_job_payload(row)).encode()

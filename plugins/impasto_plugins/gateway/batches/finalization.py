@@ -106,13 +106,13 @@ async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedL
             except ValueError:  # its message has a path
                 _log.error("what came instead of an image of a batch can't be read")
                 continue
-            place = await salvage.save(store, Artifact(data=b"", media_type=file.media_type, file=file))
+            place = await salvage.save(store, Artifact(media_type=file.media_type, file=file))
             line.places[row["index"]] = line.places.get(row["index"], "") + place
             file.close()
 
 
 def _artifacts(root: Path, rows: Iterable[Row]) -> list[Artifact]:
-    return [Artifact(data=b"", media_type=row["media_type"], file=File.of(root / row["path"])) for row in rows]
+    return [Artifact(media_type=row["media_type"], file=File.of(root / row["path"])) for row in rows]
 
 
 def _write_lines(

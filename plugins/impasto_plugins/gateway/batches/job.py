@@ -180,7 +180,7 @@ class BatchJob:
         async with aclosing(self._run.outcomes(self._iter_tasks(jobs))) as outcomes:
             async for outcome in outcomes:
                 progress.image_finished(outcome.id)
-                self._image_bytes += len(outcome.artifact.data) if outcome.artifact is not None else 0
+                self._image_bytes += outcome.artifact.content.size if outcome.artifact is not None else 0
         if self._run.failure is not None:
             raise self._run.failure
         is_over = self._end_status is not None or self._quota_error is not None

@@ -103,14 +103,14 @@ class OutcomeFiles:
         path = self.folder / name
         if path.stat().st_size <= MAX_MEMORY_BYTES:
             return Artifact(data=path.read_bytes(), **fields)
-        return Artifact(data=b"", file=File.of(path), **fields)
+        return Artifact(file=File.of(path), **fields)
 
 
 def dump_outcome(outcome: CallOutcome | APIError) -> str:
     """Return a row's JSON for an outcome without images, or with images already on disk."""
     if isinstance(outcome, APIError):
         return json.dumps({name: getattr(outcome, name) for name in ("status", "message", "type", "code", "param")})
-    content = ("data", "file")
+    content = ("_data", "file")
     images = [attrs.asdict(each, filter=lambda field, _: field.name not in content) for each in outcome.artifacts]
     cost = attrs.asdict(outcome.cost) if outcome.cost is not None else None
     return json.dumps({**attrs.asdict(outcome, recurse=False), "artifacts": images, "cost": cost})

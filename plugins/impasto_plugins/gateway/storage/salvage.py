@@ -43,4 +43,4 @@ def _artifacts(error: ImpastoError) -> Iterator[Artifact]:
         content = error.file or File.of(error.raw)
         is_salvageable = isinstance(error, UnusableResult) or content.media_type != UNKNOWN_TYPE
         if is_salvageable and content.size:
-            yield Artifact(data=b"", media_type=content.media_type, file=content)
+            yield Artifact(media_type=content.media_type, file=content)
