@@ -35,8 +35,6 @@ ENTRIES: tuple[bytes | None, ...] = (
     b"[impasto.operations]\n%(name)s/\x1b[31m = x:y\n",
     b"[impasto.commands]\n%(name)s = %(name)s:command\n%(name)s = %(name)s:other\n",
     b"[impasto.commands]\nmodels = %(name)s:command\n",
-    b"[impasto.hooks]\nx = y\n[impasto.operations]\n%(name)s/paint = x:y\n",
-    b"[impasto.hooks]\n99999999999999999999999 = y\n[impasto.operations]\n%(name)s/paint = x:y\n",
     b"[impasto.operations]\n\xff\xfe = x:y\n",
     b"[impasto.]\nx = y:z\n[impasto.operations]\nx\n",
     b"\x00" * 100,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import attrs
+
 from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
 from .interrupts import pass_interrupt
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .errors import ImpastoError, NotSent
-    from .policy import Retry, RetryBudget
+    from .policy import Retry
     from .provider import Account
     from .records import Pending, Request, Result, Spool, WireRequest
 
@@ -23,6 +25,7 @@ _log = logging.getLogger("impasto")
 SECOND_SEND = "a plugin sent the same paid request twice; only the retry policy may do that"
 
 
+@attrs.define(eq=False)
 class Sending:
     """The evidence of one exchange: retries and billing are decided from what its transport reports here.
 
@@ -30,12 +33,10 @@ class Sending:
     without an error is one in which the headers left, whatever the transport forgot to report.
     """
 
-    __slots__ = ("_call", "_is_paid", "_on_written")
-
-    def __init__(self, call: Call, is_paid: bool) -> None:
-        self._call: Call | None = call
-        self._is_paid = is_paid
-        self._on_written = call.on_written
+    _call: Call | None
+    _is_paid: bool
+    body_sent: Callable[[], None]
+    """Reports that the whole request was written; also after the block, if an answer came before."""
 
     def __enter__(self) -> Self:
         if self._is_paid and self._call is not None:
@@ -44,12 +45,9 @@ class Sending:
 
     def headers_sent(self) -> None:
         """Report that headers may leave from now on. Raises BrokenPlugin if the call is over."""
-        if self._is_paid and self._call is not None and not self._call.sent:
-            self._call.mark_headers_sent()
-
-    def body_sent(self) -> None:
-        """Report that the whole request was written; also after the block, if an answer came before."""
-        self._on_written()
+        call = self._call
+        if self._is_paid and call is not None and not call._sent:  # noqa: SLF001 - of this module
+            call.mark_headers_sent()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is None:
@@ -76,7 +74,6 @@ class Call:
         *,
         timeout: float,
         retry: Retry,
-        budget: RetryBudget,
         watch: DeadlineScheduler | None = None,
     ) -> None:
         self.request = request
@@ -85,7 +82,6 @@ class Call:
         """Texts that no message may show. A transport that finds further keys adds them."""
         self.timeout = timeout
         self._retry = retry
-        self.budget = budget
         self.deadline = Deadline(watch or DeadlineScheduler())
         self._posts = self._unknown = 0
         self._sent = False
@@ -143,7 +139,7 @@ class Call:
 
         ``paid``: it is a POST. Entering the block raises BrokenPlugin for a second paid request in one ``send``.
         """
-        return Sending(self, paid)
+        return Sending(self, paid, self.on_written)
 
     def begin_attempt(self) -> None:
         """Note that a POST is about to be sent. Raises BrokenPlugin for a second POST in one ``send``."""

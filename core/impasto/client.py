@@ -242,7 +242,6 @@ class Client:
             account,
             timeout=options.timeout if timeout is None else check_seconds("timeout", timeout),
             retry=retry or options.retry,
-            budget=shared.budget,
             watch=shared.deadlines,
         )
         cost = operation.cost(request)
@@ -250,7 +249,7 @@ class Client:
         turns = shared.call_slots
         await turns.acquire()  # spelled out: ``async with`` has two more coroutines
         try:
-            shared.start_call()
+            shared.check()  # it may have been closed while the call waited
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:

@@ -13,7 +13,6 @@ from .deadline import DeadlineScheduler
 from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
-from .policy import RetryBudget
 from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
@@ -46,7 +45,6 @@ class ClientState:
     def __init__(self, registry: Registry, options: Options) -> None:
         self.registry = registry
         self.routes: dict[tuple[str | Operation, tuple[object, ...]], Route] = {}
-        self.budget = RetryBudget()
         self.spend = Spend()
         self.deadlines = DeadlineScheduler()
         self._options = options
@@ -64,7 +62,7 @@ class ClientState:
     def check(self, *, is_closing: bool = False) -> None:
         """Raise ClientClosedError or LoopMismatchError if the client can't be used here."""
         if self._closed and not is_closing:
-            raise _closed()
+            raise ClientClosedError("the client is closed; make a new one")
         if self._pid != os.getpid():
             raise LoopMismatchError("the client was made before a fork; make one in this process")
         loop = asyncio.get_running_loop()
@@ -72,12 +70,6 @@ class ClientState:
             self._loop = loop
         elif self._loop is not loop:
             raise LoopMismatchError("the client belongs to another event loop; make one in this loop")
-
-    def start_call(self) -> None:
-        """Count a call that got its slot. Raises ClientClosedError if the client was closed while it waited."""
-        if self._closed:
-            raise _closed()
-        self.budget.count_request()
 
     async def open(self, model: str | Operation, options: Options) -> Route:
         """Open a route. A model's module is imported in a thread, since imports may take long."""
@@ -179,17 +171,13 @@ def _is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def _closed() -> ClientClosedError:
-    return ClientClosedError("the client is closed; make a new one")
-
-
 class _FunctionMiddleware:
     """A plugin made from a plain middleware function."""
 
     def __init__(self, function: object) -> None:
         from .hooks import hookimpl
 
-        def middleware(operation_id: str) -> object:
+        def middleware() -> object:
             return function
 
         self.middleware = hookimpl(middleware)

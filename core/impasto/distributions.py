@@ -7,30 +7,16 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import BrokenPlugin, ConfigError, NotAllowed, RegistryError
+from .errors import ConfigError, NotAllowed
 from .metadata import NAME, DamagedDistribution, DistributionFolder, holds_running_code, read_folders, read_text
 from .redact import kind_in_words
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-HOOKS_VERSION = 2
-"""Version of the hooks. It grows with every hook and every argument that is added.
-
-A plugin that takes fewer arguments keeps working. A distribution declares the version it was written for by an
-entry point of the group ``impasto.hooks`` whose name is the number; reading it imports nothing.
-
-1. The first.
-2. ``middleware`` gets the ``operation`` too, and ``normalize_response`` the ``account``.
-"""
-
 VARIABLE = "IMPASTO_PLUGINS"
 OWN_DISTRIBUTION = "impasto"
 """The distribution that is always allowed."""
-
-_HOOKS = "impasto.hooks"
-_HOOKS_NAME = re.compile(r"[0-9]{1,6}")
-_LONGEST_HOOKS_NAME = 20
 
 
 def normalized_name(name: str) -> str:
@@ -87,8 +73,6 @@ class Distribution:
     def __init__(self, folder: DistributionFolder, *, is_own: bool = False) -> None:
         self.path, self.name, self.version, self.distribution, self.entries = folder
         self.is_own = is_own
-        self.hooks: str | None = None
-        """The version of the hooks that the distribution declares."""
 
     def read_text(self, name: str) -> str | None:
         """Return a file of its metadata, None if there is none. Raises OSError, ValueError."""
@@ -104,7 +88,7 @@ class Declaration(NamedTuple):
     entry: EntryPoint
     owner: Distribution
 
-    def refusal(self, allowed: AllowList) -> RegistryError | None:
+    def refusal(self, allowed: AllowList) -> NotAllowed | None:
         """Return the reason why it must not even be imported, or None."""
         owner = self.owner
         if allowed.names is not None and not allowed.permits(owner):
@@ -112,15 +96,7 @@ class Declaration(NamedTuple):
                 f"{self.entry.name!r} belongs to {owner}, which is not allowed: {allowed.source} allows {allowed}; "
                 f"add {normalized_name(owner.name)} to it"
             )
-        if owner.hooks is None:
-            return None
-        version = int(owner.hooks) if _HOOKS_NAME.fullmatch(owner.hooks) else 0
-        if 1 <= version <= HOOKS_VERSION:
-            return None
-        subject = f"{self.entry.name!r} of {owner} was written for version {owner.hooks} of the hooks"
-        if version == 0:
-            return BrokenPlugin(f"{subject}, which there never was; they have version {HOOKS_VERSION}")
-        return BrokenPlugin(f"{subject}, and this impasto has version {HOOKS_VERSION}: pip install --upgrade impasto")
+        return None
 
 
 class Scan(NamedTuple):
@@ -156,11 +132,7 @@ def scan_entry_points(*, complete: bool = False) -> Scan:
         if points:
             owners.append(owner)
         for point in points:
-            if point.entry.group == _HOOKS:
-                newest = max(owner.hooks or "", point.entry.name, key=lambda name: (len(name), name))
-                owner.hooks = newest[:_LONGEST_HOOKS_NAME]
-            else:
-                index.setdefault(point.entry.group, {}).setdefault(point.entry.name, []).append(point)
+            index.setdefault(point.entry.group, {}).setdefault(point.entry.name, []).append(point)
     return Scan(index, sorted(owners, key=lambda owner: (not owner.is_own, owner.name)), damaged)
 
 

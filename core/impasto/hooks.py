@@ -1,7 +1,7 @@
 """The hook specifications of plugins. Each model's route calls its own small set of plugins.
 
 Only ``send`` may use the network; the other hooks are plain functions that can be tested without a loop. Hooks and
-arguments are only ever added, and the version grows with each: see ``HOOKS_VERSION`` in ``impasto.distributions``.
+arguments are only ever added; a plugin takes the arguments that it uses.
 """
 
 from __future__ import annotations
@@ -87,10 +87,8 @@ class Specs:
         """
 
     @hookspec
-    def middleware(self, operation_id: str, operation: Operation) -> Middleware | None:
+    def middleware(self, operation: Operation) -> Middleware | None:
         """Return a middleware for every exchange of a model, or None. Called once, when the model's route opens.
-
-        ``operation_id`` is ``operation.id``, the only argument of version 1 of the hooks.
 
         @hookimpl
         def middleware(self, operation: Operation) -> Middleware:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 
 import attrs
 
@@ -72,31 +71,3 @@ class RateLimit:
 
 _RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class RetryBudget:
-    """Counts a client's requests and retries of a minute, so that retries never multiply an outage."""
-
-    WINDOW = 60.0
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._requests = self._retries = 0
-
-    def count_request(self) -> None:
-        """Count a request."""
-        self._roll()
-        self._requests += 1
-
-    def try_spend(self, policy: Retry) -> bool:
-        """Take one retry; return False if the budget is used up."""
-        self._roll()
-        if self._retries >= policy.floor + policy.budget * self._requests:
-            return False
-        self._retries += 1
-        return True
-
-    def _roll(self) -> None:
-        now = time.monotonic()
-        if now - self._since > self.WINDOW:
-            self._since, self._requests, self._retries = now, 0, 0

@@ -11,7 +11,6 @@ import attrs
 import pluggy
 
 from .call_errors import job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
-from .distributions import HOOKS_VERSION
 from .errors import (
     BrokenPlugin,
     ImpastoError,
@@ -54,11 +53,6 @@ def _direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
             return hook
 
 
-def _validation_error_text(error: pluggy.PluginValidationError) -> str:
-    newer = f"if it was written for newer hooks than version {HOOKS_VERSION}: pip install --upgrade impasto"
-    return f"a plugin does not match the hooks: {type(error.plugin).__name__}: {' '.join(str(error).split())}; {newer}"
-
-
 def _wrong_type(what: str, value: object, expected: str) -> BrokenPlugin:
     return BrokenPlugin(f"{what} returned {type(value).__name__}, not {expected}")
 
@@ -70,6 +64,50 @@ def _position(middleware: Middleware) -> int:
     if not isinstance(position, str) or position not in _ORDER:
         raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
     return _ORDER[position]
+
+
+def _manager(*plugins: object) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("impasto")
+    manager.add_hookspecs(Specs)
+    for plugin in plugins:
+        manager.register(plugin)
+    manager.check_pending()
+    return manager
+
+
+def _sender(hook: pluggy.HookRelay) -> Handler:
+    """Return the innermost handler: one exchange, its evidence, and the error that the answer means."""
+    carry, classify, is_artifact_body = map(_direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
+
+    async def send(wire: WireRequest) -> WireResponse:
+        call = wire.call
+        if wire.method == "POST":
+            running.get().use(call)
+        call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
+        if call.is_recorded:
+            await call.before_send(wire)
+        try:
+            response = await carry(wire=wire)
+        except NotSent as error:
+            error.message = redact(error.message, call.secrets)
+            call.mark_not_sent(error)
+            raise
+        if not isinstance(response, WireResponse):
+            raise _wrong_type("send", response, "a WireResponse")
+        if response.stream is not None:
+            raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
+            response = await call.read_body(response, raw=raw)
+        failure = classify(request=call.request, response=response)
+        if failure is None:
+            return response
+        if not isinstance(failure, ImpastoError):
+            raise _wrong_type("classify_error", failure, "an ImpastoError")
+        if failure.billed == "no":
+            call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
+            call.mark_not_charged(failure)
+        raise failure
+
+    return send
 
 
 @attrs.frozen(eq=False)
@@ -89,59 +127,24 @@ class Route:
 
         ``retries``: the plugin whose middleware owns retries, and may send a paid request again.
         """
-        manager = pluggy.PluginManager("impasto")
-        manager.add_hookspecs(Specs)
         try:
-            for plugin in (transport, *middleware, operation):
-                manager.register(plugin)
-            manager.check_pending()
-            if not manager.hook.send.get_hookimpls():
+            hook = _manager(transport, *middleware, operation).hook
+            if not hook.send.get_hookimpls():
                 raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
-            layers = manager.hook.middleware(operation_id=operation.id, operation=operation)
-            owner = pluggy.PluginManager("impasto")  # of its own: no other plugin's middleware is among its
-            owner.add_hookspecs(Specs)
-            if retries is not None:
-                owner.register(retries)
-            attempting = owner.hook.middleware(operation_id=operation.id, operation=operation)
+            owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
+            attempting = owner.hook.middleware(operation=operation)
+            layers = hook.middleware(operation=operation)
             ordered = sorted((*attempting, *layers), key=_position, reverse=True)
         except ImpastoError:
             raise
         except pluggy.PluginValidationError as error:
-            raise BrokenPlugin(f"{operation.id}: {_validation_error_text(error)}") from error
+            what = f"{type(error.plugin).__name__}: {' '.join(str(error).split())}"
+            advice = "if it was written for newer hooks: pip install --upgrade impasto"
+            raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {what}; {advice}") from error
         except BaseException as error:  # whatever a plugin's own middleware hook raises
             pass_interrupt(error)
             raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {describe_error(error)}") from error
-        hook = manager.hook
-        carry, classify, is_artifact_body = (
-            _direct_call(hook.send),
-            _direct_call(hook.classify_error),
-            _direct_call(hook.is_artifact_body),
-        )
-
-        async def transmit(wire: WireRequest) -> WireResponse:
-            call = wire.call
-            if wire.method == "POST":
-                running.get().use(call)
-            call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
-            if call.is_recorded:
-                await call.before_send(wire)
-            response = await _carry(carry, wire)
-            if not isinstance(response, WireResponse):
-                raise _wrong_type("send", response, "a WireResponse")
-            if response.stream is not None:
-                raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
-                response = await call.read_body(response, raw=raw)
-            error = classify(request=call.request, response=response)
-            if error is not None:
-                if not isinstance(error, ImpastoError):
-                    raise _wrong_type("classify_error", error, "an ImpastoError")
-                if error.billed == "no":
-                    call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
-                    call.mark_not_charged(error)
-                raise error
-            return response
-
-        send: Handler = transmit
+        send = _sender(hook)
         for layer in ordered:
             send = around_attempts(layer, send) if any(layer is each for each in attempting) else _around(layer, send)
         return cls(operation, _direct_call(hook.transform_request), send, _direct_call(hook.normalize_response))
@@ -281,17 +284,6 @@ class Route:
             error.billed = "unknown"
         error.retryable = error.retryable and error.billed == "no"
         return error
-
-
-async def _carry(send: Callable[..., Any], wire: WireRequest) -> WireResponse:
-    """Send a request, and report to the call if it could not be sent."""
-    try:
-        response: WireResponse = await send(wire=wire)
-    except NotSent as error:
-        error.message = redact(error.message, wire.call.secrets)
-        wire.call.mark_not_sent(error)
-        raise
-    return response
 
 
 def _with_charge_warning(result: Result, call: Call) -> Result:

@@ -107,8 +107,8 @@ class Layer:
             self.position = position
 
     @hookimpl
-    def middleware(self, operation_id: str) -> Middleware:
-        assert operation_id == "stability/stable-image-erase-object-v1:0"
+    def middleware(self, operation: Operation) -> Middleware:
+        assert operation.id == "stability/stable-image-erase-object-v1:0"
         return self
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:

@@ -142,18 +142,6 @@ def test_what_a_finder_makes_up_stops_nothing(monkeypatch: pytest.MonkeyPatch, r
     assert len(Registry().damaged(complete=True)) == 4
 
 
-@pytest.mark.parametrize("name", ["9" * 5000, "²", "-1", "x"])
-def test_a_version_of_the_hooks_that_there_never_was_breaks_only_its_own_plugins(site: Path, name: str) -> None:
-    points = f"[impasto.operations]\nother/paint = other:paint\n[impasto.hooks]\n{name} = other\n"
-    folder(site, "other-1.0.dist-info", "Name: other\nVersion: 1.0\n", points)
-    registry = Registry()
-    (declared,) = (each for each in registry.declared(OPERATIONS) if each.name == "other/paint")
-    assert declared.refusal is not None
-    assert "which there never was" in declared.refusal
-    assert len(declared.refusal) < 200
-    assert registry.operation("stability/sd3").id == "stability/sd3"
-
-
 IMPOSTOR = "[impasto.operations]\nevil/paint = evil:paint\n[impasto.commands]\nevil = evil:command\n"
 
 

@@ -65,7 +65,7 @@ async def with_a_copy_of_the_call(wire: WireRequest, next: Handler) -> WireRespo
 async def with_a_call_of_its_own(wire: WireRequest, next: Handler) -> WireResponse:
     await next(wire)
     call = wire.call
-    another = Call(call.request, call.account, timeout=9.0, retry=call.retry, budget=call.budget)
+    another = Call(call.request, call.account, timeout=9.0, retry=call.retry)
     return await next(attrs.evolve(wire, call=another))
 
 

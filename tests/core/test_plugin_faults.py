@@ -288,7 +288,7 @@ async def test_one_with_an_argument_of_tomorrow_is_told_what_to_do() -> None:
         @hookimpl
         def middleware(self, operation: object, weather: object) -> None: ...
 
-    with pytest.raises(BrokenPlugin, match="Tomorrow: .*'weather'.*than version 2: pip install --upgrade impasto"):
+    with pytest.raises(BrokenPlugin, match="Tomorrow: .*'weather'.*newer hooks: pip install --upgrade impasto"):
         await run(painted(), Loopback(), middleware=[Tomorrow()])
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 
 import attrs
 import pytest
 
 from impasto import ConfigError, RateLimit, Retry
-from impasto.policy import RetryBudget
 
 
 def test_retries_by_default_are_the_documented_ones() -> None:
@@ -65,31 +63,3 @@ def test_a_rate_in_words(text: str, limit: RateLimit) -> None:
 def test_text_that_is_no_rate(text: str) -> None:
     with pytest.raises(ConfigError, match="must be requests in a time, such as 150/10s"):
         RateLimit.parse(text)
-
-
-def test_retries_are_a_share_of_the_requests_and_a_floor() -> None:
-    budget, policy = RetryBudget(), Retry(budget=0.5, floor=1)
-    for _ in range(4):
-        budget.count_request()
-    assert [budget.try_spend(policy) for _ in range(5)] == [True, True, True, False, False]
-
-
-def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    budget, policy = RetryBudget(), Retry(budget=1, floor=0)
-    budget.count_request()
-    assert budget.try_spend(policy)
-    now += 60.0
-    assert not budget.try_spend(policy), "the minute is not over"
-    budget.count_request()
-    now += 60.1
-    budget.count_request()
-    assert [budget.try_spend(policy) for _ in range(2)] == [True, False], "counted in its own minute"
-    now += 60.0
-    assert not budget.try_spend(policy), "this minute is not over"
-    now += 0.1
-    assert not budget.try_spend(policy), "the requests of an earlier minute count no more"
-    budget.count_request()
-    assert budget.try_spend(policy)
-    assert not budget.try_spend(policy)

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from impasto import Artifact, Body, Call, Cost, Result, WireRequest, WireResponse
-from impasto.policy import Retry, RetryBudget
+from impasto.policy import Retry
 from impasto.provider import Account, Provider
 from impasto.records import Request
 
@@ -28,7 +28,7 @@ RESULT = Result(artifacts=(Artifact(data=b"x", media_type="image/png"),), warnin
 def test_a_bound_request_differs_in_its_call_only():
     request = Request(operation="m", params=RESULT, target="/t")
     account = Account(provider=PROVIDER, base_url="https://p.example", headers={})
-    call = Call(request, account, timeout=1.0, retry=Retry(), budget=RetryBudget())
+    call = Call(request, account, timeout=1.0, retry=Retry())
     bound = WIRE.with_call(call)
     assert bound == attrs.evolve(WIRE, call=call)
     assert WIRE.call is None

@@ -27,7 +27,6 @@ from impasto import (
     WireRequest,
 )
 from impasto.errors import SpendLimitExceeded
-from impasto.policy import RetryBudget
 from impasto.provider import Account, Provider
 from impasto.spend_limit import Spend
 
@@ -38,7 +37,7 @@ ACCOUNT = Account(provider=Provider(name="p", base_url="https://p.example"), bas
 
 def a_call(retry: Retry | None = None, *, posts: int = 1) -> Call:
     request = Request(operation="p/m", params=DIME, target="/")
-    call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry(), budget=RetryBudget())
+    call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry())
     for _ in range(posts):
         call._begin()
         call.begin_attempt()

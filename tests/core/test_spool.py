@@ -165,7 +165,7 @@ async def test_a_plugins_own_word_counts(client: impasto.Client, recorder: Recor
         """Holds every answer in memory, as it wants to look at them."""
 
         @hookimpl
-        def middleware(self, operation_id: str) -> None:
+        def middleware(self) -> None:
             return None
 
         @hookimpl(tryfirst=True)

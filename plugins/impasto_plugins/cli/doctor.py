@@ -178,12 +178,11 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
     allowed, section = registry.allowed, "distributions"
     for owner in registry.owners():
         files = files_of(owner)
-        hooks = f"; written for version {owner.hooks} of the hooks" if owner.hooks is not None else ""
         state = {"changed": "broken", "unknown": "note"}.get(files.state, "ok")
         if allowed.permits(owner):
-            yield Finding(section, str(owner), files.text + hooks, state)
+            yield Finding(section, str(owner), files.text, state)
         else:
-            text = f"not allowed: {allowed.source} allows {allowed}; {files.text}{hooks}"
+            text = f"not allowed: {allowed.source} allows {allowed}; {files.text}"
             yield Finding(section, str(owner), text, "broken" if state == "broken" else "note")
     installed = {normalized_name(owner.name) for owner in registry.owners()}
     for folder in registry.damaged(complete=True):

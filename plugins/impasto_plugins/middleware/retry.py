@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 from impasto import (
     Call,
@@ -17,20 +18,54 @@ from impasto import (
     NotSent,
     ProviderFault,
     RateLimited,
+    Retry,
     WireRequest,
     WireResponse,
     hookimpl,
 )
+from impasto.ext import Options
 
 from .gate import gate_of, model_pauses
+
+
+class RetryBudget:
+    """Counts a client's requests and retries of a minute, so that retries never multiply an outage."""
+
+    WINDOW = 60.0
+
+    def __init__(self) -> None:
+        self._start_minute()
+
+    def count_request(self) -> None:
+        """Count a request."""
+        if time.monotonic() - self._since > self.WINDOW:
+            self._start_minute()
+        self._requests += 1
+
+    def try_spend(self, policy: Retry) -> bool:
+        """Take one retry; return False if the budget is used up."""
+        if time.monotonic() - self._since > self.WINDOW:
+            self._start_minute()
+        if self._retries >= policy.floor + policy.budget * self._requests:
+            return False
+        self._retries += 1
+        return True
+
+    def _start_minute(self) -> None:
+        self._since = time.monotonic()
+        self._requests = self._retries = 0
 
 
 class _Retry:
     position = "retry"
 
+    def __init__(self, budget: RetryBudget) -> None:
+        self.budget = budget
+
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
         if wire.method != "POST":
             return await next(wire)  # polls repeat in the route, as often as their job needs
+        self.budget.count_request()
         call = wire.call
         attempts = refusals = charges = 0
         while True:
@@ -53,9 +88,17 @@ class _Retry:
             if not may_retry:
                 raise failure
             wait = _backoff(failure, attempts + refusals + charges, call)
-            if not _can_wait(wait, failure, wire):
+            if not self._can_wait(wait, failure, wire):
                 raise failure
             await asyncio.sleep(wait)
+
+    def _can_wait(self, wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
+        """Return True if the call's time and the retry budget allow it. A 429 is outside the budget."""
+        call = wire.call
+        if isinstance(failure, RateLimited):
+            pause = max(gate_of(call.account).remaining_pause(), model_pauses.remaining(wire))
+            return max(wait, pause) < call.remaining()
+        return wait < call.remaining() and self.budget.try_spend(call.retry)
 
 
 def _backoff(failure: ImpastoError, tries: int, call: Call) -> float:
@@ -77,22 +120,16 @@ def _backoff(failure: ImpastoError, tries: int, call: Call) -> float:
     return random.uniform(0, longest)  # noqa: S311 - jitter, no secret
 
 
-def _can_wait(wait: float, failure: ImpastoError, wire: WireRequest) -> bool:
-    """Return True if the call's time and the retry budget allow it. A 429 is outside the budget."""
-    call = wire.call
-    if isinstance(failure, RateLimited):
-        pause = max(gate_of(call.account).remaining_pause(), model_pauses.remaining(wire))
-        return max(wait, pause) < call.remaining()
-    return wait < call.remaining() and call.budget.try_spend(call.retry)
-
-
 class RetryPlugin:
-    """The plugin of the retry middleware. Each call has its own policy."""
+    """The plugin of the retry middleware. Each call has its own policy, each client one budget of retries."""
+
+    def __init__(self, options: Options) -> None:
+        self._budget = RetryBudget()
 
     @hookimpl
     def middleware(self) -> Middleware:
-        """Return the middleware, which keeps no state of its own."""
-        return _Retry()
+        """Return the middleware of a model."""
+        return _Retry(self._budget)
 
 
-plugin = RetryPlugin()
+plugin = RetryPlugin

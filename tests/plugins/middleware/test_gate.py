@@ -10,7 +10,6 @@ import attrs
 import pytest
 
 from impasto import Account, Call, RateLimit, RateLimited, Request, Retry, WireRequest
-from impasto.policy import RetryBudget
 from impasto_plugins.middleware import gate as module
 from impasto_plugins.middleware.gate import Gate, ModelPauses, gate_of
 from impasto_plugins.middleware.window import Permit, slack
@@ -29,7 +28,7 @@ def account(key: str = "sk-gate", rate_limit: RateLimit | None = LIMIT) -> Accou
 def call_of(one: Account, *, remaining: float | None = None, target: str = "/") -> Call:
     """Return a call; one with ``remaining`` seconds has started, so its time runs."""
     request = Request(operation="x/y", params=Retry(), target=target)
-    call = Call(request, one, timeout=9, retry=Retry(), budget=RetryBudget())
+    call = Call(request, one, timeout=9, retry=Retry())
     if remaining is not None:
         call.remaining = lambda: remaining  # type: ignore[method-assign]
     return call

@@ -17,7 +17,6 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.policy import RetryBudget
 from impasto_plugins.middleware.gate import Gate, gate_of, model_pauses
 from impasto_plugins.middleware.limit import plugin
 from impasto_plugins.stability.provider import stability
@@ -30,9 +29,7 @@ def account(key: str, rate_limit: RateLimit | None = None) -> Account:
 
 def request_of(one: Account, policy: Retry | None = None, target: str = "/") -> WireRequest:
     policy = policy or Retry()
-    call = Call(
-        Request(operation="x/y", params=policy, target=target), one, timeout=9, retry=policy, budget=RetryBudget()
-    )
+    call = Call(Request(operation="x/y", params=policy, target=target), one, timeout=9, retry=policy)
     return WireRequest(target=target).with_call(call)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 
 import pytest
 
 import impasto
 from impasto import Account, ChargeUnknown, NotSent, ProviderFault, Request, Retry, WireRequest, WireResponse
-from impasto.policy import RetryBudget
+from impasto.ext import Options
 from impasto_plugins.middleware import retry as module
 from impasto_plugins.middleware.gate import gate_of, model_pauses
+from impasto_plugins.middleware.retry import RetryBudget
 from impasto_plugins.stability.provider import stability
 
 ANSWER = WireResponse(status=200, headers={})
@@ -37,11 +39,13 @@ def account(key: str) -> Account:
 
 def request_of(policy: Retry, *, key: str = "sk-retry", method: str = "POST") -> WireRequest:
     request = Request(operation="x/y", params=policy, target="/")
-    call = impasto.Call(request, account(key), timeout=math.inf, retry=policy, budget=RetryBudget())
+    call = impasto.Call(request, account(key), timeout=math.inf, retry=policy)
     return WireRequest(target="/", method=method).with_call(call)  # type: ignore[arg-type]  # GET or POST
 
 
-async def send(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple[int, impasto.ImpastoError | None]:
+async def send(
+    wire: WireRequest, failures: list[impasto.ImpastoError], plugin: module.RetryPlugin | None = None
+) -> tuple[int, impasto.ImpastoError | None]:
     """Send a request, each failure in turn before an answer. Return the number of requests and the error."""
     number = 0
 
@@ -53,7 +57,7 @@ async def send(wire: WireRequest, failures: list[impasto.ImpastoError]) -> tuple
         return ANSWER
 
     try:
-        assert await module.plugin.middleware()(wire, transport) is ANSWER
+        assert await (plugin or module.plugin(Options())).middleware()(wire, transport) is ANSWER
     except impasto.ImpastoError as error:
         return number, error
     return number, None
@@ -127,11 +131,11 @@ async def test_a_429_is_raised_if_its_key_or_its_model_waits_longer_than_the_cal
 
 async def test_a_429_does_not_use_the_retry_budget(waits: list[float]) -> None:
     policy = Retry(budget=0, floor=1)
-    wire = request_of(policy)
-    assert await send(wire, [impasto.RateLimited("x", status=429) for _ in range(3)]) == (4, None)
-    assert await send(wire, [NotSent("x")]) == (2, None)
+    wire, plugin = request_of(policy), module.plugin(Options())
+    assert await send(wire, [impasto.RateLimited("x", status=429) for _ in range(3)], plugin) == (4, None)
+    assert await send(wire, [NotSent("x")], plugin) == (2, None)
     failure = NotSent("x")
-    assert await send(wire, [failure]) == (1, failure)
+    assert await send(wire, [failure], plugin) == (1, failure)
 
 
 def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +165,31 @@ def test_the_last_try_comes_after_two_seconds_whatever_the_jitter(monkeypatch: p
     call._retry = impasto.Retry()
     waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
     assert waits == [0, 0, 2.0]
+
+
+def test_retries_are_a_share_of_the_requests_and_a_floor() -> None:
+    budget, policy = RetryBudget(), Retry(budget=0.5, floor=1)
+    for _ in range(4):
+        budget.count_request()
+    assert [budget.try_spend(policy) for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    budget, policy = RetryBudget(), Retry(budget=1, floor=0)
+    budget.count_request()
+    assert budget.try_spend(policy)
+    now += 60.0
+    assert not budget.try_spend(policy), "the minute is not over"
+    budget.count_request()
+    now += 60.1
+    budget.count_request()
+    assert [budget.try_spend(policy) for _ in range(2)] == [True, False], "counted in its own minute"
+    now += 60.0
+    assert not budget.try_spend(policy), "this minute is not over"
+    now += 0.1
+    assert not budget.try_spend(policy), "the requests of an earlier minute count no more"
+    budget.count_request()
+    assert budget.try_spend(policy)
+    assert not budget.try_spend(policy)
