@@ -35,7 +35,7 @@ class Sending:
 
     _call: Call | None
     _is_paid: bool
-    body_sent: Callable[[], None]
+    body_sent: Callable[[], object]
     """Reports that the whole request was written; also after the block, if an answer came before."""
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class Call:
         self.on_end: tuple[Callable[[Result | None], None], ...] = ()
         """Callbacks for the end of the call, with its result or None. A middleware that needs the result adds itself.
         """
-        self.on_written: Callable[[], None] = _nothing
+        self.on_written: Callable[[], object] = object  # which does nothing
         """Callback for the moment when the whole request, its body too, has been written. Set by the owner of the rate.
         """
 
@@ -215,7 +215,3 @@ class Call:
     def mark_job_accepted(self, pending: Pending) -> None:
         """Note that the provider accepted a job."""
         self.job = pending.id
-
-
-def _nothing() -> None:
-    pass

@@ -30,15 +30,10 @@ class Permission:
         """Take it for one POST. Raises BrokenPlugin if there is none left, or the request is another call's."""
         if call is not self._call:
             raise BrokenPlugin("a middleware sent the request of another call")
-        if not self._left:
+        if not self._left or call._is_over:  # noqa: SLF001 - the route's own side of a call, which no plugin has
             raise BrokenPlugin(SECOND_SEND)
         self._left = 0
-        call._begin()  # noqa: SLF001 - the route's own side of a call, which no plugin has
-
-    def end(self) -> None:
-        """Withdraw it: tasks that a plugin left running can't send anything any more."""
-        self._left = 0
-        self._call._is_over = True  # noqa: SLF001 - as above
+        call._begin()  # noqa: SLF001 - as above
 
     def renew(self) -> None:
         """Allow another POST, for the owner of retries. Raises BrokenPlugin against the evidence, unless opted in."""

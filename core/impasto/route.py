@@ -152,8 +152,7 @@ class Route:
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
         result: Result | None = None
-        permission = Permission(call)
-        token = running.set(permission)
+        token = running.set(Permission(call))
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
@@ -183,7 +182,7 @@ class Route:
             pass_interrupt(error)
             raise self._annotate(plugin_error(error, call), call) from error
         finally:
-            permission.end()
+            call._is_over = True  # noqa: SLF001 - tasks that a plugin left running can't send anything any more
             try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
                 running.reset(token)
             except ValueError:  # the coroutine is closed from another context, which has its own

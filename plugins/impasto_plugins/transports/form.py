@@ -75,7 +75,7 @@ def decimal_text(value: str | float) -> str:
 class Outgoing(Payload):
     """A request's body. Its ``write`` calls ``on_written`` when all of it has been written."""
 
-    on_written: Callable[[], None] = staticmethod(lambda: None)
+    on_written: Callable[[], object] = object
 
 
 class MultipartForm(Outgoing):
