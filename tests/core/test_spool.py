@@ -119,7 +119,7 @@ async def test_a_jobs_result_is_spooled(client: impasto.Client, recorder: Record
 
 async def test_what_came_of_a_large_one_is_kept(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: picture(LARGE[:-20])
-    with pytest.raises(UnusableResult, match=r"its 299,980 bytes are kept in \.file") as cut:
+    with pytest.raises(UnusableResult, match=r"its 299,980 bytes are in the error's \.file") as cut:
         await run(client)
     assert cut.value.file is not None
     assert (cut.value.raw, cut.value.file.read()) == (b"", LARGE[:-20])

@@ -148,6 +148,4 @@ class StabilityAccount:
             return _reader.structure(json.loads(answer.artifacts[0].data), expected)
         except (ValueError, RecursionError, TypeError, cattrs.BaseValidationError):
             pass
-        raise TransportError(
-            f"{call.id}: the answer has another form than the provider's", request_id=answer.request_id
-        )
+        raise TransportError(f"{call.id}: the answer has an unexpected form", request_id=answer.request_id)

@@ -1,4 +1,4 @@
-"""From a complete answer to a result, for the direct route and Bedrock."""
+"""The result of a complete answer, on the direct route and on Bedrock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILTERED = "CONTENT_FILTERED"
 
 @attrs.frozen
 class Kind:
-    """An output kind in answers: ``accept`` requests its bytes, ``key`` holds it in JSON."""
+    """A kind of output: ``accept`` requests its bytes, ``key`` is its name in a JSON answer."""
 
     noun: str
     media_types: frozenset[str]
@@ -24,19 +24,19 @@ class Kind:
     key: str | None = None
 
 
-def _is_whole(data: bytes | File, media_type: str) -> bool:
+def _is_complete_media(data: bytes | File, media_type: str) -> bool:
     from impasto_plugins.media import completeness  # models that make images do not need it
 
     return completeness.is_complete(data, media_type)
 
 
-_PICTURES = frozenset({"image/png", "image/jpeg", "image/webp"})
+_IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 
-PICTURE = Kind("picture", _PICTURES, is_complete, "image/*", "image")
-SOUND = Kind("sound", frozenset({"audio/mpeg", "audio/wav"}), _is_whole, "audio/*", "audio")
-MODEL_3D = Kind("3D model", frozenset({"model/gltf-binary"}), _is_whole)
+IMAGE = Kind("image", _IMAGE_TYPES, is_complete, "image/*", "image")
+AUDIO = Kind("audio file", frozenset({"audio/mpeg", "audio/wav"}), _is_complete_media, "audio/*", "audio")
+MODEL_3D = Kind("3D model", frozenset({"model/gltf-binary"}), _is_complete_media)
 
-KINDS: Mapping[Makes, Kind] = {"image": PICTURE, "audio": SOUND, "3d": MODEL_3D}
+KINDS: Mapping[Makes, Kind] = {"image": IMAGE, "audio": AUDIO, "3d": MODEL_3D}
 
 
 def result(kind: Kind, response: WireResponse, data: bytes | File, reason: object, seed: object) -> Result:
@@ -44,9 +44,9 @@ def result(kind: Kind, response: WireResponse, data: bytes | File, reason: objec
     file = data if isinstance(data, File) else None
     media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
     if media_type is None or media_type not in kind.media_types:
-        raise unusable(f"is no {kind.noun}", response)
+        raise unusable(f"has no valid {kind.noun}", response)
     if not kind.is_complete(data, media_type):
-        raise unusable(f"holds a {kind.noun} cut short", response)
+        raise unusable(f"has an incomplete {kind.noun}", response)
     artifact = Artifact(
         data=data if isinstance(data, bytes) else b"",
         media_type=media_type,
@@ -56,7 +56,7 @@ def result(kind: Kind, response: WireResponse, data: bytes | File, reason: objec
     )
     if reason == FILTERED:
         error = ContentFiltered(
-            "the picture broke the provider's content policy and came back blurred",
+            "the image violates the provider's content policy and came back blurred",
             status=response.status,
             name=FILTERED,
             request_id=response.request_id,
@@ -73,11 +73,11 @@ def _seed(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def unusable(what: str, response: WireResponse) -> UnusableResult:
-    """Return the error for a paid answer without anything usable. It keeps the answer's bytes."""
-    size, where = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
+def unusable(problem: str, response: WireResponse) -> UnusableResult:
+    """Return the error for a paid answer without anything usable. It has the answer's bytes."""
+    size, attribute = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
     return UnusableResult(
-        f"the answer {what}; it was paid for, and its {size:,} bytes are kept in .{where}",
+        f"the answer {problem}; it was charged, and its {size:,} bytes are in the error's .{attribute}",
         raw=response.body,
         media_type=response.media_type,
         request_id=response.request_id,

@@ -1,4 +1,4 @@
-"""Base64 inside a file as a file of its own, for images in JSON that are too large for memory."""
+"""Base64 inside a file, decoded as it is read: for images in JSON that are too large for memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BUFFER = PIECE // 4 * 3
 _HEAD = 24
 
 
-def decoded(file: File, start: int, end: int) -> File:
-    """Return the decoded content as a file, after a check of all of it. Raises ValueError if damaged, and OSError."""
+def decode_part(file: File, start: int, end: int) -> File:
+    """Check the base64 from ``start`` to ``end`` and return its content as a file. Raises ValueError and OSError."""
     with file.open() as source:
         source.seek(start)
         size = 0
@@ -26,7 +26,7 @@ def decoded(file: File, start: int, end: int) -> File:
             text = source.read(min(PIECE, end - at))
             data = pybase64.b64decode(text, validate=True)
             if at + PIECE < end and len(data) < _BUFFER:
-                raise ValueError("its padding stands before its end")
+                raise ValueError("padding before the end")
             size += len(data)
         source.seek(start)
         head = pybase64.b64decode(source.read(min(_HEAD, (end - start) // 4 * 4)))

@@ -1,4 +1,4 @@
-"""Base64 in paid answers: every form that stands for exactly one sequence of bytes is decoded."""
+"""Base64 in paid answers: every form with exactly one meaning is decoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import re
 
 PREFIX = re.compile(rb"data:[^,\"]{0,200},", re.IGNORECASE)
-"""The beginning of a ``data:`` URI. Its media type is ignored: the content decides."""
+"""The beginning of a ``data:`` URI. Its media type is ignored: the content has its own."""
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 

@@ -33,17 +33,17 @@ from impasto.fields import KEY, Field
 from impasto.rules import Rule
 
 from . import guardrail
-from .answers import PICTURE, result, unusable
+from .answers import IMAGE, result, unusable
 from .base64_text import PREFIX, decode
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
 
 _FILTERED = "Filter reason"
-_ABOUT = 64 * 1024
-"""Bytes before and after the image that an answer on disk may have."""
+_MAX_REST_BYTES = 64 * 1024
+"""Bytes that an answer on disk may have before its image, and after it."""
 
-_PICTURE = re.compile(rb'"images"\s*:\s*\[\s*"')
+_IMAGE_START = re.compile(rb'"images"\s*:\s*\[\s*"')
 
 
 @attrs.frozen
@@ -82,13 +82,13 @@ class BedrockDialect:
         """Return Bedrock's refusal, ChargeUnknown for an answer of somebody else, or None for a success."""
         kind = response.media_type
         if response.status == 200 and (kind in ("application/json", "") or not response.body):
-            return None  # an answer without a type is complete, and was paid for: unpack says what it is
+            return None  # an answer without a type is complete, and was charged: normalize_response reads it
         if (error := refusal(response)) is not None:
             return error
         media_type = printable(kind[:60]) or "no media type"
         what = code_of(response) or f"{media_type}, not the provider's own answer"
         return ChargeUnknown(
-            f"HTTP {response.status} ({what}): whether it was charged is not known",
+            f"HTTP {response.status} ({what}): it may have been charged",
             status=response.status,
             raw=response.body,
             request_id=response.request_id,
@@ -101,25 +101,25 @@ class BedrockDialect:
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         """Return the images of an answer. Raises the first failure if no image is usable."""
         images, rest = _split(response)
-        came: list[Artifact] = []
+        artifacts: list[Artifact] = []
         failures: list[FailedArtifact] = []
-        # One picture was ever seen. Were there more, each was paid for: none is dropped for what befell another.
+        # Only answers with one image are known. If there are more, each was charged: a failure of one drops no other.
         entries = zip_longest(images, _list(rest, "finish_reasons"), _list(rest, "seeds"))
         for index, (image, reason, seed) in enumerate(entries):
             try:
-                came += _artifacts(response, image, reason, seed)
+                artifacts += _artifacts(response, image, reason, seed)
             except (ContentFiltered, ProviderFault, UnusableResult) as error:
                 failures.append(FailedArtifact(index=index, error=error))
-        if not came:
-            raise failures[0].error if failures else unusable("holds no picture", response)
-        return Result(artifacts=tuple(came), errors=tuple(failures), request_id=response.request_id)
+        if not artifacts:
+            raise failures[0].error if failures else unusable("has no image", response)
+        return Result(artifacts=tuple(artifacts), errors=tuple(failures), request_id=response.request_id)
 
 
 def _check_arn(arn: str, operation: Operation) -> None:
     """Refuse the ARN of another service, and one whose model differs from the one that builds the body."""
     _, _, service, _, _, resource = arn.split(":", 5)
     if service != "bedrock":
-        raise ConfigError(f"{printable(arn)} is no ARN of Bedrock's")
+        raise ConfigError(f"{printable(arn)} is not an ARN of Bedrock")
     model_name = resource.partition("/")[2].removeprefix("us.")
     if model_name.startswith("stability.") and model_name != operation.target.removeprefix("us."):
         raise ConfigError(
@@ -128,17 +128,17 @@ def _check_arn(arn: str, operation: Operation) -> None:
 
 
 def _artifacts(response: WireResponse, image: object, reason: object, seed: object) -> tuple[Artifact, ...]:
-    """Return the image at one index of the arrays, if there is one. Raises the error that stands in its place."""
+    """Return the image at one index of the arrays, if there is one. Raises the error that is there instead."""
     failure = printable(reason) if isinstance(reason, str) else None
-    data = _decoded(response, image)
+    data = _decode_image(response, image)
     if not data:
         if failure is not None:
-            raise _failed(failure, response)
+            raise _reason_error(failure, response)
         return ()
-    # None was ever seen beside a reason: it is kept.
-    artifacts = result(PICTURE, response, data, reason, seed).artifacts
+    # No image beside a reason is known; if it comes, it is not lost.
+    artifacts = result(IMAGE, response, data, reason, seed).artifacts
     if failure is not None and failure.startswith(_FILTERED):
-        raise _failed(failure, response, artifacts)
+        raise _reason_error(failure, response, artifacts)
     return artifacts
 
 
@@ -147,67 +147,67 @@ def _split(response: WireResponse) -> tuple[list[object], Mapping[str, object]]:
     body, file = response.body, response.file
     first: bytes | File = b""
     try:
-        first, body = _cut_out(body) if file is None else _cut_out_on_disk(file)
-    except ValueError:  # JSON's own escapes in it, as some write "/" as "\\/", or another alphabet: the slower way
+        first, body = _extract_image(body) if file is None else _extract_image_on_disk(file)
+    except ValueError:  # JSON's escapes in it (some write "/" as "\\/"), or another alphabet: use the JSON parser
         body = body if file is None else file.read()
     rest = _object(body, response)
     images = _list(rest, "images")
     return [first, *images[1:]] if images[:1] == [""] else images, rest
 
 
-def _cut_out(body: bytes) -> tuple[bytes, bytes]:
+def _extract_image(body: bytes) -> tuple[bytes, bytes]:
     """Return the first image and the JSON without it. Raises ValueError if there is none in plain base64."""
-    import pybase64  # of the extra, and only where Bedrock answered
+    import pybase64  # of the extra, and only for answers of Bedrock
 
-    quote, start = _begin(body)
+    quote, start = _find_image(body)
     end = body.find(b'"', start)
     return pybase64.b64decode(memoryview(body)[start:end], validate=True), body[:quote] + body[end:]
 
 
-def _cut_out_on_disk(file: File) -> tuple[File, bytes]:
+def _extract_image_on_disk(file: File) -> tuple[File, bytes]:
     """Return the first image of a file, decoded as it is read, and the JSON without it.
 
     Raises ValueError and OSError.
     """
-    from .base64_file import PIECE, decoded
+    from .base64_file import PIECE, decode_part
 
     with file.open() as source:
-        head = source.read(_ABOUT)
-        quote, start = _begin(head)
+        head = source.read(_MAX_REST_BYTES)
+        quote, start = _find_image(head)
         end = source.seek(start)
         while (at := (piece := source.read(PIECE)).find(b'"')) < 0 and piece:
             end += len(piece)
         end = source.seek(end + max(at, 0))
-        rest = source.read(_ABOUT + 1)
-    if len(rest) > _ABOUT:
-        raise ValueError("there is more behind it than was ever seen")
-    return decoded(file, start, end), head[:quote] + rest
+        rest = source.read(_MAX_REST_BYTES + 1)
+    if len(rest) > _MAX_REST_BYTES:
+        raise ValueError("too many bytes after the image")
+    return decode_part(file, start, end), head[:quote] + rest
 
 
-def _begin(body: bytes) -> tuple[int, int]:
+def _find_image(body: bytes) -> tuple[int, int]:
     """Return the positions after the first image's quote and after the prefix of a ``data:`` URI."""
-    if (found := _PICTURE.search(body)) is None:
-        raise ValueError("no picture begins")
+    if (found := _IMAGE_START.search(body)) is None:
+        raise ValueError("no image")
     prefix = PREFIX.match(body, found.end())
     return found.end(), found.end() if prefix is None else prefix.end()
 
 
-def _decoded(response: WireResponse, image: object) -> bytes | File:
+def _decode_image(response: WireResponse, image: object) -> bytes | File:
     if isinstance(image, bytes | File):
         return image
     try:
         return decode(image) if isinstance(image, str) else b""
     except ValueError:
-        raise unusable("holds damaged base64", response) from None
+        raise unusable("has invalid base64", response) from None
 
 
 def _object(body: bytes, response: WireResponse) -> Mapping[str, object]:
     try:
         rest = json.loads(body)
     except (ValueError, RecursionError):
-        raise unusable("is damaged JSON" if body else "is empty", response) from None
+        raise unusable("is invalid JSON" if body else "is empty", response) from None
     if not isinstance(rest, dict):
-        raise unusable("is JSON, but no object", response)
+        raise unusable("is JSON, but not an object", response)
     return rest
 
 
@@ -216,11 +216,9 @@ def _list(rest: Mapping[str, object], name: str) -> list[object]:
     return values if isinstance(values, list) else []
 
 
-def _failed(reason: str, response: WireResponse, artifacts: tuple[Artifact, ...] = ()) -> ImpastoError:
+def _reason_error(reason: str, response: WireResponse, artifacts: tuple[Artifact, ...] = ()) -> ImpastoError:
     kind = ContentFiltered if reason.startswith(_FILTERED) else ProviderFault
-    error = kind(
-        f"{reason}; whether it was charged is not known", status=200, name=reason, request_id=response.request_id
-    )
+    error = kind(f"{reason}; it may have been charged", status=200, name=reason, request_id=response.request_id)
     error.billed, error.retryable = "unknown", False
     if isinstance(error, ContentFiltered):
         error.artifacts = artifacts
@@ -264,7 +262,7 @@ def _params(operation: Operation, without: tuple[str, ...], changes: Mapping[str
     fields |= {name: field for name, field in changes.items() if name not in fields}
     fields |= guardrail.fields()
     params_class = attrs.make_class("Params", fields, frozen=True, kw_only=True)
-    params_class.__doc__ = f"What Bedrock takes for {operation.title}."
+    params_class.__doc__ = f"Parameters of {operation.title} on Bedrock."
     return params_class
 
 
@@ -273,5 +271,5 @@ def _as_on_bedrock(spec: Field, change: Any) -> Any:
     if change is not None:
         spec = attrs.evolve(change.metadata[KEY], description=spec.description)
     elif spec.role == "prompt":
-        spec = attrs.evolve(spec, minimum=0)  # AWS prints no least length
+        spec = attrs.evolve(spec, minimum=0)  # AWS states no minimum length
     return attrs.field(default=attrs.NOTHING if spec.required else None, metadata={KEY: spec})

@@ -22,7 +22,7 @@ _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
 
 @attrs.frozen(kw_only=True, eq=False)
 class BedrockProvider(Provider):
-    """Finds region and endpoint as documented; botocore finds the rest when it is first needed.
+    """Amazon Bedrock. Finds region and endpoint as documented; botocore finds the rest when it is first needed.
 
     ``api_key`` is a Bedrock API key, sent as a bearer token. Of the environment's credentials only this token is read
     here, in AWS's own order: explicit keys, an explicit profile, the bearer token, then everything that boto3 finds.

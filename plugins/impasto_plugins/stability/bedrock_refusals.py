@@ -64,7 +64,7 @@ _ADVICE = {
     "RequestExpired": "check this machine's clock",
     "UnrecognizedClientException": "AWS does not know the access key id, the session token or the bearer token",
 }
-_MOST_CODE = 80
+_MAX_CODE_LENGTH = 80
 
 
 def refusal(response: WireResponse) -> ResponseError | None:
@@ -102,7 +102,7 @@ def code_of(response: WireResponse) -> str:
 
 def _bare(name: str) -> str:
     """Return the name of an error without its namespace and its URL."""
-    return printable(name.partition(":")[0].rpartition("#")[2].strip()[:_MOST_CODE])
+    return printable(name.partition(":")[0].rpartition("#")[2].strip()[:_MAX_CODE_LENGTH])
 
 
 def _object(body: bytes) -> dict[str, object] | None:

@@ -27,13 +27,13 @@ from .answers import FILTERED, KINDS, result, unusable
 from .base64_text import decode
 from .refusals import lock_out, refusal
 
-KEPT_SECONDS = 24 * 3600.0
+RESULT_SECONDS = 24 * 3600.0
 RESULTS = "/v2beta/results/"
 AUDIO_RESULTS = "/v2beta/audio/results/"
 POLLED: Mapping[Makes, str] = {"image": "*/*", "audio": "audio/*"}
 """The ``Accept`` header of polls, which differs from that of the operation."""
 
-_LONGEST_USER = 256
+_MAX_USER_LENGTH = 256
 _DAMAGED = object()
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,200}")
 """Characters that a job's id may have: it becomes part of a URL."""
@@ -50,7 +50,7 @@ class DirectDialect:
     def transform_request(self, operation: Operation, request: Request) -> WireRequest:
         """Return the form of a call, or the GET that fetches the result of ``request.job``."""
         if request.job is not None:
-            return self._resumed(operation, request)
+            return self._resume(operation, request)
         fields: dict[str, Scalar] = {}
         files: dict[str, File] = {}
         params = request.params
@@ -64,7 +64,7 @@ class DirectDialect:
         accept = KINDS[operation.output].accept if self.results is None else None
         headers = {"accept": accept} if accept is not None else {}
         if request.user is not None and operation.provider.user_header is not None:
-            headers[operation.provider.user_header] = _checked_user(request.user)
+            headers[operation.provider.user_header] = _check_user(request.user)
         return WireRequest(
             target=request.target, fields=fields, files=files, headers=headers, max_bytes=operation.max_bytes
         )
@@ -80,13 +80,12 @@ class DirectDialect:
             return error
         media_type = printable(kind[:60]) or "no media type"
         unknown = ChargeUnknown(
-            f"HTTP {response.status} ({media_type}) is not the provider's own answer; "
-            "whether it was charged is not known",
+            f"HTTP {response.status} ({media_type}) is not the provider's own answer; it may have been charged",
             status=response.status,
             raw=response.body,
             request_id=response.request_id,
         )
-        unknown.pause = lock_out(response) if response.status == 429 else 0.0  # some proxy's word for it
+        unknown.pause = lock_out(response) if response.status == 429 else 0.0  # a proxy's page: the key may be locked
         return unknown
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
@@ -104,13 +103,13 @@ class DirectDialect:
         body = _object(response)
         encoded = body.get(kind.key) if kind.key is not None else None
         if isinstance(encoded, str):
-            return result(kind, response, _decoded(encoded, response), body.get("finish_reason"), body.get("seed"))
+            return result(kind, response, _decode(encoded, response), body.get("finish_reason"), body.get("seed"))
         job = body.get("id", request.job)
         if self.results is None or not isinstance(job, str) or _JOB.fullmatch(job) is None:
-            raise unusable(f"holds neither a {kind.noun} nor a job's id", response)
-        return Pending(id=job, poll=self._poll(operation, job), result_ttl=KEPT_SECONDS)
+            raise unusable(f"has neither {kind.noun} nor job id", response)
+        return Pending(id=job, poll=self._poll(operation, job), result_ttl=RESULT_SECONDS)
 
-    def _resumed(self, operation: Operation, request: Request) -> WireRequest:
+    def _resume(self, operation: Operation, request: Request) -> WireRequest:
         if self.results is None:
             raise InvalidRequest([Problem("id", f"{request.operation} answers at once: it has no jobs to resume")])
         job = request.job
@@ -123,10 +122,10 @@ class DirectDialect:
         return WireRequest(target=f"{self.results}{job}", method="GET", headers={"accept": accept})
 
 
-def _checked_user(user: str) -> str:
-    if not user.isascii() or not user.isprintable() or not 1 <= len(user) <= _LONGEST_USER:
-        raise InvalidRequest([Problem("user", f"must be 1 to {_LONGEST_USER} printable ASCII characters")])
-    return str.__str__(user)  # of an enum's member too the text, not its name
+def _check_user(user: str) -> str:
+    if not user.isascii() or not user.isprintable() or not 1 <= len(user) <= _MAX_USER_LENGTH:
+        raise InvalidRequest([Problem("user", f"must be 1 to {_MAX_USER_LENGTH} printable ASCII characters")])
+    return str.__str__(user)  # an enum's member becomes its text, not its name
 
 
 def _object(response: WireResponse) -> Mapping[str, object]:
@@ -134,18 +133,18 @@ def _object(response: WireResponse) -> Mapping[str, object]:
         body = json.loads(response.body)
     except (ValueError, RecursionError):
         body = _DAMAGED
-    if body is _DAMAGED:  # raised here, as json's error holds the whole answer
-        raise unusable("is damaged JSON", response)
+    if body is _DAMAGED:  # outside the except block: json's error has the whole answer
+        raise unusable("is invalid JSON", response)
     if not isinstance(body, dict):
-        raise unusable("is JSON, but no object", response)
+        raise unusable("is JSON, but not an object", response)
     return body
 
 
-def _decoded(text: str, response: WireResponse) -> bytes:
+def _decode(text: str, response: WireResponse) -> bytes:
     try:
         return decode(text)
     except ValueError:
-        raise unusable("holds damaged base64", response) from None
+        raise unusable("has invalid base64", response) from None
 
 
 direct = DirectDialect()

@@ -37,7 +37,7 @@ _ADVICE = {
     402: "the account has too few credits",
     429: "too many requests: the vendor allows 150 in 10 seconds",
 }
-_MOST_MESSAGES = 10
+_MAX_MESSAGES = 10
 
 LOCKED_SECONDS = 60.0
 """Seconds for which the vendor locks a key that passed its limit."""
@@ -81,7 +81,7 @@ def _parse(response: WireResponse) -> tuple[str, tuple[str, ...]] | None:
         return None
     match body:
         case {"id": str(), "name": str(name), "errors": list(errors)}:
-            return printable(name), tuple(printable(e) for e in errors[:_MOST_MESSAGES] if isinstance(e, str))
+            return printable(name), tuple(printable(e) for e in errors[:_MAX_MESSAGES] if isinstance(e, str))
         case {"id": str(), "name": str(name), "message": str(message)}:
             return printable(name), (printable(message),)
         case _:

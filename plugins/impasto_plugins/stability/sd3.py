@@ -95,7 +95,7 @@ def _operation(model: str, title: str, params: type[Params], price: float, note:
     )
 
 
-_RETIRED = "deprecated 2025-04-17, said to be served and billed as its 3.5 counterpart"
+_RETIRED = "deprecated 2025-04-17; reported to be served and billed as its 3.5 counterpart"
 
 sd3_5_large = _operation("sd3.5-large", "Stable Diffusion 3.5 Large", Full, 6.5)
 sd3_5_large_turbo = _operation("sd3.5-large-turbo", "Stable Diffusion 3.5 Large Turbo", Distilled, 4)

@@ -10,13 +10,13 @@ from hypothesis import given, strategies as st
 
 from impasto import File
 from impasto_plugins.stability import base64_file
-from impasto_plugins.stability.base64_file import decoded
+from impasto_plugins.stability.base64_file import decode_part
 
 
 @given(data=st.binary(max_size=60), reads=st.lists(st.tuples(st.integers(0, 70), st.integers(1, 70)), max_size=6))
 def test_it_is_read_like_any_file(data: bytes, reads: list[tuple[int, int]]) -> None:
     text = base64.b64encode(data)
-    file = decoded(File.of(b'["' + text + b'"]'), 2, 2 + len(text))
+    file = decode_part(File.of(b'["' + text + b'"]'), 2, 2 + len(text))
     assert (file.size, file.read()) == (len(data), data)
     with file.open() as source:
         for at, size in reads:
@@ -33,4 +33,4 @@ def test_what_is_damaged_is_told_before_it_is_read(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(base64_file, "PIECE", piece)
         monkeypatch.setattr(base64_file, "_BUFFER", piece // 4 * 3)
         with pytest.raises(ValueError, match="(?i)padding|base64"):
-            decoded(File.of(text), 0, len(text))
+            decode_part(File.of(text), 0, len(text))

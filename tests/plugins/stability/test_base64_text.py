@@ -119,6 +119,6 @@ async def test_what_can_not_be_decoded_is_kept_whole(recorder: Recorder) -> None
     headers = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID}
     recorder.answer = lambda _: Answer(headers=headers, body=body)
     async with impasto.Client(**KEYS, bedrock_endpoint=recorder.url) as client:
-        with pytest.raises(impasto.UnusableResult, match="damaged base64") as caught:
+        with pytest.raises(impasto.UnusableResult, match="invalid base64") as caught:
             await client.run("bedrock/stability.stable-image-core-v1:1", prompt="p")
     assert caught.value.raw == body

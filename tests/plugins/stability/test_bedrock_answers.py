@@ -177,30 +177,30 @@ async def test_inference_error(client: impasto.Client, recorder: Recorder, reaso
         assert len(recorder.seen) == 1
 
 
-# paid for, and no picture
+# charged, without an image
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         (b"", "is empty"),
-        (b"{not json", "is damaged JSON"),
-        (b"[]", "no object"),
-        (b"{}", "holds no picture"),
-        (b'{"images":[]}', "holds no picture"),
-        (b'{"images":[null],"seeds":[1],"finish_reasons":[null]}', "holds no picture"),
-        (b'{"images":[""]}', "holds no picture"),
-        (b'{"images":"QUJD"}', "holds no picture"),
-        (b'{"images":["QUJD="]}', "is no picture"),
-        (b'{"images":["QU=JD"]}', "damaged base64"),
-        (b'{"images":["data:image/png;base64,QU!D"]}', "damaged base64"),
-        (b'{"images":["QUJDQ"]}', "damaged base64"),
-        (b'{"images":["QU-JD"]}', "damaged base64"),
-        (b'{"images":["QUJD"]}', "is no picture"),
-        (b'{"images":["' + B64.encode(), "damaged"),
-        (b'{"images":["' + base64.b64encode(PICTURE[:-12]) + b'"]}', "cut short"),
-        (b'{"images":["' + base64.b64encode(b"GIF89a" + bytes(20)) + b'"]}', "is no picture"),
-        (b"[" * 100_000, "is damaged JSON"),
+        (b"{not json", "is invalid JSON"),
+        (b"[]", "not an object"),
+        (b"{}", "has no image"),
+        (b'{"images":[]}', "has no image"),
+        (b'{"images":[null],"seeds":[1],"finish_reasons":[null]}', "has no image"),
+        (b'{"images":[""]}', "has no image"),
+        (b'{"images":"QUJD"}', "has no image"),
+        (b'{"images":["QUJD="]}', "has no valid image"),
+        (b'{"images":["QU=JD"]}', "invalid base64"),
+        (b'{"images":["data:image/png;base64,QU!D"]}', "invalid base64"),
+        (b'{"images":["QUJDQ"]}', "invalid base64"),
+        (b'{"images":["QU-JD"]}', "invalid base64"),
+        (b'{"images":["QUJD"]}', "has no valid image"),
+        (b'{"images":["' + B64.encode(), "invalid JSON"),
+        (b'{"images":["' + base64.b64encode(PICTURE[:-12]) + b'"]}', "incomplete image"),
+        (b'{"images":["' + base64.b64encode(b"GIF89a" + bytes(20)) + b'"]}', "has no valid image"),
+        (b"[" * 100_000, "is invalid JSON"),
     ],
 )
 async def test_a_complete_answer_without_a_usable_picture(

@@ -75,20 +75,20 @@ def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, 
 @pytest.mark.parametrize(
     ("response", "said"),
     [
-        (answer([1]), "is JSON, but no object"),
-        (answer(b"{"), "is damaged JSON"),
-        (answer(b"[" * 100_000), "is damaged JSON"),
-        (answer({"image": "&&&&"}), "holds damaged base64"),
-        (answer({"image": b64encode(IMAGE[:-20]).decode()}), "holds a picture cut short"),
-        (answer({"image": 5}), "holds neither a picture nor a job's id"),
-        (answer({"id": "../secret"}), "holds neither a picture nor a job's id"),
-        (answer({"id": "a" * 201}), "holds neither a picture nor a job's id"),
-        (answer({"id": JOB}), "holds neither a picture nor a job's id"),
-        (answer(b"GIF89a", kind="image/png"), "is no picture"),
+        (answer([1]), "is JSON, but not an object"),
+        (answer(b"{"), "is invalid JSON"),
+        (answer(b"[" * 100_000), "is invalid JSON"),
+        (answer({"image": "&&&&"}), "has invalid base64"),
+        (answer({"image": b64encode(IMAGE[:-20]).decode()}), "has an incomplete image"),
+        (answer({"image": 5}), "has neither image nor job id"),
+        (answer({"id": "../secret"}), "has neither image nor job id"),
+        (answer({"id": "a" * 201}), "has neither image nor job id"),
+        (answer({"id": JOB}), "has neither image nor job id"),
+        (answer(b"GIF89a", kind="image/png"), "has no valid image"),
     ],
 )
 def test_an_answer_that_holds_nothing_usable_says_why_and_is_kept(response: WireResponse, said: str) -> None:
-    with pytest.raises(UnusableResult, match=f"the answer {said}; it was paid for") as caught:
+    with pytest.raises(UnusableResult, match=f"the answer {said}; it was charged") as caught:
         CORE.dialect.normalize_response(CORE, request(), response)
     assert (caught.value.raw, caught.value.billed) == (response.body, "yes")
 

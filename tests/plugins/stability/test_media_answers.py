@@ -42,13 +42,13 @@ async def test_a_model_comes_without_a_seed(client: impasto.Client, recorder: Re
 @pytest.mark.parametrize(
     ("model", "answer", "said"),
     [
-        (TEXT, ("audio/wav", wav(3)[:-1]), "a sound cut short"),
-        (TEXT, ("audio/mpeg", mp3(3)[:-10]), "a sound cut short"),
-        (TEXT, ("audio/mpeg", png(8, 8)), "is no sound"),
-        (TEXT, ("application/json", b'{"image": "AAAA"}'), "neither a sound nor a job's id"),
-        (FAST, ("model/gltf-binary", glb()[:-1]), "a 3D model cut short"),
-        (FAST, ("model/gltf-binary", wav(3)), "is no 3D model"),
-        (FAST, ("application/json", b"{}"), "neither a 3D model nor a job's id"),
+        (TEXT, ("audio/wav", wav(3)[:-1]), "an incomplete audio file"),
+        (TEXT, ("audio/mpeg", mp3(3)[:-10]), "an incomplete audio file"),
+        (TEXT, ("audio/mpeg", png(8, 8)), "has no valid audio file"),
+        (TEXT, ("application/json", b'{"image": "AAAA"}'), "neither audio file nor job id"),
+        (FAST, ("model/gltf-binary", glb()[:-1]), "an incomplete 3D model"),
+        (FAST, ("model/gltf-binary", wav(3)), "has no valid 3D model"),
+        (FAST, ("application/json", b"{}"), "neither 3D model nor job id"),
     ],
 )
 async def test_what_was_paid_for_and_can_not_be_used_is_kept(
