@@ -26,6 +26,7 @@ from typing import TextIO
 import pytest
 
 _SOCKET = "FORKS_SOCKET"
+_EXIT_CODE = pytest.StashKey[int]()
 
 Key = tuple[str, int]
 """A function's qualified name and its first line."""
@@ -155,6 +156,18 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             kill_group(pid)  # the servers that its tests left
             _answer(lines, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
     return True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End a fork here: it would copy all that it shares with the process, only to free it."""
+    if (code := config.stash.get(_EXIT_CODE, None)) is not None:
+        os._exit(code)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the exit code."""
+    session.config.stash[_EXIT_CODE] = exitstatus
 
 
 def _functions() -> Mapping[str, Sequence[FunctionType]]:

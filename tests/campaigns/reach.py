@@ -181,6 +181,9 @@ def _sources(folder: Path) -> Iterator[Path]:
 def moved_lines(then: Path, now: Path) -> Iterator[tuple[int, int]]:
     """Yield the numbers of the lines of a file as it was and as it is; a new line has those that it stands for."""
     one, other = (path.read_text("utf-8").splitlines() for path in (then, now))
+    if one == other:
+        yield from ((number, number) for number in range(1, len(one) + 1))
+        return
     for tag, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if tag == "equal":
             yield from zip(range(a + 1, b + 1), range(c + 1, d + 1), strict=True)
