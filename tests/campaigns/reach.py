@@ -140,13 +140,14 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
 
     coverage = CoverageData(str(data))
     coverage.read()
-    measured: dict[str, Mapping[int, Iterable[str]]] = {}
-    for file in coverage.measured_files():
+    measured: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for file in coverage.measured_files():  # a process with another path measures the copy that is installed
         path = file[max(file.find("/core/impasto/"), file.find("/plugins/impasto_plugins/")) + 1 :]
-        measured[path] = coverage.contexts_by_lineno(file)
+        for line, contexts in coverage.contexts_by_lineno(file).items():
+            measured[path, line].update(map(_test_of, contexts))
     tests: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for path, new, old_path, old in earlier_lines(copy, folder):
-        tests[path][new] += {_test_of(context) for context in measured.get(old_path, {}).get(old, ())}
+        tests[path][new] += measured[old_path, old]
     seconds = {test: seconds for test, passed, seconds in read_times(times) if passed}
     return Reach(tests, seconds, frozenset(test for test, passed, _ in read_times(times) if not passed))
 
