@@ -58,6 +58,7 @@ class EmulatorTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        """Send the request to the emulator in this process."""
         provider = wire.call.account.provider
         if provider.name not in EMULATED:
             raise ConfigError(

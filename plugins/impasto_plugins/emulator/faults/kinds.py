@@ -31,11 +31,13 @@ class FaultKind(Protocol):
     charged: ClassVar[bool]
 
     @property
-    def replaces(self) -> bool: ...
+    def replaces(self) -> bool:
+        """Return True if the operation does not run."""
+        ...
 
-    async def apply(
-        self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse
-    ) -> web.StreamResponse: ...
+    async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Answer the request with the fault. ``answer`` is the operation's, ``refuse`` builds a refusal."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +61,7 @@ class StatusFault:
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the other answer."""
         base_answer = self._base_answer(refuse)
         headers = {
             **base_answer.headers,
@@ -91,6 +94,7 @@ class DelayFault:
     seconds: float = bounded_number(1.0, 0)
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the answer after ``seconds``."""
         await asyncio.sleep(self.seconds)
         return respond(record, answer)
 
@@ -106,6 +110,7 @@ class SlowFault:
     piece: int = bounded_number(1024, 1)
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the answer piece by piece."""
         response = await _start_response(request, record, answer)
         for at in range(0, len(answer.body), self.piece):
             await response.write(answer.body[at : at + self.piece])
@@ -123,6 +128,7 @@ class TruncateFault:
     fraction: float = bounded_number(0.5, 0, 1)
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the head with the whole length, then a part of the body."""
         body = answer.body
         return _write_raw(request, record, answer, _fraction_of(body, self.fraction), f"content-length: {len(body)}")
 
@@ -138,6 +144,7 @@ class CutFault:
     framing: str = attrs.field(default="length", validator=in_(("length", "close")))
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send an answer whose image lacks its end."""
         part = _fraction_of(answer.body, self.fraction)
         if self.framing == "close":
             return _write_raw(request, record, answer, part, "connection: close")
@@ -156,6 +163,7 @@ class FramingFault:
     )
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Write the answer with wrong framing to the socket."""
         body, length = answer.body, len(answer.body)
         match self.wrong:
             case "two-lengths":
@@ -181,9 +189,11 @@ class ResetFault:
 
     @property
     def replaces(self) -> bool:
+        """Return True if the reset comes before the headers."""
         return self.at == "headers"
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send a part of the answer, if any, then reset the connection."""
         if self.at == "body":
             response = await _start_response(request, record, answer)
             await response.write(_fraction_of(answer.body, self.fraction))
@@ -203,6 +213,7 @@ class CloseFault:
     replaces: ClassVar[bool] = True
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Close the connection."""
         if request.transport is not None:
             request.transport.close()
         return _WrittenResponse()
@@ -218,6 +229,7 @@ class IdleCloseFault:
     seconds: float = bounded_number(0.1, 0)
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the answer, and close the connection when it has been idle."""
         if (transport := request.transport) is not None:
             asyncio.get_running_loop().call_later(
                 self.seconds, _close_if_idle, transport, _request_counts.get(transport)
@@ -235,6 +247,7 @@ class MediaTypeFault:
     media_type: str = "application/octet-stream"
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the answer with the other media type."""
         return respond(record, attrs.evolve(answer, headers={**answer.headers, "content-type": self.media_type}))
 
 
@@ -248,6 +261,7 @@ class HugeFault:
     bytes: int = bounded_number(1 << 30, 0, _MAX_BYTES)
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the answer with zeros up to ``bytes``."""
         response = await _start_response(request, record, answer, self.bytes)
         remaining = self.bytes - len(answer.body)
         await response.write(answer.body[: self.bytes])
@@ -266,6 +280,7 @@ class PendingFault:
     replaces: ClassVar[bool] = True
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Answer that the job is in progress."""
         return respond(record, json_reply({"id": request.match_info.get("id", ""), "status": "in-progress"}, 202))
 
 
@@ -277,6 +292,7 @@ class FilteredFault:
     replaces: ClassVar[bool] = False
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
+        """Send the blurred image that the operation made."""
         return respond(record, answer)
 
 

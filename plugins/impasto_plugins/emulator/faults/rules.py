@@ -56,7 +56,7 @@ class Fault:
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind: must be one of {', '.join(KINDS)}, not {kind!r}")
         conditions = {a.name: options.pop(a.name) for a in attrs.fields(FaultCondition) if a.name in options}
-        problems = []
+        problems: list[str] = []
         records: list[object] = []
         for params, values in ((FaultCondition, conditions), (KINDS[kind], options)):
             try:

@@ -106,6 +106,7 @@ class InvokeModel(_BedrockEndpoint):
         self.models = BedrockModels(load_bedrock_operations(), backend.settings.inference_profiles)
 
     async def read(self, exchange: EmulatorExchange) -> bytes:
+        """Read and record the body. Raises ErrorResponse if it is too large."""
         body = bytearray()
         while chunk := await exchange.request.content.read(_CHUNK_BYTES):
             body += chunk
@@ -116,6 +117,7 @@ class InvokeModel(_BedrockEndpoint):
         return data
 
     async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Verify the signature, validate the body and generate the image. Raises ErrorResponse."""
         assert isinstance(body, bytes)  # noqa: S101 - what read gave
         digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
         region = self._verify_region(exchange, digest)

@@ -51,6 +51,7 @@ class Authorization:
 
     @property
     def scope(self) -> str:
+        """The credential scope: date, region and service."""
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 

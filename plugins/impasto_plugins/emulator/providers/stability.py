@@ -157,6 +157,7 @@ class SubmitEndpoint(_StabilityEndpoint):
         self.results = results_path(variants[0])
 
     async def read(self, exchange: EmulatorExchange) -> Form:
+        """Read and record the form. Raises ErrorResponse if it is invalid or too large."""
         record = exchange.record
         try:
             form = await read_form(exchange.request, self.max_bytes or MAX_BYTES)
@@ -174,6 +175,7 @@ class SubmitEndpoint(_StabilityEndpoint):
         return form
 
     async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Validate the form, generate the artifact or start a job, and book the charge. Raises ErrorResponse."""
         assert isinstance(body, dict)  # noqa: S101 - what read gave
         form = await self._validate(exchange, body)
         require_key(exchange, self.backend.settings)
@@ -240,6 +242,7 @@ class ResultEndpoint(_StabilityEndpoint):
         self.accept_values = ACCEPT_VALUES[makes] if makes == "audio" else ("*/*", *ACCEPT_VALUES[makes])
 
     async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Answer with the result of a job, or that it is in progress. Raises ErrorResponse."""
         backend = self.backend
         accepts_json(exchange, self.accept_values, strict=backend.settings.strict)
         require_key(exchange, backend.settings)
@@ -263,6 +266,7 @@ class StaticEndpoint(_StabilityEndpoint):
         self.get_payload = get_payload
 
     async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Answer with the payload. Raises ErrorResponse without a valid key."""
         require_key(exchange, self.backend.settings)
         return json_reply(self.get_payload())
 
@@ -271,6 +275,7 @@ class NotFoundEndpoint(_StabilityEndpoint):
     """Every other path: 404."""
 
     async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Raise ErrorResponse with 404."""
         if exchange.record.target.startswith("/v1/"):
             require_key(exchange, self.backend.settings)
         raise error_response(exchange, 404, "not_found", "path: nothing is served here")

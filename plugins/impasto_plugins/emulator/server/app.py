@@ -37,6 +37,7 @@ class EmulatorState:
 
     @classmethod
     def create(cls, settings: EmulatorSettings) -> EmulatorState:
+        """Return a new state with these settings."""
         return cls(settings, ChargeLedger(settings), JobStore(settings), FaultRules())
 
     def reset(self) -> None:

@@ -50,18 +50,31 @@ Refuse = Callable[[int, str | None, Sequence[str]], Reply]
 
 
 class Endpoint(Protocol):
-    """One path of a provider. ``read`` reads the body and records it; ``answer`` checks it and runs the operation.
+    """One path of a provider. ``read`` and ``answer`` raise ErrorResponse.
 
-    ``key`` finds the caller's key in the authorization header. ``refuse`` returns a refusal, ``rate_limit_answer`` the
-    one for too many requests. ``read`` and ``answer`` raise ErrorResponse. ``id_header`` carries the request's id;
-    ``counts_towards_rate`` is True if requests count towards the rate limit.
+    ``id_header`` names the header of the request's id. ``counts_towards_rate`` is True if requests count towards the
+    rate limit.
     """
 
     id_header: str
     counts_towards_rate: bool
 
-    def key(self, authorization: str) -> str | None: ...
-    async def read(self, exchange: EmulatorExchange) -> object: ...
-    async def answer(self, exchange: EmulatorExchange, body: object) -> Reply: ...
-    def refuse(self, exchange: EmulatorExchange, status: int, name: str | None, messages: Sequence[str]) -> Reply: ...
-    def rate_limit_answer(self, exchange: EmulatorExchange, seconds: float) -> Reply: ...
+    def key(self, authorization: str) -> str | None:
+        """Return the caller's key in the authorization header."""
+        ...
+
+    async def read(self, exchange: EmulatorExchange) -> object:
+        """Read and record the body."""
+        ...
+
+    async def answer(self, exchange: EmulatorExchange, body: object) -> Reply:
+        """Validate the body and run the operation."""
+        ...
+
+    def refuse(self, exchange: EmulatorExchange, status: int, name: str | None, messages: Sequence[str]) -> Reply:
+        """Return a refusal in the provider's own form."""
+        ...
+
+    def rate_limit_answer(self, exchange: EmulatorExchange, seconds: float) -> Reply:
+        """Return the refusal of a request over the rate limit."""
+        ...

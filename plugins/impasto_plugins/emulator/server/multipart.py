@@ -36,6 +36,7 @@ class FormPart:
 
     @property
     def is_file(self) -> bool:
+        """True if the part has a file name."""
         return self.filename is not None
 
 

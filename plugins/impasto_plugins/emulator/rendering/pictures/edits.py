@@ -44,11 +44,13 @@ def generate(task: RenderTask, *, side: int = 1024) -> Image.Image:
 
 
 def inpaint(task: RenderTask) -> Image.Image:
+    """Paint the prompt into the masked area."""
     image = task.image("image")
     return _paint_into(task, image, edit_mask(task, image))
 
 
 def erase(task: RenderTask) -> Image.Image:
+    """Fill the masked area from its surroundings."""
     image = task.image("image")
     mask = edit_mask(task, image)
     if mask.getbbox() is None:
@@ -77,6 +79,7 @@ def outpaint(task: RenderTask) -> Image.Image:
 
 
 def upscale_fast(task: RenderTask) -> Image.Image:
+    """Enlarge each side four times."""
     image = task.image("image")
     return image.resize((image.width * 4, image.height * 4), Image.Resampling.LANCZOS)
 
@@ -92,6 +95,7 @@ def upscale(task: RenderTask, *, side: int) -> Image.Image:
 
 
 def search_and_replace(task: RenderTask) -> Image.Image:
+    """Paint the prompt into the area of the object."""
     image = task.image("image")
     return _paint_into(
         task, image, grow(locate(image.size, task.text("search_prompt")), round(task.number("grow_mask")))
@@ -99,6 +103,7 @@ def search_and_replace(task: RenderTask) -> Image.Image:
 
 
 def search_and_recolor(task: RenderTask) -> Image.Image:
+    """Tint the area of the object."""
     image = task.image("image").convert("RGB")
     mask = grow(locate(image.size, task.text("select_prompt")), round(task.number("grow_mask")))
     accent = choose_palette(split_words(task.text("prompt")), _rng(task)).accent
@@ -109,6 +114,7 @@ def search_and_recolor(task: RenderTask) -> Image.Image:
 
 
 def remove_background(task: RenderTask) -> Image.Image:
+    """Make everything around the subject transparent."""
     image = task.image("image")
     alpha = subject(image.size)
     if image.mode == "RGBA":

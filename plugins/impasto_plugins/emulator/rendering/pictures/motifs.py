@@ -27,17 +27,21 @@ class Spot:
     rng: random.Random
 
     def poly(self, colour: Colour, *points: float) -> None:
+        """Draw a polygon. Points are x and y in turn, in heights of the object."""
         at = zip(points[::2], points[1::2], strict=True)
         self.pen.polygon([(self.x + self.tall * x, self.y - self.tall * y) for x, y in at], fill=colour)
 
     def oval(self, colour: Colour, x: float, y: float, r: float, squeeze: float = 1.0) -> None:
+        """Draw an oval around x and y with the radius r, which ``squeeze`` narrows."""
         cx, cy, wide, high = self.x + self.tall * x, self.y - self.tall * y, self.tall * r * squeeze, self.tall * r
         self.pen.ellipse((cx - wide, cy - high, cx + wide, cy + high), fill=colour)
 
     def box(self, colour: Colour, left: float, bottom: float, right: float, top: float) -> None:
+        """Draw a rectangle."""
         self.poly(colour, left, bottom, right, bottom, right, top, left, top)
 
     def lit(self, colour: Colour, share: float = 0.3) -> Colour:
+        """Return a colour with a share of the light's colour."""
         return mix(colour, self.colours.light, share)
 
 
@@ -47,6 +51,7 @@ def dark(colour: Colour, share: float = 0.35) -> Colour:
 
 
 def lighthouse(s: Spot) -> None:
+    """Draw a lighthouse."""
     s.poly(dark(s.colours.near, 0.3), -0.55, -0.1, -0.28, 0.06, 0, 0.1, 0.3, 0.04, 0.6, -0.1)
     for band in range(5):
         low, high = 0.06 + 0.132 * band, 0.06 + 0.132 * (band + 1)
@@ -60,6 +65,7 @@ def lighthouse(s: Spot) -> None:
 
 
 def boat(s: Spot) -> None:
+    """Draw a boat."""
     sail = s.lit(_WHITE)
     s.poly(dark(s.colours.accent), -0.4, 0.12, 0.42, 0.12, 0.28, 0, -0.28, 0)
     s.box(_DARK, -0.015, 0.1, 0.015, 1)
@@ -68,6 +74,7 @@ def boat(s: Spot) -> None:
 
 
 def pine(s: Spot) -> None:
+    """Draw a pine."""
     green = s.lit(mix(s.colours.near, (30, 92, 52), 0.55), s.rng.uniform(0, 0.12))
     s.box(dark(_WOOD, 0.3), -0.03, 0, 0.03, 0.15)
     for step in range(3):
@@ -77,6 +84,7 @@ def pine(s: Spot) -> None:
 
 
 def tree(s: Spot) -> None:
+    """Draw a tree."""
     s.poly(dark(_WOOD, 0.3), -0.05, 0, 0.05, 0, 0.02, 0.5, -0.02, 0.5)
     crown = mix(s.colours.accent, (90, 140, 60), 0.35)
     for _ in range(14):
@@ -86,6 +94,7 @@ def tree(s: Spot) -> None:
 
 
 def house(s: Spot) -> None:
+    """Draw a house."""
     wall = s.lit((240, 228, 205))
     s.box(wall, -0.5, 0, 0.5, 0.55)
     s.box(dark(wall, 0.25), 0.15, 0, 0.5, 0.55)
@@ -111,6 +120,7 @@ def tower(s: Spot) -> None:
 
 
 def balloon(s: Spot) -> None:
+    """Draw a balloon."""
     accent = s.colours.accent
     s.oval(accent, 0, 0.62, 0.36)
     s.poly(accent, -0.33, 0.48, 0.33, 0.48, 0.07, 0.12, -0.07, 0.12)
@@ -120,6 +130,7 @@ def balloon(s: Spot) -> None:
 
 
 def mountain(s: Spot) -> None:
+    """Draw a mountain."""
     rock = dark(s.colours.far, 0.15)
     s.poly(rock, -1.1, 0, 0, 1, 1.2, 0)
     s.poly(dark(rock), 0, 1, 1.2, 0, 0.1, 0, 0.16, 0.5)
@@ -128,6 +139,7 @@ def mountain(s: Spot) -> None:
 
 
 def flower(s: Spot) -> None:
+    """Draw a flower."""
     s.box((50, 100, 50), -0.03, 0, 0.03, 0.6)
     other = s.rng.choice(((255, 255, 255), (255, 200, 60), (230, 80, 140)))
     petal = mix(s.colours.accent, other, s.rng.random() * 0.6)
@@ -137,6 +149,7 @@ def flower(s: Spot) -> None:
 
 
 def bird(s: Spot) -> None:
+    """Draw a bird."""
     tone = dark(s.colours.near, 0.4)
     s.poly(tone, -1, 0.5, -0.4, 0.75, 0, 0.35, 0.4, 0.75, 1, 0.5, 0.4, 0.55, 0, 0.15, -0.4, 0.55)
 
@@ -156,6 +169,7 @@ def cat(s: Spot) -> None:
 
 
 def person(s: Spot) -> None:
+    """Draw a person."""
     coat = dark(s.colours.accent, 0.2)
     s.poly(coat, -0.22, 0, 0.22, 0, 0.11, 0.72, -0.11, 0.72)
     s.poly(dark(coat, 0.45), 0.04, 0, 0.22, 0, 0.11, 0.72)

@@ -48,6 +48,7 @@ class RenderTask:
         return float(value or 0)
 
     def has(self, name: str) -> bool:
+        """Return True if the field is present."""
         return self.values.get(name) is not None
 
     def decode_all(self) -> None:
