@@ -59,7 +59,8 @@ def pages() -> dict[str, str]:
             _INTRODUCTION,
             *parts,
             "## Unsupported keys of LiteLLM",
-            "Each of these keys is an error with this advice:",
+            "Each of these keys is an error with this advice. A value that switches it off (`false`, `null`,\n"
+            "`[]`, `{}`) is accepted with a warning:",
             advice,
         )
     }

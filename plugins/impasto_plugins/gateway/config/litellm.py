@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_RETRIES = "leave it out: what is proved to have cost nothing is tried again by itself"
+_RETRIES = "leave it out: a request that is proved to have cost nothing is retried"
 _KEYS = "limits belong to a key: see keys (rpm, images_per_day, usd_per_month)"
-_OBSERVABILITY = "leave it out: /metrics, traces and the access log show what happens"
+_OBSERVABILITY = "leave it out: use /metrics, traces and the access log"
 ADVICE: Mapping[str, str] = {
     "rpm": _KEYS,
     "tpm": _KEYS,
@@ -14,29 +14,34 @@ ADVICE: Mapping[str, str] = {
     "max_parallel_requests": _KEYS,
     "num_retries": _RETRIES,
     "max_retries": _RETRIES,
-    "fallbacks": "give several entries of model_list one model_name: they stand in for each other",
-    "router_settings": "give several entries of model_list one model_name: they stand in for each other",
-    "environment_variables": "set them where the gateway is started",
+    "fallbacks": "give several entries of model_list the same model_name: if one fails, another is used",
+    "default_fallbacks": "give several entries of model_list the same model_name: if one fails, another is used",
+    "context_window_fallbacks": "leave it out: image models have no context window",
+    "content_policy_fallbacks": "leave it out: an image that moderation refused is not requested elsewhere",
+    "router_settings": "give several entries of model_list the same model_name: if one fails, another is used",
+    "environment_variables": "set them in the environment in which the gateway starts",
     "request_timeout": "use general_settings.timeout",
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
-    "database_url": "leave it out: keys and what they spent are kept in SQLite",
+    "database_url": "leave it out: keys and their usage are stored in SQLite",
     "success_callback": _OBSERVABILITY,
     "failure_callback": _OBSERVABILITY,
     "callbacks": _OBSERVABILITY,
     "set_verbose": _OBSERVABILITY,
     "cache": "leave it out: Idempotency-Key answers a repeated request",
     "cache_params": "leave it out: Idempotency-Key answers a repeated request",
+    "telemetry": _OBSERVABILITY,
+    "detailed_debug": _OBSERVABILITY,
     "alerting": _OBSERVABILITY,
     "json_logs": "leave it out: the access log is JSON",
-    "guardrails": "leave it out: what the provider's moderation refuses is told as moderation_blocked",
-    "store_model_in_db": "leave it out: models stand in this file, which is read again on SIGHUP",
+    "guardrails": "leave it out: a refusal by the provider's moderation has the code moderation_blocked",
+    "store_model_in_db": "leave it out: models are in this file, which is read again on SIGHUP",
     "output_cost_per_image": "use input_cost_per_image, the price of one image",
     "region_name": "use aws_region_name",
-    "aws_role_name": "name a profile that takes the role on, in aws_profile_name",
-    "organization": "leave it out: an account is known by its api_key",
+    "aws_role_name": "set aws_profile_name to a profile that assumes the role",
+    "organization": "leave it out: the api_key identifies the account",
     "api_version": "leave it out: the provider has one",
-    "stream_timeout": "use timeout: it holds for the whole call",
-    "additional_drop_params": "use drop_params: true, which drops what the model has no field for",
+    "stream_timeout": "use timeout: it limits the whole call",
+    "additional_drop_params": "use drop_params: true, which drops parameters that the model does not have",
     "weight": "leave it out: the least busy deployment goes first; order puts some before others",
 }
 """LiteLLM's keys without support here, and their alternatives."""

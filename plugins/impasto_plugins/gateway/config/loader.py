@@ -115,7 +115,6 @@ class _ConfigReader(SectionReader):
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         super().__init__(environment)
         self.name = name
-        self.warnings: list[str] = []
         self.skipped_names: set[str] = set()  # the names of models whose entries are skipped
         self.model_names: set[str] = set()  # those of all others, mistakes or not
         self.has_all_names = True

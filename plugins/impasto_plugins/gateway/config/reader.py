@@ -39,6 +39,7 @@ class SectionReader:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.problems: list[Mistake] = []
+        self.warnings: list[str] = []
 
     def add_problem(self, line: int, name: str, message: str) -> None:
         """Report a problem with the value of a name."""
@@ -65,7 +66,10 @@ class SectionReader:
             return {}
         allowed_names = list(names)
         for word, value in node.value.items():
-            if word not in allowed_names:
+            if word not in allowed_names and word in ADVICE and _is_off(value):
+                setting = f"{name}.{word}".lstrip(".")
+                self.warnings.append(f"line {value.line}: {setting} has no effect; {ADVICE[word]}")
+            elif word not in allowed_names:
                 closest_names = closest(word, (each for each in allowed_names if each not in node.value), 1)
                 hint = f"did you mean {closest_names[0]}?" if closest_names else f"it takes {', '.join(allowed_names)}"
                 hint = f"is not taken here; {ADVICE.get(word, hint)}"
@@ -127,6 +131,11 @@ class SectionReader:
         state = "empty" if value_in_environment == "" else "not set"
         self.add_problem(node.line, name, f"the environment variable {variable} is {state}; set it")
         return UNKNOWN_VALUE
+
+
+def _is_off(node: ConfigNode) -> bool:
+    """Return True for a value that switches a setting off. One that is not supported is off anyway."""
+    return node.value is None or node.value is False or node.value in ([], {})
 
 
 def is_known(node: ConfigNode) -> bool:

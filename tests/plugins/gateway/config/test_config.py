@@ -113,7 +113,10 @@ def test_all_of_keys() -> None:
             PAGE.replace("  master_key", "  mastr_key"),
             "line 11: general_settings.mastr_key: is not taken here; did you",
         ),
-        (PAGE + "router_settings: {}\n", "line 12: router_settings: is not taken here; give several entries"),
+        (
+            PAGE + "router_settings: {num_retries: 2}\n",
+            "line 12: router_settings: is not taken here; give several entries",
+        ),
         (
             PAGE.replace("      model:", "      rpm: 6\n      model:"),
             "line 4: model_list[0].litellm_params.rpm: is not",

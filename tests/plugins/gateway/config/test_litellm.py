@@ -67,6 +67,38 @@ def test_every_wrong_default_of_every_model_is_reported_at_once(tmp_path: Path) 
     assert {("core", "cfg_scale"), ("core", "seed")} <= {(model, field) for _, model, field in reported}
 
 
+OFF = ("set_verbose: false", "cache: false", "cache:", "callbacks: []", "cache_params: {}", "num_retries: null")
+
+
+@pytest.mark.parametrize("line", OFF)
+def test_a_setting_that_is_switched_off_is_accepted_with_advice(line: str) -> None:
+    config = parse(f"{SD3}{END}litellm_settings:\n  drop_params: true\n  {line}\n".encode())
+    assert config.drop_params is True
+    (warning,) = config.warnings
+    assert warning.startswith(f"line 10: litellm_settings.{line.partition(':')[0]} has no effect; leave it out")
+
+
+@pytest.mark.parametrize(
+    "line", ["set_verbose: true", "cache: true", "cache: 'false'", "num_retries: 0", "callbacks: [a]"]
+)
+def test_a_setting_that_is_switched_on_is_refused_by_name(line: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"line 9: litellm_settings.{line.partition(':')[0]}: is not taken here; leave"
+    ):
+        parse(f"{SD3}{END}litellm_settings:\n  {line}\n".encode())
+
+
+def test_settings_of_a_deployment_and_of_the_whole_file_may_be_switched_off_too() -> None:
+    config = parse(f"{SD3}      rpm:\n      max_retries: null\n{END}router_settings: {{}}\n".encode())
+    assert [each.split(" has no")[0] for each in config.warnings] == [
+        "line 10: router_settings",
+        "line 6: model_list[0].litellm_params.rpm",
+        "line 7: model_list[0].litellm_params.max_retries",
+    ]
+    with pytest.raises(ConfigError, match="drop_parms"):
+        parse(f"{SD3}{END}litellm_settings:\n  drop_parms: false\n".encode())
+
+
 SKIPPED = {
     "model: openai/gpt-4o, api_version: x, rpm: 6": "openai",
     "model: gpt-4o, max_retries: 2": "openai",
