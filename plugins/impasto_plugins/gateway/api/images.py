@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import attrs
@@ -65,8 +65,8 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
         first, reservation = call.first, call.reservation
         # One image in a response whose length may be unknown at its beginning can be sent while it arrives.
         is_single = first.n == 1 and first.response_format == "b64_json" and context.request.version >= HttpVersion11
-        answers = AnswerSpools(reservation, context.runtime.salvage_store, int(time.time()), is_single)
-        call.session.stack.callback(answers.close)
+        store, stack = context.runtime.salvage_store, call.session.stack
+        answers = AnswerSpools(reservation, stack, store, int(time.time()), is_single)
         making = _get_content(context, call, answers)
         if call.is_streamed and kind.event is not None:
             return await responses.respond_with_events(context, making, answers, kind.event)
@@ -145,7 +145,8 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
         if call.is_streamed:
             message = "stream: a job has none; leave it out, or Prefer: respond-async"
             raise APIError(400, message, code="invalid_value", param="stream")
-        with closing(AnswerSpools(call.reservation, context.runtime.salvage_store, int(time.time()))) as answers:
+        with ExitStack() as stack:
+            answers = AnswerSpools(call.reservation, stack, context.runtime.salvage_store, int(time.time()))
             make = partial(_execute, context, call, answers, on_attempt=mark_started)
             await call.session.run_job(make, call.label, job_started)
 

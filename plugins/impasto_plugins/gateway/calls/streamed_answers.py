@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -122,6 +123,8 @@ class AnswerSpools:
     """The answers of one call."""
 
     reservation: MemoryReservation
+    stack: ExitStack
+    """Holds the answers' disk space, for as long as they may be read."""
     salvage_store: LocalStore
     """The folder of paid answers that could not be used."""
     created: int
@@ -133,12 +136,6 @@ class AnswerSpools:
     """The provider's ids of accepted jobs."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
-    spools: list[SpooledAnswer] = attrs.field(factory=list[SpooledAnswer])
-
-    def close(self) -> None:
-        """Release the disk space."""
-        for spool in self.spools:
-            spool.close()
 
     def announce(self, quote: Quote, answer: SpooledAnswer) -> None:
         """Note that the first bytes of the one image are on the disk."""
@@ -172,7 +169,7 @@ class GatewayCall(Call):
         if spools.is_single and self.job is None and response.media_type != "application/json":  # that has text around
             on_begin = partial(spools.announce, self._quote)
         answer = SpooledAnswer(spools.reservation, on_begin, IMAGE_BYTES)
-        spools.spools.append(answer)
+        spools.stack.callback(answer.close)
         return answer
 
     def mark_job_accepted(self, pending: Pending) -> None:
