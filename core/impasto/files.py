@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import re
@@ -104,7 +105,7 @@ def _from_bytes(data: bytes, label: str) -> File:
         label=label,
         size=len(data),
         media_type=media_type_of(data[:_SNIFF]) or _UNKNOWN,
-        opener=lambda: io.BytesIO(data),
+        opener=functools.partial(io.BytesIO, data),
     )
 
 

@@ -94,9 +94,15 @@ class Walk:
         assert cap is not None, heading
         assert functions <= int(cap[1]), report
         assert files <= int(cap[2]), report
-        named = re.findall(r"`([a-z0-9_/]+\.py)`", text)
-        assert len(named) > 5
-        assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in everywhere)] == [], report
+        begins: list[int] = []
+        for step in re.split(r"^\d\. ", text, flags=re.MULTILINE)[1:]:
+            names = re.findall(r"`([a-z0-9_/]+\.py)`", step)
+            found = {
+                name: [i for i, path in enumerate(everywhere) if f"/{path}".endswith(f"/{name}")] for name in names
+            }
+            assert all(found.values()), f"not entered: {[name for name in names if not found[name]]}\n{report}"
+            begins.append(found[names[0]][0])
+        assert begins == sorted(begins), f"another step is entered first\n{report}"
 
 
 def _is_timed(frame: FrameType | None) -> bool:
