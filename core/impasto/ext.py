@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .call import Sending as Sending
     from .client_state import Transport as Transport
-    from .concurrency import open_in_thread as open_in_thread, to_thread_shielded as to_thread_shielded
     from .describe import Description as Description, describe as describe
     from .distributions import (
         OWN_DISTRIBUTION as OWN_DISTRIBUTION,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     )
     from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
     from .interrupts import pass_interrupt as pass_interrupt
-    from .listener import Listener as Listener, listen as listen, parse_bind_host as parse_bind_host
     from .metadata import read_folders as read_folders
     from .model_names import resolve_model as resolve_model
     from .operation import Makes as Makes
@@ -67,14 +65,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "call": "Sending",
     "client_state": "Transport",
-    "concurrency": "open_in_thread to_thread_shielded",
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList Distribution normalized_name",
     "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MAX_N check_n requests_with_seeds result_of_cancelled",
     "files": "Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
-    "listener": "Listener listen parse_bind_host",
     "metadata": "read_folders",
     "model_names": "resolve_model",
     "operation": "Makes",

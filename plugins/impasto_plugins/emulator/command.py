@@ -27,7 +27,8 @@ def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **o
     Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
     """
     from impasto import ConfigError
-    from impasto.ext import is_loopback, parse_bind_host
+    from impasto.ext import is_loopback
+    from impasto_plugins.concurrency import parse_bind_host
 
     from .settings import EmulatorSettings
 

@@ -14,7 +14,8 @@ from typing import Self
 from aiohttp import ClientSession, web
 
 from impasto import Client
-from impasto.ext import Listener, is_loopback, listen
+from impasto.ext import is_loopback
+from impasto_plugins.concurrency import Listener, listen
 
 from .api import jobs
 from .app import App

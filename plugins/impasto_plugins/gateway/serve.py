@@ -20,8 +20,8 @@ from typing import NoReturn
 import click
 
 from impasto import ConfigError, ImpastoError
-from impasto.ext import parse_bind_host
 from impasto_plugins.cli.terminal.signals import not_ignored
+from impasto_plugins.concurrency import parse_bind_host
 
 from .config.loader import examine, load
 from .config.model import Config, InvalidConfig, check_bind

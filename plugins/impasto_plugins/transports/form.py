@@ -14,7 +14,7 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import InvalidRequest, Problem, WireRequest
-from impasto.ext import to_thread_shielded
+from impasto_plugins.concurrency import to_thread_shielded
 
 _PIECE = 1 << 20
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}

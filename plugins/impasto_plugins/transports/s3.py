@@ -17,7 +17,8 @@ import attrs
 from yarl import URL
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
-from impasto.ext import Options, open_in_thread
+from impasto.ext import Options
+from impasto_plugins.concurrency import open_in_thread
 
 from .tls import tls_of
 

@@ -19,9 +19,9 @@ from typing import Self, TypeVar
 import attrs
 
 from impasto import Account, ConfigError
-from impasto.ext import to_thread_shielded
 from impasto_plugins.batch.filenames import KEPT_FOLDER, TakenNames
 from impasto_plugins.batch.tasks import key_of
+from impasto_plugins.concurrency import to_thread_shielded
 
 from .evidence import RESULT_FILES, check_evidence, check_links
 from .filesystem import Disk, is_file_of

@@ -14,7 +14,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from impasto.ext import Listener, listen
+from impasto_plugins.concurrency import Listener, listen
 from impasto_plugins.emulator.settings import EmulatorSettings
 from impasto_plugins.emulator.state.charges import Charge, LogEntry
 

@@ -13,7 +13,7 @@ import attrs
 import pybase64
 
 from impasto import Artifact, Cost, File
-from impasto.ext import open_in_thread
+from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import CHUNK_BYTES
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError

@@ -17,8 +17,9 @@ import attrs
 from aiohttp import web
 
 from impasto import InvalidRequest
-from impasto.ext import open_in_thread, printable, structure, to_thread_shielded
+from impasto.ext import printable, structure
 from impasto.fields import choice, integer
+from impasto_plugins.concurrency import open_in_thread, to_thread_shielded
 from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.http.body import check_content_encoding, read_chunks, read_text_field
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import Artifact, File
-from impasto.ext import to_thread_shielded
 from impasto_plugins.batch.ledger.log import Row, Rows
 from impasto_plugins.batch.ledger.workspace import Workspace
+from impasto_plugins.concurrency import to_thread_shielded
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage import salvage
 from impasto_plugins.gateway.storage.local import StoreError, save_all

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import attrs
 
 from impasto import File, ImpastoError
-from impasto.ext import open_in_thread
 from impasto_plugins.batch.ledger.log import Row
+from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.api import response_body
 from impasto_plugins.gateway.errors import INVALID, SERVER, APIError, to_api_error
 

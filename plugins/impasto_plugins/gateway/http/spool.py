@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import attrs
 
 from impasto import File
-from impasto.ext import to_thread_shielded
+from impasto_plugins.concurrency import to_thread_shielded
 from impasto_plugins.gateway.errors import SERVER, APIError
 
 from .memory_budget import MemoryReservation

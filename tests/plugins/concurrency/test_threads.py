@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from impasto.concurrency import open_in_thread, to_thread_shielded
+from impasto_plugins.concurrency import open_in_thread, to_thread_shielded
 
 word: ContextVar[str] = ContextVar("word")
 

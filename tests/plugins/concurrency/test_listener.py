@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from impasto.listener import PAUSE_SECONDS, Listener, listen
+from impasto_plugins.concurrency.listener import PAUSE_SECONDS, Listener, listen
 from impasto_plugins.emulator import SHORT, Emulator
 
 CLIENTS = 40

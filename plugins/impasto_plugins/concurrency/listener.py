@@ -13,8 +13,8 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from .errors import ConfigError
-from .redact import printable
+from impasto import ConfigError
+from impasto.ext import printable
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _AT_ONCE = 64
