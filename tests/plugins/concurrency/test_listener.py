@@ -104,7 +104,7 @@ async def test_without_a_descriptor_it_pauses_and_logs_a_line_a_second(
 async def test_closed_while_it_pauses_it_never_begins_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("impasto.listener.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("impasto_plugins.concurrency.listener.PAUSE_SECONDS", 0.01)
     bound = listen("127.0.0.1", 0)
     listener = Listener([bound], Echo, logging.getLogger("impasto.emulator"))
     reports: list[str] = []
