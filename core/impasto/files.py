@@ -251,17 +251,21 @@ class Positioned(io.RawIOBase):
         raise NotImplementedError
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position and return it; it may be after the end."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = max(base + offset, 0)
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer needs 3.12
+        """Read into the buffer and return the number of bytes, 0 at the end."""
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0

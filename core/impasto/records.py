@@ -294,4 +294,6 @@ class Middleware(Protocol):
     arrives as an ImpastoError that ``next`` raises.
     """
 
-    def __call__(self, wire: WireRequest, next: Handler, /) -> Awaitable[WireResponse]: ...
+    def __call__(self, wire: WireRequest, next: Handler, /) -> Awaitable[WireResponse]:
+        """Return the answer to the request. ``next`` sends it on."""
+        ...

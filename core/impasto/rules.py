@@ -13,7 +13,9 @@ from .errors import Problem
 class Rule(Protocol):
     """A condition on several fields at once."""
 
-    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]: ...
+    def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield the problems of arguments that break the rule."""
+        ...
 
 
 @attrs.frozen
@@ -29,6 +31,7 @@ class Needs:
         return self.field in arguments and self.value in (None, arguments[self.field])
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield a problem for each missing field."""
         if self.applies(arguments):
             for other in self.others:
                 if other not in arguments:
@@ -52,6 +55,7 @@ class Excludes:
     by_default: bool = False
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield a problem for each field that is not allowed."""
         if arguments.get(self.field, self.value if self.by_default else None) == self.value:
             for other in self.others:
                 if other in arguments:
@@ -68,6 +72,7 @@ class OneOf:
     fields: tuple[str, ...]
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield a problem if none of the fields is present."""
         if not any(name in arguments for name in self.fields):
             yield Problem(self.fields[0], f"give at least one of {' and '.join(self.fields)}")
 
@@ -83,6 +88,7 @@ class NeedsOneOf:
     others: tuple[str, ...]
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield a problem if the field is present alone."""
         if self.field in arguments and not any(name in arguments for name in self.others):
             yield Problem(self.field, f"only with {' or '.join(self.others)}; give one of them or leave it out")
 
@@ -97,6 +103,7 @@ class OneNonZero:
     fields: tuple[str, ...]
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield a problem if all numbers are 0 or missing."""
         if not any(arguments.get(name) for name in self.fields):
             yield Problem(self.fields[0], f"at least one of {', '.join(self.fields)} must be above 0")
 
@@ -112,6 +119,7 @@ class NoEffect:
     others: tuple[str, ...]
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
+        """Yield nothing: the rule only warns."""
         yield from ()
 
     def warnings(self, arguments: Mapping[str, object]) -> Iterator[str]:

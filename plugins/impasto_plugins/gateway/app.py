@@ -153,6 +153,7 @@ class App:
             await asyncio.wait(self._tasks)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Respond to one request."""
         record = self.observer.start_request(request, new_request_id())
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it runs in one

@@ -21,14 +21,18 @@ from .translate import translate
 class Reader(Protocol):
     """An open binary file, or an object that reads like one."""
 
-    def read(self) -> bytes: ...
+    def read(self) -> bytes:
+        """Return the rest of the content."""
+        ...
 
 
 class Timeout(Protocol):
     """An ``httpx.Timeout``: seconds for each step, of which ``read`` counts here."""
 
     @property
-    def read(self) -> float | None: ...
+    def read(self) -> float | None:
+        """Seconds to wait for the response, or None."""
+        ...
 
 
 Content = bytes | bytearray | memoryview | Reader

@@ -50,6 +50,7 @@ class InputLine:
 
     @property
     def n(self) -> int:
+        """Images that the line requests, 1 if ``n`` is invalid."""
         n = self.body.get("n")
         return n if type(n) is int and n > 0 else 1
 

@@ -251,7 +251,9 @@ class Candidates(Protocol):
 class AttemptCall(Protocol[T_co]):
     """Runs a call; ``waits``: retries it after a 429 or a failed connection. Raises ImpastoError."""
 
-    async def __call__(self, prepared_call: PreparedCall, *, waits: bool) -> T_co: ...
+    async def __call__(self, prepared_call: PreparedCall, *, waits: bool) -> T_co:
+        """Run the prepared call and return its outcome."""
+        ...
 
 
 async def try_each(first: PreparedCall, others: Candidates, attempt: AttemptCall[T_co]) -> T_co:

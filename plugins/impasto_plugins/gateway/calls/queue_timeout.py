@@ -92,6 +92,7 @@ class QueueTimeout:
         return self
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
+        """Send the request on, and stop the clock of the queue timeout."""
         queue_wait = _current_wait.get()
         if queue_wait is None:  # a poll of a job, or work that no caller waits for
             return await next(wire)

@@ -165,6 +165,7 @@ class GatewayCall(Call):
         self._is_written = True
 
     def spool(self, response: WireResponse) -> SpooledAnswer:
+        """Return the spool of an answer; an image without JSON around it may be streamed."""
         spools, on_begin = self._spools, None
         if spools.is_single and self.job is None and response.media_type != "application/json":  # that has text around
             on_begin = partial(spools.announce, self._quote)
@@ -173,11 +174,13 @@ class GatewayCall(Call):
         return answer
 
     def mark_job_accepted(self, pending: Pending) -> None:
+        """Record the job, which ``on_job`` writes down before the next request."""
         super().mark_job_accepted(pending)
         self._spools.jobs.append(pending.id)
         self._is_written = False
 
     async def before_send(self, wire: WireRequest) -> None:
+        """Await ``on_job`` if a job was accepted since the last request."""
         if not self._is_written:
             self._is_written = True
             await self._on_job(self.account.fingerprint)
