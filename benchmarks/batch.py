@@ -90,7 +90,7 @@ async def peers(rounds: int) -> list[Ratio]:
 
 def _asked(command: list[str]) -> tuple[float, float]:
     """How long a command takes, and the most requests that came in 10 s of it. Each picture comes, and none twice."""
-    with serve(EmulatorSettings(answer_seconds=0.5, picture_scale=0.03125)) as emulator:
+    with serve(EmulatorSettings(answer_seconds=0.5, image_scale=0.03125)) as emulator:
         variables = {**os.environ, "STABILITY_API_BASE": emulator.url, "STABILITY_API_KEY": loop.KEY}
         begun = time.monotonic()
         subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)

@@ -43,7 +43,7 @@ NOT_RUN = {
 }
 """What can't be run here, and why."""
 
-QUICK = attrs.evolve(SHORT, picture_scale=0.15)
+QUICK = attrs.evolve(SHORT, image_scale=0.15)
 """An emulator's settings: short times, and pictures that are large enough to be edited."""
 
 ACME = '"""impasto_acme.py"""'

@@ -269,7 +269,7 @@ async def test_bedrock_refuses_the_other_form_of_an_id(wire: Wire, contract: Con
 async def test_the_vendors_times_are_the_emulators_when_none_are_set() -> None:
     settings = EmulatorSettings()
     assert (settings.rate_requests, settings.rate_seconds) == (WIRE["requests"], WIRE["seconds"])
-    assert (settings.lock_seconds, settings.kept_seconds) == (WIRE["lock_seconds"], WIRE["keep_hours"] * 3600)
+    assert (settings.lock_seconds, settings.result_seconds) == (WIRE["lock_seconds"], WIRE["keep_hours"] * 3600)
 
 
 async def test_the_account_in_the_vendors_form(wire: Wire) -> None:

@@ -17,7 +17,7 @@ from impasto_plugins.emulator import Emulator, EmulatorSettings
 from tests.reliability.conftest import CORE, JOB_MODEL, MakeClient
 from tests.reliability.servers import PICTURE
 
-QUICK = EmulatorSettings(picture_scale=0.0625, job_seconds=0.05, seed=1, keep_alive_seconds=5)
+QUICK = EmulatorSettings(image_scale=0.0625, job_seconds=0.05, seed=1, keep_alive_seconds=5)
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ async def test_a_limit_that_is_given_is_never_met(make_client: MakeClient) -> No
     from impasto_plugins.emulator import Emulator, EmulatorSettings
 
     settings = EmulatorSettings(
-        rate_requests=10, rate_seconds=0.3, lock_seconds=60, picture_scale=0.0625, answer_seconds=0.1
+        rate_requests=10, rate_seconds=0.3, lock_seconds=60, image_scale=0.0625, answer_seconds=0.1
     )
     async with Emulator(settings) as emulator:
         client = make_client(emulator.url, rate_limit=impasto.RateLimit(10, 0.5), timeout=20.0)

@@ -1,4 +1,4 @@
-"""An emulator of the image providers: a real HTTP server that checks, draws, keeps account and can be made to fail.
+"""An emulator of the image providers: a real HTTP server that checks, draws, counts charges and can simulate faults.
 
 async with Emulator() as emulator: ...      # in a loop
 with serve() as emulator: ...               # in a thread

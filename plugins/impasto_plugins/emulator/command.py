@@ -9,22 +9,28 @@ DEFAULT_PORT = 8008
 
 @click.command("emulator", short_help="Serve the providers' APIs on this machine, at no cost.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535), help="0 takes any.")
-@click.option("--allow-remote", is_flag=True, help="Let other machines in, where --host is not loopback.")
-@click.option("--strict", is_flag=True, help="Refuse unknown fields, which the vendor drops silently.")
-@click.option("--seed", type=int, help="Draw the same random seeds in every run.")
-@click.option("--key", "keys", multiple=True, help="Accept this key only; may be repeated. Any, if none is given.")
-@click.option("--credits", type=float, help="The account's balance at the start.")
-@click.option("--scale", "picture_scale", type=float, help="Shrink the sides of pictures: 0.25 is fast.")
-@click.option("--answer-seconds", type=float, help="How long an operation takes.")
-@click.option("--job-seconds", type=float, help="How long an asynchronous operation takes.")
-@click.option("--kept-seconds", type=float, help="How long a job's result is kept.")
-@click.option("--rate-seconds", type=float, help="The time in which 150 requests are allowed.")
-@click.option("--lock-seconds", type=float, help="How long a key is locked out that asked too fast.")
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 is any free one.",
+)
+@click.option("--allow-remote", is_flag=True, help="Allow a --host that other machines can reach.")
+@click.option("--strict", is_flag=True, help="Refuse unknown fields, which the vendor ignores.")
+@click.option("--seed", type=int, help="Use the same random seeds in every run.")
+@click.option("--key", "keys", multiple=True, help="Accept only this key; may be repeated. Default: any key.")
+@click.option("--credits", type=float, help="Credits of the account at the start.")
+@click.option("--scale", "image_scale", type=float, help="Factor for the sides of images, e.g. 0.25 to draw faster.")
+@click.option("--answer-seconds", type=float, help="Seconds that an operation takes.")
+@click.option("--job-seconds", type=float, help="Seconds that an asynchronous operation takes.")
+@click.option("--result-seconds", type=float, help="Seconds for which a job's result is available.")
+@click.option("--rate-seconds", type=float, help="Seconds in which 150 requests are allowed.")
+@click.option("--lock-seconds", type=float, help="Seconds for which a key is locked after too many requests.")
 def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **options: object) -> None:
     """Serve the image providers' APIs on this machine: real checks, real images, no cost.
 
-    Control it at /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
+    Its own paths are /_emulator/charges, /_emulator/requests, /_emulator/faults and /_emulator/reset.
     """
     from impasto import ConfigError
     from impasto.ext import is_loopback
@@ -35,11 +41,11 @@ def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **o
     try:
         host = parse_bind_host(host)
         if not is_loopback(host) and not allow_remote:
-            raise click.UsageError(f"--host {host} lets other machines in; add --allow-remote if that is meant")
+            raise click.UsageError(f"--host {host} can be reached by other machines: add --allow-remote to allow that")
         settings = EmulatorSettings.from_mapping({"host": host, "port": port, "keys": keys or None, **options})
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    import asyncio  # with aiohttp and Pillow, only where it runs
+    import asyncio  # with aiohttp and Pillow: not needed for --help
 
     asyncio.run(_run(settings))
 

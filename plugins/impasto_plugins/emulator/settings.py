@@ -30,13 +30,13 @@ def bounded_number(default: Any, minimum: float, maximum: float = math.inf) -> A
 
 @attrs.frozen(kw_only=True)
 class EmulatorSettings:
-    """The behaviour of an emulator. Times are in seconds.
+    """The settings of an emulator. Times are in seconds.
 
-    ``keys``: those it accepts, None for any; Bedrock's bearer keys too. ``aws_keys``: access key ids and the secrets
-    that must sign Bedrock's requests; ``session_tokens``: those that belong to them, None for any or none.
+    ``keys``: the keys that it accepts, Bedrock's bearer keys too; None for any. ``aws_keys``: access key ids and the
+    secrets that must sign Bedrock's requests; ``session_tokens``: those that belong to them, None for any or none.
     ``inference_profiles``: application inference profiles, ARN to the model's id. ``strict`` refuses unknown fields
     and undeclared ``accept`` values, which api.stability.ai ignores. ``seed`` makes random seeds repeatable.
-    ``picture_scale`` shrinks pictures whose size the operation chooses. ``credits`` is the balance at the start.
+    ``image_scale`` reduces images whose size the operation chooses. ``credits`` is the balance at the start.
     ``retry_after`` sends that header with a 429; the vendor declares none. ``history``: the number of requests and
     charges that are listed; the totals count all.
     """
@@ -49,10 +49,10 @@ class EmulatorSettings:
     session_tokens: tuple[str, ...] | None = attrs.field(default=None, repr=False)
     inference_profiles: Mapping[str, str] = attrs.field(factory=dict[str, str])
     seed: int | None = None
-    picture_scale: float = bounded_number(1.0, 0.01, 1)
+    image_scale: float = bounded_number(1.0, 0.01, 1)
     answer_seconds: float = bounded_number(0.0, 0)
     job_seconds: float = bounded_number(0.5, 0)
-    kept_seconds: float = bounded_number(24 * 3600.0, 0)
+    result_seconds: float = bounded_number(24 * 3600.0, 0)
     rate_requests: int = bounded_number(150, 1)
     rate_seconds: float = bounded_number(10.0, 0)
     lock_seconds: float = bounded_number(60.0, 0)
@@ -71,10 +71,10 @@ class EmulatorSettings:
 
 
 SHORT = EmulatorSettings(
-    picture_scale=0.03125,
+    image_scale=0.03125,
     job_seconds=0.1,
-    kept_seconds=864.0,
+    result_seconds=864.0,
     rate_seconds=0.1,
     lock_seconds=0.6,
 )
-"""Settings for tests: times of a hundredth of the vendor's, pictures of a thirty-second."""
+"""Settings for tests: a hundredth of the vendor's times, images of a thirty-second of the sides."""

@@ -25,7 +25,7 @@ class _Carrier(Transport, Protocol):
 
 
 class EmulatorTransport:
-    """Starts an emulator and connects over a real socket. ``Client(providers={"emulator": {...}})`` sets it up."""
+    """Starts an emulator and connects over a real socket. Settings: ``Client(providers={"emulator": {...}})``."""
 
     base_url: str
     """The emulator's address; the core reads it."""
@@ -38,7 +38,7 @@ class EmulatorTransport:
         self._stack = AsyncExitStack()
         self._closed = False
         self._unencodable_paths: set[str] = set()
-        """Paths of sounds whose usual format can't be encoded here."""
+        """Paths of audio operations whose default format can't be encoded here."""
 
     async def open(self) -> None:
         """Start the emulator. Raises ConfigError."""
@@ -52,7 +52,7 @@ class EmulatorTransport:
 
     async def aclose(self) -> None:
         """Close the connections, then stop the emulator."""
-        async with self._opening:  # what is being opened is closed too
+        async with self._opening:  # a transport that is being opened is closed too
             self._closed = True
             await self._stack.aclose()
 

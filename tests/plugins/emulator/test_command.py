@@ -16,7 +16,7 @@ OPTIONS = {
     "--scale": 0.25,
     "--answer-seconds": 0.1,
     "--job-seconds": 0.2,
-    "--kept-seconds": 60.0,
+    "--result-seconds": 60.0,
     "--rate-seconds": 1.0,
     "--lock-seconds": 2.0,
 }
@@ -34,11 +34,11 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["emulator", *words])
     assert (result.exit_code, result.output) == (0, "")
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
-    given["picture_scale"] = given.pop("scale")
+    given["image_scale"] = given.pop("scale")
     assert served == [EmulatorSettings.from_mapping({**given, "strict": True, "keys": ("one", "two")})]
 
 
 def test_other_machines_are_let_in_only_where_it_is_meant() -> None:
     result = CliRunner().invoke(main, ["emulator", "--host", "0.0.0.0"])
     assert result.exit_code == 2
-    assert "--host 0.0.0.0 lets other machines in; add --allow-remote if that is meant" in result.output
+    assert "--host 0.0.0.0 can be reached by other machines: add --allow-remote to allow that" in result.output

@@ -160,6 +160,24 @@ async def test_a_started_call_that_would_wait_longer_than_it_has_fails_at_once()
     assert gate._waiting == 0
 
 
+async def test_a_started_call_behind_others_fails_at_once_if_the_pause_is_longer_than_it_has() -> None:
+    gate, one = Gate(), account("sk-behind", RateLimit(1, 60.0))
+    assert await gate.acquire(call_of(one)) is not None
+    waiting = asyncio.create_task(gate.acquire(call_of(one, remaining=900.0)))
+    await asyncio.sleep(0)
+    gate.pause(30)
+    with pytest.raises(RateLimited):
+        await asyncio.wait_for(gate.acquire(call_of(one, remaining=5.0)), 1)
+    waiting.cancel()
+
+
+def test_a_wait_that_takes_all_the_remaining_time_is_too_long() -> None:
+    call = call_of(account(), remaining=5.0)
+    module.raise_if_too_long(4.9, call)
+    with pytest.raises(RateLimited):
+        module.raise_if_too_long(5.0, call)
+
+
 def request_to(target: str) -> WireRequest:
     return WireRequest(target=target).with_call(call_of(account("sk-models"), target=target))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import attrs
 import pytest
 
@@ -10,6 +12,7 @@ from impasto import (
     Call,
     ChargeUnknown,
     ImpastoError,
+    NotSent,
     RateLimit,
     RateLimited,
     Request,
@@ -117,3 +120,30 @@ async def test_an_answer_frees_the_place_of_its_request() -> None:
     for _ in range(3):
         await send(request_of(one))
     assert gate_of(one)._window._not_counted == 0
+
+
+async def test_a_request_that_was_not_sent_frees_its_place_at_once() -> None:
+    one = account("sk-not-sent", RateLimit(1, 60.0))
+    await send(request_of(one), NotSent("x"))
+    await asyncio.wait_for(send(request_of(one)), 1)
+
+
+async def test_a_written_request_without_an_answer_is_counted_when_it_must_have_arrived() -> None:
+    one = account("sk-written", RateLimit(1, 60.0))
+
+    async def transport(wire: WireRequest) -> WireResponse:
+        wire.call.on_written()
+        assert len(gate_of(one)._window._in_transit) == 1
+        return WireResponse(status=200, headers={})
+
+    await plugin.middleware()(request_of(one), transport)
+
+
+async def test_a_call_whose_model_is_paused_waits_and_blocks_no_other() -> None:
+    one = account("sk-model-4")
+    model_pauses.pause(request_of(one, target="/a"), 0.05)
+    ticks: list[float] = []
+    asyncio.get_running_loop().call_later(0.01, ticks.append, 0.01)
+    await send(request_of(one, target="/a"))
+    assert model_pauses.remaining(request_of(one, target="/a")) == 0
+    assert ticks, "the loop did other work meanwhile"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -162,9 +163,10 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_try_comes_after_two_seconds_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: low)
     call = impasto.Call.__new__(impasto.Call)
-    call._retry = impasto.Retry()
-    waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in range(1, call.retry.attempts)]
-    assert waits == [0, 0, 2.0]
+    for attempts, expected in ((4, [0, 0, 2.0]), (3, [0, 1.0]), (2, [0])):
+        call._retry = impasto.Retry(attempts=attempts)
+        waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in range(1, attempts)]
+        assert waits == expected
 
 
 def test_retries_are_a_share_of_the_requests_and_a_floor() -> None:
@@ -193,3 +195,11 @@ def test_each_minute_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     budget.count_request()
     assert budget.try_spend(policy)
     assert not budget.try_spend(policy)
+
+
+async def test_the_loop_does_other_work_while_a_retry_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.02)
+    ticks: list[float] = []
+    asyncio.get_running_loop().call_later(0.01, ticks.append, 0.01)
+    assert await send(request_of(Retry()), [NotSent("x")]) == (2, None)
+    assert ticks

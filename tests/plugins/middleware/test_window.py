@@ -82,7 +82,16 @@ def test_a_request_without_an_answer_is_counted_at_the_time_by_which_it_arrived(
     window = Window()
     for _ in range(3):
         acquire_and_write(window, 0.0)
-    assert window.try_acquire(LIMIT, 9.0) == pytest.approx(1.0 + slack(LIMIT))
+    assert window.try_acquire(LIMIT, 9.0) == pytest.approx(1.5), "half a second after it was written"
+
+
+def test_a_late_answer_does_not_delay_the_count_of_an_earlier_request() -> None:
+    window = Window()
+    first, second = acquire_and_write(window, 0.0), acquire_and_write(window, 0.0)
+    assert isinstance(first, Permit)
+    assert isinstance(second, Permit)
+    window.mark_arrived(second, 9.0)
+    assert window._arrivals[0] == 0.5, "the first must have arrived by then"
 
 
 def test_a_request_that_is_still_uploaded_has_its_place_and_one_that_never_left_has_none() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
+import logging
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
     ClientError,
@@ -26,6 +31,8 @@ from botocore.exceptions import (
 )
 
 from impasto import ConfigError, NotSent
+from impasto_plugins import transports
+from impasto_plugins.transports import aws
 from impasto_plugins.transports.aws import Identity, Once, explicit_identity, to_identity_error
 
 PAIR = {"access_key_id": "AKIA", "secret_access_key": "secret"}
@@ -230,3 +237,64 @@ def test_a_signed_request_shows_no_secret_and_a_bearer_token_needs_no_signature(
         "a": "b",
         "authorization": "Bearer token",
     }
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """All lines that reach the root logger. botocore writes canonical requests and signatures at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("botocore", "botocore.auth", "botocore.created_later"):
+        caplog.set_level(logging.DEBUG, name)
+    return caplog
+
+
+def sign_as_a_user_would() -> None:
+    SigV4Auth(ReadOnlyCredentials("AKIA", "a-secret", None, None), "s3", "eu-west-1").add_auth(
+        AWSRequest("POST", "https://s3.example/x", data=b"")
+    )
+
+
+def test_a_signature_is_not_logged_and_the_users_own_are(
+    logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("botocore", "botocore.auth"):  # as in a process that imports the module now
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+    monkeypatch.delitem(sys.modules, "impasto_plugins.transports.aws")
+    monkeypatch.setattr(transports, "aws", transports.aws)  # restored at the end
+    fresh = importlib.import_module("impasto_plugins.transports.aws")
+    identity = fresh.Identity("eu-west-1", "https://bedrock.example")
+    keys = ReadOnlyCredentials("AKIA", "a-secret", "a-token", None)
+    for _ in range(2):
+        identity.sign("https://bedrock.example/x", {}, b"{}", keys)
+        identity.presign("PUT", "https://s3.example/a", keys, 600)
+        assert logged.records == []
+    sign_as_a_user_would()
+    assert "AWS4-HMAC-SHA256" in logged.text
+
+
+async def test_botocores_log_has_warnings_only_and_no_output_of_a_program_while_it_works_for_us(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    later = logging.getLogger("botocore.created_later")
+
+    async def work() -> None:
+        later.debug("a token")
+        later.info("a token")
+        try:
+            raise RuntimeError("a program's output")
+        except RuntimeError:
+            later.warning("credentials could not be refreshed", exc_info=True)
+
+    await Once(work)()
+    assert [record.getMessage() for record in logged.records if record.name == later.name] == [
+        "credentials could not be refreshed"
+    ]
+    assert "a program's output" not in logged.text
+    later.debug("the user's own")
+    assert logged.records[-1].getMessage() == "the user's own"
+
+
+def test_looking_for_a_ca_leaves_the_users_own_log_lines_as_they_are(logged: pytest.LogCaptureFixture) -> None:
+    aws.ca_bundle(None)
+    sign_as_a_user_would()
+    assert "AWS4-HMAC-SHA256" in logged.text

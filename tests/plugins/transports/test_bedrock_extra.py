@@ -27,7 +27,7 @@ import asyncio, json, sys
 import impasto
 from tests.pictures import png
 
-SMALL = {"emulator": {"picture_scale": 0.05}}
+SMALL = {"emulator": {"image_scale": 0.05}}
 
 async def outcome(model, **settings):
     async with impasto.Client(**settings) as client:

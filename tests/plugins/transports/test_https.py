@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import attrs
@@ -14,7 +14,9 @@ import pytest
 import trustme
 
 import impasto
-from impasto_plugins.transports.https import MAX_PER_TURN, Turns
+from impasto.ext import Options
+from impasto_plugins.stability.provider import stability
+from impasto_plugins.transports.https import MAX_PER_TURN, HttpsTransport, Turns
 from tests.reliability.conftest import CORE, FAST, KEY
 from tests.reliability.servers import Server, Wire, picture, raw, refused, serving
 from tests.reliability.test_proxies import proxying
@@ -150,3 +152,57 @@ async def test_one_who_asks_alone_does_not_wait() -> None:
     turns = Turns()
     with pytest.raises(StopIteration):
         turns().send(None)
+
+
+async def test_a_poll_counts_as_written_before_its_answer_comes() -> None:
+    """It has no body, and its rate window must not wait for the end of one."""
+    silence = asyncio.Event()
+
+    async def say_nothing(wire: Wire) -> None:
+        await silence.wait()
+
+    transport = HttpsTransport(Options())
+    await transport.open()
+    async with serving(Server(on_connect=say_nothing)) as server:
+        account = stability.account({"api_key": KEY, "api_base": server.url})
+        request = impasto.Request(operation="x/y", params=impasto.Retry(), target="/")
+        call = impasto.Call(request, account, timeout=9, retry=impasto.Retry())
+        written = asyncio.Event()
+        call.on_written = written.set
+        poll = asyncio.create_task(transport.exchange(call, "GET", f"{server.url}/x", {}))
+        await asyncio.wait_for(written.wait(), 5)
+        assert not poll.done()
+        poll.cancel()
+        silence.set()
+    await transport.aclose()
+
+
+async def test_a_closed_transport_sends_nothing_and_no_retry_would_help() -> None:
+    transport = HttpsTransport(Options())
+    await transport.open()
+    await transport.aclose()
+    for method in ("GET", "POST"):
+        with pytest.raises(impasto.NotSent, match="the client is closed; nothing was sent") as caught:
+            await transport.exchange(cast(Any, None), method, "https://127.0.0.1:9/", {})
+        assert not caught.value.retryable
+
+
+async def test_the_certificates_of_the_client_are_checked_unless_a_call_has_its_own() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    async with serving(tls=context) as server:
+        assert isinstance(await outcome(server.url, ssl=trusted), impasto.Result)
+        stranger = await outcome(server.url, ssl=ssl.create_default_context())
+    assert isinstance(stranger, impasto.NotSent)
+    assert "certificate of" in stranger.message
+
+
+async def test_the_status_of_an_answer_is_known_though_its_body_is_damaged_in_the_same_packet() -> None:
+    damaged = b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n\r\n"
+    async with serving(Server(posts=[raw(damaged)])) as server:
+        error = await outcome(server.url)
+    assert isinstance(error, impasto.ChargeUnknown)
+    assert error.status == 200

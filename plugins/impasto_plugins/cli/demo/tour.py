@@ -203,7 +203,7 @@ class Tour:
 async def run_tour(out: Path, tell: Callable[[FinishedStep], None], more: Sequence[Step] = ()) -> Tour:
     """Run all steps and some ``more`` in an existing folder; ``tell`` is called after each."""
     started = time.monotonic()
-    transport = EmulatorTransport(Options(providers={"emulator": {"picture_scale": PICTURE_SCALE, "seed": 1}}))
+    transport = EmulatorTransport(Options(providers={"emulator": {"image_scale": PICTURE_SCALE, "seed": 1}}))
     await transport.open()
     try:
         async with Client(transport=transport, poll_interval=POLL_SECONDS) as client:

@@ -1,4 +1,4 @@
-"""The ways in which an exchange can fail. Each kind is a record of its options that acts on the socket itself."""
+"""The kinds of faults. Each is a record of its options, and acts on the socket itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_BYTES = 1 << 40
 
 @runtime_checkable
 class FaultKind(Protocol):
-    """A kind of failure. ``replaces``: the operation does not run. ``charged``: the default for booking a charge."""
+    """A kind of fault. ``charged``: the default for charging the operation."""
 
     charged: ClassVar[bool]
 
@@ -57,7 +57,7 @@ class StatusFault:
     text: str | None = None
     media_type: str | None = None
     name: str | None = None
-    errors: tuple[str, ...] = ("the emulator was told to fail",)
+    errors: tuple[str, ...] = ("a fault of the emulator",)
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
     async def apply(self, request: web.Request, record: LogEntry, answer: Reply, refuse: Refuse) -> web.StreamResponse:
@@ -135,7 +135,7 @@ class TruncateFault:
 
 @attrs.frozen(kw_only=True)
 class CutFault:
-    """A complete answer with an image cut short; ``framing`` by ``length``, or by the ``close`` of the connection."""
+    """A complete answer with a truncated image; ``framing`` by ``length``, or by the ``close`` of the connection."""
 
     charged: ClassVar[bool] = True
     replaces: ClassVar[bool] = False
@@ -197,7 +197,7 @@ class ResetFault:
         if self.at == "body":
             response = await _start_response(request, record, answer)
             await response.write(_fraction_of(answer.body, self.fraction))
-            await asyncio.sleep(0.05)  # a reset overtakes what was not yet delivered
+            await asyncio.sleep(0.05)  # a reset overtakes bytes that are not delivered yet
         if (transport := request.transport) is not None:
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -317,7 +317,7 @@ KINDS: Mapping[str, type] = {
 
 
 class _WrittenResponse(web.StreamResponse):
-    """Stands for an answer that was written to the socket by hand: the server adds nothing to it."""
+    """An answer that was written to the socket directly: the server adds nothing to it."""
 
     def __init__(self, *, keep_open: bool = False) -> None:
         super().__init__()
@@ -325,13 +325,14 @@ class _WrittenResponse(web.StreamResponse):
 
     @property
     def keep_alive(self) -> bool:
+        """True if the connection stays open."""
         return self._keep_open
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        return None
+        """Write no headers."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        return None
+        """Write no end."""
 
 
 _request_counts: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Faults on request: the exchanges that fail, how often, and if they are charged all the same.
+"""Rules for faults: which exchanges fail, how often, and if they are charged.
 
 A fault is a mapping: ``kind`` and that kind's options (the classes of ``kinds.KINDS``), and a selection of requests
 (the fields of ``FaultCondition``). ``{"kind": "status", "status": 502, "body": "html", "target": "/v2beta/", "times":
@@ -82,7 +82,7 @@ class Fault:
         return self.charged or not self.behaviour.replaces
 
     def applies_to(self, record: LogEntry) -> bool:
-        """Return True if it happens to a request, and count it."""
+        """Return True if the fault happens to a request, and count it."""
         when = self.condition
         if not record.target.startswith(when.target) or when.method not in (None, record.method) or self.remaining <= 0:
             return False

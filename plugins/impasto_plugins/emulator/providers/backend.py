@@ -1,4 +1,4 @@
-"""Orders of any emulated provider: seeds, prices, rendering, charges."""
+"""The part that all emulated providers share: seeds, prices, rendering, charges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .form_validation import ValidatedForm
 
 MAX_SEED = 4_294_967_294
 FILTER_WORD = "[content_filtered]"
-"""The word that, anywhere in a text field, makes an image come back blurred."""
+"""A text field that has this word makes the image come back blurred."""
 
 
 @attrs.frozen(eq=False)
@@ -46,7 +46,7 @@ class Backend:
         seed = form.values.get("seed")
         if not isinstance(seed, int) or not seed:
             seed = self.random.randint(1, MAX_SEED)
-        task = RenderTask(operation=form.operation, values=form.values, seed=seed, scale=self.settings.picture_scale)
+        task = RenderTask(operation=form.operation, values=form.values, seed=seed, scale=self.settings.image_scale)
         is_filtered = form.operation.output == "image" and (exchange.is_filtered or FILTER_WORD in form.text)
         return GenerationOrder(form, task, _quote_cost(form), "CONTENT_FILTERED" if is_filtered else "SUCCESS")
 

@@ -1,8 +1,8 @@
 """Amazon Bedrock's InvokeModel as far as it is known, with choices for the rest.
 
-Known and followed: the path's id raw or percent-encoded once; SigV4 or a bearer key; profiles and regions; unknown
+Known: the path's id raw or percent-encoded once; SigV4 or a bearer key; profiles and regions; unknown
 fields refused; errors as compact JSON with their code in ``x-amzn-ErrorType``; a filtered call is a 200 without an
-image. Chosen here, as nobody has established it:
+image. Chosen here, because it is not known:
 
 - the order: the body's size, the signature, the model, the body, the images, moderation;
 - a body that is too large is a ValidationException; a bearer key is anything, unless ``Settings.keys`` lists them;

@@ -37,7 +37,7 @@ def parse_object(body: bytes) -> dict[str, object]:
         values = None
     if not isinstance(values, dict):
         raise ValidationFailed(
-            ["Malformed input request: the body is no JSON object, please reformat your input and try again."]
+            ["Malformed input request: the body is not a JSON object, please reformat your input and try again."]
         )
     return values
 
@@ -72,7 +72,7 @@ def decode_image(value: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("is no base64") from None
+        raise ValueError("must be valid base64") from None
 
 
 def _value(field: Field, value: object) -> object:

@@ -1,6 +1,6 @@
-"""Checks a form against an operation's parameter class, as the vendor does: text in, values or complaints out.
+"""Checks a form against an operation's parameter class, as the vendor does: text in, values or problems out.
 
-The limits, choices and rules are those of the operation; none of them is repeated here.
+The limits, choices and rules are those of the operation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ValidatedForm:
 
     @property
     def text(self) -> str:
-        """All its text."""
+        """All text fields, joined."""
         return " ".join(value for value in self.values.values() if isinstance(value, str))
 
 
@@ -44,7 +44,7 @@ class ValidationFailed(Exception):
 
 
 def validate_form(variants: Sequence[Operation], form: Form, *, strict: bool = False) -> ValidatedForm:
-    """Return the operation among those of one path, with the values. Raises ValidationFailed with every complaint."""
+    """Return the operation among those of one path, with the values. Raises ValidationFailed with every problem."""
     operation = _select_operation(variants, form)
     values: dict[str, object] = {}
     entries: list[str] = []
@@ -131,7 +131,7 @@ def _choices_message(choices: Sequence[str]) -> str:
 
 
 def _describe_problem(rule: Rule, problem: Problem) -> str:
-    """Return a rule's complaint in the vendor's words, if they are known."""
+    """Return the problem of a rule in the vendor's words, if they are known."""
     match rule:
         case Excludes(field=field, value=value):
             return f"not allowed when '{field}' is set to '{value}'"

@@ -15,8 +15,8 @@ _log = logging.getLogger("impasto")
 def load_operations(prefix: str, registry: Registry | None = None) -> Iterator[tuple[str, Operation]]:
     """Yield names that begin with ``prefix`` and their operations, whose modules are imported.
 
-    Other distributions count only if they are in use already, or allowed by name: importing all that is installed would
-    run code that nobody calls.
+    Operations of other distributions are served only if they are imported already, or allowed by name: importing every
+    installed one would run code that nobody calls.
     """
     registry = registry or Registry()
     skipped_names = {

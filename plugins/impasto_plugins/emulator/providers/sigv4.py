@@ -1,6 +1,6 @@
 """Verifies AWS Signature Version 4 of a request, from the specification alone.
 
-It shares nothing with the client's signing code, so that each is a witness of the other.
+It shares nothing with the client's signing code, so that each checks the other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SignedRequest:
 
 @attrs.frozen(kw_only=True)
 class Authorization:
-    """The parts of the header."""
+    """The parts of the authorization header."""
 
     access_key: str
     date: str
@@ -65,17 +65,17 @@ def parse_authorization(authorization: str) -> Authorization:
     """Parse the header. Raises SignatureRejected."""
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
-        raise _incomplete("its algorithm is not known")
+        raise _incomplete("unknown algorithm")
     parts: dict[str, str] = {}
     for part in rest.split(","):
         name, _, value = part.strip().partition("=")
         parts[name] = value
     for name in ("Credential", "SignedHeaders", "Signature"):
         if not parts.get(name):
-            raise _incomplete(f"it needs the parameter {name!r}")
+            raise _incomplete(f"missing parameter {name!r}")
     scope = parts["Credential"].split("/")
     if len(scope) != 5 or scope[4] != "aws4_request":
-        raise _incomplete("its credential has no scope of five parts")
+        raise _incomplete("the credential must have a scope of five parts")
     return Authorization(
         access_key=scope[0],
         date=scope[1],
@@ -96,7 +96,7 @@ def verify_signature(
     try:
         signed_at = datetime.strptime(stamp, _FORMAT).replace(tzinfo=UTC)
     except ValueError:
-        raise _incomplete("it goes with an 'X-Amz-Date' header") from None
+        raise _incomplete("missing or invalid 'X-Amz-Date' header") from None
     if authorization.date != stamp[:8]:
         raise _mismatch("the date of the credential's scope is not that of the request")
     if authorization.service != service:
@@ -122,7 +122,7 @@ def verify_signature(
 
 
 def build_canonical_request(request: SignedRequest, signed_headers: tuple[str, ...]) -> str:
-    """Return the canonical request. The path is encoded once more, whatever is encoded in it already."""
+    """Return the canonical request. The path is encoded once more, even if it is encoded already."""
     query = sorted((quote(k, safe="~"), quote(v, safe="~")) for k, v in parse_qsl(request.query, True))
     headers = (f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in signed_headers)
     return "\n".join(
@@ -146,7 +146,7 @@ def _compute_signature(secret: str, authorization: Authorization, stamp: str, ca
 
 
 def _incomplete(reason: str) -> SignatureRejected:
-    return SignatureRejected("IncompleteSignature", 400, f"The authorization header can't be used: {reason}")
+    return SignatureRejected("IncompleteSignature", 400, f"The authorization header is invalid: {reason}")
 
 
 def _mismatch(reason: str) -> SignatureRejected:

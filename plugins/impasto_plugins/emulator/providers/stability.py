@@ -1,7 +1,7 @@
 """api.stability.ai as far as it is known, with choices for the rest.
 
-Known and followed: multipart only; unknown fields dropped; parameters before the key; 403 and every other refusal
-free; a result only for the key that started its job. Chosen here, as nobody has established it:
+Known: multipart only; unknown fields dropped; parameters before the key; 403 and every other refusal
+free; a result only for the key that started its job. Chosen here, because it is not known:
 
 - the order: 429, then body and parameters (400, 413), the key (401), credits (402), moderation (403, 422);
 - a key without ``Bearer`` is refused; a key is anything, unless ``Settings.keys`` lists them;
@@ -9,8 +9,8 @@ free; a result only for the key that started its job. Chosen here, as nobody has
 - an ``accept`` value that is not declared is answered as the default is (``strict`` refuses it);
 - a filtered image is charged; a job is charged when it is accepted;
 - of a field sent twice the last counts; a body over 10 MiB is refused also if no limit is stated, with 400;
-- sounds: a body over the operation's stated size is 413, though none is declared;
-- all that the parameter classes allow is accepted: retired sd3 names, ``strength`` without an image, an inpaint
+- audio: a body over the operation's stated size is 413, though none is declared;
+- everything that the parameter classes allow is accepted: retired sd3 names, ``strength`` without an image, an inpaint
   with neither mask nor transparency, which then changes nothing;
 - errors carry ``x-request-id``; an unknown path is 404 ``not_found`` in the shape of its version.
 """
@@ -67,14 +67,14 @@ REFUSED_WORDS = {
     "[content_moderation]": (403, "content_moderation", "prompt: was flagged by moderation"),
     "[invalid_language]": (422, "invalid_language", "prompt: must be English"),
     "[public_figure]": (422, "public_figure", "prompt: asks for a public figure"),
-    "[copyrighted_content]": (422, "copyrighted_content", "audio: holds copyrighted content"),
+    "[copyrighted_content]": (422, "copyrighted_content", "audio: contains copyrighted content"),
 }
-"""Words that, anywhere in a text field, stand for refused content."""
+"""Words of text fields that stand for refused content."""
 
 WORD_OUTPUTS: Mapping[str, Makes] = {"[public_figure]": "image", "[copyrighted_content]": "audio"}
-"""Words with a meaning for one kind of operation alone."""
+"""Words that have a meaning for one kind of operation only."""
 
-NO_ENCODER = f"mp3 needs {ENCODER}: pip install 'impasto[emulator]', or ask for wav (output_format)"
+NO_ENCODER = f"mp3 needs {ENCODER}: pip install 'impasto[emulator]', or set output_format to wav"
 
 _ENGINES = [
     {
@@ -142,7 +142,9 @@ class _StabilityEndpoint:
         settings, name = self.backend.settings, ERROR_NAMES[429]
         entries = [f"rate limit: more than {settings.rate_requests} requests; wait {seconds:.1f} s"]
         headers = {"retry-after": str(math.ceil(seconds))} if settings.retry_after else {}
-        return json_reply({"id": name, "name": name, "errors": entries}, 429, **headers)  # the vendor's id here
+        return json_reply(
+            {"id": name, "name": name, "errors": entries}, 429, **headers
+        )  # the vendor's id of this answer
 
 
 class SubmitEndpoint(_StabilityEndpoint):
@@ -195,7 +197,7 @@ class SubmitEndpoint(_StabilityEndpoint):
             if exchange.record.files:
                 validated_form = await asyncio.to_thread(
                     validate_form, self.variants, form, strict=strict
-                )  # it looks at pictures
+                )  # decodes headers of images
             else:
                 validated_form = validate_form(self.variants, form, strict=strict)
         except ValidationFailed as error:
@@ -278,11 +280,11 @@ class NotFoundEndpoint(_StabilityEndpoint):
         """Raise ErrorResponse with 404."""
         if exchange.record.target.startswith("/v1/"):
             require_key(exchange, self.backend.settings)
-        raise error_response(exchange, 404, "not_found", "path: nothing is served here")
+        raise error_response(exchange, 404, "not_found", "path: not found")
 
 
 def require_key(exchange: EmulatorExchange, settings: EmulatorSettings) -> None:
-    """Raise Refusal with 401 without a valid key."""
+    """Raise ErrorResponse with 401 without a valid key."""
     if not exchange.key or (settings.keys is not None and exchange.key not in settings.keys):
         raise error_response(exchange, 401, "unauthorized", "authorization: invalid or missing header value")
 

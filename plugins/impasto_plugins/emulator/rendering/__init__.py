@@ -1,1 +1,1 @@
-"""Rendered answers: images, audio and 3D models."""
+"""Rendering of answers: images, audio and 3D models."""

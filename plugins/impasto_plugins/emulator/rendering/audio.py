@@ -1,4 +1,4 @@
-"""Sounds: tunes of plucked notes from prompt and seed alone. Uploaded sounds are checked, not used."""
+"""Audio: tunes of plucked notes, made from prompt and seed only. Uploaded audio is checked, not used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PENTATONIC = (0, 2, 4, 7, 9, 12, 14, 16)
 _NOTES = 16
 _NOTE_SECONDS = 0.3
 _STEREO_DELAY = 0.011
-"""Seconds by which the right channel is late."""
+"""Seconds by which the right channel is delayed."""
 _FADE_SECONDS = 0.05
 _MAX_AMPLITUDE = 13_000
 
@@ -30,7 +30,7 @@ def can_encode(format: str) -> bool:
 
 
 def render_audio(task: RenderTask) -> Generated:
-    """Render a sound of the task's duration. Slow: not for the loop's thread."""
+    """Render audio of the task's duration. Slow, so run it in a thread."""
     hertz = max((rate for rate in _HERTZ if rate <= _HERTZ[-1] * task.scale), default=_HERTZ[0])
     samples = _stereo(task, hertz)
     if (task.text("output_format") or "mp3") == "wav":
@@ -84,7 +84,7 @@ def _wav(samples: array[int], hertz: int) -> bytes:
 
 
 def _mp3(samples: array[int], hertz: int) -> bytes:
-    import lameenc  # of an extra, and only where mp3 is asked for
+    import lameenc  # of an extra, and only for mp3
 
     encoder = lameenc.Encoder()
     encoder.silence()

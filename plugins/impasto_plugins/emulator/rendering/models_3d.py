@@ -25,7 +25,7 @@ Vector = tuple[float, float, float]
 
 
 def render_model(task: RenderTask) -> Generated:
-    """Build a model of the task's picture. Slow: not for the loop's thread. Raises UnreadableImage."""
+    """Build a model of the task's picture. Slow, so run it in a thread. Raises UnreadableImage."""
     picture = task.image("image").convert("RGB")
     side = max(16, round(int(task.text("texture_resolution") or 1024) * task.scale))
     points, places, faces = _cushion(picture, _grid(task), _size(task), random.Random(task.seed))  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""Renders orders: a picture, a sound or a 3D model."""
+"""Rendering of a task: an image, audio or a 3D model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .pictures.task import Generated, RenderTask
 
 
 def render(task: RenderTask, mark: str, *, blurred: bool = False) -> Generated:
-    """Render the output of the task's operation. Slow: not for the loop's thread. Raises UnreadableImage."""
+    """Render the output of the task's operation. Slow, so run it in a thread. Raises UnreadableImage."""
     match task.operation.output:
         case "audio":
             return audio.render_audio(task)

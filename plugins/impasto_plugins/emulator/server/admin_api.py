@@ -42,7 +42,7 @@ def add_routes(router: web.UrlDispatcher, state: EmulatorState) -> None:
         try:
             fault_list = await request.json()
             if not isinstance(fault_list, list) or not all(isinstance(each, dict) for each in fault_list):
-                raise ValueError("give a JSON list of objects")
+                raise ValueError("the body must be a JSON list of objects")
             state.fault_rules.replace(fault_list)
         except (ValueError, RecursionError) as error:
             return web.json_response({"errors": [str(error)]}, status=400)

@@ -41,7 +41,7 @@ class EmulatorState:
         return cls(settings, ChargeLedger(settings), JobStore(settings), FaultRules())
 
     def reset(self) -> None:
-        """Reset everything."""
+        """Return to the state at the start."""
         self.charges.reset()
         self.jobs.reset()
         self.fault_rules.reset()
@@ -70,6 +70,7 @@ def _handler(state: EmulatorState, endpoint: Endpoint) -> Callable[[web.Request]
         record = exchange.record
         started_at = time.monotonic()
         try:
+            # A 429 comes first, then a fault, then the provider's own checks.
             body, refusal = await _read_body(endpoint, exchange)
             if endpoint.counts_towards_rate and (seconds := state.charges.rates.check(record.key)) is not None:
                 return respond(record, endpoint.rate_limit_answer(exchange, seconds))

@@ -36,7 +36,7 @@ class ErrorResponse(Exception):
 
 @attrs.define(kw_only=True)
 class EmulatorExchange:
-    """One request in progress. A fault may say that a success is not booked, or that its image is ``is_filtered``."""
+    """One request in progress. A fault may set that a success is not charged, or that its image is filtered."""
 
     request: web.Request
     record: LogEntry

@@ -70,8 +70,8 @@ async def read_form(request: web.Request, max_bytes: int) -> Form:
                 if request.content.total_bytes > max_bytes:
                     raise BodyTooLarge
             form[part.name] = FormPart(bytes(data), part.filename, part.headers.get("content-type", ""))
-    except (ValueError, RuntimeError, AssertionError):  # all that aiohttp's reader makes of a damaged form
-        raise InvalidMultipart("body: is no well-formed multipart form") from None
+    except (ValueError, RuntimeError, AssertionError):  # aiohttp's reader raises these for an invalid form
+        raise InvalidMultipart("body: invalid multipart form") from None
     return form
 
 
@@ -80,7 +80,7 @@ def describe_file(part: FormPart) -> FilePart:
     file = File.of((part.filename, part.data))
     width = height = None
     if file.media_type in FORMATS:
-        with suppress(OSError, SyntaxError, ValueError, EOFError, struct.error):  # no picture after all
+        with suppress(OSError, SyntaxError, ValueError, EOFError, struct.error):  # not an image
             width, height = size_of(file)
     return FilePart(
         filename=part.filename or "",

@@ -25,7 +25,7 @@ _log = logging.getLogger("impasto.emulator")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return False for a client's fault: one that left, or invalid HTTP, which aiohttp would quote with its keys."""
+    """Return False for a client's fault: one that disconnected, or invalid HTTP, which aiohttp quotes with its keys."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, ConnectionError | HttpProcessingError)
 
@@ -70,7 +70,7 @@ class Emulator:
         return self._state.charges.rates.lockouts
 
     def fault(self, kind: str, **options: object) -> None:
-        """Make exchanges fail from now on; see ``faults``. Raises ValueError."""
+        """Make exchanges fail from now on; see ``faults.rules``. Raises ValueError."""
         self._state.fault_rules.add({"kind": kind, **options})
 
     def clear_faults(self) -> None:
@@ -130,10 +130,10 @@ def serve(settings: EmulatorSettings | None = None) -> Iterator[Emulator]:
     def thread() -> None:
         try:
             asyncio.run(run())
-        except BaseException as error:  # whatever ends it, whoever waits for the start must hear of it
+        except BaseException as error:  # any error of the start is raised by the caller, who waits for it
             if ready.done():
                 raise
-            ready.set_exception(error)  # raised where the start is waited for
+            ready.set_exception(error)
 
     thread_of_server = threading.Thread(target=thread, name="impasto-emulator", daemon=True)
     thread_of_server.start()

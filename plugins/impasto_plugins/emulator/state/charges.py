@@ -1,4 +1,4 @@
-"""The account: every request, every charge, the balance, and rate limits."""
+"""The emulated account: requests, charges, the balance, and rate limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impasto_plugins.emulator.settings import EmulatorSettings
 
 @attrs.frozen(kw_only=True)
 class FilePart:
-    """A file as it arrived. ``media_type`` is its content's, ``declared`` that of its part; sides in pixels."""
+    """An uploaded file. ``media_type`` is its content's, ``declared`` that of its part; sides in pixels."""
 
     filename: str
     declared: str
@@ -76,7 +76,7 @@ class ChargeLedger:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; the balance is as at the start."""
+        """Forget all requests and charges; the balance is as at the start."""
         self.requests.clear()
         self.charges.clear()
         self.rates.reset()
@@ -172,5 +172,5 @@ class RateLimiter:
 
 
 def fingerprint(key: str) -> str:
-    """Return a short text that stands for a key wherever one is shown."""
+    """Return a short text that stands for a key in records and answers."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12]

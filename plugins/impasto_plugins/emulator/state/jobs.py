@@ -1,4 +1,4 @@
-"""Jobs of asynchronous operations: accepted at once, ready a little later, stored for a while."""
+"""Jobs of asynchronous operations: accepted at once, ready later, available for a limited time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class JobStore:
     def __init__(self, settings: EmulatorSettings) -> None:
         self._settings = settings
         self._jobs: dict[str, EmulatorJob] = {}
-        self._making: set[asyncio.Task[Generated]] = set()
+        self._rendering: set[asyncio.Task[Generated]] = set()
 
     def start(
         self,
@@ -50,8 +50,8 @@ class JobStore:
     ) -> EmulatorJob:
         """Accept a job."""
         now = time.monotonic()
-        self._making.add(task)
-        task.add_done_callback(self._making.discard)
+        self._rendering.add(task)
+        task.add_done_callback(self._rendering.discard)
         job = EmulatorJob(
             id=secrets.token_hex(32),
             key=key,
@@ -69,7 +69,7 @@ class JobStore:
         return job
 
     def find(self, id: str, key: str | None) -> EmulatorJob | None:
-        """Return a job by id for the key that started it, while it is stored."""
+        """Return a job by id for the key that started it, while its result is available."""
         self._forget_expired(time.monotonic())
         job = self._jobs.get(id)
         return job if job is not None and job.key == key else None
@@ -84,10 +84,10 @@ class JobStore:
 
     async def aclose(self) -> None:
         """Wait for running renderings."""
-        await asyncio.gather(*self._making, return_exceptions=True)
+        await asyncio.gather(*self._rendering, return_exceptions=True)
 
     def _forget_expired(self, now: float) -> None:
         for job in list(self._jobs.values()):
-            if now - job.accepted_at <= self._settings.kept_seconds:
-                break  # in the order in which they were accepted
+            if now - job.accepted_at <= self._settings.result_seconds:
+                break  # jobs are in the order in which they were accepted
             del self._jobs[job.id]

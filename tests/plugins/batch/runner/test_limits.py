@@ -331,7 +331,7 @@ def test_an_outage_is_waited_out_and_named(
     # the provider comes up at that port
     from impasto_plugins.emulator import EmulatorSettings, serve
 
-    with serve(EmulatorSettings(port=port, picture_scale=0.02)) as provider:
+    with serve(EmulatorSettings(port=port, image_scale=0.02)) as provider:
         output, errors = run.communicate(timeout=60)
         rest = output if as_json else errors
         assert "can't reach" not in rest, "once for each outage"

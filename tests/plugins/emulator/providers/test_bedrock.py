@@ -101,7 +101,7 @@ async def test_one_client_reaches_both_providers_in_its_own_process(monkeypatch:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREAL")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "real")
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "real")
-    client = impasto.Client(transport="emulator", providers={"emulator": {"picture_scale": 0.03125}})
+    client = impasto.Client(transport="emulator", providers={"emulator": {"image_scale": 0.03125}})
     async with client:
         direct, bedrock = await asyncio.gather(
             client.run("stability/stable-image-core", prompt="p"), client.run(f"bedrock/{CORE}", prompt="p")

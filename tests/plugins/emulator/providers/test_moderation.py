@@ -35,7 +35,7 @@ async def test_moderation_comes_after_the_key() -> None:
 
 
 async def test_a_filtered_picture_is_blurred_and_charged() -> None:
-    async with started(picture_scale=0.2) as wire:
+    async with started(image_scale=0.2) as wire:
         clear = opened((await wire.post(GENERATE, {"prompt": "x", "seed": 1}))[2])
         status, headers, body = await wire.post(GENERATE, {"prompt": "x [content_filtered]", "seed": 1})
         assert (status, headers["finish-reason"]) == (200, "CONTENT_FILTERED")

@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 @pytest.fixture
 async def client() -> AsyncIterator[impasto.Client]:
-    settings = {"emulator": {"picture_scale": SCALE, "job_seconds": 0.02}}
+    settings = {"emulator": {"image_scale": SCALE, "job_seconds": 0.02}}
     async with impasto.Client(transport="emulator", providers=settings, poll_interval=0.02, timeout=60) as it:
         yield it
 
@@ -276,12 +276,10 @@ async def test_two_clients_have_an_emulator_each(client: impasto.Client) -> None
 
 
 async def test_wrong_settings_are_named() -> None:
-    async with impasto.Client(
-        transport="emulator", providers={"emulator": {"picture_scale": 2, "colour": 1}}
-    ) as client:
+    async with impasto.Client(transport="emulator", providers={"emulator": {"image_scale": 2, "colour": 1}}) as client:
         with pytest.raises(impasto.ConfigError, match="unknown parameter 'colour'") as caught:
             await client.run("stability/sd3", prompt="x")
-    assert "picture_scale" in str(caught.value) or "colour" in str(caught.value)
+    assert "image_scale" in str(caught.value) or "colour" in str(caught.value)
 
 
 def _changed(image: Image.Image, before: Image.Image) -> tuple[int, int, int, int] | None:

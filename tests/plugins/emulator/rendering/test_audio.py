@@ -25,7 +25,7 @@ GIVEN = {"prompt": "rain on a tin roof", "model": "stable-audio-2.5", "duration"
 
 @pytest.fixture
 async def client() -> AsyncIterator[impasto.Client]:
-    settings = {"emulator": {"picture_scale": 0.1, "job_seconds": 0.02}}
+    settings = {"emulator": {"image_scale": 0.1, "job_seconds": 0.02}}
     async with impasto.Client(transport="emulator", providers=settings, poll_interval=0.02, timeout=60) as it:
         yield it
 

@@ -18,7 +18,7 @@ FAST, AWARE = "stability/stable-fast-3d", "stability/stable-point-aware-3d"
 
 @pytest.fixture
 async def client() -> AsyncIterator[impasto.Client]:
-    settings = {"emulator": {"picture_scale": 0.25}}
+    settings = {"emulator": {"image_scale": 0.25}}
     async with impasto.Client(transport="emulator", providers=settings, timeout=60) as it:
         yield it
 

@@ -55,8 +55,8 @@ def test_a_port_in_use_is_told_where_it_is_started() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"port": -1}, {"port": True}, {"picture_scale": 0}, {"job_seconds": "1"}, {"rate_requests": 1.5},
-              {"kept_seconds": float("inf")}]
+    "given", [{"port": -1}, {"port": True}, {"image_scale": 0}, {"job_seconds": "1"}, {"rate_requests": 1.5},
+              {"result_seconds": float("inf")}]
 )  # fmt: skip
 def test_settings_are_checked(given: dict[str, object]) -> None:
     name = next(iter(given))
@@ -113,7 +113,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
         (("--host", "0.0.0.0"), 2, "--allow-remote"),
         (("--host", ""), 2, "--host '': it is empty"),
         (("--port", "70000"), 2, "70000"),
-        (("--scale", "5"), 2, "picture_scale"),
+        (("--scale", "5"), 2, "image_scale"),
         (("--job-seconds", "-1"), 2, "job_seconds"),
     ],
 )

@@ -84,7 +84,7 @@ async def test_another_key_and_unknown_ids_are_not_found(wire: Wire) -> None:
 
 
 async def test_a_result_expires() -> None:
-    async with started(kept_seconds=0.8, job_seconds=0) as wire:
+    async with started(result_seconds=0.8, job_seconds=0) as wire:
         _, _, body = await wire.post(CREATIVE, FIELDS[CREATIVE])
         path = RESULTS + json.loads(body)["id"]
         assert (await finished(wire, path))[0] == 200
@@ -93,6 +93,6 @@ async def test_a_result_expires() -> None:
 
 
 async def test_an_emulator_that_is_closed_waits_for_the_pictures_it_draws() -> None:
-    async with started(job_seconds=0, picture_scale=0.2) as wire:
+    async with started(job_seconds=0, image_scale=0.2) as wire:
         assert (await wire.post(CREATIVE, FIELDS[CREATIVE]))[0] == 200
     assert len(asyncio.all_tasks()) == 1

@@ -11,7 +11,7 @@ __all__ = ["Generated", "RenderTask", "UnreadableImage", "draw"]
 
 
 def draw(task: RenderTask, mark: str, *, blurred: bool = False) -> Generated:
-    """Draw and encode a picture. Slow: not for the loop's thread. Raises UnreadableImage."""
+    """Draw and encode a picture. Slow, so run it in a thread. Raises UnreadableImage."""
     image = find_painter(task.operation)(task)
     if blurred:
         image = image.filter(ImageFilter.GaussianBlur(max(8, min(image.size) / 12)))

@@ -105,7 +105,7 @@ def house(s: Spot) -> None:
 
 
 def tower(s: Spot) -> None:
-    """One building of a city."""
+    """Draw one building of a city."""
     wide, rng = s.rng.uniform(0.1, 0.2), s.rng
     wall = mix(s.colours.near, s.colours.sky[1], rng.uniform(0.15, 0.7))
     s.box(wall, -wide, 0, wide, 1)

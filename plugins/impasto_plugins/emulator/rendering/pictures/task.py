@@ -15,13 +15,13 @@ from impasto_plugins.images.size import size_of
 from . import sizes
 
 MAX_PIXELS = 1 << 26
-"""The largest upload that is decoded; two operations accept larger ones, for which a grey picture stands."""
+"""Pixels of the largest upload that is decoded; two operations accept larger ones, which become a grey picture."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class UnreadableImage(Exception):
-    """A field's picture can't be decoded."""
+    """A field's image can't be decoded."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -37,11 +37,11 @@ class RenderTask:
     scale: float = 1.0
 
     def text(self, name: str) -> str:
-        """Return a text field; empty if it was not given."""
+        """Return a text field; empty if it is absent."""
         return str(self.values.get(name) or "")
 
     def number(self, name: str) -> float:
-        """Return a number; the provider's default if it was not given."""
+        """Return a number; the provider's default if it is absent."""
         value = self.values.get(name)
         if not isinstance(value, int | float):
             value = self.operation.fields[name].default
@@ -52,7 +52,7 @@ class RenderTask:
         return self.values.get(name) is not None
 
     def decode_all(self) -> None:
-        """Raise Unreadable if any uploaded picture can't be decoded."""
+        """Raise UnreadableImage if any uploaded image can't be decoded."""
         for name, value in self.values.items():
             if isinstance(value, bytes) and self.operation.fields[name].role != "audio":
                 self.image(name)
@@ -71,12 +71,12 @@ class RenderTask:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as source:
                 return source.convert("RGBA" if source.has_transparency_data else "RGB")
         except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise UnreadableImage(name, "can't be decoded") from error
+            raise UnreadableImage(name, "not a valid image") from error
 
 
 @attrs.frozen
 class Generated:
-    """The output: a picture, a sound or a 3D model."""
+    """The output: an image, audio or a 3D model."""
 
     data: bytes
     media_type: str
