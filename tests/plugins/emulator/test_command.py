@@ -38,7 +38,7 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served == [EmulatorSettings.from_mapping({**given, "strict": True, "keys": ("one", "two")})]
 
 
-def test_other_machines_are_let_in_only_where_it_is_meant() -> None:
+def test_other_machines_can_connect_only_with_the_option() -> None:
     result = CliRunner().invoke(main, ["emulator", "--host", "0.0.0.0"])
     assert result.exit_code == 2
     assert "--host 0.0.0.0 can be reached by other machines: add --allow-remote to allow that" in result.output

@@ -20,7 +20,7 @@ def _rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_faults_shown_are_taken() -> None:
+def test_the_faults_of_the_documentation_are_accepted() -> None:
     for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL):
         for given in json.loads(block):
             assert Fault.from_mapping(given).kind == given["kind"]

@@ -49,12 +49,12 @@ async def test_an_organization_can_be_named(client: impasto.Client, recorder: Re
     assert len(recorder.seen) == 2
 
 
-async def test_what_the_vendor_adds_is_passed_over(client: impasto.Client, recorder: Recorder) -> None:
+async def test_unknown_keys_of_the_vendor_are_ignored(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: in_json({"credits": 3, "currency": "none"})
     assert (await client.stability.balance()).credits == 3
 
 
-async def test_a_wrong_key_is_told_and_the_key_is_not(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_wrong_key_is_reported_without_the_key(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: in_json({"id": "1", "name": "unauthorized", "message": "sk-tests"}, status=401)
     with pytest.raises(Unauthorized, match="check STABILITY_API_KEY") as caught:
         await client.stability.account()
@@ -84,7 +84,7 @@ async def test_any_other_answer_is_an_error_that_cost_nothing(
     assert "<h1>" not in str(caught.value)
 
 
-async def test_nothing_is_asked_without_a_key() -> None:
+async def test_nothing_is_sent_without_a_key() -> None:
     async with impasto.Client() as client:
         with pytest.raises(ConfigError, match="STABILITY_API_KEY"):
             await client.stability.balance()
@@ -108,7 +108,7 @@ async def test_faults_of_the_exchange_cost_nothing() -> None:
         assert len(emulator.charges) == 1
 
 
-async def test_the_emulators_own_account() -> None:
+async def test_the_emulator_has_an_account() -> None:
     async with impasto.Client(transport="emulator") as client:
         assert (await client.stability.account()).organizations[0].is_default
         assert len(await client.stability.engines()) == 2

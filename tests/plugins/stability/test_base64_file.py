@@ -14,7 +14,7 @@ from impasto_plugins.stability.base64_file import decode_part
 
 
 @given(data=st.binary(max_size=60), reads=st.lists(st.tuples(st.integers(0, 70), st.integers(1, 70)), max_size=6))
-def test_it_is_read_like_any_file(data: bytes, reads: list[tuple[int, int]]) -> None:
+def test_decoded_base64_reads_like_a_file(data: bytes, reads: list[tuple[int, int]]) -> None:
     text = base64.b64encode(data)
     file = decode_part(File.of(b'["' + text + b'"]'), 2, 2 + len(text))
     assert (file.size, file.read()) == (len(data), data)
@@ -28,7 +28,7 @@ def test_it_is_read_like_any_file(data: bytes, reads: list[tuple[int, int]]) -> 
 @pytest.mark.parametrize(
     "text", [b"AAA", b"AAA=AAAA", b"AA==AAAA", b"AA A", b"AAA\n", b"AA-_", b"A\xff==", b"AAAA=", b"=", b"AAAAAAAAAAA"]
 )
-def test_what_is_damaged_is_told_before_it_is_read(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+def test_invalid_base64_is_an_error_before_it_is_read(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     for piece in (4, 1 << 18):
         monkeypatch.setattr(base64_file, "PIECE", piece)
         monkeypatch.setattr(base64_file, "_BUFFER", piece // 4 * 3)

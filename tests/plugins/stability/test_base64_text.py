@@ -48,17 +48,17 @@ DAMAGED = {
 }
 
 
-def test_the_sample_is_one_in_which_the_forms_differ() -> None:
+def test_the_forms_of_the_sample_differ() -> None:
     assert {"+", "/", "="} <= set(B64)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_stands_for_the_same_bytes(form: str) -> None:
+def test_each_form_has_the_same_bytes(form: str) -> None:
     assert decode(FORMS[form](B64)) == PICTURE
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_what_is_damaged_is_not_guessed_at(kind: str) -> None:
+def test_damaged_base64_is_an_error(kind: str) -> None:
     with pytest.raises(ValueError, match="(?i)base64|padding|ascii"):
         decode(DAMAGED[kind])
 
@@ -96,7 +96,7 @@ class Spooled(Call):
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_so_it_is_from_disk(recorder: Recorder, form: str, tmp_path: Path) -> None:
+async def test_bedrocks_image_is_delivered_from_disk(recorder: Recorder, form: str, tmp_path: Path) -> None:
     body = {"seeds": [7], "finish_reasons": [None], "images": [FORMS[form](B64)]}
     recorder.answer = lambda _: in_json(body)
     Spooled.folder = tmp_path
@@ -114,7 +114,7 @@ async def test_stabilitys_json_is_delivered(recorder: Recorder, form: str) -> No
     assert [(artifact.data, artifact.seed) for artifact in result.artifacts] == [(PICTURE, 7)]
 
 
-async def test_what_can_not_be_decoded_is_kept_whole(recorder: Recorder) -> None:
+async def test_the_error_of_invalid_base64_has_the_whole_answer(recorder: Recorder) -> None:
     body = json.dumps({"images": [DAMAGED["padding in its middle"]], "finish_reasons": [None]}).encode()
     headers = {"content-type": "application/json", "x-amzn-requestid": REQUEST_ID}
     recorder.answer = lambda _: Answer(headers=headers, body=body)

@@ -40,7 +40,7 @@ async def error(client: impasto.Client, recorder: Recorder, answer: Answer) -> i
 # pictures
 
 
-async def test_a_picture_with_its_seed_and_cost(client: impasto.Client, recorder: Recorder) -> None:
+async def test_an_image_has_its_seed_and_cost(client: impasto.Client, recorder: Recorder) -> None:
     made = await result(client, recorder, pictured(seed=2130420379))
     [artifact] = made.artifacts
     assert (artifact.data, artifact.media_type, artifact.seed) == (PICTURE, "image/png", 2130420379)
@@ -51,7 +51,7 @@ async def test_a_picture_with_its_seed_and_cost(client: impasto.Client, recorder
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-async def test_every_format(client: impasto.Client, recorder: Recorder, kind: str) -> None:
+async def test_every_format_is_delivered(client: impasto.Client, recorder: Recorder, kind: str) -> None:
     data = drawn(kind)
     [artifact] = (await result(client, recorder, pictured(data))).artifacts
     assert (artifact.data, artifact.media_type) == (data, f"image/{kind.lower()}")
@@ -67,7 +67,7 @@ async def test_every_format(client: impasto.Client, recorder: Recorder, kind: st
     ],
     ids=["another order", "spaces", "more in it", "seed as text"],
 )
-async def test_spellings_of_the_same_answer(client: impasto.Client, recorder: Recorder, body: str) -> None:
+async def test_spellings_of_one_answer_have_one_result(client: impasto.Client, recorder: Recorder, body: str) -> None:
     answer = Answer(headers={"content-type": "application/json"}, body=body.encode())
     [artifact] = (await result(client, recorder, answer)).artifacts
     assert (artifact.data, artifact.seed) == (PICTURE, 7)
@@ -85,13 +85,15 @@ async def test_spellings_of_the_same_answer(client: impasto.Client, recorder: Re
     ],
     ids=["line break", "line breaks", "escaped name", "other images", "images in text", "utf-16"],
 )
-async def test_what_only_a_parser_finds(client: impasto.Client, recorder: Recorder, body: bytes) -> None:
+async def test_an_image_that_only_a_json_parser_finds_is_delivered(
+    client: impasto.Client, recorder: Recorder, body: bytes
+) -> None:
     answer = Answer(headers={"content-type": "application/json"}, body=body)
     [artifact] = (await result(client, recorder, answer)).artifacts
     assert (artifact.data, artifact.seed) == (PICTURE, 7)
 
 
-async def test_all_pictures_that_came_are_kept(client: impasto.Client, recorder: Recorder) -> None:
+async def test_all_images_of_an_answer_are_delivered(client: impasto.Client, recorder: Recorder) -> None:
     other = drawn("JPEG")
     images = [B64, base64.b64encode(other).decode()]
     made = await result(client, recorder, told({"seeds": [7, 8], "finish_reasons": [None, None], "images": images}))
@@ -109,7 +111,7 @@ async def test_all_pictures_that_came_are_kept(client: impasto.Client, recorder:
         (None, None, None),
     ],
 )
-async def test_a_picture_is_not_lost_for_what_befell_the_one_before(
+async def test_an_image_is_delivered_though_the_one_before_it_failed(
     client: impasto.Client, recorder: Recorder, image: object, reason: object, kind: object
 ) -> None:
     body = {"seeds": [7, 8], "finish_reasons": [reason, None], "images": [image, B64]}
@@ -118,7 +120,7 @@ async def test_a_picture_is_not_lost_for_what_befell_the_one_before(
     assert [(lost.index, type(lost.error)) for lost in made.errors] == ([(0, kind)] if kind else [])
 
 
-async def test_escaped_slashes(client: impasto.Client, recorder: Recorder) -> None:
+async def test_escaped_slashes_are_decoded(client: impasto.Client, recorder: Recorder) -> None:
     data = drawn("JPEG")
     escaped = base64.b64encode(data).replace(b"/", b"\\/")
     assert escaped.startswith(b"\\/9j\\/")
@@ -128,20 +130,22 @@ async def test_escaped_slashes(client: impasto.Client, recorder: Recorder) -> No
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", ""])
-async def test_an_answer_with_or_without_a_type(client: impasto.Client, recorder: Recorder, kind: str) -> None:
+async def test_an_answer_is_read_with_or_without_a_type(client: impasto.Client, recorder: Recorder, kind: str) -> None:
     answer = Answer(headers={"content-type": kind}, body=pictured().body)
     assert (await result(client, recorder, answer)).artifacts[0].data == PICTURE
 
 
 @pytest.mark.parametrize("seed", [None, True, 1.5, {}, "x", 10**30])
-async def test_a_seed_that_is_none_costs_no_picture(client: impasto.Client, recorder: Recorder, seed: object) -> None:
+async def test_an_image_with_an_invalid_seed_is_delivered_too(
+    client: impasto.Client, recorder: Recorder, seed: object
+) -> None:
     body = told({"seeds": [seed], "finish_reasons": [None], "images": [B64]})
     [artifact] = (await result(client, recorder, body)).artifacts
     assert artifact.data == PICTURE
     assert artifact.seed is None or type(artifact.seed) is int
 
 
-async def test_a_picture_beside_an_unknown_reason_is_kept(client: impasto.Client, recorder: Recorder) -> None:
+async def test_an_image_beside_an_unknown_reason_is_delivered(client: impasto.Client, recorder: Recorder) -> None:
     body = told({"seeds": [7], "finish_reasons": ["SUCCESS\r\n"], "images": [B64]})
     [artifact] = (await result(client, recorder, body)).artifacts
     assert (artifact.data, artifact.finish_reason) == (PICTURE, "SUCCESS\\r\\n")
@@ -151,7 +155,7 @@ async def test_a_picture_beside_an_unknown_reason_is_kept(client: impasto.Client
 
 
 @pytest.mark.parametrize("what", ["prompt", "input image", "output image"])
-async def test_filtered(client: impasto.Client, recorder: Recorder, what: str) -> None:
+async def test_a_filtered_answer_is_an_error(client: impasto.Client, recorder: Recorder, what: str) -> None:
     caught = await error(client, recorder, told({"finish_reasons": [f"Filter reason: {what}"]}))
     assert type(caught) is impasto.ContentFiltered
     assert (caught.billed, caught.retryable, caught.status) == ("unknown", False, 200)
@@ -160,7 +164,7 @@ async def test_filtered(client: impasto.Client, recorder: Recorder, what: str) -
     assert len(recorder.seen) == 1
 
 
-async def test_filtered_with_a_picture_keeps_it(client: impasto.Client, recorder: Recorder) -> None:
+async def test_the_error_of_a_filtered_answer_has_its_image(client: impasto.Client, recorder: Recorder) -> None:
     body = {"seeds": [7], "finish_reasons": ["Filter reason: output image"], "images": [B64]}
     caught = await error(client, recorder, told(body))
     assert isinstance(caught, impasto.ContentFiltered)
@@ -168,7 +172,9 @@ async def test_filtered_with_a_picture_keeps_it(client: impasto.Client, recorder
 
 
 @pytest.mark.parametrize("reason", ["Inference error", "something new"])
-async def test_inference_error(client: impasto.Client, recorder: Recorder, reason: str) -> None:
+async def test_an_inference_error_may_have_been_charged(
+    client: impasto.Client, recorder: Recorder, reason: str
+) -> None:
     for body in ({"finish_reasons": [reason]}, {"seeds": [1], "finish_reasons": [reason], "images": []}):
         recorder.seen.clear()
         caught = await error(client, recorder, told(body))
@@ -203,7 +209,7 @@ async def test_inference_error(client: impasto.Client, recorder: Recorder, reaso
         (b"[" * 100_000, "is invalid JSON"),
     ],
 )
-async def test_a_complete_answer_without_a_usable_picture(
+async def test_a_complete_answer_without_a_usable_image_is_an_error_with_its_bytes(
     client: impasto.Client, recorder: Recorder, body: bytes, said: str
 ) -> None:
     caught = await error(client, recorder, Answer(headers={"content-type": "application/json"}, body=body))
@@ -213,7 +219,7 @@ async def test_a_complete_answer_without_a_usable_picture(
     assert len(recorder.seen) == 1
 
 
-async def test_a_200_without_type_and_body(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_200_without_type_and_body_is_unusable(client: impasto.Client, recorder: Recorder) -> None:
     caught = await error(client, recorder, Answer(headers={"content-type": ""}))
     assert type(caught) is impasto.UnusableResult
 
@@ -264,7 +270,7 @@ async def test_a_refusal_is_final_and_free(
 
 
 @pytest.mark.parametrize(("code", "status", "kind"), RETRIED, ids=str)
-async def test_a_fault_with_its_code_is_tried_three_times(
+async def test_a_fault_with_its_code_is_sent_three_times(
     client: impasto.Client, recorder: Recorder, code: str, status: int, kind: type[impasto.ResponseError]
 ) -> None:
     caught = await error(client, recorder, failed(code, status))
@@ -273,7 +279,7 @@ async def test_a_fault_with_its_code_is_tried_three_times(
     assert len(recorder.seen) == 3
 
 
-async def test_a_throttle_waits_as_told(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_throttle_waits_for_its_retry_after(client: impasto.Client, recorder: Recorder) -> None:
     caught = await error(client, recorder, failed("ThrottlingException", 429, "slow down", **{"retry-after": "60"}))
     assert type(caught) is impasto.RateLimited
     assert (caught.billed, caught.retry_after, caught.messages) == ("no", 60.0, ("slow down",))
@@ -291,7 +297,9 @@ async def test_a_throttle_is_free_and_each_attempt_backs_off(
 
 
 @pytest.mark.parametrize(("code", "status"), UNKNOWN)
-async def test_a_code_that_proves_nothing(client: impasto.Client, recorder: Recorder, code: str, status: int) -> None:
+async def test_an_unclear_code_may_have_been_charged(
+    client: impasto.Client, recorder: Recorder, code: str, status: int
+) -> None:
     caught = await error(client, recorder, failed(code, status))
     assert type(caught) is impasto.ChargeUnknown
     assert f"HTTP {status} ({code})" in caught.message
@@ -302,7 +310,7 @@ async def test_a_code_that_proves_nothing(client: impasto.Client, recorder: Reco
 
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 424, 429, 500, 502, 503, 504, 520, 529])
 @pytest.mark.parametrize("form", ["json without a code", "html", "code but no json", "html and a code"])
-async def test_a_status_alone_proves_nothing(
+async def test_a_status_without_a_code_may_have_been_charged(
     client: impasto.Client, recorder: Recorder, status: int, form: str
 ) -> None:
     with_code = {"x-amzn-errortype": f"InternalServerException:{CODE_URL}"}
@@ -321,13 +329,13 @@ async def test_a_status_alone_proves_nothing(
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 307])
-async def test_other_statuses(client: impasto.Client, recorder: Recorder, status: int) -> None:
+async def test_other_statuses_may_have_been_charged(client: impasto.Client, recorder: Recorder, status: int) -> None:
     answer = Answer(status=status, headers={"location": recorder.url + "/elsewhere"})
     assert type(await error(client, recorder, answer)) is impasto.ChargeUnknown
     assert len(recorder.seen) == 1
 
 
-async def test_a_200_of_html(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_200_with_html_may_have_been_charged(client: impasto.Client, recorder: Recorder) -> None:
     answer = Answer(headers={"content-type": "text/html"}, body=b"<html>")
     assert type(await error(client, recorder, answer)) is impasto.ChargeUnknown
 
@@ -355,12 +363,12 @@ async def test_odd_messages_are_made_safe(client: impasto.Client, recorder: Reco
 
 
 @pytest.mark.parametrize("body", [{"Message": "told"}, {"message": "told", "more": 1}])
-async def test_either_spelling_of_message(client: impasto.Client, recorder: Recorder, body: object) -> None:
+async def test_both_spellings_of_message_are_read(client: impasto.Client, recorder: Recorder, body: object) -> None:
     answer = told(body, 400, **{"x-amzn-errortype": "ValidationException"})
     assert "told" in (await error(client, recorder, answer)).message
 
 
-async def test_what_aws_repeats_of_credentials_is_not_shown(client: impasto.Client, recorder: Recorder) -> None:
+async def test_credentials_that_aws_repeats_are_not_shown(client: impasto.Client, recorder: Recorder) -> None:
     said = f"The canonical string should have been x-amz-security-token:T0KEN {SECRET_KEY} {ACCESS_KEY}"
     for code in ("InvalidSignatureException", "IncompleteSignature", "UnrecognizedClientException"):
         caught = await error(client, recorder, failed(code, 403, said))

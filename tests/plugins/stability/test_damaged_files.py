@@ -45,7 +45,7 @@ def damaged(operation: Operation, field: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("operation", "field"), DIRECT, ids=lambda it: it if isinstance(it, str) else it.target[9:])
-async def test_every_file_field_refuses_it(
+async def test_every_file_field_refuses_a_damaged_file(
     client: impasto.Client, recorder: Recorder, operation: Operation, field: str
 ) -> None:
     for kind, data in damaged(operation, field).items():
@@ -57,7 +57,7 @@ async def test_every_file_field_refuses_it(
 
 
 @pytest.mark.parametrize(("operation", "field"), BEDROCK, ids=lambda it: it if isinstance(it, str) else it.target)
-def test_so_does_every_file_field_on_bedrock(operation: Operation, field: str) -> None:
+def test_every_file_field_on_bedrock_refuses_a_damaged_file(operation: Operation, field: str) -> None:
     for kind, data in IMAGES.items():
         with pytest.raises(InvalidRequest) as refused:
             operation.request(operation.id, bedrock_cases.request(operation, field, data))
@@ -66,7 +66,7 @@ def test_so_does_every_file_field_on_bedrock(operation: Operation, field: str) -
 
 @pytest.mark.parametrize("kind", IMAGES)
 @pytest.mark.parametrize("field", ["image", "mask"])
-async def test_so_does_the_drop_in_function(
+async def test_the_drop_in_function_refuses_a_damaged_file(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, kind: str, field: str
 ) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", KEY)
@@ -78,7 +78,7 @@ async def test_so_does_the_drop_in_function(
     assert recorder.seen == []
 
 
-def test_so_do_edit_and_audio_on_the_command_line(environment: dict[str, str], tmp_path: Path) -> None:
+def test_commands_refuse_a_damaged_file(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(IMAGES["png without its end"])
     (tmp_path / "cut.wav").write_bytes(SOUNDS["half a wav"])
     for words in (
@@ -92,7 +92,7 @@ def test_so_do_edit_and_audio_on_the_command_line(environment: dict[str, str], t
         assert "Nothing was sent." in ended.stderr
 
 
-def test_so_does_a_batch_before_it_begins(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_batch_refuses_a_damaged_file_before_it_starts(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(IMAGES["png without its end"])
     row = {"id": "x", "model": "stability/erase", "image": "cut.png"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
@@ -103,7 +103,7 @@ def test_so_does_a_batch_before_it_begins(environment: dict[str, str], tmp_path:
     assert "incomplete or damaged PNG" in ended.stderr
 
 
-async def test_a_large_image_in_memory_is_checked_off_the_loop(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_large_image_in_memory_is_checked_in_a_thread(client: impasto.Client, recorder: Recorder) -> None:
     """The loop turns while 9 MB are read: without a thread it would not turn between the call and its refusal."""
     data = padded(9_000_000)
     turns = 0
@@ -123,7 +123,7 @@ async def test_a_large_image_in_memory_is_checked_off_the_loop(client: impasto.C
     assert recorder.seen == []
 
 
-async def test_a_small_file_of_many_pixels_is_checked_off_the_loop(
+async def test_a_small_file_with_many_pixels_is_checked_in_a_thread(
     client: impasto.Client, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """9 million pixels in 2 KB: inflating them takes longer than the loop may wait."""
@@ -141,7 +141,7 @@ async def test_a_small_file_of_many_pixels_is_checked_off_the_loop(
 
 
 @pytest.mark.parametrize("kind", damaged_images())
-async def test_an_answer_like_it_was_paid_for_and_is_delivered(
+async def test_a_damaged_answer_that_was_charged_is_delivered(
     client: impasto.Client, recorder: Recorder, kind: str
 ) -> None:
     """Only what is sent is decoded: an image that was paid for is not judged by more than its end."""

@@ -32,7 +32,7 @@ def request(job: str | None = None, user: str | None = None) -> Request:
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/webp", "application/json"])
-def test_a_200_with_an_image_or_json_is_good(kind: str) -> None:
+def test_a_200_with_an_image_or_json_is_a_success(kind: str) -> None:
     assert CORE.dialect.classify_error(CORE, answer(IMAGE, kind=kind)) is None
 
 
@@ -47,13 +47,13 @@ def test_a_200_with_an_image_or_json_is_good(kind: str) -> None:
         (500, "image/png"),
     ],
 )
-def test_any_other_status_or_type_is_not_known_to_be_free(status: int, kind: str) -> None:
+def test_any_other_status_or_type_may_have_been_charged(status: int, kind: str) -> None:
     error = CORE.dialect.classify_error(CORE, answer(IMAGE, status=status, kind=kind))
     assert type(error) is ChargeUnknown
     assert (error.status, error.raw, error.pause) == (status, IMAGE, 0.0)
 
 
-def test_a_202_is_a_job_only_where_there_are_jobs() -> None:
+def test_a_202_is_a_job_only_for_asynchronous_operations() -> None:
     assert CREATIVE.dialect.classify_error(CREATIVE, answer({"id": JOB}, status=202)) is None
     assert (
         type(CREATIVE.dialect.classify_error(CREATIVE, answer({"id": JOB}, status=202, kind="text/html")))
@@ -87,20 +87,20 @@ def test_a_pages_429_pauses_the_key_as_the_vendors_own_would(headers: dict[str, 
         (answer(b"GIF89a", kind="image/png"), "has no valid image"),
     ],
 )
-def test_an_answer_that_holds_nothing_usable_says_why_and_is_kept(response: WireResponse, said: str) -> None:
+def test_an_unusable_answer_is_an_error_with_its_reason_and_bytes(response: WireResponse, said: str) -> None:
     with pytest.raises(UnusableResult, match=f"the answer {said}; it was charged") as caught:
         CORE.dialect.normalize_response(CORE, request(), response)
     assert (caught.value.raw, caught.value.billed) == (response.body, "yes")
 
 
 @pytest.mark.parametrize("job", ["a", "A_-9", "a" * 200])
-def test_a_job_is_asked_for_below_the_vendors_results(job: str) -> None:
+def test_a_job_is_polled_below_the_vendors_results(job: str) -> None:
     pending = CREATIVE.dialect.normalize_response(CREATIVE, request(), answer({"id": job}, status=202))
     assert isinstance(pending, Pending)
     assert (pending.id, pending.result_ttl, pending.poll.target) == (job, 86_400, f"/v2beta/results/{job}")
 
 
-def test_a_poll_that_names_no_job_goes_on_with_the_one_it_asked_for() -> None:
+def test_a_poll_answer_without_an_id_keeps_the_job() -> None:
     pending = CREATIVE.dialect.normalize_response(CREATIVE, request(JOB), answer({"status": "in-progress"}, status=202))
     assert isinstance(pending, Pending)
     assert pending.id == JOB
@@ -120,7 +120,7 @@ def test_a_poll_that_names_no_job_goes_on_with_the_one_it_asked_for() -> None:
         (1.0, None),
     ],
 )
-def test_a_seed_that_is_no_number_costs_no_image(given: object, seed: int | None) -> None:
+def test_an_image_with_an_invalid_seed_is_delivered(given: object, seed: int | None) -> None:
     made = {"image": b64encode(IMAGE).decode(), "seed": given, "finish_reason": "SUCCESS"}
     result = CORE.dialect.normalize_response(CORE, request(), answer(made))
     assert isinstance(result, Result)
@@ -131,7 +131,7 @@ def test_a_seed_that_is_no_number_costs_no_image(given: object, seed: int | None
     ("user", "is_taken"),
     [("u", True), ("~" * 256, True), ("", False), ("u" * 257, False), ("ü", False), ("a\n", False)],
 )
-def test_an_end_user_is_named_in_256_characters_of_ascii(user: str, is_taken: bool) -> None:
+def test_a_user_has_at_most_256_characters_of_ascii(user: str, is_taken: bool) -> None:
     if is_taken:
         assert CORE.dialect.transform_request(CORE, request(user=user)).headers["stability-client-user-id"] == user
         return
@@ -150,17 +150,17 @@ def test_an_end_user_is_named_in_256_characters_of_ascii(user: str, is_taken: bo
         (answer(kind="image/png", status=500), False),
     ],
 )
-def test_only_a_good_image_is_passed_on_while_it_comes(response: WireResponse, is_image: bool) -> None:
+def test_only_an_unfiltered_image_is_streamed(response: WireResponse, is_image: bool) -> None:
     assert CORE.is_artifact_body(CORE.request("m", {"prompt": "x"}), response) is is_image
 
 
-def test_no_more_than_ten_messages_of_a_refusal_are_kept() -> None:
+def test_an_error_has_at_most_ten_messages() -> None:
     error = refusal(answer({"id": "e", "name": "bad_request", "errors": [5, *map(str, range(20))]}, status=400))
     assert error is not None
     assert error.messages == tuple(map(str, range(9))), "what is no text is passed over"
 
 
-def test_a_key_that_the_vendor_repeats_is_in_no_message() -> None:
+def test_a_key_that_the_vendor_repeats_is_not_in_the_message() -> None:
     error = refusal(answer({"id": "e", "name": "unauthorized", "errors": ["sk-secret is wrong"]}, status=401))
     assert error is not None
     assert error.messages == ()

@@ -18,7 +18,9 @@ FAST = "stability/stable-fast-3d"
 
 
 @pytest.mark.parametrize(("data", "kind"), [(wav(3), "audio/wav"), (mp3(3), "audio/mpeg")])
-async def test_a_sound_as_bytes_and_in_json(client: impasto.Client, recorder: Recorder, data: bytes, kind: str) -> None:
+async def test_audio_comes_as_bytes_and_in_json(
+    client: impasto.Client, recorder: Recorder, data: bytes, kind: str
+) -> None:
     headers = {"content-type": kind, "seed": "5", "finish-reason": "SUCCESS"}
     told = {"audio": b64encode(data).decode(), "seed": 5, "finish_reason": "SUCCESS"}
     in_words = in_json(told)
@@ -51,7 +53,7 @@ async def test_a_model_comes_without_a_seed(client: impasto.Client, recorder: Re
         (FAST, ("application/json", b"{}"), "neither 3D model nor job id"),
     ],
 )
-async def test_what_was_paid_for_and_can_not_be_used_is_kept(
+async def test_an_unusable_answer_that_was_charged_is_in_the_error(
     client: impasto.Client, recorder: Recorder, model: str, answer: tuple[str, bytes], said: str
 ) -> None:
     kind, body = answer
@@ -74,7 +76,7 @@ async def test_an_answer_of_another_kind_is_not_the_providers_own(
     assert len(recorder.posts) == 1
 
 
-async def test_a_job_is_polled_where_sounds_are_and_can_be_resumed(client: impasto.Client, recorder: Recorder) -> None:
+async def test_an_audio_job_is_polled_and_can_be_resumed(client: impasto.Client, recorder: Recorder) -> None:
     recorder.jobs, recorder.pending = {"/v2beta/audio/stable-audio/text-to-audio"}, 2
     result = await client.run(THREE, prompt="rain", duration=380)
     assert result.artifacts[0].data == wav(10)
@@ -89,7 +91,7 @@ async def test_a_job_is_polled_where_sounds_are_and_can_be_resumed(client: impas
         await client.resume(TEXT, JOB)
 
 
-async def test_a_refusal_is_told_and_costs_nothing(client: impasto.Client, recorder: Recorder) -> None:
+async def test_a_refusal_is_reported_and_costs_nothing(client: impasto.Client, recorder: Recorder) -> None:
     told = {"id": "1", "name": "copyrighted_content", "errors": ["audio: is someone's"]}
     recorder.answer = lambda _: in_json(told, status=422)
     with pytest.raises(impasto.Unprocessable, match="copyrighted_content") as caught:
@@ -106,7 +108,7 @@ async def test_the_price_of_a_formula_counts_towards_the_spend_limit(recorder: R
     assert len(recorder.posts) == 1
 
 
-async def test_several_sounds_side_by_side_count_their_seeds(client: impasto.Client, recorder: Recorder) -> None:
+async def test_several_audio_files_have_consecutive_seeds(client: impasto.Client, recorder: Recorder) -> None:
     result = await client.run(TEXT, prompt="rain", seed=5, n=3)
     assert len(result.artifacts) == 3
     assert sorted(each.fields["seed"] for each in recorder.posts) == ["5", "6", "7"]
@@ -114,7 +116,7 @@ async def test_several_sounds_side_by_side_count_their_seeds(client: impasto.Cli
     assert result.cost.credits == 60
 
 
-async def test_the_providers_own_failure_is_tried_again(client: impasto.Client, recorder: Recorder) -> None:
+async def test_the_providers_own_failure_is_retried(client: impasto.Client, recorder: Recorder) -> None:
     recorder.answer = lambda _: in_json({"id": "1", "name": "internal_error", "errors": []}, status=500)
     with pytest.raises(ProviderFault):
         await client.run(TEXT, prompt="rain")

@@ -55,7 +55,9 @@ def in_json(body: object, status: int, **headers: str) -> Answer:
 
 @pytest.mark.parametrize("body", REFUSALS, ids=["version 2", "without reasons", "version 1"])
 @pytest.mark.parametrize("status", [400, 402, 429, 500, 503])
-async def test_the_vendors_own_form_is_proof(recorder: Recorder, status: int, body: object) -> None:
+async def test_the_vendors_own_form_proves_that_nothing_was_charged(
+    recorder: Recorder, status: int, body: object
+) -> None:
     error = await raised(recorder, in_json(body, status))
     assert isinstance(error, impasto.ResponseError)
     assert error.billed == "no"
@@ -63,14 +65,14 @@ async def test_the_vendors_own_form_is_proof(recorder: Recorder, status: int, bo
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 @pytest.mark.parametrize("body", NO_PROOF.values(), ids=NO_PROOF)
-async def test_anything_else_is_not(recorder: Recorder, status: int, body: object) -> None:
+async def test_any_other_form_proves_nothing(recorder: Recorder, status: int, body: object) -> None:
     error = await raised(recorder, in_json(body, status))
     assert type(error) is impasto.ChargeUnknown
     assert (error.billed, error.retryable, json.loads(error.raw)) == ("unknown", False, body)
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/problem+json", ""])
-async def test_nor_is_the_vendors_form_of_another_media_type(recorder: Recorder, kind: str) -> None:
+async def test_the_vendors_form_with_another_media_type_proves_nothing(recorder: Recorder, kind: str) -> None:
     answer = Answer(status=500, headers={"content-type": kind}, body=json.dumps(REFUSALS[0]).encode())
     assert type(await raised(recorder, answer)) is impasto.ChargeUnknown
 
@@ -79,7 +81,7 @@ CODE = {"x-amzn-errortype": "InternalServerException:http://internal.amazon.com/
 
 
 @pytest.mark.parametrize("body", [{"message": "busy"}, {"Message": "busy"}, {}])
-async def test_bedrocks_code_with_json_is_proof(recorder: Recorder, body: object) -> None:
+async def test_bedrocks_code_with_json_proves_that_nothing_was_charged(recorder: Recorder, body: object) -> None:
     assert (await raised(recorder, in_json(body, 500, **CODE), ON_BEDROCK)).billed == "no"
 
 
@@ -89,7 +91,7 @@ NAMES = ["{}", "com.amazonaws.bedrockruntime#{}", "aws.bedrock#{}:http://interna
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", ["header", "__type", "code", "Code", "both"])
 @pytest.mark.parametrize("status", [400, 429, 503])
-async def test_bedrocks_code_counts_wherever_aws_puts_it(
+async def test_bedrocks_code_is_read_in_every_place_where_aws_puts_it(
     recorder: Recorder, place: str, name: str, status: int
 ) -> None:
     """As every AWS SDK reads it (Smithy, restJson1): a throttle is one, whatever its status."""
@@ -130,7 +132,7 @@ async def test_bedrocks_code_counts_wherever_aws_puts_it(
         "nothing",
     ],
 )
-async def test_bedrocks_code_or_json_alone_is_not(recorder: Recorder, answer: Answer) -> None:
+async def test_bedrocks_code_or_json_alone_proves_nothing(recorder: Recorder, answer: Answer) -> None:
     error = await raised(recorder, answer, ON_BEDROCK)
     assert type(error) is impasto.ChargeUnknown
     assert error.billed == "unknown"

@@ -50,7 +50,9 @@ PLACE = {"region": "us-west-2", "endpoint": "https://bedrock.example"}
         ({"region": "us-west-2", "bearer": "token"}, False),
     ],
 )
-async def test_an_identity_is_looked_for_unless_all_of_it_is_given(settings: dict[str, str], is_whole: bool) -> None:
+async def test_an_identity_is_searched_unless_its_settings_are_complete(
+    settings: dict[str, str], is_whole: bool
+) -> None:
     identity = explicit_identity(settings)
     assert (identity is not None) is is_whole
     if identity is not None:
@@ -58,7 +60,7 @@ async def test_an_identity_is_looked_for_unless_all_of_it_is_given(settings: dic
         assert keys == (ReadOnlyCredentials("AKIA", "secret", None, None) if "bearer" not in settings else None)
 
 
-async def test_work_that_runs_is_waited_for_and_work_that_ended_begins_again() -> None:
+async def test_running_work_is_shared_and_finished_work_starts_again() -> None:
     begun, go = 0, asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -77,7 +79,7 @@ async def test_work_that_runs_is_waited_for_and_work_that_ended_begins_again() -
     assert await once() == 2
 
 
-async def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_lost() -> None:
+async def test_a_failure_without_a_waiting_caller_is_not_reported_by_asyncio() -> None:
     async def work() -> None:
         raise NoRegionError
 
@@ -114,7 +116,7 @@ async def asked(source: Any) -> Identity:
     return Identity("us-west-2", "https://bedrock.example", source=find)
 
 
-async def test_credentials_that_hold_are_fetched_once() -> None:
+async def test_valid_credentials_are_fetched_once() -> None:
     source = Source(3600)
     identity = await asked(source)
     for _ in range(3):
@@ -123,7 +125,7 @@ async def test_credentials_that_hold_are_fetched_once() -> None:
         assert keys.access_key == "AKIA1"
 
 
-async def test_credentials_that_end_soon_are_fetched_meanwhile_and_those_that_ended_are_waited_for() -> None:
+async def test_credentials_that_expire_soon_are_fetched_in_the_background_and_expired_ones_are_waited_for() -> None:
     go_on = threading.Event()
 
     class Slow(Source):
@@ -158,7 +160,7 @@ async def test_credentials_that_do_not_expire_are_never_fetched_again() -> None:
 
 
 @pytest.mark.parametrize("field", ["access_key", "secret_key", "token"])
-async def test_a_found_key_that_no_header_can_hold_is_named_and_not_shown(field: str) -> None:
+async def test_a_key_that_is_invalid_in_a_header_is_named_and_not_shown(field: str) -> None:
     class Damaged(Source):
         async def get_frozen_credentials(self) -> ReadOnlyCredentials:
             return (await super().get_frozen_credentials())._replace(**{field: "a-secret\n"})
@@ -189,7 +191,7 @@ TIMED_OUT = ConnectTimeoutError(endpoint_url="https://a-secret", error="a-secret
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_what_botocore_could_not_find_is_named_without_what_it_found(error: Exception, said: str) -> None:
+def test_the_error_of_botocore_names_the_problem_and_no_secret(error: Exception, said: str) -> None:
     failure = to_identity_error(error)
     assert isinstance(failure, ConfigError)
     with pytest.raises(ConfigError, match=said):
@@ -206,13 +208,13 @@ def test_credentials_that_can_not_be_fetched_may_be_fetched_later(error: Excepti
     assert (failure.retryable, "a-secret" in str(failure)) == (retryable, False)
 
 
-def test_each_who_waited_raises_an_error_of_its_own() -> None:
+def test_each_waiting_caller_raises_its_own_error() -> None:
     error = ConfigError("x")
     assert to_identity_error(error) is not error
     assert str(to_identity_error(error)) == "x"
 
 
-def test_a_presigned_address_is_signed_and_ends_when_it_was_said_to() -> None:
+def test_a_presigned_url_is_signed_and_expires() -> None:
     identity = Identity("eu-west-1", "https://s3.eu-west-1.amazonaws.com")
     keys = ReadOnlyCredentials("AKIA", "secret", None, None)
     url = urlsplit(identity.presign("PUT", "https://own.s3.eu-west-1.amazonaws.com/a/b", keys, 600))

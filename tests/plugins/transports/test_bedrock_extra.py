@@ -67,7 +67,7 @@ def told(code: str, *, expect: int = 0) -> dict[str, object]:
     return answer
 
 
-def test_absent() -> None:
+def test_bedrock_without_its_extra_names_the_command_that_installs_it() -> None:
     answer = told(WITHOUT + RUN)
     for route in ("bedrock", "bedrock, emulated"):
         said = str(answer[route])
@@ -78,7 +78,7 @@ def test_absent() -> None:
     assert answer["loaded"] == []
 
 
-def test_present() -> None:
+def test_bedrock_works_with_its_extra() -> None:
     answer = told(RUN)
     assert str(answer["bedrock"]).startswith("NotSent: ")
     assert (answer["bedrock, emulated"], answer["direct, emulated"]) == (1, 1)
@@ -96,7 +96,7 @@ def test_present() -> None:
         "import impasto_plugins.emulator.server.server",
     ],
 )
-def test_nobody_else_imports_it(code: str) -> None:
+def test_nothing_else_imports_botocore(code: str) -> None:
     wanted = '{"aiobotocore", "botocore", "pybase64"}'
     listed = f"import json, sys; print(json.dumps({{'loaded': sorted(set(sys.modules) & {wanted})}}))"
     assert told(f"{code}\n{listed}") == {"loaded": []}

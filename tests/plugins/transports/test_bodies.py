@@ -60,7 +60,7 @@ def size_of_form(**parts: Any) -> int:
     [{"fields": {"prompt": "x"}}, {"fields": {"prompt": "x"}, "files": {"mask": image(9), "image": image(99)}}],
     ids=["text", "files"],
 )
-def test_a_form_of_the_most_bytes_is_taken_and_of_one_more_refused(parts: dict[str, Any]) -> None:
+def test_a_form_with_the_maximum_of_bytes_is_sent_and_one_more_is_refused(parts: dict[str, Any]) -> None:
     most = size_of_form(**parts)
     assert size_of_form(**parts, max_bytes=most) == most
     largest = "image" if "files" in parts else "prompt"
@@ -81,7 +81,7 @@ def test_a_form_of_the_most_bytes_is_taken_and_of_one_more_refused(parts: dict[s
         {"files": {"a": image(1), "b": image(2), "c": image(3)}},
     ],
 )
-def test_json_of_the_most_bytes_is_taken_and_of_one_more_refused(parts: dict[str, Any]) -> None:
+def test_json_with_the_maximum_of_bytes_is_sent_and_one_more_is_refused(parts: dict[str, Any]) -> None:
     body = json_body(WireRequest(target="/", **parts))
     files = {name: base64.b64encode(file.read()).decode() for name, file in parts.get("files", {}).items()}
     assert json.loads(body) == parts.get("fields", {}) | files
@@ -100,7 +100,7 @@ def test_a_file_of_several_pieces_is_one_text_of_base64(size: int, step: int) ->
 
 @pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB + 5])
 @pytest.mark.parametrize("make", [File.of, on_disk, lambda data: on_disk(data, step=300_000)])
-async def test_a_file_of_several_pieces_goes_out_whole_in_pieces_of_at_most_a_mebibyte(size: int, make: Any) -> None:
+async def test_a_file_is_sent_in_pieces_of_at_most_a_mebibyte(size: int, make: Any) -> None:
     data = bytes(range(251)) * (size // 251 + 1)
     _, *pieces, _ = await _written(WireRequest(target="/", files={"image": make(data[:size])}))
     assert b"".join(pieces) == data[:size]
@@ -108,7 +108,7 @@ async def test_a_file_of_several_pieces_goes_out_whole_in_pieces_of_at_most_a_me
     assert all(pieces)
 
 
-async def test_a_file_that_became_longer_goes_out_as_long_as_it_was_said_to_be() -> None:
+async def test_a_file_that_became_longer_is_sent_with_its_announced_length() -> None:
     _, *pieces, _ = await _written(WireRequest(target="/", files={"image": on_disk(bytes(2 * MIB), size=MIB + 1)}))
     assert list(map(len, pieces)) == [MIB, 1]
 
@@ -120,7 +120,7 @@ async def test_a_file_that_became_shorter_ends_the_request_at_once() -> None:
             await asyncio.wait_for(form.write(_Writes()), 60)
 
 
-async def test_a_body_in_memory_goes_out_in_pieces_of_a_mebibyte() -> None:
+async def test_a_body_in_memory_is_sent_in_pieces_of_a_mebibyte() -> None:
     body, writer = bytearray(2 * MIB + 1), _Writes()
     payload = MemoryPayload(body)
     await payload.write(writer)

@@ -49,7 +49,7 @@ def call(*, sent: bool) -> Call:
 
 
 @pytest.mark.parametrize(("error", "said", "retryable"), FAILURES, ids=[type(error).__name__ for error, *_ in FAILURES])
-def test_a_failure_before_the_request_left_is_free(error: Exception, said: str, retryable: bool) -> None:
+def test_a_failure_before_the_request_was_sent_is_free(error: Exception, said: str, retryable: bool) -> None:
     failure = https._failure(error, call(sent=False), True, None)
     assert isinstance(failure, NotSent)
     assert said in failure.message
@@ -57,7 +57,7 @@ def test_a_failure_before_the_request_left_is_free(error: Exception, said: str, 
 
 
 @pytest.mark.parametrize("error", [error for error, *_ in FAILURES])
-def test_a_failure_after_it_left_may_have_been_charged(error: Exception) -> None:
+def test_a_failure_after_it_was_sent_may_have_been_charged(error: Exception) -> None:
     connection = cast(Any, SimpleNamespace(surplus=b"what came"))
     failure = https._failure(error, call(sent=True), True, connection)
     assert type(failure) is ChargeUnknown
@@ -67,7 +67,7 @@ def test_a_failure_after_it_left_may_have_been_charged(error: Exception) -> None
     assert bare.raw == b""
 
 
-def test_a_failed_poll_costs_nothing_though_its_paid_request_had_left() -> None:
+def test_a_failed_poll_costs_nothing_though_its_paid_request_was_sent() -> None:
     assert isinstance(https._failure(TimeoutError(), call(sent=True), False, None), NotSent)
 
 
@@ -81,12 +81,12 @@ def test_a_failed_poll_costs_nothing_though_its_paid_request_had_left() -> None:
         ([("content-length", "5"), ("transfer-encoding", "chunked")], True),
     ],
 )
-def test_an_answer_that_says_its_length_twice(headers: list[tuple[str, str]], is_twice: bool) -> None:
+def test_an_answer_with_two_lengths_is_recognized(headers: list[tuple[str, str]], is_twice: bool) -> None:
     answer = cast(aiohttp.ClientResponse, SimpleNamespace(headers=CIMultiDict(headers)))
     assert https._has_two_lengths(answer) is is_twice
 
 
-def test_certificates_are_checked_with_what_was_given(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ca_can_be_a_context_a_file_or_a_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls, "_AT_IMPORT", ())
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -114,7 +114,7 @@ def test_certificates_are_checked_with_what_was_given(tmp_path: Any, monkeypatch
         ("https://api.example", {}, None),
     ],
 )
-def test_the_proxy_of_the_environment_is_for_https_alone(
+def test_the_proxy_of_the_environment_is_for_https_only(
     monkeypatch: pytest.MonkeyPatch, origin: str, variables: dict[str, str], proxy: str | None
 ) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY"):
@@ -128,7 +128,7 @@ def test_the_proxy_of_the_environment_is_for_https_alone(
     assert given._proxy(f"{origin}/x") == "http://127.0.0.1:2"
 
 
-def test_a_proxy_of_the_environment_that_is_none_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_proxy_of_the_environment_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("https_proxy", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:password@127.0.0.1:1")
@@ -143,13 +143,13 @@ def test_the_limits_of_the_transport_are_the_documented_ones() -> None:
     assert (https.MAX_PER_TURN, https.MAX_HEADER_BYTES, https.MAX_HEADERS) == (8, 65_536, 1_000)
 
 
-async def test_time_outs_are_the_callers_for_a_connection_and_ours_for_a_silent_poll() -> None:
+async def test_the_caller_sets_the_time_out_of_a_connection_and_a_silent_poll_has_its_own() -> None:
     transport = HttpsTransport(Options(connect_timeout=3.0))
     assert (transport._paid.connect, transport._paid.total, transport._paid.sock_read) == (3.0, None, None)
     assert (transport._polls.connect, transport._polls.total, transport._polls.sock_read) == (3.0, None, 30.0)
 
 
-async def test_a_turn_that_was_late_learns_first_what_came_meanwhile() -> None:
+async def test_a_late_turn_first_handles_earlier_events() -> None:
     turns = https.Turns()
     order: list[str] = []
 

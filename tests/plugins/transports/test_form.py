@@ -18,7 +18,7 @@ from tests.pictures import png
 from tests.recorder import Recorder
 
 
-async def test_a_file_of_the_disk_is_sent_without_blocking_the_loop(
+async def test_a_file_on_disk_is_sent_without_blocking_the_loop(
     client: impasto.Client, recorder: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "in.png"
@@ -28,7 +28,7 @@ async def test_a_file_of_the_disk_is_sent_without_blocking_the_loop(
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_cancelled_opening_leaves_its_readers_to_be_closed(tmp_path: Path, times: int) -> None:
+async def test_readers_are_closed_if_opening_is_cancelled(tmp_path: Path, times: int) -> None:
     """The thread opens the file after its caller was told to go, and perhaps told again."""
     path = tmp_path / "in.png"
     await asyncio.to_thread(path.write_bytes, png(96, 96))
@@ -96,6 +96,6 @@ async def test_text_around_a_file_is_one_write_each() -> None:
     assert writes[1] == png(64, 64)
 
 
-async def test_no_name_breaks_out_of_its_part() -> None:
+async def test_a_name_can_not_end_its_part() -> None:
     (form,) = await _written(WireRequest(target="/", fields={'a"\r\n\r\nb: c': "value"}))
     assert b'name="a%22%0D%0A%0D%0Ab: c"\r\n\r\nvalue' in form

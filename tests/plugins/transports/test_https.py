@@ -62,13 +62,13 @@ async def outcome(base: str, **settings: Any) -> impasto.ImpastoError | impasto.
     ("answers", "attempts"),
     [([picture()], 1), ([refused(500), picture()], 2), ([raw(end="reset")], 1), ([refused(402)], 1)],
 )
-async def test_aiohttps_trace_agrees_where_headers_leave(events: Events, answers: list[Any], attempts: int) -> None:
+async def test_headers_are_reported_when_aiohttp_sends_them(events: Events, answers: list[Any], attempts: int) -> None:
     async with serving(Server(posts=answers)) as server:
         await outcome(server.url)
     assert events == ["left", "headers sent"] * attempts
 
 
-async def test_aiohttps_trace_agrees_where_none_leave(events: Events) -> None:
+async def test_no_headers_are_reported_if_aiohttp_sends_none(events: Events) -> None:
     async def not_understood(wire: Wire) -> None:
         await wire.reader.read(4096)
         await wire.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -87,7 +87,7 @@ async def test_aiohttps_trace_agrees_where_none_leave(events: Events) -> None:
     assert events == []
 
 
-async def test_a_connect_to_a_proxy_is_no_request_that_left(events: Events) -> None:
+async def test_a_connect_to_a_proxy_is_not_a_sent_request(events: Events) -> None:
     async with proxying(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n") as proxy:
         error = await outcome("https://api.example.com", proxy=proxy.url)
     assert isinstance(error, impasto.NotSent)
@@ -95,7 +95,7 @@ async def test_a_connect_to_a_proxy_is_no_request_that_left(events: Events) -> N
     assert events == []
 
 
-async def test_nothing_of_aiohttp_keeps_a_redirect_a_cookie_or_an_encoding() -> None:
+async def test_a_request_has_only_the_documented_headers() -> None:
     async with serving() as server:
         assert isinstance(await outcome(server.url), impasto.Result)
         asked = server.paid[0]
@@ -117,7 +117,7 @@ async def test_nothing_of_aiohttp_keeps_a_redirect_a_cookie_or_an_encoding() -> 
     "target",
     ["@127.0.0.1:9/", ".evil.example/", "v1", "", "/a b", "/a\r\nx: y", "/a\r\n\r\nGET / HTTP/1.1", "/\x00", "/é"],
 )
-async def test_a_plugins_target_names_no_other_host_and_breaks_out_of_no_line(target: str) -> None:
+async def test_a_plugins_target_can_not_change_the_host_or_add_headers(target: str) -> None:
     """What a third party's plugin makes of a job's id, say, is not the place where the key goes."""
 
     @impasto.hookimpl(wrapper=True)
@@ -132,7 +132,7 @@ async def test_a_plugins_target_names_no_other_host_and_breaks_out_of_no_line(ta
         assert server.connections == 0
 
 
-async def test_only_so_many_go_on_in_one_turn_of_the_loop() -> None:
+async def test_a_limited_number_of_callers_continues_in_one_turn_of_the_loop() -> None:
     turns, went, turn = Turns(), list[int](), 0
 
     async def one() -> None:
@@ -148,7 +148,7 @@ async def test_only_so_many_go_on_in_one_turn_of_the_loop() -> None:
     assert max(Counter(went).values()) == MAX_PER_TURN
 
 
-async def test_one_who_asks_alone_does_not_wait() -> None:
+async def test_a_single_caller_does_not_wait() -> None:
     turns = Turns()
     with pytest.raises(StopIteration):
         turns().send(None)

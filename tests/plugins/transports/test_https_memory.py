@@ -6,7 +6,7 @@ import impasto
 from tests.pictures import padded
 
 
-async def test_no_call_is_kept_after_its_end(client: impasto.Client) -> None:
+async def test_a_call_is_released_at_its_end(client: impasto.Client) -> None:
     await client.run("stability/upscale-fast", image=padded(100_000))
     gc.collect()
     before = sum(isinstance(each, impasto.Call | impasto.File) for each in gc.get_objects())

@@ -30,11 +30,11 @@ from impasto_plugins.transports.s3 import NotStored
         (503, "SlowDown", True),
     ],
 )
-def test_what_may_pass(status: int, code: str, is_transient: bool) -> None:
+def test_transient_failures_are_recognized(status: int, code: str, is_transient: bool) -> None:
     assert NotStored(status, code).is_transient is is_transient
 
 
-def test_a_failure_in_words() -> None:
+def test_the_message_of_a_failure_has_status_and_code() -> None:
     assert str(NotStored(503, "SlowDown")) == "HTTP 503 SlowDown"
     assert str(NotStored(503, "")) == "HTTP 503"
     assert str(NotStored(0, "ClientOSError")) == "ClientOSError"
@@ -65,7 +65,7 @@ async def test_each_pause_is_twice_the_last_up_to_twenty_seconds(pauses: list[fl
     assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
 
 
-async def test_a_failure_that_stays_is_not_tried_again_and_one_that_passes_is_forgotten(pauses: list[float]) -> None:
+async def test_a_permanent_failure_is_not_retried_and_a_transient_one_is(pauses: list[float]) -> None:
     outcomes: list[NotStored | str] = [NotStored(403, "AccessDenied"), "kept", NotStored(503, ""), NotStored(503, "")]
 
     async def request() -> str:
@@ -92,5 +92,5 @@ async def test_a_failure_that_stays_is_not_tried_again_and_one_that_passes_is_fo
         ("own", "/", "https://storage.example/s3", "https://storage.example/s3/own/"),
     ],
 )
-def test_where_objects_are(bucket: str, prefix: str, endpoint: str, address: str) -> None:
+def test_the_address_of_a_bucket(bucket: str, prefix: str, endpoint: str, address: str) -> None:
     assert s3._address(bucket, prefix, endpoint) == address

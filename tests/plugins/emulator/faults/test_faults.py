@@ -46,7 +46,7 @@ def split(received: bytes) -> tuple[bytes, list[tuple[str, str]], bytes]:
     return first, headers, body  # type: ignore[return-value]  # pairs
 
 
-async def test_status_in_the_providers_form(wire: Wire) -> None:
+async def test_a_status_has_the_providers_form(wire: Wire) -> None:
     wire.emulator.fault("status", times=1)
     status, headers, body = await wire.post(GENERATE, PROMPT)
     assert (status, headers["content-type"]) == (500, "application/json")
@@ -57,7 +57,7 @@ async def test_status_in_the_providers_form(wire: Wire) -> None:
     assert wire.emulator.credits == 3
 
 
-async def test_status_of_v1_has_the_form_of_v1(wire: Wire) -> None:
+async def test_a_status_of_v1_has_the_form_of_v1(wire: Wire) -> None:
     wire.emulator.fault("status", name="server_error", errors=["no"])
     _, _, body = await wire.get("/v1/user/balance")
     assert json.loads(body) == {"id": json.loads(body)["id"], "name": "server_error", "message": "no"}
@@ -75,7 +75,7 @@ async def test_status_of_v1_has_the_form_of_v1(wire: Wire) -> None:
         ({"status": 403}, 403, "application/json", b'"content_moderation"'),
     ],
 )
-async def test_any_status_with_any_body(
+async def test_any_status_can_have_any_body(
     wire: Wire, options: Mapping[str, object], status: int, kind: str, content: bytes
 ) -> None:
     wire.emulator.fault("status", **options)
@@ -88,7 +88,7 @@ async def test_any_status_with_any_body(
     assert wire.emulator.charges == []
 
 
-async def test_charged_says_whether_the_operation_ran(wire: Wire) -> None:
+async def test_charged_decides_if_the_operation_runs(wire: Wire) -> None:
     for charged, credits in ((False, 0), (True, 3), (None, 3)):
         wire.emulator.reset()
         wire.emulator.fault("cut", charged=charged)
@@ -103,7 +103,7 @@ async def test_charged_says_whether_the_operation_ran(wire: Wire) -> None:
     assert wire.emulator.credits == 3, "what is refused is not charged"
 
 
-async def test_delay_and_slow(wire: Wire) -> None:
+async def test_delay_and_slow_take_their_time(wire: Wire) -> None:
     loop = asyncio.get_running_loop()
     wire.emulator.fault("delay", seconds=0.2, times=1)
     began = loop.time()
@@ -128,7 +128,7 @@ async def test_truncate_ends_before_the_announced_length(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "close"])
-async def test_cut_is_complete_but_for_the_picture(wire: Wire, framing: str) -> None:
+async def test_cut_is_a_complete_answer_with_an_incomplete_image(wire: Wire, framing: str) -> None:
     wire.emulator.fault("cut", framing=framing)
     _, headers, body = split((await raw(wire))[0])
     assert ("content-length" in dict(headers)) == (framing == "length")
@@ -140,7 +140,7 @@ async def test_cut_is_complete_but_for_the_picture(wire: Wire, framing: str) -> 
 
 
 @pytest.mark.parametrize("wrong", ["two-lengths", "length-and-chunked", "short-length"])
-async def test_framing_is_wrong(wire: Wire, wrong: str) -> None:
+async def test_framing_faults_send_the_wrong_framing(wire: Wire, wrong: str) -> None:
     wire.emulator.fault("framing", wrong=wrong)
     received, _ = await raw(wire, most=0.5)
     _, headers, body = split(received)
@@ -171,7 +171,7 @@ async def test_reset_before_headers_and_in_the_body(wire: Wire, charged: bool) -
     assert [record.status for record in wire.emulator.requests] == [None, 200]
 
 
-async def test_close_without_an_answer(wire: Wire) -> None:
+async def test_close_sends_no_answer(wire: Wire) -> None:
     wire.emulator.fault("close")
     assert await raw(wire) == (b"", None)
     assert wire.emulator.charges == []
@@ -192,7 +192,7 @@ async def test_idle_close_cuts_only_idle_connections(wire: Wire) -> None:
     writer.close()
 
 
-async def test_media_type_and_huge(wire: Wire) -> None:
+async def test_media_type_and_huge_change_the_answer(wire: Wire) -> None:
     wire.emulator.fault("media-type", media_type="text/plain", times=1)
     wire.emulator.fault("huge", bytes=3_000_000, times=1)
     _, headers, body = await wire.post(GENERATE, PROMPT)
@@ -202,7 +202,7 @@ async def test_media_type_and_huge(wire: Wire) -> None:
     assert (headers["content-length"], len(body)) == ("3000000", 3_000_000)
 
 
-async def test_pending_for_ever(wire: Wire) -> None:
+async def test_pending_never_ends(wire: Wire) -> None:
     wire.emulator.fault("pending", method="GET")
     _, _, body = await wire.post(CREATIVE, {**PROMPT, "image": plain()})
     path = f"/v2beta/results/{json.loads(body)['id']}"
@@ -213,7 +213,7 @@ async def test_pending_for_ever(wire: Wire) -> None:
     assert (await wire.get(path))[0] == 200
 
 
-async def test_target_method_times_and_probability(wire: Wire) -> None:
+async def test_a_fault_is_limited_by_target_method_times_and_probability(wire: Wire) -> None:
     wire.emulator.fault("status", target=SD3, method="POST", times=2)
     statuses = [(await wire.post(path, PROMPT))[0] for path in (GENERATE, SD3, SD3, SD3)]
     assert statuses == [200, 500, 500, 200]
@@ -226,7 +226,7 @@ async def test_target_method_times_and_probability(wire: Wire) -> None:
     assert 5 < patterns[0].count(500) < 25
 
 
-async def test_over_http_the_list_takes_the_place_of_the_last(wire: Wire) -> None:
+async def test_a_list_over_http_replaces_the_last_one(wire: Wire) -> None:
     async def faults(given: object) -> int:
         return (await wire.send("POST", "/_emulator/faults", json=given))[0]
 
@@ -265,19 +265,19 @@ async def test_a_wrong_fault_is_refused_and_changes_nothing(wire: Wire, given: o
     assert (await wire.post(GENERATE, PROMPT))[0] == 418
 
 
-async def test_no_json_is_refused(wire: Wire) -> None:
+async def test_faults_that_are_not_json_are_refused(wire: Wire) -> None:
     for data in (b"", b"{", b"\xff", b"[" * 100_000):
         assert (await wire.send("POST", "/_emulator/faults", data=data))[0] == 400
 
 
-async def test_the_python_call_says_what_is_wrong(wire: Wire) -> None:
+async def test_the_python_call_raises_an_error_with_the_problem(wire: Wire) -> None:
     with pytest.raises(
         ValueError, match="seconds: .*; unknown parameter 'colour'|unknown parameter 'colour'.*; seconds: "
     ):
         wire.emulator.fault("delay", seconds="x", colour=1)
 
 
-async def test_a_caller_that_leaves_is_charged_all_the_same(wire: Wire) -> None:
+async def test_a_client_that_disconnects_is_charged(wire: Wire) -> None:
     wire.emulator.fault("delay", seconds=0.2)
     url = urlsplit(wire.emulator.url)
     with socket.create_connection((url.hostname, url.port)) as connection:

@@ -46,7 +46,7 @@ __all__ = ["boto", "emulator", "shared"]
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
-async def test_boto3_gets_the_same_bytes(emulator: Emulator, boto: Any, operation: Operation) -> None:
+async def test_boto3_receives_the_same_bytes(emulator: Emulator, boto: Any, operation: Operation) -> None:
     given = least(operation) | ({"seed": 7} if "seed" in operation.fields else {})
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
         ours = await client.invoke(f"bedrock/{operation.target}", given)
@@ -65,7 +65,7 @@ async def test_boto3_gets_the_same_bytes(emulator: Emulator, boto: Any, operatio
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
-async def test_every_model_by_both_kinds_of_id(emulator: Emulator, operation: Operation) -> None:
+async def test_every_model_is_found_by_both_kinds_of_id(emulator: Emulator, operation: Operation) -> None:
     """A service by its profile's id and by its bare one, which goes out as the profile's; a generator by its bare id,
     and all of them by ARN."""
     bare = operation.target.removeprefix("us.")
@@ -84,7 +84,7 @@ async def test_every_model_by_both_kinds_of_id(emulator: Emulator, operation: Op
     assert len(emulator.charges) == len(models) + 1
 
 
-async def test_an_application_profile_says_nothing_of_its_model(emulator: Emulator, boto: Any) -> None:
+async def test_an_application_profile_is_called_with_a_base_model(emulator: Emulator, boto: Any) -> None:
     body = body_of(least(MODELS[SKETCH]))
     answer = await asyncio.to_thread(boto.invoke_model, modelId=APPLICATION, body=json.dumps(body))
     assert json.loads(answer["body"].read())["images"]
@@ -129,7 +129,7 @@ async def test_ids_are_not_decoded_twice(wire: Wire) -> None:
     assert message == "The provided model identifier is invalid."
 
 
-async def test_an_arn_with_and_without_its_slash_encoded(wire: Wire) -> None:
+async def test_an_arn_is_found_with_and_without_its_slash_encoded(wire: Wire) -> None:
     arn = f"arn:aws:bedrock:us-west-2::foundation-model/{SD35}"
     for id in (arn, quote(arn, safe="")):
         assert (await told(wire, id, {"prompt": "p"}))[0] == 200
@@ -153,23 +153,23 @@ async def test_an_arn_with_and_without_its_slash_encoded(wire: Wire) -> None:
         f"arn:aws:s3:us-west-2:{ACCOUNT}:inference-profile/{SKETCH}",
     ],
 )
-async def test_ids_that_mean_nothing(wire: Wire, id: str) -> None:
+async def test_unknown_ids_are_refused(wire: Wire, id: str) -> None:
     answer = await told(wire, id, {"prompt": "p"})
     assert refused(answer, "ValidationException", 400) == "The provided model identifier is invalid."
 
 
 @pytest.mark.parametrize("target", [target for target in MODELS if target.startswith("us.")])
-async def test_a_service_is_not_called_by_its_bare_id(wire: Wire, target: str) -> None:
+async def test_a_service_can_not_be_called_by_its_bare_id(wire: Wire, target: str) -> None:
     bare = target.removeprefix("us.")
     message = refused(await told(wire, bare, least(MODELS[OUTPAINT]) and {}), "ValidationException", 400)
     assert message.startswith(f"Invocation of model ID {bare} with on-demand throughput isn\u2019t supported. Retry")
 
 
-async def test_an_unknown_profile_of_ones_own(wire: Wire) -> None:
+async def test_an_unknown_application_profile_is_not_found(wire: Wire) -> None:
     refused(await told(wire, quote(APPLICATION, safe=""), {}), "ResourceNotFoundException", 404)
 
 
-async def test_whatever_else_is_asked_for(wire: Wire) -> None:
+async def test_other_paths_and_methods_are_not_found(wire: Wire) -> None:
     for method, path in (("GET", f"/model/{SD35}/invoke"), ("POST", f"/model/{SD35}/converse"), ("POST", "/model/")):
         status, headers, body = await wire.send(method, path, data=b"{}")
         refused((status, headers, json.loads(body)), "UnknownOperationException", 404)
@@ -178,7 +178,7 @@ async def test_whatever_else_is_asked_for(wire: Wire) -> None:
 # regions
 
 
-def test_regions(emulator: Emulator) -> None:
+def test_a_model_is_served_in_its_regions_only(emulator: Emulator) -> None:
     picture = json.dumps(body_of(least(MODELS[SKETCH])))
     for region, serves_generators, serves_services in (
         ("us-west-2", True, True),
@@ -196,7 +196,7 @@ def test_regions(emulator: Emulator) -> None:
         client.close()
 
 
-def test_an_arn_of_another_region(emulator: Emulator, boto: Any) -> None:
+def test_an_arn_of_another_region_is_refused(emulator: Emulator, boto: Any) -> None:
     arn = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:inference-profile/{SKETCH}"
     with pytest.raises(boto.exceptions.ValidationException, match="model identifier is invalid"):
         boto.invoke_model(modelId=arn, body=json.dumps(body_of(least(MODELS[SKETCH]))))
@@ -205,7 +205,7 @@ def test_an_arn_of_another_region(emulator: Emulator, boto: Any) -> None:
 # keys
 
 
-def test_a_wrong_secret_and_an_unknown_key(emulator: Emulator) -> None:
+def test_a_wrong_secret_and_an_unknown_key_are_refused(emulator: Emulator) -> None:
     for changes, expected in (
         ({"aws_secret_access_key": SECRET_KEY + "x"}, ("InvalidSignatureException", 403)),
         ({"aws_access_key_id": "AKIAOTHER"}, ("UnrecognizedClientException", 403)),
@@ -218,7 +218,7 @@ def test_a_wrong_secret_and_an_unknown_key(emulator: Emulator) -> None:
     assert emulator.charges == []
 
 
-async def test_impasto_says_what_to_check_about_keys(emulator: Emulator) -> None:
+async def test_the_clients_error_says_what_to_check(emulator: Emulator) -> None:
     for changes, said in (
         ({"aws_secret_access_key": "wrong" * 8}, "InvalidSignatureException .*: check the secret access key"),
         ({"aws_access_key_id": "AKIAOTHER012345"}, "UnrecognizedClientException .*: AWS does not know the access key"),
@@ -251,7 +251,7 @@ async def signed(wire: Wire, *, at: datetime, service: str = "bedrock", drop: st
     return status, answered, json.loads(body)
 
 
-async def test_clocks_and_scopes() -> None:
+async def test_a_wrong_clock_or_scope_is_refused() -> None:
     async with started(**SETTINGS) as wire:
         now = datetime.now(UTC)
         assert (await signed(wire, at=now))[0] == 200
@@ -264,7 +264,7 @@ async def test_clocks_and_scopes() -> None:
         refused(await signed(wire, at=now, drop="Authorization"), "MissingAuthenticationTokenException", 403)
 
 
-async def test_odd_authorization_headers(wire: Wire) -> None:
+async def test_invalid_authorization_headers_are_refused(wire: Wire) -> None:
     for header in ("Basic dXNlcjpwYXNz", "AWS4-HMAC-SHA256 Credential=a", "nonsense"):
         answer = await told(wire, CORE, {"prompt": "p"}, key=None, authorization=header)
         refused(answer, "IncompleteSignature", 400)
@@ -274,7 +274,7 @@ async def test_odd_authorization_headers(wire: Wire) -> None:
     assert wire.emulator.charges == []
 
 
-async def test_bearer_keys(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bearer_keys_are_checked(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3's own bearer key; and of a list of keys only those."""
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bedrock-api-key-1")
     client = await asyncio.to_thread(in_boto3, emulator)
@@ -286,7 +286,7 @@ async def test_bearer_keys(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) 
         assert "bedrock-api-key" not in str(wire.emulator.requests)
 
 
-def test_session_tokens() -> None:
+def test_session_tokens_are_checked() -> None:
     with serve(attrs.evolve(SHORT, **SETTINGS, session_tokens=(SESSION_TOKEN,))) as emulator:
         for token, expected in (
             (SESSION_TOKEN, None),
@@ -306,7 +306,7 @@ def test_session_tokens() -> None:
 # settings
 
 
-def test_settings_say_no_secret() -> None:
+def test_settings_show_no_secret() -> None:
     settings = EmulatorSettings(aws_keys={ACCESS_KEY: SECRET_KEY}, session_tokens=(SESSION_TOKEN,))
     assert SECRET_KEY not in repr(settings)
     assert SESSION_TOKEN not in repr(settings)

@@ -25,7 +25,7 @@ __all__ = ["boto", "emulator", "shared"]
 # bodies
 
 
-async def test_unknown_fields_byte_for_byte_as_they_were_seen(wire: Wire) -> None:
+async def test_the_refusals_of_unknown_fields_are_those_of_the_contract(wire: Wire) -> None:
     answer = await told(wire, SKETCH, {"text_prompts": []})
     assert detail(answer) == (
         "Invalid field 'text_prompts' in request. Available fields for control-sketch are: "
@@ -42,25 +42,25 @@ async def test_unknown_fields_byte_for_byte_as_they_were_seen(wire: Wire) -> Non
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
-async def test_the_refusal_of_an_unknown_field_lists_all_that_there_are(wire: Wire, operation: Operation) -> None:
+async def test_the_refusal_of_an_unknown_field_lists_the_known_ones(wire: Wire, operation: Operation) -> None:
     listed = detail(await told(wire, operation.target, {"cfg_scale": 7})).rpartition(": ")[2]
     names = [name.strip("[' ]") for name in listed.split(",")]
     assert sorted(names) == sorted(set(operation.fields) - set(HEADERS))
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
-async def test_a_guardrail_is_no_field(wire: Wire, operation: Operation) -> None:
+async def test_a_guardrail_is_not_a_field(wire: Wire, operation: Operation) -> None:
     assert "Invalid field" in detail(await told(wire, operation.target, {"guardrailIdentifier": "abc"}))
 
 
-async def test_a_missing_prompt_of_a_generator(wire: Wire) -> None:
+async def test_a_generators_missing_prompt_is_refused(wire: Wire) -> None:
     message = refused(await told(wire, CORE, {}), "ValidationException", 400)
     expected = "Malformed input request: #: required key [prompt] not found, please reformat your input and try again."
     assert message == expected
 
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
-async def test_what_is_outside_a_bound_is_refused(wire: Wire, operation: Operation) -> None:
+async def test_values_outside_the_limits_are_refused(wire: Wire, operation: Operation) -> None:
     for name, field in operation.fields.items():
         if name in ("guardrailIdentifier", "guardrailVersion", "trace"):
             continue
@@ -76,7 +76,7 @@ async def test_what_is_outside_a_bound_is_refused(wire: Wire, operation: Operati
 
 
 @pytest.mark.parametrize("image", [5, None, ["QUJD"], "", "not base64!", "data:image/png;base64,QUJD", "QUJD\n", "QUJ"])
-async def test_a_picture_that_is_no_base64_of_one(wire: Wire, image: object) -> None:
+async def test_an_image_that_is_not_base64_is_refused(wire: Wire, image: object) -> None:
     assert detail(await told(wire, REMOVE, {"image": image})).startswith("image: ")
 
 
@@ -84,7 +84,7 @@ async def test_a_picture_that_is_no_base64_of_one(wire: Wire, image: object) -> 
     "body",
     [b"", b"{", b"[]", b"null", b'"x"', b'{"prompt": NaN}', b"\xff", b'{"prompt":"p"}x', b"[" * 100_000],
 )
-async def test_a_body_that_is_no_object(wire: Wire, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_refused(wire: Wire, body: bytes) -> None:
     assert "Malformed input request" in refused(await told(wire, CORE, body), "ValidationException", 400)
 
 
@@ -97,7 +97,7 @@ async def test_rules_between_fields(wire: Wire) -> None:
     )
 
 
-async def test_a_body_of_25_000_000_bytes_and_one_more(wire: Wire) -> None:
+async def test_a_body_of_25_000_000_bytes_is_accepted_and_one_more_is_refused(wire: Wire) -> None:
     image = base64.b64encode(padded(18_749_900)).decode()
     frame = len(json.dumps({"image": image, "prompt": "", "search_prompt": "x"}).encode())
     body = {"image": image, "prompt": "x" * (25_000_000 - frame), "search_prompt": "x"}
@@ -107,7 +107,7 @@ async def test_a_body_of_25_000_000_bytes_and_one_more(wire: Wire) -> None:
     assert message == "The body must have at most 25000000 bytes."
 
 
-async def test_what_arrived_is_listed(wire: Wire) -> None:
+async def test_fields_and_files_are_listed(wire: Wire) -> None:
     image = png(128, 96)
     await told(wire, SKETCH, {"image": base64.b64encode(image).decode(), "prompt": "a house", "seed": 7})
     [record] = wire.emulator.requests
@@ -130,13 +130,13 @@ async def test_what_arrived_is_listed(wire: Wire) -> None:
         ("[inference_error]", "Inference error", 0),
     ],
 )
-async def test_a_call_that_ends_with_a_reason(wire: Wire, word: str, reason: str, charges: int) -> None:
+async def test_a_call_that_ends_with_a_reason_has_no_image(wire: Wire, word: str, reason: str, charges: int) -> None:
     answer = await told(wire, CORE, {"prompt": f"a cat {word}"})
     assert (answer[0], answer[2]) == (200, {"finish_reasons": [reason]})
     assert len(wire.emulator.charges) == charges
 
 
-async def test_the_same_body_is_answered_with_the_same_bytes_but_for_a_random_seed(wire: Wire) -> None:
+async def test_the_same_body_has_the_same_answer_unless_its_seed_is_random(wire: Wire) -> None:
     given = {"prompt": "a lighthouse", "seed": 7}
     first, second = [(await told(wire, CORE, given))[2] for _ in range(2)]
     assert first == second
@@ -201,7 +201,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("name", "status"), DECLARED + OTHERS)
-def test_every_error_on_demand_as_boto3_reads_it(emulator: Emulator, boto: Any, name: str, status: int) -> None:
+def test_boto3_reads_every_error(emulator: Emulator, boto: Any, name: str, status: int) -> None:
     emulator.fault("status", status=status, name=name, errors=["told to"], times=1)
     expected = getattr(boto.exceptions, name) if (name, status) in DECLARED else ClientError
     with pytest.raises(expected, match="told to") as caught:
@@ -212,7 +212,7 @@ def test_every_error_on_demand_as_boto3_reads_it(emulator: Emulator, boto: Any, 
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 424, 429, 500, 503, 529])
-async def test_a_status_alone_means_its_usual_code(wire: Wire, status: int) -> None:
+async def test_a_status_without_a_name_has_its_usual_code(wire: Wire, status: int) -> None:
     usual = {status: name for name, status in reversed(DECLARED + OTHERS)}
     usual |= {400: "ValidationException", 403: "AccessDeniedException"}
     wire.emulator.fault("status", status=status)
@@ -229,14 +229,14 @@ async def test_a_gateways_failure_has_no_code(wire: Wire) -> None:
         assert "x-amzn-ErrorType" not in answer[1]
 
 
-async def test_a_throttle_byte_for_byte(wire: Wire) -> None:
+async def test_a_throttle_is_that_of_the_contract(wire: Wire) -> None:
     wire.emulator.fault("status", status=429, errors=["Too many tokens, please wait before trying again."])
     answer = await told(wire, CORE, {"prompt": "p"})
     assert refused(answer, "ThrottlingException", 429) == "Too many tokens, please wait before trying again."
     assert answer[1]["content-length"] == "63"
 
 
-async def test_any_answer_can_be_put_in_place(wire: Wire) -> None:
+async def test_a_fault_can_send_any_answer(wire: Wire) -> None:
     body = {"finish_reasons": ["Inference error"]}
     wire.emulator.fault("status", status=200, text=json.dumps(body), media_type="application/json")
     assert (await told(wire, REMOVE, {"image": base64.b64encode(png(128, 96)).decode()}))[2] == body

@@ -73,7 +73,7 @@ RULES = ("not allowed", "only with", "above 0")
 
 
 @pytest.mark.parametrize(("operation", "name"), FIELDS)
-def test_both_sides_of_each_bound(operation: Operation, name: str) -> None:
+def test_both_sides_of_each_limit_are_checked(operation: Operation, name: str) -> None:
     for value, passes in _values(operation.fields[name]):
         entries = complaints(ENDPOINTS[operation.target], form_of(operation, **{name: value}))
         bound = [e for e in entries if e.startswith(f"{name}: ") and not any(words in e for words in RULES)]
@@ -81,7 +81,7 @@ def test_both_sides_of_each_bound(operation: Operation, name: str) -> None:
 
 
 @pytest.mark.parametrize("target", ENDPOINTS)
-def test_each_required_field_is_missed(target: str) -> None:
+def test_each_required_field_is_required(target: str) -> None:
     variants = ENDPOINTS[target]
     required = [name for name, field in variants[0].fields.items() if field.required]
     assert required
@@ -105,7 +105,7 @@ def test_numbers_are_strict_decimal_text(value: object) -> None:
 
 
 @pytest.mark.parametrize("size", [63, 64, 3072, 3073])
-def test_the_limits_of_pictures_are_checked(size: int) -> None:
+def test_the_limits_of_images_are_checked(size: int) -> None:
     variants = ENDPOINTS["/v2beta/stable-image/edit/inpaint"]
     entries = complaints(variants, form_of(variants[0], image=png(size, size)))
     assert [entry.partition(" pixels: ")[0] for entry in entries] == (
@@ -113,7 +113,7 @@ def test_the_limits_of_pictures_are_checked(size: int) -> None:
     )
 
 
-def test_a_third_partys_operation_that_breaks_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_third_partys_operation_that_breaks_is_not_served(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry()
     registry.add("impasto.operations", "stability/broken", object())
     assert load_stability_operations(registry).keys() == ENDPOINTS.keys()

@@ -18,7 +18,7 @@ from tests.plugins.emulator.conftest import GENERATE, RELIGHT, Wire, opened, pla
         ("[public_figure]", 422, "public_figure"),
     ],
 )
-async def test_a_word_is_refused_free_of_charge(wire: Wire, word: str, status: int, name: str) -> None:
+async def test_a_refused_word_costs_nothing(wire: Wire, word: str, status: int, name: str) -> None:
     for path, fields in (
         (GENERATE, {"prompt": f"a {word} lighthouse"}),
         (GENERATE, {"prompt": "x", "negative_prompt": word}),
@@ -34,7 +34,7 @@ async def test_moderation_comes_after_the_key() -> None:
         assert (await wire.post(GENERATE, {"prompt": "[content_moderation]"}, key="wrong"))[0] == 401
 
 
-async def test_a_filtered_picture_is_blurred_and_charged() -> None:
+async def test_a_filtered_image_is_blurred_and_charged() -> None:
     async with started(image_scale=0.2) as wire:
         clear = opened((await wire.post(GENERATE, {"prompt": "x", "seed": 1}))[2])
         status, headers, body = await wire.post(GENERATE, {"prompt": "x [content_filtered]", "seed": 1})

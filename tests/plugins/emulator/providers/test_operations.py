@@ -102,12 +102,12 @@ AREAS = {
 }
 
 
-def test_the_cases_are_all_there_are() -> None:
+def test_every_operation_has_a_case() -> None:
     assert GIVEN.keys() == load_stability_operations().keys()
 
 
 @pytest.mark.parametrize("model", TARGETS)
-async def test_every_name_makes_a_picture(client: impasto.Client, model: str) -> None:
+async def test_every_model_makes_an_image(client: impasto.Client, model: str) -> None:
     target = TARGETS[model]
     result = await client.invoke(model, GIVEN[target])
     (artifact,) = result.artifacts
@@ -155,7 +155,7 @@ async def test_the_returned_seed_gives_the_same_pixels_and_another_file(client: 
 
 @pytest.mark.parametrize("model", ["stability/inpaint", "stability/erase"])
 @pytest.mark.parametrize("grow", [0, 3, 20])
-async def test_an_edit_changes_only_under_its_grown_mask(client: impasto.Client, model: str, grow: int) -> None:
+async def test_an_edit_changes_only_pixels_under_its_mask(client: impasto.Client, model: str, grow: int) -> None:
     params: dict[str, object] = {"image": IMAGE, "mask": MASK, "grow_mask": grow}
     if model == "stability/inpaint":
         params["prompt"] = "a blue door"
@@ -168,7 +168,7 @@ async def test_an_edit_changes_only_under_its_grown_mask(client: impasto.Client,
     assert changed[2] - changed[0] > 0.8 * (right - left)
 
 
-async def test_without_a_mask_the_transparent_part_is_painted(client: impasto.Client) -> None:
+async def test_the_transparent_part_is_painted_without_a_mask(client: impasto.Client) -> None:
     cut = DRAWING.copy()
     cut.putalpha(ImageChops.invert(_mask(cut.size, BOX)))
     result = await client.run("stability/inpaint", image=encoded(cut), prompt="a blue door", grow_mask=0)
@@ -179,7 +179,7 @@ async def test_without_a_mask_the_transparent_part_is_painted(client: impasto.Cl
     assert (changed[0] >= BOX[0], changed[2] <= BOX[2]) == (True, True)
 
 
-async def test_a_mask_of_another_size_is_fitted(client: impasto.Client) -> None:
+async def test_a_mask_of_another_size_is_resized(client: impasto.Client) -> None:
     mask = encoded(_mask((320, 240), (80, 60, 160, 140)))
     result = await client.run("stability/inpaint", image=IMAGE, mask=mask, prompt="x", grow_mask=0)
     changed = _changed(opened(result.artifacts[0].data), DRAWING)
@@ -187,7 +187,7 @@ async def test_a_mask_of_another_size_is_fitted(client: impasto.Client) -> None:
     assert list(changed) == pytest.approx(list(BOX), abs=2)
 
 
-async def test_an_erased_thing_is_gone(client: impasto.Client) -> None:
+async def test_an_erased_object_disappears(client: impasto.Client) -> None:
     sky = Image.new("RGB", (128, 128), (120, 180, 230))
     spotted = sky.copy()
     ImageDraw.Draw(spotted).rectangle((50, 50, 70, 70), fill=(255, 0, 0))
@@ -197,7 +197,7 @@ async def test_an_erased_thing_is_gone(client: impasto.Client) -> None:
     assert mean == pytest.approx([120, 180, 230], abs=25)
 
 
-async def test_outpaint_keeps_the_picture_in_its_place(client: impasto.Client) -> None:
+async def test_outpaint_keeps_the_image_in_its_place(client: impasto.Client) -> None:
     margins = {"left": 10, "right": 25, "up": 40, "down": 5}
     result = await client.invoke("stability/outpaint", {"image": IMAGE, "prompt": "hills", **margins})
     image = opened(result.artifacts[0].data)
@@ -257,7 +257,7 @@ async def test_image_to_image_keeps_more_with_less_strength(client: impasto.Clie
 
 
 @pytest.mark.parametrize(("word", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
-async def test_the_prompts_colour_shows(client: impasto.Client, word: str, channel: int) -> None:
+async def test_the_prompts_colour_is_in_the_image(client: impasto.Client, word: str, channel: int) -> None:
     result = await client.run("stability/sd3", prompt=f"{word} hills on a summer day", seed=11)
     plain = await client.run("stability/sd3", prompt="hills on a summer day", seed=11)
     with_word, without = (
@@ -275,7 +275,7 @@ async def test_two_clients_have_an_emulator_each(client: impasto.Client) -> None
         assert (await client.run("stability/sd3", prompt="x")).artifacts
 
 
-async def test_wrong_settings_are_named() -> None:
+async def test_wrong_settings_are_errors_with_their_names() -> None:
     async with impasto.Client(transport="emulator", providers={"emulator": {"image_scale": 2, "colour": 1}}) as client:
         with pytest.raises(impasto.ConfigError, match="unknown parameter 'colour'") as caught:
             await client.run("stability/sd3", prompt="x")

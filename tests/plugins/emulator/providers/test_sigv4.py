@@ -93,23 +93,23 @@ def test_the_path_is_encoded_once_more(request_: SignedRequest, colon: str, dige
 
 
 @ALL
-def test_good_ones(request_: SignedRequest) -> None:
+def test_valid_signatures_are_accepted(request_: SignedRequest) -> None:
     given = verified(request_)
     assert (given.access_key, given.region) == ("AKIDEXAMPLE", "us-west-2")
 
 
 @ALL
-def test_a_wrong_secret(request_: SignedRequest) -> None:
+def test_a_wrong_secret_is_refused(request_: SignedRequest) -> None:
     assert rejected(request_, secrets={"AKIDEXAMPLE": "example-secreT"}) == ("InvalidSignatureException", 403)
 
 
 @ALL
-def test_an_access_key_that_nobody_knows(request_: SignedRequest) -> None:
+def test_an_unknown_access_key_is_refused(request_: SignedRequest) -> None:
     assert rejected(request_, secrets={"AKIDOTHER": "example-secret"}) == ("UnrecognizedClientException", 403)
 
 
 @ALL
-def test_a_clock_that_is_wrong(request_: SignedRequest) -> None:
+def test_a_wrong_clock_is_refused(request_: SignedRequest) -> None:
     for minutes in (-5, 5):
         verified(request_, now=SIGNED_AT + timedelta(minutes=minutes))
     for seconds in (-301, 301):
@@ -117,7 +117,7 @@ def test_a_clock_that_is_wrong(request_: SignedRequest) -> None:
 
 
 @ALL
-def test_anything_else_that_was_changed_on_its_way(request_: SignedRequest) -> None:
+def test_any_other_change_of_the_request_is_refused(request_: SignedRequest) -> None:
     other = hashlib.sha256(b"{}").hexdigest()
     for each in (
         attrs.evolve(request_, body_hash=other),
@@ -130,14 +130,14 @@ def test_anything_else_that_was_changed_on_its_way(request_: SignedRequest) -> N
     assert rejected(changed(WITH_TOKEN, x_amz_security_token="OTHER")) == ("InvalidSignatureException", 403)
 
 
-def test_what_is_not_signed_counts_for_nothing() -> None:
+def test_headers_that_must_be_signed_are_required() -> None:
     verified(changed(ENCODED, accept="text/html", amz_sdk_request="attempt=1"))
     assert rejected(changed(ENCODED, x_amz_security_token="T")) == ("InvalidSignatureException", 403)
     unsigned_host = changed(ENCODED, authorization=ENCODED.headers["authorization"].replace("host;", ""))
     assert rejected(unsigned_host) == ("InvalidSignatureException", 403)
 
 
-def test_another_service_or_date_in_the_scope() -> None:
+def test_another_service_or_date_in_the_scope_is_refused() -> None:
     for part, other in (("/bedrock/", "/s3/"), ("/20260115/", "/20260114/")):
         request = changed(ENCODED, authorization=ENCODED.headers["authorization"].replace(part, other))
         assert rejected(request) == ("InvalidSignatureException", 403)
@@ -156,16 +156,16 @@ def test_another_service_or_date_in_the_scope() -> None:
         CREDENTIAL.replace("SHA256", "SHA1") + ", SignedHeaders=host, Signature=00",
     ],
 )
-def test_a_header_that_is_incomplete(header: str) -> None:
+def test_an_incomplete_header_is_refused(header: str) -> None:
     assert rejected(changed(ENCODED, authorization=header)) == ("IncompleteSignature", 400)
 
 
 @pytest.mark.parametrize("date", [None, "", "2026-01-15T12:00:00Z", "20260115", "99999999T999999Z"])
-def test_a_date_that_is_missing_or_none(date: str | None) -> None:
+def test_a_missing_or_invalid_date_is_refused(date: str | None) -> None:
     assert rejected(changed(ENCODED, x_amz_date=date)) == ("IncompleteSignature", 400)
 
 
-def test_whose_key_it_is_can_be_told_without_verifying() -> None:
+def test_the_access_key_is_read_without_verifying() -> None:
     assert parse_access_key(ENCODED.headers["authorization"]) == "AKIDEXAMPLE"
     assert parse_access_key("AWS4-HMAC-SHA256 nothing") is None
     assert parse_access_key("Bearer Credential=a/") is None

@@ -32,7 +32,7 @@ async def client() -> AsyncIterator[impasto.Client]:
 
 @pytest.mark.parametrize("model", SOUNDS)
 @pytest.mark.parametrize("format", ["wav", "mp3"])
-async def test_every_name_makes_a_sound_of_its_length_and_format(
+async def test_every_model_makes_audio_of_its_length_and_format(
     client: impasto.Client, model: str, format: str
 ) -> None:
     given = {"prompt": "a choir", "duration": 6.5, "output_format": format, "seed": 11}
@@ -48,7 +48,7 @@ async def test_every_name_makes_a_sound_of_its_length_and_format(
     assert abs(samples).max() < 1, "it is cut off"
 
 
-async def test_a_seed_gives_the_same_sound_and_others_another(client: impasto.Client) -> None:
+async def test_the_same_seed_gives_the_same_audio(client: impasto.Client) -> None:
     async def made(**more: object) -> bytes:
         given = {"prompt": "a choir", "duration": 1, "output_format": "wav", "seed": 3, **more}
         return (await client.invoke(SOUNDS[0], given | {"audio": wav(10)})).artifacts[0].data
@@ -58,7 +58,7 @@ async def test_a_seed_gives_the_same_sound_and_others_another(client: impasto.Cl
     assert len({one, await made(seed=4), await made(prompt="a drum")}) == 3
 
 
-async def test_a_sound_in_json(wire: Wire) -> None:
+async def test_audio_comes_in_json_too(wire: Wire) -> None:
     status, headers, body = await wire.post(TEXT, GIVEN | {"output_format": "wav"}, accept="application/json")
     assert (status, headers["content-type"]) == (200, "application/json; type=audio/wav")
     told = json.loads(body)
@@ -66,7 +66,7 @@ async def test_a_sound_in_json(wire: Wire) -> None:
     assert soundfile.info(io.BytesIO(b64decode(told["audio"]))).duration == 7
 
 
-async def test_a_job_is_accepted_with_202_and_fetched_where_sounds_are(wire: Wire) -> None:
+async def test_an_audio_job_is_accepted_with_202_and_has_its_own_results_path(wire: Wire) -> None:
     path = "/v2beta/audio/stable-audio/text-to-audio"
     status, _, body = await wire.post(path, {**GIVEN, "model": "stable-audio-3"})
     assert status == 202
@@ -102,13 +102,13 @@ async def test_the_price_follows_the_steps(wire: Wire, steps: int | None, credit
         ({"duration": 190.5}, "duration: must be a number from 1 to 190, not 190.5"),
     ],
 )
-async def test_what_depends_on_the_model(wire: Wire, more: dict[str, object], entry: str) -> None:
+async def test_limits_depend_on_the_model(wire: Wire, more: dict[str, object], entry: str) -> None:
     given = {name: value for name, value in {**GIVEN, **more}.items() if value is not None}
     status, _, body = await wire.post(TEXT, given)
     assert (status, json.loads(body)["errors"]) == (400, [entry])
 
 
-async def test_uploads_that_are_too_short_or_no_sound(wire: Wire) -> None:
+async def test_uploads_that_are_too_short_or_not_audio_are_refused(wire: Wire) -> None:
     path = "/v2beta/audio/stable-audio-2/inpaint"
     for sound, said in ((wav(5.9), "is 5.90 seconds"), (mp3(5), "seconds long"), (b"x" * 100, "not an MP3 or WAV")):
         status, _, body = await wire.post(path, {"prompt": "rain", "audio": sound})
@@ -117,7 +117,7 @@ async def test_uploads_that_are_too_short_or_no_sound(wire: Wire) -> None:
     assert not wire.emulator.charges
 
 
-async def test_words_mean_what_they_mean_for_sounds(wire: Wire) -> None:
+async def test_words_of_refusals_are_those_for_audio(wire: Wire) -> None:
     for word, status in (("copyrighted_content", 422), ("invalid_language", 422), ("content_moderation", 403)):
         answer = await wire.post(TEXT, GIVEN | {"prompt": f"rain [{word}]"})
         assert (answer[0], json.loads(answer[2])["name"]) == (status, word)
@@ -140,5 +140,7 @@ async def test_without_the_encoder_mp3_is_refused_with_the_command_that_installs
         assert (await wire.post(TEXT, GIVEN | {"output_format": "wav"}))[0] == 200
         assert len(wire.emulator.charges) == 1
     async with impasto.Client(transport="emulator") as client:
-        with pytest.raises(impasto.MissingExtra, match=r"mp3 needs lameenc: pip install 'impasto\[emulator\]', or ask"):
+        with pytest.raises(
+            impasto.MissingExtra, match=r"mp3 needs lameenc: pip install 'impasto\[emulator\]', or set output_format"
+        ):
             await client.run("stability/stable-audio-2.5/text-to-audio", prompt="rain")

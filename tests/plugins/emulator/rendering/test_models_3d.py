@@ -32,7 +32,7 @@ async def model_of(client: impasto.Client, model: str, **given: object) -> Any:
 
 
 @pytest.mark.parametrize("model", [FAST, AWARE])
-async def test_it_is_a_solid_with_the_picture_on_it(client: impasto.Client, model: str) -> None:
+async def test_the_model_is_a_solid_with_the_image_on_it(client: impasto.Client, model: str) -> None:
     shape = await model_of(client, model)
     assert shape.is_watertight
     assert shape.is_winding_consistent
@@ -51,7 +51,7 @@ async def test_it_is_a_solid_with_the_picture_on_it(client: impasto.Client, mode
         (AWARE, {"target_type": "none", "target_count": 100}, None, None),
     ],
 )
-async def test_it_is_as_simple_as_was_asked(
+async def test_the_model_has_at_most_the_requested_points(
     client: impasto.Client, model: str, given: dict[str, object], vertices: int | None, faces: int | None
 ) -> None:
     shape = await model_of(client, model, **given)
@@ -75,7 +75,7 @@ async def test_a_seed_gives_the_same_model(client: impasto.Client) -> None:
     assert one == same != other
 
 
-async def test_the_answer_is_the_model_whatever_is_asked_for(wire: Wire) -> None:
+async def test_the_answer_is_the_model_for_any_accept_header(wire: Wire) -> None:
     for accept in (None, "*/*", "application/json", "image/*"):
         status, headers, body = await wire.post("/v2beta/3d/stable-fast-3d", {"image": IMAGE}, accept=accept)
         assert (status, headers["content-type"], body[:4]) == (200, "model/gltf-binary", b"glTF")

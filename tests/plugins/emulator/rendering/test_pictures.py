@@ -32,7 +32,7 @@ def operation(name: str) -> Operation:
     pixels=st.integers(0, 100),
 )
 @settings(max_examples=60)
-def test_a_mask_grows_by_exactly_so_many_pixels(
+def test_a_mask_grows_by_the_requested_pixels(
     size: tuple[int, int], box: tuple[float, float, float, float], pixels: int
 ) -> None:
     width, height = size
@@ -47,11 +47,11 @@ def test_a_mask_grows_by_exactly_so_many_pixels(
 @pytest.mark.parametrize(
     ("ratio", "size"), [("1:1", (1024, 1024)), ("16:9", (1344, 768)), ("9:16", (768, 1344)), ("21:9", (1536, 640))]
 )
-def test_sizes_that_were_seen(ratio: str, size: tuple[int, int]) -> None:
+def test_sizes_are_those_of_the_contract(ratio: str, size: tuple[int, int]) -> None:
     assert sizes.size_by_ratio(ratio) == size
 
 
-def test_more_sizes_that_were_seen() -> None:
+def test_sizes_of_other_operations_are_those_of_the_contract() -> None:
     assert sizes.size_by_ratio("1:1", side=1536) == (1536, 1536)
     assert sizes.size_by_ratio("16:9", step=1) == (1365, 768)
     assert sizes.size_by_area((512, 512), 3112) == (3112, 3112)
@@ -64,7 +64,7 @@ def test_any_size_can_be_painted(size: tuple[int, int]) -> None:
         assert draw_scene(prompt, 1, size).size == size
 
 
-def test_words_that_are_not_wanted_stay_out() -> None:
+def test_objects_of_the_negative_prompt_are_not_drawn() -> None:
     with_cat = draw_scene("a cat", 3, (96, 96))
     assert draw_scene("a cat", 3, (96, 96), without="dogs and birds").tobytes() != with_cat.tobytes()
     assert choose_palette(split_words("sunset"), _Never()) == MOODS["sunset"]
@@ -75,7 +75,7 @@ class _Never(random.Random):
         raise AssertionError("chance has no part in it")
 
 
-def test_an_operation_without_a_painter_is_drawn_all_the_same() -> None:
+def test_an_operation_without_a_painter_is_drawn_by_the_default() -> None:
     new = attrs.evolve(operation("control-sketch"), target="/v2beta/stable-image/control/brand-new")
     assert find_painter(new) is find_painter(attrs.evolve(new, target="/v2beta/another"))
     task = RenderTask(operation=new, values={"image": plain((90, 70)), "prompt": "x"}, seed=1)
@@ -85,7 +85,7 @@ def test_an_operation_without_a_painter_is_drawn_all_the_same() -> None:
     assert opened(draw(task, "mark").data).format == "WEBP"
 
 
-def test_a_picture_beyond_what_is_decoded_stands_as_grey() -> None:
+def test_an_image_too_large_to_decode_becomes_grey() -> None:
     task = RenderTask(
         operation=operation("sd3"), values={"image": png(16_384, 8_192), "strength": 0.0}, seed=1, scale=0.1
     )

@@ -18,7 +18,7 @@ import impasto
 from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings, serve
 
 
-def test_in_a_thread_for_code_without_a_loop() -> None:
+def test_an_emulator_runs_in_a_thread_for_code_without_a_loop() -> None:
     before = threading.active_count()
     with serve(SHORT) as emulator:
         request = Request(emulator.url + "/v1/user/balance", headers={"authorization": "Bearer k"})
@@ -30,7 +30,7 @@ def test_in_a_thread_for_code_without_a_loop() -> None:
         urlopen(request, timeout=60)
 
 
-async def test_two_side_by_side_share_nothing() -> None:
+async def test_two_emulators_share_nothing() -> None:
     async with Emulator(SHORT) as one, Emulator(SHORT) as other:
         assert one.url != other.url
         async with impasto.Client(api_base=one.url, api_key="k") as client:
@@ -38,7 +38,7 @@ async def test_two_side_by_side_share_nothing() -> None:
         assert (len(one.charges), len(other.charges)) == (1, 0)
 
 
-async def test_one_that_is_stopped_can_run_again() -> None:
+async def test_a_stopped_emulator_can_run_again() -> None:
     emulator = Emulator(SHORT)
     for _ in range(2):
         async with emulator:
@@ -47,7 +47,7 @@ async def test_one_that_is_stopped_can_run_again() -> None:
             _ = emulator.url
 
 
-def test_a_port_in_use_is_told_where_it_is_started() -> None:
+def test_a_port_in_use_is_an_error_of_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"), serve(attrs.evolve(SHORT, port=port)):
@@ -78,7 +78,7 @@ def _command(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+def test_the_command_serves_until_a_signal(number: signal.Signals) -> None:
     with _command("--port", "0", "--scale", "0.1", "--key", "right") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[3]
@@ -117,7 +117,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
         (("--job-seconds", "-1"), 2, "job_seconds"),
     ],
 )
-def test_the_command_refuses_what_it_can_not_do(arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_the_command_refuses_wrong_options(arguments: tuple[str, ...], status: int, said: str) -> None:
     with _command(*arguments) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -125,7 +125,7 @@ def test_the_command_refuses_what_it_can_not_do(arguments: tuple[str, ...], stat
     assert "Traceback" not in err
 
 
-def test_the_command_tells_of_a_port_in_use() -> None:
+def test_the_command_reports_a_port_in_use() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, _command("--port", str(taken.getsockname()[1])) as process:
         _, err = process.communicate(timeout=60)
@@ -134,7 +134,7 @@ def test_the_command_tells_of_a_port_in_use() -> None:
     assert "Traceback" not in err
 
 
-def test_the_command_line_lists_it_without_the_server() -> None:
+def test_the_command_is_listed_without_importing_the_server() -> None:
     code = (
         "import sys; from impasto_plugins.emulator.command import command;"
         "assert command.name == 'emulator'; print(*(m for m in ('aiohttp', 'PIL', 'cattrs') if m in sys.modules))"
@@ -154,7 +154,7 @@ BODY_TO_COME = b"content-type: multipart/form-data; boundary=b\r\ncontent-length
         pytest.param(b"sk-1 is no HTTP\r\n\r\n", id="garbage"),
     ],
 )
-def test_what_a_client_does_is_no_error_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clients_faults_are_not_in_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with serve(SHORT) as emulator:
         host, port = emulator.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:

@@ -31,7 +31,7 @@ async def test_bytes_come_with_seed_and_finish_reason_in_headers(wire: Wire) -> 
     assert opened(body).format == "PNG"
 
 
-async def test_json_holds_what_the_headers_hold_otherwise(wire: Wire) -> None:
+async def test_json_has_what_the_headers_have_otherwise(wire: Wire) -> None:
     status, headers, body = await wire.post(GENERATE, {**PROMPT, "seed": 7}, accept="application/json")
     assert status == 200
     assert headers["content-type"] == "application/json; type=image/png"
@@ -50,7 +50,7 @@ async def test_output_format_decides_the_encoding(wire: Wire, format: str) -> No
     assert opened(body).format == format.upper()
 
 
-async def test_no_body_at_all(wire: Wire) -> None:
+async def test_a_request_without_a_body_is_refused(wire: Wire) -> None:
     status, headers, body = await wire.send("POST", GENERATE, skip_auto_headers=["content-type"])
     assert status == 400
     assert json.loads(body)["name"] == "bad_request"
@@ -103,12 +103,12 @@ async def test_a_wrong_form_names_each_field(wire: Wire, fields: dict[str, objec
     assert wire.emulator.charges == []
 
 
-async def test_every_complaint_comes_at_once(wire: Wire) -> None:
+async def test_all_problems_come_at_once(wire: Wire) -> None:
     answer = await wire.post(INPAINT, {"image": b"no picture", "seed": "-1", "grow_mask": "101"})
     assert sorted(entry.partition(":")[0] for entry in errors(answer)) == ["grow_mask", "image", "prompt", "seed"]
 
 
-async def test_the_dummy_part_of_the_vendors_samples_is_taken(wire: Wire) -> None:
+async def test_the_dummy_part_of_the_vendors_samples_is_accepted(wire: Wire) -> None:
     assert (await wire.post(GENERATE, {**PROMPT, "none": b""}))[0] == 200
     async with started(strict=True) as strict:
         assert (await strict.post(GENERATE, {**PROMPT, "none": b""}, accept="image/*"))[0] == 200
@@ -125,7 +125,7 @@ async def test_unknown_fields_are_dropped_unless_strict(wire: Wire) -> None:
         assert (await strict.post(GENERATE, PROMPT, accept="image/*"))[0] == 200
 
 
-async def test_of_a_repeated_field_the_last_counts(wire: Wire) -> None:
+async def test_the_last_of_a_repeated_field_counts(wire: Wire) -> None:
     fields = [("prompt", "x"), ("seed", 1), ("seed", 2)]
     _, headers, _ = await wire.send("POST", GENERATE, data=form(fields))
     assert headers["seed"] == "2"
@@ -178,13 +178,13 @@ async def test_the_model_field_chooses_the_price(wire: Wire, model: str) -> None
     assert wire.emulator.credits == {"sd3.5-large": 6.5, "sd3.5-flash": 2.5, "sd3-medium": 3.5}[model]
 
 
-async def test_an_unknown_model_names_those_there_are(wire: Wire) -> None:
+async def test_the_refusal_of_an_unknown_model_names_the_known_ones(wire: Wire) -> None:
     (entry,) = errors(await wire.post(SD3, {**PROMPT, "model": "sd4"}))
     assert entry.startswith("model: invalid enum value. Expected ")
     assert "'sd3.5-large'" in entry
 
 
-async def test_a_picture_that_can_not_be_decoded_costs_nothing(wire: Wire) -> None:
+async def test_an_image_that_can_not_be_decoded_costs_nothing(wire: Wire) -> None:
     cut = png(640, 640)[:33] + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
     for path, field in ((INPAINT, "image"), (CREATIVE, "image")):
         answer = await wire.post(path, {**PROMPT, field: cut})
@@ -201,7 +201,7 @@ async def test_other_methods_and_paths_are_not_found(wire: Wire, method: str) ->
         assert (status, json.loads(body)["name"]) == (404, "not_found")
 
 
-async def test_an_unknown_path_of_v1_asks_for_the_key_first(wire: Wire) -> None:
+async def test_an_unknown_path_of_v1_needs_a_key(wire: Wire) -> None:
     for key, status in ((None, 401), (KEY, 404)):
         answered, _, body = await wire.get("/v1/nothing", key=key)
         assert answered == status

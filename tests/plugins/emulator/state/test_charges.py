@@ -11,7 +11,7 @@ from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD
 PROMPT = {"prompt": "a lighthouse"}
 
 
-async def test_every_request_is_written_down(wire: Wire) -> None:
+async def test_every_request_is_recorded(wire: Wire) -> None:
     image = plain((80, 64))
     await wire.post(INPAINT, {**PROMPT, "image": image, "seed": 3})
     await wire.post(GENERATE, {})
@@ -36,7 +36,7 @@ async def test_every_request_is_written_down(wire: Wire) -> None:
     assert (second["status"], second["charged"]) == (400, None)
 
 
-async def test_the_key_is_kept_nowhere(wire: Wire) -> None:
+async def test_the_key_is_stored_nowhere(wire: Wire) -> None:
     await wire.post(GENERATE, PROMPT)
     for path in ("/_emulator/requests", "/_emulator/charges"):
         body = (await wire.get(path))[2].decode()
@@ -57,7 +57,7 @@ async def test_charges_add_up(wire: Wire) -> None:
     assert told["lockouts"] == {"count": 0, "retriggered": 0, "refused": 0}
 
 
-async def test_v1_tells_the_account(wire: Wire) -> None:
+async def test_v1_returns_the_account(wire: Wire) -> None:
     await wire.post(GENERATE, PROMPT)
     assert json.loads((await wire.get("/v1/user/balance"))[2]) == {"credits": 999_997.0}
     account = json.loads((await wire.get("/v1/user/account"))[2])
@@ -69,7 +69,7 @@ async def test_v1_tells_the_account(wire: Wire) -> None:
     assert json.loads(body).keys() == {"id", "name", "message"}
 
 
-async def test_an_account_without_credits_is_402_even_side_by_side() -> None:
+async def test_an_account_without_credits_is_402_also_for_parallel_calls() -> None:
     async with started(credits=10) as wire:
         answers = await asyncio.gather(*(wire.post(GENERATE, PROMPT) for _ in range(8)))
         statuses = sorted(status for status, _, _ in answers)
@@ -125,7 +125,7 @@ async def test_a_second_lock_out_counts_as_triggered_again() -> None:
         assert told["lockouts"] == {"count": 2, "retriggered": 1, "refused": 2}
 
 
-async def test_seeds_repeat_where_the_emulator_has_one() -> None:
+async def test_seeds_repeat_if_the_emulator_has_a_seed() -> None:
     drawn = []
     for _ in range(2):
         async with started(seed=4) as wire:

@@ -26,7 +26,7 @@ async def finished(wire: Wire, path: str, **options: str) -> Answer:
 
 
 @pytest.mark.parametrize("path", [CREATIVE, RELIGHT])
-async def test_submit_poll_fetch(path: str) -> None:
+async def test_a_job_is_submitted_polled_and_fetched(path: str) -> None:
     async with started(job_seconds=0.6) as wire:
         await _submit_poll_fetch(wire, path)
 
@@ -49,7 +49,7 @@ async def _submit_poll_fetch(wire: Wire, path: str) -> None:
     assert (await wire.get(RESULTS + told["id"]))[2] == body, "it may be fetched again"
 
 
-async def test_it_is_charged_once_when_it_is_accepted(wire: Wire) -> None:
+async def test_a_job_is_charged_once_when_it_is_accepted(wire: Wire) -> None:
     _, _, body = await wire.post(CREATIVE, FIELDS[CREATIVE])
     assert wire.emulator.credits == 60
     for _ in range(2):
@@ -92,7 +92,7 @@ async def test_a_result_expires() -> None:
         assert (await wire.get(path))[0] == 404
 
 
-async def test_an_emulator_that_is_closed_waits_for_the_pictures_it_draws() -> None:
+async def test_closing_waits_for_images_that_are_drawn() -> None:
     async with started(job_seconds=0, image_scale=0.2) as wire:
         assert (await wire.post(CREATIVE, FIELDS[CREATIVE]))[0] == 200
     assert len(asyncio.all_tasks()) == 1

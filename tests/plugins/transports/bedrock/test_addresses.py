@@ -21,7 +21,7 @@ from tests.recorder import Recorder
 # what is missing or wrong
 
 
-async def test_no_credentials_says_where_was_looked(wire: Recorder) -> None:
+async def test_missing_credentials_name_the_searched_places(wire: Recorder) -> None:
     said = await told()
     for place in ("aws_access_key_id", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "profile", "SSO", "container"):
         assert place in said
@@ -29,14 +29,14 @@ async def test_no_credentials_says_where_was_looked(wire: Recorder) -> None:
 
 
 @pytest.mark.usefixtures("env_keys")
-async def test_no_region_says_where_was_looked() -> None:
+async def test_a_missing_region_names_the_searched_places() -> None:
     said = await told()
     for place in ("aws_region", "the ARN", "AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION", "profile"):
         assert place in said
 
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\nb", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
-async def test_a_bearer_token_that_is_none(wire: Recorder, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+async def test_an_empty_bearer_token_is_refused(wire: Recorder, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", token)
     said = await told()
     assert "AWS_BEARER_TOKEN_BEDROCK" in said
@@ -64,7 +64,7 @@ async def test_a_bearer_token_that_is_none(wire: Recorder, monkeypatch: pytest.M
         ({"providers": {"bedrock": {"regoin": "us-west-2"}}}, "unknown setting 'regoin' of"),
     ],
 )
-async def test_settings_that_do_not_do(wire: Recorder, settings: dict[str, object], said: str) -> None:
+async def test_incomplete_settings_are_refused(wire: Recorder, settings: dict[str, object], said: str) -> None:
     assert said in await told(**settings)
     assert wire.seen == []
 
@@ -77,7 +77,7 @@ async def region_of(**settings: object) -> str:
     return (await identified(**settings)).region
 
 
-async def test_regions_in_their_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_regions_are_used_in_the_documented_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text("[default]\nregion=eu-west-1\n[profile work]\nregion=eu-west-2\n")
     assert await region_of() == "eu-west-1"
     assert await region_of(profile="work") == "eu-west-2"
@@ -92,7 +92,7 @@ async def test_regions_in_their_order(config: Path, monkeypatch: pytest.MonkeyPa
     assert await region_of(arn_region="us-east-1", region="us-west-2") == "us-west-2"
 
 
-async def test_the_region_is_in_what_is_signed(wire: Recorder) -> None:
+async def test_the_region_is_in_the_signature(wire: Recorder) -> None:
     arn = "arn:aws:bedrock:us-east-2:123456789012:application-inference-profile/abc"
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b") as client:
         await client.run(GENERATOR, prompt="p")
@@ -101,7 +101,7 @@ async def test_the_region_is_in_what_is_signed(wire: Recorder) -> None:
     assert scopes == ["us-west-2", "us-east-2"]
 
 
-async def test_a_region_that_does_not_serve_the_model(wire: Recorder) -> None:
+async def test_a_region_without_the_model_is_refused_with_those_that_have_it(wire: Recorder) -> None:
     said = await told(**{**KEYS, "aws_region": "us-east-1"})
     assert said == "stability.stable-image-core-v1:1 is available in us-west-2, not in us-east-1: set aws_region"
     async with impasto.Client(**{**KEYS, "aws_region": "eu-west-1"}) as client:  # type: ignore[arg-type]  # all are text
@@ -110,7 +110,7 @@ async def test_a_region_that_does_not_serve_the_model(wire: Recorder) -> None:
     assert wire.seen == []
 
 
-async def test_a_wrong_region_is_told_before_credentials_are_asked_for(
+async def test_a_wrong_region_is_reported_before_credentials_are_fetched(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", wire.url)
@@ -119,7 +119,7 @@ async def test_a_wrong_region_is_told_before_credentials_are_asked_for(
 
 
 @pytest.mark.parametrize("region", ["us west 2", "us-west-2\r\nx-evil: 1", "example.com#", "US-WEST-2", "a" * 64])
-async def test_an_arn_whose_region_is_none(wire: Recorder, region: str) -> None:
+async def test_an_arn_with_an_invalid_region_is_refused(wire: Recorder, region: str) -> None:
     arn = f"arn:aws:bedrock:{region}:123456789012:application-inference-profile/abc"
     async with impasto.Client(aws_access_key_id="a", aws_secret_access_key="b", bedrock_endpoint=wire.url) as client:
         with pytest.raises(ConfigError, match="invalid AWS region"):
@@ -134,7 +134,7 @@ async def endpoint_of(**settings: object) -> str:
     return (await identified(**{"region": "us-west-2", **settings})).endpoint
 
 
-async def test_endpoints_in_their_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endpoints_are_used_in_the_documented_order(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await endpoint_of() == PUBLIC
     config.write_text(
         "[default]\nendpoint_url=http://127.0.0.1:1\nservices=mine\n"
@@ -159,13 +159,13 @@ async def test_configured_endpoints_can_be_ignored(monkeypatch: pytest.MonkeyPat
     assert await endpoint_of() == PUBLIC
 
 
-async def test_other_public_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_public_hosts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await endpoint_of(region="cn-north-1") == "https://bedrock-runtime.cn-north-1.amazonaws.com.cn"
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
     assert await endpoint_of() == PUBLIC.replace("runtime", "runtime-fips")
 
 
-async def test_an_endpoint_of_the_control_plane_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_control_planes_endpoint_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", "http://127.0.0.1:7")
     assert await endpoint_of() == PUBLIC
 
@@ -185,7 +185,7 @@ async def test_an_endpoint_of_the_control_plane_is_not_ours(monkeypatch: pytest.
         "http://127.0.0.1:1/\\b",
     ],
 )
-async def test_an_endpoint_that_can_not_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+async def test_an_invalid_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with pytest.raises(ConfigError) as given:
         await endpoint_of(endpoint=url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
@@ -197,7 +197,7 @@ async def test_an_endpoint_that_can_not_be(monkeypatch: pytest.MonkeyPatch, url:
 
 
 @pytest.mark.parametrize("how", ["bedrock_endpoint", "AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ENDPOINT_URL"])
-async def test_a_path_before_the_models_is_kept_and_signed(
+async def test_an_endpoints_path_is_sent_and_signed(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     recorder.answer = lambda seen: pictured()
@@ -254,13 +254,11 @@ async def test_nothing_secret_is_logged(
         assert secret not in shown
 
 
-async def test_what_others_do_with_botocore_is_logged_as_ever(
-    wire: Recorder, all_logs: pytest.LogCaptureFixture
-) -> None:
+async def test_the_users_own_use_of_botocore_is_logged(wire: Recorder, all_logs: pytest.LogCaptureFixture) -> None:
     await called(wire, **KEYS)
     logging.getLogger("botocore.auth").debug("of somebody else")
     assert "of somebody else" in all_logs.text
 
 
-def test_an_identity_shows_nothing() -> None:
+def test_the_repr_of_an_identity_has_no_secret() -> None:
     assert "secret" not in repr(Identity("us-west-2", PUBLIC, bearer="secret"))

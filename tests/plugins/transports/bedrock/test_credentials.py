@@ -23,14 +23,14 @@ from tests.reliability.test_proxies import proxying
 # credentials
 
 
-async def test_explicit_keys(wire: Recorder) -> None:
+async def test_explicit_keys_are_used(wire: Recorder) -> None:
     seen = await called(wire, **KEYS, aws_session_token=SESSION_TOKEN)
     assert signer(seen) == ACCESS_KEY
     assert seen.header("x-amz-security-token") == SESSION_TOKEN
 
 
 @pytest.mark.usefixtures("env_keys")
-async def test_the_environment(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_of_the_environment_are_used(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = await called(wire)
     assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAENVIRONMENT", None)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "T1")
@@ -57,7 +57,9 @@ def keys(name: str, *more: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def test_files(wire: Recorder, credentials: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_of_the_files_are_used(
+    wire: Recorder, credentials: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credentials.write_text(keys("default") + keys("work") + keys("home", "aws_session_token=T2"))
     config.write_text(keys("profile elsewhere"))
     assert signer(await called(wire)) == "AKIADEFAULT"
@@ -71,7 +73,9 @@ async def test_files(wire: Recorder, credentials: Path, config: Path, monkeypatc
 
 
 @pytest.mark.usefixtures("env_keys")
-async def test_who_wins(wire: Recorder, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sources_are_used_in_the_documented_order(
+    wire: Recorder, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Explicit keys, an explicit profile, the bearer token, the environment's keys, its profile."""
     credentials.write_text(keys("work"))
     monkeypatch.setenv("AWS_PROFILE", "work")
@@ -85,7 +89,7 @@ async def test_who_wins(wire: Recorder, credentials: Path, monkeypatch: pytest.M
     assert signer(await called(wire, **KEYS, aws_profile="work")) == ACCESS_KEY
 
 
-async def test_a_program(wire: Recorder, config: Path, tmp_path: Path) -> None:
+async def test_a_credential_process_is_used(wire: Recorder, config: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     answer = {"Version": 1, "AccessKeyId": "AKIAPROGRAM", "SecretAccessKey": "s", "SessionToken": "T3"}
     program.write_text(f"print({json.dumps(json.dumps(answer))})")
@@ -94,14 +98,16 @@ async def test_a_program(wire: Recorder, config: Path, tmp_path: Path) -> None:
     assert (signer(seen), seen.header("x-amz-security-token")) == ("AKIAPROGRAM", "T3")
 
 
-async def test_a_program_that_fails_says_no_more_than_that(wire: Recorder, config: Path, tmp_path: Path) -> None:
+async def test_the_output_of_a_failed_credential_process_is_not_shown(
+    wire: Recorder, config: Path, tmp_path: Path
+) -> None:
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('the password is hunter2')")
     config.write_text(f'[default]\ncredential_process="{sys.executable}" "{program}"\n')
     assert await told() == "can't get AWS credentials: their source failed (custom-process)"
 
 
-async def test_a_role(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_role_is_assumed(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     wire.answer = lambda seen: pictured() if seen.path.startswith("/model/") else in_xml(IN_AN_HOUR)
@@ -113,7 +119,7 @@ async def test_a_role(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPa
 IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 
 
-async def test_web_identity(wire: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_web_identity_is_used(wire: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("web-token")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/painter")
@@ -124,7 +130,7 @@ async def test_web_identity(wire: Recorder, tmp_path: Path, monkeypatch: pytest.
     assert b"WebIdentityToken=web-token" in wire.seen[0].body
 
 
-async def test_instance_metadata(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_instance_metadata_are_used(wire: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", wire.url)
     role = "/latest/meta-data/iam/security-credentials/"
@@ -176,7 +182,7 @@ def sso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime],
     return sign_in
 
 
-async def test_single_sign_on(
+async def test_single_sign_on_is_used(
     wire: Recorder, config: Path, sso: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text(SSO)
@@ -221,7 +227,7 @@ async def test_single_sign_on(
         ),
     ],
 )
-async def test_a_source_that_is_set_up_wrongly(
+async def test_a_wrong_configuration_is_reported(
     wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch, *, lines: str, variables: dict[str, str], said: str
 ) -> None:
     config.write_text(f"[default]\n{lines}\n")
@@ -234,7 +240,7 @@ async def test_a_source_that_is_set_up_wrongly(
 @pytest.mark.parametrize("wrong", ["A\nB", "A\r\nx-evil: 1", "A B", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 @pytest.mark.usefixtures("env_keys")
-async def test_keys_that_can_not_stand_in_a_header_are_refused_before_a_socket(
+async def test_keys_that_are_invalid_in_a_header_are_refused_before_a_request(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
 ) -> None:
     monkeypatch.setenv(name, wrong)
@@ -244,7 +250,7 @@ async def test_keys_that_can_not_stand_in_a_header_are_refused_before_a_socket(
     assert wire.seen == []
 
 
-async def test_a_source_that_is_not_there_proves_that_nothing_was_sent(
+async def test_nothing_is_sent_if_the_source_of_credentials_is_unreachable(
     wire: Recorder, config: Path, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text(ROLE)
@@ -256,7 +262,7 @@ async def test_a_source_that_is_not_there_proves_that_nothing_was_sent(
     assert (caught.value.billed, caught.value.retryable, wire.seen) == ("no", True, [])
 
 
-async def test_a_given_proxy_stands_before_sts_too(
+async def test_an_explicit_proxy_is_used_for_sts_too(
     wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text(ROLE)
@@ -271,7 +277,7 @@ async def test_a_given_proxy_stands_before_sts_too(
     assert wire.seen == []
 
 
-async def test_a_given_ca_is_trusted_for_sts_too(
+async def test_an_explicit_ca_is_trusted_for_sts_too(
     wire: Recorder, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text(ROLE)
@@ -286,7 +292,7 @@ async def test_a_given_ca_is_trusted_for_sts_too(
         assert len(sts.paid) == 1
 
 
-async def test_a_role_that_is_refused(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_role_is_reported(wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(ROLE)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", wire.url)
     body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>base-secret</Message></Error></ErrorResponse>"

@@ -57,7 +57,7 @@ AMBIGUOUS: dict[str, Answer] = {
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("name", AMBIGUOUS)
-async def test_one_post_whatever_came_back(server: Server, client: impasto.Client, name: str) -> None:
+async def test_one_request_is_sent_for_any_answer(server: Server, client: impasto.Client, name: str) -> None:
     server.posts = [AMBIGUOUS[name]]
     error = await failure(client)
     assert type(error) is impasto.ChargeUnknown
@@ -66,7 +66,7 @@ async def test_one_post_whatever_came_back(server: Server, client: impasto.Clien
 
 
 @pytest.mark.usefixtures("environment")
-async def test_one_post_when_no_answer_comes(server: Server, make_client: MakeClient) -> None:
+async def test_one_request_is_sent_if_no_answer_comes(server: Server, make_client: MakeClient) -> None:
     server.posts = [silence]
     error = await failure(make_client(server.url, timeout=0.3))
     assert type(error) is impasto.ChargeUnknown
@@ -74,7 +74,7 @@ async def test_one_post_when_no_answer_comes(server: Server, make_client: MakeCl
     assert len(server.paid) == 1
 
 
-async def test_one_post_when_the_body_stalls(server: Server, make_client: MakeClient) -> None:
+async def test_one_request_is_sent_if_the_body_stalls(server: Server, make_client: MakeClient) -> None:
     server.posts = [raw(CUT, 10.0)]
     error = await failure(make_client(server.url, timeout=0.3))
     assert isinstance(error, impasto.ChargeUnknown)
@@ -82,7 +82,7 @@ async def test_one_post_when_the_body_stalls(server: Server, make_client: MakeCl
     assert (error.request_id, len(server.paid)) == (REQUEST_ID, 1)
 
 
-async def test_what_came_of_a_cut_body_is_kept(server: Server, client: impasto.Client) -> None:
+async def test_the_bytes_of_a_truncated_body_are_in_the_error(server: Server, client: impasto.Client) -> None:
     server.posts = [AMBIGUOUS["cut in the body"]]
     error = await failure(client)
     assert isinstance(error, impasto.ChargeUnknown)
@@ -94,7 +94,7 @@ async def test_what_came_of_a_cut_body_is_kept(server: Server, client: impasto.C
     ("status", "code"),
     [(500, "InternalServerException"), (503, "ServiceUnavailableException")],
 )
-async def test_three_posts_at_most_under_a_coded_fault(
+async def test_a_fault_with_a_code_is_sent_at_most_three_times(
     server: Server, client: impasto.Client, status: int, code: str
 ) -> None:
     server.posts = [coded(status, code)]
@@ -107,7 +107,7 @@ async def test_three_posts_at_most_under_a_coded_fault(
     assert len(server.paid) == 2
 
 
-async def test_each_attempt_is_signed_anew_and_carries_the_whole_body(server: Server, client: impasto.Client) -> None:
+async def test_each_attempt_is_signed_again_and_has_the_whole_body(server: Server, client: impasto.Client) -> None:
     server.posts = [coded(500, "InternalServerException"), GOOD]
     await client.run(ERASE, image=padded(300_000))
     first, second = server.paid
@@ -118,18 +118,18 @@ async def test_each_attempt_is_signed_anew_and_carries_the_whole_body(server: Se
 # what is proved not to have left
 
 
-async def test_a_closed_port(make_client: MakeClient, unused_port: int) -> None:
+async def test_nothing_is_sent_to_a_closed_port(make_client: MakeClient, unused_port: int) -> None:
     error = await failure(make_client(f"http://127.0.0.1:{unused_port}"))
     assert type(error) is impasto.NotSent
     assert (error.billed, error.retryable) == ("no", True)
 
 
-async def test_a_host_that_nobody_knows(make_client: MakeClient) -> None:
+async def test_nothing_is_sent_to_an_unknown_host(make_client: MakeClient) -> None:
     error = await failure(make_client("https://bedrock.invalid", retry=impasto.Retry(attempts=1)))
     assert type(error) is impasto.NotSent
 
 
-async def test_a_port_that_opens_later(make_client: MakeClient, unused_port: int) -> None:
+async def test_a_port_that_opens_later_is_retried(make_client: MakeClient, unused_port: int) -> None:
     client = make_client(f"http://127.0.0.1:{unused_port}", retry=impasto.Retry(base=0.2, attempts=20))
     call = asyncio.ensure_future(client.run(GENERATOR, prompt="p"))
     await asyncio.sleep(0.05)
@@ -156,14 +156,14 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_certificate_of_nobody(make_client: MakeClient, authority: trustme.CA) -> None:
+async def test_nothing_is_sent_if_the_certificate_is_unknown(make_client: MakeClient, authority: trustme.CA) -> None:
     async with serving(Server(posts=[GOOD]), tls=tls(authority)) as server:
         error = await failure(make_client(server.url))
         assert type(error) is impasto.NotSent
         assert (error.retryable, server.paid, bytes(server.received)) == (False, [], b"")
 
 
-async def test_an_own_ca_given_or_in_the_environment(
+async def test_an_own_ca_is_trusted_from_an_argument_or_the_environment(
     make_client: MakeClient, authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(Server(posts=[GOOD]), tls=tls(authority)) as server:
@@ -175,7 +175,7 @@ async def test_an_own_ca_given_or_in_the_environment(
         assert type(error) is impasto.ConfigError
 
 
-async def test_an_own_ca_as_boto3_finds_it(
+async def test_an_own_ca_is_found_as_boto3_finds_it(
     make_client: MakeClient, authority: trustme.CA, ca_file: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order is boto3's: AWS_CA_BUNDLE, ``ca_bundle`` of the profile, REQUESTS_CA_BUNDLE."""
@@ -211,7 +211,7 @@ async def test_an_own_ca_as_boto3_finds_it(
         assert await trusts(ssl=str(ca_file)), "what is given goes first of all"
 
 
-async def test_a_proxy_of_the_environment_and_a_given_one(
+async def test_a_proxy_is_used_from_the_environment_or_an_argument(
     make_client: MakeClient, authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(Server(posts=[GOOD]), tls=tls(authority)) as server, proxying() as proxy:
@@ -230,7 +230,7 @@ async def test_a_proxy_of_the_environment_and_a_given_one(
 # what goes out
 
 
-async def test_headers_that_are_there_and_headers_that_are_not(recorder: Recorder, make_client: MakeClient) -> None:
+async def test_a_request_has_exactly_the_documented_headers(recorder: Recorder, make_client: MakeClient) -> None:
     recorder.answer = lambda seen: pictured()
     await make_client(recorder.url).run(ERASE, image=padded(2**21))
     [seen] = recorder.seen
@@ -274,7 +274,7 @@ async def test_a_file_that_changed_is_refused_before_a_socket(
     assert recorder.seen == []
 
 
-async def test_an_upload_is_held_once(server: Server, make_client: MakeClient, tmp_path: Path) -> None:
+async def test_an_upload_is_in_memory_once(server: Server, make_client: MakeClient, tmp_path: Path) -> None:
     """9 MiB of picture are 12 MiB of body: neither the file nor a second body is in memory."""
     path = tmp_path / "picture.png"
     path.write_bytes(padded(9 * 2**20))
@@ -302,7 +302,7 @@ async def test_an_upload_is_held_once(server: Server, make_client: MakeClient, t
     assert peak < 18 * 2**20
 
 
-async def test_an_answer_is_held_twice_for_a_moment_at_most(server: Server, make_client: MakeClient) -> None:
+async def test_an_answer_is_in_memory_at_most_twice(server: Server, make_client: MakeClient) -> None:
     """Its pieces and the whole when it has come, the whole and the picture when that is decoded; never all three."""
     body = memoryview(pictured(padded(9 * 2**20)).body)  # 12 MiB
 

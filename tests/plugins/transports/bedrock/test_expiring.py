@@ -88,7 +88,7 @@ async def test_many_first_calls_ask_once(wire: Recorder, container: Container) -
     assert (signers(wire), container.given) == (["ASIA1"] * 64, 1)
 
 
-async def test_many_first_calls_that_get_none_ask_once_together(wire: Recorder, container: Container) -> None:
+async def test_many_first_calls_without_credentials_ask_once(wire: Recorder, container: Container) -> None:
     """botocore asks three times itself. The next call asks anew."""
     container.broken = True
     container.open.clear()
@@ -107,7 +107,7 @@ async def test_many_first_calls_that_get_none_ask_once_together(wire: Recorder, 
         assert (await client.run(GENERATOR, prompt="p")).artifacts
 
 
-async def test_what_is_due_is_fetched_once_while_all_calls_go_on_with_what_holds(
+async def test_credentials_that_are_due_are_fetched_once_in_the_background(
     wire: Recorder, container: Container
 ) -> None:
     container.minutes = 12  # botocore renews 15 minutes before the end, and must 10 minutes before
@@ -128,7 +128,7 @@ async def test_what_is_due_is_fetched_once_while_all_calls_go_on_with_what_holds
     assert container.asked == before + 1
 
 
-async def test_what_is_over_is_waited_for_and_fetched_once(wire: Recorder, container: Container) -> None:
+async def test_expired_credentials_are_fetched_once_and_waited_for(wire: Recorder, container: Container) -> None:
     container.minutes = 0.04
     async with impasto.Client() as client:
         await client.run(GENERATOR, prompt="p")
@@ -139,7 +139,7 @@ async def test_what_is_over_is_waited_for_and_fetched_once(wire: Recorder, conta
     assert (container.given, set(signers(wire)[1:])) == (before + 1, {f"ASIA{before + 1}"})
 
 
-async def test_a_renewal_that_fails_leaves_what_still_holds_and_is_told(
+async def test_a_failed_renewal_keeps_valid_credentials(
     wire: Recorder, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     container.minutes = 12
@@ -153,7 +153,7 @@ async def test_a_renewal_that_fails_leaves_what_still_holds_and_is_told(
     assert "a-secret-answer" not in caplog.text
 
 
-async def test_keys_that_were_found_are_in_no_error(wire: Recorder, container: Container) -> None:
+async def test_credentials_are_in_no_error(wire: Recorder, container: Container) -> None:
     wire.answer = lambda seen: failed("ValidationException", 400, " ".join(value for _, value in seen.headers))
     async with impasto.Client() as client:
         with pytest.raises(impasto.BadRequest) as caught:
@@ -183,7 +183,7 @@ class Expired:
         return ReadOnlyCredentials("ASIANEW", "s", "T", None)
 
 
-async def test_what_no_longer_holds_is_waited_for_and_the_loop_runs_on() -> None:
+async def test_the_loop_is_not_blocked_while_credentials_are_fetched() -> None:
     found = Expired()
     identity = Identity("us-west-2", PUBLIC, source=found.source)
     calls = [asyncio.ensure_future(identity.keys()) for _ in range(5)]
@@ -199,7 +199,7 @@ async def test_what_no_longer_holds_is_waited_for_and_the_loop_runs_on() -> None
     assert ticks > 5
 
 
-async def test_a_fetch_that_fails_is_said_to_all_who_wait_and_tried_again_by_the_next() -> None:
+async def test_a_failed_fetch_is_raised_for_all_waiting_calls_and_retried_by_the_next() -> None:
     found = Expired()
     found.failure = CredentialRetrievalError(provider="x", error_msg="hunter2")
     identity = Identity("us-west-2", PUBLIC, source=found.source)
@@ -212,7 +212,7 @@ async def test_a_fetch_that_fails_is_said_to_all_who_wait_and_tried_again_by_the
     assert found.fetched == 1
 
 
-async def test_a_source_that_can_not_be_reached(
+async def test_nothing_is_sent_if_the_container_is_unreachable(
     wire: Recorder, container: Container, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{unused_port}/credentials")

@@ -19,7 +19,7 @@ from tests.reliability.servers import Asked, Server, Wire, head, raw, silence
 # many at once, cancelled, closed
 
 
-async def test_more_calls_at_once_than_botocores_pool_has_room_for(server: Server, client: impasto.Client) -> None:
+async def test_more_parallel_calls_than_botocores_pool_run_at_once(server: Server, client: impasto.Client) -> None:
     async def when_all_are_there(asked: Asked, wire: Wire) -> None:
         while len(server.paid) < 40:
             await asyncio.sleep(0.005)
@@ -29,14 +29,14 @@ async def test_more_calls_at_once_than_botocores_pool_has_room_for(server: Serve
     await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(40)))
 
 
-async def test_a_connection_is_used_again(server: Server, client: impasto.Client) -> None:
+async def test_a_connection_is_reused(server: Server, client: impasto.Client) -> None:
     for _ in range(5):
         await client.run(GENERATOR, prompt="p")
     assert server.connections == 1
 
 
 @pytest.mark.parametrize("model", [GENERATOR, ERASE])
-async def test_cancelled_at_each_step(server: Server, make_client: MakeClient, model: str) -> None:
+async def test_a_call_can_be_cancelled_at_each_step(server: Server, make_client: MakeClient, model: str) -> None:
     """Cancels ever later, until the call is through: nothing leaks, and what may be paid is said."""
     server.posts = [raw(0.01, head(200, {**HEADERS, "content-length": str(len(BODY))}) + BODY)]
     client = make_client(server.url, max_concurrency=1)
@@ -69,7 +69,7 @@ async def test_cancelled_at_each_step(server: Server, make_client: MakeClient, m
     assert len(os.listdir("/dev/fd")) <= files + 4
 
 
-async def test_the_first_call_can_be_cancelled_while_the_identity_is_looked_for(
+async def test_the_first_call_can_be_cancelled_while_its_identity_is_searched(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -85,7 +85,7 @@ async def test_the_first_call_can_be_cancelled_while_the_identity_is_looked_for(
     assert len(server.paid) == 1
 
 
-async def test_closed_with_calls_in_flight(server: Server, make_client: MakeClient) -> None:
+async def test_closing_ends_calls_in_flight(server: Server, make_client: MakeClient) -> None:
     server.posts = [silence]
     client = make_client(server.url)
     calls = [asyncio.ensure_future(client.run(GENERATOR, prompt="p")) for _ in range(3)]
@@ -98,7 +98,7 @@ async def test_closed_with_calls_in_flight(server: Server, make_client: MakeClie
         await client.run(GENERATOR, prompt="p")
 
 
-async def test_two_accounts_of_one_client(recorder: Recorder, make_client: MakeClient) -> None:
+async def test_two_accounts_of_one_client_have_their_own_keys(recorder: Recorder, make_client: MakeClient) -> None:
     recorder.answer = lambda seen: pictured()
     client = make_client(recorder.url)
     other = client.with_options(aws_access_key_id="AKIAOTHER", aws_secret_access_key="s", aws_region="us-east-1")

@@ -29,7 +29,7 @@ def jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("code", CODES)
-async def test_a_call_of_eight_seconds_is_tried_again_after_about_one(
+async def test_a_throttled_call_is_retried_after_about_a_second(
     server: Server, make_client: MakeClient, jitter: list[tuple[float, float]], code: str
 ) -> None:
     server.posts = [coded(429, code), GOOD]
@@ -39,7 +39,7 @@ async def test_a_call_of_eight_seconds_is_tried_again_after_about_one(
     assert jitter == [(0, 1.0)]
 
 
-async def test_it_doubles_with_full_jitter_and_ends_after_four_attempts(
+async def test_throttled_retries_double_with_full_jitter_and_end_after_four_attempts(
     server: Server, make_client: MakeClient, jitter: list[tuple[float, float]]
 ) -> None:
     server.posts = [coded(429, "ThrottlingException")]
@@ -62,7 +62,7 @@ def of_model(throttled: Answer) -> Answer:
     return answer
 
 
-async def test_the_accounts_other_models_go_on(server: Server, make_client: MakeClient) -> None:
+async def test_the_accounts_other_models_are_not_throttled(server: Server, make_client: MakeClient) -> None:
     """One model is throttled, and asks for a minute; another of the same key is answered meanwhile."""
     server.posts = [of_model(slow("60"))]
     client = make_client(server.url, retry=AS_SHIPPED, timeout=100.0)
@@ -79,7 +79,7 @@ async def test_the_accounts_other_models_go_on(server: Server, make_client: Make
             await each
 
 
-async def test_a_throttle_without_a_time_holds_no_other_call_back(server: Server, make_client: MakeClient) -> None:
+async def test_a_throttle_without_a_time_delays_no_other_call(server: Server, make_client: MakeClient) -> None:
     """The next call of the same model goes out at once, too: no lock-out is known of AWS."""
     server.posts = [coded(429, "ThrottlingException"), GOOD]
     client = make_client(server.url, retry=impasto.Retry(base=600, cap=600), timeout=2_000.0)
@@ -102,7 +102,7 @@ async def test_another_region_is_another_quota(server: Server, make_client: Make
 
 
 @pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_a_wait_beyond_reason_is_an_hour(server: Server, make_client: MakeClient, asked: str) -> None:
+async def test_an_unreasonable_wait_is_limited_to_an_hour(server: Server, make_client: MakeClient, asked: str) -> None:
     slow = http(
         429, b'{"message":"no"}', **{**HEADERS, "x-amzn-errortype": "ThrottlingException", "retry-after": asked}
     )
