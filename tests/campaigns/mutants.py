@@ -9,8 +9,8 @@ to some tests, and ``--only PATH`` limits the sample.
 
 It works on a copy of the tree. A change within functions is tried in a fork of a process that has collected the tests
 (see ``forks``), any other in a new process, as is one that the forks missed and that runs as modules are imported.
-A test that hangs fails at its time limit; a change whose tests take too long in all, or fail without it too, is listed
-and not counted.
+A test that hangs fails at its time limit, and one that fails without the change too is left out. A change whose tests
+take too long in all is listed and not counted.
 """
 
 from __future__ import annotations
@@ -61,17 +61,28 @@ class Job:
     def __init__(self, copy: Path, files: Iterable[str]) -> None:
         self._copy = copy
         self._times = copy / "times.jsonl"
+        self._unsound = set[str]()
         self._environment = {**environment(copy), "MUTANTS_TIMES": str(self._times)}
         self._forks = Forks([*OPTIONS, *files], copy, self._environment)
         self.tests = self._forks.tests
 
     def run(self, change: Change, tests: Sequence[str], at_import: bool = False) -> str:
-        """Run the tests on a changed copy.
+        """Run the tests on a changed copy. Those that fail unchanged too are left out from then on.
 
-        Return ``noticed``, ``missed``, ``not reached``, ``unsure`` if the test fails unchanged too, or ``out of time``.
+        Return ``noticed``, ``missed``, ``not reached`` or ``out of time``.
         """
-        if not tests:
-            return "not reached"
+        while tests := [test for test in tests if test not in self._unsound]:
+            code, before = self._run_changed(change, tests, at_import)
+            if code in (0, _KILLED):
+                return "out of time" if code else "missed"
+            failures = [test for test, passed, _ in read_times(self._times) if not passed]
+            if not failures or self._fork(failures, self._copy / change.path, before) == 0:
+                return "noticed"
+            self._unsound.update(failures)
+        return "not reached"
+
+    def _run_changed(self, change: Change, tests: Sequence[str], at_import: bool) -> tuple[int, str]:
+        """Run tests with the change. Return the exit code, and the file as it was and is again."""
         file = self._copy / change.path
         before, stat = file.read_bytes(), file.stat()
         after = change.apply(before)
@@ -84,10 +95,7 @@ class Job:
         finally:
             file.write_bytes(before)
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # its bytecode is as old
-        if code in (0, _KILLED):
-            return "out of time" if code else "missed"
-        failures = [test for test, passed, _ in read_times(self._times) if not passed]
-        return "unsure" if failures and self._fork(failures, file, before.decode()) else "noticed"
+        return code, before.decode()
 
     def _fork(self, tests: Sequence[str], file: Path, before: str) -> int:
         return self._forks.run(tests, file, before, CHANGE_SECONDS)
@@ -122,7 +130,7 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def sampled(sample: int, seed: int, only: str) -> list[tuple[str, Change]]:
+def sampled(sample: int, seed: int, only: Sequence[str]) -> list[tuple[str, Change]]:
     """Choose so many changes of each package at random."""
     chosen: list[tuple[str, Change]] = []
     for package, patterns in PACKAGES.items():
@@ -131,7 +139,7 @@ def sampled(sample: int, seed: int, only: str) -> list[tuple[str, Change]]:
             for pattern in patterns
             for path in sorted(ROOT.glob(pattern))
             for change in changes(str(path.relative_to(ROOT)), path.read_text("utf-8"))
-            if only in change.path
+            if any(part in change.path for part in only)
         ]
         chosen += ((package, change) for change in random.Random(seed).sample(every, min(sample, len(every))))
     return chosen
@@ -142,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.reach", description=__doc__)
     parser.add_argument("--sample", type=int, default=40, metavar="N", help="changes of each package")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", metavar="PATH", help="changes of files whose path contains this")
+    parser.add_argument("--only", nargs="*", default=[""], metavar="PATH", help="changes of files whose path has this")
     parser.add_argument("--coverage", type=Path, metavar="DIR", help="keep what the first run learns, or reuse it")
     parser.add_argument("--tests", nargs="*", default=[], metavar="PATH", help="the tests to learn from")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
