@@ -137,3 +137,16 @@ async def test_none_of_a_large_one_is_left_behind(size: int) -> None:
 
 def test_json_begins_like_no_compressed_answer() -> None:
     assert not json.dumps({"image": ""}).encode().startswith((b"\x1f", b"\x78"))
+
+
+@pytest.mark.parametrize(
+    ("data", "content"),
+    [
+        (b"\x89PNG \x1f \x78", b"\x89PNG \x1f \x78"),  # announced as compressed, and not compressed
+        (gzip.compress(b" \x1f \x78", compresslevel=0), b" \x1f \x78"),
+    ],
+)
+async def test_the_first_byte_alone_says_if_an_answer_is_compressed(data: bytes, content: bytes) -> None:
+    """Later pieces may begin with the same byte."""
+    for byte in (b"\x1f", b"\x78"):
+        assert await decode(data, [data.rindex(byte)]) == content
