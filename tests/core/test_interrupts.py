@@ -20,6 +20,7 @@ import impasto
 from impasto import BrokenPlugin, Registry, Result, WireRequest, hookimpl
 from impasto.distributions import scan_entry_points
 from impasto.interrupts import pass_interrupt
+from impasto.redact import describe_error
 from impasto.registry import OPERATIONS, TRANSPORTS
 from tests.conftest import KEY
 from tests.core.test_hooks import ERASE, IMAGE, Loopback
@@ -158,6 +159,15 @@ def test_it_ends_the_program_while_a_plugin_is_imported(tmp_path: Any, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         Registry().operation("slow/paint")
+
+
+def test_it_ends_the_program_while_a_plugins_error_is_shown() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            return press()  # type: ignore[no-any-return]  # it raises
+
+    with pytest.raises(KeyboardInterrupt):
+        describe_error(Odd())
 
 
 def raised_by(does: Callable[[], object]) -> KeyboardInterrupt:

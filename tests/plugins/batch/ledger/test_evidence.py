@@ -78,6 +78,18 @@ def test_results_with_an_index_that_no_image_has(
     assert batch(*RUN).exit_code == 0
 
 
+def test_lines_of_results_that_prove_no_charge_stop_nothing(batch: Run, manifest: Write) -> None:
+    manifest(row("a"))
+    assert batch(*RUN).exit_code == 0
+    lines: list[object] = [
+        {"custom_id": "b", "index": 0, "error": {"code": "content_filtered", "billed": "no"}},
+        {"custom_id": 7, "index": 0, "error": None},
+        {"error": None},
+    ]
+    (OUT / "errors.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert batch(*RUN).exit_code == 0
+
+
 def of_other(batch: Run, manifest: Write, *rows: dict[str, object]) -> WorkspacePaths:
     manifest(*rows, name="other.jsonl")
     batch("run", "other.jsonl", "--out", "other", "--no-report")
