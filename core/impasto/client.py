@@ -159,7 +159,7 @@ class Client:
         try:
             return await self._run_once(route, request, timeout, None, Call)
         except ChargeUnknown as error:  # so a transport says it of whatever broke off
-            failure = TransportError(f"{operation.id}: no usable answer; this request is free, so send it again")
+            failure = TransportError("no usable answer; this request is free, so send it again")
             failure.operation, failure.request_id, failure.retryable = operation.id, error.request_id, True
             raise failure from error
 

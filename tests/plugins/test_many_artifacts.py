@@ -89,7 +89,7 @@ async def test_none_empty_or_too_many_is_unusable_and_its_bytes_are_kept(emulate
         await emulated.run(f"acme/{model}", prompt="x")
     assert caught.value.billed == "yes"
     assert caught.value.raw.startswith(b"\x89PNG")
-    assert ("at most 64 are taken" in str(caught.value)) is (model == "flood")
+    assert ("at most 64 are accepted" in str(caught.value)) is (model == "flood")
 
 
 async def test_as_many_as_the_bound_are_taken(emulated: impasto.Client) -> None:

@@ -39,7 +39,7 @@ def test_a_dry_run_names_the_rows_that_would_be_passed_over(batch: Run, manifest
     manifest(row("good"), row("bad", sede=1))
     done = batch(*RUN, "--skip-invalid", "--dry-run")
     assert done.exit_code == 1
-    assert "passed over: line 2 (bad): sede" in done.stderr
+    assert "passed over: line 2 (bad): unknown parameter 'sede'" in done.stderr
     done = batch(*RUN, "--skip-invalid", "--dry-run", "--json")
     assert (done.exit_code, json.loads(done.stdout)["passed_over"]) == (1, 1)
 

@@ -185,6 +185,6 @@ def test_a_paid_image_outlives_the_terminal_of_its_progress_line(
     os.close(terminal)
     impasto_emulator.clear_faults()
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 0, out
     assert json.loads(out)["files"][0]["path"] == str(tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()

@@ -42,7 +42,7 @@ def test_a_request_and_all_warnings(tmp_path: Path) -> None:
         ("style-transfer", {"image": [png(64, 64), png(9, 9)]}, {"image": "style_image"}),
         ("style-transfer", {"image": [b"x"] * 3}, {"image": "at most 2"}),
         ("replace-background-and-relight", {"image": png(64, 64)}, {"prompt": "background_prompt"}),
-        ("inpaint", {"image": png(64, 64), "prompt": 7, "mask": b"x"}, {"prompt": "text", "mask": "no png"}),
+        ("inpaint", {"image": png(64, 64), "prompt": 7, "mask": b"x"}, {"prompt": "text", "mask": "not a PNG"}),
         ("outpaint", {"image": png(64, 64)}, {"left": "above 0"}),
         (
             "stable-image-ultra",

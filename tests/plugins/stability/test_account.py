@@ -102,7 +102,7 @@ async def test_faults_of_the_exchange_cost_nothing() -> None:
             assert (caught.value.billed, caught.value.retryable) == ("no", True)
             emulator.clear_faults()
         emulator.fault("truncate")
-        with pytest.raises(TransportError, match="asking costs nothing") as caught:
+        with pytest.raises(TransportError, match="this request is free") as caught:
             await client.stability.balance()
         assert (caught.value.billed, caught.value.retryable) == ("no", True)
         assert len(emulator.charges) == 1
