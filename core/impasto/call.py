@@ -151,7 +151,7 @@ class Call:
     def _begin(self) -> None:
         """Begin an attempt; ``again``: a retry. Only the route calls it, for the owner of retries."""
         self._may_post = True
-        self._unknown += self._sent
+        self._unknown += self._sent  # a retry: the attempt before it stays a possible charge for good
         self._sent = False
         self.answer = None
 

@@ -80,7 +80,7 @@ class ClientState:
         """Open a route. A model's module is imported in a thread, since imports may take long."""
         async with self._opening:
             self.check()
-            key = (model, options.layers)
+            key = (model, options.layers)  # siblings with equal layers share a route, whatever their keys
             if (route := self.routes.get(key)) is not None:
                 return route
             operation = await asyncio.to_thread(self.registry.operation, model) if isinstance(model, str) else model
@@ -102,7 +102,9 @@ class ClientState:
         self.check(is_closing=True)
         self._closed = True
         self.deadlines.close()
-        async with self._opening:  # a transport that is being opened is closed too
+        # Calls first: each then reports by its own evidence if it may have been charged. The lock waits for a
+        # transport that is being opened, which is then closed too.
+        async with self._opening:
             self.routes.clear()
             await self._stack.aclose()
 

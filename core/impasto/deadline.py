@@ -40,6 +40,7 @@ class DeadlineScheduler:
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, self.looks = None, math.inf
         now, next_end = loop.time(), math.inf
+        # A scan of all when one may end: cheaper than a timer or a heap entry for each call, since few ever end.
         for deadline in list(self.running):
             if deadline.ends_at <= now:
                 self._end(deadline)
@@ -73,6 +74,7 @@ class Deadline:
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - a coroutine that runs is in a task
         self._task = task
+        # a cancellation before this one is the caller's: only later ones may be this deadline's or somebody else's
         self._cancelling = task.cancelling()
         self._watch.running.add(self)
 
@@ -104,6 +106,7 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.running.discard(self)
-        # A cancellation that came from outside too is the caller's, and goes on.
+        # uncancel() takes back this deadline's own cancellation. If the count is still higher than at the start,
+        # the caller cancelled too: then CancelledError goes on, and not TimeoutError.
         if self.is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -3,64 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .call import Sending as Sending
-    from .client_state import Transport as Transport
-    from .describe import Description as Description, describe as describe
-    from .distributions import (
-        OWN_DISTRIBUTION as OWN_DISTRIBUTION,
-        VARIABLE as VARIABLE,
-        AllowList as AllowList,
-        Distribution as Distribution,
-        normalized_name as normalized_name,
-    )
-    from .errors import (
-        MAX_PROBLEMS as MAX_PROBLEMS,
-        PYTHON_ADVICE as PYTHON_ADVICE,
-        Billed as Billed,
-        StopReason as StopReason,
-    )
-    from .fanout import (
-        MAX_N as MAX_N,
-        check_n as check_n,
-        requests_with_seeds as requests_with_seeds,
-        result_of_cancelled as result_of_cancelled,
-    )
-    from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
-    from .interrupts import pass_interrupt as pass_interrupt
-    from .metadata import read_folders as read_folders
-    from .model_names import resolve_model as resolve_model
-    from .operation import Makes as Makes
-    from .options import (
-        Options as Options,
-        Settings as Settings,
-        check_proxy as check_proxy,
-        check_seconds as check_seconds,
-        default_concurrency as default_concurrency,
-    )
-    from .params import close_files as close_files, structure as structure
-    from .provider import (
-        account_of as account_of,
-        check_base_url as check_base_url,
-        check_key as check_key,
-        check_setting_names as check_setting_names,
-        is_loopback as is_loopback,
-    )
-    from .records import MAX_ARTIFACTS as MAX_ARTIFACTS, Scalar as Scalar
-    from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
-    from .registry import (
-        COMMANDS as COMMANDS,
-        GROUPS as GROUPS,
-        MIDDLEWARE as MIDDLEWARE,
-        OPERATIONS as OPERATIONS,
-        PROVIDERS as PROVIDERS,
-        TRANSPORTS as TRANSPORTS,
-        PluginInfo as PluginInfo,
-    )
-    from .retry_after import retry_after as retry_after
-    from .suggestions import closest as closest
 
 _HOMES = {
     "call": "Sending",
@@ -85,13 +27,11 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # the names are those above
+__all__ = list(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]  # type checkers read the stub
 
 
-if not TYPE_CHECKING:  # type checkers have the names above
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOME_OF:
-            raise AttributeError(f"module 'impasto.ext' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"impasto.{_HOME_OF[name]}"), name)
-        return value
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'impasto.ext' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"impasto.{_HOME_OF[name]}"), name)
+    return value

@@ -117,7 +117,7 @@ class Field:
         file = File.of(value)
         try:
             problems = ["is empty"] if file.size == 0 else list(self.inspect(file) if self.inspect else ())
-        except BaseException:
+        except BaseException:  # inspect is a plugin's, and may raise anything: the descriptor must not leak
             file.close()
             raise
         if problems:

@@ -33,6 +33,9 @@ PROVIDERS = "impasto.providers"
 TRANSPORTS = "impasto.transports"
 MIDDLEWARE = "impasto.middleware"
 COMMANDS = "impasto.commands"
+EXPORTS = "impasto.exports"
+"""Names that plugins add to the package ``impasto``."""
+
 GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
 
 

@@ -83,7 +83,7 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
         call = wire.call
         if wire.method == "POST":
             running.get().use(call)
-        call.deadline.start(call.timeout)  # the call got its turn; later requests of it change nothing
+        call.deadline.start(call.timeout)  # the time spent waiting for a slot and for the rate does not count
         if call.is_recorded:
             await call.before_send(wire)
         try:
@@ -153,6 +153,7 @@ class Route:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
         result: Result | None = None
         token = running.set(Permission(call))
+        # Every way out passes here, so that each error is reported with the bill that the evidence allows.
         try:
             with call.deadline:
                 result = await self._run(call, poll_interval)
@@ -168,6 +169,7 @@ class Route:
                 cancelled.add_note(f"{call.request.operation}: {unknown_charge_text(call)}")
             raise
         except ImpastoError as error:
+            # BrokenPlugin means that nothing was charged, so it can't stand for a call that may have been.
             if isinstance(error, BrokenPlugin) and call.possible_charges:
                 raise self._annotate(plugin_error(error, call), call) from error
             try:
@@ -176,7 +178,7 @@ class Route:
                 pass_interrupt(fault)
                 raise self._annotate(plugin_error(error, call), call) from fault
             raise
-        except BaseException as error:  # a plugin broke its contract: what may be paid must still be told
+        except BaseException as error:  # a plugin broke its contract: a possible charge must still be reported
             if isinstance(error, GeneratorExit) and not call.deadline.is_in_task():
                 raise  # the coroutine is closed
             pass_interrupt(error)

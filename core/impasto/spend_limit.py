@@ -52,7 +52,7 @@ class Spend:
         except ImpastoError as error:
             charges = 0 if error.billed == "no" else max(call.possible_charges, 1)
             raise
-        except BaseException:  # cancelled: the call's own evidence says whether anything left
+        except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
             charges = call.possible_charges
             raise
         finally:

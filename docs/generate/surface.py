@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from importlib.metadata import entry_points
 
 import impasto
+from impasto.registry import EXPORTS
 
 from .errors import every
 from .text import fenced, page
@@ -33,9 +35,11 @@ _ELSEWHERE = {*(kind.__name__ for kind in every()), "Specs", "hookimpl", "hooksp
 def pages() -> dict[str, str]:
     """Return the page."""
     names: dict[str, list[str]] = {}
-    for name in impasto.__all__:
+    homes: dict[str, str] = dict(vars(impasto)["_HOME_OF"])
+    homes |= {point.name: point.module for point in sorted(entry_points(group=EXPORTS))}
+    for name, home in homes.items():
         if name not in _ELSEWHERE:
-            names.setdefault(impasto._HOME_OF[name].removeprefix("impasto."), []).append(name)  # noqa: SLF001 - the table of the surface
+            names.setdefault(home.removeprefix("impasto."), []).append(name)
     parts = [
         part
         for home in sorted(names, key=_position)

@@ -22,7 +22,7 @@ import impasto
 from impasto import Registry
 from impasto.hooks import Specs, hookspec
 from impasto.options import Settings
-from impasto.registry import OPERATIONS
+from impasto.registry import EXPORTS, OPERATIONS
 from impasto_plugins.gateway.routes import ROUTES, HTTPRoute
 from tests.architecture.exercised import Use, uses
 from tests.architecture.sources import POINTS, ROOT
@@ -234,7 +234,7 @@ class Dream:
 
 
 MODELS = POINTS[OPERATIONS]
-SURFACE = {name: getattr(impasto, name) for name in impasto.__all__}
+SURFACE = {name: getattr(impasto, name) for name in (*vars(impasto)["__all__"], *POINTS[EXPORTS])}
 CHECKS: list[tuple[Callable[..., list[str]], object, object, str]] = [
     (unused_hooks, Specs, Dreamt, "dream"),
     (unused_names, SURFACE, {"Dreamer": Dreamer}, "Dreamer.dream"),

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 import impasto
+import impasto.ext
 from impasto import Operation, Provider
 from impasto.errors import ImpastoError
 from impasto.hooks import Specs
-from impasto.registry import COMMANDS, GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
+from impasto.registry import COMMANDS, EXPORTS, GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
 from tests.architecture.exercised import uses
 from tests.architecture.sources import POINTS, PROJECT, ROOT
 
@@ -105,20 +106,24 @@ def test_the_version_stands_once() -> None:
     assert impasto.__version__ == PROJECT["version"]
 
 
-def test_type_checkers_see_the_names_that_there_are() -> None:
-    tree = ast.parse((ROOT / "core/impasto/__init__.py").read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {
+def in_stub(module: str) -> set[tuple[str, str]]:
+    """The names that a stub imports, with the modules that they are imported from."""
+    return {
         (("impasto." if node.level else "") + (node.module or ""), alias.name)
-        for node in block.body
+        for node in ast.parse((ROOT / f"core/impasto/{module}.pyi").read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == {(home, name) for name, home in impasto._HOME_OF.items()}
-    assert set(impasto.__all__) == {name for _, name in seen}
-    for name in impasto.__all__:
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    exports = {(value.partition(":")[0], name) for name, value in POINTS[EXPORTS].items()}
+    assert in_stub("__init__") == {(home, name) for name, home in vars(impasto)["_HOME_OF"].items()} | exports
+    assert in_stub("ext") == {(f"impasto.{home}", name) for name, home in vars(impasto.ext)["_HOME_OF"].items()}
+    names = {*vars(impasto)["__all__"], *POINTS[EXPORTS]}
+    for name in names:
         assert getattr(impasto, name) is not None
-    assert set(impasto.__all__) <= set(dir(impasto))
+    assert names <= set(dir(impasto))
     with pytest.raises(AttributeError, match="module 'impasto' has no attribute 'Clinet'"):
         _ = impasto.Clinet  # type: ignore[attr-defined]  # what the test is about
 

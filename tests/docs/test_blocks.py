@@ -206,7 +206,7 @@ async def test_the_readmes_plugin_works(recorder: Recorder, monkeypatch: pytest.
 
 
 def test_the_hooks_examples_make_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {**vars(records), **{name: getattr(impasto, name) for name in impasto.__all__}}
+    names: dict[str, Any] = {**vars(records), **{name: getattr(impasto, name) for name in dir(impasto)}}
     names |= {"PNG": png(64, 64)}
     of = {re.findall(r"def (\w+)", text)[0]: textwrap.indent(text, "    ") for text in _METHODS}
     exec(f"class Carrier:\n{of.pop('send')}", names)

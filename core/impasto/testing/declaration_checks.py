@@ -44,6 +44,7 @@ class DeclarationChecks(Subject):
     """Checks of a plugin's declarations."""
 
     def test_its_name_is_installed_and_matched_whole(self) -> None:
+        """Check that the name is one entry point, and that no similar name leads to it."""
         registry = Registry()
         declared = [each for each in registry.declared(OPERATIONS) if each.name == self.model]
         assert len(declared) == 1, f"{self.model!r} must be one entry point of {OPERATIONS}; there are {len(declared)}"
@@ -54,6 +55,7 @@ class DeclarationChecks(Subject):
                     self.registry_of_one().operation(near)
 
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
+        """Check the imports of a fresh process."""
         module = {each.name: each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
         code = _NAMED_ONLY.format(model=self.model)
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
@@ -65,15 +67,17 @@ class DeclarationChecks(Subject):
         beside = {other for other in module.values() if other.partition(".")[0] == mine and other != own}
         assert not (beside & after), f"the first use of {self.model} imported other models: {sorted(beside & after)}"
         heavy = {"aiohttp", "botocore", "aiobotocore", "PIL", "numpy", "torch"} & (after - before)
-        assert not heavy, f"{own} imports {', '.join(sorted(heavy))}: import what is heavy where it is first used"
+        assert not heavy, f"{own} imports {', '.join(sorted(heavy))}: import heavy modules where they are first used"
 
     def test_its_hooks_are_as_they_are_specified(self) -> None:
+        """Check the names and arguments of the hooks."""
         plugin = self.operation()
         wrong = list(_wrong_hooks(plugin))
         assert not wrong, "\n".join(wrong)
         Route.open(plugin, _Nowhere())  # pluggy's own validation: BrokenPlugin
 
     def test_what_it_says_of_itself_survives_json(self) -> None:
+        """Check that the description is valid JSON and has every field."""
         import attrs
 
         about = attrs.asdict(describe(self.model, self.operation()))
@@ -81,11 +85,12 @@ class DeclarationChecks(Subject):
         params = [field["name"] for field in about["fields"]]
         assert params == [field.name for field in attrs.fields(self.operation().params)]
         unknown = {name for name, _ in self.values()} - set(params)
-        assert not unknown, f"least and others name what is no field: {', '.join(sorted(unknown))}"
+        assert not unknown, f"minimal and others name unknown fields: {', '.join(sorted(unknown))}"
         missing = set(params) - {name for name, _ in self.values()}
         assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
 
     def test_every_field_says_what_it_does(self) -> None:
+        """Skip, with their names, if fields have no description."""
         # Skipped, not failed: without the text a model works and charges as it should, but its users have to guess.
         undescribed = [name for name, field in self.operation().fields.items() if not field.description]
         if undescribed:
@@ -100,14 +105,14 @@ def _wrong_hooks(plugin: object) -> Iterator[str]:
             continue
         if options is None:
             if name in _SPECS:
-                yield f"{name} has no @impasto.hookimpl: it is never called"
+                yield f"{name} has no @impasto.hookimpl, so it is never called"
             continue
         hook = options.get("specname") or name
         if hook not in _SPECS:
-            yield f"{name} is no hook; there are {', '.join(sorted(_SPECS))}"
+            yield f"unknown hook {name}; the hooks are {', '.join(sorted(_SPECS))}"
         elif hook == "send" and (options["wrapper"] or options["hookwrapper"]):
-            yield "send must not be wrapped: a wrapper never sees the network; stand around it with a middleware"
+            yield "send must not be wrapped: a wrapper never sees the network; use a middleware around it"
         parameters = inspect.signature(value).parameters.values()
         named_only = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
         if named_only:
-            yield f"{name}: a hook is not given what is keyword-only: {', '.join(named_only)}"
+            yield f"{name}: keyword-only arguments are never passed to a hook: {', '.join(named_only)}"

@@ -20,15 +20,18 @@ class ParameterChecks(Subject):
     """Checks of parameters."""
 
     def test_unknown_parameters_are_refused_by_name(self) -> None:
+        """Check that no unknown parameter is accepted."""
         names = ["no_such_parameter", *(f"{name}_" for name in self.operation().fields)]
         asyncio.run(self._all_refused((name, {**self.minimal, name: 1}) for name in names))
 
     def test_required_parameters_are_required(self) -> None:
+        """Check that a call without a required parameter is refused."""
         fields = self.operation().fields
         required = [name for name, field in fields.items() if field.required]
         asyncio.run(self._all_refused((name, _without(self.minimal, name)) for name in required))
 
     def test_values_beyond_a_fields_bounds_are_refused_by_name(self) -> None:
+        """Check values of other types and beyond the limits."""
         fields = self.operation().fields
         wrong = (
             (name, self.params_with(name, value)) for name, field in fields.items() for value in invalid_values(field)
@@ -36,6 +39,7 @@ class ParameterChecks(Subject):
         asyncio.run(self._all_refused(wrong))
 
     def test_values_within_a_fields_bounds_arrive(self) -> None:
+        """Check that the smallest and the largest values are sent unchanged."""
         fields = {
             n: field for n, field in self.operation().fields.items() if n not in self.requirements.formatted_fields
         }
@@ -43,15 +47,17 @@ class ParameterChecks(Subject):
         asyncio.run(self._all_accepted(right))
 
     def test_every_parameter_arrives(self) -> None:
+        """Check that every parameter changes the request."""
         asyncio.run(self._all_arrive())
 
     def test_what_was_not_given_is_not_sent(self) -> None:
+        """Check that defaults are not sent."""
         operation = self.operation()
         request = operation.request(self.model, self.minimal)
         wire = operation.transform_request(request=request)
         sent = {*wire.fields, *wire.files} & set(operation.fields)
         added = sent - set(self.minimal) - set(operation.constants) - set(operation.derive_params(self.minimal))
-        assert not added, f"sent, though nobody gave it: {', '.join(sorted(added))}"
+        assert not added, f"sent although the caller did not give it: {', '.join(sorted(added))}"
 
     async def _all_refused(self, cases: Iterator[tuple[str, Mapping[str, object]]]) -> None:
         wrong: list[str] = []
@@ -66,7 +72,7 @@ class ParameterChecks(Subject):
                 elif result.operation != self.model or result.billed != "no":
                     wrong.append(f"{name}={value}: the refusal names {result.operation!r} and says {result.billed!r}")
             if recorder.requests:
-                wrong.append(f"{len(recorder.requests)} requests were sent all the same")
+                wrong.append(f"{len(recorder.requests)} requests were sent in spite of that")
         assert not wrong, "\n".join(wrong)
 
     async def _all_accepted(self, cases: list[tuple[str, object]]) -> None:
@@ -77,9 +83,9 @@ class ParameterChecks(Subject):
                 recorder.requests.clear()
                 result = await call_outcome(client, self.model, self.params_with(name, value))
                 if isinstance(result, BaseException) or len(recorder.posts) != 1:
-                    wrong.append(f"{name}={format_value(value)} was not taken: {_describe(result)}")
+                    wrong.append(f"{name}={format_value(value)} was not accepted: {_describe(result)}")
                 elif name not in respelled and not _contains_value(recorder.posts[0], value, fields[name]):
-                    wrong.append(f"{name}={format_value(value)} does not stand in the request as it was given")
+                    wrong.append(f"{name}={format_value(value)} is not in the request as it was given")
         assert not wrong, "\n".join(wrong)
 
     async def _all_arrive(self) -> None:
@@ -91,11 +97,11 @@ class ParameterChecks(Subject):
                 params = self.params_with(name, value)
                 result = await call_outcome(client, self.model, params)
                 if isinstance(result, BaseException) or not recorder.posts:
-                    wrong.append(f"{name}={format_value(value)} was not taken: {_describe(result)}")
+                    wrong.append(f"{name}={format_value(value)} was not accepted: {_describe(result)}")
                     continue
                 post = recorder.posts[0]
                 if name not in respelled and not _contains_value(post, value, fields[name]):
-                    wrong.append(f"{name}={format_value(value)} does not stand in the request as it was given")
+                    wrong.append(f"{name}={format_value(value)} is not in the request as it was given")
                 elif name not in self.minimal and await self._is_ignored(recorder, params, name, post):
                     wrong.append(f"{name} changes nothing in the request: it is dropped")
         assert not wrong, "\n".join(wrong)
@@ -121,7 +127,7 @@ def _describe(result: object) -> str:
     return (
         f"{type(result).__name__}: {result}"
         if isinstance(result, BaseException)
-        else f"it gave a {type(result).__name__}"
+        else f"it returned a {type(result).__name__}"
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--impasto-update``."""
     parser.getgroup("impasto").addoption(
-        "--impasto-update", action="store_true", help="write the golden files of OperationSuite anew, for review"
+        "--impasto-update", action="store_true", help="write the golden files of OperationSuite again, for review"
     )
 
 

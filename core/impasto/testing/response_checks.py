@@ -31,6 +31,7 @@ class FixedAnswerTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
+        """Return the fixed answer."""
         answer = self.answer
         if wire.method == "POST":
             with wire.call.sending(paid=True):
@@ -45,24 +46,27 @@ class ResponseChecks(Subject):
     """Checks of a provider's answers."""
 
     def test_a_good_answer_is_a_result(self) -> None:
+        """Check that a successful answer is a result with artifacts, after one paid request."""
+
         async def check() -> None:
             async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
                 result = await call_outcome(client, self.model, self.minimal)
-                assert isinstance(result, Result), f"the good answer came to {_describe(result)}"
+                assert isinstance(result, Result), f"the good answer ended in {_describe(result)}"
                 assert result.artifacts, "a result without an artifact is an UnusableResult"
                 for artifact in result.artifacts:
                     assert artifact.data, "an artifact is empty"
-                    assert "/" in artifact.media_type, f"{artifact.media_type!r} is no media type"
+                    assert "/" in artifact.media_type, f"{artifact.media_type!r} is not a media type"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"
 
         asyncio.run(check())
 
     def test_the_providers_refusals_are_what_its_author_says(self) -> None:
+        """Check the error and the billing of each declared refusal."""
         wrong: list[str] = []
         for refusal, (came, posts) in zip(self.refusals, self._outcomes(r.answer for r in self.refusals), strict=True):
             label = f"{refusal.answer.status} {refusal.answer.body[:80]!r}"
             if type(came) is not refusal.error:
-                wrong.append(f"{label} came to {_describe(came)}, not {refusal.error.__name__}")
+                wrong.append(f"{label} ended in {_describe(came)}, not {refusal.error.__name__}")
             elif came.billed != refusal.billed:
                 wrong.append(f"{label}: billed is {came.billed!r}, not {refusal.billed!r}")
             if posts != 1:
@@ -71,26 +75,28 @@ class ResponseChecks(Subject):
         assert not wrong, "\n".join(wrong)
 
     def test_no_other_answer_proves_that_nothing_was_charged(self) -> None:
+        """Check that answers in foreign forms are ChargeUnknown."""
         wrong: list[str] = []
         answers = list(_foreign_answers())
         for answer, (came, posts) in zip(answers, self._outcomes(answers), strict=True):
-            kind = answer.headers.get("content-type", "no media type")
+            kind = answer.headers.get("content-type", "without a media type")
             if not isinstance(came, ImpastoError) or came.billed != "unknown" or came.retryable:
                 wrong.append(
-                    f"HTTP {answer.status} ({kind}) came to {_describe(came)}, not ChargeUnknown: it is "
-                    "not the provider's own form, so classify can't know whether it was billed"
+                    f"HTTP {answer.status} ({kind}) ended in {_describe(came)}, not ChargeUnknown: it is "
+                    "not the provider's own form, so classify_error can't know if it was billed"
                 )
             elif posts != 1:
                 wrong.append(f"HTTP {answer.status} ({kind}): {posts} paid requests")
         assert not wrong, "\n".join(wrong[:_MAX_LISTED])
 
     def test_a_paid_answer_without_a_result_is_kept(self) -> None:
+        """Check that the bytes of an unusable answer are in the error."""
         wrong: list[str] = []
         spoilt = dict(self._unusable_bodies())
         answers = [attrs.evolve(self.success, body=body) for body in spoilt.values()]
         for (what, body), (came, posts) in zip(spoilt.items(), self._outcomes(answers, self.job_accepted), strict=True):
             if not isinstance(came, UnusableResult | ChargeUnknown):
-                wrong.append(f"{what} came to {_describe(came)}, not UnusableResult")
+                wrong.append(f"{what} ended in {_describe(came)}, not UnusableResult")
             elif came.raw != body:
                 wrong.append(f"{what}: the {len(body)} bytes that were paid for are not in .raw")
             if posts != 1:
@@ -98,26 +104,30 @@ class ResponseChecks(Subject):
         assert not wrong, "\n".join(wrong)
 
     def test_an_answer_that_breaks_off_is_charge_unknown(self) -> None:
+        """Check answers that are cut off."""
         paid = self.success if self.job_accepted is None else self.job_accepted
         half = attrs.evolve(paid, cut_after=len(paid.body) // 2)
         huge = attrs.evolve(half, headers={**paid.headers, "content-length": str(2**40)})
-        for what, answer in (("an answer cut short", half), ("an answer that says it has a TiB", huge)):
+        for what, answer in (("an answer cut short", half), ("an answer with a length of a TiB", huge)):
             came, posts = asyncio.run(self._outcome(always(answer)))
-            assert isinstance(came, ChargeUnknown), f"{what} came to {_describe(came)}"
+            assert isinstance(came, ChargeUnknown), f"{what} ended in {_describe(came)}"
             assert came.raw == answer.body[: answer.cut_after], f"{what}: the bytes that came are not in .raw"
             assert posts == 1, f"{what}: {posts} paid requests"
 
     def test_a_redirect_is_not_followed(self) -> None:
+        """Check that no key goes to another host."""
+
         async def check() -> None:
             async with recording(self.answer_for) as other:
                 away = Answer(status=307, headers={"location": f"{other.url}/elsewhere"})
                 came, posts = await self._outcome(always(away))
-                assert isinstance(came, ChargeUnknown), f"a redirect came to {_describe(came)}"
+                assert isinstance(came, ChargeUnknown), f"a redirect ended in {_describe(came)}"
                 assert (posts, other.requests) == (1, []), "a redirect was followed: the key went to another host"
 
         asyncio.run(check())
 
     def test_no_message_and_no_log_holds_the_key(self) -> None:
+        """Check errors, logs and representations for the key."""
         leaking = Answer(status=401, headers={"content-type": "application/json"}, body=f'{{"key": "{KEY}"}}'.encode())
         answers = [
             *(refusal.answer for refusal in self.refusals),
@@ -136,7 +146,7 @@ class ResponseChecks(Subject):
             logging.getLogger("impasto").setLevel(level)
         forms = (KEY, base64.b64encode(KEY.encode()).decode(), quote(KEY, safe=""), KEY[:16])
         for text in (*texts, "\n".join(log.lines)):
-            assert not any(form in text for form in forms), f"the key stands in: {text.replace(KEY, 'KEY')[:400]}"
+            assert not any(form in text for form in forms), f"the key is in: {text.replace(KEY, 'KEY')[:400]}"
 
     def _outcomes(self, answers: Iterable[Answer], job_answer: Answer | None = None) -> list[tuple[object, int]]:
         """Return the outcome of a call for each answer, without a network, and the number of its paid requests.

@@ -35,9 +35,12 @@ class RuntimeChecks(Subject):
     """Checks of running calls."""
 
     def test_a_call_may_be_cancelled_at_every_await(self) -> None:
+        """Check that a cancelled call reports possible charges and leaves no task."""
         asyncio.run(self._cancel_at_each_await())
 
     def test_the_loop_is_not_blocked(self) -> None:
+        """Check that a call never blocks the event loop."""
+
         async def calls(watch: _LoopWatch) -> object:
             async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
                 await client.warm(self.model)
@@ -46,13 +49,15 @@ class RuntimeChecks(Subject):
 
         with _LoopWatch() as watch:
             came = asyncio.run(calls(watch))
-        assert isinstance(came, Result), f"the call came to {came!r}"
-        assert not watch.stood_at, f"the loop stood still in:\n{watch.stood_at}"
+        assert isinstance(came, Result), f"the call ended in {came!r}"
+        assert not watch.stood_at, f"the loop was blocked in:\n{watch.stood_at}"
 
     def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
+        """Check ``client.resume``."""
         asyncio.run(self._try_resume())
 
     def test_a_made_up_job_id_sends_nothing(self) -> None:
+        """Check that an invalid job id is refused."""
         asyncio.run(self._try_made_up_ids())
 
     async def _try_made_up_ids(self) -> None:
@@ -61,20 +66,21 @@ class RuntimeChecks(Subject):
                 with suppress(ImpastoError):
                     await client.resume(self.model, job)
                 sent = [before.target for before in recorder.requests]
-                assert not sent, f"client.resume of {job!r} asked for {sent[0]}: check request.job in pack"
+                assert not sent, f"client.resume of {job!r} requested {sent[0]}: check request.job in transform_request"
 
     async def _try_resume(self) -> None:
         jobs: list[str] = []
 
         class Noting(Call):
             def mark_job_accepted(self, pending: Pending) -> None:
+                """Note the id of the job."""
                 super().mark_job_accepted(pending)
                 jobs.append(pending.id)
 
         async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
             if self.job_accepted is not None:
                 await client.invoke(self.model, self.minimal, call=Noting)
-                assert jobs, f"{self.model} has jobs, and its accepted answer is none: unpack must give a Pending"
+                assert jobs, f"{self.model} accepted no job: normalize_response must return a Pending"
             paid = len(recorder.posts)
             try:
                 came: object = await client.resume(self.model, (*jobs, "no-such-job")[0])
@@ -83,10 +89,10 @@ class RuntimeChecks(Subject):
             if jobs:
                 problems = f"{type(came).__name__}: {came}"
                 assert isinstance(came, Result), (
-                    f"client.resume of {jobs[0]!r} came to {problems}; see request.job in pack"
+                    f"client.resume of {jobs[0]!r} ended in {problems}; see request.job in transform_request"
                 )
             else:
-                assert isinstance(came, ImpastoError), f"{self.model} has no jobs, and client.resume made {came!r}"
+                assert isinstance(came, ImpastoError), f"{self.model} has no jobs, but client.resume returned {came!r}"
             assert len(recorder.posts) == paid, "client.resume paid for it again"
 
     async def _cancel_at_each_await(self) -> None:
@@ -99,7 +105,7 @@ class RuntimeChecks(Subject):
             when = f"cancelled after {steps} steps"
             if isinstance(came, Result):
                 return
-            assert isinstance(came, asyncio.CancelledError), f"{when}, it came to {came!r}"
+            assert isinstance(came, asyncio.CancelledError), f"{when}, it ended in {came!r}"
             assert len(recorder.posts) <= 1, f"{when}, it made {len(recorder.posts)} paid requests"
             assert not recorder.posts or "charged" in notes, f"{when}, it may have been charged and no note says so"
             left = asyncio.all_tasks() - before
@@ -117,7 +123,7 @@ class RuntimeChecks(Subject):
             return await task, ""
         except asyncio.CancelledError as cancelled:  # the task's own: gather would give another, without its notes
             return cancelled, " ".join(getattr(cancelled, "__notes__", ()))
-        except Exception as error:  # noqa: BLE001 - that it is no cancellation is told by the check
+        except Exception as error:  # noqa: BLE001 - the check reports that it is not a cancellation
             return error, ""
 
 

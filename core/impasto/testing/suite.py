@@ -44,6 +44,7 @@ class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, Runtime
         yield {**self.others, **self.minimal}
 
     def test_its_request_is_as_it_was_reviewed(self, request: pytest.FixtureRequest) -> None:
+        """Compare the request with the golden file."""
         if self.golden is None:
             return
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model)
@@ -52,8 +53,10 @@ class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, Runtime
         if request.config.getoption("--impasto-update"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(now, encoding="utf-8")
-        assert path.exists(), f"there is no {path.name} yet: run pytest --impasto-update and review it"
-        assert now == path.read_text(encoding="utf-8"), f"{path.name} says otherwise: see what changed, then update it"
+        assert path.exists(), f"{path.name} does not exist: run pytest --impasto-update and review it"
+        assert now == path.read_text(encoding="utf-8"), (
+            f"the request differs from {path.name}: review the change, then update it"
+        )
 
     async def _golden_text(self) -> str:
         operation = self.operation()

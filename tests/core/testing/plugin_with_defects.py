@@ -141,17 +141,17 @@ DEFECTS: Mapping[str, Defect] = {
     "a parameter is dropped": Defect(
         changes={_PACK: 'fields.pop("paper", None)'},
         check="every_parameter_arrives",
-        says="paper='rough' does not stand in the request",
+        says="paper='rough' is not in the request",
     ),
     "a file is dropped": Defect(
         changes={_PACK: "files = {}"},
         check="every_parameter_arrives",
-        says="sketch=bytes does not stand in the request",
+        says="sketch=bytes is not in the request",
     ),
     "a value is changed": Defect(
         changes={_PACK: 'fields["seed"] = fields.get("seed", 0) % 1000'},
         check="every_parameter_arrives",
-        says="seed=7654321 does not stand in the request",
+        says="seed=7654321 is not in the request",
     ),
     "text is cut": Defect(
         changes={_PACK: 'fields["prompt"] = fields["prompt"][:1000]'},
@@ -166,7 +166,7 @@ DEFECTS: Mapping[str, Defect] = {
     "a default is sent": Defect(
         changes={_PACK: 'fields.setdefault("paper", "smooth")'},
         check="what_was_not_given_is_not_sent",
-        says="sent, though nobody gave it: paper",
+        says="sent although the caller did not give it: paper",
     ),
     "a type is not checked": Defect(
         changes={"seed: int | None = integer(0, 2**32 - 1)": "seed: object = None"},
@@ -176,29 +176,29 @@ DEFECTS: Mapping[str, Defect] = {
     "any 401 counts as a refusal": Defect(
         changes={_CLASSIFY: 'if response.status == 401: return Unauthorized("no", status=401)'},
         check="no_other_answer_proves",
-        says="HTTP 401 (text/html) came to Unauthorized (billed 'no')",
+        says="HTTP 401 (text/html) ended in Unauthorized (billed 'no')",
     ),
     "any 503 may be tried again": Defect(
         changes={
             _CLASSIFY: 'from impasto import NotSent\n        if response.status == 503: return NotSent("busy")',
         },
         check="no_other_answer_proves",
-        says="HTTP 503 (text/html) came to NotSent (billed 'no')",
+        says="HTTP 503 (text/html) ended in NotSent (billed 'no')",
     ),
     "a refusal is called something else": Defect(
         changes={"429: RateLimited": "429: BadRequest"},
         check="the_providers_refusals",
-        says="came to BadRequest (billed 'no'): acme/watercolour: no, not RateLimited",
+        says="ended in BadRequest (billed 'no'): acme/watercolour: no, not RateLimited",
     ),
     "any 200 is a picture": Defect(
         changes={'response.status == 200 and response.media_type == "image/png"': "response.status == 200"},
         check="no_other_answer_proves",
-        says="HTTP 200 (text/html) came to UnusableResult (billed 'yes')",
+        says="HTTP 200 (text/html) ended in UnusableResult (billed 'yes')",
     ),
     "a cut picture is a result": Defect(
         changes={' and response.body.endswith(b"IEND\\xaeB`\\x82")': ""},
         check="a_paid_answer_without_a_result_is_kept",
-        says="half a good answer came to a Result, not UnusableResult",
+        says="half a good answer ended in a Result, not UnusableResult",
     ),
     "a cut picture within a whole answer is a result": Defect(
         changes={
@@ -212,12 +212,12 @@ DEFECTS: Mapping[str, Defect] = {
             '        return Result(artifacts=(Artifact(data=data, media_type="image/png"),))',
         },
         check="a_paid_answer_without_a_result_is_kept",
-        says="a whole answer with half of its image/png came to a Result, not UnusableResult",
+        says="a whole answer with half of its image/png ended in a Result, not UnusableResult",
     ),
     "a made-up job id becomes a path": Defect(
         changes={_PACK: 'if request.job: return WireRequest(target=f"/v1/jobs/{request.job}", method="GET")'},
         check="a_made_up_job_id_sends_nothing",
-        says="client.resume of '../account' asked for /v1/",
+        says="client.resume of '../account' requested /v1/",
     ),
     "what was paid for is thrown away": Defect(
         changes={"raw=response.body, media_type": "media_type"},
@@ -240,7 +240,7 @@ DEFECTS: Mapping[str, Defect] = {
             '            raise ChargeUnknown("cancelled") from None'
         },
         check="cancelled_at_every_await",
-        says="it came to ChargeUnknown",
+        says="it ended in ChargeUnknown",
     ),
     "a task is left behind": Defect(
         changes={_SEND: "asyncio.get_running_loop().tasks = [asyncio.ensure_future(asyncio.sleep(60))]"},
@@ -250,17 +250,17 @@ DEFECTS: Mapping[str, Defect] = {
     "the key is logged": Defect(
         changes={_SEND: 'logging.getLogger("impasto.acme").debug("sending %s", dict(wire.call.account.headers))'},
         check="no_message_and_no_log_holds_the_key",
-        says="the key stands in",
+        says="the key is in",
     ),
     "the key is in an error": Defect(
         changes={_SEND: 'raise ChargeUnknown("x") from ValueError(str(dict(wire.call.account.headers)))'},
         check="no_message_and_no_log_holds_the_key",
-        says="the key stands in",
+        says="the key is in",
     ),
     "a hook is misspelt": Defect(
         changes={_HOOKS: "@hookimpl\n    def transform_requests(self, request):\n        return None"},
         check="its_hooks_are_as_they_are_specified",
-        says="transform_requests is no hook",
+        says="unknown hook transform_requests",
     ),
     "a hook is not marked": Defect(
         changes={_HOOKS: "def classify_error(self, request, response):\n        return None"},
@@ -270,7 +270,7 @@ DEFECTS: Mapping[str, Defect] = {
     "a hook's arguments are keyword-only": Defect(
         changes={_HOOKS: "@hookimpl\n    def classify_error(self, *, response):\n        return None"},
         check="its_hooks_are_as_they_are_specified",
-        says="classify_error: a hook is not given what is keyword-only: response",
+        says="classify_error: keyword-only arguments are never passed to a hook: response",
     ),
     "send is wrapped": Defect(
         changes={_HOOKS: "@hookimpl(wrapper=True)\n    def send(self, wire):\n        return (yield)"},

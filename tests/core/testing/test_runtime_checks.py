@@ -72,7 +72,10 @@ class NothingPending(Other):
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [(NoJobs, "came to BrokenPlugin: .*; see request.job in pack"), (NothingPending, "unpack must give a Pending")],
+    [
+        (NoJobs, "ended in BrokenPlugin: .*; see request.job in transform_request"),
+        (NothingPending, "normalize_response must return a Pending"),
+    ],
 )
 def test_a_defect_is_caught(kind: type[Other], said: str) -> None:
     with pytest.raises(AssertionError, match=said):

@@ -42,7 +42,7 @@ def run(pytester: pytest.Pytester, package: Path, *args: str, defect: Defect | N
 
 def test_a_sound_plugin_passes_once_its_request_was_reviewed(pytester: pytest.Pytester, acme: Path) -> None:
     first = run(pytester, acme)
-    first.stdout.fnmatch_lines(["*there is no acme-watercolour.txt yet: run pytest --impasto-update and review it*"])
+    first.stdout.fnmatch_lines(["*acme-watercolour.txt does not exist: run pytest --impasto-update and review it*"])
     assert first.parseoutcomes()["failed"] == 1
     assert run(pytester, acme, "--impasto-update").ret == 0
     golden = (pytester.path / "golden" / "acme-watercolour.txt").read_text()
