@@ -160,7 +160,7 @@ async def _preflight(place: Path, rounds: int) -> Ratio:
         plan = Planner(
             manifest=Manifest(path, Registry().operation), history=LedgerHistory(WorkspacePaths(place))
         ).plan()
-        assert (plan.pictures, plan.invalid) == (ROWS, [])
+        assert (plan.images, plan.invalid) == (ROWS, [])
 
     def decoder() -> None:
         with path.open("rb") as file:

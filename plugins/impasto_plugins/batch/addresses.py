@@ -20,14 +20,14 @@ async def check_addresses(client: Client, operations: Iterable[Operation], histo
 
     An address without images does not count. A ledger of an earlier version names none.
     """
-    if not history.addresses or not history.pictures.count.keys() - _PROVED_FREE:
+    if not history.addresses or not history.images.count.keys() - _PROVED_FREE:
         return
     for name, operation in {each.provider.name: each for each in operations}.items():
         before = history.addresses.get(name)
         if before is not None and (now := await _address(client, operation, before)) != before:
             raise ConfigError(
                 f"the images of this batch came from {name} at {before}, and this run is for {now}; nothing was sent."
-                " Go on with that address (--emulator, --api-base, or the client's options and variables), or give"
+                " Use that address (--emulator, --api-base, or the client's options and variables), or give"
                 " another folder"
             )
 

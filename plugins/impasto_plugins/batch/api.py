@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import attrs
 
 from impasto import Client, ConfigError, ImpastoError, InvalidRequest, Problem, StorageError
-from impasto.ext import check_seconds, kind_in_words
+from impasto.ext import check_seconds, closest, kind_in_words
 
 from .addresses import check_addresses, note_addresses
 from .classification import outcome_of_error
@@ -61,7 +61,28 @@ class BatchOptions(TypedDict, total=False):
     start_over: bool
 
 
-async def run_batch(
+def run_batch(client: Client, requests: Requests, **options: Unpack[BatchOptions]) -> AsyncGenerator[Outcome]:
+    """Run requests side by side and yield their outcomes: ``Client.batch`` as a function.
+
+    ``out``: a folder for images and ledger, or ``s3://bucket/prefix`` for images and results; the ledger is then in
+    ``staging``, a local folder, and ``s3_endpoint`` is the address of a service other than Amazon's. ``concurrency``:
+    the most images in flight. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or ``"5%"`` of the
+    finished images). ``retry_failed`` includes refused images, ``retry_ambiguous`` those that may have been charged.
+    ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for its images
+    again.
+
+    Raises TypeError for an unknown option, ConfigError before anything is sent, BatchStopped if it ends early,
+    StorageError if images came and their results can't be written, and the errors of ``requests``; images in flight
+    are waited for first.
+    """
+    allowed = BatchOptions.__annotations__
+    if unknown := next((name for name in options if name not in allowed), None):
+        advice = f"; did you mean {near[0]}?" if (near := closest(unknown, allowed)) else "."
+        raise TypeError(f"unknown batch option {unknown!r}{advice} Allowed: {', '.join(allowed)}")
+    return _run_batch(client, requests, **options)
+
+
+async def _run_batch(
     client: Client,
     requests: Requests,
     *,
@@ -75,18 +96,6 @@ async def run_batch(
     retry_ambiguous: bool = False,
     start_over: bool = False,
 ) -> AsyncGenerator[Outcome]:
-    """Run requests side by side and yield their outcomes: ``Client.batch`` as a function.
-
-    ``out``: a folder for images and ledger, or ``s3://bucket/prefix`` for images and results; the ledger is then in
-    ``staging``, a local folder, and ``s3_endpoint`` is the address of a service other than Amazon's. ``concurrency``:
-    the most images in flight. The batch stops at ``budget_usd`` and at ``max_failures`` (``"20"``, or ``"5%"`` of the
-    finished images). ``retry_failed`` includes refused images, ``retry_ambiguous`` those that may have been charged.
-    ``start_over`` begins again in a folder with results whose ledger is missing or damaged, and may pay for its images
-    again.
-
-    Raises ConfigError before anything is sent, BatchStopped if it ends early, StorageError if images came and their
-    results can't be written, and the errors of ``requests``; images in flight are waited for first.
-    """
     target = target_of(str(out or ""), staging, s3_endpoint)
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
@@ -109,7 +118,7 @@ async def run_batch(
                 jobs = (await recover(folder, keeping, keys)).jobs
             except OSError as error:
                 raise unusable_folder(folder.layout, error) from None
-            stops.usd = folder.pictures.usd
+            stops.usd = folder.images.usd
         service = _CallBatch(client, folder, target, RetrySelection(failed=retry_failed, ambiguous=retry_ambiguous))
         if folder is not None:
             service.strangers = await asyncio.to_thread(Orphans, folder.history, Template())
@@ -128,8 +137,8 @@ async def run_batch(
 
 
 def _write_start(folder: Workspace, target: BucketTarget | None) -> WriteSteps[None]:
-    pictures = folder.pictures
-    return folder.begin(len(pictures), target=target, stranger_extra=pictures.extra)
+    images = folder.images
+    return folder.begin(len(images), target=target, stranger_extra=images.extra)
 
 
 async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopConditions) -> None:
@@ -142,8 +151,9 @@ async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopCon
             await bucket.publish([folder.layout.root / name for name in (RESULTS, ERRORS)])
             await bucket.record_size(folder.layout)
     except OSError as error:
-        how = "put up" if bucket is not None else "written"
-        message = f"results could not be {how}: {error.strerror or error}; the next run does it, and pays nothing"
+        how = "uploaded" if bucket is not None else "written"
+        reason = error.strerror or error
+        message = f"results could not be {how}: {reason}; the next run does that, and nothing is paid for again"
         failure = StorageError(message)
         failure.billed = stops.billed
         raise failure from (stops.error() or error)
@@ -151,7 +161,7 @@ async def _publish(folder: Workspace, bucket: ImageBucket | None, stops: StopCon
 
 @attrs.define(eq=False)
 class _CallBatch:
-    """The requests of a program: work that is left, and earlier outcomes."""
+    """The requests of a program: tasks to run, and outcomes of earlier runs."""
 
     client: Client
     folder: Workspace | None
@@ -179,7 +189,7 @@ class _CallBatch:
                 else:
                     yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
             if self.folder is not None and not left:
-                for index in self.folder.pictures.extras(tasks[0].id, tasks[0].n):
+                for index in self.folder.images.extras(tasks[0].id, tasks[0].n):
                     yield await asyncio.to_thread(
                         self._earlier_outcome, self.folder, attrs.evolve(tasks[0], index=index)
                     )
@@ -189,7 +199,9 @@ class _CallBatch:
             raise InvalidRequest([Problem("request", f"must be a mapping, not {kind_in_words(request)}")])
         row = parse_row(dict(request))
         if row.id in self._ids:
-            raise InvalidRequest([Problem("id", f"{row.id!r} was given before in this batch")])
+            raise InvalidRequest(
+                [Problem("id", f"{row.id!r} is used twice in this batch; give each request its own id")]
+            )
         operation = await self.client.operation(row.model, base_model=row.base_model)
         if operation.file_argument_names.isdisjoint(row.arguments):
             tasks = tasks_of(row, operation, Path(), position=len(self._ids))
@@ -221,7 +233,7 @@ class _CallBatch:
         try:
             is_new = await note_addresses(self.client, [operation], folder.history)
         except ConfigError:
-            return  # there is no key: the call says so, and sends nothing
+            return  # without a key the call itself fails, and sends nothing
         if is_new:
             try:
                 await folder.submit(_write_start(folder, self.target))
@@ -231,29 +243,30 @@ class _CallBatch:
 
     async def _check_known(self, unit: ImageTask) -> None:
         folder = self.folder
-        if folder is None or folder.pictures.states(unit.id, 1) == [0]:
+        if folder is None or folder.images.states(unit.id, 1) == [0]:
             return
         row = await asyncio.to_thread(folder.history.intent_of, unit.id, 0)
         if row["asks"] != unit.sha256:
-            message = "was run in this folder before, with other content; give it another id"
+            message = "is the id of other content in an earlier run of this folder; give another id"
             raise InvalidRequest([Problem("id", message)], operation=unit.model)
 
     def _check_strangers(self, tasks: list[ImageTask]) -> None:
         for unit in tasks if self.strangers else ():
             if self.strangers is not None and (name := self.strangers.find(unit)) is not None:
                 message = (
-                    f"{name!r} is in the folder, and its ledger does not know it: it may be paid for; see start_over"
+                    f"{name!r} exists in the folder, but not in its ledger: it may have been paid for. Put the ledger"
+                    " back, or pass start_over=True, which may pay for it again"
                 )
                 raise InvalidRequest([Problem("id", message)], operation=unit.model)
 
     def _is_finished(self, folder: Workspace, unit: ImageTask) -> bool:
         """Return True if nothing is left to do for an image."""
-        state = folder.pictures.state(unit.id, unit.index)
+        state = folder.images.state(unit.id, unit.index)
         return not self.retry.selects()[state]
 
     def _earlier_outcome(self, folder: Workspace, unit: ImageTask) -> Outcome:
         """Return the outcome of an image in an earlier run."""
-        state = folder.pictures.state(unit.id, unit.index)
+        state = folder.images.state(unit.id, unit.index)
         outcome = Outcome(id=unit.id, index=unit.index, model=unit.model, state=_STANDING.get(state, "pending"))
         if state != TaskState.DONE:
             return outcome

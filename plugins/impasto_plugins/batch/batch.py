@@ -108,7 +108,7 @@ class Batch:
     """True if images in flight were abandoned."""
     _run: Scheduler | None = None
     _stranger_extra: int = 0
-    """Images that came unasked, of rows that are no longer in the manifest."""
+    """Extra images of rows that are no longer in the manifest."""
 
     async def dry_run(self, client: Client) -> Plan:
         """Check everything and change nothing. Raises ManifestError or ConfigError."""
@@ -133,7 +133,7 @@ class Batch:
             try:
                 bucket = await claim_bucket(stack, order.target, folder.history)
                 keeping = LedgerRecorder(folder, order.template, bucket, A_PAGE)
-                self._stranger_extra = folder.pictures.extra - plan.extra_images
+                self._stranger_extra = folder.images.extra - plan.extra_images
                 await folder.submit(_write_start(folder, order, plan, self._stranger_extra))
                 recovered = await recover(folder, keeping, keys)
             except OSError as error:
@@ -143,15 +143,15 @@ class Batch:
                 self.listener.note(note)
             stops.budget, stops.max_failures = order.budget, order.max_failures
             stops.ends_at = time.monotonic() + order.deadline
-            stops.usd = folder.pictures.usd
+            stops.usd = folder.images.usd
             self._run = Scheduler(
                 of_client(client), self.pace, stops, keeping, partial(is_reachable, client), self._note_outage
             )
-            extra = folder.pictures.extra
+            extra = folder.images.extra
             async for outcome in self._run.outcomes(_jobs_then_tasks(recovered.jobs, preflight.to_do(plan))):
                 self.listener.task_finished(outcome)
-            if more := folder.pictures.extra - extra:
-                self.listener.note(f"{more:,} more images came than were asked for; all of them were kept")
+            if more := folder.images.extra - extra:
+                self.listener.note(f"{more:,} more images came than were requested; all of them are saved")
             if (failure := self._run.failure) is not None:
                 if not isinstance(failure, ManifestError):
                     raise failure
@@ -164,15 +164,17 @@ class Batch:
     async def _write_outputs(self, folder: Workspace, status: BatchStatus, bucket: ImageBucket | None) -> None:
         """Write results and report, and upload them."""
         files = [folder.layout.root / name for name in (RESULTS, ERRORS)]
-        async with self._note_failure("results.jsonl and errors.jsonl could not be written: {}; the next run does it"):
+        async with self._note_failure(
+            "results.jsonl and errors.jsonl could not be written: {}; the next run does that"
+        ):
             await folder.submit(write_results(folder))
         if self.order.report:
             from .output.report import write_report
 
             async with self._note_failure("report.html could not be written: {}"):
-                files += await asyncio.to_thread(write_report, folder.layout, folder.pictures, status)
+                files += await asyncio.to_thread(write_report, folder.layout, folder.images, status)
         if bucket is not None:
-            async with self._note_failure("results and report could not be put up: {}; the next run does it"):
+            async with self._note_failure("results and report could not be uploaded: {}; the next run does that"):
                 await bucket.publish(files)
                 await bucket.record_size(folder.layout)
 
@@ -206,16 +208,16 @@ class Batch:
         return self._status(self.folder, self.plan, running=True)
 
     def _status(self, folder: Workspace, plan: Plan, *, running: bool) -> BatchStatus:
-        total = plan.pictures + folder.pictures.extra - self._stranger_extra
+        total = plan.images + folder.images.extra - self._stranger_extra
         missing, passed_over = len(folder.history.missing), len(plan.invalid)
         return status_of(
-            folder.pictures,
+            folder.images,
             total,
             plan.orphans,
             running=running,
             missing=missing,
             passed_over=passed_over,
-            left_open=() if running else open_rows(folder.layout, folder.pictures),
+            left_open=() if running else open_rows(folder.layout, folder.images),
         )
 
     def _note_outage(self, text: str, is_over: bool) -> None:
@@ -225,20 +227,20 @@ class Batch:
         self.plan = plan  # no progress is reported before the plan
         self.listener.planned(plan)
         if self.order.start_over and history.is_vouched_for:
-            self.listener.note(
-                "--start-over changes nothing: the ledger is there and whole, and the run goes on with it"
-            )
+            self.listener.note("--start-over has no effect: the ledger is intact, and the run continues with it")
         if history.read.torn:
-            message = "the ledger's end was torn, as a process or the machine stopped amid a write"
-            self.listener.note(f"{message}: {history.read.torn:,} bytes were cut off")
+            message = (
+                "the ledger's last row was incomplete, because the process or the machine stopped while writing it"
+            )
+            self.listener.note(f"{message}: {history.read.torn:,} bytes were removed")
         for twin in plan.duplicates:
             self.listener.note(str(twin))
         for bad in plan.invalid:
-            self.listener.note(f"passed over: {bad}")
+            self.listener.note(f"skipped: {bad}")
         for missing in missing_images(history):
             self.listener.note(missing)
         if strangers := plan.orphans.total():
-            self.listener.note(f"{strangers:,} pictures of earlier runs are not in the manifest any more; they stay")
+            self.listener.note(f"{strangers:,} images of earlier runs are no longer in the manifest; their files stay")
 
     def _preflight(self, history: LedgerHistory) -> Planner:
         order, load = self.order, self.registry.operation
@@ -273,7 +275,9 @@ class Batch:
             raise ManifestError("\n".join((_count_tasks(plan), *map(str, plan.invalid))))
         unpriced = sorted({share.model for share in plan.totals if share.usd is None and share.to_do})
         if unpriced and self.order.budget is not None:
-            raise ConfigError(f"the price of {', '.join(unpriced)} is not known: it can't be run with a budget")
+            raise ConfigError(
+                f"the price of {', '.join(unpriced)} is unknown, so it can't be run with a budget; leave --budget out"
+            )
         called = await _operations_to_call(client, plan, preflight.history)
         operations = [*preflight.operations, *called]
         if self.order.api_base is not None:
@@ -310,7 +314,7 @@ def _with_api_base(api_base: str, client: Client, operations: list[Operation]) -
     providers = sorted({operation.provider.name for operation in operations})
     if len(providers) > 1:
         raise ConfigError(
-            f"--api-base is the address of one provider, and the models are of {', '.join(providers)}; "
+            f"--api-base is the address of one provider, but the models belong to {', '.join(providers)}; "
             "run a manifest for each"
         )
     return client.with_options(providers={name: {"api_base": api_base} for name in providers})
@@ -334,7 +338,7 @@ def _write_start(folder: Workspace, order: BatchSpec, plan: Plan, stranger_extra
     """Write the first rows of a run."""
     strangers = {state.name: number for state, number in plan.orphans.items()}
     yield from folder.begin(
-        plan.pictures,
+        plan.images,
         manifest=str(order.manifest),
         strangers=strangers,
         target=order.target,
@@ -354,7 +358,9 @@ def _read_history(layout: WorkspacePaths, order: BatchSpec) -> LedgerHistory:
     while not place.exists() and place.parent != place:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ConfigError(f"can't make {str(layout.root)!r}: {str(place)!r} is no folder that can be written to")
+        raise ConfigError(
+            f"can't create {str(layout.root)!r}: {str(place)!r} is not a writable folder; give another one with --out"
+        )
     try:
         check_links(layout, order.template.levels)
         return read_trusted(layout)

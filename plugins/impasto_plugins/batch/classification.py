@@ -72,7 +72,7 @@ def code_of(error: ImpastoError, state: OutcomeState) -> str:
 
 def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
     """Return the outcome of a result: its first image."""
-    missing = tuple(f"an image beside it did not come: {each.error.message}" for each in result.errors)
+    missing = tuple(f"another image of the same answer did not come: {each.error.message}" for each in result.errors)
     charged = sum(each.error.billed != "no" for each in result.errors)
     cost = _cost_per_image(result) or unit.cost
     return Outcome(

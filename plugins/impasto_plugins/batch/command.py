@@ -27,56 +27,62 @@ def _local(ctx: click.Context, param: click.Parameter, value: str) -> Path:
 _folder = click.argument("folder", metavar="DIR", callback=_local)
 
 
-@click.group("batch", short_help="Make many pictures from a manifest; resumable, never paid twice.")
+@click.group("batch", short_help="Generate many images from a manifest; resumable, never paid twice.")
 def command() -> None:
     """Generate the images of a manifest. If it is interrupted, the same command resumes it."""
 
 
-@command.command("run", short_help="Run a manifest, or go on with it.")
+@command.command("run", short_help="Run a manifest, or resume it.")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.option("--out", required=True, metavar="DIR", help="Where the pictures go: a folder, or s3://bucket/prefix.")
+@click.option("--out", required=True, metavar="DIR", help="Output: a folder, or s3://bucket/prefix.")
 @click.option(
     "--staging", type=click.Path(path_type=Path), metavar="DIR", help="With s3://: the local folder of the ledger."
 )
 @click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
-@click.option("--dry-run", is_flag=True, help="Look at everything, tell what it will cost, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Validate the manifest and print its cost; send nothing.")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Pictures at once, at most."
+    "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Maximum images in flight."
 )
-@click.option("--budget", type=float, metavar="USD", help="Stop before this is passed.")
-@click.option("--max-failures", metavar="N|P%", help="Stop when more pictures have failed: 20, or 5%.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="For each picture.  [default: 300]")
-@click.option("--deadline", metavar="TIME", help="Begin no further picture after: 90s, 30m, 2h.")
-@click.option("--rate", metavar="N/TIME", help="Send no more than, such as 150/10s.  [default: the provider's limit]")
-@click.option("--names", default="{id}", show_default=True, metavar="TEMPLATE", help="Also {index}, {model}, {seed}.")
-@click.option("--retry-failed", is_flag=True, help="Take up what was refused for good, too.")
-@click.option("--retry-ambiguous", is_flag=True, help="Take up what may have been charged, too: it may be paid again.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before the cost exceeds this.")
+@click.option("--max-failures", metavar="N|P%", help="Stop if more images fail: a number (20) or a share (5%).")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Seconds for each image.  [default: 300]")
+@click.option("--deadline", metavar="TIME", help="Stop starting images after this long: 90s, 30m, 2h.")
+@click.option("--rate", metavar="N/TIME", help="Rate limit, such as 150/10s.  [default: the provider's limit]")
 @click.option(
-    "--start-over", is_flag=True, help="Begin again in a folder whose ledger is missing or damaged; may pay again."
+    "--names",
+    default="{id}",
+    show_default=True,
+    metavar="TEMPLATE",
+    help="File names; may contain {id}, {index}, {model}, {seed}.",
 )
-@click.option("--skip-invalid", is_flag=True, help="Pass over rows that are wrong.")
-@click.option("--dedupe", is_flag=True, help="Pass over rows that come twice.")
-@click.option("--drop-params", is_flag=True, help="Drop OpenAI's parameters that a model has no field for.")
+@click.option("--retry-failed", is_flag=True, help="Also retry images that were refused for good.")
+@click.option("--retry-ambiguous", is_flag=True, help="Also retry images that may have been charged; may pay again.")
+@click.option("--start-over", is_flag=True, help="Start a new ledger if it is missing or damaged; may pay again.")
+@click.option("--skip-invalid", is_flag=True, help="Skip invalid rows.")
+@click.option("--dedupe", is_flag=True, help="Skip duplicate rows.")
+@click.option("--drop-params", is_flag=True, help="Drop OpenAI parameters that the model does not support.")
 @click.option("--report/--no-report", default=True, help="Write report.html at the end.  [default: yes]")
-@click.option("--api-base", metavar="URL", help="Another address of the provider.")
+@click.option("--api-base", metavar="URL", help="Another address for the provider.")
 @click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost.")
 @plugin_options
 @as_json
 @click.pass_context
 def run(ctx: click.Context, /, **options: Unpack[CommandOptions]) -> None:
-    """Generate the images of MANIFEST, a file of JSON lines: {"id": ..., "model": ..., and the model's fields}, or
-    those of OpenAI's Batch API. Run it again to generate what is missing. MANIFEST may be - for standard input; it is
-    stored in the folder, and used again if standard input is empty the next time.
+    """Generate the images of MANIFEST. Run it again to generate the missing ones.
 
-    Ctrl-C waits for images in flight, a second one does not. Ends with 0 if every image came, 1 if some did not or are
-    missing or rows were skipped, 2 if the input is wrong (nothing was sent), 130 if a signal interrupted it.
+    MANIFEST is a file of JSON lines, {"id": ..., "model": ..., and the model's fields} or those of OpenAI's Batch API;
+    a .csv or .parquet table; or - for standard input, which is stored in the folder, and used again if standard input
+    is empty the next time.
+
+    Ctrl-C waits for images in flight, a second one does not. Exit codes: 0 if every image came, 1 if images failed or
+    are missing or rows were skipped, 2 if the input is invalid (nothing was sent), 130 if a signal interrupted it.
     """
     from .cli.run import run_command  # the client: only for those who call
 
     ctx.exit(run_command(options))
 
 
-@command.command("status", short_help="Tell where a batch stands, running or not.")
+@command.command("status", short_help="Report the state of a batch, running or not.")
 @_folder
 @as_json
 @click.pass_context
@@ -108,10 +114,11 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
 @command.command("report", short_help="Write a batch's contact sheet.")
 @_folder
-@click.option("--all", "every", is_flag=True, help="Every picture, on as many pages as it takes; else the first 500.")
+@click.option("--all", "every", is_flag=True, help="All images, on several pages, instead of the first 500.")
 def report(folder: Path, every: bool) -> None:
-    """Write report.html in DIR again: thumbnails, prompts, seeds, costs, failures. It opens from disk, and loads
-    nothing from anywhere. Prints the names of the pages.
+    """Write report.html in DIR again and print the names of its pages.
+
+    It shows thumbnails, prompts, seeds, costs and failures, opens from disk, and loads nothing from the network.
     """
     from .ledger.evidence import check_links
     from .ledger.workspace import WorkspacePaths
@@ -121,25 +128,30 @@ def report(folder: Path, every: bool) -> None:
     layout = WorkspacePaths(folder)
     check_links(layout)
     status, history = read_status(layout)
-    for path in write_report(layout, history.pictures, status, every=every):
+    for path in write_report(layout, history.images, status, every=every):
         echo(path)
 
 
-@command.command("export", short_help="Make a training set of a batch.")
+@command.command("export", short_help="Write a training set from a batch.")
 @_folder
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder.")
+@click.option(
+    "--out", "-o", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new folder for the shards."
+)
 @click.option(
     "--form",
     type=click.Choice(["parquet", "webdataset"]),
     default="parquet",
     show_default=True,
-    help="Parquet, or tar files as WebDataset reads them.",
+    help="Parquet, or tar files for WebDataset.",
 )
-@click.option("--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Pictures in each.")
+@click.option(
+    "--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Images in each shard."
+)
 @click.pass_context
 def export(ctx: click.Context, folder: Path, out: Path, form: str, shard: int) -> None:
-    """Write the images of the batch in DIR, with their prompts, seeds and requests, into shards. Prints their
-    names. Parquet needs impasto[batch].
+    """Write the images of the batch in DIR into shards and print their names.
+
+    Each image has its prompt, seed and request. Parquet needs impasto[batch].
     """
     from .ledger.workspace import WorkspacePaths
     from .output.export import export

@@ -57,11 +57,11 @@ def wrong_id(id: object) -> str | None:
     if not id.strip():
         return "is blank"
     if len(id) > LONGEST_ID:
-        return f"must be of at most {LONGEST_ID} characters, not {len(id):,}"
+        return f"must have at most {LONGEST_ID} characters, not {len(id):,}"
     if not id.isprintable():
-        return f"must hold no control characters, line breaks or invisible marks: {id[:60]!a}"
+        return f"must not contain control characters, line breaks or invisible characters: {id[:60]!a}"
     if "/" in id or "\\" in id or id in (".", ".."):
-        return f"becomes the name of a file: it must hold no slash and be more than dots, not {format_value(id)}"
+        return f"is used as a file name: it must not contain a slash or be . or .., not {format_value(id)}"
     return None
 
 
@@ -110,23 +110,23 @@ def _parts(template: Template) -> Parts:
         return tuple(_parse_template(text))
     except ValueError as error:
         allowed = ", ".join(f"{{{name}}}" for name in FIELDS)
-        message = f"names: {format_value(text)} {error}; it may hold {allowed}, such as {{model}}/{{id}}"
+        message = f"names: {format_value(text)} {error}; allowed are {allowed}, as in {{model}}/{{id}}"
         raise ConfigError(message) from None
 
 
 def _parse_template(text: str) -> Iterator[tuple[str, str | None]]:
     for literal, field, spec, conversion in Formatter().parse(text):
         if not _LITERAL.fullmatch(literal):
-            raise ValueError("holds a character that is not safe in the name of a file")
+            raise ValueError("contains a character that is not safe in a file name")
         if field is not None and (field not in FIELDS or spec or conversion):
-            raise ValueError(f"names {{{field}}}, which is none of its fields")
+            raise ValueError(f"contains {{{field}}}, which is not a field")
         yield literal, field
     if any(each.strip() in ("", ".", "..") or each != each.strip() or each[0] in ".-" for each in text.split("/")):
-        raise ValueError("is no path below the folder")
+        raise ValueError("is not a path inside the folder")
     if is_reserved(text.partition("/")[0]) and "/" in text:
-        raise ValueError("begins with a name that the batch needs for itself")
+        raise ValueError("begins with a name that the batch uses itself")
     if "{id}" not in text and "{seed}" not in text:
-        raise ValueError("would give many pictures one name: it must hold {id} or {seed}")
+        raise ValueError("would give several images the same name: it must contain {id} or {seed}")
 
 
 @attrs.frozen

@@ -40,7 +40,7 @@ class ImageTask:
     """The number of the row's line in its manifest, or of its request."""
     warnings: tuple[str, ...] = ()
     extra: int | None = None
-    """For an unasked image: the index of the image whose request it came with."""
+    """For an extra image: the index of the image whose request it came with."""
 
 
 def key_of(account: Account) -> str:

@@ -12,6 +12,8 @@ from .terminal.output import protect_output
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from impasto import Client, Result
+
     from .calls.call import CallCommandOptions
 
 
@@ -25,6 +27,8 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
 
     It needs the key that started the job.
     """
+    import attrs
+
     from impasto import InvalidRequest  # the client: only for those who call
 
     from .calls.artifact_files import ArtifactSaver
@@ -34,4 +38,10 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
     saving = ArtifactSaver(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
     if problems := list(saving.problems()):
         raise InvalidRequest(problems)
-    finish(ctx, saving, lambda client: client.resume(model, id), registry_of(ctx), options, jobs=lambda: [id])
+    registry = registry_of(ctx)
+
+    async def fetch(client: Client) -> Result:
+        result, price = await client.resume(model, id), registry.operation(model).price
+        return result if price is None else attrs.evolve(result, cost=price.cost)  # the job's: fetching it is free
+
+    finish(ctx, saving, fetch, registry, options, jobs=lambda: [id])

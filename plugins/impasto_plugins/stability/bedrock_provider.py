@@ -55,7 +55,7 @@ class BedrockProvider(Provider):
         secrets += [value for name in _SECRETS if (value := os.environ.get(f"AWS_{name.upper()}"))]
         return Account(
             provider=self,
-            base_url=found.get("endpoint", self.base_url),
+            base_url=found.get("endpoint") or _endpoint_of_environment() or self.base_url,
             headers={},
             secrets=tuple(secrets),
             settings=found,
@@ -98,6 +98,13 @@ def _bearer() -> dict[str, str]:
 
 def _from(*variables: str) -> str | None:
     return next((value for name in variables if (value := os.environ.get(name))), None)
+
+
+def _endpoint_of_environment() -> str | None:
+    """Return the endpoint that botocore takes from the environment; a profile's is known only when it is opened."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return None
+    return _from("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL")
 
 
 def _environment() -> str:

@@ -58,6 +58,21 @@ def test_the_providers_images_do_not_mix_with_those_of_the_emulator(
     assert batch(*RUN).exit_code == 0
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"])
+def test_images_of_an_own_bedrock_endpoint_do_not_count_as_amazons(
+    batch: Run, manifest: Write, impasto_emulator: Emulator, variable: str
+) -> None:
+    manifest({"id": "a", "model": "bedrock/stability.sd3-5-large-v1:0", "prompt": "x"})
+    aws: dict[str, str | None] = {
+        "AWS_ACCESS_KEY_ID": "emulator",
+        "AWS_SECRET_ACCESS_KEY": "emulator",
+        "AWS_REGION": "us-west-2",
+    }
+    assert batch(*RUN, **aws, **{variable: impasto_emulator.url}).exit_code == 0
+    assert f"came from bedrock at {impasto_emulator.url}" in refused(batch, **aws)
+    assert len(impasto_emulator.charges) == 1
+
+
 def other(emulator: Emulator) -> str:
     """Return another address of the same emulator."""
     return emulator.url.replace("127.0.0.1", "localhost")

@@ -71,7 +71,7 @@ async def test_a_folder_keeps_it(client: impasto.Client, impasto_emulator: Emula
     assert len(impasto_emulator.charges) == 6
     assert len(lines(tmp_path / "out" / "results.jsonl")) == 6
     other = await all_of(impasto.run_batch(client, [row("picture-0", prompt="another")], out=tmp_path / "out"))
-    assert "with other content" in str(other["picture-0", 0].error)
+    assert "of other content" in str(other["picture-0", 0].error)
 
 
 async def stopped(outcomes: AsyncIterator[Outcome]) -> tuple[BatchStopped, list[Outcome]]:
@@ -185,6 +185,13 @@ async def test_whoever_takes_slowly_is_sent_no_more(client: impasto.Client, impa
     await asyncio.sleep(0.3)
     assert len(impasto_emulator.requests) <= 3
     await outcomes.aclose()
+
+
+async def test_an_unknown_option_is_named_with_the_allowed_ones(client: impasto.Client) -> None:
+    with pytest.raises(TypeError) as caught:
+        client.batch([row("a")], budget=5)  # type: ignore[call-arg]  # what the test is about
+    message = str(caught.value)
+    assert message.startswith("unknown batch option 'budget'; did you mean budget_usd? Allowed: out, staging, ")
 
 
 @pytest.mark.parametrize("settings", [{"concurrency": 0}, {"budget_usd": -1}, {"max_failures": "x"}])

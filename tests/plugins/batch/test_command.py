@@ -38,14 +38,15 @@ from .conftest import CORE, Run, Start, Write, many, row, told
         (("--deadline", "0"), "deadline must be a time"),
         (("--rate", "150"), "rate must be requests in a time, such as 150/10s"),
         (("--rate", "0/10s"), "rate must be requests in a time, such as 150/10s, not '0/10s'"),
-        (("--names", "{prompt}"), "names: '{prompt}' names {prompt}, which is none of its fields"),
-        (("--names", "../{id}"), "is no path below the folder"),
+        (("--names", "{prompt}"), "names: '{prompt}' contains {prompt}, which is not a field"),
+        (("--names", "../{id}"), "is not a path inside the folder"),
         (("--emulator", "--api-base", "http://127.0.0.1:9"), "give --api-base or --emulator, not both"),
         (("--emulator", "--transport", "https"), "give --transport or --emulator, not both"),
-        (("--out", "s3://Bucket_/shots"), "--out must be a folder or s3://bucket/prefix"),
-        (("--out", "s3://bucket/../shots"), "--out must be a folder or s3://bucket/prefix"),
+        (("--out", "s3://Bucket_/shots"), "'Bucket_' is not a bucket name; S3 allows 3 to 63 lowercase letters"),
+        (("--out", "s3://a/shots"), "'a' is not a bucket name; S3 allows 3 to 63 lowercase letters"),
+        (("--out", "s3://bucket/../shots"), "invalid prefix; allowed are up to 200 ASCII letters"),
         (("--out", "s3://bucket/x", "--s3-endpoint", "minio"), "--s3-endpoint must be a URL"),
-        (("--staging", "x"), "--staging goes with --out s3://bucket/prefix"),
+        (("--staging", "x"), "--staging needs --out s3://bucket/prefix"),
         (("--api-base", "ftp://x"), "api_base must begin with https://"),
     ],
 )
@@ -97,9 +98,9 @@ def test_a_dry_run_changes_nothing(batch: Run, manifest: Write, impasto_emulator
     done = batch("run", "manifest.jsonl", "--out", "out", "--dry-run")
     assert (done.exit_code, Path("out").exists(), impasto_emulator.requests) == (0, False, [])
     assert done.stdout.splitlines() == [
-        "stability/stable-image-core: 3 pictures, 3 to do, 0.03 USD each",
-        "stability/sd3.5-large: 2 pictures, 2 to do, 0.065 USD each",
-        "5 pictures in 4 rows, 5 to do for 0.22 USD",
+        "stability/stable-image-core: 3 images, 3 to do, 0.03 USD each",
+        "stability/sd3.5-large: 2 images, 2 to do, 0.065 USD each",
+        "5 images in 4 rows, 5 to do for 0.22 USD",
         "Nothing was sent.",
     ]
     batch("run", "manifest.jsonl", "--out", "out")
@@ -113,10 +114,10 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
     manifest(row("good"), "{", row("bad", sede=1), row("good"))
     done = batch("run", "manifest.jsonl", "--out", "out", "--skip-invalid", "--dedupe")
     assert (done.exit_code, len(impasto_emulator.charges)) == (1, 1)
-    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows passed over, 0.03 USD\n"
-    assert "passed over: line 2: is no sound JSON" in done.stderr
-    assert "passed over: line 3 (bad): unknown parameter 'sede'" in done.stderr
-    assert "line 4 (good): is the same as line 1, and passed over" in done.stderr
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, 0.03 USD\n"
+    assert "skipped: line 2: is invalid JSON" in done.stderr
+    assert "skipped: line 3 (bad): unknown parameter 'sede'" in done.stderr
+    assert "line 4 (good): is a duplicate of line 1 and was skipped" in done.stderr
     errors = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
     assert [(e["custom_id"], e["line"], e["error"]["code"]) for e in errors] == [
         (None, 2, "invalid_request"),
@@ -176,14 +177,14 @@ def test_a_terminal_has_a_line_that_moves(start: Start, manifest: Write, environ
     os.close(main)
     assert run.returncode == 0
     assert said == "complete: 4 of 4 done, 0.12 USD\n"
-    assert "4 pictures in 4 rows, 4 to do for 0.12 USD" in seen.decode()
+    assert "4 images in 4 rows, 4 to do for 0.12 USD" in seen.decode()
     assert b"\r" in seen
 
 
 def test_status_of_what_is_no_batch(batch: Run, tmp_path: Path) -> None:
     done = batch("status", "nothing")
     assert done.exit_code == 2
-    assert "'nothing' is no batch's folder" in done.stderr
+    assert "'nothing' is not a batch folder" in done.stderr
 
 
 @pytest.fixture
@@ -212,5 +213,5 @@ def test_another_address_of_several_providers_is_refused(
     manifest(row("a", model="acme/paint"), row("b"))
     done = batch("run", "manifest.jsonl", "--out", "out", "--api-base", impasto_emulator.url, *more, ACME_KEY="any")
     assert done.exit_code == 2
-    assert "--api-base is the address of one provider, and the models are of acme, stability" in done.stderr
+    assert "--api-base is the address of one provider, but the models belong to acme, stability" in done.stderr
     assert not impasto_emulator.requests

@@ -25,7 +25,7 @@ def test_rows_that_were_passed_over_are_work_undone(
     if again:
         done = batch(*RUN, "--skip-invalid")
     assert done.exit_code == 1
-    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows passed over, 0.03 USD\n"
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, 0.03 USD\n"
     found = batch("status", "out", "--json")
     assert (found.exit_code, json.loads(found.stdout)["passed_over"]) == (1, 2)
     assert batch("status", "out").stdout == done.stdout
@@ -39,7 +39,7 @@ def test_a_dry_run_names_the_rows_that_would_be_passed_over(batch: Run, manifest
     manifest(row("good"), row("bad", sede=1))
     done = batch(*RUN, "--skip-invalid", "--dry-run")
     assert done.exit_code == 1
-    assert "passed over: line 2 (bad): unknown parameter 'sede'" in done.stderr
+    assert "skipped: line 2 (bad): unknown parameter 'sede'" in done.stderr
     done = batch(*RUN, "--skip-invalid", "--dry-run", "--json")
     assert (done.exit_code, json.loads(done.stdout)["passed_over"]) == (1, 1)
 
@@ -69,7 +69,7 @@ def test_an_image_that_is_missing_is_named_by_all_commands(batch: Run, manifest:
     for words in (("status", "out"), RUN, ("status", "out")):
         done = batch(*words)
         assert done.exit_code == 1
-        assert "picture-1: picture-1.png is not there any more, or not as it was" in done.stderr
+        assert "picture-1: picture-1.png is missing or has changed" in done.stderr
         assert done.stdout == "complete: 3 of 3 done, 1 missing, 0.09 USD\n"
     assert json.loads(batch("status", "out", "--json").stdout)["missing"] == 1
 
@@ -80,8 +80,8 @@ def test_many_missing_images_are_counted(batch: Run, manifest: Write) -> None:
     for path in Path("out").glob("*.png"):
         path.unlink()
     said = batch("status", "out").stderr
-    assert said.count("is not there any more") == 10
-    assert "2 more pictures are not there any more" in said
+    assert said.count("is missing or has changed") == 10
+    assert "2 more images are missing" in said
 
 
 def test_images_that_failed_are_undone_once_the_batch_is_complete(
@@ -108,7 +108,7 @@ def test_all_images_given_up_is_interrupted_though_none_is_left(
         time.sleep(0.01)
     assert run.stderr is not None
     run.send_signal(number)
-    assert "once more stops at once" in run.stderr.readline()
+    assert "a second signal stops at once" in run.stderr.readline()
     run.send_signal(number)
     assert run.communicate(timeout=60)[0] == "complete: 0 of 2 done, 2 ambiguous, 0.06 USD\n"
     assert run.returncode == 130
@@ -136,7 +136,7 @@ def test_an_export_names_the_images_that_it_leaves_out(batch: Run, manifest: Wri
     path.write_bytes(path.read_bytes()[:-8] + bytes(8))
     done = batch("export", "out", "--out", "set", "--form", "webdataset")
     assert done.exit_code == 1
-    assert {line.partition(" is not")[0] for line in done.stderr.splitlines() if line} == {
+    assert {line.partition(" is missing")[0] for line in done.stderr.splitlines() if line} == {
         "Warning: left out: picture-0: picture-0.png",
         "Warning: left out: picture-1: picture-1.png",
     }

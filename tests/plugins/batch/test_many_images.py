@@ -35,7 +35,7 @@ def test_all_images_are_kept_and_counted(batch: Run, manifest: Write, impasto_em
     manifest(four("cat", seed=1), four("dogs", n=2, seed=5), row("plain", seed=9))
     done = batch("run", "manifest.jsonl", "--out", "out")
     assert (done.exit_code, done.stdout) == (0, f"complete: 13 of 13 done, {13 * PRICE:.2f} USD\n")
-    assert "9 more images came than were asked for; all of them were kept" in done.stderr
+    assert "9 more images came than were requested; all of them are saved" in done.stderr
     assert len(impasto_emulator.charges) == 4
     found = {str(line["custom_id"]): line["response"]["body"] for line in lines(OUT / "results.jsonl")}  # type: ignore[index]
     assert {id: [each["index"] for each in body["data"]] for id, body in found.items()} == {
@@ -62,7 +62,7 @@ def test_a_second_run_knows_them(batch: Run, manifest: Write, impasto_emulator: 
     manifest(four("dogs", n=2), row("plain"))
     done = batch("run", "manifest.jsonl", "--out", "out")
     assert (done.exit_code, len(impasto_emulator.charges)) == (0, 4)
-    assert "4 pictures of earlier runs are not in the manifest any more" in done.stderr
+    assert "4 images of earlier runs are no longer in the manifest" in done.stderr
     status = json.loads(batch("status", "out", "--json").stdout)
     assert (status["state"], status["total"], status["done"], status["strangers"]) == ("complete", 9, 9, 4)
     indices = {
@@ -143,7 +143,7 @@ def test_what_came_instead_of_images_beside_others_is_kept(
     assert done.stdout == "complete: 4 of 4 done, 0.24 USD\n", "4 images and 4 that were or may have been charged"
     (line,) = lines(OUT / "results.jsonl")
     warnings = line["response"]["body"]["warnings"]  # type: ignore[index]
-    said = [each for each in warnings if each.startswith("what came instead of images beside it is kept: ")]
+    said = [each for each in warnings if each.startswith("bytes of failed images of the same answer are saved in: ")]
     paths = [path for each in said for path in each.partition(": ")[2].split(", ")]
     assert len(said) == 2
     assert len(paths) == len(set(paths)) == 8

@@ -234,9 +234,11 @@ def test_a_job_that_takes_too_long_can_be_resumed(run: Run, impasto_emulator: Em
     assert told["type"] == "ChargeUnknown"
     assert f"impasto resume stability/upscale-creative {told['id']}" in result.stderr
     impasto_emulator.clear_faults()
-    resumed = run("resume", "stability/upscale-creative", told["id"], "-o", "big.png")
+    resumed = run("resume", "stability/upscale-creative", told["id"], "-o", "big.png", "--json")
     assert resumed.exit_code == 0
-    assert resumed.stdout == "big.png\n"
+    report = json.loads(resumed.stdout)
+    assert [each["path"] for each in report["files"]] == ["big.png"]
+    assert report["cost"]["usd"] == impasto_emulator.charges[0].usd
     assert len(impasto_emulator.charges) == 1
 
 

@@ -63,7 +63,7 @@ def _undone(status: BatchStatus) -> Iterator[str]:
     if status.missing:
         yield f"{status.missing:,} missing"
     if status.passed_over:
-        yield f"{status.passed_over:,} invalid row{'s' * (status.passed_over > 1)} passed over"
+        yield f"{count_of(status.passed_over, 'invalid row')} skipped"
 
 
 def _open(status: BatchStatus) -> Iterator[str]:
@@ -83,18 +83,23 @@ def retry_hint(status: BatchStatus) -> str | None:
 
 def format_cost(usd: float, unpriced: int) -> str:
     """Return a sum in words, with the number of charges whose price is not known."""
-    return "price not known" if unpriced and not usd else _sum(usd, unpriced)
+    return "price unknown" if unpriced and not usd else _sum(usd, unpriced)
 
 
 def _sum(usd: float, unpriced: int) -> str:
     return f"{usd:,.2f} USD" + (f" and {unpriced:,} of unknown price" * bool(unpriced))
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 image`` or ``2,000 images``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def format_plan(plan: Plan) -> str:
     """Return a plan in words."""
-    earlier = plan.pictures - plan.to_do
-    parts = [f"{plan.pictures:,} pictures in {plan.rows:,} rows"]
-    parts += [f"{earlier:,} made or given up before"] if earlier else []
+    earlier = plan.images - plan.to_do
+    parts = [f"{count_of(plan.images, 'image')} in {count_of(plan.rows, 'row')}"]
+    parts += [f"{earlier:,} finished in earlier runs"] if earlier else []
     unpriced = sum(share.to_do for share in plan.totals if share.usd is None)
     parts.append(f"{plan.to_do:,} to do for {_sum(plan.usd, unpriced)}")
     return ", ".join(parts)
@@ -125,6 +130,7 @@ class PlainReporter(_Output):
         """Print nothing yet: the sums are in the summary."""
 
     def note(self, text: str) -> None:
+        """Print a warning on stderr."""
         self.write(f"Warning: {text}", err=True)
 
     def task_finished(self, outcome: Outcome) -> None:
@@ -140,6 +146,7 @@ class PlainReporter(_Output):
             self.write(format_status(status), err=True)
 
     def finished(self, status: BatchStatus, reason: str | None) -> None:
+        """Print why the run stopped, and the summary."""
         if reason is not None:
             self.write(f"Stopped: {reason}", err=True)
         if (hint := retry_hint(status)) is not None:
@@ -154,13 +161,16 @@ class TerminalReporter(PlainReporter):
     _ticks: deque[tuple[float, int]] = attrs.field(factory=lambda: deque[tuple[float, int]](maxlen=_REMEMBERED))
 
     def planned(self, plan: Plan) -> None:
+        """Print the plan in one line."""
         self.write(format_plan(plan), err=True)
 
     def note(self, text: str) -> None:
+        """Print a warning above the moving line."""
         self._wipe()
         PlainReporter.note(self, text)
 
     def tick(self, batch: Batch) -> None:
+        """Draw the moving line again."""
         status = batch.status()
         if status is None:
             return
@@ -181,6 +191,7 @@ class TerminalReporter(PlainReporter):
         self.write("\r" + "  ".join(filter(None, parts)) + "\033[K", err=True, newline=False)
 
     def finished(self, status: BatchStatus, reason: str | None) -> None:
+        """Erase the moving line and print the summary."""
         self._wipe()
         PlainReporter.finished(self, status, reason)
 
@@ -201,12 +212,15 @@ class JSONReporter(_Output):
     _status_time: float = 0.0
 
     def planned(self, plan: Plan) -> None:
-        self._print_event("plan", rows=plan.rows, pictures=plan.pictures, to_do=plan.to_do, usd=round(plan.usd, 6))
+        """Print the plan event."""
+        self._print_event("plan", rows=plan.rows, pictures=plan.images, to_do=plan.to_do, usd=round(plan.usd, 6))
 
     def note(self, text: str) -> None:
+        """Print a note event."""
         self._print_event("note", message=text)
 
     def task_finished(self, outcome: Outcome) -> None:
+        """Print an event with the image's state."""
         error = outcome.error
         self._print_event(
             "picture",
@@ -221,12 +235,14 @@ class JSONReporter(_Output):
         )
 
     def tick(self, batch: Batch) -> None:
+        """Print a progress event every few seconds."""
         status = batch.status()
         if status is not None and (now := time.monotonic()) - self._status_time >= _STATUS_SECONDS:
             self._status_time = now
             self._print_event("progress", in_flight=batch.pace.in_flight, **_without(status, "in_flight"))
 
     def finished(self, status: BatchStatus, reason: str | None) -> None:
+        """Print the end event."""
         self._print_event("end", reason=reason, **attrs.asdict(status))
 
     def _print_event(self, event: str, **more: object) -> None:

@@ -24,7 +24,7 @@ from impasto_plugins.batch.runner.limits import FailureLimit
 from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
 
-from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
+from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, count_of, format_plan
 
 RETRY = Retry(attempts=8)
 """Retries for batches: nobody waits for one image of many, so each may wait longer than a single call."""
@@ -93,7 +93,7 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
         return asyncio.run(_dry_run(order, settings, as_json=options["as_json"]))
     try:
         return asyncio.run(_run(order, settings, as_json=options["as_json"]))
-    except asyncio.CancelledError:  # while the manifest was looked at: there is nothing to be told
+    except asyncio.CancelledError:  # during the validation: there is nothing to report
         return INTERRUPTED
 
 
@@ -121,13 +121,13 @@ async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> in
         plan = await Batch(order, registry, PlainReporter()).dry_run(client)
     if as_json:
         shares = [
-            {"model": each.model, "pictures": each.pictures, "to_do": each.to_do, "usd_each": each.usd}
+            {"model": each.model, "pictures": each.images, "to_do": each.to_do, "usd_each": each.usd}
             for each in plan.totals
             if each.model
         ]
         totals = {
             "rows": plan.rows,
-            "pictures": plan.pictures,
+            "pictures": plan.images,
             "to_do": plan.to_do,
             "usd": round(plan.usd, 6),
             "passed_over": len(plan.invalid),
@@ -135,28 +135,28 @@ async def _dry_run(order: BatchSpec, settings: Settings, *, as_json: bool) -> in
         echo(json.dumps({**totals, "models": shares}, indent=2))
     else:
         for share in (each for each in plan.totals if each.model):
-            price = f"{share.usd:.4g} USD each" if share.usd is not None else "price not known"
-            echo(f"{share.model}: {share.pictures:,} pictures, {share.to_do:,} to do, {price}")
+            price = f"{share.usd:.4g} USD each" if share.usd is not None else "price unknown"
+            echo(f"{share.model}: {count_of(share.images, 'image')}, {share.to_do:,} to do, {price}")
         echo(format_plan(plan))
         for bad in plan.invalid:
-            echo(f"Warning: passed over: {bad}", err=True)
+            echo(f"Warning: skipped: {bad}", err=True)
         echo("Nothing was sent.")
     return SOME_FAILED if plan.invalid else DONE
 
 
 async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     registry = Registry()
-    telling = JSONReporter() if as_json else TerminalReporter() if is_terminal(stderr()) else PlainReporter()
+    reporter = JSONReporter() if as_json else TerminalReporter() if is_terminal(stderr()) else PlainReporter()
     async with Client(registry=registry, **settings) as client:
-        batch = Batch(order, registry, telling)
-        telling.on_lost = partial(batch.stop, "nobody reads its output any more")
-        with _signals(batch, telling) as signalled:
-            ticking = asyncio.create_task(_tick(batch, telling))
+        batch = Batch(order, registry, reporter)
+        reporter.on_lost = partial(batch.stop, "its output is no longer read")
+        with _signals(batch, reporter) as signalled:
+            ticking = asyncio.create_task(_tick(batch, reporter))
             try:
                 status = await batch.run(client)
             finally:
                 ticking.cancel()
-            telling.finished(status, batch.stops.reason)
+            reporter.finished(status, batch.stops.reason)
     if status.is_whole and batch.are_results_written and batch.stops.kind != "configuration":
         return DONE
     is_left = status.pending or status.refused_again or batch.is_cancelled
@@ -164,29 +164,29 @@ async def _run(order: BatchSpec, settings: Settings, *, as_json: bool) -> int:
     return INTERRUPTED if is_cut else SOME_FAILED
 
 
-async def _tick(batch: Batch, telling: PlainReporter | JSONReporter) -> None:
+async def _tick(batch: Batch, reporter: PlainReporter | JSONReporter) -> None:
     while True:
-        telling.tick(batch)
+        reporter.tick(batch)
         await asyncio.sleep(TICK_SECONDS)
 
 
 @contextmanager
-def _signals(batch: Batch, telling: PlainReporter | JSONReporter) -> Iterator[list[int]]:
+def _signals(batch: Batch, reporter: PlainReporter | JSONReporter) -> Iterator[list[int]]:
     """Drain at the first signal, stop at the second; a third kills. Yields the signals received.
 
     A SIGHUP only ever drains: shells and the system send several when a terminal is closed.
     """
-    came: list[int] = []
+    received: list[int] = []
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
     numbers = not_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def heard(number: int) -> None:
-        if number == signal.SIGHUP and came:
+    def handle(number: int) -> None:
+        if number == signal.SIGHUP and received:
             return
-        came.append(number)
-        if len(came) == 1:
+        received.append(number)
+        if len(received) == 1:
             batch.stop("interrupted")
-            telling.note(f"waiting for {batch.pace.in_flight:,} pictures in flight; once more stops at once")
+            reporter.note(f"waiting for {batch.pace.in_flight:,} images in flight; a second signal stops at once")
             return
         for each in numbers:
             if each != signal.SIGHUP:
@@ -195,9 +195,9 @@ def _signals(batch: Batch, telling: PlainReporter | JSONReporter) -> Iterator[li
             main.cancel()
 
     for number in numbers:
-        loop.add_signal_handler(number, heard, number)
+        loop.add_signal_handler(number, handle, number)
     try:
-        yield came
+        yield received
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)

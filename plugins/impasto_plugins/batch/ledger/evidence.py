@@ -42,8 +42,9 @@ def check_links(layout: WorkspacePaths, levels: int = 1) -> None:
             for entry in entries:
                 if entry.is_symlink():
                     raise ConfigError(
-                        f"{entry.path!r} is a link: nothing was sent, as images or the ledger could go where it leads."
-                        " Put a plain file or folder in its place, or give another --out (which may itself be a link)"
+                        f"{entry.path!r} is a link, through which images or the ledger could leave the folder; nothing"
+                        " was sent. Replace it with a file or folder, or give another --out (which may itself be a"
+                        " link)"
                     )
 
 
@@ -133,7 +134,7 @@ def _are_unchanged(history: LedgerHistory) -> bool:
 
 def _ids_not_in_ledger(history: LedgerHistory) -> Iterator[str]:
     """Yield ids in the result files that were or may have been charged and that the ledger does not know."""
-    pictures = history.pictures
+    images = history.images
     if _are_unchanged(history):
         return
     for line in chain.from_iterable(_lines(history.layout.root / name) for name in RESULT_FILES):
@@ -142,7 +143,7 @@ def _ids_not_in_ledger(history: LedgerHistory) -> Iterator[str]:
         if not isinstance(id, str) or (isinstance(error, dict) and error.get("billed") == "no"):
             continue
         for index in _indices(line):
-            state = pictures.state(id, index)
+            state = images.state(id, index)
             if state == 0 or (error is None and state != TaskState.DONE):
                 yield id
                 break
@@ -193,7 +194,7 @@ def _images(layout: WorkspacePaths, levels: int) -> Iterator[str]:
 
 
 class Orphans:
-    """Images in a folder that its ledger does not know, and no mark proves the ledger whole."""
+    """Images in a folder that its ledger does not know, if no mark proves that the ledger is whole."""
 
     def __init__(self, history: LedgerHistory, template: Template) -> None:
         self._layout, self._template = history.layout, template
@@ -231,10 +232,12 @@ class Orphans:
 
 
 def _is_doubtful(history: LedgerHistory, levels: int) -> bool:
-    """Return True if a ledger may be another folder's, or an older copy: nothing vouches for it, its images are not
-    here, or more images are here. Counting is quick: names are compared only if there is a doubt.
+    """Return True if a ledger may be another folder's, or an older copy.
+
+    No mark confirms it, its images are missing, or there are more images. Counting is quick: names are compared only
+    if there is a doubt.
     """
-    done = history.pictures.count[TaskState.DONE]
+    done = history.images.count[TaskState.DONE]
     is_known = history.is_vouched_for and done and not history.missing
     return not is_known or sum(1 for _ in _images(history.layout, levels)) > done
 

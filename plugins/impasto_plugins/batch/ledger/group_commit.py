@@ -81,15 +81,15 @@ class Writer:
         while going:
             group = [job for job in self._gather() if job is not None]
             going = not self._is_over
-            self._run(group)
-            if group:
+            self._run(group)  # jobs that come meanwhile form the next group
+            if group:  # futures belong to the loop's thread
                 self._loop.call_soon_threadsafe(_resolve_all, group)
 
     _is_over = False
 
     def _gather(self) -> Sequence[_Job | None]:
         """Return the jobs submitted since the last time, at least one."""
-        group = [self._jobs.get()]
+        group = [self._jobs.get()]  # blocks while nothing is to do; the rest is taken without waiting
         try:
             while True:
                 group.append(self._jobs.get_nowait())
@@ -100,6 +100,7 @@ class Writer:
     def _run(self, group: Sequence[_Job]) -> None:
         active = [job for job in group if job.advance(None)]
         while active:
+            # One fsync of the ledger covers the rows of every job that waits for it: that is the group commit
             waited: set[SyncTarget] = {job.waits_for for job in active}
             failed = {wanted: self._wait_for(wanted) for wanted in waited}
             active = [job for job in active if job.advance(failed[job.waits_for])]

@@ -33,7 +33,7 @@ class TaskIndex:
         """Charges, certain or possible, whose price is not known."""
         self.charges_unknown = 0
         self.extra = 0
-        """Images that came unasked: a provider may answer one request with several."""
+        """Images beyond those requested: a provider may answer one request with several."""
 
     def __len__(self) -> int:
         return len(self._last)
@@ -46,7 +46,7 @@ class TaskIndex:
     def states(self, id: str, n: int, line: int | None = None) -> list[int]:
         """Return the state numbers of a row's images; 0 for one that the ledger does not know.
 
-        With ``line`` only images that a line of this digest asked for count.
+        With ``line``, only images that were requested by a line with this digest count.
         """
         last = self._last
         states = []
@@ -81,13 +81,14 @@ class TaskIndex:
         state = state_of(row)
         if state is None:
             return
+        # A hash instead of the id: at a million images the ids alone would take 100 MB
         key = hash((row["id"], row["index"]))
         before = self._last.get(key, 0)
         self._count[before >> _PLACE_BITS & _STATE] -= 1
         self._count[state] += 1
         if state == _DONE and "extra" in row:
             self.extra += before >> _PLACE_BITS & _STATE != _DONE
-        line = before >> _LINE
+        line = before >> _LINE  # later rows of the image do not repeat the digest of its line
         if state == _INTENT:
             line = row["line"]
         elif state >= _STAGED and row["billed"] != "no":

@@ -74,7 +74,7 @@ def rows(path: Path, read: ReadPosition, *, heads: frozenset[bytes] = frozenset(
         with file:
             for line in file:
                 body = line[HEAD:-1]
-                chain = crc32(body, chain)
+                chain = crc32(body, chain)  # of all rows so far: a row that was removed or moved breaks it
                 if line[:HEAD] != b"%08x %08x " % (crc32(body), chain) or line[-1:] != b"\n":
                     read.torn = _torn_bytes(path, end, read.mark)
                     break
@@ -83,13 +83,13 @@ def rows(path: Path, read: ReadPosition, *, heads: frozenset[bytes] = frozenset(
                 yield end, parse_row(body)
                 end += len(line)
                 read.end, read.chain = end, chain
-                if end == marked:
+                if end == marked:  # the mark always stands between two rows
                     chain_at_mark = chain
     if marked and end < marked:
-        size = "is missing" if file is None else f"has {end:,} whole bytes"
-        raise untrusted_ledger(path, f"{size}, and had {marked:,} before: it was cut or removed, or is an older copy")
+        size = "is missing" if file is None else f"has {end:,} valid bytes"
+        raise untrusted_ledger(path, f"{size}, but had {marked:,} before: it was cut or removed, or is an older copy")
     if read.mark is not None and chain_at_mark != read.mark.chain:
-        raise untrusted_ledger(path, "is not the one that this folder had before")
+        raise untrusted_ledger(path, "is not the ledger that this folder had before")
 
 
 def _open_ledger(path: Path) -> BinaryIO | None:
@@ -133,10 +133,9 @@ def _torn_bytes(path: Path, at: int, mark: Mark | None) -> int:
 def untrusted_ledger(path: Path, reason: str) -> UntrustedLedger:
     """Return the error for a ledger that can't be trusted, with what to do."""
     return UntrustedLedger(
-        f"the ledger {str(path)!r} {reason}: what was paid for is not known any more, and nothing was sent. Put back a"
-        " copy of it that is up to date; or begin a new folder, with those rows of the manifest alone that"
-        " results.jsonl and errors.jsonl here do not name; or begin again in this one with"
-        " --start-over, which pays for images again"
+        f"the ledger {str(path)!r} {reason}: it is unknown which images were paid for, and nothing was sent. Put back"
+        " an up-to-date copy of it; or run the rows that results.jsonl and errors.jsonl do not name in a new folder;"
+        " or start over in this one with --start-over, which pays for images again"
     )
 
 

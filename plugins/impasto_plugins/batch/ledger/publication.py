@@ -59,7 +59,7 @@ def publish(folder: Workspace, staged: Path, row: Row) -> WriteSteps[Path]:
 
 def altered_file_error(staged: Path) -> OSError:
     """Return the error for a staged file that is not the image of its row."""
-    return OSError(errno.EIO, f"the staged image {staged.name[:16]} is not the one that was written")
+    return OSError(errno.EIO, f"the file of the unfinished image {staged.name[:16]} was changed by another program")
 
 
 def _check_folders(root: Path, name: str) -> None:

@@ -113,6 +113,7 @@ class LedgerRecorder:
     """Tasks whose images are whole in the staging folder and not uploaded yet."""
 
     async def record_intent(self, unit: ImageTask, call: Call) -> None:
+        """Write the intent, after space on the disk was reserved. Raises StorageError."""
         try:
             await self.folder.submit(self._write_intent(unit, call))
         except OSError as error:
@@ -122,6 +123,7 @@ class LedgerRecorder:
             ) from None
 
     def record_job(self, unit: ImageTask, call: Call, pending: Pending) -> asyncio.Future[None]:
+        """Write the id of an accepted job, and when the provider deletes its result."""
         now = time.time()
         expires = now + pending.result_ttl if pending.result_ttl is not None else None
         row = {
@@ -132,12 +134,13 @@ class LedgerRecorder:
         return self.folder.submit(self.folder.write_row(row, on_disk=True))
 
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Publish or upload an image, or write the row of an error. Raises OSError."""
         if outcome.artifact is None:
             return await self.folder.submit(self._write_error(unit, outcome))
         if self.uploader is None:
             return await self.folder.submit(self._stage_and_publish(unit, outcome))
         row = await self.folder.submit(self._stage(unit, outcome))
-        self._to_upload.add(unit)
+        self._to_upload.add(unit)  # an upload that fails must not save the image a second time
         name = await self.upload(self.uploader, row)
         self._to_upload.discard(unit)
         return attrs.evolve(outcome, url=self.uploader.url(name), warnings=tuple(row["warnings"]))
@@ -154,7 +157,7 @@ class LedgerRecorder:
     def _write_uploaded(self, staged: Path, row: Row, name: str) -> WriteSteps[None]:
         """Write the row of an image that was uploaded as ``name``."""
         folder = self.folder
-        has_copy = folder.pictures.count[TaskState.DONE] < self.local_images
+        has_copy = folder.images.count[TaskState.DONE] < self.local_images
         yield from folder.write_row({**row, "row": "done", "path": name, "modified": None}, on_disk=True)
         folder.names.add(name, is_local=False)
         if has_copy:
@@ -162,19 +165,21 @@ class LedgerRecorder:
         folder.disk.remove(staged)
 
     async def save_elsewhere(self, unit: ImageTask, outcome: Outcome) -> Outcome:
+        """Save an image in the temporary folder, unless it is whole in the staging folder."""
         if outcome.artifact is None:
             return outcome
         if unit in self._to_upload:
             staged = staging_path(self.folder.layout, unit.id, unit.index)
-            warning = f"it came, and stays in {str(staged)!r} until the next run puts it up"
+            warning = f"it came and is in {str(staged)!r}; the next run uploads it"
             return attrs.evolve(outcome, state="pending", path=staged, warnings=(*outcome.warnings, warning))
         try:
             path = await asyncio.to_thread(_save_in_temporary_folder, unit, outcome.artifact)
         except OSError:
-            return attrs.evolve(outcome, warnings=(*outcome.warnings, "it came, and could not be saved anywhere"))
-        return attrs.evolve(outcome, path=path, warnings=(*outcome.warnings, f"it was saved in {str(path)!r}"))
+            return attrs.evolve(outcome, warnings=(*outcome.warnings, "it came but could not be saved anywhere"))
+        return attrs.evolve(outcome, path=path, warnings=(*outcome.warnings, f"it is saved in {str(path)!r}"))
 
     def record_cancelled(self, unit: ImageTask, call: Call) -> None:
+        """Write that a cancelled call may have been charged; a job is left open."""
         if call.job is None:
             error: ImpastoError = ChargeUnknown("the run was stopped before the answer came; it may have been charged")
             if not call.possible_charges:
@@ -184,7 +189,8 @@ class LedgerRecorder:
             self.folder.submit(self._release_staging(unit))
 
     def free_index(self, unit: ImageTask) -> int:
-        taken = self.folder.pictures.extras(unit.id, unit.n)
+        """Return the index after those that the ledger has."""
+        taken = self.folder.images.extras(unit.id, unit.n)
         return taken[-1] + 1 if taken else unit.n
 
     def _write_intent(self, unit: ImageTask, call: Call) -> WriteSteps[None]:
@@ -194,7 +200,7 @@ class LedgerRecorder:
             path = staging_path(folder.layout, unit.id, unit.index)
             staged = _Staged(path, create_staged(disk, path), self._room.get(unit.model, FIRST_ROOM))
             self._staged[unit] = staged
-            disk.reserve(staged.file, staged.room)
+            disk.reserve(staged.file, staged.room)  # a paid image must not meet a full disk
         yield from folder.write_row(intent_row(unit, key_of(call.account)), on_disk=True)
 
     def _stage_and_publish(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Outcome]:
@@ -213,7 +219,7 @@ class LedgerRecorder:
             write_all(disk, staged.file, artifact.data)
             if staged.room > len(artifact.data):
                 disk.truncate(staged.file, len(artifact.data))
-            yield None  # the others of the group write too, before anybody waits for the disk
+            yield None  # the others of the group write first, then all wait for the disk once
             disk.sync(staged.file)
             modified = os.fstat(staged.file).st_mtime_ns
         finally:
@@ -222,7 +228,7 @@ class LedgerRecorder:
         self._room[unit.model] = max(self._room.get(unit.model, 0), room)
         paths = yield from self._set_aside(unit, outcome.errors)
         if paths:
-            warning = f"what came instead of images beside it is kept: {', '.join(paths)}"
+            warning = f"bytes of failed images of the same answer are saved in: {', '.join(paths)}"
             outcome = attrs.evolve(outcome, warnings=(*outcome.warnings, warning))
         path = folder.names.claim(self.image_name(unit, artifact))
         row = artifact_row(unit, outcome, artifact, path=path, modified=modified)

@@ -1,5 +1,6 @@
-"""Recovery after an interrupted run: publish staged images, resume jobs, and mark requests without an answer as
-possibly charged.
+"""Recovery after an interrupted run.
+
+Staged images are published, jobs are resumed, and requests without an answer are marked as possibly charged.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from .publication import link_or_rename, publish, staging_path
 from .recorder import LedgerRecorder, artifact_row, salvage_path
 from .workspace import LedgerHistory, Workspace
 
-_STOPPED = "the run was stopped before the answer was kept; it may have been charged"
+_STOPPED = "the run was stopped before the image was saved; it may have been charged"
 _PAGE = 4096
 _NOT_WRITTEN = bytes(_PAGE)
 
-_UNKNOWN_SEED = "it came as the run was stopped; its seed is not known"
+_UNKNOWN_SEED = "it came while the run was stopping; its seed is unknown"
 
 
 @attrs.define
@@ -49,14 +50,14 @@ class RecoverySummary:
     def notes(self) -> Iterator[str]:
         """Yield the notes for the user."""
         if self.adopted:
-            yield f"{self.adopted:,} pictures that had come as the last run was stopped were put in their place"
+            yield f"{self.adopted:,} images that came while the last run was stopping were recovered"
         if self.ambiguous:
-            yield f"{self.ambiguous:,} pictures were asked for as the last run was stopped; they may have been charged"
+            yield f"{self.ambiguous:,} images were requested when the last run stopped; they may have been charged"
         if self.jobs:
-            yield f"{len(self.jobs):,} jobs of an earlier run go on, and are polled again"
+            yield f"{len(self.jobs):,} jobs of an earlier run continue and are polled again"
         if self.jobs_of_other_accounts:
             count = f"{self.jobs_of_other_accounts:,}"
-            yield f"{count} jobs were started with another key or address; run with those to have their results"
+            yield f"{count} jobs were started with another key or address; run with that one to fetch their results"
 
 
 def restore_sends(accounts: Iterable[Account], history: LedgerHistory) -> frozenset[str]:
@@ -82,7 +83,7 @@ async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[st
 
 def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
     found = RecoverySummary()
-    left = rows_at(folder.layout.ledger, folder.pictures.open())
+    left = rows_at(folder.layout.ledger, folder.images.open())  # the last row of each image that is not finished
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
@@ -90,13 +91,14 @@ def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -
             else:
                 found.jobs_of_other_accounts += 1
             continue
+        # An intent without a staged row may still have its whole image: the row comes after the bytes
         staged = _with_free_name(folder, row) if row["row"] == "staged" else _adopt_whole(folder, keeping, row)
         if (
             staged is not None
             and keeping.uploader is not None
             and is_file_of(_publish_staged(folder, staged), staged["sha256"])
         ):
-            if row["row"] != "staged":
+            if row["row"] != "staged":  # before the upload, which may fail: the charge is certain from here on
                 folder.write(staged)
             found.staged.append(staged)
             found.adopted += 1

@@ -65,10 +65,12 @@ class WorkspacePaths:
 
     @property
     def hidden(self) -> Path:
+        """The folder of everything that is not output."""
         return self.root / HIDDEN
 
     @property
     def ledger(self) -> Path:
+        """The ledger's file."""
         return self.root / HIDDEN / "ledger.jsonl"
 
     @property
@@ -83,10 +85,12 @@ class WorkspacePaths:
 
     @property
     def lock(self) -> Path:
+        """The file whose lock the running process holds."""
         return self.root / HIDDEN / "lock"
 
     @property
     def ballast(self) -> Path:
+        """The file whose space is released when the disk is full."""
         return self.root / HIDDEN / "ballast"
 
     @property
@@ -109,7 +113,7 @@ class LedgerHistory:
     """
 
     layout: WorkspacePaths
-    pictures: TaskIndex = attrs.field(factory=TaskIndex)
+    images: TaskIndex = attrs.field(factory=TaskIndex)
     read: ReadPosition = attrs.field(factory=ReadPosition)
     run: Row | None = None
     sent: dict[str, list[float]] = attrs.field(factory=dict[str, list[float]])
@@ -132,7 +136,7 @@ class LedgerHistory:
         """Return the last row of an image in the ledger."""
         if self._rows is None:
             self._rows = Rows(self.layout.ledger)
-        return self._rows.at(self.pictures.place(id, index))
+        return self._rows.at(self.images.place(id, index))
 
     def recent_sends(self, account: Account) -> list[float]:
         """Return the seconds since other processes' sends with an account's key, in the last minute."""
@@ -154,7 +158,7 @@ class LedgerHistory:
             raise unusable_folder(layout, error) from None
         add_name = history.names.add
         now = time.time()
-        take, root = history.pictures.apply, f"{layout.root}/"
+        take, root = history.images.apply, f"{layout.root}/"
         sent: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         is_other = True
         for place, row in rows(layout.ledger, history.read, heads=ON_RESUME):
@@ -173,7 +177,9 @@ class LedgerHistory:
                 history.job_models.add(row["model"])
             elif kind == "run":
                 if row["version"] != VERSION:
-                    raise ConfigError(f"the ledger {str(layout.ledger)!r} was written by a later impasto")
+                    raise ConfigError(
+                        f"the ledger {str(layout.ledger)!r} was written by a later version; upgrade impasto"
+                    )
                 history.run, history.passed_over = row, 0
                 history.addresses |= row.get("addresses", {})
                 history.is_started_over = history.is_started_over or "started_over" in row
@@ -214,7 +220,7 @@ class Workspace:
         self.layout = layout
         self.disk = disk
         self.history = history
-        self.pictures = history.pictures
+        self.images = history.images
         self.names = history.names
         self.ledger = ledger
         self._files = files
@@ -257,7 +263,7 @@ class Workspace:
                 raise
             self.disk.remove(self.layout.ballast)
             place = self.ledger.append(row)
-        self.pictures.apply(row, place)
+        self.images.apply(row, place)
 
     def write_row(self, row: Row, *, on_disk: bool) -> WriteSteps[None]:
         """Write one row: a job for the writer."""
@@ -271,7 +277,7 @@ class Workspace:
 
     def begin(
         self,
-        pictures: int,
+        images: int,
         *,
         manifest: str | None = None,
         strangers: Mapping[str, int] = MappingProxyType({}),
@@ -280,14 +286,14 @@ class Workspace:
     ) -> WriteSteps[None]:
         """Begin a run of so many images: a job for the writer. ``target``: the bucket for them.
 
-        ``stranger_extra``: unasked images that do not belong to these.
+        ``stranger_extra``: extra images that do not belong to these.
         """
         row = {"row": "run", "version": VERSION, "at": time.time(), "process": _PROCESS, "pid": os.getpid()}
         more: dict[str, object] = {"target": str(target)} if target is not None else {}
         more |= {"stranger_extra": stranger_extra} if stranger_extra else {}
         more |= {"started_over": True} if self.history.is_started_over else {}
         more |= {"addresses": dict(self.history.addresses)} if self.history.addresses else {}
-        about = {"pictures": pictures, "manifest": manifest, "strangers": dict(strangers), **more}
+        about = {"pictures": images, "manifest": manifest, "strangers": dict(strangers), **more}
         yield from self.write_row({**row, **about}, on_disk=True)
 
     def _close(self) -> None:
@@ -362,8 +368,7 @@ def _lock(layout: WorkspacePaths, lock: int) -> None:
         except BlockingIOError:
             time.sleep(0.05)  # it may be `status`, which holds it for a moment
     raise ConfigError(
-        f"{str(layout.root)!r} is locked: another run works in it; wait for its end, or look with"
-        " `impasto batch status`"
+        f"{str(layout.root)!r} is locked by another run; wait until it ends, or check it with `impasto batch status`"
     )
 
 
@@ -393,4 +398,4 @@ def _reserve_file(layout: WorkspacePaths, disk: Disk) -> None:
 def unusable_folder(layout: WorkspacePaths, error: OSError) -> ConfigError:
     """Return the error for a folder that can't be written."""
     reason = error.strerror or str(error)
-    return ConfigError(f"can't work in {str(layout.root)!r}: {reason}; give another folder with --out")
+    return ConfigError(f"can't use {str(layout.root)!r}: {reason}; give another folder with --out")

@@ -32,7 +32,7 @@ class ModelTotals:
     model: str
     base_model: str | None
     usd: float | None
-    pictures: int = 0
+    images: int = 0
     to_do: int = 0
 
 

@@ -78,11 +78,13 @@ class Plan:
     skipped_lines: set[int] = attrs.field(factory=set[int])
 
     @property
-    def pictures(self) -> int:
-        return sum(share.pictures for share in self.totals)
+    def images(self) -> int:
+        """The number of the manifest's images."""
+        return sum(share.images for share in self.totals)
 
     @property
     def to_do(self) -> int:
+        """The number of images to generate."""
         return sum(share.to_do for share in self.totals)
 
     @property
@@ -108,11 +110,11 @@ class Planner:
     """Rows without work left."""
 
     _selected: tuple[bool, ...] = attrs.field(init=False)
-    _pictures: TaskIndex = attrs.field(init=False)
+    _images: TaskIndex = attrs.field(init=False)
     _folder: Path = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._selected, self._pictures = self.retry.selects(), self.history.pictures
+        self._selected, self._images = self.retry.selects(), self.history.images
         self._folder = self.manifest.folder
 
     def plan(self) -> Plan:
@@ -143,7 +145,7 @@ class Planner:
         plan.skipped_lines = {each.line for each in (*plan.invalid, *plan.duplicates)}
         counts = Counter({state: plan.counts[state] for state in TaskState})
         counts[TaskState.DONE] += plan.extra_images
-        plan.orphans = self._pictures.count - counts
+        plan.orphans = self._images.count - counts
         plan.totals = self._sorted_totals()
         return plan
 
@@ -159,14 +161,14 @@ class Planner:
         for line in self.manifest.rows():
             if line[0] not in plan.skipped_lines and self._is_finished(line) is None:
                 tasks = self._tasks_of(line)
-                left = self._pictures.states(tasks[0].id, len(tasks))
+                left = self._images.states(tasks[0].id, len(tasks))
                 yield from (unit for unit, state in zip(tasks, left, strict=True) if self._selected[state])
         if self.manifest.mark() != plan.mark:
-            raise ManifestError("the manifest was changed while it was run; run it again to take up what is new")
+            raise ManifestError("the manifest changed during the run; run it again to include the changes")
 
     def _read(self, line: Line) -> ValidRow:
         """Return a checked row. Raises InvalidRequest."""
-        if not self._pictures:
+        if not self._images:
             return self._validate_fast(line[1]) or self._validate(line)
         through = self._is_finished(line)
         if through is not None:
@@ -176,9 +178,9 @@ class Planner:
         return right
 
     def _is_finished(self, line: Line) -> ValidRow | None:
-        """Return the row if this very line asked for each of its images, and no work is left."""
+        """Return the row if this very line requested each of its images, and no work is left."""
         _, row, written = line
-        if not self._pictures or not isinstance(row, dict):
+        if not self._images or not isinstance(row, dict):
             return None
         body = row.get("body")
         id, words = (row.get("id"), row) if body is None else (row.get("custom_id"), body)
@@ -187,7 +189,7 @@ class Planner:
         n = words.get("n", 1)
         if type(n) is not int or not 1 <= n <= MAX_N:
             return None
-        states = self._pictures.states(id, n, self._mark_of(written, words))
+        states = self._images.states(id, n, self._mark_of(written, words))
         for state in states:
             if self._selected[state]:
                 return None
@@ -257,10 +259,12 @@ class Planner:
 
     def _check_known(self, row: ValidRow, line: Line) -> None:
         """Raise InvalidRequest if the ledger has the id with other content."""
-        if self._pictures.states(row.id, 1) != [0] and self.history.intent_of(row.id, 0)["asks"] != self._sha256(
+        if self._images.states(row.id, 1) != [0] and self.history.intent_of(row.id, 0)["asks"] != self._sha256(
             row, line
         ):
-            message = "was run in this folder before, with other content; give it another id, or run in another folder"
+            message = (
+                "is the id of other content in an earlier run of this folder; give another id, or run in another folder"
+            )
             raise InvalidRequest([Problem("id", message)])
 
     def _sha256(self, row: ValidRow, line: Line) -> str:
@@ -268,18 +272,18 @@ class Planner:
 
     def _count(self, row: ValidRow, plan: Plan, times: int = 1) -> None:
         share, n = row.totals, row.n
-        share.pictures += n * times
-        if not self._pictures:
+        share.images += n * times
+        if not self._images:
             share.to_do += n * times
             return
-        plan.extra_images += len(self._pictures.extras(row.id, n)) * times
-        for state in row.states or self._pictures.states(row.id, n):
+        plan.extra_images += len(self._images.extras(row.id, n)) * times
+        for state in row.states or self._images.states(row.id, n):
             plan.counts[state] += times
             share.to_do += self._selected[state] * times
 
     def _sorted_totals(self) -> list[ModelTotals]:
         screened = [screen.share for screen in self._validators.values() if screen is not None]
-        return [share for share in (self._through, *screened, *self._others.values()) if share.pictures]
+        return [share for share in (self._through, *screened, *self._others.values()) if share.images]
 
     def _report_duplicates(self, twins: set[int], plan: Plan) -> None:
         """Check the rows with duplicate ids again."""
@@ -297,12 +301,12 @@ class Planner:
             self._count(self._read(line), plan, -1)
             if content != sha256:
                 plan.invalid.append(
-                    InvalidRow(number, row.id, (f"id: is that of line {before} too, with other content",))
+                    InvalidRow(number, row.id, (f"id: is also the id of line {before}, which has other content",))
                 )
             elif self.dedupe:
-                plan.duplicates.append(InvalidRow(number, row.id, (f"is the same as line {before}, and passed over",)))
+                plan.duplicates.append(InvalidRow(number, row.id, (f"is a duplicate of line {before} and was skipped",)))
             else:
-                message = f"id: is the same row as line {before}; leave one out, or pass it over with --dedupe"
+                message = f"id: is a duplicate of line {before}; remove one, or skip it with --dedupe"
                 plan.invalid.append(InvalidRow(number, row.id, (message,)))
         plan.invalid.sort()
 

@@ -77,19 +77,19 @@ def parse_line(line: bytes) -> RowFields | UnreadableLine:
         if type(value) is not dict:
             return UnreadableLine(f"must be a JSON object, not {_NAMES.get(type(value), 'null')}")
         if end != len(text):
-            return UnreadableLine("has something after its JSON object")
+            return UnreadableLine("has text after its JSON object")
         if _may_hold_duplicates(text, value):
             _decode_strict(text)
     except UnicodeDecodeError:
-        return UnreadableLine("is no UTF-8 text")
+        return UnreadableLine("is not UTF-8 text")
     except RecursionError:
         return UnreadableLine("is nested too deeply")
     except json.JSONDecodeError as error:
-        return UnreadableLine(f"is no sound JSON: {error.msg} at character {error.pos + 1}")
+        return UnreadableLine(f"is invalid JSON: {error.msg} at character {error.pos + 1}")
     except _InvalidJSON as error:
         return UnreadableLine(str(error))
     except ValueError:  # an int of more digits than Python takes
-        return UnreadableLine("holds a number of too many digits")
+        return UnreadableLine("contains a number with too many digits")
     return cast(RowFields, value)
 
 
@@ -113,7 +113,7 @@ class _InvalidJSON(ValueError):
 
 
 def _refuse(word: str) -> None:
-    raise _InvalidJSON(f"holds {word}, which is no JSON")
+    raise _InvalidJSON(f"contains {word}, which is not valid JSON")
 
 
 def _refuse_duplicates(pairs: Sequence[tuple[str, object]]) -> RowFields:

@@ -54,6 +54,7 @@ class ManifestRow:
 
     @property
     def is_edit(self) -> bool:
+        """True if the row has OpenAI's form and its path is that of edits."""
         return self.url is not None and URLS[self.url]
 
 
@@ -84,7 +85,7 @@ def parse_row(row: RowFields) -> ManifestRow:
     timeout = _timeout(fields.pop("timeout", None), problems)
     n = fields.pop("n", None)
     problems += [
-        Problem(name, "is not taken from a manifest; give it to the command, or set it in the environment")
+        Problem(name, "can't be in a manifest; pass it to the command, or set it in the environment")
         for name in _ELSEWHERE
         if fields.pop(name, None) is not None
     ]
@@ -112,7 +113,7 @@ def _openai(fields: RowFields, problems: list[Problem]) -> tuple[str | None, Row
         problems.append(Problem("body", "must be an object with the request's parameters"))
         body = {}
     problems += [
-        Problem(name[:60], "is no part of a row; the request's parameters go in its body")
+        Problem(name[:60], "is not a key of a row; put the request's parameters into its body")
         for name, value in fields.items()
         if value is not None
     ]

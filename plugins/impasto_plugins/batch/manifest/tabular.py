@@ -42,25 +42,23 @@ def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
                 if len(cells) != len(names):
                     yield (
                         reader.line_num,
-                        UnreadableLine(f"has {len(cells)} cells, and the first line names {len(names)}"),
+                        UnreadableLine(f"has {len(cells)} cells, but the first line names {len(names)}"),
                         b"",
                     )
                     continue
                 row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
                 yield reader.line_num, _convert_numbers(row, load), b""
         except UnicodeDecodeError:
-            raise ManifestError(f"the manifest {str(path)!r} is no UTF-8 text") from None
+            raise ManifestError(f"the manifest {str(path)!r} is not UTF-8 text") from None
         except csv.Error as error:
-            raise ManifestError(
-                f"the manifest {str(path)!r} is no sound CSV, line {reader.line_num}: {error}"
-            ) from None
+            raise ManifestError(f"the manifest {str(path)!r} is invalid CSV, line {reader.line_num}: {error}") from None
 
 
 def _check_names(names: list[str], path: Path) -> None:
     if len(names) == 1 and (found := next((each for each in _SEPARATORS if each in names[0]), None)) is not None:
         raise ManifestError(
             f"the manifest {str(path)!r} separates its cells with {_SEPARATORS[found]}: separate them with commas, and"
-            " put cells that hold a comma in double quotes"
+            " put cells that contain a comma in double quotes"
         )
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins or not all(names):
@@ -74,7 +72,7 @@ def _convert_numbers(cells: dict[str, str], load: Callable[[str], Operation]) ->
     try:
         fields = load(cells.get("base_model") or cells.get("model", "")).fields
     except RegistryError:
-        return row  # told with the row
+        return row  # the row's validation reports it
     kinds = {**{name: field.kind for name, field in fields.items()}, **_NUMBERS}
     for name, text in cells.items():
         kind = kinds.get(name)
@@ -99,4 +97,4 @@ def parquet_rows(path: Path) -> Iterator[Line]:
                     number += 1
                     yield number, {name: value for name, value in row.items() if value is not None}, b""
     except ArrowException as error:
-        raise ManifestError(f"the manifest {str(path)!r} is no sound Parquet file: {str(error)[:200]}") from None
+        raise ManifestError(f"the manifest {str(path)!r} is not a valid Parquet file: {str(error)[:200]}") from None

@@ -36,7 +36,7 @@ def export(history: LedgerHistory, out: Path, form: Form, *, shard: int = A_SHAR
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise ConfigError(f"{str(out)!r} exists; give a new folder") from None
+        raise ConfigError(f"{str(out)!r} exists; give a folder that does not exist") from None
     done = _done_rows(layout, history)
     written: list[Path] = []
     while piece := list(islice(done, shard)):
@@ -51,17 +51,17 @@ def _check_here(layout: WorkspacePaths, history: LedgerHistory) -> None:
     target = history.run["target"] if history.run is not None and "target" in history.run else None
     if target is None:
         return
-    done = (row for row, _ in final_rows(layout, history.pictures) if row["row"] == "done")
+    done = (row for row, _ in final_rows(layout, history.images) if row["row"] == "done")
     if missing := sum(not (layout.root / row["path"]).is_file() for row in done):
         raise ConfigError(
-            f"{missing:,} pictures are in {target} and not here: copy them first, as with"
+            f"{missing:,} images are in {target} and not in the local folder: copy them first, for example with"
             f" aws s3 sync {quote(target)} {quote(str(layout.root))}"
         )
 
 
 def _done_rows(layout: WorkspacePaths, history: LedgerHistory) -> Iterator[DoneRow]:
     missing = {(row["id"], row["index"]) for row in history.missing}
-    for row, intent in final_rows(layout, history.pictures):
+    for row, intent in final_rows(layout, history.images):
         if row["row"] == "done" and (row["id"], row["index"]) not in missing:
             yield row, intent["request"] if intent is not None else {}
 

@@ -58,18 +58,16 @@ class _FirstCards:
         del self._cards[self.limit if self.limit is not None else len(self._cards) :]
 
 
-def write_report(
-    layout: WorkspacePaths, pictures: TaskIndex, status: BatchStatus, *, every: bool = False
-) -> list[Path]:
+def write_report(layout: WorkspacePaths, images: TaskIndex, status: BatchStatus, *, every: bool = False) -> list[Path]:
     """Write the first page, or every one, in the manifest's order, and return their paths. Raises OSError."""
-    images, failed = _FirstCards(None if every else A_PAGE), _FirstCards(_MOST_FAILURES)
-    for row, intent in final_rows(layout, pictures):
+    sheet, failed = _FirstCards(None if every else A_PAGE), _FirstCards(_MOST_FAILURES)
+    for row, intent in final_rows(layout, images):
         card = row, str((intent or {}).get("request", {}).get("prompt") or "")
         if row["row"] != "done":
             failed.add(_place(row, intent), card)
         elif row["modified"] is not None or every or (layout.root / row["path"]).is_file():
-            images.add(_place(row, intent), card)  # of those in a bucket the first that came have a copy here
-    done, failures = images.in_order(), failed.in_order()
+            sheet.add(_place(row, intent), card)  # of those in a bucket the first that came have a copy here
+    done, failures = sheet.in_order(), failed.in_order()
     count = -(-len(done) // A_PAGE) or 1
     written = []
     with ThreadPoolExecutor(_WORKERS) as workers:
@@ -119,7 +117,7 @@ def _page(
         note=_note(status, len(cards), count),
         failures=_failures(failures, failure_count) if number == 1 else "",
         jump=f"Failures are below the images: {failure_count:,}." if failure_count and number == 1 else "",
-        pictures="\n".join(cards),
+        images="\n".join(cards),
         pages=f"Page {' '.join(pages)}" if count > 1 else "",
         version=escape(__version__),
     )
@@ -139,9 +137,9 @@ def _numbers(status: BatchStatus) -> Iterator[tuple[str, str]]:
 def _note(status: BatchStatus, image_count: int, count: int) -> str:
     sentences = []
     if status.charges_unknown:
-        sentences.append(f"{status.charges_unknown:,} charges are not known for certain; they are in the cost.")
+        sentences.append(f"{status.charges_unknown:,} charges are possible but not certain; the cost includes them.")
     if count == 1 and image_count < status.done:
-        sentences.append(f"The first {image_count:,} pictures are shown; impasto batch report --all shows every one.")
+        sentences.append(f"The first {image_count:,} images are shown; `impasto batch report --all` shows all.")
     return " ".join(sentences)
 
 
@@ -171,7 +169,7 @@ def _excerpt(text: str) -> str:
 def _card(card: Card, thumbnail: str | None) -> str:
     row, prompt = card
     facts = [row["model"], f"seed {row['seed']}" if row["seed"] is not None else ""]
-    facts.append(f"{row['usd']:.4g} USD" if row["usd"] is not None else "price not known")
+    facts.append(f"{row['usd']:.4g} USD" if row["usd"] is not None else "price unknown")
     name = row["id"] if row["n"] == 1 else f"{row['id']} ({row['index']})"
     image = f'<img src="{thumbnail}" alt="" loading="lazy">' if thumbnail is not None else escape(row["media_type"])
     return (
@@ -186,10 +184,10 @@ def _thumbnail(path: Path) -> str | None:
     from PIL import Image  # 40 ms: only where a report is made
 
     try:
-        with Image.open(path, formats=_FORMATS) as picture, io.BytesIO() as small:
-            picture.draft("RGB", (_SIDE, _SIDE))
-            picture.thumbnail((_SIDE, _SIDE))
-            picture.save(small, "WEBP", quality=70)
+        with Image.open(path, formats=_FORMATS) as image, io.BytesIO() as small:
+            image.draft("RGB", (_SIDE, _SIDE))
+            image.thumbnail((_SIDE, _SIDE))
+            image.save(small, "WEBP", quality=70)
             return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

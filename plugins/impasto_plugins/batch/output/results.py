@@ -25,7 +25,7 @@ A_PAGE = 500
 
 _PIECE = 1 << 20
 
-_OF_PICTURE = ("path", "sha256", "bytes", "media_type", "seed", "finish_reason")
+_OF_IMAGE = ("path", "sha256", "bytes", "media_type", "seed", "finish_reason")
 _OF_ERROR = ("code", "message", "billed", "usd", "job", "kept")
 
 _OTHERS = ("invalid", "gone")
@@ -34,7 +34,7 @@ Line = Mapping[str, object]
 Intents = dict[tuple[str, int], Row]
 
 
-def final_rows(layout: WorkspacePaths, pictures: TaskIndex, *, brief: bool = False) -> Iterator[tuple[Row, Row | None]]:
+def final_rows(layout: WorkspacePaths, images: TaskIndex, *, brief: bool = False) -> Iterator[tuple[Row, Row | None]]:
     """Yield the last row of each finished image, in the ledger's order, with its intent (unless ``brief``).
 
     Then come the rows of lines that the last run skipped and of images that are missing.
@@ -49,9 +49,9 @@ def final_rows(layout: WorkspacePaths, pictures: TaskIndex, *, brief: bool = Fal
                 intents[row["id"], row["index"]] = row
         elif state is not None and state > TaskState.STAGED:
             intent = intents.pop((row["id"], row["index"]), None)
-            if pictures.extra and not brief:
+            if images.extra and not brief:
                 intent = _intent_of(row, intent, intents, answered)
-            if pictures.is_last(row, place):
+            if images.is_last(row, place):
                 yield row, intent
         elif row["row"] == "run":
             others.clear()
@@ -61,7 +61,7 @@ def final_rows(layout: WorkspacePaths, pictures: TaskIndex, *, brief: bool = Fal
 
 
 def _intent_of(row: Row, own: Row | None, open_intents: Intents, answered: Intents) -> Row | None:
-    """Return the intent of an image; an unasked image came with the request of another."""
+    """Return the intent of an image; an extra image came with the request of another."""
     if "extra" in row:
         key = row["id"], row["extra"]
         return open_intents.get(key) or answered.get(key)
@@ -72,16 +72,16 @@ def _intent_of(row: Row, own: Row | None, open_intents: Intents, answered: Inten
 
 def write_results(folder: Workspace) -> WriteSteps[None]:
     """Write both files, each whole or unchanged: a job for the writer. Raises OSError."""
-    layout, pictures, disk = folder.layout, folder.pictures, folder.disk
+    layout, images, disk = folder.layout, folder.images, folder.disk
     yield None  # what was posted with it is in the ledger then
     results = _ResultsWriter(disk, layout, RESULTS)
     errors = _ResultsWriter(disk, layout, ERRORS)
     try:
         several: dict[str, list[Row]] = {}
-        for row, _ in final_rows(layout, pictures, brief=True):
+        for row, _ in final_rows(layout, images, brief=True):
             if row["row"] != "done":
                 errors.add(_error(row))
-            elif row["n"] == 1 and not pictures.extra:
+            elif row["n"] == 1 and not images.extra:
                 results.add(_result([row]))
             else:
                 several.setdefault(row["id"], []).append(row)
@@ -103,7 +103,7 @@ def _result(done: list[Row]) -> Line:
     body: dict[str, object] = {
         "created": int(first["at"]),
         "model": first["model"],
-        "data": [{"index": row["index"], **{name: row[name] for name in _OF_PICTURE}} for row in done],
+        "data": [{"index": row["index"], **{name: row[name] for name in _OF_IMAGE}} for row in done],
         "usd": None if None in costs else round(sum(cost for cost in costs if cost is not None), 10),
     }
     warnings = dict.fromkeys(each for row in done for each in row["warnings"])

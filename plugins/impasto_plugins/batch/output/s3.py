@@ -35,12 +35,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._/ ()+=@-]{0,200}")
 _TYPES = {".jsonl": "application/jsonl", ".html": "text/html; charset=utf-8"}
 _ADVICE = {
-    "NoSuchBucket": "there is no such bucket",
+    "NoSuchBucket": "the bucket does not exist",
     "PermanentRedirect": "the bucket is in another region: set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_REGION",
-    "AccessDenied": "these credentials may not: they need s3:PutObject and s3:GetObject there",
-    "InvalidAccessKeyId": "the access key is not known there",
-    "SignatureDoesNotMatch": "the secret access key does not fit the access key",
+    "AccessDenied": "access denied: these credentials need s3:PutObject and s3:GetObject there",
+    "InvalidAccessKeyId": "the access key does not exist there",
+    "SignatureDoesNotMatch": "the secret access key does not match the access key",
 }
 
 
@@ -58,8 +58,12 @@ class BucketTarget:
         bucket, _, prefix = text.removeprefix(SCHEME).partition("/")
         prefix = prefix.strip("/")
         parts = prefix.split("/") if prefix else []
-        if _BUCKET.fullmatch(bucket) is None or _PREFIX.fullmatch(prefix) is None or {"", ".", ".."} & {*parts}:
-            raise ConfigError(f"--out must be a folder or s3://bucket/prefix, of plain letters, not {text[:200]!r}")
+        if _BUCKET.fullmatch(bucket) is None:
+            rule = "3 to 63 lowercase letters, digits, dots and hyphens, with a letter or digit at both ends"
+            raise ConfigError(f"--out {text[:200]!r}: {bucket[:80]!r} is not a bucket name; S3 allows {rule}")
+        if _PREFIX.fullmatch(prefix) is None or {"", ".", ".."} & {*parts}:
+            allowed = "up to 200 ASCII letters, digits, spaces and . _ - / ( ) + = @, without empty parts, . and .."
+            raise ConfigError(f"--out {text[:200]!r}: invalid prefix; allowed are {allowed}")
         if endpoint is not None and re.fullmatch(r"https?://[^/\s?#@]+/?", endpoint) is None:
             raise ConfigError("--s3-endpoint must be a URL such as https://minio.example:9000")
         return cls(bucket, prefix, endpoint and endpoint.rstrip("/"))
@@ -84,7 +88,7 @@ def target_of(out: str, staging: object, endpoint: str | None) -> BucketTarget |
         return BucketTarget.parse(out, endpoint)
     for option, value in (("staging", staging), ("s3-endpoint", endpoint)):
         if value is not None:
-            raise ConfigError(f"--{option} goes with --out s3://bucket/prefix")
+            raise ConfigError(f"--{option} needs --out s3://bucket/prefix")
     return None
 
 
@@ -129,12 +133,12 @@ class ImageBucket:
         token, _, line = found.partition(b" ")
         if token != await asyncio.to_thread(_token_in, layout):
             raise ConfigError(
-                f"--out {self.target} holds another batch: give another prefix, or with --staging the folder of its"
-                " ledger"
+                f"--out {self.target} contains another batch: give another prefix, or the folder of its ledger"
+                " with --staging"
             )
         before, now = Mark.parse(line), await asyncio.to_thread(Mark.read, layout.high_water)
         if before is not None and now is not None and now.size < before.size and not self.is_started_over:
-            reason = f"has {now.size:,} whole bytes, and the last run that went to {self.target} had {before.size:,}"
+            reason = f"has {now.size:,} valid bytes, but the last run to {self.target} had {before.size:,}"
             raise untrusted_ledger(layout.ledger, f"{reason}: it is an older copy")
         return True
 
@@ -194,7 +198,7 @@ class ImageBucket:
         return OSError(errno.EIO, f"{self.target}: {error}")
 
     def _configuration_error(self, error: NotStored) -> ConfigError:
-        advice = _ADVICE.get(error.code, "it can't be written to")
+        advice = _ADVICE.get(error.code, "it is not writable")
         return ConfigError(f"--out {self.target}: {advice} ({error}); nothing was sent")
 
 
@@ -203,7 +207,7 @@ def check_target(history: LedgerHistory, out: Path, target: BucketTarget | None)
     before = history.run
     if before is not None and before.get("target") != (str(target) if target is not None else None):
         where = before.get("target") or repr(str(out))
-        raise ConfigError(f"this batch was run with --out {where}: go on with that, or give another folder")
+        raise ConfigError(f"this batch was run with --out {where}: use that one, or give another folder")
 
 
 async def claim_bucket(

@@ -14,7 +14,7 @@ from impasto_plugins.batch.ledger.log import Row, rows_at
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths, is_running, read_trusted
 
-GONE = "is not there any more, or not as it was; it is not paid for again: to make it again, give its row another id"
+GONE = "is missing or has changed; it is not paid for again: to generate it again, give its row another id"
 
 _REFUSED = (TaskState.REFUSED, TaskState.REFUSED_AGAIN)
 _MOST_NAMED = 10
@@ -61,7 +61,7 @@ class BatchStatus:
 
 
 def status_of(
-    pictures: TaskIndex,
+    images: TaskIndex,
     total: int,
     strangers: Mapping[TaskState, int],
     *,
@@ -70,12 +70,12 @@ def status_of(
     passed_over: int = 0,
     left_open: Iterable[Row] = (),
 ) -> BatchStatus:
-    """Return the status by a ledger, for a manifest with ``total`` images, unasked ones included.
+    """Return the status by a ledger, for a manifest with ``total`` images, extra ones included.
 
     ``left_open``: the ``open_rows`` of a run that is over.
     """
     possible = [row["usd"] for row in left_open if row["row"] != "staged"]  # what is staged is in the sum already
-    count = Counter(pictures.count)
+    count = Counter(images.count)
     count.subtract(strangers)
     through = {state: number for state, number in count.items() if not state.is_open}
     pending = total - sum(through.values())
@@ -90,9 +90,9 @@ def status_of(
         filtered=count[TaskState.FILTERED],
         expired=count[TaskState.EXPIRED],
         pending=pending,
-        cost_usd=round(pictures.usd + sum(usd or 0.0 for usd in possible), 6),
-        unpriced=pictures.unpriced + possible.count(None),
-        charges_unknown=pictures.charges_unknown + (0 if running else in_flight),
+        cost_usd=round(images.usd + sum(usd or 0.0 for usd in possible), 6),
+        unpriced=images.unpriced + possible.count(None),
+        charges_unknown=images.charges_unknown + (0 if running else in_flight),
         refused_again=count[TaskState.REFUSED_AGAIN],
         in_flight=in_flight,
         strangers=sum(strangers.values()),
@@ -101,9 +101,9 @@ def status_of(
     )
 
 
-def open_rows(layout: WorkspacePaths, pictures: TaskIndex) -> list[Row]:
+def open_rows(layout: WorkspacePaths, images: TaskIndex) -> list[Row]:
     """Return the last rows of images that a run was working on as it stopped."""
-    return rows_at(layout.ledger, pictures.open())
+    return rows_at(layout.ledger, images.open())
 
 
 def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
@@ -117,19 +117,19 @@ def read_status(layout: WorkspacePaths) -> tuple[BatchStatus, LedgerHistory]:
     if run is None:
         ledger = layout.ledger.relative_to(layout.root)
         raise ConfigError(
-            f"{str(layout.root)!r} is no batch's folder: it has no ledger ({ledger}). If a batch was run there with"
+            f"{str(layout.root)!r} is not a batch folder: it has no ledger ({ledger}). If a batch was run there with"
             " --out, put that back; if it went to s3:// with --staging, give that folder"
         )
     strangers = {TaskState[name]: number for name, number in run["strangers"].items()}
-    total = run["pictures"] + history.pictures.extra - run.get("stranger_extra", 0)
+    total = run["pictures"] + history.images.extra - run.get("stranger_extra", 0)
     status = status_of(
-        history.pictures,
+        history.images,
         total,
         strangers,
         running=running,
         missing=len(history.missing),
         passed_over=history.passed_over,
-        left_open=() if running else open_rows(layout, history.pictures),
+        left_open=() if running else open_rows(layout, history.images),
     )
     return status, history
 
@@ -139,4 +139,4 @@ def missing_images(history: LedgerHistory) -> Iterator[str]:
     for row in history.missing[:_MOST_NAMED]:
         yield f"{row['id']}: {row['path']} {GONE}"
     if (more := len(history.missing) - _MOST_NAMED) > 0:
-        yield f"{more:,} more pictures are not there any more"
+        yield f"{more:,} more images are missing"

@@ -33,7 +33,7 @@ class _AnyAnswer:
         return WireRequest(target=request.target, method="GET")
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
-        return ProviderFault("it is not well", status=response.status) if response.status >= 500 else None
+        return ProviderFault("the server reports an error", status=response.status) if response.status >= 500 else None
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))

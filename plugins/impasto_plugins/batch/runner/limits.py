@@ -85,7 +85,7 @@ class StopConditions:
     def check_time(self) -> None:
         """End the run if its time is over."""
         if time.monotonic() >= self.ends_at:
-            self.stop("the time is over (--deadline)", "deadline")
+            self.stop("the --deadline is over", "deadline")
 
     def error(self) -> BatchStopped | None:
         """Return the error that ends ``client.batch``, None if nothing stopped it."""
@@ -104,10 +104,10 @@ class StopConditions:
         if self.budget is not None and unit.job is None:
             left = self.budget - self.usd - self.reserved
             if unit.cost is None:
-                self.stop(f"the price of {unit.model} is not known, and there is a budget", "budget")
+                self.stop(f"the price of {unit.model} is unknown, and there is a budget", "budget")
             elif price > left + _ROUNDING:
                 self.stop(
-                    f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and a picture of"
+                    f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and an image of"
                     f" {unit.model} may cost {price:.4g}",
                     "budget",
                 )
@@ -123,7 +123,7 @@ class StopConditions:
         return price
 
     def settle(self, unit: ImageTask, outcome: Outcome, *extras: Outcome) -> None:
-        """Count a finished image, and unasked ones."""
+        """Count a finished image, and extra ones of the same answer."""
         self.release(unit)
         self.usd += sum(each.cost.usd for each in (outcome, *extras) if each.cost is not None)
         if isinstance(outcome.error, STOPPING):
@@ -133,11 +133,11 @@ class StopConditions:
         self.count(outcome)
         if self.consecutive_unknown >= MAX_CONSECUTIVE_UNKNOWN:
             reason = (
-                f"{MAX_CONSECUTIVE_UNKNOWN} pictures in a row may have been charged and did not come; see errors.jsonl"
+                f"{MAX_CONSECUTIVE_UNKNOWN} images in a row may have been charged but did not come; see errors.jsonl"
             )
             self.stop(reason, "max_failures", outcome.error)
         if self.max_failures is not None and self.max_failures.is_exceeded(self.failed, self.finished):
-            reason = f"{self.failed} of {self.finished} pictures failed; --max-failures is {self.max_failures}"
+            reason = f"{self.failed} of {self.finished} images failed; --max-failures is {self.max_failures}"
             self.stop(reason, "max_failures", outcome.error)
 
     def count(self, outcome: Outcome) -> None:

@@ -47,7 +47,7 @@ def of_client(client: Client) -> Execute:
     async def ask(unit: ImageTask, call: Callable[..., Call]) -> Result:
         if unit.job is not None:
             return await client.resume(unit.model, unit.job, timeout=unit.timeout)
-        assert unit.request is not None  # noqa: S101 - what is no job is a request
+        assert unit.request is not None  # noqa: S101 - a task without a job has a request
         return await client.invoke(
             unit.model, unit.request, timeout=unit.timeout, base_model=unit.base_model, call=call
         )
@@ -136,7 +136,7 @@ class Scheduler:
     _retries: deque[ImageTask] = attrs.field(factory=deque[ImageTask])
     """Tasks that could not be sent, while an outage is waited out."""
     _extras: dict[str, int] = attrs.field(factory=dict[str, int])
-    """The first free index for unasked images, by id."""
+    """The first free index for extra images, by id."""
     _dispatching: asyncio.Task[None] | None = None
     _is_cancelled: bool = False
     _outage_since: float | None = None
@@ -150,11 +150,12 @@ class Scheduler:
         """
         through: FinishedQueue = asyncio.Queue()
         dispatching = self._dispatching = asyncio.create_task(self._dispatch(units, through))
+        # None also after an error: otherwise the loop below would wait for ever
         dispatching.add_done_callback(lambda _: through.put_nowait(None))
         try:
-            while (came := await through.get()) is not None:
+            while (group := await through.get()) is not None:
                 try:
-                    for outcome in came:
+                    for outcome in group:
                         yield outcome
                 finally:
                     self.pace.release()
@@ -220,11 +221,11 @@ class Scheduler:
                         self._retries.appendleft(unit)
                         self.pace.release()
                         continue
-                    if not self.stops.try_reserve(unit):
+                    if not self.stops.try_reserve(unit):  # after the slot: the price of a waiting task is not reserved
                         self.pace.release()
                         return
                     group.create_task(self._run_task(unit, through))
-                elif self.pace.in_flight:
+                elif self.pace.in_flight:  # one of them may come back as a retry
                     await self.pace.changed()
                 else:
                     return
@@ -261,16 +262,16 @@ class Scheduler:
             raise
         if is_answered and work.call is not None:
             self._note_answer(work.call)
-        came = await asyncio.gather(*(self._settle(*each) for each in ((unit, outcome), *more)))
-        if self._is_retried(came[0]):
+        settled = await asyncio.gather(*(self._settle(*each) for each in ((unit, outcome), *more)))
+        if self._is_retried(settled[0]):  # its row says "again": if the process dies here, the next run requests it
             self.stops.release(unit)
             self._retries.append(unit)
             self.pace.release()
             return
-        self.stops.settle(unit, *came)
-        if came[0].state == "done" and work.call is not None:
+        self.stops.settle(unit, *settled)
+        if settled[0].state == "done" and work.call is not None:
             self.pace.on_success(unit.model, time.monotonic() - work.call.began)
-        through.put_nowait(came)
+        through.put_nowait(settled)
 
     async def _settle(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         """Store an outcome; somewhere else if the folder can't be written."""
@@ -309,4 +310,4 @@ class Scheduler:
         self.stops.check_time()
         if self.stops.reason is not None or self.is_reachable is None or await self.is_reachable(unit):
             return True
-        return not self._waits_on(self._outage_reason or "it does not answer")
+        return not self._waits_on(self._outage_reason or "it does not respond")

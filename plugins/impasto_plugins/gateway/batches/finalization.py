@@ -69,7 +69,7 @@ async def finish_batch(
 
 def _iter_lines(folder: Workspace, batch: BatchRow, errors_by_line: Mapping[str, APIError]) -> Iterator[FinishedLine]:
     """Yield each line of the input with its outcome."""
-    rows, task_index = Rows(folder.layout.ledger), folder.pictures
+    rows, task_index = Rows(folder.layout.ledger), folder.images
     try:
         for number, body in read_lines(folder.layout.root / "input.jsonl"):
             line = parse_line(number, body, str(batch.attribute("endpoint")))

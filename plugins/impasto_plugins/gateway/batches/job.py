@@ -73,7 +73,7 @@ class BatchJob:
         self.input = folder.layout.root / INPUT
         self.errors_by_line: dict[str, APIError] = {}
         """Lines that were valid once and are not under the current configuration."""
-        self._progress = Progress(folder.pictures)
+        self._progress = Progress(folder.images)
         self._stops = StopConditions()
         self._run: Scheduler | None = None
         self._end_status: str | None = None
@@ -197,7 +197,7 @@ class BatchJob:
 
     def _remaining_tasks(self) -> Iterator[ImageTask]:
         for line in self.lines():
-            if not any(_RETRYABLE_STATES[state] for state in self.folder.pictures.states(line.id, line.n)):
+            if not any(_RETRYABLE_STATES[state] for state in self.folder.images.states(line.id, line.n)):
                 self._progress.line_finished(line)
                 continue
             try:
@@ -207,7 +207,7 @@ class BatchJob:
                 self.errors_by_line[line.id] = failure
                 continue
             self._progress.line_started(line)
-            states = self.folder.pictures.states(line.id, len(tasks))
+            states = self.folder.images.states(line.id, len(tasks))
             yield from (task for task, state in zip(tasks, states, strict=True) if _RETRYABLE_STATES[state])
 
     @property

@@ -133,7 +133,7 @@ def test_a_ledger_that_is_missing_cut_or_damaged_stops_the_run_with_advice(
 ) -> None:
     damage()
     said = stops(batch, impasto_emulator)
-    assert "what was paid for is not known any more, and nothing was sent" in said
+    assert "it is unknown which images were paid for, and nothing was sent" in said
     assert "Traceback" not in said
 
 
@@ -182,7 +182,7 @@ def test_a_ledger_that_may_not_be_read(batch: Run, impasto_emulator: Emulator) -
 @pytest.mark.usefixtures("stopped")
 def test_the_ledger_of_another_manifest(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     of_another_manifest(batch, manifest)
-    assert "is not the one that this folder had before" in stops(batch, impasto_emulator)
+    assert "is not the ledger that this folder had before" in stops(batch, impasto_emulator)
     LAYOUT.high_water.unlink()
     assert "is an older copy: results.jsonl or errors.jsonl name" in stops(batch, impasto_emulator)
 
@@ -275,7 +275,7 @@ def test_start_over_pays_again_and_throws_nothing_away(batch: Run, impasto_emula
     assert len(charged(impasto_emulator)) == 5 + 3
     assert {path: path.read_bytes() for path in before} == before, "images of the first run stay as they are"
     again = batch(*RUN, "--start-over")  # the same command goes on
-    assert "--start-over changes nothing" in again.stderr
+    assert "--start-over has no effect" in again.stderr
     assert len(charged(impasto_emulator)) == 5 + 9
     named = {picture["path"] for line in lines(OUT / "results.jsonl") for picture in line["response"]["body"]["data"]}  # type: ignore[index]
     assert len(named) == 9
@@ -320,7 +320,7 @@ async def test_from_a_program(stopped: None, batch: Run, impasto_emulator: Emula
     requests = many(9)
     async with impasto.Client(api_key=KEY, api_base=impasto_emulator.url) as client:
         LAYOUT.ledger.unlink()
-        with pytest.raises(impasto.ConfigError, match="is missing, and had"):
+        with pytest.raises(impasto.ConfigError, match="is missing, but had"):
             await anext(client.batch(requests, out=OUT))
         LAYOUT.high_water.unlink()
         with pytest.raises(impasto.ConfigError, match="is missing, and earlier runs left"):
@@ -330,7 +330,7 @@ async def test_from_a_program(stopped: None, batch: Run, impasto_emulator: Emula
         outcomes = [outcome async for outcome in client.batch(requests, out=OUT)]
         there = [outcome for outcome in outcomes if outcome.state == "refused"]
         assert len(there) == 4
-        assert "is in the folder, and its ledger does not know it" in str(there[0].error)
+        assert "exists in the folder, but not in its ledger" in str(there[0].error)
         assert len(impasto_emulator.charges) == 5 + 5, "the one whose answer was lost left nothing to know it by"
 
 

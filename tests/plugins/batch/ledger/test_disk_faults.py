@@ -66,7 +66,7 @@ def test_f46_a_disk_without_room_is_told_before_anything_is_sent(
     with tiny(tmp_path / "disk", "64k"):
         done = batch("run", "manifest.jsonl", "--out", "disk/out")
         assert done.exit_code == 2
-        assert "can't work in 'disk/out': No space left on device" in done.stderr
+        assert "can't use 'disk/out': No space left on device" in done.stderr
     assert impasto_emulator.requests == []
 
 
@@ -121,7 +121,7 @@ def test_f47_a_call_that_fails_stops_the_run_and_loses_nothing(
     assert broken.exit_code in (1, 2), "each of these calls is made as often as that"
     assert os.strerror(number) in broken.output
     charged = {charge.seed for charge in impasto_emulator.charges}
-    spared = [line for line in broken.stderr.splitlines() if "it was saved in" in line]
+    spared = [line for line in broken.stderr.splitlines() if "it is saved in" in line]
     again = batch("run", "manifest.jsonl", "--out", "out")
     rows = told(Path("out"))
     last = {row["id"]: row["row"] for row in rows if "id" in row}
@@ -132,7 +132,7 @@ def test_f47_a_call_that_fails_stops_the_run_and_loses_nothing(
     assert len(last) == 6
     assert charged <= {charge.seed for charge in impasto_emulator.charges}
     for line in spared:  # it was kept outside, for its owner
-        path = Path(line.rpartition("it was saved in '")[2].rstrip("'"))
+        path = Path(line.rpartition("it is saved in '")[2].rstrip("'"))
         assert path.read_bytes().startswith(b"\x89PNG")
         path.unlink()
         path.parent.rmdir()

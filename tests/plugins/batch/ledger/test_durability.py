@@ -267,4 +267,4 @@ async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -
         await asyncio.to_thread(staging_path(folder.layout, "whole", 0).write_bytes, png(8, 8))
     async with await Workspace.open(tmp_path / "out", Disk()) as folder:
         found = await recover(folder, LedgerRecorder(folder, Template()), frozenset())
-    assert [note.partition(" pictures ")[0] for note in found.notes()] == ["1", "1"]
+    assert [note.partition(" images ")[0] for note in found.notes()] == ["1", "1"]

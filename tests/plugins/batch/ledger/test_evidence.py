@@ -58,7 +58,7 @@ def test_results_that_were_changed_are_read_up_to_a_few_unknown_images(
     others = [json.dumps({**json.loads(line), "custom_id": f"other-{number}"}) for number in range(9)]
     path.write_text("\n".join([line, *others, "{", "[]"]))
     said = stops(batch, impasto_emulator)
-    assert "results.jsonl or errors.jsonl name 'other-0', 'other-1', 'other-2': what" in said
+    assert "results.jsonl or errors.jsonl name 'other-0', 'other-1', 'other-2': it is" in said
     assert "other-3" not in said
     assert set(read) == {"results.jsonl"}, "the other was not changed, and there is enough to say"
 

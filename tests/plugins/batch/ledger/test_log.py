@@ -80,7 +80,7 @@ def test_whole_rows_can_not_be_changed_around(tmp_path: Path, change: str) -> No
         "moved": [first, third, second, *rest],
     }[change]
     path.write_bytes(b"".join(changed))
-    with pytest.raises(ConfigError, match="Put back a copy of it"):
+    with pytest.raises(ConfigError, match="Put back an up-to-date copy of it"):
         read_back(path)
 
 

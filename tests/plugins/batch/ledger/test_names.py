@@ -172,8 +172,8 @@ def test_a_staged_image_that_was_changed_is_not_published(
         patch.setattr(recorder, "publish", changing)
         done = batch(*RUN)
     assert done.exit_code == 1
-    assert "is not the one that was written" in done.stderr
-    saved = Path(done.stderr.partition("it was saved in '")[2].partition("'")[0])
+    assert "was changed by another program" in done.stderr
+    saved = Path(done.stderr.partition("it is saved in '")[2].partition("'")[0])
     assert saved.read_bytes().startswith(b"\x89PNG"), "what was paid for is not lost"
     saved.unlink()
     saved.parent.rmdir()

@@ -41,7 +41,7 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
     ("given", "said"),
     [
         ({"model": CORE, "prompt": "p"}, "id: required"),
-        (row("a/b"), "id: becomes the name of a file"),
+        (row("a/b"), "id: is used as a file name"),
         (row(1), "id: must be text, not a whole number"),
         (row(None), "id: required"),
         (row(True), "id: must be text, not true or false"),
@@ -59,9 +59,9 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (row("x", n=2, seed=4294967294), "seed: must be at most 4294967293 with n=2"),
         (row("x", timeout=0), "timeout: must be a number of seconds above 0"),
         (row("x", timeout="9"), "timeout: must be a number of seconds above 0"),
-        (row("x", api_key="sk-secret"), "api_key: is not taken from a manifest"),
-        (row("x", api_base="http://127.0.0.1:9"), "api_base: is not taken from a manifest"),
-        (row("x", retry={}), "retry: is not taken from a manifest"),
+        (row("x", api_key="sk-secret"), "api_key: can't be in a manifest"),
+        (row("x", api_base="http://127.0.0.1:9"), "api_base: can't be in a manifest"),
+        (row("x", retry={}), "retry: can't be in a manifest"),
         (row("x", base_model=3), "base_model: must be text, not a whole number"),
         (row("x", model=SD3, mode="image-to-image"), "strength: required when mode is image-to-image"),
         (row("x", model=ERASE, prompt=None), "image: required"),
@@ -78,7 +78,7 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         ({**openai("x"), "url": {}}, "url: must be one of"),
         ({**openai("x"), "body": "p"}, "body: must be an object"),
         ({"custom_id": "x"}, "body: must be an object"),
-        ({**openai("x"), "seed": 1}, "seed: is no part of a row; the request's parameters go in its body"),
+        ({**openai("x"), "seed": 1}, "seed: is not a key of a row; put the request's parameters into its body"),
         ({"custom_id": "x", "method": "POST", "url": "/v1/images/generations", "body": {"prompt": "p"}}, "model: req"),
         (openai("x", size="1024"), "size: must be auto or WIDTHxHEIGHT"),
         (openai("x", style="natural"), "style: is not taken; use style_preset instead"),
@@ -90,8 +90,8 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (openai("x", url="/v1/images/edits"), "image: this model takes no picture to edit"),
         (openai("x", url="/v1/images/edits", model=ERASE), "image: required"),
         (openai("x", response_format="file"), "response_format: must be one of b64_json, url"),
-        (openai("x", api_base="http://127.0.0.1:9"), "api_base: is not taken from a manifest"),
-        (openai("x", base_url="http://127.0.0.1:9"), "base_url: is not taken from a manifest"),
+        (openai("x", api_base="http://127.0.0.1:9"), "api_base: can't be in a manifest"),
+        (openai("x", base_url="http://127.0.0.1:9"), "base_url: can't be in a manifest"),
         (openai("x", extra_headers={"a": "b"}), "extra_headers: headers can't be added"),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_row_that_is_wrong(manifest: Write, tmp_path: Path, given: Mapping[str
     assert [bad.line for bad in plan.invalid] == [2]
     assert said in str(plan.invalid[0])
     assert "sk-secret" not in str(plan.invalid[0])
-    assert plan.pictures == plan.to_do == 1
+    assert plan.images == plan.to_do == 1
 
 
 def test_all_that_is_wrong_is_told_at_once(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
@@ -110,9 +110,9 @@ def test_all_that_is_wrong_is_told_at_once(batch: Run, manifest: Write, impasto_
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
         "Error: 3 of 5 rows can't be run; nothing was sent",
-        "line 2: is no sound JSON: Expecting property name enclosed in double quotes at character 2",
+        "line 2: is invalid JSON: Expecting property name enclosed in double quotes at character 2",
         f"line 3 (b): seed: must be a whole number from 0 to {MOST_SEED}, not -1; {SEDE}",
-        "line 5 (a): id: is that of line 1 too, with other content",
+        "line 5 (a): id: is also the id of line 1, which has other content",
     ]
     assert impasto_emulator.requests == []
 
@@ -122,14 +122,14 @@ def test_b49_the_same_row_twice(manifest: Write) -> None:
     path = manifest(row("a"), row("b"), again)
     plan = planned(path)
     assert [str(bad) for bad in plan.invalid] == [
-        "line 3 (a): id: is the same row as line 1; leave one out, or pass it over with --dedupe"
+        "line 3 (a): id: is a duplicate of line 1; remove one, or skip it with --dedupe"
     ]
     deduped = planned(path, dedupe=True)
-    assert (deduped.invalid, [twin.line for twin in deduped.duplicates], deduped.pictures) == ([], [3], 2)
+    assert (deduped.invalid, [twin.line for twin in deduped.duplicates], deduped.images) == ([], [3], 2)
 
 
 def test_the_same_content_under_other_ids_is_no_twin(manifest: Write) -> None:
-    assert planned(manifest(row("a"), row("b"))).pictures == 2
+    assert planned(manifest(row("a"), row("b"))).images == 2
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "\ufeff"])
@@ -141,8 +141,8 @@ def test_b53_a_manifest_without_rows(manifest: Write, tmp_path: Path, text: str)
 
 def test_what_a_manifest_costs(manifest: Write) -> None:
     plan = planned(manifest(row("a", n=3), row("b"), openai("c", model=SD3, n=2)))
-    assert (plan.rows, plan.pictures, round(plan.usd, 6)) == (3, 6, 0.25)
-    assert {share.model: (share.pictures, share.usd) for share in plan.totals} == {CORE: (4, 0.03), SD3: (2, 0.065)}
+    assert (plan.rows, plan.images, round(plan.usd, 6)) == (3, 6, 0.25)
+    assert {share.model: (share.images, share.usd) for share in plan.totals} == {CORE: (4, 0.03), SD3: (2, 0.065)}
 
 
 def test_pictures_lie_where_the_manifest_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +218,4 @@ def test_null_is_not_given(manifest: Write) -> None:
     lines = ({**row("short"), **nothing}, openai("body", **nothing), {**openai("beside"), "path": None, "seed": None})
     plan = planned(manifest(*lines, openai("extra", extra_body=nothing)))
     assert [str(bad) for bad in plan.invalid] == []
-    assert plan.pictures == 4
+    assert plan.images == 4

@@ -17,23 +17,23 @@ from impasto_plugins.batch.manifest.records import UnreadableLine
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"id": ', "is no sound JSON"),
-        ("{}}", "has something after its JSON object"),
-        ('{"id": "a"} {"id": "b"}', "has something after its JSON object"),
+        ('{"id": ', "is invalid JSON"),
+        ("{}}", "has text after its JSON object"),
+        ('{"id": "a"} {"id": "b"}', "has text after its JSON object"),
         ("[1]", "must be a JSON object, not a list"),
         ('"a"', "must be a JSON object, not text"),
         ("7", "must be a JSON object, not a number"),
         ("true", "must be a JSON object, not true or false"),
         ("null", "must be a JSON object, not null"),
-        ('{"seed": NaN}', "holds NaN, which is no JSON"),
-        ('{"seed": -Infinity}', "holds -Infinity, which is no JSON"),
+        ('{"seed": NaN}', "contains NaN, which is not valid JSON"),
+        ('{"seed": -Infinity}', "contains -Infinity, which is not valid JSON"),
         ('{"id": "a", "id": "b"}', "gives 'id' twice"),
         ('{"id":"a","id" :"b"}', "gives 'id' twice"),
         ('{"id":"a","id"\t:"b"}', "gives 'id' twice"),
         ('{"id":"a","id"\r:"b"}', "gives 'id' twice"),
         ('{"id": "a", "body": {"n": 1, "n": 2}}', "gives 'n' twice"),
         ('{"\\u0069d": 1, "id": 2}', "gives 'id' twice"),
-        ('{"seed": ' + "9" * 5000 + "}", "holds a number of too many digits"),
+        ('{"seed": ' + "9" * 5000 + "}", "contains a number with too many digits"),
         ("[" * 100_000, "is nested too deeply"),
         ('{"a":' * 100_000, "is nested too deeply"),
     ],
@@ -46,7 +46,7 @@ def test_b50_a_line_that_is_none(line: str, said: str) -> None:
 
 
 def test_b50_bytes_that_are_no_text() -> None:
-    assert parse_line(b'{"id": "\xff"}') == UnreadableLine("is no UTF-8 text")
+    assert parse_line(b'{"id": "\xff"}') == UnreadableLine("is not UTF-8 text")
     assert isinstance(parse_line('{"id": "a"}'.encode("utf-16")), UnreadableLine)
 
 

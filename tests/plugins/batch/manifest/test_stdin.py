@@ -104,7 +104,7 @@ def test_b53_nothing_on_standard_input(piped: Piped, impasto_emulator: Emulator,
 def test_a_bad_one_is_told_by_its_lines_and_not_kept(piped: Piped, impasto_emulator: Emulator) -> None:
     done = piped(text(row("a")) + b"{not json\n")
     assert done.exit_code == 2
-    assert "line 2: is no sound JSON" in done.output
+    assert "line 2: is invalid JSON" in done.output
     assert piped(b"").exit_code == 2
     assert impasto_emulator.requests == []
 
@@ -112,6 +112,6 @@ def test_a_bad_one_is_told_by_its_lines_and_not_kept(piped: Piped, impasto_emula
 def test_a_dry_run_keeps_nothing(piped: Piped, impasto_emulator: Emulator) -> None:
     done = piped(text(*many(3)), "--dry-run")
     assert done.exit_code == 0
-    assert "3 pictures in 3 rows" in done.output
+    assert "3 images in 3 rows" in done.output
     assert not Path("out").exists()
     assert impasto_emulator.requests == []

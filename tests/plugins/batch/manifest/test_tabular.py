@@ -53,7 +53,7 @@ def test_a_number_is_plain_decimal_text(tmp_path: Path, seed: str) -> None:
     [
         ("id,id\na,b\n", "its first line names 'id' twice"),
         ("id,\na,b\n", "its first line has a column without a name"),
-        ('id,model\n"a,b\n', "is no sound CSV"),
+        ('id,model\n"a,b\n', "is invalid CSV"),
         ("", "has no rows"),
         ("id,model,prompt\n", "has no rows"),
     ],
@@ -67,10 +67,10 @@ def test_a_csv_file_that_is_none(tmp_path: Path, text: str, said: str) -> None:
 def test_rows_of_a_csv_file_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(f"id,model,prompt\na,{CORE},p\nb,{CORE}\nc,none/such,p\n")
     plan = planned(tmp_path / "m.csv")
-    assert str(plan.invalid[0]) == "line 3: has 2 cells, and the first line names 3"
+    assert str(plan.invalid[0]) == "line 3: has 2 cells, but the first line names 3"
     assert "model: unknown model 'none/such'" in str(plan.invalid[1])
     (tmp_path / "latin.csv").write_bytes("id,model,prompt\na,x,\xe9\n".encode("latin-1"))
-    with pytest.raises(ManifestError, match="is no UTF-8 text"):
+    with pytest.raises(ManifestError, match="is not UTF-8 text"):
         planned(tmp_path / "latin.csv")
 
 
@@ -83,7 +83,7 @@ def test_a_parquet_file(batch: Run, tmp_path: Path, impasto_emulator: Emulator) 
     assert batch("run", "m.parquet", "--out", "out").exit_code == 0
     assert sorted(request.fields["prompt"] for request in impasto_emulator.requests) == ["a kite", "a lighthouse"]
     (tmp_path / "none.parquet").write_text("PAR1")
-    assert "is no sound Parquet file" in batch("run", "none.parquet", "--out", "out").stderr
+    assert "is not a valid Parquet file" in batch("run", "none.parquet", "--out", "out").stderr
 
 
 def test_parquet_without_its_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

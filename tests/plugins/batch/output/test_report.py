@@ -73,7 +73,7 @@ def test_pages_of_a_large_batch(batch: Run, manifest: Write, monkeypatch: pytest
     monkeypatch.setattr(report, "A_PAGE", 2)
     manifest(*many(5))
     batch("run", "manifest.jsonl", "--out", "out")
-    assert "The first 2 pictures are shown" in Path("out/report.html").read_text()
+    assert "The first 2 images are shown" in Path("out/report.html").read_text()
     assert batch("report", "out", "--all").stdout.splitlines() == [
         "out/report.html",
         "out/report-2.html",
@@ -129,7 +129,10 @@ def test_a_set_takes_no_folder_that_is_there(batch: Run, manifest: Write, tmp_pa
     manifest(row("a"))
     batch("run", "manifest.jsonl", "--out", "out")
     (tmp_path / "set").mkdir()
-    for words, said in ((("out", "-o", "set"), "'set' exists; give a new folder"), (("x", "-o", "y"), "is no batch's")):
+    for words, said in (
+        (("out", "-o", "set"), "'set' exists; give a folder that does not exist"),
+        (("x", "-o", "y"), "is not a batch folder"),
+    ):
         done = batch("export", *words)
         assert (done.exit_code, said in done.stderr) == (2, True)
 

@@ -90,8 +90,8 @@ async def test_from_a_program(
         assert len(impasto_emulator.charges) == len(results(s3)) == 4
         wrongs: dict[str, BatchOptions] = {
             "was run with --out s3://pictures/": {"out": staging()},
-            "holds another batch": {"out": TO, "staging": tmp_path / "else"},
-            "--staging goes with --out s3://": {"out": tmp_path / "local", "staging": tmp_path / "else"},
+            "contains another batch": {"out": TO, "staging": tmp_path / "else"},
+            "--staging needs --out s3://": {"out": tmp_path / "local", "staging": tmp_path / "else"},
             "--s3-endpoint must be a URL": {"out": TO, "s3_endpoint": "minio"},
         }
         for said, options in wrongs.items():
@@ -112,7 +112,7 @@ async def test_from_a_program_whose_results_cant_go_up(
     async with impasto.Client() as client:
         outcomes = client.batch(many(2), out=TO)
         assert [(await anext(outcomes)).state, (await anext(outcomes)).state] == ["done", "done"]
-        with pytest.raises(StorageError, match="results could not be put up: the bucket is away; the next run"):
+        with pytest.raises(StorageError, match="results could not be uploaded: the bucket is away; the next run"):
             await anext(outcomes)
 
 
@@ -144,7 +144,7 @@ def test_only_the_reports_pictures_stay_here(
     assert len(list(staging().glob("*.png"))) == 2
     refused = batch("export", TO, "-o", "set", "--form", "webdataset")
     assert refused.exit_code == 2
-    assert "3 pictures are in s3://pictures/shots/of a fox and not here" in refused.output
+    assert "3 images are in s3://pictures/shots/of a fox and not in the local folder" in refused.output
     for name, data in pictures(s3).items():
         (staging() / name).write_bytes(data)
     assert batch("export", TO, "-o", "set", "--form", "webdataset").exit_code == 0
@@ -157,7 +157,7 @@ def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, 
     assert json.loads(batch("status", "here", "--json").output)["done"] == 1
     other = batch("run", path, "--out", TO, "--staging", "there")
     assert other.exit_code == 2
-    assert "holds another batch" in other.output
+    assert "contains another batch" in other.output
     plain = batch("run", path, "--out", "here")
     assert plain.exit_code == 2
     assert f"was run with --out {TO}" in plain.output
@@ -166,10 +166,10 @@ def test_another_folder_for_the_ledger(batch: Run, manifest: Write, s3: FakeS3, 
 @pytest.mark.parametrize(
     ("to", "variables", "said"),
     [
-        ("s3://nothing-there/x", {}, "there is no such bucket"),
+        ("s3://nothing-there/x", {}, "the bucket does not exist"),
         (TO, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no AWS credentials"),
-        (TO, {"AWS_SECRET_ACCESS_KEY": "of-another"}, "the secret access key does not fit"),
-        (TO, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "it can't be written to"),
+        (TO, {"AWS_SECRET_ACCESS_KEY": "of-another"}, "the secret access key does not match"),
+        (TO, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "it is not writable"),
     ],
     ids=["bucket", "no key", "wrong secret", "nobody"],
 )
@@ -199,7 +199,7 @@ def test_an_older_copy_of_the_whole_local_folder_pays_nothing_again(
         assert "it is an older copy" in done.stderr
     assert len(impasto_emulator.charges) == 4
     shutil.rmtree(staging())
-    assert "holds another batch" in batch("run", path, "--out", TO).stderr
+    assert "contains another batch" in batch("run", path, "--out", TO).stderr
     assert len(impasto_emulator.charges) == 4
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_ledger_of_a_bucket(
 @pytest.mark.parametrize("refused", ["PUT", "GET"])
 def test_permissions_are_looked_at_before_anything_is_spent(used: Used, s3: FakeS3, refused: str) -> None:
     s3.refused = refused
-    assert "these credentials may not: they need s3:PutObject and s3:GetObject there" in used(TO)
+    assert "access denied: these credentials need s3:PutObject and s3:GetObject there" in used(TO)
 
 
 def test_a_bucket_that_asks_for_less_is_waited_for(
@@ -280,7 +280,7 @@ def test_results_that_could_not_go_up_are_work_undone(batch: Run, manifest: Writ
     s3.gone_after = 2  # the mark, and the image
     done = batch("run", path, "--out", TO)
     assert done.exit_code == 1
-    assert "results and report could not be put up" in done.stderr
+    assert "results and report could not be uploaded" in done.stderr
     s3.gone_after = None
     assert batch("run", path, "--out", TO).exit_code == 0
     assert len(results(s3)) == 1
@@ -303,7 +303,7 @@ def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     done = batch("run", path, "--out", TO, "--concurrency", "2")
     assert done.exit_code == 1
     assert "s3://pictures/shots/of a fox: HTTP 404 NoSuchBucket" in done.output
-    assert "until the next run puts it up" in done.output
+    assert "the next run uploads it" in done.output
     paid = len(impasto_emulator.charges)
     assert 3 <= paid < 30
     staged = [path for path in WorkspacePaths(staging()).staging.iterdir() if path.stat().st_size]
@@ -317,15 +317,15 @@ def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     assert len(results(s3)) == len(impasto_emulator.charges) == 30
 
 
+def broken(*_: object) -> Iterator[None]:
+    raise OSError(5, "Input/output error")
+    yield
+
+
 def test_what_was_up_before_its_row_was_written_goes_up_again(
     batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash between the two is a run whose ledger can't be written just then."""
-
-    def broken(*_: object) -> Iterator[None]:
-        raise OSError(5, "Input/output error")
-        yield
-
     path = str(manifest(row("a")))
     with monkeypatch.context() as patch:
         patch.setattr(LedgerRecorder, "_write_uploaded", broken)
@@ -340,10 +340,6 @@ def test_what_was_up_before_its_row_was_written_goes_up_again(
 def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_up(
     batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Iterator[None]:
-        raise OSError(5, "Input/output error")
-        yield
-
     path = str(manifest(row("a")))
     with monkeypatch.context() as patch:  # a kill between the image's last byte and its row
         patch.setattr(recorder, "artifact_row", broken)

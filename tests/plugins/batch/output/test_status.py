@@ -59,7 +59,7 @@ def test_a_charge_of_unknown_price_is_not_reported_as_free(
     words = ("run", "manifest.jsonl", "--out", "out")
     manifest(row("a"))
     done = batch(*words)
-    assert done.stdout == "complete: 1 of 1 done, price not known\n"
+    assert done.stdout == "complete: 1 of 1 done, price unknown\n"
     assert batch("status", "out").stdout == done.stdout
     assert "0.00" not in Path("out/report.html").read_text("utf-8")
     manifest(row("a"), row("b", model="stability/sd3.5-large"))

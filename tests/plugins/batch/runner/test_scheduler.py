@@ -121,7 +121,7 @@ def test_the_same_id_with_other_content(batch: Run, manifest: Write, impasto_emu
     second = batch("run", "manifest.jsonl", "--out", "out")
     assert second.exit_code == 2
     assert "1 of 2 rows can't be run" in second.stderr
-    assert "line 1 (b): id: was run in this folder before, with other content" in second.stderr
+    assert "line 1 (b): id: is the id of other content in an earlier run of this folder" in second.stderr
     assert len(impasto_emulator.charges) == 2
 
 
@@ -148,7 +148,7 @@ def test_f53_a_picture_that_is_gone_is_told_and_not_paid_for_again(
         assert (done.exit_code, done.stderr) == (0, "")
         return
     assert done.exit_code == 1
-    assert "picture-1: picture-1.png is not there any more, or not as it was" in done.stderr
+    assert "picture-1: picture-1.png is missing or has changed" in done.stderr
     assert codes(Path("out")) == {"file_gone"}
     path.write_bytes(data)
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
