@@ -177,9 +177,7 @@ class LedgerHistory:
                 history.job_models.add(row["model"])
             elif kind == "run":
                 if row["version"] != VERSION:
-                    raise ConfigError(
-                        f"the ledger {str(layout.ledger)!r} was written by a later version; upgrade impasto"
-                    )
+                    raise ConfigError(f"{str(layout.ledger)!r} was written by a later version: upgrade impasto")
                 history.run, history.passed_over = row, 0
                 history.addresses |= row.get("addresses", {})
                 history.is_started_over = history.is_started_over or "started_over" in row

@@ -77,10 +77,7 @@ def test_a_model_without_a_price_is_not_run_on_a_budget(
     manifest(row("a"))
     done = batch("run", "manifest.jsonl", "--out", "out", "--budget", "10")
     assert done.exit_code == 2
-    assert (
-        "the price of stability/stable-image-core is unknown, so it can't be run with a budget; leave --budget out"
-        in done.stderr
-    )
+    assert "the price of stability/stable-image-core is unknown, so it can't be run with a budget" in done.stderr
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
     assert len(impasto_emulator.charges) == 1
 
