@@ -304,7 +304,8 @@ class Planner:
                     InvalidRow(number, row.id, (f"id: is also the id of line {before}, which has other content",))
                 )
             elif self.dedupe:
-                plan.duplicates.append(InvalidRow(number, row.id, (f"is a duplicate of line {before} and was skipped",)))
+                message = f"is a duplicate of line {before} and was skipped"
+                plan.duplicates.append(InvalidRow(number, row.id, (message,)))
             else:
                 message = f"id: is a duplicate of line {before}; remove one, or skip it with --dedupe"
                 plan.invalid.append(InvalidRow(number, row.id, (message,)))

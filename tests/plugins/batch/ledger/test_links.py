@@ -66,7 +66,7 @@ def test_a_link_in_the_folder_is_refused_before_anything_is_sent(
         for more in ((), ("--dry-run",), ("--start-over",)):
             done = batch("run", "manifest.jsonl", "--out", "out", "--names", "{model}/{id}", *more)
             assert done.exit_code == 2, what
-            assert f"{str(place)!r} is a link, through which images or the ledger could leave the folder; nothing was sent" in done.stderr, what
+            assert f"{str(place)!r} is a link, through which images" in done.stderr, what
         place.unlink()
     assert impasto_emulator.requests == []
     assert {path.name: path.read_text() for path in ELSEWHERE.iterdir()} == {"file": "somebody's"}
