@@ -134,6 +134,25 @@ def test_mistakes_of_general_settings_make_no_false_ones(tmp_path: Path, general
     assert set(mistakes(tmp_path, text)) == marked(text)
 
 
+def test_the_name_of_a_default_is_judged_even_if_its_value_is_not_known(tmp_path: Path) -> None:
+    text = """\
+        model_list:
+          - model_name: sd3
+            litellm_params:
+              model: stability/sd3
+              api_key: sk-x
+              negative_prompt: os.environ/NOT_SET  # !
+              size: os.environ/NOT_SET  # !
+              sed: os.environ/NOT_SET  # !
+        general_settings:
+          master_key: sk-1234
+        """
+    found = mistakes(tmp_path, text)
+    assert set(found) == marked(text)
+    assert [line for line, said in found.items() if "no parameter" in said] == [8]
+    assert "seed" in found[8]
+
+
 def test_what_depends_on_a_value_that_is_not_known_is_not_judged(tmp_path: Path) -> None:
     text = f"""\
         model_list:
