@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from .calls.call import ConnectionOptions
 
 
-@click.command("account", short_help="Show the balance, and whose key it is.")
-@click.option("--organization", metavar="ID", help="Whose balance.  [default: the owner's default organization]")
+@click.command("account", short_help="Show the balance and the owner of the key.")
+@click.option(
+    "--organization",
+    metavar="ID",
+    help="Show this organization's balance.  [default: the owner's default]",
+)
 @connection_options
 @as_json
 def command(*, organization: str | None, as_json: bool, **options: Unpack[ConnectionOptions]) -> None:

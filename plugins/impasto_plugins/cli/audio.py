@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .calls.call import CallCommandOptions
 
 
-@click.command("audio", short_help="Make sounds from a prompt, or from another sound.")
+@click.command("audio", short_help="Generate sounds from a prompt, or from another sound.")
 @model
 @click.argument("prompt", nargs=-1, required=True)
-@click.option("--audio", metavar="FILE", help="The sound to begin with, as mp3 or wav.")
+@click.option("--audio", metavar="FILE", help="The sound to start from: an MP3 or WAV file.")
 @parameter
 @count
 @call_options
@@ -32,9 +32,9 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Generate sounds from a prompt, whose words are joined, and print the names of the files.
+    r"""Generate sounds from a prompt, whose words are joined, and print the names of the files.
 
-    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
+    The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.
 
     \b

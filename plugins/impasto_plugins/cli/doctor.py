@@ -40,10 +40,13 @@ class Finding:
 @as_json
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Check Python, dependencies, extras, keys, addresses and limits, that the files of every distribution with plugins
-    are as installed, and that every plugin imports, other people's in processes of their own.
+    """Check the installation and report what is broken.
 
-    Keys are looked for, never shown. Ends with 1 if something is broken.
+    Checked are Python, dependencies, extras, keys, addresses and limits; that the files of every distribution with
+    plugins are as installed; and that every plugin can be imported, those of other distributions in separate
+    processes.
+
+    Keys are never shown. The exit code is 1 if something is broken.
     """
     from impasto import ConfigError, Registry
 
@@ -139,7 +142,7 @@ def _providers(imports: Mapping[str, ImportResult]) -> Iterator[Finding]:
         key, base, base_url, has_secrets = came.reached_by
         try:
             if key is None:
-                found = "found" if has_secrets else "none in the environment; its transport looks further"
+                found = "found" if has_secrets else "not set in the environment; the transport also looks elsewhere"
                 yield Finding("providers", f"{name} key", found)
                 yield Finding("providers", f"{name} base URL", base_url)
                 continue
@@ -189,7 +192,7 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
         yield Finding(section, folder.path, folder.reason, "broken" if folder.has_plugins else "note")
     for name in sorted(allowed.names or ()):
         if name not in installed:
-            yield Finding(section, name, f"allowed by {allowed.source}, and not installed or without plugins", "note")
+            yield Finding(section, name, f"allowed by {allowed.source}, but not installed or without plugins", "note")
 
 
 def _imports(registry: Registry) -> dict[PluginInfo, ImportResult]:
@@ -223,7 +226,7 @@ def _plugins(registry: Registry, imports: Mapping[PluginInfo, ImportResult]) -> 
                 text = f"{each.distribution} {each.version}: {came.text}"
                 yield Finding("plugins", f"{group} {each.name}", text, came.state)
         loaded = {each.name for each, came in alike.items() if came.loaded}
-        yield Finding("plugins", group, f"{len(loaded)} of {len(registry.names(group))} import")
+        yield Finding("plugins", group, f"{len(loaded)} of {len(registry.names(group))} imported")
     for group in registry.groups:
         if group not in GROUPS:
-            yield Finding("plugins", group, f"is no group; there are {', '.join(GROUPS)}", "note")
+            yield Finding("plugins", group, f"unknown group; the groups are {', '.join(GROUPS)}", "note")

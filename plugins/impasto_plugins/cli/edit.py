@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from .calls.call import CallCommandOptions
 
 
-@click.command("edit", short_help="Edit, upscale or restyle pictures.")
+@click.command("edit", short_help="Edit, upscale or restyle images.")
 @model
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--mask", metavar="FILE", help="White is edited, black kept.")
-@click.option("--prompt", metavar="TEXT", help="What to paint.")
+@click.option("--mask", metavar="FILE", help="A mask image: white areas are edited, black areas are kept.")
+@click.option("--prompt", metavar="TEXT", help="A description of the result.")
 @parameter
 @count
 @call_options
@@ -34,11 +34,11 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Edit images and print the names of the new files.
+    r"""Edit images and print the names of the new files.
 
     IMAGEs are files and fill the model's image fields in their order; - reads one of them from standard input.
 
-    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
+    The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.
 
     \b

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .calls.call import CallCommandOptions
 
 
-@click.command("generate", short_help="Make pictures from a prompt.")
+@click.command("generate", short_help="Generate images from a prompt.")
 @model
 @click.argument("prompt", nargs=-1, required=True)
 @parameter
@@ -29,9 +29,9 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Generate images from a prompt, whose words are joined, and print the names of the files.
+    r"""Generate images from a prompt, whose words are joined, and print the names of the files.
 
-    The ending of FILE selects the format. Without -o the names consist of model and seed. Files are
+    The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.
 
     \b

@@ -16,7 +16,7 @@ from .terminal.boundary import run
 
 
 class Commands(click.Group):
-    """Lists commands from metadata, and imports the one that is run. A broken one breaks only itself."""
+    """A group that lists commands from metadata and imports the one that runs. A broken command breaks only itself."""
 
     def __init__(self, *args: Any, **extra: Any) -> None:
         super().__init__(*args, **extra)
@@ -39,6 +39,7 @@ class Commands(click.Group):
         return self._registry
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; unless ``standalone_mode`` is off, end the process."""
         self._forget_registry()  # another run in this process may find others
         command = partial(super().main, *args, **extra)
         return run(command) if extra.get("standalone_mode", True) else command()
@@ -54,9 +55,11 @@ class Commands(click.Group):
             raise SystemExit(INTERRUPTED) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the installed commands."""
         return self.registry.names(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command. Raises RegistryError."""
         if cmd_name not in self.registry.names(COMMANDS):
             return None
         return self.registry.load(COMMANDS, cmd_name, click.Command)
@@ -64,6 +67,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first word; suggest similar names for an unknown one."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             from impasto.ext import closest, printable  # only on the way to an error
@@ -74,9 +78,10 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, and the distributions that are skipped."""
         # Another distribution's command may take seconds to import, so here only its owner is named.
         declared = [each for each in self.registry.declared(COMMANDS) if each.allowed]
-        rows = {each.name: f"(of {each.distribution} {each.version})" for each in declared}
+        rows = {each.name: f"(from {each.distribution} {each.version})" for each in declared}
         for each in declared:
             if each.is_own:
                 rows[each.name] = self._short_help(ctx, each.name)
@@ -84,7 +89,7 @@ class Commands(click.Group):
             formatter.write_dl(list(rows.items()))
         skipped = [(each.path, f"is skipped: {each.reason}") for each in self.registry.damaged() if each.has_plugins]
         if self._wrong_setting is not None:
-            skipped.append((VARIABLE, f"is wrong: {self._wrong_setting.message}"))
+            skipped.append((VARIABLE, f"is invalid: {self._wrong_setting.message}"))
         if skipped:
             with formatter.section("Broken (see impasto doctor)"):
                 for subject, reason in skipped:
@@ -98,6 +103,7 @@ class Commands(click.Group):
         return command.get_short_help_str(_NEVER_CUT) if command is not None else ""
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run the command; report the errors of impasto and signals with their exit codes."""
         try:
             return super().invoke(ctx)
         except ImpastoError as error:
@@ -130,7 +136,7 @@ def _allow(ctx: click.Context, option: click.Parameter, names: str | None) -> No
     expose_value=False,
     is_eager=True,
     callback=_allow,
-    help=f"The distributions whose plugins may be used, as {VARIABLE}: names with commas, none or all.",
+    help=f"The distributions whose plugins may be used: names separated by commas, none or all. Overrides {VARIABLE}.",
 )
 def main() -> None:
     """Generate and edit images, sounds and 3D models with the models of any installed provider.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .calls.call import CallCommandOptions
 
 
-@click.command("model3d", short_help="Make 3D models from a picture.")
+@click.command("model3d", short_help="Generate 3D models from an image.")
 @model
 @click.argument("image", metavar="IMAGE")
 @parameter
@@ -30,8 +30,9 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    """Generate 3D models, as GLB, of the object in an image, and print the names of the files. IMAGE is a file;
-    - reads it from standard input.
+    r"""Generate 3D models (GLB) of the object in an image and print the names of the files.
+
+    IMAGE is a file; - reads it from standard input.
 
     Without -o the names consist of model and seed. Files are overwritten only with -f.
 

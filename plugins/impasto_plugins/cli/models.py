@@ -100,8 +100,8 @@ def group_of(operation: Operation) -> str:
     """Return the command that calls a model: edit, if the model requires an image."""
     if operation.output != "image":
         return "audio" if operation.output == "audio" else "model3d"
-    needs_picture = any(operation.fields[name].required for name in operation.roles.get("image", ()))
-    return "edit" if needs_picture else "generate"
+    needs_image = any(operation.fields[name].required for name in operation.roles.get("image", ()))
+    return "edit" if needs_image else "generate"
 
 
 def _print(rows: list[dict[str, object]]) -> None:
@@ -122,7 +122,7 @@ def _about(row: dict[str, object]) -> str:
     if "error" in row:
         return str(row["error"])
     if row["group"] == _OTHER:
-        return f"of {row['distribution']}"
+        return f"from {row['distribution']}"
     usd = row.get("usd")
     varies = "     varies" if row.get("price") is not None else "      ? USD"
     price = f"{usd:7.3f} USD" if isinstance(usd, float) else varies

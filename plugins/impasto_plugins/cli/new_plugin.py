@@ -14,35 +14,37 @@ _LONGEST = 40
 _ENDING = ".template"
 
 
-@click.command("new-plugin", short_help="Write a small, complete plugin package to begin from.")
+@click.command("new-plugin", short_help="Write a small, complete plugin package to start from.")
 @click.argument("name")
 @click.option(
     "-o",
     "out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where to write it.  [default: impasto-NAME]",
+    help="The directory to write to.  [default: impasto-NAME]",
 )
 def command(name: str, out: Path | None) -> None:
-    """Write the package impasto-NAME: a provider called NAME with one model, NAME/paint, a stand-in of the provider
-    to test against, and tests with the conformance suite that pass at once.
+    r"""Write the package impasto-NAME, a small plugin that works.
+
+    It has a provider called NAME with one model, NAME/paint, a local stand-in of the provider to test against, and
+    tests with the conformance suite, which pass at once.
 
     \b
     impasto new-plugin acme
     """
     if _NAME.fullmatch(name) is None or len(name) > _LONGEST:
         raise click.BadParameter(
-            f"must be lower-case letters, digits and single dashes, at most {_LONGEST} of them, such as acme",
+            f"must be lower-case letters, digits and single dashes, at most {_LONGEST} characters, such as acme",
             param_hint="NAME",
         )
     if (taken := _name_conflict(name)) is not None:
         raise click.BadParameter(f"{taken} is installed already; choose another name", param_hint="NAME")
     folder = out if out is not None else Path(f"impasto-{name}")
     if folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{str(folder)!r} has something in it; name another folder with -o")
+        raise click.UsageError(f"{str(folder)!r} is not empty; give another folder with -o")
     _write(name, folder)
     python = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
-    echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md says where to go on.")
+    echo(f"Wrote {folder}. Try it:\n\n    cd {folder} && {python}\n\nIts README.md describes the next steps.")
 
 
 def _name_conflict(name: str) -> str | None:

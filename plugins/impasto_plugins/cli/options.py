@@ -29,13 +29,15 @@ def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
-as_json = click.option(
-    "--json", "as_json", is_flag=True, callback=_remember, is_eager=True, help="Print JSON, and nothing else."
-)
+as_json = click.option("--json", "as_json", is_flag=True, callback=_remember, is_eager=True, help="Print only JSON.")
 parameter = click.option(
-    "-p", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the model, as often as needed; a file: @PATH."
+    "-p",
+    "fields",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a field; repeatable. @PATH is a file, @- standard input.",
 )
-count = click.option("-n", "n", type=int, default=1, show_default=True, help="How many, 1 to 10.")
+count = click.option("-n", "n", type=int, default=1, show_default=True, help="Number of outputs, 1 to 10.")
 model = click.argument("model")
 
 
@@ -43,8 +45,8 @@ def plugin_options(command: F) -> F:
     """Add the options for plugins between a call and its provider."""
     return _all(
         command,
-        click.option("--transport", metavar="NAME", help="The transport to call by.  [default: the provider's]"),
-        click.option("--middleware", multiple=True, metavar="NAME", help="A middleware's name, as often as needed."),
+        click.option("--transport", metavar="NAME", help="Name of the transport.  [default: the provider's]"),
+        click.option("--middleware", multiple=True, metavar="NAME", help="Add a middleware by name; repeatable."),
     )
 
 
@@ -53,8 +55,8 @@ def connection_options(command: F) -> F:
     return _all(
         command,
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
-        click.option("--api-base", metavar="URL", help="Another address of the provider."),
-        click.option("--emulator", is_flag=True, help="Call the built-in emulator: no key, no cost."),
+        click.option("--api-base", metavar="URL", help="Another base URL of the provider."),
+        click.option("--emulator", is_flag=True, help="Use the built-in emulator: no key, no cost."),
         plugin_options,
     )
 
@@ -64,9 +66,13 @@ def call_options(command: F) -> F:
     return _all(
         command,
         click.option(
-            "-o", "out", callback=_file, metavar="FILE", help="Where to save; numbered when -n is above 1; - is stdout."
+            "-o",
+            "out",
+            callback=_file,
+            metavar="FILE",
+            help="File to save to, numbered if -n is above 1; - is stdout.",
         ),
-        click.option("-f", "--force", is_flag=True, help="Overwrite FILE where it exists."),
+        click.option("-f", "--force", is_flag=True, help="Overwrite FILE if it exists."),
         connection_options,
         as_json,
     )
@@ -77,7 +83,7 @@ def _file(ctx: click.Context, option: click.Parameter, text: str | None) -> Path
     if text is None:
         return None
     if not text or text.endswith("/"):
-        raise click.BadParameter(f"{text!r} names no file; give a file, such as {text}image.png")
+        raise click.BadParameter(f"{text!r} is not a file name; give one such as {text}image.png")
     return Path(text)
 
 

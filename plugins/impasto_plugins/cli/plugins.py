@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 @as_json
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List every plugin that an installed distribution declares, if it may be used, and if the
-    distribution's files are as installed. Nothing is imported: `impasto doctor` does that.
+    """List the plugins that installed distributions declare.
+
+    It also shows if each may be used, and if its distribution's files are as installed. Nothing is imported:
+    `impasto doctor` does that.
 
     IMPASTO_PLUGINS, or `impasto --plugins`, names the distributions whose plugins may be used beside impasto's own;
     `none` turns all of them off.

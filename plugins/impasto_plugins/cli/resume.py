@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .calls.call import CallCommandOptions
 
 
-@click.command("resume", short_help="Fetch the result of a job that was cut off.")
+@click.command("resume", short_help="Fetch the result of an interrupted job.")
 @model
 @click.argument("id")
 @call_options

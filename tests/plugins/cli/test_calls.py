@@ -89,7 +89,7 @@ def test_the_ending_asks_for_the_format(
 def test_a_format_against_the_ending_is_refused(run: Run, impasto_emulator: Emulator) -> None:
     result = run(*CORE, "-o", "x.png", "-p", "output_format=webp")
     assert result.exit_code == 2
-    assert "output_format: is webp, but 'x.png' asks for png" in result.stderr
+    assert "output_format: is webp, but the name 'x.png' selects png" in result.stderr
     assert not impasto_emulator.requests
 
 
@@ -98,7 +98,7 @@ def test_an_ending_that_no_model_makes_is_refused(run: Run, impasto_emulator: Em
     result = run(*CORE, "-o", name)
     assert result.exit_code == 2
     assert (
-        f"-o: {name!r} asks for a format that the model does not make; end it in .png, .jpg, .jpeg or .webp"
+        f"-o: {name!r} names a format that the model can't produce; end it in .png, .jpg, .jpeg or .webp"
         in result.stderr
     )
     assert not impasto_emulator.requests
@@ -108,14 +108,14 @@ def test_a_file_is_overwritten_only_when_asked(run: Run, impasto_emulator: Emula
     Path("x.png").write_text("precious")
     result = run(*CORE, "-o", "x.png")
     assert result.exit_code == 2
-    assert "-o: 'x.png' exists" in result.stderr
+    assert "-o: 'x.png' already exists" in result.stderr
     assert Path("x.png").read_text() == "precious"
     assert not impasto_emulator.requests
     assert run(*CORE, "-o", "x.png", "-f").exit_code == 0
     assert Path("x.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("out", "why"), [("no/x.png", "there is no folder 'no'"), (".", "is a folder")])
+@pytest.mark.parametrize(("out", "why"), [("no/x.png", "the folder 'no'"), (".", "is a folder")])
 def test_where_it_can_not_be_saved_nothing_is_sent(run: Run, impasto_emulator: Emulator, out: str, why: str) -> None:
     result = run(*CORE, "-o", out)
     assert result.exit_code == 2
@@ -192,7 +192,7 @@ def test_a_blurred_picture_is_kept_and_told(run: Run) -> None:
     result = run("generate", "stability/stable-image-core", "[content_filtered]", "-o", "x.png")
     assert result.exit_code == 1
     assert files() == ["x-filtered.png"]
-    assert "kept in x-filtered.png" in result.stderr
+    assert "saved in x-filtered.png" in result.stderr
 
 
 def test_where_some_fail_the_others_are_saved(run: Run, impasto_emulator: Emulator) -> None:
@@ -223,7 +223,7 @@ def test_an_unknown_charge_is_told_and_what_came_is_kept(run: Run, impasto_emula
     assert result.exit_code == 1
     assert len(impasto_emulator.charges) == 1
     assert files() == ["x-unusable.png"]
-    assert "kept in x-unusable.png" in result.stderr
+    assert "saved in x-unusable.png" in result.stderr
 
 
 def test_a_job_that_takes_too_long_can_be_resumed(run: Run, impasto_emulator: Emulator, picture: str) -> None:
@@ -269,8 +269,8 @@ def test_edit_refuses_what_the_model_does_not_take(run: Run, impasto_emulator: E
     result = run("edit", "stability/upscale-fast", picture, picture, "--prompt", "x", "--mask", picture)
     assert result.exit_code == 2
     for said in (
-        "prompt: this model takes none",
-        "image: this model takes 1 (image), not 2",
+        "prompt: this model has no prompt field; leave it out",
+        "image: this model takes at most 1 (image), not 2",
         "mask: this model takes none",
     ):
         assert said in result.stderr
@@ -363,14 +363,17 @@ def test_a_paid_answer_is_kept_if_a_plugin_raises_an_interrupt(run: Run, impasto
     assert "the answer could not be read: KeyboardInterrupt" in result.stderr
     assert len(impasto_emulator.requests) == 1
     [kept] = files()
-    assert f"what came is kept in {kept}" in result.stderr
+    assert f"the output was saved in {kept}" in result.stderr
 
 
 @pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize(
     ("out", "warning"),
     [
-        ("x.jpg", "Warning: x.jpg has bytes of image/png, which its name does not show; rename it to end in .png\n"),
+        (
+            "x.jpg",
+            "Warning: x.jpg contains image/png data, which its name does not show; rename it to end in .png\n",
+        ),
         ("x.png", ""),
         ("x.PNG", ""),
         ("x", ""),
@@ -397,4 +400,4 @@ def test_a_resumed_image_under_another_formats_name_is_reported(
     impasto_emulator.clear_faults()
     resumed = run("resume", "stability/upscale-creative", job, "-o", "x.gif")
     assert (resumed.exit_code, resumed.stdout) == (0, "x.gif\n")
-    assert "Warning: x.gif has bytes of image/png" in resumed.stderr
+    assert "Warning: x.gif contains image/png data" in resumed.stderr

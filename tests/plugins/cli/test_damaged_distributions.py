@@ -102,7 +102,7 @@ def test_listing_imports_nothing_of_others(hostile: Path, words: tuple[str, ...]
     ran = run(hostile, *words)
     assert (ran.returncode, ran.stderr) == (0, "")
     if words == ("models",):
-        assert "aborts/paint  of aborts 1.0" in ran.stdout
+        assert "aborts/paint  from aborts 1.0" in ran.stdout
 
 
 def test_doctor_outlives_every_import(hostile: Path) -> None:

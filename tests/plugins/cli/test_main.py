@@ -91,7 +91,7 @@ def test_a_broken_command_of_another_distribution_breaks_only_itself(
     code, out, _ = ended("--help")
     assert code == 0
     assert "acme-broken" in out
-    assert "(of acme 1.0)" in out
+    assert "(from acme 1.0)" in out
     assert not mark.exists(), "help imported another distribution's command"
     code, _, err = ended("acme-broken")
     assert code == 2

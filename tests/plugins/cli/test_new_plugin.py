@@ -142,7 +142,7 @@ def test_a_folder_with_something_in_it_is_left_alone(run: Run, tmp_path: Path) -
     (tmp_path / "impasto-acme" / "mine.txt").write_text("mine")
     told = run("new-plugin", "acme")
     assert told.exit_code == 2
-    assert "'impasto-acme' has something in it" in told.output
+    assert "'impasto-acme' is not empty" in told.output
     assert [path.name for path in (tmp_path / "impasto-acme").iterdir()] == ["mine.txt"]
 
 

@@ -158,7 +158,7 @@ def test_a_slow_one_is_said_to_be_slow(found: dict[str, tuple[str, str]]) -> Non
 
 @pytest.mark.parametrize(("name", "hook"), [("packs", "transform_request"), ("reads", "normalize_response")])
 def test_a_hook_that_blocks_the_loop_is_said_to(found: dict[str, tuple[str, str]], name: str, hook: str) -> None:
-    said = f"sleeps 1.0: {hook} takes 0.3 s, in which nothing else runs: it blocks the loop"
+    said = f"sleeps 1.0: {hook} takes 0.3 s and blocks the event loop meanwhile"
     assert found[f"{OPERATIONS} sleeps/{name}"] == ("note", said)
 
 
@@ -186,7 +186,7 @@ def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, 
         assert found[f"{group} {name}"] == ("broken", said)
     assert found["impasto.operation"] == (
         "note",
-        f"is no group; there are {OPERATIONS}, {PROVIDERS}, {TRANSPORTS}, {MIDDLEWARE}, {COMMANDS}",
+        f"unknown group; the groups are {OPERATIONS}, {PROVIDERS}, {TRANSPORTS}, {MIDDLEWARE}, {COMMANDS}",
     )
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_was_changed_after_it_was_installed_is_told(site: Site, foun
     finally:
         module.write_text(source)
         (site.folder / "gone.py").rename(other)
-    assert after["acme.sound"].startswith("its files are not those that were installed: acme_sound.py (changed);")
+    assert after["acme.sound"].startswith("its files differ from those that were installed: acme_sound.py (changed);")
     assert "old.py (missing)" in after["old"]
     assert after["slow"] == before["slow"][0]
 

@@ -106,8 +106,8 @@ def test_a_dash_writes_the_image_to_standard_output(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("-n", "2"), "- takes one artifact, not 2; give a file"),
-        (("--json",), "- goes without --json, which prints there too; give a file"),
+        (("-n", "2"), "- takes one output, not 2; give a file"),
+        (("--json",), "- can't be combined with --json, which also prints to standard output; give a file"),
     ],
 )
 def test_a_dash_is_refused_for_what_can_not_be_one_stream(run: Run, words: tuple[str, ...], said: str) -> None:
@@ -153,7 +153,7 @@ def test_an_interrupted_job_is_resumed_by_a_command(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "client.resume" not in err
-    assert "Take the job up with: impasto resume stability/upscale-creative " in err
+    assert "Fetch the job's result with: impasto resume stability/upscale-creative " in err
 
 
 def test_a_missing_key_is_asked_for_as_a_shell_can_give_it(run: Run) -> None:

@@ -52,7 +52,7 @@ def test_if_no_disk_takes_it_standard_output_does(no_disk: Path, monkeypatch: py
     first, second = saving.save(PICTURE), saving.save(PICTURE)
     assert (first.path, second.path) == (None, None)
     assert first.place.startswith("standard output, bytes 0 to 8 ('")
-    assert "could not be saved, nor could any other place: No such file or directory" in first.place
+    assert "could not be saved, nor anywhere else: No such file or directory" in first.place
     assert second.place.startswith("standard output, bytes 8 to 16 ('")
     assert out.getvalue() == b"paid for" * 2
 
@@ -62,7 +62,7 @@ def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: py
         monkeypatch.setattr("sys.stdout", full)
         saved = ArtifactSaver(model="stability/sd3", out=no_disk).save(PICTURE)
         monkeypatch.undo()
-    assert saved.place.startswith("no place at all ('")
+    assert saved.place.startswith("no file ('")
     assert saved.place.endswith("its seed was 7)")
 
 
@@ -151,7 +151,7 @@ def test_a_link_to_nowhere_is_not_written_through(run: Run, impasto_emulator: Em
     Path("x.png").symlink_to("elsewhere.png")
     ended = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
     assert ended.exit_code == 2
-    assert "exists; -f overwrites it" in ended.stderr
+    assert "already exists; use -f to overwrite it" in ended.stderr
     assert impasto_emulator.requests == []
     assert not Path("elsewhere.png").exists()
 

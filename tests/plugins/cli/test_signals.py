@@ -74,7 +74,7 @@ def test_a_signal_ends_the_call_and_reports_its_job(start_job: Start, number: si
     out, err = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, err
     assert out == ""
-    assert f"Take the job up with: impasto resume {JOB} " in err
+    assert f"Fetch the job's result with: impasto resume {JOB} " in err
     assert "may be charged" in err
     assert err.endswith("Interrupted.\n")
     assert "Traceback" not in err

@@ -31,7 +31,7 @@ def test_a_dash_reads_the_image_from_standard_input(
         assert ended.exit_code == 0, ended.output
         assert impasto_emulator.requests[0].files["image"].bytes == len(PIPED)
     else:
-        assert (ended.exit_code, "image: is given twice" in ended.output) == (2, True)
+        assert (ended.exit_code, "image: is set twice" in ended.output) == (2, True)
 
 
 def test_standard_input_fills_one_field_only(environment: dict[str, str]) -> None:

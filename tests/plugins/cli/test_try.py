@@ -45,8 +45,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pictures, and jobs that are asked for often."""
-    monkeypatch.setattr("impasto_plugins.cli.demo.tour.PICTURE_SCALE", 0.15)
+    """Small images, and jobs that are asked for often."""
+    monkeypatch.setattr("impasto_plugins.cli.demo.tour.IMAGE_SCALE", 0.15)
     monkeypatch.setattr("impasto_plugins.cli.demo.tour.POLL_SECONDS", 0.05)
 
 
@@ -62,7 +62,7 @@ def tried(run: Run) -> tuple[str, Page]:
     return result.stdout, Page(Path("impasto-try/index.html").read_text("utf-8"))
 
 
-def test_try_makes_and_edits_pictures_and_leaves_a_page(tried: tuple[str, Page]) -> None:
+def test_try_generates_and_edits_images_and_writes_a_page(tried: tuple[str, Page]) -> None:
     said, page = tried
     folder = Path("impasto-try")
     assert "impasto-try/index.html" in said
@@ -84,13 +84,13 @@ def test_try_makes_and_edits_pictures_and_leaves_a_page(tried: tuple[str, Page])
     for refused in ("grow_mask", "seed", "unknown parameter 'negativ_prompt'"):
         assert f"  {refused}" in said
         assert refused in page.text
-    assert f"{len(STEPS)} pictures, {len(STEPS)} charges" in said
+    assert f"{len(STEPS)} images, {len(STEPS)} charges" in said
     assert "reckoning says the same" in page.text
 
 
 def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
     said = run("try", "--no-open", "--all").stdout
-    assert "18 pictures, 3 sounds, 2 3D models, 23 charges" in said
+    assert "18 images, 3 sounds, 2 3D models, 23 charges" in said
     text = Path("impasto-try/index.html").read_text("utf-8")
     page = Page(text)
     assert page.open == []
@@ -108,7 +108,7 @@ def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tour of few calls: the first, whose pictures others need, and those with the longest title and model."""
+    """A tour of few calls: the first, whose images others need, and those with the longest title and model."""
     taken = [*STEPS[:2], max(STEPS, key=lambda step: len(step.title)), max(STEPS, key=lambda step: len(step.model))]
     monkeypatch.setattr("impasto_plugins.cli.demo.tour.STEPS", tuple(step for step in STEPS if step in taken))
 
@@ -122,7 +122,7 @@ def test_try_replaces_its_own_page_and_nobody_elses_files(run: Run) -> None:
     Path("mine/lighthouse.png").write_text("precious")
     result = run("try", "--no-open", "--out", "mine")
     assert result.exit_code == 2
-    assert "holds other files" in result.stderr
+    assert "contains other files" in result.stderr
     assert Path("mine/lighthouse.png").read_text() == "precious"
     Path("file").touch()
     assert run("try", "--no-open", "--out", "file").exit_code == 2

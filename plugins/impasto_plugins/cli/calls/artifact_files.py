@@ -56,7 +56,7 @@ class SavedArtifact:
         if from_name == FORMATS.get(ending) or (from_name is None and not is_medium(self.path)):
             return None
         advice = f"; rename it to end in {ending}" if ending else ""
-        return f"{self.path} has bytes of {media_type}, which its name does not show{advice}"
+        return f"{self.path} contains {media_type} data, which its name does not show{advice}"
 
 
 @attrs.define(kw_only=True)
@@ -82,9 +82,9 @@ class ArtifactSaver:
         folder = self.out.parent if self.out is not None else Path()
         try:
             if not folder.is_dir():
-                yield Problem("-o", f"there is no folder {str(folder)!r}")
+                yield Problem("-o", f"the folder {str(folder)!r} does not exist; create it, or give another place")
             elif not os.access(folder, os.W_OK | os.X_OK):
-                yield Problem("-o", f"the folder {str(folder)!r} can't be written to")
+                yield Problem("-o", f"the folder {str(folder)!r} is not writable; give another place")
             else:
                 yield from self._problems_of_names()
                 _reserve(folder, _ROOM * self.n)
@@ -99,9 +99,9 @@ class ArtifactSaver:
 
     def _problems_of_stdout(self) -> Iterator[Problem]:
         if self.n > 1:
-            yield Problem("-o", f"- takes one artifact, not {self.n}; give a file")
+            yield Problem("-o", f"- takes one output, not {self.n}; give a file")
         if not self.to_stdout:
-            yield Problem("-o", "- goes without --json, which prints there too; give a file")
+            yield Problem("-o", "- can't be combined with --json, which also prints to standard output; give a file")
         elif stdout() is None:
             yield Problem("-o", "- is standard output, which is closed; give a file")
         elif is_terminal(stdout()):
@@ -111,7 +111,7 @@ class ArtifactSaver:
         if self.out is None:
             return
         if self.out.is_dir():
-            yield Problem("-o", f"{str(self.out)!r} is a folder; give a file in it")
+            yield Problem("-o", f"{str(self.out)!r} is a folder; give the name of a file in it")
             return
         for path in map(self._numbered, range(self.n)):
             if path is None or (mode := _mode_of(path)) is None:
@@ -119,7 +119,7 @@ class ArtifactSaver:
             if not stat.S_ISREG(mode):
                 yield Problem("-o", f"{str(path)!r} is not a regular file; give another name")
             elif not self.force:
-                yield Problem("-o", f"{str(path)!r} exists; -f overwrites it")
+                yield Problem("-o", f"{str(path)!r} already exists; use -f to overwrite it")
 
     def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> SavedArtifact:
         """Write one artifact, to another place if the wanted one can't be written, and return where it is."""
@@ -139,7 +139,7 @@ class ArtifactSaver:
         """Save the artifacts of an error and of those inside it, and add a note with their place to each."""
         for mark, artifact in _came_with(error):
             saved = self.save(artifact, index, mark=mark)
-            error.add_note(f"what came is kept in {saved.place}")
+            error.add_note(f"the output was saved in {saved.place}")
         for inner in error.errors:
             self.keep(inner, index)
 
@@ -151,7 +151,7 @@ class ArtifactSaver:
             except OSError:
                 continue
             return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
-        why = f"{str(wanted)!r} could not be saved, nor could any other place: {error.strerror}"
+        why = f"{str(wanted)!r} could not be saved, nor anywhere else: {error.strerror}"
         if self.to_stdout and not self.is_stdout and not is_terminal(stdout()):
             try:
                 _write_to_stdout(data)
@@ -162,7 +162,7 @@ class ArtifactSaver:
                 where = f"standard output, bytes {begin} to {self._at}"
                 return SavedArtifact(artifact=artifact, path=None, place=f"{where} ({why})", is_lost=True)
         seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
-        return SavedArtifact(artifact=artifact, path=None, place=f"no place at all ({why}{seed})", is_lost=True)
+        return SavedArtifact(artifact=artifact, path=None, place=f"no file ({why}{seed})", is_lost=True)
 
     @property
     def used_stdout(self) -> bool:

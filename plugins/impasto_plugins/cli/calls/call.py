@@ -135,11 +135,11 @@ def finish(
         raise
     for each in saved:
         if each.is_lost:
-            echo(f"Error: what was made is in {each.place}", err=True)
+            echo(f"Error: the output is in {each.place}", err=True)
         elif saving.is_stdout and each.path is not None:
-            echo(f"Error: standard output could not be written; the bytes are in {each.place}", err=True)
+            echo(f"Error: standard output could not be written; the output is in {each.place}", err=True)
         elif each.path is not None and saving.out is not None and each.path.parent != saving.out.parent:
-            echo(f"Warning: {str(saving.out)!r} could not be written; it is in {each.place}", err=True)
+            echo(f"Warning: {str(saving.out)!r} could not be written; the output is in {each.place}", err=True)
         if (problem := each.name_problem()) is not None:
             echo(f"Warning: {problem}", err=True)
     for warning in result.warnings:
@@ -166,12 +166,12 @@ def _wrong_command(command: str, operation: Operation, images: Sequence[str], in
     """Return the problem if another command calls this model. Fields that were given by name count as images."""
     right = group_of(operation)
     if _MAKES.get(command, "image") != operation.output:
-        return Problem("model", f"makes {_NOUNS[operation.output]}; use `impasto {right}` for it")
+        return Problem("model", f"generates {_NOUNS[operation.output]}; use `impasto {right}`")
     label = {word.partition("=")[0] for word in inputs}
     if command == "generate" and right == "edit" and label.isdisjoint(operation.roles["image"]):
-        return Problem("model", f"needs an image; use `impasto {right}` for it")
+        return Problem("model", f"needs an image; use `impasto {right}`")
     if images and not operation.roles.get("image"):
-        return Problem("model", f"takes no image; use `impasto {right}` for it")
+        return Problem("model", f"takes no image; use `impasto {right}`")
     return None
 
 

@@ -49,7 +49,7 @@ def request_of(
         *_named_values(assignments, problems_found),
     ):
         if name in params:
-            problems_found.append(Problem(name, "is given twice"))
+            problems_found.append(Problem(name, "is set twice; leave one out"))
             continue
         field = operation.fields.get(name)
         try:
@@ -95,7 +95,7 @@ def value_of(field: Field | None, text: str) -> object:
     if field.kind == "other":
         return text == "true" if text in ("true", "false") else _number(text) if _DECIMAL.fullmatch(text) else text
     if not _DECIMAL.fullmatch(text) or (field.kind == "integer" and "." in text):
-        raise ValueError(f"must be {field.describe_constraint()}, in plain digits, not {format_value(text)}")
+        raise ValueError(f"must be {field.describe_constraint()}, in plain decimal digits, not {format_value(text)}")
     return _number(text)
 
 
@@ -112,8 +112,8 @@ def _values_by_role(
         names = operation.roles.get(role) or ((role,) if role in operation.fields else ())
         pairs += zip(names, words, strict=False)
         if len(words) > len(names):
-            takes = f"{len(names)} ({', '.join(names)}), not {len(words)}" if names else "none"
-            problems.append(Problem(role, f"this model takes {takes}"))
+            most = f"takes at most {len(names)} ({', '.join(names)}), not {len(words)}"
+            problems.append(Problem(role, f"this model {most if names else f'has no {role} field; leave it out'}"))
     return pairs
 
 
@@ -124,7 +124,7 @@ def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[t
         if equals:
             pairs.append((name, text))
         else:
-            problems.append(Problem(format_value(word), "write -p NAME=VALUE"))
+            problems.append(Problem(format_value(word), "must be NAME=VALUE"))
     return pairs
 
 
@@ -134,13 +134,11 @@ def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, 
     if wanted not in formats and (wanted is not None or is_medium(out)):
         *others, last = (ending for ending, format in FORMATS.items() if format in formats)
         endings = f"{', '.join(others)} or {last}" if others else last
-        problems.append(
-            Problem("-o", f"{str(out)!r} asks for a format that the model does not make; end it in {endings}")
-        )
+        problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce; end it in {endings}"))
     elif field is not None and wanted is not None:
         output_format = params.get("output_format", wanted)
         if output_format != wanted:
-            problems.append(Problem("output_format", f"is {output_format}, but {str(out)!r} asks for {wanted}"))
+            problems.append(Problem("output_format", f"is {output_format}, but the name {str(out)!r} selects {wanted}"))
         elif wanted != field.default:
             params["output_format"] = wanted
 

@@ -39,7 +39,7 @@ def slow_hook(operation: Operation, name: str) -> str | None:
     for hook, ask in trials:
         seconds = min(_measure(ask) for _ in range(_TRIES))
         if seconds > LONG_SECONDS:
-            return f"{hook} takes {seconds:.1f} s, in which nothing else runs: it blocks the loop"
+            return f"{hook} takes {seconds:.1f} s and blocks the event loop meanwhile"
     return None
 
 
@@ -49,7 +49,7 @@ def _measure(ask: Callable[[], object]) -> float:
         ask()
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001, S110 - what a plugin makes of such an answer is not looked at here
+    except BaseException:  # noqa: BLE001, S110 - only the time counts here, not the result
         pass
     return time.monotonic() - start
 
@@ -61,12 +61,12 @@ def _sample_value(field: Field) -> object:
         case "choice":
             return field.choices[0]
         case "file":
-            return _picture()
+            return _image()
         case _:
             return field.minimum or 1
 
 
-def _picture() -> bytes:
+def _image() -> bytes:
     from PIL import Image
 
     target = io.BytesIO()

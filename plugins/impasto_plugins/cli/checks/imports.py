@@ -27,8 +27,8 @@ SLOW_SECONDS = 1.0
 _GIVEN_UP = 3
 """Ended processes after which no more plugins of a distribution are tried."""
 
-_CHILD = "import json, sys; given = json.load(sys.stdin); sys.path[:] = given['path']\n"
-_CHILD += "from impasto_plugins.cli.checks.imports import child; child(given['points'], given['seconds'])"
+_CHILD = "import json, sys; work = json.load(sys.stdin); sys.path[:] = work['path']\n"
+_CHILD += "from impasto_plugins.cli.checks.imports import child; child(work['points'], work['seconds'])"
 _TIMED_OUT = b"Timeout ("
 
 PluginAddress = tuple[str, str]
@@ -92,9 +92,7 @@ def import_in_processes(points: Sequence[PluginAddress]) -> list[ImportResult]:
     ended_processes = 0
     while len(found) < len(points):
         if ended_processes == _GIVEN_UP:
-            found.append(
-                ImportResult("broken", f"not tried: {ended_processes} others of its distribution ended the process")
-            )
+            found.append(ImportResult("broken", f"not tried: {ended_processes} other plugins of it ended the process"))
             continue
         rest = points[len(found) :]
         imports, why = _run(rest)
@@ -144,11 +142,11 @@ def child(points: Sequence[PluginAddress], seconds: float) -> None:
     from .hook_speed import slow_hook  # here, as what it imports itself is not a plugin's
 
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a plugin prints is no answer
+    os.dup2(2, 1)  # so that no plugin prints into the results
     registry = Registry()
     tried: dict[Operation, str | None] = {}
     for group, name in points:
-        faulthandler.dump_traceback_later(seconds, exit=True)  # from a thread of its own, whatever holds this one
+        faulthandler.dump_traceback_later(seconds, exit=True)  # from another thread, as this one may hang
         came = import_plugin(registry, group, name)
         if came.state == "ok" and group == OPERATIONS:
             operation = registry.load(group, name, Operation)
@@ -159,4 +157,4 @@ def child(points: Sequence[PluginAddress], seconds: float) -> None:
         print(json.dumps(came), file=out, flush=True)
     faulthandler.cancel_dump_traceback_later()
     out.flush()
-    os._exit(0)  # no thread or exit handler of a plugin holds it up
+    os._exit(0)  # without waiting for threads or exit functions of plugins

@@ -25,7 +25,7 @@ class InstalledFiles(NamedTuple):
     """The state of a distribution's files: ``as installed``, ``changed``, or ``unknown`` without a RECORD.
 
     ``digest`` is over all files' hashes and equal wherever the same wheel was installed; None if they are unknown.
-    ``text`` is the state in words.
+    ``text`` describes the state.
     """
 
     digest: str | None
@@ -38,9 +38,9 @@ def files_of(owner: Distribution) -> InstalledFiles:
     try:
         listed = sorted(_listed(owner.read_text("RECORD") or ""))
     except (OSError, ValueError, csv.Error):
-        return InstalledFiles(None, "unknown", "the RECORD of its files can't be read, so they can't be checked")
+        return InstalledFiles(None, "unknown", "its RECORD can't be read, so its files can't be checked")
     if not listed:
-        return InstalledFiles(None, "unknown", "there is no RECORD of its files, so they can't be checked")
+        return InstalledFiles(None, "unknown", "its RECORD is missing, so its files can't be checked")
     digest = hashlib.sha256("\n".join(f"{path},{expected}" for path, expected in listed).encode()).hexdigest()
     found = [(path, _hash(owner.distribution.locate_file(path)), expected) for path, expected in listed]
     wrong = [f"{path} ({'changed' if '=' in now else now})" for path, now, expected in found if now != expected]
@@ -48,7 +48,7 @@ def files_of(owner: Distribution) -> InstalledFiles:
         more = f" and {len(wrong) - _MAX_LISTED} more" if len(wrong) > _MAX_LISTED else ""
         listing = ", ".join(wrong[:_MAX_LISTED])
         return InstalledFiles(
-            digest, "changed", f"its files are not those that were installed: {listing}{more}; install it again"
+            digest, "changed", f"its files differ from those that were installed: {listing}{more}; install it again"
         )
     elsewhere = any(path.endswith(".pth") for path, _ in listed)
     editable = " (editable: its code lies elsewhere and is not checked)" if elsewhere else ""

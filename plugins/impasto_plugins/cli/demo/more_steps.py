@@ -1,4 +1,4 @@
-"""The steps that `impasto try --all` adds: sounds and 3D models."""
+"""Steps that `impasto try --all` adds: sounds and 3D models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MORE_STEPS = (
         {"prompt": "a slow guitar by the sea", "duration": 12, "seed": 40, "output_format": "wav"},
     ),
     Step(
-        "Audio to audio, polled to its end",
+        "Audio to audio (asynchronous job)",
         "music-box",
         "stability/stable-audio-3/audio-to-audio",
         {
@@ -42,9 +42,9 @@ MORE_STEPS = (
             "output_format": "wav",
         },
     ),
-    Step("A 3D model of a picture", "fox-3d", "stability/stable-fast-3d", {"image": FOX}, "glb"),
+    Step("3D model from an image", "fox-3d", "stability/stable-fast-3d", {"image": FOX}, "glb"),
     Step(
-        "Another, of few points",
+        "3D model with few points",
         "lighthouse-3d",
         "stability/stable-point-aware-3d",
         {"image": LIGHTHOUSE, "target_type": "vertex", "target_count": 600, "seed": 43},

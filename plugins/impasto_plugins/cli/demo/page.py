@@ -11,12 +11,12 @@ from string import Template
 
 from impasto import __version__
 
-from .tour import PICTURE_SCALE, REFUSED, FinishedStep, Step, Tour
+from .tour import IMAGE_SCALE, REFUSED, FinishedStep, Step, Tour
 
 GENERATOR = '<meta name="generator" content="impasto try">'
-"""The mark by which a later run knows that it may replace the page."""
+"""Marks the page as generated, so that a later run may replace it."""
 
-_NOUNS = {"image": "pictures", "audio": "sounds", "model": "3D models"}
+_NOUNS = {"image": "images", "audio": "sounds", "model": "3D models"}
 
 
 def write(page: Path, tour: Tour) -> None:
@@ -31,7 +31,7 @@ def write(page: Path, tour: Tour) -> None:
         counted=count_steps(tour),
         models=len({each.step.model for each in tour.steps}),
         seconds=f"{tour.seconds:.1f}",
-        scale=f"{PICTURE_SCALE:g}",
+        scale=f"{IMAGE_SCALE:g}",
         made=_cards(each for each in tour.steps if _kind(each) == "image" and not _inputs(each.step)),
         edited=_cards(each for each in tour.steps if _kind(each) == "image" and _inputs(each.step)),
         more="\n".join(_section(kind, tour) for kind in ("audio", "model")),
@@ -80,12 +80,12 @@ def _resource(name: str) -> str:
 
 
 def _facts_of_tour(tour: Tour) -> str:
-    """Return True if the client's sum equals the server's charges."""
-    reckoned = round(sum(each.cost.usd for each in tour.steps if each.cost is not None), 6)
+    """Return a sentence that compares the client's sum with the server's charges."""
+    own_sum = round(sum(each.cost.usd for each in tour.steps if each.cost is not None), 6)
     charged = round(sum(charge.usd for charge in tour.charges), 6)
-    if reckoned == charged:
-        return "The client's own reckoning says the same."
-    return f"The client reckoned {reckoned:.3f} USD: please report this."
+    if own_sum == charged:
+        return "The client's own sum is the same."
+    return f"The client's own sum is {own_sum:.3f} USD: please report this."
 
 
 def _inputs(step: Step) -> Mapping[str, Path]:
@@ -100,8 +100,8 @@ def _card(done: FinishedStep) -> str:
     )
     inputs = f'<div class="inputs">{inputs}</div><span class="arrow">&rarr;</span>' if inputs else ""
     result = f'<figure class="result">{_result(done)}</figure>'
-    # A sound needs no room for a picture.
-    shape = "pictures sounds" if _kind(done) == "audio" else "pictures"
+    # A player is lower than an image.
+    shape = "images sounds" if _kind(done) == "audio" else "images"
     return f"""<article id="{escape(step.name)}">
 <h3>{escape(step.title)}</h3>
 <p class="model">{escape(step.model)}</p>
@@ -132,8 +132,8 @@ def _result(done: FinishedStep) -> str:
             return f'{canvas}<a class="file" href="{place}" download>{place}</a>'
         case _:
             width, height = done.sides or (0, 0)
-            picture = f'<img src="{place}" width="{width}" height="{height}" alt="{title}" loading="lazy">'
-            return f'<a href="{place}">{picture}</a>'
+            image = f'<img src="{place}" width="{width}" height="{height}" alt="{title}" loading="lazy">'
+            return f'<a href="{place}">{image}</a>'
 
 
 def _facts(done: FinishedStep) -> Iterator[str]:

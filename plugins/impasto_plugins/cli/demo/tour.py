@@ -16,7 +16,7 @@ from impasto_plugins.emulator.state.charges import Charge, LogEntry
 from impasto_plugins.emulator.transport import EmulatorTransport
 from impasto_plugins.media.limits import length_of
 
-PICTURE_SCALE = 0.5
+IMAGE_SCALE = 0.5
 """Half the vendor's side lengths, so that the page is small and quick to make."""
 
 POLL_SECONDS = 0.25
@@ -73,7 +73,7 @@ STEPS = (
         {"prompt": "a city at night", "aspect_ratio": "9:16", "style_preset": "neon-punk", "seed": 5},
     ),
     Step(
-        "Picture to picture",
+        "Image to image",
         "lighthouse-night",
         "stability/sd3.5-medium",
         {"prompt": "the same lighthouse at night", "image": LIGHTHOUSE, "strength": 0.6, "seed": 21},
@@ -105,7 +105,7 @@ STEPS = (
     ),
     Step("Remove the background", "cut-out", "stability/remove-background", {"image": FOX}),
     Step(
-        "New background and light, polled to its end",
+        "New background and light (asynchronous job)",
         "relight",
         "stability/replace-background-and-relight",
         {
@@ -129,13 +129,13 @@ STEPS = (
         {"image": LIGHTHOUSE, "prompt": "a castle by the sea", "seed": 29},
     ),
     Step(
-        "In the style of a picture",
+        "In the style of an image",
         "style-guide",
         "stability/style-guide",
         {"image": Path("mountains.jpg"), "prompt": "boats in a harbour", "aspect_ratio": "16:9", "seed": 30},
     ),
     Step(
-        "Carry a style over",
+        "Transfer a style",
         "style-transfer",
         "stability/style-transfer",
         {"init_image": LIGHTHOUSE, "style_image": Path("city.png"), "style_strength": 0.8, "seed": 31},
@@ -147,7 +147,7 @@ STEPS = (
         {"image": THUMBNAIL, "output_format": "webp"},
     ),
     Step(
-        "Creative upscale, polled to its end",
+        "Creative upscale (asynchronous job)",
         "upscale-creative",
         "stability/upscale-creative",
         {"image": THUMBNAIL, "prompt": "a lighthouse on a cliff", "seed": 32, "output_format": "jpeg"},
@@ -155,7 +155,7 @@ STEPS = (
 )
 
 REFUSED = Step(
-    "Refused, before anything is sent",
+    "Rejected before anything is sent",
     "refused",
     "stability/inpaint",
     {
@@ -170,7 +170,7 @@ REFUSED = Step(
 
 @attrs.frozen(kw_only=True)
 class FinishedStep:
-    """A finished step. ``sent`` and ``polls`` are the server's records; an image's sides are in pixels."""
+    """A finished step. ``sent`` and ``polls`` come from the server's log; an image's sides are in pixels."""
 
     step: Step
     artifact: Artifact
@@ -182,7 +182,7 @@ class FinishedStep:
 
     @property
     def size(self) -> str:
-        """The size in words: an image in pixels, a sound in seconds, anything else in bytes."""
+        """The size as text: of an image in pixels, of a sound in seconds, of anything else in bytes."""
         if self.sides is not None:
             return f"{self.sides[0]} x {self.sides[1]}"
         if self.artifact.media_type.startswith("audio/"):
@@ -200,10 +200,10 @@ class Tour:
     seconds: float
 
 
-async def run_tour(out: Path, tell: Callable[[FinishedStep], None], more: Sequence[Step] = ()) -> Tour:
-    """Run all steps and some ``more`` in an existing folder; ``tell`` is called after each."""
+async def run_tour(out: Path, report: Callable[[FinishedStep], None], more: Sequence[Step] = ()) -> Tour:
+    """Run all steps and some ``more`` in an existing folder; ``report`` is called after each."""
     started = time.monotonic()
-    transport = EmulatorTransport(Options(providers={"emulator": {"image_scale": PICTURE_SCALE, "seed": 1}}))
+    transport = EmulatorTransport(Options(providers={"emulator": {"image_scale": IMAGE_SCALE, "seed": 1}}))
     await transport.open()
     try:
         async with Client(transport=transport, poll_interval=POLL_SECONDS) as client:
@@ -211,7 +211,7 @@ async def run_tour(out: Path, tell: Callable[[FinishedStep], None], more: Sequen
             done = []
             for step in (*STEPS, *more):
                 done.append(await _do(client, transport, step, out))
-                tell(done[-1])
+                report(done[-1])
                 if step.file == LIGHTHOUSE:
                     await asyncio.to_thread(_draw_mask, out)
             refusal = await _show_refusal(client, out)
@@ -258,15 +258,15 @@ def _resolve_files(step: Step, out: Path) -> dict[str, object]:
 
 
 def _sides(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 def _draw_mask(out: Path) -> None:
     """Draw a mask of the lighthouse's size, white where it is edited, and a thumbnail of it."""
-    with Image.open(out / LIGHTHOUSE) as picture:
-        width, height = picture.size
-        picture.resize((width // 2, height // 2)).save(out / THUMBNAIL)
+    with Image.open(out / LIGHTHOUSE) as image:
+        width, height = image.size
+        image.resize((width // 2, height // 2)).save(out / THUMBNAIL)
     mask = Image.new("L", (width, height), 0)
     ImageDraw.Draw(mask).ellipse((width * 0.58, height * 0.08, width * 0.86, height * 0.52), fill=255)
     mask.save(out / MASK)

@@ -18,17 +18,17 @@ PAGE = "index.html"
 _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 
 
-@click.command("try", short_help="Make and edit pictures now: no key, no cost.")
+@click.command("try", short_help="Generate and edit images now: no key, no cost.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("impasto-try"),
     show_default=True,
     metavar="DIR",
-    help="Where the page and the pictures go.",
+    help="Folder for the page and the images.",
 )
-@click.option("--all", "everything", is_flag=True, help="Make sounds and 3D models too.")
-@click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: where there is a desktop]")
+@click.option("--all", "everything", is_flag=True, help="Generate sounds and 3D models too.")
+@click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: if there is a desktop]")
 def command(out: Path, everything: bool, show: bool | None) -> None:
     """Generate and edit images through a real HTTP server, and write an HTML page that shows each call.
 
@@ -49,12 +49,12 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
     width = max(len(step.title) for step in steps)
     narrow = columns() < width + max(len(step.model) for step in steps) + len(_SIZE_AND_TIME)
 
-    def tell(done: FinishedStep) -> None:
+    def report(done: FinishedStep) -> None:
         step = done.step
         model = "" if narrow else f"  {click.style(step.model, dim=True)}"
         echo(f"  {step.title:<{width}}  {done.size:>12}  {done.seconds:5.2f} s{model}")
 
-    tour = run_until_signal(run_tour(out, tell, more))
+    tour = run_until_signal(run_tour(out, report, more))
     write(page, tour)
     credits = sum(charge.credits for charge in tour.charges)
     echo("\nA call with wrong parameters, refused before anything was sent:")
@@ -75,11 +75,11 @@ def _prepare(out: Path, page: Path, generator: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
         taken = any(out.iterdir()) and not (page.is_file() and generator in page.read_text("utf-8"))
         if not taken:
-            page.write_text(f"<!doctype html>{generator}<p>impasto try did not come to its end: run it again.", "utf-8")
+            page.write_text(f"<!doctype html>{generator}<p>impasto try was interrupted: run it again.", "utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"can't use {str(out)!r}: {getattr(error, 'strerror', None) or error}") from None
     if taken:
-        raise click.UsageError(f"{str(out)!r} holds other files; give a new folder with --out")
+        raise click.UsageError(f"{str(out)!r} contains other files; give a new folder with --out")
 
 
 def _has_desktop() -> bool:

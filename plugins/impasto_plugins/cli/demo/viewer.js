@@ -1,6 +1,6 @@
 "use strict";
 
-// Shows each 3D model of the page: a GLB with one textured mesh, in its canvas's data-glb. It turns; dragging turns it.
+// Shows each 3D model of the page: a GLB with one textured mesh, in its canvas's data-glb. It rotates; dragging rotates it too.
 
 const VERTEX = `
 attribute vec3 point, normal;
@@ -16,28 +16,28 @@ void main() {
 
 const FRAGMENT = `
 precision mediump float;
-uniform sampler2D picture;
+uniform sampler2D image;
 varying vec3 facing;
 varying vec2 at;
 void main() {
   float light = 0.45 + 0.6 * max(dot(normalize(facing), normalize(vec3(0.4, 0.6, 1.0))), 0.0);
-  gl_FragColor = vec4(texture2D(picture, at).rgb * min(light, 1.1), 1.0);
+  gl_FragColor = vec4(texture2D(image, at).rgb * min(light, 1.1), 1.0);
 }`;
 
 function parts(bytes) {
   const length = new DataView(bytes.buffer).getUint32(12, true);
-  const told = JSON.parse(new TextDecoder().decode(bytes.subarray(20, 20 + length)));
+  const gltf = JSON.parse(new TextDecoder().decode(bytes.subarray(20, 20 + length)));
   const data = (number) => {
-    const { byteOffset, byteLength } = told.bufferViews[number];
+    const { byteOffset, byteLength } = gltf.bufferViews[number];
     return bytes.slice(28 + length + byteOffset, 28 + length + byteOffset + byteLength);
   };
-  const { attributes, indices } = told.meshes[0].primitives[0];
-  const values = (number) => data(told.accessors[number].bufferView);
+  const { attributes, indices } = gltf.meshes[0].primitives[0];
+  const values = (number) => data(gltf.accessors[number].bufferView);
   return {
     attributes: { point: values(attributes.POSITION), normal: values(attributes.NORMAL), place: values(attributes.TEXCOORD_0) },
     indices: values(indices),
-    count: told.accessors[indices].count,
-    picture: new Blob([data(told.images[0].bufferView)], { type: told.images[0].mimeType }),
+    count: gltf.accessors[indices].count,
+    image: new Blob([data(gltf.images[0].bufferView)], { type: gltf.images[0].mimeType }),
   };
 }
 
@@ -83,8 +83,8 @@ async function show(canvas) {
   gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, model.indices, gl.STATIC_DRAW);
   gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
-  const picture = await createImageBitmap(model.picture);
-  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, picture);
+  const image = await createImageBitmap(model.image);
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, image);
   for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
   gl.enable(gl.DEPTH_TEST);

@@ -33,7 +33,7 @@ def run(command: Callable[[], object]) -> NoReturn:
         _report("\nInterrupted.")
         code = INTERRUPTED
     except OSError as error:
-        if error.errno != errno.EPIPE:  # the reader has left: nobody wants to know
+        if error.errno != errno.EPIPE:  # the reader has left: there is nobody to report to
             _report(f"Error: {_click_error_text(error)}")
         code, reported = 1, True
     except BaseException as error:  # noqa: BLE001 - a fault of ours or of a plugin; the message says where
@@ -124,13 +124,16 @@ def report_ignored(source: object, error: BaseException | None) -> None:
 
 
 def _report(message: str) -> None:
-    with suppress(OSError, ValueError):  # stderr can't be written either: the exit code is all that is left
+    with suppress(OSError, ValueError):  # stderr can't be written either: only the exit code remains
         echo(message, err=True)
 
 
 def _flush() -> OSError | None:
-    """Write the rest of the streams' buffers. A stream that fails goes to the null device, so that it fails once."""
-    first_error = None
+    """Write the rest of the streams' buffers, and return the error of standard output: a lost message fails nothing.
+
+    A stream that fails goes to the null device, so that it fails once.
+    """
+    output_error = None
     for stream in (stdout(), stderr()):
         if stream is None:  # closed before Python began
             continue
@@ -139,9 +142,9 @@ def _flush() -> OSError | None:
         except ValueError:  # a command of another distribution closed it
             continue
         except OSError as error:
-            first_error = first_error or error
+            output_error = error if stream is stdout() else output_error
             _discard(stream)
-    return first_error
+    return output_error
 
 
 def _discard(stream: TextIO) -> None:

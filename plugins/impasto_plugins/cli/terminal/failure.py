@@ -43,9 +43,9 @@ def end_interrupted(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
     if isinstance(error, CallInterrupted):
         lines = [*error.notes, *(resume_advice(error.model, job) for job in error.jobs), *lines]
         if ctx.meta.get(JSON):
-            with suppress(OSError):  # nobody reads it: the report below and the exit code are left
+            with suppress(OSError):  # the reader has left; the report below and the exit code remain
                 echo(json.dumps({"error": _interrupted_as_object(error)}, indent=2))
-    with suppress(OSError):  # the terminal was closed: the exit code is left
+    with suppress(OSError):  # the terminal was closed; the exit code remains
         echo("\n".join(lines), err=True)
     ctx.exit(INTERRUPTED)
 
@@ -67,7 +67,7 @@ def _interrupted_as_object(error: CallInterrupted) -> dict[str, object]:
 def format_error(error: ImpastoError) -> str:
     """Return the error for a person, with advice about a job that continues."""
     if isinstance(error, InvalidRequest):
-        lines = [error.operation or "the request does not fit", *(f"  {problem}" for problem in error.problems)]
+        lines = [error.operation or "invalid request", *(f"  {problem}" for problem in error.problems)]
         lines.append("Nothing was sent.")
     else:
         lines = [without_python_advice(str(error))]
@@ -75,7 +75,7 @@ def format_error(error: ImpastoError) -> str:
     if error.id is not None and error.operation is not None:
         lines.append(resume_advice(error.operation, error.id))
     text = "\n".join(lines)
-    others = dict.fromkeys(format_error(each) for each in error.errors)  # pictures side by side often fail alike
+    others = dict.fromkeys(format_error(each) for each in error.errors)  # images of one call often fail alike
     return "\n".join([text, *(f"also: {other}" for other in others if other != text)])
 
 
@@ -110,4 +110,4 @@ def without_python_advice(message: str) -> str:
 
 def resume_advice(model: str, job: str) -> str:
     """Return the command that fetches the result of a job."""
-    return f"Take the job up with: impasto resume {model} {job}"
+    return f"Fetch the job's result with: impasto resume {model} {job}"

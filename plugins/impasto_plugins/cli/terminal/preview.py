@@ -24,7 +24,7 @@ def show(data: bytes, media_type: str) -> None:
         return
     try:
         echo(drawn(data, way))
-    except (OSError, ValueError, SyntaxError, MemoryError):  # a picture that Pillow can't read, or a narrow encoding
+    except (OSError, ValueError, SyntaxError, MemoryError):  # an image that Pillow can't read, or a narrow encoding
         return
 
 
@@ -52,11 +52,11 @@ def drawn(data: bytes, way: Way) -> str:
 
 def _kitty(data: bytes, columns: int) -> str:
     """Return the image in the kitty graphics protocol, which takes PNG in pieces of base64."""
-    from PIL import Image  # 40 ms: only where a picture is shown
+    from PIL import Image  # 40 ms: only if an image is shown
 
-    with Image.open(io.BytesIO(data)) as picture, io.BytesIO() as png:
-        picture.thumbnail((1024, 1024))
-        picture.save(png, "PNG")
+    with Image.open(io.BytesIO(data)) as image, io.BytesIO() as png:
+        image.thumbnail((1024, 1024))
+        image.save(png, "PNG")
         text = b64encode(png.getvalue()).decode()
     pieces = [text[at : at + _KITTY_PIECE] for at in range(0, len(text), _KITTY_PIECE)]
     heads = [f"a=T,f=100,c={columns},", *[""] * (len(pieces) - 1)]
@@ -66,7 +66,7 @@ def _kitty(data: bytes, columns: int) -> str:
 
 def _blocks(data: bytes, columns: int) -> str:
     """Return two pixels a character: the upper half block in the upper pixel's colour on the lower one's."""
-    from PIL import Image  # 40 ms: only where a picture is shown
+    from PIL import Image  # 40 ms: only if an image is shown
 
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (columns * 4, columns * 4))
@@ -88,5 +88,5 @@ def _blocks(data: bytes, columns: int) -> str:
 
 def _rgb(pixel: object) -> tuple[int, int, int]:
     if not isinstance(pixel, tuple) or len(pixel) < 3:
-        raise ValueError("not an RGB picture")
+        raise ValueError("not an RGB image")
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
