@@ -271,7 +271,7 @@ def test_edit_refuses_what_the_model_does_not_take(run: Run, impasto_emulator: E
     for said in (
         "prompt: this model has no prompt field; leave it out",
         "image: this model takes at most 1 (image), not 2",
-        "mask: this model takes none",
+        "mask: this model has no mask field; leave it out",
     ):
         assert said in result.stderr
     assert not impasto_emulator.requests

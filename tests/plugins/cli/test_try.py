@@ -85,7 +85,7 @@ def test_try_generates_and_edits_images_and_writes_a_page(tried: tuple[str, Page
         assert f"  {refused}" in said
         assert refused in page.text
     assert f"{len(STEPS)} images, {len(STEPS)} charges" in said
-    assert "reckoning says the same" in page.text
+    assert "own sum is the same" in page.text
 
 
 def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
@@ -103,7 +103,7 @@ def test_all_shows_sounds_and_3d_models_too(run: Run) -> None:
         assert (Path("impasto-try") / step.file).is_file()
     for held, file in zip(re.findall(r'data-glb="([^"]+)"', text), ("fox-3d.glb", "lighthouse-3d.glb"), strict=True):
         assert b64decode(held) == (Path("impasto-try") / file).read_bytes()
-    assert "reckoning says the same" in page.text
+    assert "own sum is the same" in page.text
 
 
 @pytest.fixture
