@@ -12,7 +12,6 @@ from PIL import Image
 from impasto import Problem
 from impasto.registry import OPERATIONS
 from impasto_plugins.emulator import Emulator
-from tests import distributions
 from tests.distributions import install
 from tests.pictures import drawn, png
 from tests.plugins.cli.conftest import Process, Run
@@ -158,16 +157,6 @@ def test_the_emulator_option_needs_no_key(run: Run, impasto_emulator: Emulator) 
     assert Path(result.stdout.strip()).is_file()
     assert not impasto_emulator.requests, "it has one of its own"
     assert run(*CORE, "--emulator", "--api-base", "https://api.example.com").exit_code == 2
-
-
-def test_the_emulator_refuses_another_provider_before_anything_is_sent(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(tmp_path, "acme-only", {OPERATIONS: {"acme/only": "acme_only:paint"}}, {"acme_only": distributions.ACME})
-    monkeypatch.syspath_prepend(str(tmp_path))
-    result = run("generate", "acme/only", "x", "--emulator")
-    assert result.exit_code == 2
-    assert "the emulator does not serve acme, only bedrock and stability; nothing was sent" in result.stderr
 
 
 @pytest.mark.parametrize(

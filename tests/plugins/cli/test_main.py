@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import impasto
-from impasto.registry import COMMANDS
+from impasto.registry import COMMANDS, OPERATIONS
 from impasto_plugins.emulator import Emulator
-from tests.distributions import install
+from tests.distributions import ACME, install
 from tests.plugins.cli.conftest import Process, Run
 
 HEAVY = (
@@ -240,3 +240,13 @@ def command():
     assert ran.returncode == 1
     assert ran.stderr.startswith("Error: unexpected Mute in mute_command, line ")
     assert "Traceback" not in ran.stderr
+
+
+def test_the_emulator_refuses_another_provider_before_anything_is_sent(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "acme-only", {OPERATIONS: {"acme/only": "acme_only:paint"}}, {"acme_only": ACME})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = run("generate", "acme/only", "x", "--emulator")
+    assert result.exit_code == 2
+    assert "the emulator does not serve acme, only bedrock and stability; nothing was sent" in result.stderr
