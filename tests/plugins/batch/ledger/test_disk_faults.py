@@ -18,6 +18,7 @@ import pytest
 
 from impasto_plugins.batch.batch import Batch
 from impasto_plugins.batch.ledger.filesystem import Disk
+from impasto_plugins.batch.ledger.publication import link_or_rename
 from impasto_plugins.emulator import Emulator
 from tests.plugins.batch.conftest import Run, Write, many, told
 
@@ -172,3 +173,16 @@ def test_f47_few_descriptors(
     assert "Traceback" not in done.stderr
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
     assert len(impasto_emulator.charges) == 60
+
+
+def test_a_file_system_without_hard_links_overwrites_no_image(tmp_path: Path) -> None:
+    class Linkless(Disk):
+        def link(self, path: Path, name: Path) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    staged, taken, free = (tmp_path / name for name in ("staged", "a.png", "a-1.png"))
+    staged.write_bytes(b"ours")
+    taken.write_bytes(b"another's")
+    assert not link_or_rename(Linkless(), staged, taken)
+    assert link_or_rename(Linkless(), staged, free)
+    assert (taken.read_bytes(), free.read_bytes(), staged.exists()) == (b"another's", b"ours", False)
