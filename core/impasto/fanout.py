@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ async def fan_out(
                 notes.append(
                     f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}"
                 )
-        for note in notes:
-            cancelled.add_note(note)
+        for note, count in Counter(notes).items():
+            cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
     result = _combine([task.result() for task in tasks], warnings)
     if not result.artifacts:
