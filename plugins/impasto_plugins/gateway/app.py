@@ -65,7 +65,9 @@ def _is_address(host: str) -> bool:
 
 def _origin_error(request: web.BaseRequest) -> APIError:
     origin = printable(request.headers["origin"][:120])
-    message = f"pages of {origin} may not call this gateway; add that origin to general_settings.cors_origins"
+    message = (
+        f"pages of {origin} may not call this gateway; to allow it, add the origin to general_settings.cors_origins"
+    )
     return APIError(403, message, code="origin_not_allowed", close=True)
 
 
@@ -77,7 +79,7 @@ def _error_response(error: BaseException, record: RequestRecord) -> web.Response
         return failure.to_response()
     if isinstance(error, Exception):
         _log.error("request %s failed", record.id, exc_info=error)
-        return APIError(500, "the gateway failed; its log says why", SERVER, "internal_error").to_response()
+        return APIError(500, "the gateway failed; its log has the reason", SERVER, "internal_error").to_response()
     pass_interrupt(error)  # what follows comes of a plugin: SystemExit, a panic in Rust, or a cancellation
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -189,7 +191,7 @@ class App:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._remove_task(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("work failed that goes on behind a request", exc_info=error)
+            _log.error("work that continues after its request failed", exc_info=error)
 
     async def _dispatch(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
         path = request.rel_url.raw_path

@@ -54,11 +54,11 @@ class Authenticator:
         caller = callers.get(digest)
         # The look-up is by a hash that nobody can aim; the comparison takes as long wherever the two part.
         if caller is None or not hmac.compare_digest(caller.digest, digest):
-            message = "give a key: Authorization: Bearer ..., api-key or x-api-key"
+            message = "no API key; send one as Authorization: Bearer KEY, api-key or x-api-key"
             if digest:
-                message = "no such key"
+                message = "the API key is invalid"
             elif keys:
-                message = "two different keys were given; give one"
+                message = "the request has two different API keys; send one"
             raise APIError(401, message, INVALID, "invalid_api_key", headers={"www-authenticate": "Bearer"}, close=True)
         return caller
 

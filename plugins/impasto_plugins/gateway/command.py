@@ -10,9 +10,15 @@ _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
 @click.command("serve", short_help="Serve image models to any OpenAI client.")
 @click.option("--config", "path", required=True, metavar="FILE", help="The configuration, as YAML.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=4000, show_default=True, type=click.IntRange(0, 65_535), help="0 takes any.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
-@click.option("--check", is_flag=True, help="Only say whether the configuration is sound.")
+@click.option(
+    "--port",
+    default=4000,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 is any free port.",
+)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes.")
+@click.option("--check", is_flag=True, help="Only check the configuration, and report every mistake.")
 @click.option("--no-auth", is_flag=True, help="Serve without keys, on loopback only.")
 @click.pass_context
 def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int, check: bool, no_auth: bool) -> None:

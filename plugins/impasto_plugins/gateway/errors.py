@@ -44,8 +44,8 @@ _log = logging.getLogger("impasto.gateway")
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 CHARGE_UNKNOWN = (
-    "an earlier attempt at this request left for the provider and its outcome was lost: it may have been charged;"
-    " look at the provider's account, then ask again as a new request"
+    "an earlier attempt at this request was sent to the provider and its outcome is unknown: it may have been charged;"
+    " look at the provider's account, then send it as a new request"
 )
 """The message for a call whose outcome nobody knows."""
 
@@ -177,7 +177,7 @@ def _convert(error: ImpastoError) -> APIError:
             _log.error("a plugin failed: %s", error)
             return plugin_error()
         case ConfigError() | RegistryError():
-            message = "the gateway can't reach this model's provider as it is set up; its log says why"
+            message = "the gateway's configuration of this model's provider is invalid; its log has the reason"
             return APIError(500, message, SERVER, "misconfigured", should_retry=False)
         case _:
             return APIError(502, message, SERVER, "provider_error", should_retry=False)
@@ -185,7 +185,9 @@ def _convert(error: ImpastoError) -> APIError:
 
 def plugin_error() -> APIError:
     """Return the response for a call that failed in a plugin, whose message is for the log alone."""
-    return APIError(500, "a plugin of the gateway failed; its log says why", SERVER, "plugin_error", should_retry=False)
+    return APIError(
+        500, "a plugin of the gateway failed; its log has the reason", SERVER, "plugin_error", should_retry=False
+    )
 
 
 def charge_unknown_error() -> APIError:

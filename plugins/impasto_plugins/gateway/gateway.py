@@ -138,7 +138,10 @@ class Gateway:
             "general_settings.plugins": config.plugins != self._config.plugins,
         }
         if changed := [name for name, is_changed in fixed.items() if is_changed]:
-            found = [(config.lines.get(name, 0), f"{name} changes with a new start only") for name in changed]
+            found = [
+                (config.lines.get(name, 0), f"{name} can't be changed by a reload; restart the gateway")
+                for name in changed
+            ]
             raise InvalidConfig(config.source, found)
         self._app.reload(await self._create_runtime(config))
 
@@ -168,7 +171,7 @@ class Gateway:
             folder = self._app.runtime.local_store
             await asyncio.to_thread(folder.remove_expired)
             await asyncio.to_thread(self._app.runtime.salvage_store.remove_expired)
-            with suppress(*DATABASE_ERRORS):  # whoever needs it says so
+            with suppress(*DATABASE_ERRORS):  # reported by the calls that need it
                 await data.write(lambda db: budgets.remove_old_usage(db, data.clock()))
                 await data.write(self._idempotency.store.remove_expired)
             await self._app.batches.remove_expired()

@@ -108,4 +108,4 @@ def match_route(path: str) -> tuple[HTTPRoute, str]:
 
 def unknown_url() -> APIError:
     """Return the refusal of an unknown path."""
-    return APIError(404, "there is no such path; see GET /v1/models", code="unknown_url", close=True)
+    return APIError(404, "unknown path; see the documentation of the gateway's paths", code="unknown_url", close=True)

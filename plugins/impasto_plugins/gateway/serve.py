@@ -96,7 +96,7 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
     models = asyncio.run(open_and_count())
     if mistakes:
         raise InvalidConfig(config.source, mistakes)
-    summary = f"{config.source} is sound: {models} model{'s' if models != 1 else ''}"
+    summary = f"{config.source} is valid: {models} model{'s' if models != 1 else ''}"
     return "\n".join([summary, *(f"Warning: {each}" for each in warnings)])
 
 
@@ -196,7 +196,7 @@ class _Worker:
             for task in (draining, aborting):
                 task.cancel()
             if not is_drained:
-                _log.error("ended while calls were running: what they cost is not known")
+                _log.error("ended while calls were running: their cost is unknown")
         return 0 if is_drained else EXIT_ABANDONED
 
     async def _reload_on_signal(self, gateway: Gateway, event: asyncio.Event) -> None:
@@ -210,11 +210,11 @@ class _Worker:
             config = await asyncio.to_thread(load, self._path)
             await gateway.reload(config)
         except ImpastoError as error:
-            _log.error("the configuration stays as it was: %s", error)
+            _log.error("the configuration was not reloaded: %s", error)
         else:
             for warning in config.warnings:
                 _log.warning("%s", warning)
-            _log.warning("the configuration was read again")
+            _log.warning("the configuration was reloaded")
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -256,7 +256,7 @@ class _Supervisor:
                 if self._is_stopping:
                     exit_code = exit_code or (EXIT_ABANDONED if code else 0)
                 else:
-                    _log.error("worker %d ended with %d and is started again", pid, code)
+                    _log.error("worker %d ended with exit code %d and is restarted", pid, code)
                     time.sleep(RESTART_SECONDS)
                     self._start(worker)
         return exit_code
@@ -287,6 +287,6 @@ class _Supervisor:
 
 def _reap_children() -> Iterator[tuple[int, int]]:
     """Return the children that have ended, with exit codes: one signal may stand for several."""
-    with suppress(ChildProcessError):  # there is none any more
+    with suppress(ChildProcessError):  # none is left
         while (status := os.waitpid(-1, os.WNOHANG))[0]:
             yield status[0], os.waitstatus_to_exitcode(status[1])

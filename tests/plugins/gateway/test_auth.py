@@ -99,14 +99,14 @@ def test_one_key_may_come_in_several_headers(headers: Mapping[str, str]) -> None
 @pytest.mark.parametrize(
     ("headers", "said"),
     [
-        ({"authorization": f"Bearer {KEY}", "api-key": OTHER}, "two different keys"),
-        ({"api-key": KEY, "x-api-key": "sk-wrong"}, "two different keys"),
-        ({"authorization": f"Basic {KEY}"}, "give a key"),
-        ({"authorization": KEY}, "give a key"),
-        ({"api-key": f"Bearer {KEY}"}, "no such key"),
-        ({"api-key": ""}, "give a key"),
-        ({"api-key": "é" + KEY}, "give a key"),
-        ({}, "give a key"),
+        ({"authorization": f"Bearer {KEY}", "api-key": OTHER}, "two different API keys"),
+        ({"api-key": KEY, "x-api-key": "sk-wrong"}, "two different API keys"),
+        ({"authorization": f"Basic {KEY}"}, "no API key"),
+        ({"authorization": KEY}, "no API key"),
+        ({"api-key": f"Bearer {KEY}"}, "the API key is invalid"),
+        ({"api-key": ""}, "no API key"),
+        ({"api-key": "é" + KEY}, "no API key"),
+        ({}, "no API key"),
     ],
 )
 def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], said: str) -> None:
@@ -118,7 +118,7 @@ def test_what_is_not_one_key_is_refused(headers: Mapping[str, str], said: str) -
 
 
 def test_a_header_that_comes_twice_holds_no_key() -> None:
-    with pytest.raises(APIError, match="give a key"):
+    with pytest.raises(APIError, match="no API key"):
         keys().authenticate(CIMultiDict([("api-key", KEY), ("api-key", KEY)]))
 
 

@@ -220,7 +220,7 @@ async def test_a_key_that_is_rotated_while_a_call_runs_is_not_the_calls(
         await started(impasto_emulator)
         (tmp_path / "config.yaml").write_text(text(impasto_emulator, key="sk-" + "rotated-" * 5))
         process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(said, process, "the configuration was read again")
+        await asyncio.to_thread(said, process, "the configuration was reloaded")
         assert (await call).data
         assert len({request.key for request in impasto_emulator.requests}) == 1  # its polls came after that
         assert len(impasto_emulator.requests) > 1

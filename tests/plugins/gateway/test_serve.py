@@ -87,13 +87,13 @@ def test_check_says_whether_it_is_sound(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert check(PAGE) == (
         0,
-        "config.yaml is sound: 1 model\nWarning: general_settings.master_key is weak; it works on loopback only\n",
+        "config.yaml is valid: 1 model\nWarning: general_settings.master_key is weak; it works on loopback only\n",
     )
     code, told = check(PAGE.replace("sd3.5-large", "sd3.5-huge"))
     assert code == 2
     assert "line 4: sd3: unknown model 'stability/sd3.5-huge'; closest: stability/sd3.5-large" in told
     code, told = check(PAGE.replace("      api_key", "      aws_region_name: x\n      api_key"))
-    assert "line 5: sd3: aws_region_name is not how stability is reached" in told
+    assert "line 5: sd3: aws_region_name is not a setting of the provider stability" in told
     code, told = check(PAGE.replace("      api_key", "      api_base: http://example.com\n      api_key"))
     assert (code, "line 5: sd3: api_base is plain http" in told) == (2, True)
 
@@ -146,7 +146,7 @@ def test_sighup_reads_the_configuration_again_and_keeps_the_old_one_if_it_is_wro
     assert becomes(["other"])
     path.write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
-    said(process, "the configuration stays as it was")
+    said(process, "the configuration was not reloaded")
     assert names() == ["other"]
     path.write_text(PAGE)
     process.send_signal(signal.SIGHUP)
@@ -159,8 +159,8 @@ def test_a_wrong_configuration_leaves_the_old_one(serve: Serve, tmp_path: Path) 
     process, url = serve(PAGE)
     (tmp_path / "config.yaml").write_text(PAGE.replace("master_key", "mastr_key"))
     process.send_signal(signal.SIGHUP)
-    told = said(process, "the configuration stays as it was")
-    assert "the configuration stays as it was: config.yaml: line 11: general_settings.mastr_key" in told
+    told = said(process, "the configuration was not reloaded")
+    assert "the configuration was not reloaded: config.yaml: line 11: general_settings.mastr_key" in told
     assert json.loads(curl(f"{url}/v1/models", "-H", f"Authorization: Bearer {MASTER}"))["data"]
 
 

@@ -29,7 +29,7 @@ async def _has_valid_urls(context: RequestContext, outcome: CallOutcome) -> bool
         return False
     try:
         return all([await context.runtime.store.exists(name) for name in outcome.names])
-    except StoreError:  # it is told where it is kept anew
+    except StoreError:  # reported when it is stored again
         return False
 
 
@@ -41,7 +41,7 @@ async def store_for_urls(context: RequestContext, outcome: CallOutcome) -> CallO
         names = await save_all(store, outcome.artifacts)
         urls = [await store.url_for(name, context.services.images_base_url) for name in names]
     except StoreError as error:  # what was paid for is delivered all the same
-        _log.error("request %s: a picture could not be kept for its URL: %s", context.id, error)
-        warning = "the picture could not be kept for a URL and is in b64_json"
+        _log.error("request %s: an image could not be stored for its URL: %s", context.id, error)
+        warning = "the image could not be stored for a URL; it is in b64_json"
         return attrs.evolve(outcome, warnings=tuple(dict.fromkeys((*outcome.warnings, warning))), urls=())
     return attrs.evolve(outcome, names=tuple(names), urls=tuple(urls), urls_end=expires_at)

@@ -22,7 +22,7 @@ async def download_file(context: RequestContext) -> web.StreamResponse:
         context.path_name
     )
     if stored_file is None:
-        raise APIError(404, "there is no such file, or it has expired", code="not_found")
+        raise APIError(404, "unknown file: it does not exist, or has expired", code="not_found")
     with stored_file.source as source:
         headers = {
             "content-type": stored_file.media_type,
@@ -33,7 +33,7 @@ async def download_file(context: RequestContext) -> web.StreamResponse:
         if stored_file.media_type == UNKNOWN_TYPE:
             headers["content-disposition"] = "attachment"
         response = web.StreamResponse(headers=headers)
-        with suppress(ConnectionError):  # whoever asked left
+        with suppress(ConnectionError):  # the caller left
             await context.begin(response)
             while context.wants_body and (chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES)):
                 await response.write(chunk)

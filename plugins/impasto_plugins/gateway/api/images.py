@@ -143,7 +143,7 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
 
     async with _prepare(context, kind) as call:
         if call.is_streamed:
-            message = "stream: a job has none; leave it out, or Prefer: respond-async"
+            message = "stream: a job can't be streamed; leave out stream, or the header Prefer: respond-async"
             raise APIError(400, message, code="invalid_value", param="stream")
         with ExitStack() as stack:
             answers = AnswerSpools(call.reservation, stack, context.runtime.salvage_store, int(time.time()))
@@ -200,5 +200,5 @@ def _is_streamed(call_args: CallArguments, kind: CallKind) -> bool:
     if stream is not None and not isinstance(stream, bool):
         raise APIError(400, "stream: must be true or false", code="invalid_value", param="stream")
     if stream and kind.event is None:
-        raise APIError(400, "stream: this path has none; leave it out", code="invalid_value", param="stream")
+        raise APIError(400, "stream: this path can't stream; leave it out", code="invalid_value", param="stream")
     return stream is True

@@ -71,7 +71,7 @@ async def get_job(context: RequestContext) -> web.StreamResponse:
         if _ID.fullmatch(context.path_name) is not None:
             row = await _find_row(repeats, context.path_name, context.caller.digest)
     if row is None:
-        message = "there is no such job, or it is another key's, or it has expired"
+        message = "unknown job: it does not exist, belongs to another key, or has expired"
         raise APIError(404, message, code="not_found")
     if row.state == "running":
         return _json_response(_job_payload(row), headers={"retry-after": _POLL_SECONDS})
@@ -92,7 +92,7 @@ async def resume_job(
     runtime: Runtime, idempotency: IdempotencyCoordinator, row: StoredCall, call: InFlightCall
 ) -> None:
     """Fetch a job that a dead worker had begun."""
-    with suppress(APIError):  # it is written down
+    with suppress(APIError):  # it is stored
         provider_jobs = ProviderJobs.from_json(row.accepted)
         await idempotency.run_and_record(row, call, lambda: provider_jobs.fetch(runtime), has_id=lambda: True)
 
@@ -101,7 +101,7 @@ async def _run_job(work: Coroutine[object, object, None], job_started: JobStarte
     max_queue_wait.set(math.inf)  # nobody waits
     try:
         await work
-    except BaseException as error:  # whoever waits for the beginning is told
+    except BaseException as error:  # raised where the start of the job is awaited
         if job_started.done():
             raise
         if isinstance(error, asyncio.CancelledError):

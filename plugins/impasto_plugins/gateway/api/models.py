@@ -23,7 +23,7 @@ async def get_model(context: RequestContext) -> web.StreamResponse:
     """Respond with one model. Raises APIError."""
     model = context.runtime.models.get(context.path_name)
     if model is None or not context.caller.may_use(model.name):
-        raise APIError(404, "there is no such model, or this key may not use it", code="model_not_found", param="model")
+        raise APIError(404, "unknown model, or this key may not use it", code="model_not_found", param="model")
     return _json_response(_model_payload(model))
 
 

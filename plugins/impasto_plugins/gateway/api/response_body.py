@@ -53,7 +53,7 @@ def _read_properties(artifact: Artifact) -> dict[str, object]:
     try:
         width, height = size_of(file) if file is not None else size_in(io.BytesIO(artifact.data), media_type)
         properties["size"] = f"{width}x{height}"
-    except (ValueError, OSError):  # a picture that is none is told by its plugin
+    except (ValueError, OSError):  # not an image: its plugin reports that
         pass
     return properties
 

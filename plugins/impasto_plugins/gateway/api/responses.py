@@ -166,7 +166,7 @@ async def respond_with_events(
 
 
 async def _write_comment(context: RequestContext, response: web.StreamResponse) -> None:
-    with suppress(ConnectionError):  # whoever listened is gone; the call goes on
+    with suppress(ConnectionError):  # the caller left; the call continues
         if not response.prepared:
             await context.begin(response)
         await response.write(b": working\n\n")

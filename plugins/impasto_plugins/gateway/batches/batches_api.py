@@ -40,12 +40,14 @@ async def create_batch(context: BatchRequestContext) -> web.StreamResponse:
     )
     for name in params:
         if name not in _PARAMS:
-            message = f"{name[:60]}: is not taken here; a batch has {', '.join(_PARAMS)}"
+            message = f"{name[:60]}: unknown parameter; a batch has {', '.join(_PARAMS)}"
             raise APIError(400, message, code="unknown_parameter", param=name[:60])
     description = _check_params(params)
     file = await find_file(context, description["input_file_id"], param="input_file_id")
     if file.purpose != "batch":
-        raise APIError(400, "input_file_id: is no file of purpose batch", code="invalid_value", param="input_file_id")
+        raise APIError(
+            400, "input_file_id: must be a file with the purpose batch", code="invalid_value", param="input_file_id"
+        )
     now, limits = scheduler.store.now, scheduler.limits
     batch = BatchRow(
         id=new_object_id("batch_"),
@@ -81,7 +83,7 @@ async def cancel_batch(context: BatchRequestContext) -> web.StreamResponse:
     """Request no further image of a batch; images in flight are waited for. Raises APIError."""
     id, _, action = context.path_name.partition("/")
     if action != "cancel":
-        raise APIError(404, "there is no such path; a batch has /cancel", code="unknown_url", close=True)
+        raise APIError(404, "unknown path; the only path below a batch is /cancel", code="unknown_url", close=True)
     current = await _find_batch(context, id)
     if current.status not in ACTIVE:
         raise APIError(409, f"the batch is {current.status} already", code="batch_ended")
@@ -100,7 +102,9 @@ async def _find_batch(context: BatchRequestContext, id: str) -> BatchRow:
     if _BATCH_ID.fullmatch(id) is not None:
         batch = await store.batch(id, context.caller.digest)
     if batch is None:
-        raise APIError(404, "there is no such batch, or it is another key's, or it is forgotten", code="not_found")
+        raise APIError(
+            404, "unknown batch: it does not exist, belongs to another key, or has expired", code="not_found"
+        )
     return batch
 
 

@@ -62,7 +62,7 @@ async def is_reachable_again(task: ImageTask) -> bool:
 
 async def _wait_for_memory(reservation: MemoryReservation) -> None:
     """Wait for free memory; callers who wait for a response go first."""
-    while not reservation.try_reserve(IMAGE_BYTES):  # noqa: ASYNC110 - whoever gives room back is in no hurry to tell
+    while not reservation.try_reserve(IMAGE_BYTES):  # noqa: ASYNC110 - nothing signals free memory
         await asyncio.sleep(_ROOM_SECONDS)
 
 
@@ -84,7 +84,7 @@ async def _execute_line(task: LineTask, budget_guard: BudgetGuard, call_factory:
     preferred = task.model_config.by_preference()
     candidates = _LineCandidates([task.calls[each] for each in preferred if each in task.calls])
     first = await candidates.next()
-    assert first is not None  # noqa: S101 - a line that no deployment takes is no unit
+    assert first is not None  # noqa: S101 - a line that no deployment accepts has no task
     return await try_each(first, candidates, attempt)
 
 
@@ -107,6 +107,6 @@ async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
                 result = await deployment.client.resume(deployment.config.model, job, timeout=DAY_SECONDS)
                 recorder.record_result(result)
                 return result
-    error = ChargeUnknown(f"job {job} was begun with a key that is gone; it may have been charged")
+    error = ChargeUnknown(f"the key of job {job} is no longer configured; the job may have been charged")
     error.id = job
     raise error

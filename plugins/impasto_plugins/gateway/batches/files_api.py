@@ -110,7 +110,7 @@ async def get_file(context: BatchRequestContext) -> web.StreamResponse:
     if not action:
         return json_response(row.to_openai())
     if action != "content":
-        raise APIError(404, "there is no such path; a file has /content", code="unknown_url")
+        raise APIError(404, "unknown path; the only path below a file is /content", code="unknown_url")
     return await _send_content(context, row)
 
 
@@ -136,7 +136,7 @@ def read_query(context: BatchRequestContext, names: tuple[str, ...]) -> Mapping[
     query.popall(_AZURE_VERSION, None)
     for name in query:
         if name not in names or len(query.getall(name)) > 1:
-            message = f"{name[:60]}: must be given once" if name in names else f"{name[:60]}: is not taken here"
+            message = f"{name[:60]}: must be given once" if name in names else f"{name[:60]}: unknown parameter"
             raise APIError(400, message, code="unknown_parameter", param=name[:60])
     return {name: value for name, value in query.items() if value}
 
@@ -173,7 +173,7 @@ async def _receive_form(
                 break
             name = head.name[:60]
             if name in fields or (name == "file" and file_info is not None):
-                raise APIError(400, f"{name} is given twice", code="invalid_value", param=name, close=True)
+                raise APIError(400, f"{name} was given twice", code="invalid_value", param=name, close=True)
             if name != "file":
                 fields[name] = await read_text_field(head, parts.read_body(), reservation)
                 _check_field(name, fields[name])
@@ -185,9 +185,9 @@ async def _receive_form(
                     await _write_file(parts.read_body(), path, max_bytes, reservation),
                 )
         else:
-            raise APIError(413, f"a form may have {_MAX_FIELDS} parts here", code="request_too_large", close=True)
+            raise APIError(413, f"this form may have at most {_MAX_FIELDS} parts", code="request_too_large", close=True)
     except InvalidForm as error:
-        raise APIError(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
+        raise APIError(400, f"the body is not a valid form: {error}", code="invalid_form", close=True) from None
     for name, value in (("file", file_info), ("purpose", fields.get("purpose"))):
         if value is None:
             raise APIError(400, f"{name}: required", code="missing_required_parameter", param=name)
@@ -199,10 +199,10 @@ async def _receive_form(
 
 def _check_field(name: str, value: str) -> None:
     if name == "purpose" and value not in IMAGE_PURPOSES:
-        message = "purpose: must be batch, or vision for an image of edits; other files are not kept here"
+        message = "purpose: must be batch, or vision for an image to edit"
         raise APIError(400, message, code="invalid_value", param="purpose", close=True)
     if name != "purpose" and name not in _EXPIRY_FIELDS:
-        message = f"{name}: is not taken here; a file has file, purpose and expires_after"
+        message = f"{name}: unknown parameter; an upload has file, purpose and expires_after"
         raise APIError(400, message, code="unknown_parameter", param=name, close=True)
 
 
@@ -221,7 +221,7 @@ def parse_expiry(params: Mapping[str, object], name: str) -> Expiry:
     """Return the expiry that a request asks for under this name. Raises APIError."""
     unknown = params.keys() - attrs.fields_dict(Expiry)
     if unknown:
-        raise APIError(400, f"{name}: has anchor and seconds, nothing else", code="unknown_parameter", param=name)
+        raise APIError(400, f"{name}: may have anchor and seconds only", code="unknown_parameter", param=name)
     try:
         return structure(Expiry, params)
     except InvalidRequest as error:
@@ -244,7 +244,7 @@ async def _write_file(body: AsyncIterator[bytes], path: Path, max_bytes: int, re
                 buffer += chunk
                 size += len(chunk)
                 if size > max_bytes:
-                    message = f"a file may have {max_bytes:,} bytes"
+                    message = f"a file may have at most {max_bytes:,} bytes"
                     raise APIError(413, message, code="request_too_large", param="file", close=True)
                 if len(buffer) >= _CHUNK_BYTES:
                     await to_thread_shielded(target.write, buffer)
@@ -253,7 +253,7 @@ async def _write_file(body: AsyncIterator[bytes], path: Path, max_bytes: int, re
     except ConnectionError:
         raise
     except OSError:
-        message = "the gateway can't keep files now; nothing was sent, try again"
+        message = "the gateway can't store files now; nothing was sent, try again"
         raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None
     return size
 
@@ -281,14 +281,14 @@ async def _send_content(context: BatchRequestContext, row: FileRow) -> web.Strea
     )
     path = context.scheduler.folder / row.path
     if not await asyncio.to_thread(path.is_file):
-        raise APIError(404, "the file's content is gone", code="not_found")
+        raise APIError(404, "the file's content was deleted", code="not_found")
     try:
         await context.begin(response)
         if context.wants_body:
             async for chunk in read_content(path, is_results=row.purpose == "batch_output"):
                 await response.write(chunk)
         await response.write_eof()
-    except OSError as error:  # whoever asked left; or a picture is gone: nobody may take it for whole
+    except OSError as error:  # the caller left, or an image is missing: the response must not look complete
         if not isinstance(error, ConnectionError):
             _log.error("file %s can't be read to its end: %s", row.id, error.strerror)
         if (transport := context.request.transport) is not None:

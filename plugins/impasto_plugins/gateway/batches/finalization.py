@@ -89,8 +89,8 @@ async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedL
         names = await save_all(store, artifacts)
         line.urls = [await store.url_for(name, scheduler.services.images_base_url) for name in names]
     except StoreError as error:
-        _log.error("a picture of a batch could not be kept for its URL: %s", error)
-        line.notes = ("the picture could not be kept for a URL and is in b64_json",)
+        _log.error("an image of a batch could not be stored for its URL: %s", error)
+        line.notes = ("the image could not be stored for a URL; it is in b64_json",)
     finally:
         for artifact in artifacts:
             artifact.content.close()
@@ -104,7 +104,7 @@ async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedL
             try:
                 file = await asyncio.to_thread(File.of, root / path)
             except ValueError:  # its message has a path
-                _log.error("what came instead of an image of a batch can't be read")
+                _log.error("the answer that came in place of an image of a batch can't be read")
                 continue
             place = await salvage.save(store, Artifact(media_type=file.media_type, file=file))
             line.places[row["index"]] = line.places.get(row["index"], "") + place

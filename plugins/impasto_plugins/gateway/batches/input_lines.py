@@ -74,14 +74,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, RowFields | UnreadableLine]]:
     try:
         for number, body, raw in Manifest(path, _no_model).rows():
             if has_too_many_values(raw):
-                body = UnreadableLine("holds too many values")
+                body = UnreadableLine("has too many values")
             yield number, body
     except ManifestError:
-        raise APIError(500, "the input file can't be read any more", code="file_gone") from None
+        raise APIError(500, "the input file can no longer be read", code="file_gone") from None
 
 
 def _no_model(_: str) -> Operation:
-    raise RegistryError("a file of JSON lines needs none")
+    raise RegistryError("a file of JSON lines needs no model")
 
 
 def parse_line(number: int, body: RowFields | UnreadableLine, endpoint: str) -> InputLine:
@@ -93,7 +93,7 @@ def parse_line(number: int, body: RowFields | UnreadableLine, endpoint: str) -> 
         raise APIError(400, f"custom_id: {problem}", code=code, param="custom_id")
     for name, value in body.items():
         if name not in _LINE_KEYS and value is not None:
-            message = f"{name[:60]}: is no part of a line; it has {', '.join(_LINE_KEYS)}"
+            message = f"{name[:60]}: unknown key; a line has {', '.join(_LINE_KEYS)}"
             raise APIError(400, message, code="unknown_parameter", param=name[:60])
     if body.get("method") != "POST":
         raise APIError(400, "method: must be POST", code="invalid_value", param="method")
@@ -135,7 +135,7 @@ def prepare_line(
     call_args.resolve_uploads({id: files.open(id, word) for id, word in call_args.uploaded_file_ids().items()})
     model = runtime.find_model(call_args.model, caller)
     if call_args.stream is not None and call_args.stream is not False:
-        raise APIError(400, "stream: a batch has no streams; leave it out", code="invalid_value", param="stream")
+        raise APIError(400, "stream: a batch can't stream; leave it out", code="invalid_value", param="stream")
     kind, calls, refusals = ENDPOINTS[endpoint], dict[Deployment, PreparedCall](), dict[Deployment, APIError]()
     for deployment in model.deployments:
         try:

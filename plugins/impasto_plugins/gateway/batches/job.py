@@ -286,12 +286,12 @@ class BatchJob:
             case _ if self._quota_error is not None:
                 return UnprocessedReason(code="insufficient_quota", message=self._quota_error.message)
             case _:
-                return UnprocessedReason(code="not_sent", message=self._stops.reason or "it was not asked for")
+                return UnprocessedReason(code="not_sent", message=self._stops.reason or "it was not requested")
 
     def _caller(self) -> Caller:
         caller = self.scheduler.services.runtime.auth.find(self.batch.owner)
         if caller is None:
-            raise APIError(401, "the key that began this batch is gone", INVALID, "invalid_api_key")
+            raise APIError(401, "the key of this batch is no longer configured", INVALID, "invalid_api_key")
         return caller
 
     async def _change(self, status: str, **more: object) -> None:

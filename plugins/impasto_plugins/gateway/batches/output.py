@@ -54,7 +54,7 @@ class UnprocessedReason:
     message: str
 
 
-BATCH_CANCELLED = UnprocessedReason(code="batch_cancelled", message="the batch was cancelled before this was asked for")
+BATCH_CANCELLED = UnprocessedReason(code="batch_cancelled", message="the batch was cancelled before this was requested")
 BATCH_EXPIRED = UnprocessedReason(
     code="batch_expired", message="this request could not be executed before the completion window expired"
 )
@@ -156,7 +156,10 @@ def _image_fields(row: Row) -> Payload:
 
 def _error_fields(row: Row, place: str) -> dict[str, object]:
     """Return the error in place of an image; the outcome of a job that can't be fetched any more is unknown."""
-    message = row.get("message", "its job is still with the provider, under a key that is gone: see its account")
+    message = row.get(
+        "message",
+        "its job is still at the provider, and its key is no longer configured; look at the provider's account",
+    )
     return {
         "message": message + place,
         "type": row.get("type", SERVER if row.get("billed") != "no" else INVALID),

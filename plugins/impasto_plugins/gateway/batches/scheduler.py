@@ -84,13 +84,13 @@ class BatchScheduler:
     def require_enabled(self) -> Self:
         """Return this scheduler if batches are enabled. Raises APIError."""
         if not self.limits.enabled:
-            raise APIError(404, "batches are switched off here (batches.enabled)", code="unknown_url", close=True)
+            raise APIError(404, "batches are switched off (batches.enabled)", code="unknown_url", close=True)
         return self
 
     async def open_upload(self, id: str, owner: bytes, param: str) -> File:
         """Return an uploaded image of a key; the caller closes it. ``param`` names it in errors. Raises APIError."""
         if not self.limits.enabled:
-            message = f"{param}: file_id is not taken here, as files are switched off (batches.enabled)"
+            message = f"{param}: file_id can't be used: files are switched off (batches.enabled)"
             raise APIError(400, message, code="invalid_value", param=param)
         row = await self.store.image(id, owner, param)
         try:
@@ -121,9 +121,9 @@ class BatchScheduler:
             folder.mkdir(mode=0o700, parents=True)
             link_or_copy(source, folder / INPUT)
         except FileNotFoundError:
-            raise APIError(404, "the file's content is gone", code="not_found", param="input_file_id") from None
+            raise APIError(404, "the file's content was deleted", code="not_found", param="input_file_id") from None
         except OSError:
-            message = "the gateway can't keep batches now; nothing was sent, try again"
+            message = "the gateway can't store batches now; nothing was sent, try again"
             raise APIError(503, message, "server_error", "overloaded", retry_after=5, should_retry=True) from None
 
     def start(self, batch: BatchRow) -> None:
@@ -179,18 +179,18 @@ class BatchScheduler:
             await self._fail(batch)
         except (ConfigError, APIError, OSError) as error:
             if not isinstance(error, ConfigError) or not await asyncio.to_thread(self._is_running_elsewhere, batch):
-                await self._wait_before_retry(batch, f"can't go on now: {getattr(error, 'message', None) or error}")
+                await self._wait_before_retry(batch, f"can't continue now: {getattr(error, 'message', None) or error}")
         except Exception:  # noqa: BLE001 - a batch that meets a bug must not meet it a thousand times a minute
             _log.exception("batch %s failed", batch.id)
-            await self._wait_before_retry(batch, "failed as it should not")
+            await self._wait_before_retry(batch, "failed unexpectedly")
         finally:
             del self._running[batch.id]
 
     async def _fail(self, batch: BatchRow) -> None:
         """End a batch whose ledger can't be trusted: continuing could pay for its images twice. Raises nothing."""
         message = (
-            "the record of what was charged for this batch is missing or damaged, so it can't go on; the images that"
-            " came are kept: ask whoever runs this gateway"
+            "the record of what was charged for this batch is missing or damaged, so it can't continue; the images that"
+            " came are stored; ask the operator of this gateway"
         )
         errors = [error_payload(APIError(500, message, "server_error", "storage_error"))]
         attributes = {"failed_at": int(self.store.now), "errors": {"object": "list", "data": errors}}

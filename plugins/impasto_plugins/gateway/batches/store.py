@@ -147,7 +147,7 @@ class BatchStore:
         def work(db: sqlite3.Connection) -> None:
             (count,) = db.execute("SELECT COUNT(*) FROM files WHERE owner = ?", (file.owner,)).fetchone()
             if count >= limits.max_files:
-                raise _quota_error(f"a key may keep {limits.max_files:,} files, and this one has them; delete some")
+                raise _quota_error(f"a key may have {limits.max_files:,} files, and this key has as many; delete some")
             check_room(db, file.size, limits)
             db.execute(_insert_statement(FileRow), attrs.astuple(file))
 
@@ -206,9 +206,7 @@ class BatchStore:
                     return existing[0], True
             (count,) = db.execute("SELECT COUNT(*) FROM batches WHERE owner = ?", (batch.owner,)).fetchone()
             if count >= maximum:
-                raise _quota_error(
-                    f"a key may have {maximum:,} batches, and this one has them; they are forgotten in time"
-                )
+                raise _quota_error(f"a key may have {maximum:,} batches, and this key has as many; they expire in time")
             db.execute(_insert_statement(BatchRow), attrs.astuple(batch))
             return batch, False
 
@@ -319,7 +317,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def missing_file(param: str | None = None) -> APIError:
     """Return the refusal of an id without a file."""
-    message = "there is no such file, or it is another key's, or it has expired"
+    message = "unknown file: it does not exist, belongs to another key, or has expired"
     return APIError(404, f"{param}: {message}" if param else message, code="not_found", param=param)
 
 
@@ -330,8 +328,8 @@ def check_room(db: sqlite3.Connection, size: int, limits: BatchesConfig) -> None
     remaining = limits.max_bytes - files - batches
     if size > remaining:
         raise _quota_error(
-            f"this may take {size:,} bytes, and of those that the gateway keeps for batches {max(remaining, 0):,} are"
-            " left; delete files, or let batches.max_bytes be raised"
+            f"this may take {size:,} bytes, and {max(remaining, 0):,} of the gateway's space for batches are"
+            " left; delete files, or ask the operator to raise batches.max_bytes"
         )
 
 
@@ -361,7 +359,7 @@ def _select_page(
     if page.after is not None:
         row = db.execute(f"SELECT made FROM {table} WHERE id = ? AND owner = ?", (page.after, values[0])).fetchone()  # noqa: S608 - a table of ours
         if row is None:
-            raise APIError(400, "after: is the id of nothing that is there", code="invalid_value", param="after")
+            raise APIError(400, "after: unknown id", code="invalid_value", param="after")
         where, parameters = f"{where} AND (made, id) {sign} (?, ?)", [*parameters, row[0], page.after]
     order = f"{where} ORDER BY made {page.order}, id {page.order} LIMIT ?"
     records = select_records(db, kind, order, *parameters, page.limit + 1)

@@ -32,7 +32,7 @@ class ValidationSummary:
     def add(self, line: InputLine, endpoint: str, runtime: Runtime, caller: Caller, files: LineFiles) -> None:
         """Add a line. Raises APIError if it can't be run."""
         if (other_line := self._line_numbers.setdefault(line.id, line.number)) != line.number:
-            message = f"custom_id: is that of line {other_line} too"
+            message = f"custom_id: is the same as in line {other_line} too"
             raise APIError(400, message, code="duplicate_custom_id", param="custom_id")
         model, calls = prepare_line(line, endpoint, runtime, caller, files)
         costs = []
@@ -51,7 +51,7 @@ def validate_input(path: Path, endpoint: str, runtime: Runtime, caller: Caller, 
     for number, body in read_lines(path):
         summary.lines += 1
         if summary.lines > max_lines:
-            raise APIError(400, f"an input file may have {max_lines:,} lines", code="too_many_requests")
+            raise APIError(400, f"an input file may have at most {max_lines:,} lines", code="too_many_requests")
         try:
             summary.add(parse_line(number, body, endpoint), endpoint, runtime, caller, files)
         except APIError as failure:

@@ -86,7 +86,12 @@ class CallArguments:
         call_args = cls.from_fields(body, form=False)
         if "images" in call_args.params:
             if "image" in call_args.params:
-                raise APIError(400, "image and images are the same; give one", code="invalid_value", param="images")
+                raise APIError(
+                    400,
+                    "image and images have the same meaning; give one of them",
+                    code="invalid_value",
+                    param="images",
+                )
             call_args.params["image"] = call_args.params.pop("images")
         return call_args
 
@@ -110,7 +115,7 @@ class CallArguments:
                     raise APIError(400, f"{word}: file_id must be text", code="invalid_image", param=word)
                 file_ids[id] = word
                 if len(file_ids) > MAX_UPLOADS:
-                    message = f"{word}: a call may name {MAX_UPLOADS} files"
+                    message = f"{word}: a call may name at most {MAX_UPLOADS} files"
                     raise APIError(400, message, code="invalid_image", param=word)
         return file_ids
 
@@ -147,7 +152,7 @@ async def read_call_arguments(
         raise content_type_error()
     chunks = read_chunks(
         request, max_bytes * 4 // 3 if content_type == JSON else max_bytes
-    )  # JSON has its pictures in base64
+    )  # JSON has its images in base64
     if content_type == JSON:
         return await _read_json(chunks, reservation)
     return await _read_form(chunks, headers["content-type"], reservation, files)
@@ -176,7 +181,7 @@ async def _read_form(
         while (head := await parts.read_head()) is not None:
             count += 1
             if count > MAX_PARTS:
-                raise APIError(413, f"a form may have {MAX_PARTS} parts", code="request_too_large", close=True)
+                raise APIError(413, f"a form may have at most {MAX_PARTS} parts", code="request_too_large", close=True)
             if head.filename is None:  # a form has no null: SDKs send a field that has no value as an empty one
                 value: object = await read_text_field(head, parts.read_body(), reservation) or None
             else:
@@ -184,7 +189,7 @@ async def _read_form(
             if value is not None:
                 _add_field(fields, head.name, value)
     except InvalidForm as error:
-        raise APIError(400, f"the body is no sound form: {error}", code="invalid_form", close=True) from None
+        raise APIError(400, f"the body is not a valid form: {error}", code="invalid_form", close=True) from None
     return CallArguments.from_fields(fields, form=True)
 
 
@@ -209,7 +214,7 @@ def _add_field(fields: dict[str, object], name: str, value: object) -> None:
     if word in _IMAGE_FIELDS.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
         path = [""] if word == "image" else []  # several images come in any of these ways; there is one mask
     if not _set_value(fields, word, path, value):
-        raise APIError(400, f"{word[:60]} is given twice", code="invalid_value", param=word[:60], close=True)
+        raise APIError(400, f"{word[:60]} was given twice", code="invalid_value", param=word[:60], close=True)
 
 
 def _set_value(container: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
@@ -240,7 +245,7 @@ def _merge_extra_body(params: dict[str, object]) -> None:
         if value is None:
             continue
         if name in params:
-            message = f"{printable(name[:60])}: was given both beside extra_body and in it; leave one out"
+            message = f"{printable(name[:60])}: was given beside extra_body and in it; give it once"
             raise APIError(400, message, code="invalid_value", param=printable(name[:60]))
         params[name] = value
 

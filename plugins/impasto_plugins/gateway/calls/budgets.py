@@ -112,8 +112,8 @@ class BudgetGuard:
         try:
             reservation = await self._data.write(work)
         except DATABASE_ERRORS as error:
-            _log.error("a key's limits can't be looked up: %s", error)
-            message = "the gateway can't look this key's limits up; nothing was sent, try again"
+            _log.error("the limits of a key can't be read: %s", error)
+            message = "the gateway can't read this key's limits; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None
         if isinstance(reservation, APIError):
             raise reservation
@@ -130,14 +130,14 @@ class BudgetGuard:
         try:
             await self._data.write(work)
         except DATABASE_ERRORS as error:
-            _log.error("the cost of a call could not be settled with key %r: %s", self._caller.name, error)
+            _log.error("the cost of a call could not be recorded for key %r: %s", self._caller.name, error)
 
 
 def price_nano_usd(prepared_call: PreparedCall, limits: KeyConfig | None) -> int:
     """Return the price of an image in billionths of a dollar. Raises APIError if it must be known and is not."""
     cost = prepared_call.cost
     if cost is None and limits is not None and limits.usd_per_month is not None:
-        raise _quota_error("this model's price is not known, and this key has a limit in USD")
+        raise _quota_error("the price of this model is unknown, and this key has a limit in USD")
     return round(cost.usd * _NANO) if cost is not None else 0
 
 
@@ -179,7 +179,7 @@ def check_limits(
         remaining = limits.images_per_day - _read_usage(db, key, "pictures", day)
         if images > remaining:
             resets_at = datetime.fromtimestamp((day + 1) * 86_400, UTC)
-            message = f"this key may make {limits.images_per_day} pictures a day, and {max(remaining, 0)} are left"
+            message = f"this key may make {limits.images_per_day} images a day, and {max(remaining, 0)} are left"
             raise _quota_error(f"{message} until {resets_at:{_UTC}}", resets_at.timestamp() - now)
     if limits.usd_per_month is not None:
         remaining = round(limits.usd_per_month * _NANO) - _read_usage(db, key, "nano_usd", month)

@@ -200,7 +200,7 @@ def _describe_problem(problem: Problem, operation: Operation) -> str:
         problem.field, dict.fromkeys([*attrs.fields_dict(DeploymentParams), *operation.fields, *WORDS]), 1
     )
     hint = f"did you mean {closest_names[0]}?" if closest_names else f"the model takes {', '.join(operation.fields)}"
-    return f"is not taken here, and is no parameter of this model; {hint}"
+    return f"is not a setting of a deployment, nor a parameter of this model; {hint}"
 
 
 _PLACEHOLDER_URL = "http://127.0.0.1"
@@ -215,7 +215,7 @@ def _check_settings(entry: DeploymentConfig, operation: Operation) -> list[Mista
     _, foreign_names = split_settings(operation, {**entry.provider_settings, **dict.fromkeys(unknown_names, "")})
     provider = operation.provider
     mistakes = [
-        _make_mistake(entry, name, f"{name} is not how {provider.name} is reached; leave it out")
+        _make_mistake(entry, name, f"{name} is not a setting of the provider {provider.name}; leave it out")
         for name in foreign_names
     ]
     settings = {name: value for name, value in entry.provider_settings.items() if name not in foreign_names}

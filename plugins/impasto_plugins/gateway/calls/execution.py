@@ -183,11 +183,11 @@ def _add_variation_defaults(deployment: Deployment, params: dict[str, object]) -
     """Add the parameters of a variation. Raises InvalidRequest if the model edits no images."""
     fields = deployment.operation.fields
     if "strength" not in fields or "image" not in deployment.operation.roles:
-        raise InvalidRequest([Problem("model", "makes no variations: it takes no picture with a strength")])
+        raise InvalidRequest([Problem("model", "can't make variations: it does not take an image with a strength")])
     existing = {**deployment.config.defaults, **{name: value for name, value in params.items() if value is not None}}
     defaults = {name: value for name, value in VARIATION_DEFAULTS.items() if name not in existing}
     params.update(defaults)
-    return tuple(f"{name} was not given: {value!r} was used" for name, value in defaults.items())
+    return tuple(f"{name} was not given; {value!r} was used" for name, value in defaults.items())
 
 
 Charge = Callable[[PreparedCall, Callable[[], Awaitable[Result]]], Awaitable[Result]]

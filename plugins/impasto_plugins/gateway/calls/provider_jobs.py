@@ -81,9 +81,7 @@ class ProviderJobs:
             for each in model.deployments:
                 if each.config.model == self.model and each.account.fingerprint == self.account:
                     return each
-        message = (
-            f"the key or the address that it began with is gone, and without it job {self.ids[0]} can't be fetched"
-        )
+        message = f"the key or the address of job {self.ids[0]} is no longer configured, so the job can't be fetched"
         raise APIError(
             502, f"{message}; it may have been charged", SERVER, "charge_unknown", should_retry=False, not_charged=False
         )

@@ -97,7 +97,7 @@ class QueueTimeout:
         if queue_wait is None:  # a poll of a job, or work that no caller waits for
             return await next(wire)
         if queue_wait.timeout.expired():
-            raise NotSent("its turn came too late; nothing was sent", retryable=False)
+            raise NotSent("the call waited too long for its turn; nothing was sent", retryable=False)
         if queue_wait.timeout.when() is not None:
             queue_wait.timeout.reschedule(None)
         queue_wait.in_flight += 1
@@ -121,7 +121,8 @@ class QueueTimeout:
 
 def _queue_full_error(seconds: float) -> RateLimited:
     message = (
-        f"as many calls wait for this provider as can be made in time, for {seconds:.0f} s to come; nothing was sent"
+        f"the calls that wait for this provider take another {seconds:.0f} s, longer than this call may wait;"
+        " nothing was sent"
     )
     error = RateLimited(message, status=429)
     error.retry_after = seconds

@@ -73,12 +73,12 @@ class Runtime:
             name = self.config.general.default_model
         if not isinstance(name, str) or not name:
             code = "missing_required_parameter" if name in (None, "") else "invalid_value"
-            raise APIError(400, "model: required, the name of one of GET /v1/models", code=code, param="model")
+            raise APIError(400, "model: required, a name of GET /v1/models", code=code, param="model")
         model = self.models.get(name)
         if model is None or not caller.may_use(name):
             closest_names = closest(name, (each for each in self.models if caller.may_use(each)))
             hint = f"closest: {', '.join(closest_names)}; " if closest_names else ""
-            message = f"there is no such model, or this key may not use it; {hint}see GET /v1/models"
+            message = f"unknown model, or this key may not use it; {hint}see GET /v1/models"
             raise APIError(404, message, code="model_not_found", param="model")
         return model
 

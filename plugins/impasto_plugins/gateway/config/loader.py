@@ -96,15 +96,15 @@ def _parse(data: bytes, name: str, environment: Mapping[str, str]) -> tuple[Conf
     try:
         builder = NodeBuilder(data.decode("utf-8"))
     except UnicodeDecodeError:
-        raise ConfigError(f"{name}: is no UTF-8 text") from None
+        raise ConfigError(f"{name}: must be UTF-8 text") from None
     except yaml.YAMLError:
-        raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
+        raise ConfigError(f"{name}: has a character that YAML does not allow") from None
     try:
         root = builder.read_document()
     except UnreadableYAML as error:
         raise InvalidConfig(name, [*builder.problems, (error.line, str(error))]) from None
     except yaml.YAMLError:
-        raise ConfigError(f"{name}: holds a character that YAML does not allow") from None
+        raise ConfigError(f"{name}: has a character that YAML does not allow") from None
     reader = _ConfigReader(name, environment)
     return reader.read_config(root), [*builder.problems, *reader.problems]
 
@@ -210,7 +210,7 @@ class _ConfigReader(SectionReader):
             return ()
         entries = [self.read_entry(each, f"model_list[{i}]") for i, each in enumerate(node.value)]
         if not any(entries):
-            self.add_problem(node.line, "model_list", f"leaves no model: {'; '.join(self.warnings)}")
+            self.add_problem(node.line, "model_list", f"no entry can be served: {'; '.join(self.warnings)}")
         return tuple(entry for entry in entries if entry is not None)
 
     def skip_reason(self, node: ConfigNode) -> str | None:
@@ -246,7 +246,7 @@ class _ConfigReader(SectionReader):
         nodes = self.read_section(node, where, _ENTRY_KEYS)
         param_keys = [param_key for param_key in _PARAM_KEYS if param_key in nodes]
         if len(param_keys) > 1 or (not param_keys and is_known(node)):
-            self.add_problem(node.line, where, "give litellm_params or provider_params, which is the same; one of them")
+            self.add_problem(node.line, where, "give litellm_params or provider_params, not both")
         name = self.read_model_name(nodes.get("model_name"), node, f"{where}.model_name")
         param_key = param_keys[0] if param_keys else "litellm_params"
         section, defaults = self.read_params(
@@ -264,7 +264,7 @@ class _ConfigReader(SectionReader):
             self.add_problem(
                 section.lines["model_id"],
                 f"{where}.{param_key}.model_id",
-                "takes an ARN, and goes with a bedrock/ model",
+                "must be an ARN, with a bedrock/ model",
             )
         provider_settings = {
             key: each for key, each in attrs.asdict(params).items() if key not in CALL_PARAMS and each is not None
@@ -341,7 +341,7 @@ class _ConfigReader(SectionReader):
             ):
                 self.add_problem(each.line, where, "has the name or the hash of another key")
             if master_hash is not None and key.sha256 == master_hash:
-                message = "is that of general_settings.master_key; give another key"
+                message = "is the hash of general_settings.master_key; give another key"
                 self.add_problem(line_of("sha256", each.line), f"{where}.sha256", message)
             keys.append(attrs.evolve(key, models=models))
         return tuple(keys)
@@ -364,7 +364,7 @@ class _ConfigReader(SectionReader):
         if section.record.folder is not None:
             self.add_problem(section.lines["folder"], "files", "give folder or s3")
         if section.record.seconds > MAX_PRESIGNED_SECONDS:
-            message = f"may be {MAX_PRESIGNED_SECONDS:,} with s3, the longest that it signs for"
+            message = f"may be at most {MAX_PRESIGNED_SECONDS:,} with s3, the limit of its signatures"
             self.add_problem(section.lines["seconds"], "files.seconds", message)
         if unknown_fields:
             section.unknown_fields.add("s3")

@@ -295,14 +295,16 @@ def _bind_problems(config: Config, host: str, *, no_auth: bool) -> Iterator[tupl
         return next((config.lines[name] for name in places if name in config.lines), 0), f"{setting}: {message}"
 
     if no_auth and is_public:
-        yield problem("--no-auth", f"is for loopback only, and {host} lets other machines in")
+        yield problem("--no-auth", f"works on loopback only; other machines can reach {host}")
     elif no_auth and names_hosts:
-        yield problem(_ALLOWED_HOSTS, "lets others in, and --no-auth is for loopback only; leave one of them out")
+        yield problem(
+            _ALLOWED_HOSTS, "lets other hosts in, and --no-auth works on loopback only; leave one of them out"
+        )
     if no_auth and has_keys:
-        yield problem("--no-auth", "goes with a configuration without keys only")
+        yield problem("--no-auth", "needs a configuration without keys")
     if not no_auth and not has_keys:
-        yield problem(_MASTER_KEY, "is missing: set it, or keys (or --no-auth, on loopback only)")
-    audience = host if is_public else "allowed_hosts, by which others call it,"
+        yield problem(_MASTER_KEY, "required: set it, or keys; on loopback --no-auth works without")
+    audience = host if is_public else "a gateway with allowed_hosts"
     if is_public or names_hosts:
         if master is not None and _is_weak(master):
             message = (
@@ -311,10 +313,10 @@ def _bind_problems(config: Config, host: str, *, no_auth: bool) -> Iterator[tupl
             yield problem(_MASTER_KEY, message)
         for i, key in enumerate(config.keys):
             if key.sha256 in _EXAMPLE_HASHES:
-                message = f"{key.name}: is the hash of a key that stands in somebody's documentation"
+                message = f"{key.name}: is the hash of an example key from public documentation; use another key"
                 yield config.lines.get(f"keys[{i}].sha256", 0), f"keys: {message}"
     if is_public and not names_hosts:
-        yield problem(_ALLOWED_HOSTS, f"is missing: name the hosts by which {host} may be called")
+        yield problem(_ALLOWED_HOSTS, f"required: the host names under which clients call {host}")
 
 
 def _is_weak(key: str) -> bool:

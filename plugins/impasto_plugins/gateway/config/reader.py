@@ -72,7 +72,7 @@ class SectionReader:
             elif word not in allowed_names:
                 closest_names = closest(word, (each for each in allowed_names if each not in node.value), 1)
                 hint = f"did you mean {closest_names[0]}?" if closest_names else f"it takes {', '.join(allowed_names)}"
-                hint = f"is not taken here; {ADVICE.get(word, hint)}"
+                hint = f"unknown setting; {ADVICE.get(word, hint)}"
                 self.add_problem(value.line, f"{name}.{word[:60]}".lstrip("."), hint)
         return {word: value for word, value in node.value.items() if word in allowed_names}
 

@@ -20,32 +20,36 @@ _EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 def validate_key(key: str) -> str | None:
     """Return the problem of a key that callers send in a header, or None."""
     return (
-        None if _PRINTABLE.fullmatch(key) else "must be printable ASCII without spaces, as callers show it in a header"
+        None
+        if _PRINTABLE.fullmatch(key)
+        else "must be printable ASCII without spaces, since callers send it in a header"
     )
 
 
 def validate_hash(digest: str) -> str | None:
     """Return the problem of a key's SHA-256, or None."""
     if set(digest) - set("0123456789abcdef"):
-        return "must be 64 hexadecimal digits, small letters"
-    return "is that of an empty key; give that of the key itself" if digest == _EMPTY_HASH else None
+        return "must be 64 hexadecimal digits in lower case"
+    return "is the hash of an empty key; give the hash of the key itself" if digest == _EMPTY_HASH else None
 
 
 def validate_host(host: str) -> str | None:
     """Return the problem of a lower-case host name, or a pattern of such names, or None."""
     if _HOST.fullmatch(host):
         return None
-    return "must be names of hosts, without scheme, port or path, such as images.example, or *.example for all below it"
+    return (
+        "must be host names without scheme, port or path, such as images.example, or *.example for all names below it"
+    )
 
 
 def validate_origin(origin: str) -> str | None:
     """Return the problem of an ``Origin`` header's value in lower case, or None."""
     if origin == "*":
-        return "must not be *, which lets every web page use the gateway from its visitors' browsers; name each origin"
+        return "must not be *: every web page could use the gateway from its visitors' browsers; name each origin"
     if "*" in origin:
-        return "must name each origin whole, without *"
+        return "must name each whole origin, without *"
     if _ORIGIN.fullmatch(origin) is None or _USUAL_PORT.fullmatch(origin):
-        return "must be origins as browsers send them: scheme, host and unusual port only, such as https://app.example"
+        return "must be an origin as browsers send it: scheme, host and any unusual port, such as https://app.example"
     return None
 
 
@@ -60,7 +64,7 @@ def validate_rate(rate: str) -> str | None:
 
 def validate_url(url: str) -> str | None:
     """Return the problem of a public address, or None."""
-    message = "must be http:// or https://, a host, and a path at most, as https://images.example"
+    message = "must be an http or https URL without query, such as https://images.example"
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -72,12 +76,12 @@ def validate_url(url: str) -> str | None:
 
 def validate_bucket(name: str) -> str | None:
     """Return the problem of the name of an S3 bucket, or None."""
-    return None if _BUCKET_NAME.fullmatch(name) else "must be a bucket's name: small letters, digits, dots, dashes"
+    return None if _BUCKET_NAME.fullmatch(name) else "must be a bucket's name: lower-case letters, digits, dots, dashes"
 
 
 def validate_prefix(prefix: str) -> str | None:
     """Return the problem of a prefix in a bucket, or None."""
-    return None if _PREFIX.fullmatch(prefix) else "may have letters, digits and ._/- only"
+    return None if _PREFIX.fullmatch(prefix) else "must have letters, digits and ._/- only"
 
 
 def validate_endpoint(url: str) -> str | None:

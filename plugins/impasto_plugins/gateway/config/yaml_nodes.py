@@ -15,8 +15,8 @@ import yaml
 MAX_DEPTH = 12
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
 _MERGE = "tag:yaml.org,2002:merge"
-_INDENTATION_HINT = "; is it indented as its neighbours are?"
-_ALIASES_REFUSED = "anchors and aliases are not taken; write the value out"
+_INDENTATION_HINT = "; check its indentation"
+_ALIASES_REFUSED = "anchors and aliases are not supported; write out the value"
 
 Mistake: TypeAlias = tuple[int, str]
 """A problem after its line number; 0 for something that is not in the file."""
@@ -82,7 +82,7 @@ class NodeBuilder:
         node = self._read_node(next(self._events), 0)
         next(self._events)  # the document's end
         if not isinstance(after := next(self._events), yaml.StreamEndEvent):
-            self._add_problem(after, "a second document begins; a configuration is one")
+            self._add_problem(after, "a second document begins; a configuration must be one document")
         return node
 
     def _add_problem(self, event: yaml.Event, message: str) -> None:
@@ -97,7 +97,7 @@ class NodeBuilder:
             self._add_problem(event, _ALIASES_REFUSED)
         has_tag = getattr(event, "tag", None) is not None
         if has_tag:
-            self._add_problem(event, "tags are not taken; write the plain value")
+            self._add_problem(event, "tags are not supported; write the plain value")
         if depth > MAX_DEPTH:
             raise UnreadableYAML(line, "is nested too deeply")
         match event:
@@ -119,7 +119,7 @@ class NodeBuilder:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             is_merge = isinstance(event, yaml.ScalarEvent) and self._resolve_tag(event) == _MERGE
             if is_merge:
-                self._add_problem(event, "merge keys are not taken; write the keys out")
+                self._add_problem(event, "merge keys are not supported; write out the keys")
                 has_merge = True
             key = self._read_node(event, depth + 1)
             value = self._read_node(next(self._events), depth + 1)
@@ -128,7 +128,7 @@ class NodeBuilder:
             if not isinstance(key.value, str):
                 self._add_problem(event, "a key must be text")
             elif key.value in nodes:
-                self._add_problem(event, f"{key.value!r} is given twice")
+                self._add_problem(event, f"{key.value!r} was given twice")
                 nodes[key.value] = _merge_values(nodes[key.value], value)
             else:
                 nodes[key.value] = attrs.evolve(value, line=key.line)
@@ -144,7 +144,7 @@ class NodeBuilder:
         try:
             return cast("Scalar", self._resolver.construct_object(yaml.ScalarNode(tag, event.value)))
         except ValueError:  # a number beyond all bounds
-            self._add_problem(event, "is no number that can be read")
+            self._add_problem(event, "is not a valid number")
             return UNKNOWN_VALUE
 
 

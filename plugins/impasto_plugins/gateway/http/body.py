@@ -35,7 +35,12 @@ def check_content_encoding(request: web.BaseRequest) -> None:
     """Refuse a compressed body, whose real size is unknown. Raises APIError."""
     codings = ",".join(request.headers.getall("content-encoding", ())).lower()
     if codings and any(coding.strip(" 	") not in ("", "identity") for coding in codings.split(",")):  # may be empty
-        raise APIError(415, "a compressed body is not taken; send it as it is", code="unsupported_encoding", close=True)
+        raise APIError(
+            415,
+            "a compressed body is not supported; send it without Content-Encoding",
+            code="unsupported_encoding",
+            close=True,
+        )
 
 
 def content_type_error() -> APIError:
@@ -47,7 +52,7 @@ def content_type_error() -> APIError:
 async def read_chunks(request: web.BaseRequest, max_bytes: int) -> AsyncIterator[bytes]:
     """Yield a body's pieces as they arrive, after 100-continue if the caller waits for it. Raises APIError."""
     content, size = request.content, request.content_length or 0
-    too_large = APIError(413, f"a request may have {max_bytes:,} bytes", code="request_too_large", close=True)
+    too_large = APIError(413, f"a request may have at most {max_bytes:,} bytes", code="request_too_large", close=True)
     if size > max_bytes:
         raise too_large
     if request.version >= HttpVersion11 and request.headers.get("expect", "").lower() == "100-continue":
@@ -78,12 +83,12 @@ def parse_json(body: bytes) -> object:
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
-        message = "the body is no UTF-8"
+        message = "the body is not valid UTF-8"
     except RecursionError:
         message = "the body is nested too deeply"
     except ValueError as error:  # JSONDecodeError, a number of too many digits, and what is raised below
         message = (
-            f"the body is no sound JSON: {error.msg}"
+            f"the body is not valid JSON: {error.msg}"
             if isinstance(error, json.JSONDecodeError)
             else _describe_error(error)
         )
@@ -96,12 +101,12 @@ class _MalformedJSON(ValueError):
 
 def _describe_error(error: ValueError) -> str:
     return (
-        f"the body is no sound JSON: {error}" if isinstance(error, _MalformedJSON) else "a number has too many digits"
+        f"the body is not valid JSON: {error}" if isinstance(error, _MalformedJSON) else "a number has too many digits"
     )
 
 
 def _reject_constant(constant: str) -> None:
-    raise _MalformedJSON(f"{constant} is no JSON")
+    raise _MalformedJSON(f"{constant} is not allowed in JSON")
 
 
 class _Underflow(float):
@@ -123,7 +128,7 @@ def _parse_float(text: str) -> float:
 def _reject_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise _MalformedJSON("a name is given twice")
+        raise _MalformedJSON("a name was given twice")
     return fields
 
 
@@ -138,7 +143,7 @@ async def read_text_field(head: PartHead, body: AsyncIterator[bytes], reservatio
     async for chunk in body:
         data += chunk
         if len(data) > MAX_FIELD_BYTES:
-            message = f"a field may have {MAX_FIELD_BYTES:,} bytes"
+            message = f"a field may have at most {MAX_FIELD_BYTES:,} bytes"
             raise APIError(413, message, code="request_too_large", param=head.name[:60], close=True)
     reservation.reserve(len(data))
     try:

@@ -23,7 +23,7 @@ from impasto_plugins.gateway.errors import SERVER, APIError, add_response_header
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 
 from .delivery import Delivery
-from .framing import MAX_FIELDS, MAX_LINE_BYTES, Framing, invalid_http
+from .framing import MAX_FIELDS, MAX_LINE_BYTES, Framing, describe_parse_error, invalid_http
 
 LINGER_SECONDS = 2.0
 """Seconds for which the rest of a refused request is read, so that its sender can read the refusal."""
@@ -79,10 +79,12 @@ class Connection(web.RequestHandler):
         server.open.add(self)  # not only when it is made: of many that come at once all would be below the cap
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        """Keep the transport."""
+        self._wire = cast("asyncio.Transport", transport)  # uvloop's class does not derive from it
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """Leave the list of open connections, and end the tracked delivery."""
         self._server.open.discard(self)
         if self._close_waiter is not None and not self._close_waiter.done():
             self._close_waiter.set_result(None)
@@ -91,6 +93,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # what asyncio takes: whether this half stays open
+        """Note that the peer closed its half; return True to keep this half open."""
         self.peer_closed = True
         if self.phase is Phase.BUSY and self._body is not None and not self._body.is_eof():
             self._body.set_exception(_payload_error())
@@ -102,6 +105,7 @@ class Connection(web.RequestHandler):
         return stays_open or self._closes_after_delivery
 
     def data_received(self, data: bytes) -> None:
+        """Check the framing of the next bytes, and pass them to the parser."""
         if self.phase is Phase.ENDING or self._framing.has_ended:
             return
         if data:
@@ -134,6 +138,7 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        """Finish a response, and wait until its delivery is known before the connection is closed."""
         if self.peer_closed and not self._messages:
             resp.force_close()
         result = await super().finish_response(request, resp, start_time)
@@ -178,7 +183,7 @@ class Connection(web.RequestHandler):
         """Replace aiohttp's own response, which would quote the request and write it to the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
-        refusal = self._framing.failure or invalid_http(_describe_parse_error(message or ""))
+        refusal = self._framing.failure or invalid_http(describe_parse_error(message or ""))
         failure = refusal if status < 500 else APIError(500, "the gateway failed", SERVER, "internal_error")
         response, id = failure.to_response(), new_request_id()
         add_response_headers(response, id)
@@ -196,10 +201,12 @@ class Connection(web.RequestHandler):
         """Log nothing: aiohttp's text may quote the request, and the gateway logs its own failures itself."""
 
     def pause_writing(self) -> None:
+        """Note since when the peer does not read."""
         self._write_blocked_since = time.monotonic()
         super().pause_writing()
 
     def resume_writing(self) -> None:
+        """Note that the peer reads again."""
         self._write_blocked_since = None
         super().resume_writing()
 
@@ -246,7 +253,7 @@ class Connection(web.RequestHandler):
         if not wire.is_reading():  # it is the gateway that holds the sender back
             self.last_byte_at = now
         if now - self.last_byte_at > limits.body_idle_seconds:
-            message = f"no byte of the body came for {limits.body_idle_seconds:g} s"
+            message = f"no byte of the body arrived for {limits.body_idle_seconds:g} s"
         elif now - self.phase_started_at > limits.body_seconds:
             message = f"a request's body must come within {limits.body_seconds:g} s"
         else:
@@ -289,7 +296,7 @@ class _RejectedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._wire is not None and not self._is_answered:
             self._is_answered = True
-            message = "the gateway has as many connections as it may; nothing was sent, try again"
+            message = "the gateway has too many connections; nothing was sent, try again"
             failure = APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
             self._server.observer.connection_ended("cap", _write_final_response(self._wire, failure), failure.status)
 
@@ -323,7 +330,8 @@ class Server(web.Server):
         self.rejected: set[_RejectedConnection] = set()
         self._limits = limits
 
-    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # one that is turned away is no RequestHandler
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # a rejected connection is not a RequestHandler
+        """Return the protocol of a new connection."""
         limits = self._limits()
         if len(self.open) >= min(limits.max_connections, _max_open_files() // 2):
             return _RejectedConnection(self)
@@ -342,6 +350,7 @@ class Server(web.Server):
                     await asyncio.sleep(0)
 
     async def shutdown(self, timeout: float | None = None) -> None:
+        """Close all connections."""
         for each in tuple(self.rejected):
             each.abort()
         await super().shutdown(timeout)
@@ -362,17 +371,8 @@ class Server(web.Server):
         return request
 
 
-def _describe_parse_error(message: str) -> str:
-    """Return the reason for which aiohttp refused a head. Its own message may quote the request."""
-    if message.startswith("Missing 'Host'"):
-        return "HTTP/1.1 needs a Host field"
-    if message.startswith("Duplicate"):
-        return "a header field that may be given once was given twice"
-    return "the request is not valid HTTP/1.1; each header field must be a name, a colon and a value in one line"
-
-
 def _payload_error() -> web.RequestPayloadError:
-    return web.RequestPayloadError("its chunks are not sound")
+    return web.RequestPayloadError("invalid chunks")
 
 
 def _max_open_files() -> int:

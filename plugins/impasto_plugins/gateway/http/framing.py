@@ -153,7 +153,7 @@ class Framing:
             target = absolute[2] or b"/"
             target = target if target.startswith(b"/") else b"/" + target
         elif not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
-            raise invalid_http("the target must be a path, which begins with /")
+            raise invalid_http("the target must be a path that begins with /")
         return b"%b %b HTTP/1.%d%b" % (method, target, minor != b"0", remainder)
 
     def _read_fields(self, head: bytes, *, is_old: bool) -> bytes:
@@ -169,11 +169,11 @@ class Framing:
                     head = head.replace(line, b"\r\nConnection: close", 1)  # it counts beside any other option
                 continue
             if has_length:
-                raise invalid_http("give Content-Length or Transfer-Encoding, and once")
+                raise invalid_http("give either Content-Length or Transfer-Encoding, once")
             has_length = True
             if name == b"transfer-encoding":
                 if value != b"chunked" or is_old:
-                    raise invalid_http("Transfer-Encoding may be chunked only, in HTTP/1.1")
+                    raise invalid_http("Transfer-Encoding must be chunked, in HTTP/1.1")
                 self._chunks = _ChunkDecoder()
                 head = head.replace(line, b"\r\nTransfer-Encoding: chunked", 1)
             elif (length := _LENGTH.fullmatch(value)) is not None:
@@ -255,3 +255,12 @@ class _ChunkDecoder:
 def invalid_http(problem: str = "the request is not valid HTTP/1.1") -> APIError:
     """Return the refusal of a request that can't be read."""
     return APIError(400, problem, code="invalid_http", close=True)
+
+
+def describe_parse_error(message: str) -> str:
+    """Return the reason for which aiohttp refused a head. Its own message may quote the request."""
+    if message.startswith("Missing 'Host'"):
+        return "HTTP/1.1 needs a Host field"
+    if message.startswith("Duplicate"):
+        return "a header field that may be given once was given twice"
+    return "the request is not valid HTTP/1.1; each header field must be a name, a colon and a value in one line"

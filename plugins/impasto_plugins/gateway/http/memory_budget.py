@@ -34,7 +34,7 @@ class MemoryReservation:
     def reserve(self, size: int) -> None:
         """Reserve so many more bytes. Raises APIError if there is no room."""
         if not self.try_reserve(size):
-            message = "the gateway holds as many pictures as it may; nothing was sent, try again"
+            message = "the gateway's memory for images is full; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True, close=True)
 
     def try_reserve(self, size: int) -> bool:

@@ -57,7 +57,7 @@ def parse_boundary(content_type: str) -> bytes:
     """Return the boundary in a multipart content type. Raises InvalidForm."""
     text = _parse_parameters(content_type, escaped=".").get("boundary", "")
     if len(text) > MAX_BOUNDARY_BYTES or _BOUNDARY_TEXT.fullmatch(text) is None:
-        raise InvalidForm(f"the content type names no boundary of 1 to {MAX_BOUNDARY_BYTES} allowed characters")
+        raise InvalidForm(f"the content type needs a boundary of 1 to {MAX_BOUNDARY_BYTES} allowed characters")
     return text.encode()
 
 
@@ -97,7 +97,7 @@ class FormReader:
         assert padding is not None  # noqa: S101 - it matches nothing too
         del buffer[: padding.end()]
         if not buffer.startswith(b"\r\n"):
-            raise InvalidForm("a boundary does not end its line")
+            raise InvalidForm("a boundary must end its line")
         while (end := buffer.find(b"\r\n\r\n")) < 0 and len(buffer) <= MAX_HEAD_BYTES:
             await self._read_more()
         if not 0 <= end <= MAX_HEAD_BYTES:
@@ -124,7 +124,7 @@ class FormReader:
         if (charset := _CHARSETS.get(value.decode("latin-1").strip(" \t").lower())) is None:
             raise _unknown_charset()
         if self._charset is not None:
-            raise InvalidForm("_charset_ is given twice")
+            raise InvalidForm("_charset_ was given twice")
         if self._has_text and charset != "utf-8":
             raise InvalidForm("_charset_ must come before the form's text fields")
         self._charset = charset
@@ -164,7 +164,7 @@ def _parse_head(lines: bytes) -> PartHead:
     if kind.lower().startswith("multipart/"):
         raise InvalidForm("a part is a multipart form itself")
     if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN:
-        raise InvalidForm("a part has a transfer encoding; send it as it is")
+        raise InvalidForm("a part has a transfer encoding; send its bytes without one")
     disposition = headers.get("content-disposition", "")
     if disposition.partition(";")[0].strip().lower() != "form-data":
         raise InvalidForm("every part must be a form's field or file")

@@ -102,5 +102,5 @@ class UploadSpool:
         try:
             await self._spool_file.append(chunk)
         except OSError:
-            message = "the gateway has no room for an upload; nothing was sent, try again"
+            message = "the gateway's disk has no space for an upload; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True, close=True) from None

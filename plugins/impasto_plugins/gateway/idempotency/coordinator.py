@@ -76,7 +76,7 @@ class IdempotencyCoordinator:
             await self._data.run(self.in_flight.open)
             await self.reclaim_dead_workers()
         except DATABASE_ERRORS as error:
-            _log.error("what runs can't be written down for other workers and the next start: %s", error)
+            _log.error("running calls can't be recorded for other workers and the next start: %s", error)
 
     async def aclose(self) -> None:
         """Leave running calls for other workers to take over."""
@@ -359,7 +359,7 @@ class IdempotencySession:
             return
         try:
             await coordinator.run_and_record(row, call, partial(make, row), has_id=job_started.done)
-        except APIError:  # it is written down
+        except APIError:  # it is stored
             if not job_started.done():
                 raise
 

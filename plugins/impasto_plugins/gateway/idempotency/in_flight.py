@@ -74,7 +74,7 @@ class InFlightTable:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.name = secrets.token_hex(8)
-        self._table = mmap.mmap(-1, _BYTES)  # where there is no disk, others can't see it
+        self._table = mmap.mmap(-1, _BYTES)  # without a disk other workers can't see it
         self._fd = -1
         self._free = list(range(SLOTS))
         self._calls: dict[int, InFlightCall] = {}
@@ -109,7 +109,7 @@ class InFlightTable:
             self._table[lost_slot * _SLOT.size] = SlotState.FREE
             self._free.append(lost_slot)
         if not self._free:
-            message = "the gateway runs as many calls as it may; nothing was sent, try again"
+            message = "the gateway runs too many calls; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
         slot = self._free.pop()
         self._generation += 1
@@ -162,7 +162,7 @@ class InFlightTable:
                 continue
             try:
                 table = mmap.mmap(fd, _BYTES)
-            except ValueError:  # it is no table
+            except ValueError:  # not a table
                 continue
             finally:
                 os.close(fd)

@@ -42,7 +42,7 @@ class OutcomeFiles:
                     json_by_id[id] = dump_outcome(outcome)
             _sync(self.folder)
         except OSError as error:
-            _log.error("images that were paid for could not be kept: %s", error.strerror)
+            _log.error("paid images could not be stored: %s", error.strerror)
             for id in json_by_id:
                 self._remove(id, outcomes[id])
             return {}
@@ -82,7 +82,7 @@ class OutcomeFiles:
             for i, artifact in enumerate(outcome.artifacts):
                 self._save(f"{id}.{i}", artifact)
         except OSError as error:
-            _log.error("an image that was paid for could not be kept: %s", error.strerror)
+            _log.error("a paid image could not be stored: %s", error.strerror)
             self._remove(id, outcome)
             return False
         return True

@@ -145,7 +145,7 @@ class OutcomeStore:
             try:
                 is_kept = await self._store_group(group)
             except Exception:  # noqa: BLE001 - a bug here must not leave those waiting who come next
-                _log.exception("outcomes of calls could not be kept")
+                _log.exception("outcomes of calls could not be stored")
             finally:
                 for each in group:
                     each.is_stored.set_result(is_kept)
@@ -201,7 +201,7 @@ class OutcomeStore:
         try:
             return await asyncio.to_thread(self._files.load, row.id, row.outcome)
         except OSError as error:
-            _log.error("a picture that was kept is gone: %s", error.strerror)
+            _log.error("a stored image is missing: %s", error.strerror)
             raise charge_unknown_error() from None
 
     async def reclaim_dead_workers(self, table: InFlightTable) -> list[StoredCall]:
@@ -236,7 +236,7 @@ class OutcomeStore:
         try:
             await self._data.write(work, durable=True)
         except DATABASE_ERRORS as error:
-            _log.error("the outcome of a call could not be kept: %s", error)
+            _log.error("the outcome of a call could not be stored: %s", error)
             return False
         return True
 
@@ -253,7 +253,7 @@ class OutcomeStore:
         with ExitStack() as tables:
             dead: dict[str, list[bytes]] = {}
             for path in table.other_tables():
-                with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is no table
+                with suppress(OSError, ValueError):  # it lives, another worker was faster, or it is not a table
                     dead[path.name] = tables.enter_context(reclaim(path))
             if not dead:
                 return []

@@ -181,5 +181,8 @@ def storage_required(action: str = "written down") -> Iterator[None]:
         raise
     except DATABASE_ERRORS as error:
         _log.error("a call can't be %s: %s", action, error)
-        message = f"the call can't be {action} now, so that it would be made once; nothing was sent, try again"
+        message = (
+            f"the call can't be {action} now, and without that a repeated request could be charged twice; nothing was"
+            " sent, try again"
+        )
         raise APIError(503, message, SERVER, "overloaded", retry_after=5, should_retry=True) from None

@@ -72,7 +72,7 @@ def is_storable(media_type: str) -> bool:
 def new_file_name(media_type: str) -> str:
     """Return a name that nobody can guess. Raises StoreError."""
     if (extension := _EXTENSIONS.get(media_type)) is None:
-        raise StoreError(f"{media_type[:60]} is no picture that is served")
+        raise StoreError(f"{media_type[:60]} is not a media type that is served")
     return f"{secrets.token_urlsafe(_NAME_BITS // 8)}.{extension}"
 
 
@@ -130,7 +130,7 @@ class LocalStore:
                 try:
                     if _NAME.fullmatch(entry.name) and self._seconds_left(entry.stat(follow_symlinks=False)) <= 0:
                         Path(entry.path).unlink()
-                except OSError:  # another worker was faster, or it is no file
+                except OSError:  # another worker was faster, or it is not a file
                     continue
 
     def _save(self, name: str, artifact: Artifact) -> None:
@@ -156,7 +156,7 @@ class LocalStore:
         if not stat.S_ISREG(status.st_mode) or seconds_left <= 0:
             os.close(fd)
             return None
-        source = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by whoever asked
+        source = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by the caller
         return StoredFile(source, _TYPES[name.rpartition(".")[2]], status.st_size, seconds_left)
 
     def _seconds_left(self, status: os.stat_result) -> float:

@@ -29,9 +29,11 @@ async def save(store: LocalStore, artifact: Artifact) -> str:
     try:
         name = await store.save(artifact)
     except StoreError as error:
-        _log.error("what was paid for and can't be used could not be kept: %s", error)
+        _log.error("a paid answer that can't be used could not be stored: %s", error)
         return ""
-    return f"; GET /v1/images/files/{name} has what came, for {store.seconds / 3600:g} hours"
+    content = "the answer, which is not a usable image" if artifact.media_type == UNKNOWN_TYPE else "the image"
+    hours = f"{store.seconds / 3600:g} hours"
+    return f"; GET /v1/images/files/{name} has {content}, as the provider sent it, for {hours}"
 
 
 def _artifacts(error: ImpastoError) -> Iterator[Artifact]:

@@ -105,7 +105,7 @@ class AccessLogWriter:
                     chunk += self._queue.popleft()
                 try:
                     self._write_all(chunk)
-                except OSError:  # whoever read it is gone
+                except OSError:  # the reader closed it
                     self._queue.clear()
 
     def _write_all(self, chunk: bytes) -> None:

@@ -59,7 +59,7 @@ class EventLoopMonitor:
             now = time.monotonic()
             lag, self._last_beat = max(now - self._last_beat - TICK_SECONDS, 0.0), now
             if lag > WARN_SECONDS:
-                _log.warning("the event loop was held up for %.1f s", lag)
+                _log.warning("the event loop was blocked for %.1f s", lag)
             lags = self._lags  # falling: one that a later one surpassed is never the longest again
             while lags and lags[-1][1] <= lag:
                 lags.pop()
@@ -76,7 +76,7 @@ class EventLoopMonitor:
             if lag > WARN_SECONDS and beat != reported_beat:
                 reported_beat = beat
                 frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - its documented name
-                _log.warning("the event loop is held up, for %.1f s so far, by %s", lag, _format_stack(frame))
+                _log.warning("the event loop is blocked, for %.1f s so far, by %s", lag, _format_stack(frame))
 
 
 def _format_stack(frame: FrameType | None) -> str:

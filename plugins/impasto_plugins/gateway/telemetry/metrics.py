@@ -38,26 +38,45 @@ def _maximum(a: float, b: float) -> float:
     return max(a, b)
 
 
-REQUESTS = Metric("requests", "counter", "Requests answered.", ("route", "model", "status"))
-SECONDS = Metric("request_seconds", "histogram", "From a request's head to its answer's end.", ("route", "model"))
-IN_FLIGHT = Metric("requests_in_flight", "gauge", "Requests that are being read or answered, and jobs.")
-BYTES = Metric("bytes_in_flight", "gauge", "Bytes that requests and answers hold of memory.")
-UPSTREAM = Metric(
-    "upstream_requests", "counter", "Requests to providers, by what came of them.", (*_DEPLOYMENT, "kind", "outcome")
+REQUESTS = Metric("requests", "counter", "Requests that were answered.", ("route", "model", "status"))
+SECONDS = Metric(
+    "request_seconds", "histogram", "Seconds from a request's head to the end of its response.", ("route", "model")
 )
-UPSTREAM_SECONDS = Metric("upstream_seconds", "histogram", "A provider's time for one request.", (*_DEPLOYMENT, "kind"))
-RETRIES = Metric("retries", "counter", "Requests to providers that were sent again.", _DEPLOYMENT)
-IMAGES = Metric("pictures", "counter", "Pictures that came.", _DEPLOYMENT)
-USD = Metric("cost_usd", "counter", "Cost of images that came or were paid for, by the price known here.", _DEPLOYMENT)
-CREDITS = Metric("cost_credits", "counter", "The same in the provider's credits.", _DEPLOYMENT)
-CHARGE_UNKNOWN = Metric("charges_unknown", "counter", "Pictures that did not come and may be charged.", _DEPLOYMENT)
-COOLDOWN = Metric("deployment_resting", "gauge", "1 where a deployment cools down.", _DEPLOYMENT, _maximum)
+IN_FLIGHT = Metric("requests_in_flight", "gauge", "Requests and jobs that run.")
+BYTES = Metric("bytes_in_flight", "gauge", "Bytes of memory that requests and responses use.")
+UPSTREAM = Metric(
+    "upstream_requests", "counter", "Requests to providers, by outcome.", (*_DEPLOYMENT, "kind", "outcome")
+)
+UPSTREAM_SECONDS = Metric(
+    "upstream_seconds", "histogram", "Seconds that a provider took for one request.", (*_DEPLOYMENT, "kind")
+)
+RETRIES = Metric("retries", "counter", "Requests to providers that were retried.", _DEPLOYMENT)
+IMAGES = Metric("pictures", "counter", "Images received.", _DEPLOYMENT)
+USD = Metric(
+    "cost_usd", "counter", "Cost in USD of images that were received or charged, by the model's price.", _DEPLOYMENT
+)
+CREDITS = Metric(
+    "cost_credits", "counter", "Cost in the provider's credits of images that were received or charged.", _DEPLOYMENT
+)
+CHARGE_UNKNOWN = Metric(
+    "charges_unknown", "counter", "Images that were not received and may have been charged.", _DEPLOYMENT
+)
+COOLDOWN = Metric(
+    "deployment_resting", "gauge", "1 while a deployment is not used after failures, else 0.", _DEPLOYMENT, _maximum
+)
 CONNECTIONS = Metric("connections", "gauge", "Open connections.")
 CONNECTIONS_ENDED = Metric(
-    "connections_ended", "counter", "Connections ended for what they did: cap, header, body, write, http.", ("why",)
+    "connections_ended",
+    "counter",
+    "Connections that the gateway ended, by reason: cap, header, body, write, http.",
+    ("why",),
 )
-LAG = Metric("loop_lag_seconds", "gauge", "The longest that the event loop was late in the last minute.", (), _maximum)
-DROPPED_LINES = Metric("access_log_lines_lost", "counter", "Lines that were not written, as nobody took them.")
+LAG = Metric(
+    "loop_lag_seconds", "gauge", "Longest delay of the event loop in the last minute, in seconds.", (), _maximum
+)
+DROPPED_LINES = Metric(
+    "access_log_lines_lost", "counter", "Lines of the access log that were dropped because nothing read them."
+)
 
 METRICS = (
     *(REQUESTS, SECONDS, IN_FLIGHT, BYTES, UPSTREAM, UPSTREAM_SECONDS, RETRIES, IMAGES, USD, CREDITS),

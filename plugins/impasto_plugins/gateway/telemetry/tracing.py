@@ -157,7 +157,7 @@ def provider_from_environment() -> TracerProvider | None:
     for name in exporters:
         matches = entry_points(group="opentelemetry_traces_exporter", name=name)
         if not matches:
-            _log.warning("no traces by %s: no installed package exports them so", printable(name))
+            _log.warning("no traces by %s: no installed package has that exporter", printable(name))
         for entry_point in matches:
             provider.add_span_processor(BatchSpanProcessor(entry_point.load()()))
     trace.set_tracer_provider(provider)

@@ -150,7 +150,7 @@ def asked(path: bytes = b"/v1/images/generations", *, method: bytes = b"POST", *
 EDITS = b"/v1/images/edits"
 FORM = b"multipart/form-data; boundary=x"
 HEADS: dict[str, tuple[bytes, int, str]] = {
-    "no such key": (asked(Authorization=b"Bearer no"), 401, "invalid_api_key"),
+    "the API key is invalid": (asked(Authorization=b"Bearer no"), 401, "invalid_api_key"),
     "no key": (asked(Authorization=b""), 401, "invalid_api_key"),
     "no such path": (asked(b"/v1/images"), 404, "unknown_url"),
     "another method": (asked(method=b"PUT"), 405, "method_not_allowed"),

@@ -223,7 +223,7 @@ async def test_a_ledger_that_is_missing_or_damaged_ends_its_batch_and_pays_nothi
             assert over.status == "failed"
             (error,) = over.errors.data
             assert error.code == "storage_error"
-            assert "missing or damaged, so it can't go on" in error.message
+            assert "missing or damaged, so it can't continue" in error.message
             assert str(state) not in error.message
     assert charges(impasto_emulator) == paid
 

@@ -27,7 +27,7 @@ async def limited(start: Start, base: str, **limits: Any) -> Running:
 
 @pytest.mark.parametrize(
     ("limits", "said"),
-    [({"images_per_day": 5}, "5 pictures a day"), ({"usd_per_month": 5 * CORE_USD}, "may spend 0.15 a month")],
+    [({"images_per_day": 5}, "5 images a day"), ({"usd_per_month": 5 * CORE_USD}, "may spend 0.15 a month")],
     ids=["images_per_day", "usd_per_month"],
 )
 async def test_a_batch_that_would_pass_a_limit_is_refused_whole(

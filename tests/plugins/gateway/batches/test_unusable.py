@@ -25,7 +25,7 @@ async def gateway(start: Start, provider: Server) -> Running:
 
 
 async def _bodies(gateway: Running, message: str) -> list[bytes]:
-    paths = re.findall(r"GET (/v1/images/files/[\w-]{43}\.\w+) has what came, for 24 hours", message)
+    paths = re.findall(r"GET (/v1/images/files/[\w-]{43}\.\w+) has [^;]*, for 24 hours", message)
     return sorted([(await gateway.ask("GET", path)).body for path in paths])
 
 

@@ -108,7 +108,7 @@ def test_a_forms_stream_is_true_or_false(text: str, value: object) -> None:
 def test_image_and_images_are_one_argument() -> None:
     assert CallArguments.from_json({"images": [URI]}).params == {"image": [URI]}
     assert CallArguments.from_json({"images": [URI], "image": None}).params == {"image": [URI]}
-    with pytest.raises(APIError, match="image and images are the same") as refused:
+    with pytest.raises(APIError, match="image and images have the same meaning") as refused:
         CallArguments.from_json({"images": [URI], "image": URI})
     assert refused.value.param == "images"
 

@@ -102,7 +102,7 @@ async def test_n_pictures_count_n(start: Start, impasto_emulator: Emulator) -> N
     gateway = await limited(start, impasto_emulator.url, images_per_day=10)
     found = await outcomes([gateway.generate(n=4) for _ in range(3)])
     assert (len(found["made"]), len(found["insufficient_quota"])) == (2, 1)
-    assert "10 pictures a day, and 2 are left" in (found["insufficient_quota"][0].error["message"] or "")
+    assert "10 images a day, and 2 are left" in (found["insufficient_quota"][0].error["message"] or "")
     assert (await gateway.generate(n=3)).status == 429
     assert (await gateway.generate(n=2)).status == 200
     assert len(impasto_emulator.charges) == 10

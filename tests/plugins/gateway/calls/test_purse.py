@@ -151,7 +151,7 @@ async def test_what_is_refused_is_not_counted(data: Database) -> None:
 @pytest.mark.parametrize(
     ("limits", "n", "said", "seconds"),
     [
-        ({"images_per_day": 3}, 2, "may make 3 pictures a day, and 1 are left until 2026-10-02T00:00Z", 43_200),
+        ({"images_per_day": 3}, 2, "may make 3 images a day, and 1 are left until 2026-10-02T00:00Z", 43_200),
         (
             {"usd_per_month": 0.2},
             2,

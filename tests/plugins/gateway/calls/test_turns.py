@@ -303,7 +303,7 @@ async def test_if_a_later_job_may_have_been_charged_the_call_may_have_been(tmp_p
 
 async def test_if_a_job_was_never_recorded_the_call_may_have_been_charged(tmp_path: Any) -> None:
     client = Client({"x": ProviderFault("no", status=500)})
-    with pytest.raises(APIError, match="outcome was lost") as failed:
+    with pytest.raises(APIError, match="outcome is unknown") as failed:
         await accepted("x", n=2).fetch(setup(tmp_path, client))
     assert (failed.value.code, failed.value.not_charged, failed.value.should_retry) == ("charge_unknown", False, False)
 
@@ -312,7 +312,7 @@ async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp
     client = Client({id: UnusableResult("no image", raw=id.encode()) for id in ("x", "y")})
     with pytest.raises(APIError) as failed:
         await accepted("x", "y").fetch(setup(tmp_path, client))
-    names = re.findall(r"GET /v1/images/files/([\w-]{43}\.bin) has what came", failed.value.message)
+    names = re.findall(r"GET /v1/images/files/([\w-]{43}\.bin) has the answer", failed.value.message)
     assert sorted((tmp_path / name).read_bytes() for name in names) == [b"x", b"y"]
 
 

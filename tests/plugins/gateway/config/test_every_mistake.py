@@ -214,7 +214,7 @@ def test_what_depends_on_a_value_that_is_not_known_is_not_judged(tmp_path: Path)
           timeout: abc  # !
         keys: !!set {}  # !
         """,
-        # The keys of a section that is given twice are read from both.
+        # The keys of a section that was given twice are read from both.
         f"""\
         model_list:
           - model_name: sd3
@@ -331,7 +331,7 @@ def test_a_valid_configuration_has_no_mistake(tmp_path: Path) -> None:
         """)
     )
     sound, *warnings = check(str(path), host="127.0.0.1", no_auth=False).splitlines()
-    assert sound == "config.yaml is sound: 1 model"
+    assert sound == "config.yaml is valid: 1 model"
     assert len(warnings) == 1
     assert "openai" in warnings[0]
 

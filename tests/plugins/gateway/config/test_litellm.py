@@ -37,10 +37,10 @@ def test_defaults_stand_beside_the_key() -> None:
         ("style_preset: vivid", "line 6: sd3: style_preset: must be one of enhance"),
         ("response_format: file", "line 6: sd3: response_format: must be one of b64_json, url"),
         ("n: 11", "line 6: sd3: n: must be a whole number from 1 to 10, not 11"),
-        ("steps: 20", "line 6: sd3: steps: is not taken here, and is no parameter of this model"),
+        ("steps: 20", "line 6: sd3: steps: is not a setting of a deployment, nor a parameter of this model"),
         (
             "api_bas: https://a.example",
-            "line 6: sd3: api_bas: is not taken here, and is no parameter of this model; did",
+            "line 6: sd3: api_bas: is not a setting of a deployment, nor a parameter of this model; did",
         ),
         ("strenght: 0.7", "did you mean strength?"),
         ("image: cat.png", "line 6: sd3: image: is a file, which each call gives"),
@@ -82,9 +82,7 @@ def test_a_setting_that_is_switched_off_is_accepted_with_advice(line: str) -> No
     "line", ["set_verbose: true", "cache: true", "cache: 'false'", "num_retries: 0", "callbacks: [a]"]
 )
 def test_a_setting_that_is_switched_on_is_refused_by_name(line: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"line 9: litellm_settings.{line.partition(':')[0]}: is not taken here; leave"
-    ):
+    with pytest.raises(ConfigError, match=f"line 9: litellm_settings.{line.partition(':')[0]}: unknown setting; leave"):
         parse(f"{SD3}{END}litellm_settings:\n  {line}\n".encode())
 
 
@@ -139,7 +137,7 @@ def test_a_key_may_name_a_model_that_is_skipped() -> None:
 
 def test_a_file_that_leaves_no_model_is_an_error() -> None:
     other = "model_list:\n  - model_name: chat\n    litellm_params: {model: openai/gpt-4o}\n"
-    with pytest.raises(ConfigError, match="line 1: model_list: leaves no model: .*openai"):
+    with pytest.raises(ConfigError, match="line 1: model_list: no entry can be served: .*openai"):
         parse((other + END).encode())
 
 
@@ -155,7 +153,7 @@ def test_the_check_names_what_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"{SD3}  - model_name: other\n    litellm_params: {{model: openai/gpt-4o}}\n{END}")
     said = serve.check(str(path), host="127.0.0.1", no_auth=False)
-    assert "config.yaml is sound: 1 model" in said
+    assert "config.yaml is valid: 1 model" in said
     assert "Warning: line 6: model_list[1] is skipped" in said
 
 
@@ -187,12 +185,12 @@ def test_a_list_that_is_left_blank_is_not_given() -> None:
 @pytest.mark.parametrize(
     ("origin", "said"),
     [
-        ("*", "lets every web page use the gateway"),
-        ("https://*.example", "must name each origin whole"),
-        ("https://app.example/", "as browsers send them"),
-        ("https://app.example:443", "as browsers send them"),
-        ("app.example", "as browsers send them"),
-        ("null", "as browsers send them"),
+        ("*", "every web page could use the gateway"),
+        ("https://*.example", "must name each whole origin"),
+        ("https://app.example/", "as browsers send it"),
+        ("https://app.example:443", "as browsers send it"),
+        ("app.example", "as browsers send it"),
+        ("null", "as browsers send it"),
     ],
 )
 def test_an_origin_is_named_whole(origin: str, said: str) -> None:

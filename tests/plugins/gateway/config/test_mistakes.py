@@ -97,7 +97,7 @@ def test_a_named_key_that_is_the_master_key_is_refused() -> None:
     text = (
         config("http://127.0.0.1:1").replace("sk-1234", STRONG) + f"keys:\n  - {{name: a, sha256: {digest}, rpm: 1}}\n"
     )
-    with pytest.raises(ConfigError, match="sha256: is that of general_settings.master_key"):
+    with pytest.raises(ConfigError, match="sha256: is the hash of general_settings.master_key"):
         parse(text.encode())
 
 

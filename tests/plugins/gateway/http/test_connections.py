@@ -97,7 +97,7 @@ async def test_a_body_that_stops(start: Start, impasto_emulator: Emulator, frami
     gateway = await limited(start, impasto_emulator)
     answer = await send(gateway.url, POST + HEADERS + JSON + framing + b"\r\n" + b"1\r\n{", LONG)
     assert (answer.status, answer.error["code"], answer.closed) == (408, "request_timeout", True)
-    assert "no byte of the body came for 0.4 s" in (answer.error["message"] or "")
+    assert "no byte of the body arrived for 0.4 s" in (answer.error["message"] or "")
     assert gateway.gateway._app.running_count == gateway.gateway._app.memory.used_bytes == 0
     assert not impasto_emulator.requests
 

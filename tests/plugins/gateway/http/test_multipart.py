@@ -271,7 +271,7 @@ async def run(program: str, *words: str) -> bytes:
 )
 async def test_what_is_no_form(data: bytes) -> None:
     """Some of it the standards allow: a form in a form and coded parts are deprecated (RFC 7578, 4.3 and 4.7), and
-    nobody sends them; a header or a parameter that is given twice is read differently by different readers."""
+    nobody sends them; a header or a parameter that was given twice is read differently by different readers."""
     with pytest.raises(InvalidForm):
         await read(data, [])
 

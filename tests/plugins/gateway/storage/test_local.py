@@ -51,7 +51,7 @@ async def test_a_picture_of_the_future_is_one_of_now(tmp_path: Path) -> None:
 
 
 async def test_what_is_no_picture_is_not_served(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="text/html is no picture"):
+    with pytest.raises(StoreError, match="text/html is not a media type"):
         await LocalStore(tmp_path, 60).save(Artifact(data=b"<script>", media_type="text/html"))
 
 
@@ -89,7 +89,7 @@ async def test_a_picture_that_can_not_be_kept_is_delivered(
     answer = await gateway.generate(response_format="url")
     assert answer.status == 200
     assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
-    assert "could not be kept" in answer.json["warnings"][0]
+    assert "could not be stored" in answer.json["warnings"][0]
 
 
 async def test_a_url_is_the_public_one(start: Start, impasto_emulator: Emulator, tmp_path: Path) -> None:

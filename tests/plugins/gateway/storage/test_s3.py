@@ -125,7 +125,7 @@ def delivered(answer: Answer, caplog: pytest.LogCaptureFixture) -> str:
     """What the log says of a picture that could not be kept, and was delivered all the same."""
     assert answer.status == 200
     assert base64.b64decode(answer.json["data"][0]["b64_json"]).startswith(b"\x89PNG")
-    assert "could not be kept for a URL" in answer.json["warnings"][0]
+    assert "could not be stored for a URL" in answer.json["warnings"][0]
     (told,) = [record.message for record in caplog.records if record.name == "impasto.gateway"]
     assert not {"AKIATEST", SECRETS["AKIATEST"], "Signature"} & set(told.split())
     return told
@@ -204,7 +204,7 @@ def test_a_mistake_is_told_with_its_line() -> None:
 
     assert "files.s3.bucket: required" in problems("{}")
     assert "files.s3.bucket: must be a bucket's name" in problems("{bucket: My_Pictures}")
-    assert "files.s3.prefix: may have letters" in problems("{bucket: pictures, prefix: 'a b'}")
+    assert "files.s3.prefix: must have letters" in problems("{bucket: pictures, prefix: 'a b'}")
     assert "together" in problems("{bucket: pictures, aws_access_key_id: AKIA}")
     assert "endpoint_url: must begin" in problems("{bucket: pictures, endpoint_url: minio.example}")
     assert "give folder or s3" in problems("{bucket: pictures}", "  folder: x\n")

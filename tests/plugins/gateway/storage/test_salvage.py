@@ -46,7 +46,7 @@ def path_in(message: str | None) -> str:
 
 def paths_in(message: str | None) -> list[str]:
     """Return the paths of all stored files in a message; nothing else in it may be a path."""
-    pattern = r"GET (/v1/images/files/[\w-]{43}\.\w+) has what came, for 24 hours"
+    pattern = r"GET (/v1/images/files/[\w-]{43}\.\w+) has [^;]*, for 24 hours"
     assert "/" not in re.sub(pattern, "", message or "").replace("text/html", "")
     return re.findall(pattern, message or "")
 
@@ -118,7 +118,7 @@ async def test_where_it_can_not_be_kept_the_error_is_as_it_was(
     refused = await gateway.generate()
     assert (refused.status, refused.error["code"]) == (502, "unusable_result")
     assert "GET" not in (refused.error["message"] or "")
-    assert "could not be kept" in caplog.text
+    assert "could not be stored" in caplog.text
 
 
 async def test_a_blurred_image_of_the_emulator_is_kept(start: Start, impasto_emulator: Emulator) -> None:

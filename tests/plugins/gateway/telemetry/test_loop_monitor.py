@@ -69,10 +69,10 @@ async def test_a_plugin_that_blocks_the_loop_is_named(
     await until(lambda: len(told()) == 2)
     during, after = told()
     assert (during.levelno, after.levelno) == (logging.WARNING, logging.WARNING)
-    assert "is held up" in during.message
+    assert "is blocked" in during.message
     assert "impasto_greedy.Greedy.middleware.<locals>.compute:" in during.message
     assert str(tmp_path) not in during.message
-    held = re.search(r"was held up for ([\d.]+)", after.message)
+    held = re.search(r"was blocked for ([\d.]+)", after.message)
     assert held is not None
     assert float(held[1]) > 1
     assert (await scrape(gateway))("loop_lag_seconds") > 1

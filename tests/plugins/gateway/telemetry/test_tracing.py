@@ -189,4 +189,4 @@ async def test_an_exporter_that_is_not_there_is_told_and_nothing_fails(serve: Se
     process.terminate()
     _, told = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
-    assert "no traces by no-such: no installed package exports them so" in told
+    assert "no traces by no-such: no installed package has that exporter" in told
