@@ -81,6 +81,16 @@ async def test_of_several_pictures_some_come(gateway: Running, impasto_emulator:
     assert len(impasto_emulator.requests) == 3
 
 
+async def test_the_cost_counts_an_image_that_was_charged_and_can_not_be_used(
+    gateway: Running, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("status", status=200, body="empty", times=1)
+    answer = await gateway.generate(n=3)
+    (lost,) = answer.json["errors"]
+    assert (answer.status, len(answer.json["data"]), lost["billed"]) == (200, 2, "yes")
+    assert answer.headers["x-impasto-cost-usd"] == "0.195"
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -23,7 +23,13 @@ from impasto import (
     Result,
 )
 from impasto.ext import Makes, close_files
-from impasto_plugins.gateway.errors import APIError, invalid_params_error, partial_error_payload, to_api_error
+from impasto_plugins.gateway.errors import (
+    APIError,
+    billed_of_images,
+    invalid_params_error,
+    partial_error_payload,
+    to_api_error,
+)
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.storage import salvage
 from impasto_plugins.openai_compat.check import bytes_to_decode, check, check_request
@@ -220,7 +226,7 @@ async def execute_with_fallback(
                 artifacts=result.artifacts,
                 warnings=(*prepared_call.warnings, *result.warnings),
                 lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
-                cost=result.cost,
+                cost=result.cost if not result.errors else _cost_with_failures(prepared_call, result),
                 created=spools.created,
             )
         except InvalidRequest as error:  # found as the request was written
@@ -233,6 +239,19 @@ async def execute_with_fallback(
         return await try_each(first, others, attempt)
     except ImpastoError as error:
         raise to_api_error(error) from None
+
+
+def _cost_with_failures(prepared_call: PreparedCall, result: Result) -> Cost | None:
+    """Return the cost of the images that came and of the failed ones that were charged; None if it is unknown."""
+    charged = sum(billed_of_images(failure.error).count("yes") for failure in result.errors)
+    if not charged or result.cost is None or prepared_call.cost is None:
+        return result.cost if not charged else None
+    failed, credits = prepared_call.cost.times(charged), result.cost.credits
+    return attrs.evolve(
+        result.cost,
+        usd=round(result.cost.usd + failed.usd, 10),
+        credits=None if credits is None or failed.credits is None else round(credits + failed.credits, 10),
+    )
 
 
 class Candidates(Protocol):

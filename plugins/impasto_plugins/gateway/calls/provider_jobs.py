@@ -10,7 +10,14 @@ import attrs
 
 from impasto import ChargeUnknown, Cost, ImpastoError, Result
 from impasto_plugins.gateway.config.model import DAY_SECONDS
-from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, partial_error_payload, to_api_error
+from impasto_plugins.gateway.errors import (
+    CHARGE_UNKNOWN,
+    SERVER,
+    APIError,
+    billed_of_images,
+    partial_error_payload,
+    to_api_error,
+)
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
@@ -68,11 +75,12 @@ class ProviderJobs:
             raise to_api_error(first)
         await salvage.save_unusable(runtime.salvage_store, *(error for _, error in errors))
         artifacts = tuple(artifact for result in results for artifact in result.artifacts)
+        charged = sum(billed_of_images(error).count("yes") for _, error in errors)
         return CallOutcome(
             artifacts=artifacts,
             warnings=self.warnings,
             lost=tuple({"index": i, **dict(partial_error_payload(error))} for i, error in errors),
-            cost=self.cost.times(len(artifacts)) if self.cost is not None else None,
+            cost=self.cost.times(len(artifacts) + charged) if self.cost is not None else None,
             created=self.created,
         )
 

@@ -45,7 +45,7 @@ def test_a_call_may_name_20_files(files: int) -> None:
     if files == 20:
         assert asked.uploaded_file_ids() == {f"file-{number}": "image" for number in range(20)}
     else:
-        with pytest.raises(APIError, match="image: a call may name 20 files") as refused:
+        with pytest.raises(APIError, match="image: a call may name at most 20 files") as refused:
             asked.uploaded_file_ids()
         assert (refused.value.status, refused.value.param) == (400, "image")
 

@@ -319,7 +319,7 @@ async def test_if_no_job_has_a_usable_image_the_error_names_the_file_of_each(tmp
 @pytest.mark.parametrize(("model", "account"), [("other", "a"), ("m", "other")])
 async def test_a_job_is_fetched_with_the_key_it_began_with_alone(tmp_path: Any, model: str, account: str) -> None:
     client = Client({})
-    with pytest.raises(APIError, match="job x can't be fetched") as failed:
+    with pytest.raises(APIError, match="job x is no longer configured, so the job can't be fetched") as failed:
         await accepted("x").fetch(setup(tmp_path, client, model=model, account=account))
     assert (failed.value.status, failed.value.code, failed.value.not_charged) == (502, "charge_unknown", False)
     assert failed.value.should_retry is False
