@@ -208,7 +208,7 @@ def test_a_mistake_is_told_with_its_line() -> None:
     assert "together" in problems("{bucket: pictures, aws_access_key_id: AKIA}")
     assert "endpoint_url: must begin" in problems("{bucket: pictures, endpoint_url: minio.example}")
     assert "give folder or s3" in problems("{bucket: pictures}", "  folder: x\n")
-    assert "files.seconds: may be 604,800 with s3" in problems("{bucket: pictures}", "  seconds: 604801\n")
+    assert "files.seconds: may be at most 604,800 with s3" in problems("{bucket: pictures}", "  seconds: 604801\n")
     assert "did you mean aws_region_name?" in problems("{bucket: pictures, aws_region: x}")
 
 
