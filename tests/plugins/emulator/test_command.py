@@ -33,9 +33,9 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     words += ["--strict", "--allow-remote", "--key", "one", "--key", "two"]
     result = CliRunner().invoke(main, ["emulator", *words])
     assert (result.exit_code, result.output) == (0, "")
-    given = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
-    given["image_scale"] = given.pop("scale")
-    assert served == [EmulatorSettings.from_mapping({**given, "strict": True, "keys": ("one", "two")})]
+    arguments = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
+    arguments["image_scale"] = arguments.pop("scale")
+    assert served == [EmulatorSettings.from_mapping({**arguments, "strict": True, "keys": ("one", "two")})]
 
 
 def test_other_machines_can_connect_only_with_the_option() -> None:

@@ -22,8 +22,8 @@ def _rows(heading: str) -> list[list[str]]:
 
 def test_the_faults_of_the_documentation_are_accepted() -> None:
     for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL):
-        for given in json.loads(block):
-            assert Fault.from_mapping(given).kind == given["kind"]
+        for arguments in json.loads(block):
+            assert Fault.from_mapping(arguments).kind == arguments["kind"]
 
 
 def test_every_kind_of_fault_is_listed_with_its_options_and_its_charge() -> None:

@@ -32,25 +32,25 @@ def test_lengths_agree_with_those_of_another_library(rate: int, channels: int) -
     for format, within in (("WAV", 0.0001), ("MP3", 0.4)):
         out = io.BytesIO()
         soundfile.write(out, samples, rate, format=format)
-        least, most = length_of(File.of(out.getvalue()))
-        assert least - within <= 3 <= most + within
-        assert most - least < within or format == "MP3"
+        minimum, maximum = length_of(File.of(out.getvalue()))
+        assert minimum - within <= 3 <= maximum + within
+        assert maximum - minimum < within or format == "MP3"
 
 
 def test_the_length_of_an_mp3_without_a_tag_is_known_to_a_few_frames() -> None:
     assert length_of(File.of(wav(7.25))) == (7.25, 7.25)
     assert length_of(File.of(wav(7.25, junk=31))) == (7.25, 7.25)
-    least, most = length_of(File.of(mp3(7.2)))
-    assert most == pytest.approx(7.2)
-    assert most - least == pytest.approx(5 * FRAME_SECONDS)
+    minimum, maximum = length_of(File.of(mp3(7.2)))
+    assert maximum == pytest.approx(7.2)
+    assert maximum - minimum == pytest.approx(5 * FRAME_SECONDS)
 
 
 @pytest.mark.parametrize("flags", [0, 1, 2, 8, 3, 9, 11])
 def test_the_padding_that_an_encoder_notes_is_subtracted(flags: int) -> None:
     sound = info_frame(flags) + FRAME * 100
-    least, most = length_of(File.of(sound))
-    assert least == most
-    assert most == pytest.approx(100 * FRAME_SECONDS - 1_576 / 8_000)
+    minimum, maximum = length_of(File.of(sound))
+    assert minimum == maximum
+    assert maximum == pytest.approx(100 * FRAME_SECONDS - 1_576 / 8_000)
     unknown = info_frame(flags, b"Xyz") + FRAME * 100
     assert length_of(File.of(unknown))[1] == pytest.approx(100 * FRAME_SECONDS)
 

@@ -26,9 +26,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The longest that each wait may take; none takes any time."""
     bounds: list[float] = []
 
-    def uniform(least: float, most: float) -> float:
-        bounds.append(most)
-        return least
+    def uniform(minimum: float, maximum: float) -> float:
+        bounds.append(maximum)
+        return minimum
 
     monkeypatch.setattr(random, "uniform", uniform)
     return bounds
@@ -108,7 +108,7 @@ async def test_a_poll_is_not_retried_here() -> None:
 async def test_a_wait_that_would_take_all_the_remaining_time_is_not_started(
     waits: list[float], monkeypatch: pytest.MonkeyPatch, left: float
 ) -> None:
-    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    monkeypatch.setattr(random, "uniform", lambda minimum, maximum: maximum)
     wire = request_of(Retry(base=0.5))
     monkeypatch.setattr(wire.call, "remaining", lambda: left)
     failure = NotSent("x")
@@ -140,13 +140,13 @@ async def test_a_429_does_not_use_the_retry_budget(waits: list[float]) -> None:
 
 
 def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    least: list[float] = []
+    minimum: list[float] = []
 
-    def most(low: float, high: float) -> float:
-        least.append(low)
+    def maximum(low: float, high: float) -> float:
+        minimum.append(low)
         return high
 
-    monkeypatch.setattr(random, "uniform", most)
+    monkeypatch.setattr(random, "uniform", maximum)
     call = impasto.Call.__new__(impasto.Call)
     call._retry = impasto.Retry(base=0.5, cap=8.0)
     waits = [module._backoff(impasto.NotSent("x"), tries, call) for tries in (1, 2, 3, 4, 5, 6, 5000)]
@@ -157,7 +157,7 @@ def test_jitter_is_full_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     limited.retry_after = 60.0
     assert module._backoff(limited, 9, call) == 0.5, "the gate holds the key back"
-    assert set(least) == {0}
+    assert set(minimum) == {0}
 
 
 def test_the_last_try_comes_after_two_seconds_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:

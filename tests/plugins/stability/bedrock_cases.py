@@ -7,7 +7,7 @@ from impasto.registry import OPERATIONS, Registry
 from impasto_plugins.stability.guardrail import HEADERS
 from tests.pictures import png
 
-PICTURE = png(128, 96)
+IMAGE = png(128, 96)
 LARGE = png(640, 700)
 SD35 = "stability.sd3-5-large-v1:0"
 SD3 = "stability.sd3-large-v1:0"
@@ -24,13 +24,13 @@ MODELS = _installed()
 """Every model of Bedrock's that an installed name leads to, by its id in the path."""
 
 
-def picture_for(operation: Operation) -> bytes:
-    return LARGE if operation.target == SD3 else PICTURE
+def image_for(operation: Operation) -> bytes:
+    return LARGE if operation.target == SD3 else IMAGE
 
 
-def least(operation: Operation) -> dict[str, object]:
+def minimum(operation: Operation) -> dict[str, object]:
     """The least that the model takes."""
-    values = {"text": "a lighthouse", "file": picture_for(operation)}
+    values = {"text": "a lighthouse", "file": image_for(operation)}
     required: dict[str, object] = {
         name: values[field.kind] for name, field in operation.fields.items() if field.required
     }
@@ -43,21 +43,21 @@ def request(operation: Operation, name: str, value: object) -> dict[str, object]
     """The least request in which a field has this value."""
     beside: dict[str, object] = {}
     if operation.target in (SD35, SD3):
-        picture = picture_for(operation)
+        image = image_for(operation)
         if name == "image":
             beside = {"strength": 0.5}
         elif name == "strength":
-            beside = {"image": picture}
+            beside = {"image": image}
         elif (name, value) == ("mode", "image-to-image"):
-            beside = {"image": picture, "strength": 0.5}
+            beside = {"image": image, "strength": 0.5}
     elif (operation.target, name) == (OUTPAINT, "left"):
         beside = {"right": 1}
-    return {**least(operation), **beside, name: value}
+    return {**minimum(operation), **beside, name: value}
 
 
-def in_body(operation: Operation, given: dict[str, object]) -> dict[str, object]:
+def in_body(operation: Operation, arguments: dict[str, object]) -> dict[str, object]:
     """What the body must hold: what was given but for the guardrail, and sd3's implied mode. No default."""
-    body = {name: value for name, value in given.items() if value is not None and name not in HEADERS}
+    body = {name: value for name, value in arguments.items() if value is not None and name not in HEADERS}
     if operation.target in (SD35, SD3) and "image" in body:
         body["mode"] = "image-to-image"
     return body

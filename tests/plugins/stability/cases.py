@@ -18,8 +18,8 @@ from impasto.registry import OPERATIONS, Registry
 from tests.pictures import png
 from tests.sounds import wav
 
-PICTURE = png(128, 96)
-SOUND = wav(10)
+IMAGE = png(128, 96)
+AUDIO = wav(10)
 JOBS = {
     "/v2beta/stable-image/upscale/creative",
     "/v2beta/stable-image/edit/replace-background-and-relight",
@@ -51,7 +51,7 @@ EXTRA: dict[str, dict[str, object]] = {
 COMPANIONS: dict[tuple[str, str], dict[str, object]] = {
     ("generate/ultra", "image"): {"strength": 0.5},
     ("generate/sd3", "image"): {"strength": 0.5},
-    ("generate/sd3", "strength"): {"image": PICTURE},
+    ("generate/sd3", "strength"): {"image": IMAGE},
     ("edit/outpaint", "left"): {"right": 1},
     ("edit/replace-background-and-relight", "light_source_strength"): {"light_source_direction": "left"},
 }
@@ -65,7 +65,7 @@ def tail(operation: Operation) -> str:
 
 def least(operation: Operation) -> dict[str, object]:
     """The least that the operation takes."""
-    values = {"text": "a lighthouse", "file": SOUND if operation.output == "audio" else PICTURE}
+    values = {"text": "a lighthouse", "file": AUDIO if operation.output == "audio" else IMAGE}
     required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
     return {**required, **EXTRA.get(tail(operation), {})}
 
@@ -74,13 +74,13 @@ def request(operation: Operation, name: str, value: object) -> dict[str, object]
     """The least request in which a field has this value."""
     beside = COMPANIONS.get((tail(operation), name), {})
     if (name, value) == ("mode", "image-to-image"):
-        beside = {"image": PICTURE, "strength": 0.5}
+        beside = {"image": IMAGE, "strength": 0.5}
     return {**least(operation), **beside, name: value}
 
 
-def on_the_wire(operation: Operation, given: dict[str, object]) -> dict[str, object]:
+def on_the_wire(operation: Operation, arguments: dict[str, object]) -> dict[str, object]:
     """What must arrive: what was given, the operation's own ``model``, and sd3's implied mode. No default."""
-    expected = {name: value for name, value in given.items() if value is not None}
+    expected = {name: value for name, value in arguments.items() if value is not None}
     if tail(operation) == "generate/sd3" and "image" in expected:
         expected["mode"] = "image-to-image"
     return expected | dict(operation.constants)
@@ -159,7 +159,7 @@ class Rule:
     refused: tuple[tuple[dict[str, object], dict[str, str]], ...] = ()
 
 
-_TO_IMAGE = {"mode": "image-to-image", "image": PICTURE, "strength": 0.5}
+_TO_IMAGE = {"mode": "image-to-image", "image": IMAGE, "strength": 0.5}
 _NO_SIDE = {"left": "at least one of left, right, up, down must be above 0"}
 _NO_BACKGROUND = {"background_prompt": "give at least one of background_prompt and background_reference"}
 _NO_LIGHT = {
@@ -176,17 +176,17 @@ RULES = (
             {},
             {"mode": "text-to-image", "aspect_ratio": "16:9"},
             _TO_IMAGE,
-            {"image": PICTURE, "strength": 0},
-            {"image": PICTURE, "strength": 1.0, "mode": None},
+            {"image": IMAGE, "strength": 0},
+            {"image": IMAGE, "strength": 1.0, "mode": None},
         ),
         refused=(
             ({**_TO_IMAGE, "aspect_ratio": "1:1"}, {"aspect_ratio": _ASPECT}),
-            ({"image": PICTURE, "strength": 1, "aspect_ratio": "16:9"}, {"aspect_ratio": _ASPECT}),
+            ({"image": IMAGE, "strength": 1, "aspect_ratio": "16:9"}, {"aspect_ratio": _ASPECT}),
             ({"mode": "image-to-image"}, {"image": _NEEDED, "strength": _NEEDED}),
-            ({"mode": "image-to-image", "image": PICTURE}, {"strength": _NEEDED}),
+            ({"mode": "image-to-image", "image": IMAGE}, {"strength": _NEEDED}),
             ({"mode": "image-to-image", "strength": 0.5}, {"image": _NEEDED}),
-            ({"image": PICTURE}, {"strength": _NEEDED}),
-            ({"image": PICTURE, "aspect_ratio": "1:1"}, {"strength": _NEEDED, "aspect_ratio": _ASPECT}),
+            ({"image": IMAGE}, {"strength": _NEEDED}),
+            ({"image": IMAGE, "aspect_ratio": "1:1"}, {"strength": _NEEDED, "aspect_ratio": _ASPECT}),
             ({"strength": 0.5}, {"strength": _TEXT_ONLY}),
             ({"mode": "text-to-image", "strength": 0.5}, {"strength": _TEXT_ONLY}),
             ({**_TO_IMAGE, "mode": "text-to-image"}, {"image": _TEXT_ONLY, "strength": _TEXT_ONLY}),
@@ -194,8 +194,8 @@ RULES = (
     ),
     Rule(
         "stability/stable-image-ultra",
-        taken=({}, {"strength": 0.5}, {"image": PICTURE, "strength": 0}, {"aspect_ratio": "9:21"}),
-        refused=(({"image": PICTURE}, {"strength": "required when image is given"}),),
+        taken=({}, {"strength": 0.5}, {"image": IMAGE, "strength": 0}, {"aspect_ratio": "9:21"}),
+        refused=(({"image": IMAGE}, {"strength": "required when image is given"}),),
     ),
     Rule(
         "stability/outpaint",
@@ -216,13 +216,13 @@ RULES = (
         "stability/replace-background-and-relight",
         taken=(
             {},
-            {"background_prompt": None, "background_reference": PICTURE},
-            {"background_reference": PICTURE},
+            {"background_prompt": None, "background_reference": IMAGE},
+            {"background_reference": IMAGE},
             {"light_source_direction": "above"},
-            {"light_reference": PICTURE},
+            {"light_reference": IMAGE},
             {"light_source_direction": "above", "light_source_strength": 0.3},
-            {"light_reference": PICTURE, "light_source_strength": 0.3},
-            {"light_reference": PICTURE, "light_source_direction": "left", "light_source_strength": 1},
+            {"light_reference": IMAGE, "light_source_strength": 0.3},
+            {"light_reference": IMAGE, "light_source_direction": "left", "light_source_strength": 1},
             {"keep_original_background": "true"},
         ),
         refused=(

@@ -22,9 +22,9 @@ from tests.pictures import chunk, png
 from tests.recorder import Answer, Recorder, in_json
 
 # of a length that needs padding, and with both characters in which the alphabets differ
-PICTURE = png(64, 64)[:33] + chunk(b"prIv", random.Random(1).randbytes(1_000)) + png(64, 64)[33:]
-PICTURE += b"\0" * (1 - len(PICTURE) % 3)
-B64 = base64.b64encode(PICTURE).decode()
+IMAGE = png(64, 64)[:33] + chunk(b"prIv", random.Random(1).randbytes(1_000)) + png(64, 64)[33:]
+IMAGE += b"\0" * (1 - len(IMAGE) % 3)
+B64 = base64.b64encode(IMAGE).decode()
 FORMS: dict[str, Callable[[str], str]] = {
     "as usual": str,
     "data URI": "data:image/png;base64,{}".format,
@@ -54,7 +54,7 @@ def test_the_forms_of_the_sample_differ() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_has_the_same_bytes(form: str) -> None:
-    assert decode(FORMS[form](B64)) == PICTURE
+    assert decode(FORMS[form](B64)) == IMAGE
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -69,7 +69,7 @@ async def test_bedrocks_image_is_delivered(recorder: Recorder, form: str) -> Non
     recorder.answer = lambda _: in_json(body)
     async with impasto.Client(**KEYS, bedrock_endpoint=recorder.url) as client:
         result = await client.run("bedrock/stability.stable-image-core-v1:1", prompt="p")
-    assert [(artifact.data, artifact.seed) for artifact in result.artifacts] == [(PICTURE, 7)]
+    assert [(artifact.data, artifact.seed) for artifact in result.artifacts] == [(IMAGE, 7)]
 
 
 class Spooled(Call):
@@ -103,7 +103,7 @@ async def test_bedrocks_image_is_delivered_from_disk(recorder: Recorder, form: s
     async with impasto.Client(**KEYS, bedrock_endpoint=recorder.url) as client:
         result = await client.invoke("bedrock/stability.stable-image-core-v1:1", {"prompt": "p"}, call=Spooled)
     [artifact] = result.artifacts
-    assert await asyncio.to_thread(artifact.content.read) == PICTURE
+    assert await asyncio.to_thread(artifact.content.read) == IMAGE
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -111,7 +111,7 @@ async def test_stabilitys_json_is_delivered(recorder: Recorder, form: str) -> No
     recorder.answer = lambda _: in_json({"image": FORMS[form](B64), "finish_reason": "SUCCESS", "seed": 7})
     async with impasto.Client(api_key=KEY, api_base=recorder.url) as client:
         result = await client.run("stability/stable-image-core", prompt="p")
-    assert [(artifact.data, artifact.seed) for artifact in result.artifacts] == [(PICTURE, 7)]
+    assert [(artifact.data, artifact.seed) for artifact in result.artifacts] == [(IMAGE, 7)]
 
 
 async def test_the_error_of_invalid_base64_has_the_whole_answer(recorder: Recorder) -> None:

@@ -74,9 +74,9 @@ async def test_the_whole_request_is_as_it_was_reviewed(
 ) -> None:
     recorder.answer = lambda seen: pictured()
     async with impasto.Client(**KEYS, aws_session_token=SESSION_TOKEN, bedrock_endpoint=recorder.url) as client:
-        for given in requests(operation):
-            await client.invoke(operation.id, given, user="user-7")
-            assert json.loads(recorder.seen[-1].body).keys() == in_body(operation, given).keys()
+        for arguments in requests(operation):
+            await client.invoke(operation.id, arguments, user="user-7")
+            assert json.loads(recorder.seen[-1].body).keys() == in_body(operation, arguments).keys()
     now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
     path = path_of(operation)
     if request.config.getoption("--update-golden"):

@@ -13,7 +13,7 @@ import impasto
 from impasto import Operation
 from impasto_plugins.stability.guardrail import HEADERS
 from tests.pictures import padded
-from tests.plugins.stability.bedrock_cases import MODELS, SD35, in_body, least
+from tests.plugins.stability.bedrock_cases import MODELS, SD35, in_body, minimum
 from tests.plugins.stability.wires import BedrockWire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
@@ -40,16 +40,16 @@ async def test_a_body_of_25_000_000_bytes_is_sent_and_one_byte_more_is_refused(w
     small = {"image": padded(9_000_000), "prompt": "x", "search_prompt": "x"}
     room = 25_000_000 - len((await wire.send(operation, small)).body)
     fourths = room // 4
-    given = {"image": padded(9_000_000 + 3 * fourths), "prompt": "x" * (1 + room % 4), "search_prompt": "x"}
-    assert len((await wire.send(operation, given)).body) == 25_000_000
-    problems = await wire.refuse(operation, {**given, "search_prompt": "xx"})
+    arguments = {"image": padded(9_000_000 + 3 * fourths), "prompt": "x" * (1 + room % 4), "search_prompt": "x"}
+    assert len((await wire.send(operation, arguments)).body) == 25_000_000
+    problems = await wire.refuse(operation, {**arguments, "search_prompt": "xx"})
     assert problems == {"image": "the whole request may have 25,000,000 bytes and has 25,000,001; give a smaller image"}
 
 
 async def test_two_images_that_are_too_large_together_are_refused(wire: BedrockWire) -> None:
     operation = MODELS["us.stability.stable-style-transfer-v1:0"]
-    given = {"init_image": padded(10_000_000), "style_image": padded(9_000_000)}
-    problems = await wire.refuse(operation, given)
+    arguments = {"init_image": padded(10_000_000), "style_image": padded(9_000_000)}
+    problems = await wire.refuse(operation, arguments)
     assert list(problems) == ["init_image"]
     assert "the whole request may have 25,000,000 bytes" in problems["init_image"]
 
@@ -67,9 +67,9 @@ async def test_an_arn_is_the_address_of_a_request_of_its_base_model(wire: Bedroc
         f"{ACCOUNT}:provisioned-model/abc123def456",
     ):
         for base_model in (f"bedrock/{operation.target}", f"bedrock/{bare}"):
-            await wire.client.invoke(f"bedrock/{arn}", least(operation), base_model=base_model)
+            await wire.client.invoke(f"bedrock/{arn}", minimum(operation), base_model=base_model)
             assert wire.recorder.seen[-1].path == f"/model/{quote(arn, safe='')}/invoke"
-            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, least(operation)).keys()
+            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, minimum(operation)).keys()
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ WRONG_VERSIONS = ["", "0", "01", "draft", "1.0", "-1", "1\r\nx: y", "\N{ARABIC-I
 async def test_the_headers_of_a_guardrail_are_signed(wire: BedrockWire) -> None:
     operation = MODELS[SD35]
     for identifier, version in (("abc123", "DRAFT"), (ARN, "1"), ("0", "12345678")):
-        given = {"guardrailIdentifier": identifier, "guardrailVersion": version, "trace": "ENABLED_FULL"}
-        post = await wire.send(operation, {**least(operation), **given})
-        assert {name: post.header(header) for name, header in HEADERS.items()} == given
+        arguments = {"guardrailIdentifier": identifier, "guardrailVersion": version, "trace": "ENABLED_FULL"}
+        post = await wire.send(operation, {**minimum(operation), **arguments})
+        assert {name: post.header(header) for name, header in HEADERS.items()} == arguments
         signed = (post.header("authorization") or "").partition("SignedHeaders=")[2].partition(",")[0].split(";")
         assert set(HEADERS.values()) <= set(signed)
 
 
 async def test_an_invalid_guardrail_is_refused(wire: BedrockWire) -> None:
     operation = MODELS[SD35]
-    good = {**least(operation), "guardrailIdentifier": "abc123", "guardrailVersion": "DRAFT"}
+    good = {**minimum(operation), "guardrailIdentifier": "abc123", "guardrailVersion": "DRAFT"}
     for name, wrong in (("guardrailIdentifier", WRONG_GUARDRAILS), ("guardrailVersion", WRONG_VERSIONS)):
         for value in wrong:
             assert list(await wire.refuse(operation, {**good, name: value})) == [name]

@@ -71,9 +71,9 @@ async def test_the_drop_in_function_refuses_a_damaged_file(
 ) -> None:
     monkeypatch.setenv("STABILITY_API_KEY", KEY)
     monkeypatch.setenv("STABILITY_API_BASE", recorder.url)
-    given: dict[str, Any] = {"image": png(700, 700), "mask": png(700, 700), field: IMAGES[kind]}
+    arguments: dict[str, Any] = {"image": png(700, 700), "mask": png(700, 700), field: IMAGES[kind]}
     with pytest.raises(InvalidRequest) as refused:
-        await impasto.aimage_edit(model="stability/inpaint", prompt="a sail", **given)
+        await impasto.aimage_edit(model="stability/inpaint", prompt="a sail", **arguments)
     assert [problem.field for problem in refused.value.problems] == [field]
     assert recorder.seen == []
 

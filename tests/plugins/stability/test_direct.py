@@ -107,7 +107,7 @@ def test_a_poll_answer_without_an_id_keeps_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "seed"),
+    ("arguments", "seed"),
     [
         ("7", 7),
         (7, 7),
@@ -120,8 +120,8 @@ def test_a_poll_answer_without_an_id_keeps_the_job() -> None:
         (1.0, None),
     ],
 )
-def test_an_image_with_an_invalid_seed_is_delivered(given: object, seed: int | None) -> None:
-    made = {"image": b64encode(IMAGE).decode(), "seed": given, "finish_reason": "SUCCESS"}
+def test_an_image_with_an_invalid_seed_is_delivered(arguments: object, seed: int | None) -> None:
+    made = {"image": b64encode(IMAGE).decode(), "seed": arguments, "finish_reason": "SUCCESS"}
     result = CORE.dialect.normalize_response(CORE, request(), answer(made))
     assert isinstance(result, Result)
     assert (result.artifacts[0].seed, result.artifacts[0].finish_reason) == (seed, "SUCCESS")

@@ -121,10 +121,10 @@ async def test_the_whole_request_is_as_it_was_reviewed(
     client: impasto.Client, recorder: Recorder, operation: Operation, request: pytest.FixtureRequest
 ) -> None:
     recorder.jobs = JOBS
-    for given in requests(operation):
-        await client.invoke(operation.id, given, user="user-7")
+    for arguments in requests(operation):
+        await client.invoke(operation.id, arguments, user="user-7")
         post = recorder.posts[-1]
-        expected = on_the_wire(operation, given)
+        expected = on_the_wire(operation, arguments)
         assert {*post.fields, *post.files} == set(expected)
         assert all(part.data == expected[name] for name, part in post.files.items())
     now = "\n".join([operation_text(operation), *(written(seen, recorder) for seen in recorder.seen)])
@@ -139,7 +139,7 @@ def test_there_is_one_golden_file_for_each_operation_and_no_other() -> None:
 
 
 def test_the_job_of_an_asynchronous_operation_is_fetched() -> None:
-    pictures = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/results/{JOB}" in path.read_text()}
-    assert pictures == {"stable-creative-upscale-v1-0.txt", "replace-background-and-relight.txt"}
+    images = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/results/{JOB}" in path.read_text()}
+    assert images == {"stable-creative-upscale-v1-0.txt", "replace-background-and-relight.txt"}
     sounds = {path.name for path in GOLDEN.iterdir() if f"GET /v2beta/audio/results/{JOB}" in path.read_text()}
     assert sounds == {f"stable-audio-3-{name}.txt" for name in ("text-to-audio", "audio-to-audio", "inpaint")}

@@ -42,7 +42,7 @@ async def test_a_model_comes_without_a_seed(client: impasto.Client, recorder: Re
 
 
 @pytest.mark.parametrize(
-    ("model", "answer", "said"),
+    ("model", "answer", "message"),
     [
         (TEXT, ("audio/wav", wav(3)[:-1]), "an incomplete audio file"),
         (TEXT, ("audio/mpeg", mp3(3)[:-10]), "an incomplete audio file"),
@@ -54,13 +54,13 @@ async def test_a_model_comes_without_a_seed(client: impasto.Client, recorder: Re
     ],
 )
 async def test_an_unusable_answer_that_was_charged_is_in_the_error(
-    client: impasto.Client, recorder: Recorder, model: str, answer: tuple[str, bytes], said: str
+    client: impasto.Client, recorder: Recorder, model: str, answer: tuple[str, bytes], message: str
 ) -> None:
     kind, body = answer
     recorder.answer = lambda _: Answer(headers={"content-type": kind}, body=body)
-    given = {"prompt": "rain"} if model == TEXT else {"image": png(96, 96)}
-    with pytest.raises(UnusableResult, match=said) as caught:
-        await client.invoke(model, given)
+    arguments = {"prompt": "rain"} if model == TEXT else {"image": png(96, 96)}
+    with pytest.raises(UnusableResult, match=message) as caught:
+        await client.invoke(model, arguments)
     assert (caught.value.raw, caught.value.billed) == (body, "yes")
     assert len(recorder.posts) == 1
 
@@ -70,9 +70,9 @@ async def test_an_answer_of_another_kind_is_not_the_providers_own(
     client: impasto.Client, recorder: Recorder, model: str, kind: str
 ) -> None:
     recorder.answer = lambda _: Answer(headers={"content-type": kind}, body=b"x")
-    given = {"image": png(96, 96)} if model == FAST else {"prompt": "rain"}
+    arguments = {"image": png(96, 96)} if model == FAST else {"prompt": "rain"}
     with pytest.raises(ChargeUnknown):
-        await client.invoke(model, given)
+        await client.invoke(model, arguments)
     assert len(recorder.posts) == 1
 
 

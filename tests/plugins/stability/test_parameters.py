@@ -55,17 +55,17 @@ async def test_none_is_not_sent(wire: DirectWire, operation: Operation) -> None:
 
 
 async def _check_none(wire: DirectWire, operation: Operation, name: str) -> None:
-    given = request(operation, name, None)
+    arguments = request(operation, name, None)
     if operation.fields[name].required:
-        assert await wire.refuse(operation, given) == {name: "required"}
+        assert await wire.refuse(operation, arguments) == {name: "required"}
     elif (tail(operation), name) == ("generate/sd3", "strength"):
-        assert await wire.refuse(operation, given) == {name: "required when mode is image-to-image"}
+        assert await wire.refuse(operation, arguments) == {name: "required when mode is image-to-image"}
     elif (tail(operation), name) in {("generate/ultra", "image"), ("generate/sd3", "image")}:
-        await wire.send(operation, {**given, "strength": None})
+        await wire.send(operation, {**arguments, "strength": None})
     elif (tail(operation), name) == ("edit/replace-background-and-relight", "background_prompt"):
-        assert list(await wire.refuse(operation, given)) == [name]
+        assert list(await wire.refuse(operation, arguments)) == [name]
     else:
-        await wire.send(operation, given)
+        await wire.send(operation, arguments)
 
 
 @EVERY
@@ -150,8 +150,8 @@ async def test_a_file_that_is_too_large_alone_is_reported_with_other_problems(wi
 async def test_two_files_that_are_too_large_together_are_refused(wire: DirectWire) -> None:
     operation = ERASE
     first, second = operation.file_fields[:2]
-    given = {**least(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
-    assert await wire.refuse(operation, given) == {
+    arguments = {**least(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
+    assert await wire.refuse(operation, arguments) == {
         first: "the whole request may have at most 10,485,760 bytes, not 11,534,336 bytes of files"
     }
 
@@ -159,10 +159,10 @@ async def test_two_files_that_are_too_large_together_are_refused(wire: DirectWir
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.operation)
 async def test_rules_between_fields_are_checked_before_a_request(wire: DirectWire, rule: Rule) -> None:
     operation = next(o for o in BY_NAME.values() if tail(o) == _TAILS[rule.operation])
-    for given in rule.taken:
-        await wire.send(operation, {**least(operation), **given})
-    for given, problems in rule.refused:
-        assert await wire.refuse(operation, {**least(operation), **given}) == problems
+    for arguments in rule.taken:
+        await wire.send(operation, {**least(operation), **arguments})
+    for arguments, problems in rule.refused:
+        assert await wire.refuse(operation, {**least(operation), **arguments}) == problems
 
 
 _TAILS = {

@@ -109,7 +109,7 @@ class Source:
         return ReadOnlyCredentials(f"AKIA{self.fetched}", "secret", "token", None)
 
 
-async def asked(source: Any) -> Identity:
+async def request(source: Any) -> Identity:
     async def find() -> Any:
         return source
 
@@ -118,7 +118,7 @@ async def asked(source: Any) -> Identity:
 
 async def test_valid_credentials_are_fetched_once() -> None:
     source = Source(3600)
-    identity = await asked(source)
+    identity = await request(source)
     for _ in range(3):
         keys = await identity.keys()
         assert keys is not None
@@ -135,7 +135,7 @@ async def test_credentials_that_expire_soon_are_fetched_in_the_background_and_ex
             return await super().get_frozen_credentials()
 
     source = Slow(3600)
-    identity = await asked(source)
+    identity = await request(source)
     await identity.keys()
     source.left = 600
     keys = await identity.keys()
@@ -154,7 +154,7 @@ async def test_credentials_that_expire_soon_are_fetched_in_the_background_and_ex
 
 async def test_credentials_that_do_not_expire_are_never_fetched_again() -> None:
     plain = SimpleNamespace(get_frozen_credentials=Source(0).get_frozen_credentials)
-    identity = await asked(plain)
+    identity = await request(plain)
     first = await identity.keys()
     assert await identity.keys() is first
 
@@ -166,7 +166,7 @@ async def test_a_key_that_is_invalid_in_a_header_is_named_and_not_shown(field: s
             return (await super().get_frozen_credentials())._replace(**{field: "a-secret\n"})
 
     with pytest.raises(ConfigError, match="that was found") as caught:
-        await (await asked(Damaged(3600))).keys()
+        await (await request(Damaged(3600))).keys()
     assert "a-secret" not in str(caught.value)
 
 
@@ -175,7 +175,7 @@ TIMED_OUT = ConnectTimeoutError(endpoint_url="https://a-secret", error="a-secret
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (NoRegionError(), "no AWS region found in aws_region"),
         (InvalidRegionError(region_name="a-secret"), "invalid AWS region"),
@@ -191,10 +191,10 @@ TIMED_OUT = ConnectTimeoutError(endpoint_url="https://a-secret", error="a-secret
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_the_error_of_botocore_names_the_problem_and_no_secret(error: Exception, said: str) -> None:
+def test_the_error_of_botocore_names_the_problem_and_no_secret(error: Exception, message: str) -> None:
     failure = to_identity_error(error)
     assert isinstance(failure, ConfigError)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         raise failure
     assert "a-secret" not in str(failure)
 

@@ -70,9 +70,9 @@ def told(code: str, *, expect: int = 0) -> dict[str, object]:
 def test_bedrock_without_its_extra_names_the_command_that_installs_it() -> None:
     answer = told(WITHOUT + RUN)
     for route in ("bedrock", "bedrock, emulated"):
-        said = str(answer[route])
-        assert said.startswith("MissingExtra: ")
-        assert "pip install 'impasto[bedrock]'" in said
+        message = str(answer[route])
+        assert message.startswith("MissingExtra: ")
+        assert "pip install 'impasto[bedrock]'" in message
     assert answer["direct, emulated"] == 1
     assert answer["described"] == "Stable Image Core"
     assert answer["loaded"] == []

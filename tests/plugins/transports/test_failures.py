@@ -124,8 +124,8 @@ def test_the_proxy_of_the_environment_is_for_https_only(
     transport = HttpsTransport(Options())
     assert transport._proxy(f"{origin}/v2beta/x?y=/z") == proxy
     assert list(transport._proxies) == [origin]
-    given = HttpsTransport(Options(proxy="http://127.0.0.1:2"))
-    assert given._proxy(f"{origin}/x") == "http://127.0.0.1:2"
+    arguments = HttpsTransport(Options(proxy="http://127.0.0.1:2"))
+    assert arguments._proxy(f"{origin}/x") == "http://127.0.0.1:2"
 
 
 def test_an_invalid_proxy_of_the_environment_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

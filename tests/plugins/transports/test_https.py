@@ -98,8 +98,8 @@ async def test_a_connect_to_a_proxy_is_not_a_sent_request(events: Events) -> Non
 async def test_a_request_has_only_the_documented_headers() -> None:
     async with serving() as server:
         assert isinstance(await outcome(server.url), impasto.Result)
-        asked = server.paid[0]
-    names = {line.partition(":")[0].lower() for line in asked.head.decode().split("\r\n")[1:] if line}
+        requested = server.paid[0]
+    names = {line.partition(":")[0].lower() for line in requested.head.decode().split("\r\n")[1:] if line}
     assert names == {
         "host",
         "user-agent",
@@ -109,8 +109,8 @@ async def test_a_request_has_only_the_documented_headers() -> None:
         "content-type",
         "content-length",
     }
-    assert asked.header("accept-encoding") == "identity"
-    assert asked.header("accept") == "image/*"
+    assert requested.header("accept-encoding") == "identity"
+    assert requested.header("accept") == "image/*"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FORM = (
 PROMPT = {"prompt": "x", "seed": 1}
 
 
-async def raw(wire: Wire, *, path: str = GENERATE, most: float = 5) -> tuple[bytes, BaseException | None]:
+async def raw(wire: Wire, *, path: str = GENERATE, seconds: float = 5) -> tuple[bytes, BaseException | None]:
     """All bytes that an exchange brings until the connection ends, and how it ended."""
     url = urlsplit(wire.emulator.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
@@ -31,7 +31,7 @@ async def raw(wire: Wire, *, path: str = GENERATE, most: float = 5) -> tuple[byt
     writer.write(head.encode() + FORM)
     received, ended = b"", None
     try:
-        while piece := await asyncio.wait_for(reader.read(1 << 16), most):
+        while piece := await asyncio.wait_for(reader.read(1 << 16), seconds):
             received += piece
     except (OSError, TimeoutError) as error:
         ended = error
@@ -142,7 +142,7 @@ async def test_cut_is_a_complete_answer_with_an_incomplete_image(wire: Wire, fra
 @pytest.mark.parametrize("wrong", ["two-lengths", "length-and-chunked", "short-length"])
 async def test_framing_faults_send_the_wrong_framing(wire: Wire, wrong: str) -> None:
     wire.emulator.fault("framing", wrong=wrong)
-    received, _ = await raw(wire, most=0.5)
+    received, _ = await raw(wire, seconds=0.5)
     _, headers, body = split(received)
     lengths = [int(value) for name, value in headers if name == "content-length"]
     match wrong:
@@ -227,8 +227,8 @@ async def test_a_fault_is_limited_by_target_method_times_and_probability(wire: W
 
 
 async def test_a_list_over_http_replaces_the_last_one(wire: Wire) -> None:
-    async def faults(given: object) -> int:
-        return (await wire.send("POST", "/_emulator/faults", json=given))[0]
+    async def faults(arguments: object) -> int:
+        return (await wire.send("POST", "/_emulator/faults", json=arguments))[0]
 
     assert await faults([{"kind": "status", "status": 503}, {"kind": "close", "method": "GET"}]) == 200
     assert (await wire.post(GENERATE, PROMPT))[0] == 503
@@ -240,7 +240,7 @@ async def test_a_list_over_http_replaces_the_last_one(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [
         ({"kind": "status"}, "JSON list"),
         (["status"], "JSON list"),
@@ -257,11 +257,11 @@ async def test_a_list_over_http_replaces_the_last_one(wire: Wire) -> None:
         ([{"kind": "cut"}, {"kind": "cut", "framing": "chunked"}], "framing: "),
     ],
 )
-async def test_a_wrong_fault_is_refused_and_changes_nothing(wire: Wire, given: object, said: str) -> None:
+async def test_a_wrong_fault_is_refused_and_changes_nothing(wire: Wire, arguments: object, message: str) -> None:
     wire.emulator.fault("status", status=418)
-    status, _, body = await wire.send("POST", "/_emulator/faults", json=given)
+    status, _, body = await wire.send("POST", "/_emulator/faults", json=arguments)
     assert status == 400
-    assert said in json.loads(body)["errors"][0]
+    assert message in json.loads(body)["errors"][0]
     assert (await wire.post(GENERATE, PROMPT))[0] == 418
 
 

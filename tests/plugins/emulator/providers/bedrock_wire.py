@@ -63,9 +63,9 @@ def boto(shared: Emulator) -> Iterator[Any]:
     client.close()
 
 
-def body_of(given: Mapping[str, object]) -> dict[str, object]:
+def body_of(arguments: Mapping[str, object]) -> dict[str, object]:
     """A body as anybody would write it."""
-    return {n: base64.b64encode(v).decode() if isinstance(v, bytes) else v for n, v in given.items()}
+    return {n: base64.b64encode(v).decode() if isinstance(v, bytes) else v for n, v in arguments.items()}
 
 
 async def told(wire: Wire, id: str, body: object, *, key: str | None = "any", **headers: str) -> Said:

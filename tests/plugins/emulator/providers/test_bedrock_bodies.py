@@ -137,8 +137,8 @@ async def test_a_call_that_ends_with_a_reason_has_no_image(wire: Wire, word: str
 
 
 async def test_the_same_body_has_the_same_answer_unless_its_seed_is_random(wire: Wire) -> None:
-    given = {"prompt": "a lighthouse", "seed": 7}
-    first, second = [(await told(wire, CORE, given))[2] for _ in range(2)]
+    arguments = {"prompt": "a lighthouse", "seed": 7}
+    first, second = [(await told(wire, CORE, arguments))[2] for _ in range(2)]
     assert first == second
     third, fourth = [(await told(wire, CORE, {"prompt": "a lighthouse"}))[2] for _ in range(2)]
     assert third["seeds"] != fourth["seeds"]
@@ -154,8 +154,8 @@ async def test_output_format_decides_the_encoding(wire: Wire, format: str) -> No
 async def test_sizes_follow_the_operation(wire: Wire) -> None:
     image = png(128, 96)
 
-    async def size(target: str, **given: object) -> tuple[int, int]:
-        answer = await told(wire, target, body_of({"image": image, **given}))
+    async def size(target: str, **arguments: object) -> tuple[int, int]:
+        answer = await told(wire, target, body_of({"image": image, **arguments}))
         return opened(base64.b64decode(answer[2]["images"][0])).size
 
     assert await size("us.stability.stable-fast-upscale-v1:0") == (512, 384)

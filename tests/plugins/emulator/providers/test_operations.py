@@ -45,7 +45,7 @@ DRAWING = _drawing()
 IMAGE = encoded(DRAWING)
 BOX = (40, 30, 80, 70)
 MASK = encoded(_mask(DRAWING.size, BOX))
-SOUND = wav(10)
+AUDIO = wav(10)
 
 GIVEN: dict[str, Mapping[str, object]] = {
     "/v2beta/stable-image/generate/ultra": {"prompt": "a red boat at sea"},
@@ -66,11 +66,11 @@ GIVEN: dict[str, Mapping[str, object]] = {
     "/v2beta/stable-image/control/style": {"image": IMAGE, "prompt": "a boat"},
     "/v2beta/stable-image/control/style-transfer": {"init_image": IMAGE, "style_image": IMAGE},
     "/v2beta/audio/stable-audio-2/text-to-audio": {"prompt": "rain"},
-    "/v2beta/audio/stable-audio-2/audio-to-audio": {"prompt": "rain", "audio": SOUND},
-    "/v2beta/audio/stable-audio-2/inpaint": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/audio/stable-audio-2/audio-to-audio": {"prompt": "rain", "audio": AUDIO},
+    "/v2beta/audio/stable-audio-2/inpaint": {"prompt": "rain", "audio": AUDIO},
     "/v2beta/audio/stable-audio/text-to-audio": {"prompt": "rain"},
-    "/v2beta/audio/stable-audio/audio-to-audio": {"prompt": "rain", "audio": SOUND},
-    "/v2beta/audio/stable-audio/inpaint": {"prompt": "rain", "audio": SOUND},
+    "/v2beta/audio/stable-audio/audio-to-audio": {"prompt": "rain", "audio": AUDIO},
+    "/v2beta/audio/stable-audio/inpaint": {"prompt": "rain", "audio": AUDIO},
     "/v2beta/3d/stable-fast-3d": {"image": IMAGE},
     "/v2beta/3d/stable-point-aware-3d": {"image": IMAGE},
 }
@@ -144,10 +144,10 @@ async def test_the_size_follows_the_aspect_ratio(
 
 @pytest.mark.parametrize("model", ["stability/sd3.5-large", "stability/inpaint", "stability/upscale-creative"])
 async def test_the_returned_seed_gives_the_same_pixels_and_another_file(client: impasto.Client, model: str) -> None:
-    given = GIVEN[TARGETS[model]]
-    first = (await client.invoke(model, given)).artifacts[0]
-    again = (await client.invoke(model, {**given, "seed": first.seed})).artifacts[0]
-    other = (await client.invoke(model, {**given, "seed": (first.seed or 0) // 2 + 1})).artifacts[0]
+    arguments = GIVEN[TARGETS[model]]
+    first = (await client.invoke(model, arguments)).artifacts[0]
+    again = (await client.invoke(model, {**arguments, "seed": first.seed})).artifacts[0]
+    other = (await client.invoke(model, {**arguments, "seed": (first.seed or 0) // 2 + 1})).artifacts[0]
     assert opened(first.data).tobytes() == opened(again.data).tobytes()
     assert first.data != again.data
     assert opened(first.data).tobytes() != opened(other.data).tobytes()

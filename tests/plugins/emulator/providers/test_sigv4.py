@@ -81,8 +81,8 @@ def rejected(
 
 
 def changed(request: SignedRequest, **headers: str | None) -> SignedRequest:
-    given = {**request.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return attrs.evolve(request, headers={name: value for name, value in given.items() if value is not None})
+    arguments = {**request.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return attrs.evolve(request, headers={name: value for name, value in arguments.items() if value is not None})
 
 
 @pytest.mark.parametrize(("request_", "colon", "digest"), CANONICAL)
@@ -94,8 +94,8 @@ def test_the_path_is_encoded_once_more(request_: SignedRequest, colon: str, dige
 
 @ALL
 def test_valid_signatures_are_accepted(request_: SignedRequest) -> None:
-    given = verified(request_)
-    assert (given.access_key, given.region) == ("AKIDEXAMPLE", "us-west-2")
+    arguments = verified(request_)
+    assert (arguments.access_key, arguments.region) == ("AKIDEXAMPLE", "us-west-2")
 
 
 @ALL

@@ -35,8 +35,8 @@ async def client() -> AsyncIterator[impasto.Client]:
 async def test_every_model_makes_audio_of_its_length_and_format(
     client: impasto.Client, model: str, format: str
 ) -> None:
-    given = {"prompt": "a choir", "duration": 6.5, "output_format": format, "seed": 11}
-    result = await client.invoke(model, given if "text-to" in model else given | {"audio": wav(10)})
+    arguments = {"prompt": "a choir", "duration": 6.5, "output_format": format, "seed": 11}
+    result = await client.invoke(model, arguments if "text-to" in model else arguments | {"audio": wav(10)})
     (artifact,) = result.artifacts
     assert (artifact.seed, artifact.finish_reason) == (11, "SUCCESS")
     heard = soundfile.info(io.BytesIO(artifact.data))
@@ -50,8 +50,8 @@ async def test_every_model_makes_audio_of_its_length_and_format(
 
 async def test_the_same_seed_gives_the_same_audio(client: impasto.Client) -> None:
     async def made(**more: object) -> bytes:
-        given = {"prompt": "a choir", "duration": 1, "output_format": "wav", "seed": 3, **more}
-        return (await client.invoke(SOUNDS[0], given | {"audio": wav(10)})).artifacts[0].data
+        arguments = {"prompt": "a choir", "duration": 1, "output_format": "wav", "seed": 3, **more}
+        return (await client.invoke(SOUNDS[0], arguments | {"audio": wav(10)})).artifacts[0].data
 
     one = await made()
     assert await made() == one
@@ -81,8 +81,8 @@ async def test_an_audio_job_is_accepted_with_202_and_has_its_own_results_path(wi
 
 @pytest.mark.parametrize(("steps", "credits"), [(None, 20), (30, 18.8), (77, 21.62), (100, 23)])
 async def test_the_price_follows_the_steps(wire: Wire, steps: int | None, credits: float) -> None:
-    given = {"prompt": "rain", "duration": 1, "output_format": "wav"}  # no model: it is 2 then
-    assert (await wire.post(TEXT, given | ({"steps": steps} if steps else {})))[0] == 200
+    arguments = {"prompt": "rain", "duration": 1, "output_format": "wav"}  # no model: it is 2 then
+    assert (await wire.post(TEXT, arguments | ({"steps": steps} if steps else {})))[0] == 200
     assert [charge.credits for charge in wire.emulator.charges] == [credits]
     async with impasto.Client(api_base=wire.emulator.url, api_key="k") as client:
         result = await client.run(
@@ -103,17 +103,17 @@ async def test_the_price_follows_the_steps(wire: Wire, steps: int | None, credit
     ],
 )
 async def test_limits_depend_on_the_model(wire: Wire, more: dict[str, object], entry: str) -> None:
-    given = {name: value for name, value in {**GIVEN, **more}.items() if value is not None}
-    status, _, body = await wire.post(TEXT, given)
+    arguments = {name: value for name, value in {**GIVEN, **more}.items() if value is not None}
+    status, _, body = await wire.post(TEXT, arguments)
     assert (status, json.loads(body)["errors"]) == (400, [entry])
 
 
 async def test_uploads_that_are_too_short_or_not_audio_are_refused(wire: Wire) -> None:
     path = "/v2beta/audio/stable-audio-2/inpaint"
-    for sound, said in ((wav(5.9), "is 5.90 seconds"), (mp3(5), "seconds long"), (b"x" * 100, "not an MP3 or WAV")):
+    for sound, message in ((wav(5.9), "is 5.90 seconds"), (mp3(5), "seconds long"), (b"x" * 100, "not an MP3 or WAV")):
         status, _, body = await wire.post(path, {"prompt": "rain", "audio": sound})
         assert status == 400
-        assert said in json.loads(body)["errors"][0]
+        assert message in json.loads(body)["errors"][0]
     assert not wire.emulator.charges
 
 

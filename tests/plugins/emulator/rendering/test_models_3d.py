@@ -23,9 +23,9 @@ async def client() -> AsyncIterator[impasto.Client]:
         yield it
 
 
-async def model_of(client: impasto.Client, model: str, **given: object) -> Any:
+async def model_of(client: impasto.Client, model: str, **arguments: object) -> Any:
     """The one shape in the model that comes of a call."""
-    (artifact,) = (await client.invoke(model, {"image": IMAGE, **given})).artifacts
+    (artifact,) = (await client.invoke(model, {"image": IMAGE, **arguments})).artifacts
     assert (artifact.media_type, artifact.seed, artifact.finish_reason) == ("model/gltf-binary", None, None)
     (shape,) = trimesh.load_scene(io.BytesIO(artifact.data), file_type="glb").geometry.values()
     return shape
@@ -42,7 +42,7 @@ async def test_the_model_is_a_solid_with_the_image_on_it(client: impasto.Client,
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "vertices", "faces"),
+    ("model", "arguments", "vertices", "faces"),
     [
         (FAST, {"vertex_count": 500}, 500, None),
         (FAST, {"vertex_count": 20_000}, 20_000, None),
@@ -52,9 +52,9 @@ async def test_the_model_is_a_solid_with_the_image_on_it(client: impasto.Client,
     ],
 )
 async def test_the_model_has_at_most_the_requested_points(
-    client: impasto.Client, model: str, given: dict[str, object], vertices: int | None, faces: int | None
+    client: impasto.Client, model: str, arguments: dict[str, object], vertices: int | None, faces: int | None
 ) -> None:
-    shape = await model_of(client, model, **given)
+    shape = await model_of(client, model, **arguments)
     assert shape.is_watertight
     if vertices is None and faces is None:
         assert len(shape.vertices) > 5_000

@@ -108,7 +108,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (("--host", "0.0.0.0"), 2, "--allow-remote"),
         (("--host", ""), 2, "--host '': it is empty"),
@@ -117,11 +117,11 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
         (("--job-seconds", "-1"), 2, "job_seconds"),
     ],
 )
-def test_the_command_refuses_wrong_options(arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_the_command_refuses_wrong_options(arguments: tuple[str, ...], status: int, message: str) -> None:
     with _command(*arguments) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 

@@ -159,11 +159,11 @@ async def test_a_body_over_ten_mebibytes_is_413(wire: Wire, chunked: bool) -> No
 
 
 async def test_a_body_just_under_the_limit_passes(wire: Wire) -> None:
-    picture = plain()
-    padding = bytes(10 * 2**20 - len(picture) - 1000)
-    status, _, _ = await wire.post(INPAINT, {**PROMPT, "image": picture + padding})
+    image = plain()
+    padding = bytes(10 * 2**20 - len(image) - 1000)
+    status, _, _ = await wire.post(INPAINT, {**PROMPT, "image": image + padding})
     assert status == 200
-    assert wire.emulator.requests[0].files["image"].bytes == len(picture) + len(padding)
+    assert wire.emulator.requests[0].files["image"].bytes == len(image) + len(padding)
 
 
 async def test_too_many_parts_are_refused(wire: Wire) -> None:

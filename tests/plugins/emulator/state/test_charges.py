@@ -126,9 +126,9 @@ async def test_a_second_lock_out_counts_as_triggered_again() -> None:
 
 
 async def test_seeds_repeat_if_the_emulator_has_a_seed() -> None:
-    drawn = []
+    bounds = []
     for _ in range(2):
         async with started(seed=4) as wire:
-            drawn.append([(await wire.post(GENERATE, {**PROMPT, "seed": 0}))[1]["seed"] for _ in range(2)])
-    assert drawn[0] == drawn[1]
-    assert drawn[0][0] != drawn[0][1]
+            bounds.append([(await wire.post(GENERATE, {**PROMPT, "seed": 0}))[1]["seed"] for _ in range(2)])
+    assert bounds[0] == bounds[1]
+    assert bounds[0][0] != bounds[0][1]

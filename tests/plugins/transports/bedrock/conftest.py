@@ -59,8 +59,8 @@ async def make_client() -> AsyncIterator[MakeClient]:
     async with AsyncExitStack() as stack:
 
         def make(endpoint: str, **settings: object) -> impasto.Client:
-            given = {**KEYS, "timeout": 5.0, "retry": FAST, "bedrock_endpoint": endpoint, **settings}
-            client = impasto.Client(**given)  # type: ignore[arg-type]  # the settings of a test
+            arguments = {**KEYS, "timeout": 5.0, "retry": FAST, "bedrock_endpoint": endpoint, **settings}
+            client = impasto.Client(**arguments)  # type: ignore[arg-type]  # the settings of a test
             stack.push_async_callback(client.aclose)
             return client
 

@@ -22,29 +22,29 @@ from tests.recorder import Recorder
 
 
 async def test_missing_credentials_name_the_searched_places(wire: Recorder) -> None:
-    said = await told()
+    message = await told()
     for place in ("aws_access_key_id", "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "profile", "SSO", "container"):
-        assert place in said
+        assert place in message
     assert wire.seen == []
 
 
 @pytest.mark.usefixtures("env_keys")
 async def test_a_missing_region_names_the_searched_places() -> None:
-    said = await told()
+    message = await told()
     for place in ("aws_region", "the ARN", "AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION", "profile"):
-        assert place in said
+        assert place in message
 
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\nb", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
 async def test_an_empty_bearer_token_is_refused(wire: Recorder, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", token)
-    said = await told()
-    assert "AWS_BEARER_TOKEN_BEDROCK" in said
+    message = await told()
+    assert "AWS_BEARER_TOKEN_BEDROCK" in message
     assert wire.seen == []
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"aws_access_key_id": "AKIA"}, "incomplete AWS credentials"),
         ({"aws_secret_access_key": "s"}, "incomplete AWS credentials"),
@@ -64,8 +64,8 @@ async def test_an_empty_bearer_token_is_refused(wire: Recorder, monkeypatch: pyt
         ({"providers": {"bedrock": {"regoin": "us-west-2"}}}, "unknown setting 'regoin' of"),
     ],
 )
-async def test_incomplete_settings_are_refused(wire: Recorder, settings: dict[str, object], said: str) -> None:
-    assert said in await told(**settings)
+async def test_incomplete_settings_are_refused(wire: Recorder, settings: dict[str, object], message: str) -> None:
+    assert message in await told(**settings)
     assert wire.seen == []
 
 
@@ -102,8 +102,8 @@ async def test_the_region_is_in_the_signature(wire: Recorder) -> None:
 
 
 async def test_a_region_without_the_model_is_refused_with_those_that_have_it(wire: Recorder) -> None:
-    said = await told(**{**KEYS, "aws_region": "us-east-1"})
-    assert said == "stability.stable-image-core-v1:1 is available in us-west-2, not in us-east-1: set aws_region"
+    message = await told(**{**KEYS, "aws_region": "us-east-1"})
+    assert message == "stability.stable-image-core-v1:1 is available in us-west-2, not in us-east-1: set aws_region"
     async with impasto.Client(**{**KEYS, "aws_region": "eu-west-1"}) as client:  # type: ignore[arg-type]  # all are text
         with pytest.raises(ConfigError, match="is available in us-east-1, us-east-2, us-west-2, not in eu-west-1"):
             await client.run(SERVICE, image=png(96, 96))
@@ -186,12 +186,12 @@ async def test_the_control_planes_endpoint_is_not_used(monkeypatch: pytest.Monke
     ],
 )
 async def test_an_invalid_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    with pytest.raises(ConfigError) as given:
+    with pytest.raises(ConfigError) as arguments:
         await endpoint_of(endpoint=url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     with pytest.raises(ConfigError) as configured:
         await endpoint_of()
-    for caught in (given, configured):
+    for caught in (arguments, configured):
         assert "endpoint" in str(caught.value)
         assert "hunter2" not in str(caught.value)
 

@@ -200,7 +200,7 @@ async def test_single_sign_on_is_used(
 
 
 @pytest.mark.parametrize(
-    ("lines", "variables", "said"),
+    ("lines", "variables", "message"),
     [
         ("credential_process=echo no json", {}, "can't get AWS credentials: JSONDecodeError"),
         ("credential_process=/no/such/program", {}, "can't get AWS credentials: FileNotFoundError"),
@@ -228,12 +228,18 @@ async def test_single_sign_on_is_used(
     ],
 )
 async def test_a_wrong_configuration_is_reported(
-    wire: Recorder, config: Path, monkeypatch: pytest.MonkeyPatch, *, lines: str, variables: dict[str, str], said: str
+    wire: Recorder,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    lines: str,
+    variables: dict[str, str],
+    message: str,
 ) -> None:
     config.write_text(f"[default]\n{lines}\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert said in await told()
+    assert message in await told()
     assert wire.seen == []
 
 
@@ -244,9 +250,9 @@ async def test_keys_that_are_invalid_in_a_header_are_refused_before_a_request(
     wire: Recorder, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
 ) -> None:
     monkeypatch.setenv(name, wrong)
-    said = await told()
-    assert "that was found contains a space" in said
-    assert wrong not in said
+    message = await told()
+    assert "that was found contains a space" in message
+    assert wrong not in message
     assert wire.seen == []
 
 

@@ -281,12 +281,12 @@ async def test_an_upload_is_in_memory_once(server: Server, make_client: MakeClie
     server.reads_bodies = False
     answered = asyncio.Event()
 
-    async def discard(asked: Asked, wire: Wire) -> None:
-        left = int(asked.header("content-length") or 0)
+    async def discard(requested: Asked, wire: Wire) -> None:
+        left = int(requested.header("content-length") or 0)
         while left and (piece := await wire.reader.read(2**16)):
             left -= len(piece)
         answered.set()
-        await GOOD(asked, wire)
+        await GOOD(requested, wire)
 
     server.posts = [discard]
     client = make_client(server.url)
@@ -306,7 +306,7 @@ async def test_an_answer_is_in_memory_at_most_twice(server: Server, make_client:
     """Its pieces and the whole when it has come, the whole and the picture when that is decoded; never all three."""
     body = memoryview(pictured(padded(9 * 2**20)).body)  # 12 MiB
 
-    async def in_pieces(asked: Asked, wire: Wire) -> None:
+    async def in_pieces(requested: Asked, wire: Wire) -> None:
         await wire.send(head(200, {**HEADERS, "content-length": str(len(body))}))
         for at in range(0, len(body), 2**16):
             await wire.send(bytes(body[at : at + 2**16]))

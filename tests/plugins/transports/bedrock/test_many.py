@@ -20,10 +20,10 @@ from tests.reliability.servers import Asked, Server, Wire, head, raw, silence
 
 
 async def test_more_parallel_calls_than_botocores_pool_run_at_once(server: Server, client: impasto.Client) -> None:
-    async def when_all_are_there(asked: Asked, wire: Wire) -> None:
+    async def when_all_are_there(request: Asked, wire: Wire) -> None:
         while len(server.paid) < 40:
             await asyncio.sleep(0.005)
-        await GOOD(asked, wire)
+        await GOOD(request, wire)
 
     server.posts = [when_all_are_there]
     await asyncio.gather(*(client.run(GENERATOR, prompt="p") for _ in range(40)))
@@ -40,12 +40,12 @@ async def test_a_call_can_be_cancelled_at_each_step(server: Server, make_client:
     """Cancels ever later, until the call is through: nothing leaks, and what may be paid is said."""
     server.posts = [raw(0.01, head(200, {**HEADERS, "content-length": str(len(BODY))}) + BODY)]
     client = make_client(server.url, max_concurrency=1)
-    given: dict[str, Any] = {"prompt": "p"} if model == GENERATOR else {"image": png(96, 96)}
-    await client.run(model, **given)
+    arguments: dict[str, Any] = {"prompt": "p"} if model == GENERATOR else {"image": png(96, 96)}
+    await client.run(model, **arguments)
     tasks, files = len(asyncio.all_tasks()), len(os.listdir("/dev/fd"))
     noted = unnoted = 0
     for step in range(2_000):
-        call = asyncio.ensure_future(client.run(model, **given))
+        call = asyncio.ensure_future(client.run(model, **arguments))
         if model == GENERATOR and step < 50:
             for _ in range(step):
                 await asyncio.sleep(0)
@@ -62,7 +62,7 @@ async def test_a_call_can_be_cancelled_at_each_step(server: Server, make_client:
         pytest.fail("the call never came through")
     assert noted
     assert unnoted
-    await client.run(model, **given)  # the turn was given back
+    await client.run(model, **arguments)  # the turn was given back
     await asyncio.sleep(0.05)
     gc.collect()
     assert len(asyncio.all_tasks()) <= tasks + 1

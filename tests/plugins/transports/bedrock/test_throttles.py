@@ -18,14 +18,14 @@ AS_SHIPPED = impasto.Retry()
 @pytest.fixture
 def jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     """The bounds within which waits are drawn; each comes to a thousandth of its most."""
-    drawn: list[tuple[float, float]] = []
+    bounds: list[tuple[float, float]] = []
 
-    def uniform(least: float, most: float) -> float:
-        drawn.append((least, most))
-        return most / 1000
+    def uniform(minimum: float, maximum: float) -> float:
+        bounds.append((minimum, maximum))
+        return maximum / 1000
 
     monkeypatch.setattr("random.uniform", uniform)
-    return drawn
+    return bounds
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -56,8 +56,8 @@ def slow(seconds: str) -> Answer:
 
 
 def of_model(throttled: Answer) -> Answer:
-    async def answer(asked: Asked, wire: Wire) -> None:
-        await (throttled if "core" in asked.path else GOOD)(asked, wire)
+    async def answer(request: Asked, wire: Wire) -> None:
+        await (throttled if "core" in request.path else GOOD)(request, wire)
 
     return answer
 
@@ -72,7 +72,7 @@ async def test_the_accounts_other_models_are_not_throttled(server: Server, make_
     waiting.append(asyncio.create_task(client.run(GENERATOR, prompt="p")))
     for _ in range(3):
         assert (await client.run(ERASE, image=png(64, 64), timeout=30.0)).artifacts
-    assert len([asked for asked in server.paid if "core" in asked.path]) == 1
+    assert len([request for request in server.paid if "core" in request.path]) == 1
     for each in waiting:
         each.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -101,10 +101,12 @@ async def test_another_region_is_another_quota(server: Server, make_client: Make
     assert (await other.run(ERASE, image=png(64, 64))).artifacts
 
 
-@pytest.mark.parametrize("asked", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_an_unreasonable_wait_is_limited_to_an_hour(server: Server, make_client: MakeClient, asked: str) -> None:
+@pytest.mark.parametrize("retry_after", ["1000000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_an_unreasonable_wait_is_limited_to_an_hour(
+    server: Server, make_client: MakeClient, retry_after: str
+) -> None:
     slow = http(
-        429, b'{"message":"no"}', **{**HEADERS, "x-amzn-errortype": "ThrottlingException", "retry-after": asked}
+        429, b'{"message":"no"}', **{**HEADERS, "x-amzn-errortype": "ThrottlingException", "retry-after": retry_after}
     )
     server.posts = [slow]
     with pytest.raises(impasto.RateLimited) as caught:

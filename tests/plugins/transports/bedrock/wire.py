@@ -36,9 +36,9 @@ def coded(status: int, code: str) -> Answer:
 
 
 async def failure(client: impasto.Client, model: str = GENERATOR, **params: object) -> impasto.ImpastoError:
-    given = params or {"prompt": "p"}
+    arguments = params or {"prompt": "p"}
     with pytest.raises(impasto.ImpastoError) as caught:
-        await client.run(model, **given)  # type: ignore[arg-type]  # the parameters of a test
+        await client.run(model, **arguments)  # type: ignore[arg-type]  # the parameters of a test
     shown = f"{caught.value!r} {caught.value}"
     assert SECRET_KEY not in shown
     assert ACCESS_KEY not in shown
