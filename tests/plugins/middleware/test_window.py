@@ -160,3 +160,8 @@ def test_a_limit_wider_than_the_history_is_kept_exactly() -> None:
     for _ in range(wide.requests):
         window.mark_arrived(acquire(window, 0.0, wide), 0.0)
     assert window.try_acquire(wide, 4.0) == 6.0
+
+
+def test_the_slack_for_a_request_without_an_answer_is_a_twentieth_of_the_usual_window() -> None:
+    assert slack(RateLimit(150, 10.0)) == pytest.approx(0.5)
+    assert slack(RateLimit(1, 1.0)) == pytest.approx(0.14)
