@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
-from impasto_plugins.transports import s3
+from impasto import ConfigError, NotSent
+from impasto_plugins.transports import aws, s3
 from impasto_plugins.transports.s3 import NotStored
 
 
@@ -94,3 +96,16 @@ async def test_a_permanent_failure_is_not_retried_and_a_transient_one_is(pauses:
 )
 def test_the_address_of_a_bucket(bucket: str, prefix: str, endpoint: str, address: str) -> None:
     assert s3._address(bucket, prefix, endpoint) == address
+
+
+async def test_keys_that_can_not_be_fetched_are_reported_as_a_bucket_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any image is paid for that would go there."""
+
+    class Unreachable:
+        async def keys(self) -> None:
+            raise NotSent("AWS credentials can't be fetched; nothing was sent")
+
+    monkeypatch.setattr(aws, "explicit_identity", lambda settings: Unreachable())
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigError, match="AWS credentials can't be fetched"):
+            await s3.Objects.open("bucket", "", {}, session)

@@ -268,3 +268,17 @@ async def test_a_run_reports_how_many_images_the_last_one_left(tmp_path: Path) -
     async with await Workspace.open(tmp_path / "out", Disk()) as folder:
         found = await recover(folder, LedgerRecorder(folder, Template()), frozenset())
     assert [note.partition(" images ")[0] for note in found.notes()] == ["1", "1"]
+
+
+def test_contents_and_names_are_synced_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests replace the disk's calls, so this is the one that looks at the calls themselves."""
+    synced = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    disk, folder = Disk(), tmp_path / "new"
+    disk.make_folder(folder)
+    assert synced == [tmp_path.stat().st_ino]
+    file = folder / "file"
+    with file.open("wb") as opened:
+        disk.sync(opened.fileno())
+    disk.sync_folder(folder)
+    assert synced[1:] == [file.stat().st_ino, folder.stat().st_ino]
