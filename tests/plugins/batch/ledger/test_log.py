@@ -105,3 +105,11 @@ def test_a_program_with_many_batches_keeps_no_descriptor_of_those_that_ended(tmp
         ledger.close()
         ledger.close()  # as if opening had failed half-way
         assert open_descriptors(ledger.path) == open_descriptors(mark) == 0
+
+
+def test_a_ledger_that_is_not_a_plain_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "folder").mkdir()
+    for name, reason in (("link", "it is a link"), ("folder", "it is not a file")):
+        with pytest.raises(ConfigError, match=rf"can't be read \({reason}\)"):
+            read_back(tmp_path / name)
