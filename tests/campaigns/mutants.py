@@ -31,8 +31,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.campaigns.changes import Change, changes
-from tests.campaigns.forks import Forks, is_in_functions, kill_group
-from tests.campaigns.reach import OPTIONS, PYTEST, ROOT, Reach, environment, learn, own_tests, package_tests, read_times
+from tests.campaigns.forks import Forks, is_in_functions
+from tests.campaigns.reach import OPTIONS, ROOT, Reach, environment, learn, own_tests, package_tests, read_times
 
 TREE = ("core", "plugins", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 PLUGINS = "plugins/impasto_plugins/"
@@ -91,7 +91,7 @@ class Job:
             file.write_bytes(after)
             code = self._fork(tests, file, before.decode()) if is_in_functions(before, after) else None
             if code is None or (code == 0 and at_import):
-                code = self._new_process(tests)
+                code = self._new_process(tests, file)
         finally:
             file.write_bytes(before)
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # its bytecode is as old
@@ -100,19 +100,20 @@ class Job:
     def _fork(self, tests: Sequence[str], file: Path, before: str) -> int:
         return self._forks.run(tests, file, before, CHANGE_SECONDS)
 
-    def _new_process(self, tests: Sequence[str]) -> int:
-        command = [*PYTEST, "-n", "0", "-x", *tests]
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen(
-            command, cwd=self._copy, env=self._environment, stdout=quiet, stderr=quiet, start_new_session=True
-        )
+    def _new_process(self, tests: Sequence[str], file: Path) -> int:
+        """Run tests in a process that has imported the changed file, which may fail at that already."""
+        files = {test.partition("::")[0] for test in tests}
         try:
-            return process.wait(CHANGE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return _KILLED
+            forks = Forks([*OPTIONS, *files], self._copy, self._environment)
+        except RuntimeError:
+            return 1
+        try:
+            if files - {test.partition("::")[0] for test in forks.tests}:
+                return 1
+            same = [test for test in tests if test in forks.tests]  # some ids have an object's address in them
+            return forks.run(same, file, file.read_text("utf-8"), CHANGE_SECONDS)
         finally:
-            kill_group(process.pid)
-            process.wait()
+            forks.close()
 
     def close(self) -> None:
         """End the process."""

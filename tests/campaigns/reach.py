@@ -132,7 +132,19 @@ def learn(copy: Path, folder: Path, paths: Sequence[str]) -> Reach:
             shutil.copytree(copy / name, folder / name)
         processes.write_text(_PROCESSES)
         variables = {"MUTANTS_TIMES": times, "MUTANTS_COVERAGE": processes, "COVERAGE_FILE": data}
-        command = [*PYTEST, "--cov", "--cov-context=test", "--cov-report=", "--cov-append", "-n", "auto", *paths]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *OPTIONS,
+            "--cov",
+            "--cov-context=test",
+            "--cov-report=",
+            "--cov-append",
+            "-n",
+            "auto",
+            *paths,
+        ]
         subprocess.run(
             command, cwd=copy, env=environment(copy) | {k: str(v) for k, v in variables.items()}, check=False
         )
@@ -197,7 +209,6 @@ def read_times(times: Path) -> list[tuple[str, bool, float]]:
 
 
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "tests.campaigns.reach", "--timeout", str(TEST_SECONDS)]
-PYTEST = [sys.executable, "-m", "pytest", *OPTIONS]
 
 
 def environment(copy: Path) -> dict[str, str]:
