@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import impasto
+from impasto_plugins.stability import bedrock_refusals as bedrock, refusals as direct
 from tests.bedrock import KEYS
 from tests.recorder import Answer, Recorder
 
@@ -136,3 +137,67 @@ async def test_bedrocks_code_or_json_alone_proves_nothing(recorder: Recorder, an
     error = await raised(recorder, answer, ON_BEDROCK)
     assert type(error) is impasto.ChargeUnknown
     assert error.billed == "unknown"
+
+
+def response(body: object, status: int, **headers: str) -> impasto.WireResponse:
+    kind = {"content-type": "application/json"}
+    return impasto.WireResponse(status=status, headers={**kind, **headers}, body=json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (400, impasto.BadRequest, "no reason given"),
+        (401, impasto.Unauthorized, "STABILITY_API_KEY"),
+        (402, impasto.PaymentRequired, "too few credits"),
+        (403, impasto.PermissionDenied, "no reason given"),
+        (404, impasto.NotFound, "no reason given"),
+        (413, impasto.TooLarge, "no reason given"),
+        (422, impasto.Unprocessable, "no reason given"),
+        (429, impasto.RateLimited, "150 in 10 seconds"),
+        (500, impasto.ProviderFault, "no reason given"),
+        (503, impasto.ProviderFault, "no reason given"),
+    ],
+)
+def test_each_status_of_the_vendor_has_its_error(status: int, kind: type[impasto.ImpastoError], words: str) -> None:
+    error = direct.refusal(response({"id": "e", "name": "n", "errors": []}, status))
+    assert type(error) is kind
+    assert error.billed == "no"
+    assert words in error.message
+
+
+def test_no_other_status_is_a_refusal_of_the_vendor() -> None:
+    for status in (200, 408, 423, 430, 501, 504):
+        assert direct.refusal(response({"id": "e", "name": "n", "errors": []}, status)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, impasto.BadRequest),
+        (401, impasto.Unauthorized),
+        (403, impasto.PermissionDenied),
+        (404, impasto.NotFound),
+        (413, impasto.TooLarge),
+        (200, None),
+        (408, None),
+        (424, None),
+        (429, None),
+        (500, None),
+    ],
+)
+def test_a_code_of_aws_that_is_not_known_proves_as_much_as_its_status(
+    status: int, kind: type[impasto.ImpastoError] | None
+) -> None:
+    error = bedrock.refusal(response({"message": "m"}, status, **{"x-amzn-errortype": "NewException"}))
+    assert error is None if kind is None else type(error) is kind
+
+
+def test_a_code_of_aws_with_an_image_is_not_a_refusal() -> None:
+    assert bedrock.refusal(response({"message": "m"}, 200, **{"x-amzn-errortype": "ThrottlingException"})) is None
+
+
+@pytest.mark.parametrize(("kind", "words"), [("text/html", "text/html"), ("", "no media type")])
+async def test_an_answer_of_somebody_else_is_named_by_its_media_type(recorder: Recorder, kind: str, words: str) -> None:
+    error = await raised(recorder, Answer(status=502, headers={"content-type": kind}, body=b"<html>"))
+    assert f"HTTP 502 ({words})" in error.message
