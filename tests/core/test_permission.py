@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -23,6 +25,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
+from impasto.permission import Permission
 from tests.conftest import KEY
 from tests.core.test_hooks import IMAGE
 from tests.recorder import Answer, Recorder, in_json
@@ -193,3 +196,20 @@ async def test_what_a_middleware_left_running_reaches_no_transport_once_the_call
         with pytest.raises(BrokenPlugin):
             await left[0]
     assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "earlier", "may_send"),
+    [
+        (impasto.Retry(on_ambiguous=False, max_charges=3), 0, False),
+        (impasto.Retry(on_ambiguous=True, max_charges=1), 0, False),
+        (impasto.Retry(on_ambiguous=True, max_charges=2), 0, True),
+        (impasto.Retry(on_ambiguous=True, max_charges=2), 1, False),
+    ],
+)
+def test_a_request_that_was_sent_is_sent_again_only_within_what_was_opted_in(
+    policy: impasto.Retry, earlier: int, may_send: bool
+) -> None:
+    call = cast("Call", SimpleNamespace(retry=policy, sent=True, unknown_attempts=earlier))
+    with nullcontext() if may_send else pytest.raises(BrokenPlugin, match="but the request was"):
+        Permission(call).renew()

@@ -109,3 +109,28 @@ async def test_keys_that_can_not_be_fetched_are_reported_as_a_bucket_is_opened(m
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ConfigError, match="AWS credentials can't be fetched"):
             await s3.Objects.open("bucket", "", {}, session)
+
+
+async def test_an_object_that_nobody_answers_for_does_not_exist(unused_port: int) -> None:
+    async with aiohttp.ClientSession() as session:
+        bucket = await s3.Objects.open("bucket", "", complete(f"http://127.0.0.1:{unused_port}"), session)
+        assert await bucket.exists("image.png") is False
+
+
+def complete(endpoint: str) -> dict[str, str | None]:
+    return {
+        "region": "us-east-1",
+        "endpoint": endpoint,
+        "access_key_id": "AKIA" + "A" * 16,
+        "secret_access_key": "s" * 40,
+    }
+
+
+async def test_an_account_that_is_given_whole_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find(*_: object, **__: object) -> None:
+        raise AssertionError("looked for")
+
+    monkeypatch.setattr(aws, "find_identity", find)
+    async with aiohttp.ClientSession() as session:
+        bucket = await s3.Objects.open("bucket", "a/b", complete("http://127.0.0.1:1"), session)
+    assert bucket.address == "http://127.0.0.1:1/bucket/a/b/"

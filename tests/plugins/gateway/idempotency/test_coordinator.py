@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import attrs
 import pytest
 
 from impasto_plugins.gateway.calls.execution import CallOutcome
@@ -192,3 +193,24 @@ async def test_a_key_and_a_job_hold_for_exactly_a_day(worker: Worker, count: int
     await worker.begin(identity(count=count))
     work = worker.data.write(lambda db: db.execute("SELECT made, expires, given FROM outcomes").fetchall())
     assert await work == [(1_790_856_000.0, 1_790_942_400.0, count or 0)] * 2
+
+
+async def test_a_running_call_without_a_worker_gets_a_moment_to_write_its_end(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end between two looks: only a second look without it says that its outcome was lost."""
+    row, call = await worker.repeats.claim_or_join(identity(key=KEY), ABOUT, wait=False)
+    assert call is not None
+    worker.repeats.in_flight.finish(call)
+    states = ["running"]
+
+    async def insert_or_join(new_row: StoredCall, *, join: bool) -> StoredCall:
+        return attrs.evolve(row, state=states[-1])
+
+    async def ends_meanwhile(seconds: float) -> None:
+        states.append("done")
+
+    monkeypatch.setattr(worker.repeats.store, "insert_or_join", insert_or_join)
+    monkeypatch.setattr(asyncio, "sleep", ends_meanwhile)
+    found, call = await worker.repeats.claim_or_join(identity(key=KEY), ABOUT, wait=True)
+    assert (found.state, call) == ("done", None)
