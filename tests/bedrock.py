@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TypedDict
 
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import Answer
 
 ACCESS_KEY = "AKIATESTS0123456789"

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, contextmanager
 import attrs
 from aiohttp import web
 
-from tests.pictures import png
-from tests.sounds import glb, wav
+from tests.images import png
+from tests.media import glb, wav
 
 JOB = "a1" * 32
 SOUNDS = "/v2beta/audio/"

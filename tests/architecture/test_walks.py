@@ -25,7 +25,7 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.architecture.sources import ROOT
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.reliability.servers import serving
 
 CORE, PLUGINS = "core/impasto/", "plugins/impasto_plugins/"

@@ -181,7 +181,7 @@ def cases(seed: int, rounds: int) -> Iterator[Case]:
 
 def broken(case: Case, folder: Path) -> str | None:
     """Run a case in a new folder; return the rule that it broke, with the output, or None."""
-    from tests.pictures import png
+    from tests.images import png
 
     folder.mkdir()
     (folder / "in.png").write_bytes(png(512, 512))

@@ -27,7 +27,7 @@ from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from tests.campaigns.provider import Provider, provider
 from tests.campaigns.victim import Death, How, killed, start
-from tests.pictures import png
+from tests.images import png
 from tests.s3 import BUCKET, FakeS3, pretending_aside
 
 CONCURRENCY = 8

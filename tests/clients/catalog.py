@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from tests.pictures import drawn
+from tests.images import drawn
 
 IMAGES = {"{cat}": drawn("PNG", size=(128, 128)), "{mask}": drawn("PNG", "LA", size=(128, 128))}
 

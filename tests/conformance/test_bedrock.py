@@ -10,7 +10,7 @@ from impasto import Operation
 from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
 from tests.conformance.naming import class_name
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.stability.bedrock_cases import MODELS, least, request
 from tests.plugins.stability.test_bedrock_golden import VALUES
 

@@ -10,10 +10,10 @@ from impasto import Operation
 from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal
 from tests.conformance.naming import class_name
-from tests.pictures import png
+from tests.images import png
+from tests.media import glb, wav
 from tests.plugins.stability.cases import BY_TARGET, JOBS, least, request
 from tests.plugins.stability.test_golden import value
-from tests.sounds import glb, wav
 
 _TOLD = {"finish-reason": "SUCCESS", "seed": "7"}
 GOOD = {

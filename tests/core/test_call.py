@@ -10,7 +10,7 @@ import pytest
 import impasto
 from impasto import Call, ConfigError, ImpastoError, NotSent, Pending, WireRequest
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import JOB, Answer, Recorder, in_json
 
 CORE = "stability/stable-image-core"

@@ -24,7 +24,7 @@ from impasto import (
 from impasto.options import SHARED, Options, Settings
 from impasto_plugins.middleware.gate import gate_of
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.stability.cases import JOBS
 from tests.recorder import JOB, Recorder, in_json, recording
 

@@ -14,7 +14,7 @@ from impasto import Artifact, Cost, InvalidRequest, Registry, Result
 from impasto.describe import describe
 from impasto.params import structure
 from impasto.registry import OPERATIONS
-from tests.pictures import png
+from tests.images import png
 
 NAMES = Registry().names(OPERATIONS)
 SD3 = Registry().operation("stability/sd3")

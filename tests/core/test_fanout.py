@@ -11,7 +11,7 @@ import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
 from impasto.fanout import check_n_and_seed, fan_out, result_of_cancelled
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
 REFUSAL = {"id": "e1", "name": "bad_request", "errors": ["prompt: no"]}

@@ -19,7 +19,7 @@ import pytest
 from impasto import File
 from impasto.files import media_type_of
 from tests.descriptors import open_descriptors
-from tests.pictures import png
+from tests.images import png
 
 PNG = png(64, 64)
 URI = "data:image/png;base64," + base64.b64encode(PNG).decode()

@@ -33,7 +33,7 @@ from impasto import (
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 
 ERASE = Registry().operation("stability/erase")
 IMAGE = png(64, 64)

@@ -63,6 +63,6 @@ def test_a_job_that_is_resumed_costs_nothing_and_a_price_of_another_type_is_name
 
 
 def _png() -> bytes:
-    from tests.pictures import png
+    from tests.images import png
 
     return png(64, 64)

@@ -18,7 +18,7 @@ from impasto.params import structure
 from impasto.redact import printable
 from impasto.rules import Excludes, Needs, NeedsOneOf, OneNonZero, OneOf
 from tests.descriptors import open_descriptors
-from tests.pictures import png
+from tests.images import png
 
 
 @attrs.frozen(kw_only=True)

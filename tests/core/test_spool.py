@@ -25,7 +25,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from tests.pictures import padded
+from tests.images import padded
 from tests.recorder import JOB, Recorder, in_json, picture
 from tests.reliability.servers import Asked, Wire, head, raw, serving
 

@@ -23,9 +23,9 @@ from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.conftest import KEY
 from tests.docs.pages import MODELS, PAGES, Block, blocks
 from tests.docs.reader import GATEWAY, Reader
-from tests.pictures import drawn, png
+from tests.images import drawn, png
+from tests.media import mp3, wav
 from tests.recorder import Recorder
-from tests.sounds import mp3, wav
 
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/impasto try"): "test_try tries it",

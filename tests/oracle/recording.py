@@ -13,9 +13,9 @@ from urllib.parse import unquote
 import attrs
 from aiohttp import BodyPartReader, MultipartReader, web
 
+from tests.images import png
+from tests.media import glb, wav
 from tests.oracle.contract import STABILITY
-from tests.pictures import png
-from tests.sounds import glb, wav
 
 JOB = "0a1b2c3d" * 8
 JOBS = {contract.path: contract for contract in STABILITY if contract.results is not None}

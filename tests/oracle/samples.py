@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
+from tests.images import WRONG, drawn, png
+from tests.media import mp3, wav
 from tests.oracle.contract import EVERY, FILE, Contract, Field, Limits
-from tests.pictures import WRONG, drawn, png
-from tests.sounds import mp3, wav
 
 STEP = 1e-6
 """How far outside a bound a number with fractions is tried."""

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import impasto
+from tests.images import padded
 from tests.oracle.contract import BEDROCK, BEDROCK_WIRE, EVERY, STABILITY, WIRE, Contract
 from tests.oracle.entrances import Run, judge
 from tests.oracle.recording import ACCOUNT, JOB, Provider
 from tests.oracle.samples import Values, foreign_fields, full_requests, minimal_request, request, sample_size
 from tests.oracle.wire import ACCESS_KEY, KEY, SECRET_KEY, check, check_poll
-from tests.pictures import padded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
 

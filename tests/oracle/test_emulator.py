@@ -20,6 +20,7 @@ import pytest_asyncio
 from PIL import Image
 
 from impasto_plugins.emulator import EmulatorSettings
+from tests.images import padded, png
 from tests.oracle.contract import BEDROCK, WIRE, Contract
 from tests.oracle.emulator import (
     JUDGED,
@@ -44,7 +45,6 @@ from tests.oracle.samples import (
     sample_size,
     sizes,
 )
-from tests.pictures import padded, png
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

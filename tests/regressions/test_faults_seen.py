@@ -18,7 +18,7 @@ from impasto import aimage_edit, aimage_generation
 from impasto_plugins.emulator import SHORT, Emulator, serve
 from impasto_plugins.openai_compat.response import ImagesResponse
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 
 PICTURE = png(128, 96)
 SD3 = {

@@ -12,7 +12,7 @@ import impasto
 from impasto import aimage_edit, aimage_generation
 from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.bedrock import ACCESS_KEY, SECRET_KEY
-from tests.pictures import png
+from tests.images import png
 
 CORE = "bedrock/stability.stable-image-core-v1:1"
 

@@ -12,7 +12,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import attrs
 
-from tests.pictures import png
+from tests.images import png
 
 JOB = "a1" * 32
 PICTURE = png(64, 64)

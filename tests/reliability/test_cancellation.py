@@ -158,7 +158,7 @@ async def test_a_failing_sibling_in_a_task_group_cancels_cleanly(server: Server,
 
 async def test_a_call_that_is_being_uploaded_is_cancelled(server: Server, client: impasto.Client) -> None:
     """The server reads nothing: the upload stands still, half sent."""
-    from tests.pictures import padded
+    from tests.images import padded
 
     async def reads_nothing(asked: Asked, wire: Wire) -> None:
         await asyncio.sleep(30)

@@ -270,7 +270,7 @@ async def test_an_answer_has_a_cap(server: Server, client: impasto.Client, monke
 @pytest.mark.parametrize("model", [CORE, JOB_MODEL])
 async def test_an_early_refusal_of_a_large_upload_is_read(server: Server, client: impasto.Client, model: str) -> None:
     """413 before the body was read: the refusal arrives, not a broken pipe."""
-    from tests.pictures import padded
+    from tests.images import padded
 
     async def early(asked: Asked, wire: Wire) -> None:
         body = json.dumps({"id": "e", "name": "payload_too_large", "errors": ["too large"]}).encode()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 import impasto
-from tests.pictures import chunk
+from tests.images import chunk
 from tests.reliability.conftest import JOB_MODEL, KEY, MakeClient
 from tests.reliability.servers import (
     PICTURE,

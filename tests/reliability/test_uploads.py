@@ -12,7 +12,7 @@ import pytest
 
 import impasto
 from impasto_plugins.stability.fields import REQUEST_BYTES
-from tests.pictures import padded
+from tests.images import padded
 from tests.reliability.conftest import MakeClient
 from tests.reliability.servers import PICTURE, Asked, Server, Wire, picture, refused
 

@@ -96,7 +96,7 @@ import base64
 import json
 import impasto
 from impasto.testing import Answer, OperationSuite, Refusal
-from tests.pictures import png
+from tests.images import png
 
 SAID = {"content-type": "application/json"}
 

@@ -11,7 +11,7 @@ import pytest
 from impasto import Artifact, Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
 from impasto.testing.runtime_checks import RuntimeChecks
-from tests.pictures import png
+from tests.images import png
 
 JOB = "a" * 64
 

@@ -16,7 +16,7 @@ from impasto import BatchStopped, ConfigError, InvalidRequest, Outcome, StorageE
 from impasto_plugins.batch.ledger.filesystem import Disk
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 
 from .conftest import CREATIVE, lines, many, row, told
 

@@ -11,8 +11,8 @@ from impasto.files import media_type_of
 from impasto_plugins.batch.ledger.recovery import _is_whole, _without_room
 from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
 from impasto_plugins.batch.tasks import ImageTask
-from tests.pictures import drawn, png
-from tests.sounds import FRAME, glb, mp3, wav
+from tests.images import drawn, png
+from tests.media import FRAME, glb, mp3, wav
 
 RAIN, SOLID = "stability/stable-audio-2.5/text-to-audio", "stability/stable-fast-3d"
 

@@ -13,7 +13,7 @@ from impasto import Problem
 from impasto.registry import OPERATIONS
 from impasto_plugins.emulator import Emulator
 from tests.distributions import install
-from tests.pictures import drawn, png
+from tests.images import drawn, png
 from tests.plugins.cli.conftest import Process, Run
 
 CORE = ("generate", "stability/stable-image-core", "a", "lighthouse")

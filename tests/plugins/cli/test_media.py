@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import drawn, png
+from tests.images import drawn, png
+from tests.media import wav
 from tests.plugins.cli.conftest import Run
-from tests.sounds import wav
 
 RAIN = ("audio", "stability/stable-audio-2.5/text-to-audio", "rain", "on", "tin", "-p", "duration=1")
 

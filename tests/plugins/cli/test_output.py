@@ -139,7 +139,7 @@ def test_an_image_that_its_reader_does_not_take_is_saved(tmp_path: Path, monkeyp
 def test_an_interrupted_job_is_resumed_by_a_command(
     start: Callable[..., Process], impasto_emulator: Emulator, tmp_path: Path
 ) -> None:
-    from tests.pictures import png
+    from tests.images import png
 
     (tmp_path / "in.png").write_bytes(png(512, 512))
     impasto_emulator.fault("delay", seconds=60, method="GET")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from impasto_plugins.cli.terminal.preview import drawn, way_of
-from tests import pictures
+from tests import images
 
 TRUE = {"COLORTERM": "truecolor"}
 
@@ -77,4 +77,4 @@ def test_kitty_gets_a_png_in_pieces(kind: str) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "CMYK", "I;16", "1"])
 def test_blocks_take_every_kind_of_picture(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    assert "▀" in drawn(pictures.drawn(kind, mode), "blocks")
+    assert "▀" in drawn(images.drawn(kind, mode), "blocks")

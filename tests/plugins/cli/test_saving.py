@@ -17,7 +17,7 @@ from PIL import Image
 from impasto import Artifact
 from impasto_plugins.cli.calls.artifact_files import ArtifactSaver
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.cli.conftest import Run
 
 PICTURE = Artifact(data=b"paid for", media_type="image/png", seed=7)

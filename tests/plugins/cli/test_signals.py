@@ -18,7 +18,7 @@ import pytest
 
 from impasto import Client, Result
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 
 from .conftest import Run
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.gateway.load import SDK_HEADERS, generation
 from benchmarks.gateway.world import Counts, Way, bytes_of, phase
 
-from tests.pictures import padded
+from tests.images import padded
 from tests.reliability.servers import PICTURE_HEADERS, head, raw, serving
 
 from .conftest import Start, config, entry

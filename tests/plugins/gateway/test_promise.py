@@ -14,7 +14,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.pictures import drawn
+from tests.images import drawn
 
 from .conftest import MASTER, Process, Serve, config, entry, said
 

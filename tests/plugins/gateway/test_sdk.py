@@ -13,7 +13,7 @@ from PIL import Image
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
-from tests.pictures import drawn, padded
+from tests.images import drawn, padded
 
 from .conftest import MASTER, Running, Start, config
 

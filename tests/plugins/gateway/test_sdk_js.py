@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from impasto_plugins.emulator import Emulator
+from tests.images import drawn
 from tests.node import find_node, run_node_tests
-from tests.pictures import drawn
 
 from .conftest import MASTER, Running
 

@@ -22,7 +22,7 @@ import pytest
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.serve import _Supervisor, _Worker
 from tests.conftest import KEY
-from tests.pictures import drawn
+from tests.images import drawn
 
 from .config.test_config import PAGE
 from .conftest import MASTER, Serve, said

@@ -6,7 +6,7 @@ import pytest
 
 from impasto import File
 from impasto_plugins.images import completeness
-from tests.pictures import animated, chunk, drawn, png
+from tests.images import animated, chunk, drawn, png
 
 PNG = png(64, 64)
 JPEG = drawn("JPEG")

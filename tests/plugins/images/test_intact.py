@@ -12,7 +12,7 @@ from PIL import Image
 
 from impasto import File
 from impasto_plugins.images.limits import Limits
-from tests.pictures import animated, chunk, drawn, png
+from tests.images import animated, chunk, drawn, png
 
 ANY = Limits()
 PNG = png(64, 64)

@@ -13,7 +13,7 @@ from PIL import Image
 from impasto import File
 from impasto_plugins.images.limits import Limits
 from impasto_plugins.images.size import size_of
-from tests.pictures import WRONG, animated, drawn, padded, png
+from tests.images import WRONG, animated, drawn, padded, png
 
 ANY = Limits()
 

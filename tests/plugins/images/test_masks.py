@@ -13,7 +13,7 @@ from PIL import Image
 from impasto import File
 from impasto_plugins.images.masks import to_provider
 from impasto_plugins.images.pixel_data import MAX_PIXELS
-from tests.pictures import WRONG, chunk, drawn, png
+from tests.images import WRONG, chunk, drawn, png
 
 
 def raw_png(depth: int, colour: int, row: bytes, *extra: bytes, size: tuple[int, int] = (2, 1)) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from impasto import File
 from impasto_plugins.images.limits import Limits
-from tests.pictures import chunk, noisy
+from tests.images import chunk, noisy
 
 ANY = Limits()
 SIDE = 160

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from impasto import File
 from impasto.files import media_type_of
 from impasto_plugins.media.completeness import is_complete
-from tests.sounds import FRAME, glb, mp3, wav
+from tests.media import FRAME, glb, mp3, wav
 
 ID3 = b"ID3\x04\0\0\0\0\x01\0" + bytes(128)
 ID3_OF_THE_END = b"TAG" + bytes(125)

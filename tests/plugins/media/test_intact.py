@@ -12,7 +12,7 @@ import soundfile
 
 from impasto import File
 from impasto_plugins.media.limits import AudioLimits
-from tests.sounds import FRAME, mp3, wav
+from tests.media import FRAME, mp3, wav
 
 ANY = AudioLimits(min_seconds=0, max_seconds=10_000, max_bytes=100_000_000)
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from impasto import File
 from impasto.files import media_type_of
 from impasto_plugins.media.limits import AudioLimits, length_of
-from tests.sounds import FRAME, FRAME_SECONDS, mp3, wav
+from tests.media import FRAME, FRAME_SECONDS, mp3, wav
 
 LIMITS = AudioLimits(min_seconds=6, max_seconds=190, max_bytes=1_000_000)
 

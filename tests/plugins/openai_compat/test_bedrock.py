@@ -20,7 +20,7 @@ import impasto
 from impasto import image_edit, image_generation
 from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.bedrock import ACCESS_KEY, SECRET_KEY, pictured
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.stability.bedrock_cases import MODELS, least
 from tests.recorder import Recorder
 

@@ -12,7 +12,7 @@ from impasto_plugins.openai_compat.check import bytes_to_decode, check, check_re
 from impasto_plugins.openai_compat.translate import translate
 from impasto_plugins.stability import inpaint
 from tests.descriptors import open_descriptors
-from tests.pictures import png
+from tests.images import png
 
 _registry = Registry()
 

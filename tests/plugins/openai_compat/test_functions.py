@@ -16,7 +16,7 @@ from PIL import Image
 import impasto
 from impasto import ConfigError, InvalidRequest, UnknownOperation
 from tests.conftest import KEY
-from tests.pictures import WRONG, damaged, drawn, png
+from tests.images import WRONG, damaged, drawn, png
 from tests.recorder import Recorder, Seen
 
 PICTURE = png(100, 100)

@@ -11,7 +11,7 @@ import pytest
 
 from impasto import image_edit, image_generation
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 
 PICTURES = {
     "original_image.png": png(640, 512),

@@ -10,7 +10,7 @@ import pytest
 
 import impasto
 from impasto_plugins.openai_compat.response import ImagesResponse
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
 

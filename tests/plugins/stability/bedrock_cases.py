@@ -5,7 +5,7 @@ from __future__ import annotations
 from impasto import Operation
 from impasto.registry import OPERATIONS, Registry
 from impasto_plugins.stability.guardrail import HEADERS
-from tests.pictures import png
+from tests.images import png
 
 IMAGE = png(128, 96)
 LARGE = png(640, 700)

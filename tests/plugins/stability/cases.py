@@ -15,8 +15,8 @@ import attrs
 from impasto import Operation
 from impasto.fields import Field
 from impasto.registry import OPERATIONS, Registry
-from tests.pictures import png
-from tests.sounds import wav
+from tests.images import png
+from tests.media import wav
 
 IMAGE = png(128, 96)
 AUDIO = wav(10)

@@ -18,7 +18,7 @@ from impasto import Call, File, WireResponse
 from impasto_plugins.stability.base64_text import decode
 from tests.bedrock import KEYS, REQUEST_ID
 from tests.conftest import KEY
-from tests.pictures import chunk, png
+from tests.images import chunk, png
 from tests.recorder import Answer, Recorder, in_json
 
 # of a length that needs padding, and with both characters in which the alphabets differ

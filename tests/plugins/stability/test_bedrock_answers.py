@@ -10,7 +10,7 @@ import pytest
 
 import impasto
 from tests.bedrock import ACCESS_KEY, CODE_URL, KEYS, PICTURE, REQUEST_ID, SECRET_KEY, failed, pictured, told
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.recorder import Answer, Recorder
 
 MODEL = "bedrock/stability.stable-image-core-v1:1"

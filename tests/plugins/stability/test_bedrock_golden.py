@@ -16,7 +16,7 @@ import impasto
 from impasto import Operation
 from impasto.testing.golden import operation_text
 from tests.bedrock import ACCESS_KEY, KEYS, SESSION_TOKEN, pictured
-from tests.pictures import padded
+from tests.images import padded
 from tests.plugins.stability.bedrock_cases import MODELS, SD3, SD35, in_body
 from tests.plugins.stability.test_golden import VALUES as DIRECT
 from tests.recorder import Recorder, Seen

@@ -12,7 +12,7 @@ import pytest_asyncio
 import impasto
 from impasto import Operation
 from impasto_plugins.stability.guardrail import HEADERS
-from tests.pictures import padded
+from tests.images import padded
 from tests.plugins.stability.bedrock_cases import MODELS, SD35, in_body, minimum
 from tests.plugins.stability.wires import BedrockWire
 

@@ -16,10 +16,10 @@ from impasto import InvalidRequest, Operation
 from impasto_plugins.cli.main import main
 from impasto_plugins.images import pixel_data
 from tests.conftest import KEY
-from tests.pictures import damaged as damaged_images, drawn, padded, png
+from tests.images import damaged as damaged_images, drawn, padded, png
+from tests.media import mp3, wav
 from tests.plugins.stability import bedrock_cases, cases
 from tests.recorder import Recorder, picture
-from tests.sounds import mp3, wav
 
 WHOLE = png(700, 700)
 IMAGES = {

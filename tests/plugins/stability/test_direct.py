@@ -12,7 +12,7 @@ import pytest
 from impasto import ChargeUnknown, InvalidRequest, Pending, RateLimited, Registry, Result, UnusableResult, WireResponse
 from impasto.records import Request
 from impasto_plugins.stability.refusals import lock_out, refusal
-from tests.pictures import png
+from tests.images import png
 
 CORE = Registry().operation("stability/stable-image-core")
 CREATIVE = Registry().operation("stability/upscale-creative")

@@ -11,7 +11,7 @@ import pytest_asyncio
 from impasto import Operation
 from impasto.fields import Field
 from impasto_plugins.images.limits import Limits
-from tests.pictures import WRONG, animated, drawn
+from tests.images import WRONG, animated, drawn
 from tests.plugins.stability.bedrock_cases import SD3
 from tests.plugins.stability.cases import inside, outside
 from tests.plugins.stability.wires import BedrockWire, DirectWire, Wire

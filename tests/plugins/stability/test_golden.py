@@ -16,10 +16,10 @@ from impasto import Operation
 from impasto.fields import Field
 from impasto.testing.golden import operation_text
 from tests.conftest import KEY
-from tests.pictures import flat_jpeg, padded, webp_header
+from tests.images import flat_jpeg, padded, webp_header
+from tests.media import wav
 from tests.plugins.stability.cases import BY_NAME, JOBS, on_the_wire, tail
 from tests.recorder import JOB, Recorder, Seen
-from tests.sounds import wav
 
 GOLDEN = Path(__file__).parent / "golden"
 

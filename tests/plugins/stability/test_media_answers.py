@@ -8,9 +8,9 @@ import pytest
 
 import impasto
 from impasto import ChargeUnknown, InvalidRequest, ProviderFault, UnusableResult
-from tests.pictures import png
+from tests.images import png
+from tests.media import glb, mp3, wav
 from tests.recorder import JOB, Answer, Recorder, in_json
-from tests.sounds import glb, mp3, wav
 
 TEXT = "stability/stable-audio-2.5/text-to-audio"
 THREE = "stability/stable-audio-3/text-to-audio"

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from impasto import Operation
 from impasto_plugins.media.limits import AudioLimits
-from tests.pictures import WRONG, drawn, padded, png
+from tests.images import WRONG, drawn, padded, png
+from tests.media import mp3, wav
 from tests.plugins.stability.cases import (
     BY_NAME,
     BY_TARGET,
@@ -21,7 +22,6 @@ from tests.plugins.stability.cases import (
     tail,
 )
 from tests.plugins.stability.wires import DirectWire
-from tests.sounds import mp3, wav
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
 

@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Absent())
 RUN = """
 import asyncio, json, sys
 import impasto
-from tests.pictures import png
+from tests.images import png
 
 SMALL = {"emulator": {"image_scale": 0.05}}
 

@@ -17,7 +17,7 @@ import impasto
 from impasto_plugins.transports.content_coding import DamagedCoding, decompress
 from tests.bedrock import KEYS, PICTURE, pictured
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import Answer, Recorder, in_json, picture
 
 CORE = "stability/stable-image-core"

@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 import impasto
 from impasto import File, WireRequest
 from impasto_plugins.transports.form import open_form
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import Recorder
 
 

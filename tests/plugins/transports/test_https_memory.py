@@ -3,7 +3,7 @@
 import gc
 
 import impasto
-from tests.pictures import padded
+from tests.images import padded
 
 
 async def test_a_call_is_released_at_its_end(client: impasto.Client) -> None:

@@ -15,7 +15,7 @@ from impasto import File, InvalidRequest, Operation, Registry, Request, WireRequ
 from impasto.registry import OPERATIONS
 from impasto_plugins.stability.direct import DirectDialect
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.recorder import Recorder
 
 ERASE = Registry().operation("stability/erase")

@@ -304,7 +304,7 @@ def test_a_folder_with_somebodys_own_files_is_a_folder_for_a_first_run(
 
 
 def test_an_image_that_its_own_row_edits_is_no_result(batch: Run, manifest: Write, tmp_path: Path) -> None:
-    from tests.pictures import png
+    from tests.images import png
 
     (tmp_path / "cat.png").write_bytes(png(64, 64))
     manifest(row("cat", model="stability/remove-background", image="cat.png", prompt=None))

@@ -39,7 +39,7 @@ from impasto_plugins.batch.ledger.recovery import recover
 from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths, is_running
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import Run, Write, lines, many, told
 
 from .volatile import Platter, Volatile

@@ -15,7 +15,7 @@ from impasto_plugins.batch.ledger.log import Ledger, ReadPosition, rows
 from impasto_plugins.batch.ledger.publication import staging_path
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import Run, Write, lines, many, told
 
 from .volatile import PAGE, Platter, Volatile

@@ -26,7 +26,7 @@ from impasto_plugins.batch.ledger.recorder import LedgerRecorder
 from impasto_plugins.batch.ledger.recovery import recover
 from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
 from impasto_plugins.batch.tasks import ImageTask, Outcome
-from tests.pictures import png
+from tests.images import png
 
 from .volatile import PAGE, Platter, Volatile
 

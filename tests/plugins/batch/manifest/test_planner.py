@@ -17,7 +17,7 @@ from impasto_plugins.batch.manifest.planner import Plan, Planner
 from impasto_plugins.batch.manifest.reader import Manifest, parse_line
 from impasto_plugins.batch.manifest.rows import parse_row, tasks_of
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CORE, Run, Write, row
 
 REGISTRY = Registry()

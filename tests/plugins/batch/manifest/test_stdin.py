@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from impasto_plugins.cli.main import main
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import codes, lines, many, row
 
 

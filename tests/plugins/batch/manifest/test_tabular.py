@@ -13,7 +13,7 @@ from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.batch.manifest.planner import Plan, Planner
 from impasto_plugins.batch.manifest.reader import Manifest
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CORE, Run
 
 REGISTRY = Registry()

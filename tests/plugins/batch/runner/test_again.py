@@ -13,7 +13,7 @@ from impasto_plugins.batch.ledger import workspace
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.gate import Gate
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, many, row, told
 
 OTHER_KEY = "sk-other-" + "x" * 24

@@ -20,7 +20,7 @@ from impasto_plugins.batch.tasks import key_of
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.middleware.gate import gate_of
 from impasto_plugins.stability.provider import stability
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Write, lines, many, row, told
 
 HOUR = 3600.0

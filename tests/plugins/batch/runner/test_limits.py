@@ -32,7 +32,7 @@ from impasto_plugins.batch.tasks import ImageTask, Outcome, OutcomeState
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.transports.https import HttpsTransport
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CREATIVE, Run, Start, Write, codes, lines, many, row, told
 
 

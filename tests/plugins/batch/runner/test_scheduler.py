@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.batch.conftest import CORE, CREATIVE, Run, Write, codes, lines, many, row, told
 
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from impasto import Operation
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.stability.guardrail import HEADERS
-from tests.pictures import padded, png
+from tests.images import padded, png
 from tests.plugins.emulator.conftest import Wire, opened, started
 from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, request
 from tests.plugins.stability.cases import outside

@@ -16,7 +16,7 @@ from impasto_plugins.emulator.providers.stability import load_stability_operatio
 from impasto_plugins.emulator.server.multipart import Form, FormPart
 from impasto_plugins.transports.form import decimal_text
 from tests.distributions import install
-from tests.pictures import png
+from tests.images import png
 
 from .test_operations import GIVEN
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 import impasto
 from impasto.registry import OPERATIONS, Registry
 from impasto_plugins.emulator.providers.stability import load_stability_operations
+from tests.media import wav
 from tests.plugins.emulator.conftest import encoded, opened
-from tests.sounds import wav
 
 SCALE = 0.125
 Size = tuple[int, int]

@@ -15,8 +15,8 @@ import soundfile
 import impasto
 from impasto import Registry
 from impasto.registry import OPERATIONS
+from tests.media import mp3, wav
 from tests.plugins.emulator.conftest import Wire, started
-from tests.sounds import mp3, wav
 
 SOUNDS = [name for name in Registry().names(OPERATIONS) if name.startswith("stability/stable-audio-")]
 TEXT = "/v2beta/audio/stable-audio-2/text-to-audio"

@@ -18,7 +18,7 @@ from impasto_plugins.emulator.rendering.pictures.motifs import MOTIFS
 from impasto_plugins.emulator.rendering.pictures.painters import find_painter
 from impasto_plugins.emulator.rendering.pictures.palette import MOODS, choose_palette, split_words
 from impasto_plugins.emulator.rendering.pictures.scene import draw_scene
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.emulator.conftest import opened, plain
 
 

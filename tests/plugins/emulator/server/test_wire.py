@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pictures import chunk, png
+from tests.images import chunk, png
 from tests.plugins.emulator.conftest import CREATIVE, GENERATE, INPAINT, KEY, SD3, Wire, form, opened, plain, started
 
 RATIOS = ("21:9", "16:9", "3:2", "5:4", "1:1", "4:5", "2:3", "9:16", "9:21")

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import MASTER, Running
 
 VERSION = "2025-04-01-preview"

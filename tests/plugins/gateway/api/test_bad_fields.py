@@ -7,7 +7,7 @@ from base64 import b64encode
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running
 
 REFUSED: dict[str, list[object]] = {

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running
 from tests.plugins.gateway.http.test_multipart import field, form
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.batches.conftest import EDIT, begun, ended, line, results
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, named
 

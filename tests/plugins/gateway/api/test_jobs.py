@@ -16,7 +16,7 @@ from openai.types import ImagesResponse
 
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Answer, Running, Serve, Start, config, entry, named
 from tests.plugins.gateway.raw import answered_unread
 

@@ -14,7 +14,7 @@ from PIL import Image
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES
 from impasto_plugins.images import masks
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 from tests.plugins.gateway.raw import until
 

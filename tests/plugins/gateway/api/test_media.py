@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import drawn
+from tests.images import drawn
+from tests.media import wav
 from tests.plugins.gateway.conftest import Running, Start, config, entry
-from tests.sounds import wav
 
 RAIN = {"model": "rain", "prompt": "rain on a tin roof", "duration": 1}
 

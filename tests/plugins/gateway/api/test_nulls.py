@@ -12,7 +12,7 @@ import pytest
 from impasto import Registry
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.calls.arguments import CallArguments
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running, Start, config
 
 URI = "data:image/png;base64," + b64encode(png(96, 96)).decode()

@@ -22,7 +22,7 @@ from impasto_plugins.gateway.batches.execution import is_reachable_again
 from impasto_plugins.gateway.batches.input_lines import InputLine, LineFiles, create_tasks
 from impasto_plugins.gateway.batches.output import ResultsFile
 from impasto_plugins.gateway.batches.store import FileRow
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 
 from .conftest import EDIT, MAKE, begun, ended, jsonl, line, results

@@ -20,7 +20,7 @@ from impasto_plugins.batch.ledger.log import ReadPosition, rows
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, config, entry
 from tests.plugins.gateway.idempotency.test_workers import watched
 

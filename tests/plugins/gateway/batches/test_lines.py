@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 
 from .conftest import EDIT, MAKE, begun, ended, jsonl, line

@@ -13,7 +13,7 @@ from impasto_plugins.gateway.calls.runtime import _max_body_bytes
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.http.multipart import PartHead
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running
 from tests.plugins.gateway.http.test_multipart import field, form
 

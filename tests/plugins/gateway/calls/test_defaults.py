@@ -8,7 +8,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from tests.conftest import KEY
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import MODELS, Running, Start, config, entry
 
 

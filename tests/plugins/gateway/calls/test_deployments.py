@@ -12,7 +12,7 @@ import pytest
 from impasto import Unauthorized
 from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.calls.deployments import COOLDOWN_FAILURES
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import Running, Start, config, entry
 from tests.plugins.gateway.raw import until
 

@@ -16,7 +16,7 @@ import pytest
 from impasto_plugins.gateway.calls import streamed_answers as large_module
 from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
-from tests.pictures import drawn, padded
+from tests.images import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, accepted, head, raw, serving
 

@@ -18,7 +18,7 @@ import pytest
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.http import multipart
-from tests.pictures import WRONG, animated, chunk, damaged, drawn, png
+from tests.images import WRONG, animated, chunk, damaged, drawn, png
 from tests.plugins.gateway.conftest import Answer, Running
 from tests.plugins.gateway.raw import CALL, HEADERS, JSON, POST, Connection, Lag, chunks, send, until
 

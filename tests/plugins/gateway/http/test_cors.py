@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running, Start, config
 
 APP, EVIL = "https://app.example", "https://evil.example"

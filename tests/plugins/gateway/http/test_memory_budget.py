@@ -8,7 +8,7 @@ import os
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Running, Start
 
 PICTURE = drawn("PNG", size=(128, 128))

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.http.multipart import FormReader, InvalidForm, PartHead, parse_boundary
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Running
 
 PICTURE = drawn("PNG", size=(128, 128))

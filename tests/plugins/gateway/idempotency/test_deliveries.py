@@ -16,7 +16,7 @@ import pytest
 
 from impasto_plugins.gateway.http import delivery as delivery_module
 from impasto_plugins.gateway.idempotency import coordinator
-from tests.pictures import padded
+from tests.images import padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.plugins.gateway.raw import until
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw, serving

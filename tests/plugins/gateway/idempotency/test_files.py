@@ -13,7 +13,7 @@ from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.idempotency import serialization
 from impasto_plugins.gateway.idempotency.serialization import OutcomeFiles
 from tests.descriptors import open_descriptors
-from tests.pictures import png
+from tests.images import png
 
 IMAGES = (png(8, 8), png(9, 9))
 

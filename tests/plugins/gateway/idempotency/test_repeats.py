@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import Answer, Running, Start, config, named
 from tests.plugins.gateway.raw import answered_unread
 

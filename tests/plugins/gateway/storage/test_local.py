@@ -11,7 +11,7 @@ import pytest
 from impasto import Artifact
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.storage.local import LocalStore, StoreError
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.conftest import MASTER, Start, config
 
 PICTURE = drawn("PNG", size=(128, 128))

@@ -20,7 +20,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.config.model import S3Config
 from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.transports import s3 as s3_module
-from tests.pictures import padded
+from tests.images import padded
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 from tests.reliability.servers import PICTURE_HEADERS, head, raw, serving
 from tests.s3 import SECRETS, FakeS3, pretending

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from impasto_plugins.emulator import Emulator
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.gateway.conftest import Running, Start, config
 from tests.reliability.servers import (
     PICTURE_HEADERS,

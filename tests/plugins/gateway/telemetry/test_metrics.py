@@ -150,7 +150,7 @@ async def test_an_unusable_answer_costs_the_price_in_its_models_entry(start: Sta
 
 
 async def test_a_job_that_is_polled(gateway: Running, impasto_emulator: Emulator) -> None:
-    from tests.pictures import drawn
+    from tests.images import drawn
 
     await gateway.sdk.images.edit(model="creative", image=drawn("PNG", size=(128, 128)), prompt="sharper")
     now = await scrape(gateway)

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.telemetry import semantic_conventions
 from tests.conftest import KEY
-from tests.pictures import drawn
+from tests.images import drawn
 from tests.plugins.gateway.config.test_config import PAGE
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config
 

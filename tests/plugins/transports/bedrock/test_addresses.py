@@ -14,7 +14,7 @@ from impasto import ConfigError
 from impasto_plugins.emulator.providers import sigv4
 from impasto_plugins.transports.aws import Identity
 from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN, failed, pictured
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.transports.bedrock.wire import GENERATOR, PUBLIC, ROLE, SERVICE, called, identified, in_xml, told
 from tests.recorder import Recorder
 

@@ -16,7 +16,7 @@ import trustme
 
 import impasto
 from tests.bedrock import ACCESS_KEY, REQUEST_ID, pictured
-from tests.pictures import padded, png
+from tests.images import padded, png
 from tests.plugins.transports.bedrock.wire import BODY, ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded, failure
 from tests.recorder import Recorder
 from tests.reliability.servers import Answer, Asked, Server, Wire, head, http, raw, serving, silence

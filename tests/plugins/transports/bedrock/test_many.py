@@ -11,7 +11,7 @@ import pytest
 
 import impasto
 from tests.bedrock import ACCESS_KEY, pictured
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.transports.bedrock.wire import BODY, ERASE, GENERATOR, GOOD, HEADERS, MakeClient
 from tests.recorder import Recorder
 from tests.reliability.servers import Asked, Server, Wire, head, raw, silence

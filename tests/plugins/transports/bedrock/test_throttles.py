@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import impasto
-from tests.pictures import png
+from tests.images import png
 from tests.plugins.transports.bedrock.wire import ERASE, GENERATOR, GOOD, HEADERS, MakeClient, coded
 from tests.reliability.servers import Answer, Asked, Server, Wire, http
 

@@ -1,4 +1,4 @@
-"""Pictures for tests, real ones and ones that are wrong in one way, made as cheaply as may be."""
+"""Images for tests: valid ones, and ones that are wrong in one way, made as cheaply as possible."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def padded(size: int, width: int = 64, height: int = 64) -> bytes:
     """A PNG of so many bytes: a private chunk takes up the rest."""
     whole = png(width, height)
     filling = size - len(whole) - 12
-    assert filling >= 0, f"a picture of {width}x{height} has {len(whole)} bytes already"
+    assert filling >= 0, f"an image of {width}x{height} has {len(whole)} bytes already"
     return whole[:-12] + chunk(b"teSt", bytes(filling)) + whole[-12:]
 
 
 @cache
 def drawn(kind: str, mode: str = "RGB", size: tuple[int, int] = (96, 96), **options: object) -> bytes:
-    """A picture that Pillow writes: ``drawn("JPEG", "CMYK")``."""
+    """An image that Pillow writes: ``drawn("JPEG", "CMYK")``."""
     out = io.BytesIO()
     Image.new(mode, size).save(out, kind, **options)
     return out.getvalue()
@@ -124,4 +124,4 @@ WRONG = {
     "wav": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
     "webp not in a riff": b"JUNK\x08\x00\x00\x00WEBPVP8 " + bytes(24),
 }
-"""Contents that are no usable PNG, JPEG or WebP, by what they are."""
+"""Contents that are not a usable PNG, JPEG or WebP, by their name."""

@@ -1,4 +1,4 @@
-"""Sounds and 3D models for tests, real ones made as cheaply as may be: a minute has a few kilobytes."""
+"""Audio and 3D models for tests, made as cheaply as possible: a minute has a few kilobytes."""
 
 from __future__ import annotations
 
