@@ -70,10 +70,11 @@ class BudgetGuard:
         limits = self._caller.limits
         if limits is None:
             return await attempt()
+        # Reserved before the call and settled after it: of calls that run at once none may spend what another spends.
         reservation = await self._reserve(limits, prepared_call)
         try:
             result = await attempt()
-        except ImpastoError as error:
+        except ImpastoError as error:  # any other exception leaves the reservation: the images may be charged
             free_count = prepared_call.n if is_not_charged(error) else billed_of_images(error).count("no")
             if free_count:
                 await self._settle(reservation, -free_count)
@@ -123,6 +124,7 @@ class BudgetGuard:
     async def _settle(self, reservation: Reservation, difference: int) -> None:
         """Count other images than reserved: fewer were charged if some failed, more if the provider made more."""
 
+        # A difference, not the amount: other workers have added to the same period meanwhile.
         def work(db: sqlite3.Connection) -> None:
             db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, difference))
             db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, difference * reservation.nano_usd))

@@ -62,6 +62,7 @@ class SpooledAnswer:
             self._on_begin(self)
             self._on_begin = None
         self._buffer += data
+        # After a full disk everything stays in memory, beyond its limit if need be: the image is paid for.
         if self._is_full:
             self._reservation.resize(self._reservation.size + len(data))
             self._new_data.set()
@@ -83,6 +84,7 @@ class SpooledAnswer:
         """Yield its bytes as they arrive, in pieces of PIECE bytes except the last, complete or not."""
         offset = 0
         while not self._is_complete or offset < self._size:
+            # Whole pieces until the end: base64 of a shorter one would be padded in the middle of the image.
             if self._size - offset < CHUNK_BYTES and not self._is_complete:
                 self._new_data.clear()
                 await self._new_data.wait()
@@ -104,7 +106,7 @@ class SpooledAnswer:
     async def _flush(self) -> None:
         try:
             await self._spool_file.append(self._buffer)
-        except OSError:
+        except OSError:  # what was written stays readable; the buffer holds the rest
             self._is_full = True
             self._reservation.resize(self._reservation.size + len(self._buffer))
         else:
@@ -112,6 +114,7 @@ class SpooledAnswer:
         self._new_data.set()
 
     async def _read(self, offset: int, size: int) -> bytes:
+        # A piece may begin on the disk and end in memory.
         on_disk = min(max(self._spool_file.size - offset, 0), size)
         data = await self._spool_file.read(offset, on_disk) if on_disk else b""
         buffer_offset = offset + on_disk - self._spool_file.size

@@ -95,6 +95,7 @@ class IdempotencyCoordinator:
         while self._deliveries and time.monotonic() < end:
             await asyncio.sleep(WATCH_SECONDS / 2)
             self._check_callers()
+        # Without proof by now an answer counts as unread: a copy that nobody asks for costs less than a second payment.
         for delivery in tuple(self._deliveries):
             delivery.give_up()
         while self._storing:
@@ -188,6 +189,8 @@ class IdempotencyCoordinator:
                 row := await self.store.claim(fingerprint.content, count)
             ) is not None:  # after that look: none is between
                 return row
+            # An abandoned call is waited for: its result is this retry's. A lost one may have been charged. A running
+            # one belongs to a caller who is still there and may want a second image, so it is looked at twice only.
             states = {each.state for each in entries}
             if SlotState.ABANDONED in states:
                 await self.wait_for(next(each for each in entries if each.state == SlotState.ABANDONED), fingerprint)
@@ -236,6 +239,7 @@ class IdempotencyCoordinator:
                 return row, None
             if missing_id == row.id:
                 raise charge_unknown_error()
+            # A row that says "running" without a call in any table was left by a worker that died.
             if (entry := await self.find_running(row)) is None:
                 missing_id = row.id
                 await asyncio.sleep(2 * WATCH_SECONDS)  # its row may be written just now
@@ -268,6 +272,7 @@ class IdempotencyCoordinator:
         except BaseException:  # the process ends, or has a bug
             self.in_flight.mark_lost(call)
             raise
+        # The slot is freed after the outcome is on the disk: a retry must find one of the two at any moment.
         if await self.store.finish(row, outcome, forget=has_id is None or not has_id()):
             self.in_flight.finish(call)
         else:
@@ -324,6 +329,7 @@ class IdempotencySession:
                 elif fingerprint.count:
                     self._row = await coordinator.find_previous_attempt(fingerprint, fingerprint.count)
         if self._row is not None:
+            # The row is durable before the provider is asked: a kill from here on is reported, and never repeated.
             if call is not None:
                 running = coordinator.run_and_record(self._row, call, partial(make, self._row))
                 return await running, None

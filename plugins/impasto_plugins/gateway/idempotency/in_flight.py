@@ -111,6 +111,7 @@ class InFlightTable:
         if not self._free:
             message = "the gateway runs too many calls; nothing was sent, try again"
             raise APIError(503, message, SERVER, "overloaded", retry_after=1, should_retry=True)
+        # A reader that has found a slot compares its generation: the slot may belong to another call by then.
         slot = self._free.pop()
         self._generation += 1
         _SLOT.pack_into(self._table, slot * _SLOT.size, SlotState.FREE, has_key, self._generation, identity)

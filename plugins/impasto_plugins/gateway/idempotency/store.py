@@ -113,6 +113,7 @@ class OutcomeStore:
 
         A call that cost nothing is no longer found by its fingerprint; with ``forget`` it is not found at all.
         """
+        # A refused call runs again if it is repeated, so that its row must not be found; a job's row still has its id.
         not_charged = isinstance(outcome, APIError) and outcome.not_charged
         if not_charged and forget:
             return await self._write_after_call(lambda db: db.execute("DELETE FROM outcomes WHERE id = ?", (row.id,)))
@@ -171,6 +172,7 @@ class OutcomeStore:
         values = (identity, count, self._data.clock())
 
         def work(db: sqlite3.Connection) -> StoredCall | None:
+            # Found and claimed in one transaction: two retries with the same count can't get the same image.
             if (row := _select_one(db, where, *values)) is not None:
                 db.execute("UPDATE outcomes SET given = ? WHERE id = ?", (count, row.id))
             return row
@@ -262,6 +264,7 @@ class OutcomeStore:
     def _reassign_calls(
         self, db: sqlite3.Connection, dead: Mapping[str, list[bytes]], new_worker: str
     ) -> list[StoredCall]:
+        # Jobs are fetched by this worker: a GET is free. Whatever else ran there may have been charged.
         now, lost_json = self._data.clock(), dump_outcome(charge_unknown_error())
         jobs: list[StoredCall] = []
         for worker, identities in dead.items():

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 
@@ -18,7 +17,7 @@ from impasto_plugins.gateway.http.memory_budget import MemoryBudget, MemoryReser
 from impasto_plugins.gateway.http.spool import SpoolFile
 from tests.images import drawn, padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
-from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, accepted, head, raw, serving
+from tests.reliability.servers import PICTURE_HEADERS, Answer, Asked, Server, Wire, accepted, head, raw
 
 MIB = 1 << 20
 
@@ -71,10 +70,9 @@ class Halfway:
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Server]:
-    async with serving() as server:
-        server.posts = server.polls = [answered(large())]
-        yield server
+def provider(provider: Server) -> Server:
+    provider.posts = provider.polls = [answered(large())]
+    return provider
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from impasto_plugins.gateway.idempotency import coordinator
 from tests.images import padded
 from tests.plugins.gateway.conftest import MASTER, Running, Start, config
 from tests.plugins.gateway.raw import until
-from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw, serving
+from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw
 
 SMALL, LARGE = 12_000, 6_000_000
 
@@ -71,10 +71,9 @@ async def kept(gateway: Running) -> int:
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Server]:
-    async with serving() as server:
-        server.posts = [image(SMALL)]
-        yield server
+def provider(provider: Server) -> Server:
+    provider.posts = [image(SMALL)]
+    return provider
 
 
 @pytest.fixture

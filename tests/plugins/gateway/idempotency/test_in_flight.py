@@ -113,21 +113,6 @@ def test_more_than_there_is_room_for_are_sent_away_unspent(
     assert [len(flights.find(each)) for each in (ONE, TWO, THREE)] == [1, 0, 1]
 
 
-def test_what_was_lost_is_forgotten_in_the_end(
-    open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr("impasto_plugins.gateway.idempotency.in_flight.time.monotonic", lambda: now)
-    flights = open_one()
-    flights.mark_lost(flights.begin(ONE, None, has_key=False))
-    now += LOST_SECONDS - 1
-    flights.finish(flights.begin(TWO, None, has_key=False))
-    assert flights.find(ONE)
-    now += 2
-    flights.finish(flights.begin(TWO, None, has_key=False))
-    assert not flights.find(ONE)
-
-
 def test_calls_that_were_lost_take_no_room_for_ever(
     open_one: Callable[[], InFlightTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
