@@ -30,7 +30,7 @@ class _Workers(ThreadPoolExecutor):
         def work() -> None:
             try:
                 outcome.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - told to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
                 outcome.set_exception(error)
 
         threading.Thread(target=work, name="impasto-worker", daemon=True).start()

@@ -1,4 +1,4 @@
-"""LiteLLM's arguments about the call itself: each is honoured, or refused by name with what to use instead."""
+"""LiteLLM's arguments about the call itself: each is honoured, or rejected by name with its replacement."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ MOST_RETRIES = 20
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 REFUSED: Mapping[str, str] = {
-    "extra_headers": "headers can't be added; user goes out as one",
-    "headers": "headers can't be added; user goes out as one",
-    "default_headers": "headers can't be added; user goes out as one",
-    "extra_query": "the provider takes no query; leave it out",
-    "api_version": "is Azure's; leave it out, as the version belongs to the model here",
-    "deployment_id": "is Azure's; name the model instead",
-    "organization": "is OpenAI's; the key decides whose account pays",
-    "allowed_openai_params": "leave it out: parameters are translated, or refused by name",
+    "extra_headers": "headers can't be added; use user, which is sent as a header",
+    "headers": "headers can't be added; use user, which is sent as a header",
+    "default_headers": "headers can't be added; use user, which is sent as a header",
+    "extra_query": "the provider has no query parameters; leave it out",
+    "api_version": "is for Azure only; leave it out",
+    "deployment_id": "is for Azure only; use model instead",
+    "organization": "is for OpenAI only; leave it out, as the key selects the account",
+    "allowed_openai_params": "not supported; leave it out: parameters are translated or rejected by name",
     "mock_response": 'use impasto.Client(transport="emulator"), which costs nothing',
     "mock_timeout": 'use impasto.Client(transport="emulator"), which has faults for tests',
     "fallbacks": "a call has one model; the gateway has several deployments of one model_name",
     "context_window_fallback_dict": "a call has one model; leave it out",
-    "caching": "nothing is cached; a middleware can, see the example impasto-cache",
-    "cache": "nothing is cached; a middleware can, see the example impasto-cache",
-    "input_cost_per_image": "prices belong to the models; the gateway's configuration can set them",
-    "input_cost_per_pixel": "prices belong to the models; the gateway's configuration can set them",
-    "output_cost_per_image": "prices belong to the models; the gateway's configuration can set them",
+    "caching": "not supported; use a caching middleware, see the example impasto-cache",
+    "cache": "not supported; use a caching middleware, see the example impasto-cache",
+    "input_cost_per_image": "prices are part of the models; set other prices in the gateway's configuration",
+    "input_cost_per_pixel": "prices are part of the models; set other prices in the gateway's configuration",
+    "output_cost_per_image": "prices are part of the models; set other prices in the gateway's configuration",
     "ssl_verify": "use impasto.Client(ssl=...) with the path of a CA file",
-    "client": "use impasto.Client for a client of your own",
-    "shared_session": "use impasto.Client for a client of your own",
-    "logger_fn": "use logging: the logger is impasto",
-    "azure_ad_token": "is Azure's; leave it out",
-    "azure_ad_token_provider": "is Azure's; leave it out",
-    "tags": "use metadata, which comes back in response.hidden_params",
-    "model_info": "use metadata, which comes back in response.hidden_params",
-    "proxy_server_request": "belongs to LiteLLM's proxy; leave it out",
-    "litellm_logging_obj": "belongs to LiteLLM's proxy; leave it out",
+    "client": "not supported; use impasto.Client to configure a client",
+    "shared_session": "not supported; use impasto.Client to configure a client",
+    "logger_fn": "not supported; use Python's logging, the logger is named impasto",
+    "azure_ad_token": "is for Azure only; leave it out",
+    "azure_ad_token_provider": "is for Azure only; leave it out",
+    "tags": "not supported; use metadata, which is returned in response.hidden_params",
+    "model_info": "not supported; use metadata, which is returned in response.hidden_params",
+    "proxy_server_request": "is for LiteLLM's proxy only; leave it out",
+    "litellm_logging_obj": "is for LiteLLM's proxy only; leave it out",
 }
 _NEUTRAL: tuple[object, ...] = ({}, [], "", False)
 """Values of the names above that change nothing."""
@@ -114,7 +114,7 @@ def _rename(arguments: dict[str, Any], alias: str, name: str, problems: list[Pro
     if value is None:
         return
     if arguments.get(name) is not None and arguments[name] != value:
-        problems.append(Problem(alias, f"is another word for {name}, which is given too; leave one out"))
+        problems.append(Problem(alias, f"is another name for {name}, which has another value; leave one out"))
     arguments[name] = value
 
 
@@ -139,7 +139,9 @@ def _retry(arguments: dict[str, Any], problems: list[Problem]) -> Retry | None:
         else:
             counts[name] = value
     if len(set(counts.values())) > 1:
-        problems.append(Problem("max_retries", "is another word for num_retries, which is given too; leave one out"))
+        problems.append(
+            Problem("max_retries", "is another name for num_retries, which has another value; leave one out")
+        )
     if not counts:
         return None
     times = next(iter(counts.values()))

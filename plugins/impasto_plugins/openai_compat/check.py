@@ -73,7 +73,7 @@ def check_request(operation: Operation, model: str, translation: Translation) ->
 
 
 def _mask(value: object) -> File:
-    from impasto_plugins.images.masks import to_provider  # Pillow: only where there is a mask
+    from impasto_plugins.images.masks import to_provider  # Pillow: only for masks
 
     original = File.of(value)
     converted = to_provider(original)
@@ -101,8 +101,8 @@ def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> 
         return
     from impasto_plugins.images.size import size_of
 
-    pictures = operation.roles.get("image")
-    image = getattr(request.params, pictures[0]) if pictures else None
+    images = operation.roles.get("image")
+    image = getattr(request.params, images[0]) if images else None
     for name in masks:
         mask = getattr(request.params, name)
         if isinstance(image, File) and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:

@@ -36,7 +36,7 @@ class Timeout(Protocol):
 
 
 Content = bytes | bytearray | memoryview | Reader
-Picture = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
+ImageInput = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
 """Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
 
 
@@ -94,10 +94,10 @@ async def aimage_generation(
 
 
 async def aimage_edit(
-    image: Picture | Sequence[Picture] | None = None,
+    image: ImageInput | Sequence[ImageInput] | None = None,
     model: str | None = None,
     prompt: str | None = None,
-    mask: Picture | None = None,
+    mask: ImageInput | None = None,
     *,
     n: int | None = None,
     size: str | None = None,
@@ -135,10 +135,10 @@ image_generation = _blocking(aimage_generation)
 
 @_blocking
 async def image_edit(
-    image: Picture | Sequence[Picture] | None = None,
+    image: ImageInput | Sequence[ImageInput] | None = None,
     prompt: str | None = None,
     model: str | None = None,
-    mask: Picture | None = None,
+    mask: ImageInput | None = None,
     *,
     n: int | None = None,
     size: str | None = None,

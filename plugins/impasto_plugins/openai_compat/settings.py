@@ -9,7 +9,7 @@ from impasto import Operation
 from impasto.ext import Settings
 
 _KEY = ("api_key", "api_base")
-AWS = {
+AWS: dict[str, str] = {
     "aws_region_name": "aws_region",
     "aws_access_key_id": "aws_access_key_id",
     "aws_secret_access_key": "aws_secret_access_key",

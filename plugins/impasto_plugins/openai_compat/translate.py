@@ -23,7 +23,7 @@ from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
 Format = Literal["b64_json", "url"]
 FORMATS: tuple[Format, ...] = ("b64_json", "url")
 LONGEST_USER = 256
-_MADE: Mapping[Makes, str] = {"image": "pictures", "audio": "sounds", "3d": "3D models"}
+_MADE: Mapping[Makes, str] = {"image": "images", "audio": "sounds", "3d": "3D models"}
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +76,7 @@ def translate(
     user = work.user(words.pop("user")) if "user" in words and "user" not in own else None
     if "partial_images" in words and "partial_images" not in own:
         work.partial_images(words.pop("partial_images"))
-    work.pictures(edit=edit)
+    work.images(edit=edit)
     if "mask" in words:
         work.mask(words.pop("mask"))
     if "prompt" in words:
@@ -129,7 +129,7 @@ class _Translator:
     operation: Operation
     arguments: dict[str, object]
     drop: bool = False
-    pictured: bool = False
+    has_image: bool = False
     params: dict[str, object] = attrs.field(factory=dict[str, object])
     words: dict[str, str] = attrs.field(factory=dict[str, str])
     warnings: list[str] = attrs.field(factory=list[str])
@@ -143,7 +143,7 @@ class _Translator:
             if value is None:
                 continue
             if name in self.arguments or name == "model":
-                self.refuse(name[:60], "was given both as an argument and in extra_body; leave one out")
+                self.refuse(name[:60], "is both an argument and in extra_body; leave one out")
             else:
                 self.arguments[name] = value
 
@@ -217,42 +217,42 @@ class _Translator:
         elif value:
             self.warnings.append("partial_images has no effect: this model sends whole images only")
 
-    def pictures(self, *, edit: bool) -> None:
+    def images(self, *, edit: bool) -> None:
         """Fill the model's image fields, in their order, from ``image``."""
         slots = self._named_by("image")
         image = self.arguments.pop("image", None)
-        self.pictured = image is not None or any(slot in self.arguments for slot in slots)
+        self.has_image = image is not None or any(slot in self.arguments for slot in slots)
         if image is not None:
-            pictures = [each for each in _pictures(image) if each is not None]
-            if pictures and not slots and not edit:
+            images = [each for each in _images_of(image) if each is not None]
+            if images and not slots and not edit:
                 self._drop_or_refuse("image", "this model takes no image; leave it out")
-            elif not pictures:
-                self.refuse("image", "is an empty list; give a picture")
-            elif len(pictures) > len(slots):
-                self.refuse("image", f"this model takes {_counted(len(slots))}, not {len(pictures)}")
-            for slot, picture in zip(slots, pictures, strict=False):
-                self._place(slot, picture, "image")
+            elif not images:
+                self.refuse("image", "is an empty list; give an image")
+            elif len(images) > len(slots):
+                self.refuse("image", f"this model takes {_counted(len(slots))}, not {len(images)}")
+            for slot, each in zip(slots, images, strict=False):
+                self._place(slot, each, "image")
         elif edit and not slots:
-            self.refuse("image", "this model takes no picture to edit; use image_generation")
-        elif edit and not self.pictured:
+            self.refuse("image", "this model takes no image to edit; use image_generation")
+        elif edit and not self.has_image:
             self.refuse("image", "required")
 
     def mask(self, mask: object) -> None:
         for slot in self._named_by("mask"):
             self._place(slot, mask, "mask")
-            if not self.pictured:
-                self.refuse("mask", "goes with an image; give that too")
+            if not self.has_image:
+                self.refuse("mask", "needs an image; give one too")
             return
-        self._drop_or_refuse("mask", "this model takes none; leave it out")
+        self._drop_or_refuse("mask", "this model takes no mask; leave it out")
 
     def prompt(self, prompt: object) -> None:
         for slot in self._named_by("prompt"):
             if isinstance(prompt, str) and not prompt.strip():
-                self.refuse("prompt", "is blank; say what to paint")
+                self.refuse("prompt", "is blank; describe the image")
             else:
                 self._place(slot, prompt, "prompt")
             return
-        self.warnings.append("prompt was dropped: this model takes none")
+        self.warnings.append("prompt was dropped: this model takes no prompt")
 
     def own_fields(self) -> None:
         """Place arguments under the model's names, or under a field's alias."""
@@ -280,9 +280,9 @@ class _Translator:
             self._drop_or_refuse(word, advice(word, self.operation.fields))
         others = words[MAX_PROBLEMS:]
         refused = [word for word in others if not (self.drop and may_be_dropped(word))]
-        self.problems += (Problem(word[:60], "is no parameter of this model") for word in refused)
+        self.problems += (Problem(word[:60], f"unknown parameter {word[:60]!r}") for word in refused)
         if len(refused) < len(others):
-            self.warnings.append(f"{len(others) - len(refused):,} more names were dropped: the model has none")
+            self.warnings.append(f"{len(others) - len(refused):,} more unknown parameters were dropped")
         self.arguments.clear()
 
     def shape(self, size: str) -> None:
@@ -292,9 +292,9 @@ class _Translator:
         if nearest is None:
             self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
         elif "aspect_ratio" in self.params:
-            self.refuse("aspect_ratio", "goes without size, which sets it too; leave one out")
+            self.refuse("aspect_ratio", "can't be combined with size, which sets it too; leave one out")
         elif "aspect_ratio" in self._broken_fields({**self.params, "aspect_ratio": nearest[0]}):
-            self.warnings.append(f"size {size} has no effect: the picture given sets the shape")
+            self.warnings.append(f"size {size} has no effect: the input image sets the shape")
         else:
             ratio, exact = nearest
             self._place("aspect_ratio", ratio, "size")
@@ -328,7 +328,7 @@ class _Translator:
 
     def _place(self, field: str, value: object, word: str) -> None:
         if field in self.params:
-            self.refuse(word, f"is given as {self.words[field]} too, for this model's {field}; leave one out")
+            self.refuse(word, f"is the same as {self.words[field]} for this model (its field {field}); leave one out")
             return
         self.params[field] = value
         self.words[field] = word
@@ -343,7 +343,7 @@ class _Translator:
             self.refuse(word[:60], message)
 
 
-def _pictures(image: object) -> Sequence[object]:
+def _images_of(image: object) -> Sequence[object]:
     """Return the images of an ``image`` argument: a list, or one. ``(name, bytes)`` is one."""
     if isinstance(image, list):
         return image
@@ -357,5 +357,5 @@ def _is_content(after_name: tuple[object, ...]) -> bool:
     return bool(after_name) and not isinstance(after_name[0], str | os.PathLike | None)
 
 
-def _counted(pictures: int) -> str:
-    return {0: "no picture", 1: "one picture"}.get(pictures, f"at most {pictures} pictures")
+def _counted(images: int) -> str:
+    return {0: "no image", 1: "one image"}.get(images, f"at most {images} images")

@@ -1,4 +1,4 @@
-"""OpenAI's parameters that a model may have no field for: neutral values, and what to use instead."""
+"""OpenAI's parameters that a model may have no field for: their neutral values and their replacements."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
 """Fields of models that serve the same purpose."""
 
 _ADVICE: Mapping[str, str] = {
-    "quality": "takes auto and standard only; choose a model of another quality instead",
-    "background": "takes auto and opaque only; use a model that removes backgrounds for a transparent one",
-    "moderation": "takes auto only: the provider's moderation can't be set",
-    "output_compression": "takes 100 only; use output_format, as jpeg and webp are smaller",
-    "stream": "a picture comes whole: leave it out and take the answer's data",
-    "num_retries": "goes to the functions as an argument, or to impasto.Client(retry=impasto.Retry(...))",
-    "max_retries": "goes to the functions as an argument, or to impasto.Client(retry=impasto.Retry(...))",
+    "quality": "must be auto or standard; choose another model for another quality",
+    "background": "must be auto or opaque; for a transparent background use a model that removes backgrounds",
+    "moderation": "must be auto: the provider's moderation can't be set",
+    "output_compression": "must be 100; for smaller files use output_format jpeg or webp",
+    "stream": "images are not streamed; leave it out and read the response's data",
+    "num_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",
+    "max_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
-    "extra_headers": "headers can't be added; user goes out as one",
-    "extra_query": "the provider takes no query",
+    "extra_headers": "headers can't be added; use user, which is sent as a header",
+    "extra_query": "the provider has no query parameters; leave it out",
     "api_key": "is a setting of the client, not of a model; the functions take it as an argument",
-    "model_id": "takes an ARN, for a bedrock/ model; any other id goes into model, as in bedrock/stability...",
+    "model_id": "must be an ARN, and needs a bedrock/ model; put any other id into model, as in bedrock/stability...",
     "api_base": "is a setting of the client, not of a model; the functions take it as an argument, "
     "for bedrock/ models as another word for aws_bedrock_runtime_endpoint",
 }
@@ -92,21 +92,21 @@ def is_neutral(word: str, value: object) -> bool:
 
 
 def advice(word: str, fields: Iterable[str]) -> str:
-    """Return why a model with these fields does not take a word, and what to use instead."""
-    fields = list(fields)
+    """Return the reason why a model with these fields rejects a word, and its replacement."""
+    fields, original = list(fields), word[:60]
     if (candidates := _INSTEAD.get(word)) is not None:
         usable = [name for name in candidates if name in fields]
         if usable:
-            return f"is not taken; use {' or '.join(usable)} instead"
-        return f"is not taken, and this model has no {' or '.join(candidates)}; leave it out"
+            return f"is not supported; use {' or '.join(usable)} instead"
+        return "is not supported by this model; leave it out"
     word = _MEANT.get(_letters(word), word)
     if (instead := _ADVICE.get(word)) is not None:
         return instead
     if word in AWS:
-        return "goes with bedrock/ models only; leave it out"
+        return "is for bedrock/ models only; leave it out"
     if word.startswith("aws_"):
-        return f"is no setting; there are {', '.join(AWS)}, and a role belongs in the profile"
+        return f"unknown setting; allowed: {', '.join(AWS)}; configure a role in the AWS profile"
     names = [name for name in WORDS if name not in (*NEUTRAL, *_INSTEAD) and (name in fields or name in _ALWAYS)]
     near = closest(word, dict.fromkeys([*fields, *names]), 1)
-    hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(fields)}"
-    return f"is no parameter of this model; {hint}"
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
+    return f"unknown parameter {original!r}; {hint}"

@@ -276,7 +276,7 @@ async def test_an_arn_that_names_no_model_needs_a_base_model(page: Emulator) -> 
             await impasto.aimage_generation("p", arn, **given)
     with pytest.raises(impasto.UnknownOperation, match="give bedrock/arn"):
         await impasto.aimage_generation("p", arn.removeprefix("bedrock/"))
-    with pytest.raises(impasto.InvalidRequest, match="model_id: takes an ARN"):
+    with pytest.raises(impasto.InvalidRequest, match="model_id: must be an ARN"):
         await impasto.aimage_generation("p", CORE, model_id="my-model")
     async with impasto.Client() as client:
         with pytest.raises(impasto.InvalidRequest, match="give an ARN as the model: bedrock/arn"):

@@ -141,7 +141,7 @@ async def test_other_words_for_an_argument_are_taken(wire: Recorder, recorder: R
     await impasto.aimage_generation("a", MODEL, base_url=wire.url, request_timeout=30)
     with pytest.raises(InvalidRequest) as caught:
         await impasto.aimage_generation("a", MODEL, base_url=wire.url, api_base="http://127.0.0.1:9")
-    assert "base_url: is another word for api_base" in str(caught.value)
+    assert "base_url: is another name for api_base" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -149,17 +149,17 @@ async def test_other_words_for_an_argument_are_taken(wire: Recorder, recorder: R
     [
         ("extra_headers", {"x-a": "b"}, "headers can't be added"),
         ("headers", {"x-a": "b"}, "headers can't be added"),
-        ("api_version", "2024-02-01", "is Azure's"),
-        ("organization", "org", "is OpenAI's"),
+        ("api_version", "2024-02-01", "is for Azure only"),
+        ("organization", "org", "is for OpenAI only"),
         ("mock_response", "x", 'transport="emulator"'),
         ("fallbacks", ["a"], "one model"),
-        ("caching", True, "nothing is cached"),
+        ("caching", True, "use a caching middleware"),
         ("extra_query", {"a": "b"}, "no query"),
         ("num_retries", -1, "whole number from 0 to 20"),
         ("num_retries", True, "whole number from 0 to 20"),
         ("max_retries", "3", "whole number from 0 to 20"),
         ("additional_drop_params", "style", "must be a list of names"),
-        ("aws_role_name", "x", "belongs in the profile"),
+        ("aws_role_name", "x", "configure a role in the AWS profile"),
     ],
 )
 @pytest.mark.parametrize("drop_params", [None, True])

@@ -14,8 +14,8 @@ from tests.recorder import Recorder
     [
         ({"sede": 5}, "sede", "did you mean seed?"),
         ({"aspectRatio": "1:1"}, "aspectRatio", "did you mean aspect_ratio?"),
-        ({"steps": 20}, "steps", "it takes prompt"),
-        ({"zzz": "x"}, "zzz", "it takes prompt"),
+        ({"steps": 20}, "steps", "allowed: prompt"),
+        ({"zzz": "x"}, "zzz", "allowed: prompt"),
         ({"seed": 1, "seeds": 2}, "seeds", "did you mean seed?"),
         ({"promt": "x"}, "promt", "did you mean prompt?"),
     ],

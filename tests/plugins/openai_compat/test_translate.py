@@ -123,7 +123,7 @@ def test_what_the_model_has_no_field_for_is_refused_by_name(word: str, value: ob
     ("name", "word", "instead"),
     [
         ("sd3", "style", "use style_preset instead"),
-        ("upscale-fast", "style", "this model has no style_preset; leave it out"),
+        ("upscale-fast", "style", "not supported by this model; leave it out"),
         ("sd3", "input_fidelity", "use strength instead"),
         ("style-guide", "input_fidelity", "use fidelity instead"),
         ("style-transfer", "input_fidelity", "use composition_fidelity instead"),
@@ -132,18 +132,18 @@ def test_what_the_model_has_no_field_for_is_refused_by_name(word: str, value: ob
         ("sd3", "negative_promt", "did you mean negative_prompt?"),
         ("sd3", "respose_format", "did you mean response_format?"),
         ("sd3", "uzer", "did you mean user?"),
-        ("sd3", "nonsense", "it takes prompt, mode, image"),
+        ("sd3", "nonsense", "allowed: prompt, mode, image"),
         ("sd3", "max_retries", "Retry"),
         ("sd3", "num_retries", "Retry"),
-        ("sd3", "quality", "auto and standard only"),
+        ("sd3", "quality", "must be auto or standard"),
         ("sd3", "background", "removes backgrounds"),
-        ("sd3", "moderation", "auto only"),
+        ("sd3", "moderation", "must be auto:"),
         ("sd3", "output_compression", "output_format"),
         ("sd3", "stream", "leave it out"),
         ("sd3", "partial_images", "whole number from 0 to 3"),
         ("sd3", "custom_llm_provider", "in model"),
-        ("sd3", "extra_headers", "user goes out as one"),
-        ("sd3", "extra_query", "takes no query"),
+        ("sd3", "extra_headers", "use user, which is sent as a header"),
+        ("sd3", "extra_query", "has no query parameters"),
         ("sd3", "api_key", "as an argument"),
         ("sd3", "api_base", "as an argument"),
         ("sd3", "aws_region_name", "bedrock/ models only"),
@@ -227,7 +227,7 @@ def test_a_blank_prompt_is_refused(name: str, prompt: str) -> None:
 def test_a_prompt_given_to_a_model_that_takes_none_is_dropped_with_a_warning(name: str, prompt: str) -> None:
     translation = translate(model(name), {"prompt": prompt, "image": PICTURE}, edit=True)
     assert (translation.params, translation.problems) == ({"image": PICTURE}, ())
-    assert translation.warnings == ("prompt was dropped: this model takes none",)
+    assert translation.warnings == ("prompt was dropped: this model takes no prompt",)
 
 
 def test_prompt_goes_where_the_model_has_its_prompt() -> None:
@@ -259,7 +259,9 @@ def test_thousands_of_unknown_names_are_all_told_but_few_are_guessed_at() -> Non
     given = {f"see{i}": i for i in range(15_000)}
     problems = translate(model("sd3"), given).problems
     assert [problem.field for problem in problems] == list(given)
-    assert sum(problem.message.endswith("this model") for problem in problems) == 15_000 - MAX_PROBLEMS
+    assert (
+        sum(problem.message == f"unknown parameter {problem.field!r}" for problem in problems) == 15_000 - MAX_PROBLEMS
+    )
 
 
 def test_a_name_and_bytes_are_one_picture() -> None:
@@ -342,7 +344,7 @@ def test_extra_body_never_overrides_an_argument(extra: object, names: list[str])
 
 def test_a_model_that_makes_no_pictures_is_refused() -> None:
     for name, made in (("stable-audio-2/text-to-audio", "sounds"), ("stable-fast-3d", "3D models")):
-        with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call pictures"):
+        with pytest.raises(InvalidRequest, match=f"model: makes {made}, and this call images"):
             translate(model(name), {"prompt": "rain"})
     assert translate(model("stable-audio-2/text-to-audio"), {"prompt": "rain", "n": 2}, makes="audio").n == 2
 
@@ -364,13 +366,13 @@ def test_names_that_are_dropped_beyond_the_first_are_counted() -> None:
     translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
     assert not translation.problems
     assert len(translation.warnings) == MAX_PROBLEMS + 1
-    assert translation.warnings[-1] == "5 more names were dropped: the model has none"
+    assert translation.warnings[-1] == "5 more unknown parameters were dropped"
     given = {f"see{number}": number for number in range(MAX_PROBLEMS)}
     translation = translate(model("core"), {"prompt": "a", **given}, drop_params=True)
     assert len(translation.warnings) == MAX_PROBLEMS
     translation = translate(model("core"), {"prompt": "a", **given, "api_key": "x", "see": 1}, drop_params=True)
     assert told(translation) == ["api_key"]
-    assert translation.warnings[-1] == "1 more names were dropped: the model has none"
+    assert translation.warnings[-1] == "1 more unknown parameters were dropped"
 
 
 def test_a_user_for_whom_a_provider_has_no_place_is_told() -> None:
