@@ -168,7 +168,7 @@ class Artifact:
     Give ``file`` in place of ``data`` if the data is on disk.
     """
 
-    _data: bytes = b""
+    _data: bytes = attrs.field(default=b"", alias="data")
     media_type: str
     seed: int | None = None
     finish_reason: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from impasto import File
 
@@ -35,8 +35,10 @@ class Timeout(Protocol):
         ...
 
 
-Content = bytes | bytearray | memoryview | Reader
-ImageInput = Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
+Content: TypeAlias = bytes | bytearray | memoryview | Reader
+ImageInput: TypeAlias = (
+    Content | str | os.PathLike[str] | File | tuple[str | None, Content] | tuple[str | None, Content, str]
+)
 """Bytes, a path, an open binary file, a ``data:`` URI, ``(name, bytes)`` or ``(name, bytes, type)``."""
 
 
