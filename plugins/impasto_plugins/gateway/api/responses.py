@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
@@ -18,6 +19,8 @@ from impasto_plugins.gateway.errors import APIError
 from . import response_body
 from .context import RequestContext
 from .response_body import ResponseContent, Segment, build_headers
+
+_log = logging.getLogger("impasto.gateway")
 
 COMMENT_SECONDS = 15.0
 """Seconds between comments of a waiting stream: proxies close silent connections."""
@@ -59,10 +62,16 @@ class _StreamingResponse:
         await self._writing
         await _write(self.response, rest)
 
-    def abort(self) -> None:
-        """Cut the connection in the middle of the response, so that nobody takes it for complete."""
+    def abort(self, error: BaseException) -> None:
+        """Cut the connection in the middle of the response, so that nobody takes it for complete.
+
+        The status and the image's beginning are sent, and HTTP has no place for the error: the log and a retry have it.
+        """
         if self._writing is not None:
             self._writing.cancel()
+            if isinstance(error, APIError):
+                message = "request %s: the response was cut off in its image (%s); a retry of the client gets the error"
+                _log.warning(message, self._exchange.id, error.code)
             if (transport := self._exchange.request.transport) is not None:
                 transport.close()
 
@@ -102,8 +111,8 @@ async def respond(
         with suppress(ConnectionError):  # the caller left
             await streaming.finish(_after_first_image(response_body.body_segments(content)))
             await streaming.response.write_eof()
-    except BaseException:
-        streaming.abort()
+    except BaseException as error:
+        streaming.abort(error)
         raise
     return streaming.response
 
@@ -153,12 +162,12 @@ async def respond_with_events(
             await _write_events(context, response, content, event, streaming)
     except APIError as failure:
         if streaming.has_started or not response.prepared:
-            streaming.abort()
+            streaming.abort(failure)
             raise
         with suppress(ConnectionError):  # the caller left
             await _end_events(response, response_body.error_event(failure))
-    except BaseException:
-        streaming.abort()
+    except BaseException as error:
+        streaming.abort(error)
         raise
     finally:
         task.cancel()

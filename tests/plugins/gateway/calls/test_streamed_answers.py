@@ -135,10 +135,11 @@ FAULTS = {
 @pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "stream"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_ends_the_connection_and_not_the_answer(
-    gateway: Running, provider: Server, fault: str, body: dict[str, Any]
+    gateway: Running, provider: Server, fault: str, body: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     provider.posts = [FAULTS[fault]]
     came = await cut_off(gateway, **body)
+    assert "the response was cut off in its image (" in caplog.text
     assert base64.b64encode(large()[:3000]) in came[:5000]
     assert not came.endswith((b"}", b"\n"))
     assert len(provider.paid) == 1
