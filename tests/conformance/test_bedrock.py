@@ -11,7 +11,7 @@ from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
 from tests.conformance.naming import class_name
 from tests.images import png
-from tests.plugins.stability.bedrock_cases import MODELS, least, request
+from tests.plugins.stability.bedrock_cases import MODELS, minimal, request
 from tests.plugins.stability.test_bedrock_golden import VALUES
 
 ANSWER = {"seeds": [7], "finish_reasons": [None], "images": [base64.b64encode(png(8, 8)).decode()]}
@@ -56,7 +56,7 @@ class Bedrock(OperationSuite):
 
 
 def suite(operation: Operation) -> type[Bedrock]:
-    needed = least(operation)
+    needed = minimal(operation)
     others = {name: VALUES[name] for name in operation.fields if name not in needed}
     if "mode" in others:
         others["mode"] = operation.fields["mode"].choices[-1]

@@ -12,7 +12,7 @@ from impasto.testing import KEY, Answer, OperationSuite, Refusal
 from tests.conformance.naming import class_name
 from tests.images import png
 from tests.media import glb, wav
-from tests.plugins.stability.cases import BY_TARGET, JOBS, least, request
+from tests.plugins.stability.cases import BY_TARGET, JOBS, minimal, request
 from tests.plugins.stability.test_golden import value
 
 _TOLD = {"finish-reason": "SUCCESS", "seed": "7"}
@@ -58,7 +58,7 @@ class Stability(OperationSuite):
 
 def suite(operation: Operation) -> type[Stability]:
     fields = operation.fields
-    needed = least(operation)
+    needed = minimal(operation)
     values: dict[str, Any] = {name: value(name, field) for name, field in fields.items()}
     return type(
         class_name(operation),

@@ -21,7 +21,7 @@ from impasto import image_edit, image_generation
 from impasto_plugins.emulator import SHORT, Emulator, serve
 from tests.bedrock import ACCESS_KEY, SECRET_KEY, pictured
 from tests.images import png
-from tests.plugins.stability.bedrock_cases import MODELS, least
+from tests.plugins.stability.bedrock_cases import MODELS, minimal
 from tests.recorder import Recorder
 
 KEYS = {"your-access-key": "your-secret-key", ACCESS_KEY: SECRET_KEY}
@@ -122,7 +122,7 @@ def test_credentials_set_in_the_program_itself(emulator: Emulator, monkeypatch: 
 @pytest.mark.parametrize("target", MODELS)
 async def test_every_model_by_both_kinds_of_id(emulator: Emulator, target: str) -> None:
     operation = MODELS[target]
-    given = dict(least(operation))
+    given = dict(minimal(operation))
     prompt = str(given.pop("prompt", "a lighthouse"))
     image = given.pop("image", None) or given.pop("init_image", None)
     keys = {"aws_region_name": "us-west-2", "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}

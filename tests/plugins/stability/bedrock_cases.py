@@ -1,4 +1,4 @@
-"""A least request for every model of Bedrock's, and for every field. ``cases`` has the values."""
+"""A minimal request for every model of Bedrock's, and for every field. ``cases`` has the values."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def image_for(operation: Operation) -> bytes:
     return LARGE if operation.target == SD3 else IMAGE
 
 
-def minimum(operation: Operation) -> dict[str, object]:
-    """The least that the model takes."""
+def minimal(operation: Operation) -> dict[str, object]:
+    """Return a request with the required fields only."""
     values = {"text": "a lighthouse", "file": image_for(operation)}
     required: dict[str, object] = {
         name: values[field.kind] for name, field in operation.fields.items() if field.required
@@ -40,7 +40,7 @@ def minimum(operation: Operation) -> dict[str, object]:
 
 
 def request(operation: Operation, name: str, value: object) -> dict[str, object]:
-    """The least request in which a field has this value."""
+    """The minimal request in which a field has this value."""
     beside: dict[str, object] = {}
     if operation.target in (SD35, SD3):
         image = image_for(operation)
@@ -52,7 +52,7 @@ def request(operation: Operation, name: str, value: object) -> dict[str, object]
             beside = {"image": image, "strength": 0.5}
     elif (operation.target, name) == (OUTPAINT, "left"):
         beside = {"right": 1}
-    return {**minimum(operation), **beside, name: value}
+    return {**minimal(operation), **beside, name: value}
 
 
 def in_body(operation: Operation, arguments: dict[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A least request for every operation, and for every field values on both sides of its bounds.
+"""A minimal request for every operation, and for every field values on both sides of its bounds.
 
 The bounds are read from the parameter classes; that those are the vendor's is shown by ``tests/oracle``.
 """
@@ -63,19 +63,19 @@ def tail(operation: Operation) -> str:
     return operation.target.removeprefix("/v2beta/stable-image/")
 
 
-def least(operation: Operation) -> dict[str, object]:
-    """The least that the operation takes."""
+def minimal(operation: Operation) -> dict[str, object]:
+    """Return a request with the required fields only."""
     values = {"text": "a lighthouse", "file": AUDIO if operation.output == "audio" else IMAGE}
     required = {name: values[field.kind] for name, field in operation.fields.items() if field.required}
     return {**required, **EXTRA.get(tail(operation), {})}
 
 
 def request(operation: Operation, name: str, value: object) -> dict[str, object]:
-    """The least request in which a field has this value."""
+    """The minimal request in which a field has this value."""
     beside = COMPANIONS.get((tail(operation), name), {})
     if (name, value) == ("mode", "image-to-image"):
         beside = {"image": IMAGE, "strength": 0.5}
-    return {**least(operation), **beside, name: value}
+    return {**minimal(operation), **beside, name: value}
 
 
 def on_the_wire(operation: Operation, arguments: dict[str, object]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import impasto
 from impasto import Operation
 from impasto_plugins.stability.guardrail import HEADERS
 from tests.images import padded
-from tests.plugins.stability.bedrock_cases import MODELS, SD35, in_body, minimum
+from tests.plugins.stability.bedrock_cases import MODELS, SD35, in_body, minimal
 from tests.plugins.stability.wires import BedrockWire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one client and one server for all requests
@@ -67,9 +67,9 @@ async def test_an_arn_is_the_address_of_a_request_of_its_base_model(wire: Bedroc
         f"{ACCOUNT}:provisioned-model/abc123def456",
     ):
         for base_model in (f"bedrock/{operation.target}", f"bedrock/{bare}"):
-            await wire.client.invoke(f"bedrock/{arn}", minimum(operation), base_model=base_model)
+            await wire.client.invoke(f"bedrock/{arn}", minimal(operation), base_model=base_model)
             assert wire.recorder.seen[-1].path == f"/model/{quote(arn, safe='')}/invoke"
-            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, minimum(operation)).keys()
+            assert json.loads(wire.recorder.seen[-1].body).keys() == in_body(operation, minimal(operation)).keys()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_the_headers_of_a_guardrail_are_signed(wire: BedrockWire) -> None:
     operation = MODELS[SD35]
     for identifier, version in (("abc123", "DRAFT"), (ARN, "1"), ("0", "12345678")):
         arguments = {"guardrailIdentifier": identifier, "guardrailVersion": version, "trace": "ENABLED_FULL"}
-        post = await wire.send(operation, {**minimum(operation), **arguments})
+        post = await wire.send(operation, {**minimal(operation), **arguments})
         assert {name: post.header(header) for name, header in HEADERS.items()} == arguments
         signed = (post.header("authorization") or "").partition("SignedHeaders=")[2].partition(",")[0].split(";")
         assert set(HEADERS.values()) <= set(signed)
@@ -104,7 +104,7 @@ async def test_the_headers_of_a_guardrail_are_signed(wire: BedrockWire) -> None:
 
 async def test_an_invalid_guardrail_is_refused(wire: BedrockWire) -> None:
     operation = MODELS[SD35]
-    good = {**minimum(operation), "guardrailIdentifier": "abc123", "guardrailVersion": "DRAFT"}
+    good = {**minimal(operation), "guardrailIdentifier": "abc123", "guardrailVersion": "DRAFT"}
     for name, wrong in (("guardrailIdentifier", WRONG_GUARDRAILS), ("guardrailVersion", WRONG_VERSIONS)):
         for value in wrong:
             assert list(await wire.refuse(operation, {**good, name: value})) == [name]

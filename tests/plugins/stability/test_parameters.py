@@ -17,7 +17,7 @@ from tests.plugins.stability.cases import (
     JOBS,
     RULES,
     Rule,
-    least,
+    minimal,
     request,
     tail,
 )
@@ -71,10 +71,10 @@ async def _check_none(wire: DirectWire, operation: Operation, name: str) -> None
 @EVERY
 async def test_an_unknown_parameter_is_refused_with_the_closest_name(wire: DirectWire, operation: Operation) -> None:
     for name in operation.fields:
-        problems = await wire.refuse(operation, {**least(operation), name + "s": "x"})
+        problems = await wire.refuse(operation, {**minimal(operation), name + "s": "x"})
         assert problems == {name + "s": f"unknown parameter {name + 's'!r}; did you mean {name!r}?"}
     for name in ("model", "size", "quality", "api_key", "extra_body", "bottom"):
-        assert list(await wire.refuse(operation, {**least(operation), name: "x"})) == [name]
+        assert list(await wire.refuse(operation, {**minimal(operation), name: "x"})) == [name]
 
 
 async def test_an_image_of_a_wrong_size_is_refused_with_its_size(wire: DirectWire) -> None:
@@ -150,7 +150,7 @@ async def test_a_file_that_is_too_large_alone_is_reported_with_other_problems(wi
 async def test_two_files_that_are_too_large_together_are_refused(wire: DirectWire) -> None:
     operation = ERASE
     first, second = operation.file_fields[:2]
-    arguments = {**least(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
+    arguments = {**minimal(operation), first: padded(6 * 2**20), second: padded(5 * 2**20)}
     assert await wire.refuse(operation, arguments) == {
         first: "the whole request may have at most 10,485,760 bytes, not 11,534,336 bytes of files"
     }
@@ -160,9 +160,9 @@ async def test_two_files_that_are_too_large_together_are_refused(wire: DirectWir
 async def test_rules_between_fields_are_checked_before_a_request(wire: DirectWire, rule: Rule) -> None:
     operation = next(o for o in BY_NAME.values() if tail(o) == _TAILS[rule.operation])
     for arguments in rule.taken:
-        await wire.send(operation, {**least(operation), **arguments})
+        await wire.send(operation, {**minimal(operation), **arguments})
     for arguments, problems in rule.refused:
-        assert await wire.refuse(operation, {**least(operation), **arguments}) == problems
+        assert await wire.refuse(operation, {**minimal(operation), **arguments}) == problems
 
 
 _TAILS = {

@@ -21,7 +21,7 @@ from impasto import Operation
 from impasto_plugins.emulator import SHORT, Emulator, EmulatorSettings, serve
 from tests.bedrock import ACCESS_KEY, KEYS, SECRET_KEY, SESSION_TOKEN
 from tests.plugins.emulator.conftest import Wire, opened, started
-from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, minimum
+from tests.plugins.stability.bedrock_cases import MODELS, OUTPAINT, SD35, minimal
 
 from .bedrock_wire import (
     ACCOUNT,
@@ -47,7 +47,7 @@ __all__ = ["boto", "emulator", "shared"]
 
 @pytest.mark.parametrize("operation", MODELS.values(), ids=MODELS)
 async def test_boto3_receives_the_same_bytes(emulator: Emulator, boto: Any, operation: Operation) -> None:
-    given = minimum(operation) | ({"seed": 7} if "seed" in operation.fields else {})
+    given = minimal(operation) | ({"seed": 7} if "seed" in operation.fields else {})
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
         ours = await client.invoke(f"bedrock/{operation.target}", given)
     answer = await asyncio.to_thread(boto.invoke_model, modelId=operation.target, body=json.dumps(body_of(given)))
@@ -76,20 +76,20 @@ async def test_every_model_is_found_by_both_kinds_of_id(emulator: Emulator, oper
         arn = f"arn:aws:bedrock:us-west-2::foundation-model/{operation.target}"
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
         for model in models:
-            assert (await client.invoke(model, minimum(operation))).artifacts
+            assert (await client.invoke(model, minimal(operation))).artifacts
             assert emulator.requests[-1].target == f"/model/{operation.target}/invoke"
-        by_arn = await client.invoke(f"bedrock/{arn}", minimum(operation), base_model=f"bedrock/{bare}")
+        by_arn = await client.invoke(f"bedrock/{arn}", minimal(operation), base_model=f"bedrock/{bare}")
         assert by_arn.artifacts
         assert emulator.requests[-1].target == f"/model/{arn}/invoke"
     assert len(emulator.charges) == len(models) + 1
 
 
 async def test_an_application_profile_is_called_with_a_base_model(emulator: Emulator, boto: Any) -> None:
-    body = body_of(minimum(MODELS[SKETCH]))
+    body = body_of(minimal(MODELS[SKETCH]))
     answer = await asyncio.to_thread(boto.invoke_model, modelId=APPLICATION, body=json.dumps(body))
     assert json.loads(answer["body"].read())["images"]
     async with impasto.Client(**KEYS, bedrock_endpoint=emulator.url) as client:
-        given = minimum(MODELS[SKETCH])
+        given = minimal(MODELS[SKETCH])
         assert (await client.invoke(f"bedrock/{APPLICATION}", given, base_model=f"bedrock/{SKETCH}")).artifacts
         other = APPLICATION.replace("abc", "xyz")
         with pytest.raises(impasto.NotFound, match="ResourceNotFoundException"):
@@ -161,7 +161,7 @@ async def test_unknown_ids_are_refused(wire: Wire, id: str) -> None:
 @pytest.mark.parametrize("target", [target for target in MODELS if target.startswith("us.")])
 async def test_a_service_can_not_be_called_by_its_bare_id(wire: Wire, target: str) -> None:
     bare = target.removeprefix("us.")
-    message = refused(await told(wire, bare, minimum(MODELS[OUTPAINT]) and {}), "ValidationException", 400)
+    message = refused(await told(wire, bare, minimal(MODELS[OUTPAINT]) and {}), "ValidationException", 400)
     assert message.startswith(f"Invocation of model ID {bare} with on-demand throughput isn\u2019t supported. Retry")
 
 
@@ -179,7 +179,7 @@ async def test_other_paths_and_methods_are_not_found(wire: Wire) -> None:
 
 
 def test_a_model_is_served_in_its_regions_only(emulator: Emulator) -> None:
-    picture = json.dumps(body_of(minimum(MODELS[SKETCH])))
+    picture = json.dumps(body_of(minimal(MODELS[SKETCH])))
     for region, serves_generators, serves_services in (
         ("us-west-2", True, True),
         ("us-east-1", False, True),
@@ -199,7 +199,7 @@ def test_a_model_is_served_in_its_regions_only(emulator: Emulator) -> None:
 def test_an_arn_of_another_region_is_refused(emulator: Emulator, boto: Any) -> None:
     arn = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:inference-profile/{SKETCH}"
     with pytest.raises(boto.exceptions.ValidationException, match="model identifier is invalid"):
-        boto.invoke_model(modelId=arn, body=json.dumps(body_of(minimum(MODELS[SKETCH]))))
+        boto.invoke_model(modelId=arn, body=json.dumps(body_of(minimal(MODELS[SKETCH]))))
 
 
 # keys
