@@ -249,7 +249,8 @@ class Client:
         turns = shared.call_slots
         await turns.acquire()  # spelled out: ``async with`` has two more coroutines
         try:
-            shared.check()  # it may have been closed while the call waited
+            if shared.is_closed:  # while the call waited
+                shared.check()
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:

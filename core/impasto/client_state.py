@@ -62,11 +62,11 @@ class ClientState:
         self._stack = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
-        self._closed = False
+        self.is_closed = False
 
     def check(self, *, is_closing: bool = False) -> None:
         """Raise ClientClosedError or LoopMismatchError if the client can't be used here."""
-        if self._closed and not is_closing:
+        if self.is_closed and not is_closing:
             raise ClientClosedError("the client is closed; make a new one")
         if self._pid != os.getpid():
             raise LoopMismatchError("the client was made before a fork; make one in this process")
@@ -100,7 +100,7 @@ class ClientState:
     async def aclose(self) -> None:
         """Cancel all calls and close all transports. Calling it again does nothing. Raises LoopMismatchError."""
         self.check(is_closing=True)
-        self._closed = True
+        self.is_closed = True
         self.deadlines.close()
         # Calls first: each then reports by its own evidence if it may have been charged. The lock waits for a
         # transport that is being opened, which is then closed too.
