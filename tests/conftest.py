@@ -59,10 +59,10 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     for watched in guard.functions.values():
         # both are synchronous in the surface: they read the metadata of what is installed, and a model's module, once
         watched.can_block_in("impasto/client.py", {"models", "describe"})
+        watched.can_block_in("impasto/__init__.py", "_load_export")  # the first use of a plugin's name
     for watched in guard.functions.values():
-        watched.can_block_in(
-            "impasto_plugins/transports/aws.py", "_run_in_loop_of_its_own"
-        )  # a loop of its own, in a thread of its own
+        # a loop of its own, in a thread of its own
+        watched.can_block_in("impasto_plugins/transports/aws.py", "_run_in_loop_of_its_own")
         watched.can_block_in("/linecache.py", "updatecache")  # a finalizer's error is told with its lines
         watched.can_block_in("coverage/collector.py", "lock_data")  # the tracer's own, in whichever code it meets anew
     guard.activate()
