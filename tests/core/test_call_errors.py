@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from impasto import Call, ChargeUnknown, NotFound, Pending, PollExpired, WireRequest
-from impasto.call_errors import job_missing_error, timeout_error
+from impasto import Artifact, Call, ChargeUnknown, NotFound, Pending, PollExpired, Result, WireRequest
+from impasto.call_errors import job_missing_error, result_problem, timeout_error
 
 ID = "job\r\n2026-11-26 INFO paid"
 SHOWN = "job\\r\\n2026-11-26 INFO paid"
@@ -44,3 +44,11 @@ def test_a_result_that_is_kept_for_nobody_knows_how_long_is_never_over() -> None
     error = job_missing_error(NotFound("no such job", status=404, request_id="r"), a_call(), 1e9, pending)
     assert isinstance(error, ChargeUnknown)
     assert (error.status, error.request_id) == (404, "r")
+
+
+def test_one_artifact_that_can_not_be_used_spoils_a_plugins_result() -> None:
+    whole, empty = (Artifact(data=data, media_type="image/png") for data in (b"image", b""))
+    call = cast("Call", SimpleNamespace(is_proven_free=False))
+    assert result_problem(Result(artifacts=(whole, whole)), call) == ""
+    assert "an empty one" in result_problem(Result(artifacts=(whole, empty)), call)
+    assert "a tuple of Artifact" in result_problem(Result(artifacts=cast("Any", (whole, b"image"))), call)

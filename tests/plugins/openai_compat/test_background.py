@@ -1,5 +1,6 @@
 """The synchronous functions: in a loop and out of one, interrupted, forked, and at the end of the process."""
 
+import asyncio
 import contextvars
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import impasto
-from impasto_plugins.openai_compat.background import run
+from impasto_plugins.openai_compat.background import Background, run
 from tests.recorder import Recorder, Seen
 
 UNTIMED = "import logging; logging.getLogger('asyncio').addFilter(lambda record: 'took' not in record.msg)"
@@ -228,3 +229,25 @@ def test_a_handler_of_another_signal_cancels_the_call_too(wire: Recorder, tmp_pa
     left.set()
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "may have been charged" in ran.stdout
+
+
+def test_the_end_of_the_loop_cancels_the_calls_in_flight() -> None:
+    """Their callers, in other threads, get an answer instead of waiting for ever."""
+    background, begun, ends = Background(), threading.Event(), list[BaseException]()
+
+    async def call() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    def wait() -> None:
+        try:
+            background.run(call())
+        except BaseException as error:  # noqa: BLE001 - whichever comes
+            ends.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    assert begun.wait(10)
+    background.close()
+    thread.join(10)
+    assert [type(error).__name__ for error in ends] == ["CancelledError"]

@@ -133,3 +133,15 @@ async def test_what_a_mask_takes_to_decode_is_known_before(tmp_path: Path) -> No
     assert await size(mask=path) == await size(mask=png(64, 64)) > 0
     assert await size(mask=tmp_path / "none.png") == 0
     assert open_descriptors(path) == 0
+
+
+def test_a_mask_is_measured_and_a_callers_open_file_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(png(64, 64))
+    operation = _registry.operation("stability/inpaint")
+    with path.open("rb") as opened:
+        for mask in (path, str(path), File.of(path), opened):
+            translation = translate(operation, {"image": png(64, 64), "mask": mask, "prompt": "a"}, edit=True)
+            asyncio.run(bytes_to_decode(operation, translation))
+        assert not opened.closed
+    assert open_descriptors(path) == 0

@@ -282,3 +282,15 @@ def test_contents_and_names_are_synced_by_the_system(tmp_path: Path, monkeypatch
         disk.sync(opened.fileno())
     disk.sync_folder(folder)
     assert synced[1:] == [file.stat().st_ino, folder.stat().st_ino]
+
+
+async def test_a_staged_image_that_was_changed_is_not_uploaded(tmp_path: Path) -> None:
+    class Bucket:
+        async def upload(self, staged: Path, row: object) -> str:
+            raise AssertionError("uploaded")
+
+    row = {"id": "a", "index": 0, "sha256": "0" * 64, "modified": 0, "bytes": 7}
+    async with await Workspace.open(tmp_path / "out", Disk()) as folder:
+        await asyncio.to_thread(staging_path(folder.layout, "a", 0).write_bytes, b"another")
+        with pytest.raises(OSError, match="was changed by another program"):
+            await LedgerRecorder(folder, Template()).upload(cast("Any", Bucket()), row)
