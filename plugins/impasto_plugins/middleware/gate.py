@@ -55,6 +55,7 @@ class Gate:
             self._waiting += 1
             queue = self._queues.setdefault(asyncio.get_running_loop(), _Queue())
         try:
+            # Its time runs: it goes before all calls that have not started, whose time begins with their turn.
             if call.remaining() != math.inf:
                 return await self._wait_at_front(queue, call)
             async with queue.others:
@@ -97,7 +98,7 @@ class Gate:
     def pause(self, seconds: float) -> None:
         """Stop all requests for so many seconds. A pause is never made shorter."""
         with self._lock:
-            self._had_429 = True
+            self._had_429 = True  # from here on the provider's documented limit applies
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def remaining_pause(self) -> float:
@@ -111,6 +112,7 @@ class Gate:
         return is_unused and not self._waiting and not self.remaining_pause()
 
     async def _wait_at_front(self, queue: _Queue, call: Call) -> Permit | None:
+        # Before the lock: behind others it would learn only at its turn that the pause is too long.
         raise_if_too_long(self.remaining_pause(), call)
         async with queue.first:
             # A loop: another thread may take the place, or a 429 may pause the key, while this call sleeps.
@@ -150,6 +152,7 @@ def gate_of(account: Account) -> Gate:
     gate = _gates.get(account.fingerprint)
     if gate is None:
         with _gates_lock:
+            # Removed when a new key comes, so that a server with many keys needs no timer for it.
             for key in [key for key, old in _gates.items() if old.is_idle]:
                 del _gates[key]
             gate = _gates.setdefault(account.fingerprint, Gate())
