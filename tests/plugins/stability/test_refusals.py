@@ -161,6 +161,7 @@ def response(body: object, status: int, **headers: str) -> impasto.WireResponse:
 )
 def test_each_status_of_the_vendor_has_its_error(status: int, kind: type[impasto.ImpastoError], words: str) -> None:
     error = direct.refusal(response({"id": "e", "name": "n", "errors": []}, status))
+    assert error is not None
     assert type(error) is kind
     assert error.billed == "no"
     assert words in error.message
