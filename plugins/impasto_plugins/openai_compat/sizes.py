@@ -9,7 +9,7 @@ from functools import lru_cache
 from impasto.fields import format_value
 
 _OPENAI = {"1792x1024": "16:9", "1024x1792": "9:16"}
-"""OpenAI's own sizes whose ratio is fixed, and not exactly theirs."""
+"""OpenAI's own sizes that stand for a ratio which they do not have exactly."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _RATIO = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 
@@ -23,13 +23,13 @@ def checked_size(size: object) -> str | None:
 
 @lru_cache(maxsize=256)  # benchmark `call`: a caller sends few sizes
 def nearest_ratio(size: str, ratios: tuple[str, ...]) -> tuple[str, bool] | None:
-    """Return the nearest of ``ratios`` to a checked size, and True if it is exactly that of the size.
+    """Return the nearest of ``ratios`` to a checked size, and True if it is what the size asks for.
 
     None if none of ``ratios`` is a ratio.
     """
-    fixed = _OPENAI.get(size)
-    if fixed is not None and fixed in ratios:
-        return fixed, False
+    exact = _OPENAI.get(size)
+    if exact is not None and exact in ratios:
+        return exact, True
     width, height = _numbers(_SIZE, size)
     listed = {ratio: _numbers(_RATIO, ratio) for ratio in ratios if _RATIO.fullmatch(ratio)}
     if not listed:
