@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Set as AbstractSet
 from pathlib import Path
@@ -21,6 +22,24 @@ ALLOWED_PARTICIPLES = {
     "plugins/impasto_plugins/gateway/calls/execution.py": {"lost"},
 }
 """Columns of tables and keys of stored JSON, whose names stay."""
+
+PRIVATE_PHRASES = re.compile(
+    r"(?<!there )\b(is|are|was) no (?!longer\b|more\b|limit\b)|\b(is|are) none\b|\banew\b|\bnobody's\b|\bpictures?\b",
+    re.IGNORECASE,
+)
+"""Phrases of which plain English has no need, in texts that users read."""
+
+PICTURES = {"emulator/rendering", "impasto/testing"}
+"""Rooms that paint pictures, or test with one."""
+ALLOWED_PHRASES = {
+    "a variation of this picture",
+    "PICTURE",
+    "pictures",
+    "picture",
+    ', "pictures": ',
+    "impasto.pictures",
+}
+"""A prompt that models get, an account's type, and keys of JSON, of tables and of traces."""
 
 QUESTION_WORDS = frozenset({"what", "whether", "how", "where", "who", "which", "when"})
 
@@ -53,6 +72,50 @@ def test_no_participle_is_used_as_a_noun() -> None:
         if words := PARTICIPLES & {name.strip("_") for name in defined_names(tree)}:
             found[name_of(path)] = words
     assert found == ALLOWED_PARTICIPLES
+
+
+def test_no_file_is_named_by_a_participle_or_picture() -> None:
+    names = [name_of(path) for path, _ in shipped() if not _may_say_picture(path)]
+    words = PARTICIPLES | {"picture", "pictures"}
+    assert [name for name in names if words & set(re.split(r"[/_.]", name))] == []
+
+
+def test_no_name_says_picture() -> None:
+    found = {
+        f"{name_of(path)}: {name}"
+        for path, tree in shipped()
+        if not _may_say_picture(path)
+        for name in defined_names(tree)
+        if "picture" in name.lower()
+    }
+    assert found == {"plugins/impasto_plugins/stability/account.py: profile_picture"}  # the vendor's own key
+
+
+def test_messages_are_plain_english() -> None:
+    found = [
+        f"{name_of(path)}:{line}: {text}"
+        for path, tree in shipped()
+        if not _may_say_picture(path)
+        for line, text in texts(tree)
+        if PRIVATE_PHRASES.search(text) and text not in ALLOWED_PHRASES
+    ]
+    assert found == []
+
+
+def _may_say_picture(path: Path) -> bool:
+    return any(room in name_of(path) for room in PICTURES)
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the lines and strings of a file, except docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, Definition | ast.Module) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
 
 
 def test_a_class_name_is_unique() -> None:
