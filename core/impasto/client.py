@@ -13,7 +13,7 @@ from .client_state import ClientState
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out
 from .model_names import resolve_model
-from .options import SHARED, Options, Settings, check_seconds
+from .options import SHARED, Options, Settings, check_names, check_seconds
 from .params import close_files
 from .policy import Retry
 from .provider import account_of
@@ -43,6 +43,7 @@ class Client:
     """
 
     def __init__(self, *, registry: Registry | None = None, **settings: Unpack[Settings]) -> None:
+        check_names(settings)
         self._options = options = Options(**settings)
         if registry is not None and options.plugins is not None:
             raise ConfigError("plugins can't be combined with registry; give Registry(allow=...)")
@@ -54,6 +55,7 @@ class Client:
 
         Raises ConfigError for settings of the shared connections; these can't differ between siblings.
         """
+        check_names(settings)
         if fixed := sorted(SHARED & settings.keys()):
             raise ConfigError(f"{fixed[0]} is shared by both clients and can't change; make another Client")
         sibling = object.__new__(Client)

@@ -191,3 +191,15 @@ def default_concurrency() -> int:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10_000 if soft == resource.RLIM_INFINITY else max(64, min(10_000, soft // 2))
+
+
+def check_names(settings: Mapping[str, object]) -> None:
+    """Raise TypeError for a name that is not a setting's."""
+    names = attrs.fields_dict(Options)
+    for name in settings:
+        if name not in names:
+            from .suggestions import closest  # only on the way to an error
+
+            nearest = closest(name, names, 1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"the settings are {', '.join(names)}"
+            raise TypeError(f"unknown setting {name!r}; {hint}")

@@ -81,7 +81,8 @@ def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
 def _limits(field: attrs.Attribute[object]) -> str:
     if isinstance(spec := field.metadata.get(KEY), Field):
         return spec.describe_constraint()
-    return _LIMITS[str(field.type)]
+    # attrs.resolve_types, which cattrs calls, replaces the text of a type by the type
+    return _LIMITS[field.type.__name__ if isinstance(field.type, type) else str(field.type)]
 
 
 def _default(field: attrs.Attribute[object]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import impasto
 from impasto import ConfigError
 from impasto.options import Options, check_seconds, default_concurrency
 
@@ -96,3 +97,10 @@ def test_what_is_given_for_a_provider_by_name_wins() -> None:
     )
     assert options.settings("stability")["api_key"] == "sk-named"
     assert options.settings("bedrock")["region"] == "us-east-1"
+
+
+async def test_an_unknown_setting_is_named_with_the_closest() -> None:
+    with pytest.raises(TypeError, match="unknown setting 'api_ky'; did you mean 'api_key'"):
+        impasto.Client(api_ky="sk-x")  # type: ignore[call-arg]  # what the test is about
+    with pytest.raises(TypeError, match="unknown setting 'zzz'; the settings are api_key, "):
+        impasto.Client().with_options(zzz=1)  # type: ignore[call-arg]  # what the test is about

@@ -42,8 +42,8 @@ def _free(contract) -> set[str]:
 
 EXPECTED = (
     *(f"oracle/{name}.py" for name in ("contract/__init__", "samples", "recording", "wire")),
-    "pictures.py",
-    "sounds.py",
+    "images.py",
+    "media.py",
 )
 
 

@@ -71,7 +71,7 @@ async def test_f26_a_result_that_is_gone_early_is_unknown(server: Server, client
 async def test_f26_a_result_that_is_gone_late_has_expired(
     server: Server, client: impasto.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("impasto_plugins.stability.direct.KEPT_SECONDS", 0.03)
+    monkeypatch.setattr("impasto_plugins.stability.direct.RESULT_SECONDS", 0.03)
     server.posts, server.polls = [accepted()], [pending(), pending(), refused(404, "generation_not_found")]
     error = await failure(client)
     assert isinstance(error, impasto.PollExpired)

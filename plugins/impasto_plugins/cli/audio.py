@@ -32,7 +32,7 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    r"""Generate sounds from a prompt, whose words are joined, and print the names of the files.
+    """Generate sounds from a prompt, whose words are joined, and print the names of the files.
 
     The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.

@@ -34,7 +34,7 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    r"""Edit images and print the names of the new files.
+    """Edit images and print the names of the new files.
 
     IMAGEs are files and fill the model's image fields in their order; - reads one of them from standard input.
 

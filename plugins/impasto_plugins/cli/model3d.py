@@ -30,7 +30,7 @@ def command(
     n: int,
     **options: Unpack[CallCommandOptions],
 ) -> None:
-    r"""Generate 3D models (GLB) of the object in an image and print the names of the files.
+    """Generate 3D models (GLB) of the object in an image and print the names of the files.
 
     IMAGE is a file; - reads it from standard input.
 

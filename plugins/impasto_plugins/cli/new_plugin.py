@@ -24,7 +24,7 @@ _ENDING = ".template"
     help="The directory to write to.  [default: impasto-NAME]",
 )
 def command(name: str, out: Path | None) -> None:
-    r"""Write the package impasto-NAME, a small plugin that works.
+    """Write the package impasto-NAME, a small plugin that works.
 
     It has a provider called NAME with one model, NAME/paint, a local stand-in of the provider to test against, and
     tests with the conformance suite, which pass at once.

@@ -56,6 +56,7 @@ def test_each_command_explains_itself(run: Run, name: str) -> None:
     result = run(name, "--help")
     assert result.exit_code == 0
     assert f"impasto {name}" in result.stdout
+    assert "\\" not in result.stdout  # click's mark of a paragraph that is not filled
 
 
 def test_version(run: Run) -> None:

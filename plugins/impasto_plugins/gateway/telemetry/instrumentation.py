@@ -98,8 +98,11 @@ class Observer:
         return record
 
     def end_request(self, request: web.BaseRequest, status: int) -> None:
-        """Note that a request was answered, or its caller left."""
-        if (record := request.get(RECORD_KEY)) is None:  # no HTTP
+        """Note that a request was answered, or its caller left. A later note of the same request changes nothing.
+
+        aiohttp answers 500 to a caller who left during the call, and reports that too.
+        """
+        if (record := request.get(RECORD_KEY)) is None or record.status:  # None: no HTTP
             return
         record.status, record.seconds = status, time.monotonic() - record.started_at
         record.bytes_in, record.bytes_out = request.content.total_bytes, request.writer.output_size

@@ -53,8 +53,8 @@ async def test_an_arn_is_called(start: Start, recorder: Recorder, params: dict[s
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"model": CORE, "model_id": "my-model"}, "model_id: takes an ARN"),
-        ({"model": "stability/sd3", "model_id": ARN}, "model_id: takes an ARN"),
+        ({"model": CORE, "model_id": "my-model"}, "model_id: must be an ARN"),
+        ({"model": "stability/sd3", "model_id": ARN}, "model_id: must be an ARN"),
         ({"model": f"bedrock/{ARN}"}, "give base_model"),
         ({"model": CORE, "aws_access_key_id": "a", "aws_secret_access_key": "s"}, "two ways to sign in"),
     ],

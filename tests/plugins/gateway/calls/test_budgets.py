@@ -158,7 +158,7 @@ async def test_without_a_price_there_is_no_spending_within_a_limit(start: Start,
     deployment.operation = attrs.evolve(deployment.operation, price=None)
     answer = await gateway.generate()
     assert (answer.status, answer.error["code"]) == (429, "insufficient_quota")
-    assert "price is not known" in (answer.error["message"] or "")
+    assert "price of this model is unknown" in (answer.error["message"] or "")
     assert not impasto_emulator.requests
 
 

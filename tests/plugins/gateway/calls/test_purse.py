@@ -292,7 +292,7 @@ def test_a_price_must_be_known_only_within_a_limit_in_usd(limits: dict[str, Any]
     named = caller(**limits).limits
     assert price_nano_usd(call(), named) == 65_000_000
     if "usd_per_month" in limits:
-        with pytest.raises(APIError, match="price is not known") as refused:
+        with pytest.raises(APIError, match="price of this model is unknown") as refused:
             price_nano_usd(call(usd=None), named)
         assert (refused.value.status, refused.value.retry_after, refused.value.should_retry) == (429, None, False)
     else:

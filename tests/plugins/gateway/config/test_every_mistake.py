@@ -149,7 +149,7 @@ def test_the_name_of_a_default_is_judged_even_if_its_value_is_not_known(tmp_path
         """
     found = mistakes(tmp_path, text)
     assert set(found) == marked(text)
-    assert [line for line, said in found.items() if "no parameter" in said] == [8]
+    assert [line for line, said in found.items() if "nor a parameter" in said] == [8]
     assert "seed" in found[8]
 
 

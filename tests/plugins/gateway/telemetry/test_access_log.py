@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from impasto_plugins.gateway.telemetry.request_record import RequestRecord as Re
 from tests.conftest import KEY
 from tests.plugins.gateway.config.test_config import PAGE
 from tests.plugins.gateway.conftest import MASTER, Running, Serve, Start, config
+from tests.plugins.gateway.idempotency.test_repeats import ask
 from tests.plugins.gateway.raw import send
 from tests.reliability.servers import in_json, picture, refused, serving
 
@@ -125,6 +127,25 @@ async def test_every_request_has_one_line(log: Seen, gateway: Running, impasto_e
     assert "sk-secret" not in text
     assert "A" * 43 not in text
     assert "wrong" not in text
+
+
+async def test_a_caller_who_leaves_while_it_waits_for_another_call_has_one_line(
+    log: Seen, gateway: Running, impasto_emulator: Emulator
+) -> None:
+    impasto_emulator.fault("delay", seconds=0.5, times=1)
+    first = asyncio.create_task(ask(gateway, key="k"))
+    while not impasto_emulator.requests:
+        await asyncio.sleep(0.01)
+    second = asyncio.create_task(ask(gateway, key="k"))
+    while gateway.gateway._app.running_count < 2:
+        await asyncio.sleep(0.01)
+    second.cancel()
+    assert (await first).status == 200
+    await gateway.idle()
+    while len(log.lines) < 2:
+        await asyncio.sleep(0.01)
+    assert sorted(line["status"] for line in log.lines) == [200, 499]
+    assert b'"500"' not in gateway.gateway.metrics.render("")[0]
 
 
 async def test_a_key_is_known_by_its_name(log: Seen, start: Start, impasto_emulator: Emulator) -> None:
