@@ -260,7 +260,10 @@ class ProviderFault(ResponseError):
 
 
 class ContentFiltered(ResponseError):
-    """Refused by moderation. ``artifacts`` holds the blurred image if one came with the answer. Never retried."""
+    """Refused by moderation. Never retried.
+
+    ``artifacts`` holds the blurred image if one came with the answer; ``billed`` is "unknown" then.
+    """
 
     artifacts: tuple[Artifact, ...] = ()
 

@@ -36,7 +36,7 @@ COMMANDS = "impasto.commands"
 EXPORTS = "impasto.exports"
 """Names that plugins add to the package ``impasto``."""
 
-GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS)
+GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EXPORTS)
 
 
 class PluginInfo(NamedTuple):

@@ -44,7 +44,8 @@ REFUSED: Mapping[str, str] = {
     "litellm_logging_obj": "is for LiteLLM's proxy only; leave it out",
 }
 _NEUTRAL: tuple[object, ...] = ({}, [], "", False)
-"""Values of the names above that change nothing."""
+"""Values of the names above that change nothing, but for those that have others."""
+_OWN_NEUTRAL: Mapping[str, tuple[object, ...]] = {"ssl_verify": (True,)}
 
 _RETURNED = ("metadata", "litellm_metadata", "litellm_call_id")
 """Arguments that are returned with the response and sent nowhere."""
@@ -69,7 +70,8 @@ def take_call_options(arguments: dict[str, Any], model: str, fields: Collection[
     hidden = {name: arguments.pop(name) for name in _RETURNED if arguments.get(name) is not None and name not in fields}
     for name in sorted(REFUSED.keys() & arguments.keys() - fields):
         value = arguments.pop(name)
-        if value is not None and not any(type(value) is type(each) and value == each for each in _NEUTRAL):
+        neutral = _OWN_NEUTRAL.get(name, _NEUTRAL)
+        if value is not None and not any(type(value) is type(each) and value == each for each in neutral):
             problems.append(Problem(name, REFUSED[name]))
     _rename(arguments, "base_url", "api_base", problems)
     _rename(arguments, "request_timeout", "timeout", problems)

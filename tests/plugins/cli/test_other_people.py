@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from impasto.registry import COMMANDS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
+from impasto.registry import COMMANDS, GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
 from tests.distributions import ACME, pip_install, wheel
 
 DEFECTS = {
@@ -186,7 +186,7 @@ def test_what_every_model_needs_stays_impastos_own(site: Site, found: dict[str, 
         assert found[f"{group} {name}"] == ("broken", said)
     assert found["impasto.operation"] == (
         "note",
-        f"unknown group; the groups are {OPERATIONS}, {PROVIDERS}, {TRANSPORTS}, {MIDDLEWARE}, {COMMANDS}",
+        f"unknown group; the groups are {', '.join(GROUPS)}",
     )
 
 

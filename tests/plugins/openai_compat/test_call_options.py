@@ -91,6 +91,11 @@ def test_a_value_that_only_looks_like_nothing_is_refused(value: object) -> None:
     assert list(refused(caching=value)) == ["caching"]
 
 
+def test_certificates_are_verified_and_a_request_not_to_is_refused() -> None:
+    assert set(refused(ssl_verify=False)) == {"ssl_verify"}
+    assert taken(ssl_verify=True)[1] == {}
+
+
 def test_every_problem_is_told_at_once() -> None:
     problems = refused(
         caching=True, num_retries=21, max_retries="x", additional_drop_params=7, base_url="a", api_base="b"
