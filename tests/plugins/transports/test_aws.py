@@ -262,7 +262,7 @@ def test_a_signature_is_not_logged_and_the_users_own_are(
     for name in ("botocore", "botocore.auth"):  # as in a process that imports the module now
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
     monkeypatch.delitem(sys.modules, "impasto_plugins.transports.aws")
-    monkeypatch.setattr(transports, "aws", transports.aws)  # restored at the end
+    monkeypatch.setattr(transports, "aws", aws)  # restored at the end
     fresh = importlib.import_module("impasto_plugins.transports.aws")
     identity = fresh.Identity("eu-west-1", "https://bedrock.example")
     keys = ReadOnlyCredentials("AKIA", "a-secret", "a-token", None)
