@@ -12,7 +12,7 @@ from .terminal.output import echo, protect_output
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .calls.call import ConnectionOptions
+    from .calls.connection import ConnectionOptions
 
 
 @click.command("account", short_help="Show the balance and the owner of the key.")
@@ -32,7 +32,7 @@ def command(*, organization: str | None, as_json: bool, **options: Unpack[Connec
 
     from impasto import Client
 
-    from .calls.call import settings_of
+    from .calls.connection import settings_of
     from .terminal.signals import run_until_signal
 
     async def ask() -> dict[str, object]:

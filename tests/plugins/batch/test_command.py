@@ -84,6 +84,13 @@ def test_an_output_folder_that_can_not_be(batch: Run, manifest: Write, tmp_path:
         assert "'file/out'" in done.stderr
 
 
+def test_the_poll_interval_of_the_environment_counts_with_the_emulator_too(batch: Run, manifest: Write) -> None:
+    manifest(row("good"))
+    done = batch("run", "manifest.jsonl", "--out", "out", "--emulator", "--dry-run", IMPASTO_POLL_INTERVAL="soon")
+    assert done.exit_code == 2
+    assert "IMPASTO_POLL_INTERVAL must be a number of seconds, not 'soon'" in done.stderr
+
+
 def test_a_key_that_is_missing_is_told_first(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(row("a"))
     for words in ((), ("--dry-run",)):

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 from impasto import Client, ConfigError, RateLimit, Registry, Retry
 from impasto.ext import Settings, check_base_url, check_seconds
@@ -21,6 +20,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
+from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_settings
 from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
 
@@ -32,7 +32,7 @@ RETRY = Retry(attempts=8)
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
-class CommandOptions(TypedDict):
+class CommandOptions(ConnectionOptions):
     """The options of the command line."""
 
     manifest: Path
@@ -42,7 +42,6 @@ class CommandOptions(TypedDict):
     concurrency: int
     budget: float | None
     max_failures: str | None
-    timeout: float | None
     deadline: str | None
     rate: str | None
     names: str
@@ -54,10 +53,6 @@ class CommandOptions(TypedDict):
     drop_params: bool
     report: bool
     dry_run: bool
-    api_base: str | None
-    emulator: bool
-    transport: str | None
-    middleware: tuple[str, ...]
     as_json: bool
 
 
@@ -98,20 +93,10 @@ def _run_from(options: CommandOptions, target: BucketTarget | None, stdin_copy: 
 
 
 def _settings(options: CommandOptions) -> Settings:
-    settings: Settings = {"retry": RETRY, "middleware": options["middleware"]}
-    if options["transport"] is not None:
-        settings["transport"] = options["transport"]
-    if options["timeout"] is not None:
-        settings["timeout"] = options["timeout"]
+    settings = shared_settings(options)
+    settings["retry"] = RETRY
     if options["rate"] is not None:
         settings["rate_limit"] = _rate(options["rate"])
-    if options["emulator"]:
-        if options["api_base"] is not None:
-            raise ConfigError("give --api-base or --emulator, not both")
-        if options["transport"] is not None:
-            raise ConfigError("give --transport or --emulator, not both")
-        settings["transport"] = "emulator"
-        settings["poll_interval"] = 0.5
     return settings
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import attrs
 import click
 
-from impasto import Call, Client, ConfigError, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
-from impasto.ext import Makes, Settings, check_base_url, check_n, result_of_cancelled
+from impasto import Call, Client, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
+from impasto.ext import Makes, Settings, check_n, result_of_cancelled
 from impasto_plugins.cli.models import group_of
 from impasto_plugins.cli.options import registry_of
 from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
@@ -24,24 +23,13 @@ from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_outpu
 from impasto_plugins.cli.terminal.signals import run_until_signal
 
 from .artifact_files import ArtifactSaver, SavedArtifact
+from .connection import ConnectionOptions, settings_of
 from .values import request_of
-
-EMULATOR_POLL_SECONDS = 0.5
 
 _MAKES: Mapping[str, Makes] = {"audio": "audio", "model3d": "3d"}
 """The output of each command's models, if not images."""
 
 _NOUNS: Mapping[Makes, str] = {"image": "images", "audio": "sounds", "3d": "3D models"}
-
-
-class ConnectionOptions(TypedDict):
-    """The options that ``options.connection_options`` adds to a command."""
-
-    timeout: float | None
-    api_base: str | None
-    emulator: bool
-    transport: str | None
-    middleware: tuple[str, ...]
 
 
 class CallCommandOptions(ConnectionOptions):
@@ -181,26 +169,6 @@ def _wrong_n(n: int) -> list[Problem]:
     except InvalidRequest as error:
         return list(error.problems)
     return []
-
-
-def settings_of(reaching: ConnectionOptions, provider: str) -> Settings:
-    """Return the settings of a client for this provider. Raises ConfigError."""
-    settings: Settings = {"middleware": reaching["middleware"]}
-    if reaching["transport"] is not None:
-        settings["transport"] = reaching["transport"]
-    if reaching["timeout"] is not None:
-        settings["timeout"] = reaching["timeout"]
-    if reaching["api_base"] is not None:
-        settings["providers"] = {provider: {"api_base": check_base_url(reaching["api_base"])}}
-    if reaching["emulator"]:
-        if reaching["api_base"] is not None:
-            raise ConfigError("give --api-base or --emulator, not both")
-        if reaching["transport"] is not None:
-            raise ConfigError("give --transport or --emulator, not both")
-        settings["transport"] = "emulator"
-        if "IMPASTO_POLL_INTERVAL" not in os.environ:
-            settings["poll_interval"] = EMULATOR_POLL_SECONDS
-    return settings
 
 
 async def _run(
