@@ -190,5 +190,5 @@ class Gateway:
 
 def _base_url(address: tuple[str, int]) -> str:
     host, port = address[:2]
-    public_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what is bound to all is told as loopback
+    public_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a bind to all addresses is reported as loopback
     return f"http://[{public_host}]:{port}" if ":" in public_host else f"http://{public_host}:{port}"

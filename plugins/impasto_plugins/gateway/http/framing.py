@@ -101,7 +101,7 @@ class Framing:
     def _take_head(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the next head, empty if it is incomplete, and the bytes after it.
 
-        A head that stays as it is comes with what is there of its body: if nothing else came, that is no copy.
+        An unchanged head is returned together with the received part of its body, without a copy if nothing follows.
         """
         start = max(len(self.partial_head) - 3, 0)
         data = self.partial_head + data if self.partial_head else data.lstrip(b"\r\n")

@@ -71,9 +71,12 @@ class OutcomeFiles:
         with suppress(OSError):
             for each in list(os.scandir(self.folder)):
                 id, age = each.name.partition(".")[0], now - each.stat().st_mtime
-                if id in expired or (age > lifetime and not has_row(id)):
+                is_expired = id in expired
+                if not is_expired and (age <= _STORING_SECONDS or has_row(id)):
+                    continue
+                if is_expired or age > lifetime:
                     Path(each.path).unlink(missing_ok=True)
-                elif age > _STORING_SECONDS and not has_row(id):
+                else:
                     strays += 1
         return strays
 

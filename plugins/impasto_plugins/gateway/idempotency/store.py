@@ -217,9 +217,11 @@ class OutcomeStore:
         """Delete expired rows with their files, and old files without a row. Report lost rows, once."""
         expired = {id for (id,) in db.execute("SELECT id FROM outcomes WHERE expires <= ?", (self._data.clock(),))}
         db.executemany("DELETE FROM outcomes WHERE id = ?", [(id,) for id in expired])
-        strays = self._files.remove(
-            expired, lambda row_id: _select_one(db, "id = ?", row_id) is not None, lifetime=KEY_SECONDS
-        )
+
+        def has_row(id: str) -> bool:  # no other column is read: an outcome's JSON may be long
+            return db.execute("SELECT 1 FROM outcomes WHERE id = ?", (id,)).fetchone() is not None
+
+        strays = self._files.remove(expired, has_row, lifetime=KEY_SECONDS)
         if strays and not self._has_reported_strays:
             self._has_reported_strays = True
             _log.warning(
