@@ -11,7 +11,7 @@ _HOMES = {
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList Distribution normalized_name",
     "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MAX_N check_n requests_with_seeds result_of_cancelled",
-    "files": "Positioned media_type_of stat_regular",
+    "files": "EXTENSIONS Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
     "metadata": "read_folders",
     "model_names": "resolve_model",

@@ -20,7 +20,12 @@ from .fanout import (
     requests_with_seeds as requests_with_seeds,
     result_of_cancelled as result_of_cancelled,
 )
-from .files import Positioned as Positioned, media_type_of as media_type_of, stat_regular as stat_regular
+from .files import (
+    EXTENSIONS as EXTENSIONS,
+    Positioned as Positioned,
+    media_type_of as media_type_of,
+    stat_regular as stat_regular,
+)
 from .interrupts import pass_interrupt as pass_interrupt
 from .metadata import read_folders as read_folders
 from .model_names import resolve_model as resolve_model

@@ -26,6 +26,15 @@ _SIGNATURES = (
     (b"glTF", "model/gltf-binary"),
 )
 _IN_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
+EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "audio/mpeg": ".mp3",
+    "audio/wav": ".wav",
+    "model/gltf-binary": ".glb",
+}
+"""File extensions by media type: those that ``media_type_of`` returns."""
 
 
 def media_type_of(head: bytes) -> str | None:

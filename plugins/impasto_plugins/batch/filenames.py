@@ -40,15 +40,6 @@ _RESERVED = re.compile(rf"(results|errors)\.jsonl|report(-[0-9]+)?\.html|{KEPT_F
 ANY_SEED = "\0"
 """Stands in a path for an unknown seed."""
 
-ENDINGS = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/webp": ".webp",
-    "audio/mpeg": ".mp3",
-    "audio/wav": ".wav",
-    "model/gltf-binary": ".glb",
-}
-
 
 def wrong_id(id: object) -> str | None:
     """Return the reason why a value can't be an id, or None."""

@@ -14,10 +14,10 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import InvalidRequest, Problem, WireRequest
+from impasto.ext import EXTENSIONS
 from impasto_plugins.concurrency import to_thread_shielded
 
 _PIECE = 1 << 20
-_EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "audio/mpeg": "mp3", "audio/wav": "wav"}
 
 
 async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
@@ -36,7 +36,7 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     for name, value in wire.fields.items():
         text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(value)}\r\n"
     for name, file in wire.files.items():
-        filename = _quoted(f"{name}.{_EXTENSIONS.get(file.media_type, 'bin')}")
+        filename = _quoted(f"{name}{EXTENSIONS.get(file.media_type, '.bin')}")
         text += f'{_part(boundary, name, file.media_type)}; filename="{filename}"\r\n\r\n'
         try:
             reader = files.enter_context(file.open())

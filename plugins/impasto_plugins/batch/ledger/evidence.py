@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto import ConfigError
-from impasto_plugins.batch.filenames import ANY_SEED, ENDINGS, Template, case_folded, is_reserved
+from impasto.ext import EXTENSIONS
+from impasto_plugins.batch.filenames import ANY_SEED, Template, case_folded, is_reserved
 from impasto_plugins.batch.tasks import ImageTask
 
 from .filesystem import Disk, open_plain, write_all
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .workspace import LedgerHistory, WorkspacePaths
 
 RESULT_FILES = ("results.jsonl", "errors.jsonl")
-_MEDIA = (*ENDINGS.values(), ".bin")
+_MEDIA = (*EXTENSIONS.values(), ".bin")
 _MAX_NAMES = 3
 _STAMP_BYTES = 200
 

@@ -24,9 +24,9 @@ from impasto import (
     StorageError,
     UnusableResult,
 )
-from impasto.ext import media_type_of, printable
+from impasto.ext import EXTENSIONS, media_type_of, printable
 from impasto_plugins.batch.classification import code_of, outcome_of_error
-from impasto_plugins.batch.filenames import ENDINGS, Template, digest, safe_name
+from impasto_plugins.batch.filenames import Template, digest, safe_name
 from impasto_plugins.batch.tasks import ImageTask, Outcome, key_of
 
 from .filesystem import write_all
@@ -247,7 +247,7 @@ class LedgerRecorder:
         """Return an image's path below the folder."""
         n = unit.n if unit.extra is None else unit.index + 1
         name = self.template.path(id=unit.id, index=unit.index, n=n, model=unit.model, seed=artifact.seed)
-        return name + ENDINGS.get(artifact.media_type, ".bin")
+        return name + EXTENSIONS.get(artifact.media_type, ".bin")
 
     def _write_error(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Outcome]:
         """Write the row of an error, and store the bytes that came with it."""
@@ -279,7 +279,7 @@ class LedgerRecorder:
 def salvage_path(folder: Workspace, id: str, index: int, media_type: str) -> Path:
     """Return a free path for bytes that came instead of an image."""
     folder.disk.make_folder(folder.layout.salvage)
-    number, ending = 0, ENDINGS.get(media_type, ".bin")
+    number, ending = 0, EXTENSIONS.get(media_type, ".bin")
     while (path := folder.layout.salvage / f"{digest(id)}-{index}-{number}{ending}").exists():
         number += 1  # of an attempt before this one
     return path
@@ -370,6 +370,8 @@ def _in_memory(artifact: Artifact) -> Artifact:
 
 def _save_in_temporary_folder(unit: ImageTask, artifact: Artifact) -> Path:
     """Save an image in the system's temporary folder."""
-    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (safe_name(unit.id) + ENDINGS.get(artifact.media_type, ".bin"))
+    path = Path(tempfile.mkdtemp(prefix="impasto-")) / (
+        safe_name(unit.id) + EXTENSIONS.get(artifact.media_type, ".bin")
+    )
     path.write_bytes(_in_memory(artifact).data)
     return path

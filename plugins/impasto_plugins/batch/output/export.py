@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Literal
 
 from impasto import ConfigError, MissingExtra
-from impasto_plugins.batch.filenames import ENDINGS
+from impasto.ext import EXTENSIONS
 from impasto_plugins.batch.ledger.log import Row
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
 
@@ -76,7 +76,7 @@ def _tar(layout: WorkspacePaths, path: Path, piece: list[DoneRow]) -> None:
         for number, (row, request) in enumerate(piece):
             key = f"{path.stem}-{number:06d}"
             facts = _facts(row, request)
-            _add(tar, key + ENDINGS.get(row["media_type"], ".bin"), (layout.root / row["path"]).read_bytes())
+            _add(tar, key + EXTENSIONS.get(row["media_type"], ".bin"), (layout.root / row["path"]).read_bytes())
             _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace"))
             _add(tar, f"{key}.txt", str(facts["prompt"] or "").encode("utf-8", "replace"))
 

@@ -14,19 +14,11 @@ from typing import IO, cast
 import attrs
 
 from impasto import Artifact, ChargeUnknown, ContentFiltered, ImpastoError, Problem, UnusableResult
-from impasto.ext import media_type_of
+from impasto.ext import EXTENSIONS, media_type_of
 from impasto_plugins.cli.terminal.output import is_terminal, stdout
 
 from .values import FORMATS, is_medium
 
-_ENDINGS = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/webp": ".webp",
-    "audio/mpeg": ".mp3",
-    "audio/wav": ".wav",
-    "model/gltf-binary": ".glb",
-}
 STDOUT = Path("-")
 _ROOM = 8 << 20
 """Bytes for an artifact that must fit on the disk before it is paid for: the largest that providers usually make."""
@@ -51,7 +43,7 @@ class SavedArtifact:
             return None
         with self.artifact.content.open() as content:
             media_type = media_type_of(content.read(16)) or self.artifact.media_type
-        ending = _ENDINGS.get(media_type, "")
+        ending = EXTENSIONS.get(media_type, "")
         from_name = FORMATS.get(self.path.suffix.lower())
         if from_name == FORMATS.get(ending) or (from_name is None and not is_medium(self.path)):
             return None
@@ -170,7 +162,7 @@ class ArtifactSaver:
         return self._at > 0 or self.is_stdout
 
     def _path_of(self, artifact: Artifact, index: int, mark: str) -> Path:
-        ending = _ENDINGS.get(artifact.media_type, ".bin")
+        ending = EXTENSIONS.get(artifact.media_type, ".bin")
         path = None if self.is_stdout else self._numbered(index)
         if path is None:
             seed = f"-{artifact.seed}" if artifact.seed is not None else ""

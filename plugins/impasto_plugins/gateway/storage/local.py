@@ -16,21 +16,14 @@ from typing import BinaryIO, Protocol
 import attrs
 
 from impasto import Artifact
+from impasto.ext import EXTENSIONS
 
 _NAME_BITS = 256
 _CHUNK_BYTES = 1 << 20
 UNKNOWN_TYPE = "application/octet-stream"
 """The media type of unknown content."""
 
-_EXTENSIONS = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "audio/mpeg": "mp3",
-    "audio/wav": "wav",
-    "model/gltf-binary": "glb",
-    UNKNOWN_TYPE: "bin",
-}
+_EXTENSIONS = {**EXTENSIONS, UNKNOWN_TYPE: ".bin"}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb|bin)")
 
@@ -73,7 +66,7 @@ def new_file_name(media_type: str) -> str:
     """Return a name that nobody can guess. Raises StoreError."""
     if (extension := _EXTENSIONS.get(media_type)) is None:
         raise StoreError(f"{media_type[:60]} is not a media type that is served")
-    return f"{secrets.token_urlsafe(_NAME_BITS // 8)}.{extension}"
+    return secrets.token_urlsafe(_NAME_BITS // 8) + extension
 
 
 @attrs.frozen
@@ -157,7 +150,7 @@ class LocalStore:
             os.close(fd)
             return None
         source = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by the caller
-        return StoredFile(source, _TYPES[name.rpartition(".")[2]], status.st_size, seconds_left)
+        return StoredFile(source, _TYPES[Path(name).suffix], status.st_size, seconds_left)
 
     def _seconds_left(self, status: os.stat_result) -> float:
         return min(status.st_mtime - time.time(), 0.0) + self.seconds  # a file of the future is one of now
