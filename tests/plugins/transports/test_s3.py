@@ -4,14 +4,13 @@ tests/plugins/gateway/storage/test_s3.py.
 
 from __future__ import annotations
 
-import asyncio
-
 import aiohttp
 import pytest
 
 from impasto import ConfigError, NotSent
 from impasto_plugins.transports import aws, s3
 from impasto_plugins.transports.s3 import NotStored
+from tests.sleep import replace_sleep
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         taken.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    replace_sleep(monkeypatch, sleep)
     return taken
 
 

@@ -13,6 +13,7 @@ from impasto_plugins.gateway.errors import SERVER, APIError, charge_unknown_erro
 from impasto_plugins.gateway.http.memory_budget import MemoryReservation
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightCall
 from impasto_plugins.gateway.idempotency.store import StoredCall
+from tests.sleep import replace_sleep
 
 from .conftest import ABOUT, CONTENT, DONE, KEY, Worker, dead_worker, find, identity
 from .test_in_flight import dies
@@ -211,6 +212,6 @@ async def test_a_running_call_without_a_worker_gets_a_moment_to_write_its_end(
         states.append("done")
 
     monkeypatch.setattr(worker.repeats.store, "insert_or_join", insert_or_join)
-    monkeypatch.setattr(asyncio, "sleep", ends_meanwhile)
+    replace_sleep(monkeypatch, ends_meanwhile)
     found, call = await worker.repeats.claim_or_join(identity(key=KEY), ABOUT, wait=True)
     assert (found.state, call) == ("done", None)

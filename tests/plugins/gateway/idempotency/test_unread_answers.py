@@ -22,6 +22,7 @@ from impasto_plugins.gateway.idempotency.coordinator import (
 )
 from impasto_plugins.gateway.idempotency.in_flight import SLOTS, InFlightEntry, SlotState
 from impasto_plugins.gateway.idempotency.store import StoredCall
+from tests.sleep import replace_sleep
 
 from .conftest import CONTENT, DONE, KEY, Worker, dead_worker, find, identity
 
@@ -50,7 +51,7 @@ class Clock:
             self.now += seconds
             await sleep(0)
 
-        monkeypatch.setattr(asyncio, "sleep", passes)
+        replace_sleep(monkeypatch, passes)
 
 
 async def running(worker: Worker) -> InFlightEntry:
