@@ -33,6 +33,28 @@ def test_a_folder_that_went_away_meanwhile_costs_no_picture(tmp_path: Path, monk
     assert path.read_bytes() == b"paid for"
 
 
+def test_an_image_that_is_not_at_its_place_is_an_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that goes on to read the file must not see success."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Path("out").mkdir()
+    wanted, opened = Path("out/x.png"), Path.open
+
+    def vanish(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if mode == "xb" and path.name == wanted.name and wanted.parent.exists():
+            wanted.parent.rmdir()
+        return opened(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", vanish)
+    ended = run("generate", "stability/stable-image-core", "x", "-o", str(wanted))
+    assert ended.exit_code == 1
+    found = re.fullmatch(r"Error: 'out/x.png' could not be written; the output is in (.*)\n", ended.stderr)
+    assert found is not None, ended.stderr
+    assert ended.stdout == f"{found[1]}\n"
+    assert Path(found[1]).read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.fixture
 def no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No place takes a file: neither the wanted folder, nor that for temporary files, nor the user's."""

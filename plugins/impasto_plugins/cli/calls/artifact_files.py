@@ -33,6 +33,8 @@ class SavedArtifact:
     place: str
     is_lost: bool = False
     """True if the bytes are neither in their target nor in any file."""
+    is_elsewhere: bool = False
+    """True if the bytes are in a file, but not where they were wanted."""
 
     def name_problem(self) -> str | None:
         """Return the problem if the file's name shows another format than its bytes, or None.
@@ -142,7 +144,7 @@ class ArtifactSaver:
                 saved = _write(Path(tempfile.mkdtemp(prefix="impasto-", dir=folder)) / wanted.name, data)
             except OSError:
                 continue
-            return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
+            return SavedArtifact(artifact=artifact, path=saved, place=str(saved), is_elsewhere=True)
         why = f"{str(wanted)!r} could not be saved, nor anywhere else: {error.strerror}"
         if self.to_stdout and not self.is_stdout and not is_terminal(stdout()):
             try:

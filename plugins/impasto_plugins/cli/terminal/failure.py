@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
-from impasto.ext import PYTHON_ADVICE
+from impasto.ext import PYTHON_ADVICE, Billed
 from impasto_plugins.cli.entry import INTERRUPTED
 from impasto_plugins.cli.options import JSON
 
 from .output import echo
 
 WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
+
+_CHARGES: Mapping[Billed, str] = {
+    "no": "Nothing was charged.",
+    "unknown": "It may have been charged.",
+    "yes": "It was charged.",
+}
 
 
 def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
@@ -71,6 +77,8 @@ def format_error(error: ImpastoError) -> str:
         lines.append("Nothing was sent.")
     else:
         lines = [without_python_advice(str(error))]
+        if not isinstance(error, WRONG_INPUT) and not any(word in lines[0] for word in ("charged", "nothing was sent")):
+            lines.append(_CHARGES[error.billed])
     lines += _notes(error)
     if error.id is not None and error.operation is not None:
         lines.append(resume_advice(error.operation, error.id))
