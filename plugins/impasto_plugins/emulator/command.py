@@ -20,13 +20,20 @@ DEFAULT_PORT = 8008
 @click.option("--strict", is_flag=True, help="Refuse unknown fields, which the vendor ignores.")
 @click.option("--seed", type=int, help="Use the same random seeds in every run.")
 @click.option("--key", "keys", multiple=True, help="Accept only this key; may be repeated. Default: any key.")
-@click.option("--credits", type=float, help="Credits of the account at the start.")
-@click.option("--scale", "image_scale", type=float, help="Factor for the sides of images, e.g. 0.25 to draw faster.")
-@click.option("--answer-seconds", type=float, help="Seconds that an operation takes.")
-@click.option("--job-seconds", type=float, help="Seconds that an asynchronous operation takes.")
-@click.option("--result-seconds", type=float, help="Seconds for which a job's result is available.")
-@click.option("--rate-seconds", type=float, help="Seconds in which 150 requests are allowed.")
-@click.option("--lock-seconds", type=float, help="Seconds for which a key is locked after too many requests.")
+@click.option("--credits", type=click.FloatRange(0), help="Credits of the account at the start.")
+@click.option(
+    "--scale",
+    "image_scale",
+    type=click.FloatRange(0.01, 1),
+    help="Factor for the sides of images, e.g. 0.25 to draw faster.",
+)
+@click.option("--answer-seconds", type=click.FloatRange(0), help="Seconds that an operation takes.")
+@click.option("--job-seconds", type=click.FloatRange(0), help="Seconds that an asynchronous operation takes.")
+@click.option("--result-seconds", type=click.FloatRange(0), help="Seconds for which a job's result is available.")
+@click.option("--rate-seconds", type=click.FloatRange(0), help="Seconds in which 150 requests are allowed.")
+@click.option(
+    "--lock-seconds", type=click.FloatRange(0), help="Seconds for which a key is locked after too many requests."
+)
 def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **options: object) -> None:
     """Serve the image providers' APIs on this machine: real checks, real images, no cost.
 

@@ -23,7 +23,8 @@ def bounded_number(default: Any, minimum: float, maximum: float = math.inf) -> A
             or not minimum <= value <= maximum
             or value == math.inf
         ):
-            raise ConfigError(f"'{attribute.name}' must be a number from {minimum:g} to {maximum:g}, not {value!r}")
+            limits = f"from {minimum:g} to {maximum:g}" if math.isfinite(maximum) else f"of at least {minimum:g}"
+            raise ConfigError(f"'{attribute.name}' must be a number {limits}, not {value!r}")
 
     return attrs.field(default=default, validator=check)
 

@@ -113,8 +113,8 @@ def test_an_interrupt_that_was_ignored_at_the_start_stays_ignored() -> None:
         (("--host", "0.0.0.0"), 2, "--allow-remote"),
         (("--host", ""), 2, "--host '': it is empty"),
         (("--port", "70000"), 2, "70000"),
-        (("--scale", "5"), 2, "image_scale"),
-        (("--job-seconds", "-1"), 2, "job_seconds"),
+        (("--scale", "5"), 2, "--scale"),
+        (("--job-seconds", "-1"), 2, "--job-seconds"),
     ],
 )
 def test_the_command_refuses_wrong_options(arguments: tuple[str, ...], status: int, message: str) -> None:
