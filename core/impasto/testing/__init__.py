@@ -12,16 +12,16 @@ if TYPE_CHECKING:
         Recorder as Recorder,
         recording as recording,
     )
-    from .requirements import KEY as KEY, Refusal as Refusal, Requirements as Requirements
+    from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements
     from .suite import OperationSuite as OperationSuite
 
 _HOMES = {
     "Answer": "recorder",
-    "KEY": "requirements",
+    "KEY": "subject",
     "OperationSuite": "suite",
     "Recorder": "recorder",
-    "Refusal": "requirements",
-    "Requirements": "requirements",
+    "Refusal": "subject",
+    "Requirements": "subject",
     "RecordedRequest": "recorder",
     "recording": "recorder",
 }

@@ -10,7 +10,7 @@ from impasto import File, Operation
 from impasto.describe import describe
 
 from .recorder import RecordedRequest
-from .requirements import KEY
+from .subject import KEY
 
 _BOUNDARY = re.compile(r'boundary="?([0-9A-Za-z_.\'()+,/:=?-]{1,70})"?')
 

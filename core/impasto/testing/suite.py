@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,10 @@ from typing import ClassVar
 
 import pytest
 
-from .declaration_checks import DeclarationChecks
+from .checks import DeclarationChecks, ParameterChecks, ResponseChecks, RuntimeChecks
 from .golden import files_of, operation_text, request_text
-from .parameter_checks import ParameterChecks
 from .recorder import recording
-from .response_checks import ResponseChecks
-from .runtime_checks import RuntimeChecks
+from .time_limit import check, run
 
 
 class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, RuntimeChecks):
@@ -43,13 +40,14 @@ class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, Runtime
         """Return the calls that the golden file shows: by default one with every field."""
         yield {**self.others, **self.minimal}
 
+    @check
     def test_its_request_is_as_it_was_reviewed(self, request: pytest.FixtureRequest) -> None:
         """Compare the request with the golden file."""
         if self.golden is None:
             return
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model)
         path = Path(inspect.getfile(type(self))).parent / self.golden / f"{name}.txt"
-        now = asyncio.run(self._golden_text())
+        now = run(self._golden_text())
         if request.config.getoption("--impasto-update"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(now, encoding="utf-8")

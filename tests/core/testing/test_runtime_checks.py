@@ -10,7 +10,8 @@ import pytest
 
 from impasto import Artifact, Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
-from impasto.testing.runtime_checks import RuntimeChecks
+from impasto.testing.checks import RuntimeChecks
+from impasto.testing.subject import registry_of_one
 from tests.images import png
 
 JOB = "a" * 64
@@ -28,10 +29,10 @@ class Upscaled(RuntimeChecks):
 
 def checked(change: Callable[[Any], Any] | None = None) -> None:
     suite = Upscaled()
-    suite.setup_method()
+    suite.prepare()
     if change is not None:
-        suite._operation = attrs.evolve(suite.operation(), dialect=change(suite.operation().dialect))
-        suite._alone = suite._registry()
+        operation = attrs.evolve(suite.operation(), dialect=change(suite.operation().dialect))
+        suite._found = (suite.model, operation, registry_of_one(suite.model, operation))  # type: ignore[misc]  # of this one
     suite.test_a_job_is_fetched_later_by_its_id_and_never_paid_again()
 
 

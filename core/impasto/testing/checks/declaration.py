@@ -15,8 +15,8 @@ from impasto.describe import describe
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
 from impasto.route import Route
-
-from .requirements import Subject
+from impasto.testing.subject import Subject
+from impasto.testing.time_limit import check
 
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"
@@ -43,6 +43,7 @@ class _Nowhere:
 class DeclarationChecks(Subject):
     """Checks of a plugin's declarations."""
 
+    @check
     def test_its_name_is_installed_and_matched_whole(self) -> None:
         """Check that the name is one entry point, and that no similar name leads to it."""
         registry = Registry()
@@ -54,11 +55,14 @@ class DeclarationChecks(Subject):
                 with pytest.raises(UnknownOperation):
                     self.registry_of_one().operation(near)
 
+    @check
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
         """Check the imports of a fresh process."""
         module = {each.name: each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
         code = _NAMED_ONLY.format(model=self.model)
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=self.seconds
+        )
         assert ran.returncode == 0, ran.stderr
         before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))
         own = module[self.model]
@@ -69,6 +73,7 @@ class DeclarationChecks(Subject):
         heavy = {"aiohttp", "botocore", "aiobotocore", "PIL", "numpy", "torch"} & (after - before)
         assert not heavy, f"{own} imports {', '.join(sorted(heavy))}: import heavy modules where they are first used"
 
+    @check
     def test_its_hooks_are_as_they_are_specified(self) -> None:
         """Check the names and arguments of the hooks."""
         plugin = self.operation()
@@ -76,6 +81,7 @@ class DeclarationChecks(Subject):
         assert not wrong, "\n".join(wrong)
         Route.open(plugin, _Nowhere())  # pluggy's own validation: BrokenPlugin
 
+    @check
     def test_what_it_says_of_itself_survives_json(self) -> None:
         """Check that the description is valid JSON and has every field."""
         import attrs
@@ -89,6 +95,7 @@ class DeclarationChecks(Subject):
         missing = set(params) - {name for name, _ in self.values()}
         assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
 
+    @check
     def test_every_field_says_what_it_does(self) -> None:
         """Skip, with their names, if fields have no description."""
         # Skipped, not failed: without the text a model works and charges as it should, but its users have to guess.

@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Self
 
 from impasto import Call, Client, ImpastoError, Pending, Result
-
-from .recorder import recording
-from .requirements import Subject, call_outcome
+from impasto.testing.recorder import recording
+from impasto.testing.subject import Subject, call_outcome
+from impasto.testing.time_limit import check, run
 
 _EACH_STEP = 70
 """Turns of the loop that are each tried: a call needs fewer to reach the network. After them it mostly waits."""
@@ -34,10 +34,12 @@ _LONGEST_BLOCK = 0.2
 class RuntimeChecks(Subject):
     """Checks of running calls."""
 
+    @check
     def test_a_call_may_be_cancelled_at_every_await(self) -> None:
         """Check that a cancelled call reports possible charges and leaves no task."""
-        asyncio.run(self._cancel_at_each_await())
+        run(self._cancel_at_each_await())
 
+    @check
     def test_the_loop_is_not_blocked(self) -> None:
         """Check that a call never blocks the event loop."""
 
@@ -48,17 +50,19 @@ class RuntimeChecks(Subject):
                     return await call_outcome(client, self.model, self.minimal)
 
         with _LoopWatch() as watch:
-            came = asyncio.run(calls(watch))
+            came = run(calls(watch))
         assert isinstance(came, Result), f"the call ended in {came!r}"
         assert not watch.stood_at, f"the loop was blocked in:\n{watch.stood_at}"
 
+    @check
     def test_a_job_is_fetched_later_by_its_id_and_never_paid_again(self) -> None:
         """Check ``client.resume``."""
-        asyncio.run(self._try_resume())
+        run(self._try_resume())
 
+    @check
     def test_a_made_up_job_id_sends_nothing(self) -> None:
         """Check that an invalid job id is refused."""
-        asyncio.run(self._try_made_up_ids())
+        run(self._try_made_up_ids())
 
     async def _try_made_up_ids(self) -> None:
         async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:

@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator, Mapping
 
 from impasto import File, InvalidRequest
 from impasto.fields import Field, format_value
-
-from .boundary_values import invalid_values, valid_values
-from .golden import without_boundary
-from .recorder import RecordedRequest, Recorder, recording
-from .requirements import Subject, call_outcome
+from impasto.testing.boundary_values import invalid_values, valid_values
+from impasto.testing.golden import without_boundary
+from impasto.testing.recorder import RecordedRequest, Recorder, recording
+from impasto.testing.subject import Subject, call_outcome
+from impasto.testing.time_limit import check, run
 
 
 class ParameterChecks(Subject):
     """Checks of parameters."""
 
+    @check
     def test_unknown_parameters_are_refused_by_name(self) -> None:
         """Check that no unknown parameter is accepted."""
         names = ["no_such_parameter", *(f"{name}_" for name in self.operation().fields)]
-        asyncio.run(self._all_refused((name, {**self.minimal, name: 1}) for name in names))
+        run(self._all_refused((name, {**self.minimal, name: 1}) for name in names))
 
+    @check
     def test_required_parameters_are_required(self) -> None:
         """Check that a call without a required parameter is refused."""
         fields = self.operation().fields
         required = [name for name, field in fields.items() if field.required]
-        asyncio.run(self._all_refused((name, _without(self.minimal, name)) for name in required))
+        run(self._all_refused((name, _without(self.minimal, name)) for name in required))
 
+    @check
     def test_values_beyond_a_fields_bounds_are_refused_by_name(self) -> None:
         """Check values of other types and beyond the limits."""
         fields = self.operation().fields
         wrong = (
             (name, self.params_with(name, value)) for name, field in fields.items() for value in invalid_values(field)
         )
-        asyncio.run(self._all_refused(wrong))
+        run(self._all_refused(wrong))
 
+    @check
     def test_values_within_a_fields_bounds_arrive(self) -> None:
         """Check that the smallest and the largest values are sent unchanged."""
         fields = {
             n: field for n, field in self.operation().fields.items() if n not in self.requirements.formatted_fields
         }
         right = [(name, value) for name, field in fields.items() for value in valid_values(field)]
-        asyncio.run(self._all_accepted(right))
+        run(self._all_accepted(right))
 
+    @check
     def test_every_parameter_arrives(self) -> None:
         """Check that every parameter changes the request."""
-        asyncio.run(self._all_arrive())
+        run(self._all_arrive())
 
+    @check
     def test_what_was_not_given_is_not_sent(self) -> None:
         """Check that defaults are not sent."""
         operation = self.operation()

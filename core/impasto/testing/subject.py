@@ -13,6 +13,7 @@ from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
 from .recorder import Answer, RecordedRequest
+from .time_limit import Limited
 
 KEY = "sk-canary-5f2d9c71b6e84a30"
 """The key of every call. It must appear in requests only."""
@@ -46,7 +47,7 @@ class Requirements:
     formatted_fields: frozenset[str] = frozenset()
 
 
-class Subject:
+class Subject(Limited):
     """The declarations of one model."""
 
     model: ClassVar[str] = ""
@@ -65,10 +66,13 @@ class Subject:
     """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
 
-    def setup_method(self) -> None:
-        """Find the model before each test: reading installed metadata must not happen in a loop."""
-        self._operation = Registry().operation(self.model)
-        self._alone = self._registry()
+    _found: ClassVar[tuple[str, Operation, Registry] | None] = None
+
+    def prepare(self) -> None:
+        """Find the model: reading installed metadata must not happen in a loop."""
+        if self._found is None or self._found[0] != self.model:
+            operation = Registry().operation(self.model)
+            type(self)._found = self.model, operation, registry_of_one(self.model, operation)  # noqa: SLF001 - of the suite itself
 
     def settings(self, url: str) -> Settings:
         """Return client settings that find the provider at ``url`` and use ``KEY``."""
@@ -76,21 +80,17 @@ class Subject:
 
     def operation(self) -> Operation:
         """Return the plugin."""
-        return self._operation
+        return self._model[1]
 
     def registry_of_one(self) -> Registry:
         """Return a registry of this model and its needs, so that other installed plugins can't affect a result."""
-        return self._alone
+        return self._model[2]
 
-    def _registry(self) -> Registry:
-        installed, operation = Registry(), self.operation()
-        transport = operation.provider.transport
-        registry = Registry(discover=False)
-        registry.add(OPERATIONS, self.model, operation)
-        registry.add(TRANSPORTS, transport, installed.load(TRANSPORTS, transport, type))
-        for name in BUILT_IN:
-            registry.add(MIDDLEWARE, name, installed.load(MIDDLEWARE, name, object))
-        return registry
+    @property
+    def _model(self) -> tuple[str, Operation, Registry]:
+        self.prepare()
+        assert self._found is not None
+        return self._found
 
     def answer_for(self, request: RecordedRequest) -> Answer:
         """Return the provider's answer to a valid request."""
@@ -111,6 +111,17 @@ class Subject:
     def values(self) -> Iterator[tuple[str, object]]:
         """Yield every field with the value that its author declared."""
         yield from {**self.others, **self.minimal}.items()
+
+
+def registry_of_one(model: str, operation: Operation) -> Registry:
+    """Return a registry of a model, its transport and the built-in middleware."""
+    installed, transport = Registry(), operation.provider.transport
+    registry = Registry(discover=False)
+    registry.add(OPERATIONS, model, operation)
+    registry.add(TRANSPORTS, transport, installed.load(TRANSPORTS, transport, type))
+    for name in BUILT_IN:
+        registry.add(MIDDLEWARE, name, installed.load(MIDDLEWARE, name, object))
+    return registry
 
 
 async def call_outcome(client: Client, model: str, params: Mapping[str, object]) -> Result | BaseException:

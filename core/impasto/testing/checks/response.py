@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 import traceback
@@ -13,9 +12,9 @@ from urllib.parse import quote
 import attrs
 
 from impasto import ChargeUnknown, ImpastoError, Result, UnusableResult, WireRequest, WireResponse, hookimpl
-
-from .recorder import Answer, Answering, always, recording
-from .requirements import KEY, Subject, call_outcome
+from impasto.testing.recorder import Answer, Answering, always, recording
+from impasto.testing.subject import KEY, Subject, call_outcome
+from impasto.testing.time_limit import check, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
@@ -45,10 +44,11 @@ class FixedAnswerTransport:
 class ResponseChecks(Subject):
     """Checks of a provider's answers."""
 
+    @check
     def test_a_good_answer_is_a_result(self) -> None:
         """Check that a successful answer is a result with artifacts, after one paid request."""
 
-        async def check() -> None:
+        async def call() -> None:
             async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
                 result = await call_outcome(client, self.model, self.minimal)
                 assert isinstance(result, Result), f"the good answer ended in {_describe(result)}"
@@ -58,8 +58,9 @@ class ResponseChecks(Subject):
                     assert "/" in artifact.media_type, f"{artifact.media_type!r} is not a media type"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"
 
-        asyncio.run(check())
+        run(call())
 
+    @check
     def test_the_providers_refusals_are_what_its_author_says(self) -> None:
         """Check the error and the billing of each declared refusal."""
         wrong: list[str] = []
@@ -74,6 +75,7 @@ class ResponseChecks(Subject):
         assert self.refusals, "give the provider's own refusals, one of each kind"
         assert not wrong, "\n".join(wrong)
 
+    @check
     def test_no_other_answer_proves_that_nothing_was_charged(self) -> None:
         """Check that answers in foreign forms are ChargeUnknown."""
         wrong: list[str] = []
@@ -89,6 +91,7 @@ class ResponseChecks(Subject):
                 wrong.append(f"HTTP {answer.status} ({kind}): {posts} paid requests")
         assert not wrong, "\n".join(wrong[:_MAX_LISTED])
 
+    @check
     def test_a_paid_answer_without_a_result_is_kept(self) -> None:
         """Check that the bytes of an unusable answer are in the error."""
         wrong: list[str] = []
@@ -103,29 +106,32 @@ class ResponseChecks(Subject):
                 wrong.append(f"{what}: {posts} paid requests")
         assert not wrong, "\n".join(wrong)
 
+    @check
     def test_an_answer_that_breaks_off_is_charge_unknown(self) -> None:
         """Check answers that are cut off."""
         paid = self.success if self.job_accepted is None else self.job_accepted
         half = attrs.evolve(paid, cut_after=len(paid.body) // 2)
         huge = attrs.evolve(half, headers={**paid.headers, "content-length": str(2**40)})
         for what, answer in (("an answer cut short", half), ("an answer with a length of a TiB", huge)):
-            came, posts = asyncio.run(self._outcome(always(answer)))
+            came, posts = run(self._outcome(always(answer)))
             assert isinstance(came, ChargeUnknown), f"{what} ended in {_describe(came)}"
             assert came.raw == answer.body[: answer.cut_after], f"{what}: the bytes that came are not in .raw"
             assert posts == 1, f"{what}: {posts} paid requests"
 
+    @check
     def test_a_redirect_is_not_followed(self) -> None:
         """Check that no key goes to another host."""
 
-        async def check() -> None:
+        async def call() -> None:
             async with recording(self.answer_for) as other:
                 away = Answer(status=307, headers={"location": f"{other.url}/elsewhere"})
                 came, posts = await self._outcome(always(away))
                 assert isinstance(came, ChargeUnknown), f"a redirect ended in {_describe(came)}"
                 assert (posts, other.requests) == (1, []), "a redirect was followed: the key went to another host"
 
-        asyncio.run(check())
+        run(call())
 
+    @check
     def test_no_message_and_no_log_holds_the_key(self) -> None:
         """Check errors, logs and representations for the key."""
         leaking = Answer(status=401, headers={"content-type": "application/json"}, body=f'{{"key": "{KEY}"}}'.encode())
@@ -140,7 +146,7 @@ class ResponseChecks(Subject):
         level = logging.getLogger("impasto").level
         logging.getLogger("impasto").setLevel(logging.DEBUG)
         try:
-            texts = [_printable_text(asyncio.run(self._outcome(always(answer)))[0]) for answer in answers]
+            texts = [_printable_text(run(self._outcome(always(answer)))[0]) for answer in answers]
         finally:
             logging.getLogger().removeHandler(log)
             logging.getLogger("impasto").setLevel(level)
@@ -164,7 +170,7 @@ class ResponseChecks(Subject):
                     outcomes.append((await call_outcome(redirected, self.model, self.minimal), transport.posts))
             return outcomes
 
-        return asyncio.run(calls())
+        return run(calls())
 
     async def _outcome(self, answering: Answering) -> tuple[object, int]:
         """Return the outcome of a call over a real socket, and the number of its paid requests."""

@@ -1,0 +1,146 @@
+"""A time limit for each check, which names what hangs: a plugin may block a loop or a thread, or wait for ever.
+
+pytest-timeout is not used: a plugin's author would have to install it, and it can't name the task that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import thread as pool
+from contextlib import suppress
+from contextvars import copy_context
+from types import FrameType
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
+
+_GRACE = 0.5
+"""Seconds that a check gets to end after its tasks were cancelled, and again after an exception was raised in it."""
+_AFTER_A_HANG = 2.0
+"""Seconds for each check of a class in which one did not end: the next ones mostly hang too."""
+_SHOWN_FRAMES = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="Limited")
+
+
+class Limited:
+    """A class of checks, each with a time limit."""
+
+    seconds: ClassVar[float] = 8.0
+    """The time limit of each check."""
+
+    def prepare(self) -> None:
+        """Do what a check needs before its loop starts, within its time limit."""
+
+
+def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
+    """Run a check in a thread of its own, and fail with what it stands in if its time is over."""
+
+    @functools.wraps(test)
+    def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
+        __tracebackhide__ = True
+
+        def work() -> None:
+            self.prepare()
+            test(self, *args, **kwargs)
+
+        run_limited(type(self), work)
+
+    return cast("Callable[Concatenate[S, P], None]", limited)  # mypy: self has a name in one of them
+
+
+def run_limited(owner: type[Limited], work: Callable[[], None]) -> None:
+    """Run a function in a thread, for as long as the checks of a class may take."""
+    __tracebackhide__ = True
+    seconds = owner.seconds
+    thread = _CheckThread(work)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        owner.seconds = min(seconds, _AFTER_A_HANG)
+        places = "\n".join(thread.places())
+        thread.abandon()
+        raise AssertionError(f"this check did not end within {seconds:g} s; it stands in:\n{places}")
+    if isinstance(thread.error, KeyboardInterrupt | SystemExit):
+        raise AssertionError(f"a plugin raised {thread.error!r}") from thread.error
+    if thread.error is not None:
+        raise thread.error
+
+
+def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Run a coroutine as ``asyncio.run`` does, so that the limit can name the tasks that wait."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        thread = threading.current_thread()
+        if isinstance(thread, _CheckThread):
+            thread.loop = runner.get_loop()
+        return runner.run(main)
+
+
+class _CheckThread(threading.Thread):
+    """The thread of one check. Threads that are started in it are daemons too: none keeps the process from ending."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name="impasto-check", daemon=True)
+        self._work, self._context = work, copy_context()
+        self._before = set(threading.enumerate())
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run the check and note its error."""
+        try:
+            self._context.run(self._work)
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self.error = error
+
+    def places(self) -> Iterator[str]:
+        """Yield the place of each thread and task that the check waits for."""
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to a thread's frame
+        for thread in threading.enumerate():
+            if thread is self or thread not in self._before:
+                frame = frames.get(thread.ident or 0)
+                if frame is not None and not _is_idle(frame):
+                    yield f"thread {thread.name}:\n{_stack_text(traceback.extract_stack(frame))}"
+        if self.loop is not None:
+            with suppress(RuntimeError):  # the set changed while it was read: the loop runs
+                for task in asyncio.all_tasks(self.loop):
+                    yield f"task {task.get_name()}:\n{_stack_text(_await_chain(task.get_coro()))}"
+
+    def abandon(self) -> None:
+        """End the check if it can be ended: cancel its tasks, then raise SystemExit in its thread."""
+        loop = self.loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+            self.join(_GRACE)
+        if self.is_alive() and self.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit))
+            self.join(_GRACE)
+        # The interpreter waits at its end for the threads of pools, daemons too.
+        for thread in set(threading.enumerate()) - self._before:
+            vars(pool).get("_threads_queues", {}).pop(thread, None)
+
+
+def _is_idle(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "_worker" and frame.f_code.co_filename == pool.__file__
+
+
+def _await_chain(awaited: object) -> list[traceback.FrameSummary]:
+    """Return the frames of a coroutine and of what it awaits."""
+    frames: list[traceback.FrameSummary] = []
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+        if isinstance(frame, FrameType):
+            frames += traceback.extract_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+    return frames
+
+
+def _stack_text(frames: list[traceback.FrameSummary]) -> str:
+    return "".join(traceback.format_list(frames[-_SHOWN_FRAMES:]))

@@ -1,0 +1,127 @@
+"""The time limit of the kit's checks: a plugin may block the loop or a thread, wait for ever, or ignore an end."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from impasto.testing.time_limit import Limited, check, run
+
+FOR_EVER = 1_000.0
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def block_a_thread() -> None:
+    await asyncio.to_thread(time.sleep, FOR_EVER)
+
+
+async def block_the_loop() -> None:
+    select.select([], [], [], FOR_EVER)  # not time.sleep, for which our own tests look
+
+
+async def keep_the_loop_busy() -> None:
+    while True:
+        pass
+
+
+async def ignore_cancellation() -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(FOR_EVER)
+
+
+async def leave_a_task_that_ignores_cancellation() -> None:
+    vars(asyncio.get_running_loop())["task"] = asyncio.ensure_future(ignore_cancellation())
+    await asyncio.sleep(0)
+
+
+def checked(work: Callable[[], object], seconds: float = 0.2) -> None:
+    class Suite(Limited):
+        @check
+        def test_it(self) -> None:
+            work()
+
+    Suite.seconds = seconds
+    Suite().test_it()
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [
+        wait_for_ever,
+        block_a_thread,
+        block_the_loop,
+        keep_the_loop_busy,
+        ignore_cancellation,
+        leave_a_task_that_ignores_cancellation,
+    ],
+    ids=lambda hang: hang.__name__,
+)
+def test_what_hangs_is_named(hang: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impasto.testing.time_limit._GRACE", 0.05)
+    name = "ignore_cancellation" if hang is leave_a_task_that_ignores_cancellation else hang.__name__
+    with pytest.raises(AssertionError, match=rf"did not end within 0\.2 s; it stands in:\n[^$]*, in {name}\n"):
+        checked(lambda: run(hang()))  # type: ignore[arg-type]  # coroutine functions, all of them
+
+
+def test_after_a_hang_the_other_checks_of_its_class_have_less_time() -> None:
+    class Suite(Limited):
+        @check
+        def test_it(self) -> None:
+            time.sleep(0.2)
+
+    Suite.seconds = 0.1
+    with pytest.raises(AssertionError, match="did not end within 0.1 s"):
+        Suite().test_it()
+    assert Limited.seconds == 8.0
+    assert Suite.seconds == 0.1
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), pytest.skip.Exception("x")])
+def test_an_error_and_a_skip_are_those_of_the_check(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        checked(fail)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_a_plugin_does_not_end_the_run(end: type[BaseException]) -> None:
+    def leave() -> None:
+        raise end
+
+    with pytest.raises(AssertionError, match=f"a plugin raised {end.__name__}"):
+        checked(leave)
+
+
+def test_blocked_threads_do_not_keep_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["block_a_thread", "block_the_loop", "block_a_pool"], done.stderr
+
+
+HANGING = """
+import impasto.testing.time_limit as limit
+import tests.core.testing.test_time_limit as t
+limit._GRACE = 0.01
+for hang in (t.block_a_thread, t.block_the_loop, t.block_a_pool):
+    try: t.checked(lambda: t.run(hang()), 0.1)
+    except AssertionError: print(hang.__name__)
+"""
+
+
+async def block_a_pool() -> None:
+    pool = ThreadPoolExecutor()
+    await asyncio.get_running_loop().run_in_executor(pool, time.sleep, FOR_EVER)
