@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import quote
 
 import impasto
 from impasto import Operation
 from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
-from tests.conformance.naming import class_name
+from tests.conformance.naming import class_name, contract_of, documented
 from tests.images import png
+from tests.oracle.contract import BEDROCK_WIRE
 from tests.plugins.stability.bedrock_cases import MODELS, minimal, request
 from tests.plugins.stability.test_bedrock_golden import VALUES
 
@@ -42,6 +47,14 @@ class Bedrock(OperationSuite):
     )
     requirements = Requirements(formatted_fields=frozenset({"guardrailIdentifier", "guardrailVersion"}))
     golden = None  # test_bedrock_golden.py shows more
+    auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = {
+        "header:authorization": re.compile(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/[0-9]{8}/us-west-2/bedrock/aws4_request, "
+            "SignedHeaders=[a-z0-9;-]+, Signature=[0-9a-f]{64}"
+        )
+    }
+    names: ClassVar[Mapping[str, str]] = {name: f"header:{header}" for name, header in BEDROCK_WIRE["headers"].items()}
+    constants: ClassVar[Mapping[str, object]] = {"header:accept": "application/json"}
 
     def params_with(self, field: str, value: object) -> dict[str, object]:
         return {**request(self.operation(), field, value), **GUARDED.get(field, {}), field: value}
@@ -60,7 +73,19 @@ def suite(operation: Operation) -> type[Bedrock]:
     others = {name: VALUES[name] for name in operation.fields if name not in needed}
     if "mode" in others:
         others["mode"] = operation.fields["mode"].choices[-1]
-    return type(class_name(operation), (Bedrock,), {"model": operation.id, "minimal": needed, "others": others})
+    path = quote(contract_of(operation).path, safe="")
+    declared: dict[str, Any] = {
+        "model": operation.id,
+        "endpoint": f"/model/{path}/invoke",
+        "minimal": needed,
+        "others": others,
+    }
+    declared |= documented(contract_of(operation))
+    declared["limits"] |= {"guardrailIdentifier": (1, 2048), "guardrailVersion": (1, 8)}
+    if "style-transfer" in operation.id:
+        declared["limits"]["prompt"] = (0, 10_000)  # none is printed for it; 10,000 is that of every other prompt
+    declared["choices"] |= {"trace": ("ENABLED", "DISABLED", "ENABLED_FULL")}
+    return type(class_name(operation), (Bedrock,), declared)
 
 
 for each in MODELS.values():

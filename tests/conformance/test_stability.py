@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import impasto
 from impasto import Operation
 from impasto.options import Settings
 from impasto.testing import KEY, Answer, OperationSuite, Refusal
-from tests.conformance.naming import class_name
+from tests.conformance.naming import class_name, contract_of, documented
 from tests.images import png
 from tests.media import glb, wav
 from tests.plugins.stability.cases import BY_TARGET, JOBS, minimal, request
@@ -48,6 +50,8 @@ class Stability(OperationSuite):
 
     refusals = REFUSALS
     golden = None  # test_golden.py shows more
+    auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = {"header:authorization": f"Bearer {KEY}"}
+    user = "header:stability-client-user-id"
 
     def params_with(self, field: str, value: object) -> dict[str, object]:
         return request(self.operation(), field, value)
@@ -57,14 +61,18 @@ class Stability(OperationSuite):
 
 
 def suite(operation: Operation) -> type[Stability]:
-    fields = operation.fields
+    fields, contract = operation.fields, contract_of(operation)
+    accept = {"header:accept": contract.accept[0]} if contract.accept else {}
     needed = minimal(operation)
     values: dict[str, Any] = {name: value(name, field) for name, field in fields.items()}
     return type(
         class_name(operation),
         (Stability,),
         {
+            **documented(contract),
             "model": operation.id,
+            "endpoint": f"https://api.stability.ai{contract.path}",
+            "constants": {**contract.constants, **accept},
             "success": GOOD[operation.output],
             "minimal": needed,
             "others": {name: value for name, value in values.items() if name not in needed},

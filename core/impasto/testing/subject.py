@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -38,12 +39,10 @@ class Requirements:
     """Abilities of a model, which decide what the suite requires.
 
     ``detects_truncation``: the plugin notices if the image (sound, model) of a complete answer is cut short.
-    ``translated_fields``: fields whose value does not stand on the wire as the caller gave it. ``formatted_fields``:
-    fields whose text has a format, so that not every text of a valid length is accepted.
+    ``formatted_fields``: fields whose text has a format, so that not every text of a valid length is accepted.
     """
 
     detects_truncation: bool = True
-    translated_fields: frozenset[str] = frozenset()
     formatted_fields: frozenset[str] = frozenset()
 
 
@@ -65,6 +64,28 @@ class Subject(Limited):
     refusals: ClassVar[Sequence[Refusal]] = ()
     """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
+
+    endpoint: ClassVar[str] = ""
+    """The documented address of the request, such as ``https://api.acme.example/v1/paint``. A path alone, if the
+    provider has many hosts."""
+    auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = None
+    """The documented place of the key: ``{"header:x-key": KEY}``, ``{"query:key": KEY}``."""
+    names: ClassVar[Mapping[str, str]] = {}
+    """The place of each field whose place is not its own name: ``{"image": "instances.0.image.data"}``."""
+    constants: ClassVar[Mapping[str, object]] = {}
+    """Places and values that every request has beside its fields, such as ``{"model": "paint-1"}``."""
+    translated: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Fields whose value is changed on its way: the places and values that ``minimal`` or ``others`` becomes."""
+    data_urls: ClassVar[frozenset[str]] = frozenset()
+    """File fields that are sent as ``data:`` URLs, not as base64 alone."""
+    user: ClassVar[str | None] = None
+    """The place of the end user's id, if the provider takes one."""
+    limits: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
+    """The documented limits of each text (its length), number and list (its length)."""
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """The documented values of each choice."""
+    defaults: ClassVar[Mapping[str, object]] = {}
+    """The documented defaults."""
 
     _found: ClassVar[tuple[str, Operation, Registry] | None] = None
 

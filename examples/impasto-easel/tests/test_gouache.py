@@ -13,7 +13,7 @@ from aiohttp import web
 from stand_in import KEY, Easel, paint_image, refusal, serving
 
 import impasto
-from impasto.testing import Answer, OperationSuite, Refusal
+from impasto.testing import KEY as CANARY, Answer, OperationSuite, Refusal
 
 MODEL = "easel/gouache"
 IMAGE = paint_image("a lighthouse", 7)
@@ -36,6 +36,16 @@ class TestGouache(OperationSuite):
     model = MODEL
     minimal = {"prompt": "a lighthouse"}
     others = {"size": "1536x1024", "quality": "draft", "seed": 1_234_567, "response_format": "b64_json"}
+    endpoint = "https://api.easel.example/v1/images/generations"
+    auth = {"header:authorization": f"Bearer {CANARY}"}
+    constants = {"model": "gouache"}
+    limits = {"prompt": (1, 4_000), "seed": (0, 2**31 - 1)}
+    choices = {
+        "size": ("1024x1024", "1536x1024", "1024x1536"),
+        "quality": ("draft", "fine"),
+        "response_format": ("url", "b64_json"),
+    }
+    defaults = {"size": "1024x1024", "quality": "fine", "response_format": "url"}
     success = answer(200, {"data": [{"b64_json": base64.b64encode(IMAGE).decode(), "seed": 7}]})
     refusals = (
         refused(400, "invalid_request_error", impasto.BadRequest),

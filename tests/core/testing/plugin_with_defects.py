@@ -95,7 +95,7 @@ SUITE = """
 import base64
 import json
 import impasto
-from impasto.testing import Answer, OperationSuite, Refusal
+from impasto.testing import KEY, Answer, OperationSuite, Refusal
 from tests.images import png
 
 SAID = {"content-type": "application/json"}
@@ -110,6 +110,11 @@ class TestWatercolour(OperationSuite):
     model = "acme/watercolour"
     minimal = {"prompt": "a lighthouse"}
     others = {"seed": 7_654_321, "paper": "rough", "sketch": png(8, 8)}
+    endpoint = "https://api.acme.example/v1/paint"
+    auth = {"header:authorization": f"Bearer {KEY}"}
+    limits = {"prompt": (1, 2_000), "seed": (0, 2**32 - 1)}
+    choices = {"paper": ("rough", "smooth")}
+    defaults = {"paper": "smooth"}
     success = Answer(headers={"content-type": "image/png"}, body=png(64, 64))
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited)
@@ -141,7 +146,7 @@ DEFECTS: Mapping[str, Defect] = {
     "a parameter is dropped": Defect(
         changes={_PACK: 'fields.pop("paper", None)'},
         check="every_parameter_arrives",
-        says="paper='rough' is not in the request",
+        says="paper='rough' is not in the request at 'paper'",
     ),
     "a file is dropped": Defect(
         changes={_PACK: "files = {}"},
@@ -165,8 +170,8 @@ DEFECTS: Mapping[str, Defect] = {
     ),
     "a default is sent": Defect(
         changes={_PACK: 'fields.setdefault("paper", "smooth")'},
-        check="what_was_not_given_is_not_sent",
-        says="sent although the caller did not give it: paper",
+        check="constants_and_nothing_else",
+        says="paper=smooth is neither a parameter of the call nor in constants",
     ),
     "a type is not checked": Defect(
         changes={"seed: int | None = integer(0, 2**32 - 1)": "seed: object = None"},

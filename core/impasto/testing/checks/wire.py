@@ -1,0 +1,212 @@
+"""Checks of requests against the provider's documentation, which the suite declares independently of the plugin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from impasto.fields import Field, format_bound, format_value
+from impasto.testing.places import MISSING, Content, SentPart, content_of, matches, text_matches
+from impasto.testing.recorder import RecordedRequest, recording
+from impasto.testing.subject import KEY, Subject, call_outcome
+from impasto.testing.time_limit import check, run
+
+_USER = "user-7f3a5c"
+_OUTSIDE = ("header:", "query:")
+
+
+@attrs.frozen
+class FieldCall:
+    """A call with one field set, and its request, or its error if none was sent."""
+
+    name: str
+    params: Mapping[str, object]
+    request: RecordedRequest | None
+    outcome: object
+
+
+class WireChecks(Subject):
+    """Checks of requests against the provider's documentation."""
+
+    _calls: ClassVar[tuple[object, list[FieldCall]] | None] = None
+
+    @check
+    def test_the_request_goes_to_the_documented_address(self) -> None:
+        """Check the method, the host and the path."""
+        assert self.endpoint, "declare endpoint, the documented address: 'https://api.acme.example/v1/paint'"
+        host = self.operation().provider.base_url if "://" in self.endpoint else ""
+        for call in self.field_calls():
+            if call.request is not None:
+                found = f"{host}{urlsplit(call.request.target).path}"
+                assert found == self.endpoint, f"the request goes to {found}, not to {self.endpoint}"
+
+    @check
+    def test_the_key_is_where_it_is_documented(self) -> None:
+        """Check the header or the query parameter of the key, and that the key stands nowhere else."""
+        assert self.auth is not None, (
+            "declare auth, the documented place of the key: {'header:authorization': f'Bearer {KEY}'}, "
+            "{'query:key': KEY}, or {} for a provider without a key"
+        )
+        for call in self.field_calls():
+            if call.request is not None:
+                self._check_auth(call.request)
+
+    @check
+    def test_every_parameter_arrives(self) -> None:
+        """Check that each field has its documented name, form and value on the wire, and no other field has it."""
+        wrong: list[str] = []
+        for call in self.field_calls():
+            value = format_value(call.params.get(call.name))
+            if call.request is None or isinstance(call.outcome, BaseException):
+                wrong.append(f"{call.name}={value} was not accepted: {describe_outcome(call.outcome)}")
+                continue
+            content = Content(call.request)
+            wrong += [problem for name in call.params for problem in self.problems_of(content, name, call.params[name])]
+        assert not wrong, "\n".join(dict.fromkeys(wrong))
+
+    @check
+    def test_the_request_holds_its_constants_and_nothing_else(self) -> None:
+        """Check the constants, and that nothing is sent that is neither a parameter nor a constant."""
+        wrong: list[str] = []
+        for call in self.field_calls():
+            if call.request is None:
+                continue
+            content = Content(call.request)
+            for place, value in self.constants.items():
+                found = content.at(place)
+                if not (text_matches if place.startswith(_OUTSIDE) else matches)(found, value):
+                    wrong.append(f"{place} is {_summary(found)}, not {format_value(value)}: see constants")
+            wrong += [
+                f"{place}={_summary(content.at(place))} is neither a parameter of the call nor in constants"
+                for place in content.undeclared([*self._places(call.params), *self.constants, *(self.auth or {})])
+            ]
+        assert not wrong, "\n".join(dict.fromkeys(wrong))
+
+    @check
+    def test_limits_choices_and_defaults_are_the_documented_ones(self) -> None:
+        """Check the parameter class against ``limits``, ``choices`` and ``defaults``."""
+        wrong = [
+            problem for name, field in self.operation().fields.items() for problem in self._documented(name, field)
+        ]
+        unknown = {*self.limits, *self.choices, *self.defaults} - set(self.operation().fields)
+        wrong += [f"limits, choices and defaults name an unknown field: {name}" for name in sorted(unknown)]
+        assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_the_end_user_is_passed_on(self) -> None:
+        """Check that the end user's id is at its documented place, or nowhere."""
+        request = run(self._request_of_user())
+        found = Content(request).at(self.user) if self.user is not None else None
+        if self.user is not None:
+            assert found == _USER, f"the end user's id is not at {self.user}, but {_summary(found)}"
+        else:
+            whole = f"{request.target} {request.headers}".encode() + request.body
+            assert _USER.encode() not in whole, "the end user's id is sent: declare user, its documented place"
+
+    async def _request_of_user(self) -> RecordedRequest:
+        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            await client.invoke(self.model, self.minimal, user=_USER)
+            return recorder.posts[0]
+
+    def field_calls(self) -> list[FieldCall]:
+        """Return a call for each field, made once for all checks that read them."""
+        if self._calls is None or self._calls[0] is not self.operation():
+            type(self)._calls = self.operation(), run(self._call_each_field())  # noqa: SLF001 - of the suite itself
+        assert self._calls is not None
+        return self._calls[1]
+
+    async def _call_each_field(self) -> list[FieldCall]:
+        calls: list[FieldCall] = []
+        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            for name, value in self.values():
+                recorder.requests.clear()
+                params = self.params_with(name, value)
+                outcome = await call_outcome(client, self.model, params)
+                calls.append(FieldCall(name, params, recorder.posts[0] if recorder.posts else None, outcome))
+        return calls
+
+    def problems_of(self, content: Content, name: str, value: object) -> Iterator[str]:
+        """Yield what is wrong with a field's value on the wire."""
+        field = self.operation().fields[name]
+        if name in self.translated:
+            for place, expected in self.translated[name].items():
+                if value in (self.minimal.get(name), self.others.get(name)) and not matches(
+                    content.at(place), expected
+                ):
+                    yield f"{name} became {_summary(content.at(place))} at {place}, not {format_value(expected)}"
+            return
+        place = self.names.get(name, name)
+        found, plain = content.at(place), content_of(field, value)
+        if place == "path":
+            is_there = isinstance(found, str) and str(plain) in found
+        elif place.startswith(_OUTSIDE):
+            is_there = text_matches(found, plain)
+        else:
+            is_there = matches(found, plain, data_url=name in self.data_urls)
+        if not is_there:
+            yield f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {_summary(found)}"
+
+    def _places(self, params: Mapping[str, object]) -> Iterator[str]:
+        """Yield the places that a call with these parameters may use."""
+        for name in (*params, *self.operation().derive_params(params)):
+            yield from self.translated.get(name, (self.names.get(name, name),))
+
+    def _check_auth(self, request: RecordedRequest) -> None:
+        content = Content(request)
+        for place, value in (self.auth or {}).items():
+            found = content.at(place)
+            is_right = found == value if isinstance(value, str) else bool(value.fullmatch(str(found)))
+            assert is_right, f"{place} is {_summary(found)}, not {str(value).replace(KEY, 'KEY')}"
+        headers = [
+            f"{name}: {value}" for name, value in request.headers if f"header:{name.lower()}" not in self.auth_places
+        ]
+        query = "" if any(place.startswith("query:") for place in self.auth_places) else request.target
+        assert KEY.encode() not in "\n".join([*headers, query]).encode() + request.body, (
+            "the key stands in another place of the request too"
+        )
+
+    @property
+    def auth_places(self) -> frozenset[str]:
+        """The places of the key."""
+        return frozenset(self.auth or {})
+
+    def _documented(self, name: str, field: Field) -> Iterator[str]:
+        if field.kind == "choice":
+            if name not in self.choices:
+                yield f"{name}: declare its documented values in choices"
+            elif sorted(self.choices[name]) != sorted(field.choices):
+                yield f"{name}: the class has {', '.join(field.choices)}, choices has {', '.join(self.choices[name])}"
+        elif field.kind in ("text", "integer", "number") or str(field.kind) in ("files", "texts"):
+            low, high = self.limits.get(name, (None, None))
+            if name not in self.limits:
+                yield f"{name}: declare its documented limits in limits, such as (0, 1_000); None is no limit"
+            elif (low or None, high) != (field.minimum or None, field.maximum):
+                there = f"{format_bound(field.minimum)} to {format_bound(field.maximum)}"
+                yield f"{name}: the class has {there}, limits has {format_bound(low)} to {format_bound(high)}"
+        if field.default != self.defaults.get(name):
+            mine, documented = format_value(field.default), format_value(self.defaults.get(name))
+            yield f"{name}: the class has the default {mine}, defaults has {documented}"
+
+
+def describe_outcome(result: object) -> str:
+    """Return an outcome in words."""
+    is_error = isinstance(result, BaseException)
+    return f"{type(result).__name__}: {result}" if is_error else f"it returned a {type(result).__name__}"
+
+
+def _summary(found: object) -> str:
+    """Return what stands at a place, short and without the key."""
+    if found is MISSING:
+        return "nothing is there"
+    if isinstance(found, SentPart):
+        found = found.content.decode("utf-8", "replace") if found.filename is None else "a file"
+    try:
+        text = found if isinstance(found, str) else json.dumps(found)
+    except (TypeError, ValueError):
+        text = repr(found)
+    text = text.replace(KEY, "KEY")
+    return text if len(text) <= 80 else f"{text[:77]}..."
