@@ -5,22 +5,43 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import impasto
 from impasto import Operation
 from impasto.options import Settings
-from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
 from tests.conformance.naming import class_name, contract_of, documented
 from tests.images import png
 from tests.oracle.contract import BEDROCK_WIRE
 from tests.plugins.stability.bedrock_cases import MODELS, minimal, request
 from tests.plugins.stability.test_bedrock_golden import VALUES
 
-ANSWER = {"seeds": [7], "finish_reasons": [None], "images": [base64.b64encode(png(8, 8)).decode()]}
+IMAGES = tuple(png(8, side) for side in (8, 16, 24))
 
+
+def answer(*images: bytes | None, reasons: Sequence[str | None] = ()) -> Answer:
+    """An answer with these images, None for one that was filtered."""
+    encoded = [base64.b64encode(image).decode() if image is not None else None for image in images]
+    body = {"seeds": [*range(7, 7 + len(images))], "finish_reasons": reasons or [None] * len(images), "images": encoded}
+    return Answer(headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+
+
+FILTERED = "Filter reason: output image"
+SCENARIOS = {
+    "three images": Scenario(answers=(answer(*IMAGES),), images=IMAGES, reports={"seed": (7, 8, 9)}),
+    "one of three is filtered": Scenario(
+        answers=(answer(IMAGES[0], None, IMAGES[2], reasons=(None, FILTERED, None)),),
+        images=(IMAGES[0], IMAGES[2]),
+        errors={1: impasto.ContentFiltered},
+        reports={"seed": (7, 9)},
+    ),
+    "the prompt is filtered": Scenario(
+        answers=(answer(None, reasons=("Filter reason: prompt",)),), error=impasto.ContentFiltered, billed="unknown"
+    ),
+}
 
 GUARDED = {
     "guardrailIdentifier": {"guardrailVersion": "1"},
@@ -36,7 +57,9 @@ def refusal(status: int, code: str, error: type[impasto.ImpastoError]) -> Refusa
 class Bedrock(OperationSuite):
     """What all have in common."""
 
-    success = Answer(headers={"content-type": "application/json"}, body=json.dumps(ANSWER).encode())
+    success = answer(IMAGES[0])
+    scenarios: ClassVar[Mapping[str, Scenario]] = SCENARIOS
+    request_id = "x-amzn-requestid"
     refusals = (
         refusal(400, "ValidationException", impasto.BadRequest),
         refusal(403, "AccessDeniedException", impasto.PermissionDenied),
@@ -81,6 +104,7 @@ def suite(operation: Operation) -> type[Bedrock]:
         "others": others,
     }
     declared |= documented(contract_of(operation))
+    declared["reports"] = {"seed": 7, "usd": contract_of(operation).usd}
     declared["limits"] |= {"guardrailIdentifier": (1, 2048), "guardrailVersion": (1, 8)}
     if "style-transfer" in operation.id:
         declared["limits"]["prompt"] = (0, 10_000)  # none is printed for it; 10,000 is that of every other prompt

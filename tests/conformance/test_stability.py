@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import impasto
 from impasto import Operation
 from impasto.options import Settings
-from impasto.testing import KEY, Answer, OperationSuite, Refusal
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Scenario
 from tests.conformance.naming import class_name, contract_of, documented
 from tests.images import png
 from tests.media import glb, wav
+from tests.oracle.contract import Contract
 from tests.plugins.stability.cases import BY_TARGET, JOBS, minimal, request
 from tests.plugins.stability.test_golden import value
 
@@ -45,6 +46,20 @@ REFUSALS = (
 )
 
 
+FAILED = {
+    "a job whose content is filtered": Scenario(
+        answers=(ACCEPTED, next(each.answer for each in REFUSALS if each.error is impasto.ContentFiltered)),
+        error=impasto.ContentFiltered,
+    )
+}
+
+
+def reports(operation: Operation, contract: Contract) -> dict[str, object]:
+    """What the result of ``GOOD`` says; a credit is a cent."""
+    usd = {"usd": contract.credits / 100} if contract.credits is not None else {}
+    return {**usd, **({} if operation.output == "3d" else {"seed": 7, "finish_reason": "SUCCESS"})}
+
+
 class Stability(OperationSuite):
     """What all have in common."""
 
@@ -70,6 +85,8 @@ def suite(operation: Operation) -> type[Stability]:
         (Stability,),
         {
             **documented(contract),
+            "reports": reports(operation, contract),
+            "scenarios": FAILED if operation.target in JOBS else {},
             "model": operation.id,
             "endpoint": f"https://api.stability.ai{contract.path}",
             "constants": {**contract.constants, **accept},

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         Recorder as Recorder,
         recording as recording,
     )
-    from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements
+    from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements, Scenario as Scenario
     from .suite import OperationSuite as OperationSuite
 
 _HOMES = {
@@ -23,6 +23,7 @@ _HOMES = {
     "Refusal": "subject",
     "Requirements": "subject",
     "RecordedRequest": "recorder",
+    "Scenario": "subject",
     "recording": "recorder",
 }
 

@@ -6,7 +6,8 @@ It uses the standard library alone, so that it is an independent witness of a tr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -20,12 +21,30 @@ _LONGEST_WAIT = 1.0
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """The answer to a request. ``cut_after``: the connection is closed after so many bytes of the body."""
+    """The answer to a request. ``cut_after``: the connection is closed after so many bytes of the body.
+
+    ``{url}`` in the body or a header becomes the recorder's base URL, ``{other_url}`` that of another host of the
+    provider, ``{signed_url}`` that of a host which must not get the key, and ``{job}`` an id of the call's job.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = {}
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     cut_after: int | None = None
+
+    def with_words(self, words: Mapping[str, str]) -> Answer:
+        """Return the answer with ``{url}`` and the others filled in."""
+        body, headers = self.body, dict(self.headers)
+        for name, word in words.items():
+            body = body.replace(f"{{{name}}}".encode(), word.encode())
+            headers = {key: value.replace(f"{{{name}}}", word) for key, value in headers.items()}
+        return attrs.evolve(self, body=body, headers=headers)
+
+    def with_headers(self, **headers: str) -> Answer:
+        """Return the answer with headers set, whose names may have ``_`` for ``-``."""
+        more = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+        others = {name: value for name, value in self.headers.items() if name.lower() not in more}
+        return attrs.evolve(self, headers={**others, **more})
 
     def to_bytes(self) -> bytes:
         """Return the whole answer as bytes."""
@@ -38,19 +57,25 @@ class Answer:
 
 @attrs.frozen(kw_only=True)
 class RecordedRequest:
-    """A request as it arrived. ``target``: path and query; ``headers``: as sent, in order."""
+    """A request as it arrived. ``target``: path and query; ``headers``: as sent, in order.
+
+    ``host``: ``url``, ``other_url`` or ``signed_url``. ``at``: seconds on the loop's clock.
+    """
 
     method: str
     target: str
     headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+    host: str = "url"
+    at: float = 0.0
 
     def header(self, name: str) -> str:
         """Return the first value of a header, or an empty text."""
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-Answering = Callable[[RecordedRequest], Answer]
+Answering = Callable[[RecordedRequest], Answer | Awaitable[Answer]]
+HOSTS = ("url", "other_url", "signed_url")
 
 
 def always(answer: Answer) -> Answering:
@@ -58,28 +83,55 @@ def always(answer: Answer) -> Answering:
     return lambda _: answer
 
 
+class Conversation:
+    """The answers to each call in their order: to its POST, then to its GETs, of which the last is repeated.
+
+    A GET belongs to the call whose ``{job}`` stands in its address, else to the newest one.
+    """
+
+    def __init__(self, answers: Sequence[Answer], job_id: Callable[[int], str] = "{:064x}".format) -> None:
+        self._answers, self._job_id = answers, job_id
+        self._positions: dict[str, int] = {}
+
+    def __call__(self, request: RecordedRequest) -> Answer:
+        """Return the next answer of the request's call; to what cancels a job, an empty object."""
+        job = next((job for job in reversed(self._positions) if job in request.target), None)
+        if (request.method == "POST" and job is None) or not self._positions:
+            job = self._job_id(len(self._positions) + 1)
+            self._positions[job] = -1 if request.method == "POST" else 0  # a job that is resumed was accepted before
+        job = job or next(reversed(self._positions))
+        self._positions[job] = min(self._positions[job] + 1, len(self._answers) - 1)
+        return self._answers[self._positions[job]].with_words({"job": job})
+
+
 @attrs.define(eq=False)
 class Recorder:
     """Records ``requests`` in order and answers each with ``answer``."""
 
     answer: Answering
-    url: str = ""
+    urls: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    """The base URL of each host."""
     requests: list[RecordedRequest] = attrs.field(factory=list[RecordedRequest])
     _serving: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]], init=False, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The provider's base URL."""
+        return self.urls["url"]
 
     @property
     def posts(self) -> list[RecordedRequest]:
         """The requests that may have been charged."""
         return [each for each in self.requests if each.method == "POST"]
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection until it ends."""
+    def accept(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection to a host until it ends."""
 
         def on_done(task: asyncio.Task[None]) -> None:
             self._serving.discard(task)
             writer.close()  # one that is cancelled before it began has closed nothing
 
-        task = asyncio.ensure_future(self.serve(reader, writer))
+        task = asyncio.ensure_future(self.serve(host, reader, writer))
         self._serving.add(task)
         task.add_done_callback(on_done)
 
@@ -96,13 +148,16 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request from a connection, answer it and close the connection."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):  # the client left
-                request = await _read(reader, writer)
+                now = asyncio.get_running_loop().time()
+                request = attrs.evolve(await _read(reader, writer), host=host, at=now)
                 self.requests.append(request)
-                writer.write(self.answer(request).to_bytes())
+                answer = self.answer(request)
+                answer = answer if isinstance(answer, Answer) else await answer
+                writer.write(answer.with_words(self.urls).to_bytes())
                 await writer.drain()
         finally:
             writer.close()
@@ -136,16 +191,21 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def recording(answer: Answering) -> AsyncIterator[Recorder]:
-    """Run a recorder that listens on loopback, for a block."""
+async def recording(answer: Answering, hosts: Sequence[str] = HOSTS[:1]) -> AsyncIterator[Recorder]:
+    """Run a recorder that listens on loopback, for a block. ``hosts``: the names of its addresses."""
     recorder = Recorder(answer)
-    server = await asyncio.start_server(recorder.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
-    host, port = server.sockets[0].getsockname()[:2]
-    recorder.url = f"http://{host}:{port}"
+    servers: list[asyncio.Server] = []
     try:
+        for name in hosts:
+            accept = functools.partial(recorder.accept, name)
+            servers.append(await asyncio.start_server(accept, "127.0.0.1", 0, limit=_LONGEST_HEAD))
+            host, port = servers[-1].sockets[0].getsockname()[:2]
+            recorder.urls[name] = f"http://{host}:{port}"
         yield recorder
     finally:
-        server.close()
+        for server in servers:
+            server.close()
         await recorder.aclose()
-        await server.wait_closed()
+        for server in servers:
+            await server.wait_closed()
         await asyncio.sleep(0)  # connections that were closed just now end in the loop's next turn

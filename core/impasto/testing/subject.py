@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
 import attrs
@@ -13,7 +14,7 @@ from impasto.client_state import BUILT_IN
 from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
-from .recorder import Answer, RecordedRequest
+from .recorder import HOSTS, Answer, Conversation, Recorder, recording
 from .time_limit import Limited
 
 KEY = "sk-canary-5f2d9c71b6e84a30"
@@ -38,12 +39,35 @@ class Refusal:
 class Requirements:
     """Abilities of a model, which decide what the suite requires.
 
+    ``several_images``: one answer may hold more than one image. ``filters``: the provider refuses or removes content.
+    ``partial_results``: it may remove some images of an answer and send the others.
     ``detects_truncation``: the plugin notices if the image (sound, model) of a complete answer is cut short.
     ``formatted_fields``: fields whose text has a format, so that not every text of a valid length is accepted.
     """
 
+    several_images: bool = True
+    filters: bool = True
+    partial_results: bool = True
     detects_truncation: bool = True
     formatted_fields: frozenset[str] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """A call, the provider's answers to it in their order, and the result or the error that it must become.
+
+    ``answers``: to the request, then to the polls; the last is repeated. ``images``: the images' bytes in their order.
+    ``errors``: the errors of images that did not come, by index. ``error``, ``billed``: those of the whole call.
+    ``reports``: as the attribute of that name.
+    """
+
+    answers: Sequence[Answer]
+    params: Mapping[str, object] = {}
+    images: Sequence[bytes] = ()
+    errors: Mapping[int, type[ImpastoError]] = {}
+    error: type[ImpastoError] | None = None
+    billed: str | None = None
+    reports: Mapping[str, object] = {}
 
 
 class Subject(Limited):
@@ -61,9 +85,20 @@ class Subject(Limited):
     """The provider's answer with a result."""
     job_accepted: ClassVar[Answer | None] = None
     """The provider's answer that accepts a job, if it has jobs."""
+    polls: ClassVar[Sequence[Answer]] = ()
+    """The answers between ``job_accepted`` and ``success``, such as one that the job still runs."""
     refusals: ClassVar[Sequence[Refusal]] = ()
     """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
+
+    scenarios: ClassVar[Mapping[str, Scenario]] = {}
+    """Further calls by name: several images, a filtered one, a job that failed."""
+    reports: ClassVar[Mapping[str, object] | None] = None
+    """What the result of ``success`` reports: ``seed``, ``finish_reason``, ``usage`` and ``usd``."""
+    request_id: ClassVar[str | None] = "x-request-id"
+    """The header with the provider's id of an exchange, if it sends one."""
+    media_types: ClassVar[Sequence[str]] = ("image/png", "image/jpeg", "image/webp")
+    """The media types of the provider's images."""
 
     endpoint: ClassVar[str] = ""
     """The documented address of the request, such as ``https://api.acme.example/v1/paint``. A path alone, if the
@@ -113,11 +148,26 @@ class Subject(Limited):
         assert self._found is not None
         return self._found
 
-    def answer_for(self, request: RecordedRequest) -> Answer:
-        """Return the provider's answer to a valid request."""
-        if self.job_accepted is not None and request.method == "POST":
-            return self.job_accepted
-        return self.success
+    def stages(self) -> tuple[Answer, ...]:
+        """Return the provider's answers to one call, in their order."""
+        return (self.success,) if self.job_accepted is None else (self.job_accepted, *self.polls, self.success)
+
+    def answering(self, stages: Sequence[Answer] | None = None) -> Conversation:
+        """Return a provider's side of calls, by default of those that succeed."""
+        return Conversation(self.stages() if stages is None else stages, self.job_id)
+
+    def job_id(self, number: int) -> str:
+        """Return the id that stands for ``{job}`` in the answers to a call. Override it if ids have another form."""
+        return f"{number:064x}"
+
+    def hosts(self, stages: Sequence[Answer] | None = None) -> tuple[str, ...]:
+        """Return the names of the hosts that the answers mention."""
+        whole = b"".join(answer.body + str(answer.headers).encode() for answer in stages or self.stages())
+        return tuple(name for name in HOSTS if name == "url" or f"{{{name}}}".encode() in whole)
+
+    def recording(self, stages: Sequence[Answer] | None = None) -> AbstractAsyncContextManager[Recorder]:
+        """Run a recorder that answers so, by default with success."""
+        return recording(self.answering(stages), self.hosts(stages))
 
     def client(self, url: str) -> Client:
         """Return a client that finds the provider at ``url`` and never retries."""

@@ -10,13 +10,12 @@ from typing import ClassVar
 
 import pytest
 
-from .checks import DeclarationChecks, ParameterChecks, ResponseChecks, RuntimeChecks
+from .checks import DeclarationChecks, ExchangeChecks, ParameterChecks, RuntimeChecks, ScenarioChecks
 from .golden import files_of, operation_text, request_text
-from .recorder import recording
 from .time_limit import check, run
 
 
-class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, RuntimeChecks):
+class OperationSuite(DeclarationChecks, ParameterChecks, ExchangeChecks, ScenarioChecks, RuntimeChecks):
     """Checks one model through a real client, over real sockets if bytes matter.
 
         class TestWatercolour(OperationSuite):
@@ -59,7 +58,7 @@ class OperationSuite(DeclarationChecks, ParameterChecks, ResponseChecks, Runtime
     async def _golden_text(self) -> str:
         operation = self.operation()
         texts = [operation_text(operation)]
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             for params in self.requests():
                 recorder.requests.clear()
                 await client.invoke(self.model, params)

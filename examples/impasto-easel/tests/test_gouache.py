@@ -13,7 +13,7 @@ from aiohttp import web
 from stand_in import KEY, Easel, paint_image, refusal, serving
 
 import impasto
-from impasto.testing import KEY as CANARY, Answer, OperationSuite, Refusal
+from impasto.testing import KEY as CANARY, Answer, OperationSuite, Refusal, Requirements, Scenario
 
 MODEL = "easel/gouache"
 IMAGE = paint_image("a lighthouse", 7)
@@ -31,7 +31,7 @@ def refused(status: int, code: str, error: type[impasto.ImpastoError]) -> Refusa
 
 
 class TestGouache(OperationSuite):
-    """The conformance suite: about twenty checks."""
+    """The conformance suite: about thirty checks."""
 
     model = MODEL
     minimal = {"prompt": "a lighthouse"}
@@ -46,6 +46,8 @@ class TestGouache(OperationSuite):
         "response_format": ("url", "b64_json"),
     }
     defaults = {"size": "1024x1024", "quality": "fine", "response_format": "url"}
+    reports = {"seed": 7, "usd": 0.04}
+    requirements = Requirements(several_images=False)
     success = answer(200, {"data": [{"b64_json": base64.b64encode(IMAGE).decode(), "seed": 7}]})
     refusals = (
         refused(400, "invalid_request_error", impasto.BadRequest),
@@ -61,8 +63,18 @@ class TestGouacheByAddress(TestGouache):
     """The same if the answer is an address, and a second answer has the image."""
 
     golden = "golden/by_address"
+    reports = {"usd": 0.04}
+    scenarios = {
+        "the image is gone": Scenario(
+            answers=(
+                answer(200, {"data": [{"url": "{url}/v1/files/0123456789abcdef.png"}]}),
+                answer(404, {"error": {"code": "not_found", "message": "no such image"}}),
+            ),
+            error=impasto.ChargeUnknown,
+        )
+    }
 
-    job_accepted = answer(200, {"data": [{"url": "/v1/files/0123456789abcdef.png"}]})
+    job_accepted = answer(200, {"data": [{"url": "{url}/v1/files/0123456789abcdef.png"}]})
     success = Answer(headers={"content-type": "image/png"}, body=IMAGE)
 
 

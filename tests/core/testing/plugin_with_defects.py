@@ -16,6 +16,7 @@ from impasto import (
     Artifact, BadRequest, ChargeUnknown, File, Operation, Provider, RateLimited, Result, Unauthorized, UnusableResult,
     WireRequest, hookimpl,
 )
+from impasto.ext import retry_after
 from impasto.fields import choice, file, integer, text
 
 acme = Provider(
@@ -52,14 +53,17 @@ class Dialect:
         except (ValueError, LookupError, TypeError):
             code = None
         if response.status in REFUSALS and code is not None:
-            return REFUSALS[response.status](f"{code}", status=response.status)
+            error = REFUSALS[response.status](f"{code}", status=response.status, request_id=response.request_id)
+            error.retry_after = retry_after(response.headers)
+            return error
         # CLASSIFY
         return ChargeUnknown(f"HTTP {response.status}", status=response.status, raw=response.body)
 
     def normalize_response(self, operation, request, response):
         if not (response.body.startswith(b"\\x89PNG") and response.body.endswith(b"IEND\\xaeB`\\x82")):
             raise UnusableResult("no whole picture", raw=response.body, media_type=response.media_type)
-        return Result(artifacts=(Artifact(data=response.body, media_type=response.media_type),))
+        artifact = Artifact(data=response.body, media_type=response.media_type)
+        return Result(artifacts=(artifact,), request_id=response.request_id)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -95,7 +99,7 @@ SUITE = """
 import base64
 import json
 import impasto
-from impasto.testing import KEY, Answer, OperationSuite, Refusal
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements
 from tests.images import png
 
 SAID = {"content-type": "application/json"}
@@ -115,6 +119,9 @@ class TestWatercolour(OperationSuite):
     limits = {"prompt": (1, 2_000), "seed": (0, 2**32 - 1)}
     choices = {"paper": ("rough", "smooth")}
     defaults = {"paper": "smooth"}
+    reports = {}
+    requirements = Requirements(filters=False, several_images=False)
+    media_types = ("image/png",)
     success = Answer(headers={"content-type": "image/png"}, body=png(64, 64))
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited)

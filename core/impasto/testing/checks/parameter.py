@@ -8,7 +8,6 @@ from impasto import InvalidRequest
 from impasto.fields import format_value
 from impasto.testing.boundary_values import invalid_values, valid_values
 from impasto.testing.places import Content
-from impasto.testing.recorder import recording
 from impasto.testing.subject import call_outcome
 from impasto.testing.time_limit import check, run
 
@@ -51,7 +50,7 @@ class ParameterChecks(WireChecks):
 
     async def _all_refused(self, cases: Iterator[tuple[str, Mapping[str, object]]]) -> None:
         wrong: list[str] = []
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             for name, params in cases:
                 value = format_value(params.get(name))
                 result = await call_outcome(client, self.model, params)
@@ -67,7 +66,7 @@ class ParameterChecks(WireChecks):
 
     async def _all_accepted(self, cases: list[tuple[str, object]]) -> None:
         wrong: list[str] = []
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             for name, value in cases:
                 recorder.requests.clear()
                 result = await call_outcome(client, self.model, self.params_with(name, value))

@@ -5,38 +5,39 @@ from __future__ import annotations
 import base64
 import logging
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import attrs
 
 from impasto import ChargeUnknown, ImpastoError, Result, UnusableResult, WireRequest, WireResponse, hookimpl
-from impasto.testing.recorder import Answer, Answering, always, recording
+from impasto.testing.recorder import Answer, Answering, Conversation, RecordedRequest, always, recording
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.time_limit import check, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
+_NOWHERE = {"other_url": "http://127.0.0.1:8", "signed_url": "http://127.0.0.1:7"}
 
 
-class FixedAnswerTransport:
-    """A transport without a network: every answer is ``answer``, for POSTs the job answer if there is one."""
+class StagedTransport:
+    """A transport without a network: each request gets the next answer of ``conversation``."""
 
-    def __init__(self, job_answer: Answer | None) -> None:
-        self._job_answer = job_answer
-        self.answer = Answer()
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
         self.posts = 0
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        """Return the fixed answer."""
-        answer = self.answer
+        """Return the next answer."""
         if wire.method == "POST":
             with wire.call.sending(paid=True):
                 pass
             self.posts += 1
-            answer = self._job_answer or answer
+        target = str(getattr(wire, "url", None) or wire.target)
+        answer = self.conversation(RecordedRequest(method=wire.method, target=target, headers=(), body=b""))
+        answer = answer.with_words({**_NOWHERE, "url": wire.call.account.base_url})
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return WireResponse(status=answer.status, headers=headers, body=answer.body)
 
@@ -49,7 +50,7 @@ class ResponseChecks(Subject):
         """Check that a successful answer is a result with artifacts, after one paid request."""
 
         async def call() -> None:
-            async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            async with self.recording() as recorder, self.client(recorder.url) as client:
                 result = await call_outcome(client, self.model, self.minimal)
                 assert isinstance(result, Result), f"the good answer ended in {_describe(result)}"
                 assert result.artifacts, "a result without an artifact is an UnusableResult"
@@ -64,7 +65,9 @@ class ResponseChecks(Subject):
     def test_the_providers_refusals_are_what_its_author_says(self) -> None:
         """Check the error and the billing of each declared refusal."""
         wrong: list[str] = []
-        for refusal, (came, posts) in zip(self.refusals, self._outcomes(r.answer for r in self.refusals), strict=True):
+        for refusal, (came, posts) in zip(
+            self.refusals, self.outcomes((r.answer,) for r in self.refusals), strict=True
+        ):
             label = f"{refusal.answer.status} {refusal.answer.body[:80]!r}"
             if type(came) is not refusal.error:
                 wrong.append(f"{label} ended in {_describe(came)}, not {refusal.error.__name__}")
@@ -80,7 +83,7 @@ class ResponseChecks(Subject):
         """Check that answers in foreign forms are ChargeUnknown."""
         wrong: list[str] = []
         answers = list(_foreign_answers())
-        for answer, (came, posts) in zip(answers, self._outcomes(answers), strict=True):
+        for answer, (came, posts) in zip(answers, self.outcomes((answer,) for answer in answers), strict=True):
             kind = answer.headers.get("content-type", "without a media type")
             if not isinstance(came, ImpastoError) or came.billed != "unknown" or came.retryable:
                 wrong.append(
@@ -96,8 +99,9 @@ class ResponseChecks(Subject):
         """Check that the bytes of an unusable answer are in the error."""
         wrong: list[str] = []
         spoilt = dict(self._unusable_bodies())
-        answers = [attrs.evolve(self.success, body=body) for body in spoilt.values()]
-        for (what, body), (came, posts) in zip(spoilt.items(), self._outcomes(answers, self.job_accepted), strict=True):
+        before = self.stages()[:-1]
+        stages = [(*before, attrs.evolve(self.success, body=body)) for body in spoilt.values()]
+        for (what, body), (came, posts) in zip(spoilt.items(), self.outcomes(stages), strict=True):
             if not isinstance(came, UnusableResult | ChargeUnknown):
                 wrong.append(f"{what} ended in {_describe(came)}, not UnusableResult")
             elif came.raw != body:
@@ -123,7 +127,7 @@ class ResponseChecks(Subject):
         """Check that no key goes to another host."""
 
         async def call() -> None:
-            async with recording(self.answer_for) as other:
+            async with self.recording() as other:
                 away = Answer(status=307, headers={"location": f"{other.url}/elsewhere"})
                 came, posts = await self._outcome(always(away))
                 assert isinstance(came, ChargeUnknown), f"a redirect ended in {_describe(came)}"
@@ -154,23 +158,20 @@ class ResponseChecks(Subject):
         for text in (*texts, "\n".join(log.lines)):
             assert not any(form in text for form in forms), f"the key is in: {text.replace(KEY, 'KEY')[:400]}"
 
-    def _outcomes(self, answers: Iterable[Answer], job_answer: Answer | None = None) -> list[tuple[object, int]]:
-        """Return the outcome of a call for each answer, without a network, and the number of its paid requests.
+    def outcomes(self, calls: Iterable[Sequence[Answer]]) -> list[tuple[object, int]]:
+        """Return the outcome of a call for each conversation, without a network, and the number of paid requests."""
 
-        With ``job_answer`` every POST is accepted as a job, and the answers are those to its polls.
-        """
-
-        async def calls() -> list[tuple[object, int]]:
-            transport = FixedAnswerTransport(job_answer)
+        async def results() -> list[tuple[object, int]]:
+            transport = StagedTransport(self.answering())
             outcomes: list[tuple[object, int]] = []
             async with self.client("http://127.0.0.1:9") as client:
                 redirected = client.with_options(transport=transport)
-                for transport.answer in answers:
-                    transport.posts = 0
+                for answers in calls:
+                    transport.conversation, transport.posts = self.answering(answers), 0
                     outcomes.append((await call_outcome(redirected, self.model, self.minimal), transport.posts))
             return outcomes
 
-        return run(calls())
+        return run(results())
 
     async def _outcome(self, answering: Answering) -> tuple[object, int]:
         """Return the outcome of a call over a real socket, and the number of its paid requests."""
@@ -191,7 +192,7 @@ class ResponseChecks(Subject):
 
     def _truncated_within_json(self) -> Iterator[tuple[str, bytes]]:
         """Yield whole JSON answers in which the base64 of the artifact is cut short."""
-        [(came, _)] = self._outcomes([self.success], self.job_accepted)
+        [(came, _)] = self.outcomes([self.stages()])
         for artifact in came.artifacts if isinstance(came, Result) else ():
             whole, half = (base64.b64encode(data) for data in (artifact.data, artifact.data[: len(artifact.data) // 2]))
             if whole in self.success.body:

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Self
 
 from impasto import Call, Client, ImpastoError, Pending, Result
-from impasto.testing.recorder import recording
 from impasto.testing.subject import Subject, call_outcome
 from impasto.testing.time_limit import check, run
 
@@ -44,7 +43,7 @@ class RuntimeChecks(Subject):
         """Check that a call never blocks the event loop."""
 
         async def calls(watch: _LoopWatch) -> object:
-            async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+            async with self.recording() as recorder, self.client(recorder.url) as client:
                 await client.warm(self.model)
                 with watch.over_this_loop():
                     return await call_outcome(client, self.model, self.minimal)
@@ -65,7 +64,7 @@ class RuntimeChecks(Subject):
         run(self._try_made_up_ids())
 
     async def _try_made_up_ids(self) -> None:
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             for job in _MADE_UP:
                 with suppress(ImpastoError):
                     await client.resume(self.model, job)
@@ -81,7 +80,7 @@ class RuntimeChecks(Subject):
                 super().mark_job_accepted(pending)
                 jobs.append(pending.id)
 
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             if self.job_accepted is not None:
                 await client.invoke(self.model, self.minimal, call=Noting)
                 assert jobs, f"{self.model} accepted no job: normalize_response must return a Pending"
@@ -102,7 +101,7 @@ class RuntimeChecks(Subject):
     async def _cancel_at_each_await(self) -> None:
         for steps in (*range(_EACH_STEP), *range(_EACH_STEP, _MOST_STEPS, 3)):
             before = asyncio.all_tasks()
-            async with recording(self.answer_for) as recorder:
+            async with self.recording() as recorder:
                 async with self.client(recorder.url) as client:
                     came, notes = await self._cancel_after(steps, client)
                 await recorder.settle()

@@ -11,7 +11,7 @@ import attrs
 
 from impasto.fields import Field, format_bound, format_value
 from impasto.testing.places import MISSING, Content, SentPart, content_of, matches, text_matches
-from impasto.testing.recorder import RecordedRequest, recording
+from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.time_limit import check, run
 
@@ -108,7 +108,7 @@ class WireChecks(Subject):
             assert _USER.encode() not in whole, "the end user's id is sent: declare user, its documented place"
 
     async def _request_of_user(self) -> RecordedRequest:
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             await client.invoke(self.model, self.minimal, user=_USER)
             return recorder.posts[0]
 
@@ -121,7 +121,7 @@ class WireChecks(Subject):
 
     async def _call_each_field(self) -> list[FieldCall]:
         calls: list[FieldCall] = []
-        async with recording(self.answer_for) as recorder, self.client(recorder.url) as client:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
             for name, value in self.values():
                 recorder.requests.clear()
                 params = self.params_with(name, value)

@@ -34,7 +34,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from impasto.ext import media_type_of, printable
+from impasto.ext import media_type_of, printable, retry_after
 from impasto_plugins.images.completeness import is_complete
 
 _IMAGE_PATH = re.compile(r"/v1/files/[A-Za-z0-9_-]{16,128}\.(png|jpeg|webp)")
@@ -83,7 +83,10 @@ class Dialect:
                 raw=response.body,
                 request_id=response.request_id,
             )
-        return kind(message, status=response.status, request_id=response.request_id)
+        error = kind(message, status=response.status, request_id=response.request_id)
+        if isinstance(error, RateLimited):
+            error.retry_after = retry_after(response.headers)
+        return error
 
     def is_artifact_body(self, operation: Operation, response: WireResponse) -> bool:
         """Return True for a fetched image: it is the artifact itself and may be stored on disk."""

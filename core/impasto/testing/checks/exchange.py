@@ -1,0 +1,197 @@
+"""Checks of what an answer carries beside its image: media type, request id, Retry-After; and of two calls at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from time import time
+from typing import Any
+
+import attrs
+import pytest
+
+from impasto import Artifact, ImpastoError, RateLimited, Result
+from impasto.testing.golden import without_boundary
+from impasto.testing.recorder import HOSTS, Answer, RecordedRequest, Recorder, recording
+from impasto.testing.samples import with_image
+from impasto.testing.subject import call_outcome
+from impasto.testing.time_limit import check, run
+
+from .response import ResponseChecks
+from .wire import describe_outcome
+
+_WAIT = 7.0
+_LONGER = 1800
+
+
+class ExchangeChecks(ResponseChecks):
+    """Checks of an answer's details."""
+
+    @check
+    def test_the_media_type_is_that_of_the_image(self) -> None:
+        """Check answers with a PNG, a JPEG and a WebP image."""
+        image = self.artifact()
+        if self.operation().output != "image":
+            pytest.skip("no image")
+        wrong: list[str] = []
+        for media_type in self.media_types:
+            answer = with_image(self.success, image.data, media_type)
+            if answer is None:
+                pytest.skip("the image stands in success neither as bytes nor in base64")
+            [(came, _)] = self.outcomes([(*self.stages()[:-1], answer)])
+            found = came.artifacts[0].media_type if isinstance(came, Result) else describe_outcome(came)
+            if found != media_type:
+                wrong.append(f"the media type of {media_type} is {found}")
+        assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_the_request_id_is_reported(self) -> None:
+        """Check the provider's id of the exchange, in results and errors."""
+        if self.request_id is None:
+            pytest.skip("request_id = None: the provider sends none")
+        stages = [answer.with_headers(**{self.request_id: f"req-{n}-5d1c"}) for n, answer in enumerate(self.stages())]
+        calls: list[Sequence[Answer]] = [stages]
+        calls += [(refusal.answer.with_headers(**{self.request_id: "req-0-5d1c"}),) for refusal in self.refusals]
+        wrong: list[str] = []
+        for (came, _), answers in zip(self.outcomes(calls), calls, strict=True):
+            if isinstance(came, Result | ImpastoError) and not str(came.request_id).endswith("5d1c"):
+                wrong.append(f"HTTP {answers[0].status} has {self.request_id}, but request_id is {came.request_id!r}")
+        assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_retry_after_is_read(self) -> None:
+        """Check Retry-After in the refusals of too many requests: seconds, a date, and nonsense."""
+        refusals = [refusal.answer for refusal in self.refusals if issubclass(refusal.error, RateLimited)]
+        assert refusals, "declare the refusal of too many requests in refusals, with error=RateLimited"
+        date = formatdate(time() + _LONGER, usegmt=True)
+        wrong: list[str] = []
+        for value, low, high in ((f"{_WAIT:g}", _WAIT, _WAIT), (date, _LONGER - 60, _LONGER + 1), ("soon", 0, 3600)):
+            for came, _ in self.outcomes((answer.with_headers(retry_after=value),) for answer in refusals):
+                wait = came.retry_after if isinstance(came, RateLimited) else describe_outcome(came)
+                if value == "soon":
+                    is_right = isinstance(came, RateLimited)
+                else:
+                    is_right = isinstance(wait, float) and low <= wait <= high
+                if not is_right:
+                    wrong.append(f"Retry-After: {value} became retry_after={wait!r}")
+        assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_an_answer_means_the_same_in_every_form(self) -> None:
+        """Check JSON with its keys in another order, with spaces, and with a key that is new."""
+        try:
+            body = json.loads(self.success.body)
+        except ValueError:
+            pytest.skip("success is not JSON")
+        if not isinstance(body, dict):
+            pytest.skip("success is not a JSON object")
+        forms = {
+            "with its keys in another order": json.dumps(_reversed(body)),
+            "with spaces and line breaks": json.dumps(body, indent=2),
+            "with a key that is new": json.dumps({"a_new_key": {"x": [1]}, **body}),
+        }
+        before = self.stages()[:-1]
+        calls = [self.stages(), *((*before, attrs.evolve(self.success, body=text.encode())) for text in forms.values())]
+        (expected, _), *others = self.outcomes(calls)
+        wrong = [
+            f"JSON {form} ended in {describe_outcome(came)}, or in another result"
+            for form, (came, _) in zip(forms, others, strict=True)
+            if _parts(came) != _parts(expected)
+        ]
+        assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_two_calls_at_once_do_not_mix(self) -> None:
+        """Check two calls of one client whose requests and answers differ, each half a step ahead of the other."""
+        run(self._two_calls())
+
+    def artifact(self) -> Artifact:
+        """Return the first artifact of a successful call."""
+        [(came, _)] = self.outcomes([self.stages()])
+        assert isinstance(came, Result), f"the good answer ended in {describe_outcome(came)}"
+        return came.artifacts[0]
+
+    async def _two_calls(self) -> None:
+        image = await self._artifact_in_loop()
+        other = with_image(self.success, image.data, "image/png") if self.operation().output == "image" else None
+        header = self.request_id or "x-request-id"
+        sides = [
+            [answer.with_headers(**{header: f"req-{side}"}) for answer in (*self.stages()[:-1], last)]
+            for side, last in (("one", self.success), ("two", other or self.success))
+        ]
+        name, value = next(iter(self.others.items()), ("", None))
+        params = [self.minimal, self.params_with(name, value) if name else self.minimal]
+        for order in ((0, 1), (1, 0)):
+            gate = _Gate(order)
+            async with (
+                recording(gate.side(0, self.answering(sides[0])), HOSTS) as one,
+                recording(gate.side(1, self.answering(sides[1])), HOSTS) as two,
+                self.client(one.url) as client,
+            ):
+                clients = [client, client.with_options(**self.settings(two.url))]
+                calls = [call_outcome(c, self.model, p) for c, p in zip(clients, params, strict=True)]
+                gate.is_open = True
+                alone = [await call for call in calls]
+                requests = [_signature(one), _signature(two)]
+                gate.is_open = False
+                at_once = await asyncio.gather(
+                    *(call_outcome(c, self.model, p) for c, p in zip(clients, params, strict=True))
+                )
+            for which, before, after in zip(("first", "second"), alone, at_once, strict=True):
+                assert isinstance(after, Result), f"of two calls at once the {which} ended in {describe_outcome(after)}"
+                assert _parts(after) == _parts(before), (
+                    f"of two calls at once the {which} has another result than alone: the plugin shares state"
+                )
+            assert [_signature(one), _signature(two)] == requests, (
+                "two calls at once sent other requests than alone: the plugin shares state"
+            )
+
+    async def _artifact_in_loop(self) -> Artifact:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            came = await call_outcome(client, self.model, self.minimal)
+            assert isinstance(came, Result), f"the good answer ended in {describe_outcome(came)}"
+            return came.artifacts[0]
+
+
+class _Gate:
+    """Holds the answers to two calls until both requests came, then lets them go in an order."""
+
+    def __init__(self, order: tuple[int, int]) -> None:
+        self.is_open = True
+        self._order = order
+        self._came = [asyncio.Event(), asyncio.Event()]
+
+    def side(self, number: int, answer: Callable[[RecordedRequest], Answer]) -> Callable[[RecordedRequest], Any]:
+        """Return the answering of one of the two."""
+
+        async def answer_later(request: RecordedRequest) -> Answer:
+            if not self.is_open and request.method == "POST":
+                self._came[number].set()
+                await self._came[1 - number].wait()
+                if self._order[0] != number:
+                    await asyncio.sleep(0.01)
+            return answer(request)
+
+        return answer_later
+
+
+def _signature(recorder: Recorder) -> object:
+    """Return the last POST without what differs in equal requests."""
+    target, headers, body = without_boundary(recorder.posts[-1])
+    return target, [(name, value) for name, value in headers if name.lower() not in ("host", "authorization")], body
+
+
+def _parts(came: object) -> object:
+    """Return what a result consists of, to compare it with another."""
+    if not isinstance(came, Result):
+        return describe_outcome(came)
+    artifacts = [(a.data, a.media_type, a.seed, a.finish_reason) for a in came.artifacts]
+    return artifacts, came.request_id, came.cost, getattr(came, "usage", None), len(came.errors)
+
+
+def _reversed(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _reversed(each) for name, each in reversed(value.items())}
+    return [_reversed(each) for each in value] if isinstance(value, list) else value

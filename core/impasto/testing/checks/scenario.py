@@ -1,0 +1,150 @@
+"""Checks of whole calls: several images, filtered ones, failed jobs, and what a result reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from impasto import ContentFiltered, ImpastoError, Result
+from impasto.testing.recorder import Recorder
+from impasto.testing.subject import Scenario, Subject, call_outcome
+from impasto.testing.time_limit import check, run
+
+from .wire import describe_outcome
+
+_NO_MORE_POLLS = 3
+
+
+class ScenarioChecks(Subject):
+    """Checks of the declared scenarios."""
+
+    @check
+    def test_several_images_all_come_in_their_order(self) -> None:
+        """Check the scenarios with more than one image."""
+        if self.success.headers.get("content-type", "").startswith(("image/", "audio/", "model/")):
+            pytest.skip("success is one artifact, so no answer has several")
+        if not self.requirements.several_images:
+            pytest.skip("Requirements(several_images=False)")
+        several = {name: scenario for name, scenario in self.scenarios.items() if len(scenario.images) > 1}
+        assert several, (
+            "declare a scenario whose answer has several images, with their bytes in images, or "
+            "requirements = Requirements(several_images=False) if no answer of the provider has more than one"
+        )
+        self._check_all(several)
+
+    @check
+    def test_a_filtered_image_is_reported(self) -> None:
+        """Check the refusals and the scenarios that end in ContentFiltered, for a call or for one of its images."""
+        if not self.requirements.filters:
+            pytest.skip("Requirements(filters=False)")
+        whole = {name: each for name, each in self.scenarios.items() if _is_filter(each.error)}
+        partial = {name: each for name, each in self.scenarios.items() if any(map(_is_filter, each.errors.values()))}
+        assert whole or partial or any(_is_filter(refusal.error) for refusal in self.refusals), (
+            "declare how the provider filters content: a refusal or a scenario with error=ContentFiltered, or "
+            "requirements = Requirements(filters=False) if it never does"
+        )
+        if self.requirements.partial_results and any(len(each.images) > 1 for each in self.scenarios.values()):
+            assert partial, (
+                "declare a scenario in which one of several images is filtered, with errors={1: ContentFiltered}, or "
+                "requirements = Requirements(partial_results=False) if the provider never removes single images"
+            )
+        self._check_all({**whole, **partial})
+
+    @check
+    def test_a_failed_job_ends_the_polling(self) -> None:
+        """Check the scenarios of jobs that end in an error."""
+        if self.job_accepted is None:
+            pytest.skip("no job_accepted: the model has no jobs")
+        failed = {name: each for name, each in self.scenarios.items() if each.error and len(each.answers) > 1}
+        assert failed, (
+            "declare a scenario of a job that the provider reports as failed: its answers, with that of the failure "
+            "last, and error=JobFailed"
+        )
+        self._check_all(failed)
+
+    @check
+    def test_each_scenario_ends_as_declared(self) -> None:
+        """Check all other scenarios."""
+        self._check_all(self.scenarios)
+
+    @check
+    def test_the_result_reports_what_the_answer_says(self) -> None:
+        """Check the seed, the finish reason, the usage and the cost of a result."""
+        assert self.reports is not None, (
+            "declare reports, what the result of success says: {'seed': 7, 'finish_reason': 'SUCCESS', 'usage': "
+            "Usage(...), 'usd': 0.04}; leave out what the provider does not report, {} if that is everything"
+        )
+        self._check_all({"success": Scenario(answers=self.stages(), reports=self.reports)})
+
+    def _check_all(self, scenarios: Mapping[str, Scenario]) -> None:
+        wrong = run(self._run_all(scenarios))
+        assert not wrong, "\n".join(wrong)
+
+    async def _run_all(self, scenarios: Mapping[str, Scenario]) -> list[str]:
+        wrong: list[str] = []
+        for name, scenario in scenarios.items():
+            async with self.recording(scenario.answers) as recorder, self.client(recorder.url) as client:
+                client = client.with_options(timeout=self.seconds / 3)
+                outcome = await call_outcome(client, self.model, {**self.minimal, **scenario.params})
+                problems = [*_problems(scenario, outcome), *_polls(scenario, recorder)]
+                wrong += [f"{name}: {problem}" for problem in problems]
+        return wrong
+
+
+def _is_filter(error: type[ImpastoError] | None) -> bool:
+    return error is not None and issubclass(error, ContentFiltered)
+
+
+def _polls(scenario: Scenario, recorder: Recorder) -> Iterator[str]:
+    if len(recorder.posts) != 1:
+        yield f"it made {len(recorder.posts)} paid requests"
+    polls = len(recorder.requests) - len(recorder.posts)
+    if scenario.error is not None and polls > len(scenario.answers) + _NO_MORE_POLLS:
+        yield f"it was polled {polls} times, although answer {len(scenario.answers)} ends the job"
+
+
+def _problems(scenario: Scenario, outcome: object) -> Iterator[str]:
+    """Yield the differences between an outcome and its declaration."""
+    if scenario.error is not None:
+        if type(outcome) is not scenario.error:
+            yield f"it ended in {describe_outcome(outcome)}, not in {scenario.error.__name__}"
+        elif scenario.billed is not None and getattr(outcome, "billed", None) != scenario.billed:
+            yield f"billed is {getattr(outcome, 'billed', None)!r}, not {scenario.billed!r}"
+        return
+    if not isinstance(outcome, Result):
+        yield f"it ended in {describe_outcome(outcome)}, not in a result"
+        return
+    if scenario.images:
+        yield from _wrong_images(list(scenario.images), [artifact.data for artifact in outcome.artifacts])
+    found = {failed.index: type(failed.error) for failed in outcome.errors}
+    if scenario.images and found != dict(scenario.errors):
+        yield f"its errors are {_names(found)}, not {_names(scenario.errors)}"
+    for name, value in scenario.reports.items():
+        reported = _reported(outcome, name, several=isinstance(value, tuple))
+        if reported != value or type(reported) is not type(value):
+            yield f"{name} is {reported!r}, not {value!r}"
+
+
+def _wrong_images(images: list[bytes], found: list[bytes]) -> Iterator[str]:
+    if found == images:
+        return
+    if sorted(found) == sorted(images):
+        yield f"its {len(images)} images are in another order"
+    else:
+        yield f"{sum(image in found for image in images)} of its {len(images)} images came"
+
+
+def _names(errors: Mapping[int, type]) -> str:
+    return ", ".join(f"{index}: {error.__name__}" for index, error in sorted(errors.items())) or "none"
+
+
+def _reported(result: Result, name: str, *, several: bool) -> object:
+    match name:
+        case "usd":
+            return None if result.cost is None else result.cost.usd
+        case "seed" | "finish_reason" | "media_type":
+            values = tuple(getattr(artifact, name) for artifact in result.artifacts)
+            return values if several else next(iter(values), None)
+        case _:
+            return getattr(result, name, None)

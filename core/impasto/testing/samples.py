@@ -1,0 +1,32 @@
+"""Small images of each media type, which replace the image of an answer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+import attrs
+
+from .recorder import Answer
+
+_ENCODED = {
+    "image/png": "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR4nGNkaGhgIAUwkaR6VMOohiGlAQBBvQEg5hFlkQAA"
+    "AABJRU5ErkJggg==",
+    "image/jpeg": "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP//////////////////////////////////////////////////////////////"
+    "////////////////////////2wBDAf//////////////////////////////////////////////////////////////////"
+    "////////////////////wAARCAAQABADASIAAhEBAxEB/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAA"
+    "AAAAAAD/xAAVAQEBAAAAAAAAAAAAAAAAAAAAAv/EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/AACR/9k=",
+    "image/webp": "UklGRhwAAABXRUJQVlA4TA8AAAAvD8ADAAcQUcD+ByKi/wEA",
+}
+SAMPLES: Mapping[str, bytes] = {media_type: base64.b64decode(text) for media_type, text in _ENCODED.items()}
+
+
+def with_image(answer: Answer, image: bytes, media_type: str) -> Answer | None:
+    """Return an answer with a sample in place of its image, as bytes or in base64, or None if it is not in there."""
+    sample = SAMPLES[media_type]
+    if answer.body == image:
+        return attrs.evolve(answer, body=sample).with_headers(content_type=media_type)
+    encoded = base64.b64encode(image)
+    if image and encoded in answer.body:
+        return attrs.evolve(answer, body=answer.body.replace(encoded, base64.b64encode(sample)))
+    return None
