@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -116,11 +116,7 @@ class ResponseChecks(Subject):
         paid = self.success if self.job_accepted is None else self.job_accepted
         half = attrs.evolve(paid, cut_after=len(paid.body) // 2)
         huge = attrs.evolve(half, headers={**paid.headers, "content-length": str(2**40)})
-        for what, answer in (("an answer cut short", half), ("an answer with a length of a TiB", huge)):
-            came, posts = run(self._outcome(always(answer)))
-            assert isinstance(came, ChargeUnknown), f"{what} ended in {_describe(came)}"
-            assert came.raw == answer.body[: answer.cut_after], f"{what}: the bytes that came are not in .raw"
-            assert posts == 1, f"{what}: {posts} paid requests"
+        run(self._cut_off({"an answer cut short": half, "an answer with a length of a TiB": huge}))
 
     @check
     def test_a_redirect_is_not_followed(self) -> None:
@@ -172,6 +168,15 @@ class ResponseChecks(Subject):
             return outcomes
 
         return run(results())
+
+    async def _cut_off(self, answers: Mapping[str, Answer]) -> None:
+        for what, answer in answers.items():
+            async with self.recording([answer]) as recorder, self.client(recorder.url) as client:
+                came = await call_outcome(client, self.model, self.minimal)
+                sent = answer.with_words({**recorder.urls, "job": self.job_id(1)}).body[: answer.cut_after]
+                assert isinstance(came, ChargeUnknown), f"{what} ended in {_describe(came)}"
+                assert came.raw == sent, f"{what}: the bytes that came are not in .raw"
+                assert len(recorder.posts) == 1, f"{what}: {len(recorder.posts)} paid requests"
 
     async def _outcome(self, answering: Answering) -> tuple[object, int]:
         """Return the outcome of a call over a real socket, and the number of its paid requests."""
