@@ -69,7 +69,7 @@ class Params:
 class Dialect:
     """How Acme spells it."""
 
-    def transform_request(self, operation, request):
+    def transform_request(self, operation, request, account):
         params = attrs.asdict(request.params)
         return WireRequest(target=request.target, fields={n: str(v).lower() for n, v in params.items()})
 

@@ -18,10 +18,10 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Body Cost FailedArtifact Handler Middleware Pending Request Result Spool WireRequest "
-    "WireResponse",
+    "records": "Artifact Cost FailedArtifact Handler Middleware Pending Request Result",
     "registry": "Registry",
     "route": "Route",
+    "wire": "Body FileRef JSONValue Spool WireRequest WireResponse",
 }
 _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for name in names.split()}
 __version__ = "0.1.0"

@@ -66,7 +66,6 @@ from .provider import (
 )
 from .records import (
     Artifact as Artifact,
-    Body as Body,
     Cost as Cost,
     FailedArtifact as FailedArtifact,
     Handler as Handler,
@@ -74,11 +73,16 @@ from .records import (
     Pending as Pending,
     Request as Request,
     Result as Result,
+)
+from .registry import Registry as Registry
+from .route import Route as Route
+from .wire import (
+    Body as Body,
+    FileRef as FileRef,
+    JSONValue as JSONValue,
     Spool as Spool,
     WireRequest as WireRequest,
     WireResponse as WireResponse,
 )
-from .registry import Registry as Registry
-from .route import Route as Route
 
 __version__: str

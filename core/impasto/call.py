@@ -10,7 +10,7 @@ import attrs
 from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
 from .interrupts import pass_interrupt
-from .records import WireResponse
+from .wire import WireResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .errors import ImpastoError, NotSent
     from .policy import Retry
     from .provider import Account
-    from .records import Pending, Request, Result, Spool, WireRequest
+    from .records import Pending, Request, Result
+    from .wire import Spool, WireRequest
 
 _log = logging.getLogger("impasto")
 

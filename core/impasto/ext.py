@@ -18,12 +18,14 @@ _HOMES = {
     "operation": "Makes",
     "options": "Options Settings check_proxy check_seconds default_concurrency",
     "params": "close_files structure",
-    "provider": "account_of check_base_url check_key check_setting_names is_loopback",
-    "records": "MAX_ARTIFACTS Scalar",
+    "provider": "account_of check_key check_setting_names",
+    "records": "MAX_ARTIFACTS",
     "redact": "describe_error kind_in_words printable",
     "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS PluginInfo",
     "retry_after": "retry_after",
     "suggestions": "closest",
+    "urls": "check_base_url is_loopback",
+    "wire": "Scalar",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

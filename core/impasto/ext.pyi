@@ -40,12 +40,10 @@ from .options import (
 from .params import close_files as close_files, structure as structure
 from .provider import (
     account_of as account_of,
-    check_base_url as check_base_url,
     check_key as check_key,
     check_setting_names as check_setting_names,
-    is_loopback as is_loopback,
 )
-from .records import MAX_ARTIFACTS as MAX_ARTIFACTS, Scalar as Scalar
+from .records import MAX_ARTIFACTS as MAX_ARTIFACTS
 from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
 from .registry import (
     COMMANDS as COMMANDS,
@@ -58,3 +56,5 @@ from .registry import (
 )
 from .retry_after import retry_after as retry_after
 from .suggestions import closest as closest
+from .urls import check_base_url as check_base_url, is_loopback as is_loopback
+from .wire import Scalar as Scalar

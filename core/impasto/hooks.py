@@ -1,18 +1,19 @@
 """The hook specifications of plugins. Each model's route calls its own small set of plugins.
 
-Only ``send`` may use the network; the other hooks are plain functions that can be tested without a loop. Hooks and
-arguments are only ever added; a plugin takes the arguments that it uses.
+Only ``send`` may use the network, and ``authorize`` for its token; the other hooks are plain functions that can be
+tested without a loop. Hooks and arguments are only ever added; a plugin takes the arguments that it uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 import pluggy
 
 from .errors import ImpastoError
-from .records import Middleware, Pending, Request, Result, WireRequest, WireResponse
+from .records import Middleware, Pending, Request, Result
+from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .operation import Operation
@@ -26,14 +27,28 @@ class Specs:
     """The hook specifications. Arguments are passed by name; take only those you use."""
 
     @hookspec(firstresult=True)
-    def transform_request(self, request: Request) -> WireRequest | None:
-        """Convert a checked request to the provider's form.
+    def transform_request(self, request: Request, account: Account) -> WireRequest | None:
+        """Convert a checked request to the provider's form. ``account`` has the settings of the call.
 
         If ``request.job`` is set, return the GET that fetches that job's result.
 
             @hookimpl
             def transform_request(self, request: Request) -> WireRequest:
                 return WireRequest(target=request.target, fields={"prompt": request.params.prompt})
+        """
+
+    @hookspec(firstresult=True)
+    def authorize(self, account: Account, refused: bool) -> Awaitable[Mapping[str, str]] | None:
+        """Return the headers that authorize a request, such as a token that expires. Implement it in a Provider.
+
+        Called before each request that is not anonymous, so keep a token (``impasto.dialects.TokenCache``). After a 401
+        that was not charged it is called once more with ``refused``, and the request is sent again for free.
+
+            class Cloud(Provider):
+                @hookimpl
+                async def authorize(self, account: Account, refused: bool) -> Mapping[str, str]:
+                    token = await tokens.token(account.fingerprint, refused=refused)
+                    return {"authorization": f"Bearer {token}"}
         """
 
     @hookspec(firstresult=True)

@@ -15,9 +15,10 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, structure
 from .provider import Account, Provider
-from .records import Cost, Pending, Request, Result, Scalar, WireRequest, WireResponse
+from .records import Cost, Pending, Request, Result
 from .redact import describe_error
 from .rules import NoEffect, Rule
+from .wire import Scalar, WireRequest, WireResponse
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Dialect(Protocol):
     It may also have ``is_artifact_body(operation, response) -> bool``, the hook of that name.
     """
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the request on the wire; if ``request.job`` is set, the GET that fetches that job's result."""
         ...
 
@@ -208,9 +209,9 @@ class Operation:
             )
 
     @hookimpl
-    def transform_request(self, request: Request) -> WireRequest:
+    def transform_request(self, request: Request, account: Account) -> WireRequest:
         """Convert the request with the dialect."""
-        return self.dialect.transform_request(self, request)
+        return self.dialect.transform_request(self, request, account)
 
     @hookimpl
     def classify_error(self, request: Request, response: WireResponse) -> ImpastoError | None:

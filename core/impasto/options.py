@@ -14,8 +14,9 @@ from .distributions import AllowList
 from .errors import ConfigError
 from .fields import format_value
 from .policy import RateLimit, Retry
-from .provider import check_base_url, check_key
+from .provider import check_key
 from .redact import kind_in_words
+from .urls import check_base_url
 
 if TYPE_CHECKING:
     import ssl

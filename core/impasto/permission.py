@@ -13,7 +13,8 @@ import attrs
 
 from .call import SECOND_SEND
 from .errors import BrokenPlugin
-from .records import Handler, Middleware, WireRequest, WireResponse
+from .records import Handler, Middleware
+from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
@@ -45,6 +46,11 @@ class Permission:
 
 running: ContextVar[Permission] = ContextVar("running")
 """The permission of the call that runs in this task."""
+
+
+def around(middleware: Middleware, inner: Handler) -> Handler:
+    """Compose a middleware that owns nothing."""
+    return lambda wire: middleware(wire, inner)
 
 
 def around_attempts(middleware: Middleware, inner: Handler) -> Handler:

@@ -1,16 +1,17 @@
-"""A model's route to its provider: its plugins in a small manager of their own, and the request loop."""
+"""A model's route to its provider: the request loop around the hooks of its plugins."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import pluggy
 
 from .call_errors import job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
+from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
     ImpastoError,
@@ -22,62 +23,22 @@ from .errors import (
     TransportError,
     UnusableResult,
 )
-from .hooks import Specs
 from .interrupts import pass_interrupt
 from .operation import Operation
-from .permission import Permission, around_attempts, running
-from .records import Handler, Middleware, Pending, Result, WireRequest, WireResponse
-from .redact import describe_error, redact
+from .permission import Permission, running
+from .records import Handler, Pending, Result
+from .redact import redact
+from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
 
 _MAX_RESULT_FETCHES = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
 
-_ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
-
-
-def _around(middleware: Middleware, inner: Handler) -> Handler:
-    return lambda wire: middleware(wire, inner)
-
-
-def _direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
-    """Return a hook that is called with keyword arguments: its only plain implementation if it has just one.
-
-    Most routes have just one. Through pluggy the four hooks of a call are an eighth of a dispatch.
-    """
-    match hook.get_hookimpls():
-        case [only] if not (only.wrapper or only.hookwrapper) and hook.spec and only.argnames == hook.spec.argnames:
-            return only.function
-        case _:
-            return hook
-
-
-def _wrong_type(what: str, value: object, expected: str) -> BrokenPlugin:
-    return BrokenPlugin(f"{what} returned {type(value).__name__}, not {expected}")
-
-
-def _position(middleware: Middleware) -> int:
-    if not callable(middleware):
-        raise _wrong_type("a middleware hook", middleware, "a function (wire, next)")
-    position = getattr(middleware, "position", "inner")
-    if not isinstance(position, str) or position not in _ORDER:
-        raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
-    return _ORDER[position]
-
-
-def _manager(*plugins: object) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager("impasto")
-    manager.add_hookspecs(Specs)
-    for plugin in plugins:
-        manager.register(plugin)
-    manager.check_pending()
-    return manager
-
 
 def _sender(hook: pluggy.HookRelay) -> Handler:
     """Return the innermost handler: one exchange, its evidence, and the error that the answer means."""
-    carry, classify, is_artifact_body = map(_direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
+    carry, classify, is_artifact_body = map(direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
 
     async def send(wire: WireRequest) -> WireResponse:
         call = wire.call
@@ -93,7 +54,7 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
             call.mark_not_sent(error)
             raise
         if not isinstance(response, WireResponse):
-            raise _wrong_type("send", response, "a WireResponse")
+            raise wrong_type("send", response, "a WireResponse")
         if response.stream is not None:
             raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
             response = await call.read_body(response, raw=raw)
@@ -101,7 +62,7 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
         if failure is None:
             return response
         if not isinstance(failure, ImpastoError):
-            raise _wrong_type("classify_error", failure, "an ImpastoError")
+            raise wrong_type("classify_error", failure, "an ImpastoError")
         if failure.billed == "no":
             call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
             call.mark_not_charged(failure)
@@ -127,27 +88,10 @@ class Route:
 
         ``retries``: the plugin whose middleware owns retries, and may send a paid request again.
         """
-        try:
-            hook = _manager(transport, *middleware, operation).hook
-            if not hook.send.get_hookimpls():
-                raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
-            owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
-            attempting = owner.hook.middleware(operation=operation)
-            layers = hook.middleware(operation=operation)
-            ordered = sorted((*attempting, *layers), key=_position, reverse=True)
-        except ImpastoError:
-            raise
-        except pluggy.PluginValidationError as error:
-            what = f"{type(error.plugin).__name__}: {' '.join(str(error).split())}"
-            advice = "if it was written for newer hooks: pip install --upgrade impasto"
-            raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {what}; {advice}") from error
-        except BaseException as error:  # whatever a plugin's own middleware hook raises
-            pass_interrupt(error)
-            raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {describe_error(error)}") from error
-        send = _sender(hook)
-        for layer in ordered:
-            send = around_attempts(layer, send) if any(layer is each for each in attempting) else _around(layer, send)
-        return cls(operation, _direct_call(hook.transform_request), send, _direct_call(hook.normalize_response))
+        hook, wrap = compose(operation, transport, middleware, retries)
+        return cls(
+            operation, direct_call(hook.transform_request), wrap(_sender(hook)), direct_call(hook.normalize_response)
+        )
 
     async def __call__(self, call: Call, *, poll_interval: float) -> Result:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
@@ -194,9 +138,9 @@ class Route:
 
     async def _run(self, call: Call, poll_interval: float) -> Result:
         request = call.request
-        wire = self.transform(request=request)
+        wire = self.transform(request=request, account=call.account)
         if not isinstance(wire, WireRequest):
-            raise _wrong_type("transform_request", wire, "a WireRequest")
+            raise wrong_type("transform_request", wire, "a WireRequest")
         if request.job is None:
             response = await self.send(wire.with_call(call))
             outcome = await self._outcome(call, response)
@@ -214,7 +158,7 @@ class Route:
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
-            raise _wrong_type("a middleware", response, "a WireResponse")
+            raise wrong_type("a middleware", response, "a WireResponse")
         if response.file is None:
             return self._normalize(call, response)
         try:

@@ -12,6 +12,7 @@ import pytest
 
 import impasto
 from impasto import (
+    Account,
     Artifact,
     BrokenPlugin,
     ChargeUnknown,
@@ -58,7 +59,7 @@ class Painted(Operation):
     """A model with hooks of its own in the place of a dialect's."""
 
     @hookimpl
-    def transform_request(self, request: Request) -> WireRequest:
+    def transform_request(self, request: Request, account: Account) -> WireRequest:
         return WireRequest(target="/mine", fields={"model": request.operation})
 
     @hookimpl

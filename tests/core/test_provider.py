@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from impasto import BrokenPlugin, ConfigError, Provider, RateLimit
-from impasto.provider import Account, account_of, check_base_url, check_key, check_setting_names, is_loopback
+from impasto.provider import Account, account_of, check_key, check_setting_names
+from impasto.urls import check_base_url, is_loopback
 
 PROVIDER = Provider(
     name="acme",

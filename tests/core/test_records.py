@@ -16,10 +16,12 @@ WIRE = WireRequest(
     target="/t",
     method="GET",
     fields={"a": 1},
-    files={},
+    files=(),
     headers={"h": "1"},
     max_bytes=7,
     regions=("eu-west-1",),
+    url="https://p.example/x",
+    anonymous=True,
     encoding="json",
 )
 RESULT = Result(artifacts=(Artifact(data=b"x", media_type="image/png"),), warnings=("w",), errors=(), request_id="r")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import impasto
-from impasto.provider import check_base_url
+from impasto.urls import check_base_url
 from tests.reliability.conftest import CORE, KEY, MakeClient
 from tests.reliability.servers import Server
 

@@ -106,7 +106,9 @@ class Ink:
 
     cost = None
 
-    def transform_request(self, operation: impasto.Operation, request: impasto.Request) -> impasto.WireRequest:
+    def transform_request(
+        self, operation: impasto.Operation, request: impasto.Request, account: impasto.Account
+    ) -> impasto.WireRequest:
         return impasto.WireRequest(target=request.target)
 
     def classify_error(

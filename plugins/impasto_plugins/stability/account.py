@@ -9,6 +9,7 @@ import attrs
 import cattrs
 
 from impasto import (
+    Account,
     Artifact,
     ChargeUnknown,
     Client,
@@ -92,7 +93,7 @@ class _OfOrganization:
 class _AccountDialect:
     """The dialect of these calls: a GET, answered with JSON."""
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         organization = getattr(request.params, "organization", None)
         if organization is not None and not (organization.isascii() and organization.isprintable()):
             raise InvalidRequest([Problem("organization", "must be an organization's id: printable ASCII characters")])

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from impasto import (
+    Account,
     Artifact,
     ChargeUnknown,
     ConfigError,
@@ -52,19 +53,19 @@ class BedrockDialect:
 
     regions: tuple[str, ...]
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the JSON request of a call; the guardrail's fields are headers. Raises InvalidRequest for a job."""
         if request.job is not None:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
         if request.target.startswith("arn:"):
             _check_arn(request.target, operation)
         fields: dict[str, Scalar] = {}
-        files: dict[str, File] = {}
+        files: list[tuple[str, File]] = []
         headers: dict[str, str] = {}
         for name in operation.fields:
             value = getattr(request.params, name)
             if isinstance(value, File):
-                files[name] = value
+                files.append((name, value))
             elif value is not None and name in guardrail.HEADERS:
                 headers[guardrail.HEADERS[name]] = value
             elif value is not None:

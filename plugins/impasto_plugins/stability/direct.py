@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 
 from impasto import (
+    Account,
     ChargeUnknown,
     File,
     ImpastoError,
@@ -47,17 +48,17 @@ class DirectDialect:
 
     results: str | None = None
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the form of a call, or the GET that fetches the result of ``request.job``."""
         if request.job is not None:
             return self._resume(operation, request)
         fields: dict[str, Scalar] = {}
-        files: dict[str, File] = {}
+        files: list[tuple[str, File]] = []
         params = request.params
         for name in operation.fields:
             value = getattr(params, name)
             if isinstance(value, File):
-                files[name] = value
+                files.append((name, value))
             elif value is not None:
                 fields[name] = value
         fields |= request.constants

@@ -17,7 +17,7 @@ from impasto.ext import Options
 
 from .aws import Identity, Once, ca_bundle, explicit_identity, find_identity
 from .https import HttpsTransport
-from .json_body import MemoryPayload, json_body
+from .json_body import JSONBody, MemoryPayload
 from .tls import tls_of
 
 _JSON = {"content-type": "application/json", "accept": "application/json"}
@@ -53,13 +53,15 @@ class BedrockTransport:
         if keys is not None:
             call.secrets = (*call.account.secrets, keys.access_key, keys.secret_key, keys.token or "")
 
+        content = JSONBody.of(wire)
+
         def encode() -> tuple[bytearray, dict[str, str]]:
-            body = json_body(wire)
+            body = content.encode()
             return body, identity.sign(url, {**_JSON, **wire.headers}, body, keys)
 
         await self._https.turns.next()
         # Images are read, encoded and hashed in a thread; text takes less time than the way there.
-        body, headers = await asyncio.to_thread(encode) if wire.files else encode()
+        body, headers = await asyncio.to_thread(encode) if content.files else encode()
         tls = await self._trust(call.account.settings.get("profile", self._options.aws_profile))
         return await self._https.exchange(call, "POST", url, headers, MemoryPayload(body), tls=tls)
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
-from impasto import InvalidRequest, Problem, WireRequest
+from impasto import BrokenPlugin, InvalidRequest, Problem, WireRequest
 from impasto.ext import EXTENSIONS
 from impasto_plugins.concurrency import to_thread_shielded
 
@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     """Return the form of one attempt. Files on disk are opened in a thread. Raises InvalidRequest."""
-    if not any(file.on_disk for file in wire.files.values()):
+    if not any(file.on_disk for _, file in wire.files):
         return make_form(wire, files)
     # Shielded: if the caller is cancelled, the readers are in ``files`` all the same, which the caller closes.
     return await to_thread_shielded(make_form, wire, files)
@@ -34,8 +34,10 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     pieces: list[bytes | tuple[BinaryIO, int]] = []
     text = ""
     for name, value in wire.fields.items():
+        if not isinstance(value, str | int | float):
+            raise BrokenPlugin(f"a form can't send {name!r}, a {type(value).__name__}; use encoding='json'")
         text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(value)}\r\n"
-    for name, file in wire.files.items():
+    for name, file in wire.files:
         filename = _quoted(f"{name}{EXTENSIONS.get(file.media_type, '.bin')}")
         text += f'{_part(boundary, name, file.media_type)}; filename="{filename}"\r\n\r\n'
         try:
@@ -48,7 +50,7 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     pieces.append(f"{text}--{boundary}--\r\n".encode())
     form = MultipartForm(boundary, pieces)
     if wire.max_bytes is not None and form.size > wire.max_bytes:
-        largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
+        largest = max(wire.files, key=lambda each: each[1].size, default=("prompt", None))[0]
         problem = f"the whole request may have {wire.max_bytes:,} bytes and has {form.size:,}; give a smaller {largest}"
         raise InvalidRequest([Problem(largest, problem)])
     return form
@@ -65,7 +67,9 @@ def _quoted(name: str) -> str:
 
 
 def decimal_text(value: str | float) -> str:
-    """Return a field's value as text: numbers as decimals without an exponent."""
+    """Return a field's value as text: numbers as decimals without an exponent, true or false."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         text = repr(value)
         return format(Decimal(text), "f") if "e" in text else text

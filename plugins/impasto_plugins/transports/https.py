@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
+from urllib.parse import urlencode
 from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
@@ -190,10 +191,19 @@ class HttpsTransport:
         """
         await self.turns.next()
         account = wire.call.account
-        if _TARGET.fullmatch(wire.target) is None:
+        if wire.url is not None:
+            if wire.method == "POST":
+                raise BrokenPlugin("only a GET may have a url: a paid request goes to the provider's base URL")
+            url = account.check_url(wire.url)
+        elif _TARGET.fullmatch(wire.target) is None:
             raise BrokenPlugin("a plugin's target must be a path: a / and printable ASCII characters without spaces")
-        url = account.base_url + wire.target
-        headers = {**account.headers, **wire.headers}
+        else:
+            url = account.base_url + wire.target
+        headers = wire.headers
+        if not wire.anonymous:
+            headers = {**account.headers, **headers}
+            if account.query:
+                url += ("&" if "?" in url else "?") + urlencode(account.query)
         if wire.method == "GET":
             return await self.exchange(wire.call, "GET", url, headers)
         files = ExitStack()
@@ -202,9 +212,11 @@ class HttpsTransport:
             if wire.encoding == "form":
                 body = await open_form(wire, files)
             else:
-                from .json_body import MemoryPayload, json_body  # few providers take JSON
+                from .json_body import JSONBody, MemoryPayload  # few providers take JSON
 
-                body = MemoryPayload(await asyncio.to_thread(json_body, wire) if wire.files else json_body(wire))
+                content = JSONBody.of(wire)
+                encoded = await asyncio.to_thread(content.encode) if content.files else content.encode()
+                body = MemoryPayload(encoded)
             return await self.exchange(wire.call, "POST", url, headers, body, files=files)
         except BaseException:
             files.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+import attrs
 from aiohttp.abc import AbstractStreamWriter
 
-from impasto import InvalidRequest, Problem, WireRequest
+from impasto import BrokenPlugin, FileRef, InvalidRequest, JSONValue, Problem, WireRequest
 
 from .form import Outgoing
 
@@ -19,32 +22,63 @@ except ImportError:  # part of the extras that need its speed
 _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 
 
-def json_body(wire: WireRequest) -> bytearray:
-    """Return the body of one attempt. Files are read in pieces. Raises InvalidRequest before anything is sent."""
-    body = bytearray(json.dumps(dict(wire.fields), ensure_ascii=False, separators=(",", ":")).encode())
-    _check_length(wire, len(body))
-    for name, file in wire.files.items():
-        body[-1:] = b"," if len(body) > 2 else b""  # in place of the closing brace
-        body += json.dumps(name).encode() + b':"'
+@attrs.frozen
+class JSONBody:
+    """The body of one attempt: ``texts``, and between each two of them one of ``files``, with its name."""
+
+    texts: Sequence[bytes]
+    files: Sequence[tuple[str, FileRef]]
+
+    @classmethod
+    def of(cls, wire: WireRequest) -> JSONBody:
+        """Return a request's body, without reading its files. Raises InvalidRequest if it is too long, BrokenPlugin."""
+        if len(refs := {name: FileRef(file) for name, file in wire.files}) < len(wire.files):
+            raise BrokenPlugin("a JSON body can't have two files of one name; give a list of FileRef in fields")
+        mark = secrets.token_hex(16)  # unknown to callers, so no text of theirs contains it
+        files: list[tuple[str, FileRef]] = []
         try:
-            with file.open() as source:
-                while piece := _read(source, _PIECE):
-                    body += b64encode(piece)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
-        body += b'"}'
-    return body
+            fields = _mark_files({**wire.fields, **refs}, "", mark, files)
+            text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            texts = [part.encode() for part in text.replace(f'"{mark}', '"').split(f"{mark}")]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BrokenPlugin(f"a plugin's fields are not JSON: {error}") from None
+        body = cls(texts, files)
+        if wire.max_bytes is not None and body.size > wire.max_bytes:
+            largest = max(files, key=lambda each: each[1].file.size, default=("prompt", None))[0]
+            problem = f"the whole request may have {wire.max_bytes:,} bytes and has {body.size:,}"
+            raise InvalidRequest([Problem(largest, f"{problem}; give a smaller {largest}")])
+        return body
+
+    @property
+    def size(self) -> int:
+        """The bytes of the whole body."""
+        return sum(map(len, self.texts)) + sum(4 * -(-ref.file.size // 3) for _, ref in self.files)
+
+    def encode(self) -> bytearray:
+        """Return the whole body. Files are read in pieces. Raises InvalidRequest before anything is sent."""
+        body = bytearray(self.texts[0])
+        for (name, ref), text in zip(self.files, self.texts[1:], strict=True):
+            try:
+                with ref.file.open() as source:
+                    while piece := _read(source, _PIECE):
+                        body += b64encode(piece)
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
+            body += text
+        return body
 
 
-def _check_length(wire: WireRequest, fields: int) -> None:
-    """Refuse a body that will be too long, before anything is read. ``fields``: the bytes of the fields alone."""
-    files = sum(len(f',"{name}":""') + 4 * -(-file.size // 3) for name, file in wire.files.items())
-    total = fields + files - (1 if fields == 2 and files else 0)  # no comma before the first field
-    if wire.max_bytes is not None and total > wire.max_bytes:
-        largest = max(wire.files, key=lambda name: wire.files[name].size, default="prompt")
-        problem = f"the whole request may have {wire.max_bytes:,} bytes and has {total:,}; give a smaller {largest}"
-        raise InvalidRequest([Problem(largest, problem)])
+def _mark_files(value: JSONValue, name: str, mark: str, files: list[tuple[str, FileRef]]) -> JSONValue:
+    """Return the value with a text in place of each file, whose name is that of its field."""
+    if isinstance(value, FileRef):
+        files.append((name, value))
+        return mark + (f"data:{value.file.media_type};base64," if value.data_url else "") + mark
+    if isinstance(value, Mapping):
+        return {key: _mark_files(each, key, mark, files) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_mark_files(each, name, mark, files) for each in value]
+    return value
 
 
 def _read(source: BinaryIO, size: int) -> bytes:

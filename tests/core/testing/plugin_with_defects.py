@@ -38,12 +38,12 @@ class Params:
 class Dialect:
     """How Acme spells it."""
 
-    def transform_request(self, operation, request):
+    def transform_request(self, operation, request, account):
         given = attrs.asdict(request.params, recurse=False, filter=lambda _, value: value is not None)
         files = {name: value for name, value in given.items() if isinstance(value, File)}
         fields = {name: value for name, value in given.items() if name not in files}
         # PACK
-        return WireRequest(target=request.target, fields=fields, files=files)
+        return WireRequest(target=request.target, fields=fields, files=[*files.items()])
 
     def classify_error(self, operation, response):
         if response.status == 200 and response.media_type == "image/png":

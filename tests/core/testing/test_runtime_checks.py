@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 
-from impasto import Artifact, Operation, Request, Result, WireRequest, WireResponse
+from impasto import Account, Artifact, Operation, Request, Result, WireRequest, WireResponse
 from impasto.testing import Answer
 from impasto.testing.checks import RuntimeChecks
 from impasto.testing.subject import registry_of_one
@@ -46,8 +46,8 @@ class Other:
 
     sound: Any
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
-        wire: WireRequest = self.sound.transform_request(operation, request)
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        wire: WireRequest = self.sound.transform_request(operation, request, account)
         return wire
 
     def classify_error(self, operation: Operation, response: WireResponse) -> Any:
@@ -60,7 +60,7 @@ class Other:
 class NoJobs(Other):
     """Knows nothing of ``request.job``."""
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         return WireRequest(target=request.target)
 
 

@@ -36,11 +36,11 @@ KINDS = {
 
 
 class Panics(Dialect):
-    def transform_request(self, operation, request):
+    def transform_request(self, operation, request, account):
         place, _, kind = request.params.prompt.partition(" ")
         if place == "pack":
             raise KINDS[kind]
-        return super().transform_request(operation, request)
+        return super().transform_request(operation, request, account)
 
 
 class Price:

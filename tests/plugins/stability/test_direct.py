@@ -9,13 +9,24 @@ from collections.abc import Mapping
 import attrs
 import pytest
 
-from impasto import ChargeUnknown, InvalidRequest, Pending, RateLimited, Registry, Result, UnusableResult, WireResponse
+from impasto import (
+    Account,
+    ChargeUnknown,
+    InvalidRequest,
+    Pending,
+    RateLimited,
+    Registry,
+    Result,
+    UnusableResult,
+    WireResponse,
+)
 from impasto.records import Request
 from impasto_plugins.stability.refusals import lock_out, refusal
 from tests.images import png
 
 CORE = Registry().operation("stability/stable-image-core")
 CREATIVE = Registry().operation("stability/upscale-creative")
+ACCOUNT = Account(provider=CORE.provider, base_url="https://api.stability.ai", headers={})
 IMAGE = png(8, 8)
 JOB = "a1" * 32
 
@@ -133,10 +144,13 @@ def test_an_image_with_an_invalid_seed_is_delivered(arguments: object, seed: int
 )
 def test_a_user_has_at_most_256_characters_of_ascii(user: str, is_taken: bool) -> None:
     if is_taken:
-        assert CORE.dialect.transform_request(CORE, request(user=user)).headers["stability-client-user-id"] == user
+        assert (
+            CORE.dialect.transform_request(CORE, request(user=user), ACCOUNT).headers["stability-client-user-id"]
+            == user
+        )
         return
     with pytest.raises(InvalidRequest, match="user: must be 1 to 256 printable ASCII characters"):
-        CORE.dialect.transform_request(CORE, request(user=user))
+        CORE.dialect.transform_request(CORE, request(user=user), ACCOUNT)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from impasto import File, InvalidRequest, WireRequest
 from impasto_plugins.transports.form import decimal_text, make_form
-from impasto_plugins.transports.json_body import MemoryPayload, json_body
+from impasto_plugins.transports.json_body import JSONBody, MemoryPayload
 from tests.plugins.transports.test_form import _Writes, _written
 
 MIB = 1 << 20
@@ -57,7 +57,7 @@ def size_of_form(**parts: Any) -> int:
 
 @pytest.mark.parametrize(
     "parts",
-    [{"fields": {"prompt": "x"}}, {"fields": {"prompt": "x"}, "files": {"mask": image(9), "image": image(99)}}],
+    [{"fields": {"prompt": "x"}}, {"fields": {"prompt": "x"}, "files": [("mask", image(9)), ("image", image(99))]}],
     ids=["text", "files"],
 )
 def test_a_form_with_the_maximum_of_bytes_is_sent_and_one_more_is_refused(parts: dict[str, Any]) -> None:
@@ -76,25 +76,25 @@ def test_a_form_with_the_maximum_of_bytes_is_sent_and_one_more_is_refused(parts:
     [
         {},
         {"fields": {"prompt": "é"}},
-        {"files": {"image": image(100)}},
-        {"fields": {"prompt": "x", "seed": 7}, "files": {"mask": image(10), "image": image(101)}},
-        {"files": {"a": image(1), "b": image(2), "c": image(3)}},
+        {"files": [("image", image(100))]},
+        {"fields": {"prompt": "x", "seed": 7}, "files": [("mask", image(10)), ("image", image(101))]},
+        {"files": [("a", image(1)), ("b", image(2)), ("c", image(3))]},
     ],
 )
 def test_json_with_the_maximum_of_bytes_is_sent_and_one_more_is_refused(parts: dict[str, Any]) -> None:
-    body = json_body(WireRequest(target="/", **parts))
-    files = {name: base64.b64encode(file.read()).decode() for name, file in parts.get("files", {}).items()}
+    body = JSONBody.of(WireRequest(target="/", **parts)).encode()
+    files = {name: base64.b64encode(file.read()).decode() for name, file in parts.get("files", ())}
     assert json.loads(body) == parts.get("fields", {}) | files
-    assert json_body(WireRequest(target="/", **parts, max_bytes=len(body))) == body
+    assert JSONBody.of(WireRequest(target="/", **parts, max_bytes=len(body))).encode() == body
     with pytest.raises(InvalidRequest, match=f"may have {len(body) - 1:,} bytes and has {len(body):,}"):
-        json_body(WireRequest(target="/", **parts, max_bytes=len(body) - 1))
+        JSONBody.of(WireRequest(target="/", **parts, max_bytes=len(body) - 1))
 
 
 @pytest.mark.parametrize("size", [3 * 2**18 - 1, 3 * 2**18, 3 * 2**18 + 1, 6 * 2**18 + 2])
 @pytest.mark.parametrize("step", [1 << 30, 100_001])
 def test_a_file_of_several_pieces_is_one_text_of_base64(size: int, step: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
-    body = json_body(WireRequest(target="/", files={"image": on_disk(data[:size], step=step)}))
+    body = JSONBody.of(WireRequest(target="/", files=[("image", on_disk(data[:size], step=step))])).encode()
     assert json.loads(body)["image"] == base64.b64encode(data[:size]).decode()
 
 
@@ -102,20 +102,20 @@ def test_a_file_of_several_pieces_is_one_text_of_base64(size: int, step: int) ->
 @pytest.mark.parametrize("make", [File.of, on_disk, lambda data: on_disk(data, step=300_000)])
 async def test_a_file_is_sent_in_pieces_of_at_most_a_mebibyte(size: int, make: Any) -> None:
     data = bytes(range(251)) * (size // 251 + 1)
-    _, *pieces, _ = await _written(WireRequest(target="/", files={"image": make(data[:size])}))
+    _, *pieces, _ = await _written(WireRequest(target="/", files=[("image", make(data[:size]))]))
     assert b"".join(pieces) == data[:size]
     assert max(map(len, pieces), default=0) <= MIB
     assert all(pieces)
 
 
 async def test_a_file_that_became_longer_is_sent_with_its_announced_length() -> None:
-    _, *pieces, _ = await _written(WireRequest(target="/", files={"image": on_disk(bytes(2 * MIB), size=MIB + 1)}))
+    _, *pieces, _ = await _written(WireRequest(target="/", files=[("image", on_disk(bytes(2 * MIB), size=MIB + 1))]))
     assert list(map(len, pieces)) == [MIB, 1]
 
 
 async def test_a_file_that_became_shorter_ends_the_request_at_once() -> None:
     with ExitStack() as files:
-        form = make_form(WireRequest(target="/", files={"image": on_disk(bytes(5), size=6)}), files)
+        form = make_form(WireRequest(target="/", files=[("image", on_disk(bytes(5), size=6))]), files)
         with pytest.raises(OSError, match="the file became shorter while it was sent"):
             await asyncio.wait_for(form.write(_Writes()), 60)
 
@@ -128,7 +128,7 @@ async def test_a_body_in_memory_is_sent_in_pieces_of_a_mebibyte() -> None:
     assert payload.size == len(body)
 
 
-@pytest.mark.parametrize("make", [json_body, lambda wire: make_form(wire, ExitStack())])
+@pytest.mark.parametrize("make", [lambda wire: JSONBody.of(wire).encode(), lambda wire: make_form(wire, ExitStack())])
 @pytest.mark.parametrize(
     ("error", "said"),
     [(FileNotFoundError(2, "No such file or directory"), "No such file"), (ValueError("'f' changed"), "'f' changed")],
@@ -139,7 +139,7 @@ def test_a_file_that_can_not_be_read_again_is_named(make: Any, error: Exception,
 
     file = File(label="f", size=1, media_type="image/png", opener=opener)
     with pytest.raises(InvalidRequest, match=f"image: can't be read again: {said}"):
-        make(WireRequest(target="/", files={"image": file}))
+        make(WireRequest(target="/", files=[("image", file)]))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_file_is_named_by_its_field_and_its_type() -> None:
     for media_type, ending in {**heads, "application/octet-stream": "bin"}.items():
         file = File(label="secret/path.txt", size=1, media_type=media_type, opener=lambda: io.BytesIO(b"x"))
         with ExitStack() as files:
-            form = make_form(WireRequest(target="/", files={"image": file}), files)
+            form = make_form(WireRequest(target="/", files=[("image", file)]), files)
         head = bytes(form._pieces[0])  # type: ignore[arg-type]  # the text before the file
         assert f'name="image"; filename="image.{ending}"'.encode() in head
         assert f"Content-Type: {media_type}\r\n".encode() in head

@@ -44,7 +44,7 @@ async def test_readers_are_closed_if_opening_is_cancelled(tmp_path: Path, times:
 
     noted = File(label="in.png", size=file.size, media_type=file.media_type, opener=note, on_disk=True)
     with ExitStack() as files:
-        opening = asyncio.create_task(open_form(WireRequest(target="/", files={"image": noted}), files))
+        opening = asyncio.create_task(open_form(WireRequest(target="/", files=[("image", noted)]), files))
         for _ in range(times):
             await asyncio.sleep(0.01)
             opening.cancel()
@@ -91,7 +91,7 @@ async def test_a_form_without_files_is_one_write() -> None:
 
 
 async def test_text_around_a_file_is_one_write_each() -> None:
-    writes = await _written(WireRequest(target="/", fields={"prompt": "a"}, files={"image": File.of(png(64, 64))}))
+    writes = await _written(WireRequest(target="/", fields={"prompt": "a"}, files=[("image", File.of(png(64, 64)))]))
     assert len(writes) == 3
     assert writes[1] == png(64, 64)
 

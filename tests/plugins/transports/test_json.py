@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import impasto
-from impasto import File, InvalidRequest, Operation, Registry, Request, WireRequest
+from impasto import Account, File, InvalidRequest, Operation, Registry, Request, WireRequest
 from impasto.registry import OPERATIONS
 from impasto_plugins.stability.direct import DirectDialect
 from tests.conftest import KEY
@@ -25,8 +25,8 @@ MOST = 10_000
 class InJson(DirectDialect):
     """The vendor's dialect, were it JSON."""
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
-        return attrs.evolve(super().transform_request(operation, request), encoding="json", max_bytes=MOST)
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        return attrs.evolve(super().transform_request(operation, request, account), encoding="json", max_bytes=MOST)
 
 
 @pytest.fixture

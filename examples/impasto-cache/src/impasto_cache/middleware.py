@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from impasto import Call, ConfigError, Handler, Middleware, Operation, Result, WireRequest, WireResponse, hookimpl
+from impasto import Call, ConfigError, File, Handler, Middleware, Operation, Result, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
 from .store import Store
@@ -104,16 +104,19 @@ class _Layer:
 
 def _digest(wire: WireRequest) -> str:
     """Return the digest of a request and its account. Reads files."""
-    files: dict[str, str] = {}
-    for name, file in wire.files.items():
-        digest = hashlib.sha256()
-        with file.open() as source:
-            while piece := source.read(1 << 20):
-                digest.update(piece)
-        files[name] = digest.hexdigest()
+    files = [(name, _file_digest(file)) for name, file in wire.files]
     account = wire.call.account
     identity = (account.provider.name, account.fingerprint, wire.target, dict(wire.fields), files)
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(identity, sort_keys=True, default=lambda ref: _file_digest(ref.file))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(file: File) -> str:
+    digest = hashlib.sha256()
+    with file.open() as source:
+        while piece := source.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _bytes(value: object) -> int:

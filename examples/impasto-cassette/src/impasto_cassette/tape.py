@@ -20,10 +20,9 @@ _OMITTED_HEADERS = frozenset({"set-cookie", "content-length", "connection", "dat
 
 def request_record(wire: WireRequest) -> dict[str, object]:
     """Return a request without its account, with files by their hash. Reads files."""
-    files: dict[str, str] = {}
-    for name, file in wire.files.items():
-        files[name] = _digest(file)
-    return {"method": wire.method, "target": wire.target, "fields": dict(wire.fields), "files": files}
+    fields = json.loads(json.dumps(dict(wire.fields), default=lambda ref: _digest(ref.file)))
+    files = [[name, _digest(file)] for name, file in wire.files]
+    return {"method": wire.method, "target": wire.url or wire.target, "fields": fields, "files": files}
 
 
 class Tape:

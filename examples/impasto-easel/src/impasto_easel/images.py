@@ -59,7 +59,7 @@ _STATUSES |= {429: RateLimited, 500: ProviderFault}
 class Dialect:
     """Conversion of requests and refusals. It can be tested without a network."""
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         """Return the request with the parameters that the caller gave; for a job, the GET that fetches its image."""
         if request.job is not None:
             if _IMAGE_PATH.fullmatch(request.job) is None:

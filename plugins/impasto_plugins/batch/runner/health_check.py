@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from impasto import (
+    Account,
     Artifact,
     Client,
     ImpastoError,
@@ -29,7 +30,7 @@ class _NoFields:
 class _AnyAnswer:
     """The dialect of a health check: any answer will do, since a refusal comes from the provider too."""
 
-    def transform_request(self, operation: Operation, request: Request) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         return WireRequest(target=request.target, method="GET")
 
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:

@@ -32,7 +32,7 @@ def slow_hook(operation: Operation, name: str) -> str | None:
     normalize = partial(operation.normalize_response, request=request, account=account)
     trials: list[tuple[str, Callable[[], object]]] = [
         ("the check of its parameters", partial(operation.request, name, arguments)),
-        ("transform_request", partial(operation.transform_request, request=request)),
+        ("transform_request", partial(operation.transform_request, request=request, account=account)),
         *(("classify_error", partial(classify, response=answer)) for answer in _ANSWERS),
         *(("normalize_response", partial(normalize, response=answer)) for answer in _ANSWERS),
     ]

@@ -1,0 +1,86 @@
+"""The plugins of a route: their hooks as functions, and their middleware in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pluggy
+
+from .errors import BrokenPlugin, ImpastoError
+from .hooks import Specs
+from .interrupts import pass_interrupt
+from .operation import Operation
+from .permission import around, around_attempts
+from .records import Handler, Middleware
+from .redact import describe_error
+
+_ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
+
+
+def direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
+    """Return a hook that is called with keyword arguments: its only plain implementation if it has just one.
+
+    Most routes have just one. Through pluggy the four hooks of a call are an eighth of a dispatch.
+    """
+    match hook.get_hookimpls():
+        case [only] if not (only.wrapper or only.hookwrapper) and hook.spec and only.argnames == hook.spec.argnames:
+            return only.function
+        case _:
+            return hook
+
+
+def wrong_type(what: str, value: object, expected: str) -> BrokenPlugin:
+    """Return the error for a hook that returned a value of another type."""
+    return BrokenPlugin(f"{what} returned {type(value).__name__}, not {expected}")
+
+
+def _position(middleware: Middleware) -> int:
+    if not callable(middleware):
+        raise wrong_type("a middleware hook", middleware, "a function (wire, next)")
+    position = getattr(middleware, "position", "inner")
+    if not isinstance(position, str) or position not in _ORDER:
+        raise BrokenPlugin(f"a middleware's position must be one of {', '.join(_ORDER)}, not {position!r}")
+    return _ORDER[position]
+
+
+def _manager(*plugins: object) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("impasto")
+    manager.add_hookspecs(Specs)
+    for plugin in plugins:
+        manager.register(plugin)
+    manager.check_pending()
+    return manager
+
+
+def compose(
+    operation: Operation, transport: object, middleware: Sequence[object], retries: object
+) -> tuple[pluggy.HookRelay, Callable[[Handler], Handler]]:
+    """Return the hooks of these plugins, and a function that puts their middleware around a handler.
+
+    Raises BrokenPlugin.
+    """
+    try:
+        hook = _manager(transport, *middleware, operation.provider, operation).hook
+        if not hook.send.get_hookimpls():
+            raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
+        owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
+        attempting = owner.hook.middleware(operation=operation)
+        layers = hook.middleware(operation=operation)
+        ordered = sorted((*attempting, *layers), key=_position, reverse=True)
+    except ImpastoError:
+        raise
+    except pluggy.PluginValidationError as error:
+        what = f"{type(error.plugin).__name__}: {' '.join(str(error).split())}"
+        advice = "if it was written for newer hooks: pip install --upgrade impasto"
+        raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {what}; {advice}") from error
+    except BaseException as error:  # whatever a plugin's own middleware hook raises
+        pass_interrupt(error)
+        raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {describe_error(error)}") from error
+
+    def wrap(send: Handler) -> Handler:
+        for layer in ordered:
+            send = around_attempts(layer, send) if any(layer is each for each in attempting) else around(layer, send)
+        return send
+
+    return hook, wrap

@@ -1,0 +1,156 @@
+"""The records of an exchange with a provider: WireRequest -> WireResponse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
+
+import attrs
+
+from .redact import printable
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .files import File
+
+Scalar = str | int | float
+
+
+@attrs.frozen
+class FileRef:
+    """Stands in a JSON body for a file's base64, or for its ``data:`` URL. The transport reads and encodes the file."""
+
+    file: File
+    data_url: bool = False
+
+
+JSONValue: TypeAlias = Scalar | bool | FileRef | Sequence["JSONValue"] | Mapping[str, "JSONValue"] | None
+"""A value of a JSON body. In a form only text, numbers and booleans can be sent."""
+
+
+@attrs.frozen(kw_only=True)
+class WireRequest:
+    """A request to the provider, fields and files apart. The transport serializes it.
+
+    ``target`` is a path below the account's base URL (or a model id, if the transport has no paths). ``url`` is a whole
+    address in its place, for a GET to that host or to one of ``Provider.hosts``; with ``anonymous`` it gets no key, as
+    a signed address needs none. ``encoding``: a multipart form, or JSON with files in base64; a form may have several
+    files of one name. ``max_bytes`` limits the whole request on the wire. ``regions`` are those that serve the target;
+    empty means any. ``call`` is set by the route.
+    """
+
+    target: str = ""
+    url: str | None = None
+    anonymous: bool = False
+    method: Literal["GET", "POST"] = "POST"
+    fields: Mapping[str, JSONValue] = {}
+    files: Sequence[tuple[str, File]] = ()
+    encoding: Literal["form", "json"] = "form"
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    max_bytes: int | None = None
+    regions: tuple[str, ...] = ()
+    call: Call = attrs.field(default=cast("Call", None), repr=False)
+
+    def with_call(self, call: Call) -> WireRequest:
+        """Return the same request with its call. Every call needs one; ``attrs.evolve`` would take twice as long."""
+        return WireRequest(
+            target=self.target,
+            url=self.url,
+            anonymous=self.anonymous,
+            method=self.method,
+            fields=self.fields,
+            files=self.files,
+            encoding=self.encoding,
+            headers=self.headers,
+            max_bytes=self.max_bytes,
+            regions=self.regions,
+            call=call,
+        )
+
+
+class Spool(Protocol):
+    """A place for an answer that is too large for memory. Each answer gets one, see ``Call.spool``."""
+
+    def fits_in_memory(self, size: int) -> bool:
+        """Return True if so many bytes may stay in memory. Called as bytes arrive, until it returns False."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write the next bytes, beginning with the answer's first. Paid bytes are stored wherever there is room."""
+        ...
+
+    async def finish(self) -> File:
+        """Return all bytes as a file, which may be cut short."""
+        ...
+
+
+@attrs.define(eq=False)
+class Body:
+    """A response's body: chunks to collect in memory or in a spool, or to stream.
+
+    ``received`` holds the bytes in memory so far, so that an answer that breaks off is not lost.
+    """
+
+    _chunks: AsyncIterator[bytes]
+    _received: list[bytes] = attrs.field(factory=list[bytes], init=False)
+    is_spooled: bool = attrs.field(default=False, init=False)
+
+    async def collect(self, spool: Spool | None = None) -> bytes | None:
+        """Return the whole body, or None if it is in the spool."""
+        chunks, size = self._received, 0
+        async for chunk in self._chunks:
+            chunks.append(chunk)
+            if spool is not None:
+                size += len(chunk)
+                if not spool.fits_in_memory(size):
+                    await self._move_to_spool(spool)
+                    return None
+        whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._received = [whole]  # a large answer is held once from here: the call keeps what it received
+        return whole
+
+    async def _move_to_spool(self, spool: Spool) -> None:
+        chunks, self._received, self.is_spooled = self._received, [], True
+        try:
+            for chunk in chunks:
+                await spool.write(chunk)
+            async for chunk in self._chunks:
+                await spool.write(chunk)
+        finally:  # where the spool fails, or is cancelled, the answer still comes: its connection ends here
+            if isinstance(self._chunks, AsyncGenerator):
+                await self._chunks.aclose()
+
+    @property
+    def received(self) -> bytes:
+        """The bytes collected so far, also if the rest never came."""
+        return b"".join(self._received)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+
+@attrs.frozen(kw_only=True)
+class WireResponse:
+    """The provider's answer. Header names are lower case.
+
+    ``body`` is empty while the answer still streams; ``stream`` is None after it was collected. ``file`` is the body
+    if it was too large for memory, see the hook ``is_artifact_body``.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = attrs.field(default=b"", repr=False)
+    stream: Body | None = attrs.field(default=None, repr=False)
+    file: File | None = attrs.field(default=None, repr=False)
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's id of this exchange, safe to log."""
+        headers = self.headers
+        value = headers.get("x-request-id") or headers.get("x-amzn-requestid")
+        return printable(value) if value else None
