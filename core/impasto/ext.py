@@ -21,7 +21,7 @@ _HOMES = {
     "provider": "account_of check_key check_setting_names",
     "records": "MAX_ARTIFACTS",
     "redact": "describe_error kind_in_words printable",
-    "registry": "COMMANDS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS PluginInfo",
+    "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS PluginInfo is_pattern",
     "retry_after": "retry_after",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from types import CoroutineType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .distributions import VARIABLE, AllowList, Declaration, Distribution, Scan, normalized_name, scan_entry_points
@@ -33,10 +35,16 @@ PROVIDERS = "impasto.providers"
 TRANSPORTS = "impasto.transports"
 MIDDLEWARE = "impasto.middleware"
 COMMANDS = "impasto.commands"
+EMULATORS = "impasto.emulators"
+"""A provider's stand-in: a function that returns an async context manager, which yields the stand-in's base URL."""
+
 EXPORTS = "impasto.exports"
 """Names that plugins add to the package ``impasto``."""
 
-GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EXPORTS)
+GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS)
+
+_REMEMBERED = 1024
+"""Names for which a registry remembers the answers of resolvers; callers may ask for any name."""
 
 
 class PluginInfo(NamedTuple):
@@ -67,10 +75,12 @@ class Registry:
         self._allowed = AllowList.parse(allow) if allow is not None else None
         self._scanned: Scan | None = None
         self._loaded: dict[tuple[str, str], object] = {}
+        self._resolve = lru_cache(_REMEMBERED)(self._ask_resolver)
 
     def add(self, group: str, name: str, plugin: object) -> None:
         """Declare a plugin by hand. It replaces a discovered one of that name."""
         self._loaded[group, name] = plugin
+        self._resolve.cache_clear()
 
     @property
     def allowed(self) -> AllowList:
@@ -121,10 +131,37 @@ class Registry:
         return declarations
 
     def operation(self, model: str) -> Operation:
-        """Return the operation of a model's name. Imports its module. Raises RegistryError."""
+        """Return the operation of a model's name. Imports its module. Raises RegistryError.
+
+        A name that nobody declares is looked up by the resolver of the longest prefix (``bfl/*``), if there is one.
+        """
         from .operation import Operation  # it brings cattrs and pluggy: not for those who only list names
 
-        return self.load(OPERATIONS, model, Operation)
+        if is_pattern(model):
+            raise UnknownOperation(f"{printable(model[:120])!r} stands for many models; give the name of one")
+        if (pattern := self.resolver_of(model)) is None:
+            return self.load(OPERATIONS, model, Operation)
+        operation = self._resolve(pattern, model)
+        if operation is None:
+            short = printable(model[:120])
+            raise UnknownOperation(f"unknown model {short!r}; the resolver {pattern!r} has no model of this name")
+        return operation
+
+    def resolver_of(self, model: str) -> str | None:
+        """Return the name of the resolver that decides about a model's name, None if the name itself is declared.
+
+        What may not be used counts only if nothing else fits: its error then says how to allow it.
+        """
+        heads = model.split("/")[:-1] if not model.endswith("/") else []
+        patterns = ["/".join((*heads[:end], "*")) for end in range(len(heads), 0, -1)]
+        declared = [name for name in (model, *patterns) if self._is_declared(name)]
+        usable = [name for name in declared if self._is_declared(name, usable=True)]
+        name = next(iter(usable or declared), model)
+        return name if is_pattern(name) else None
+
+    def _is_declared(self, model: str, *, usable: bool = False) -> bool:
+        points = self._scan().declarations.get(OPERATIONS, {}).get(model, [])
+        return (OPERATIONS, model) in self._loaded or bool(self._permitted(OPERATIONS, points) if usable else points)
 
     def check_settings(self, names: Iterable[str], operation: Operation) -> None:
         """Raise ConfigError if a client has settings for a provider, transport or middleware that is not installed."""
@@ -135,6 +172,27 @@ class Registry:
             if name not in valid:
                 hint = f"; did you mean {near[0]}?" if (near := closest(name, valid, 1)) else ""
                 raise ConfigError(f"providers: {name!r} is not installed{hint}; installed: {', '.join(sorted(valid))}")
+
+    def _ask_resolver(self, pattern: str, model: str) -> Operation | None:
+        from .operation import Operation
+
+        resolver = self.load(OPERATIONS, pattern, object)
+        what = f"the resolver {pattern!r}"
+        if not callable(resolver):
+            raise BrokenPlugin(f"{what} must be a function (name) -> Operation | None, not {_article(type(resolver))}")
+        try:
+            operation = resolver(model)
+        except (RegistryError, ConfigError):
+            raise
+        except BaseException as error:  # a plugin may raise anything
+            pass_interrupt(error)
+            raise BrokenPlugin(f"{what} raised {describe_error(error)} for {printable(model)!r}") from error
+        if operation is None or isinstance(operation, Operation):
+            return operation
+        if isinstance(operation, CoroutineType):
+            operation.close()  # nobody awaits it
+        kind = _article(type(operation))
+        raise BrokenPlugin(f"{what} must return an Operation or None; for {printable(model)!r} it returned {kind}")
 
     def load(self, group: str, name: str, expected: type[T]) -> T:
         """Return the plugin of a name, imported on first use. Raises RegistryError, whatever a plugin does."""
@@ -201,6 +259,7 @@ class Registry:
     def _unknown_name(self, group: str, name: str) -> str:
         names = [each.name for each in self.declared(group) if each.refusal is None]
         names += [own for kind, own in self._loaded if kind == group]
+        names = [each for each in names if not is_pattern(each)]
         short = printable(name[:120])
         near = closest(name, dict.fromkeys(names), 4)
         kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
@@ -213,6 +272,11 @@ class Registry:
         broken = any(each.has_plugins for each in self._scan().damaged)
         advice = "; a distribution with plugins is damaged, see `impasto doctor`" if broken else ""
         return f"unknown {kind} {short!r}; {there_is}{advice}"
+
+
+def is_pattern(name: str) -> bool:
+    """Return True if a name in the group of operations belongs to a resolver of many models, as ``bfl/*`` does."""
+    return name.endswith("/*")
 
 
 _used: set[tuple[str, str, str]] = set()
@@ -287,4 +351,4 @@ def _extra_for(module: str | None) -> str | None:
 
 
 def _article(cls: type) -> str:
-    return f"{'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}"
+    return f"{'an' if cls.__name__[0] in 'AEIOUaeiou' else 'a'} {cls.__name__}"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from impasto.ext import PluginInfo
 
 _OTHER = "not imported"
-_GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER)
+_RESOLVER = "resolver"
+_GROUPS = ("generate", "edit", "audio", "model3d", "broken", _OTHER, _RESOLVER)
 
 
 @click.command("models", short_help="List the installed models.")
@@ -28,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """List the installed models and the price of a call, by the command that calls them.
 
     Models of other distributions are listed by name, without importing them. `impasto describe MODEL` shows one of
-    them.
+    them. A name such as acme/* stands for every model that the distribution finds by its name.
     """
     from impasto.ext import OPERATIONS
 
@@ -61,6 +62,7 @@ def _uncollected() -> Iterator[None]:
 def _row(registry: Registry, declared: list[PluginInfo]) -> dict[str, object]:
     """Return one model's row. A broken one has its reason."""
     from impasto import ImpastoError
+    from impasto.ext import is_pattern
 
     names = sorted({each.name for each in declared}, key=lambda name: (len(name), name))
     first = declared[0]
@@ -72,6 +74,8 @@ def _row(registry: Registry, declared: list[PluginInfo]) -> dict[str, object]:
     }
     if first.refusal is not None:
         return row | {"group": "broken", "error": first.refusal}
+    if is_pattern(names[0]):
+        return row | {"group": _RESOLVER}
     if not first.is_own:  # somebody else's module may do anything when it is imported
         return row | {"group": _OTHER}
     try:
@@ -107,7 +111,7 @@ def group_of(operation: Operation) -> str:
 def _print(rows: list[dict[str, object]]) -> None:
     lines = []
     for (provider, group), alike in groupby(rows, key=lambda row: (row["provider"], row["group"])):
-        command = group if group in ("broken", _OTHER) else f"impasto {group}"
+        command = group if group in ("broken", _OTHER, _RESOLVER) else f"impasto {group}"
         lines.append(click.style(f"{provider}, {command}", bold=True))
         models = list(alike)
         width = max(len(str(row["name"])) for row in models)
@@ -121,6 +125,8 @@ def _print(rows: list[dict[str, object]]) -> None:
 def _about(row: dict[str, object]) -> str:
     if "error" in row:
         return str(row["error"])
+    if row["group"] == _RESOLVER:
+        return f"any model of {row['name']}, from {row['distribution']}"
     if row["group"] == _OTHER:
         return f"from {row['distribution']}"
     usd = row.get("usd")

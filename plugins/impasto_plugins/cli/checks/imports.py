@@ -59,13 +59,16 @@ def import_plugin(registry: Registry, group: str, name: str) -> ImportResult:
     import click
 
     from impasto import ImpastoError, MissingExtra, Operation, Provider
-    from impasto.ext import COMMANDS, OPERATIONS, PROVIDERS, TRANSPORTS
+    from impasto.ext import COMMANDS, EMULATORS, OPERATIONS, PROVIDERS, TRANSPORTS, is_pattern
 
     kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
     start = time.monotonic()
     reached_by = None
     try:
-        plugin: object = registry.load(group, name, kinds.get(group, object))
+        is_function = group == EMULATORS or (group == OPERATIONS and is_pattern(name))
+        plugin: object = registry.load(group, name, object if is_function else kinds.get(group, object))
+        if is_function and not callable(plugin):
+            return ImportResult("broken", f"must be a function, not {type(plugin).__name__}")
         if isinstance(plugin, Provider):
             reached_by = _reached_by(plugin)
     except MissingExtra as error:
@@ -137,7 +140,7 @@ def _parse_output(output: bytes) -> list[ImportResult]:
 def child(points: Sequence[PluginAddress], seconds: float) -> None:
     """Run in the other process: report the result of each import at once."""
     from impasto import Operation, Registry
-    from impasto.ext import OPERATIONS
+    from impasto.ext import OPERATIONS, is_pattern
 
     from .hook_speed import slow_hook  # here, as what it imports itself is not a plugin's
 
@@ -148,7 +151,7 @@ def child(points: Sequence[PluginAddress], seconds: float) -> None:
     for group, name in points:
         faulthandler.dump_traceback_later(seconds, exit=True)  # from another thread, as this one may hang
         came = import_plugin(registry, group, name)
-        if came.state == "ok" and group == OPERATIONS:
+        if came.state == "ok" and group == OPERATIONS and not is_pattern(name):
             operation = registry.load(group, name, Operation)
             if operation not in tried:  # an alias is another name of the same one
                 tried[operation] = slow_hook(operation, name)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from impasto import Operation, Registry, RegistryError
-from impasto.ext import OPERATIONS
+from impasto.ext import OPERATIONS, is_pattern
 
 _log = logging.getLogger("impasto")
 
@@ -25,7 +25,7 @@ def load_operations(prefix: str, registry: Registry | None = None) -> Iterator[t
         if not each.is_own and registry.allowed.names is None and each.value.partition(":")[0] not in sys.modules
     }
     for name in registry.names(OPERATIONS):
-        if not name.startswith(prefix) or name in skipped_names:
+        if not name.startswith(prefix) or name in skipped_names or is_pattern(name):
             continue
         try:
             yield name, registry.operation(name)
