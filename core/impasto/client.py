@@ -194,7 +194,7 @@ class Client:
         """Return an operation's base URL, or the transport that stands in for it. Raises ConfigError without a key."""
         await self._route(operation)
         chosen, account = self._options.transport, self._account(operation, operation.target)
-        if account.base_url != self._shared.emulator_url(self._options):
+        if account.base_url != self._shared.emulator_url(operation.provider, self._options):
             return account.base_url
         return chosen if isinstance(chosen, str) else type(chosen).__name__
 
@@ -270,7 +270,7 @@ class Client:
         if (cached := self._accounts.get(key)) is not None:
             return cached
         settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = account_of(provider, settings, emulator_url=self._shared.emulator_url(options))
+        account = account_of(provider, settings, emulator_url=self._shared.emulator_url(provider, options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
         least = provider.poll_interval

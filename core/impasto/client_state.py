@@ -20,6 +20,7 @@ from .spend_limit import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
+    from .provider import Provider
 
 _log = logging.getLogger("impasto")
 
@@ -30,8 +31,9 @@ BUILT_IN = ("retry", "limit")
 class Transport(Protocol):
     """A transport plugin: has a ``send`` hook and owns its connections. Constructed with the client's options.
 
-    Set ``base_url`` if it serves the provider itself (an emulator); it then needs no key. ``aclose`` must work for a
-    transport that was never opened, or only in part.
+    Set ``base_url`` if it answers for every provider itself (recorded answers), or have
+    ``async emulate(provider, registry) -> str``, which returns the base URL of the provider's stand-in; no key is
+    needed then. ``aclose`` must work for a transport that was never opened, or only in part.
     """
 
     def __init__(self, options: Options) -> None: ...
@@ -55,6 +57,7 @@ class ClientState:
         self._options = options
         self.call_slots = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
+        self._emulator_urls: dict[tuple[object, str], str | None] = {}
         self._layers: dict[str, object] = {}
         self._identity_holders: list[object] = []
         """Plugins whose identity is part of a route's key. Held here so that no other object gets the same identity."""
@@ -87,15 +90,32 @@ class ClientState:
             if options.providers:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
+            await self._start_emulator(transport, operation.provider, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
             route = Route.open(operation, transport, layers[1:], retries=layers[0])
             self._identity_holders += (options.transport, *options.middleware)
             self.routes[key] = route
             return route
 
-    def emulator_url(self, options: Options) -> str | None:
-        """Return the base URL of the transport that serves the provider itself, or None."""
-        return cast("str | None", getattr(self._transports.get(options.layers[0]), "base_url", None))
+    def emulator_url(self, provider: Provider, options: Options) -> str | None:
+        """Return the base URL of what stands in for a provider, or None if the provider itself is called."""
+        return self._emulator_urls.get((options.layers[0], provider.name))
+
+    async def _start_emulator(self, transport: object, provider: Provider, options: Options) -> None:
+        key = options.layers[0], provider.name
+        emulate = getattr(transport, "emulate", None)
+        if emulate is None:
+            self._emulator_urls[key] = getattr(transport, "base_url", None)
+            return
+        try:
+            self._emulator_urls[key] = await emulate(provider, self.registry)
+        except (ImpastoError, GeneratorExit):
+            raise
+        except BaseException as error:  # a plugin may raise anything
+            pass_interrupt(error)
+            if _is_cancelled(error):
+                raise
+            raise BrokenPlugin(f"the emulator of {provider.name} failed: {describe_error(error)}") from error
 
     async def aclose(self) -> None:
         """Cancel all calls and close all transports. Calling it again does nothing. Raises LoopMismatchError."""

@@ -47,12 +47,14 @@ from .records import MAX_ARTIFACTS as MAX_ARTIFACTS
 from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
 from .registry import (
     COMMANDS as COMMANDS,
+    EMULATORS as EMULATORS,
     GROUPS as GROUPS,
     MIDDLEWARE as MIDDLEWARE,
     OPERATIONS as OPERATIONS,
     PROVIDERS as PROVIDERS,
     TRANSPORTS as TRANSPORTS,
     PluginInfo as PluginInfo,
+    is_pattern as is_pattern,
 )
 from .retry_after import retry_after as retry_after
 from .suggestions import closest as closest

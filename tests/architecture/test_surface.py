@@ -80,6 +80,9 @@ def test_every_entry_point_is_what_its_group_says(group: str, name: str, value: 
             assert all(callable(getattr(plugin, method)) for method in ("open", "aclose", "send"))
         case "impasto.middleware":
             assert callable(getattr(plugin, "middleware", None))
+        case "impasto.emulators":
+            assert name in POINTS[PROVIDERS]
+            assert callable(plugin)
         case "impasto.exports":
             assert getattr(impasto, name) is plugin
         case _:

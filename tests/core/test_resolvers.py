@@ -15,7 +15,7 @@ from tests.recorder import Recorder
 
 RESOLVER = (
     ACME
-    + '''
+    + """
 asked = []
 
 def find(model):
@@ -44,7 +44,7 @@ def refuses(model):
     raise ConfigError("no licence for this model; ask Acme")
 
 not_callable = 5
-'''
+"""
 )
 POINTS = {
     "acme/paint": "acme_resolver:paint",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,3 +45,15 @@ def impasto_emulator(_impasto_emulator: Emulator) -> Iterator[Emulator]:
     _impasto_emulator.reset()
     yield _impasto_emulator
     _impasto_emulator.reset()
+
+
+@pytest.fixture(scope="session")
+def impasto_stand_in() -> Iterator[Callable[[str], str]]:
+    """Return a function that starts the emulator of a provider, as its plugin declares it in ``impasto.emulators``.
+
+    It returns the base URL, for ``Client(providers={"acme": {"api_base": impasto_stand_in("acme"), ...}})``.
+    """
+    from impasto_plugins.emulator.stand_ins import serve_in_thread
+
+    with serve_in_thread() as url:
+        yield url

@@ -1,23 +1,23 @@
-"""The transport ``emulator``: a client whose providers run in its own process. Nothing leaves the machine."""
+"""The transport ``emulator``: a client whose providers' stand-ins run in its process. Nothing leaves the machine."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
 import attrs
 
-from impasto import ConfigError, MissingExtra, NotSent, Registry, WireRequest, WireResponse, hookimpl
-from impasto.ext import TRANSPORTS, Options, Transport
+from impasto import ConfigError, MissingExtra, NotSent, Provider, Registry, WireRequest, WireResponse, hookimpl
+from impasto.ext import TRANSPORTS, Options, Transport, is_loopback
 
 from .providers.stability import NO_ENCODER, load_stability_operations
 from .rendering.audio import can_encode
 from .server.server import Emulator
 from .settings import EmulatorSettings
-
-EMULATED = ("bedrock", "stability")
-"""The names of the emulated providers."""
+from .stand_ins import StandIns, serve_emulator
 
 
 class _Carrier(Transport, Protocol):
@@ -25,13 +25,14 @@ class _Carrier(Transport, Protocol):
 
 
 class EmulatorTransport:
-    """Starts an emulator and connects over a real socket. Settings: ``Client(providers={"emulator": {...}})``."""
+    """Starts the stand-in of each provider that is called, and connects over a real socket.
 
-    base_url: str
-    """The emulator's address; the core reads it."""
+    Settings of the built-in emulator: ``Client(providers={"emulator": {...}})``.
+    """
 
     def __init__(self, options: Options) -> None:
         self.emulator = Emulator(EmulatorSettings.from_mapping(options.providers.get("emulator", {})))
+        self._stand_ins = StandIns({serve_emulator: self._serve})
         self._options = attrs.evolve(options, proxy=None, ssl=None)
         self._carriers: dict[str, _Carrier] = {}
         self._opening = asyncio.Lock()
@@ -41,32 +42,43 @@ class EmulatorTransport:
         """Paths of audio operations whose default format can't be encoded here."""
 
     async def open(self) -> None:
-        """Start the emulator. Raises ConfigError."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.emulator)
-            self.base_url = self.emulator.url
+        """Do nothing: a stand-in is started by ``emulate``."""
+        self._stack.push_async_callback(self._stand_ins.aclose)
+
+    async def emulate(self, provider: Provider, registry: Registry) -> str:
+        """Start the stand-in of a provider, and return its base URL. Raises ConfigError, BrokenPlugin."""
+        async with self._opening:
+            if self._closed:
+                raise NotSent("the client is closed; nothing was sent", retryable=False)
+            return await self._stand_ins.url(provider.name, registry)
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncIterator[str]:
+        """Serve the built-in emulator with this client's settings."""
+        async with self.emulator:
             if not can_encode("mp3"):
                 targets = await asyncio.to_thread(load_stability_operations)
                 self._unencodable_paths = {path for path, variants in targets.items() if variants[0].output == "audio"}
-            self._stack = stack.pop_all()
+            yield self.emulator.url
 
     async def aclose(self) -> None:
-        """Close the connections, then stop the emulator."""
+        """Close the connections, then stop the stand-ins."""
         async with self._opening:  # a transport that is being opened is closed too
             self._closed = True
             await self._stack.aclose()
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        """Send the request to the emulator in this process."""
-        provider = wire.call.account.provider
-        if provider.name not in EMULATED:
-            raise ConfigError(
-                f"the emulator does not serve {provider.name}, only {' and '.join(EMULATED)}; nothing was sent"
-            )
+        """Send the request to the stand-in in this process."""
         if wire.target in self._unencodable_paths and wire.fields.get("output_format", "mp3") == "mp3":
             raise MissingExtra(f"{NO_ENCODER}; nothing was sent")
-        carrier = self._carriers.get(provider.transport) or await self._open_carrier(provider.transport)
+        account = wire.call.account
+        if not is_loopback(urlsplit(account.base_url).hostname or ""):
+            raise ConfigError(
+                f"the address of {account.provider.name} is not its emulator's; leave api_base out; nothing was sent"
+            )
+        name = account.provider.transport
+        carrier = self._carriers.get(name) or await self._open_carrier(name)
         return await carrier.send(wire)
 
     async def _open_carrier(self, name: str) -> _Carrier:

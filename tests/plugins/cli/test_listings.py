@@ -158,3 +158,21 @@ def test_only_a_module_that_is_not_imported_yet_is_watched(tmp_path: Path, monke
         registry.operation(f"acme/{name}")
     del sys.modules["acme_pair"]
     assert len(started) == 1
+
+
+RESOLVER = ACME + "\ndef find(model):\n    return attrs.evolve(paint, id=model) if model != 'acme/none' else None\n"
+
+
+def test_models_that_a_resolver_finds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {"acme/*": "acme_found:find", "wrong/*": "acme_found:RESOLVER_NUMBER"}
+    install(tmp_path, "acme-found", {OPERATIONS: points}, {"acme_found": RESOLVER + "RESOLVER_NUMBER = 5\n"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    assert (rows["acme/*"]["group"], rows["acme/*"]["distribution"]) == ("resolver", "acme-found 1.0")
+    assert "acme/*  any model of acme/*, from acme-found 1.0" in " ".join(run("models").stdout.split("\n"))
+    assert json.loads(run("describe", "acme/new", "--json").stdout)["operation"] == "/paint"
+    unknown = run("describe", "acme/none")
+    assert (unknown.exit_code, "the resolver 'acme/*' has no model of this name" in unknown.output) == (2, True)
+    _, found = findings(run)
+    assert found[f"{OPERATIONS} wrong/*"] == ("broken", "acme-found 1.0: must be a function, not int")
+    assert f"{OPERATIONS} acme/*" not in found

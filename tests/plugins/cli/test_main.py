@@ -250,4 +250,4 @@ def test_the_emulator_refuses_another_provider_before_anything_is_sent(
     monkeypatch.syspath_prepend(str(tmp_path))
     result = run("generate", "acme/only", "x", "--emulator")
     assert result.exit_code == 2
-    assert "the emulator does not serve acme, only bedrock and stability; nothing was sent" in result.stderr
+    assert "there is no emulator of acme, only of bedrock, stability; its plugin can declare one" in result.stderr

@@ -47,8 +47,9 @@ class DeclarationChecks(Subject):
     def test_its_name_is_installed_and_matched_whole(self) -> None:
         """Check that the name is one entry point, and that no similar name leads to it."""
         registry = Registry()
-        declared = [each for each in registry.declared(OPERATIONS) if each.name == self.model]
-        assert len(declared) == 1, f"{self.model!r} must be one entry point of {OPERATIONS}; there are {len(declared)}"
+        name = registry.resolver_of(self.model) or self.model
+        declared = [each for each in registry.declared(OPERATIONS) if each.name == name]
+        assert len(declared) == 1, f"{name!r} must be one entry point of {OPERATIONS}; there are {len(declared)}"
         assert self.model.partition("/")[0] == self.operation().provider.name, "a model is named provider/model"
         for near in (self.model[:-1], f"{self.model} ", self.model.swapcase(), self.model.partition("/")[2]):
             if near not in registry.names(OPERATIONS):
@@ -65,7 +66,7 @@ class DeclarationChecks(Subject):
         )
         assert ran.returncode == 0, ran.stderr
         before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))
-        own = module[self.model]
+        own = module[Registry().resolver_of(self.model) or self.model]
         assert own not in before, f"{own} was imported before its model was asked for"
         mine = own.partition(".")[0]
         beside = {other for other in module.values() if other.partition(".")[0] == mine and other != own}
