@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from types import CoroutineType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -14,13 +12,12 @@ from .errors import (
     BrokenPlugin,
     ConfigError,
     DuplicateOperation,
-    ImpastoError,
-    MissingExtra,
     NotAllowed,
     RegistryError,
     UnknownOperation,
 )
 from .interrupts import pass_interrupt
+from .loading import load
 from .metadata import DamagedDistribution
 from .redact import describe_error, printable
 from .suggestions import closest
@@ -212,13 +209,7 @@ class Registry:
         point = usable[0] if usable else points[0]
         if (why := self._refusal(point, usable)) is not None:
             raise why
-        if point.owner.is_own:
-            return _load(point)
-        _report_first_use(point)
-        if point.entry.module in sys.modules:  # nothing to wait for; the watch costs a thread
-            return _load(point)
-        with _reporting_slow_import(point):
-            return _load(point)
+        return load(point)
 
     def _permitted(self, group: str, points: list[Declaration]) -> list[Declaration]:
         """Return those of one name's declarations that may be used. If that is more than one, none is.
@@ -277,77 +268,6 @@ class Registry:
 def is_pattern(name: str) -> bool:
     """Return True if a name in the group of operations belongs to a resolver of many models, as ``bfl/*`` does."""
     return name.endswith("/*")
-
-
-_used: set[tuple[str, str, str]] = set()
-"""Other distributions' plugins that this process has used: folder, group and name."""
-
-
-def _report_first_use(point: Declaration) -> None:
-    """Log once in a process that somebody else's code is about to run here."""
-    import logging  # only for those who use other people's plugins
-
-    entry, owner = point
-    key = owner.path, entry.group, entry.name
-    if key not in _used:
-        _used.add(key)
-        kind = entry.group.removeprefix("impasto.").removesuffix("s")
-        logging.getLogger("impasto").info("first use of %s %r, of the distribution %s", kind, entry.name, owner)
-
-
-SLOW_IMPORT_SECONDS = 10.0
-
-
-@contextmanager
-def _reporting_slow_import(point: Declaration) -> Iterator[None]:
-    """Log which plugin it is that keeps everybody waiting: an import can't be stopped from outside."""
-    import logging
-    import threading
-
-    entry, owner = point
-    message = "%r of %s is still being imported after %g s (%s); to exclude it, set %s to names without it, or to none"
-    arguments = (message, entry.name, owner, SLOW_IMPORT_SECONDS, entry.value, VARIABLE)
-    timer = threading.Timer(SLOW_IMPORT_SECONDS, logging.getLogger("impasto").warning, arguments)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _load(point: Declaration) -> object:
-    entry = point.entry
-    try:
-        return entry.load()
-    except ImpastoError:
-        raise
-    except ModuleNotFoundError as error:
-        if (command := _extra_for(error.name)) is not None:
-            raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
-        raise BrokenPlugin(_load_error(point, error)) from error
-    except BaseException as error:  # a plugin's module may raise anything, SystemExit too: it breaks only itself
-        pass_interrupt(error)
-        raise BrokenPlugin(_load_error(point, error)) from error
-
-
-def _load_error(point: Declaration, error: BaseException) -> str:
-    entry, owner = point
-    return f"{entry.name!r} of {owner} failed to load ({entry.value}): {describe_error(error)}"
-
-
-_EXTRAS = {
-    "aiobotocore": "bedrock",
-    "botocore": "bedrock",
-    "pybase64": "bedrock",
-    "yaml": "gateway",
-    "pyarrow": "batch",
-}
-
-
-def _extra_for(module: str | None) -> str | None:
-    extra = _EXTRAS.get((module or "").partition(".")[0])
-    return f"pip install 'impasto[{extra}]'" if extra else None
 
 
 def _article(cls: type) -> str:

@@ -48,6 +48,7 @@ LAYERS = {
         faults
         providers
         server.admin_api server.app server.server
+        stand_ins
         transport
         command
     """,

@@ -130,7 +130,7 @@ async def test_nothing_leaves_the_machine_if_an_address_is_set_too() -> None:
 
 
 async def test_a_stand_in_that_is_added_by_hand() -> None:
-    import acme_stand_in
+    import acme_stand_in  # pyright: ignore[reportMissingImports]
 
     registry = Registry(allow="none")
     registry.add(OPERATIONS, "acme/paint", acme_stand_in.paint)
