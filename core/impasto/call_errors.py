@@ -10,7 +10,13 @@ from .redact import describe_error, printable
 
 if TYPE_CHECKING:
     from .call import Call
+    from .operation import Operation
     from .records import Pending
+    from .wire import WireResponse
+
+
+_SHORTEST_START = 8
+"""Characters of an answer that are looked for in a message; fewer could be a word of its own."""
 
 
 def unknown_charge_text(call: Call) -> str:
@@ -45,6 +51,15 @@ def _charge_unknown(what: str, call: Call) -> ChargeUnknown:
         raw=answer.stream.received if answer is not None and answer.stream is not None else b"",
         request_id=answer.request_id if answer is not None else None,
     )
+
+
+def answer_fault(error: BaseException, operation: Operation, response: WireResponse) -> str:
+    """Return the text for a plugin that raised ``error`` while it normalized an answer, without the answer itself."""
+    kind, raised = type(operation.dialect), describe_error(error)
+    if len(start := response.body[:16].decode("utf-8", "replace")) > _SHORTEST_START and start in raised:
+        raised = f"{raised.partition(start)[0]}[the answer]"
+    plugin = f"{kind.__module__}.{kind.__qualname__}"
+    return f"the answer could not be read: the plugin {plugin} raised {raised}; please report this to its author"
 
 
 def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:

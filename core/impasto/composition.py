@@ -16,6 +16,9 @@ from .records import Handler, Middleware
 from .redact import describe_error
 
 _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
+_HOOKS = tuple(name for name in vars(Specs) if not name.startswith("_"))
+_REQUIRED = ("transform_request", "classify_error", "normalize_response")
+"""Hooks without which an answer that was paid for would be lost."""
 
 
 def direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
@@ -53,6 +56,18 @@ def _manager(*plugins: object) -> pluggy.PluginManager:
     return manager
 
 
+def _check_marks(plugin: object) -> None:
+    """Raise BrokenPlugin if a method is named like a hook and not marked as one: nobody would ever call it."""
+    manager = pluggy.PluginManager("impasto")
+    for name in _HOOKS:
+        if callable(getattr(plugin, name, None)) and manager.parse_hookimpl_opts(plugin, name) is None:
+            kind = type(plugin)
+            raise BrokenPlugin(
+                f"{kind.__module__}.{kind.__qualname__}.{name} is named like a hook, but it is not marked with "
+                "@impasto.hookimpl; mark it, or rename it; nothing was sent"
+            )
+
+
 def compose(
     operation: Operation, transport: object, middleware: Sequence[object], retries: object
 ) -> tuple[pluggy.HookRelay, Callable[[Handler], Handler]]:
@@ -61,9 +76,14 @@ def compose(
     Raises BrokenPlugin.
     """
     try:
-        hook = _manager(transport, *middleware, operation.provider, operation).hook
+        for plugin in (plugins := (transport, *middleware, operation.provider, operation)):
+            _check_marks(plugin)
+        hook = _manager(*plugins).hook
         if not hook.send.get_hookimpls():
             raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
+        for name in _REQUIRED:
+            if not getattr(hook, name).get_hookimpls():
+                raise BrokenPlugin(f"{operation.id}: no plugin has the hook {name}; mark one with @impasto.hookimpl")
         owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
         attempting = owner.hook.middleware(operation=operation)
         layers = hook.middleware(operation=operation)

@@ -11,6 +11,10 @@ from .interrupts import pass_interrupt
 _LONGEST = 600
 _MIN_LENGTH = 4
 _PREFIX = 8
+_LONGEST_READ = 4_000  # characters of an error's message that are looked at; some hold a whole answer
+_BASE64 = re.compile(r"[\w+/%=-]{40,}")
+_BINARY = re.compile(r"\\x[0-9a-f]{2}|[\0-\x08\x0e-\x1a\x1c-\x1f\ufffd]", re.IGNORECASE)
+"""Marks of bytes in a text: escapes, as in the repr of bytes, and characters that no message has."""
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -64,10 +68,11 @@ def printable(text: str) -> str:
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error that a plugin raised, printable; the type alone if it has no message.
 
-    Its own code makes the message, and may fail at that too.
+    Its own code makes the message, and may fail at that too. Image data in it is left out, as bytes or as base64.
     """
     try:
-        message = printable(str(error))
+        text, binary, _ = _BINARY.sub("\0", str(error)[:_LONGEST_READ]).partition("\0")
+        message = printable(_BASE64.sub(lambda run: f"[{len(run[0])} characters]", text) + "[binary data]" * len(binary))
     except BaseException as fault:  # noqa: BLE001 - a plugin may raise anything
         pass_interrupt(fault)
         message = ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pluggy
 
-from .call_errors import job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
+from .call_errors import answer_fault, job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
 from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
@@ -175,7 +175,7 @@ class Route:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)
-            problem, cause = f"the answer could not be read: {type(error).__name__}", error
+            problem, cause = answer_fault(error, self.operation, response), error
         else:
             if isinstance(outcome, Pending):
                 return outcome

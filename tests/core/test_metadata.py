@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation, registry
+from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation, loading
 from impasto.ext import read_folders
 from impasto.registry import COMMANDS, GROUPS, OPERATIONS
 from tests.damage import damage
@@ -229,7 +229,7 @@ def test_a_plugin_whose_import_does_not_end_is_named(
     site: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, loops: str
 ) -> None:
     """``impasto describe`` waits for it, and so does whoever calls its model: they can see what to leave out."""
-    monkeypatch.setattr(registry, "SLOW_IMPORT_SECONDS", 0.01)
+    monkeypatch.setattr(loading, "SLOW_IMPORT_SECONDS", 0.01)
     go, name = tmp_path / "go", f"acme_slow_{len(loops)}"
     source = f"import pathlib, time\ngo = pathlib.Path({str(go)!r})\n{loops}\n{ACME}"
     install(site, "acme-colours", {OPERATIONS: {"acme/paint": f"{name}:paint"}}, {name: source})

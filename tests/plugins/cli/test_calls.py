@@ -349,7 +349,7 @@ def test_another_address_is_refused_by_a_provider_that_takes_none(run: Run, impa
 def test_a_paid_answer_is_kept_if_a_plugin_raises_an_interrupt(run: Run, impasto_emulator: Emulator) -> None:
     result = run("generate", "acme/interrupts", "prompt=x")
     assert result.exit_code == 1
-    assert "the answer could not be read: KeyboardInterrupt" in result.stderr
+    assert "the plugin acme_models.Interrupts raised KeyboardInterrupt" in result.stderr
     assert len(impasto_emulator.requests) == 1
     [kept] = files()
     assert f"the output was saved in {kept}" in result.stderr
