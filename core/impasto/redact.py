@@ -72,7 +72,9 @@ def describe_error(error: BaseException) -> str:
     """
     try:
         text, binary, _ = _BINARY.sub("\0", str(error)[:_LONGEST_READ]).partition("\0")
-        message = printable(_BASE64.sub(lambda run: f"[{len(run[0])} characters]", text) + "[binary data]" * len(binary))
+        message = printable(
+            _BASE64.sub(lambda run: f"[{len(run[0])} characters]", text) + "[binary data]" * len(binary)
+        )
     except BaseException as fault:  # noqa: BLE001 - a plugin may raise anything
         pass_interrupt(fault)
         message = ""

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import attrs
 import pluggy
 
-from .call_errors import answer_fault, job_missing_error, plugin_error, result_problem, timeout_error, unknown_charge_text
+from .call_errors import (
+    answer_fault,
+    job_missing_error,
+    plugin_error,
+    result_problem,
+    timeout_error,
+    unknown_charge_text,
+)
 from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,

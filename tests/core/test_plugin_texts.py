@@ -96,7 +96,7 @@ async def test_a_result_without_artifacts_is_unusable(recorder: Recorder) -> Non
 class _Operation(impasto.Operation):
     """Its hooks are to be called, and carry no mark."""
 
-    def normalize_response(self, request, response, account):  # type: ignore[no-untyped-def]
+    def normalize_response(self, request, response, account):
         return None
 
 
@@ -120,7 +120,9 @@ class _Provider(impasto.Provider):
 
 
 def copy(source: object, kind: type[Any], **changes: object) -> Any:
-    return kind(**{each.alias: getattr(source, each.name) for each in attrs.fields(type(source)) if each.init} | changes)
+    return kind(
+        **{each.alias: getattr(source, each.name) for each in attrs.fields(type(source)) if each.init} | changes
+    )
 
 
 @pytest.mark.parametrize(

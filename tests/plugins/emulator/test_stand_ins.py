@@ -149,6 +149,20 @@ def test_the_command_line_uses_it(tmp_path: Path) -> None:
     assert "there is no emulator of bare" in without.output
 
 
+def test_try_calls_a_model_at_it(tmp_path: Path) -> None:
+    out = tmp_path / "tried"
+    for _ in range(2):
+        made = CliRunner().invoke(main, ["try", "acme/paint", "stability/erase", "--out", str(out)])
+        assert made.exit_code == 0, made.output
+    assert (out / "acme-paint.png").read_bytes().startswith(b"\x89PNG")
+    assert {each.name for each in out.iterdir()} == {
+        *("acme-paint.png", "stability-erase.png", "acme-paint-2.png", "stability-erase-2.png"),
+        *("sketch.png", "index.html"),
+    }
+    without = CliRunner().invoke(main, ["try", "bare/paint", "--out", str(out / "none")])
+    assert (without.exit_code, "there is no emulator of bare" in without.output) == (2, True)
+
+
 def test_a_batch_uses_it(tmp_path: Path) -> None:
     manifest = tmp_path / "rows.jsonl"
     manifest.write_text(json.dumps({"id": "one", "model": "acme/paint", "prompt": "a barn"}) + "\n")

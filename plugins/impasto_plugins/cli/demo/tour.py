@@ -207,7 +207,7 @@ async def run_tour(out: Path, report: Callable[[FinishedStep], None], more: Sequ
     await transport.open()
     try:
         async with Client(transport=transport, poll_interval=POLL_SECONDS) as client:
-            await asyncio.to_thread(_draw_sketch, out / SKETCH)
+            await asyncio.to_thread(draw_sketch, out / SKETCH)
             done = []
             for step in (*STEPS, *more):
                 done.append(await _do(client, transport, step, out))
@@ -272,7 +272,7 @@ def _draw_mask(out: Path) -> None:
     mask.save(out / MASK)
 
 
-def _draw_sketch(path: Path) -> None:
+def draw_sketch(path: Path) -> None:
     """Draw a house on a hill, and the sun."""
     sketch = Image.new("L", (768, 512), 255)
     draw = ImageDraw.Draw(sketch)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
 
@@ -19,6 +21,7 @@ _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 
 
 @click.command("try", short_help="Generate and edit images now: no key, no cost.")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -29,11 +32,13 @@ _SIZE_AND_TIME = "     1856 x 1280   1.08 s  "
 )
 @click.option("--all", "everything", is_flag=True, help="Generate sounds and 3D models too.")
 @click.option("--open/--no-open", "show", default=None, help="Open the page.  [default: if there is a desktop]")
-def command(out: Path, everything: bool, show: bool | None) -> None:
+def command(models: tuple[str, ...], out: Path, everything: bool, show: bool | None) -> None:
     """Generate and edit images through a real HTTP server, and write an HTML page that shows each call.
 
     The server is the built-in emulator, in this process: no key, no network, no cost. DIR is created; an earlier
     page in it is replaced.
+
+    With the name of a MODEL, that model is called at the emulator that its plugin ships, and the result is saved.
     """
     from impasto_plugins.cli.terminal.signals import run_until_signal  # this and the client: only for those who try
 
@@ -43,6 +48,18 @@ def command(out: Path, everything: bool, show: bool | None) -> None:
 
     page = out / PAGE
     _prepare(out, page, GENERATOR)
+    if models:
+        from .models import call_models
+
+        rows: list[str] = []
+
+        def report_file(model: str, file: Path, seconds: float) -> None:
+            echo(f"  {model}  {seconds:.2f} s  {file}")
+            rows.append(f'<p>{escape(model)}: <a href="{quote(file.name)}">{escape(file.name)}</a></p>')
+
+        run_until_signal(call_models(models, out, report_file))
+        page.write_text(f"<!doctype html>{GENERATOR}{''.join(rows)}", "utf-8")
+        return
     more = MORE_STEPS if everything else ()
     steps = (*STEPS, *more)
     echo(f"{len(steps)} calls to the built-in emulator, over HTTP. No key, no cost.\n")
