@@ -96,8 +96,8 @@ async def test_a_result_without_artifacts_is_unusable(recorder: Recorder) -> Non
 class _Operation(impasto.Operation):
     """Its hooks are to be called, and carry no mark."""
 
-    def normalize_response(self, request, response, account):
-        return None
+    def normalize_response(self, request: object, response: WireResponse, account: object) -> Result:
+        return Result(artifacts=())
 
 
 class _Transport:
@@ -121,7 +121,7 @@ class _Provider(impasto.Provider):
 
 def copy(source: object, kind: type[Any], **changes: object) -> Any:
     return kind(
-        **{each.alias: getattr(source, each.name) for each in attrs.fields(type(source)) if each.init} | changes
+        **{each.alias: getattr(source, each.name) for each in attrs.fields(source.__class__) if each.init} | changes
     )
 
 
