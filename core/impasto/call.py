@@ -90,6 +90,8 @@ class Call:
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
+        self.is_refused = False
+        """True if the provider has refused the last headers of ``authorize``, which then gets others."""
         self.on_end: tuple[Callable[[Result | None], None], ...] = ()
         """Callbacks for the end of the call, with its result or None. A middleware that needs the result adds itself.
         """

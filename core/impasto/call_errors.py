@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import BrokenPlugin, ChargeUnknown, ClientClosedError, ImpastoError, NotFound, NotSent, PollExpired
-from .records import MAX_ARTIFACTS, Artifact, Result
+from .records import MAX_ARTIFACTS, Artifact, Pending, Result
 from .redact import describe_error, printable
 
 if TYPE_CHECKING:
     from .call import Call
     from .operation import Operation
-    from .records import Pending
     from .wire import WireResponse
 
 
@@ -77,8 +76,20 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
     )
 
 
+def _address_problem(pending: Pending, call: Call) -> str:
+    """Return the reason why a job's address, which is the answer's, is not followed; empty if it is."""
+    if pending.poll.url is not None:
+        try:
+            call.account.check_url(pending.poll.url)
+        except BrokenPlugin as error:
+            return f"the answer leads to an address that is not followed: {error.message}"
+    return ""
+
+
 def result_problem(outcome: object, call: Call) -> str:
-    """Return the reason why a plugin's result can't be used, empty if it can."""
+    """Return the reason why a plugin's result or job can't be used, empty if it can."""
+    if isinstance(outcome, Pending):
+        return _address_problem(outcome, call)
     if not isinstance(outcome, Result):
         return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
     artifacts: object = outcome.artifacts

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,13 +29,14 @@ from .errors import (
     RateLimited,
     ResponseError,
     TransportError,
+    Unauthorized,
     UnusableResult,
 )
 from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
-from .redact import redact
+from .redact import printable, redact
 from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
@@ -43,15 +45,50 @@ if TYPE_CHECKING:
 _MAX_RESULT_FETCHES = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
 
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+"""A header's name and value as they may be sent: a line break would begin another header, or another request."""
+
+
+async def _authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapping[str, str]]]) -> WireRequest:
+    """Return the request with the headers of the provider's hook ``authorize``, which no message may show.
+
+    Raises NotSent if the network failed, BrokenPlugin if the hook did.
+    """
+    call = wire.call
+    try:
+        headers = {**await authorize(account=call.account, refused=call.is_refused)}
+        secrets = {text for value in headers.values() for text in (value, value.rpartition(" ")[2])}
+    except ImpastoError:
+        raise
+    except OSError as error:
+        raise NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent") from None
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its own words may hold a secret
+        raise BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent") from None
+    call.secrets = (*call.secrets, *secrets.difference(call.secrets))
+    return attrs.evolve(wire, headers={**wire.headers, **headers})
+
+
 def _sender(hook: pluggy.HookRelay) -> Handler:
     """Return the innermost handler: one exchange, its evidence, and the error that the answer means."""
     carry, classify, is_artifact_body = map(direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
+    authorize = direct_call(hook.authorize) if hook.authorize.get_hookimpls() else None
 
     async def send(wire: WireRequest) -> WireResponse:
         call = wire.call
         if wire.method == "POST":
             running.get().use(call)
         call.deadline.start(call.timeout)  # the time spent waiting for a slot and for the rate does not count
+        if wire.url is not None:
+            if wire.method != "GET":
+                raise BrokenPlugin("a request with a url must be a GET: a paid one goes to the provider's base URL")
+            wire = attrs.evolve(wire, url=call.account.check_url(wire.url))
+        if authorize is not None and not wire.anonymous:
+            wire = await _authorized(wire, authorize)
+        headers: Mapping[str, object] = wire.headers  # of a plugin, which may be untyped
+        for name, value in headers.items():
+            if not isinstance(value, str) or _HEADER.fullmatch(f"{name}:{value}") is None:
+                rule = "a name of letters, digits and dashes, and text in Latin-1 without line breaks"
+                raise BrokenPlugin(f"a plugin's header {printable(name)!r} can't be sent; give {rule}")
         if call.is_recorded:
             await call.before_send(wire)
         try:
@@ -67,12 +104,15 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
             response = await call.read_body(response, raw=raw)
         failure = classify(request=call.request, response=response)
         if failure is None:
+            call.is_refused = False
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
         if failure.billed == "no":
             call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
             call.mark_not_charged(failure)
+            if authorize is not None and isinstance(failure, Unauthorized) and not wire.anonymous:
+                failure.retryable, call.is_refused = not call.is_refused, True  # once more, with another token
         raise failure
 
     return send
@@ -184,8 +224,6 @@ class Route:
             pass_interrupt(error)
             problem, cause = answer_fault(error, self.operation, response), error
         else:
-            if isinstance(outcome, Pending):
-                return outcome
             problem = result_problem(outcome, call)
             if not problem:
                 return outcome

@@ -118,7 +118,7 @@ def check_url(url: object, base_url: str, hosts: tuple[str, ...]) -> str:
         if not any(host == each or (each[0] == "*" and host.endswith(each[1:])) for each in hosts):
             allowed = ", ".join((base.netloc, *hosts))
             raise BrokenPlugin(f"{host} is not a host of the provider, whose hosts are {allowed} (Provider.hosts)")
-    return f"{scheme}://{host}{port}{found['rest'] or '/'}"
+    return f"{scheme}://{host}{port}/{found['rest'].removeprefix('/')}"
 
 
 def _host_in_words(url: object) -> str:

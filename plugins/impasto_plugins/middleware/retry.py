@@ -19,6 +19,7 @@ from impasto import (
     ProviderFault,
     RateLimited,
     Retry,
+    Unauthorized,
     WireRequest,
     WireResponse,
     hookimpl,
@@ -63,14 +64,24 @@ class _Retry:
         self.budget = budget
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
-        if wire.method != "POST":
-            return await next(wire)  # polls repeat in the route, as often as their job needs
+        if wire.method != "POST":  # polls repeat in the route, as often as their job needs
+            try:
+                return await next(wire)
+            except Unauthorized as error:
+                if not _may_authorize_again(error):
+                    raise
+            return await next(wire)
         self.budget.count_request()
         call = wire.call
-        attempts = refusals = charges = 0
+        attempts = refusals = charges = authorizations = 0
         while True:
             try:
                 return await next(wire)
+            except Unauthorized as error:  # proved to be free, so it counts neither as a retry nor in the budget
+                authorizations += 1
+                if authorizations > 1 or not _may_authorize_again(error):
+                    raise
+                continue
             except (NotSent, RateLimited) as error:
                 attempts += 1
                 may_retry = error.retryable and attempts < call.retry.attempts
@@ -99,6 +110,11 @@ class _Retry:
             pause = max(gate_of(call.account).remaining_pause(), model_pauses.remaining(wire))
             return max(wait, pause) < call.remaining()
         return wait < call.remaining() and self.budget.try_spend(call.retry)
+
+
+def _may_authorize_again(error: Unauthorized) -> bool:
+    """Return True if the provider's hook ``authorize`` has other headers, and the refused request cost nothing."""
+    return error.retryable and error.billed == "no"
 
 
 def _backoff(failure: ImpastoError, tries: int, call: Call) -> float:

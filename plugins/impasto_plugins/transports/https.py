@@ -19,6 +19,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+from multidict import CIMultiDict
 from yarl import URL
 
 from impasto import Body, BrokenPlugin, Call, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
@@ -191,17 +192,12 @@ class HttpsTransport:
         """
         await self.turns.next()
         account = wire.call.account
-        if wire.url is not None:
-            if wire.method == "POST":
-                raise BrokenPlugin("only a GET may have a url: a paid request goes to the provider's base URL")
-            url = account.check_url(wire.url)
-        elif _TARGET.fullmatch(wire.target) is None:
+        if wire.url is None and _TARGET.fullmatch(wire.target) is None:
             raise BrokenPlugin("a plugin's target must be a path: a / and printable ASCII characters without spaces")
-        else:
-            url = account.base_url + wire.target
-        headers = wire.headers
+        url = account.base_url + wire.target if wire.url is None else wire.url  # which the route has checked
+        headers = CIMultiDict(wire.headers if wire.anonymous else account.headers)
         if not wire.anonymous:
-            headers = {**account.headers, **headers}
+            headers.update(wire.headers)
             if account.query:
                 url += ("&" if "?" in url else "?") + urlencode(account.query)
         if wire.method == "GET":
