@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -121,7 +121,7 @@ class _Provider(impasto.Provider):
 
 def copy(source: object, kind: type[Any], **changes: object) -> Any:
     return kind(
-        **{each.alias: getattr(source, each.name) for each in attrs.fields(source.__class__) if each.init} | changes
+        **{each.alias: getattr(source, each.name) for each in attrs.fields(cast("type[Any]", type(source))) if each.init} | changes
     )
 
 
