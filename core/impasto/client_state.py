@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import DeadlineScheduler
-from .errors import BrokenPlugin, ClientClosedError, ImpastoError, LoopMismatchError
+from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
+from .plugin_boundary import is_cancelled, plugin_boundary
 from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
@@ -107,15 +108,8 @@ class ClientState:
         if emulate is None:
             self._emulator_urls[key] = getattr(transport, "base_url", None)
             return
-        try:
+        with plugin_boundary(f"the emulator of {provider.name} failed", awaits=True):
             self._emulator_urls[key] = await emulate(provider, self.registry)
-        except (ImpastoError, GeneratorExit):
-            raise
-        except BaseException as error:  # a plugin may raise anything
-            pass_interrupt(error)
-            if _is_cancelled(error):
-                raise
-            raise BrokenPlugin(f"the emulator of {provider.name} failed: {describe_error(error)}") from error
 
     async def aclose(self) -> None:
         """Cancel all calls and close all transports. Calling it again does nothing. Raises LoopMismatchError."""
@@ -135,17 +129,10 @@ class ClientState:
         if (cached := self._transports.get(chosen)) is not None:
             return cached
         factory = await asyncio.to_thread(self.registry.load, TRANSPORTS, chosen, type)
-        try:
+        with plugin_boundary(f"transport {chosen!r} can't be opened", awaits=True):
             transport = cast("Transport", factory(self._options))
             self._close_later(f"transport {chosen!r}", transport.aclose)  # first: it may be opened in part
             await transport.open()
-        except (ImpastoError, GeneratorExit):
-            raise
-        except BaseException as error:  # a plugin may raise anything
-            pass_interrupt(error)
-            if _is_cancelled(error):
-                raise
-            raise BrokenPlugin(f"transport {chosen!r} can't be opened: {describe_error(error)}") from error
         self._transports[chosen] = transport
         return transport
 
@@ -164,12 +151,8 @@ class ClientState:
         It is closed with the client if it has ``aclose``.
         """
         plugin = self.registry.load(MIDDLEWARE, name, object)
-        try:
+        with plugin_boundary(f"middleware {name!r} can't be made"):
             middleware = plugin(self._options) if isinstance(plugin, type) else plugin
-        except ImpastoError:
-            raise
-        except BaseException as error:  # a plugin may raise anything; no Ctrl-C, which is the main thread's
-            raise BrokenPlugin(f"middleware {name!r} can't be made: {describe_error(error)}") from error
         if middleware is not plugin and (aclose := getattr(middleware, "aclose", None)) is not None:
             self._close_later(f"middleware {name!r}", aclose)
         self._layers[name] = middleware
@@ -185,17 +168,11 @@ class ClientState:
                 raise
             except BaseException as error:  # a plugin may raise anything
                 pass_interrupt(error)
-                if _is_cancelled(error):
+                if is_cancelled(error):
                     raise
                 _log.error("%s could not be closed: %s", plugin, describe_error(error))
 
         self._stack.push_async_callback(close)
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    """Return True if somebody cancelled the running task; a plugin may raise CancelledError too."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 class _FunctionMiddleware:

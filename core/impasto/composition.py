@@ -7,18 +7,17 @@ from typing import Any
 
 import pluggy
 
-from .errors import BrokenPlugin, ImpastoError
+from .errors import BrokenPlugin
 from .hooks import Specs
-from .interrupts import pass_interrupt
 from .operation import Operation
 from .permission import around, around_attempts
+from .plugin_boundary import plugin_boundary
 from .records import Handler, Middleware
-from .redact import describe_error
 
 _ORDER: dict[str, int] = {"outer": 0, "retry": 1, "limit": 2, "inner": 3}
 _HOOKS = tuple(name for name in vars(Specs) if not name.startswith("_"))
-_REQUIRED = ("transform_request", "classify_error", "normalize_response")
-"""Hooks without which an answer that was paid for would be lost."""
+_REQUIRED = ("send", "transform_request", "classify_error", "normalize_response")
+"""Hooks without which nothing is sent, or an answer that was paid for would be lost."""
 
 
 def direct_call(hook: pluggy.HookCaller) -> Callable[..., Any]:
@@ -75,28 +74,22 @@ def compose(
 
     Raises BrokenPlugin.
     """
-    try:
+    with plugin_boundary(f"{operation.id}: a plugin does not match the hooks"):
         for plugin in (plugins := (transport, *middleware, operation.provider, operation)):
             _check_marks(plugin)
-        hook = _manager(*plugins).hook
-        if not hook.send.get_hookimpls():
-            raise BrokenPlugin(f"{operation.id}: its transport has no send hook; mark one with @impasto.hookimpl")
+        try:
+            hook = _manager(*plugins).hook
+            owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
+        except pluggy.PluginValidationError as error:
+            what = f"{type(error.plugin).__name__}: {' '.join(str(error).split())}"
+            advice = "if it was written for newer hooks: pip install --upgrade impasto"
+            raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {what}; {advice}") from error
         for name in _REQUIRED:
             if not getattr(hook, name).get_hookimpls():
                 raise BrokenPlugin(f"{operation.id}: no plugin has the hook {name}; mark one with @impasto.hookimpl")
-        owner = _manager(*(() if retries is None else (retries,)))  # no other plugin's middleware is among its
         attempting = owner.hook.middleware(operation=operation)
         layers = hook.middleware(operation=operation)
         ordered = sorted((*attempting, *layers), key=_position, reverse=True)
-    except ImpastoError:
-        raise
-    except pluggy.PluginValidationError as error:
-        what = f"{type(error.plugin).__name__}: {' '.join(str(error).split())}"
-        advice = "if it was written for newer hooks: pip install --upgrade impasto"
-        raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {what}; {advice}") from error
-    except BaseException as error:  # whatever a plugin's own middleware hook raises
-        pass_interrupt(error)
-        raise BrokenPlugin(f"{operation.id}: a plugin does not match the hooks: {describe_error(error)}") from error
 
     def wrap(send: Handler) -> Handler:
         for layer in ordered:

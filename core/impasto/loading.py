@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .distributions import VARIABLE, Declaration
-from .errors import BrokenPlugin, ImpastoError, MissingExtra
-from .interrupts import pass_interrupt
-from .redact import describe_error
+from .errors import MissingExtra
+from .plugin_boundary import plugin_boundary
 
 _used: set[tuple[str, str, str]] = set()
 """Other distributions' plugins that this process has used: folder, group and name."""
@@ -60,23 +59,14 @@ def load(point: Declaration) -> object:
 
 
 def _import(point: Declaration) -> object:
-    entry = point.entry
-    try:
-        return entry.load()
-    except ImpastoError:
-        raise
-    except ModuleNotFoundError as error:
-        if (command := _extra_for(error.name)) is not None:
-            raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
-        raise BrokenPlugin(_load_error(point, error)) from error
-    except BaseException as error:  # a plugin's module may raise anything, SystemExit too: it breaks only itself
-        pass_interrupt(error)
-        raise BrokenPlugin(_load_error(point, error)) from error
-
-
-def _load_error(point: Declaration, error: BaseException) -> str:
     entry, owner = point
-    return f"{entry.name!r} of {owner} failed to load ({entry.value}): {describe_error(error)}"
+    with plugin_boundary(f"{entry.name!r} of {owner} failed to load ({entry.value})"):
+        try:
+            return entry.load()
+        except ModuleNotFoundError as error:
+            if (command := _extra_for(error.name)) is None:
+                raise
+            raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
 
 
 _EXTRAS = {

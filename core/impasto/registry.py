@@ -16,10 +16,10 @@ from .errors import (
     RegistryError,
     UnknownOperation,
 )
-from .interrupts import pass_interrupt
 from .loading import load
 from .metadata import DamagedDistribution
-from .redact import describe_error, printable
+from .plugin_boundary import plugin_boundary
+from .redact import printable
 from .suggestions import closest
 
 if TYPE_CHECKING:
@@ -177,13 +177,8 @@ class Registry:
         what = f"the resolver {pattern!r}"
         if not callable(resolver):
             raise BrokenPlugin(f"{what} must be a function (name) -> Operation | None, not {_article(type(resolver))}")
-        try:
+        with plugin_boundary(f"{what} failed for {printable(model)!r}"):
             operation = resolver(model)
-        except (RegistryError, ConfigError):
-            raise
-        except BaseException as error:  # a plugin may raise anything
-            pass_interrupt(error)
-            raise BrokenPlugin(f"{what} raised {describe_error(error)} for {printable(model)!r}") from error
         if operation is None or isinstance(operation, Operation):
             return operation
         if isinstance(operation, CoroutineType):
