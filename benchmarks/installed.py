@@ -9,6 +9,7 @@ from pathlib import Path
 
 from impasto import Registry
 from impasto.registry import OPERATIONS
+from impasto_plugins.cli.declarations import declared
 
 from .imports import cpu
 from .measure import Ratio, compared, in_pairs
@@ -71,7 +72,7 @@ async def run(rounds: int) -> list[Ratio]:
         few, many = crowd(Path(folder, "few"), FEW), crowd(Path(folder, "many"), MANY)
         env = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(folder, "compiled"))}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
-        ours = {each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
+        ours = {each.value.partition(":")[0] for each in declared(Registry(), OPERATIONS)}
         must = MUST.format(modules=sorted(ours | {f"crowd.model_{i}" for i in range(MANY)}))
 
         def measured(code: str, site: Path | None = None) -> Callable[[], Awaitable[float]]:

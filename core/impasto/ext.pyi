@@ -7,6 +7,7 @@ from .distributions import (
     AllowList as AllowList,
     Distribution as Distribution,
     normalized_name as normalized_name,
+    scan_entry_points as scan_entry_points,
 )
 from .errors import (
     MAX_PROBLEMS as MAX_PROBLEMS,
@@ -53,7 +54,6 @@ from .registry import (
     OPERATIONS as OPERATIONS,
     PROVIDERS as PROVIDERS,
     TRANSPORTS as TRANSPORTS,
-    PluginInfo as PluginInfo,
     is_pattern as is_pattern,
 )
 from .retry_after import retry_after as retry_after

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from types import CoroutineType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .distributions import VARIABLE, AllowList, Declaration, Distribution, Scan, normalized_name, scan_entry_points
+from .distributions import VARIABLE, AllowList, Declaration, Scan, normalized_name, scan_entry_points
 from .errors import (
     BrokenPlugin,
     ConfigError,
     DuplicateOperation,
-    NotAllowed,
     RegistryError,
     UnknownOperation,
 )
 from .loading import load
-from .metadata import DamagedDistribution
 from .plugin_boundary import plugin_boundary
 from .redact import printable
 from .suggestions import closest
@@ -42,22 +40,6 @@ GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EX
 
 _REMEMBERED = 1024
 """Names for which a registry remembers the answers of resolvers; callers may ask for any name."""
-
-
-class PluginInfo(NamedTuple):
-    """One plugin as its distribution's metadata declares it.
-
-    ``refusal``: the reason why it is not used, if that is known without importing it.
-    """
-
-    name: str
-    group: str
-    value: str
-    distribution: str
-    version: str
-    refusal: str | None = None
-    allowed: bool = True
-    is_own: bool = False
 
 
 class Registry:
@@ -86,46 +68,19 @@ class Registry:
             self._allowed = AllowList.parse(None)
         return self._allowed
 
-    def owners(self) -> list[Distribution]:
-        """Return the distributions that declare plugins, impasto's own first."""
-        return list(self._scan().owners)
-
-    def damaged(self, *, complete: bool = False) -> list[DamagedDistribution]:
-        """Return the skipped metadata folders; ``complete`` reads those of distributions without plugins too."""
-        return scan_entry_points(complete=True).damaged if complete else list(self._scan().damaged)
-
     @property
-    def groups(self) -> list[str]:
-        """The groups of which something is declared, misspelt ones too."""
-        return sorted(self._scan().declarations)
+    def scan(self) -> Scan:
+        """All installed declarations, read once from the metadata of distributions."""
+        if self._scanned is None:  # whole: another thread may ask meanwhile
+            self._scanned = scan_entry_points() if self.discover else Scan({}, [], [])
+        return self._scanned
 
     def names(self, group: str) -> list[str]:
         """Return the names that are declared and allowed, sorted."""
-        points, allowed = self._scan().declarations.get(group, {}), self.allowed
+        points, allowed = self.scan.declarations.get(group, {}), self.allowed
         if allowed.names is not None:
             points = {n: each for n, each in points.items() if any(allowed.permits(point.owner) for point in each)}
         return sorted({*points, *(name for kind, name in self._loaded if kind == group)})
-
-    def declared(self, group: str) -> list[PluginInfo]:
-        """Every declaration that is installed, duplicates and what may not be used too, from metadata alone."""
-        declarations = []
-        for name, points in sorted(self._scan().declarations.get(group, {}).items()):
-            usable = self._permitted(group, points)
-            for point in points:
-                why = self._refusal(point, usable)
-                declarations.append(
-                    PluginInfo(
-                        name,
-                        group,
-                        point.entry.value,
-                        point.owner.name,
-                        point.owner.version,
-                        refusal=why.message if why is not None else None,
-                        allowed=not isinstance(why, NotAllowed),
-                        is_own=point.owner.is_own,
-                    )
-                )
-        return declarations
 
     def operation(self, model: str) -> Operation:
         """Return the operation of a model's name. Imports its module. Raises RegistryError.
@@ -157,8 +112,8 @@ class Registry:
         return name if is_pattern(name) else None
 
     def _is_declared(self, model: str, *, usable: bool = False) -> bool:
-        points = self._scan().declarations.get(OPERATIONS, {}).get(model, [])
-        return (OPERATIONS, model) in self._loaded or bool(self._permitted(OPERATIONS, points) if usable else points)
+        points = self.scan.declarations.get(OPERATIONS, {}).get(model, [])
+        return (OPERATIONS, model) in self._loaded or bool(self.permitted(OPERATIONS, points) if usable else points)
 
     def check_settings(self, names: Iterable[str], operation: Operation) -> None:
         """Raise ConfigError if a client has settings for a provider, transport or middleware that is not installed."""
@@ -197,16 +152,16 @@ class Registry:
         return plugin
 
     def _import(self, group: str, name: str) -> object:
-        points = self._scan().declarations.get(group, {}).get(name)
+        points = self.scan.declarations.get(group, {}).get(name)
         if points is None:
             raise UnknownOperation(self._unknown_name(group, name))
-        usable = self._permitted(group, points)
+        usable = self.permitted(group, points)
         point = usable[0] if usable else points[0]
-        if (why := self._refusal(point, usable)) is not None:
+        if (why := self.refusal(point, usable)) is not None:
             raise why
         return load(point)
 
-    def _permitted(self, group: str, points: list[Declaration]) -> list[Declaration]:
+    def permitted(self, group: str, points: list[Declaration]) -> list[Declaration]:
         """Return those of one name's declarations that may be used. If that is more than one, none is.
 
         Identical ones of one distribution count as one. What every model needs (a transport, a middleware, a
@@ -220,7 +175,8 @@ class Registry:
             return [point for point in usable.values() if point.owner.is_own] or [*usable.values()]
         return [*usable.values()]
 
-    def _refusal(self, point: Declaration, usable: list[Declaration]) -> RegistryError | None:
+    def refusal(self, point: Declaration, usable: list[Declaration]) -> RegistryError | None:
+        """Return the reason why a declaration is not used, or None; ``usable``: the permitted ones of its name."""
         if (refusal := point.refusal(self.allowed)) is not None:
             return refusal
         name, owners = point.entry.name, sorted({each.owner.name for each in usable})
@@ -235,17 +191,10 @@ class Registry:
         claim = f"{name!r} is declared by {' and '.join(owners)}"
         return DuplicateOperation(f"{claim}; uninstall one of them, or remove it from {VARIABLE}")
 
-    def _scan(self) -> Scan:
-        if self._scanned is None:
-            self._scanned = (
-                scan_entry_points() if self.discover else Scan({}, [], [])
-            )  # whole: another thread may ask meanwhile
-        return self._scanned
-
     def _unknown_name(self, group: str, name: str) -> str:
-        names = [each.name for each in self.declared(group) if each.refusal is None]
-        names += [own for kind, own in self._loaded if kind == group]
-        names = [each for each in names if not is_pattern(each)]
+        points = self.scan.declarations.get(group, {})
+        names = [each for each in self.names(group) if not is_pattern(each)]
+        names = [each for each in names if each not in points or len(self.permitted(group, points[each])) == 1]
         short = printable(name[:120])
         near = closest(name, dict.fromkeys(names), 4)
         kind = group.removeprefix("impasto.").removesuffix("s") if group != OPERATIONS else "model"
@@ -255,7 +204,7 @@ class Registry:
             there_is = f"none of the {len(set(names))} installed models is similar; `impasto models` lists them"
         else:
             there_is = f"installed: {', '.join(sorted(set(names)))}"
-        broken = any(each.has_plugins for each in self._scan().damaged)
+        broken = any(each.has_plugins for each in self.scan.damaged)
         advice = "; a distribution with plugins is damaged, see `impasto doctor`" if broken else ""
         return f"unknown {kind} {short!r}; {there_is}{advice}"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 
+from impasto_plugins.cli.declarations import declared
 from impasto_plugins.cli.main import main
 
 from .text import code, fenced, page, table
@@ -23,8 +24,8 @@ def pages() -> dict[str, str]:
 
 def every() -> Iterator[tuple[str, click.Command]]:
     """Return each command that comes with impasto, with its whole name; a group's commands follow it."""
-    declared = {each.name for each in main.registry.declared("impasto.commands") if each.distribution == _OURS}
-    for name in sorted(declared):
+    names = {each.name for each in declared(main.registry, "impasto.commands") if each.distribution == _OURS}
+    for name in sorted(names):
         command = main.get_command(click.Context(main), name)
         assert command is not None  # noqa: S101 - it is declared
         yield f"impasto {name}", command

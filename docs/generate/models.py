@@ -11,6 +11,7 @@ import attrs
 from impasto import Description, Operation, Registry
 from impasto.describe import FieldDescription, describe
 from impasto.registry import OPERATIONS
+from impasto_plugins.cli.declarations import declared
 from impasto_plugins.cli.demo.more_steps import MORE_STEPS
 from impasto_plugins.cli.demo.tour import STEPS, Step
 from impasto_plugins.cli.models import group_of
@@ -89,7 +90,7 @@ def families() -> list[Family]:
     """Return every operation that comes with impasto, by module."""
     registry = Registry()
     modules: dict[str, dict[str, list[str]]] = {}
-    for each in registry.declared(OPERATIONS):
+    for each in declared(registry, OPERATIONS):
         if each.distribution == _OURS:
             operation = registry.operation(each.name)
             names = modules.setdefault(each.value.partition(":")[0], {}).setdefault(operation.id, [])

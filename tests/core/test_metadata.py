@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from impasto import DuplicateOperation, NotAllowed, Registry, UnknownOperation, loading
-from impasto.ext import read_folders
+from impasto.ext import read_folders, scan_entry_points
 from impasto.registry import COMMANDS, GROUPS, OPERATIONS
+from impasto_plugins.cli.declarations import declared
 from tests.damage import damage
 from tests.distributions import ACME, install
 
@@ -42,12 +43,12 @@ def folder(site: Path, name: str, metadata: str | None, points: str | None = Non
 
 def damaged(path: Path) -> str:
     """The reason why a folder is skipped."""
-    (reason,) = [each.reason for each in Registry().damaged(complete=True) if each.path == str(path)]
+    (reason,) = [each.reason for each in scan_entry_points(complete=True).damaged if each.path == str(path)]
     return reason
 
 
 def own_entry_points() -> str:
-    (own,) = [owner for owner in Registry(allow="none").owners() if owner.is_own]
+    (own,) = [owner for owner in Registry(allow="none").scan.owners if owner.is_own]
     return own.read_text("entry_points.txt") or ""
 
 
@@ -106,7 +107,7 @@ def test_no_damage_stops_anything(site: Path, first_seed: int) -> None:
         assert all("\x1b" not in name for name in registry.names(group))
     assert registry.operation("stability/sd3").id == "stability/sd3"
     assert Registry(allow="none").names(OPERATIONS) == OURS[OPERATIONS]
-    assert len(registry.damaged(complete=True)) >= len(registry.damaged()) > 0
+    assert len(scan_entry_points(complete=True).damaged) >= len(registry.scan.damaged) > 0
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
@@ -120,7 +121,7 @@ def test_a_finder_that_raises_is_named(monkeypatch: pytest.MonkeyPatch, raised: 
 
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert Registry().names(COMMANDS) == OURS[COMMANDS]
-    assert next(each.path for each in Registry().damaged(complete=True)).endswith("Finder")
+    assert next(each.path for each in scan_entry_points(complete=True).damaged).endswith("Finder")
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
@@ -139,7 +140,7 @@ def test_what_a_finder_makes_up_stops_nothing(monkeypatch: pytest.MonkeyPatch, r
 
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert Registry().names(COMMANDS) == OURS[COMMANDS]
-    assert len(Registry().damaged(complete=True)) == 4
+    assert len(scan_entry_points(complete=True).damaged) == 4
 
 
 IMPOSTOR = "[impasto.operations]\nevil/paint = evil:paint\n[impasto.commands]\nevil = evil:command\n"
@@ -176,8 +177,8 @@ def test_the_first_of_a_name_on_the_path_hides_the_others(tmp_path: Path, monkey
     for number in ("old", "new"):
         install(tmp_path / number, "acme", {OPERATIONS: {"acme/paint": f"acme_{number}:paint"}}, {})
         monkeypatch.syspath_prepend(tmp_path / number)
-    (declared,) = [each for each in Registry().declared(OPERATIONS) if each.name == "acme/paint"]
-    assert declared.value == "acme_new:paint"
+    (found,) = [each for each in declared(Registry(), OPERATIONS) if each.name == "acme/paint"]
+    assert found.value == "acme_new:paint"
 
 
 def test_a_distribution_in_a_zip_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_a_copy_that_runs_knows_its_own_metadata(tmp_path: Path, record: str | N
         (made / "RECORD").write_text(record)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import impasto\n"
-        "print([owner.path for owner in impasto.Registry().owners() if owner.is_own])"
+        "print([owner.path for owner in impasto.Registry().scan.owners if owner.is_own])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == f"[{str(made)!r}]\n"

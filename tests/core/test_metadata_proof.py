@@ -46,7 +46,7 @@ def test_a_long_version_is_cut_and_one_that_is_missing_is_unknown(
         folder.mkdir()
         (folder / "METADATA").write_text(text)
         (folder / "entry_points.txt").write_text(f"[impasto.operations]\n{name}/paint = {name}:paint\n")
-    versions = {owner.name: owner.version for owner in Registry().owners()}
+    versions = {owner.name: owner.version for owner in Registry().scan.owners}
     assert (versions["other"], versions["another"]) == ("9" * 60, "unknown")
 
 

@@ -120,9 +120,8 @@ class _Provider(impasto.Provider):
 
 
 def copy(source: object, kind: type[Any], **changes: object) -> Any:
-    return kind(
-        **{each.alias: getattr(source, each.name) for each in attrs.fields(cast("type[Any]", type(source))) if each.init} | changes
-    )
+    fields = attrs.fields(cast("type[Any]", type(source)))
+    return kind(**{each.alias: getattr(source, each.name) for each in fields if each.init} | changes)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from impasto import (
     UnknownOperation,
 )
 from impasto.registry import GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
+from impasto_plugins.cli.declarations import declared
 from tests.distributions import ACME, install
 from tests.recorder import Recorder
 
@@ -88,7 +89,7 @@ def test_two_distributions_that_claim_one_name(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DuplicateOperation, match="'acme/paint' is declared by acme-one and acme-two; uninstall one"):
         registry.operation("acme/paint")
     assert registry.operation("acme-one/own").id == "acme/paint", "what is not in question works"
-    assert len([d for d in registry.declared(OPERATIONS) if d.name == "acme/paint"]) == 2
+    assert len([d for d in declared(registry, OPERATIONS) if d.name == "acme/paint"]) == 2
 
 
 def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_a_broken_plugin_breaks_only_itself(
 def test_what_is_installed_can_be_left_out() -> None:
     registry = Registry(discover=False)
     assert [registry.names(group) for group in GROUPS] == [[]] * len(GROUPS)
-    assert registry.owners() == []
+    assert registry.scan.owners == []
     with pytest.raises(UnknownOperation, match="unknown model 'stability/sd3'; none is installed"):
         registry.operation("stability/sd3")
     with pytest.raises(RegistryError):  # whoever catches the base catches all of them
@@ -200,7 +201,7 @@ def test_it_is_imported_once() -> None:
 
 
 def test_every_built_in_declaration_names_its_distribution() -> None:
-    ours = [d for group in (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE) for d in Registry().declared(group)]
+    ours = [d for group in (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE) for d in declared(Registry(), group)]
     assert {d.distribution for d in ours} >= {"impasto"}
     assert all(d.version and ":" in d.value for d in ours)
 

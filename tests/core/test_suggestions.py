@@ -7,6 +7,7 @@ import pytest
 from impasto import InvalidRequest, Registry, UnknownOperation
 from impasto.ext import closest
 from impasto.registry import OPERATIONS
+from impasto_plugins.cli.declarations import declared
 
 FIELDS = ("prompt", "aspect_ratio", "negative_prompt", "seed", "style_preset", "output_format")
 
@@ -67,7 +68,7 @@ def test_a_field_is_suggested_though_it_is_given() -> None:
 
 def test_a_model_that_would_be_refused_is_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(allow="none")
-    assert all(each.refusal is None for each in registry.declared(OPERATIONS))
+    assert all(each.refusal is None for each in declared(registry, OPERATIONS))
     with pytest.raises(UnknownOperation, match="models is similar"):
         registry.operation("acme/zzzz")
 

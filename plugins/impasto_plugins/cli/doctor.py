@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, PluginInfo, normalized_name, read_folders
+from impasto.ext import GROUPS, OWN_DISTRIBUTION, PROVIDERS, VARIABLE, normalized_name, read_folders, scan_entry_points
 
+from .declarations import PluginInfo, declared
 from .options import as_json, registry_of
 from .terminal.output import columns, echo
 
@@ -91,7 +92,7 @@ def _print(findings: list[Finding]) -> None:
 
 def _dependencies(registry: Registry) -> Iterator[Finding]:
     """Check the requirements in impasto's metadata, and the extras that users can install."""
-    own = next((owner for owner in registry.owners() if owner.is_own), None)
+    own = next((owner for owner in registry.scan.owners if owner.is_own), None)
     if own is None:
         yield Finding("dependencies", OWN_DISTRIBUTION, "its metadata is not found; install it again", "broken")
         return
@@ -179,7 +180,7 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
     from .checks.installed_files import files_of
 
     allowed, section = registry.allowed, "distributions"
-    for owner in registry.owners():
+    for owner in registry.scan.owners:
         files = files_of(owner)
         state = {"changed": "broken", "unknown": "note"}.get(files.state, "ok")
         if allowed.permits(owner):
@@ -187,8 +188,8 @@ def _distributions(registry: Registry) -> Iterator[Finding]:
         else:
             text = f"not allowed: {allowed.source} allows {allowed}; {files.text}"
             yield Finding(section, str(owner), text, "broken" if state == "broken" else "note")
-    installed = {normalized_name(owner.name) for owner in registry.owners()}
-    for folder in registry.damaged(complete=True):
+    installed = {normalized_name(owner.name) for owner in registry.scan.owners}
+    for folder in scan_entry_points(complete=True).damaged:
         yield Finding(section, folder.path, folder.reason, "broken" if folder.has_plugins else "note")
     for name in sorted(allowed.names or ()):
         if name not in installed:
@@ -203,13 +204,13 @@ def _imports(registry: Registry) -> dict[PluginInfo, ImportResult]:
         import_plugin,
     )
 
-    declared = [each for group in GROUPS for each in registry.declared(group) if each.allowed]
-    found = {each: ImportResult("broken", each.refusal) for each in declared if each.refusal is not None}
+    allowed = [each for group in GROUPS for each in declared(registry, group) if each.allowed]
+    found = {each: ImportResult("broken", each.refusal) for each in allowed if each.refusal is not None}
     by_owner: dict[str, list[PluginInfo]] = {}
-    for each in declared:
+    for each in allowed:
         if each.refusal is None:
             by_owner.setdefault(each.distribution, []).append(each)
-    for owner in registry.owners():
+    for owner in registry.scan.owners:
         mine = by_owner.pop(owner.name, [])
         points = [(each.group, each.name) for each in mine]
         came = [import_plugin(registry, *point) for point in points] if owner.is_own else import_in_processes(points)
@@ -227,6 +228,6 @@ def _plugins(registry: Registry, imports: Mapping[PluginInfo, ImportResult]) -> 
                 yield Finding("plugins", f"{group} {each.name}", text, came.state)
         loaded = {each.name for each, came in alike.items() if came.loaded}
         yield Finding("plugins", group, f"{len(loaded)} of {len(registry.names(group))} imported")
-    for group in registry.groups:
+    for group in sorted(registry.scan.declarations):
         if group not in GROUPS:
             yield Finding("plugins", group, f"unknown group; the groups are {', '.join(GROUPS)}", "note")

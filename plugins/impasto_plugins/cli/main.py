@@ -11,6 +11,7 @@ import click
 from impasto import ConfigError, ImpastoError, Registry, __version__
 from impasto.ext import COMMANDS, VARIABLE, AllowList
 
+from .declarations import declared
 from .entry import INTERRUPTED
 from .terminal.boundary import run
 
@@ -80,14 +81,14 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, and the distributions that are skipped."""
         # Another distribution's command may take seconds to import, so here only its owner is named.
-        declared = [each for each in self.registry.declared(COMMANDS) if each.allowed]
-        rows = {each.name: f"(from {each.distribution} {each.version})" for each in declared}
-        for each in declared:
+        allowed = [each for each in declared(self.registry, COMMANDS) if each.allowed]
+        rows = {each.name: f"(from {each.distribution} {each.version})" for each in allowed}
+        for each in allowed:
             if each.is_own:
                 rows[each.name] = self._short_help(ctx, each.name)
         with formatter.section("Commands"):
             formatter.write_dl(list(rows.items()))
-        skipped = [(each.path, f"is skipped: {each.reason}") for each in self.registry.damaged() if each.has_plugins]
+        skipped = [(each.path, f"is skipped: {each.reason}") for each in self.registry.scan.damaged if each.has_plugins]
         if self._wrong_setting is not None:
             skipped.append((VARIABLE, f"is invalid: {self._wrong_setting.message}"))
         if skipped:

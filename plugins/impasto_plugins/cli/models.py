@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .declarations import PluginInfo, declared
 from .options import as_json, registry_of
 from .terminal.output import echo
 
 if TYPE_CHECKING:
     from impasto import Operation, Registry
-    from impasto.ext import PluginInfo
 
 _OTHER = "not imported"
 _RESOLVER = "resolver"
@@ -35,10 +35,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     registry = registry_of(ctx)
     alike: dict[tuple[str, str, str], list[PluginInfo]] = {}
-    for each in (each for each in registry.declared(OPERATIONS) if each.allowed):
+    for each in (each for each in declared(registry, OPERATIONS) if each.allowed):
         alike.setdefault((each.value, each.distribution, each.version), []).append(each)
     with _uncollected():
-        rows = sorted((_row(registry, declared) for declared in alike.values()), key=_place)
+        rows = sorted((_row(registry, models) for models in alike.values()), key=_place)
     if as_json:
         import json
 
@@ -59,13 +59,13 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _row(registry: Registry, declared: list[PluginInfo]) -> dict[str, object]:
+def _row(registry: Registry, models: list[PluginInfo]) -> dict[str, object]:
     """Return one model's row. A broken one has its reason."""
     from impasto import ImpastoError
     from impasto.ext import is_pattern
 
-    names = sorted({each.name for each in declared}, key=lambda name: (len(name), name))
-    first = declared[0]
+    names = sorted({each.name for each in models}, key=lambda name: (len(name), name))
+    first = models[0]
     row: dict[str, object] = {
         "name": names[0],
         "aliases": names[1:],

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .declarations import PluginInfo, declared
 from .options import as_json, registry_of
 from .terminal.output import echo
 
 if TYPE_CHECKING:
     from impasto import Registry
-    from impasto.ext import PluginInfo
 
 
 @click.command("plugins", short_help="List the installed plugins, without importing them.")
@@ -51,11 +51,11 @@ def listed(registry: Registry) -> list[dict[str, str | None]]:
 
     from .checks.installed_files import files_of
 
-    declared: dict[tuple[str, str], list[PluginInfo]] = {}
+    by_owner: dict[tuple[str, str], list[PluginInfo]] = {}
     for group in GROUPS:
-        for each in registry.declared(group):
-            declared.setdefault((each.distribution, each.version), []).append(each)
-    files = {(owner.name, owner.version): files_of(owner) for owner in registry.owners()}
+        for each in declared(registry, group):
+            by_owner.setdefault((each.distribution, each.version), []).append(each)
+    files = {(owner.name, owner.version): files_of(owner) for owner in registry.scan.owners}
     return [
         {
             "distribution": each.distribution,
@@ -69,5 +69,5 @@ def listed(registry: Registry) -> list[dict[str, str | None]]:
             "sha256": own.digest,
         }
         for owner, own in files.items()
-        for each in declared.get(owner, ())
+        for each in by_owner.get(owner, ())
     ]

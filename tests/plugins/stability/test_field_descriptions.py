@@ -9,6 +9,7 @@ import pytest
 
 from impasto import Registry
 from impasto.registry import OPERATIONS
+from impasto_plugins.cli.declarations import declared
 
 _FILLERS = frozenset({"a", "an", "as", "for", "in", "its", "of", "the", "to"})
 
@@ -32,11 +33,11 @@ def _problems(name: str, description: str) -> Iterator[str]:
 
 def test_every_field_of_every_model_is_described() -> None:
     registry = Registry()
-    declared = [each.name for each in registry.declared(OPERATIONS) if each.distribution == "impasto"]
-    assert len(declared) > 70
+    names = [each.name for each in declared(registry, OPERATIONS) if each.distribution == "impasto"]
+    assert len(names) > 70
     problems = {
         f"{model}: {name} {problem}: {field.description!r}"
-        for model in declared
+        for model in names
         for name, field in registry.operation(model).fields.items()
         for problem in _problems(name, field.description)
     }

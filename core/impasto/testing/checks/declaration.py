@@ -48,7 +48,7 @@ class DeclarationChecks(Subject):
         """Check that the name is one entry point, and that no similar name leads to it."""
         registry = Registry()
         name = registry.resolver_of(self.model) or self.model
-        declared = [each for each in registry.declared(OPERATIONS) if each.name == name]
+        declared = registry.scan.declarations.get(OPERATIONS, {}).get(name, [])
         assert len(declared) == 1, f"{name!r} must be one entry point of {OPERATIONS}; there are {len(declared)}"
         assert self.model.partition("/")[0] == self.operation().provider.name, "a model is named provider/model"
         for near in (self.model[:-1], f"{self.model} ", self.model.swapcase(), self.model.partition("/")[2]):
@@ -59,7 +59,7 @@ class DeclarationChecks(Subject):
     @check
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
         """Check the imports of a fresh process."""
-        module = {each.name: each.value.partition(":")[0] for each in Registry().declared(OPERATIONS)}
+        module = {name: points[0].entry.module for name, points in Registry().scan.declarations[OPERATIONS].items()}
         code = _NAMED_ONLY.format(model=self.model)
         ran = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=self.seconds

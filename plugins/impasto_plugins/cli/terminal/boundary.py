@@ -104,13 +104,14 @@ def _plugin_modules() -> dict[str, str]:
     """Return the top-level modules of other distributions' plugins, each with its distribution."""
     from impasto import Registry
     from impasto.ext import GROUPS
+    from impasto_plugins.cli.declarations import declared
 
     try:
         registry = Registry()
-        declared = [each for group in GROUPS for each in registry.declared(group) if not each.is_own]
+        foreign = [each for group in GROUPS for each in declared(registry, group) if not each.is_own]
     except BaseException:  # noqa: BLE001 - a report about an error must not fail because of another one
         return {}
-    return {each.value.partition(":")[0].partition(".")[0]: f"{each.distribution} {each.version}" for each in declared}
+    return {each.value.partition(":")[0].partition(".")[0]: f"{each.distribution} {each.version}" for each in foreign}
 
 
 def report_ignored(source: object, error: BaseException | None) -> None:

@@ -20,9 +20,10 @@ def load_operations(prefix: str, registry: Registry | None = None) -> Iterator[t
     """
     registry = registry or Registry()
     skipped_names = {
-        each.name
-        for each in registry.declared(OPERATIONS)
-        if not each.is_own and registry.allowed.names is None and each.value.partition(":")[0] not in sys.modules
+        name
+        for name, points in registry.scan.declarations.get(OPERATIONS, {}).items()
+        for point in points
+        if not point.owner.is_own and registry.allowed.names is None and point.entry.module not in sys.modules
     }
     for name in registry.names(OPERATIONS):
         if not name.startswith(prefix) or name in skipped_names or is_pattern(name):
