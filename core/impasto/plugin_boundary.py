@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,5 +29,7 @@ def plugin_boundary(failure: str, *, awaits: bool = False) -> Iterator[None]:
 
 def is_cancelled(error: BaseException) -> bool:
     """Return True if somebody cancelled the running task; a plugin may raise CancelledError too."""
+    import asyncio  # the registry needs this module, and a command line that lists names no loop
+
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
