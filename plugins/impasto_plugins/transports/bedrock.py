@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pybase64  # noqa: F401 - if it is missing, that is reported before an answer is paid for that needs it
 
-from impasto import Account, ConfigError, WireRequest, WireResponse, hookimpl
+from impasto import Account, BrokenPlugin, ConfigError, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
 from .aws import Identity, Once, ca_bundle, explicit_identity, find_identity
@@ -44,7 +44,11 @@ class BedrockTransport:
 
     @hookimpl
     async def send(self, wire: WireRequest) -> WireResponse:
-        """Sign and send one request. Raises ConfigError, InvalidRequest, NotSent or ChargeUnknown."""
+        """Sign and send one request. Raises BrokenPlugin, ConfigError, InvalidRequest, NotSent or ChargeUnknown."""
+        if wire.method != "POST" or wire.url is not None:
+            raise BrokenPlugin(
+                "the transport 'bedrock' invokes models only: a plugin's request must be a POST without url"
+            )
         call = wire.call
         identity = self._identities.get(call.account.fingerprint) or await self._identify(call.account)
         _check_region(identity.region, wire)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from typing import BinaryIO
 
+import attrs
 from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
-from impasto import BrokenPlugin, InvalidRequest, Problem, WireRequest
-from impasto.ext import EXTENSIONS
+from impasto import BrokenPlugin, File, InvalidRequest, Problem, Request, WireRequest
+from impasto.ext import EXTENSIONS, kind_in_words, printable
 from impasto_plugins.concurrency import to_thread_shielded
 
 _PIECE = 1 << 20
 
 
 async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
-    """Return the form of one attempt. Files on disk are opened in a thread. Raises InvalidRequest."""
+    """Return the form of one attempt. Files on disk are opened in a thread. Raises InvalidRequest or BrokenPlugin."""
     if not any(file.on_disk for _, file in wire.files):
         return make_form(wire, files)
     # Shielded: if the caller is cancelled, the readers are in ``files`` all the same, which the caller closes.
@@ -29,31 +30,54 @@ async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
 
 
 def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
-    """Return the form of one attempt; ``files`` closes its readers. Raises InvalidRequest before anything is sent."""
+    """Return the form of one attempt; ``files`` closes its readers.
+
+    Raises InvalidRequest or BrokenPlugin before anything is sent.
+    """
     boundary = secrets.token_hex(16)
     pieces: list[bytes | tuple[BinaryIO, int]] = []
     text = ""
     for name, value in wire.fields.items():
         if not isinstance(value, str | int | float):
-            raise BrokenPlugin(f"a form can't send {name!r}, a {type(value).__name__}; use encoding='json'")
+            kind = kind_in_words(value)
+            advice = "give text, a number, true or false; or set encoding='json'"
+            raise BrokenPlugin(f"the form field {printable(name)!r} of a plugin is {kind}; {advice}")
         text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(value)}\r\n"
     for name, file in wire.files:
-        filename = _quoted(f"{name}{EXTENSIONS.get(file.media_type, '.bin')}")
+        filename = _quoted(f"{name.removesuffix('[]')}{EXTENSIONS.get(file.media_type, '.bin')}")
         text += f'{_part(boundary, name, file.media_type)}; filename="{filename}"\r\n\r\n'
         try:
             reader = files.enter_context(file.open())
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
+            problem = Problem(parameter_of(wire, file, name), f"can't be read again: {reason}")
+            raise InvalidRequest([problem]) from None
         pieces += [text.encode(), (reader, file.size)]
         text = "\r\n"
     pieces.append(f"{text}--{boundary}--\r\n".encode())
     form = MultipartForm(boundary, pieces)
     if wire.max_bytes is not None and form.size > wire.max_bytes:
-        largest = max(wire.files, key=lambda each: each[1].size, default=("prompt", None))[0]
-        problem = f"the whole request may have {wire.max_bytes:,} bytes and has {form.size:,}; give a smaller {largest}"
-        raise InvalidRequest([Problem(largest, problem)])
+        raise too_large(wire, form.size, wire.files)
     return form
+
+
+def parameter_of(wire: WireRequest, file: File, name: str) -> str:
+    """Return the caller's parameter that holds a file, or the file's name in the request if the plugin made it."""
+    request: Request | None = getattr(wire.call, "request", None)  # no call: the request was made for a check
+    values = {} if request is None else attrs.asdict(request.params, recurse=False)
+    return next((each for each, value in values.items() if value is file or _holds(value, file)), name)
+
+
+def _holds(value: object, file: File) -> bool:
+    return isinstance(value, tuple) and any(each is file for each in value)
+
+
+def too_large(wire: WireRequest, size: int, files: Sequence[tuple[str, File]]) -> InvalidRequest:
+    """Return the error for a request whose size is above its limit; it names the largest file."""
+    problem = f"the whole request may have {wire.max_bytes:,} bytes and has {size:,}"
+    name, file = max(files, key=lambda each: each[1].size, default=("prompt", None))
+    largest = name if file is None else parameter_of(wire, file, name)
+    return InvalidRequest([Problem(largest, f"{problem}; give a smaller {largest}")])
 
 
 def _part(boundary: str, name: str, media_type: str) -> str:

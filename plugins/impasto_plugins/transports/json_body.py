@@ -10,9 +10,10 @@ from typing import BinaryIO
 import attrs
 from aiohttp.abc import AbstractStreamWriter
 
-from impasto import BrokenPlugin, FileRef, InvalidRequest, JSONValue, Problem, WireRequest
+from impasto import BrokenPlugin, File, FileRef, InvalidRequest, JSONValue, Problem, WireRequest
+from impasto.ext import describe_error
 
-from .form import Outgoing
+from .form import Outgoing, parameter_of, too_large
 
 try:
     from pybase64 import b64encode
@@ -26,57 +27,62 @@ _PIECE = 3 * 2**18  # a multiple of 3: pieces of base64 join without padding
 class JSONBody:
     """The body of one attempt: ``texts``, and between each two of them one of ``files``, with its name."""
 
+    wire: WireRequest
     texts: Sequence[bytes]
-    files: Sequence[tuple[str, FileRef]]
+    files: Sequence[tuple[str, File]]
 
     @classmethod
     def of(cls, wire: WireRequest) -> JSONBody:
         """Return a request's body, without reading its files. Raises InvalidRequest if it is too long, BrokenPlugin."""
-        if len(refs := {name: FileRef(file) for name, file in wire.files}) < len(wire.files):
-            raise BrokenPlugin("a JSON body can't have two files of one name; give a list of FileRef in fields")
+        refs = {name: FileRef(file) for name, file in wire.files}
+        if len(refs) < len(wire.files) or (refs and not refs.keys().isdisjoint(wire.fields)):
+            raise BrokenPlugin("a JSON body can't have two values of one name; put a list of FileRef into fields")
         mark = secrets.token_hex(16)  # unknown to callers, so no text of theirs contains it
-        files: list[tuple[str, FileRef]] = []
+        files: list[tuple[str, File]] = []
         try:
             fields = _mark_files({**wire.fields, **refs}, "", mark, files)
             text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-            texts = [part.encode() for part in text.replace(f'"{mark}', '"').split(f"{mark}")]
+            texts = [part.encode() for part in text.replace(f'"{mark}', '"').split(mark)]
         except (TypeError, ValueError, RecursionError) as error:
-            raise BrokenPlugin(f"a plugin's fields are not JSON: {error}") from None
-        body = cls(texts, files)
+            advice = "give text, numbers, true, false, None, lists, mappings and FileRef"
+            raise BrokenPlugin(f"a plugin's fields are not JSON ({describe_error(error)}); {advice}") from None
+        body = cls(wire, texts, files)
         if wire.max_bytes is not None and body.size > wire.max_bytes:
-            largest = max(files, key=lambda each: each[1].file.size, default=("prompt", None))[0]
-            problem = f"the whole request may have {wire.max_bytes:,} bytes and has {body.size:,}"
-            raise InvalidRequest([Problem(largest, f"{problem}; give a smaller {largest}")])
+            raise too_large(wire, body.size, files)
         return body
 
     @property
     def size(self) -> int:
         """The bytes of the whole body."""
-        return sum(map(len, self.texts)) + sum(4 * -(-ref.file.size // 3) for _, ref in self.files)
+        return sum(map(len, self.texts)) + sum(4 * -(-file.size // 3) for _, file in self.files)
 
     def encode(self) -> bytearray:
         """Return the whole body. Files are read in pieces. Raises InvalidRequest before anything is sent."""
         body = bytearray(self.texts[0])
-        for (name, ref), text in zip(self.files, self.texts[1:], strict=True):
+        for (name, file), text in zip(self.files, self.texts[1:], strict=True):
             try:
-                with ref.file.open() as source:
+                with file.open() as source:
                     while piece := _read(source, _PIECE):
                         body += b64encode(piece)
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                raise InvalidRequest([Problem(name, f"can't be read again: {reason}")]) from None
+                problem = Problem(parameter_of(self.wire, file, name), f"can't be read again: {reason}")
+                raise InvalidRequest([problem]) from None
             body += text
         return body
 
 
-def _mark_files(value: JSONValue, name: str, mark: str, files: list[tuple[str, FileRef]]) -> JSONValue:
-    """Return the value with a text in place of each file, whose name is that of its field."""
+def _mark_files(value: JSONValue, name: str, mark: str, files: list[tuple[str, File]]) -> JSONValue:
+    """Return the value with two marks in place of each file; between them is the beginning of its text.
+
+    ``files`` gets each file with the name of its field.
+    """
     if isinstance(value, FileRef):
-        files.append((name, value))
+        files.append((name, value.file))
         return mark + (f"data:{value.file.media_type};base64," if value.data_url else "") + mark
     if isinstance(value, Mapping):
         return {key: _mark_files(each, key, mark, files) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
         return [_mark_files(each, name, mark, files) for each in value]
     return value
 
