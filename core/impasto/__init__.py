@@ -9,10 +9,10 @@ _HOMES = {
     "client": "Client",
     "describe": "Description",
     "errors": "BadRequest BatchStopped BrokenPlugin ChargeUnknown ClientClosedError ConfigError ContentFiltered "
-    "DuplicateOperation ImpastoError InvalidRequest LoopMismatchError ManifestError MissingExtra NotAllowed NotFound "
-    "NotSent PaymentRequired PermissionDenied PollExpired Problem ProviderFault RateLimited RegistryError "
-    "ResponseError SpendLimitExceeded StorageError TooLarge TransportError Unauthorized UnknownOperation Unprocessable "
-    "UnusableResult",
+    "DuplicateOperation ImpastoError InvalidRequest JobFailed LoopMismatchError ManifestError MissingExtra "
+    "NotAllowed NotFound NotSent PaymentRequired PermissionDenied PollExpired Problem ProviderFault "
+    "RateLimited RegistryError ResponseError SpendLimitExceeded StorageError TooLarge TransportError "
+    "Unauthorized UnknownOperation Unprocessable UnusableResult",
     "files": "File",
     "hooks": "Specs hookimpl hookspec",
     "operation": "Dialect FlatPrice Operation Price",

@@ -21,6 +21,7 @@ from .errors import (
     DuplicateOperation as DuplicateOperation,
     ImpastoError as ImpastoError,
     InvalidRequest as InvalidRequest,
+    JobFailed as JobFailed,
     LoopMismatchError as LoopMismatchError,
     ManifestError as ManifestError,
     MissingExtra as MissingExtra,

@@ -86,10 +86,18 @@ class Call:
         self.deadline = Deadline(watch or DeadlineScheduler())
         self._posts = self._unknown = 0
         self._sent = False
-        self._may_post = self._is_over = False  # set by the permission to send, see there
+        self._may_post = self._is_over = self._is_job_free = False  # set by the permission to send, see there
         self.answer: WireResponse | None = None
         """The answer that is being read."""
         self.job: str | None = None
+        self.pending: Pending | None = None
+        """The job as the last answer described it."""
+        self.refusal: ImpastoError | None = None
+        """The provider's own words on the end of this call, in an answer that was read whole. Its bill is believed."""
+        self.retry_after = 0.0
+        """Seconds for which the last answer to a poll asks to wait."""
+        self.cancellation = ""
+        """The end of a job that the caller gave up, in words."""
         self.is_refused = False
         """True if the provider has refused the last headers of ``authorize``, which then gets others."""
         self.on_end: tuple[Callable[[Result | None], None], ...] = ()
@@ -127,7 +135,7 @@ class Call:
     @property
     def possible_charges(self) -> int:
         """The largest number of charges that this call may have caused."""
-        return self.unknown_attempts + (1 if self.sent or self.job is not None else 0)
+        return self.unknown_attempts + (self.sent or (self.job is not None and not self._is_job_free))
 
     def begin(self) -> None:
         """Start the call's time. Later calls change nothing."""
@@ -158,9 +166,10 @@ class Call:
         self._sent = False
         self.answer = None
 
-    def _mark_attempt_free(self) -> None:
-        """Note that an answer proves that the running attempt cost nothing. The route calls it."""
+    def _mark_attempt_free(self, *, job: bool = False) -> None:
+        """Note that an answer proves that the running attempt cost nothing, and its job too. The route calls it."""
         self._sent = False
+        self._is_job_free = self._is_job_free or job
 
     async def read_body(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
         """Read an answer's body to its end and return the answer with it.

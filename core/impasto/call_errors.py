@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import BrokenPlugin, ChargeUnknown, ClientClosedError, ImpastoError, NotFound, NotSent, PollExpired
+from .errors import (
+    BrokenPlugin,
+    ChargeUnknown,
+    ClientClosedError,
+    ImpastoError,
+    NotFound,
+    NotSent,
+    PollExpired,
+    ResponseError,
+)
 from .records import MAX_ARTIFACTS, Artifact, Pending, Result
-from .redact import describe_error, printable
+from .redact import describe_error, printable, redact
 
 if TYPE_CHECKING:
     from .call import Call
@@ -20,6 +29,8 @@ _SHORTEST_START = 8
 
 def unknown_charge_text(call: Call) -> str:
     """Return the text for a call that may have been charged."""
+    if call.job and call.cancellation:
+        return f"job {printable(call.job)} {call.cancellation}; it may have been charged"
     if call.job:
         return (
             f"job {printable(call.job)} continues at the provider and may be charged; client.resume fetches its result"
@@ -76,8 +87,10 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
     )
 
 
-def _address_problem(pending: Pending, call: Call) -> str:
-    """Return the reason why a job's address, which is the answer's, is not followed; empty if it is."""
+def _poll_problem(pending: Pending, call: Call) -> str:
+    """Return the reason why a job can't be polled at its address, which is the answer's; empty if it can."""
+    if pending.poll.method != "GET":
+        return f"a plugin polls its job with a {pending.poll.method}, not a GET"
     if pending.poll.url is not None:
         try:
             call.account.check_url(pending.poll.url)
@@ -89,7 +102,7 @@ def _address_problem(pending: Pending, call: Call) -> str:
 def result_problem(outcome: object, call: Call) -> str:
     """Return the reason why a plugin's result or job can't be used, empty if it can."""
     if isinstance(outcome, Pending):
-        return _address_problem(outcome, call)
+        return _poll_problem(outcome, call)
     if not isinstance(outcome, Result):
         return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
     artifacts: object = outcome.artifacts
@@ -100,3 +113,23 @@ def result_problem(outcome: object, call: Call) -> str:
     if not artifacts or not (call.is_proven_free or all(each.file is not None or each.data for each in artifacts)):
         return "the answer contains no artifact, or an empty one"
     return ""
+
+
+def annotate(error: ImpastoError, call: Call) -> ImpastoError:
+    """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
+    secrets = call.secrets
+    error.operation = error.operation or call.request.operation
+    error.id = error.id or call.job
+    error.message = redact(error.message, secrets)
+    error.args = (error.message,)
+    error.request_id = redact(error.request_id or "", secrets) or None
+    if isinstance(error, ResponseError):
+        error.name = redact(error.name or "", secrets) or None
+        error.messages = tuple(redact(m, secrets) for m in error.messages)
+    if error is call.refusal and error.billed == "no" and call.possible_charges:
+        call._mark_attempt_free(job=True)  # noqa: SLF001 - the route's own side of a call, which no plugin has
+        call.mark_not_charged(error)
+    if error.billed == "no" and call.possible_charges:  # a job that runs on, an attempt before this one
+        error.billed = "unknown"
+    error.retryable = error.retryable and error.billed == "no"
+    return error

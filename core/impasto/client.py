@@ -34,10 +34,11 @@ class Client:
     """A client for all installed models. One per event loop; use ``async with``, or call ``aclose()`` at the end.
 
     All settings are optional keywords, see ``Settings``: ``timeout`` (seconds for a whole call from the moment it gets
-    its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (10), ``max_concurrency``
-    (calls in flight; by default as many as the limit of open files allows), ``rate_limit``, ``retry``, ``middleware``,
-    ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the distributions whose plugins may be used beside
-    impasto's own; ``"none"``), ``proxy``, ``ssl`` (a CA file or an SSLContext), keys and addresses.
+    its slot, retries and polls included; 300), ``connect_timeout`` (10), ``poll_interval`` (the provider's own; 10 for
+    Stability), ``max_concurrency`` (calls in flight; by default as many as the limit of open files allows),
+    ``rate_limit``, ``retry``, ``middleware``, ``spend_limit_usd``, ``transport`` (``"emulator"``), ``plugins`` (the
+    distributions whose plugins may be used beside impasto's own; ``"none"``), ``proxy``, ``ssl`` (a CA file or an
+    SSLContext), keys and addresses.
 
     Raises ConfigError.
     """
@@ -273,8 +274,8 @@ class Client:
         account = account_of(provider, settings, emulator_url=self._shared.emulator_url(provider, options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
-        least = provider.poll_interval
-        if provider.is_own_host(account.base_url) and options.poll_interval < least:
+        least, chosen = provider.poll_interval, options.poll_interval
+        if chosen is not None and chosen < least and provider.is_own_host(account.base_url):
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
         self._accounts[key] = account
         return account

@@ -58,7 +58,7 @@ class DeadlineScheduler:
 class Deadline:
     """Raises TimeoutError in its task ``seconds`` after ``start``, or when the scheduler closes."""
 
-    _watch: DeadlineScheduler
+    scheduler: DeadlineScheduler
     ends_at: float = math.inf
     """The end, on the loop's clock."""
     is_over: bool = False
@@ -76,14 +76,14 @@ class Deadline:
         self._task = task
         # a cancellation before this one is the caller's: only later ones may be this deadline's or somebody else's
         self._cancelling = task.cancelling()
-        self._watch.running.add(self)
+        self.scheduler.running.add(self)
 
     def start(self, seconds: float) -> None:
         """Start the time. Later calls change nothing."""
         if self.ends_at == math.inf:
             self.ends_at = self._loop.time() + seconds
-            if self.ends_at < self._watch.looks:
-                self._watch.set(self.ends_at, self._loop)
+            if self.ends_at < self.scheduler.looks:
+                self.scheduler.set(self.ends_at, self._loop)
 
     def remaining(self) -> float:
         """Return the seconds left, or infinity before ``start``."""
@@ -105,7 +105,7 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.running.discard(self)
+        self.scheduler.running.discard(self)
         # uncancel() takes back this deadline's own cancellation. If the count is still higher than at the start,
         # the caller cancelled too: then CancelledError goes on, and not TimeoutError.
         if self.is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:

@@ -22,6 +22,7 @@ ImpastoError                operation, billed, retryable, request_id; errors (of
     RateLimited             retry_after, seconds
     ProviderFault           the provider's own failure
     ContentFiltered         refused by moderation, or answered with a blurred image (in artifacts)
+    JobFailed               the provider reports that a job failed
   UnusableResult            paid for, but without a usable image; raw has the bytes
   BatchStopped              a batch ended before its last image: reason
   StorageError              a folder, disk or bucket can't be written
@@ -121,9 +122,7 @@ class LoopMismatchError(ImpastoError, RuntimeError):
     """The client was used from another event loop, or in a forked process."""
 
 
-MAX_PROBLEMS = 24
-"""Problems that one error lists: an answer must not grow with its request."""
-
+MAX_PROBLEMS = 24  # that one error lists: an answer must not grow with its request
 LONGEST_NAME, LONGEST_PROBLEM = 100, 600  # characters of each in an error's message
 
 
@@ -134,7 +133,7 @@ class Problem(NamedTuple):  # no attrs here and in the registry: a command line 
     message: str
 
     def __str__(self) -> str:
-        message = self.message if len(self.message) <= LONGEST_PROBLEM else f"{self.message[:LONGEST_PROBLEM]}..."
+        message = self.message[:LONGEST_PROBLEM] + ("..." if len(self.message) > LONGEST_PROBLEM else "")
         if message.startswith(f"unknown parameter {self.field!r}"):
             return message
         return f"{printable(self.field[:LONGEST_NAME])}: {message}"
@@ -172,9 +171,8 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request was sent and its outcome is unknown: it may have been charged. Never retried unless asked for.
 
-    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``id`` the job's id if one was
-    received. ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked
-    it.
+    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``id`` the job's id if one came.
+    ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
     """
 
     billed = "unknown"
@@ -196,21 +194,23 @@ class PollExpired(TransportError):
 
 
 class ResponseError(ImpastoError):
-    """The provider answered with a refusal in its own form."""
+    """The provider answered with a refusal in its own form. ``billed``, if it is not as usual for this error."""
 
     def __init__(
         self,
         message: str,
         *,
-        status: int,
+        status: int = 200,
         name: str | None = None,
         messages: tuple[str, ...] = (),
         request_id: str | None = None,
+        billed: Billed | None = None,
     ) -> None:
         super().__init__(message, request_id=request_id)
         self.status = status
         self.name = name
         self.messages = messages
+        self.billed = billed or self.billed
 
 
 class BadRequest(ResponseError):
@@ -242,10 +242,10 @@ class Unprocessable(ResponseError):
 
 
 class RateLimited(ResponseError):
-    """429, or a quota that is used up for a moment.
+    """429. ``per_model``: only the model has to wait, in its region.
 
     ``retry_after``: seconds until the key may send again, as the provider asked or documents, at most an hour; None if
-    neither, then each call backs off. ``per_model``: only the model has to wait, in its region.
+    neither, then each call backs off.
     """
 
     retryable = True
@@ -260,19 +260,19 @@ class ProviderFault(ResponseError):
 
 
 class ContentFiltered(ResponseError):
-    """Refused by moderation. Never retried.
-
-    ``artifacts`` holds the blurred image if one came with the answer; ``billed`` is "unknown" then.
-    """
+    """Refused by moderation; never retried. ``artifacts`` has a blurred image if one came; it may have been billed."""
 
     artifacts: tuple[Artifact, ...] = ()
 
 
-class UnusableResult(ImpastoError):
-    """A complete, paid answer without a usable image.
+class JobFailed(ResponseError):
+    """The provider reports that a job failed. Its plugin says if it was billed."""
 
-    ``raw`` holds its bytes; ``file`` does if there were too many for memory.
-    """
+    billed = "unknown"
+
+
+class UnusableResult(ImpastoError):
+    """A complete, paid answer without a usable image. ``raw`` has its bytes, or ``file`` if they were too many."""
 
     billed = "yes"
     file: File | None = None

@@ -54,12 +54,12 @@ def _retry(value: Retry | None) -> Retry:
     return Retry() if value is None else value
 
 
-def _poll_interval(value: float | None) -> float:
+def _poll_interval(value: float | None) -> float | None:
     if value is not None:
         return value
     text = os.environ.get("IMPASTO_POLL_INTERVAL")
     if text is None:
-        return 10.0
+        return None
     try:
         return float(text)
     except ValueError:
@@ -107,7 +107,7 @@ class Options:
     providers: Mapping[str, Mapping[str, object]] = attrs.field(default=None, repr=False, converter=_mapping)
     timeout: float = 300.0
     connect_timeout: float = 10.0
-    poll_interval: float = attrs.field(default=None, converter=_poll_interval)
+    poll_interval: float | None = attrs.field(default=None, converter=_poll_interval)
     max_concurrency: int | None = None
     rate_limit: RateLimit | None = None
     retry: Retry = attrs.field(default=None, converter=_retry)
@@ -125,7 +125,8 @@ class Options:
             check_base_url(self.api_base)
         check_seconds("timeout", self.timeout)
         check_seconds("connect_timeout", self.connect_timeout)
-        check_seconds("poll_interval", self.poll_interval)
+        if self.poll_interval is not None:
+            check_seconds("poll_interval", self.poll_interval)
         if self.max_concurrency is not None and (type(self.max_concurrency) is not int or self.max_concurrency < 1):
             raise ConfigError(
                 f"max_concurrency must be a whole number of at least 1, not {format_value(self.max_concurrency)}"

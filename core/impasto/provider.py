@@ -31,7 +31,8 @@ class Provider:
     """The address of a family of models, and the way a caller authenticates.
 
     ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
-    ``rate_limit`` and ``poll_interval`` (the minimum between polls, in seconds) bind only at the vendor's own host.
+    ``rate_limit`` binds only at the vendor's own host. ``poll_interval``: the seconds between polls of a job, 1 by
+    default; if it is set, it is the minimum at the vendor's own host.
     ``user_header`` carries the caller's end user, if the vendor has such a header. ``health_path`` is the path of a
     free GET that shows if the provider answers. ``key_query``: the query parameter for the key, in place of a header.
 

@@ -147,15 +147,20 @@ class Result:
 
 @attrs.frozen(kw_only=True)
 class Pending:
-    """An accepted job, and the request that polls it. ``result_ttl``: seconds for which the provider keeps the result.
+    """An accepted job, and the request that polls it. A poll may answer with another: its request replaces this one.
 
-    ``is_ready``: the result exists already, such as an image that is answered as a URL; it is fetched at once.
+    ``result_ttl``: seconds for which the provider keeps the result. ``is_ready``: the result exists already, such as an
+    image that is answered as a URL; it is fetched at once. ``interval`` and ``first``: seconds between polls, and
+    before the first. ``cancel``: the free request that stops the job; it is sent if the caller gives up.
     """
 
     id: str
     poll: WireRequest
     result_ttl: float | None = None
     is_ready: bool = False
+    interval: float | None = None
+    first: float | None = None
+    cancel: WireRequest | None = None
 
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]

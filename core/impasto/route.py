@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ import attrs
 import pluggy
 
 from .call_errors import (
+    annotate,
     answer_fault,
-    job_missing_error,
     plugin_error,
     result_problem,
     timeout_error,
@@ -23,27 +22,22 @@ from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
     ImpastoError,
-    NotFound,
+    JobFailed,
     NotSent,
-    ProviderFault,
-    RateLimited,
-    ResponseError,
-    TransportError,
     Unauthorized,
     UnusableResult,
 )
 from .interrupts import pass_interrupt
+from .jobs import poll_job
 from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import printable, redact
+from .retry_after import retry_after
 from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
-
-_MAX_RESULT_FETCHES = 3  # fetches of a finished job's result before it is taken for damaged; fetching is free
-
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 """A header's name and value as they may be sent: a line break would begin another header, or another request."""
@@ -103,11 +97,15 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
             raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
             response = await call.read_body(response, raw=raw)
         failure = classify(request=call.request, response=response)
+        if wire.method == "GET":
+            call.retry_after = retry_after(response.headers) or 0.0
         if failure is None:
             call.is_refused = False
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
+        if isinstance(failure, JobFailed):
+            call.refusal = failure
         if failure.billed == "no":
             call._mark_attempt_free()  # noqa: SLF001 - the route's own side of a call, which no plugin has
             call.mark_not_charged(failure)
@@ -140,7 +138,7 @@ class Route:
             operation, direct_call(hook.transform_request), wrap(_sender(hook)), direct_call(hook.normalize_response)
         )
 
-    async def __call__(self, call: Call, *, poll_interval: float) -> Result:
+    async def __call__(self, call: Call, *, poll_interval: float | None) -> Result:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
         result: Result | None = None
         token = running.set(Permission(call))
@@ -151,29 +149,29 @@ class Route:
             return result if not call._unknown else _with_charge_warning(result, call)  # noqa: SLF001 - as its evidence
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
-                raise self._annotate(plugin_error(error, call), call) from error
-            raise self._annotate(timeout_error(call), call) from None
+                raise annotate(plugin_error(error, call), call) from error
+            raise annotate(timeout_error(call), call) from None
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
-                raise self._annotate(plugin_error(cancelled, call), call) from cancelled
+                raise annotate(plugin_error(cancelled, call), call) from cancelled
             if call.possible_charges:
                 cancelled.add_note(f"{call.request.operation}: {unknown_charge_text(call)}")
             raise
         except ImpastoError as error:
             # BrokenPlugin means that nothing was charged, so it can't stand for a call that may have been.
             if isinstance(error, BrokenPlugin) and call.possible_charges:
-                raise self._annotate(plugin_error(error, call), call) from error
+                raise annotate(plugin_error(error, call), call) from error
             try:
-                self._annotate(error, call)
+                annotate(error, call)
             except BaseException as fault:  # a plugin's own class of errors, which lacks what every error has
                 pass_interrupt(fault)
-                raise self._annotate(plugin_error(error, call), call) from fault
+                raise annotate(plugin_error(error, call), call) from fault
             raise
         except BaseException as error:  # a plugin broke its contract: a possible charge must still be reported
             if isinstance(error, GeneratorExit) and not call.deadline.is_in_task():
                 raise  # the coroutine is closed
             pass_interrupt(error)
-            raise self._annotate(plugin_error(error, call), call) from error
+            raise annotate(plugin_error(error, call), call) from error
         finally:
             call._is_over = True  # noqa: SLF001 - tasks that a plugin left running can't send anything any more
             try:  # noqa: SIM105 - each call comes here, and suppress calls three functions more
@@ -183,7 +181,7 @@ class Route:
             if call.on_end:
                 call.finish(result)
 
-    async def _run(self, call: Call, poll_interval: float) -> Result:
+    async def _run(self, call: Call, poll_interval: float | None) -> Result:
         request = call.request
         wire = self.transform(request=request, account=call.account)
         if not isinstance(wire, WireRequest):
@@ -201,7 +199,7 @@ class Route:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)
         call.mark_job_accepted(outcome)
-        return await self._poll(call, outcome, poll_interval)
+        return await poll_job(call, outcome, poll_interval, self.send, self._outcome)
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
@@ -218,7 +216,8 @@ class Route:
         problem, cause = "", None
         try:
             outcome = self.normalize(request=call.request, response=response, account=call.account)
-        except ImpastoError:
+        except ImpastoError as error:
+            call.refusal = error
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
             pass_interrupt(error)
@@ -230,50 +229,6 @@ class Route:
         raise UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
         ) from cause
-
-    async def _poll(self, call: Call, pending: Pending, interval: float) -> Result:
-        """Poll until the result is there. Polls are free; only the end of the job or of the time stops them."""
-        wire = pending.poll.with_call(call)
-        accepted_at = time.monotonic()
-        unusable = 0
-        wait = 0.0 if pending.is_ready else interval
-        while True:
-            call.answer = None
-            await asyncio.sleep(wait)
-            wait = interval
-            try:
-                outcome = await self._outcome(call, await self.send(wire))
-            except NotFound as error:
-                self._annotate(error, call)  # it stays in the new one's context
-                raise job_missing_error(error, call, time.monotonic() - accepted_at, pending) from None
-            except UnusableResult:
-                unusable += 1  # damaged on its way, perhaps
-                if unusable == _MAX_RESULT_FETCHES or call.remaining() < interval:
-                    raise
-            except RateLimited as error:
-                if call.remaining() < max(interval, min(error.retry_after or 0.0, call.retry.max_wait)):
-                    raise
-            except (TransportError, ProviderFault):
-                pass
-            else:
-                if isinstance(outcome, Result):
-                    return outcome
-
-    def _annotate(self, error: ImpastoError, call: Call) -> ImpastoError:
-        """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
-        secrets = call.secrets
-        error.operation = error.operation or call.request.operation
-        error.id = error.id or call.job
-        error.message = redact(error.message, secrets)
-        error.args = (error.message,)
-        error.request_id = redact(error.request_id or "", secrets) or None
-        if isinstance(error, ResponseError):
-            error.name = redact(error.name or "", secrets) or None
-            error.messages = tuple(redact(m, secrets) for m in error.messages)
-        if error.billed == "no" and call.possible_charges:  # a job that runs on, an attempt before this one
-            error.billed = "unknown"
-        error.retryable = error.retryable and error.billed == "no"
-        return error
 
 
 def _with_charge_warning(result: Result, call: Call) -> Result:

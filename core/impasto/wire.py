@@ -42,7 +42,7 @@ class WireRequest:
     target: str = ""
     url: str | None = None
     anonymous: bool = False
-    method: Literal["GET", "POST"] = "POST"
+    method: Literal["GET", "POST", "PUT", "DELETE"] = "POST"
     fields: Mapping[str, JSONValue] = {}
     files: Sequence[tuple[str, File]] = ()
     encoding: Literal["form", "json"] = "form"

@@ -17,7 +17,10 @@ SHOWN = "job\\r\\n2026-11-26 INFO paid"
 def a_call(job: str | None = None) -> Call:
     request, deadline = SimpleNamespace(job=job), SimpleNamespace(is_closed=False)
     return cast(
-        Call, SimpleNamespace(job=ID, timeout=1.0, possible_charges=1, answer=None, request=request, deadline=deadline)
+        Call,
+        SimpleNamespace(
+            job=ID, timeout=1.0, possible_charges=1, answer=None, cancellation="", request=request, deadline=deadline
+        ),
     )
 
 

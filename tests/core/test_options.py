@@ -17,7 +17,7 @@ from impasto.options import Options, check_seconds, default_concurrency
 def test_the_times_by_default_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMPASTO_POLL_INTERVAL", raising=False)
     options = Options()
-    assert (options.timeout, options.connect_timeout, options.poll_interval) == (300.0, 10.0, 10.0)
+    assert (options.timeout, options.connect_timeout, options.poll_interval) == (300.0, 10.0, None)
     assert (options.max_concurrency, options.rate_limit, options.spend_limit_usd) == (None, None, None)
     assert options.settings("stability") == {"api_key": None, "api_base": None}
 

@@ -200,8 +200,8 @@ class HttpsTransport:
             headers.update(wire.headers)
             if account.query:
                 url += ("&" if "?" in url else "?") + urlencode(account.query)
-        if wire.method == "GET":
-            return await self.exchange(wire.call, "GET", url, headers)
+        if wire.method != "POST" and not wire.fields and not wire.files:
+            return await self.exchange(wire.call, wire.method, url, headers)
         files = ExitStack()
         try:
             body: Outgoing
@@ -213,7 +213,7 @@ class HttpsTransport:
                 content = JSONBody.of(wire)
                 encoded = await asyncio.to_thread(content.encode) if content.files else content.encode()
                 body = MemoryPayload(encoded)
-            return await self.exchange(wire.call, "POST", url, headers, body, files=files)
+            return await self.exchange(wire.call, wire.method, url, headers, body, files=files)
         except BaseException:
             files.close()
             raise
