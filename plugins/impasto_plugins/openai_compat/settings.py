@@ -19,15 +19,21 @@ AWS: dict[str, str] = {
 }
 
 
+def own_settings(operation: Operation) -> tuple[str, ...]:
+    """Return the names of the settings that the model's provider declares; a parameter of that name goes first."""
+    return tuple(name for name in operation.provider.settings if name not in operation.fields)
+
+
 def split_settings(operation: Operation, arguments: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
     """Return the settings for the model's provider, and every other argument.
 
-    ``api_key`` and ``api_base`` belong to the model's provider, ``aws_...`` to Bedrock, which takes an ``api_key`` too:
-    a Bedrock API key, and ``api_base`` as another word for its endpoint. A setting that the provider does not take, or
-    one that conflicts with another, stays among the others, which refuse it by name.
+    ``api_key``, ``api_base`` and the settings that it declares belong to the model's provider, ``aws_...`` to Bedrock,
+    which takes an ``api_key`` too: a Bedrock API key, and ``api_base`` as another word for its endpoint. A setting
+    that the provider does not take, or one that conflicts with another, stays among the others, which refuse it by
+    name.
     """
     is_bedrock = operation.provider.name == "bedrock"
-    words = AWS if is_bedrock else {name: name for name in _KEY}
+    words = AWS if is_bedrock else {name: name for name in (*_KEY, *own_settings(operation))}
     found: dict[str, object] = {
         words[name]: value for name, value in arguments.items() if name in words and value is not None
     }

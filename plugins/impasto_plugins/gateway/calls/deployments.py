@@ -38,7 +38,7 @@ from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.errors import is_not_charged
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
-from impasto_plugins.openai_compat.settings import split_settings
+from impasto_plugins.openai_compat.settings import own_settings, split_settings
 from impasto_plugins.openai_compat.translate import problems_of_defaults
 from impasto_plugins.openai_compat.words import WORDS, may_be_dropped
 
@@ -152,6 +152,7 @@ async def load_models(config: Config, client: Client, observer: Observer) -> tup
                 setting = "base_model" if "base_model" in entry.lines else "model"
                 mistakes.append(_make_mistake(entry, setting, error.message))
             continue
+        entry = _with_provider_settings(entry, operation)
         entry_mistakes = _check_defaults(entry, operation)
         entry_mistakes += await asyncio.to_thread(_check_settings, entry, operation)
         try:
@@ -170,15 +171,27 @@ async def load_models(config: Config, client: Client, observer: Observer) -> tup
     return {name: Model(name, tuple(deployments)) for name, deployments in deployments_by_model.items()}, mistakes
 
 
+def _with_provider_settings(entry: DeploymentConfig, operation: Operation) -> DeploymentConfig:
+    """Return the entry with the settings that its provider declares apart from the model's default values."""
+    own = own_settings(operation)
+    return attrs.evolve(
+        entry,
+        defaults={name: value for name, value in entry.defaults.items() if name not in own},
+        provider_settings={
+            **entry.provider_settings, **{name: entry.defaults[name] for name in own if name in entry.defaults}
+        },
+    )  # fmt: skip
+
+
 def _make_mistake(entry: DeploymentConfig, setting: str, message: str) -> Mistake:
     return entry.lines.get(setting, entry.line), f"{entry.model_name}: {message}"
 
 
 def _check_defaults(entry: DeploymentConfig, operation: Operation) -> list[Mistake]:
     """Return the problems of a model's default values."""
-    param_names = attrs.fields_dict(DeploymentParams)
+    setting_names = {*attrs.fields_dict(DeploymentParams), *own_settings(operation)}
     unknown_names = (
-        name for name in entry.unknown_fields if name not in param_names and not _is_default(name, operation)
+        name for name in entry.unknown_fields if name not in setting_names and not _is_default(name, operation)
     )
     problems = [*problems_of_defaults(operation, entry.defaults), *(Problem(name, "") for name in unknown_names)]
     return [
@@ -196,9 +209,8 @@ def _describe_problem(problem: Problem, operation: Operation) -> str:
     """Return the problem of a key in ``litellm_params`` that is meant as a model's default."""
     if _is_default(problem.field, operation):
         return problem.message
-    closest_names = closest(
-        problem.field, dict.fromkeys([*attrs.fields_dict(DeploymentParams), *operation.fields, *WORDS]), 1
-    )
+    names = (*attrs.fields_dict(DeploymentParams), *own_settings(operation), *operation.fields, *WORDS)
+    closest_names = closest(problem.field, dict.fromkeys(names), 1)
     hint = f"did you mean {closest_names[0]}?" if closest_names else f"the model takes {', '.join(operation.fields)}"
     return f"is not a setting of a deployment, nor a parameter of this model; {hint}"
 
@@ -209,9 +221,8 @@ _PLACEHOLDER_URL = "http://127.0.0.1"
 
 def _check_settings(entry: DeploymentConfig, operation: Operation) -> list[Mistake]:
     """Return the problems of the settings of a model's provider."""
-    unknown_names = [
-        name for name in entry.unknown_fields if name in attrs.fields_dict(DeploymentParams) and name not in CALL_PARAMS
-    ]
+    setting_names = {*attrs.fields_dict(DeploymentParams), *own_settings(operation)}.difference(CALL_PARAMS)
+    unknown_names = [name for name in entry.unknown_fields if name in setting_names]
     _, foreign_names = split_settings(operation, {**entry.provider_settings, **dict.fromkeys(unknown_names, "")})
     provider = operation.provider
     mistakes = [
