@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .distributions import VARIABLE, Declaration
-from .errors import MissingExtra
 from .plugin_boundary import plugin_boundary
 
 _used: set[tuple[str, str, str]] = set()
@@ -49,35 +48,11 @@ def _reporting_slow_import(point: Declaration) -> Iterator[None]:
 
 def load(point: Declaration) -> object:
     """Import a plugin. Raises RegistryError, whatever its module does, and other errors of impasto that it raises."""
-    if point.owner.is_own:
-        return _import(point)
-    _report_first_use(point)
-    if point.entry.module in sys.modules:  # nothing to wait for; the watch costs a thread
-        return _import(point)
-    with _reporting_slow_import(point):
-        return _import(point)
-
-
-def _import(point: Declaration) -> object:
     entry, owner = point
     with plugin_boundary(f"{entry.name!r} of {owner} failed to load ({entry.value})"):
-        try:
+        if not owner.is_own:
+            _report_first_use(point)
+        if owner.is_own or entry.module in sys.modules:  # nothing to wait for; the watch costs a thread
             return entry.load()
-        except ModuleNotFoundError as error:
-            if (command := _extra_for(error.name)) is None:
-                raise
-            raise MissingExtra(f"{entry.name!r} needs {error.name}, which is not installed: {command}") from error
-
-
-_EXTRAS = {
-    "aiobotocore": "bedrock",
-    "botocore": "bedrock",
-    "pybase64": "bedrock",
-    "yaml": "gateway",
-    "pyarrow": "batch",
-}
-
-
-def _extra_for(module: str | None) -> str | None:
-    extra = _EXTRAS.get((module or "").partition(".")[0])
-    return f"pip install 'impasto[{extra}]'" if extra else None
+        with _reporting_slow_import(point):
+            return entry.load()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import attrs
 
@@ -59,15 +58,3 @@ class RateLimit:
             )
         if type(self.seconds) not in (int, float) or not (0 < self.seconds < math.inf):
             raise ConfigError(f"RateLimit.seconds must be a number above 0, not {format_value(self.seconds)}")
-
-    @classmethod
-    def parse(cls, text: str) -> RateLimit:
-        """Return the limit that text such as ``150/10s`` names; units are s, m, h and d. Raises ConfigError."""
-        found = _RATE.fullmatch(text)
-        if found is None or not int(found[1]) or not float(found[2]):
-            raise ConfigError(f"must be requests in a time, such as 150/10s, not {format_value(text)}")
-        return cls(int(found[1]), float(found[2]) * _UNITS[found[3]])
-
-
-_RATE = re.compile(r"([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}

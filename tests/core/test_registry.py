@@ -33,6 +33,7 @@ MODULES = {
     "broken_h_none": "operation = None",
     "broken_i_impasto": "from impasto import ConfigError; raise ConfigError('no licence')",
     "broken_j_generator": "raise GeneratorExit",
+    "broken_k_extra": "from impasto import MissingExtra; raise MissingExtra('pip install paint[oils]')",
 }
 
 
@@ -107,7 +108,8 @@ def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: 
         ("broken_a_raises", BrokenPlugin, "RuntimeError: boom\\nforged line"),
         ("broken_b_exits", BrokenPlugin, "SystemExit: 3"),
         ("broken_c_import", BrokenPlugin, "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
-        ("broken_d_yaml", MissingExtra, "needs yaml.nodes, which is not installed: pip install 'impasto[gateway]'"),
+        ("broken_d_yaml", BrokenPlugin, "ModuleNotFoundError: no"),
+        ("broken_k_extra", MissingExtra, "pip install paint[oils]"),
         ("broken_e_syntax", BrokenPlugin, "SyntaxError: "),
         ("broken_f_attribute", BrokenPlugin, "AttributeError: "),
         ("broken_g_class", BrokenPlugin, "'bad/broken_g_class' is a type, but must be an Operation"),

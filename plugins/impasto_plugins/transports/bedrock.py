@@ -10,15 +10,21 @@ import asyncio
 import ssl
 from urllib.parse import quote
 
-import pybase64  # noqa: F401 - if it is missing, that is reported before an answer is paid for that needs it
-
-from impasto import Account, BrokenPlugin, ConfigError, WireRequest, WireResponse, hookimpl
+from impasto import Account, BrokenPlugin, ConfigError, MissingExtra, WireRequest, WireResponse, hookimpl
 from impasto.ext import Options
 
-from .aws import Identity, Once, ca_bundle, explicit_identity, find_identity
 from .https import HttpsTransport
 from .json_body import JSONBody, MemoryPayload
 from .tls import tls_of
+
+try:
+    import pybase64  # noqa: F401 - if it is missing, that is reported before an answer is paid for that needs it
+
+    from .aws import Identity, Once, ca_bundle, explicit_identity, find_identity
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("aiobotocore", "botocore", "pybase64"):
+        raise
+    raise MissingExtra(f"Bedrock needs {error.name}: pip install 'impasto[bedrock]'") from None
 
 _JSON = {"content-type": "application/json", "accept": "application/json"}
 

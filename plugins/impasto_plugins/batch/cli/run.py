@@ -23,6 +23,7 @@ from impasto_plugins.batch.runner.limits import FailureLimit
 from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_settings
 from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
+from impasto_plugins.middleware.rates import parse_rate
 
 from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, count_of, format_plan
 
@@ -206,6 +207,6 @@ def _duration(text: str | None) -> float:
 
 def _rate(text: str) -> RateLimit:
     try:
-        return RateLimit.parse(text)
+        return parse_rate(text)
     except ConfigError as error:
         raise ConfigError(f"rate {error.message}") from None

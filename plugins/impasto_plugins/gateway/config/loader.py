@@ -13,8 +13,9 @@ from pathlib import Path
 import attrs
 import yaml
 
-from impasto import ConfigError, RateLimit
+from impasto import ConfigError
 from impasto.ext import AllowList, closest, kind_in_words, stat_regular
+from impasto_plugins.middleware.rates import parse_rate
 from impasto_plugins.openai_compat.call_options import take_arn
 
 from .installed import InstalledModels
@@ -278,7 +279,7 @@ class _ConfigReader(SectionReader):
             provider_settings=provider_settings,
             drop_params=params.drop_params,
             order=params.order,
-            rate_limit=None if rate is None else RateLimit.parse(rate),
+            rate_limit=None if rate is None else parse_rate(rate),
             input_cost_per_image=info.input_cost_per_image if cost is None else cost,
             defaults=defaults,
             lines=section.lines,

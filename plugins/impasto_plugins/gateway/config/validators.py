@@ -6,7 +6,8 @@ import hashlib
 import re
 from urllib.parse import urlsplit
 
-from impasto import ConfigError, RateLimit
+from impasto import ConfigError
+from impasto_plugins.middleware.rates import parse_rate
 
 _PRINTABLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"(?:\*\.)?(?![-.])[a-z0-9_.-]{1,253}(?<!\.)|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -56,7 +57,7 @@ def validate_origin(origin: str) -> str | None:
 def validate_rate(rate: str) -> str | None:
     """Return the problem of a rate such as ``150/10s``, or None."""
     try:
-        RateLimit.parse(rate)
+        parse_rate(rate)
     except ConfigError as error:
         return error.message
     return None
