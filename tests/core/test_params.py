@@ -16,7 +16,8 @@ from impasto import File, InvalidRequest
 from impasto.fields import choice, fields_of, file, integer, number, text
 from impasto.params import structure
 from impasto.redact import printable
-from impasto.rules import Excludes, Needs, NeedsOneOf, OneNonZero, OneOf
+from impasto.rules import Excludes, Needs, OneOf
+from impasto_plugins.stability.rules import NeedsOneOf, OneNonZero
 from tests.descriptors import open_descriptors
 from tests.images import png
 

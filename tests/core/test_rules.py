@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from impasto.rules import Excludes, Needs, NeedsOneOf, NoEffect, OneNonZero, OneOf, Rule
+from impasto import rules
+from impasto.rules import Excludes, Needs, NoEffect, OneOf, Rule
+from impasto_plugins.stability import rules as stability_rules
+from impasto_plugins.stability.rules import NeedsOneOf, OneNonZero
 
 CASES: list[tuple[Rule, str, list[dict[str, Any]], dict[str, dict[str, Any]]]] = [
     (
@@ -76,7 +79,6 @@ def test_what_has_no_effect_is_said_and_not_refused() -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    import impasto.rules
-
-    made = {name for name, value in vars(impasto.rules).items() if hasattr(value, "problems") and name != "Rule"}
+    names = {**vars(rules), **vars(stability_rules)}
+    made = {name for name, value in names.items() if hasattr(value, "problems") and name != "Rule"}
     assert made == {type(rule).__name__ for rule, *_ in CASES}

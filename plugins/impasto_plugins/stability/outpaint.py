@@ -11,12 +11,12 @@ import attrs
 
 from impasto import File, Operation
 from impasto.fields import integer, number
-from impasto.rules import OneNonZero
 
 from . import fields
 from .bedrock import variant
 from .direct import direct
 from .provider import in_credits, stability
+from .rules import OneNonZero
 
 
 def _margin(side: str) -> Any:

@@ -9,11 +9,12 @@ import attrs
 
 from impasto import File, Operation
 from impasto.fields import choice, number
-from impasto.rules import NeedsOneOf, OneOf
+from impasto.rules import OneOf
 
 from . import fields
 from .direct import asynchronous
 from .provider import in_credits, stability
+from .rules import NeedsOneOf
 
 
 @attrs.frozen(kw_only=True)
