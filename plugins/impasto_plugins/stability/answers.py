@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from impasto import Artifact, ContentFiltered, File, Result, UnusableResult, WireResponse
+from impasto import Artifact, ContentFiltered, File, Result, WireResponse
+from impasto.dialects import unusable
 from impasto.ext import Makes, media_type_of, printable
 from impasto_plugins.images.completeness import is_complete
 
@@ -71,14 +72,3 @@ def _seed(value: object) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     return value if type(value) is int else None
-
-
-def unusable(problem: str, response: WireResponse) -> UnusableResult:
-    """Return the error for a paid answer without anything usable. It has the answer's bytes."""
-    size, attribute = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
-    return UnusableResult(
-        f"the answer {problem}; it was charged, and its {size:,} bytes are in the error's .{attribute}",
-        raw=response.body,
-        media_type=response.media_type,
-        request_id=response.request_id,
-    )

@@ -29,13 +29,13 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.ext import Scalar, printable
+from impasto.dialects import DATA_URI, decode_base64, split_files, unusable
+from impasto.ext import printable
 from impasto.fields import KEY, Field
 from impasto.rules import Rule
 
 from . import guardrail
-from .answers import IMAGE, result, unusable
-from .base64_text import PREFIX, decode
+from .answers import IMAGE, result
 from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
 from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
@@ -59,17 +59,8 @@ class BedrockDialect:
             raise InvalidRequest([Problem("id", "Bedrock answers at once: it has no jobs to resume")])
         if request.target.startswith("arn:"):
             _check_arn(request.target, operation)
-        fields: dict[str, Scalar] = {}
-        files: list[tuple[str, File]] = []
-        headers: dict[str, str] = {}
-        for name in operation.fields:
-            value = getattr(request.params, name)
-            if isinstance(value, File):
-                files.append((name, value))
-            elif value is not None and name in guardrail.HEADERS:
-                headers[guardrail.HEADERS[name]] = value
-            elif value is not None:
-                fields[name] = value
+        fields, files = split_files(operation, request.params)
+        headers = {guardrail.HEADERS[name]: str(fields.pop(name)) for name in guardrail.HEADERS if name in fields}
         return WireRequest(
             target=request.target,
             fields=fields,
@@ -189,7 +180,7 @@ def _find_image(body: bytes) -> tuple[int, int]:
     """Return the positions after the first image's quote and after the prefix of a ``data:`` URI."""
     if (found := _IMAGE_START.search(body)) is None:
         raise ValueError("no image")
-    prefix = PREFIX.match(body, found.end())
+    prefix = DATA_URI.match(body, found.end())
     return found.end(), found.end() if prefix is None else prefix.end()
 
 
@@ -197,7 +188,7 @@ def _decode_image(response: WireResponse, image: object) -> bytes | File:
     if isinstance(image, bytes | File):
         return image
     try:
-        return decode(image) if isinstance(image, str) else b""
+        return decode_base64(image) if isinstance(image, str) else b""
     except ValueError:
         raise unusable("has invalid base64", response) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 
@@ -10,8 +9,6 @@ import attrs
 
 from impasto import (
     Account,
-    ChargeUnknown,
-    File,
     ImpastoError,
     InvalidRequest,
     Operation,
@@ -22,10 +19,10 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.ext import Makes, Scalar, printable
+from impasto.dialects import charge_unknown, decode_base64, json_object, split_files, unusable
+from impasto.ext import Makes
 
-from .answers import FILTERED, KINDS, result, unusable
-from .base64_text import decode
+from .answers import FILTERED, KINDS, result
 from .refusals import lock_out, refusal
 
 RESULT_SECONDS = 24 * 3600.0
@@ -52,15 +49,7 @@ class DirectDialect:
         """Return the form of a call, or the GET that fetches the result of ``request.job``."""
         if request.job is not None:
             return self._resume(operation, request)
-        fields: dict[str, Scalar] = {}
-        files: list[tuple[str, File]] = []
-        params = request.params
-        for name in operation.fields:
-            value = getattr(params, name)
-            if isinstance(value, File):
-                files.append((name, value))
-            elif value is not None:
-                fields[name] = value
+        fields, files = split_files(operation, request.params)
         fields |= request.constants
         accept = KINDS[operation.output].accept if self.results is None else None
         headers = {"accept": accept} if accept is not None else {}
@@ -79,13 +68,7 @@ class DirectDialect:
             return None
         if (error := refusal(response)) is not None:
             return error
-        media_type = printable(kind[:60]) or "no media type"
-        unknown = ChargeUnknown(
-            f"HTTP {response.status} ({media_type}) is not the provider's own answer; it may have been charged",
-            status=response.status,
-            raw=response.body,
-            request_id=response.request_id,
-        )
+        unknown = charge_unknown(response)
         unknown.pause = lock_out(response) if response.status == 429 else 0.0  # a proxy's page: the key may be locked
         return unknown
 
@@ -101,7 +84,7 @@ class DirectDialect:
         if response.media_type != "application/json":
             headers, data = response.headers, response.file or response.body
             return result(kind, response, data, headers.get("finish-reason"), headers.get("seed"))
-        body = _object(response)
+        body = json_object(response)
         encoded = body.get(kind.key) if kind.key is not None else None
         if isinstance(encoded, str):
             return result(kind, response, _decode(encoded, response), body.get("finish_reason"), body.get("seed"))
@@ -129,21 +112,9 @@ def _check_user(user: str) -> str:
     return str.__str__(user)  # an enum's member becomes its text, not its name
 
 
-def _object(response: WireResponse) -> Mapping[str, object]:
-    try:
-        body = json.loads(response.body)
-    except (ValueError, RecursionError):
-        body = _DAMAGED
-    if body is _DAMAGED:  # outside the except block: json's error has the whole answer
-        raise unusable("is invalid JSON", response)
-    if not isinstance(body, dict):
-        raise unusable("is JSON, but not an object", response)
-    return body
-
-
 def _decode(text: str, response: WireResponse) -> bytes:
     try:
-        return decode(text)
+        return decode_base64(text)
     except ValueError:
         raise unusable("has invalid base64", response) from None
 

@@ -15,7 +15,7 @@ import pytest
 
 import impasto
 from impasto import Call, File, WireResponse
-from impasto_plugins.stability.base64_text import decode
+from impasto.dialects import decode_base64 as decode
 from tests.bedrock import KEYS, REQUEST_ID
 from tests.conftest import KEY
 from tests.images import chunk, png

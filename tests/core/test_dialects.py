@@ -1,0 +1,139 @@
+"""Helpers for authors of providers: what an answer means, by the provider's own form and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import attrs
+import pytest
+
+from impasto import (
+    BadRequest,
+    ChargeUnknown,
+    ContentFiltered,
+    File,
+    ImpastoError,
+    Operation,
+    Provider,
+    ProviderFault,
+    RateLimited,
+    Unauthorized,
+    UnusableResult,
+    WireResponse,
+)
+from impasto.dialects import Refusals, images_from_base64, json_object, pending_from_url, split_files
+from impasto_plugins.images.completeness import is_complete
+from impasto_plugins.stability.direct import direct
+from tests.images import png
+
+refusals = Refusals(
+    {
+        400: BadRequest,
+        (400, "moderation_blocked"): ContentFiltered,
+        401: Unauthorized,
+        429: RateLimited,
+        "overloaded": ProviderFault,
+    },
+    message=("error.message", "detail[].msg"),
+    advice={401: "check ACME_API_KEY"},
+)
+
+
+def response(status: int, body: object, media_type: str = "application/json", **headers: str) -> WireResponse:
+    return WireResponse(status=status, headers={"content-type": media_type, **headers}, body=json.dumps(body).encode())
+
+
+def refused(code: str | None, message: object = "no") -> dict[str, object]:
+    return {"error": {"code": code, "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [
+        (response(400, refused("size")), BadRequest, "size (HTTP 400): no"),
+        (response(400, refused("moderation_blocked")), ContentFiltered, "moderation_blocked (HTTP 400): no"),
+        (response(400, refused(None)), BadRequest, "HTTP 400: no"),
+        (response(503, refused("overloaded")), ProviderFault, "overloaded (HTTP 503): no"),
+        (response(400, {"detail": [{"msg": "a"}, {"msg": "b"}]}), BadRequest, "HTTP 400: a; b"),
+        (response(401, refused("key", "no key sk-12345")), Unauthorized, "key (HTTP 401): check ACME_API_KEY"),
+    ],
+)
+def test_the_most_exact_entry_of_the_table_counts(answer: WireResponse, kind: type[ImpastoError], text: str) -> None:
+    error = refusals(answer)
+    assert (type(error), error.message, error.billed) == (kind, text, "no")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(500, refused("size")),
+        response(200, refused("size")),
+        response(400, refused("size"), "text/html"),
+        response(400, refused("size", 5)),
+        response(400, {"message": "no"}),
+        response(400, [refused("size")]),
+        response(400, {"error": [{"message": "no"}]}),
+        response(400, {"detail": {"msg": "no"}}),
+        WireResponse(status=400, headers={"content-type": "application/json"}, body=b"[" * 100_000),
+    ],
+)
+def test_an_answer_in_another_form_proves_nothing(answer: WireResponse) -> None:
+    error = refusals(answer)
+    assert (type(error), error.billed) == (ChargeUnknown, "unknown")
+
+
+def test_retry_after_is_read() -> None:
+    error = refusals(response(429, refused("slow"), **{"retry-after": "7"}))
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == 7
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str
+    images: tuple[File, ...] = ()
+    mask: File | None = None
+    seed: int | None = None
+
+
+def test_several_files_of_one_field_repeat_its_name_on_the_wire() -> None:
+    operation = Operation(
+        id="acme/paint",
+        title="Paint",
+        params=Params,
+        target="/",
+        provider=Provider(name="acme", base_url="https://acme.example"),
+        dialect=direct,
+    )
+    one, two, mask = File.of(b"1"), File.of(b"2"), File.of(b"3")
+    fields, files = split_files(operation, Params(prompt="a", images=(one, two), mask=mask), {"images": "image[]"})
+    assert fields == {"prompt": "a"}
+    assert files == [("image[]", one), ("image[]", two), ("mask", mask)]
+
+
+def test_a_damaged_image_drops_no_other() -> None:
+    whole = png(8, 8)
+    texts = [base64.b64encode(data).decode() for data in (whole, whole[:-20], b"", whole)]
+    result = images_from_base64([*texts, None, "%%%"], response(200, {}), is_complete)
+    assert [artifact.data for artifact in result.artifacts] == [whole, whole]
+    assert [error.index for error in result.errors] == [1, 2, 4, 5]
+    assert {error.error.billed for error in result.errors} == {"yes"}
+    with pytest.raises(UnusableResult, match="has no complete image; it was charged"):
+        images_from_base64([texts[1]], response(200, {}), is_complete)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 100_000])
+def test_a_paid_answer_that_is_not_an_object_keeps_its_bytes(body: bytes) -> None:
+    with pytest.raises(UnusableResult) as caught:
+        json_object(WireResponse(status=200, headers={}, body=body))
+    assert caught.value.raw == body
+
+
+def test_an_address_in_an_answer_becomes_a_get() -> None:
+    pending = pending_from_url("https://acme.example/x", response(200, {}), id="7", anonymous=True, is_ready=True)
+    assert (pending.id, pending.poll.url, pending.poll.method) == ("7", "https://acme.example/x", "GET")
+    assert pending.poll.anonymous
+    for missing in (None, 5, ""):
+        with pytest.raises(UnusableResult, match="has no address of the result"):
+            pending_from_url(missing, response(200, {}), id="7")
