@@ -45,7 +45,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nothing_blocks_the_loop() -> Iterator[None]:
+def nothing_blocks_the_loop() -> Iterator[BlockBuster]:
     """A blocking call from our code inside a running loop raises BlockingError."""
     guard = BlockBuster(list(ASYNC_PACKAGES))
     paths = guard.functions["os.stat"]._scanned_modules
@@ -66,7 +66,7 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         watched.can_block_in("/linecache.py", "updatecache")  # a finalizer's error is told with its lines
         watched.can_block_in("coverage/collector.py", "lock_data")  # the tracer's own, in whichever code it meets anew
     guard.activate()
-    yield
+    yield guard
     guard.deactivate()
 
 

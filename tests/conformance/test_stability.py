@@ -66,6 +66,8 @@ class Stability(OperationSuite):
     refusals = REFUSALS
     golden = None  # test_golden.py shows more
     auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = {"header:authorization": f"Bearer {KEY}"}
+    poll_interval = 10.0
+    result_ttl = 24 * 3600.0
     user = "header:stability-client-user-id"
 
     def params_with(self, field: str, value: object) -> dict[str, object]:

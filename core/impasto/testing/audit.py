@@ -9,10 +9,12 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from unittest.mock import patch
 
 _EVENTS = {
     "open": "opens a file",
@@ -22,7 +24,6 @@ _EVENTS = {
     "os.remove": "writes to the disk",
     "os.rename": "writes to the disk",
     "sqlite3.connect": "opens a database",
-    "time.sleep": "sleeps",
     "socket.getaddrinfo": "looks up a host name",
     "socket.gethostbyname": "looks up a host name",
     "socket.connect": "connects to a host",
@@ -50,10 +51,15 @@ def _hook(event: str, args: tuple[object, ...]) -> None:
         return
     if event == "socket.connect" and isinstance(args[0], socket.socket) and args[0].gettimeout() == 0:
         return
-    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's frame
+    _note(_EVENTS[event], sys._getframe(1))  # noqa: SLF001 - the documented way to the caller's frame
+
+
+def _note(what: str, frame: FrameType) -> None:
+    thread, _watch.thread = _watch.thread, 0  # the places are read from files
     if not _is_import(frame):
         place = "".join(traceback.format_list(traceback.extract_stack(frame)[-_SHOWN_FRAMES:]))
-        _watch.found.append(f"it {_EVENTS[event]} on the loop's thread:\n{place}")
+        _watch.found.append(f"it {what} on the loop's thread:\n{place}")
+    _watch.thread = thread
 
 
 def _is_import(frame: FrameType | None) -> bool:
@@ -71,7 +77,15 @@ def blocking_calls() -> Iterator[list[str]]:
     if _installed.acquire(blocking=False):
         sys.addaudithook(_hook)
     _watch.found, _watch.thread = [], threading.get_ident()
+    sleep = time.sleep
+
+    def noted_sleep(seconds: float) -> None:  # its own audit event is as new as Python 3.13
+        if threading.get_ident() == _watch.thread:
+            _note("sleeps", sys._getframe(1))  # noqa: SLF001 - as above
+        sleep(seconds)
+
     try:
-        yield _watch.found
+        with patch("time.sleep", noted_sleep):
+            yield _watch.found
     finally:
         _watch.thread = 0

@@ -43,21 +43,22 @@ class LoopWatch:
         self._of = threading.get_ident()
 
         timer: asyncio.Handle
+        last = time.monotonic()
 
         def beat() -> None:
-            nonlocal timer
+            nonlocal timer, last
             now = time.monotonic()
-            self.longest_gap = max(self.longest_gap, now - self._beat - self._every)
-            self._beat = now
+            self.longest_gap = max(self.longest_gap, now - last - self._every)
+            last = self._beat = now
             timer = loop.call_later(self._every, beat)
 
-        self._beat = time.monotonic()
+        self._beat = last
         timer = loop.call_soon(beat)
         try:
             yield
         finally:
             timer.cancel()
-            self.longest_gap = max(self.longest_gap, time.monotonic() - self._beat - self._every)
+            self.longest_gap = max(self.longest_gap, time.monotonic() - last - self._every)
             self._beat = math.inf
 
     def _look(self) -> None:

@@ -91,6 +91,12 @@ class Subject(Limited):
     """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
 
+    poll_interval: ClassVar[float | None] = None
+    """The documented seconds between two polls of a job."""
+    result_ttl: ClassVar[float | None] = None
+    """The documented seconds for which the provider keeps a job's result, if it says so."""
+    cancel: ClassVar[str | None] = None
+    """The request that cancels a job, if there is one: ``"PUT /v1/jobs/{job}/cancel"``."""
     scenarios: ClassVar[Mapping[str, Scenario]] = {}
     """Further calls by name: several images, a filtered one, a job that failed."""
     reports: ClassVar[Mapping[str, object] | None] = None

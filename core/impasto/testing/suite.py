@@ -10,12 +10,12 @@ from typing import ClassVar
 
 import pytest
 
-from .checks import DeclarationChecks, IsolationChecks, ParameterChecks, RuntimeChecks, ScenarioChecks
+from .checks import DeclarationChecks, IsolationChecks, JobChecks, ParameterChecks, RuntimeChecks, ScenarioChecks
 from .golden import files_of, operation_text, request_text
 from .time_limit import check, run
 
 
-class OperationSuite(DeclarationChecks, ParameterChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):
+class OperationSuite(DeclarationChecks, ParameterChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):
     """Checks one model through a real client, over real sockets if bytes matter.
 
         class TestWatercolour(OperationSuite):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.testing.plugin_with_defects import CARRIER, DEFECTS, MODEL, OIL, SOUND, SUITE, Defect
+from tests.core.testing.form_plugin import CARRIER, DEFECTS, MODEL, OIL, SOUND, SUITE, Defect
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]

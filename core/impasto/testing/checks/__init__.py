@@ -2,6 +2,7 @@
 
 from .declaration import DeclarationChecks as DeclarationChecks
 from .isolation import IsolationChecks as IsolationChecks
+from .job import JobChecks as JobChecks
 from .parameter import ParameterChecks as ParameterChecks
 from .runtime import RuntimeChecks as RuntimeChecks
 from .scenario import ScenarioChecks as ScenarioChecks

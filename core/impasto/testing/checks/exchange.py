@@ -135,6 +135,9 @@ class ExchangeChecks(ResponseChecks):
                 gate.is_open = True
                 alone = [await call for call in calls]
                 requests = [_signature(one), _signature(two)]
+                assert other is None or _parts(alone[0]) != _parts(alone[1]), (
+                    "a second call with another answer has the first one's result: the plugin shares state"
+                )
                 gate.is_open = False
                 at_once = await asyncio.gather(
                     *(call_outcome(c, self.model, p) for c, p in zip(clients, params, strict=True))

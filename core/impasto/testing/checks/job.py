@@ -1,0 +1,193 @@
+"""Checks of jobs: their ids, their polls and the hosts that get the key."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from unittest.mock import patch
+
+import pytest
+
+from impasto import Call, ImpastoError, Pending, Result
+from impasto.options import Options
+from impasto.testing.places import Content
+from impasto.testing.recorder import Answer, RecordedRequest, Recorder
+from impasto.testing.skipping_loop import SkippingLoop
+from impasto.testing.subject import KEY, call_outcome
+from impasto.testing.time_limit import check, run
+
+from .exchange import ExchangeChecks
+from .wire import describe_outcome
+
+PROXY = Answer(status=503, headers={"content-type": "text/html"}, body=b"<html>upstream connect error</html>")
+"""The answer of a proxy between the provider and its callers."""
+
+_TOLERANCE = 0.05
+_POLLS = 3
+
+
+class JobChecks(ExchangeChecks):
+    """Checks of jobs."""
+
+    @check
+    def test_the_id_of_a_job_is_the_providers(self) -> None:
+        """Check that a job's id is in the answer that accepted it, and that no call makes up another."""
+        self._skip_without_jobs()
+        pending = run(self._pendings())[0]
+        accepted = self.stages()[0].with_words({"job": self.job_id(1)}).body.decode("utf-8", "replace")
+        is_there = pending.id in accepted or any(text in pending.id for text in _texts(accepted) if len(text) >= 8)
+        assert is_there, f"the job's id {pending.id!r} is not in the answer that accepted the job: {accepted[:200]}"
+        again = run(self._pendings())[0]
+        assert again.id == pending.id, f"an equal answer gave the job ids {pending.id!r} and {again.id!r}"
+
+    @check
+    def test_a_job_is_resumed_at_its_address(self) -> None:
+        """Check that ``client.resume`` asks for the job that was accepted."""
+        self._skip_without_jobs()
+        job = run(self._pendings())[0].id
+        call, resumed = run(self._resumed(job))
+        assert resumed == call, f"client.resume requests {resumed}, the call itself {call}"
+
+    @check
+    def test_a_proxys_answer_to_a_poll_ends_nothing(self) -> None:
+        """Check that a page instead of an answer to a poll is polled again: the job runs on."""
+        self._skip_without_jobs()
+        first, *others = self.stages()
+        stages = [first]
+        for answer in others:
+            stages += [PROXY, Answer(status=502), answer]
+        (came, posts), *_ = self.outcomes([stages])
+        assert isinstance(came, Result), f"a proxy's answer to a poll ended the call in {describe_outcome(came)}"
+        assert posts == 1, f"a proxy's answer to a poll led to {posts} paid requests"
+
+    @check
+    def test_the_key_goes_to_the_providers_hosts_only(self) -> None:
+        """Check that polls have the key as documented, and that ``{signed_url}`` never gets it."""
+        self._skip_without_jobs()
+        for request in run(self._requests()):
+            head = f"{request.target} {request.headers}"
+            if request.host == "signed_url":
+                assert KEY not in head, f"a signed address got the key: GET {request.target}"
+            elif self.auth:
+                content = Content(request)
+                for place, value in self.auth.items():
+                    found = content.at(place)
+                    is_right = found == value if isinstance(value, str) else bool(value.fullmatch(str(found)))
+                    assert is_right, f"{request.method} {request.target} lacks the key at {place}"
+
+    @check
+    def test_polls_come_at_the_documented_interval(self) -> None:
+        """Check the wait before the first poll and between polls, on a clock that skips."""
+        self._skip_without_jobs()
+        assert self.poll_interval is not None, "declare poll_interval, the documented seconds between two polls"
+        if Options().poll_interval is not None:
+            pytest.skip("the client has an interval of its own")
+        first, *others = (request.at for request in run(self._timed_requests(), loop_factory=SkippingLoop))
+        gaps = [after - before for before, after in zip([first, *others], others, strict=False)]
+        for gap in gaps[1:_POLLS]:
+            assert abs(gap - self.poll_interval) <= max(_TOLERANCE * self.poll_interval, _TOLERANCE), (
+                f"polls come every {gap:.3g} s; documented are {self.poll_interval:g} s"
+            )
+
+    @check
+    def test_a_result_is_kept_for_the_documented_time(self) -> None:
+        """Check the seconds for which the provider keeps a result."""
+        self._skip_without_jobs()
+        found = [pending.result_ttl for pending in run(self._pendings())]
+        if self.result_ttl is None:
+            assert not any(found), f"declare result_ttl, the documented seconds: the plugin has {found}"
+        else:
+            assert self.result_ttl in found, (
+                f"the result is documented for {self.result_ttl:g} s, the plugin has {found}"
+            )
+
+    @check
+    def test_a_job_that_is_given_up_is_cancelled(self) -> None:
+        """Check the request that cancels a job, if the provider has one."""
+        self._skip_without_jobs()
+        found = run(self._requests_of_cancelled())
+        if self.cancel is None:
+            assert not found, f"{found[0]} was sent for a job that was given up: declare cancel, as documented"
+        else:
+            expected = self.cancel.replace("{job}", self.job_id(1))
+            assert found == [expected], f"a job that was given up led to {found or 'no request'}, not to {expected!r}"
+
+    def _skip_without_jobs(self) -> None:
+        if self.job_accepted is None:
+            pytest.skip("no job_accepted: the model has no jobs")
+
+    async def _pendings(self) -> list[Pending]:
+        """Return the jobs that the plugin found in the answers to one call."""
+        kind, pendings = type(self.operation()), list[Pending]()
+        normalize = kind.normalize_response
+
+        @functools.wraps(normalize)
+        def note(*args: object, **named: object) -> object:
+            outcome = normalize(*args, **named)  # type: ignore[arg-type]  # as pluggy passes them
+            if isinstance(outcome, Pending):
+                pendings.append(outcome)
+            return outcome
+
+        with patch.object(kind, "normalize_response", note):
+            await self._requests()
+        assert pendings, "normalize_response returned no Pending for job_accepted"
+        return pendings
+
+    async def _requests(self) -> Sequence[RecordedRequest]:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            await call_outcome(client, self.model, self.minimal)
+            return recorder.requests
+
+    async def _resumed(self, job: str) -> tuple[str, str]:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            await call_outcome(client, self.model, self.minimal)
+            first = next(_line(request) for request in recorder.requests if request.method == "GET")
+            recorder.requests.clear()
+            with suppress(ImpastoError):
+                await client.resume(self.model, job)
+            return first, _line(recorder.requests[0]) if recorder.requests else "nothing"
+
+    async def _timed_requests(self) -> Sequence[RecordedRequest]:
+        first, *others = self.stages()
+        stages = [first, *[PROXY] * _POLLS, *others]
+        async with self.recording(stages) as recorder, self.client(recorder.url) as client:
+            client = client.with_options(poll_interval=None, timeout=1e6)
+            await call_outcome(client, self.model, self.minimal)
+            return recorder.requests
+
+    async def _requests_of_cancelled(self) -> list[str]:
+        """Return the requests of a call that is cancelled during its polls, without its own and without the polls."""
+        async with self.recording([self.stages()[0], PROXY]) as recorder, self.client(recorder.url) as client:
+            task = asyncio.ensure_future(client.invoke(self.model, self.minimal, call=Call))
+            await _until_polled(recorder, task)
+            own = {_line(request) for request in recorder.requests}
+            task.cancel()
+            with suppress(asyncio.CancelledError, ImpastoError):
+                await task
+            return [line for request in recorder.requests if (line := _line(request)) not in own]
+
+
+async def _until_polled(recorder: Recorder, task: asyncio.Task[Result]) -> None:
+    while len(recorder.requests) <= 1 and not task.done():  # noqa: ASYNC110 - a recorder has no event for it
+        await asyncio.sleep(0.001)
+
+
+def _line(request: RecordedRequest) -> str:
+    return f"{request.method} {request.target}"
+
+
+def _texts(accepted: str) -> Iterator[str]:
+    """Yield the texts in a JSON answer."""
+    with suppress(ValueError):
+        values = [json.loads(accepted)]
+        while values:
+            match values.pop():
+                case str() as text:
+                    yield text
+                case dict() as mapping:
+                    values += mapping.values()
+                case list() as several:
+                    values += several

@@ -1,0 +1,73 @@
+"""Plugins of third parties under their suite: the sound ones pass, each defect is caught by its check, in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from blockbuster import BlockBuster
+
+from tests.core.testing import json_plugin
+from tests.core.testing.form_plugin import Defect
+from tests.distributions import install
+
+pytest_plugins = ["pytester"]
+
+PLUGINS = (json_plugin,)
+CASES = [(plugin, name) for plugin in PLUGINS for name in plugin.DEFECTS]
+LONGEST = 10.0
+"""Seconds in which a check must find its defect."""
+
+
+def run(pytester: pytest.Pytester, plugin: ModuleType, *args: str, defect: Defect | None = None) -> pytest.RunResult:
+    name = plugin.MODEL.partition("/")[2]
+    package = f"acme_{name}"
+    (pytester.path / "site" / package).mkdir()
+    changes = {} if defect is None else defect.changes
+    suite, source = plugin.SUITE, plugin.SOUND
+    for before, after in changes.items():
+        assert before in source or before == plugin.FIRST_LINE, f"{before!r} is not in the plugin"
+        source = source.replace(before, after)
+    suite = suite.replace(plugin.FIRST_LINE, changes.get(plugin.FIRST_LINE, plugin.FIRST_LINE))
+    (pytester.path / "site" / package / "__init__.py").write_text(source)
+    (pytester.path / f"test_{name}.py").write_text(suite)
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *args)
+
+
+@pytest.fixture(autouse=True)
+def site(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where the plugins are installed for the tests that run inside, and for the processes that they start."""
+    folder = pytester.mkdir("site")
+    for plugin in PLUGINS:
+        name = plugin.MODEL.partition("/")[2]
+        install(folder, f"acme-{name}", {"impasto.operations": {plugin.MODEL: f"acme_{name}:{name}"}}, {})
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def blocking_is_possible(nothing_blocks_the_loop: BlockBuster) -> Iterator[None]:
+    """Other people's tests have no guard of ours: the kit alone finds what blocks."""
+    nothing_blocks_the_loop.deactivate()
+    yield
+    nothing_blocks_the_loop.activate()
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.MODEL)
+def test_a_sound_plugin_passes(pytester: pytest.Pytester, plugin: ModuleType) -> None:
+    ran = run(pytester, plugin, "-rf")
+    assert ran.ret == 0, "\n".join(ran.outlines)
+
+
+@pytest.mark.parametrize(("plugin", "name"), CASES, ids=[f"{plugin.MODEL}: {name}" for plugin, name in CASES])
+def test_a_defect_is_caught(pytester: pytest.Pytester, plugin: ModuleType, name: str) -> None:
+    defect = plugin.DEFECTS[name]
+    began = time.monotonic()
+    ran = run(pytester, plugin, "-k", defect.check, defect=defect)
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED, "\n".join(ran.outlines + ran.errlines)
+    assert defect.says in ran.stdout.str(), ran.stdout.str()[-2000:]
+    assert time.monotonic() - began < LONGEST
