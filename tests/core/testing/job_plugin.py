@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from tests.core.testing.form_plugin import Defect
+
 MODEL = "acme/oil"
 
 SOUND = """
@@ -21,6 +25,7 @@ acme = Provider(
     hosts=("*.acme.example",), poll_interval=2.0,
 )
 REFUSALS = {401: Unauthorized, 403: ContentFiltered, 404: NotFound, 429: RateLimited}
+failure = JobFailed
 JOB = re.compile("[0-9a-f]{64}")
 
 
@@ -67,14 +72,15 @@ class Dialect:
             state, job = body["state"], body["id"]
             # STATES
             if state == "failed":
-                raise JobFailed("failed", status=200, billed="no")
+                raise failure("failed", status=200)
             if JOB.fullmatch(job) is None:
                 raise ValueError(job)
             if state == "done":
                 signed = WireRequest(target="", url=body["image"], method="GET", anonymous=True)
                 return Pending(id=job, poll=signed, result_ttl=600.0, is_ready=True)
-            poll = WireRequest(target=f"/v1/jobs/{job}", method="GET")
-            return Pending(id=job, poll=poll)
+            poll = WireRequest(target="", url=body["poll"], method="GET")
+            stop = WireRequest(target=f"/v1/jobs/{job}/cancel", method="PUT")
+            return Pending(id=job, poll=poll, cancel=stop)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise UnusableResult("no job", raw=response.body, media_type=response.media_type) from None
 
@@ -83,3 +89,124 @@ oil = Operation(
     id="acme/oil", title="Oil", params=Params, target="/v1/jobs", provider=acme, dialect=Dialect(),
 )
 """
+
+SUITE = """
+import json
+import impasto
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
+from tests.images import png
+
+
+def answer(status, **body):
+    return Answer(status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+
+
+def refusal(status, error):
+    return Refusal(answer=answer(status, error="no"), error=error)
+
+
+RUNNING = answer(200, state="running", id="{job}", poll="{other_url}/v1/jobs/{job}")
+DONE = answer(200, state="done", id="{job}", image="{signed_url}/{job}.png?signature=1")
+
+
+class TestOil(OperationSuite):
+    model = "acme/oil"
+    golden = None
+    minimal = {"prompt": "a lighthouse"}
+    others = {"seed": 1_234_567}
+    endpoint = "https://api.acme.example/v1/jobs"
+    auth = {"query:key": KEY}
+    limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1)}
+    job_accepted = RUNNING
+    polls = (RUNNING, DONE)
+    success = Answer(headers={"content-type": "image/png"}, body=png(8, 8))
+    media_types = ("image/png",)
+    reports = {}
+    poll_interval = 2.0
+    result_ttl = 600.0
+    cancel = "PUT /v1/jobs/{job}/cancel"
+    refusals = (
+        refusal(401, impasto.Unauthorized), refusal(403, impasto.ContentFiltered), refusal(404, impasto.NotFound),
+        refusal(429, impasto.RateLimited),
+    )
+    scenarios = {
+        "failed": Scenario(
+            answers=(RUNNING, RUNNING, answer(200, state="failed", id="{job}")), error=impasto.JobFailed
+        ),
+    }
+"""
+
+FIRST_LINE = "golden = None"
+"""The line of the suite that a defect may change."""
+
+_IMPORT, _CLASSIFY, _STATES = "# IMPORT", "# CLASSIFY", "# STATES"
+_POLL = "return Pending(id=job, poll=poll, cancel=stop)"
+
+DEFECTS: Mapping[str, Defect] = {
+    "an invented job id": Defect(
+        changes={_IMPORT: "import secrets", _POLL: "return Pending(id=secrets.token_hex(32), poll=poll, cancel=stop)"},
+        check="the_id_of_a_job",
+        says="is not in the answer that accepted the job",
+    ),
+    "a job is resumed elsewhere": Defect(
+        changes={'target=f"/v1/jobs/{request.job}"': 'target=f"/v1/job/{request.job}"'},
+        check="resumed_at_its_address",
+        says="client.resume requests GET /v1/job/",
+    ),
+    "an id is not checked": Defect(
+        changes={"JOB.fullmatch(request.job) is None": "False"}, check="made_up_job_id", says="'../account' requested"
+    ),
+    "polls without end": Defect(
+        changes={'state == "done"': "False", 'body["poll"]': "body.get('poll') or str(self.poll)"}
+        | {"# STATE\n": "poll = 'http://127.0.0.1:9/'\n"}
+        | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 3.0"},
+        check="a_good_answer_is_a_result",
+        says="the job does not end: polled",
+    ),
+    "a failed job is polled on": Defect(
+        changes={'state == "failed"': "False", 'body["poll"]': 'body.get("poll", "http://127.0.0.1:9/")'}
+        | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 3.0"},
+        check="a_failed_job_ends_the_polling",
+        says="failed: it ended in ChargeUnknown",
+    ),
+    "a failed job is another error": Defect(
+        changes={"failure = JobFailed": "failure = ContentFiltered"},
+        check="a_failed_job_ends_the_polling",
+        says="not in JobFailed",
+    ),
+    "a proxy's 503 ends a job": Defect(
+        changes={_CLASSIFY: 'if response.status == 503: return JobFailed("busy", status=503)'},
+        check="a_proxys_answer_to_a_poll",
+        says="a proxy's answer to a poll ended the call in JobFailed",
+    ),
+    "a signed address gets the key": Defect(
+        changes={'method="GET", anonymous=True': 'method="GET"'},
+        check="the_key_goes_to_the_providers_hosts",
+        says="a signed address got the key",
+    ),
+    "a poll lacks the key": Defect(
+        changes={'url=body["poll"], method="GET"': 'url=body["poll"], method="GET", anonymous=True'},
+        check="the_key_goes_to_the_providers_hosts",
+        says="lacks the key at query:key",
+    ),
+    "a result time that is too short": Defect(
+        changes={"result_ttl=600.0": "result_ttl=60.0"},
+        check="kept_for_the_documented_time",
+        says="the result is documented for 600 s",
+    ),
+    "an interval that is too short": Defect(
+        changes={"poll_interval=2.0": "poll_interval=0.2"},
+        check="documented_interval",
+        says="polls come every 0.2",
+    ),
+    "a job is not cancelled": Defect(
+        changes={_POLL: "return Pending(id=job, poll=poll)"},
+        check="given_up_is_cancelled",
+        says="a job that was given up led to no request",
+    ),
+    "the key's parameter": Defect(
+        changes={'key_query="key"': 'key_query="api_key"'},
+        check="the_key_is_where",
+        says="query:key is nothing is there",
+    ),
+}

@@ -10,13 +10,13 @@ from types import ModuleType
 import pytest
 from blockbuster import BlockBuster
 
-from tests.core.testing import json_plugin
+from tests.core.testing import job_plugin, json_plugin
 from tests.core.testing.form_plugin import Defect
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]
 
-PLUGINS = (json_plugin,)
+PLUGINS = (json_plugin, job_plugin)
 CASES = [(plugin, name) for plugin in PLUGINS for name in plugin.DEFECTS]
 LONGEST = 10.0
 """Seconds in which a check must find its defect."""

@@ -18,6 +18,7 @@ from impasto.testing.time_limit import check, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
+_MOST_POLLS = 10
 _NOWHERE = {"other_url": "http://127.0.0.1:8", "signed_url": "http://127.0.0.1:7"}
 
 
@@ -51,7 +52,12 @@ class ResponseChecks(Subject):
 
         async def call() -> None:
             async with self.recording() as recorder, self.client(recorder.url) as client:
+                client = client.with_options(timeout=self.seconds / 3)
                 result = await call_outcome(client, self.model, self.minimal)
+                polls = len(recorder.requests) - len(recorder.posts)
+                assert polls <= len(self.stages()) + _MOST_POLLS, (
+                    f"the job does not end: polled {polls} times, although answer {len(self.stages())} is the result"
+                )
                 assert isinstance(result, Result), f"the good answer ended in {_describe(result)}"
                 assert result.artifacts, "a result without an artifact is an UnusableResult"
                 for artifact in result.artifacts:
