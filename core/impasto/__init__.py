@@ -21,6 +21,7 @@ _HOMES = {
     "records": "Artifact Cost FailedArtifact Handler Middleware Pending Request Result",
     "registry": "Registry",
     "route": "Route",
+    "sizes": "AspectRatios Sizes WidthHeight",
     "wire": "Body FileRef JSONValue Spool WireRequest WireResponse",
 }
 _HOME_OF = {name: f"impasto.{module}" for module, names in _HOMES.items() for name in names.split()}

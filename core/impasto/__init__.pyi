@@ -77,6 +77,11 @@ from .records import (
 )
 from .registry import Registry as Registry
 from .route import Route as Route
+from .sizes import (
+    AspectRatios as AspectRatios,
+    Sizes as Sizes,
+    WidthHeight as WidthHeight,
+)
 from .wire import (
     Body as Body,
     FileRef as FileRef,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import attrs
 
+from .field_checks import Field
 from .operation import Operation
 
 
 @attrs.frozen(kw_only=True)
 class FieldDescription:
-    """One parameter.
+    """One parameter; ``name`` is ``group.field`` for a field of a nested object.
 
     ``description`` says what it does, ``takes`` its limits in words. ``default`` is the provider's own.
     """
@@ -53,20 +56,7 @@ def describe(model: str, operation: Operation) -> Description:
         operation=operation.target,
         title=operation.title,
         provider=operation.provider.name,
-        fields=tuple(
-            FieldDescription(
-                name=name,
-                type=field.kind,
-                required=field.required,
-                takes=field.describe_constraint(),
-                minimum=field.minimum,
-                maximum=field.maximum,
-                choices=field.choices,
-                default=field.default,
-                description=field.description,
-            )
-            for name, field in operation.fields.items()
-        ),
+        fields=tuple(_describe_fields(operation.fields)),
         rules=tuple(str(rule) for rule in operation.rules),
         max_bytes=operation.max_bytes,
         price=str(operation.price) if operation.price is not None else None,
@@ -74,3 +64,19 @@ def describe(model: str, operation: Operation) -> Description:
         credits=cost.credits if cost is not None else None,
         price_as_of=cost.as_of if cost is not None else None,
     )
+
+
+def _describe_fields(fields: Mapping[str, Field], within: str = "") -> Iterator[FieldDescription]:
+    for name, field in fields.items():
+        yield FieldDescription(
+            name=f"{within}{name}",
+            type=field.kind,
+            required=field.required,
+            takes=field.describe_constraint(),
+            minimum=field.minimum,
+            maximum=field.maximum,
+            choices=field.choices,
+            default=field.default,
+            description=field.description,
+        )
+        yield from _describe_fields(field.fields, f"{within}{name}.")

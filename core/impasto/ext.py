@@ -17,7 +17,7 @@ _HOMES = {
     "model_names": "resolve_model",
     "operation": "Makes",
     "options": "Options Settings check_proxy check_seconds default_concurrency",
-    "params": "close_files structure",
+    "params": "close_files files_of structure",
     "provider": "account_of check_key check_setting_names",
     "records": "MAX_ARTIFACTS",
     "redact": "describe_error kind_in_words printable",

@@ -14,8 +14,7 @@ from typing import BinaryIO
 import attrs
 
 _SNIFF = 16
-_LONGEST_PATH = 4096
-_LONGEST_NAME = 255
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
 _LIKE_BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]{64,}")
 _UNKNOWN = "application/octet-stream"
 _SIGNATURES = (
@@ -24,7 +23,10 @@ _SIGNATURES = (
     (b"ID3", "audio/mpeg"),
     *((bytes((0xFF, second)), "audio/mpeg") for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2)),  # layer III's frames
     (b"glTF", "model/gltf-binary"),
+    (b"GIF8", "image/gif"),
+    (b"<svg", "image/svg+xml"),
 )
+_AVIF = (b"ftypavif", b"ftypavis")
 _IN_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 EXTENSIONS = {
     "image/png": ".png",
@@ -33,6 +35,9 @@ EXTENSIONS = {
     "audio/mpeg": ".mp3",
     "audio/wav": ".wav",
     "model/gltf-binary": ".glb",
+    "image/gif": ".gif",
+    "image/svg+xml": ".svg",
+    "image/avif": ".avif",
 }
 """File extensions by media type: those that ``media_type_of`` returns."""
 
@@ -44,7 +49,7 @@ def media_type_of(head: bytes) -> str | None:
     for signature, media_type in _SIGNATURES:
         if head.startswith(signature):
             return media_type
-    return None
+    return "image/avif" if head[4:12] in _AVIF else None
 
 
 @attrs.frozen(kw_only=True, eq=False)

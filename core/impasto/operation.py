@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Never, Protocol, TypeVar, cast
 
 import attrs
 
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import check_n_and_seed
-from .fields import Field, fields_of
-from .files import File
+from .field_checks import Field
+from .fields import fields_of
 from .hooks import hookimpl
 from .interrupts import pass_interrupt
-from .params import close_files, structure
+from .params import close_files, files_of, structure
 from .provider import Account, Provider
 from .records import Cost, Pending, Request, Result
 from .redact import describe_error
 from .rules import NoEffect, Rule
+from .sizes import Size, size_of_fields
 from .wire import Scalar, WireRequest, WireResponse
 
 T = TypeVar("T")
@@ -45,7 +46,8 @@ class Dialect(Protocol):
 class Price(Protocol):
     """The price of a call, as far as it is known. ``str()`` gives it in words.
 
-    ``cost`` is None if it is not the same for every call.
+    ``cost`` is None if it is not the same for every call. ``quote`` takes the operation's own parameter class: its
+    type here, Never, lets a plugin name that class. ``Operation.cost`` asks for the quote of a request.
     """
 
     @property
@@ -53,7 +55,7 @@ class Price(Protocol):
         """The cost of every call, or None."""
         ...
 
-    def quote(self, params: attrs.AttrsInstance) -> Cost | None:
+    def quote(self, params: Never) -> Cost | None:
         """Return the cost of a call with these parameters, or None if unknown."""
         ...
 
@@ -98,7 +100,7 @@ def _fields_by_role(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
 
 
 def _file_argument_names(fields: Mapping[str, Field]) -> frozenset[str]:
-    files = [(name, field.alias or name) for name, field in fields.items() if field.kind == "file"]
+    files = [(name, field.alias or name) for name, field in fields.items() if field.has_files]
     return frozenset({"image", "mask"}.union(*files))
 
 
@@ -112,7 +114,9 @@ class Operation:
 
     ``output`` names the kind of result. ``constants`` are sent with every call. ``derive_params`` adds parameters that
     follow from the arguments. ``max_bytes`` limits the whole request. ``transparent_output``: its images have no
-    background. ``docs_url`` points to the provider's own documentation.
+    background. ``docs_url`` points to the provider's own documentation. ``media_types`` are further types of its
+    artifacts, such as ``image/gif``, which are passed on without a check that they are complete. ``size``: the way in
+    which it takes the size of an image, by default that of fields with the usual names; None means that it takes none.
     """
 
     id: str
@@ -129,11 +133,13 @@ class Operation:
     max_bytes: int | None = None
     transparent_output: bool = False
     docs_url: str = ""
+    media_types: tuple[str, ...] = ()
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
     )
+    size: Size | None = attrs.field(default=attrs.Factory(lambda self: size_of_fields(self.fields), takes_self=True))
     file_fields: tuple[str, ...] = _derived_from_fields(
-        lambda fields: tuple(n for n, f in fields.items() if f.kind == "file")
+        lambda fields: tuple(n for n, f in fields.items() if f.has_files)
     )
     file_argument_names: frozenset[str] = _derived_from_fields(_file_argument_names)
     """Every name under which a caller may pass a file."""
@@ -180,7 +186,7 @@ class Operation:
         if self.price is None or request.job is not None:
             return None
         try:
-            cost = self.price.quote(request.params)
+            cost = self.price.quote(cast(Never, request.params))
         except ImpastoError:
             raise
         except BaseException as error:  # a plugin may raise anything
@@ -199,7 +205,7 @@ class Operation:
     def _check_size(self, params: attrs.AttrsInstance) -> None:
         if self.max_bytes is None or not self.file_fields:
             return
-        sizes = {name: f.size for name in self.file_fields if isinstance(f := getattr(params, name), File)}
+        sizes = {name: sum(file.size for file in files_of(getattr(params, name))) for name in self.file_fields}
         if sum(sizes.values()) > self.max_bytes:
             close_files(params)
             largest = max(sizes, key=sizes.__getitem__)

@@ -13,7 +13,8 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from .errors import MAX_PROBLEMS, InvalidRequest, Problem
-from .fields import KEY, Field
+from .field_checks import Field
+from .fields import KEY
 from .files import File
 from .redact import kind_in_words, printable
 from .rules import Rule
@@ -84,11 +85,22 @@ def structure(
     raise InvalidRequest(problems)
 
 
+def files_of(value: object) -> Iterator[File]:
+    """Yield the files of a parameter, or of all: also those in lists and nested objects."""
+    if isinstance(value, File):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from files_of(each)
+    elif attrs.has(type(value)):
+        for attribute in attrs.fields(type(value)):  # type: ignore[arg-type]  # ``has`` is True of an attrs class
+            yield from files_of(getattr(value, attribute.name))
+
+
 def close_files(params: object) -> None:
     """Close every file among the parameters."""
-    for attribute in attrs.fields(type(params)):  # type: ignore[arg-type]  # an instance of a parameter class
-        if isinstance(value := getattr(params, attribute.name), File):
-            value.close()
+    for each in files_of(params):
+        each.close()
 
 
 def _problems(params: type[Any], error: Exception, present: Mapping[str, object]) -> Iterator[Problem]:
@@ -99,6 +111,8 @@ def _problems(params: type[Any], error: Exception, present: Mapping[str, object]
     for cause, note in with_notes:
         if isinstance(cause, KeyError) and note.name not in present:
             yield Problem(note.name, "required")
+        elif isinstance(cause, InvalidRequest):  # of a group's fields
+            yield from (Problem(f"{note.name}.{each.field}", each.message) for each in cause.problems)
         else:
             yield Problem(note.name, _error_text(cause))
     for cause in without:

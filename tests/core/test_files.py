@@ -329,7 +329,7 @@ def test_the_repr_is_short() -> None:
         (b"JUNK\x00\x00\x00\x00WEBPVP8 ", None),
         (b"ID3\x04", "audio/mpeg"),
         (b"glTF\x02\x00\x00\x00", "model/gltf-binary"),
-        (b"GIF89a", None),
+        (b"GIF89a", "image/gif"),
         (b"", None),
     ],
 )

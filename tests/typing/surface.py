@@ -9,6 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, assert_type
 
+import attrs
+
 import impasto
 from impasto import Artifact, ChargeUnknown, ContentFiltered, InvalidRequest, Result
 
@@ -127,3 +129,24 @@ class Ink:
 
 dialect: impasto.Dialect = Ink()
 price: impasto.Price = Ink()
+
+
+@attrs.frozen(kw_only=True)
+class PaintParams:
+    """A model's own parameters, which its price reads."""
+
+    prompt: str
+    steps: int = 20
+
+
+class PriceOfSteps:
+    """A price that depends on typed parameters."""
+
+    cost: impasto.Cost | None = None
+
+    def quote(self, params: PaintParams) -> impasto.Cost:
+        return impasto.Cost(usd=0.001 * params.steps, as_of="2026-01-01")
+
+
+price_of_steps: impasto.Price = PriceOfSteps()
+size: impasto.WidthHeight = impasto.WidthHeight(minimum=256, maximum=1440, multiple=32)

@@ -171,7 +171,7 @@ def tasks_of(
             base_model=row.base_model,
             request=each,
             timeout=row.timeout,
-            cost=operation.price.quote(each.params) if operation.price is not None else None,
+            cost=operation.cost(each),
             content=content,
             sha256=sha256,
             line=mark,

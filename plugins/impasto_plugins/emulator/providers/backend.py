@@ -7,7 +7,7 @@ import random
 
 import attrs
 
-from impasto import Cost
+from impasto import Cost, Request
 from impasto_plugins.emulator.rendering.pictures import Generated, RenderTask
 from impasto_plugins.emulator.rendering.render import render
 from impasto_plugins.emulator.server.exchange import EmulatorExchange
@@ -70,5 +70,5 @@ class Backend:
 def _quote_cost(form: ValidatedForm) -> Cost:
     """Return the operation's price; 0 if it is unknown."""
     operation = form.operation
-    quote = operation.price.quote(operation.params(**form.values)) if operation.price is not None else None
-    return quote or Cost(usd=0.0, credits=0.0, as_of="")
+    request = Request(operation=operation.id, params=operation.params(**form.values), target=operation.target)
+    return operation.cost(request) or Cost(usd=0.0, credits=0.0, as_of="")

@@ -1,0 +1,224 @@
+"""One field: its meaning, its limits, and the check of a value."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import attrs
+
+from .files import File
+from .redact import kind_in_words
+
+Kind = Literal["text", "integer", "number", "boolean", "choice", "color", "texts", "file", "files", "group", "other"]
+Role = Literal["image", "mask", "audio", "prompt"]
+
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """The meaning and the limits of one field. ``default`` is the provider's own: documented, never sent.
+
+    ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
+    ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
+    in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
+    each value. ``group`` is the class of a nested object and ``fields`` are its fields. The kind ``other`` is an
+    attribute that no function of ``fields`` declares, of which only the type is known.
+    """
+
+    kind: Kind
+    description: str = ""
+    required: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    default: str | float | None = None
+    role: Role | None = None
+    alias: str | None = None
+    inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
+    limits: str = ""
+    pattern: str | None = None
+    step: int | None = None
+    item: Field | None = None
+    group: type[attrs.AttrsInstance] | None = None
+    fields: Mapping[str, Field] = attrs.field(factory=dict[str, "Field"], repr=False)
+
+    @property
+    def has_files(self) -> bool:
+        """True if a value of this field is a file or holds files."""
+        return self.kind in ("file", "files") or any(field.has_files for field in self.fields.values())
+
+    def check(self, value: object, _: object = None, /) -> object:
+        """Return the value as it may be sent. Raises ValueError with the field's limits.
+
+        cattrs calls it as a hook too, with a type after the value.
+        """
+        match self.kind:
+            case "text":
+                return self._text(value)
+            case "choice":
+                if not isinstance(value, str) or value not in self.choices:
+                    raise ValueError(f"must be one of {', '.join(self.choices)}, not {format_value(value)}")
+                return str.__str__(value)  # of an enum's member too the text, not its name
+            case "file":
+                return self._file(value)
+            case "files" | "texts":
+                return self._list(value)
+            case "boolean":
+                if not isinstance(value, bool):
+                    raise ValueError(f"must be true or false, not {format_value(value)}")
+                return value
+            case "color":
+                if not isinstance(value, str) or _COLOR.fullmatch(value) is None:
+                    raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
+                return str.__str__(value)
+            case "group":
+                return self._group(value)
+            case "other":
+                return value
+            case _:
+                return self._number(value)
+
+    def describe_constraint(self) -> str:
+        """Return the field's limits in words."""
+        match self.kind:
+            case "text":
+                form = f" that matches {self.pattern}" if self.pattern is not None else ""
+                return f"{self._length_in_words()}{form}"
+            case "texts" | "files":
+                noun, item = self.kind, self.item
+                each = f"; each {item.describe_constraint()}" if item is not None and item.is_limited else ""
+                return f"a list of {self._count_in_words(noun)}{each}"
+            case "boolean":
+                return "true or false"
+            case "color":
+                return "a color as #rrggbb, such as #ff8800"
+            case "group":
+                return f"an object with {', '.join(self.fields)}"
+            case "choice":
+                return f"one of {', '.join(self.choices)}"
+            case "file":
+                return f"a file: {self.limits}" if self.limits else "a file"
+            case "other":
+                return self.limits
+            case kind:
+                word = "a whole number" if kind == "integer" else "a number"
+                steps = f" in steps of {self.step}" if self.step is not None else ""
+                if self.minimum is None and self.maximum is None:
+                    return f"{word}{steps}"
+                return f"{word} from {format_bound(self.minimum)} to {format_bound(self.maximum)}{steps}"
+
+    @property
+    def is_limited(self) -> bool:
+        """True if the field takes less than any value of its kind."""
+        return bool(self.limits or self.pattern or self.maximum is not None)
+
+    def _length_in_words(self) -> str:
+        least = f"{self.minimum or 0:,.0f}"
+        if self.maximum is not None and self.maximum == self.minimum:
+            return f"text of exactly {least} character{'' if self.maximum == 1 else 's'}"
+        if self.maximum is not None:
+            return f"text of {least} to {self.maximum:,.0f} characters"
+        return f"text of at least {least} characters" if self.minimum else "text"
+
+    def _count_in_words(self, noun: str) -> str:
+        least, most = int(self.minimum or 0), self.maximum
+        if most is not None and most == least:
+            return f"exactly {least} {noun if least != 1 else noun.removesuffix('s')}"
+        if most is not None:
+            return f"{least} to {most:.0f} {noun}"
+        return f"at least {least} {noun if least != 1 else noun.removesuffix('s')}" if least else noun
+
+    def _text(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be text, not {kind_in_words(value)}")
+        if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
+            raise ValueError(f"must be {self._length_in_words()}, got {len(value):,}")
+        if self.minimum and not value.strip():
+            raise ValueError("must not be blank")
+        if "\x00" in value:
+            raise ValueError("must not contain a NUL character")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("contains half a surrogate pair, which is invalid text") from None
+        if self.pattern is not None and re.fullmatch(self.pattern, value) is None:
+            raise ValueError(f"must match {self.pattern}, not {format_value(value)}")
+        return str.__str__(value)
+
+    def _number(self, value: object) -> int | float:
+        whole = self.kind == "integer"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        if not (low <= value <= high) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
+        if self.step is not None and (value - (self.minimum or 0)) % self.step:
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
+        # Plain numbers: an enum's member or another library's float would be spelled in its own way on the wire.
+        return int(value) if isinstance(value, int) else float(value) + 0.0  # + 0.0: no minus before a zero
+
+    def _list(self, value: object) -> tuple[object, ...]:
+        item = self.item or Field(kind="file" if self.kind == "files" else "text")
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}; give a list")
+        if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
+            raise ValueError(f"must be {self.describe_constraint()}, not {len(value):,}")
+        checked: list[object] = []
+        problems: list[str] = []
+        try:
+            for number, each in enumerate(value, 1):
+                try:
+                    checked.append(item.check(each))
+                except ValueError as error:
+                    problems.append(f"{item.kind} {number}: {error}")
+            if problems:
+                raise ValueError("; ".join(problems))
+        except BaseException:  # also what a plugin's ``inspect`` raises: no descriptor may leak
+            for each in checked:
+                if isinstance(each, File):
+                    each.close()
+            raise
+        return tuple(checked)
+
+    def _group(self, value: object) -> attrs.AttrsInstance:
+        from .params import structure  # it checks the fields of any class, with this module
+
+        assert self.group is not None  # noqa: S101 - ``fields.group`` sets it
+        if isinstance(value, self.group):
+            return structure(self.group, {name: getattr(value, name) for name in self.fields})
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}")
+        return structure(self.group, value)
+
+    def _file(self, value: object) -> File:
+        file = File.of(value)
+        try:
+            problems = ["is empty"] if file.size == 0 else list(self.inspect(file) if self.inspect else ())
+        except BaseException:  # inspect is a plugin's, and may raise anything: the descriptor must not leak
+            file.close()
+            raise
+        if problems:
+            file.close()
+            raise ValueError("; ".join(problems))
+        return file
+
+
+def format_value(value: object) -> str:
+    """Return a value as a message may show it: short, and never a file's content."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a far larger number"
+    if isinstance(value, str | int | float):
+        return repr(value) if len(text := repr(value)) <= 60 else f"{text[:57]}..."
+    return kind_in_words(value)
+
+
+def format_bound(number: float | None) -> str:
+    """Return a limit in words: 4294967294, 0.35, or "any" without one."""
+    return "any" if number is None else f"{number:g}" if number != int(number) else str(int(number))
