@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .deadline import DeadlineScheduler
 from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
+from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
 from .plugin_boundary import is_cancelled, plugin_boundary
@@ -142,7 +144,7 @@ class ClientState:
         if hasattr(layer, "middleware"):
             return layer
         if callable(layer):
-            return _FunctionMiddleware(layer)
+            return SimpleNamespace(middleware=hookimpl(lambda: layer))
         raise BrokenPlugin(f"invalid middleware {layer!r}; give a name, a plugin or a function (wire, next)")
 
     def _create_middleware(self, name: str) -> object:
@@ -173,15 +175,3 @@ class ClientState:
                 _log.error("%s could not be closed: %s", plugin, describe_error(error))
 
         self._stack.push_async_callback(close)
-
-
-class _FunctionMiddleware:
-    """A plugin made from a plain middleware function."""
-
-    def __init__(self, function: object) -> None:
-        from .hooks import hookimpl
-
-        def middleware() -> object:
-            return function
-
-        self.middleware = hookimpl(middleware)
