@@ -38,6 +38,9 @@ EXPORTS = "impasto.exports"
 
 GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS)
 
+_LONGEST_RESOLVED = 200
+"""Characters of a name that resolvers are asked for."""
+
 _REMEMBERED = 1024
 """Names for which a registry remembers the answers of resolvers; callers may ask for any name."""
 
@@ -91,7 +94,7 @@ class Registry:
 
         if is_pattern(model):
             raise UnknownOperation(f"{printable(model[:120])!r} stands for many models; give the name of one")
-        if (pattern := self.resolver_of(model)) is None:
+        if (OPERATIONS, model) in self._loaded or (pattern := self.resolver_of(model)) is None:
             return self.load(OPERATIONS, model, Operation)
         operation = self._resolve(pattern, model)
         if operation is None:
@@ -104,7 +107,7 @@ class Registry:
 
         What may not be used counts only if nothing else fits: its error then says how to allow it.
         """
-        heads = model.split("/")[:-1] if not model.endswith("/") else []
+        heads = model.split("/")[:-1] if len(model) <= _LONGEST_RESOLVED and not model.endswith("/") else []
         patterns = ["/".join((*heads[:end], "*")) for end in range(len(heads), 0, -1)]
         declared = [name for name in (model, *patterns) if self._is_declared(name)]
         usable = [name for name in declared if self._is_declared(name, usable=True)]

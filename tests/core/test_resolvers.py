@@ -108,6 +108,11 @@ def test_what_a_resolver_does_wrong_names_it(acme: Path, model: str, kind: type[
         Registry().operation(model)
 
 
+def test_a_name_without_end_is_unknown_at_once(acme: Path) -> None:
+    with pytest.raises(UnknownOperation, match="unknown model 'acme/paint-a/a"):
+        Registry().operation("acme/paint-" + "a/" * 100_000 + "x")
+
+
 def test_suggestions_are_models_that_can_be_called(acme: Path) -> None:
     with pytest.raises(UnknownOperation) as caught:
         Registry().operation("acm/paint")
