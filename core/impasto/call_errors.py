@@ -89,6 +89,8 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
 
 def _poll_problem(pending: Pending, call: Call) -> str:
     """Return the reason why a job can't be polled at its address, which is the answer's; empty if it can."""
+    if pending.poll is None:
+        return "" if call.pending is not None else "a plugin accepts a job without the request that polls it"
     if pending.poll.method != "GET":
         return f"a plugin polls its job with a {pending.poll.method}, not a GET"
     if pending.poll.url is not None:

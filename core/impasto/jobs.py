@@ -53,7 +53,7 @@ async def _poll(
     send: Handler,
     normalize: Callable[[Call, WireResponse], Awaitable[Result | Pending]],
 ) -> Result:
-    accepted_at = time.monotonic()
+    accepted_at, poll = time.monotonic(), pending.poll or WireRequest()  # the route refuses a job without
     unusable = hurries = 0
     interval = _interval(call, pending, chosen)
     wait = 0.0 if pending.is_ready else interval if chosen is not None or pending.first is None else pending.first
@@ -62,7 +62,7 @@ async def _poll(
         await asyncio.sleep(wait)
         wait = interval
         try:
-            outcome = await normalize(call, await send(pending.poll.with_call(call)))
+            outcome = await normalize(call, await send(poll.with_call(call)))
         except NotFound as error:
             annotate(error, call)  # it stays in the new one's context
             raise job_missing_error(error, call, time.monotonic() - accepted_at, pending) from None
@@ -77,11 +77,13 @@ async def _poll(
             pass
         else:
             if isinstance(outcome, Result):
-                return outcome
-            pending = attrs.evolve(outcome, id=pending.id)
-            wait = interval = _interval(call, pending, chosen)
-            if pending.is_ready and hurries < _MAX_HURRIES:
-                hurries, wait = hurries + 1, 0.0
+                return outcome if outcome.cost or pending.cost is None else attrs.evolve(outcome, cost=pending.cost)
+            if outcome.poll is not None:
+                pending = attrs.evolve(outcome, id=pending.id, cost=outcome.cost or pending.cost)
+                poll, interval = outcome.poll, _interval(call, pending, chosen)
+                wait = interval
+                if pending.is_ready and hurries < _MAX_HURRIES:
+                    hurries, wait = hurries + 1, 0.0
         wait = max(wait, min(call.retry_after, call.retry.max_wait))
 
 

@@ -149,18 +149,21 @@ class Result:
 class Pending:
     """An accepted job, and the request that polls it. A poll may answer with another: its request replaces this one.
 
-    ``result_ttl``: seconds for which the provider keeps the result. ``is_ready``: the result exists already, such as an
-    image that is answered as a URL; it is fetched at once. ``interval`` and ``first``: seconds between polls, and
-    before the first. ``cancel``: the free request that stops the job; it is sent if the caller gives up.
+    Without ``poll`` the job goes on as before, as an answer to a poll may say without an address. ``cost``: the price
+    that the provider states for the job; a result without its own has it. ``result_ttl``: seconds for which the
+    provider keeps the result. ``is_ready``: the result exists already, such as an image that is answered as a URL; it
+    is fetched at once. ``interval`` and ``first``: seconds between polls, and before the first. ``cancel``: the free
+    request that stops the job; it is sent if the caller gives up.
     """
 
     id: str
-    poll: WireRequest
+    poll: WireRequest | None = None
     result_ttl: float | None = None
     is_ready: bool = False
     interval: float | None = None
     first: float | None = None
     cancel: WireRequest | None = None
+    cost: Cost | None = None
 
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]

@@ -20,6 +20,7 @@ from impasto import (
     RateLimited,
     Unauthorized,
     UnusableResult,
+    WireRequest,
     WireResponse,
 )
 from impasto.dialects import Refusals, images_from_base64, json_object, pending_from_url, split_files
@@ -132,8 +133,8 @@ def test_a_paid_answer_that_is_not_an_object_keeps_its_bytes(body: bytes) -> Non
 
 def test_an_address_in_an_answer_becomes_a_get() -> None:
     pending = pending_from_url("https://acme.example/x", response(200, {}), id="7", anonymous=True, is_ready=True)
-    assert (pending.id, pending.poll.url, pending.poll.method) == ("7", "https://acme.example/x", "GET")
-    assert pending.poll.anonymous
+    assert pending.poll == WireRequest(url="https://acme.example/x", method="GET", anonymous=True)
+    assert (pending.id, pending.is_ready) == ("7", True)
     for missing in (None, 5, ""):
         with pytest.raises(UnusableResult, match="has no address of the result"):
             pending_from_url(missing, response(200, {}), id="7")

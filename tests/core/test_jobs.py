@@ -17,6 +17,7 @@ from impasto import (
     Artifact,
     ChargeUnknown,
     ContentFiltered,
+    Cost,
     ImpastoError,
     JobFailed,
     Operation,
@@ -26,6 +27,7 @@ from impasto import (
     Request,
     Result,
     Unauthorized,
+    UnusableResult,
     WireRequest,
     WireResponse,
 )
@@ -66,9 +68,10 @@ class Dialect:
             raise JobFailed("the vendor's GPU broke", billed=body["failed"])
         if "moderated" in body:
             raise ContentFiltered("not this", status=200, billed=body["moderated"])
-        poll = WireRequest(target=body.pop("poll"), method="GET")
+        poll = WireRequest(target=body.pop("poll"), method="GET") if "poll" in body else None
         cancel = WireRequest(target=body.pop("cancel"), method=body.pop("with", "PUT")) if "cancel" in body else None
-        return Pending(id=body.pop("id", "j1"), poll=poll, cancel=cancel, **body)
+        cost = Cost(usd=body.pop("usd"), as_of="2026-01-01") if "usd" in body else None
+        return Pending(id=body.pop("id", "j1"), poll=poll, cancel=cancel, cost=cost, **body)
 
 
 def says(headers: dict[str, str] | None = None, status: int = 200, **body: object) -> Answer:
@@ -128,6 +131,21 @@ async def test_a_poll_may_lead_to_another_address_and_the_id_stays() -> None:
         result = await client.run("acme/x", prompt="a kite")
     assert len(result.artifacts) == 1
     assert targets(recorder) == ["POST /submit", "GET /status", "GET /result"]
+
+
+async def test_an_answer_without_an_address_leaves_the_job_as_it_was(sleeps: list[float]) -> None:
+    answers = in_turn(says(poll="/status", interval=0.3), says(id="j2"), says(), IMAGE)
+    async with acme(answers, poll_seconds=7.0) as (client, recorder):
+        await client.run("acme/x", prompt="a kite")
+    assert targets(recorder) == ["POST /submit", "GET /status", "GET /status", "GET /status"]
+    assert [wait for wait in sleeps if wait] == [0.3, 0.3, 0.3]
+
+
+async def test_an_accepted_job_without_an_address_is_a_fault_of_the_plugin() -> None:
+    async with acme(in_turn(says(id="j2"), IMAGE)) as (client, recorder):
+        with pytest.raises(UnusableResult, match="accepts a job without the request that polls it"):
+            await client.run("acme/x", prompt="a kite")
+    assert len(recorder.requests) == 1
 
 
 async def test_a_job_that_changes_its_address_without_end_times_out_with_its_first_id() -> None:
