@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConfigError, NotAllowed
-from .metadata import NAME, DamagedDistribution, DistributionFolder, holds_running_code, read_folders, read_text
+from .metadata import NAME, DamagedDistribution, Distribution, holds_running_code, read_folders
 from .redact import kind_in_words
 
 if TYPE_CHECKING:
@@ -64,24 +64,6 @@ def _check_name(name: object, source: str) -> str:
     return normalized_name(name)
 
 
-class Distribution:
-    """A distribution that declares plugins.
-
-    ``is_own``: it is impasto itself, judged by its files and not by its name.
-    """
-
-    def __init__(self, folder: DistributionFolder, *, is_own: bool = False) -> None:
-        self.path, self.name, self.version, self.distribution, self.entries = folder
-        self.is_own = is_own
-
-    def read_text(self, name: str) -> str | None:
-        """Return a file of its metadata, None if there is none. Raises OSError, ValueError."""
-        return read_text(self.distribution, name)
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}"
-
-
 class Declaration(NamedTuple):
     """One entry point and the distribution that declares it."""
 
@@ -127,7 +109,7 @@ def scan_entry_points(*, complete: bool = False) -> Scan:
         place = folder.path.rpartition("/")[0]
         if places.setdefault(normalized_name(folder.name), place) != place:
             continue
-        owner = Distribution(folder, is_own=folder is own)
+        owner = folder._replace(is_own=folder is own)
         points = [Declaration(entry, owner) for entry in folder.entries if entry.group.startswith("impasto.")]
         if points:
             owners.append(owner)
@@ -136,7 +118,7 @@ def scan_entry_points(*, complete: bool = False) -> Scan:
     return Scan(index, sorted(owners, key=lambda owner: (not owner.is_own, owner.name)), damaged)
 
 
-def _own_evidence(folder: DistributionFolder) -> tuple[int, bool]:
+def _own_evidence(folder: Distribution) -> tuple[int, bool]:
     from . import __version__
 
     return holds_running_code(folder), folder.version == __version__

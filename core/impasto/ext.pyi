@@ -5,7 +5,6 @@ from .distributions import (
     OWN_DISTRIBUTION as OWN_DISTRIBUTION,
     VARIABLE as VARIABLE,
     AllowList as AllowList,
-    Distribution as Distribution,
     normalized_name as normalized_name,
     scan_entry_points as scan_entry_points,
 )
@@ -28,7 +27,7 @@ from .files import (
     stat_regular as stat_regular,
 )
 from .interrupts import pass_interrupt as pass_interrupt
-from .metadata import read_folders as read_folders
+from .metadata import Distribution as Distribution, read_folders as read_folders
 from .model_names import resolve_model as resolve_model
 from .operation import Makes as Makes
 from .options import (

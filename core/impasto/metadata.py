@@ -15,7 +15,7 @@ from .interrupts import pass_interrupt
 from .redact import printable
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import Distribution as InstalledDistribution, EntryPoint
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 """A distribution's name (PyPA's core metadata)."""
@@ -26,14 +26,25 @@ _PREFIX = "impasto."
 _LONGEST_VERSION = 60
 
 
-class DistributionFolder(NamedTuple):
-    """A readable metadata folder. ``entries`` are all of its entry points."""
+class Distribution(NamedTuple):
+    """A distribution whose metadata folder can be read. ``entries`` are all of its entry points.
+
+    ``is_own``: it is impasto itself, judged by its files and not by its name.
+    """
 
     path: str
     name: str
     version: str
-    distribution: Distribution
+    installed: InstalledDistribution
     entries: tuple[EntryPoint, ...]
+    is_own: bool = False
+
+    def read_text(self, name: str) -> str | None:
+        """Return a file of its metadata, None if there is none. Raises OSError, ValueError."""
+        return read_text(self.installed, name)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 class DamagedDistribution(NamedTuple):
@@ -48,9 +59,9 @@ class Unreadable(ValueError):
     """A reason why a metadata folder can't be read."""
 
 
-def read_folders(*, complete: bool = False) -> tuple[list[DistributionFolder], list[DamagedDistribution]]:
+def read_folders(*, complete: bool = False) -> tuple[list[Distribution], list[DamagedDistribution]]:
     """Return the folders with plugins, or with ``complete`` all folders, and the damaged ones of them."""
-    readable: list[DistributionFolder] = []
+    readable: list[Distribution] = []
     damaged: list[DamagedDistribution] = []
     for distribution in _distributions(damaged):
         place, has_plugins = type(distribution).__qualname__, False
@@ -72,11 +83,11 @@ def read_folders(*, complete: bool = False) -> tuple[list[DistributionFolder], l
     return readable, damaged
 
 
-def _distributions(damaged: list[DamagedDistribution]) -> list[Distribution]:
+def _distributions(damaged: list[DamagedDistribution]) -> list[InstalledDistribution]:
     """Return what each finder of ``sys.meta_path`` finds, until it raises."""
     from importlib.metadata import DistributionFinder  # 55 ms: not for those who only import
 
-    found: list[Distribution] = []
+    found: list[InstalledDistribution] = []
     for finder in sys.meta_path:
         try:
             find = getattr(finder, "find_distributions", None)
@@ -89,7 +100,7 @@ def _distributions(damaged: list[DamagedDistribution]) -> list[Distribution]:
     return found
 
 
-def _read(distribution: Distribution, path: str, *, has_entries: bool) -> DistributionFolder:
+def _read(distribution: InstalledDistribution, path: str, *, has_entries: bool) -> Distribution:
     head = next((text for name in ("METADATA", "PKG-INFO", "") if (text := read_text(distribution, name))), None)
     if head is None:
         raise Unreadable("it has no METADATA; install the distribution again, or delete the folder")
@@ -104,7 +115,7 @@ def _read(distribution: Distribution, path: str, *, has_entries: bool) -> Distri
     if not valid:
         raise Unreadable("its entry_points.txt is malformed: a name or value is empty or not printable")
     version = printable(_header(head, "Version") or "unknown")[:_LONGEST_VERSION]
-    return DistributionFolder(path, name, version, distribution, entries)
+    return Distribution(path, name, version, distribution, entries)
 
 
 def _header(text: str, name: str) -> str | None:
@@ -113,7 +124,7 @@ def _header(text: str, name: str) -> str | None:
     return match[1] if match is not None else None
 
 
-def read_text(distribution: Distribution, name: str) -> str | None:
+def read_text(distribution: InstalledDistribution, name: str) -> str | None:
     """Return a file of a metadata folder, None if there is none. Raises OSError, ValueError, Unreadable."""
     place = getattr(distribution, "_path", None)
     if not isinstance(place, Path):  # in a zip file, or of a finder of its own
@@ -139,12 +150,12 @@ def _reason(error: BaseException) -> str:
     return printable(str(error)) if isinstance(error, Unreadable) else f"it can't be read ({type(error).__name__})"
 
 
-def holds_running_code(folder: DistributionFolder) -> int:
+def holds_running_code(folder: Distribution) -> int:
     """Return how well a folder proves that it belongs to the impasto that runs: 2 by its RECORD, 1 by its place, or 0.
 
     A name proves nothing: any distribution can call itself impasto.
     """
-    distribution, here = folder.distribution, Path(__file__).parent.resolve()
+    distribution, here = folder.installed, Path(__file__).parent.resolve()
     try:
         record = read_text(distribution, "RECORD")
         is_beside = Path(str(distribution.locate_file("impasto"))).resolve() == here

@@ -68,5 +68,5 @@ def test_one_file_of_a_record_that_leads_to_the_code_is_proof(tmp_path: Path, re
     (tmp_path / "other.pth").write_text("/elsewhere\n")
     if record is not None:
         (folder / "RECORD").write_text(record)
-    found = metadata.DistributionFolder(str(folder), "impasto", "0.1.0", PathDistribution(folder), ())
+    found = metadata.Distribution(str(folder), "impasto", "0.1.0", PathDistribution(folder), ())
     assert metadata.holds_running_code(found) == proof

@@ -100,7 +100,7 @@ def _dependencies(registry: Registry) -> Iterator[Finding]:
     folders, _ = read_folders(complete=True)
     versions = {normalized_name(folder.name): folder.version for folder in reversed(folders)}
     missing: dict[str, list[str]] = {}
-    for text in own.distribution.requires or ():
+    for text in own.installed.requires or ():
         requirement, _, marker = text.partition(";")
         found = re.match(r"[\w.-]+", requirement.strip())
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)

@@ -42,7 +42,7 @@ def files_of(owner: Distribution) -> InstalledFiles:
     if not listed:
         return InstalledFiles(None, "unknown", "its RECORD is missing, so its files can't be checked")
     digest = hashlib.sha256("\n".join(f"{path},{expected}" for path, expected in listed).encode()).hexdigest()
-    found = [(path, _hash(owner.distribution.locate_file(path)), expected) for path, expected in listed]
+    found = [(path, _hash(owner.installed.locate_file(path)), expected) for path, expected in listed]
     wrong = [f"{path} ({'changed' if '=' in now else now})" for path, now, expected in found if now != expected]
     if wrong:
         more = f" and {len(wrong) - _MAX_LISTED} more" if len(wrong) > _MAX_LISTED else ""
