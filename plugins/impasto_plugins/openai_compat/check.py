@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from impasto import File, InvalidRequest, Operation, Problem, Request
-from impasto.ext import close_files
+from impasto.ext import close_files, files_of
 
 from .translate import Translation
 
@@ -102,9 +102,9 @@ def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> 
     from impasto_plugins.images.size import size_of
 
     images = operation.roles.get("image")
-    image = getattr(request.params, images[0]) if images else None
+    image = next(files_of(getattr(request.params, images[0])), None) if images else None
     for name in masks:
         mask = getattr(request.params, name)
-        if isinstance(image, File) and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:
+        if image is not None and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:
             (width, height), (wide, high) = sizes
             yield f"the mask is {width}x{height} pixels and the image {wide}x{high}: the provider fits it to the image"

@@ -7,17 +7,18 @@ runner use both.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import attrs
 
-from impasto import InvalidRequest, Operation, Problem
+from impasto import AspectRatios, InvalidRequest, Operation, Problem, Sizes
 from impasto.ext import MAX_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt, structure
 from impasto.fields import format_value
 from impasto.rules import Needs
 
-from .sizes import checked_size, nearest_ratio
+from .sizes import checked_size, fit_size
 from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
 
 Format = Literal["b64_json", "url"]
@@ -116,8 +117,9 @@ def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -
         structure(operation.params, values)
     except InvalidRequest as error:
         for problem in error.problems:
-            if problem.field in values:
-                word = translation.words[problem.field]
+            name, dot, within = problem.field.partition(".")
+            if name in values:
+                word = f"{translation.words[name]}{dot}{within}"
                 problems.setdefault(word, Problem(word, problem.message))
     return list(problems.values())
 
@@ -151,11 +153,22 @@ class _Translator:
         """Take OpenAI's words among the defaults that the call does not give, and return the model's own fields."""
         own = {self.operation.aliases.get(word, word): value for word, value in defaults.items()}
         own = {name: value for name, value in own.items() if name in self.operation.fields}
+        if self._translates_size():
+            own.pop("size", None)
         for word, value in defaults.items():
             is_own = word in own or word in self.operation.aliases
-            if not is_own and value is not None and not (word == "size" and "aspect_ratio" in self.arguments):
+            if not is_own and value is not None and not (word == "size" and self._has_shape()):
                 self.arguments.setdefault(word, value)
         return own
+
+    def _translates_size(self) -> bool:
+        """Return True if the model's own field ``size`` takes the nearest of its choices."""
+        return self.operation.size is not None and "size" in self.operation.size.names
+
+    def _has_shape(self) -> bool:
+        """Return True if the call sets a field that ``size`` would set too."""
+        size = self.operation.size
+        return size is not None and any(name in self.arguments for name in size.names)
 
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
@@ -228,14 +241,24 @@ class _Translator:
                 self._drop_or_refuse("image", "this model takes no image; leave it out")
             elif not images:
                 self.refuse("image", "is an empty list; give an image")
-            elif len(images) > len(slots):
-                self.refuse("image", f"this model takes {_counted(len(slots))}, not {len(images)}")
-            for slot, each in zip(slots, images, strict=False):
-                self._place(slot, each, "image")
+            elif len(images) > (most := sum(map(self._most_files, slots))):
+                self.refuse("image", f"this model takes {_counted(most)}, not {len(images)}")
+            for slot in slots:
+                if self.operation.fields[slot].kind == "files":
+                    taken, images = images[: self._most_files(slot)], images[self._most_files(slot) :]
+                    if taken:
+                        self._place(slot, taken, "image")
+                elif images:
+                    first, *images = images
+                    self._place(slot, first, "image")
         elif edit and not slots:
             self.refuse("image", "this model takes no image to edit; use image_generation")
         elif edit and not self.has_image:
             self.refuse("image", "required")
+
+    def _most_files(self, name: str) -> int:
+        field = self.operation.fields[name]
+        return 1 if field.kind != "files" else sys.maxsize if field.maximum is None else int(field.maximum)
 
     def mask(self, mask: object) -> None:
         for slot in self._named_by("mask"):
@@ -259,10 +282,13 @@ class _Translator:
         fields, also = self.operation.fields, self.operation.aliases
         for word in list(self.arguments):
             name = word if word in fields else also.get(word)
-            if name is not None:
+            if name is not None and not (name == "size" and self._translates_size()):
                 self._place(name, self.arguments.pop(word), word)
 
     def size(self, size: object) -> str | None:
+        declared = self.operation.size
+        if isinstance(declared, Sizes) and isinstance(size, str) and size in declared.choices:
+            return str.__str__(size)  # also a word such as auto
         try:
             return checked_size(size)
         except ValueError as error:
@@ -286,20 +312,28 @@ class _Translator:
         self.arguments.clear()
 
     def shape(self, size: str) -> None:
-        """Convert a checked size to the model's ``aspect_ratio``."""
-        field = self.operation.fields.get("aspect_ratio")
-        nearest = nearest_ratio(size, field.choices) if field is not None else None
-        if nearest is None:
-            self.warnings.append(f"size {size} has no effect: this model takes no aspect_ratio")
-        elif "aspect_ratio" in self.params:
-            self.refuse("aspect_ratio", "can't be combined with size, which sets it too; leave one out")
-        elif "aspect_ratio" in self._broken_fields({**self.params, "aspect_ratio": nearest[0]}):
+        """Convert a checked size to the fields that set it."""
+        declared = self.operation.size
+        fitted = fit_size(size, declared, self.operation.fields) if declared is not None else None
+        if declared is None or fitted is None:
+            missing = " or ".join(declared.names) if declared is not None else "aspect_ratio"
+            self.warnings.append(f"size {size} has no effect: this model takes no {missing}")
+            return
+        values, exact = fitted
+        chosen = [name for name in values if name in self.params]
+        if chosen:
+            self.problems += (
+                Problem(name, "can't be combined with size, which sets it too; leave one out") for name in chosen
+            )
+        elif self._broken_fields({**self.params, **values}) & values.keys():
             self.warnings.append(f"size {size} has no effect: the input image sets the shape")
         else:
-            ratio, exact = nearest
-            self._place("aspect_ratio", ratio, "size")
+            for name, value in values.items():
+                self._place(name, value, "size")
             if not exact:
-                self.warnings.append(f"size {size} became aspect_ratio {ratio}, the nearest of this model's")
+                became = f"{declared.names[0]} " if isinstance(declared, AspectRatios) else ""
+                pixels = "x".join(map(str, values.values()))
+                self.warnings.append(f"size {size} became {became}{pixels}, the nearest of this model's")
 
     def _cuts_out(self, background: object) -> bool:
         return self.operation.transparent_output and isinstance(background, str) and background == "transparent"

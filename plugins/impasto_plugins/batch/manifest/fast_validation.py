@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import attrs
 
-from impasto import Operation
+from impasto import AspectRatios, Operation
 from impasto.ext import MAX_N
 from impasto.fields import Field
 from impasto_plugins.batch.filenames import is_plain
@@ -71,10 +71,10 @@ class FastValidator:
         words: dict[str, Fits] = {name: fits for name, fits in own.items() if fields[name].role is None}
         words["response_format"] = lambda value: value in FORMATS
         words |= {word: _neutral(word) for word in NEUTRAL if word not in fields}
-        if operation.roles.get("prompt") == ("prompt",):
+        if operation.roles.get("prompt") == ("prompt",) and "prompt" in own:
             words["prompt"] = own["prompt"]
-        if "aspect_ratio" in fields:
-            words["size"] = _is_size
+        if isinstance(operation.size, AspectRatios) and operation.size.field in fields:
+            words.setdefault("size", _is_size)
         usd = cost.usd if cost is not None else None
         return cls(ModelTotals(model, None, usd), operation, own, words, required)
 
@@ -100,14 +100,16 @@ class FastValidator:
     def _is_whole(self, arguments: RowFields) -> bool:
         """Return True if no required field is missing and no rule between fields is broken."""
         operation = self.operation
-        if not self.required <= arguments.keys() or ("size" in arguments and "aspect_ratio" in arguments):
+        size = operation.size
+        ratio = size.field if isinstance(size, AspectRatios) and "size" not in operation.fields else None
+        if not self.required <= arguments.keys() or ("size" in arguments and ratio in arguments):
             return False
         if not operation.rules:
             return True
         fields = operation.fields
         present = {word: value for word, value in arguments.items() if word in fields}
-        if "size" in arguments:
-            present["aspect_ratio"] = arguments["size"]
+        if "size" in arguments and ratio is not None:
+            present[ratio] = arguments["size"]
         implied = operation.derive_params(present)
         return not any(True for rule in operation.rules for _ in rule.problems(implied))
 
@@ -133,13 +135,15 @@ def _fits(field: Field) -> Fits | None:
     low = -math.inf if field.minimum is None else field.minimum
     high = math.inf if field.maximum is None else field.maximum
     match field.kind:
-        case "text":
+        case "text" if field.pattern is None:
             return lambda v: type(v) is str and low <= len(v) <= high and v.isprintable() and not v.isspace()
         case "choice":
             choices = frozenset(field.choices)
             return lambda v: type(v) is str and v in choices
-        case "integer":
+        case "integer" if field.step is None:
             return lambda v: type(v) is int and low <= v <= high
+        case "boolean":
+            return lambda v: type(v) is bool
         case "number":
             return lambda v: type(v) in (int, float) and low <= cast(float, v) <= high and v != math.inf
         case _:

@@ -1,0 +1,174 @@
+"""OpenAI's words for models with lists of images, nested objects, and sizes in pixels."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import cast
+
+import attrs
+import pytest
+from PIL import Image
+
+from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
+from impasto.ext import close_files
+from impasto_plugins.openai_compat.check import check_request
+from impasto_plugins.openai_compat.translate import problems_of_defaults, translate
+
+
+@attrs.frozen(kw_only=True)
+class Style:
+    strength: float | None = fields.number(0, 1)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    text: str = fields.text(1, 100, required=True, role="prompt")
+    images: tuple[File, ...] | None = fields.files(maximum=3)
+    mask: File | None = fields.file(role="mask")
+    width: int | None = fields.integer(256, 1440, step=32)
+    height: int | None = fields.integer(256, 1440, step=32)
+    style: Style | None = fields.group(Style)
+
+
+@attrs.frozen(kw_only=True)
+class Sized:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    size: str | None = fields.choice("1024x1024", "1024x1536", "1536x1024", "auto")
+
+
+@attrs.frozen(kw_only=True)
+class Mixed:
+    start: File | None = fields.file()
+    others: tuple[File, ...] | None = fields.files(maximum=2)
+
+
+PROVIDER = Provider(name="acme", base_url="https://api.acme.example", base_url_variable="ACME_BASE_URL")
+
+
+def operation(params: type[attrs.AttrsInstance] = Params, **more: object) -> Operation:
+    settings = {"id": "acme/x", "title": "X", "target": "/x", "provider": PROVIDER, "params": params, **more}
+    return Operation(dialect=cast(Dialect, None), **settings)  # type: ignore[arg-type]
+
+
+SIZED = operation(Sized, size=Sizes(choices=("1024x1024", "1024x1536", "1536x1024", "auto")))
+
+
+def png(width: int, height: int) -> bytes:
+    target = BytesIO()
+    Image.new("L", (width, height), 255).save(target, "png")
+    return target.getvalue()
+
+
+def test_a_list_of_images_fills_a_field_of_files_beside_a_mask() -> None:
+    image, mask = png(64, 64), png(64, 64)
+    translation = translate(operation(), {"prompt": "a", "image": [image, ("b.png", image)], "mask": mask}, edit=True)
+    request, warnings = check_request(operation(), "acme/x", translation)
+    params = cast(Params, request.params)
+    assert params.images is not None
+    assert [file.label for file in params.images] == ["bytes", "b.png"]
+    assert (params.mask is not None and params.mask.read(), warnings) == (mask, ())
+    close_files(params)
+
+
+def test_one_image_is_a_list_of_one() -> None:
+    assert translate(operation(), {"prompt": "a", "image": b"1"}, edit=True).params["images"] == [b"1"]
+
+
+def test_a_mask_of_another_size_is_compared_with_the_first_image() -> None:
+    translation = translate(operation(), {"prompt": "a", "image": [png(64, 64)], "mask": png(32, 32)}, edit=True)
+    _, warnings = check_request(operation(), "acme/x", translation)
+    assert [each[:24] for each in warnings] == ["the mask is 32x32 pixels"]
+
+
+def test_too_many_images_are_refused_with_the_number() -> None:
+    [problem] = translate(operation(), {"prompt": "a", "image": [b"1"] * 4}, edit=True).problems
+    assert str(problem) == "image: this model takes at most 3 images, not 4"
+
+
+def test_single_fields_are_filled_before_a_list() -> None:
+    made = translate(operation(Mixed), {"image": [b"1", b"2", b"3"]}, edit=True)
+    assert (made.params, made.problems) == ({"start": b"1", "others": [b"2", b"3"]}, ())
+    assert translate(operation(Mixed), {"image": b"1"}, edit=True).params == {"start": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "height"),
+    [
+        ("1024x1024", 1024, 1024),
+        ("256x1440", 256, 1440),
+        ("1000x1000", 992, 992),
+        ("1792x1024", 1440, 832),
+        ("4096x4096", 1440, 1440),
+        ("64x128", 256, 512),
+        ("99999x1", 1440, 256),
+    ],
+)
+def test_size_becomes_width_and_height_with_a_warning_unless_it_is_exact(size: str, width: int, height: int) -> None:
+    made = translate(operation(), {"prompt": "a", "size": size})
+    assert (made.params["width"], made.params["height"], made.problems) == (width, height, ())
+    exact = size == f"{width}x{height}"
+    expected = () if exact else (f"size {size} became {width}x{height}, the nearest of this model's",)
+    assert made.warnings == expected
+    operation().request("acme/x", made.params)  # the model takes it
+
+
+def test_the_number_of_pixels_is_a_limit_too() -> None:
+    size = WidthHeight(minimum=64, maximum=4096, multiple=16, max_pixels=1024 * 1024)
+    made = translate(operation(size=size), {"prompt": "a", "size": "2048x1024"})
+    width, height = cast(int, made.params["width"]), cast(int, made.params["height"])
+    assert (width * height <= 1024 * 1024, width % 16, height % 16) == (True, 0, 0)
+    assert width / height == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+def test_size_beside_a_field_that_it_sets_is_refused(name: str) -> None:
+    [problem] = translate(operation(), {"prompt": "a", "size": "1024x1024", name: 512}).problems
+    assert str(problem) == f"{name}: can't be combined with size, which sets it too; leave one out"
+
+
+@pytest.mark.parametrize("size", ["1024", "0x5", "1024X1024", "wide", 5])
+def test_a_malformed_size_is_refused(size: object) -> None:
+    for each in (operation(), SIZED):
+        [problem] = translate(each, {"prompt": "a", "size": size}).problems
+        assert problem.message.startswith("must be auto or WIDTHxHEIGHT in pixels")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("1024x1536", "1024x1536"),
+        ("auto", "auto"),
+        ("1792x1024", "1536x1024"),
+        ("512x512", "1024x1024"),
+        ("1000x1500", "1024x1536"),
+    ],
+)
+def test_a_model_with_a_list_of_sizes_gets_the_nearest(size: str, expected: str) -> None:
+    made = translate(SIZED, {"prompt": "a", "size": size})
+    assert (made.params["size"], made.problems) == (expected, ())
+    became = f"size {size} became {expected}, the nearest of this model's"
+    assert made.warnings == (() if size == expected else (became,))
+
+
+def test_a_field_called_size_without_a_declaration_takes_its_own_values_only() -> None:
+    made = translate(operation(Sized), {"prompt": "a", "size": "512x512"})
+    assert made.params["size"] == "512x512"
+    with pytest.raises(InvalidRequest, match="size: must be one of"):
+        check_request(operation(Sized), "acme/x", made)
+
+
+def test_a_default_size_is_translated_as_a_calls_is() -> None:
+    assert problems_of_defaults(SIZED, {"size": "512x512"}) == []
+    assert translate(SIZED, {"prompt": "a"}, defaults={"size": "512x512"}).params["size"] == "1024x1024"
+    made = translate(operation(), {"prompt": "a", "width": 512}, defaults={"size": "1024x1024"})
+    assert (made.params, made.problems) == ({"text": "a", "width": 512}, ())
+
+
+def test_a_default_of_a_nested_object_is_checked() -> None:
+    [problem] = problems_of_defaults(operation(), {"style": {"strength": 7}})
+    assert str(problem) == "style.strength: must be a number from 0 to 1, not 7"
+
+
+def test_size_has_no_effect_on_a_model_that_declares_none() -> None:
+    made = translate(operation(size=None), {"prompt": "a", "size": "1024x1024"})
+    assert made.warnings == ("size 1024x1024 has no effect: this model takes no aspect_ratio",)
