@@ -18,7 +18,7 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Cost FailedArtifact Handler Middleware Pending Request Result",
+    "records": "Artifact Cost FailedArtifact Handler Middleware Pending Request Result Usage",
     "registry": "Registry",
     "route": "Route",
     "sizes": "AspectRatios Sizes WidthHeight",

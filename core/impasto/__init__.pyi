@@ -74,6 +74,7 @@ from .records import (
     Pending as Pending,
     Request as Request,
     Result as Result,
+    Usage as Usage,
 )
 from .registry import Registry as Registry
 from .route import Route as Route

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import ImpastoError, NotSent
     from .policy import Retry
     from .provider import Account
-    from .records import Pending, Request, Result
+    from .records import Cost, Pending, Request, Result
     from .wire import Spool, WireRequest
 
 _log = logging.getLogger("impasto")
@@ -89,6 +89,8 @@ class Call:
         self._may_post = self._is_over = self._is_job_free = False  # set by the permission to send, see there
         self.answer: WireResponse | None = None
         """The answer that is being read."""
+        self.price: Cost | None = None
+        """The price of one image, None if unknown."""
         self.job: str | None = None
         self.pending: Pending | None = None
         """The job as the last answer described it."""

@@ -13,8 +13,9 @@ from .errors import (
     NotSent,
     PollExpired,
     ResponseError,
+    UnusableResult,
 )
-from .records import MAX_ARTIFACTS, Artifact, Pending, Result
+from .records import MAX_ARTIFACTS, Artifact, FailedArtifact, Pending, Result
 from .redact import describe_error, printable, redact
 
 if TYPE_CHECKING:
@@ -112,9 +113,18 @@ def result_problem(outcome: object, call: Call) -> str:
         return "the artifacts of the plugin's result must be a tuple of Artifact"
     if len(artifacts) > MAX_ARTIFACTS:
         return f"the answer contains {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    if not artifacts and outcome.errors:
+        return ""
     if not artifacts or not (call.is_proven_free or all(each.file is not None or each.data for each in artifacts)):
         return "the answer contains no artifact, or an empty one"
     return ""
+
+
+def missing_artifact(index: int, count: int) -> FailedArtifact:
+    """Return the failure of an image that an answer with several lacks."""
+    error = UnusableResult(f"the answer lacks image {index + 1} of {count}; it may have been charged")
+    error.billed = "unknown"  # unlike other unusable answers: nothing of it came
+    return FailedArtifact(index=index, error=error)
 
 
 def annotate(error: ImpastoError, call: Call) -> ImpastoError:

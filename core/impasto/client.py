@@ -17,7 +17,7 @@ from .options import SHARED, Options, Settings, check_names, check_seconds
 from .params import close_files
 from .policy import Retry
 from .provider import account_of
-from .records import Request, Result
+from .records import Cost, Request, Result
 from .registry import OPERATIONS, Registry
 from .route import Route
 
@@ -146,12 +146,23 @@ class Client:
         if address is not None:
             request = attrs.evolve(request, target=address)
         try:
-            if n == 1:
+            if n == 1 and operation.native_n is None:
                 return await self._run_once(route, request, timeout, retry, call)
             return await fan_out(n, request, operation, lambda each: self._run_once(route, each, timeout, retry, call))
         finally:
             if operation.file_fields:
                 close_files(request.params)
+
+    async def estimate(self, model: str, /, n: int = 1, **params: object) -> Cost | None:
+        """Return what ``run`` with these arguments would cost, or None if the price is unknown. Sends nothing.
+
+        Raises InvalidRequest and RegistryError.
+        """
+        operation = await self.operation(model)
+        request = await asyncio.to_thread(operation.request, model, params, n=n)
+        close_files(request.params)
+        price = operation.cost(request)
+        return price.times(n) if price is not None else None
 
     async def ask(
         self, operation: Operation, params: Mapping[str, object] | None = None, *, timeout: float | None = None
@@ -247,7 +258,7 @@ class Client:
             retry=retry or options.retry,
             watch=shared.deadlines,
         )
-        cost = operation.cost(request)
+        call.price = operation.cost(request)
         limit = options.spend_limit_usd if request.job is None else None
         turns = shared.call_slots
         await turns.acquire()  # spelled out: ``async with`` has two more coroutines
@@ -257,12 +268,12 @@ class Client:
             if limit is None:
                 result = await route(call, poll_interval=options.poll_interval)
             else:
-                with shared.spend.reserve(call, cost, limit) as settle:
+                with shared.spend.reserve(call, limit) as settle:
                     result = await route(call, poll_interval=options.poll_interval)
                     settle(result)
         finally:
             turns.release()
-        return result.with_cost(cost if cost is None or not call.is_proven_free else cost.times(0), request.warnings)
+        return result
 
     def _account(self, operation: Operation, target: str) -> Account:
         options, provider = self._options, operation.provider

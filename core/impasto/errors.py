@@ -274,7 +274,7 @@ class JobFailed(ResponseError):
 class UnusableResult(ImpastoError):
     """A complete, paid answer without a usable image. ``raw`` has its bytes, or ``file`` if they were too many."""
 
-    billed = "yes"
+    billed: Billed = "yes"
     file: File | None = None
 
     def __init__(self, message: str, *, raw: bytes = b"", media_type: str = "", request_id: str | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import operator
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,11 +40,17 @@ def check_n_and_seed(n: object, seed: object = None, field: Field | None = None)
 async def fan_out(
     n: int, request: Request, operation: Operation, run: Callable[[Request], Awaitable[Result]]
 ) -> Result:
-    """Run the request n times, with seeds counted up from the first. Raises the first error if all fail.
+    """Run the requests of n images side by side. Raises the first error if all fail.
 
     If it is cancelled, the CancelledError carries the images that had come, see ``result_of_cancelled``.
     """
-    requests, warnings = requests_with_seeds(n, request, operation.fields.get("seed"))
+    requests, warnings = requests_with_seeds(n, request, operation.fields.get("seed"), operation.native_n)
+    if len(requests) == 1:
+        try:
+            return await run(requests[0])
+        except ImpastoError as error:
+            error.billed_each = error.billed_each or ((error.billed,) * n if n > 1 else ())
+            raise
     notes: list[str] = []
 
     async def one(each: Request) -> Result | ImpastoError:
@@ -59,7 +67,8 @@ async def fan_out(
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(one(each)) for each in requests]
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
-        if finished := [task.result() for task in tasks if not task.cancelled()]:
+        pairs = zip(tasks, requests, strict=False)  # fewer tasks, if it was cancelled while they began
+        if finished := [(task.result(), each.count) for task, each in pairs if not task.cancelled()]:
             result = _combine(finished, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
@@ -69,9 +78,9 @@ async def fan_out(
         for note, count in Counter(notes).items():
             cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
-    result = _combine([task.result() for task in tasks], warnings)
+    result = _combine([(task.result(), each.count) for task, each in zip(tasks, requests, strict=True)], warnings)
     if not result.artifacts:
-        raise _combined_error([each.error for each in result.errors])
+        raise combined_error([each.error for each in result.errors])
     return result
 
 
@@ -81,29 +90,37 @@ def result_of_cancelled(error: BaseException) -> Result | None:
     return result if isinstance(result, Result) else None
 
 
-def requests_with_seeds(n: int, request: Request, field: Field | None) -> tuple[list[Request], tuple[str, ...]]:
+def requests_with_seeds(
+    n: int, request: Request, field: Field | None, native: tuple[str, int] | None = None
+) -> tuple[list[Request], tuple[str, ...]]:
     """Return the requests of n images, with seeds counted up from the first, and warnings.
 
-    Raises InvalidRequest if the seeds would pass the field's maximum.
+    ``native``: the field for the number of images of one request, and its maximum. Raises InvalidRequest if the seeds
+    would pass the field's maximum.
     """
-    if field is None:
-        return [request] * n, (f"{request.operation} does not take a seed: the {n} images may be alike",)
-    seed: int | None = getattr(request.params, "seed", None)
-    if not seed:
-        return [request] * n, ()
-    if wrong := list(check_n_and_seed(n, seed, field)):
+    name, maximum = native or (None, 1)
+    warnings: tuple[str, ...] = ()
+    if field is None and native is None and n > 1:
+        warnings = (f"{request.operation} does not take a seed: the {n} images may be alike",)
+    seed: int | None = getattr(request.params, "seed", None) if field is not None else None
+    if seed and (wrong := list(check_n_and_seed(n, seed, field))):
         raise InvalidRequest(wrong, operation=request.operation)
-    return [attrs.evolve(request, params=_with_seed(request.params, seed + i)) for i in range(n)], ()
+    requests: list[Request] = []
+    for start in range(0, n, maximum):
+        count = min(maximum, n - start)
+        changes = {**({name: count} if name is not None else {}), **({"seed": seed + start} if seed else {})}
+        requests.append(attrs.evolve(request, params=_changed(request.params, changes), count=count))
+    return requests, warnings
 
 
-def _with_seed(params: Any, seed: int) -> Any:  # attrs.evolve knows no type for "some attrs class"
-    return attrs.evolve(params, seed=seed)
+def _changed(params: Any, changes: dict[str, int]) -> Any:  # attrs.evolve knows no type for "some attrs class"
+    return attrs.evolve(params, **changes) if changes else params
 
 
-def _combined_error(errors: list[ImpastoError]) -> ImpastoError:
+def combined_error(errors: list[ImpastoError]) -> ImpastoError:
     """Return the first error on behalf of all: it is retryable, or not billed, only if all are."""
     first = errors[0]
-    first.errors = tuple(errors[1:])
+    first.errors = tuple(dict.fromkeys(each for each in errors[1:] if each is not first))  # one for several images
     first.retryable = all(error.retryable for error in errors)
     first.billed_each = tuple(error.billed for error in errors)
     charged: list[Billed] = [billed for billed in first.billed_each if billed != "no"]
@@ -112,20 +129,22 @@ def _combined_error(errors: list[ImpastoError]) -> ImpastoError:
     return first
 
 
-def _combine(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -> Result:
+def _combine(outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...]) -> Result:
+    """Return one result for all requests. Each outcome comes with the number of images that were asked for."""
     results: list[Result] = []
     failures: list[FailedArtifact] = []
     index = 0  # one request may answer with several artifacts, or with one and an error
-    for outcome in outcomes:
+    for outcome, count in outcomes:
         if isinstance(outcome, ImpastoError):
-            failures.append(FailedArtifact(index=index, error=outcome))
-            index += 1
+            failures += [FailedArtifact(index=index + i, error=outcome) for i in range(count)]
+            index += count
         else:
             results.append(outcome)
             failures += [FailedArtifact(index=index + each.index, error=each.error) for each in outcome.errors]
             index += len(outcome.artifacts) + len(outcome.errors)
     costs = [result.cost for result in results if result.cost is not None]
     provider_warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
+    usages = [result.usage for result in results if result.usage is not None]
     return Result(
         artifacts=tuple(artifact for result in results for artifact in result.artifacts),
         warnings=(*warnings, *provider_warnings),
@@ -138,4 +157,5 @@ def _combine(outcomes: list[Result | ImpastoError], warnings: tuple[str, ...]) -
         )
         if costs and len(costs) == len(results)
         else None,
+        usage=functools.reduce(operator.add, usages) if usages and len(usages) == len(results) else None,
     )

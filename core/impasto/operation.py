@@ -117,6 +117,7 @@ class Operation:
     background. ``docs_url`` points to the provider's own documentation. ``media_types`` are further types of its
     artifacts, such as ``image/gif``, which are passed on without a check that they are complete. ``size``: the way in
     which it takes the size of an image, by default that of fields with the usual names; None means that it takes none.
+    ``native_n``: the field for the number of images of one request, and its maximum; callers give ``n``.
     """
 
     id: str
@@ -134,6 +135,7 @@ class Operation:
     transparent_output: bool = False
     docs_url: str = ""
     media_types: tuple[str, ...] = ()
+    native_n: tuple[str, int] | None = None
     fields: Mapping[str, Field] = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: fields_of(self.params), takes_self=True)
     )
@@ -160,7 +162,9 @@ class Operation:
         """
         try:
             one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
-            wrong = () if one else check_n_and_seed(n, arguments.get("seed"), self.fields.get("seed"))
+            wrong = [] if one else [*check_n_and_seed(n, arguments.get("seed"), self.fields.get("seed"))]
+            if self.native_n is not None and arguments.get(self.native_n[0]) is not None:
+                wrong.append(Problem(self.native_n[0], "is set by n; give n in its place"))
             params = structure(self.params, arguments_with_derived := self.derive_params(arguments), self.rules, wrong)
             self._check_size(params)
             warnings = self._warnings(arguments_with_derived) if self.rules else ()

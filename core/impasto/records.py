@@ -24,7 +24,7 @@ MAX_ARTIFACTS = 64
 class Request:
     """A checked call of one operation. ``job``: the id of a running job whose result is to be fetched.
 
-    ``warnings``: the warnings of the operation's rules, repeated in the result.
+    ``count``: the images that it asks for. ``warnings``: those of the operation's rules, repeated in the result.
     """
 
     operation: str
@@ -34,6 +34,7 @@ class Request:
     job: str | None = None
     user: str | None = None
     warnings: tuple[str, ...] = ()
+    count: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -115,10 +116,38 @@ class FailedArtifact:
 
 
 @attrs.frozen(kw_only=True)
-class Result:
-    """The result of a call: 1 to ``MAX_ARTIFACTS`` artifacts for each request, also if fewer were asked for.
+class Usage:
+    """Tokens that a provider counted."""
 
-    ``cost`` is that of all artifacts, None if the price is unknown. ``errors`` holds the failed artifacts.
+    input_tokens: int
+    output_tokens: int
+    input_text_tokens: int | None = None
+    input_image_tokens: int | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens, in and out."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            input_text_tokens=_sum(self.input_text_tokens, other.input_text_tokens),
+            input_image_tokens=_sum(self.input_image_tokens, other.input_image_tokens),
+        )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """The outcome of a successful call.
+
+    ``cost`` is that of all artifacts: the provider's own if it reports one, otherwise the price of each; None if the
+    price is unknown. ``errors`` holds the failed artifacts.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -126,22 +155,30 @@ class Result:
     errors: tuple[FailedArtifact, ...] = ()
     request_id: str | None = None
     cost: Cost | None = None
+    usage: Usage | None = None
 
-    def with_cost(self, price: Cost | None, warnings: tuple[str, ...] = ()) -> Result:
-        """Return the same result with its cost, ``price`` for each artifact, and the request's warnings.
+    def completed(self, price: Cost | None, request: Request) -> Result:
+        """Return the result with the request's warnings, its cost by the price of an image, and the missing images.
 
         Every call needs one; ``attrs.evolve`` would take twice as long.
         """
-        cost, warnings = price, (*warnings, *self.warnings)
-        if (count := len(self.artifacts)) > 1:
-            cost = price.times(count) if price is not None else None
-            warnings = (*warnings, f"the provider answered one request with {count} artifacts: all are counted")
+        count, cost, errors, warnings = len(self.artifacts), self.cost, self.errors, (*request.warnings, *self.warnings)
+        if cost is None and price is not None:
+            cost = price if count == 1 else price.times(count)
+        if count > request.count:
+            of = "" if request.count == 1 else f" for {request.count}"
+            warnings = (*warnings, f"the provider answered one request{of} with {count} artifacts: all are counted")
+        if (present := count + len(errors)) < request.count:
+            from .call_errors import missing_artifact
+
+            errors = (*errors, *(missing_artifact(index, request.count) for index in range(present, request.count)))
         return Result(
             artifacts=self.artifacts,
             warnings=warnings,
-            errors=self.errors,
+            errors=errors,
             request_id=self.request_id,
             cost=cost,
+            usage=self.usage,
         )
 
 

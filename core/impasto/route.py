@@ -27,6 +27,7 @@ from .errors import (
     Unauthorized,
     UnusableResult,
 )
+from .fanout import combined_error
 from .interrupts import pass_interrupt
 from .jobs import poll_job
 from .operation import Operation
@@ -145,8 +146,12 @@ class Route:
         # Every way out passes here, so that each error is reported with the bill that the evidence allows.
         try:
             with call.deadline:
-                result = await self._run(call, poll_interval)
-            return result if not call._unknown else _with_charge_warning(result, call)  # noqa: SLF001 - as its evidence
+                outcome = await self._run(call, poll_interval)
+            price = call.price.times(0) if call.price is not None and call.is_proven_free else call.price
+            result = outcome.completed(price, call.request)
+            if call.unknown_attempts:
+                result = _with_charge_warning(result, call)
+            return result
         except TimeoutError as error:
             if not call.deadline.is_over:  # a plugin's own
                 raise annotate(plugin_error(error, call), call) from error
@@ -224,6 +229,9 @@ class Route:
             problem, cause = answer_fault(error, self.operation, response), error
         else:
             problem = result_problem(outcome, call)
+            if not problem and isinstance(outcome, Result) and not outcome.artifacts:  # each image has its error
+                call.refusal = combined_error([each.error for each in outcome.errors])
+                raise call.refusal
             if not problem:
                 return outcome
         raise UnusableResult(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import ImpastoError, SpendLimitExceeded
-from .records import Cost, Result
+from .records import Result
 
 if TYPE_CHECKING:
     from .call import Call
@@ -25,36 +25,39 @@ class Spend:
         self.reserved = 0.0
 
     @contextmanager
-    def reserve(self, call: Call, cost: Cost | None, limit: float) -> Iterator[Callable[[Result], None]]:
+    def reserve(self, call: Call, limit: float) -> Iterator[Callable[[Result], None]]:
         """Reserve the most that a call may cost while it runs; then count all that is not proved free as spent.
 
         Yields a function that takes the call's result and counts its artifacts. Raises SpendLimitExceeded before
         anything is sent.
         """
-        if cost is None:
+        price, count = call.price, call.request.count
+        if price is None:
             raise SpendLimitExceeded("its price is unknown and spend_limit_usd is set; nothing was sent")
-        maximum = round(cost.usd * (call.retry.max_charges if call.retry.on_ambiguous else 1), _DIGITS)
+        most = call.retry.max_charges if call.retry.on_ambiguous else 1
+        maximum = round(price.usd * count * most, _DIGITS)
         left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)
         if maximum > left:
             raise SpendLimitExceeded(
                 f"a call may cost {maximum:g} USD, only {left:g} of spend_limit_usd={limit:g} is left; nothing was sent"
             )
         self.reserved += maximum
-        charges = 0
+        usd = 0.0
 
         def settle(result: Result) -> None:
-            nonlocal charges
+            nonlocal usd
             paid = sum(each.error.billed != "no" for each in result.errors)
-            charges = 0 if call.is_proven_free else call.unknown_attempts + len(result.artifacts) + paid
+            own = result.cost.usd if result.cost is not None else price.usd * len(result.artifacts)
+            usd = 0.0 if call.is_proven_free else own + price.usd * (call.unknown_attempts * count + paid)
 
         try:
             yield settle
         except ImpastoError as error:
-            charges = 0 if error.billed == "no" else max(call.possible_charges, 1)
+            usd = 0.0 if error.billed == "no" else price.usd * count * max(call.possible_charges, 1)
             raise
         except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
-            charges = call.possible_charges
+            usd = price.usd * count * call.possible_charges
             raise
         finally:
             self.reserved -= maximum
-            self.usd += cost.usd * charges
+            self.usd += usd

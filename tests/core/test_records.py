@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from impasto import Artifact, Body, Call, Cost, Result, WireRequest, WireResponse
+from impasto import Artifact, Body, Call, Cost, Result, Usage, WireRequest, WireResponse
 from impasto.policy import Retry
 from impasto.provider import Account, Provider
 from impasto.records import Request
@@ -24,7 +24,11 @@ WIRE = WireRequest(
     anonymous=True,
     encoding="json",
 )
-RESULT = Result(artifacts=(Artifact(data=b"x", media_type="image/png"),), warnings=("w",), errors=(), request_id="r")
+USAGE = Usage(input_tokens=1, output_tokens=2)
+RESULT = Result(
+    artifacts=(Artifact(data=b"x", media_type="image/png"),), warnings=("w",), errors=(), request_id="r", usage=USAGE
+)
+ASKED = Request(operation="m", params=RESULT, target="/t")
 
 
 def test_a_bound_request_differs_in_its_call_only():
@@ -38,7 +42,7 @@ def test_a_bound_request_differs_in_its_call_only():
 
 def test_a_result_with_its_cost_differs_in_it_only():
     cost = Cost(usd=0.03, as_of="2026-01-01")
-    assert RESULT.with_cost(cost) == attrs.evolve(RESULT, cost=cost)
+    assert RESULT.completed(cost, ASKED) == attrs.evolve(RESULT, cost=cost)
     assert RESULT.cost is None
 
 
@@ -86,14 +90,14 @@ def test_costs_of_several_are_rounded_as_money_is_written():
 
 def test_one_answer_with_several_artifacts_costs_each_of_them():
     two = attrs.evolve(RESULT, artifacts=RESULT.artifacts * 2)
-    made = two.with_cost(Cost(usd=0.1, as_of="2026-01-01"), ("of the request",))
+    made = two.completed(Cost(usd=0.1, as_of="2026-01-01"), attrs.evolve(ASKED, warnings=("of the request",)))
     assert made.cost == Cost(usd=0.2, as_of="2026-01-01")
     assert made.warnings == (
         "of the request",
         "w",
         "the provider answered one request with 2 artifacts: all are counted",
     )
-    assert two.with_cost(None).cost is None
+    assert two.completed(None, ASKED).cost is None
 
 
 async def body_of(*chunks: bytes) -> Body:

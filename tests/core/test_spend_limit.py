@@ -35,9 +35,10 @@ PICTURE = Artifact(data=b"x", media_type="image/png")
 ACCOUNT = Account(provider=Provider(name="p", base_url="https://p.example"), base_url="https://p.example", headers={})
 
 
-def a_call(retry: Retry | None = None, *, posts: int = 1) -> Call:
+def a_call(retry: Retry | None = None, *, posts: int = 1, price: Cost | None = DIME) -> Call:
     request = Request(operation="p/m", params=DIME, target="/")
     call = Call(request, ACCOUNT, timeout=9, retry=retry or Retry())
+    call.price = price
     for _ in range(posts):
         call._begin()
         call.begin_attempt()
@@ -49,7 +50,7 @@ def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float
     """Run a call that ends so. Return what it added to what is spent."""
     before = spend.usd
     raised = [type(ending)] if isinstance(ending, BaseException) else []
-    with suppress(*raised), spend.reserve(call, DIME, limit) as settle:
+    with suppress(*raised), spend.reserve(call, limit) as settle:
         if isinstance(ending, BaseException):
             raise ending
         settle(ending)
@@ -88,9 +89,9 @@ def test_a_call_that_ends_early_counts_by_its_evidence() -> None:
 
 def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:
     spend = Spend()
-    with spend.reserve(a_call(posts=0), DIME, 0.2) as settle, spend.reserve(a_call(), DIME, 0.2):
+    with spend.reserve(a_call(posts=0), 0.2) as settle, spend.reserve(a_call(), 0.2):
         with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD, only 0 of spend_limit_usd=0.2 is left"):
-            spend.reserve(a_call(), DIME, 0.2).__enter__()
+            spend.reserve(a_call(), 0.2).__enter__()
         settle(result())
     assert (spend.reserved, spend.usd) == (0, 0)
 
@@ -100,7 +101,7 @@ def test_the_last_cent_of_the_limit_may_be_spent_though_sums_are_binary() -> Non
     for _ in range(10):
         assert spent(spend, a_call(), result(), limit=1.0) == 1
     with pytest.raises(SpendLimitExceeded, match=r"only 0 of spend_limit_usd=1 is left"):
-        spend.reserve(a_call(), DIME, 1.0).__enter__()
+        spend.reserve(a_call(), 1.0).__enter__()
 
 
 def test_as_many_charges_are_reserved_as_the_policy_allows() -> None:
@@ -109,7 +110,7 @@ def test_as_many_charges_are_reserved_as_the_policy_allows() -> None:
         (Retry(on_ambiguous=True, max_charges=3), 0.3),
         (Retry(on_ambiguous=False, max_charges=3), 0.1),
     ):
-        with spend.reserve(a_call(policy, posts=0), DIME, 1.0):
+        with spend.reserve(a_call(policy, posts=0), 1.0):
             assert spend.reserved == pytest.approx(reserved)
 
 
@@ -118,9 +119,9 @@ def test_a_limit_that_was_passed_says_that_nothing_is_left() -> None:
     spend = Spend()
     assert spent(spend, a_call(), result(9), limit=0.5) == 9
     with pytest.raises(SpendLimitExceeded, match=r"a call may cost 0.1 USD, only 0 of spend_limit_usd=0.5 is left"):
-        spend.reserve(a_call(), DIME, 0.5).__enter__()
+        spend.reserve(a_call(), 0.5).__enter__()
     with pytest.raises(SpendLimitExceeded, match="its price is unknown"):
-        spend.reserve(a_call(), None, 99.0).__enter__()
+        spend.reserve(a_call(price=None), 99.0).__enter__()
 
 
 def test_a_call_is_free_until_a_paid_request_is_begun_or_a_job_is_resumed() -> None:
