@@ -14,7 +14,7 @@ import attrs
 from impasto import Cost, FailedArtifact
 
 if TYPE_CHECKING:
-    from impasto import Artifact, Result
+    from impasto import Artifact, Result, Usage
 
     from .translate import Format
 
@@ -201,14 +201,30 @@ class TokenDetails(Record):
 
 
 @attrs.define(eq=False)
-class Usage(Record):
-    """OpenAI's count of tokens. The providers here count none, so all are 0; ``cost`` has the price of the call."""
+class TokenUsage(Record):
+    """OpenAI's count of tokens: 0 if the provider counts none; ``cost`` has the price of the call."""
 
     _names = ("input_tokens", "input_tokens_details", "output_tokens", "total_tokens")
     input_tokens: int = 0
     input_tokens_details: TokenDetails = attrs.field(factory=TokenDetails)
     output_tokens: int = 0
     total_tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: Usage | None) -> TokenUsage:
+        """Return a provider's count in this form."""
+        if usage is None:
+            return cls()
+        details = TokenDetails(
+            image_tokens=usage.input_image_tokens or 0,
+            text_tokens=usage.input_tokens if usage.input_text_tokens is None else usage.input_text_tokens,
+        )
+        return cls(
+            input_tokens=usage.input_tokens,
+            input_tokens_details=details,
+            output_tokens=usage.output_tokens,
+            total_tokens=usage.total_tokens,
+        )
 
     @overload
     def __getitem__(self, name: Literal["input_tokens", "output_tokens", "total_tokens"]) -> int: ...
@@ -273,7 +289,7 @@ class ImagesResponse(Record):
     ) -> None:
         self.created = int(time.time())
         self.data: list[Image] = [Image(artifact, form) for artifact in result.artifacts]
-        self.usage = Usage()
+        self.usage = TokenUsage.of(result.usage)
         cost = result.cost
         self.cost: Cost | None = None if cost is None else ResponseCost(**attrs.asdict(cost))
         self.warnings: list[str] = [*warnings, *result.warnings]
@@ -293,7 +309,7 @@ class ImagesResponse(Record):
     @overload
     def __getitem__(self, name: Literal["data"]) -> list[Image]: ...
     @overload
-    def __getitem__(self, name: Literal["usage"]) -> Usage: ...
+    def __getitem__(self, name: Literal["usage"]) -> TokenUsage: ...
     @overload
     def __getitem__(self, name: Literal["cost"]) -> Cost | None: ...
     @overload

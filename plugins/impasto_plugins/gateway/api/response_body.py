@@ -12,17 +12,16 @@ from typing import BinaryIO
 import attrs
 import pybase64
 
-from impasto import Artifact, Cost, File
+from impasto import Artifact, Cost, File, Usage
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import CHUNK_BYTES
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
 from impasto_plugins.images.size import size_in, size_of
-from impasto_plugins.openai_compat.response import Usage
+from impasto_plugins.openai_compat.response import TokenUsage
 
 _CHUNK_BYTES = 3 * 2**16  # a multiple of 3: pieces of base64 join without padding
 _MAX_HEADER_LENGTH = 2_000
-_USAGE = Usage().model_dump()
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 IMAGE_OPENING = b'{"b64_json":"'
@@ -149,7 +148,7 @@ def body_segments(content: ResponseContent) -> Iterator[Segment]:
             yield b","
         yield from _image_object(image, {})
     properties = content.images[0].properties if content.images else {}
-    fields: dict[str, object] = {**properties, "usage": _USAGE}
+    fields: dict[str, object] = {**properties, "usage": TokenUsage.of(content.outcome.usage).model_dump()}
     if content.outcome.warnings:
         fields["warnings"] = content.outcome.warnings
     if content.outcome.lost:
@@ -162,7 +161,7 @@ def event_opening(event: str) -> bytes:
     return f"event: {event}\ndata: ".encode()
 
 
-def completed_event(event: str, image: ResponseImage, created: int) -> Iterator[Segment]:
+def completed_event(event: str, image: ResponseImage, created: int, usage: Usage | None = None) -> Iterator[Segment]:
     """Return the rest of a ``completed_event`` event after its beginning."""
     fields = {
         "type": event,
@@ -170,7 +169,7 @@ def completed_event(event: str, image: ResponseImage, created: int) -> Iterator[
         "quality": "auto",
         "background": "auto",
         **image.properties,
-        "usage": _USAGE,
+        "usage": TokenUsage.of(usage).model_dump(),
     }
     yield from _image_object(image, fields)
     yield b"\n\n"

@@ -188,18 +188,20 @@ async def _write_events(
     event: str,
     streaming: _StreamingResponse,
 ) -> None:
-    images, created = content.images, content.outcome.created
+    # A client adds up the usage of its events: that of the whole call is in the last one.
+    images, created, usage_of_all = content.images, content.outcome.created, content.outcome.usage
     if streaming.has_started:
-        await streaming.finish(_after_first_image(response_body.completed_event(event, images[0], created)))
+        usage = usage_of_all if len(images) == 1 else None
+        await streaming.finish(_after_first_image(response_body.completed_event(event, images[0], created, usage)))
         images = images[1:]
     elif not response.prepared:
         facts = build_headers(content.outcome.cost, content.outcome.warnings, is_replayed=content.is_replayed)
         response.headers.update(facts)
         await context.begin(response)
-    for image in images:
-        await _write(
-            response, (response_body.event_opening(event), *response_body.completed_event(event, image, created))
-        )
+    for left, image in zip(range(len(images) - 1, -1, -1), images, strict=True):
+        usage = None if left else usage_of_all
+        completed = response_body.completed_event(event, image, created, usage)
+        await _write(response, (response_body.event_opening(event), *completed))
     await _end_events(response)
 
 

@@ -19,7 +19,7 @@ from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import SERVER, APIError, billed_of_images, is_not_charged
 from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
-from .execution import PreparedCall
+from .execution import PreparedCall, cost_with_failures
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -77,11 +77,13 @@ class BudgetGuard:
         except ImpastoError as error:  # any other exception leaves the reservation: the images may be charged
             free_count = prepared_call.n if is_not_charged(error) else billed_of_images(error).count("no")
             if free_count:
-                await self._settle(reservation, -free_count)
+                await self._settle(reservation, -free_count, -free_count * reservation.nano_usd)
             raise
-        charged_images = len(result.artifacts) + sum(not is_not_charged(each.error) for each in result.errors)
-        if charged_images != prepared_call.n:
-            await self._settle(reservation, charged_images - prepared_call.n)
+        images = len(result.artifacts) + sum(not is_not_charged(each.error) for each in result.errors)
+        cost = cost_with_failures(prepared_call, result, possible=True)
+        nano_usd = images * reservation.nano_usd if cost is None else round(cost.usd * _NANO)
+        if (images, nano_usd) != (reservation.images, reservation.cost):
+            await self._settle(reservation, images - reservation.images, nano_usd - reservation.cost)
         return result
 
     async def _reserve(self, limits: KeyConfig, prepared_call: PreparedCall) -> Reservation:
@@ -121,13 +123,13 @@ class BudgetGuard:
         self.is_counted = True
         return reservation
 
-    async def _settle(self, reservation: Reservation, difference: int) -> None:
-        """Count other images than reserved: fewer were charged if some failed, more if the provider made more."""
+    async def _settle(self, reservation: Reservation, images: int, nano_usd: int) -> None:
+        """Count more or less than reserved: fewer images if some failed, another cost if the provider reports one."""
 
         # A difference, not the amount: other workers have added to the same period meanwhile.
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, difference))
-            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, difference * reservation.nano_usd))
+            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, images))
+            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, nano_usd))
 
         try:
             await self._data.write(work)

@@ -21,12 +21,14 @@ from impasto import (
     RateLimited,
     Request,
     Result,
+    Usage,
 )
 from impasto.ext import Makes, close_files
 from impasto_plugins.gateway.errors import (
     APIError,
     billed_of_images,
     invalid_params_error,
+    is_not_charged,
     partial_error_payload,
     to_api_error,
 )
@@ -74,6 +76,7 @@ class CallOutcome:
     names: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     urls_end: float = 0.0
+    usage: Usage | None = None
 
 
 async def prepare(
@@ -226,8 +229,9 @@ async def execute_with_fallback(
                 artifacts=result.artifacts,
                 warnings=(*prepared_call.warnings, *result.warnings),
                 lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
-                cost=result.cost if not result.errors else _cost_with_failures(prepared_call, result),
+                cost=result.cost if not result.errors else cost_with_failures(prepared_call, result),
                 created=spools.created,
+                usage=result.usage,
             )
         except InvalidRequest as error:  # found as the request was written
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
@@ -241,9 +245,18 @@ async def execute_with_fallback(
         raise to_api_error(error) from None
 
 
-def _cost_with_failures(prepared_call: PreparedCall, result: Result) -> Cost | None:
-    """Return the cost of the images that came and of the failed ones that were charged; None if it is unknown."""
-    charged = sum(billed_of_images(failure.error).count("yes") for failure in result.errors)
+def cost_with_failures(prepared_call: PreparedCall, result: Result, *, possible: bool = False) -> Cost | None:
+    """Return the cost of the images that came and of the failed ones that were charged; None if it is unknown.
+
+    ``possible``: those that may have been charged count too. A cost of the provider's own has all of them in it.
+    """
+    price, count = prepared_call.cost, len(result.artifacts)
+    if price is not None and result.cost is not None and result.cost.usd not in (price.usd, price.times(count).usd):
+        return result.cost
+    if possible:
+        charged = sum(not is_not_charged(failure.error) for failure in result.errors)
+    else:
+        charged = sum(billed_of_images(failure.error).count("yes") for failure in result.errors)
     if not charged or result.cost is None or prepared_call.cost is None:
         return result.cost if not charged else None
     failed, credits = prepared_call.cost.times(charged), result.cost.credits

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from impasto import Artifact, Cost, File
+from impasto import Artifact, Cost, File, Usage
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import MAX_MEMORY_BYTES
 from impasto_plugins.gateway.errors import REPLAYED_HEADERS, APIError
@@ -60,6 +60,7 @@ class OutcomeFiles:
             names=tuple(payload["names"]),
             urls=tuple(payload["urls"]),
             urls_end=payload["urls_end"],
+            usage=Usage(**usage) if (usage := payload.get("usage")) is not None else None,
         )
 
     def remove(self, expired: AbstractSet[str], has_row: Callable[[str], bool], *, lifetime: float) -> int:
@@ -116,7 +117,8 @@ def dump_outcome(outcome: CallOutcome | APIError) -> str:
     content = ("_data", "file")
     images = [attrs.asdict(each, filter=lambda field, _: field.name not in content) for each in outcome.artifacts]
     cost = attrs.asdict(outcome.cost) if outcome.cost is not None else None
-    return json.dumps({**attrs.asdict(outcome, recurse=False), "artifacts": images, "cost": cost})
+    usage = attrs.asdict(outcome.usage) if outcome.usage is not None else None
+    return json.dumps({**attrs.asdict(outcome, recurse=False), "artifacts": images, "cost": cost, "usage": usage})
 
 
 def load_failure(outcome: str) -> APIError:
