@@ -3,122 +3,44 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from .errors import ChargeUnknown, ImpastoError, RateLimited, ResponseError, Unauthorized, UnusableResult
+from .errors import BrokenPlugin, InvalidRequest, Problem
 from .files import File, media_type_of
 from .operation import Operation
-from .records import Artifact, FailedArtifact, Pending, Result
-from .redact import printable
-from .retry_after import retry_after
+from .provider import Account
+from .records import Artifact, Cost, FailedArtifact, Pending, Result
+from .refusals import INVALID, STATUSES, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
 from .wire import JSONValue, WireRequest, WireResponse
 
 __all__ = [
     "DATA_URI",
+    "STATUSES",
     "Place",
     "Refusals",
     "Token",
     "TokenCache",
     "charge_unknown",
     "decode_base64",
+    "image_in_body",
     "images_from_base64",
     "json_object",
     "pending_from_url",
+    "poll_of_job",
     "split_files",
     "unusable",
 ]
 
-Place = str | tuple[str, ...]
-"""The place of a text in a JSON answer: ``error.message``, or ``errors[].message`` in a list; or several places."""
-
-
-class Refusals:
-    """A provider's refusals. Called with an answer that is no success, it returns the error that the answer means.
-
-    ``kinds`` maps a status, a code, or both to a class of errors; the most exact entry counts. ``message`` and ``code``
-    are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
-    without an entry, is not the provider's own refusal: a proxy's page proves nothing, and becomes ChargeUnknown.
-    ``advice`` explains a status. The message of a 401 is left out, since it may repeat the key.
-
-        refusals = Refusals(
-            {400: BadRequest, (400, "moderation"): ContentFiltered, 401: Unauthorized, 429: RateLimited},
-            message="error.message", code="error.code", advice={401: "check ACME_API_KEY"},
-        )
-    """
-
-    def __init__(
-        self,
-        kinds: Mapping[int | str | tuple[int, str], type[ResponseError]],
-        *,
-        message: Place = "error.message",
-        code: Place = "error.code",
-        required: tuple[str, ...] = (),
-        advice: Mapping[int, str] | None = None,
-    ) -> None:
-        self._kinds, self._message, self._code = kinds, message, code
-        self._required, self._advice = required, advice or {}
-
-    def __call__(self, response: WireResponse) -> ImpastoError:
-        """Return the refusal, or ChargeUnknown."""
-        return self.find(response) or charge_unknown(response)
-
-    def find(self, response: WireResponse) -> ResponseError | None:
-        """Return the refusal, or None if the answer is not one of the provider's own."""
-        body = _parse(response.body) if response.media_type == "application/json" else None
-        status, messages = response.status, _texts(body, self._message)
-        if messages is None or status < 400 or not all(_texts(body, place) for place in self._required):
-            return None
-        code = next(iter(_texts(body, self._code) or ()), "")
-        kind = self._kinds.get((status, code)) or self._kinds.get(code) or self._kinds.get(status)
-        if kind is None:
-            return None
-        if kind is Unauthorized:
-            messages = ()
-        explanation = "; ".join(messages) or self._advice.get(status, "no reason given")
-        error = kind(
-            f"{code} (HTTP {status}): {explanation}" if code else f"HTTP {status}: {explanation}",
-            status=status,
-            name=code or None,
-            messages=messages,
-            request_id=response.request_id,
-        )
-        if isinstance(error, RateLimited):
-            error.retry_after = retry_after(response.headers)
-        return error
-
-
-def charge_unknown(response: WireResponse) -> ChargeUnknown:
-    """Return the error for an answer that is not the provider's own."""
-    media_type = printable(response.media_type[:60]) or "no media type"
-    return ChargeUnknown(
-        f"HTTP {response.status} ({media_type}) is not the provider's own answer; it may have been charged",
-        status=response.status,
-        raw=response.body,
-        request_id=response.request_id,
-    )
-
-
-def unusable(problem: str, response: WireResponse) -> UnusableResult:
-    """Return the error for a paid answer without a usable result, such as "has no image". It has the answer's bytes."""
-    size, attribute = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
-    return UnusableResult(
-        f"the answer {problem}; it was charged, and its {size:,} bytes are in the error's .{attribute}",
-        raw=response.body,
-        media_type=response.media_type,
-        request_id=response.request_id,
-    )
-
 
 def json_object(response: WireResponse) -> Mapping[str, object]:
     """Return the JSON object of a paid answer. Raises UnusableResult."""
-    body = _parse(response.body)
+    body = parse_json(response.body)
     if not isinstance(body, dict):
-        raise unusable("is invalid JSON" if body is _INVALID else "is JSON, but not an object", response)
+        raise unusable("is invalid JSON" if body is INVALID else "is JSON, but not an object", response)
     return body
 
 
@@ -167,23 +89,48 @@ def images_from_base64(
     return Result(artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id)
 
 
+def image_in_body(response: WireResponse, is_complete: Callable[[bytes | File, str], bool]) -> Result:
+    """Return the image that an answer's body is. Raises UnusableResult."""
+    data = response.body if response.file is None else response.file
+    media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
+    if media_type is None or not is_complete(data, media_type):
+        raise unusable("has no complete image", response)
+    artifact = Artifact(data=response.body, file=response.file, media_type=media_type)
+    return Result(artifacts=(artifact,), request_id=response.request_id)
+
+
+def poll_of_job(job: str, account: Account, form: re.Pattern[str]) -> WireRequest:
+    """Return the poll of a job whose id is the address of its polls, as a caller gives it.
+
+    Raises InvalidRequest if it has another form, or leads to another host than the provider's own.
+    """
+    try:
+        if form.fullmatch(job) is not None:
+            return WireRequest(url=account.check_url(job), method="GET")
+    except BrokenPlugin:
+        pass  # the caller's fault here
+    raise InvalidRequest([Problem("id", f"must be the address of a job, as {account.provider.name} answered it")])
+
+
 def pending_from_url(
     url: object,
     response: WireResponse,
     *,
-    id: str,
+    id: str | None = None,
     anonymous: bool = False,
     result_ttl: float | None = None,
     is_ready: bool = False,
+    cost: Cost | None = None,
 ) -> Pending:
     """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult if it is no text.
 
-    The route lets it lead to the provider's own hosts only. ``anonymous``: without the key.
+    The route lets it lead to the provider's own hosts only. Without ``id`` the address is the job's id, see
+    ``poll_of_job``. ``anonymous``: without the key.
     """
     if not isinstance(url, str) or not url:
         raise unusable("has no address of the result", response)
     poll = WireRequest(url=url, method="GET", anonymous=anonymous)
-    return Pending(id=id, poll=poll, result_ttl=result_ttl, is_ready=is_ready)
+    return Pending(id=id or url, poll=poll, result_ttl=result_ttl, is_ready=is_ready, cost=cost)
 
 
 DATA_URI = re.compile(rb"data:[^,\"]{0,200},", re.IGNORECASE)
@@ -212,38 +159,3 @@ def decode_base64(text: str) -> bytes:
         data = unquote_to_bytes(data)
     data = b"".join(data.split()).translate(_TO_STANDARD).rstrip(b"=")
     return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
-
-
-def _parse(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return _INVALID
-
-
-_INVALID = object()
-
-
-def _texts(body: object, places: Place) -> tuple[str, ...] | None:
-    """Return the texts at the first place that has any, or None."""
-    for place in (places,) if isinstance(places, str) else places:
-        found: list[object] | None = [body]
-        for name in place.split("."):
-            found = _step(found, name)
-        if found is not None:
-            texts = tuple(printable(each) for each in found[:_MAX_TEXTS] if isinstance(each, str))
-            return texts if texts or place.endswith("[]") else None
-    return None
-
-
-def _step(values: list[object] | None, name: str) -> list[object] | None:
-    """Return what has this name in each of the values; of a list (``name[]``) its entries."""
-    key = name.removesuffix("[]")
-    found = [value[key] for value in values or () if isinstance(value, dict) and key in value]
-    if key == name:
-        return found if found and not isinstance(found[0], list) else None
-    lists = [value for value in found if isinstance(value, list)]
-    return [each for value in lists for each in value] if lists else None
-
-
-_MAX_TEXTS = 10

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from impasto import (
-    BadRequest,
     ContentFiltered,
-    NotFound,
-    PaymentRequired,
-    PermissionDenied,
-    ProviderFault,
     RateLimited,
     ResponseError,
-    TooLarge,
-    Unauthorized,
-    Unprocessable,
     WireResponse,
 )
-from impasto.dialects import Refusals
+from impasto.dialects import STATUSES, Refusals
 from impasto.ext import retry_after
 
-_CLASSES: dict[int | str | tuple[int, str], type[ResponseError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    402: PaymentRequired,
-    403: PermissionDenied,
-    404: NotFound,
-    413: TooLarge,
-    422: Unprocessable,
-    429: RateLimited,
-    500: ProviderFault,
-    503: ProviderFault,
-    "content_moderation": ContentFiltered,
-}
 _ADVICE = {
     401: "the key was not accepted: check STABILITY_API_KEY or api_key",
     402: "the account has too few credits",
     429: "too many requests: the vendor allows 150 in 10 seconds",
 }
 _find = Refusals(
-    _CLASSES,
+    {**STATUSES, "content_moderation": ContentFiltered},
     message=("errors[]", "message"),  # v2, v1
     code="name",
     required=("id", "name"),

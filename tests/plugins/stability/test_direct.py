@@ -108,6 +108,7 @@ def test_an_unusable_answer_is_an_error_with_its_reason_and_bytes(response: Wire
 def test_a_job_is_polled_below_the_vendors_results(job: str) -> None:
     pending = CREATIVE.dialect.normalize_response(CREATIVE, request(), answer({"id": job}, status=202))
     assert isinstance(pending, Pending)
+    assert pending.poll is not None
     assert (pending.id, pending.result_ttl, pending.poll.target) == (job, 86_400, f"/v2beta/results/{job}")
 
 

@@ -1,0 +1,156 @@
+"""The refusals of a provider, as a table: the error that an answer means by the provider's own form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from .errors import (
+    BadRequest,
+    ChargeUnknown,
+    ImpastoError,
+    NotFound,
+    PaymentRequired,
+    PermissionDenied,
+    ProviderFault,
+    RateLimited,
+    ResponseError,
+    TooLarge,
+    Unauthorized,
+    Unprocessable,
+    UnusableResult,
+)
+from .redact import printable
+from .retry_after import retry_after
+from .wire import WireResponse
+
+Kinds = Mapping[int | str | tuple[int, str], type[ResponseError]]
+STATUSES: Kinds = {
+    400: BadRequest,
+    401: Unauthorized,
+    402: PaymentRequired,
+    403: PermissionDenied,
+    404: NotFound,
+    413: TooLarge,
+    422: Unprocessable,
+    429: RateLimited,
+    500: ProviderFault,
+    503: ProviderFault,
+}
+"""The usual meaning of a status, for tables of refusals: ``Refusals({**STATUSES, (400, "moderation"): ...})``."""
+
+Place = str | tuple[str, ...]
+"""The place of a text in a JSON answer: ``error.message``, or ``errors[].message`` in a list; or several places."""
+
+
+class Refusals:
+    """A provider's refusals. Called with an answer that is no success, it returns the error that the answer means.
+
+    ``kinds`` maps a status, a code, or both to a class of errors; the most exact entry counts. ``message`` and ``code``
+    are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
+    without an entry, is not the provider's own refusal: a proxy's page proves nothing, and becomes ChargeUnknown.
+    ``advice`` explains a status. The message of a 401 is left out, since it may repeat the key.
+
+        refusals = Refusals(
+            {400: BadRequest, (400, "moderation"): ContentFiltered, 401: Unauthorized, 429: RateLimited},
+            message="error.message", code="error.code", advice={401: "check ACME_API_KEY"},
+        )
+    """
+
+    def __init__(
+        self,
+        kinds: Kinds,
+        *,
+        message: Place = "error.message",
+        code: Place = "error.code",
+        required: tuple[str, ...] = (),
+        advice: Mapping[int, str] | None = None,
+    ) -> None:
+        self._kinds, self._message, self._code = kinds, message, code
+        self._required, self._advice = required, advice or {}
+
+    def __call__(self, response: WireResponse) -> ImpastoError:
+        """Return the refusal, or ChargeUnknown."""
+        return self.find(response) or charge_unknown(response)
+
+    def find(self, response: WireResponse) -> ResponseError | None:
+        """Return the refusal, or None if the answer is not one of the provider's own."""
+        body = parse_json(response.body) if response.media_type == "application/json" else None
+        status, messages = response.status, _texts(body, self._message)
+        if messages is None or status < 400 or not all(_texts(body, place) for place in self._required):
+            return None
+        code = next(iter(_texts(body, self._code) or ()), "")
+        kind = self._kinds.get((status, code)) or self._kinds.get(code) or self._kinds.get(status)
+        if kind is None:
+            return None
+        if kind is Unauthorized:
+            messages = ()
+        explanation = "; ".join(messages) or self._advice.get(status, "no reason given")
+        error = kind(
+            f"{code} (HTTP {status}): {explanation}" if code else f"HTTP {status}: {explanation}",
+            status=status,
+            name=code or None,
+            messages=messages,
+            request_id=response.request_id,
+        )
+        if isinstance(error, RateLimited):
+            error.retry_after = retry_after(response.headers)
+        return error
+
+
+def charge_unknown(response: WireResponse) -> ChargeUnknown:
+    """Return the error for an answer that is not the provider's own."""
+    media_type = printable(response.media_type[:60]) or "no media type"
+    return ChargeUnknown(
+        f"HTTP {response.status} ({media_type}) is not the provider's own answer; it may have been charged",
+        status=response.status,
+        raw=response.body,
+        request_id=response.request_id,
+    )
+
+
+def unusable(problem: str, response: WireResponse) -> UnusableResult:
+    """Return the error for a paid answer without a usable result, such as "has no image". It has the answer's bytes."""
+    size, attribute = (len(response.body), "raw") if response.file is None else (response.file.size, "file")
+    return UnusableResult(
+        f"the answer {problem}; it was charged, and its {size:,} bytes are in the error's .{attribute}",
+        raw=response.body,
+        media_type=response.media_type,
+        request_id=response.request_id,
+    )
+
+
+def parse_json(body: bytes) -> object:
+    """Return the JSON value of a body, or ``INVALID``."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return INVALID
+
+
+INVALID = object()
+
+
+def _texts(body: object, places: Place) -> tuple[str, ...] | None:
+    """Return the texts at the first place that has any, or None."""
+    for place in (places,) if isinstance(places, str) else places:
+        found: list[object] | None = [body]
+        for name in place.split("."):
+            found = _step(found, name)
+        if found is not None:
+            texts = tuple(printable(each) for each in found[:_MAX_TEXTS] if isinstance(each, str))
+            return texts if texts or place.endswith("[]") else None
+    return None
+
+
+def _step(values: list[object] | None, name: str) -> list[object] | None:
+    """Return what has this name in each of the values; of a list (``name[]``) its entries."""
+    key = name.removesuffix("[]")
+    found = [value[key] for value in values or () if isinstance(value, dict) and key in value]
+    if key == name:
+        return found if found and not isinstance(found[0], list) else None
+    lists = [value for value in found if isinstance(value, list)]
+    return [each for value in lists for each in value] if lists else None
+
+
+_MAX_TEXTS = 10
