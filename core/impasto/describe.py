@@ -24,7 +24,7 @@ class FieldDescription:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    default: str | float | None = None
+    default: str | float | bool | None = None
     description: str = ""
 
 

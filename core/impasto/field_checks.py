@@ -35,7 +35,7 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    default: str | float | None = None
+    default: str | float | bool | None = None
     role: Role | None = None
     alias: str | None = None
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)

@@ -46,7 +46,8 @@ def _print(description: Description) -> None:
         if len(name) > column - 2:
             echo(f"  {name}")
             name = ""
-        default = f"; default {field.default}" if field.default is not None else ""
+        documented = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        default = f"; default {documented}" if documented is not None else ""
         _print_wrapped(f"{field.description} [{field.takes}{default}]".lstrip(), f"  {name:{column}}")
     if description.rules or description.max_bytes:
         echo("\nRules:")

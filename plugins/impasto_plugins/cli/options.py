@@ -35,7 +35,7 @@ parameter = click.option(
     "fields",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set a field; repeatable. @PATH is a file, @- standard input.",
+    help="Set a field; repeat it for a list, GROUP.NAME for a nested one. @PATH is a file, @- standard input.",
 )
 count = click.option("-n", "n", type=int, default=1, show_default=True, help="Number of outputs, 1 to 10.")
 model = click.argument("model")

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
-from impasto.ext import Makes, close_files
+from impasto.ext import EXTENSIONS, Makes, close_files
 from impasto.fields import Field, format_value
 from impasto_plugins.cli.terminal.output import is_terminal
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".mp3": "mp3", ".wav": "wav", ".glb": "glb"}
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".gif": "gif",
+    ".svg": "svg",
+    ".avif": "avif",
+    ".mp3": "mp3",
+    ".wav": "wav",
+    ".glb": "glb",
+}
 """Output formats by the ending of ``-o FILE``."""
 
 _OUTPUT_FORMATS: Mapping[Makes, tuple[str, ...]] = {
@@ -44,26 +55,46 @@ def request_of(
     """
     problems_found = list(problems)
     params: dict[str, object] = {}
+    has_stdin = False
     for name, text in (
         *_values_by_role(operation, by_role, problems_found),
         *_named_values(assignments, problems_found),
     ):
-        if name in params:
+        field, values, key = _locate(operation, params, name)
+        is_list = field is not None and field.kind in ("files", "texts")
+        if key in values and not is_list:
             problems_found.append(Problem(name, "is set twice; leave one out"))
             continue
-        field = operation.fields.get(name)
         try:
-            if field is not None and field.kind == "file" and text.removeprefix("@") in _STDIN:
-                if any(isinstance(value, bytes) for value in params.values()):
+            if field is not None and field.kind in ("file", "files") and text.removeprefix("@") in _STDIN:
+                if has_stdin:
                     raise ValueError("standard input can be read for one field only; name a file")
-                params[name] = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
+                has_stdin = True
+                value: object = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
             else:
-                params[name] = value_of(field, text)
+                value = value_of(field, text)
         except ValueError as error:
             problems_found.append(Problem(name, str(error)))
+            continue
+        items = values.setdefault(key, []) if is_list else None
+        if isinstance(items, list):
+            items.append(value)
+        else:
+            values[key] = value
     if out is not None:
         _ask_for_format(operation, params, out, problems_found)
     return _check(operation, model, params, problems_found)
+
+
+def _locate(operation: Operation, params: dict[str, object], name: str) -> tuple[Field | None, dict[str, object], str]:
+    """Return the field of a name, the values among which it stands, and its key there: ``group.x`` is in ``group``."""
+    fields, values, key = operation.fields, params, name
+    while key not in fields and (parts := key.partition("."))[0] in fields and fields[parts[0]].kind == "group":
+        nested = values.setdefault(parts[0], {})
+        if not isinstance(nested, dict):
+            break
+        fields, values, key = fields[parts[0]].fields, nested, parts[2]
+    return fields.get(key), values, key
 
 
 def _read_stdin(limit: int) -> bytes:
@@ -88,10 +119,16 @@ def value_of(field: Field | None, text: str) -> object:
 
     An unknown field's text stays as it is, to be refused by the model. Raises ValueError.
     """
-    if field is None or field.kind in ("text", "choice"):
+    if field is None or field.kind in ("text", "texts", "choice", "color"):
         return text
-    if field.kind == "file":
+    if field.kind in ("file", "files"):
         return text.removeprefix("@")
+    if field.kind == "boolean" and text in ("true", "false"):
+        return text == "true"
+    if field.kind == "group":
+        raise ValueError(f"must be {field.describe_constraint()}; set each by its name, as in -p GROUP.NAME=VALUE")
+    if field.kind == "boolean":
+        raise ValueError(f"must be {field.describe_constraint()}, not {format_value(text)}")
     if field.kind == "other":
         return text == "true" if text in ("true", "false") else _number(text) if _DECIMAL.fullmatch(text) else text
     if not _DECIMAL.fullmatch(text) or (field.kind == "integer" and "." in text):
@@ -110,11 +147,20 @@ def _values_by_role(
     pairs: list[tuple[str, str]] = []
     for role, words in by_role.items():
         names = operation.roles.get(role) or ((role,) if role in operation.fields else ())
-        pairs += zip(names, words, strict=False)
-        if len(words) > len(names):
-            most = f"takes at most {len(names)} ({', '.join(names)}), not {len(words)}"
+        places = list(_places(operation, names, len(words)))
+        pairs += zip(places, words, strict=False)
+        if len(words) > len(places):
+            most = f"takes at most {len(places)} ({', '.join(names)}), not {len(words)}"
             problems.append(Problem(role, f"this model {most if names else f'has no {role} field; leave it out'}"))
     return pairs
+
+
+def _places(operation: Operation, names: Sequence[str], wanted: int) -> Iterator[str]:
+    """Yield the field for each of ``wanted`` words: one of a list takes several."""
+    for name in names:
+        field = operation.fields[name]
+        most = 1 if field.kind != "files" else wanted if field.maximum is None else int(field.maximum)
+        yield from [name] * most
 
 
 def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[tuple[str, str]]:
@@ -130,11 +176,12 @@ def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[t
 
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, problems: list[Problem]) -> None:
     field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
-    formats = field.choices if field is not None else _OUTPUT_FORMATS[operation.output]
+    further = tuple(FORMATS.get(EXTENSIONS.get(media_type, ""), "") for media_type in operation.media_types)
+    formats = field.choices if field is not None else (*_OUTPUT_FORMATS[operation.output], *further)
     if wanted not in formats and (wanted is not None or is_medium(out)):
-        *others, last = (ending for ending, format in FORMATS.items() if format in formats)
-        endings = f"{', '.join(others)} or {last}" if others else last
-        problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce; end it in {endings}"))
+        *endings, last = (ending for ending, format in FORMATS.items() if format in formats)
+        allowed = f"{', '.join(endings)} or {last}" if endings else last
+        problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce; end it in {allowed}"))
     elif field is not None and wanted is not None:
         output_format = params.get("output_format", wanted)
         if output_format != wanted:

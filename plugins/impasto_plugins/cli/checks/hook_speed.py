@@ -62,6 +62,15 @@ def _sample_value(field: Field) -> object:
             return field.choices[0]
         case "file":
             return _image()
+        case "files" | "texts":
+            item = field.item
+            return [_sample_value(item)] * max(int(field.minimum or 0), 1) if item is not None else []
+        case "boolean":
+            return True
+        case "color":
+            return "#808080"
+        case "group":
+            return {name: _sample_value(each) for name, each in field.fields.items() if each.required}
         case _:
             return field.minimum or 1
 

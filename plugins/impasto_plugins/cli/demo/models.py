@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from impasto import Client, Operation
+from impasto import Client
 from impasto.ext import EXTENSIONS
+from impasto.fields import Field
 
 from .tour import POLL_SECONDS, SKETCH, draw_sketch
 
@@ -22,8 +23,9 @@ async def call_models(models: Sequence[str], out: Path, report: Callable[[str, P
     """
     async with Client(transport="emulator", poll_interval=POLL_SECONDS) as client:
         for model in models:
-            params = _smallest_params(await client.operation(model), out / SKETCH)
-            if out / SKETCH in params.values():
+            operation = await client.operation(model)
+            params = _smallest_params(operation.fields, out / SKETCH)
+            if any(name in params for name in operation.file_fields):
                 await asyncio.to_thread(draw_sketch, out / SKETCH)
             started = time.monotonic()
             result = await client.invoke(model, params)
@@ -34,16 +36,24 @@ async def call_models(models: Sequence[str], out: Path, report: Callable[[str, P
                 report(model, await asyncio.to_thread(artifact.save, out / name), seconds)
 
 
-def _smallest_params(operation: Operation, image: Path) -> dict[str, object]:
-    """Return a value for each field that a model requires."""
-    params: dict[str, object] = {}
-    for name, field in operation.fields.items():
-        if not field.required:
-            continue
-        if field.kind == "file":
-            params[name] = image
-        elif field.kind in ("integer", "number"):
-            params[name] = field.minimum or 0
-        else:
-            params[name] = field.choices[0] if field.choices else PROMPT
-    return params
+def _smallest_params(fields: Mapping[str, Field], image: Path) -> dict[str, object]:
+    """Return a value for each field that is required."""
+    return {name: _smallest_value(field, image) for name, field in fields.items() if field.required}
+
+
+def _smallest_value(field: Field, image: Path) -> object:
+    match field.kind:
+        case "file":
+            return image
+        case "files" | "texts" if field.item is not None:
+            return [_smallest_value(field.item, image)] * max(int(field.minimum or 0), 1)
+        case "group":
+            return _smallest_params(field.fields, image)
+        case "integer" | "number":
+            return field.minimum or 0
+        case "boolean":
+            return False
+        case "color":
+            return "#808080"
+        case _:
+            return field.choices[0] if field.choices else PROMPT

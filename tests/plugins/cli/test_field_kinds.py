@@ -1,0 +1,140 @@
+"""Lists, nested objects and booleans on the command line."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import cast
+
+import attrs
+import pytest
+
+from impasto import Dialect, File, InvalidRequest, Operation, Provider, fields
+from impasto.ext import close_files
+from impasto_plugins.cli.calls.values import request_of
+from impasto_plugins.cli.demo.models import _smallest_params
+
+
+@attrs.frozen(kw_only=True)
+class Style:
+    strength: float | None = fields.number(0, 1)
+    reference: File | None = fields.file()
+    tags: tuple[str, ...] | None = fields.texts(2)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    text: str = fields.text(1, 100, required=True, role="prompt")
+    images: tuple[File, ...] | None = fields.files(maximum=3)
+    colors: tuple[str, ...] | None = fields.texts(3)
+    tile: bool | None = fields.boolean()
+    background: str | None = fields.color()
+    style: Style | None = fields.group(Style)
+
+
+PROVIDER = Provider(name="acme", base_url="https://api.acme.example", base_url_variable="ACME_BASE_URL")
+
+
+def request(
+    *words: str, images: tuple[str, ...] = (), out: str | None = None, media_types: tuple[str, ...] = ()
+) -> Params:
+    operation = Operation(
+        id="acme/x",
+        title="X",
+        target="/x",
+        provider=PROVIDER,
+        params=Params,
+        dialect=cast(Dialect, None),
+        media_types=media_types,
+    )
+    by_role = {"prompt": ("a wolf",), "image": images}
+    path = Path(out) if out is not None else None
+    made = request_of(operation, "acme/x", by_role, assignments=words, out=path)
+    return cast(Params, made.params)
+
+
+def refused(*words: str, **more: object) -> dict[str, str]:
+    with pytest.raises(InvalidRequest) as caught:
+        request(*words, **more)  # type: ignore[arg-type]
+    return {problem.field: problem.message for problem in caught.value.problems}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    return [str(tmp_path / name) for name in ("a.png", "b.png")]
+
+
+def test_a_repeated_name_is_a_list(paths: list[str]) -> None:
+    params = request("colors=red", "colors=5", *(f"images=@{path}" for path in paths))
+    assert params.colors == ("red", "5")
+    assert [file.read() for file in params.images or ()] == [b"a.png", b"b.png"]
+    close_files(params)
+
+
+def test_images_as_arguments_fill_a_list(paths: list[str]) -> None:
+    assert len(request(images=(paths[0],)).images or ()) == 1
+    assert len(request(images=(paths[0], paths[1])).images or ()) == 2
+    assert refused(images=(paths[0],) * 4) == {"image": "this model takes at most 3 (images), not 4"}
+
+
+def test_a_nested_field_is_named_with_its_group(paths: list[str]) -> None:
+    params = request(
+        "style.strength=0.5", f"style.reference={paths[0]}", "style.tags=a", "style.tags=b", "tile=false",
+        "background=#ff8800",
+    )  # fmt: skip
+    assert params.style is not None
+    assert params.style.reference is not None
+    assert (params.style.strength, params.style.reference.read(), params.style.tags) == (0.5, b"a.png", ("a", "b"))
+    assert (params.tile, params.background) == (False, "#ff8800")
+    close_files(params)
+
+
+def test_errors_name_the_nested_field() -> None:
+    assert refused("style.strength=2", "style.strenght=1", "colors.x=1", "tile=yes") == {
+        "style.strength": "must be a number from 0 to 1, not 2",
+        "style.strenght": "unknown parameter 'strenght'; did you mean 'strength'?",
+        "colors.x": "unknown parameter 'colors.x'; did you mean 'colors'?",
+        "tile": "must be true or false, not 'yes'",
+    }
+    assert refused("style.strength=0.5", "style.strength=1") == {"style.strength": "is set twice; leave one out"}
+    assert refused("tile=true", "tile=true") == {"tile": "is set twice; leave one out"}
+    assert refused("style=soft") == {
+        "style": "must be an object with strength, reference, tags; set each by its name, as in -p GROUP.NAME=VALUE"
+    }
+
+
+def test_standard_input_is_one_file_of_a_list(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
+    params = request(f"images={paths[0]}", "images=-")
+    assert [file.read() for file in params.images or ()] == [b"a.png", b"from a pipe"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
+    assert "one field only" in refused("images=-", "style.reference=-")["style.reference"]
+
+
+def test_an_ending_of_a_declared_media_type_is_taken() -> None:
+    assert request(out="x.gif", media_types=("image/gif",)).text == "a wolf"
+    assert refused(out="x.gif")["-o"].endswith("end it in .png, .jpg, .jpeg or .webp")
+    assert refused(out="x.avif", media_types=("image/gif",))["-o"].endswith(
+        "end it in .png, .jpg, .jpeg, .webp or .gif"
+    )
+
+
+def test_the_least_parameters_of_a_model_pass_its_checks() -> None:
+    @attrs.frozen(kw_only=True)
+    class Inner:
+        whole: int = fields.integer(5, 9, required=True)
+
+    @attrs.frozen(kw_only=True)
+    class Needy:
+        images: tuple[File, ...] = fields.files(minimum=2, required=True)
+        texts: tuple[str, ...] = fields.texts(required=True)
+        flag: bool = fields.boolean(required=True)
+        color: str = fields.color(required=True)
+        inner: Inner = fields.group(Inner, required=True)
+
+    params = _smallest_params(fields.fields_of(Needy), Path("sketch.png"))
+    assert params["images"] == [Path("sketch.png")] * 2
+    assert (params["flag"], params["color"], params["inner"]) == (False, "#808080", {"whole": 5})
