@@ -14,6 +14,8 @@ class _Limit:
     position = "limit"
 
     async def __call__(self, wire: WireRequest, next: Handler, /) -> WireResponse:
+        if wire.anonymous:  # it has no key, so it neither counts in the key's rate nor waits for its pause
+            return await next(wire)
         call = wire.call
         gate = gate_of(call.account)
         while (wait := model_pauses.remaining(wire)) > 0:  # again: the pause may have become longer meanwhile

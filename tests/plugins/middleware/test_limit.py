@@ -147,3 +147,14 @@ async def test_a_call_whose_model_is_paused_waits_and_blocks_no_other() -> None:
     await send(request_of(one, target="/a"))
     assert model_pauses.remaining(request_of(one, target="/a")) == 0
     assert ticks, "the loop did other work meanwhile"
+
+
+async def test_a_signed_address_neither_waits_for_the_key_nor_holds_it_up() -> None:
+    one = account("sk-signed-address")
+    gate_of(one).pause(60.0)
+    signed = attrs.evolve(request_of(one), anonymous=True)
+    async with asyncio.timeout(5):
+        await send(signed)
+    other = account("sk-signed-address-refused")
+    await send(attrs.evolve(request_of(other), anonymous=True), limited(retry_after=60.0))
+    assert gate_of(other).remaining_pause() == 0.0

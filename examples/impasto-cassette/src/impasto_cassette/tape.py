@@ -19,10 +19,11 @@ _OMITTED_HEADERS = frozenset({"set-cookie", "content-length", "connection", "dat
 
 
 def request_record(wire: WireRequest) -> dict[str, object]:
-    """Return a request without its account, with files by their hash. Reads files."""
+    """Return a request without its account and its base URL, with files by their hash. Reads files."""
+    target = wire.target if wire.url is None else wire.url.replace(wire.call.account.base_url, BASE_URL)
     fields = json.loads(json.dumps(dict(wire.fields), default=lambda ref: _digest(ref.file)))
     files = [[name, _digest(file)] for name, file in wire.files]
-    return {"method": wire.method, "target": wire.url or wire.target, "fields": fields, "files": files}
+    return {"method": wire.method, "target": target, "fields": fields, "files": files}
 
 
 class Tape:

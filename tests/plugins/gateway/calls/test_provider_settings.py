@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_a_wrong_setting_is_reported_once_with_its_line(cloud: Recorder, p
 
 
 async def test_the_drop_in_functions_take_them_too(cloud: Recorder) -> None:
-    call = {"model": "acme/cloud", "api_base": cloud.url, "api_key": "any"}
+    call: dict[str, Any] = {"model": "acme/cloud", "api_base": cloud.url, "api_key": "any"}
     await impasto.aimage_generation("a kite", project="kites", **call)
     assert cloud.posts[0].target == "/kites/eu/paint"
     with pytest.raises(InvalidRequest, match="projct"):
