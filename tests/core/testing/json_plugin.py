@@ -383,7 +383,7 @@ DEFECTS: Mapping[str, Defect] = {
         changes={_PRICE: "usd=0.3, as_of"}, check="reports_what_the_answer_says", says="usd is 0.3, not 0.03"
     ),
     "the order of keys matters": Defect(
-        changes={'entries = [(e["finish"]': "entries = [(list(e.values())[0]"},
+        changes={'(e["finish"], e.get': "(list(e.values())[0], e.get"},
         check="same_in_every_form",
         says="JSON with its keys in another order",
     ),
