@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .middleware_suite import MiddlewareSuite as MiddlewareSuite
     from .recorder import (
         Answer as Answer,
         RecordedRequest as RecordedRequest,
@@ -14,16 +15,19 @@ if TYPE_CHECKING:
     )
     from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements, Scenario as Scenario
     from .suite import OperationSuite as OperationSuite
+    from .transport_suite import TransportSuite as TransportSuite
 
 _HOMES = {
     "Answer": "recorder",
     "KEY": "subject",
+    "MiddlewareSuite": "middleware_suite",
     "OperationSuite": "suite",
     "Recorder": "recorder",
     "Refusal": "subject",
     "Requirements": "subject",
     "RecordedRequest": "recorder",
     "Scenario": "subject",
+    "TransportSuite": "transport_suite",
     "recording": "recorder",
 }
 

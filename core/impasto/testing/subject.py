@@ -15,7 +15,7 @@ from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
 from .recorder import HOSTS, Answer, Conversation, Recorder, recording
-from .time_limit import Limited
+from .watch import Limited
 
 KEY = "sk-canary-5f2d9c71b6e84a30"
 """The key of every call. It must appear in requests only."""

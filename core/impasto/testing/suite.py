@@ -12,7 +12,7 @@ import pytest
 
 from .checks import DeclarationChecks, IsolationChecks, JobChecks, ParameterChecks, RuntimeChecks, ScenarioChecks
 from .golden import files_of, operation_text, request_text
-from .time_limit import check, run
+from .watch import check, run
 
 
 class OperationSuite(DeclarationChecks, ParameterChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):

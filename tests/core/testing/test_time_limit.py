@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from impasto.testing.time_limit import Limited, check, run
+from impasto.testing.watch.time_limit import Limited, check, run
 
 FOR_EVER = 1_000.0
 
@@ -69,7 +69,7 @@ def checked(work: Callable[[], object], seconds: float = 0.2) -> None:
     ids=lambda hang: hang.__name__,
 )
 def test_what_hangs_is_named(hang: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impasto.testing.time_limit._GRACE", 0.05)
+    monkeypatch.setattr("impasto.testing.watch.time_limit._GRACE", 0.05)
     name = "ignore_cancellation" if hang is leave_a_task_that_ignores_cancellation else hang.__name__
     with pytest.raises(AssertionError, match=rf"did not end within 0\.2 s; it stands in:\n[^$]*, in {name}\n"):
         checked(lambda: run(hang()))  # type: ignore[arg-type]  # coroutine functions, all of them
@@ -113,7 +113,7 @@ def test_blocked_threads_do_not_keep_the_process() -> None:
 
 
 HANGING = """
-import impasto.testing.time_limit as limit
+import impasto.testing.watch.time_limit as limit
 import tests.core.testing.test_time_limit as t
 limit._GRACE = 0.01
 for hang in (t.block_a_thread, t.block_the_loop, t.block_a_pool):

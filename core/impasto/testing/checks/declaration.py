@@ -16,7 +16,7 @@ from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
 from impasto.route import Route
 from impasto.testing.subject import Subject
-from impasto.testing.time_limit import check
+from impasto.testing.watch import check
 
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"

@@ -17,7 +17,7 @@ from impasto.testing.golden import without_boundary
 from impasto.testing.recorder import HOSTS, Answer, RecordedRequest, Recorder, recording
 from impasto.testing.samples import with_image
 from impasto.testing.subject import call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import check, run
 
 from .response import ResponseChecks
 from .wire import describe_outcome

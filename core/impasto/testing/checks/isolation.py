@@ -22,12 +22,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from impasto import Result
-from impasto.testing.audit import blocking_calls
 from impasto.testing.golden import without_boundary
 from impasto.testing.places import content_of
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import blocking_calls, check, run
 
 from .exchange import ExchangeChecks
 from .wire import describe_outcome

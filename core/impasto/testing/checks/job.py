@@ -14,9 +14,8 @@ import pytest
 from impasto import Call, ImpastoError, Pending, Result
 from impasto.testing.places import Content
 from impasto.testing.recorder import Answer, RecordedRequest, Recorder
-from impasto.testing.skipping_loop import SkippingLoop
 from impasto.testing.subject import KEY, call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import SkippingLoop, check, run
 
 from .exchange import ExchangeChecks
 from .wire import describe_outcome

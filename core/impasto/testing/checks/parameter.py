@@ -9,7 +9,7 @@ from impasto.fields import format_value
 from impasto.testing.boundary_values import invalid_values, valid_values
 from impasto.testing.places import Content
 from impasto.testing.subject import call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import check, run
 
 from .wire import WireChecks, describe_outcome
 

@@ -14,7 +14,7 @@ import attrs
 from impasto import ChargeUnknown, ImpastoError, Result, UnusableResult, WireRequest, WireResponse, hookimpl
 from impasto.testing.recorder import Answer, Answering, Conversation, RecordedRequest, always, recording
 from impasto.testing.subject import KEY, Subject, call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import check, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from impasto import Call, Client, ImpastoError, Pending, Result
-from impasto.testing.loop_watch import LoopWatch
 from impasto.testing.subject import Subject, call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import LoopWatch, check, run
 
 _EACH_STEP = 70
 """Turns of the loop that are each tried: a call needs fewer to reach the network. After them it mostly waits."""

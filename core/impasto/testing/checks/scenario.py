@@ -9,7 +9,7 @@ import pytest
 from impasto import ContentFiltered, ImpastoError, Result
 from impasto.testing.recorder import Recorder
 from impasto.testing.subject import Scenario, Subject, call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import check, run
 
 from .wire import describe_outcome
 

@@ -13,7 +13,7 @@ from impasto.fields import Field, format_bound, format_value
 from impasto.testing.places import MISSING, Content, SentPart, content_of, matches, text_matches
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import KEY, Subject, call_outcome
-from impasto.testing.time_limit import check, run
+from impasto.testing.watch import check, run
 
 _USER = "user-7f3a5c"
 _OUTSIDE = ("header:", "query:")

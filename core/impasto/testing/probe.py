@@ -1,0 +1,178 @@
+"""A model without a vendor, with which the suites of transports and middleware make their calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import attrs
+
+from impasto import (
+    Account,
+    Artifact,
+    BadRequest,
+    Call,
+    ChargeUnknown,
+    Client,
+    File,
+    ImpastoError,
+    Operation,
+    Provider,
+    RateLimit,
+    RateLimited,
+    Registry,
+    Request,
+    Result,
+    Retry,
+    UnusableResult,
+    WireRequest,
+    WireResponse,
+)
+from impasto.client_state import BUILT_IN
+from impasto.ext import MIDDLEWARE, OPERATIONS, TRANSPORTS, Sending, retry_after
+from impasto.fields import file, text
+
+from .recorder import Answer
+
+MODEL = "probe/image"
+PATH = "/v1/images"
+BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 64
+GOOD = Answer(headers={"Content-Type": "image/png", "X-Request-Id": "req-1"}, body=BODY)
+REFUSED = Answer(status=400, headers={"Content-Type": "application/json"}, body=b'{"error": "no"}')
+LIMITED = Answer(
+    status=429, headers={"Content-Type": "application/json", "Retry-After": "7"}, body=b'{"error": "too many"}'
+)
+ONCE = Retry(attempts=1, refused=0, max_wait=0)
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    """The parameters of the probe."""
+
+    prompt: str = text(1, 1_000, required=True)
+    image: File | None = file()
+
+
+@attrs.define
+class ProbeDialect:
+    """Sends forms or JSON, and keeps the answers as they came."""
+
+    encoding: str = "json"
+    headers: dict[str, str] = attrs.field(factory=dict[str, str])
+    is_recording: bool = True
+    responses: list[WireResponse] = attrs.field(factory=list[WireResponse])
+
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        """Return a request with the parameters as they are."""
+        params = {name: getattr(request.params, name) for name in operation.fields}
+        files = tuple((name, value) for name, value in params.items() if isinstance(value, File))
+        fields = {name: value for name, value in params.items() if isinstance(value, str)}
+        encoding = "form" if self.encoding == "form" else "json"
+        return WireRequest(target=request.target, fields=fields, files=files, encoding=encoding, headers=self.headers)  # type: ignore[arg-type]  # one of the two
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return the error of a refusal in the probe's own form."""
+        if self.is_recording:
+            self.responses.append(response)
+        if response.status == 200:
+            return None
+        try:
+            message = str(json.loads(response.body)["error"])
+        except (ValueError, LookupError, TypeError):
+            return ChargeUnknown(f"HTTP {response.status}", status=response.status, raw=response.body)
+        error = (RateLimited if response.status == 429 else BadRequest)(message, status=response.status)
+        if isinstance(error, RateLimited):
+            error.retry_after = retry_after(response.headers)
+        return error
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        """Return the body as an image."""
+        if not response.body:
+            raise UnusableResult("the answer is empty", raw=response.body)
+        artifact = Artifact(data=response.body, media_type=response.media_type)
+        return Result(artifacts=(artifact,), request_id=response.request_id)
+
+
+class WatchedSending(Sending):
+    """Evidence that counts how often it is opened and closed."""
+
+    def __enter__(self) -> Self:
+        """Open it."""
+        WatchedCall.open_count += 1
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        WatchedCall.open_count -= 1
+        super().__exit__(*error)  # type: ignore[arg-type]  # passed on as they are
+
+
+class WatchedCall(Call):
+    """A call whose evidence is open for inspection."""
+
+    open_count = 0
+    newest: WatchedCall
+
+    def __init__(self, request: Request, account: Account, **options: object) -> None:
+        super().__init__(request, account, **options)  # type: ignore[arg-type]  # passed on as they are
+        self.bodies_sent = 0
+        WatchedCall.newest = self
+
+    def sending(self, *, paid: bool) -> Sending:
+        """Return evidence that is watched."""
+
+        def body_sent() -> None:
+            self.bodies_sent += 1
+            self.on_written()
+
+        return WatchedSending(self, paid, body_sent)
+
+
+def probe_operation(transport: str, dialect: ProbeDialect) -> Operation:
+    """Return the probe for a transport."""
+    provider = Provider(
+        name="probe",
+        base_url="https://probe.example",
+        key_variable="PROBE_KEY",
+        key_header="x-key",
+        key_prefix="",
+        transport=transport,
+    )
+    return Operation(id=MODEL, title="Probe", params=Params, target=PATH, provider=provider, dialect=dialect)
+
+
+Plugins = Mapping[tuple[str, str], object]
+"""Plugins by their group and name."""
+
+
+def find_plugins(transport: str, factory: object = None, middleware: object = None) -> Plugins:
+    """Return a transport and middleware with the built-in ones. Reads installed metadata: not in a loop."""
+    installed = Registry()
+    plugins: dict[tuple[str, str], object] = {
+        (TRANSPORTS, transport): factory or installed.load(TRANSPORTS, transport, type)
+    }
+    for name in (*BUILT_IN, *((middleware,) if isinstance(middleware, str) else ())):
+        plugins[MIDDLEWARE, name] = installed.load(MIDDLEWARE, name, object)
+    return plugins
+
+
+def probe_client(
+    url: str,
+    key: str,
+    plugins: Plugins,
+    dialect: ProbeDialect,
+    *,
+    middleware: Sequence[object] = (),
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+) -> Client:
+    """Return a client of the probe at an address. ``settings``: those of the plugins."""
+    registry = Registry(discover=False)
+    [transport] = (name for group, name in plugins if group == TRANSPORTS)
+    registry.add(OPERATIONS, MODEL, probe_operation(transport, dialect))
+    for (group, name), plugin in plugins.items():
+        registry.add(group, name, plugin)
+    own: Mapping[str, Mapping[str, object]] = {"probe": {"api_base": url, "api_key": key}}
+    client = Client(registry=registry, providers={**(settings or {}), **own}, middleware=middleware)
+    return client.with_options(retry=ONCE, rate_limit=RateLimit(1_000_000, 1.0), timeout=5.0)

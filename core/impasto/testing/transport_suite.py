@@ -1,0 +1,237 @@
+"""The suite that every transport must pass: subclass it in a test module, and name the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, cast
+
+from impasto import ChargeUnknown, Client, ImpastoError, NotSent, Result
+from impasto.client_state import Transport
+from impasto.options import Options
+from impasto.registry import TRANSPORTS
+
+from .places import Content
+from .probe import BODY, GOOD, MODEL, PATH, ProbeDialect, WatchedCall, find_plugins, probe_client
+from .recorder import Answer, RecordedRequest, Recorder, always, recording
+from .subject import KEY
+from .watch import Limited, blocking_calls, check, run
+
+_PROMPT = "a lighthouse \N{WATER WAVE}"
+_FILE = bytes(range(256)) * 8
+
+
+class TransportSuite(Limited):
+    """Checks one transport through a real client, over real sockets.
+
+    class TestTunnel(TransportSuite):
+        transport = "tunnel"
+    """
+
+    transport: ClassVar[str] = ""
+    """The installed name of the transport."""
+    factory: ClassVar[type | None] = None
+    """The transport's class, if it is not installed."""
+    provider_settings: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Settings of the transport, as in ``Client(providers=...)``."""
+
+    def prepare(self) -> None:
+        """Find the transport before a loop runs."""
+        assert self.transport, "declare transport, the installed name of the transport"
+        self._plugins = find_plugins(self.transport, self.factory)
+
+    def client(self, url: str, dialect: ProbeDialect | None = None) -> Client:
+        """Return a client of the probe that uses the transport."""
+        return probe_client(url, KEY, self._plugins, dialect or ProbeDialect(), settings=self.provider_settings)
+
+    @check
+    def test_it_opens_and_closes(self) -> None:
+        """Check ``open`` and ``aclose``: unopened, opened, and twice."""
+
+        async def cycle() -> None:
+            create = cast("type[Transport]", self._plugins[TRANSPORTS, self.transport])
+            for opens in (False, True):
+                transport = create(Options(providers=self.provider_settings))
+                if opens:
+                    await transport.open()
+                await transport.aclose()
+                await transport.aclose()
+
+        run(cycle())
+
+    @check
+    def test_a_request_arrives_whole(self) -> None:
+        """Check the method, path, key, headers, fields and files, as JSON and as a form; the answer comes whole."""
+        for encoding in ("json", "form"):
+            dialect = ProbeDialect(encoding=encoding, headers={"x-probe": "1"})
+            came, requests, _ = run(self._call(always(GOOD), dialect))
+            assert isinstance(came, Result), f"the good answer ended in {came!r}"
+            assert [request.method for request in requests] == ["POST"], f"it sent {len(requests)} requests"
+            assert requests[0].target == PATH, f"the path is {requests[0].target}"
+            content = Content(requests[0])
+            assert content.at("header:x-key") == KEY, "the key's header did not arrive"
+            assert content.at("header:x-probe") == "1", "a header of the request did not arrive"
+            assert content.is_form == (encoding == "form"), f"a request with encoding={encoding!r} has another form"
+            whole = requests[0].body
+            assert all(place in content.body for place in ("prompt", "image")), (
+                f"the body lacks a field: {whole[:200]!r}"
+            )
+
+    @check
+    def test_an_answer_comes_as_it_was_sent(self) -> None:
+        """Check the status, the names of headers in lower case, and every byte of the body."""
+        dialect = ProbeDialect()
+        came, _, _ = run(self._call(always(GOOD), dialect))
+        assert isinstance(came, Result), f"the good answer ended in {came!r}"
+        assert came.artifacts[0].data == BODY, "the body is not the one that was sent"
+        headers = dialect.responses[-1].headers
+        assert headers.get("x-request-id") == "req-1", f"headers must have names in lower case: {sorted(headers)}"
+        for status in (201, 418, 503):
+            dialect = ProbeDialect()
+            run(self._call(always(Answer(status=status, body=b"x")), dialect))
+            found = [response.status for response in dialect.responses]
+            assert found == [status], f"HTTP {status} arrived as {found}"
+
+    @check
+    def test_what_was_sent_is_reported(self) -> None:
+        """Check that headers and body are reported, and that ``sending`` is closed."""
+        run(self._call(always(GOOD)))
+        call = WatchedCall.newest
+        assert call.attempts_started == 1, "use wire.call.sending(paid=wire.method == 'POST') around the exchange"
+        assert call.bodies_sent == 1, f"evidence.body_sent() was called {call.bodies_sent} times, not once"
+        assert WatchedCall.open_count == 0, "sending was entered and not left: use it in a with block"
+
+    @check
+    def test_a_request_without_an_answer_is_charge_unknown(self) -> None:
+        """Check connections that close after the request, and answers that are cut short: never NotSent."""
+        half = Answer(headers={"content-type": "image/png"}, body=BODY, cut_after=1_000)
+        for what, answer in (("a connection that closed", None), ("an answer that was cut short", half)):
+            came, requests, _ = run(self._call(always(answer) if answer is not None else _leave))
+            assert isinstance(came, ChargeUnknown), f"{what} ended in {came!r}, not in ChargeUnknown"
+            assert len(requests) == 1, f"{what} led to {len(requests)} requests: a transport never retries"
+            assert WatchedCall.newest.sent, f"{what}: evidence.headers_sent() was not called before it"
+            if answer is not None:
+                assert came.raw == BODY[:1_000], "the bytes of an answer that was cut short are not in .raw"
+
+    @check
+    def test_no_connection_is_not_sent(self) -> None:
+        """Check a closed port: NotSent, which may be sent again."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        came = run(self._call_at(url))
+        assert isinstance(came, NotSent), f"a closed port ended in {came!r}, not in NotSent"
+        assert came.billed == "no", f"a closed port: billed is {came.billed!r}"
+        assert came.retryable, "a closed port: the error is not retryable"
+
+    @check
+    def test_a_redirect_is_not_followed(self) -> None:
+        """Check that a redirect is an answer, and that nothing goes to where it points."""
+
+        async def call() -> None:
+            async with recording(always(GOOD)) as other:
+                away = Answer(status=307, headers={"location": f"{other.url}/elsewhere"})
+                came, requests, _ = await self._call(always(away))
+                assert not other.requests, "a redirect was followed: the key went to another host"
+                assert len(requests) == 1, f"a redirect led to {len(requests)} requests"
+                assert isinstance(came, ChargeUnknown), f"a redirect ended in {came!r}"
+
+        run(call())
+
+    @check
+    def test_an_exchange_can_be_cancelled(self) -> None:
+        """Check that a cancelled exchange ends at once, closes its connection and leaves no task."""
+        run(self._cancel())
+
+    @check
+    def test_exchanges_at_once_do_not_mix(self) -> None:
+        """Check ten calls at once, whose answers differ."""
+
+        async def calls() -> None:
+            def answer(request: RecordedRequest) -> Answer:
+                return Answer(headers={"content-type": "image/png"}, body=request.body)
+
+            async with recording(answer) as recorder, self.client(recorder.url) as client:
+                prompts = [f"prompt number {number}" for number in range(10)]
+                results = await asyncio.gather(*(client.invoke(MODEL, {"prompt": each}) for each in prompts))
+            for prompt, result in zip(prompts, results, strict=True):
+                assert prompt.encode() in result.artifacts[0].data, "a call got the answer to another one"
+
+        run(calls())
+
+    @check
+    def test_nothing_blocks_the_loop(self) -> None:
+        """Check that no file is read, no host looked up and no socket connected on the loop's thread."""
+
+        async def call(path: Path) -> None:
+            async with recording(always(GOOD)) as recorder, self.client(recorder.url) as client:
+                await client.warm(MODEL)
+                await client.account(MODEL)
+                with blocking_calls() as found:
+                    await client.invoke(MODEL, {"prompt": _PROMPT, "image": path})
+                assert not found, found[0]
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "image.bin"
+            path.write_bytes(_FILE)
+            run(call(path))
+
+    @check
+    def test_no_message_and_no_log_holds_the_key(self) -> None:
+        """Check errors and logs for the key."""
+        lines: list[str] = []
+        handler = logging.Handler(logging.DEBUG)
+        handler.emit = lambda record: lines.append(handler.format(record))  # type: ignore[method-assign]  # of this one
+        root, own = logging.getLogger(), logging.getLogger("impasto")
+        level = own.level
+        root.addHandler(handler)
+        own.setLevel(logging.DEBUG)
+        try:
+            lines += [repr(run(self._call(answering))[0]) for answering in (always(GOOD), _leave)]
+        finally:
+            root.removeHandler(handler)
+            own.setLevel(level)
+        assert not any(KEY in line for line in lines), "the key is in a log line or an error"
+
+    async def _call(
+        self, answering: object, dialect: ProbeDialect | None = None
+    ) -> tuple[object, list[RecordedRequest], Recorder]:
+        WatchedCall.open_count = 0
+        async with recording(answering) as recorder:  # type: ignore[arg-type]  # an answering or _leave
+            return await self._call_at(recorder.url, dialect), recorder.requests, recorder
+
+    async def _call_at(self, url: str, dialect: ProbeDialect | None = None) -> object:
+        async with self.client(url, dialect) as client:
+            params = {"prompt": _PROMPT, "image": _FILE}
+            try:
+                return await client.invoke(MODEL, params, call=WatchedCall)
+            except ImpastoError as error:
+                return error
+
+    async def _cancel(self) -> None:
+        came = asyncio.Event()
+
+        async def never(request: RecordedRequest) -> Answer:
+            came.set()
+            await asyncio.Event().wait()
+            return GOOD
+
+        tasks = asyncio.all_tasks()
+        async with recording(never) as recorder, self.client(recorder.url) as client:
+            task = asyncio.ensure_future(client.invoke(MODEL, {"prompt": _PROMPT}))
+            await came.wait()
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=self.seconds / 4)
+            assert done, "a cancelled exchange goes on"
+            assert task.cancelled(), "a cancelled exchange ended in an error or a result, not in CancelledError"
+        left = asyncio.all_tasks() - tasks
+        assert not left, f"a cancelled exchange left tasks: {left}"
+
+
+async def _leave(request: RecordedRequest) -> Answer:
+    """Close the connection without an answer."""
+    raise ConnectionResetError

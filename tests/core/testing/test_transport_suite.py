@@ -1,0 +1,233 @@
+"""The suite of transports: ours passes, and each of many defects is caught by the check for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import ClassVar
+
+import attrs
+import pytest
+from blockbuster import BlockBuster
+
+from impasto import Body, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
+from impasto.testing import TransportSuite
+from impasto_plugins.transports.https import HttpsTransport
+
+
+class TestHttps(TransportSuite):
+    transport = "https"
+
+
+class Sound(HttpsTransport):
+    """Ours under another name; the defects override ``carry``."""
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> WireResponse:
+        return await self.carry(wire)
+
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().send(wire)
+
+
+class TestSound(TransportSuite):
+    transport = "sound"
+    factory = Sound
+
+
+class Resends(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        try:
+            return await super().carry(wire)
+        except ChargeUnknown:
+            wire.call._may_post = True
+            return await super().carry(wire)
+
+
+class ForgetsEvidence(Sound):
+    """Makes the exchange without the call's evidence."""
+
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        sending = wire.call.sending
+        vars(wire.call)["sending"] = lambda *, paid: sending(paid=False)
+        return await super().carry(wire)
+
+
+class ClaimsNotSent(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        try:
+            return await super().carry(wire)
+        except ChargeUnknown:
+            raise NotSent("no answer") from None
+
+
+class SwallowsNotSent(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        try:
+            return await super().carry(wire)
+        except NotSent:
+            return WireResponse(status=503, headers={})
+
+
+class LeavesSendingOpen(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        wire.call.sending(paid=False).__enter__()
+        return await super().carry(wire)
+
+
+class ReportsTheBodyTwice(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        with wire.call.sending(paid=False) as evidence:
+            evidence.body_sent()
+        return response
+
+
+class ReadsTheBodyTwice(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        assert response.stream is not None
+        await response.stream.collect()
+        return attrs.evolve(response, stream=Body(empty()))
+
+
+async def empty() -> AsyncIterator[bytes]:
+    for chunk in ():
+        yield chunk
+
+
+class TakesAHalfForAWhole(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        assert response.stream is not None
+        try:
+            body = await response.stream.collect()
+        except ChargeUnknown:
+            body = response.stream.received
+        return attrs.evolve(response, body=body or b"", stream=None)
+
+
+class KeepsTheCaseOfHeaders(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        return attrs.evolve(response, headers={name.title(): value for name, value in response.headers.items()})
+
+
+class FollowsRedirects(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        if response.status == 307:
+            url = response.headers["location"]
+            await (await self._session.get(url, headers=dict(wire.call.account.headers))).read()  # type: ignore[union-attr]  # it is open
+        return response
+
+
+class LogsTheKey(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        logging.getLogger("impasto.acme").debug("headers: %s", dict(wire.call.account.headers))
+        return await super().carry(wire)
+
+
+class IgnoresCancellation(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        try:
+            return await super().carry(wire)
+        except asyncio.CancelledError:
+            raise ChargeUnknown("cancelled") from None
+
+
+class LeavesATask(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        vars(asyncio.get_running_loop())["task"] = asyncio.ensure_future(asyncio.sleep(60))
+        return await super().carry(wire)
+
+
+class Sleeps(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        time.sleep(0.001)
+        return await super().carry(wire)
+
+
+class DropsHeaders(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, headers={}))
+
+
+class HangsForEver(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        await asyncio.Event().wait()
+        return await super().carry(wire)
+
+
+class FailsAtTheSecondClose(Sound):
+    is_closed: ClassVar[bool] = False
+
+    async def aclose(self) -> None:
+        if self._session is None:
+            raise RuntimeError("closed already")
+        await super().aclose()
+
+
+class MixesAnswers(Sound):
+    last: ClassVar[list[WireResponse]] = []
+
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        body = b"" if response.stream is None else await response.stream.collect() or b""
+        self.last.append(attrs.evolve(response, body=body, stream=None))
+        await asyncio.sleep(0.02)
+        return self.last[-1]
+
+
+SUITE = TransportSuite
+DEFECTS: list[tuple[type[Sound], Callable[[TransportSuite], None], str]] = [
+    (Resends, SUITE.test_a_request_without_an_answer_is_charge_unknown, "led to 2 requests"),
+    (
+        ClaimsNotSent,
+        SUITE.test_a_request_without_an_answer_is_charge_unknown,
+        "a connection that closed ended in",
+    ),
+    (ForgetsEvidence, SUITE.test_what_was_sent_is_reported, r"use wire\.call\.sending"),
+    (SwallowsNotSent, SUITE.test_no_connection_is_not_sent, "a closed port ended in .*not in NotSent"),
+    (LeavesSendingOpen, SUITE.test_what_was_sent_is_reported, "sending was entered and not left"),
+    (ReportsTheBodyTwice, SUITE.test_what_was_sent_is_reported, "was called 2 times, not once"),
+    (ReadsTheBodyTwice, SUITE.test_an_answer_comes_as_it_was_sent, "the good answer ended in UnusableResult"),
+    (
+        TakesAHalfForAWhole,
+        SUITE.test_a_request_without_an_answer_is_charge_unknown,
+        "cut short ended in Result",
+    ),
+    (KeepsTheCaseOfHeaders, SUITE.test_an_answer_comes_as_it_was_sent, "names in lower case|good answer"),
+    (FollowsRedirects, SUITE.test_a_redirect_is_not_followed, "the key went to another host"),
+    (LogsTheKey, SUITE.test_no_message_and_no_log_holds_the_key, "the key is in a log line"),
+    (IgnoresCancellation, SUITE.test_an_exchange_can_be_cancelled, "not in CancelledError"),
+    (LeavesATask, SUITE.test_an_exchange_can_be_cancelled, "left tasks"),
+    (Sleeps, SUITE.test_nothing_blocks_the_loop, "it sleeps on the loop's thread"),
+    (DropsHeaders, SUITE.test_a_request_arrives_whole, "a header of the request did not arrive"),
+    (HangsForEver, SUITE.test_a_request_arrives_whole, r"did not end within[^$]*in carry"),
+    (FailsAtTheSecondClose, SUITE.test_it_opens_and_closes, "closed already"),
+    (MixesAnswers, SUITE.test_exchanges_at_once_do_not_mix, "a call got the answer to another one"),
+]
+
+
+@pytest.fixture
+def blocking_is_possible(nothing_blocks_the_loop: BlockBuster) -> Iterator[None]:
+    """Other people's tests have no guard of ours."""
+    nothing_blocks_the_loop.deactivate()
+    yield
+    nothing_blocks_the_loop.activate()
+
+
+@pytest.mark.usefixtures("blocking_is_possible")
+@pytest.mark.parametrize(("kind", "check", "says"), DEFECTS, ids=[kind.__name__ for kind, _, _ in DEFECTS])
+def test_a_defect_is_caught(kind: type[Sound], check: Callable[[TransportSuite], None], says: str) -> None:
+    class Suite(TransportSuite):
+        __test__ = False
+        transport = "acme"
+        factory = kind
+        seconds = 1.0
+
+    with pytest.raises((AssertionError, RuntimeError), match=says):
+        check(Suite())
