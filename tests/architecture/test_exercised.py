@@ -79,12 +79,13 @@ def unused_settings(settings: type) -> list[str]:
     return [name for name in settings.__annotations__ if name not in names(uses())]
 
 
-def unused_models(models: Iterable[str]) -> list[str]:
+def unused_models(offered: Iterable[str]) -> list[str]:
     """Those of an address that no suite of other people's plugins is run against."""
     suites = [suite for module in (test_bedrock, test_stability) for suite in vars(module).values()]
     registry = Registry()
-    kept = {registry.operation(suite.model).target for suite in suites if getattr(suite, "model", "")}
-    return [name for name in models if name not in MODELS or registry.operation(name).target not in kept]
+    models = [model for suite in suites if isinstance(model := getattr(suite, "model", None), str) and model]
+    kept = {registry.operation(model).target for model in models}
+    return [name for name in offered if name not in MODELS or registry.operation(name).target not in kept]
 
 
 def unused_options(offered: Commands) -> list[str]:

@@ -91,6 +91,9 @@ def test_two_distributions_that_claim_one_name(tmp_path: Path, monkeypatch: pyte
         registry.operation("acme/paint")
     assert registry.operation("acme-one/own").id == "acme/paint", "what is not in question works"
     assert len([d for d in declared(registry, OPERATIONS) if d.name == "acme/paint"]) == 2
+    both = registry.scan.declarations[OPERATIONS]["acme/paint"]
+    assert {point.owner.name for point in registry.permitted(OPERATIONS, both)} == {"acme-one", "acme-two"}
+    assert all(isinstance(registry.refusal(point, both), DuplicateOperation) for point in both)
 
 
 def test_one_distribution_that_claims_a_name_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,9 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_exact_name_comes_before_the_longest_prefix_which_comes_before_shorter_ones(acme: Path) -> None:
     registry = Registry()
+    assert [registry.resolver_of(f"acme/{name}") for name in ("paint", "paint-9", "fast/x")] == [
+        *(None, "acme/*", "acme/fast/*")
+    ]
     assert registry.operation("acme/paint").title == "Acme paint"
     assert registry.operation("acme/paint-9").title == "found by the long way: acme/paint-9"
     assert registry.operation("acme/fast/paint-9").title == "fast: acme/fast/paint-9"
