@@ -205,9 +205,14 @@ async def test_the_readmes_plugin_works(recorder: Recorder, monkeypatch: pytest.
     assert sent.header("authorization") == f"Bearer {KEY}"
 
 
+class Tokens:
+    async def token(self, account: str, *, refused: bool) -> str:
+        return "fresh" if refused else "stored"
+
+
 def test_the_hooks_examples_make_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {**vars(records), **{name: getattr(impasto, name) for name in dir(impasto)}}
-    names |= {"PNG": png(64, 64)}
+    names |= {"PNG": png(64, 64), "tokens": Tokens()}
     of = {re.findall(r"def (\w+)", text)[0]: textwrap.indent(text, "    ") for text in _METHODS}
     exec(f"class Carrier:\n{of.pop('send')}", names)
     exec(f"class Layer:\n{of.pop('middleware')}", names)
