@@ -103,21 +103,20 @@ class APIError(Exception):
 def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIError:
     """Return the refusal of an invalid request; its first problem gives ``param`` and ``code``."""
     first = error.problems[0]
-    fields = operation.fields
-    names = {"model", "extra_body", *WORDS, *fields, *operation.aliases}
-    audio_fields = operation.roles.get("audio", ())
-    if first.field not in names:
+    name, *nested = first.field.split(".") if first.field not in operation.fields else [first.field]
+    field = operation.fields.get(operation.aliases.get(name, name))
+    for each in nested:
+        field = field.fields.get(each) if field is not None else None
+    is_image = first.field in ("image", "mask") or (field is not None and field.kind in ("file", "files"))
+    names = {"model", "extra_body", *WORDS, *operation.fields, *operation.aliases}
+    if name not in names or (nested and field is None):
         code = "unknown_parameter"
     elif first.message.startswith("required"):
         code = "missing_required_parameter"
-    elif first.field in audio_fields:
+    elif name in operation.roles.get("audio", ()):
         code = "invalid_audio"
     else:
-        code = (
-            "invalid_image"
-            if first.field in operation.file_argument_names | {*operation.file_fields}
-            else "invalid_value"
-        )
+        code = "invalid_image" if is_image else "invalid_value"
     return APIError(400, error.message, code=code, param=printable(first.field))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 import attrs
@@ -11,6 +11,7 @@ from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
 from impasto.ext import printable
+from impasto.fields import Field
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.body import (
     CONTENT_TYPES,
@@ -73,6 +74,9 @@ class CallArguments:
             _merge_extra_body(params)
         stream = params.pop("stream", None)
         model = params.pop("model", None)
+        for name, value in (("stream", stream), ("model", model)):
+            if isinstance(value, _Repeated):
+                raise APIError(400, f"{name} was given twice", code="invalid_value", param=name, close=True)
         return cls(
             model=None if form and model == "null" else model,
             stream=_parse_flag(stream) if form and stream is not None else stream,
@@ -98,34 +102,31 @@ class CallArguments:
     @property
     def has_disk_files(self) -> bool:
         """Return True if the content of its files is not in memory."""
-        for value in self.params.values():
-            for each in value if isinstance(value, list) else (value,):
-                if isinstance(each, File) and each.on_disk:
-                    return True
-        return False
+        return any(isinstance(each, File) and each.on_disk for _, each in self._leaves())
 
     def uploaded_file_ids(self) -> dict[str, str]:
         """Return the ids of uploaded files that the call names, each with its argument. Raises APIError."""
         file_ids: dict[str, str] = {}
-        for word, value in self.params.items():
-            for each in value if isinstance(value, list) else (value,):
-                if not isinstance(each, dict) or (id := _file_id(each)) is None:
-                    continue
-                if not isinstance(id, str):
-                    raise APIError(400, f"{word}: file_id must be text", code="invalid_image", param=word)
-                file_ids[id] = word
-                if len(file_ids) > MAX_UPLOADS:
-                    message = f"{word}: a call may name at most {MAX_UPLOADS} files"
-                    raise APIError(400, message, code="invalid_image", param=word)
+        for word, each in self._leaves():
+            if (id := _file_id(each)) is None:
+                continue
+            if not isinstance(id, str):
+                raise APIError(400, f"{word}: file_id must be text", code="invalid_image", param=word)
+            file_ids[id] = word
+            if len(file_ids) > MAX_UPLOADS:
+                message = f"{word}: a call may name at most {MAX_UPLOADS} files"
+                raise APIError(400, message, code="invalid_image", param=word)
         return file_ids
 
     def resolve_uploads(self, files: Mapping[str, File]) -> None:
         """Replace ids of uploaded files with the files."""
         for word, value in self.params.items() if files else ():
-            if isinstance(value, list):
-                self.params[word] = [_resolve_upload(each, files) for each in value]
-            else:
-                self.params[word] = _resolve_upload(value, files)
+            self.params[word] = _resolve_uploads(value, files)
+
+    def _leaves(self) -> Iterator[tuple[str, object]]:
+        """Yield the values in lists and nested objects, each with its argument."""
+        for word, value in self.params.items():
+            yield from ((word, each) for each in _leaves(value))
 
     def for_operation(self, operation: Operation) -> dict[str, object]:
         """Return the arguments for one model: its images as files, a form's numbers as numbers.
@@ -133,9 +134,9 @@ class CallArguments:
         Raises InvalidRequest.
         """
         problems: list[Problem] = []
-        params = _convert_images(
-            _convert_types(self.params, operation) if self.is_form else self.params, operation, problems
-        )
+        params = _convert_types(self.params, operation, problems) if self.is_form else self.params
+        own = {word: operation.fields.get(operation.aliases.get(word, word)) for word in operation.file_argument_names}
+        params = _convert_images(params, own, problems)
         if problems:
             raise InvalidRequest(problems)
         return params
@@ -217,10 +218,21 @@ def _add_field(fields: dict[str, object], name: str, value: object) -> None:
         raise APIError(400, f"{word[:60]} was given twice", code="invalid_value", param=word[:60], close=True)
 
 
+class _Repeated(list[object]):
+    """The values of a form's field that was given more than once: a list, if the model takes one."""
+
+
 def _set_value(container: dict[str, object], key: str, path: Sequence[str], value: object) -> bool:
     """Set a value at a path; return False if something else is there."""
     if not path:
-        return key not in container and container.setdefault(key, value) is value
+        earlier = container.get(key)
+        if isinstance(earlier, _Repeated):
+            earlier.append(value)
+        elif key in container and isinstance(earlier, dict | list):
+            return False
+        else:
+            container[key] = _Repeated([earlier, value]) if key in container else value
+        return True
     if path[0] == "" and len(path) == 1:
         values = container.setdefault(key, [])
         if isinstance(values, list):
@@ -250,19 +262,41 @@ def _merge_extra_body(params: dict[str, object]) -> None:
         params[name] = value
 
 
-def _convert_images(params: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
-    """Return the arguments with files in file fields: text would be taken for a path."""
+def _convert_images(
+    params: Mapping[str, object], fields: Mapping[str, Field | None], problems: list[Problem], within: str = ""
+) -> dict[str, object]:
+    """Return the arguments with files in file fields: text would be taken for a path. ``fields`` take files."""
     result = dict(params)
-    for word in operation.file_argument_names & result.keys():
-        value = result[word]
-        values = value if isinstance(value, list) and word == "image" else [value]
+    for word, field in fields.items():
+        if (value := result.get(word)) is None:
+            continue
+        if field is not None and field.kind == "group":
+            nested = {name: each for name, each in field.fields.items() if each.has_files}
+            if isinstance(value, dict):
+                result[word] = _convert_images(value, nested, problems, f"{within}{word}.")
+            continue
+        takes_list = word == "image" or (field is not None and field.kind == "files")
+        values = value if isinstance(value, list) and takes_list else [value]
         try:
             images = [each for each in map(_check_image, values) if each is not None]
         except ValueError as error:
-            problems.append(Problem(word, str(error)))
+            problems.append(Problem(f"{within}{word}", str(error)))
             continue
         result[word] = images if isinstance(value, list) else next(iter(images), None)
     return result
+
+
+_MAX_DEPTH = 4
+"""Levels of lists and nested objects in which a model's fields may have files."""
+
+
+def _leaves(value: object, depth: int = 0) -> Iterator[object]:
+    """Yield the values in lists and nested objects; an object that names an uploaded file is one value."""
+    if depth == _MAX_DEPTH or not isinstance(value, list | dict) or _file_id(value) is not None:
+        yield value
+        return
+    for each in value.values() if isinstance(value, dict) else value:
+        yield from _leaves(each, depth + 1)
 
 
 def _file_id(value: object) -> object:
@@ -272,9 +306,15 @@ def _file_id(value: object) -> object:
     return value["file_id"] if all(name == "file_id" or each is None for name, each in value.items()) else None
 
 
-def _resolve_upload(value: object, files: Mapping[str, File]) -> object:
+def _resolve_uploads(value: object, files: Mapping[str, File], depth: int = 0) -> object:
     id = _file_id(value)
-    return files[id] if isinstance(id, str) else value
+    if isinstance(id, str):
+        return files[id]
+    if depth == _MAX_DEPTH or not isinstance(value, list | dict):
+        return value
+    if isinstance(value, list):
+        return [_resolve_uploads(each, files, depth + 1) for each in value]
+    return {name: _resolve_uploads(each, files, depth + 1) for name, each in value.items()}
 
 
 def _check_image(value: object) -> object:
@@ -291,7 +331,7 @@ def _check_image(value: object) -> object:
     raise ValueError(_URL_NOT_ALLOWED)
 
 
-def _convert_types(params: Mapping[str, object], operation: Operation) -> dict[str, object]:
+def _convert_types(params: Mapping[str, object], operation: Operation, problems: list[Problem]) -> dict[str, object]:
     """Return a form's arguments with the types that the model's fields have. Other text stays, and is refused.
 
     A browser's form writes null as the text "null", which means nothing to a field that does not take any text.
@@ -300,16 +340,41 @@ def _convert_types(params: Mapping[str, object], operation: Operation) -> dict[s
     for name, value in params.items():
         field = operation.fields.get(operation.aliases.get(name, name))
         kind = "integer" if name in _NUMERIC_FIELDS else field.kind if field is not None else None
+        if isinstance(value, _Repeated) and name != "image" and kind not in ("files", "texts"):
+            problems.append(Problem(printable(name[:60]), "was given twice; give it once"))
+            continue
         if isinstance(value, list) and name in operation.file_argument_names:
             value = [each for each in value if each != "null"] or None
-        if value is None or (value == "null" and kind != "text" and name not in _TEXT_FIELDS):
+        if value is None or (value == "null" and kind not in ("text", "texts") and name not in _TEXT_FIELDS):
             continue
-        if kind == "other":
-            value = _parse_flag(value)
-        result[name] = (
-            _parse_number(value, whole=kind == "integer") if kind in ("integer", "number", "other") else value
-        )
+        if name in _NUMERIC_FIELDS:
+            result[name] = _parse_number(value, whole=True)
+        else:
+            result[name] = _with_type(value, field) if field is not None else value
     return result
+
+
+def _with_type(value: object, field: Field) -> object:
+    """Return a form's value with the type that a field has."""
+    match field.kind:
+        case "integer" | "number":
+            return _parse_number(value, whole=field.kind == "integer")
+        case "other":
+            return _parse_number(_parse_flag(value), whole=False)
+        case "boolean":
+            return _parse_flag(value)
+        case "files" | "texts":
+            if isinstance(value, dict) and all(index and _INDEX.fullmatch(index) for index in value):  # name[0]
+                return [value[index] for index in sorted(value, key=int)]
+            return value if isinstance(value, list) else [value]
+        case "group":
+            if isinstance(value, str):
+                with suppress(APIError):
+                    return parse_json(value.encode())
+            if isinstance(value, dict):
+                own = field.fields
+                return {name: _with_type(each, own[name]) if name in own else each for name, each in value.items()}
+    return value
 
 
 def _parse_number(value: object, *, whole: bool) -> object:
