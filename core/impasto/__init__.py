@@ -18,9 +18,10 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Cost FailedArtifact Handler Middleware Pending Request Result Usage",
+    "records": "Artifact Cost FailedArtifact Handler Middleware Partial Pending Request Result Usage",
     "registry": "Registry",
     "route": "Route",
+    "server_events": "ServerEvent",
     "sizes": "AspectRatios Sizes WidthHeight",
     "wire": "Body FileRef JSONValue Spool WireRequest WireResponse",
 }

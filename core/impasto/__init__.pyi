@@ -71,6 +71,7 @@ from .records import (
     FailedArtifact as FailedArtifact,
     Handler as Handler,
     Middleware as Middleware,
+    Partial as Partial,
     Pending as Pending,
     Request as Request,
     Result as Result,
@@ -78,6 +79,7 @@ from .records import (
 )
 from .registry import Registry as Registry
 from .route import Route as Route
+from .server_events import ServerEvent as ServerEvent
 from .sizes import (
     AspectRatios as AspectRatios,
     Sizes as Sizes,

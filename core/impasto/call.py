@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import ImpastoError, NotSent
     from .policy import Retry
     from .provider import Account
-    from .records import Cost, Pending, Request, Result
+    from .records import Artifact, Cost, Partial, Pending, Request, Result
     from .wire import Spool, WireRequest
 
 _log = logging.getLogger("impasto")
@@ -67,6 +67,10 @@ class Call:
 
     is_recorded: ClassVar[bool] = False
     has_spools: ClassVar[bool] = False
+    on_partial: Callable[[Partial], object] | None = None
+    """Callback for the partial results of a stream."""
+    artifacts: tuple[Artifact, ...] = ()
+    """The last artifacts of a stream, which are in the error of a call that ends without a result."""
 
     def __init__(
         self,

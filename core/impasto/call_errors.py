@@ -135,6 +135,8 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
     error.message = redact(error.message, secrets)
     error.args = (error.message,)
     error.request_id = redact(error.request_id or "", secrets) or None
+    if isinstance(error, ChargeUnknown):
+        error.artifacts = error.artifacts or call.artifacts
     if isinstance(error, ResponseError):
         error.name = redact(error.name or "", secrets) or None
         error.messages = tuple(redact(m, secrets) for m in error.messages)

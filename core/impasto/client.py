@@ -14,10 +14,9 @@ from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, Transpo
 from .fanout import check_n, fan_out
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
-from .params import close_files
+from .params import NO_PARAMS, close_files
 from .policy import Retry
-from .provider import account_of
-from .records import Cost, Request, Result
+from .records import Cost, Partial, Request, Result
 from .registry import OPERATIONS, Registry
 from .route import Route
 
@@ -99,17 +98,33 @@ class Client:
         """
         return await self.invoke(model, params, n=n, timeout=timeout, retry=retry, base_model=base_model)
 
+    def stream(
+        self,
+        model: str,
+        /,
+        *,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        base_model: str | None = None,
+        **params: object,
+    ) -> AsyncGenerator[Partial | Result]:
+        """Run a model as ``run`` does, and yield partial results while it runs, then the result, which alone is paid.
+
+        A provider without streams yields just its result. Leaving early cancels the call; it may have been charged.
+        """
+        from .streaming import stream_call
+
+        return stream_call(self, model, params, timeout=timeout, retry=retry, base_model=base_model)
+
     async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
         """Fetch the result of a job that was accepted earlier, with the key that started it. This costs nothing.
 
         ``timeout`` in seconds. Raises InvalidRequest if ``id`` can't be a job's, PollExpired, and the errors of a call.
         """
-        name, _ = resolve_model(model)
         if not isinstance(id, str):
             raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
-        route = await self._route(name)
-        operation = route.operation
-        request = Request(operation=model, params=_NO_PARAMS, target=operation.target, job=id)
+        route = await self._route(resolve_model(model)[0])
+        request = Request(operation=model, params=NO_PARAMS, target=route.operation.target, job=id)
         return await self._run_once(route, request, timeout, None, Call)
 
     async def invoke(
@@ -161,8 +176,7 @@ class Client:
         operation = await self.operation(model)
         request = await asyncio.to_thread(operation.request, model, params, n=n)
         close_files(request.params)
-        price = operation.cost(request)
-        return price.times(n) if price is not None else None
+        return None if (price := operation.cost(request)) is None else price.times(n)
 
     async def ask(
         self, operation: Operation, params: Mapping[str, object] | None = None, *, timeout: float | None = None
@@ -276,25 +290,8 @@ class Client:
         return result
 
     def _account(self, operation: Operation, target: str) -> Account:
-        options, provider = self._options, operation.provider
-        region = target.split(":")[3] if target.startswith("arn:") else ""
-        key = (provider.name, region)
-        if (cached := self._accounts.get(key)) is not None:
-            return cached
-        settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = account_of(provider, settings, emulator_url=self._shared.emulator_url(provider, options))
-        if options.rate_limit is not None:
-            account = attrs.evolve(account, rate_limit=options.rate_limit)
-        least, chosen = provider.poll_interval, options.poll_interval
-        if chosen is not None and chosen < least and provider.is_own_host(account.base_url):
-            raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
-        self._accounts[key] = account
+        provider = operation.provider
+        key = (provider.name, target.split(":")[3] if target.startswith("arn:") else "")
+        if (account := self._accounts.get(key)) is None:
+            account = self._accounts[key] = self._shared.new_account(provider, self._options, region=key[1])
         return account
-
-
-@attrs.frozen
-class _NoParams:
-    """The parameters of a job that is resumed: it got its own when it started."""
-
-
-_NO_PARAMS = _NoParams()

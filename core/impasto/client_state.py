@@ -10,12 +10,15 @@ from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol, cast
 
+import attrs
+
 from .deadline import DeadlineScheduler
-from .errors import BrokenPlugin, ClientClosedError, LoopMismatchError
+from .errors import BrokenPlugin, ClientClosedError, ConfigError, LoopMismatchError
 from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .options import Options, default_concurrency, identity
 from .plugin_boundary import is_cancelled, plugin_boundary
+from .provider import account_of
 from .redact import describe_error
 from .registry import MIDDLEWARE, TRANSPORTS, Registry
 from .route import Route
@@ -23,7 +26,7 @@ from .spend_limit import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
-    from .provider import Provider
+    from .provider import Account, Provider
 
 _log = logging.getLogger("impasto")
 
@@ -103,6 +106,17 @@ class ClientState:
     def emulator_url(self, provider: Provider, options: Options) -> str | None:
         """Return the base URL of what stands in for a provider, or None if the provider itself is called."""
         return self._emulator_urls.get((options.layers[0], provider.name))
+
+    def new_account(self, provider: Provider, options: Options, *, region: str) -> Account:
+        """Return the key and address of a provider; ``region``: that of an ARN, or empty. Raises ConfigError."""
+        settings = {**options.settings(provider.name), "arn_region": region or None}
+        account = account_of(provider, settings, emulator_url=self.emulator_url(provider, options))
+        if options.rate_limit is not None:
+            account = attrs.evolve(account, rate_limit=options.rate_limit)
+        least, chosen = provider.poll_interval, options.poll_interval
+        if chosen is not None and chosen < least and provider.is_own_host(account.base_url):
+            raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
+        return account
 
     async def _start_emulator(self, transport: object, provider: Provider, options: Options) -> None:
         key = options.layers[0], provider.name

@@ -57,6 +57,7 @@ class ImpastoError(Exception):
 
     billed: Billed = "no"
     retryable: bool = False
+    artifacts: tuple[Artifact, ...] = ()
     billed_each: tuple[Billed, ...] = ()
     """``billed`` of each image, if this is the error of several: its own ``billed`` is that of all of them."""
 
@@ -171,7 +172,8 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request was sent and its outcome is unknown: it may have been charged. Never retried unless asked for.
 
-    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``id`` the job's id if one came.
+    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``artifacts`` the last images of a
+    stream, ``id`` the job's id if one came.
     ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
     """
 
@@ -261,8 +263,6 @@ class ProviderFault(ResponseError):
 
 class ContentFiltered(ResponseError):
     """Refused by moderation; never retried. ``artifacts`` has a blurred image if one came; it may have been billed."""
-
-    artifacts: tuple[Artifact, ...] = ()
 
 
 class JobFailed(ResponseError):

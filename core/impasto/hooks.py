@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from .errors import ImpastoError
-from .records import Middleware, Pending, Request, Result
+from .records import Middleware, Partial, Pending, Request, Result
+from .server_events import ServerEvent
 from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
@@ -88,6 +89,20 @@ class Specs:
         @hookimpl
         def is_artifact_body(self, response: WireResponse) -> bool:
             return response.status == 200 and response.media_type == "image/png"
+        """
+
+    @hookspec(firstresult=True)
+    def normalize_event(self, request: Request, event: ServerEvent) -> Partial | Result | None:
+        """Return what an event of a stream means: a partial result, the result, or None for neither.
+
+        Called for each event of a successful answer of the type ``text/event-stream``; ``normalize_response`` is not.
+        Only the last result is paid for. Raise the error that an error event means, with its ``billed``. If
+        ``request.stream`` is set, ``transform_request`` asks for a stream.
+
+        @hookimpl
+        def normalize_event(self, event: ServerEvent) -> Partial | Result | None:
+            artifact = Artifact(data=b64decode(json.loads(event.data)["image"]), media_type="image/png")
+            return Partial(artifact) if event.event == "preview" else Result(artifacts=(artifact,))
         """
 
     @hookspec(firstresult=True)

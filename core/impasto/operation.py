@@ -15,9 +15,10 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, files_of, structure
 from .provider import Account, Provider
-from .records import Cost, Pending, Request, Result
+from .records import Cost, Partial, Pending, Request, Result
 from .redact import describe_error
 from .rules import NoEffect, Rule
+from .server_events import ServerEvent
 from .sizes import Size, size_of_fields
 from .wire import Scalar, WireRequest, WireResponse
 
@@ -27,7 +28,8 @@ T = TypeVar("T")
 class Dialect(Protocol):
     """One provider's form of requests, answers and errors.
 
-    It may also have ``is_artifact_body(operation, response) -> bool``, the hook of that name.
+    It may also have ``is_artifact_body(operation, response) -> bool`` and
+    ``normalize_event(operation, request, event) -> Partial | Result | None``, the hooks of these names.
     """
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
@@ -233,6 +235,17 @@ class Operation:
         """Ask the dialect, if it has this method."""
         passes = getattr(self.dialect, "is_artifact_body", None)
         return passes is not None and passes(self, response) is True
+
+    @property
+    def streams(self) -> bool:
+        """True if its dialect reads streams of events, so that it may send partial results."""
+        return hasattr(self.dialect, "normalize_event")
+
+    @hookimpl
+    def normalize_event(self, request: Request, event: ServerEvent) -> Partial | Result | None:
+        """Ask the dialect, if it has this method."""
+        normalize = getattr(self.dialect, "normalize_event", None)
+        return None if normalize is None else normalize(self, request, event)
 
     @hookimpl
     def normalize_response(self, request: Request, response: WireResponse, account: Account) -> Result | Pending:

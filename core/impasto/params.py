@@ -22,6 +22,14 @@ from .suggestions import closest
 
 T = TypeVar("T")
 
+
+@attrs.frozen
+class _NoParams:
+    """The parameters of a job that is resumed: it got its own when it started."""
+
+
+NO_PARAMS = _NoParams()
+
 converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
 
 

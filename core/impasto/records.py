@@ -25,6 +25,8 @@ class Request:
     """A checked call of one operation. ``job``: the id of a running job whose result is to be fetched.
 
     ``count``: the images that it asks for. ``warnings``: those of the operation's rules, repeated in the result.
+    ``stream``: the caller takes partial results, so a provider that streams is asked for a stream of events (the hook
+    ``normalize_event``).
     """
 
     operation: str
@@ -35,6 +37,7 @@ class Request:
     user: str | None = None
     warnings: tuple[str, ...] = ()
     count: int = 1
+    stream: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -180,6 +183,17 @@ class Result:
             cost=cost,
             usage=self.usage,
         )
+
+
+@attrs.frozen
+class Partial:
+    """A partial result of a call that runs on, such as a blurred image. ``index``: its number among those of the call.
+
+    It is never the result, and nothing is paid for it by itself.
+    """
+
+    artifact: Artifact
+    index: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import pluggy
@@ -35,6 +35,8 @@ from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import printable, redact
 from .retry_after import retry_after
+from .server_events import EVENT_STREAM
+from .streaming import NormalizeEvent, is_event_stream, read_stream, result_of_events
 from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ async def _authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapp
     return attrs.evolve(wire, headers={**wire.headers, **headers})
 
 
-def _sender(hook: pluggy.HookRelay) -> Handler:
+def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
     """Return the innermost handler: one exchange, its evidence, and the error that the answer means."""
     carry, classify, is_artifact_body = map(direct_call, (hook.send, hook.classify_error, hook.is_artifact_body))
     authorize = direct_call(hook.authorize) if hook.authorize.get_hookimpls() else None
@@ -102,10 +104,14 @@ def _sender(hook: pluggy.HookRelay) -> Handler:
             raise
         if not isinstance(response, WireResponse):
             raise wrong_type("send", response, "a WireResponse")
-        if response.stream is not None:
+        failure: object = None
+        if normalize_event is not None and is_event_stream(response):
+            response, failure = await read_stream(call, response, normalize_event, operation)
+        elif response.stream is not None:
             raw = call.has_spools and is_artifact_body(request=call.request, response=response) is True
             response = await call.read_body(response, raw=raw)
-        failure = classify(request=call.request, response=response)
+        if response.result is None and failure is None:
+            failure = classify(request=call.request, response=response)
         if wire.method == "GET":
             call.retry_after = retry_after(response.headers) or 0.0
         if failure is None:
@@ -133,6 +139,7 @@ class Route:
     transform: Callable[..., WireRequest]
     send: Handler
     normalize: Callable[..., Result | Pending]
+    normalize_event: NormalizeEvent | None = None
 
     @classmethod
     def open(
@@ -143,9 +150,10 @@ class Route:
         ``retries``: the plugin whose middleware owns retries, and may send a paid request again.
         """
         hook, wrap = compose(operation, transport, middleware, retries)
-        return cls(
-            operation, direct_call(hook.transform_request), wrap(_sender(hook)), direct_call(hook.normalize_response)
-        )
+        streams = operation.streams or len(hook.normalize_event.get_hookimpls()) > 1
+        events = direct_call(hook.normalize_event) if streams else None
+        send = wrap(_sender(hook, operation, events))
+        return cls(operation, direct_call(hook.transform_request), send, direct_call(hook.normalize_response), events)
 
     async def __call__(self, call: Call, *, poll_interval: float | None) -> Result:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
@@ -217,6 +225,8 @@ class Route:
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
             raise wrong_type("a middleware", response, "a WireResponse")
+        if response.result is not None:
+            return response.result
         if response.file is None:
             return self._normalize(call, response)
         try:
@@ -228,7 +238,10 @@ class Route:
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
         problem, cause = "", None
         try:
-            outcome = self.normalize(request=call.request, response=response, account=call.account)
+            if self.normalize_event is not None and response.media_type == EVENT_STREAM:  # of a cache
+                outcome: object = result_of_events(response.body, call.request, self.normalize_event)
+            else:
+                outcome = self.normalize(request=call.request, response=response, account=call.account)
         except ImpastoError as error:
             call.refusal = error
             raise
@@ -241,7 +254,7 @@ class Route:
                 call.refusal = combined_error([each.error for each in outcome.errors])
                 raise call.refusal
             if not problem:
-                return outcome
+                return cast("Result | Pending", outcome)
         raise UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
         ) from cause

@@ -12,6 +12,8 @@ from .redact import printable
 if TYPE_CHECKING:
     from .call import Call
     from .files import File
+    from .records import Result
+    from .server_events import EventParser, ServerEvent
 
 Scalar = str | int | float
 
@@ -94,6 +96,7 @@ class Body:
     _chunks: AsyncIterator[bytes]
     _received: list[bytes] = attrs.field(factory=list[bytes], init=False)
     is_spooled: bool = attrs.field(default=False, init=False)
+    _parser: EventParser | None = attrs.field(default=None, init=False)
 
     async def collect(self, spool: Spool | None = None) -> bytes | None:
         """Return the whole body, or None if it is in the spool."""
@@ -120,10 +123,29 @@ class Body:
             if isinstance(self._chunks, AsyncGenerator):
                 await self._chunks.aclose()
 
+    async def events(self) -> AsyncGenerator[ServerEvent]:
+        """Yield the server-sent events as they arrive. ``received`` has the bytes of the last one, and those after it.
+
+        Raises ChargeUnknown if an event is too large.
+        """
+        from .errors import ChargeUnknown
+        from .server_events import EventParser, EventTooLarge  # few providers stream
+
+        self._parser = parser = EventParser()
+        try:
+            async for chunk in self._chunks:
+                for event in parser.feed(chunk):
+                    yield event
+        except EventTooLarge as error:
+            raise ChargeUnknown(f"{error}; the request may have been charged") from None
+        finally:  # whoever has read enough leaves the rest, whose connection ends here
+            if isinstance(self._chunks, AsyncGenerator):
+                await self._chunks.aclose()
+
     @property
     def received(self) -> bytes:
         """The bytes collected so far, also if the rest never came."""
-        return b"".join(self._received)
+        return b"".join(self._received) if self._parser is None else self._parser.received
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
@@ -134,7 +156,8 @@ class WireResponse:
     """The provider's answer. Header names are lower case.
 
     ``body`` is empty while the answer still streams; ``stream`` is None after it was collected. ``file`` is the body
-    if it was too large for memory, see the hook ``is_artifact_body``.
+    if it was too large for memory, see the hook ``is_artifact_body``. ``result``: the result of a stream of events,
+    whose last event is the body.
     """
 
     status: int
@@ -142,6 +165,7 @@ class WireResponse:
     body: bytes = attrs.field(default=b"", repr=False)
     stream: Body | None = attrs.field(default=None, repr=False)
     file: File | None = attrs.field(default=None, repr=False)
+    result: Result | None = attrs.field(default=None, repr=False)
 
     @property
     def media_type(self) -> str:

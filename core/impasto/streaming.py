@@ -1,0 +1,164 @@
+"""Streams: a provider's events read to the paid result, and a call as a generator of partial results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .call import Call
+from .call_errors import answer_fault, result_problem
+from .errors import ChargeUnknown, ImpastoError, UnusableResult
+from .interrupts import pass_interrupt
+from .records import Partial, Request, Result
+from .server_events import EVENT_STREAM, EventParser, ServerEvent
+from .wire import WireResponse
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .operation import Operation
+
+GRACE_SECONDS = 5.0
+"""Seconds for a stream to end after its result, which is not given up for what may follow."""
+
+MAX_WAITING = 8
+"""Partial results that wait for a slow reader, who misses the older ones."""
+
+_MANY_CHARACTERS = 1 << 20
+"""Characters of an event's data that are decoded in a thread."""
+
+NormalizeEvent = Callable[..., Partial | Result | None]
+
+
+def is_event_stream(response: WireResponse) -> bool:
+    """Return True for the head of a successful stream of events. A refusal is an ordinary answer."""
+    return response.stream is not None and response.media_type == EVENT_STREAM and 200 <= response.status < 300
+
+
+async def read_stream(
+    call: Call, response: WireResponse, normalize: NormalizeEvent, operation: Operation
+) -> tuple[WireResponse, ImpastoError | None]:
+    """Read a stream of events to its end; return the answer with its last result, or the error that an event means.
+
+    The answer's body is the event of the result. Raises ChargeUnknown and UnusableResult.
+    """
+    stream = response.stream
+    assert stream is not None  # noqa: S101 - the route asks only for those
+    call.answer, loop = response, asyncio.get_running_loop()
+    done: WireResponse | None = None
+    fault: UnusableResult | None = None
+    try:
+        async with asyncio.timeout(None) as grace, aclosing(stream.events()) as events:
+            async for event in events:
+                try:
+                    outcome = await _normalized(event, call, normalize, operation, response)
+                except UnusableResult as error:  # the paid image may still come
+                    error.raw = error.raw or stream.received
+                    fault = fault or error
+                    continue
+                except ImpastoError as error:
+                    if done is None:
+                        return response, error
+                    break  # the image is there, whatever the provider says after it
+                if isinstance(outcome, Partial):
+                    call.artifacts = (outcome.artifact,)
+                    if call.on_partial is not None:
+                        call.on_partial(outcome)
+                elif outcome is not None:
+                    call.artifacts = outcome.artifacts
+                    done = attrs.evolve(response, stream=None, body=stream.received, result=outcome)
+                    grace.reschedule(loop.time() + min(GRACE_SECONDS, call.remaining() / 2))
+    except TimeoutError:
+        if done is None:
+            raise
+    except ChargeUnknown as error:
+        if done is None:
+            error.raw, error.request_id = stream.received, response.request_id
+            raise
+    if done is None:
+        message = "the provider's stream ended without a result; it may have been charged"
+        raise fault or ChargeUnknown(
+            message, status=response.status, raw=stream.received, request_id=response.request_id
+        )
+    return done, None
+
+
+async def _normalized(
+    event: ServerEvent, call: Call, normalize: NormalizeEvent, operation: Operation, response: WireResponse
+) -> Partial | Result | None:
+    problem, cause = "", None
+    work = partial(normalize, request=call.request, event=event)
+    try:
+        outcome = work() if len(event.data) < _MANY_CHARACTERS else await asyncio.to_thread(work)
+    except (ImpastoError, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
+        pass_interrupt(error)
+        problem, cause = answer_fault(error, operation, attrs.evolve(response, body=event.data.encode())), error
+    else:
+        if outcome is None or isinstance(outcome, Partial):
+            return outcome
+        if not isinstance(outcome, Result):
+            problem = f"normalize_event returned {type(outcome).__name__}, not a Partial, a Result or None"
+        elif not (problem := result_problem(outcome, call)):
+            return outcome
+    raise UnusableResult(problem, media_type=response.media_type, request_id=response.request_id) from cause
+
+
+def result_of_events(body: bytes, request: Request, normalize: NormalizeEvent) -> Result | None:
+    """Return the last result of events that were read before, such as those in a cache."""
+    result = None
+    for event in EventParser().feed(body):
+        outcome = normalize(request=request, event=event)
+        result = outcome if isinstance(outcome, Result) else result
+    return result
+
+
+async def stream_call(
+    client: Client, model: str, params: Mapping[str, object] | Request, **options: Any
+) -> AsyncGenerator[Partial | Result]:
+    """Run a model and yield its partial results as they come, then its result. ``options`` as for ``invoke``.
+
+    Leaving early cancels the call.
+    """
+    waiting: deque[Partial] = deque(maxlen=MAX_WAITING)
+    has_news = asyncio.Event()
+
+    def take(each: Partial) -> None:
+        waiting.append(each)
+        has_news.set()
+
+    def make(request: Request, *args: Any, **settings: Any) -> Call:
+        call = Call(attrs.evolve(request, stream=True), *args, **settings)
+        call.on_partial = take
+        return call
+
+    task = asyncio.create_task(client.invoke(model, params, call=make, **options))
+    task.add_done_callback(lambda _: has_news.set())
+    try:
+        while True:
+            await has_news.wait()
+            has_news.clear()
+            while waiting:
+                yield waiting.popleft()
+            if task.done() and not waiting:
+                yield task.result()
+                return
+    except BaseException as left:
+        # The caller is gone, or cancelled: the call ends first, and its word about the charge goes to the caller.
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            try:
+                vars(left)["result"] = task.result()  # it came in this moment, see result_of_cancelled
+            except asyncio.CancelledError as cancelled:
+                for note in getattr(cancelled, "__notes__", ()):
+                    left.add_note(note)
+            except ImpastoError as error:
+                left.add_note(str(error))
+        raise

@@ -1,0 +1,125 @@
+"""A third party's provider that streams OpenAI's events, and answers that send them over a real socket."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from impasto import (
+    Artifact,
+    ChargeUnknown,
+    ContentFiltered,
+    Cost,
+    File,
+    FlatPrice,
+    ImpastoError,
+    Operation,
+    Partial,
+    Provider,
+    ProviderFault,
+    Request,
+    Result,
+    ServerEvent,
+    WireRequest,
+    WireResponse,
+)
+from impasto.fields import file, integer, text
+from tests.images import png
+from tests.reliability.servers import Answer, head, http, raw
+
+PREVIEWS = [png(8, 8), png(16, 16), png(24, 24)]
+FINAL = png(64, 64)
+END = b"0\r\n\r\n"
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str = text(1, 100, required=True, role="prompt")
+    partial_images: int | None = integer(0, 3)
+
+
+@attrs.frozen(kw_only=True)
+class EditParams(Params):
+    image: File = file(required=True, role="image")
+
+
+class Dialect:
+    def transform_request(self, operation: Operation, request: Request, account: object) -> WireRequest:
+        params = {name: value for name, value in attrs.asdict(request.params, recurse=False).items() if value}
+        files = [("image", image)] if (image := params.pop("image", None)) else []
+        if request.stream:
+            params["stream"] = True
+        return WireRequest(target=request.target, fields=params, files=files, encoding="json")
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        return None if response.status == 200 else ChargeUnknown(f"HTTP {response.status}", status=response.status)
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        [image] = json.loads(response.body)["data"]
+        return Result(artifacts=(artifact(image),))
+
+    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result | None:
+        if event.data == "[DONE]":
+            return None
+        body = json.loads(event.data)
+        if event.event == "error":
+            message, code = body["error"]["message"], body["error"]["code"]
+            if code == "moderation_blocked":
+                raise ContentFiltered(message, billed="no")
+            raise ProviderFault(message, billed="unknown")
+        if event.event.endswith(".partial_image"):
+            return Partial(artifact(body), 0)
+        return Result(artifacts=(artifact(body),)) if event.event.endswith(".completed") else None
+
+
+def artifact(body: dict[str, Any]) -> Artifact:
+    return Artifact(data=b64decode(body["b64_json"]), media_type="image/png")
+
+
+PROVIDER = Provider(name="acme", base_url="https://api.acme.example", key_variable="ACME_API_KEY")
+PRICE = FlatPrice(cost=Cost(usd=0.04, as_of="2026-11-01"))
+PAINT = Operation(
+    id="acme/paint", title="Paint", params=Params, target="/paint", provider=PROVIDER, dialect=Dialect(), price=PRICE
+)
+RETOUCH = attrs.evolve(PAINT, id="acme/retouch", title="Retouch", params=EditParams, target="/retouch")
+
+
+def event(name: str, **body: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **body})}\n\n".encode()
+
+
+def preview(index: int, image: bytes | None = None, kind: str = "image_generation") -> bytes:
+    encoded = b64encode(PREVIEWS[index % 3] if image is None else image).decode()
+    return event(f"{kind}.partial_image", b64_json=encoded, partial_image_index=index, created_at=1)
+
+
+def completed(image: bytes = FINAL, kind: str = "image_generation") -> bytes:
+    usage = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
+    return event(f"{kind}.completed", b64_json=b64encode(image).decode(), created_at=1, usage=usage)
+
+
+def failed(code: str) -> bytes:
+    return event("error", error={"message": f"it ended with {code}", "code": code})
+
+
+HEAD = head(200, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"})
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def stream(*pieces: bytes | float, end: str = "", last: bytes = END) -> Answer:
+    """Send events as chunks of HTTP, and wait where a number stands."""
+    chunks: Sequence[bytes | float] = [chunk(each) if isinstance(each, bytes) else each for each in pieces]
+    return raw(HEAD, *chunks, *([last] if last else []), end=end)
+
+
+def whole(image: bytes = FINAL) -> Answer:
+    """Answer without a stream."""
+    body = json.dumps({"data": [{"b64_json": b64encode(image).decode()}]}).encode()
+    return http(200, body, content_type="application/json")
