@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import ClassVar
 
 import attrs
@@ -14,6 +15,7 @@ from impasto.client_state import BUILT_IN
 from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
+from .places import content_of
 from .recorder import HOSTS, Answer, Conversation, Recorder, recording
 from .watch import Limited
 
@@ -97,6 +99,8 @@ class Subject(Limited):
     """The documented seconds for which the provider keeps a job's result, if it says so."""
     cancel: ClassVar[str | None] = None
     """The request that cancels a job, if there is one: ``"PUT /v1/jobs/{job}/cancel"``."""
+    native_n: ClassVar[tuple[str, int] | None] = None
+    """The documented field for the number of images of one request, and its maximum, if there is one."""
     scenarios: ClassVar[Mapping[str, Scenario]] = {}
     """Further calls by name: several images, a filtered one, a job that failed."""
     reports: ClassVar[Mapping[str, object] | None] = None
@@ -188,6 +192,21 @@ class Subject(Limited):
     def values(self) -> Iterator[tuple[str, object]]:
         """Yield every field with the value that its author declared."""
         yield from {**self.others, **self.minimal}.items()
+
+    def on_disk(self, folder: Path, name: str, value: object) -> object:
+        """Return a file field's value as a path, written to a folder; any other value as it is."""
+        field = self.operation().fields[name]
+        content = content_of(field, value)
+        if field.kind == "file" and isinstance(content, bytes):
+            path = folder / f"{name}.bin"
+            path.write_bytes(content)
+            return path
+        if str(field.kind) == "files" and isinstance(content, list):
+            paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
+            for path, each in zip(paths, content, strict=True):
+                path.write_bytes(each)
+            return paths
+        return value
 
 
 def registry_of_one(model: str, operation: Operation) -> Registry:

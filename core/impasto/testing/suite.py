@@ -15,7 +15,7 @@ from .golden import files_of, operation_text, request_text
 from .watch import check, run
 
 
-class OperationSuite(DeclarationChecks, ParameterChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):
+class OperationSuite(DeclarationChecks, ParameterChecks, EntranceChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):
     """Checks one model through a real client, over real sockets if bytes matter.
 
         class TestWatercolour(OperationSuite):

@@ -94,7 +94,7 @@ class ReadsTheBodyTwice(Sound):
 
 
 async def empty() -> AsyncIterator[bytes]:
-    for chunk in ():
+    for chunk in list[bytes]():
         yield chunk
 
 

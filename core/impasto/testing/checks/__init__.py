@@ -1,6 +1,7 @@
 """The checks of a model, by subject."""
 
 from .declaration import DeclarationChecks as DeclarationChecks
+from .entrance import EntranceChecks as EntranceChecks
 from .isolation import IsolationChecks as IsolationChecks
 from .job import JobChecks as JobChecks
 from .parameter import ParameterChecks as ParameterChecks

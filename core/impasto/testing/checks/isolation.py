@@ -149,22 +149,8 @@ class IsolationChecks(ExchangeChecks):
                 missing -= set(params)
         with tempfile.TemporaryDirectory() as folder:
             yield [
-                {name: self._on_disk(Path(folder), name, value) for name, value in params.items()} for params in wanted
+                {name: self.on_disk(Path(folder), name, value) for name, value in params.items()} for params in wanted
             ]
-
-    def _on_disk(self, folder: Path, name: str, value: object) -> object:
-        field = self.operation().fields[name]
-        content = content_of(field, value)
-        if field.kind == "file" and isinstance(content, bytes):
-            path = folder / f"{name}.bin"
-            path.write_bytes(content)
-            return path
-        if str(field.kind) == "files" and isinstance(content, list):
-            paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
-            for path, each in zip(paths, content, strict=True):
-                path.write_bytes(each)
-            return paths
-        return value
 
 
 def _steady(request: RecordedRequest) -> object:

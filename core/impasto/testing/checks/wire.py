@@ -152,7 +152,8 @@ class WireChecks(Subject):
 
     def _places(self, params: Mapping[str, object]) -> Iterator[str]:
         """Yield the places that a call with these parameters may use."""
-        for name in (*params, *self.operation().derive_params(params)):
+        native = () if self.native_n is None else self.native_n[:1]
+        for name in (*params, *native, *self.operation().derive_params(params)):
             yield from self.translated.get(name, (self.names.get(name, name),))
 
     def _check_auth(self, request: RecordedRequest) -> None:
