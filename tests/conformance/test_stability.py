@@ -90,6 +90,7 @@ def suite(operation: Operation) -> type[Stability]:
             "reports": reports(operation, contract),
             "scenarios": FAILED if operation.target in JOBS else {},
             "model": operation.id,
+            "entrances": operation.id == "stability/stable-image-core",  # each starts processes
             "endpoint": f"https://api.stability.ai{contract.path}",
             "constants": {**contract.constants, **accept},
             "success": GOOD[operation.output],

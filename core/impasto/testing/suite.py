@@ -10,12 +10,22 @@ from typing import ClassVar
 
 import pytest
 
-from .checks import DeclarationChecks, IsolationChecks, JobChecks, ParameterChecks, RuntimeChecks, ScenarioChecks
+from .checks import (
+    DeclarationChecks,
+    EntranceChecks,
+    IsolationChecks,
+    JobChecks,
+    ParameterChecks,
+    RuntimeChecks,
+    ScenarioChecks,
+)
 from .golden import files_of, operation_text, request_text
 from .watch import check, run
 
 
-class OperationSuite(DeclarationChecks, ParameterChecks, EntranceChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks):
+class OperationSuite(
+    DeclarationChecks, ParameterChecks, EntranceChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks
+):
     """Checks one model through a real client, over real sockets if bytes matter.
 
         class TestWatercolour(OperationSuite):

@@ -63,6 +63,8 @@ class TestGouacheByAddress(TestGouache):
     """The same if the answer is an address, and a second answer has the image."""
 
     golden = "golden/by_address"
+    poll_interval = 1.0
+    result_ttl = 3600.0
     reports = {"usd": 0.04}
     scenarios = {
         "the image is gone": Scenario(

@@ -112,6 +112,7 @@ DONE = answer(200, state="done", id="{job}", image="{signed_url}/{job}.png?signa
 class TestOil(OperationSuite):
     model = "acme/oil"
     golden = None
+    entrances = False
     minimal = {"prompt": "a lighthouse"}
     others = {"seed": 1_234_567}
     endpoint = "https://api.acme.example/v1/jobs"

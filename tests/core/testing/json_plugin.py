@@ -131,6 +131,7 @@ def refusal(status, error):
 class TestInk(OperationSuite):
     model = "acme/ink"
     golden = None
+    entrances = False
     minimal = {"prompt": "a lighthouse"}
     others = {"seed": 1_234_567, "strength": 0.25, "quality": "draft", "image": png(8, 9), "mask": png(8, 10)}
     endpoint = "https://api.acme.example/v1/images"

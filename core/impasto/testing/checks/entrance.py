@@ -59,17 +59,16 @@ class EntranceChecks(ExchangeChecks):
     def test_a_batch_runs_it(self) -> None:
         """Check ``client.batch`` with the minimal call."""
 
-        async def batch() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                row = {"id": "one", "model": self.model, **self._with_paths(Path(folder), self.minimal)}
-                async with self.recording() as recorder, self.client(recorder.url) as client:
-                    outcomes = [outcome async for outcome in client.batch([row])]
-                    assert len(outcomes) == 1, f"one row became {len(outcomes)} outcomes"
-                    [outcome] = outcomes
-                    assert outcome.error is None, f"the row ended in {describe_outcome(outcome.error)}"
-                    assert len(recorder.posts) == 1, f"one row made {len(recorder.posts)} paid requests"
+        async def batch(row: Mapping[str, object]) -> None:
+            async with self.recording() as recorder, self.client(recorder.url) as client:
+                outcomes = [outcome async for outcome in client.batch([row])]
+                assert len(outcomes) == 1, f"one row became {len(outcomes)} outcomes"
+                error = outcomes[0].error
+                assert error is None, f"the row ended in {describe_outcome(error)}"
+                assert len(recorder.posts) == 1, f"one row made {len(recorder.posts)} paid requests"
 
-        run(batch())
+        with tempfile.TemporaryDirectory() as folder:
+            run(batch({"id": "one", "model": self.model, **self._with_paths(Path(folder), self.minimal)}))
 
     @check
     def test_the_drop_in_function_calls_it(self) -> None:
@@ -79,7 +78,8 @@ class EntranceChecks(ExchangeChecks):
         async def call() -> None:
             async with self.recording() as recorder:
                 function = impasto.aimage_generation
-                response = await function(model=self.model, api_base=recorder.url, api_key=KEY, **params)  # type: ignore[arg-type]  # the model's own parameters
+                settings = self.drop_in_settings(recorder.url)
+                response = await function(model=self.model, **params, **settings)  # type: ignore[arg-type]  # as they are
                 assert response.data, "the response has no image"
                 assert response.data[0].b64_json, "the response's image is empty"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"
@@ -116,14 +116,19 @@ class EntranceChecks(ExchangeChecks):
 
         async def call(folder: str) -> None:
             async with self.recording() as recorder:
-                config = Path(folder) / "config.yaml"
-                config.write_text(_GATEWAY.format(model=self.model, key=KEY, url=recorder.url), encoding="utf-8")
-                body = await asyncio.to_thread(self._request_gateway, config, {"model": self.model, **params})
+                text = _GATEWAY.format(model=self.model, key=KEY, url=recorder.url)
+                body = await asyncio.to_thread(
+                    self._request_gateway, Path(folder), text, {"model": self.model, **params}
+                )
                 assert base64.b64decode(body["data"][0]["b64_json"]), "the gateway's image is empty"
                 assert len(recorder.posts) == 1, f"one request made {len(recorder.posts)} paid requests"
 
         with tempfile.TemporaryDirectory() as folder:
             run(call(folder))
+
+    def drop_in_settings(self, url: str) -> dict[str, object]:
+        """Return the arguments of a drop-in function that lead it to an address."""
+        return {"api_base": url, "api_key": KEY}
 
     async def _n_images(self, n: int) -> tuple[object, list[object]]:
         async with self.recording() as recorder, self.client(recorder.url) as client:
@@ -137,7 +142,9 @@ class EntranceChecks(ExchangeChecks):
     def _text_params(self) -> dict[str, object]:
         params = dict(self.minimal)
         fields = self.operation().fields
-        if self.operation().output != "image" or not all(isinstance(value, str | int | float) for value in params.values()):
+        if self.operation().output != "image" or not all(
+            isinstance(value, str | int | float) for value in params.values()
+        ):
             pytest.skip("the minimal call has files, or makes no image")
         prompts = [name for name in params if fields[name].role == "prompt"]
         if not prompts:
@@ -168,18 +175,19 @@ class EntranceChecks(ExchangeChecks):
             timeout=self.seconds,
         )
 
-    def _request_gateway(self, config: Path, params: Mapping[str, object]) -> dict[str, list[dict[str, str]]]:
-        command = [sys.executable, "-m", "impasto", "serve", "--config", str(config), "--port", "0", "--no-auth"]
-        with subprocess.Popen(command, cwd=config.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    def _request_gateway(
+        self, folder: Path, config: str, params: Mapping[str, object]
+    ) -> dict[str, list[dict[str, str]]]:
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
+        command = [sys.executable, "-m", "impasto", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             try:
                 assert process.stdout is not None
                 url = process.stdout.readline().decode().split()[-1]
                 data, headers = json.dumps(params).encode(), {"content-type": "application/json"}
-                request = urllib.request.Request(f"{url}/v1/images/generations", data, headers)
-                with urllib.request.urlopen(request, timeout=self.seconds) as response:
+                request = urllib.request.Request(f"{url}/v1/images/generations", data, headers)  # noqa: S310 - the gateway's
+                with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310 - as above
                     body: dict[str, list[dict[str, str]]] = json.load(response)
                     return body
             finally:
                 process.terminate()
-
-

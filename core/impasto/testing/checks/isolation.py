@@ -23,7 +23,6 @@ from unittest.mock import patch
 
 from impasto import Result
 from impasto.testing.golden import without_boundary
-from impasto.testing.places import content_of
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import call_outcome
 from impasto.testing.watch import blocking_calls, check, run
