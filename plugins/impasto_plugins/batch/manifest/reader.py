@@ -38,7 +38,7 @@ class Manifest:
                 case ".csv":
                     yield from csv_rows(self.path, self.load)
                 case ".parquet":
-                    yield from parquet_rows(self.path)
+                    yield from parquet_rows(self.path, self.load)
                 case _:
                     with self.path.open("rb") as file:
                         yield from _json_lines(file)

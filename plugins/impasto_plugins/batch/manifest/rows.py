@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
@@ -17,7 +17,7 @@ import attrs
 
 from impasto import ConfigError, File, InvalidRequest, Operation, Problem
 from impasto.ext import Makes, check_seconds, kind_in_words, requests_with_seeds, resolve_model
-from impasto.fields import format_value
+from impasto.fields import Field, format_value
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import ImageTask
 from impasto_plugins.openai_compat.check import check_request
@@ -182,25 +182,56 @@ def tasks_of(
     ]
 
 
-Files = Mapping[str, File | list[File]]
+Files = Mapping[str, object]
+"""A row's files by argument: a file, a list, or an object in which files stand in the place of their paths."""
 
 
 def _open_row_files(row: ManifestRow, operation: Operation, folder: Path) -> tuple[dict[str, object], Files]:
     """Return the row's arguments with its files opened, and the files. Raises InvalidRequest."""
-    files: dict[str, File | list[File]] = {}
+    files: dict[str, object] = {}
     problems: list[Problem] = []
     for word in operation.file_argument_names & row.arguments.keys():
-        value = row.arguments[word]
+        field = operation.fields.get(operation.aliases.get(word, word))
+        takes_list = row.url is not None or (field is not None and field.kind == "files")
         try:
-            if isinstance(value, list) and row.url is not None:
-                files[word] = [_file(each, folder) for each in value if each is not None]
-            else:
-                files[word] = _file(value, folder)
+            files[word] = _open_files(row.arguments[word], field, folder, takes_list=takes_list)
+        except InvalidRequest as error:
+            problems += (Problem(f"{word}.{each.field}", each.message) for each in error.problems)
         except ValueError as error:
             problems.append(Problem(word, str(error)))
     if problems:
         raise InvalidRequest(problems, operation=row.model)
     return {**row.arguments, **files}, files
+
+
+def _open_files(value: object, field: Field | None, folder: Path, *, takes_list: bool) -> object:
+    """Return a value with its files opened. Raises ValueError, InvalidRequest for a nested object."""
+    if field is not None and field.kind == "group":
+        return _open_nested_files(value, field, folder)
+    if takes_list and isinstance(value, list):
+        return [_file(each, folder) for each in value if each is not None]
+    return _file(value, folder)
+
+
+def _open_nested_files(value: object, field: Field, folder: Path) -> object:
+    if attrs.has(type(value)):
+        value = {name: getattr(value, name) for name in field.fields}
+    if not isinstance(value, Mapping):
+        return value  # the model's check reports it
+    result: dict[object, object] = {}
+    problems: list[Problem] = []
+    for name, each in value.items():
+        own = field.fields.get(name)
+        result[name] = each
+        if own is None or each is None or not own.has_files:
+            continue
+        try:
+            result[name] = _open_files(each, own, folder, takes_list=own.kind == "files")
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+    if problems:
+        raise InvalidRequest(problems)
+    return result
 
 
 def _file(value: object, folder: Path) -> File:
@@ -221,35 +252,51 @@ def mark_of(line: bytes, row: RowFields, words: frozenset[str], folder: Path) ->
         return 0
     mark = blake2b(line, digest_size=8)
     for word in () if words.isdisjoint(row) else sorted(words & row.keys()):
-        values = row[word]
-        for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, str) and value[:5].lower() != "data:":
+        is_nested = isinstance(row[word], dict)  # with other text too, so that not each names a file
+        for value in _texts(row[word]):
+            if value[:5].lower() != "data:":
                 try:
                     found = (folder / value).stat()
                 except (OSError, ValueError):
+                    if is_nested:
+                        continue
                     return 0
                 mark.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
     return int.from_bytes(mark.digest())
 
 
-def _labels(files: File | list[File]) -> object:
-    return [each.label for each in files] if isinstance(files, list) else files.label
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts of a value: itself, or those in its lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _labels(value: object) -> object:
+    """Return a value with labels in the place of files."""
+    if isinstance(value, File):
+        return value.label
+    if isinstance(value, dict):
+        return {name: _labels(each) for name, each in value.items()}
+    return [_labels(each) for each in value] if isinstance(value, list) else value
 
 
 def digest(row: ManifestRow, files: Files) -> str:
     """Return the SHA-256 of a row's request, independent of the order of keys and of file paths."""
-    content = {"model": row.model, "base_model": row.base_model, **row.arguments}
-    for word, each in files.items():
-        content[word] = [_sha256(file) for file in each] if isinstance(each, list) else _sha256(each)
+    content = {"model": row.model, "base_model": row.base_model, **row.arguments, **files}
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
-def _sha256(file: File) -> str:
+def _sha256(file: object) -> str:
+    if not isinstance(file, File):
+        raise TypeError(f"{type(file).__name__} is not a value of JSON")
     found = hashlib.sha256()
     with file.open() as source:
         while piece := source.read(1 << 20):
             found.update(piece)
     return found.hexdigest()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_sha256).encode

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from impasto import ManifestError, MissingExtra, Operation, RegistryError
+from impasto.fields import Field
 
 from .records import LONGEST_LINE, Line, RowFields, UnreadableLine
 
@@ -47,7 +49,7 @@ def csv_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
                     )
                     continue
                 row = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
-                yield reader.line_num, _convert_numbers(row, load), b""
+                yield reader.line_num, _convert_cells(row, load), b""
         except UnicodeDecodeError:
             raise ManifestError(f"the manifest {str(path)!r} is not UTF-8 text") from None
         except csv.Error as error:
@@ -66,24 +68,61 @@ def _check_names(names: list[str], path: Path) -> None:
         raise ManifestError(f"the manifest {str(path)!r}: its first line {problem}")
 
 
-def _convert_numbers(cells: dict[str, str], load: Callable[[str], Operation]) -> RowFields:
-    """Return a row with numbers for its model's number fields. Other text stays, and is refused."""
-    row: RowFields = dict(cells)
-    try:
-        fields = load(cells.get("base_model") or cells.get("model", "")).fields
-    except RegistryError:
-        return row  # the row's validation reports it
-    kinds = {**{name: field.kind for name, field in fields.items()}, **_NUMBERS}
+def _convert_cells(cells: dict[str, str], load: Callable[[str], Operation]) -> RowFields:
+    """Return a row with values of its model's types. Other text stays, and is refused."""
+    fields = _fields_of_row(cells, load)
+    if fields is None:
+        return dict(cells)
+    row: RowFields = {}
     for name, text in cells.items():
-        kind = kinds.get(name)
-        if kind == "integer" and _WHOLE.fullmatch(text):
-            row[name] = int(text)
-        elif kind == "number" and _DECIMAL.fullmatch(text):
-            row[name] = float(text) if "." in text else int(text)
+        place, key, field = _place(row, name, fields)
+        place[key] = _value_of_cell(text, _NUMBERS.get(name) or (field.kind if field is not None else None))
     return row
 
 
-def parquet_rows(path: Path) -> Iterator[Line]:
+def _fields_of_row(row: Mapping[str, object], load: Callable[[str], Operation]) -> Mapping[str, Field] | None:
+    """Return the fields of a row's model; None if it is unknown, which the row's validation reports."""
+    model = row.get("base_model") or row.get("model", "")
+    try:
+        return load(model).fields if isinstance(model, str) else None
+    except RegistryError:
+        return None
+
+
+def _place(row: RowFields, name: str, fields: Mapping[str, Field]) -> tuple[RowFields, str, Field | None]:
+    """Return the values among which a column stands, its key there and its field: ``group.x`` stands in ``group``."""
+    while name not in fields and (parts := name.partition("."))[0] in fields and fields[parts[0]].kind == "group":
+        nested = row.setdefault(parts[0], {})
+        if not isinstance(nested, dict):
+            break
+        fields, row, name = fields[parts[0]].fields, nested, parts[2]
+    return row, name, fields.get(name)
+
+
+def _value_of_cell(text: str, kind: str | None) -> object:
+    match kind:
+        case "integer" if _WHOLE.fullmatch(text):
+            return int(text)
+        case "number" if _DECIMAL.fullmatch(text):
+            return float(text) if "." in text else int(text)
+        case "boolean" if text in ("true", "false"):
+            return text == "true"
+        case "files" | "texts":
+            return _list_of_cell(text)
+    return text
+
+
+def _list_of_cell(text: str) -> object:
+    """Return the list of a cell: JSON such as ``["a.png", "b.png"]``, or else its whole text as the only value."""
+    if not text.startswith("["):
+        return [text]
+    try:
+        return cast(object, json.loads(text))
+    except (ValueError, RecursionError):
+        return text
+
+
+def parquet_rows(path: Path, load: Callable[[str], Operation]) -> Iterator[Line]:
     """Yield the rows of a Parquet file, read in groups; a null means not given. Raises MissingExtra, ManifestError."""
     try:
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]  # it ships no types; an extra
@@ -95,6 +134,17 @@ def parquet_rows(path: Path) -> Iterator[Line]:
             for piece in file.iter_batches(batch_size=_AT_ONCE):
                 for row in piece.to_pylist():
                     number += 1
-                    yield number, {name: value for name, value in row.items() if value is not None}, b""
+                    yield number, _nest({name: value for name, value in row.items() if value is not None}, load), b""
     except ArrowException as error:
         raise ManifestError(f"the manifest {str(path)!r} is not a valid Parquet file: {str(error)[:200]}") from None
+
+
+def _nest(values: RowFields, load: Callable[[str], Operation]) -> RowFields:
+    """Return a row with the columns of nested objects, such as ``group.x``, in their objects."""
+    if not any("." in name for name in values) or (fields := _fields_of_row(values, load)) is None:
+        return values
+    row: RowFields = {}
+    for name, value in values.items():
+        place, key, _ = _place(row, name, fields)
+        place[key] = value
+    return row
