@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import ssl
 from collections.abc import Callable
@@ -378,3 +379,14 @@ async def test_a_call_takes_its_place_in_the_rate_of_its_key(client: impasto.Cli
     assert gate_of(account).estimate_wait(account) == 0
     await held.run("stability/sd3", prompt="x")
     assert gate_of(account).estimate_wait(account) > 50
+
+
+async def test_a_slot_is_free_again_after_each_call_however_it_ends(recorder: Recorder) -> None:
+    refused = in_json({"id": "e", "name": "content_moderation", "errors": ["no"]}, status=403)
+    async with impasto.Client(max_concurrency=1, api_key=KEY, api_base=recorder.url) as one:
+        for answer in (None, refused, None, refused, None):
+            recorder.answer = lambda _, answer=answer: answer  # type: ignore[misc]  # bound now
+            async with asyncio.timeout(20):
+                with contextlib.suppress(impasto.ContentFiltered):
+                    await one.run("stability/stable-image-core", prompt="a kite")
+    assert len(recorder.posts) == 5

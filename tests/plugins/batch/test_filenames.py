@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from impasto import ConfigError
-from impasto_plugins.batch.filenames import LONGEST_ID, Template, safe_name, wrong_id
+from impasto_plugins.batch.filenames import LONGEST_ID, Template, is_plain, safe_name, wrong_id
 
 MODEL = "bedrock/us.stability.stable-style-transfer-v1:0"
 
@@ -128,3 +128,8 @@ def test_a_template_makes_no_path_out_of_its_folder(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     for id in ("..", "a/../../b", "C:\\x", "\\\\host\\share"):
         assert (root / named("{model}/{id}", id=id)).resolve().is_relative_to(root)
+
+
+@pytest.mark.parametrize(("id", "is_safe"), [("a" * 64, True), ("a" * 100_000, False), ("é", False), ("a b", False)])
+def test_only_a_short_id_of_plain_characters_is_a_name_as_it_is(id: str, is_safe: bool) -> None:
+    assert is_plain(id) is is_safe

@@ -145,3 +145,17 @@ def test_a_mask_is_measured_and_a_callers_open_file_stays_open(tmp_path: Path) -
             asyncio.run(bytes_to_decode(operation, translation))
         assert not opened.closed
     assert open_descriptors(path) == 0
+
+
+def test_a_refused_mask_leaves_the_checked_image_closed(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(png(100, 100))
+    gc.disable()  # the garbage collector would close it too, some time later
+    try:
+        with path.open("rb") as image:
+            with pytest.raises(InvalidRequest) as caught:
+                checked("inpaint", image=image, style="natural")
+            assert open_descriptors(path) == 1
+            assert caught.value.problems
+    finally:
+        gc.enable()

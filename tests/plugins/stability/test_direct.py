@@ -12,6 +12,7 @@ import pytest
 from impasto import (
     Account,
     ChargeUnknown,
+    ContentFiltered,
     InvalidRequest,
     Pending,
     RateLimited,
@@ -181,3 +182,18 @@ def test_a_key_that_the_vendor_repeats_is_not_in_the_message() -> None:
     assert error.messages == ()
     assert "check STABILITY_API_KEY or api_key" in error.message
     assert "sk-secret" not in error.message
+
+
+def test_a_blurred_image_may_have_been_charged() -> None:
+    blurred = answer(IMAGE, kind="image/png", headers={"finish-reason": "CONTENT_FILTERED"})
+    with pytest.raises(ContentFiltered) as caught:
+        CORE.dialect.normalize_response(CORE, request(), blurred)
+    assert caught.value.billed == "unknown"
+    assert [each.data for each in caught.value.artifacts] == [IMAGE]
+
+
+def test_a_result_is_available_for_a_day() -> None:
+    """https://platform.stability.ai/docs/api-reference: results are stored for 24 hours after generation."""
+    job = CREATIVE.dialect.normalize_response(CREATIVE, request(), answer({"id": JOB}, status=202))
+    assert isinstance(job, Pending)
+    assert job.result_ttl == 86_400
