@@ -385,7 +385,7 @@ async def test_a_slot_is_free_again_after_each_call_however_it_ends(recorder: Re
     refused = in_json({"id": "e", "name": "content_moderation", "errors": ["no"]}, status=403)
     async with impasto.Client(max_concurrency=1, api_key=KEY, api_base=recorder.url) as one:
         for answer in (None, refused, None, refused, None):
-            recorder.answer = lambda _, answer=answer: answer  # type: ignore[misc]  # bound now
+            recorder.answer = lambda _, answer=answer: answer  # bound now
             async with asyncio.timeout(20):
                 with contextlib.suppress(impasto.ContentFiltered):
                     await one.run("stability/stable-image-core", prompt="a kite")
