@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
@@ -129,10 +129,12 @@ def content_of(field: Field, value: object) -> object:
     if field.kind == "file":
         with File.of(value).open() as source:
             return source.read()
-    if str(field.kind) == "files" and isinstance(value, list | tuple):
-        return [content_of(attrs.evolve(field, kind="file"), each) for each in value]
-    if attrs.has(type(value)):
-        return attrs.asdict(cast("attrs.AttrsInstance", value), filter=lambda _, each: each is not None)
+    if field.kind == "files" and isinstance(value, list | tuple):
+        return [content_of(field.item or Field(kind="file"), each) for each in value]
+    if field.kind == "group":
+        own = field.fields
+        content = value if isinstance(value, Mapping) else {name: getattr(value, name, None) for name in own}
+        return {name: content_of(own[name], each) for name, each in content.items() if each is not None}
     return value
 
 
@@ -150,7 +152,9 @@ def matches(found: object, value: object, *, data_url: bool = False) -> bool:
                 matches(one, other, data_url=data_url) for one, other in zip(found, value, strict=True)
             )
         case dict(), Mapping():
-            return found.keys() == value.keys() and all(matches(found[name], each) for name, each in value.items())
+            return found.keys() == value.keys() and all(
+                matches(found[name], each, data_url=data_url) for name, each in value.items()
+            )
         case str(), bytes():
             encoded = base64.b64encode(value).decode()
             return found.startswith("data:") and found.endswith(f";base64,{encoded}") if data_url else found == encoded

@@ -201,7 +201,7 @@ class Subject(Limited):
             path = folder / f"{name}.bin"
             path.write_bytes(content)
             return path
-        if str(field.kind) == "files" and isinstance(content, list):
+        if field.kind == "files" and isinstance(content, list):
             paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
             for path, each in zip(paths, content, strict=True):
                 path.write_bytes(each)

@@ -56,7 +56,7 @@ class ParameterChecks(WireChecks):
                 result = await call_outcome(client, self.model, params)
                 if not isinstance(result, InvalidRequest):
                     wrong.append(f"{name}={value} was not refused by InvalidRequest: {describe_outcome(result)}")
-                elif name not in {problem.field for problem in result.problems}:
+                elif name not in {problem.field.partition(".")[0] for problem in result.problems}:  # group.field too
                     wrong.append(f"{name}={value} was refused without naming {name}: {result}")
                 elif result.operation != self.model or result.billed != "no":
                     wrong.append(f"{name}={value}: the refusal names {result.operation!r} and says {result.billed!r}")

@@ -181,7 +181,7 @@ class WireChecks(Subject):
                 yield f"{name}: declare its documented values in choices"
             elif sorted(self.choices[name]) != sorted(field.choices):
                 yield f"{name}: the class has {', '.join(field.choices)}, choices has {', '.join(self.choices[name])}"
-        elif field.kind in ("text", "integer", "number") or str(field.kind) in ("files", "texts"):
+        elif field.kind in ("text", "integer", "number", "files", "texts"):
             low, high = self.limits.get(name, (None, None))
             if name not in self.limits:
                 yield f"{name}: declare its documented limits in limits, such as (0, 1_000); None is no limit"
