@@ -24,6 +24,7 @@ from impasto import (
     Request,
     Result,
     ServerEvent,
+    Usage,
     WireRequest,
     WireResponse,
 )
@@ -72,8 +73,11 @@ class Dialect:
                 raise ContentFiltered(message, billed="no")
             raise ProviderFault(message, billed="unknown")
         if event.event.endswith(".partial_image"):
-            return Partial(artifact(body), 0)
-        return Result(artifacts=(artifact(body),)) if event.event.endswith(".completed") else None
+            return Partial(artifact(body), body["partial_image_index"])
+        if not event.event.endswith(".completed"):
+            return None
+        usage = Usage(input_tokens=body["usage"]["input_tokens"], output_tokens=body["usage"]["output_tokens"])
+        return Result(artifacts=(artifact(body),), usage=usage)
 
 
 def artifact(body: dict[str, Any]) -> Artifact:

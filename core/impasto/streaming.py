@@ -14,6 +14,7 @@ import attrs
 from .call import Call
 from .call_errors import answer_fault, result_problem
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
+from .fanout import combined_error
 from .interrupts import pass_interrupt
 from .records import Partial, Request, Result
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
@@ -106,6 +107,8 @@ async def _normalized(
         if not isinstance(outcome, Result):
             problem = f"normalize_event returned {type(outcome).__name__}, not a Partial, a Result or None"
         elif not (problem := result_problem(outcome, call)):
+            if not outcome.artifacts:  # each image has its error
+                raise combined_error([each.error for each in outcome.errors])
             return outcome
     raise UnusableResult(problem, media_type=response.media_type, request_id=response.request_id) from cause
 

@@ -51,6 +51,12 @@ def check_request(operation: Operation, model: str, translation: Translation) ->
     """
     params = dict(translation.params)
     problems = list(translation.problems)
+    if (
+        translation.params.get("partial_images")
+        and operation.streams
+        and not (translation.stream and translation.n == 1)
+    ):
+        problems.append(Problem("partial_images", "needs stream and n=1; leave it out"))
     masks = [name for name in operation.roles.get("mask", ()) if name in params]
     for name in masks:
         try:

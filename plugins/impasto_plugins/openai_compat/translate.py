@@ -40,6 +40,8 @@ class Translation:
     n: int = 1
     user: str | None = None
     response_format: Format = "b64_json"
+    stream: bool = False
+    """True if the caller takes a stream of events."""
     warnings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -53,12 +55,14 @@ def translate(
     defaults: Mapping[str, object] | None = None,
     edit: bool = False,
     makes: Makes = "image",
+    stream: bool = False,
 ) -> Translation:
     """Translate a call's arguments (None means not given) for a model.
 
     ``extra_body`` adds to them. ``drop_params``: parameters without a field are dropped with a warning instead of
     refused. ``defaults``: values for parameters that the call does not give; one that conflicts with the call is left
     out. ``edit``: the call edits an image, so there must be one. ``makes``: the kind of output that the call asks for.
+    ``stream``: the caller takes a stream of events.
     Raises InvalidRequest if the model's output is another.
     """
     if operation.output != makes:
@@ -97,6 +101,7 @@ def translate(
         n=n,
         user=user,
         response_format=answer,
+        stream=stream,
         warnings=tuple(work.warnings),
         problems=tuple(work.problems),
     )
@@ -222,13 +227,13 @@ class _Translator:
         return None
 
     def partial_images(self, value: object) -> None:
-        """Take OpenAI's number of previews: no provider here has any, and a caller can do without."""
+        """Take OpenAI's number of partial images for a model that has no such field: a caller can do without."""
         if type(value) is not int or not 0 <= value <= MOST_PARTIAL_IMAGES:
-            self.refuse(
-                "partial_images", f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}, not {format_value(value)}"
-            )
+            rule = f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}"
+            self.refuse("partial_images", f"{rule}, not {format_value(value)}")
         elif value:
-            self.warnings.append("partial_images has no effect: this model sends whole images only")
+            sends = "decides how many it sends" if self.operation.streams else "sends whole images only"
+            self.warnings.append(f"partial_images has no effect: this model {sends}")
 
     def images(self, *, edit: bool) -> None:
         """Fill the model's image fields, in their order, from ``image``."""

@@ -24,7 +24,7 @@ from impasto_plugins.gateway.calls.execution import (
     prepare,
 )
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
-from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools
+from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencySession, JobStarted
@@ -67,6 +67,8 @@ async def create_images(context: RequestContext, kind: CallKind) -> web.StreamRe
         is_single = first.n == 1 and first.response_format == "b64_json" and context.request.version >= HttpVersion11
         store, stack = context.runtime.salvage_store, call.session.stack
         answers = AnswerSpools(reservation, stack, store, int(time.time()), is_single)
+        if call.is_streamed and first.n == 1:
+            answers.partial_images = PartialImages()
         making = _get_content(context, call, answers)
         if call.is_streamed and kind.event is not None:
             return await responses.respond_with_events(context, making, answers, kind.event)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import attrs
 import pybase64
 
-from impasto import Artifact, Cost, File, Usage
+from impasto import Artifact, Cost, File, Partial, Usage
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import CHUNK_BYTES
@@ -164,15 +164,23 @@ def event_opening(event: str) -> bytes:
 def completed_event(event: str, image: ResponseImage, created: int, usage: Usage | None = None) -> Iterator[Segment]:
     """Return the rest of a ``completed_event`` event after its beginning."""
     fields = {
-        "type": event,
-        "created_at": created,
-        "quality": "auto",
-        "background": "auto",
-        **image.properties,
+        **_event_fields(event, image, created),
         "usage": TokenUsage.of(usage).model_dump(),
     }
     yield from _image_object(image, fields)
     yield b"\n\n"
+
+
+def partial_event(event: str, partial: Partial, created: int) -> tuple[Segment, ...]:
+    """Return the event of a partial image of the stream that ends with ``event``."""
+    name = f"{event.removesuffix('completed')}partial_image"
+    image = ResponseImage(partial.artifact, _read_properties(partial.artifact))
+    fields = {**_event_fields(name, image, created), "partial_image_index": partial.index}
+    return event_opening(name), *_image_object(image, fields), b"\n\n"
+
+
+def _event_fields(event: str, image: ResponseImage, created: int) -> dict[str, object]:
+    return {"type": event, "created_at": created, "quality": "auto", "background": "auto", **image.properties}
 
 
 def error_event(failure: APIError) -> bytes:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
+from typing import Any
 
 import attrs
 import pybase64
@@ -143,18 +144,22 @@ async def respond_with(context: RequestContext, content: ResponseContent, prefix
 async def respond_with_events(
     context: RequestContext, making: Awaitable[ResponseContent], spools: AnswerSpools, event: str
 ) -> web.StreamResponse:
-    """Respond with server-sent events: comments while the call runs, then a ``completed`` event for each image.
+    """Respond with server-sent events: partial images and comments while the call runs, then its images.
 
-    A call that fails before the first comment gets an ordinary error response. Raises APIError.
+    A call that fails before the first of them gets an ordinary error response. Raises APIError.
     """
     streaming = _StreamingResponse(context, _EVENTS, response_body.event_opening(event))
     response = streaming.response
-    task = asyncio.ensure_future(making)
+    task, partial_images = asyncio.ensure_future(making), spools.partial_images
     try:
-        while not (
-            await asyncio.wait((task, spools.streaming_answer), timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED")
-        )[0]:
-            await _write_comment(context, response)
+        while not (task.done() or spools.streaming_answer.done()):
+            waits: list[asyncio.Future[Any]] = [task, spools.streaming_answer]
+            if partial_images is not None:
+                waits.append(partial_images.arrived)
+            if not (await asyncio.wait(waits, timeout=COMMENT_SECONDS, return_when="FIRST_COMPLETED"))[0]:
+                await _write_early(context, response, (b": working\n\n",))
+            for each in () if partial_images is None else partial_images.take():
+                await _write_early(context, response, response_body.partial_event(event, each, spools.created))
         if spools.streaming_answer.done():
             streaming.start(spools.streaming_answer)
         content = await task
@@ -174,11 +179,11 @@ async def respond_with_events(
     return response
 
 
-async def _write_comment(context: RequestContext, response: web.StreamResponse) -> None:
+async def _write_early(context: RequestContext, response: web.StreamResponse, segments: Iterable[Segment]) -> None:
     with suppress(ConnectionError):  # the caller left; the call continues
         if not response.prepared:
             await context.begin(response)
-        await response.write(b": working\n\n")
+        await _write(response, segments)
 
 
 async def _write_events(

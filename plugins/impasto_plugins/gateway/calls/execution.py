@@ -160,7 +160,13 @@ def _translate(
     params = call_args.for_operation(operation)
     notes = _add_variation_defaults(deployment, params) if vary else ()
     translation = translate(
-        operation, params, drop_params=deployment.drop_params, defaults=defaults, edit=edit, makes=makes
+        operation,
+        params,
+        drop_params=deployment.drop_params,
+        defaults=defaults,
+        edit=edit,
+        makes=makes,
+        stream=call_args.stream is True,
     )
     return translation, notes
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import attrs
 
-from impasto import Call, Cost, File, Pending, WireRequest, WireResponse
+from impasto import Call, Cost, File, Partial, Pending, WireRequest, WireResponse
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
 from impasto_plugins.gateway.storage.local import LocalStore
@@ -20,6 +21,9 @@ MAX_MEMORY_BYTES = 8 << 20
 
 CHUNK_BYTES = 3 << 18
 """Bytes per write and read: a multiple of 3, whose base64 needs no padding."""
+
+MAX_PARTIAL_IMAGES = 4
+"""Partial images that wait for a caller who reads slowly: one more than OpenAI sends at most."""
 
 _GROWTH_BYTES = 1 << 20
 
@@ -122,6 +126,33 @@ class SpooledAnswer:
 
 
 @attrs.define(eq=False)
+class PartialImages:
+    """Partial images that wait for the caller of a stream. A slow caller misses the older ones."""
+
+    _waiting: deque[Partial] = attrs.field(factory=deque[Partial])
+    arrived: asyncio.Future[None] = attrs.field(factory=asyncio.Future[None])
+    """Done if an image waits."""
+
+    def add(self, partial: Partial) -> None:
+        """Add an image, in place of the oldest ones if too many wait."""
+        waiting = self._waiting
+        waiting.append(partial)
+        while len(waiting) > MAX_PARTIAL_IMAGES or (
+            len(waiting) > 1 and sum(each.artifact.content.size for each in waiting) > MAX_MEMORY_BYTES
+        ):
+            waiting.popleft()
+        if not self.arrived.done():
+            self.arrived.set_result(None)
+
+    def take(self) -> Iterator[Partial]:
+        """Yield the images that wait, and those that come meanwhile."""
+        while self._waiting:
+            yield self._waiting.popleft()
+        if self.arrived.done():
+            self.arrived = asyncio.Future()
+
+
+@attrs.define(eq=False)
 class AnswerSpools:
     """The answers of one call."""
 
@@ -139,6 +170,8 @@ class AnswerSpools:
     """The provider's ids of accepted jobs."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
+    partial_images: PartialImages | None = None
+    """The partial images, if the caller takes a stream of them."""
 
     def announce(self, quote: Quote, answer: SpooledAnswer) -> None:
         """Note that the first bytes of the one image are on the disk."""
@@ -165,6 +198,9 @@ class GatewayCall(Call):
         self._spools, self._quote, self._on_job = spools, quote, on_job
         if spools.on_attempt is not None:
             spools.on_attempt()
+        if spools.partial_images is not None:
+            self.request = attrs.evolve(self.request, stream=True)
+            self.on_partial = spools.partial_images.add
         self._is_written = True
 
     def spool(self, response: WireResponse) -> SpooledAnswer:
