@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ import attrs
 import pytest
 
 from impasto_plugins.cli.main import main
+from tests.distributions import install
 from tests.plugins.cli.conftest import Run
 
 CONFIG = """
@@ -163,3 +165,24 @@ def test_no_plugin_lands_in_a_package_of_ours(run: Run, name: str) -> None:
     assert run("new-plugin", name).exit_code == 0
     assert [path.name for path in Path(f"impasto-{name}/src").iterdir()] == [f"impasto_{name}"]
     assert find_spec(f"impasto_{name}") is None
+
+
+@pytest.mark.parametrize("kind", ["job", "transport", "middleware"])
+def test_the_other_kinds_pass_their_own_tests(tmp_path: Path, kind: str) -> None:
+    folder, name = tmp_path / "package", f"acme-{kind}"
+    main(["new-plugin", name, f"--{kind}", "-o", str(folder)], standalone_mode=False)
+    points = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
+    quoted = {group: {f"{key}": value for key, value in names.items()} for group, names in points.items()}
+    install(folder / "src", f"impasto-{name}", quoted, {})
+    paths = os.pathsep.join([str(folder / "src"), str(folder / "tests")])
+    environment = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
