@@ -47,22 +47,26 @@ class Needs:
 
 @attrs.frozen
 class Excludes:
-    """If ``field`` is ``value`` (with ``by_default`` also if it is not given), none of ``others`` may be given."""
+    """If ``field`` is ``value`` (with ``by_default`` also if it is not given), none of ``others`` may be given.
+
+    ``value`` is None for any that is given, such as a file.
+    """
 
     field: str
-    value: str
+    value: str | None
     others: tuple[str, ...]
     by_default: bool = False
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem for each field that is not allowed."""
-        if arguments.get(self.field, self.value if self.by_default else None) == self.value:
+        value = arguments.get(self.field, self.value if self.by_default else None)
+        if value == self.value if self.value is not None else value is not None:
             for other in self.others:
                 if other in arguments:
-                    yield Problem(other, f"not allowed when {self.field} is {self.value}; leave it out")
+                    yield Problem(other, f"not allowed when {self.field} is {self.value or 'given'}; leave it out")
 
     def __str__(self) -> str:
-        return f"{' and '.join(self.others)}: not allowed when {self.field} is {self.value}"
+        return f"{' and '.join(self.others)}: not allowed when {self.field} is {self.value or 'given'}"
 
 
 @attrs.frozen

@@ -82,3 +82,12 @@ def test_every_rule_is_tested() -> None:
     names = {**vars(rules), **vars(stability_rules)}
     made = {name for name, value in names.items() if hasattr(value, "problems") and name != "Rule"}
     assert made == {type(rule).__name__ for rule, *_ in CASES}
+
+
+def test_a_field_may_exclude_others_whatever_its_value() -> None:
+    rule = Excludes("image", None, ("moderation",))
+    assert list(rule.problems({"moderation": "low"})) == []
+    assert list(rule.problems({"image": b"", "size": "auto"})) == []
+    [problem] = rule.problems({"image": b"", "moderation": "low"})
+    assert str(problem) == "moderation: not allowed when image is given; leave it out"
+    assert str(rule) == "moderation: not allowed when image is given"

@@ -28,15 +28,17 @@ UNSTEADY = ("authorization", "date", "x-amz-date", "amz-sdk-invocation-id", "con
 """Headers that differ between two equal requests, or follow from the rest."""
 
 
-def request_text(request: RecordedRequest, url: str, files: Iterable[object], unsteady: Iterable[str]) -> str:
-    """Return a request as text: files by size, the key by name, ``unsteady`` headers without their value."""
-    host = url.removeprefix("http://")
+def request_text(
+    request: RecordedRequest, urls: Mapping[str, str], files: Iterable[object], unsteady: Iterable[str]
+) -> str:
+    """Return a request as text: files by size, key and hosts by name, ``unsteady`` headers without their value."""
+    hosts = {url.removeprefix("http://"): name.upper().replace("URL", "HOST") for name, url in urls.items()}
     match = _BOUNDARY.search(request.header("content-type"))
     boundary = match[1] if match is not None else "none"
     lines = [f"{request.method} {request.target}"]
     hidden = {name.lower() for name in unsteady}
     for name, value in request.headers:
-        text_value = "..." if name.lower() in hidden else value.replace(KEY, "KEY").replace(host, "HOST")
+        text_value = "..." if name.lower() in hidden else hosts.get(value, value.replace(KEY, "KEY"))
         lines.append(f"{name}: {text_value.replace(boundary, 'BOUNDARY')}")
     body = request.body
     for item in files:

@@ -113,6 +113,8 @@ class Subject(Limited):
     endpoint: ClassVar[str] = ""
     """The documented address of the request, such as ``https://api.acme.example/v1/paint``. A path alone, if the
     provider has many hosts."""
+    endpoints: ClassVar[Mapping[str, str]] = {}
+    """The documented addresses of requests that have a certain field, by its name, if they differ from ``endpoint``."""
     auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = None
     """The documented place of the key: ``{"header:x-key": KEY}``, ``{"query:key": KEY}``."""
     names: ClassVar[Mapping[str, str]] = {}

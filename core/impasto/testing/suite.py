@@ -73,5 +73,5 @@ class OperationSuite(
                 recorder.requests.clear()
                 await client.invoke(self.model, params)
                 files = files_of(operation, params)
-                texts += [request_text(request, recorder.url, files, self.unsteady) for request in recorder.requests]
+                texts += [request_text(request, recorder.urls, files, self.unsteady) for request in recorder.requests]
         return "\n".join(texts)

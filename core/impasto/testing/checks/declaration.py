@@ -93,7 +93,7 @@ class DeclarationChecks(Subject):
         assert params == [field.name for field in attrs.fields(self.operation().params)]
         unknown = {name for name, _ in self.values()} - set(params)
         assert not unknown, f"minimal and others name unknown fields: {', '.join(sorted(unknown))}"
-        missing = set(params) - {name for name, _ in self.values()}
+        missing = set(params) - {name for name, _ in self.values()} - set((self.native_n or ())[:1])
         assert not missing, f"give others a value for {', '.join(sorted(missing))}: every field is checked on the wire"
 
     @check

@@ -1,0 +1,1 @@
+"""Black Forest Labs' FLUX models for impasto."""

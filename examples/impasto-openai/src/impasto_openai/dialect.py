@@ -1,0 +1,86 @@
+"""OpenAI's dialect: JSON to generate, a form to edit, images in base64 and a count of tokens back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from impasto import (
+    Account,
+    ContentFiltered,
+    ImpastoError,
+    InvalidRequest,
+    Operation,
+    PaymentRequired,
+    Problem,
+    Request,
+    Result,
+    Usage,
+    WireRequest,
+    WireResponse,
+)
+from impasto.dialects import STATUSES, Refusals, images_from_base64, json_object, split_files, unusable
+from impasto_plugins.images.completeness import is_complete
+
+from .prices import TokenPrice
+
+_refusals = Refusals(
+    {
+        **STATUSES,
+        (400, "moderation_blocked"): ContentFiltered,
+        (400, "content_policy_violation"): ContentFiltered,
+        (429, "insufficient_quota"): PaymentRequired,
+    },
+    required=("error.type",),
+    advice={401: "check OPENAI_API_KEY"},
+)
+
+
+class Dialect:
+    """Conversion of requests and answers. It can be tested without a network."""
+
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        """Return the form of an edit if there are images, JSON otherwise."""
+        if request.job is not None:
+            raise InvalidRequest([Problem("id", "OpenAI answers at once: it has no jobs to resume")])
+        fields, images = split_files(operation, request.params, {"image": "image[]"})
+        user = {"user": request.user} if request.user is not None else {}
+        fields = {**request.constants, **fields, **user}
+        if images:
+            return WireRequest(target="/v1/images/edits", fields=fields, files=images)
+        return WireRequest(target=request.target, fields=fields, encoding="json")
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return the error that an answer means, or None."""
+        is_success = response.status == 200 and response.media_type == "application/json"
+        return None if is_success else _refusals(response)
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        """Return the images of an answer and their cost. Raises UnusableResult, which has the answer's bytes."""
+        body = json_object(response)
+        match body.get("data"):
+            case [_, *_] as entries:
+                texts = [entry.get("b64_json") if isinstance(entry, dict) else None for entry in entries]
+            case _:
+                raise unusable("has no images", response)
+        usage = _usage(body.get("usage"))
+        cost = operation.price.of(usage) if isinstance(operation.price, TokenPrice) else None
+        return attrs.evolve(images_from_base64(texts, response, is_complete), usage=usage, cost=cost)
+
+
+def _usage(usage: object) -> Usage | None:
+    given, out = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+    if given is None or out is None:
+        return None
+    details = usage.get("input_tokens_details") if isinstance(usage, Mapping) else None
+    text, image = _count(details, "text_tokens"), _count(details, "image_tokens")
+    return Usage(input_tokens=given, output_tokens=out, input_text_tokens=text, input_image_tokens=image)
+
+
+def _count(counts: object, name: str) -> int | None:
+    value = counts.get(name) if isinstance(counts, Mapping) else None
+    return value if type(value) is int and value >= 0 else None
+
+
+dialect = Dialect()

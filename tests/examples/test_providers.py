@@ -1,0 +1,213 @@
+"""The example providers of real APIs, built and installed, through every entrance, against their own stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.architecture.sources import ROOT
+from tests.distributions import pip_install
+
+EXAMPLES = ROOT / "examples"
+NAMES = ("impasto-openai", "impasto-bfl")
+GPT, FLUX = "openai/gpt-image-1", "bfl/flux-2-pro"
+
+CONFIG = """
+model_list:
+  - {model_name: gpt, provider_params: {model: openai/gpt-image-1}}
+  - {model_name: flux, provider_params: {model: bfl/flux-2-pro}}
+general_settings: {plugins: [impasto-openai, impasto-bfl]}
+"""
+
+PYTHON = """
+import asyncio, base64, json, os
+import impasto
+from impasto_openai.stand_in import paint
+
+GPT, FLUX = "openai/gpt-image-1", "bfl/flux-2-pro"
+IMAGE = paint("x", 0)
+
+async def main():
+    said = {}
+    async with impasto.Client(transport="emulator", poll_interval=0.05) as client:
+        gpt = await client.run(GPT, prompt="a lighthouse", n=3, quality="low")
+        flux = await client.run(FLUX, prompt="a lighthouse", n=2, seed=7)
+        edit = await client.run(GPT, prompt="combine", image=[IMAGE, IMAGE])
+        combined = await client.run(FLUX, prompt="combine", input_image=[IMAGE, IMAGE])
+        said["run"] = [len(each.artifacts) for each in (gpt, flux, edit, combined)]
+        said["usd"] = [round(each.cost.usd, 6) for each in (gpt, flux)]
+    return said
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+DROP_IN = """
+import json
+import impasto
+from impasto_openai.stand_in import paint
+
+image = paint("x", 0)
+gpt = impasto.image_generation("a lighthouse", "openai/gpt-image-1", n=2, size="1024x1024", quality="low")
+edit = impasto.image_edit([image, image], "combine", "openai/gpt-image-1")
+flux = impasto.image_generation("a lighthouse", "bfl/flux-2-pro", size="1024x1536")
+combined = impasto.image_edit([image, image], "combine", "bfl/flux-2-pro")
+print(json.dumps({
+    "images": [len(each.data) for each in (gpt, edit, flux, combined)],
+    "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
+    "warnings": [each.warnings for each in (gpt, edit, flux, combined)],
+}, default=list))
+"""
+
+GATEWAY = """
+import io, json, sys
+import openai
+from impasto_openai.stand_in import paint
+
+client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="any", max_retries=0)
+image = paint("x", 0)
+files = [("a.png", image), ("b.png", image)]
+gpt = client.images.generate(model="gpt", prompt="a lighthouse", n=2, size="1024x1024", quality="low")
+edit = client.images.edit(model="gpt", prompt="combine", image=files)
+flux = client.images.generate(model="flux", prompt="a lighthouse", size="1024x1536")
+combined = client.images.edit(model="flux", prompt="combine", image=files)
+try:
+    client.images.generate(model="gpt", prompt="forbidden")
+    refusal = None
+except openai.BadRequestError as error:
+    refusal = error.code
+print(json.dumps({
+    "images": [len(each.data) for each in (gpt, edit, flux, combined)],
+    "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
+    "refusal": refusal,
+}))
+"""
+
+STAND_INS = """
+import asyncio, sys
+import impasto_bfl.stand_in, impasto_openai.stand_in
+
+async def main():
+    async with impasto_openai.stand_in.serving() as openai, impasto_bfl.stand_in.serving() as bfl:
+        print(openai.url, bfl.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        print(openai.charges, bfl.charges, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@attrs.frozen
+class Site:
+    """A folder of somebody who installed the examples."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def python(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def impasto(self, *words: str) -> str:
+        return self.python("-m", "impasto_plugins.cli", *words)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("providers") / "site"
+    pip_install(site, *(EXAMPLES / name for name in NAMES))
+    return site
+
+
+@pytest.fixture
+def site(packages: Path, tmp_path: Path) -> Site:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("IMPASTO_", "PYTEST_"))}
+    return Site(tmp_path, {**mine, "PYTHONPATH": str(packages), "IMPASTO_POLL_INTERVAL": "0.05"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_own_tests_pass(site: Site, name: str) -> None:
+    del site.environment["IMPASTO_POLL_INTERVAL"]  # the suite checks the plugin's own
+    folder = EXAMPLES / name
+    words = ("-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-c", str(folder / "pyproject.toml"))
+    report = site.python("-m", "pytest", *words, str(folder / "tests"))
+    passed = re.search(r"^(\d+) passed", report, re.MULTILINE)
+    assert passed
+    assert int(passed[1]) > 40
+
+
+def test_the_client_runs_them_against_their_stand_ins(site: Site) -> None:
+    said = json.loads(site.python("-c", PYTHON))
+    assert said == {"run": [3, 2, 1, 1], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
+
+
+def test_the_command_line_has_their_emulators(site: Site) -> None:
+    for model in (GPT, FLUX):
+        out = f"{model.partition('/')[0]}.png"
+        report = site.impasto(
+            "generate", model, "a lighthouse", "--emulator", "-p", "output_format=png", "-o", out, "--json"
+        )
+        assert json.loads(report)["cost"]["usd"] > 0
+        assert (site.folder / out).read_bytes().startswith(b"\x89PNG")
+    rows = json.loads(site.impasto("plugins", "--json"))
+    ours = {(row["group"], row["name"]) for row in rows if row["distribution"] in NAMES}
+    assert {("impasto.operations", "bfl/*"), ("impasto.emulators", "openai")} <= ours
+    site.impasto("doctor")
+
+
+def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STAND_INS],
+        env=site.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as stand_ins:
+        assert stand_ins.stdout is not None
+        openai, bfl = stand_ins.stdout.readline().split()
+        keys = {"OPENAI_API_BASE": openai, "OPENAI_API_KEY": "k", "BFL_API_BASE": bfl, "BFL_API_KEY": "k"}
+        site = attrs.evolve(site, environment={**site.environment, **keys})
+        said = json.loads(site.python("-c", DROP_IN))
+        assert said["images"] == [2, 1, 1, 1]
+        assert said["usage"] == [2, 544, 546]
+        assert said["warnings"] == [[], [], [], []]
+        assert _gateway(site) == {"images": [2, 1, 1, 1], "usage": [2, 544, 546], "refusal": "moderation_blocked"}
+        rows = [
+            {"id": "gpt", "model": GPT, "prompt": "a lighthouse", "n": 2, "quality": "low", "size": "1024x1024"},
+            {"id": "flux", "model": FLUX, "prompt": "a lighthouse", "seed": 7},
+        ]
+        (site.folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        site.impasto("batch", "run", "rows.jsonl", "--out", "images")
+        status = json.loads(site.impasto("batch", "status", "images", "--json"))
+        assert (status["state"], status["done"]) == ("complete", 3)
+        assert status["cost_usd"] == pytest.approx(2 * (2 * 5e-6 + 272 * 40e-6) + 0.03)
+        charges = stand_ins.communicate(timeout=60)[0].split()
+    assert charges == [str(3 + 3 + 2), str((2 + 2 + 1) * 3)]
+
+
+def _gateway(site: Site) -> object:
+    (site.folder / "config.yaml").write_text(CONFIG)
+    words = ("-m", "impasto_plugins.cli", "serve", "--config", "config.yaml", "--port", "0", "--no-auth")
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=site.folder, env=site.environment, stdout=subprocess.PIPE, text=True
+    ) as gateway:
+        assert gateway.stdout is not None
+        try:
+            return json.loads(site.python("-c", GATEWAY, gateway.stdout.readline().split()[-1]))
+        finally:
+            gateway.terminate()
