@@ -35,7 +35,8 @@ async def gateway(start: Start, provider: Recorder, tmp_path: Path, monkeypatch:
     install(tmp_path / "site", "impasto-kinds", POINTS, MODULES)
     monkeypatch.syspath_prepend(tmp_path / "site")
     entries = entry("kinds", "kinds/all", provider.url)
-    return await start(config(provider.url, entries=entries, general="  plugins: [impasto-kinds]\n"))
+    files = f"files:\n  folder: {tmp_path / 'files'}\n"
+    return await start(config(provider.url, entries=entries, general="  plugins: [impasto-kinds]\n", more=files))
 
 
 def sent(provider: Recorder) -> dict[str, Any]:
@@ -179,3 +180,19 @@ def test_the_fingerprint_of_a_request_is_that_of_earlier_versions(body: dict[str
     values = json.dumps(["generation", "m", None, body], sort_keys=True, separators=(",", ":"))
     expected = hashlib.sha256(caller.digest + values.encode()).digest()
     assert _hash_content(caller, "generation", call_args) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "disposition"),
+    [(GIF, "image/gif", None), (b"<svg><script>alert(1)</script></svg>", "image/svg+xml", "attachment")],
+    ids=["gif", "svg"],
+)
+async def test_an_artifact_of_a_declared_type_is_stored_and_served_as_it_is(
+    gateway: Running, provider: Recorder, body: bytes, media_type: str, disposition: str | None
+) -> None:
+    provider.answer = always(Answer(headers={"content-type": media_type}, body=body))
+    answer = await gateway.generate(model="kinds", response_format="url")
+    assert answer.status == 200, answer.body
+    served = await gateway.ask("GET", json.loads(answer.body)["data"][0]["url"])
+    assert (served.status, served.body, served.headers["content-type"]) == (200, body, media_type)
+    assert served.headers.get("content-disposition") == disposition

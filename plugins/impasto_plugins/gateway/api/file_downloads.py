@@ -30,7 +30,7 @@ async def download_file(context: RequestContext) -> web.StreamResponse:
             "cache-control": f"private, max-age={int(stored_file.seconds_left)}",
             "x-content-type-options": "nosniff",
         }
-        if stored_file.media_type == UNKNOWN_TYPE:
+        if stored_file.media_type in (UNKNOWN_TYPE, "image/svg+xml"):  # a browser runs scripts in an SVG
             headers["content-disposition"] = "attachment"
         response = web.StreamResponse(headers=headers)
         with suppress(ConnectionError):  # the caller left

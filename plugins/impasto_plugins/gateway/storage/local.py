@@ -25,7 +25,7 @@ UNKNOWN_TYPE = "application/octet-stream"
 
 _EXTENSIONS = {**EXTENSIONS, UNKNOWN_TYPE: ".bin"}
 _TYPES = {extension: media_type for media_type, extension in _EXTENSIONS.items()}
-_NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpg|webp|mp3|wav|glb|bin)")
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{43}}({'|'.join(map(re.escape, _TYPES))})")
 
 
 class StoreError(Exception):
