@@ -23,6 +23,7 @@ _HOMES = {
     "redact": "describe_error kind_in_words printable",
     "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS is_pattern",
     "retry_after": "retry_after",
+    "streaming": "stream_call",
     "suggestions": "closest",
     "urls": "check_base_url is_loopback",
     "wire": "Scalar",

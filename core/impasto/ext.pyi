@@ -56,6 +56,7 @@ from .registry import (
     is_pattern as is_pattern,
 )
 from .retry_after import retry_after as retry_after
+from .streaming import stream_call as stream_call
 from .suggestions import closest as closest
 from .urls import check_base_url as check_base_url, is_loopback as is_loopback
 from .wire import Scalar as Scalar

@@ -20,7 +20,7 @@ async def misuses(client: impasto.Client) -> None:
     client.with_options(registry=None)  # error: call-arg
     impasto.Retry(4)  # error: call-arg
     impasto.Artifact(data=b"", media_type="image/png").data = b"x"  # error: misc
-    impasto.image_generation("a", n="2")  # error: arg-type
-    await impasto.aimage_edit(5, "stability/erase")  # error: arg-type
-    await impasto.aimage_edit(StringIO(), "stability/erase")  # error: arg-type
+    impasto.image_generation("a", n="2")  # error: call-overload
+    await impasto.aimage_edit(5, "stability/erase")  # error: call-overload
+    await impasto.aimage_edit(StringIO(), "stability/erase")  # error: call-overload
     impasto.Clinet()  # error: attr-defined

@@ -81,6 +81,9 @@ def drops_in() -> str:
     assert_type(response["warnings"], list[str])
     assert_type(response["errors"], list[impasto.FailedArtifact])
     assert_type(response.model_dump(), dict[str, object])
+    for event in impasto.image_generation("a lighthouse", "acme/paint", stream=True, partial_images=2):
+        assert_type(event.b64_json, str)
+        assert_type(event.type, str)
     edited = impasto.image_edit(b"...", "a boat", "stability/inpaint", b"...", seed=7)
     return edited.data[0].url or ""
 

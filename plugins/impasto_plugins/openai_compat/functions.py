@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, cast
 
-from impasto import File
+import attrs
+
+from impasto import File, Problem
+from impasto.ext import stream_call
 
 from .background import run
 from .call_options import take_arn, take_call_options, take_model
@@ -15,6 +18,7 @@ from .check import check
 from .clients import client_of_this_loop
 from .response import ImagesResponse
 from .settings import split_settings
+from .streams import AsyncFunction, BlockingFunction, events_of, iterate
 from .translate import translate
 
 
@@ -43,20 +47,29 @@ ImageInput: TypeAlias = (
 
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
-def _blocking(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+Function: TypeAlias = Callable[P, Coroutine[Any, Any, ImagesResponse]]
+
+
+def _streaming(function: Function[P]) -> AsyncFunction[P]:
+    """Return the function with the type of its streams, which its own signature can't state."""
+    return cast("AsyncFunction[P]", function)
+
+
+def _blocking(function: AsyncFunction[P]) -> BlockingFunction[P]:
     """Return the blocking form of a function, for code without a loop; it may be called inside a loop too."""
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return run(function(*args, **kwargs))
+    def call(*args: P.args, **kwargs: P.kwargs) -> object:
+        response: object = run(function(*args, **kwargs))
+        return iterate(response) if isinstance(response, AsyncGenerator) else response
 
     call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
-    return call
+    return cast("BlockingFunction[P]", call)
 
 
+@_streaming
 async def aimage_generation(
     prompt: str | None = None,
     model: str | None = None,
@@ -82,6 +95,7 @@ async def aimage_generation(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
     """Generate ``n`` images (1 to 10) from a prompt.
@@ -90,11 +104,14 @@ async def aimage_generation(
     (whole further tries, for calls that cost nothing). None means not given. Every parameter is honoured, or refused by
     name with InvalidRequest before anything is sent; ``drop_params`` drops parameters that the model has no field for
     and adds a warning to the response's ``warnings``. ``timeout`` is in seconds, as a number, text, or an
-    ``httpx.Timeout``, whose ``read`` counts for the whole call. Raises the errors of ``impasto``.
+    ``httpx.Timeout``, whose ``read`` counts for the whole call. With ``stream=True`` the answer is an iterator of
+    OpenAI's events: ``image_generation.partial_image`` where the provider sends them (``partial_images``), and
+    ``image_generation.completed``. Raises the errors of ``impasto``.
     """
     return await _answer(locals(), edit=False)
 
 
+@_streaming
 async def aimage_edit(
     image: ImageInput | Sequence[ImageInput] | None = None,
     model: str | None = None,
@@ -122,6 +139,7 @@ async def aimage_edit(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
     """Edit an image: as ``aimage_generation``, with ``image`` (a list if the model takes several).
@@ -136,6 +154,7 @@ image_generation = _blocking(aimage_generation)
 
 
 @_blocking
+@_streaming
 async def image_edit(
     image: ImageInput | Sequence[ImageInput] | None = None,
     prompt: str | None = None,
@@ -163,6 +182,7 @@ async def image_edit(
     aws_profile_name: str | None = None,
     aws_bedrock_runtime_endpoint: str | None = None,
     base_model: str | None = None,
+    stream: Literal[False] | None = None,
     **params: object,
 ) -> ImagesResponse:
     """Edit an image: the blocking ``aimage_edit``, with ``prompt`` before ``model``. ``timeout`` in seconds."""
@@ -172,6 +192,9 @@ async def image_edit(
 async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     """Run one call from a function's arguments by name: its own, and the model's under ``params``."""
     arguments_of_call: dict[str, Any] = {**arguments.pop("params"), **arguments}
+    is_streamed = arguments_of_call.get("stream") is True
+    if is_streamed:
+        del arguments_of_call["stream"]
     base_model, extra_body, drop_params = (
         arguments_of_call.pop(name) for name in ("base_model", "extra_body", "drop_params")
     )
@@ -182,10 +205,21 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     settings, words = split_settings(operation, arguments_of_call)
     client = client.with_options(**settings)
     dropped = [name for name in options.dropped if words.pop(name, None) is not None]
-    translation = translate(operation, words, extra_body=extra_body, drop_params=drop_params, edit=edit)
-    request, warnings = await check(operation, model, translation)
-    result = await client.invoke(
-        model, request, n=translation.n, timeout=options.timeout, retry=options.retry, base_model=base_model
+    translation = translate(
+        operation, words, extra_body=extra_body, drop_params=drop_params, edit=edit, stream=is_streamed
     )
-    notes = (f"{name} was dropped: additional_drop_params names it" for name in dropped)
-    return ImagesResponse(result, translation.response_format, (*notes, *warnings), options.hidden_params)
+    if is_streamed:
+        problems = [Problem("n", "must be 1 with stream")] if translation.n != 1 else []
+        if translation.response_format != "b64_json":
+            problems.append(Problem("response_format", "must be b64_json with stream"))
+        translation = attrs.evolve(translation, problems=(*translation.problems, *problems))
+    request, warnings = await check(operation, model, translation)
+    warnings = (*(f"{name} was dropped: additional_drop_params names it" for name in dropped), *warnings)
+    call: dict[str, Any] = {"timeout": options.timeout, "retry": options.retry, "base_model": base_model}
+    if is_streamed:
+        events = events_of(
+            stream_call(client, model, request, **call), "image_edit" if edit else "image_generation", warnings
+        )
+        return cast("ImagesResponse", events)  # the function's type for stream=True has the events
+    result = await client.invoke(model, request, n=translation.n, **call)
+    return ImagesResponse(result, translation.response_format, warnings, options.hidden_params)

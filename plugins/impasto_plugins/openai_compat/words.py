@@ -34,7 +34,7 @@ _ADVICE: Mapping[str, str] = {
     "background": "must be auto or opaque; for a transparent background use a model that removes backgrounds",
     "moderation": "must be auto: the provider's moderation can't be set",
     "output_compression": "must be 100; for smaller files use output_format jpeg or webp",
-    "stream": "images are not streamed; leave it out and read the response's data",
+    "stream": "is an argument of the functions, true or false; leave it out elsewhere",
     "num_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",
     "max_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",
     "custom_llm_provider": "name the provider in model, as in stability/sd3.5-large",
