@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import cast
 
 import attrs
 
@@ -15,7 +16,7 @@ from .provider import Account
 from .records import Artifact, Cost, FailedArtifact, Pending, Result
 from .refusals import INVALID, STATUSES, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
-from .wire import JSONValue, WireRequest, WireResponse
+from .wire import FileRef, JSONValue, WireRequest, WireResponse
 
 __all__ = [
     "DATA_URI",
@@ -32,6 +33,7 @@ __all__ = [
     "pending_from_url",
     "poll_of_job",
     "split_files",
+    "to_json",
     "unusable",
 ]
 
@@ -49,7 +51,8 @@ def split_files(
 ) -> tuple[dict[str, JSONValue], list[tuple[str, File]]]:
     """Return the fields that the caller gave, and apart from them the files; several of one field repeat its name.
 
-    ``wire_names``: names on the wire that differ from the parameters'.
+    A nested object becomes one of JSON, in which its files stand as base64. ``wire_names``: names on the wire that
+    differ from the parameters'.
     """
     fields: dict[str, JSONValue] = {}
     files: list[tuple[str, File]] = []
@@ -60,17 +63,33 @@ def split_files(
         elif isinstance(value, tuple) and value and all(isinstance(each, File) for each in value):
             files += [(wire_name, each) for each in value]
         elif value is not None:
-            fields[wire_name] = value
+            fields[wire_name] = to_json(value)
     return fields, files
 
 
+def to_json(value: object) -> JSONValue:
+    """Return a parameter as a value of JSON: a nested object without what was not given, a file as its FileRef."""
+    if isinstance(value, File):
+        return FileRef(value)
+    if isinstance(value, tuple | list):
+        return [to_json(each) for each in value]
+    if attrs.has(type(value)):
+        params = cast(attrs.AttrsInstance, value)
+        names = [each.name for each in attrs.fields(type(params))]
+        return {name: to_json(each) for name in names if (each := getattr(params, name)) is not None}
+    return cast(JSONValue, value)
+
+
 def images_from_base64(
-    texts: Iterable[object], response: WireResponse, is_complete: Callable[[bytes, str], bool]
+    texts: Iterable[object],
+    response: WireResponse,
+    is_complete: Callable[[bytes, str], bool],
+    media_types: Collection[str] = (),
 ) -> Result:
     """Return the images of a paid answer, each a base64 text. A damaged one drops no other: it is in ``errors``.
 
-    ``is_complete(data, media_type)`` returns False for an image that is cut short. Raises UnusableResult if no image
-    is usable.
+    ``is_complete(data, media_type)`` returns False for an image that is cut short. Those of ``media_types``, which are
+    the operation's, are passed on without it. Raises UnusableResult if no image is usable.
     """
     artifacts: list[Artifact] = []
     errors: list[FailedArtifact] = []
@@ -79,8 +98,8 @@ def images_from_base64(
             data = decode_base64(text) if isinstance(text, str) else b""
         except ValueError:
             data = b""
-        media_type = media_type_of(data[:16])
-        if media_type is not None and is_complete(data, media_type):
+        media_type = _media_type(data, None, media_types)
+        if media_type is not None and (media_type in media_types or is_complete(data, media_type)):
             artifacts.append(Artifact(data=data, media_type=media_type))
         else:
             errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index}", response)))
@@ -89,11 +108,21 @@ def images_from_base64(
     return Result(artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id)
 
 
-def image_in_body(response: WireResponse, is_complete: Callable[[bytes | File, str], bool]) -> Result:
-    """Return the image that an answer's body is. Raises UnusableResult."""
+def _media_type(data: bytes | File, stated: str | None, declared: Collection[str]) -> str | None:
+    """Return the media type that the content shows, or else the stated one, or the only one, if it is declared."""
+    found = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
+    if found in (None, "application/octet-stream") and data and (stated in declared or len(declared) == 1):
+        return stated if stated in declared else next(iter(declared))
+    return found
+
+
+def image_in_body(
+    response: WireResponse, is_complete: Callable[[bytes | File, str], bool], media_types: Collection[str] = ()
+) -> Result:
+    """Return the image that an answer's body is. ``media_types``: as above. Raises UnusableResult."""
     data = response.body if response.file is None else response.file
-    media_type = media_type_of(data[:16]) if isinstance(data, bytes) else data.media_type
-    if media_type is None or not is_complete(data, media_type):
+    media_type = _media_type(data, response.media_type, media_types)
+    if media_type is None or not (media_type in media_types or is_complete(data, media_type)):
         raise unusable("has no complete image", response)
     artifact = Artifact(data=response.body, file=response.file, media_type=media_type)
     return Result(artifacts=(artifact,), request_id=response.request_id)

@@ -13,6 +13,7 @@ from impasto import (
     ChargeUnknown,
     ContentFiltered,
     File,
+    FileRef,
     ImpastoError,
     Operation,
     Provider,
@@ -22,8 +23,9 @@ from impasto import (
     UnusableResult,
     WireRequest,
     WireResponse,
+    fields,
 )
-from impasto.dialects import Refusals, images_from_base64, json_object, pending_from_url, split_files
+from impasto.dialects import Refusals, image_in_body, images_from_base64, json_object, pending_from_url, split_files
 from impasto_plugins.images.completeness import is_complete
 from impasto_plugins.stability.direct import direct
 from tests.images import png
@@ -138,3 +140,56 @@ def test_an_address_in_an_answer_becomes_a_get() -> None:
     for missing in (None, 5, ""):
         with pytest.raises(UnusableResult, match="has no address of the result"):
             pending_from_url(missing, response(200, {}), id="7")
+
+
+@attrs.frozen(kw_only=True)
+class Nested:
+    strength: float | None = fields.number(0, 1)
+    references: tuple[File, ...] | None = fields.files(role=None)
+
+
+@attrs.frozen(kw_only=True)
+class WithNested:
+    images: tuple[File, ...] | None = fields.files()
+    words: tuple[str, ...] | None = fields.texts()
+    nested: Nested | None = fields.group(Nested)
+
+
+def test_a_nested_object_becomes_json_with_its_files() -> None:
+    provider = Provider(name="acme", base_url="https://acme.example")
+    operation = Operation(id="acme/x", title="X", params=WithNested, target="/x", provider=provider, dialect=direct)
+    first, second = File.of(b"1"), File.of(b"2")
+    params = WithNested(images=(first,), words=("a", "b"), nested=Nested(references=(second,)))
+    assert split_files(operation, params) == (
+        {"words": ["a", "b"], "nested": {"references": [FileRef(second)]}},
+        [("images", first)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (b"GIF89a, cut short", "image/gif"),
+        (b"<svg/>", "image/svg+xml"),
+        (b"\x00\x00\x00\x20ftypavif", "image/avif"),
+        (b'<?xml version="1.0"?><svg/>', "image/svg+xml"),
+    ],
+)
+def test_a_declared_media_type_is_passed_on_as_it_is(data: bytes, media_type: str) -> None:
+    answer = WireResponse(status=200, headers={"content-type": media_type}, body=data)
+    [artifact] = image_in_body(answer, is_complete, (media_type, "image/jxl")).artifacts
+    assert (artifact.data, artifact.media_type) == (data, media_type)
+    [encoded] = images_from_base64([base64.b64encode(data).decode()], answer, is_complete, (media_type,)).artifacts
+    assert (encoded.data, encoded.media_type) == (data, media_type)
+    for not_declared in ((), ("image/jxl", "image/heic")):
+        with pytest.raises(UnusableResult):
+            image_in_body(answer, is_complete, not_declared)
+
+
+def test_a_declared_media_type_makes_no_image_of_nothing_and_no_other_check_milder() -> None:
+    for data in (b"", png(8, 8)[:-4]):
+        answer = WireResponse(status=200, headers={"content-type": "image/png"}, body=data)
+        with pytest.raises(UnusableResult):
+            image_in_body(answer, is_complete, ("image/gif",))
+        with pytest.raises(UnusableResult):
+            images_from_base64([base64.b64encode(data).decode(), "%"], answer, is_complete, ("image/gif",))
