@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--impasto-update``."""
-    parser.getgroup("impasto").addoption(
+    """Add ``--impasto-update`` and ``--impasto-live``."""
+    group = parser.getgroup("impasto")
+    group.addoption(
         "--impasto-update", action="store_true", help="write the golden files of OperationSuite again, for review"
+    )
+    group.addoption(
+        "--impasto-live", action="store_true", help="make one paid call of each model, with the key in the environment"
     )
 
 

@@ -162,6 +162,7 @@ class Subject(Limited):
 
     def stages(self) -> tuple[Answer, ...]:
         """Return the provider's answers to one call, in their order."""
+        assert hasattr(self, "success"), "declare success, the provider's answer with a result: Answer(...)"
         return (self.success,) if self.job_accepted is None else (self.job_accepted, *self.polls, self.success)
 
     def answering(self, stages: Sequence[Answer] | None = None) -> Conversation:

@@ -15,6 +15,7 @@ from .checks import (
     EntranceChecks,
     IsolationChecks,
     JobChecks,
+    LiveChecks,
     ParameterChecks,
     RuntimeChecks,
     ScenarioChecks,
@@ -24,7 +25,14 @@ from .watch import check, run
 
 
 class OperationSuite(
-    DeclarationChecks, ParameterChecks, EntranceChecks, JobChecks, IsolationChecks, ScenarioChecks, RuntimeChecks
+    DeclarationChecks,
+    ParameterChecks,
+    EntranceChecks,
+    JobChecks,
+    IsolationChecks,
+    ScenarioChecks,
+    RuntimeChecks,
+    LiveChecks,
 ):
     """Checks one model through a real client, over real sockets if bytes matter.
 
