@@ -12,6 +12,7 @@ from impasto import (
     BadRequest,
     ChargeUnknown,
     ContentFiltered,
+    Cost,
     File,
     FileRef,
     ImpastoError,
@@ -21,11 +22,21 @@ from impasto import (
     RateLimited,
     Unauthorized,
     UnusableResult,
+    Usage,
     WireRequest,
     WireResponse,
     fields,
 )
-from impasto.dialects import Refusals, image_in_body, images_from_base64, json_object, pending_from_url, split_files
+from impasto.dialects import (
+    Refusals,
+    TokenPrice,
+    image_in_body,
+    images_from_base64,
+    json_object,
+    pending_from_url,
+    split_files,
+    usage_in,
+)
 from impasto_plugins.images.completeness import is_complete
 from impasto_plugins.stability.direct import direct
 from tests.images import png
@@ -193,3 +204,22 @@ def test_a_declared_media_type_makes_no_image_of_nothing_and_no_other_check_mild
             image_in_body(answer, is_complete, ("image/gif",))
         with pytest.raises(UnusableResult):
             images_from_base64([base64.b64encode(data).decode(), "%"], answer, is_complete, ("image/gif",))
+
+
+def test_tokens_are_the_price_of_an_answer_and_an_estimate_comes_before() -> None:
+    price = TokenPrice[Params](
+        text_input=5, image_input=10, output=40, as_of="2026-01-01", estimate=lambda params: params.seed and 0.25
+    )
+    counts: dict[str, object] = {
+        "input_tokens": 50,
+        "output_tokens": 272,
+        "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+    }
+    usage = usage_in(counts)
+    assert usage == Usage(input_tokens=50, output_tokens=272, input_text_tokens=10, input_image_tokens=40)
+    assert price.of(usage) == Cost(usd=0.01133, as_of="2026-01-01")
+    assert price.quote(Params(prompt="a", seed=1)) == Cost(usd=0.25, as_of="2026-01-01")
+    assert price.quote(Params(prompt="a")) is None
+    assert price.of(usage_in({**counts, "input_tokens_details": None})) is None
+    wrong: list[object] = [None, [], {}, {**counts, "output_tokens": True}, {**counts, "input_tokens": -1}]
+    assert [usage_in(each) for each in wrong] == [None] * len(wrong)

@@ -141,7 +141,7 @@ def test_n_is_one_request_and_tokens_are_its_price() -> None:
         assert result.cost.usd == pytest.approx(2 * 5e-6 + 816 * 40e-6)
         estimate = await client.estimate(MODEL, n=3, prompt="a lighthouse", quality="low", size="1024x1024")
         assert estimate is not None
-        assert estimate.usd == pytest.approx(0.033)
+        assert estimate.usd == pytest.approx(0.048)
 
     act(do)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 
 from impasto import (
@@ -16,14 +14,20 @@ from impasto import (
     Problem,
     Request,
     Result,
-    Usage,
     WireRequest,
     WireResponse,
 )
-from impasto.dialects import STATUSES, Refusals, images_from_base64, json_object, split_files, unusable
+from impasto.dialects import (
+    STATUSES,
+    Refusals,
+    TokenPrice,
+    images_from_base64,
+    json_object,
+    split_files,
+    unusable,
+    usage_in,
+)
 from impasto_plugins.images.completeness import is_complete
-
-from .prices import TokenPrice
 
 _refusals = Refusals(
     {
@@ -59,28 +63,13 @@ class Dialect:
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         """Return the images of an answer and their cost. Raises UnusableResult, which has the answer's bytes."""
         body = json_object(response)
-        match body.get("data"):
-            case [_, *_] as entries:
-                texts = [entry.get("b64_json") if isinstance(entry, dict) else None for entry in entries]
-            case _:
-                raise unusable("has no images", response)
-        usage = _usage(body.get("usage"))
+        data = body.get("data")
+        if not isinstance(data, list):
+            raise unusable("has no images", response)
+        texts = [entry.get("b64_json") if isinstance(entry, dict) else None for entry in data]
+        usage = usage_in(body.get("usage"))
         cost = operation.price.of(usage) if isinstance(operation.price, TokenPrice) else None
         return attrs.evolve(images_from_base64(texts, response, is_complete), usage=usage, cost=cost)
-
-
-def _usage(usage: object) -> Usage | None:
-    given, out = _count(usage, "input_tokens"), _count(usage, "output_tokens")
-    if given is None or out is None:
-        return None
-    details = usage.get("input_tokens_details") if isinstance(usage, Mapping) else None
-    text, image = _count(details, "text_tokens"), _count(details, "image_tokens")
-    return Usage(input_tokens=given, output_tokens=out, input_text_tokens=text, input_image_tokens=image)
-
-
-def _count(counts: object, name: str) -> int | None:
-    value = counts.get(name) if isinstance(counts, Mapping) else None
-    return value if type(value) is int and value >= 0 else None
 
 
 dialect = Dialect()

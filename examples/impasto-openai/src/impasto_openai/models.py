@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from impasto import File, Operation, Sizes
+from impasto.dialects import TokenPrice
 from impasto.fields import choice, file, files, integer, text
 from impasto.rules import Excludes, Needs
 
 from .dialect import dialect
-from .prices import TokenPrice
 from .provider import provider
 
 _SIZES = ("auto", "1024x1024", "1536x1024", "1024x1536")
@@ -38,7 +40,7 @@ class Params:
     )
 
 
-def _model(name: str, price: TokenPrice | None) -> Operation:
+def _model(name: str, price: TokenPrice[Params] | None) -> Operation:
     return Operation(
         id=f"openai/{name}",
         title=name.replace("gpt-image", "GPT Image").replace("-", " "),
@@ -59,24 +61,18 @@ def _model(name: str, price: TokenPrice | None) -> Operation:
     )
 
 
+def _dearest(low: float, medium: float, high: float) -> Callable[[Params], float]:
+    """Return the estimate of an image of any size, without its input. The quality ``auto`` may be high."""
+    by_quality = {"low": low, "medium": medium}
+    return lambda params: by_quality.get(params.quality or "auto", high)
+
+
 gpt_image_1 = _model(
     "gpt-image-1",
-    TokenPrice(
-        text_input=5,
-        image_input=10,
-        output=40,
-        images={"low": (0.011, 0.016), "medium": (0.042, 0.063), "high": (0.167, 0.25)},
-        as_of="2026-11-29",
-    ),
+    TokenPrice(text_input=5, image_input=10, output=40, as_of="2026-11-29", estimate=_dearest(0.016, 0.063, 0.25)),
 )
 gpt_image_1_mini = _model(
     "gpt-image-1-mini",
-    TokenPrice(
-        text_input=2,
-        image_input=2.5,
-        output=8,
-        images={"low": (0.005, 0.006), "medium": (0.011, 0.015), "high": (0.036, 0.052)},
-        as_of="2026-11-29",
-    ),
+    TokenPrice(text_input=2, image_input=2.5, output=8, as_of="2026-11-29", estimate=_dearest(0.006, 0.015, 0.052)),
 )
 gpt_image_1_5 = _model("gpt-image-1.5", None)
