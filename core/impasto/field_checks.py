@@ -63,6 +63,8 @@ class Field:
                 if not isinstance(value, str) or value not in self.choices:
                     raise ValueError(f"must be one of {', '.join(self.choices)}, not {format_value(value)}")
                 return str.__str__(value)  # of an enum's member too the text, not its name
+            case "integer" | "number":
+                return self._number(value)
             case "file":
                 return self._file(value)
             case "files" | "texts":
@@ -77,10 +79,8 @@ class Field:
                 return str.__str__(value)
             case "group":
                 return self._group(value)
-            case "other":
-                return value
             case _:
-                return self._number(value)
+                return value
 
     def describe_constraint(self) -> str:
         """Return the field's limits in words."""
