@@ -65,7 +65,7 @@ def split_files(
         elif isinstance(value, tuple) and value and all(isinstance(each, File) for each in value):
             files += [(wire_name, each) for each in value]
         elif value is not None:
-            fields[wire_name] = to_json(value)
+            fields[wire_name] = value if isinstance(value, str | int | float) else to_json(value)
     return fields, files
 
 

@@ -102,7 +102,9 @@ def files_of(value: object) -> Iterator[File]:
             yield from files_of(each)
     elif attrs.has(type(value)):
         for attribute in attrs.fields(type(value)):  # type: ignore[arg-type]  # ``has`` is True of an attrs class
-            yield from files_of(getattr(value, attribute.name))
+            each = getattr(value, attribute.name)
+            if each is not None and not isinstance(each, str | int | float):  # as most are
+                yield from files_of(each)
 
 
 def close_files(params: object) -> None:
