@@ -59,13 +59,18 @@ def split_files(
     fields: dict[str, JSONValue] = {}
     files: list[tuple[str, File]] = []
     for name in operation.fields:
-        value, wire_name = getattr(params, name), (wire_names or {}).get(name, name)
-        if isinstance(value, File):
+        value = getattr(params, name)
+        if value is None:  # most are
+            continue
+        wire_name = wire_names.get(name, name) if wire_names is not None else name
+        if isinstance(value, str | int | float):
+            fields[wire_name] = value
+        elif isinstance(value, File):
             files.append((wire_name, value))
         elif isinstance(value, tuple) and value and all(isinstance(each, File) for each in value):
             files += [(wire_name, each) for each in value]
-        elif value is not None:
-            fields[wire_name] = value if isinstance(value, str | int | float) else to_json(value)
+        else:
+            fields[wire_name] = to_json(value)
     return fields, files
 
 
