@@ -70,7 +70,7 @@ class MiddlewareSuite(Limited):
         run(self._call(transport))
         assert len(transport.requests) == 1, f"one call made {len(transport.requests)} requests"
         transport = Answering(GOOD)
-        run(self._calls(transport, [_PROMPT, _PROMPT]))
+        run(self._calls(transport, [{"prompt": "another"}, {"prompt": "another"}]))
         least = 1 if self.holds_answers else 2
         assert least <= len(transport.requests) <= 2, f"two calls made {len(transport.requests)} requests"
 

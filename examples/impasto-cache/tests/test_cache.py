@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import impasto
+from impasto.testing import MiddlewareSuite
 from impasto_cache.middleware import Cache
 
 MODEL = "stability/stable-image-core"
@@ -172,3 +173,15 @@ def test_it_wraps_only_models_whose_answers_can_be_cached() -> None:
     cutout = registry.operation("stability/remove-background")
     assert Cache().middleware(operation=registry.operation(MODEL)) is not None
     assert Cache().middleware(operation=cutout) is None
+
+
+class TestCacheAsMiddleware(MiddlewareSuite):
+    """impasto's conformance suite for middleware."""
+
+    middleware = "cache"
+    holds_answers = True
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path) -> None:
+        """Give each test a cache of its own, for the suite's model too, which has no seed."""
+        self.provider_settings = {"cache": {"folder": tmp_path / "cache", "unseeded": ["probe/image"]}}  # type: ignore[misc]

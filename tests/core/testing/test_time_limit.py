@@ -86,6 +86,11 @@ def test_after_a_hang_the_other_checks_of_its_class_have_less_time() -> None:
         Suite().test_it()
     assert Limited.seconds == 8.0
     assert Suite.seconds == 0.1
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="did not end"):
+            Suite().test_it()
+    with pytest.raises(pytest.skip.Exception, match="3 checks of Suite did not end; the others are not run"):
+        Suite().test_it()
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), pytest.skip.Exception("x")])

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -77,9 +77,9 @@ class EntranceChecks(ExchangeChecks):
 
         async def call() -> None:
             async with self.recording() as recorder:
-                function = impasto.aimage_generation
+                function = cast("Callable[..., Awaitable[Any]]", impasto.aimage_generation)  # which has overloads
                 settings = self.drop_in_settings(recorder.url)
-                response = await function(model=self.model, **params, **settings)  # type: ignore[arg-type]  # as they are
+                response = await function(model=self.model, **params, **settings)
                 assert response.data, "the response has no image"
                 assert response.data[0].b64_json, "the response's image is empty"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"

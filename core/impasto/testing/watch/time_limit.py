@@ -18,10 +18,14 @@ from contextvars import copy_context
 from types import FrameType
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
+import pytest
+
 _GRACE = 0.5
 """Seconds that a check gets to end after its tasks were cancelled, and again after an exception was raised in it."""
 _AFTER_A_HANG = 2.0
 """Seconds for each check of a class in which one did not end: the next ones mostly hang too."""
+_MOST_HANGS = 3
+"""Checks of a class that hang before the others are skipped: each would take its whole time."""
 _SHOWN_FRAMES = 5
 
 P = ParamSpec("P")
@@ -34,6 +38,8 @@ class Limited:
 
     seconds: ClassVar[float] = 8.0
     """The time limit of each check."""
+    hangs: ClassVar[int] = 0
+    """The number of checks that did not end."""
 
     def prepare(self) -> None:
         """Do what a check needs before its loop starts, within its time limit."""
@@ -59,10 +65,13 @@ def run_limited(owner: type[Limited], work: Callable[[], None]) -> None:
     """Run a function in a thread, for as long as the checks of a class may take."""
     __tracebackhide__ = True
     seconds = owner.seconds
+    if owner.hangs >= _MOST_HANGS:
+        pytest.skip(f"{owner.hangs} checks of {owner.__name__} did not end; the others are not run")
     thread = _CheckThread(work)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
+        owner.hangs += 1
         owner.seconds = min(seconds, _AFTER_A_HANG)
         places = "\n".join(thread.places())
         thread.abandon()
