@@ -15,12 +15,15 @@ from impasto import (
     Client,
     ContentFiltered,
     Cost,
+    Handler,
     Partial,
     ProviderFault,
     Registry,
     Result,
     Retry,
     UnusableResult,
+    WireRequest,
+    WireResponse,
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
@@ -167,6 +170,22 @@ async def test_a_broken_event_does_not_cost_the_paid_image_that_comes_after_it()
         with pytest.raises(UnusableResult, match=r"tests\.streams\.Dialect raised .*Expecting") as caught:
             await collect(client)
     assert caught.value.raw == b"data: {\n\n"
+
+
+async def test_a_cached_answer_of_a_stream_is_its_result() -> None:
+    answers: list[WireResponse] = []
+
+    async def cache(wire: WireRequest, next: Handler) -> WireResponse:
+        if answers:
+            return WireResponse(status=200, headers=answers[0].headers, body=answers[0].body)
+        answers.append(await next(wire))
+        return answers[0]
+
+    async with painting(stream(ALL), middleware=(cache,)) as (client, server):
+        first, again = await collect(client), await collect(client)
+    assert images(first) == [*PREVIEWS, FINAL]
+    assert images(again) == [FINAL]
+    assert len(server.paid) == 1
 
 
 async def test_leaving_early_cancels_the_call_and_closes_its_connection() -> None:

@@ -17,7 +17,6 @@ from impasto import (
     Artifact,
     Call,
     ChargeUnknown,
-    ContentFiltered,
     ImpastoError,
     NotSent,
     Pending,
@@ -301,9 +300,8 @@ def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[str
 
 def _paid_content(error: ImpastoError) -> Iterator[Artifact]:
     """Yield everything paid that came with an error or with one inside it, in memory or on disk."""
-    if isinstance(error, ContentFiltered):
-        yield from error.artifacts
-    elif isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
+    yield from error.artifacts
+    if isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
         media_type = media_type_of(error.raw[:16]) if error.file is None else error.file.media_type
         yield Artifact(data=error.raw, media_type=media_type or "", file=error.file)
     for inner in error.errors:

@@ -249,9 +249,8 @@ def _write(path: Path, data: bytes, *, overwrite: bool = False) -> Path:
 
 
 def _came_with(error: ImpastoError) -> Iterator[tuple[str, Artifact]]:
-    if isinstance(error, ContentFiltered):
-        for artifact in error.artifacts:
-            yield "filtered", artifact
-    elif isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
+    for artifact in error.artifacts:  # a blurred image, or the last partial one of a stream
+        yield "filtered" if isinstance(error, ContentFiltered) else "partial", artifact
+    if isinstance(error, UnusableResult | ChargeUnknown) and (error.raw or error.file is not None):
         data = error.raw or (error.file.read() if error.file is not None else b"")
         yield "unusable", Artifact(data=data, media_type=media_type_of(data[:16]) or "")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from impasto import Artifact, ChargeUnknown, ContentFiltered, File, ImpastoError, UnusableResult
+from impasto import Artifact, ChargeUnknown, File, ImpastoError, UnusableResult
 
 from .local import UNKNOWN_TYPE, LocalStore, StoreError, is_storable
 
@@ -37,8 +37,8 @@ async def save(store: LocalStore, artifact: Artifact) -> str:
 
 
 def _artifacts(error: ImpastoError) -> Iterator[Artifact]:
-    """Yield blurred images, a paid answer, or the beginning of an image that broke off, but no proxy's page."""
-    if isinstance(error, ContentFiltered):
+    """Yield blurred and partial images, a paid answer, or the beginning of one that broke off, but no proxy's page."""
+    if error.artifacts:
         for each in error.artifacts:  # a plugin's images may have a type that no file here has
             yield each if is_storable(each.media_type) else attrs.evolve(each, media_type=UNKNOWN_TYPE)
     elif isinstance(error, ChargeUnknown | UnusableResult):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from impasto.registry import OPERATIONS
 from impasto_plugins.gateway.calls.streamed_answers import MAX_PARTIAL_IMAGES, PartialImages
 from tests.distributions import install
 from tests.images import padded, png
-from tests.plugins.gateway.conftest import Answer, Running, Start, config, entry
+from tests.node import find_node, run_node_tests
+from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, config, entry
 from tests.reliability.servers import Answer as ProviderAnswer, Server
 from tests.streams import END, FINAL, HEAD, PREVIEWS, chunk, completed, failed, preview, stream, whole
 
@@ -133,6 +135,8 @@ async def test_a_stream_that_breaks_off_may_have_been_charged(acme: Running, pro
         _ = [each async for each in events]
     assert caught.value.code == "charge_unknown"
     assert len(provider.paid) == 1
+    [path] = re.findall(r"/v1/images/files/\S+", caught.value.message)
+    assert (await acme.ask("GET", path)).body == PREVIEWS[0]
 
 
 async def test_a_call_whose_caller_leaves_runs_on_and_is_replayed(acme: Running, provider: Server) -> None:
@@ -183,6 +187,13 @@ async def test_a_slow_caller_misses_older_partial_images_and_holds_up_nothing(ac
         names = [name for name, _ in parsed(Answer(200, {}, await response.read()))]
     assert names[-1] == "image_generation.completed"
     assert 0 < names.count("image_generation.partial_image") < 30
+
+
+async def test_openais_javascript_sdk_reads_the_events(acme: Running, provider: Server) -> None:
+    provider.posts = [stream(preview(0), preview(1), completed())]
+    script = Path(__file__).with_name("streams.test.cjs")
+    await run_node_tests(find_node("openai"), script, GATEWAY=acme.url, KEY=MASTER)
+    assert len(provider.paid) == 1
 
 
 def test_partial_images_that_wait_are_bounded() -> None:
