@@ -116,15 +116,17 @@ class Client:
 
         return stream_call(self, model, params, timeout=timeout, retry=retry, base_model=base_model)
 
-    async def resume(self, model: str, id: str, /, *, timeout: float | None = None) -> Result:
+    async def resume(self, model: str, id: str, /, *, n: int = 1, timeout: float | None = None) -> Result:
         """Fetch the result of a job that was accepted earlier, with the key that started it. This costs nothing.
 
-        ``timeout`` in seconds. Raises InvalidRequest if ``id`` can't be a job's, PollExpired, and the errors of a call.
+        ``n``: the images that it was asked for. ``timeout`` in seconds. Raises InvalidRequest if ``id`` can't be a
+        job's, PollExpired, and the errors of a call.
         """
         if not isinstance(id, str):
             raise InvalidRequest([Problem("id", f"must be text, not {type(id).__name__}")], operation=model)
+        check_n(n, model)
         route = await self._route(resolve_model(model)[0])
-        request = Request(operation=model, params=NO_PARAMS, target=route.operation.target, job=id)
+        request = Request(operation=model, params=NO_PARAMS, target=route.operation.target, job=id, count=n)
         return await self._run_once(route, request, timeout, None, Call)
 
     async def invoke(

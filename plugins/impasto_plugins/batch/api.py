@@ -33,7 +33,7 @@ from .runner.concurrency import AdaptiveConcurrency
 from .runner.health_check import is_reachable
 from .runner.limits import FailureLimit, StopConditions
 from .runner.scheduler import Scheduler, of_client
-from .tasks import ImageTask, Outcome, OutcomeState, key_of
+from .tasks import ImageTask, Outcome, OutcomeState, join_tasks, key_of
 
 Requests = Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
 
@@ -184,10 +184,10 @@ class _CallBatch:
             await self._note_address(tasks[0])
             left = [unit for unit in tasks if self.folder is None or not self._is_finished(self.folder, unit)]
             for unit in tasks:
-                if self.folder is None or unit in left:
-                    yield unit
-                else:
+                if self.folder is not None and unit not in left:
                     yield await asyncio.to_thread(self._earlier_outcome, self.folder, unit)
+            for unit in join_tasks(left):
+                yield unit
             if self.folder is not None and not left:
                 for index in self.folder.images.extras(tasks[0].id, tasks[0].n):
                     yield await asyncio.to_thread(

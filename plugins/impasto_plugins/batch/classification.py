@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from impasto import (
+    Artifact,
     BadRequest,
     ChargeUnknown,
     ClientClosedError,
@@ -70,6 +71,29 @@ def code_of(error: ImpastoError, state: OutcomeState) -> str:
     return next((code for kind, code in _CODES if isinstance(error, kind)), "misconfigured")
 
 
+def outcomes_of_result(unit: ImageTask, result: Result) -> Iterator[tuple[ImageTask, Outcome]]:
+    """Yield the images of a request, each with what came in its place of the answer."""
+    if unit.requested == 1:
+        yield unit, outcome_of_result(unit, result)
+        return
+    errors, strays = dict[int, ImpastoError](), list[ImpastoError]()  # strays: indices that no image has, or twice
+    for each in result.errors:
+        if each.index in errors or each.index >= unit.requested:
+            strays.append(each.error)
+        else:
+            errors[each.index] = each.error
+    came = iter(result.artifacts)
+    in_place = [None if place in errors else next(came, None) for place in range(unit.requested)]
+    one = attrs.evolve(result, errors=(), usage=None, cost=_cost_per_image(result))
+    usage = result.usage
+    for image in unit.images:
+        if (artifact := in_place[image.place]) is None:
+            yield image, outcome_of_error(image, errors.get(image.place) or strays.pop(0))
+        else:
+            yield image, outcome_of_result(image, attrs.evolve(one, artifacts=(artifact,), usage=usage))
+            usage = None
+
+
 def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
     """Return the outcome of a result: its first image."""
     missing = tuple(f"another image of the same answer did not come: {each.error.message}" for each in result.errors)
@@ -84,16 +108,17 @@ def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
         cost=cost.times(1 + charged) if cost is not None and charged else cost,
         request_id=result.request_id,
         warnings=(*unit.warnings, *result.warnings, *missing),
+        usage=result.usage,
         errors=tuple(each.error for each in result.errors),
     )
 
 
 def extras(unit: ImageTask, result: Result, first: Callable[[], int]) -> Iterator[tuple[ImageTask, Outcome]]:
-    """Yield the further images of a result as tasks of their own. ``first`` returns the first free index."""
-    more = result.artifacts[1:]
+    """Yield images beyond those requested as tasks of their own. ``first`` returns the first free index."""
+    more = surplus(unit, result)
     cost = _cost_per_image(result)
     for index, artifact in enumerate(more, first() if more else 0):
-        extra = attrs.evolve(unit, index=index, extra=unit.index, job=None)
+        extra = attrs.evolve(unit, index=index, extra=unit.index, job=None, others=())
         yield (
             extra,
             Outcome(
@@ -107,6 +132,14 @@ def extras(unit: ImageTask, result: Result, first: Callable[[], int]) -> Iterato
                 warnings=result.warnings,
             ),
         )
+
+
+def surplus(unit: ImageTask, result: Result) -> tuple[Artifact, ...]:
+    """Return the images of an answer beyond those that its request asked for."""
+    if unit.requested == 1:
+        return result.artifacts[1:]
+    failed = {each.index for each in result.errors if each.index < unit.requested}
+    return result.artifacts[unit.requested - len(failed) :]
 
 
 def _cost_per_image(result: Result) -> Cost | None:

@@ -1,14 +1,14 @@
-"""One image of a batch: its request and its outcome."""
+"""One image of a batch, or the images of one request: what is asked for, and the outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
-from impasto import Account, Artifact, Cost, ImpastoError, Request
+from impasto import Account, Artifact, Cost, ImpastoError, Request, Usage
 
 OutcomeState = Literal["done", "refused", "ambiguous", "unusable", "filtered", "expired", "pending"]
 
@@ -41,6 +41,43 @@ class ImageTask:
     warnings: tuple[str, ...] = ()
     extra: int | None = None
     """For an extra image: the index of the image whose request it came with."""
+    native_maximum: int = 1
+    """The most images of its row that one request can ask for."""
+    place: int = 0
+    """The number of images before it in the answer to its request."""
+    requested: int = 1
+    """The number of images that its request asks for."""
+    others: tuple[ImageTask, ...] = attrs.field(default=(), repr=False)
+    """The further images of the same request."""
+
+    @property
+    def images(self) -> tuple[ImageTask, ...]:
+        """All images of its request that are still to come, itself the first."""
+        return (self, *self.others)
+
+
+def join_tasks(tasks: Iterable[ImageTask]) -> Iterator[ImageTask]:
+    """Join images of one row with successive indices into requests of as many as the provider allows.
+
+    Their seeds count up with the indices, as those of one request do.
+    """
+    joined: list[ImageTask] = []
+    for task in tasks:
+        if joined and (len(joined) == task.native_maximum or task.index != joined[-1].index + 1):
+            yield join_request(joined)
+            joined = []
+        joined.append(task)
+    if joined:
+        yield join_request(joined)
+
+
+def join_request(tasks: list[ImageTask]) -> ImageTask:
+    """Return the task of one request for all these images."""
+    if len(tasks) == 1:
+        return tasks[0]
+    count = len(tasks)
+    first, *others = (attrs.evolve(task, place=place, requested=count) for place, task in enumerate(tasks))
+    return attrs.evolve(first, others=tuple(others))
 
 
 def key_of(account: Account) -> str:
@@ -70,5 +107,7 @@ class Outcome:
     request_id: str | None = None
     warnings: tuple[str, ...] = ()
     again: bool = False
+    usage: Usage | None = None
+    """The tokens of its whole request; the first image of an answer has it."""
     errors: tuple[ImpastoError, ...] = attrs.field(default=(), repr=False)
     """Errors of further images in the same answer, which did not come."""

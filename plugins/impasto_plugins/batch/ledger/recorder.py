@@ -112,9 +112,9 @@ class LedgerRecorder:
     """Tasks whose images are whole in the staging folder and not uploaded yet."""
 
     async def record_intent(self, unit: ImageTask, call: Call) -> None:
-        """Write the intent, after space on the disk was reserved. Raises StorageError."""
+        """Write the intent of each image, after space on the disk was reserved. Raises StorageError."""
         try:
-            await self.folder.submit(self._write_intent(unit, call))
+            await self.folder.submit(self._write_intents(unit, call))
         except OSError as error:
             reason = error.strerror or str(error)
             raise StorageError(
@@ -125,12 +125,14 @@ class LedgerRecorder:
         """Write the id of an accepted job, and when the provider deletes its result."""
         now = time.time()
         expires = now + pending.result_ttl if pending.result_ttl is not None else None
-        row = {
-            **_row_of(unit, "accepted", at=now, key=key_of(call.account)),
-            "job": pending.id,
-            "expires": expires,
-        }
-        return self.folder.submit(self.folder.write_row(row, on_disk=True))
+        job = {"job": pending.id, "expires": expires}
+        more = {"requested": unit.requested} if unit.requested > 1 else {}
+        head = {"at": now, "key": key_of(call.account)}
+        rows = [
+            {**_row_of(image, "accepted", **head), **job, **more, **({"place": image.place} if more else {})}
+            for image in unit.images
+        ]
+        return self.folder.submit(self._write_rows(rows))
 
     async def store_result(self, unit: ImageTask, outcome: Outcome) -> Outcome:
         """Publish or upload an image, or write the row of an error. Raises OSError."""
@@ -192,15 +194,23 @@ class LedgerRecorder:
         taken = self.folder.images.extras(unit.id, unit.n)
         return taken[-1] + 1 if taken else unit.n
 
-    def _write_intent(self, unit: ImageTask, call: Call) -> WriteSteps[None]:
-        """Reserve space on the disk, then write the intent."""
+    def _write_intents(self, unit: ImageTask, call: Call) -> WriteSteps[None]:
+        """Reserve space on the disk for all images of a request, then write their intents."""
         folder, disk = self.folder, self.folder.disk
-        if unit not in self._staged:
-            path = staging_path(folder.layout, unit.id, unit.index)
-            staged = _Staged(path, create_staged(disk, path), self._room.get(unit.model, FIRST_ROOM))
-            self._staged[unit] = staged
+        for image in unit.images:
+            if image in self._staged:
+                continue
+            path = staging_path(folder.layout, image.id, image.index)
+            staged = _Staged(path, create_staged(disk, path), self._room.get(image.model, FIRST_ROOM))
+            self._staged[image] = staged
             disk.reserve(staged.file, staged.room)  # a paid image must not meet a full disk
-        yield from folder.write_row(intent_row(unit, key_of(call.account)), on_disk=True)
+        yield from self._write_rows([intent_row(image, key_of(call.account)) for image in unit.images])
+
+    def _write_rows(self, rows: Iterable[Row]) -> WriteSteps[None]:
+        """Write rows that reach the disk together, before anything else happens."""
+        for row in rows:
+            self.folder.write(row)
+        yield "ledger"
 
     def _stage_and_publish(self, unit: ImageTask, outcome: Outcome) -> WriteSteps[Outcome]:
         """Write the image to the staging folder, publish it, then write its row."""
@@ -347,6 +357,7 @@ def artifact_row(
         "finish_reason": artifact.finish_reason,
         "request_id": outcome.request_id,
         "warnings": list(outcome.warnings),
+        **({"usage": attrs.asdict(outcome.usage)} if outcome.usage is not None else {}),
     }
 
 

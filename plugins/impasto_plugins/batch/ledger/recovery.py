@@ -82,12 +82,12 @@ async def recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[st
 
 
 def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -> WriteSteps[RecoverySummary]:
-    found = RecoverySummary()
+    found, jobs = RecoverySummary(), dict[tuple[str, str], list[ImageTask]]()
     left = rows_at(folder.layout.ledger, folder.images.open())  # the last row of each image that is not finished
     for row in left:
         if row["row"] == "accepted":
             if row["key"] in keys:
-                found.jobs.append(_task_of_row(row))
+                jobs.setdefault((row["id"], row["job"]), []).append(_task_of_row(row))
             else:
                 found.jobs_of_other_accounts += 1
             continue
@@ -107,6 +107,8 @@ def _recover(folder: Workspace, keeping: LedgerRecorder, keys: frozenset[str]) -
         else:
             found.ambiguous += 1
             folder.write((yield from _write_ambiguous(folder, row)))
+    for first, *others in jobs.values():  # the images of one request
+        found.jobs.append(attrs.evolve(first, others=tuple(others)))
     if left:
         yield "ledger"
     needed = {_publish_staged(folder, row) for row in found.staged}
@@ -139,6 +141,8 @@ def _task_of_row(row: Row) -> ImageTask:
         expires=row.get("expires"),
         cost=Cost(usd=usd, as_of="") if usd is not None else None,
         sha256=row["asks"],
+        place=row.get("place", 0),
+        requested=row.get("requested", 1),
     )
 
 

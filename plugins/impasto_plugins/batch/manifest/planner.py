@@ -16,7 +16,7 @@ from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.ledger.index import TaskIndex
 from impasto_plugins.batch.ledger.states import TaskState
 from impasto_plugins.batch.ledger.workspace import LedgerHistory
-from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.batch.tasks import ImageTask, join_tasks
 
 from .fast_validation import FastValidator, ModelTotals, ValidRow
 from .reader import Manifest
@@ -162,7 +162,7 @@ class Planner:
             if line[0] not in plan.skipped_lines and self._is_finished(line) is None:
                 tasks = self._tasks_of(line)
                 left = self._images.states(tasks[0].id, len(tasks))
-                yield from (unit for unit, state in zip(tasks, left, strict=True) if self._selected[state])
+                yield from join_tasks(unit for unit, state in zip(tasks, left, strict=True) if self._selected[state])
         if self.manifest.mark() != plan.mark:
             raise ManifestError("the manifest changed during the run; run it again to include the changes")
 

@@ -176,7 +176,8 @@ def tasks_of(
             sha256=sha256,
             line=mark,
             position=position,
-            warnings=(*warnings, *warnings_of_seeds),
+            warnings=warnings if operation.native_n is not None else (*warnings, *warnings_of_seeds),
+            native_maximum=operation.native_n[1] if operation.native_n is not None else 1,
         )
         for index, each in enumerate(requests)
     ]

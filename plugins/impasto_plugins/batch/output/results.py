@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import attrs
 
+from impasto import Usage
 from impasto_plugins.batch.filenames import digest
 from impasto_plugins.batch.ledger.evidence import write_stamp
 from impasto_plugins.batch.ledger.filesystem import Disk, write_all
@@ -17,6 +20,7 @@ from impasto_plugins.batch.ledger.index import TaskIndex
 from impasto_plugins.batch.ledger.log import ON_THE_WAY, ReadPosition, Row, rows
 from impasto_plugins.batch.ledger.states import TaskState, state_of
 from impasto_plugins.batch.ledger.workspace import Workspace, WorkspacePaths
+from impasto_plugins.openai_compat.response import TokenUsage
 
 RESULTS = "results.jsonl"
 ERRORS = "errors.jsonl"
@@ -106,11 +110,19 @@ def _result(done: list[Row]) -> Line:
         "data": [{"index": row["index"], **{name: row[name] for name in _OF_IMAGE}} for row in done],
         "usd": None if None in costs else round(sum(cost for cost in costs if cost is not None), 10),
     }
+    if (usage := usage_of(done)) is not None:
+        body["usage"] = usage
     warnings = dict.fromkeys(each for row in done for each in row["warnings"])
     if warnings:
         body["warnings"] = list(warnings)
     response = {"status_code": 200, "request_id": first["request_id"], "body": body}
     return {"id": _line_id(first["id"]), "custom_id": first["id"], "response": response, "error": None}
+
+
+def usage_of(done: Iterable[Row]) -> Mapping[str, object] | None:
+    """Return the tokens of all requests of these images as OpenAI's answers have them; None if none were counted."""
+    usages = [Usage(**row["usage"]) for row in done if "usage" in row]
+    return TokenUsage.of(reduce(add, usages)).model_dump() if usages else None
 
 
 def _error(row: Row) -> Line:

@@ -100,15 +100,19 @@ class StopConditions:
         self.check_time()
         if self.reason is not None:
             return False
-        price = unit.cost.usd if unit.cost is not None else 0.0
+        price = _price_of(unit)
         if self.budget is not None and unit.job is None:
             left = self.budget - self.usd - self.reserved
             if unit.cost is None:
-                self.stop(f"the price of {unit.model} is unknown, and there is a budget", "budget")
+                self.stop(
+                    f"the price of {unit.model} is unknown, so no budget can be kept; leave out the budget, or use a"
+                    " model whose plugin estimates a price",
+                    "budget",
+                )
             elif price > left + _ROUNDING:
                 self.stop(
-                    f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and an image of"
-                    f" {unit.model} may cost {price:.4g}",
+                    f"the budget of {self.budget:.2f} USD is used up: {max(left, 0):.4g} is left, and"
+                    f" {_images_in_words(unit)} of {unit.model} may cost {price:.4g}",
                     "budget",
                 )
         if self.reason is not None:
@@ -118,14 +122,18 @@ class StopConditions:
 
     def release(self, unit: ImageTask) -> float:
         """Release its reserved price and return it."""
-        price = unit.cost.usd if unit.cost is not None else 0.0
+        price = _price_of(unit)
         self.reserved -= price
         return price
 
-    def settle(self, unit: ImageTask, outcome: Outcome, *extras: Outcome) -> None:
-        """Count a finished image, and extra ones of the same answer."""
+    def settle(self, unit: ImageTask, *outcomes: Outcome) -> None:
+        """Count the finished images of a request, and extra ones of the same answer behind them."""
         self.release(unit)
-        self.usd += sum(each.cost.usd for each in (outcome, *extras) if each.cost is not None)
+        self.usd += sum(each.cost.usd for each in outcomes if each.cost is not None)
+        for outcome in outcomes[: len(unit.images)]:
+            self._count_finished(outcome)
+
+    def _count_finished(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, STOPPING):
             self.stop(str(outcome.error), _kind_of(outcome.error), outcome.error)
         if outcome.state == "pending":
@@ -148,6 +156,15 @@ class StopConditions:
         billed: Billed = outcome.error.billed if outcome.error is not None else "yes"
         if billed != "no" and self.billed != "unknown":
             self.billed = billed
+
+
+def _price_of(unit: ImageTask) -> float:
+    """Return the most that a task's images may cost, as far as it is known."""
+    return unit.cost.usd * len(unit.images) if unit.cost is not None else 0.0
+
+
+def _images_in_words(unit: ImageTask) -> str:
+    return "an image" if not unit.others else f"a request for {len(unit.images)} images"
 
 
 def _kind_of(error: ImpastoError) -> StopReason:

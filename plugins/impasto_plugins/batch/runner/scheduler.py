@@ -25,7 +25,7 @@ from impasto import (
     WireRequest,
 )
 from impasto.ext import StopReason
-from impasto_plugins.batch.classification import extras, outcome_of_error, outcome_of_result
+from impasto_plugins.batch.classification import extras, outcome_of_error, outcomes_of_result, surplus
 from impasto_plugins.batch.ledger.recorder import TaskRecorder
 from impasto_plugins.batch.tasks import ImageTask, Outcome
 
@@ -46,10 +46,11 @@ def of_client(client: Client) -> Execute:
 
     async def ask(unit: ImageTask, call: Callable[..., Call]) -> Result:
         if unit.job is not None:
-            return await client.resume(unit.model, unit.job, timeout=unit.timeout)
+            return await client.resume(unit.model, unit.job, n=unit.requested, timeout=unit.timeout)
         assert unit.request is not None  # noqa: S101 - a task without a job has a request
+        n = len(unit.images)
         return await client.invoke(
-            unit.model, unit.request, timeout=unit.timeout, base_model=unit.base_model, call=call
+            unit.model, unit.request, n=n, timeout=unit.timeout, base_model=unit.base_model, call=call
         )
 
     return ask
@@ -248,28 +249,29 @@ class Scheduler:
             work.call = None  # each holds the other, and the call its answer: hundreds would wait for the collector
 
     async def _attempt(self, work: _TaskRun, through: FinishedQueue) -> None:
-        unit, more, is_answered = work.unit, list[tuple[ImageTask, Outcome]](), True
+        unit, is_answered = work.unit, True
         try:
             result = await self.execute(unit, partial(_RecordedCall, work))
-            outcome = outcome_of_result(unit, result)
-            more = list(extras(unit, result, partial(self._free_index, unit, len(result.artifacts) - 1)))
+            ends = [*outcomes_of_result(unit, result)]
+            ends += extras(unit, result, partial(self._free_index, unit, len(surplus(unit, result))))
         except ImpastoError as error:
-            outcome = outcome_of_error(unit, error)
+            ends = [(image, outcome_of_error(image, error)) for image in unit.images]
             is_answered = isinstance(error, ResponseError)
         except asyncio.CancelledError:
             if self.keeper is not None and work.call is not None:
-                self.keeper.record_cancelled(unit, work.call)
+                for image in unit.images:
+                    self.keeper.record_cancelled(image, work.call)
             raise
         if is_answered and work.call is not None:
             self._note_answer(work.call)
-        settled = await asyncio.gather(*(self._settle(*each) for each in ((unit, outcome), *more)))
+        settled = await asyncio.gather(*(self._settle(*each) for each in ends))
         if self._is_retried(settled[0]):  # its row says "again": if the process dies here, the next run requests it
             self.stops.release(unit)
             self._retries.append(unit)
             self.pace.release()
             return
         self.stops.settle(unit, *settled)
-        if settled[0].state == "done" and work.call is not None:
+        if work.call is not None and any(each.state == "done" for each in settled):
             self.pace.on_success(unit.model, time.monotonic() - work.call.began)
         through.put_nowait(settled)
 

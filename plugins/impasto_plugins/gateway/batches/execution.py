@@ -104,7 +104,9 @@ async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
     for deployment in deployments:
         if deployment.account.fingerprint.startswith(task.key):
             with deployment.observer.record_call(deployment.label, task.cost) as recorder:
-                result = await deployment.client.resume(deployment.config.model, job, timeout=DAY_SECONDS)
+                result = await deployment.client.resume(
+                    deployment.config.model, job, n=task.requested, timeout=DAY_SECONDS
+                )
                 recorder.record_result(result)
                 return result
     error = ChargeUnknown(f"the key of job {job} is no longer configured; the job may have been charged")

@@ -18,6 +18,7 @@ import attrs
 
 from impasto import File, ImpastoError
 from impasto_plugins.batch.ledger.log import Row
+from impasto_plugins.batch.output.results import usage_of
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.api import response_body
 from impasto_plugins.gateway.errors import INVALID, SERVER, APIError, to_api_error
@@ -110,7 +111,7 @@ class FinishedLine:
         formats = {row["media_type"].rpartition("/")[2] for row in rows}
         costs = [row["usd"] for row in rows]
         body: dict[str, Any] = {"output_format": formats.pop()} if len(formats) == 1 else {}
-        body["usage"] = _USAGE
+        body["usage"] = usage_of(rows) or _USAGE
         body["cost_usd"] = None if None in costs else round(sum(costs), 10)
         if warnings := dict.fromkeys((*self.notes, *(each for row in rows for each in row["warnings"]))):
             body["warnings"] = list(warnings)
