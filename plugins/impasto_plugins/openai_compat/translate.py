@@ -14,7 +14,7 @@ from typing import Literal, cast
 import attrs
 
 from impasto import AspectRatios, InvalidRequest, Operation, Problem, Sizes
-from impasto.ext import MAX_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt, structure
+from impasto.ext import MAX_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt
 from impasto.fields import format_value
 from impasto.rules import Needs
 
@@ -105,28 +105,6 @@ def translate(
         warnings=tuple(work.warnings),
         problems=tuple(work.problems),
     )
-
-
-def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -> list[Problem]:
-    """Return the problems of a model's default values, each checked by itself: a call gives the rest."""
-    translation = translate(operation, defaults, makes=operation.output)
-    problems = {problem.field: problem for problem in translation.problems}
-    values: dict[str, object] = {}
-    for name, value in translation.params.items():
-        word = translation.words[name]
-        if name in operation.file_fields:
-            problems[word] = Problem(word, "is a file, which each call gives; leave it out")
-        else:
-            values[name] = value
-    try:
-        structure(operation.params, values)
-    except InvalidRequest as error:
-        for problem in error.problems:
-            name, dot, within = problem.field.partition(".")
-            if name in values:
-                word = f"{translation.words[name]}{dot}{within}"
-                problems.setdefault(word, Problem(word, problem.message))
-    return list(problems.values())
 
 
 @attrs.define

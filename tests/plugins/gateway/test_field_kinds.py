@@ -39,6 +39,22 @@ async def gateway(start: Start, provider: Recorder, tmp_path: Path, monkeypatch:
     return await start(config(provider.url, entries=entries, general="  plugins: [impasto-kinds]\n", more=files))
 
 
+async def test_lists_and_objects_may_be_defaults_of_the_configuration(
+    start: Start, provider: Recorder, gateway: Running
+) -> None:
+    defaults = "      colors: [red, blue]\n      style: {strength: 0.5}\n      size: 512x512\n"
+    text = config(
+        provider.url,
+        entries=entry("kinds", "kinds/all", provider.url) + defaults,
+        general="  plugins: [impasto-kinds]\n",
+    )
+    other = await start(text)
+    answer = await other.generate(model="kinds", style={"strength": 1})
+    assert answer.status == 200, answer.body
+    expected = {"text": "p", "colors": ["red", "blue"], "style": {"strength": 1}, "width": 512, "height": 512}
+    assert sent(provider) == expected
+
+
 def sent(provider: Recorder) -> dict[str, Any]:
     [post] = provider.posts
     body: dict[str, Any] = json.loads(post.body)

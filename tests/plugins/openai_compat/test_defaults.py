@@ -3,7 +3,8 @@
 import pytest
 
 from impasto import Registry
-from impasto_plugins.openai_compat.translate import problems_of_defaults, translate
+from impasto_plugins.openai_compat.defaults import problems_of_defaults
+from impasto_plugins.openai_compat.translate import translate
 
 from .test_translate import PICTURE, model
 

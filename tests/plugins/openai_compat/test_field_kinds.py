@@ -12,12 +12,14 @@ from PIL import Image
 from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
 from impasto.ext import close_files
 from impasto_plugins.openai_compat.check import check_request
-from impasto_plugins.openai_compat.translate import problems_of_defaults, translate
+from impasto_plugins.openai_compat.defaults import problems_of_defaults
+from impasto_plugins.openai_compat.translate import translate
 
 
 @attrs.frozen(kw_only=True)
 class Style:
     strength: float | None = fields.number(0, 1)
+    reference: File | None = fields.file(role=None)
 
 
 @attrs.frozen(kw_only=True)
@@ -165,6 +167,9 @@ def test_a_default_size_is_translated_as_a_calls_is() -> None:
 
 
 def test_a_default_of_a_nested_object_is_checked() -> None:
+    assert problems_of_defaults(operation(), {"style": {"strength": 0.5}}) == []
+    [file] = problems_of_defaults(operation(), {"style": {"reference": "one.png"}})
+    assert str(file) == "style: is a file, which each call gives; leave it out"
     [problem] = problems_of_defaults(operation(), {"style": {"strength": 7}})
     assert str(problem) == "style.strength: must be a number from 0 to 1, not 7"
 

@@ -38,8 +38,8 @@ from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.errors import is_not_charged
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
+from impasto_plugins.openai_compat.defaults import problems_of_defaults
 from impasto_plugins.openai_compat.settings import own_settings, split_settings
-from impasto_plugins.openai_compat.translate import problems_of_defaults
 from impasto_plugins.openai_compat.words import WORDS, may_be_dropped
 
 from .queue_timeout import QueueTimeout

@@ -47,7 +47,7 @@ from .validators import (
     validate_rate,
     validate_url,
 )
-from .yaml_nodes import UNKNOWN_VALUE, ConfigNode, Mistake, NodeBuilder, Scalar, UnreadableYAML, Value
+from .yaml_nodes import UNKNOWN_VALUE, ConfigNode, Mistake, NodeBuilder, UnreadableYAML, Value
 
 MAX_BYTES = 1 << 20
 MAX_PRESIGNED_SECONDS = 7 * 24 * 3600
@@ -302,13 +302,13 @@ class _ConfigReader(SectionReader):
         self.add_problem(line, where, f"required: {constraint}" if name is None else f"must be {constraint}{got}")
         return None
 
-    def read_params(self, node: ConfigNode, where: str) -> tuple[SectionRecord[DeploymentParams], dict[str, Scalar]]:
+    def read_params(self, node: ConfigNode, where: str) -> tuple[SectionRecord[DeploymentParams], dict[str, object]]:
         """Return the parameters of a model's calls, and its default values, which only the model can judge."""
         nodes = node.value if isinstance(node.value, dict) else {}
         field_names = [*attrs.fields_dict(DeploymentParams), *ADVICE]
         known_nodes = {key: each for key, each in nodes.items() if key in field_names}
         defaults = {
-            key: self.read_scalar(each, f"{where}.{key}") for key, each in nodes.items() if key not in known_nodes
+            key: self.read_value(each, f"{where}.{key}") for key, each in nodes.items() if key not in known_nodes
         }
         section = self.read_record(DeploymentParams, attrs.evolve(node, value=known_nodes) if nodes else node, where)
         self.check(section, where, "rate_limit", section.record.rate_limit, validate_rate)

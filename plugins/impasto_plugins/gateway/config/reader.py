@@ -117,6 +117,16 @@ class SectionReader:
             self.add_problem(node.line, name, "must be a list of texts")
         return tuple(value for value in values if isinstance(value, str) and value)
 
+    def read_value(self, node: ConfigNode, name: str) -> object:
+        """Return any value, also a list or a mapping; UNKNOWN_VALUE if a part of it is unknown."""
+        if isinstance(node.value, list):
+            values = [self.read_value(each, name) for each in node.value]
+            return UNKNOWN_VALUE if UNKNOWN_VALUE in values else values
+        if isinstance(node.value, dict):
+            nested = {key: self.read_value(each, f"{name}.{key}") for key, each in node.value.items()}
+            return UNKNOWN_VALUE if UNKNOWN_VALUE in nested.values() or node.has_merge else nested
+        return self.read_scalar(node, name)
+
     def read_scalar(self, node: ConfigNode, name: str) -> Scalar:
         """Return a single value, from the environment if it says so."""
         value = node.value

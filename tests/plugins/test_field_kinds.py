@@ -1,0 +1,73 @@
+"""A model with a field of each kind, called through the client, a batch and the drop-in functions."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impasto import Client, InvalidRequest, aimage_edit
+from impasto.testing.recorder import Answer, Recorder, always, recording
+from tests.distributions import install
+from tests.field_kinds import GIF, MODULES, POINTS
+
+ONE, TWO = (base64.b64encode(data).decode() for data in (b"one", b"two"))
+
+
+@pytest.fixture
+async def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Recorder]:
+    install(tmp_path / "site", "impasto-kinds", POINTS, MODULES)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    async with recording(always(Answer(headers={"content-type": "image/gif"}, body=GIF))) as recorder:
+        yield recorder
+
+
+def client_of(provider: Recorder) -> Client:
+    return Client(providers={"kinds": {"api_base": provider.url, "api_key": "k"}})
+
+
+def bodies(provider: Recorder) -> list[Any]:
+    return [json.loads(post.body) for post in provider.posts]
+
+
+async def test_the_client_sends_each_kind(provider: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"one")
+    async with client_of(provider) as client:
+        result = await client.run(
+            "kinds/all",
+            text="a wolf",
+            images=[tmp_path / "one.png", ("two.png", b"two")],
+            style={"reference": b"two", "layers": [b"one"]},
+            tile=False,
+        )
+        with pytest.raises(InvalidRequest, match="style.strength: must be a number from 0 to 1, not 2"):
+            await client.run("kinds/all", text="a", style={"strength": 2})
+    assert (result.artifacts[0].data, result.artifacts[0].media_type) == (GIF, "image/gif")
+    [body] = bodies(provider)
+    assert body == {
+        "text": "a wolf",
+        "images": [ONE, TWO],
+        "tile": False,
+        "style": {"reference": TWO, "layers": [ONE]},
+    }
+
+
+async def test_a_batch_sends_each_kind_and_sends_nothing_again(provider: Recorder, tmp_path: Path) -> None:
+    rows = [{"id": "a", "model": "kinds/all", "text": "x", "images": [b"one"], "style": {"reference": b"two"}}]
+    for _ in range(2):
+        async with client_of(provider) as client:
+            [outcome] = [each async for each in client.batch(rows, out=tmp_path / "out")]
+        assert (outcome.state, outcome.path and outcome.path.suffix) == ("done", ".gif")
+    assert bodies(provider) == [{"text": "x", "images": [ONE], "style": {"reference": TWO}}]
+
+
+async def test_a_drop_in_function_takes_a_list_of_images_and_a_size(provider: Recorder) -> None:
+    response = await aimage_edit(
+        [b"one", b"two"], "kinds/all", "a wolf", size="1000x1000", api_base=provider.url, api_key="k"
+    )
+    assert response.warnings == ["size 1000x1000 became 992x992, the nearest of this model's"]
+    assert bodies(provider) == [{"text": "a wolf", "images": [ONE, TWO], "width": 992, "height": 992}]
