@@ -193,8 +193,16 @@ class Subject(Limited):
         return {name: each for name, each in params.items() if each is not None}
 
     def values(self) -> Iterator[tuple[str, object]]:
-        """Yield every field with the value that its author declared."""
-        yield from {**self.others, **self.minimal}.items()
+        """Yield every field with the value that its author declared, but for the one that ``n`` sets."""
+        for name, value in {**self.others, **self.minimal}.items():
+            if name != self.native_field:
+                yield name, value
+
+    @property
+    def native_field(self) -> str | None:
+        """The field for the number of images, which callers set with ``n``."""
+        native = self.operation().native_n
+        return None if native is None else native[0]
 
     def on_disk(self, folder: Path, name: str, value: object) -> object:
         """Return a file field's value as a path, written to a folder; any other value as it is."""

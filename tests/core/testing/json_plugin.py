@@ -13,7 +13,7 @@ import base64, json
 import attrs
 from impasto import (
     Artifact, BadRequest, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, File, FlatPrice, Operation,
-    PaymentRequired, Provider, ProviderFault, RateLimited, Result, Unauthorized, UnusableResult, WireRequest,
+    PaymentRequired, Provider, ProviderFault, RateLimited, Result, Unauthorized, UnusableResult, Usage, WireRequest,
 )
 from impasto.ext import media_type_of, retry_after
 from impasto.fields import choice, file, integer, number, text
@@ -34,6 +34,7 @@ class Params:
     quality: str | None = choice("draft", "fine", default="fine")
     image: File | None = file()
     mask: File | None = file(role="mask")
+    n: int | None = integer(1, 4, default=2)
 
 
 class Dialect:
@@ -88,8 +89,11 @@ class Dialect:
                 artifacts.append(Artifact(data=data, media_type=media_type, seed=seed, finish_reason=finish))
         if not artifacts:
             raise self.unusable(response)
-        # RESULT
-        return Result(artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id)
+        count = body.get("usage")
+        usage = Usage(input_tokens=count["in"], output_tokens=count["out"]) if count else None
+        return Result(
+            artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id, usage=usage
+        )
 
     def unusable(self, response):
         return UnusableResult("no image", raw=response.body, media_type=response.media_type)
@@ -97,7 +101,7 @@ class Dialect:
 
 ink = Operation(
     id="acme/ink", title="Ink", params=Params, target="/v1/images", provider=acme, dialect=Dialect(),
-    constants={"model": "ink-1"}, price=FlatPrice(cost=Cost(usd=0.03, as_of="2026-01-01")),
+    native_n=("n", 4), constants={"model": "ink-1"}, price=FlatPrice(cost=Cost(usd=0.03, as_of="2026-01-01")),
 )
 """
 
@@ -121,7 +125,9 @@ def entry(image, seed):
 
 
 def images(*several):
-    return answer(200, {"status": "done", "data": [entry(image, 7 + n) for n, image in enumerate(several)]})
+    usage = {"in": 11, "out": 22}
+    data = [entry(image, 7 + n) for n, image in enumerate(several)]
+    return answer(200, {"status": "done", "usage": usage, "data": data})
 
 
 def refusal(status, error):
@@ -134,16 +140,18 @@ class TestInk(OperationSuite):
     entrances = False
     minimal = {"prompt": "a lighthouse"}
     others = {"seed": 1_234_567, "strength": 0.25, "quality": "draft", "image": png(8, 9), "mask": png(8, 10)}
+    native_n = ("n", 4)
     endpoint = "https://api.acme.example/v1/images"
     auth = {"header:x-key": KEY}
     user = "header:x-user"
     names = {"image": "init_image"}
     constants = {"model": "ink-1"}
-    limits = {"prompt": (1, 4_000), "seed": (0, 2**31 - 1), "strength": (0, 1)}
+    limits = {"prompt": (1, 4_000), "seed": (0, 2**31 - 1), "strength": (0, 1), "n": (1, 4)}
     choices = {"quality": ("draft", "fine")}
-    defaults = {"strength": 0.5, "quality": "fine"}
+    defaults = {"strength": 0.5, "quality": "fine", "n": 2}
     success = images(IMAGES[0])
-    reports = {"seed": 7, "finish_reason": "ok", "usd": 0.03}
+    usage = impasto.Usage(input_tokens=11, output_tokens=22)
+    reports = {"seed": 7, "finish_reason": "ok", "usd": 0.03, "usage": usage}
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(402, impasto.PaymentRequired),
         refusal(429, impasto.RateLimited), refusal(500, impasto.ProviderFault),
@@ -163,7 +171,7 @@ class TestInk(OperationSuite):
 FIRST_LINE = "golden = None"
 """The line of the suite that a defect may change."""
 
-_BEGIN, _PACK, _CLASSIFY, _UNPACK, _RESULT = "# BEGIN", "# PACK", "# CLASSIFY", "# UNPACK", "# RESULT"
+_BEGIN, _PACK, _CLASSIFY, _UNPACK = "# BEGIN", "# PACK", "# CLASSIFY", "# UNPACK"
 _STATE = "# STATE"
 _PRICE = "usd=0.03, as_of"
 _IMPORT = "# IMPORT"
@@ -372,6 +380,12 @@ DEFECTS: Mapping[str, Defect] = {
         check="no_key_is_read",
         says="a call reads OTHER_API_KEY",
     ),
+    "n is left to the provider's default": Defect(
+        changes={'native_n=("n", 4), ': ""}, check="n_images_are_requested", says="the operation has native_n=None"
+    ),
+    "n is not sent": Defect(
+        changes={_PACK: 'fields.pop("n", None)'}, check="n_images_are_requested", says="n=5 sent n="
+    ),
     "the seed is dropped": Defect(
         changes={"seed=seed, finish": "finish"}, check="reports_what_the_answer_says", says="seed is None, not 7"
     ),
@@ -379,6 +393,16 @@ DEFECTS: Mapping[str, Defect] = {
         changes={", finish_reason=finish": ""},
         check="reports_what_the_answer_says",
         says="finish_reason is None, not 'ok'",
+    ),
+    "the usage is dropped": Defect(
+        changes={"request_id=response.request_id, usage=usage": "request_id=response.request_id"},
+        check="reports_what_the_answer_says",
+        says="usage is None, not Usage(",
+    ),
+    "tokens in and out are swapped": Defect(
+        changes={'count["in"], output_tokens=count["out"]': 'count["out"], output_tokens=count["in"]'},
+        check="reports_what_the_answer_says",
+        says="usage is Usage(",
     ),
     "the price": Defect(
         changes={_PRICE: "usd=0.3, as_of"}, check="reports_what_the_answer_says", says="usd is 0.3, not 0.03"
