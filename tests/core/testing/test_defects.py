@@ -10,14 +10,14 @@ from types import ModuleType
 import pytest
 from blockbuster import BlockBuster
 
-from tests.core.testing import job_plugin, json_plugin
+from tests.core.testing import job_plugin, json_defects, json_plugin
 from tests.core.testing.form_plugin import Defect
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]
 
-PLUGINS = (json_plugin, job_plugin)
-CASES = [(plugin, name) for plugin in PLUGINS for name in plugin.DEFECTS]
+PLUGINS = {json_plugin: json_defects.DEFECTS, job_plugin: job_plugin.DEFECTS}
+CASES = [(plugin, name) for plugin, defects in PLUGINS.items() for name in defects]
 LONGEST = 10.0
 """Seconds in which a check must find its defect."""
 
@@ -29,9 +29,9 @@ def run(pytester: pytest.Pytester, plugin: ModuleType, *args: str, defect: Defec
     changes = {} if defect is None else defect.changes
     suite, source = plugin.SUITE, plugin.SOUND
     for before, after in changes.items():
-        assert before in source or before == plugin.FIRST_LINE, f"{before!r} is not in the plugin"
+        assert before in source or before == job_plugin.FIRST_LINE, f"{before!r} is not in the plugin"
         source = source.replace(before, after)
-    suite = suite.replace(plugin.FIRST_LINE, changes.get(plugin.FIRST_LINE, plugin.FIRST_LINE))
+    suite = suite.replace(job_plugin.FIRST_LINE, changes.get(job_plugin.FIRST_LINE, job_plugin.FIRST_LINE))
     (pytester.path / "site" / package / "__init__.py").write_text(source)
     (pytester.path / f"test_{name}.py").write_text(suite)
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-q", *args)
@@ -65,7 +65,7 @@ def test_a_sound_plugin_passes(pytester: pytest.Pytester, plugin: ModuleType) ->
 
 @pytest.mark.parametrize(("plugin", "name"), CASES, ids=[f"{plugin.MODEL}: {name}" for plugin, name in CASES])
 def test_a_defect_is_caught(pytester: pytest.Pytester, plugin: ModuleType, name: str) -> None:
-    defect = plugin.DEFECTS[name]
+    defect = PLUGINS[plugin][name]
     began = time.monotonic()
     ran = run(pytester, plugin, "-k", defect.check, defect=defect)
     assert ran.ret == pytest.ExitCode.TESTS_FAILED, "\n".join(ran.outlines + ran.errlines)

@@ -1,0 +1,262 @@
+"""Defects of the JSON plugin that each make one check of its suite fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.core.testing.form_plugin import Defect
+
+FIRST_LINE = "golden = None"
+"""The line of the suite that a defect may change."""
+
+_BEGIN, _PACK, _CLASSIFY, _UNPACK = "# BEGIN", "# PACK", "# CLASSIFY", "# UNPACK"
+_STATE = "# STATE"
+_PRICE = "usd=0.03, as_of"
+_IMPORT = "# IMPORT"
+
+DEFECTS: Mapping[str, Defect] = {
+    "a proxy's 503 is a refusal": Defect(
+        changes={"REFUSALS = {": "REFUSALS = {503: ProviderFault, ", "message = None\n": "message = 'busy'\n"},
+        check="no_other_answer_proves",
+        says="HTTP 503 (text/html) ended in ProviderFault",
+    ),
+    "a refusal is another": Defect(
+        changes={"402: PaymentRequired": "402: BadRequest"}, check="refusals_are_what_its_author", says="402"
+    ),
+    "moderation in a 200 is unread": Defect(
+        changes={'body.get("status") == "moderated"': "False"},
+        check="filtered_image_is_reported",
+        says="moderated: it ended in UnusableResult",
+    ),
+    "a refusal counts as charged": Defect(
+        changes={"if kind is RateLimited:": "error.billed = 'yes'\n        if kind is RateLimited:"},
+        check="refusals_are_what_its_author",
+        says="billed is 'yes', not 'no'",
+    ),
+    "only the first image": Defect(
+        changes={'in body["data"]]': 'in body["data"][:1]]'},
+        check="several_images",
+        says="three images: 1 of its 3 images came",
+    ),
+    "the images' order": Defect(
+        changes={"tuple(artifacts)": "tuple(reversed(artifacts))"},
+        check="several_images",
+        says="three images: its 3 images are in another order",
+    ),
+    "filtered images are dropped": Defect(
+        changes={"errors=tuple(errors)": "errors=()"},
+        check="filtered_image_is_reported",
+        says="one is filtered: its errors are none, not 1: ContentFiltered",
+    ),
+    "the index of a filtered image": Defect(
+        changes={"index=index": "index=len(artifacts) - 1"},
+        check="filtered_image_is_reported",
+        says="its errors are 0: ContentFiltered",
+    ),
+    "the key's header": Defect(
+        changes={'key_header="x-key"': 'key_header="authorization"'},
+        check="the_key_is_where",
+        says="header:x-key is nothing is there, not KEY",
+    ),
+    "the key's form": Defect(
+        changes={'key_prefix=""': 'key_prefix="Bearer "'}, check="the_key_is_where", says="header:x-key is Bearer KEY"
+    ),
+    "the key is in the body too": Defect(
+        changes={_PACK: 'fields["key"] = account.headers["x-key"]'},
+        check="the_key_is_where",
+        says="the key stands in another place of the request too",
+    ),
+    "a bound": Defect(
+        changes={"integer(0, 2**31 - 1)": "integer(0, 2**32 - 1)"},
+        check="documented_ones",
+        says="seed: the class has 0 to 4294967295, limits has 0 to 2147483647",
+    ),
+    "a default": Defect(
+        changes={'"fine", default="fine"': '"fine", default="draft"'},
+        check="documented_ones",
+        says="quality: the class has the default 'draft', defaults has 'fine'",
+    ),
+    "a choice is missing": Defect(
+        changes={'choice("draft", "fine"': 'choice("fine"'}, check="documented_ones", says="quality: the class has fine"
+    ),
+    "a constant": Defect(
+        changes={'{"model": "ink-1"}': '{"model": "ink-2"}'},
+        check="constants_and_nothing_else",
+        says="model is ink-2, not 'ink-1'",
+    ),
+    "a further constant": Defect(
+        changes={_PACK: 'fields["safety"] = False'},
+        check="constants_and_nothing_else",
+        says="safety=false is neither a parameter of the call nor in constants",
+    ),
+    "a part's name": Defect(
+        changes={'{"image": "init_image"}': '{"image": "image"}'},
+        check="every_parameter_arrives",
+        says="image=bytes is not in the request at 'init_image'",
+    ),
+    "mask and image are swapped": Defect(
+        changes={'{"image": "init_image"}': '{"image": "mask", "mask": "init_image"}'},
+        check="every_parameter_arrives",
+        says="is not in the request at 'init_image'",
+    ),
+    "a number is text": Defect(
+        changes={_PACK: 'fields = {n: str(v) if n == "seed" else v for n, v in fields.items()}'},
+        check="every_parameter_arrives",
+        says="seed=1234567 is not in the request at 'seed' as it was given",
+    ),
+    "the address": Defect(
+        changes={'target="/v1/images"': 'target="/v1/image"'}, check="documented_address", says="not to https://api"
+    ),
+    "the host": Defect(
+        changes={"https://api.acme.example": "https://api.acme.test"},
+        check="documented_address",
+        says="goes to https://api.acme.test",
+    ),
+    "the end user is dropped": Defect(
+        changes={'{} if request.user is None else {"x-user": request.user}': "{}"},
+        check="end_user_is_passed_on",
+        says="the end user's id is not at header:x-user",
+    ),
+    "Retry-After is unread": Defect(
+        changes={"if kind is RateLimited:": "if False:"},
+        check="retry_after_is_read",
+        says="Retry-After: 7 became retry_after=None",
+    ),
+    "Retry-After as a date breaks it": Defect(
+        changes={"retry_after(response.headers)\n": 'float(response.headers.get("retry-after", "1"))\n'},
+        check="retry_after_is_read",
+        says='became retry_after="ChargeUnknown',
+    ),
+    "the media type is always the same": Defect(
+        changes={"media_type=media_type, seed": 'media_type="image/png", seed'},
+        check="media_type_is_that",
+        says="the media type of image/jpeg is image/png",
+    ),
+    "the request id is dropped": Defect(
+        changes={"errors=tuple(errors), request_id=response.request_id": "errors=tuple(errors)"},
+        check="request_id_is_reported",
+        says="HTTP 200 has x-request-id, but request_id is None",
+    ),
+    "the request id of a refusal is dropped": Defect(
+        changes={"status=response.status, request_id=response.request_id)": "status=response.status)"},
+        check="request_id_is_reported",
+        says="HTTP 400 has x-request-id, but request_id is None",
+    ),
+    "state is shared between calls": Defect(
+        changes={
+            _BEGIN: "self.request = request",
+            _UNPACK: "request = self.request",
+            "artifacts, errors = [], []": "artifacts, errors = [], []\n"
+            "        entries = [(f, (s or 0) + (request.params.seed or 0), d) for f, s, d in entries]",
+        },
+        check="two_calls_at_once",
+        says="the plugin shares state",
+    ),
+    "an answer is cached": Defect(
+        changes={_STATE: "answers = {}", _UNPACK: "response = self.answers.setdefault(operation.id, response)"},
+        check="two_calls_at_once",
+        says="the plugin shares state",
+    ),
+    "a file is read on the loop": Defect(
+        changes={_PACK: "for each in files.values():\n            with each.open() as f: f.read()"},
+        check="no_hook_reads_the_disk_or_waits",
+        says="it opens a file on the loop's thread",
+    ),
+    "it sleeps": Defect(
+        changes={_IMPORT: "import time", _PACK: "time.sleep(0.001)"},
+        check="no_hook_reads_the_disk_or_waits",
+        says="it sleeps on the loop's thread",
+    ),
+    "it looks up a host": Defect(
+        changes={_IMPORT: "import socket", _PACK: 'socket.getaddrinfo("localhost", 80)'},
+        check="no_hook_reads_the_disk_or_waits",
+        says="it looks up a host name on the loop's thread",
+    ),
+    "a short block": Defect(
+        changes={
+            _IMPORT: "import time",
+            _PACK: "until = time.monotonic() + 0.05\n        while time.monotonic() < until: pass",
+        },
+        check="the_loop_is_not_blocked",
+        says="each call blocks the loop for",
+    ),
+    "a file stays open": Defect(
+        changes={_STATE: "open_files = []", _PACK: "self.open_files += [each.open() for each in files.values()]"},
+        check="leaves_nothing_behind",
+        says="a file is still open after the call",
+    ),
+    "a thread is left": Defect(
+        changes={
+            _IMPORT: "import threading, time",
+            _PACK: "threading.Thread(target=time.sleep, args=(3,), daemon=True).start()",
+        },
+        check="leaves_nothing_behind",
+        says="it left threads",
+    ),
+    "a constant is changed": Defect(
+        changes={_PACK: 'request.constants["count"] = fields["count"] = request.constants.get("count", 0) + 1'},
+        check="equal_calls_send_equal_requests",
+        says="a second equal call, a day later, sent another request than the first",
+    ),
+    "the time is sent": Defect(
+        changes={_IMPORT: "import time", _PACK: 'fields["at"] = int(time.time() / 1000)'},
+        check="equal_calls_send_equal_requests",
+        says="a second equal call, a day later, sent another request than the first",
+    ),
+    "it prints": Defect(
+        changes={_PACK: 'print("sending")'},
+        check="nothing_of_the_process_changes",
+        says="it wrote to standard output: 'sending",
+    ),
+    "a logger is changed": Defect(
+        changes={_IMPORT: "import logging", _PACK: 'logging.getLogger("impasto").setLevel("ERROR")'},
+        check="nothing_of_the_process_changes",
+        says="a call changed the process's logger 'impasto'",
+    ),
+    "another key is read": Defect(
+        changes={_IMPORT: "import os", _PACK: 'os.environ.get("OTHER_API_KEY")'},
+        check="no_key_is_read",
+        says="a call reads OTHER_API_KEY",
+    ),
+    "n is left to the provider's default": Defect(
+        changes={'native_n=("n", 4), ': ""}, check="n_images_are_requested", says="the operation has native_n=None"
+    ),
+    "n is not sent": Defect(
+        changes={_PACK: 'fields.pop("n", None)'}, check="n_images_are_requested", says="n=5 sent n="
+    ),
+    "the seed is dropped": Defect(
+        changes={"seed=seed, finish": "finish"}, check="reports_what_the_answer_says", says="seed is None, not 7"
+    ),
+    "the finish reason is dropped": Defect(
+        changes={", finish_reason=finish": ""},
+        check="reports_what_the_answer_says",
+        says="finish_reason is None, not 'ok'",
+    ),
+    "the usage is dropped": Defect(
+        changes={"request_id=response.request_id, usage=usage": "request_id=response.request_id"},
+        check="reports_what_the_answer_says",
+        says="usage is None, not Usage(",
+    ),
+    "tokens in and out are swapped": Defect(
+        changes={'count["in"], output_tokens=count["out"]': 'count["out"], output_tokens=count["in"]'},
+        check="reports_what_the_answer_says",
+        says="usage is Usage(",
+    ),
+    "the price": Defect(
+        changes={_PRICE: "usd=0.3, as_of"}, check="reports_what_the_answer_says", says="usd is 0.3, not 0.03"
+    ),
+    "the order of keys matters": Defect(
+        changes={'(e["finish"], e.get': "(list(e.values())[0], e.get"},
+        check="same_in_every_form",
+        says="JSON with its keys in another order",
+    ),
+    "a hook waits for ever": Defect(
+        changes={
+            _IMPORT: "import threading",
+            _UNPACK: "threading.Event().wait()",
+            "golden = None": "golden = None\n    seconds = 1.0",
+        },
+        check="a_good_answer_is_a_result",
+        says="this check did not end within",
+    ),
+}
