@@ -42,6 +42,8 @@ def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallComma
 
     async def fetch(client: Client) -> Result:
         result, price = await client.resume(model, id), registry.operation(model).price
-        return result if price is None else attrs.evolve(result, cost=price.cost)  # the job's: fetching it is free
+        if result.cost is not None or price is None or price.cost is None:
+            return result
+        return attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))  # the job's: fetching it is free
 
     finish(ctx, saving, fetch, registry, options, jobs=lambda: [id])

@@ -225,7 +225,8 @@ def _print_result(saved: Sequence[SavedArtifact], result: Result, seconds: float
     if terminal:
         seeds = ", ".join(str(each.artifact.seed) for each in saved if each.artifact.seed is not None)
         cost = f"{result.cost.usd:.4g} USD" if result.cost is not None else "price not known"
-        facts = [f"seed {seeds}" if seeds else "", cost, f"{seconds:.1f} s"]
+        tokens = f"{result.usage.total_tokens:,} tokens" if result.usage is not None else ""
+        facts = [f"seed {seeds}" if seeds else "", cost, tokens, f"{seconds:.1f} s"]
         echo(click.style(" · ".join(filter(None, facts)), dim=True))
 
 
@@ -242,10 +243,13 @@ def _file(saved: SavedArtifact) -> dict[str, object]:
 
 
 def _as_object(model: str, saved: Sequence[SavedArtifact], result: Result, seconds: float) -> dict[str, object]:
+    from impasto_plugins.openai_compat.response import TokenUsage
+
     return {
         "model": model,
         "files": [_file(each) for each in saved],
         "cost": attrs.asdict(result.cost) if result.cost is not None else None,
+        **({"usage": TokenUsage.of(result.usage).model_dump()} if result.usage is not None else {}),
         "warnings": list(result.warnings),
         "errors": [{"index": each.index, **as_object(each.error)} for each in result.errors],
         "request_id": result.request_id,
