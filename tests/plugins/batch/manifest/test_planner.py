@@ -83,7 +83,7 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         (openai("x", size="1024"), "size: must be auto or WIDTHxHEIGHT"),
         (openai("x", style="natural"), "style: is not supported; use style_preset instead"),
         (openai("x", quality="hd"), "quality: must be auto or standard"),
-        (openai("x", stream=True), "stream: images are not streamed"),
+        (openai("x", stream=True), "stream: is an argument of the functions"),
         (openai("x", size="1024x1024", aspect_ratio="1:1"), "aspect_ratio: can't be combined with size"),
         (openai("x", prompt=" "), "prompt: is blank"),
         (openai("x", n=0), "n: must be a whole number from 1 to 10, not 0"),
