@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
 import attrs
@@ -92,9 +92,11 @@ def images_from_base64(
     response: WireResponse,
     is_complete: Callable[[bytes, str], bool],
     media_types: Collection[str] = (),
+    seeds: Sequence[object] = (),
 ) -> Result:
     """Return the images of a paid answer, each a base64 text. A damaged one drops no other: it is in ``errors``.
 
+    ``seeds`` are theirs, in the same order; what is not a whole number is passed over.
     ``is_complete(data, media_type)`` returns False for an image that is cut short. Those of ``media_types``, which are
     the operation's, are passed on without it. Raises UnusableResult if no image is usable.
     """
@@ -107,7 +109,8 @@ def images_from_base64(
             data = b""
         media_type = _media_type(data, None, media_types)
         if media_type is not None and (media_type in media_types or is_complete(data, media_type)):
-            artifacts.append(Artifact(data=data, media_type=media_type))
+            seed = seeds[index] if index < len(seeds) else None
+            artifacts.append(Artifact(data=data, media_type=media_type, seed=seed if type(seed) is int else None))
         else:
             errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index}", response)))
     if not artifacts:

@@ -129,8 +129,9 @@ def test_several_files_of_one_field_repeat_its_name_on_the_wire() -> None:
 def test_a_damaged_image_drops_no_other() -> None:
     whole = png(8, 8)
     texts = [base64.b64encode(data).decode() for data in (whole, whole[:-20], b"", whole)]
-    result = images_from_base64([*texts, None, "%%%"], response(200, {}), is_complete)
+    result = images_from_base64([*texts, None, "%%%"], response(200, {}), is_complete, seeds=[5, 6, 7, True])
     assert [artifact.data for artifact in result.artifacts] == [whole, whole]
+    assert [artifact.seed for artifact in result.artifacts] == [5, None]
     assert [error.index for error in result.errors] == [1, 2, 4, 5]
     assert {error.error.billed for error in result.errors} == {"yes"}
     with pytest.raises(UnusableResult, match="has no complete image; it was charged"):
