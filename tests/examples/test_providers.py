@@ -195,7 +195,7 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         site.impasto("batch", "run", "rows.jsonl", "--out", "images")
         status = json.loads(site.impasto("batch", "status", "images", "--json"))
         assert (status["state"], status["done"]) == ("complete", 3)
-        assert status["cost_usd"] == pytest.approx(2 * (2 * 5e-6 + 272 * 40e-6) + 0.03)
+        assert status["cost_usd"] == pytest.approx(2 * 5e-6 + 544 * 40e-6 + 0.03)  # one request for both images
         charges = stand_ins.communicate(timeout=60)[0].split()
     assert charges == [str(3 + 3 + 2), str((2 + 2 + 1) * 3)]
 
