@@ -48,6 +48,7 @@ class TestGPTImage(OperationSuite):
         "background": "transparent",
         "output_format": "webp",
         "output_compression": 70,
+        "partial_images": 2,
         "moderation": "low",
         "image": [IMAGE, OTHER],
         "mask": IMAGE,
@@ -61,7 +62,13 @@ class TestGPTImage(OperationSuite):
     auth = {"header:authorization": f"Bearer {KEY}"}
     constants = {"model": "gpt-image-1"}
     user = "user"
-    limits = {"prompt": (1, 32_000), "n": (1, 10), "output_compression": (0, 100), "image": (1, 16)}
+    limits = {
+        "prompt": (1, 32_000),
+        "n": (1, 10),
+        "output_compression": (0, 100),
+        "partial_images": (0, 3),
+        "image": (1, 16),
+    }
     choices = {
         "size": ("auto", "1024x1024", "1536x1024", "1024x1536"),
         "quality": ("auto", "low", "medium", "high"),
@@ -77,6 +84,7 @@ class TestGPTImage(OperationSuite):
         "background": "auto",
         "output_format": "png",
         "output_compression": 100,
+        "partial_images": 0,
         "moderation": "auto",
         "input_fidelity": "low",
     }
@@ -142,6 +150,23 @@ def test_n_is_one_request_and_tokens_are_its_price() -> None:
         estimate = await client.estimate(MODEL, n=3, prompt="a lighthouse", quality="low", size="1024x1024")
         assert estimate is not None
         assert estimate.usd == pytest.approx(0.048)
+
+    act(do)
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_partial_images_come_before_the_result(images: int) -> None:
+    async def do(openai: StandIn, client: impasto.Client) -> None:
+        image: dict[str, Any] = {"image": [IMAGE] * images} if images else {}
+        outcomes = [
+            each async for each in client.stream(MODEL, prompt="a boat", quality="low", partial_images=2, **image)
+        ]
+        *partial, result = outcomes
+        assert [each.index for each in partial if isinstance(each, impasto.Partial)] == [0, 1]
+        assert isinstance(result, impasto.Result)
+        assert result.usage is not None
+        assert (result.usage.output_tokens, openai.charges) == (272, 1)
+        assert result.cost is not None
 
     act(do)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import attrs
 
 from impasto import (
@@ -10,10 +12,13 @@ from impasto import (
     ImpastoError,
     InvalidRequest,
     Operation,
+    Partial,
     PaymentRequired,
     Problem,
+    ProviderFault,
     Request,
     Result,
+    ServerEvent,
     WireRequest,
     WireResponse,
 )
@@ -50,7 +55,8 @@ class Dialect:
             raise InvalidRequest([Problem("id", "OpenAI answers at once: it has no jobs to resume")])
         fields, images = split_files(operation, request.params, {"image": "image[]"})
         user = {"user": request.user} if request.user is not None else {}
-        fields = {**request.constants, **fields, **user}
+        stream = {"stream": True} if request.stream and request.count == 1 else {}
+        fields = {**request.constants, **fields, **user, **stream}
         if images:
             return WireRequest(target="/v1/images/edits", fields=fields, files=images)
         return WireRequest(target=request.target, fields=fields, encoding="json")
@@ -62,11 +68,26 @@ class Dialect:
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
         """Return the images of an answer and their cost. Raises UnusableResult, which has the answer's bytes."""
-        body = json_object(response)
-        data = body.get("data")
+        data = json_object(response).get("data")
         if not isinstance(data, list):
             raise unusable("has no images", response)
-        texts = [entry.get("b64_json") if isinstance(entry, dict) else None for entry in data]
+        return self._result(operation, response, data)
+
+    def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result | None:
+        """Return a partial image, the result, or None for other events. Raises the error that an event reports."""
+        response = WireResponse(status=200, headers={}, body=event.data.encode())
+        if event.event == "error":
+            raise ProviderFault("the stream ended with an error", billed="unknown")
+        if not event.event.endswith((".partial_image", ".completed")):
+            return None
+        body = json_object(response)
+        result = self._result(operation, response, [body])
+        index = body.get("partial_image_index")
+        return Partial(result.artifacts[0], index) if isinstance(index, int) else result
+
+    def _result(self, operation: Operation, response: WireResponse, data: Sequence[object]) -> Result:
+        body = json_object(response)
+        texts = [entry.get("b64_json") if isinstance(entry, Mapping) else None for entry in data]
         usage = usage_in(body.get("usage"))
         cost = operation.price.of(usage) if isinstance(operation.price, TokenPrice) else None
         return attrs.evolve(images_from_base64(texts, response, is_complete), usage=usage, cost=cost)

@@ -34,6 +34,7 @@ class Params:
     output_compression: int | None = integer(
         0, 100, default=100, description="Compression of JPEG and WebP in percent."
     )
+    partial_images: int | None = integer(0, 3, default=0, description="Number of partial images of a stream.")
     moderation: str | None = choice("auto", "low", default="auto", description="Strictness of the moderation.")
     input_fidelity: str | None = choice(
         "low", "high", default="low", description="Effort to match the images' features, such as faces."

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -165,6 +166,16 @@ class StandIn:
         }
         body = {"created": int(time.time()), "data": [{"b64_json": each} for each in images], "usage": usage}
         about = {"size": size, "quality": quality, "output_format": kind, "background": "opaque"}
+        if fields.get("stream") in (True, "true"):
+            kind = "image_edit" if files else "image_generation"
+            rest = {"created_at": int(time.time()), **about}
+            events = [
+                {"type": f"{kind}.partial_image", "b64_json": images[0], "partial_image_index": index, **rest}
+                for index in range(fields.get("partial_images", 0))
+            ]
+            events.append({"type": f"{kind}.completed", "b64_json": images[0], "usage": usage, **rest})
+            text_of_events = "".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n" for each in events)
+            return web.Response(text=text_of_events, content_type="text/event-stream")
         return web.json_response({**body, **about}, headers={"x-request-id": f"req_{len(self.requests)}"})
 
 
