@@ -80,12 +80,12 @@ class Dialect:
                 return Pending(id=job)
             case {"status": "Ready", "result": {"sample": address}}:
                 return pending_from_url(address, response, anonymous=True, is_ready=True, result_ttl=RESULT_SECONDS)
-            case {"status": "Request Moderated" | "Content Moderated" as status}:
+            case {"status": str(status)} if status in ("Request Moderated", "Content Moderated"):
                 raise ContentFiltered(f"{status}; it was not charged", status=200, name=status, billed="no")
-            case {"status": "Task not found" as status}:
-                raise NotFound(status, status=200, name=status)
-            case {"status": "Error" as status}:
-                raise JobFailed("the provider reports that the job failed", status=200, name=status)
+            case {"status": "Task not found"}:
+                raise NotFound("Task not found", status=200, name="Task not found")
+            case {"status": "Error"}:
+                raise JobFailed("the provider reports that the job failed", status=200, name="Error")
             case _:
                 raise unusable("has neither a job nor its state", response)
 
