@@ -48,7 +48,7 @@ class Client:
         if registry is not None and options.plugins is not None:
             raise ConfigError("plugins can't be combined with registry; give Registry(allow=...)")
         self._shared = ClientState(registry or Registry(allow=options.plugins), options)
-        self._accounts: dict[tuple[str, str], Account] = {}
+        self._accounts: dict[tuple[str, str, str | None], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """Return a client that shares connections and limits with this one, with other keys, limits or times.
@@ -222,7 +222,7 @@ class Client:
         """Return an operation's base URL, or the transport that stands in for it. Raises ConfigError without a key."""
         await self._route(operation)
         chosen, account = self._options.transport, self._account(operation, operation.target)
-        if account.base_url != self._shared.emulator_url(operation.provider, self._options):
+        if account.base_url != self._shared.emulator_url(operation, self._options):
             return account.base_url
         return chosen if isinstance(chosen, str) else type(chosen).__name__
 
@@ -292,8 +292,9 @@ class Client:
         return result
 
     def _account(self, operation: Operation, target: str) -> Account:
-        provider = operation.provider
-        key = (provider.name, target.split(":")[3] if target.startswith("arn:") else "")
+        provider, stand_in = operation.provider, self._shared.emulator_url(operation, self._options)
+        key = (provider.name, region := target.split(":")[3] if target.startswith("arn:") else "", stand_in)
         if (account := self._accounts.get(key)) is None:
-            account = self._accounts[key] = self._shared.new_account(provider, self._options, region=key[1])
+            account = self._shared.new_account(provider, self._options, region=region, emulator_url=stand_in)
+            self._accounts[key] = account
         return account

@@ -38,7 +38,7 @@ class Transport(Protocol):
     """A transport plugin: has a ``send`` hook and owns its connections. Constructed with the client's options.
 
     Set ``base_url`` if it answers for every provider itself (recorded answers), or have
-    ``async emulate(provider, registry) -> str``, which returns the base URL of the provider's stand-in; no key is
+    ``async emulate(operation, registry) -> str``, which returns the base URL of the model's stand-in; no key is
     needed then. ``aclose`` must work for a transport that was never opened, or only in part.
     """
 
@@ -63,7 +63,7 @@ class ClientState:
         self._options = options
         self.call_slots = asyncio.Semaphore(options.max_concurrency or default_concurrency())
         self._transports: dict[object, object] = {}
-        self._emulator_urls: dict[tuple[object, str], str | None] = {}
+        self._emulator_urls: dict[tuple[object, Operation], str | None] = {}
         self._layers: dict[str, object] = {}
         self._identity_holders: list[object] = []
         """Plugins whose identity is part of a route's key. Held here so that no other object gets the same identity."""
@@ -96,21 +96,21 @@ class ClientState:
             if options.providers:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
-            await self._start_emulator(transport, operation.provider, options)
+            await self._start_emulator(transport, operation, options)
             layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
             route = Route.open(operation, transport, layers[1:], retries=layers[0])
             self._identity_holders += (options.transport, *options.middleware)
             self.routes[key] = route
             return route
 
-    def emulator_url(self, provider: Provider, options: Options) -> str | None:
-        """Return the base URL of what stands in for a provider, or None if the provider itself is called."""
-        return self._emulator_urls.get((options.layers[0], provider.name))
+    def emulator_url(self, operation: Operation, options: Options) -> str | None:
+        """Return the base URL of what stands in for a model's provider, or None if the provider itself is called."""
+        return self._emulator_urls.get((options.layers[0], operation))
 
-    def new_account(self, provider: Provider, options: Options, *, region: str) -> Account:
+    def new_account(self, provider: Provider, options: Options, *, region: str, emulator_url: str | None) -> Account:
         """Return the key and address of a provider; ``region``: that of an ARN, or empty. Raises ConfigError."""
         settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = account_of(provider, settings, emulator_url=self.emulator_url(provider, options))
+        account = account_of(provider, settings, emulator_url=emulator_url)
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
         least, chosen = provider.poll_interval, options.poll_interval
@@ -118,14 +118,14 @@ class ClientState:
             raise ConfigError(f"poll_interval must be at least {least:g} s against {provider.name}'s own host")
         return account
 
-    async def _start_emulator(self, transport: object, provider: Provider, options: Options) -> None:
-        key = options.layers[0], provider.name
+    async def _start_emulator(self, transport: object, operation: Operation, options: Options) -> None:
+        key = options.layers[0], operation
         emulate = getattr(transport, "emulate", None)
         if emulate is None:
             self._emulator_urls[key] = getattr(transport, "base_url", None)
             return
-        with plugin_boundary(f"the emulator of {provider.name} failed", awaits=True):
-            self._emulator_urls[key] = await emulate(provider, self.registry)
+        with plugin_boundary(f"the emulator of {operation.provider.name} failed", awaits=True):
+            self._emulator_urls[key] = await emulate(operation, self.registry)
 
     async def aclose(self) -> None:
         """Cancel all calls and close all transports. Calling it again does nothing. Raises LoopMismatchError."""

@@ -31,7 +31,7 @@ TRANSPORTS = "impasto.transports"
 MIDDLEWARE = "impasto.middleware"
 COMMANDS = "impasto.commands"
 EMULATORS = "impasto.emulators"
-"""A provider's stand-in: a function that returns an async context manager, which yields the stand-in's base URL."""
+"""The stand-in of a provider, or of one model: a function that returns an async context manager, which yields a URL."""
 
 EXPORTS = "impasto.exports"
 """Names that plugins add to the package ``impasto``."""

@@ -39,8 +39,8 @@ from tests.oracle.samples import minimal_request
 PACKAGE = "impasto_plugins.stability"
 FOLDER = ROOT / "plugins/impasto_plugins/stability"
 NO_PARAMETERS = (
-    "__init__", "account", "answers", "base64_file", "bedrock", "bedrock_provider", "bedrock_refusals", "direct",
-    "provider", "refusals",
+    "__init__", "account", "answers", "base64_file", "bedrock", "direct", "provider",
+     "refusals",
 )  # fmt: skip
 WORDS = ("id", "title", "note", "docs_url", "role", "alias", "pattern", "words")
 """Arguments that say nothing about a request."""

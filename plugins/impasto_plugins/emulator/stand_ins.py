@@ -87,10 +87,13 @@ class StandIns:
         self._serves = serves or {}
         self._running: dict[object, _StandIn] = {}
 
-    async def url(self, provider: str, registry: Registry) -> str:
-        """Return the base URL of a provider's stand-in. Raises ConfigError if it has none, and BrokenPlugin."""
+    async def url(self, provider: str, registry: Registry, *, model: str | None = None) -> str:
+        """Return the base URL of the stand-in that is declared for a model, or else for its provider.
+
+        Raises ConfigError if there is none, and BrokenPlugin.
+        """
         try:
-            serve = cast("Serve", await asyncio.to_thread(registry.load, EMULATORS, provider, object))
+            serve = cast("Serve", await asyncio.to_thread(_load, registry, model, provider))
         except UnknownOperation:
             have = ", ".join(registry.names(EMULATORS)) or "no provider"
             raise ConfigError(
@@ -111,6 +114,12 @@ class StandIns:
         """Stop all servers."""
         for stand_in in self._running.values():
             await stand_in.aclose()
+
+
+def _load(registry: Registry, model: str | None, provider: str) -> object:
+    """Return what the model declares, such as one on a provider of another distribution, or else the provider."""
+    name = model if model is not None and model in registry.names(EMULATORS) else provider
+    return registry.load(EMULATORS, name, object)
 
 
 @contextmanager

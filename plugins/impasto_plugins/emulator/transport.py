@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from impasto import ConfigError, MissingExtra, NotSent, Provider, Registry, WireRequest, WireResponse, hookimpl
+from impasto import ConfigError, MissingExtra, NotSent, Operation, Registry, WireRequest, WireResponse, hookimpl
 from impasto.ext import TRANSPORTS, Options, Transport, is_loopback
 
 from .providers.stability import NO_ENCODER, load_stability_operations
@@ -45,12 +45,12 @@ class EmulatorTransport:
         """Do nothing: a stand-in is started by ``emulate``."""
         self._stack.push_async_callback(self._stand_ins.aclose)
 
-    async def emulate(self, provider: Provider, registry: Registry) -> str:
-        """Start the stand-in of a provider, and return its base URL. Raises ConfigError, BrokenPlugin."""
+    async def emulate(self, operation: Operation, registry: Registry) -> str:
+        """Start the stand-in of a model's provider, and return its base URL. Raises ConfigError, BrokenPlugin."""
         async with self._opening:
             if self._closed:
                 raise NotSent("the client is closed; nothing was sent", retryable=False)
-            return await self._stand_ins.url(provider.name, registry)
+            return await self._stand_ins.url(operation.provider.name, registry, model=operation.id)
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[str]:

@@ -16,8 +16,10 @@ from impasto import (
     ChargeUnknown,
     ConfigError,
     ContentFiltered,
+    Cost,
     FailedArtifact,
     File,
+    FlatPrice,
     ImpastoError,
     InvalidRequest,
     Operation,
@@ -33,13 +35,15 @@ from impasto.dialects import DATA_URI, decode_base64, split_files, unusable
 from impasto.ext import printable
 from impasto.fields import KEY, Field
 from impasto.rules import Rule
+from impasto_plugins.bedrock import bedrock, code_of, refusal
 
 from . import guardrail
 from .answers import IMAGE, result
-from .bedrock_provider import GENERATOR_REGIONS, SERVICE_REGIONS, bedrock, usd
-from .bedrock_refusals import code_of, refusal
 from .fields import BEDROCK_BYTES
 
+AS_OF = "2026-11"
+GENERATOR_REGIONS = ("us-west-2",)
+SERVICE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 _FILTERED = "Filter reason"
 _MAX_REST_BYTES = 64 * 1024
 """Bytes that an answer on disk may have before its image, and after it."""
@@ -239,7 +243,7 @@ def variant(
         target=target,
         provider=bedrock,
         dialect=BedrockDialect(SERVICE_REGIONS if service else GENERATOR_REGIONS),
-        price=usd(price),
+        price=FlatPrice(cost=Cost(usd=price, as_of=AS_OF)),
         rules=(*(operation.rules if rules is None else rules), *guardrail.RULES),
         constants={},
         max_bytes=BEDROCK_BYTES,

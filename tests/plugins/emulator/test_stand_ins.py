@@ -66,11 +66,13 @@ def no_context():
 failing = attrs.evolve(paint, provider=attrs.evolve(acme, name="failing"))
 distant = attrs.evolve(paint, provider=attrs.evolve(acme, name="distant"))
 odd = attrs.evolve(paint, provider=attrs.evolve(acme, name="odd"))
+guest = attrs.evolve(paint, id="stability/guest", provider=attrs.evolve(acme, name="stability"))
 """
 )
 NAMES = {"acme/paint": "paint", "there/paint": "paint_here", "bare/paint": "none", "failing/paint": "failing"}
-NAMES |= {"distant/paint": "distant", "odd/paint": "odd"}
+NAMES |= {"distant/paint": "distant", "odd/paint": "odd", "stability/guest": "guest"}
 SERVES = {"acme": "serve", "there": "serve", "failing": "fails", "distant": "far", "odd": "no_context"}
+SERVES |= {"stability/guest": "serve"}
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +105,16 @@ async def test_a_client_uses_the_stand_in_of_each_provider() -> None:
         first, second = [await client.account(f"{name}/paint") for name in ("acme", "there")]
         assert first.base_url == second.base_url != (await client.account("stability/sd3")).base_url
     assert log()[-1] == "stopped"
+
+
+async def test_a_model_on_the_provider_of_another_distribution_has_its_own_stand_in() -> None:
+    async with Client(transport="emulator", providers={"emulator": {"image_scale": 0.05}}) as client:
+        for _ in range(2):
+            assert len((await client.run("stability/guest", prompt="a barn")).artifacts) == 1
+            assert len((await client.run("stability/stable-image-core", prompt="a barn")).artifacts) == 1
+        guest, own = [await client.account(f"stability/{name}") for name in ("guest", "stable-image-core")]
+        assert guest.base_url != own.base_url
+        assert log()[-1] == ("emulator", "a barn")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import impasto
-from impasto_plugins.stability import bedrock_refusals as bedrock, refusals as direct
+from impasto_plugins.bedrock import refusals as bedrock
+from impasto_plugins.stability import refusals as direct
 from tests.bedrock import KEYS
 from tests.recorder import Answer, Recorder
 

@@ -13,7 +13,7 @@ import pytest
 import impasto
 from impasto import ConfigError
 from impasto.options import Options
-from impasto_plugins.stability.bedrock_provider import bedrock
+from impasto_plugins.bedrock import bedrock
 from impasto_plugins.transports.aws import Identity, Once, find_identity
 from tests.bedrock import ACCESS_KEY, CODE_URL, PICTURE, REQUEST_ID, SECRET_KEY
 from tests.recorder import Answer as RecordersAnswer, Recorder, Seen

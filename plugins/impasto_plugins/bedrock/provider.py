@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from impasto import Account, ConfigError, Cost, FlatPrice, Provider
+from impasto import Account, ConfigError, Provider
 from impasto.ext import check_base_url, check_key, check_setting_names
 
-AS_OF = "2026-11"
-GENERATOR_REGIONS = ("us-west-2",)
-SERVICE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
+_EMULATOR_REGION = "us-west-2"
 _SECRETS = ("secret_access_key", "session_token", "access_key_id")
 _SETTINGS = ("api_key", "region", "endpoint", "profile", *reversed(_SECRETS), "arn_region")
 _BEARER = "AWS_BEARER_TOKEN_BEDROCK"
@@ -39,7 +37,7 @@ class BedrockProvider(Provider):
         region = found.get("region") or arn_region or _from("AWS_REGION_NAME", "AWS_REGION")
         endpoint = found.get("endpoint") or emulator_url or _from("AWS_BEDROCK_RUNTIME_ENDPOINT")
         if emulator_url is not None:
-            region = region or GENERATOR_REGIONS[0]
+            region = region or _EMULATOR_REGION
             if bearer is None and not found.keys() & {"access_key_id", "profile"}:
                 found |= {"access_key_id": "emulator", "secret_access_key": "emulator"}
         if bearer is not None:
@@ -116,8 +114,3 @@ def _environment() -> str:
 bedrock = BedrockProvider(
     name="bedrock", base_url="https://bedrock-runtime.us-west-2.amazonaws.com", transport="bedrock"
 )
-
-
-def usd(number: float) -> FlatPrice:
-    """Return a price in USD an image."""
-    return FlatPrice(cost=Cost(usd=number, as_of=AS_OF))
