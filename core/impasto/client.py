@@ -48,7 +48,7 @@ class Client:
         if registry is not None and options.plugins is not None:
             raise ConfigError("plugins can't be combined with registry; give Registry(allow=...)")
         self._shared = ClientState(registry or Registry(allow=options.plugins), options)
-        self._accounts: dict[tuple[str, str, str | None], Account] = {}
+        self._accounts: dict[tuple[Operation, str], Account] = {}
 
     def with_options(self, **settings: Unpack[Settings]) -> Client:
         """Return a client that shares connections and limits with this one, with other keys, limits or times.
@@ -292,9 +292,7 @@ class Client:
         return result
 
     def _account(self, operation: Operation, target: str) -> Account:
-        provider, stand_in = operation.provider, self._shared.emulator_url(operation, self._options)
-        key = (provider.name, region := target.split(":")[3] if target.startswith("arn:") else "", stand_in)
+        key = (operation, target.split(":")[3] if target.startswith("arn:") else "")
         if (account := self._accounts.get(key)) is None:
-            account = self._shared.new_account(provider, self._options, region=region, emulator_url=stand_in)
-            self._accounts[key] = account
+            account = self._accounts[key] = self._shared.new_account(operation, self._options, region=key[1])
         return account

@@ -26,7 +26,7 @@ from .spend_limit import Spend
 
 if TYPE_CHECKING:
     from .operation import Operation
-    from .provider import Account, Provider
+    from .provider import Account
 
 _log = logging.getLogger("impasto")
 
@@ -107,10 +107,11 @@ class ClientState:
         """Return the base URL of what stands in for a model's provider, or None if the provider itself is called."""
         return self._emulator_urls.get((options.layers[0], operation))
 
-    def new_account(self, provider: Provider, options: Options, *, region: str, emulator_url: str | None) -> Account:
-        """Return the key and address of a provider; ``region``: that of an ARN, or empty. Raises ConfigError."""
+    def new_account(self, operation: Operation, options: Options, *, region: str) -> Account:
+        """Return the key and address of a model; ``region``: that of an ARN, or empty. Raises ConfigError."""
+        provider = operation.provider
         settings = {**options.settings(provider.name), "arn_region": region or None}
-        account = account_of(provider, settings, emulator_url=emulator_url)
+        account = account_of(provider, settings, emulator_url=self.emulator_url(operation, options))
         if options.rate_limit is not None:
             account = attrs.evolve(account, rate_limit=options.rate_limit)
         least, chosen = provider.poll_interval, options.poll_interval

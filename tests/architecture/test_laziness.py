@@ -90,7 +90,7 @@ def test_listing_models_imports_no_plugin() -> None:
 def test_the_first_call_imports_that_models_module_and_no_other(model: str, params: str, module: str) -> None:
     loaded = modules_after(FAKE + f"assert asyncio.run(main({model!r}, {params})).artifacts[0].data == PNG")
     assert loaded & OPERATION_MODULES == {module}
-    assert ours(loaded) == {"stability", "images", "middleware"}
+    assert ours(loaded) == {"stability", "bedrock", "images", "middleware"}
     assert not {"aiohttp", "botocore", "PIL", "click"} & loaded, "the transport is the caller's, and nothing decodes"
 
 
