@@ -165,7 +165,7 @@ class Route:
                 outcome = await self._run(call, poll_interval)
             price = call.price.times(0) if call.price is not None and call.is_proven_free else call.price
             result = outcome.completed(price, call.request)
-            if call.unknown_attempts:
+            if call._unknown:  # noqa: SLF001 - as its evidence
                 result = _with_charge_warning(result, call)
             return result
         except TimeoutError as error:

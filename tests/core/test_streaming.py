@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from impasto import (
+    Artifact,
     ChargeUnknown,
     Client,
     ContentFiltered,
@@ -21,9 +22,11 @@ from impasto import (
     Registry,
     Result,
     Retry,
+    ServerEvent,
     UnusableResult,
     WireRequest,
     WireResponse,
+    hookimpl,
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
@@ -52,6 +55,19 @@ async def collect(client: Client, **params: Any) -> list[Partial | Result]:
 
 def images(outcomes: list[Partial | Result]) -> list[bytes]:
     return [each.artifact.data if isinstance(each, Partial) else each.artifacts[0].data for each in outcomes]
+
+
+class LastWord:
+    """A middleware plugin with the hook: it reads what the model's own dialect does not."""
+
+    @hookimpl
+    def normalize_event(self, event: ServerEvent) -> Result | None:
+        artifact = Artifact(data=event.data.encode(), media_type="text/plain")
+        return Result(artifacts=(artifact,)) if event.event == "last" else None
+
+    @hookimpl
+    def middleware(self) -> None:
+        return None
 
 
 CUTS = {
@@ -242,3 +258,9 @@ async def test_closing_the_client_ends_its_streams() -> None:
         await client.aclose()
         with pytest.raises(ChargeUnknown, match="the client was closed"):
             await anext(outcomes)
+
+
+async def test_another_plugins_hook_reads_events_that_the_dialect_does_not() -> None:
+    async with painting(stream(b'event: last\ndata: "words"\n\n'), middleware=[LastWord()]) as (client, _):
+        [result] = await collect(client)
+    assert images([result]) == [b'"words"']

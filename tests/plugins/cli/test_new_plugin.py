@@ -167,10 +167,10 @@ def test_no_plugin_lands_in_a_package_of_ours(run: Run, name: str) -> None:
     assert find_spec(f"impasto_{name}") is None
 
 
-@pytest.mark.parametrize("kind", ["job", "transport", "middleware"])
+@pytest.mark.parametrize("kind", ["--job", "--transport", "--middleware"])
 def test_the_other_kinds_pass_their_own_tests(tmp_path: Path, kind: str) -> None:
-    folder, name = tmp_path / "package", f"acme-{kind}"
-    main(["new-plugin", name, f"--{kind}", "-o", str(folder)], standalone_mode=False)
+    folder, name = tmp_path / "package", f"acme{kind[1:]}"
+    main(["new-plugin", name, kind, "-o", str(folder)], standalone_mode=False)
     points = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
     quoted = {group: {f"{key}": value for key, value in names.items()} for group, names in points.items()}
     install(folder / "src", f"impasto-{name}", quoted, {})
