@@ -1,0 +1,1 @@
+"""Amazon Nova Canvas on Bedrock for impasto."""
