@@ -48,8 +48,7 @@ class Specs:
             class Cloud(Provider):
                 @hookimpl
                 async def authorize(self, account: Account, refused: bool) -> Mapping[str, str]:
-                    token = await tokens.token(account.fingerprint, refused=refused)
-                    return {"authorization": f"Bearer {token}"}
+                    return {"authorization": f"Bearer {await tokens.get(account, refused=refused)}"}
         """
 
     @hookspec(firstresult=True)

@@ -16,14 +16,19 @@ from tests.architecture.sources import ROOT
 from tests.distributions import pip_install
 
 EXAMPLES = ROOT / "examples"
-NAMES = ("impasto-openai", "impasto-bfl")
-GPT, FLUX = "openai/gpt-image-1", "bfl/flux-2-pro"
+NAMES = ("impasto-openai", "impasto-bfl", "impasto-nova", "impasto-imagen")
+GPT, FLUX, NOVA = "openai/gpt-image-1", "bfl/flux-2-pro", "bedrock/amazon.nova-canvas-v1:0"
+GEMINI, VERTEX = "gemini/imagen-4.0-generate-001", "vertex_ai/imagen-4.0-generate-001"
 
 CONFIG = """
 model_list:
   - {model_name: gpt, provider_params: {model: openai/gpt-image-1}}
   - {model_name: flux, provider_params: {model: bfl/flux-2-pro}}
-general_settings: {plugins: [impasto-openai, impasto-bfl]}
+  - {model_name: nova, provider_params: {model: "bedrock/amazon.nova-canvas-v1:0", aws_region_name: eu-west-1}}
+  - {model_name: nova-variation, provider_params: {model: "bedrock/amazon.nova-canvas-v1:0/image-variation"}}
+  - {model_name: gemini, provider_params: {model: gemini/imagen-4.0-generate-001}}
+  - {model_name: vertex, provider_params: {model: vertex_ai/imagen-4.0-generate-001, location: us-east4}}
+general_settings: {plugins: [impasto-openai, impasto-bfl, impasto-nova, impasto-imagen]}
 """
 
 PYTHON = """
@@ -41,7 +46,15 @@ async def main():
         flux = await client.run(FLUX, prompt="a lighthouse", n=2, seed=7)
         edit = await client.run(GPT, prompt="combine", image=[IMAGE, IMAGE])
         combined = await client.run(FLUX, prompt="combine", input_image=[IMAGE, IMAGE])
-        said["run"] = [len(each.artifacts) for each in (gpt, flux, edit, combined)]
+        nova = await client.run("bedrock/amazon.nova-canvas-v1:0", text="a lighthouse", n=7)
+        area = {"image": IMAGE, "maskPrompt": "the lamp"}
+        inpainted = await client.run("bedrock/amazon.nova-canvas-v1:0/inpainting", text="a window", **area)
+        imagen = [
+            await client.run(f"{way}/imagen-4.0-generate-001", prompt="a lighthouse", n=6)
+            for way in ("gemini", "vertex_ai")
+        ]
+        results = (gpt, flux, edit, combined, nova, inpainted, *imagen)
+        said["run"] = [len(each.artifacts) for each in results]
         said["usd"] = [round(each.cost.usd, 6) for each in (gpt, flux)]
     return said
 
@@ -58,10 +71,16 @@ gpt = impasto.image_generation("a lighthouse", "openai/gpt-image-1", n=2, size="
 edit = impasto.image_edit([image, image], "combine", "openai/gpt-image-1")
 flux = impasto.image_generation("a lighthouse", "bfl/flux-2-pro", size="1024x1536")
 combined = impasto.image_edit([image, image], "combine", "bfl/flux-2-pro")
+canvas = "bedrock/amazon.nova-canvas-v1:0"
+nova = impasto.image_generation("a lighthouse", canvas, n=2, size="1536x1024", aws_region_name="eu-west-1")
+varied = impasto.image_edit([image, image], "combine", f"{canvas}/image-variation")
+gemini = impasto.image_generation("a lighthouse", "gemini/imagen-4.0-generate-001", n=2, size="1792x1024")
+vertex = impasto.image_generation("a lighthouse", "vertex_ai/imagen-4.0-generate-001", location="us-east4")
+others = (nova, varied, gemini, vertex)
 print(json.dumps({
-    "images": [len(each.data) for each in (gpt, edit, flux, combined)],
+    "images": [len(each.data) for each in (gpt, edit, flux, combined, *others)],
     "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
-    "warnings": [each.warnings for each in (gpt, edit, flux, combined)],
+    "warnings": [each.warnings for each in (gpt, edit, flux, combined, *others)],
 }, default=list))
 """
 
@@ -77,13 +96,18 @@ gpt = client.images.generate(model="gpt", prompt="a lighthouse", n=2, size="1024
 edit = client.images.edit(model="gpt", prompt="combine", image=files)
 flux = client.images.generate(model="flux", prompt="a lighthouse", size="1024x1536")
 combined = client.images.edit(model="flux", prompt="combine", image=files)
+nova = client.images.generate(model="nova", prompt="a lighthouse", n=2, size="1536x1024")
+varied = client.images.edit(model="nova-variation", prompt="combine", image=files)
+gemini = client.images.generate(model="gemini", prompt="a lighthouse", n=2, size="1792x1024")
+vertex = client.images.generate(model="vertex", prompt="a lighthouse")
+others = (nova, varied, gemini, vertex)
 try:
     client.images.generate(model="gpt", prompt="forbidden")
     refusal = None
 except openai.BadRequestError as error:
     refusal = error.code
 print(json.dumps({
-    "images": [len(each.data) for each in (gpt, edit, flux, combined)],
+    "images": [len(each.data) for each in (gpt, edit, flux, combined, *others)],
     "usage": [gpt.usage.input_tokens, gpt.usage.output_tokens, gpt.usage.total_tokens],
     "refusal": refusal,
 }))
@@ -91,13 +115,18 @@ print(json.dumps({
 
 STAND_INS = """
 import asyncio, sys
-import impasto_bfl.stand_in, impasto_openai.stand_in
+import impasto_bfl.stand_in, impasto_imagen.stand_in, impasto_nova.stand_in, impasto_openai.stand_in
 
 async def main():
-    async with impasto_openai.stand_in.serving() as openai, impasto_bfl.stand_in.serving() as bfl:
-        print(openai.url, bfl.url, flush=True)
+    async with (
+        impasto_openai.stand_in.serving() as openai,
+        impasto_bfl.stand_in.serving() as bfl,
+        impasto_nova.stand_in.serving() as nova,
+        impasto_imagen.stand_in.serving() as google,
+    ):
+        print(openai.url, bfl.url, nova.url, google.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
-        print(openai.charges, bfl.charges, flush=True)
+        print(openai.charges, bfl.charges, nova.charges, google.charges, flush=True)
 
 asyncio.run(main())
 """
@@ -153,7 +182,7 @@ def test_its_own_tests_pass(site: Site, name: str) -> None:
 
 def test_the_client_runs_them_against_their_stand_ins(site: Site) -> None:
     said = json.loads(site.python("-c", PYTHON))
-    assert said == {"run": [3, 2, 1, 1], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
+    assert said == {"run": [3, 2, 1, 1, 7, 1, 6, 6], "usd": [round(2 * 5e-6 + 3 * 272 * 40e-6, 6), 0.06]}
 
 
 def test_the_command_line_has_their_emulators(site: Site) -> None:
@@ -163,6 +192,9 @@ def test_the_command_line_has_their_emulators(site: Site) -> None:
             "generate", model, "a lighthouse", "--emulator", "-p", "output_format=png", "-o", out, "--json"
         )
         assert json.loads(report)["cost"]["usd"] > 0
+        assert (site.folder / out).read_bytes().startswith(b"\x89PNG")
+    for model, out in ((NOVA, "nova.png"), (VERTEX, "vertex.png")):
+        site.impasto("generate", model, "a lighthouse", "--emulator", "-o", out, "--json")
         assert (site.folder / out).read_bytes().startswith(b"\x89PNG")
     rows = json.loads(site.impasto("plugins", "--json"))
     ours = {(row["group"], row["name"]) for row in rows if row["distribution"] in NAMES}
@@ -179,25 +211,38 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         text=True,
     ) as stand_ins:
         assert stand_ins.stdout is not None
-        openai, bfl = stand_ins.stdout.readline().split()
+        openai, bfl, nova, google = stand_ins.stdout.readline().split()
         keys = {"OPENAI_API_BASE": openai, "OPENAI_API_KEY": "k", "BFL_API_BASE": bfl, "BFL_API_KEY": "k"}
+        keys |= {"AWS_BEDROCK_RUNTIME_ENDPOINT": nova, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        keys |= {"AWS_REGION": "eu-west-1", "GEMINI_API_BASE": google, "GEMINI_API_KEY": "k"}
+        keys |= {"VERTEX_AI_API_BASE": google, "GOOGLE_CLOUD_PROJECT": "my-project"}
+        keys |= {"GOOGLE_APPLICATION_CREDENTIALS": str(site.folder / "credentials.json")}
+        user = {"client_id": "c", "client_secret": "s", "refresh_token": "refresh-1", "token_uri": f"{google}/token"}
+        (site.folder / "credentials.json").write_text(json.dumps(user))
         site = attrs.evolve(site, environment={**site.environment, **keys})
         said = json.loads(site.python("-c", DROP_IN))
-        assert said["images"] == [2, 1, 1, 1]
+        assert said["images"] == [2, 1, 1, 1, 2, 1, 2, 1]
         assert said["usage"] == [2, 544, 546]
-        assert said["warnings"] == [[], [], [], []]
-        assert _gateway(site) == {"images": [2, 1, 1, 1], "usage": [2, 544, 546], "refusal": "moderation_blocked"}
+        assert said["warnings"] == [[]] * 8
+        assert _gateway(site) == {
+            "images": [2, 1, 1, 1, 2, 1, 2, 1],
+            "usage": [2, 544, 546],
+            "refusal": "moderation_blocked",
+        }
         rows = [
             {"id": "gpt", "model": GPT, "prompt": "a lighthouse", "n": 2, "quality": "low", "size": "1024x1024"},
             {"id": "flux", "model": FLUX, "prompt": "a lighthouse", "seed": 7},
+            {"id": "nova", "model": NOVA, "text": "a lighthouse", "n": 6},
+            {"id": "gemini", "model": GEMINI, "prompt": "a lighthouse", "n": 5},
+            {"id": "vertex", "model": VERTEX, "prompt": "a lighthouse"},
         ]
         (site.folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         site.impasto("batch", "run", "rows.jsonl", "--out", "images")
         status = json.loads(site.impasto("batch", "status", "images", "--json"))
-        assert (status["state"], status["done"]) == ("complete", 3)
+        assert (status["state"], status["done"]) == ("complete", 15)
         assert status["cost_usd"] == pytest.approx(2 * 5e-6 + 544 * 40e-6 + 0.03)  # one request for both images
         charges = stand_ins.communicate(timeout=60)[0].split()
-    assert charges == [str(3 + 3 + 2), str((2 + 2 + 1) * 3)]
+    assert charges == [str(3 + 3 + 2), str((2 + 2 + 1) * 3), str(3 + 3 + 6), str(3 + 3 + 6)]
 
 
 def _gateway(site: Site) -> object:

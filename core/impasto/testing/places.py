@@ -171,3 +171,10 @@ def text_matches(found: object, value: object) -> bool:
         is_number = isinstance(found, str) and _PLAIN_NUMBER.fullmatch(found) is not None
         return is_number and Decimal(str(found)) == Decimal(repr(value))
     return found == value
+
+
+def all_fields(fields: Mapping[str, Field], within: str = "") -> Iterator[tuple[str, Field]]:
+    """Yield each field with its name, and those of nested objects as ``group.field``."""
+    for name, field in fields.items():
+        yield f"{within}{name}", field
+        yield from all_fields(field.fields, f"{within}{name}.")

@@ -15,6 +15,7 @@ from impasto.describe import describe
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
 from impasto.route import Route
+from impasto.testing.places import all_fields
 from impasto.testing.subject import Subject
 from impasto.testing.watch import check
 
@@ -89,8 +90,8 @@ class DeclarationChecks(Subject):
 
         about = attrs.asdict(describe(self.model, self.operation()))
         assert json.loads(json.dumps(about)) == json.loads(json.dumps(about, allow_nan=False))
-        params = [field["name"] for field in about["fields"]]
-        assert params == [field.name for field in attrs.fields(self.operation().params)]
+        assert [field["name"] for field in about["fields"]] == [name for name, _ in all_fields(self.operation().fields)]
+        params = [field.name for field in attrs.fields(self.operation().params)]
         unknown = {name for name, _ in self.values()} - set(params)
         assert not unknown, f"minimal and others name unknown fields: {', '.join(sorted(unknown))}"
         missing = set(params) - {name for name, _ in self.values()} - set((self.native_n or ())[:1])
@@ -100,7 +101,7 @@ class DeclarationChecks(Subject):
     def test_every_field_says_what_it_does(self) -> None:
         """Skip, with their names, if fields have no description."""
         # Skipped, not failed: without the text a model works and charges as it should, but its users have to guess.
-        undescribed = [name for name, field in self.operation().fields.items() if not field.description]
+        undescribed = [name for name, field in all_fields(self.operation().fields) if not field.description]
         if undescribed:
             pytest.skip(f"no description: {', '.join(undescribed)}; give each field description='One sentence.'")
 

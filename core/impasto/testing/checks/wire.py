@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from impasto.fields import Field, format_bound, format_value
-from impasto.testing.places import MISSING, Content, SentPart, content_of, matches, text_matches
+from impasto.testing.places import MISSING, Content, SentPart, all_fields, content_of, matches, text_matches
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.watch import check, run
@@ -90,10 +90,9 @@ class WireChecks(Subject):
     @check
     def test_limits_choices_and_defaults_are_the_documented_ones(self) -> None:
         """Check the parameter class against ``limits``, ``choices`` and ``defaults``."""
-        wrong = [
-            problem for name, field in self.operation().fields.items() for problem in self._documented(name, field)
-        ]
-        unknown = {*self.limits, *self.choices, *self.defaults} - set(self.operation().fields)
+        fields = dict(all_fields(self.operation().fields))
+        wrong = [problem for name, field in fields.items() for problem in self._documented(name, field)]
+        unknown = {*self.limits, *self.choices, *self.defaults} - fields.keys()
         wrong += [f"limits, choices and defaults name an unknown field: {name}" for name in sorted(unknown)]
         assert not wrong, "\n".join(wrong)
 

@@ -1,0 +1,1 @@
+"""Google's Imagen models for impasto, with an API key or on Vertex AI."""

@@ -1,0 +1,80 @@
+"""The dialect: instances and parameters out, predictions back, some of which may be filtered."""
+
+from __future__ import annotations
+
+import attrs
+
+from impasto import (
+    Account,
+    ContentFiltered,
+    FailedArtifact,
+    ImpastoError,
+    InvalidRequest,
+    JSONValue,
+    Operation,
+    Problem,
+    Request,
+    Result,
+    Unauthorized,
+    WireRequest,
+    WireResponse,
+)
+from impasto.dialects import STATUSES, Refusals, images_from_base64, json_object, split_files, unusable
+from impasto.ext import printable
+from impasto_plugins.images.completeness import is_complete
+
+_refusals = Refusals(
+    {**STATUSES, (400, "API_KEY_INVALID"): Unauthorized},
+    code=("error.details[].reason", "error.status"),
+    required=("error.status",),
+    advice={400: "check GEMINI_API_KEY", 401: "check the key, or the credentials of Vertex AI"},
+)
+
+
+class Dialect:
+    """Conversion of requests and answers. It can be tested without a network."""
+
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        """Return the JSON of a prediction. On Vertex AI its address has the account's project and location."""
+        if request.job is not None:
+            raise InvalidRequest([Problem("id", "Imagen answers at once: it has no jobs to resume")])
+        parameters, _ = split_files(operation, request.params)
+        prompt = parameters.pop("prompt")
+        fields: dict[str, JSONValue] = {
+            "instances": [{"prompt": prompt}],
+            "parameters": {"includeRaiReason": True, **parameters},
+        }
+        return WireRequest(target=request.target.format(**account.settings), fields=fields, encoding="json")
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        """Return the error that an answer means, or None."""
+        is_success = response.status == 200 and response.media_type == "application/json"
+        return None if is_success else _refusals(response)
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result:
+        """Return the images of an answer; those that were filtered are in ``errors``."""
+        predictions = json_object(response).get("predictions")
+        if not isinstance(predictions, list) or not predictions:
+            raise unusable("has no predictions", response)
+        entries = [each if isinstance(each, dict) else {} for each in predictions]
+        filtered = {
+            index: ContentFiltered(
+                f"filtered: {printable(reason)}; it may have been charged",
+                status=200,
+                request_id=response.request_id,
+                billed="unknown",
+            )
+            for index, entry in enumerate(entries)
+            if isinstance(reason := entry.get("raiFilteredReason"), str)
+        }
+        if len(filtered) == len(entries):
+            raise filtered[0]
+        texts = [entry.get("bytesBase64Encoded") for entry in entries]
+        result = images_from_base64(texts, response, is_complete)
+        errors = [
+            FailedArtifact(index=each.index, error=filtered.get(each.index, each.error)) for each in result.errors
+        ]
+        return attrs.evolve(result, errors=tuple(errors))
+
+
+dialect = Dialect()
