@@ -58,7 +58,7 @@ def import_plugin(registry: Registry, group: str, name: str) -> ImportResult:
     """Import a plugin in this process."""
     import click
 
-    from impasto import ImpastoError, MissingExtra, Operation, Provider
+    from impasto import ConfigError, ImpastoError, MissingExtra, Operation, Provider
     from impasto.ext import COMMANDS, EMULATORS, OPERATIONS, PROVIDERS, TRANSPORTS, is_pattern
 
     kinds: dict[str, type] = {OPERATIONS: Operation, PROVIDERS: Provider, TRANSPORTS: type, COMMANDS: click.Command}
@@ -73,6 +73,8 @@ def import_plugin(registry: Registry, group: str, name: str) -> ImportResult:
             reached_by = _reached_by(plugin)
     except MissingExtra as error:
         return ImportResult("note", error.message)
+    except ConfigError as error:  # of the environment, such as a setting that is missing; the plugin itself works
+        return ImportResult("note", error.message, loaded=True)
     except ImpastoError as error:
         return ImportResult("broken", error.message)
     seconds = time.monotonic() - start
