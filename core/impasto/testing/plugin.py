@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from impasto_plugins.emulator import Emulator
+
+
+stderr = 2
+"""The descriptor of standard error, which pytest does not capture."""
+_copies: list[int] = []
+
+
+def pytest_configure() -> None:
+    """Copy the descriptor of standard error: nothing is captured yet."""
+    global stderr  # noqa: PLW0603 - a process has one
+    with suppress(OSError):  # it is closed
+        stderr = os.dup(2)
+        _copies.append(stderr)
+
+
+def pytest_unconfigure() -> None:
+    """Close the copy of this session: a session may run inside of another."""
+    global stderr  # noqa: PLW0603 - as above
+    if _copies:
+        os.close(_copies.pop())
+    stderr = _copies[-1] if _copies else 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -142,6 +142,11 @@ class Subject(Limited):
             operation = Registry().operation(self.model)
             type(self)._found = self.model, operation, registry_of_one(self.model, operation)  # noqa: SLF001 - of the suite itself
 
+    def variables(self) -> Sequence[str | None]:
+        """Return the provider's own environment variables: a call of the suite uses ``KEY`` alone."""
+        provider = self.operation().provider
+        return provider.key_variable, provider.base_url_variable
+
     def settings(self, url: str) -> Settings:
         """Return client settings that find the provider at ``url`` and use ``KEY``."""
         return {"providers": {self.operation().provider.name: {"api_base": url, "api_key": KEY}}}

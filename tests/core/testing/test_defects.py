@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,10 +58,35 @@ def blocking_is_possible(nothing_blocks_the_loop: BlockBuster) -> Iterator[None]
     nothing_blocks_the_loop.activate()
 
 
+AUTHORS = {
+    "IMPASTO_POLL_INTERVAL": "a while",
+    "IMPASTO_PLUGINS": "none-of-these",
+    "ACME_KEY": "sk-of-the-author",
+    "ACME_API_BASE": "http://127.0.0.1:9",
+    "STABILITY_API_BASE": "http://127.0.0.1:9",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "http://127.0.0.1:9",
+    "LC_ALL": "tr_TR.ISO8859-9",
+    "PYTHONASYNCIODEBUG": "1",
+    "PYTHONWARNINGS": "error",
+    "SSL_CERT_FILE": "/nonexistent",
+    "GITHUB_PASSWORD_FILE": "/nonexistent",
+    "AWS_PROFILE": "of-the-author",
+}
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.MODEL)
-def test_a_sound_plugin_passes(pytester: pytest.Pytester, plugin: ModuleType) -> None:
+def test_a_sound_plugin_passes_in_its_authors_environment(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, plugin: ModuleType
+) -> None:
+    for name, value in AUTHORS.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
     ran = run(pytester, plugin, "-rf")
     assert ran.ret == 0, "\n".join(ran.outlines)
+    after = {**os.environ, "PYTEST_CURRENT_TEST": before["PYTEST_CURRENT_TEST"]}
+    assert {name for name in before if before[name] != after.get(name)} == set()
 
 
 @pytest.mark.parametrize(("plugin", "name"), CASES, ids=[f"{plugin.MODEL}: {name}" for plugin, name in CASES])

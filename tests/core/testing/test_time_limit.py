@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,26 @@ def test_blocked_threads_do_not_keep_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout.split() == ["block_a_thread", "block_the_loop", "block_a_pool"], done.stderr
 
+
+def test_what_never_releases_the_interpreter_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(STUCK)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 1
+    assert "in test_a_regular_expression" in ran.stderr, ran.stderr
+
+
+STUCK = """
+import re
+import impasto.testing.watch.time_limit as limit
+limit._LAST_RESORT = 0.3
+
+class TestStuck(limit.Limited):
+    seconds = 0.2
+    @limit.check
+    def test_a_regular_expression(self):
+        re.match("(a|aa)+$", "a" * 200 + "b")
+"""
 
 HANGING = """
 import impasto.testing.watch.time_limit as limit

@@ -63,7 +63,7 @@ class DeclarationChecks(Subject):
         module = {name: points[0].entry.module for name, points in Registry().scan.declarations[OPERATIONS].items()}
         code = _NAMED_ONLY.format(model=self.model)
         ran = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=self.seconds
+            [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=self.seconds
         )
         assert ran.returncode == 0, ran.stderr
         before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))

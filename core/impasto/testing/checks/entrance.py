@@ -170,7 +170,7 @@ class EntranceChecks(ExchangeChecks):
             cwd=folder,
             env={**os.environ, **variables},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
             timeout=self.seconds,
         )

@@ -121,7 +121,8 @@ class IsolationChecks(ExchangeChecks):
         read, thread = environ.__getitem__, threading.get_ident()
 
         def note(self: os._Environ[str], name: str) -> str:
-            if threading.get_ident() == thread and _SECRET.search(name):
+            is_iterated = sys._getframe(1).f_code.co_name == "__iter__"  # noqa: SLF001 - all are read, as for proxies
+            if threading.get_ident() == thread and _SECRET.search(name) and not is_iterated:
                 names.add(name)
             return read(self, name)
 

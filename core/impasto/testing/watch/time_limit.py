@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import functools
+import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import thread as pool
 from contextlib import suppress
 from contextvars import copy_context
@@ -20,12 +22,19 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import pytest
 
+from impasto.testing import plugin
+
+from .environment import plain_environment
+
 _GRACE = 0.5
 """Seconds that a check gets to end after its tasks were cancelled, and again after an exception was raised in it."""
 _AFTER_A_HANG = 2.0
 """Seconds for each check of a class in which one did not end: the next ones mostly hang too."""
 _MOST_HANGS = 3
 """Checks of a class that hang before the others are skipped: each would take its whole time."""
+_LAST_RESORT = 4.0
+"""Seconds after the time limit in which this thread must have run. If a regular expression or an extension never
+releases the interpreter, no thread does: then the stacks are printed and the process exits."""
 _SHOWN_FRAMES = 5
 
 P = ParamSpec("P")
@@ -44,6 +53,10 @@ class Limited:
     def prepare(self) -> None:
         """Do what a check needs before its loop starts, within its time limit."""
 
+    def variables(self) -> Sequence[str | None]:
+        """Return environment variables that no check may read, beside the usual ones."""
+        return ()
+
 
 def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
     """Run a check in a thread of its own, and fail with what it stands in if its time is over."""
@@ -54,9 +67,12 @@ def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P]
 
         def work() -> None:
             self.prepare()
+            for name in self.variables():
+                os.environ.pop(name or "", None)
             test(self, *args, **kwargs)
 
-        run_limited(type(self), work)
+        with plain_environment():
+            run_limited(type(self), work)
 
     return cast("Callable[Concatenate[S, P], None]", limited)  # mypy: self has a name in one of them
 
@@ -68,8 +84,12 @@ def run_limited(owner: type[Limited], work: Callable[[], None]) -> None:
     if owner.hangs >= _MOST_HANGS:
         pytest.skip(f"{owner.hangs} checks of {owner.__name__} did not end; the others are not run")
     thread = _CheckThread(work)
-    thread.start()
-    thread.join(seconds)
+    faulthandler.dump_traceback_later(seconds + _LAST_RESORT, exit=True, file=plugin.stderr)
+    try:
+        thread.start()
+        thread.join(seconds)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     if thread.is_alive():
         owner.hangs += 1
         owner.seconds = min(seconds, _AFTER_A_HANG)
