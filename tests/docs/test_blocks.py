@@ -206,7 +206,7 @@ async def test_the_readmes_plugin_works(recorder: Recorder, monkeypatch: pytest.
 
 
 class Tokens:
-    async def token(self, account: str, *, refused: bool) -> str:
+    async def get(self, account: object, *, refused: bool) -> str:
         return "fresh" if refused else "stored"
 
 
