@@ -14,6 +14,8 @@ from .redact import kind_in_words
 
 Kind = Literal["text", "integer", "number", "boolean", "choice", "color", "texts", "file", "files", "group", "other"]
 Role = Literal["image", "mask", "audio", "prompt"]
+MaskArea = Literal["white", "black", "transparent"]
+"""The area of a mask that the provider edits."""
 
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
@@ -25,8 +27,9 @@ class Field:
     ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
     in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
-    each value. ``group`` is the class of a nested object and ``fields`` are its fields. The kind ``other`` is an
-    attribute that no function of ``fields`` declares, of which only the type is known.
+    each value. ``mask_area`` is the area of a mask that the provider edits. ``group`` is the class of a nested object
+    and ``fields`` are its fields. The kind ``other`` is an attribute that no function of ``fields`` declares, of
+    which only the type is known.
     """
 
     kind: Kind
@@ -37,6 +40,7 @@ class Field:
     choices: tuple[str, ...] = ()
     default: str | float | bool | None = None
     role: Role | None = None
+    mask_area: MaskArea = "white"
     alias: str | None = None
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
     limits: str = ""

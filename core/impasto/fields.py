@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from .field_checks import Field, Kind, Role, format_bound, format_value
+from .field_checks import Field, Kind, MaskArea, Role, format_bound, format_value
 from .files import File
 
 __all__ = [
@@ -157,11 +157,24 @@ def file(
     limits: str = "",
     required: bool = False,
     role: Role | None = "image",
+    mask_area: MaskArea = "white",
     description: str = "",
 ) -> Any:
-    """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI."""
+    """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI.
+
+    ``mask_area``: the area that the provider edits, if it is a mask. OpenAI's masks, of which the transparent area is
+    edited, become such ones in the drop-in functions and the gateway.
+    """
     return _field(
-        Field(kind="file", description=description, inspect=inspect, limits=limits, required=required, role=role)
+        Field(
+            kind="file",
+            description=description,
+            inspect=inspect,
+            limits=limits,
+            required=required,
+            role=role,
+            mask_area=mask_area,
+        )
     )
 
 

@@ -326,3 +326,22 @@ def test_the_size_of_openai_is_a_width_and_a_height(monkeypatch: pytest.MonkeyPa
         assert len(nova.bodies[1]["imageVariationParams"]["images"]) == 2
 
     act(do)
+
+
+def test_the_clear_area_of_openais_mask_becomes_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
+    mask.putpixel((5, 5), (0, 0, 0, 0))
+    file = BytesIO()
+    mask.save(file, "png")
+
+    async def do(nova: StandIn, client: impasto.Client) -> None:
+        monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", nova.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+        where = {"aws_region_name": "us-east-1"}
+        await impasto.aimage_edit(IMAGE, f"{MODEL}/inpainting", "a window", mask=file.getvalue(), **where)
+        sent = base64.b64decode(nova.bodies[0]["inPaintingParams"]["maskImage"])
+        with Image.open(BytesIO(sent)) as image:
+            assert (image.convert("L").getpixel((5, 5)), image.convert("L").getpixel((6, 5))) == (0, 255)
+
+    act(do)

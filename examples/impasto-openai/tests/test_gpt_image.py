@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import pytest
 from impasto_openai.stand_in import StandIn, paint, serving
+from PIL import Image
 
 import impasto
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
@@ -249,5 +251,19 @@ def test_a_model_without_a_known_price_works() -> None:
         result = await client.run("openai/gpt-image-1.5", prompt="a lighthouse")
         assert result.cost is None
         assert result.usage is not None
+
+    act(do)
+
+
+def test_a_mask_of_openais_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BytesIO()
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(file, "png")
+    mask = file.getvalue()
+
+    async def do(openai: StandIn, client: impasto.Client) -> None:
+        monkeypatch.setenv("OPENAI_API_BASE", openai.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any-key")
+        await impasto.aimage_edit(IMAGE, MODEL, "a window", mask=mask)
+        assert dict(openai.images)["mask"] == mask
 
     act(do)

@@ -34,11 +34,12 @@ def bytes_to_decode(mask: File) -> int:
     return width * height * BYTES_PER_PIXEL[mask.media_type] if width * height <= MAX_PIXELS else 0
 
 
-def to_provider(mask: File) -> File:
+def to_provider(mask: File, *, is_black_edited: bool = False) -> File:
     """Return the mask in the provider's form: an 8-bit grey PNG of 255 - alpha, or as it is if wholly opaque.
 
-    Decodes, so run it in a thread. A file that is not an image is returned as it is; the field's own check refuses it.
-    Raises ValueError if the mask is too large or damaged.
+    ``is_black_edited``: a PNG of pure black, for all that is more clear than opaque, and of white. Decodes, so run it
+    in a thread. A file that is not an image is returned as it is; the field's own check refuses it. Raises ValueError
+    if the mask is too large or damaged.
     """
     if mask.media_type not in FORMATS:
         return mask
@@ -63,7 +64,8 @@ def to_provider(mask: File) -> File:
 
     out = io.BytesIO()
     with DECODING:
-        ImageChops.invert(alpha).save(out, "PNG", exif=exif)
+        grey = alpha.point([0] * 128 + [255] * 128) if is_black_edited else ImageChops.invert(alpha)
+        grey.save(out, "PNG", exif=exif)
     return File.of((mask.label, out.getvalue()))
 
 

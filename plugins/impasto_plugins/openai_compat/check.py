@@ -60,7 +60,7 @@ def check_request(operation: Operation, model: str, translation: Translation) ->
     masks = [name for name in operation.roles.get("mask", ()) if name in params]
     for name in masks:
         try:
-            params[name] = _mask(params[name])
+            params[name] = _mask(params[name], operation.fields[name].mask_area)
         except ValueError as error:
             problems.append(Problem(translation.words[name], str(error)))
             del params[name]
@@ -78,11 +78,13 @@ def check_request(operation: Operation, model: str, translation: Translation) ->
     raise refused
 
 
-def _mask(value: object) -> File:
+def _mask(value: object, area: str) -> File:
+    original = File.of(value)
+    if area == "transparent":  # as OpenAI's own
+        return original
     from impasto_plugins.images.masks import to_provider  # Pillow: only for masks
 
-    original = File.of(value)
-    converted = to_provider(original)
+    converted = to_provider(original, is_black_edited=area == "black")
     if converted is not original:
         original.close()
     return converted

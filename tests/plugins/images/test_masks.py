@@ -73,6 +73,15 @@ def test_a_clear_pixel_becomes_white_and_an_opaque_one_black(kind: str) -> None:
     assert (converted.label, converted.media_type) == ("mask.png", "image/png")
 
 
+def test_a_clear_pixel_becomes_black_if_the_provider_edits_black() -> None:
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 100, 254)):
+        image.putpixel((x, 0), (255, 0, 0, alpha))
+    mask = to_provider(File.of(encode(image, "PNG")), is_black_edited=True)
+    with Image.open(io.BytesIO(mask.read())) as converted:
+        assert list(converted.tobytes()) == [0, 0, 255]
+
+
 def test_half_transparent_pixels_become_grey() -> None:
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((1, 100, 254)):

@@ -88,7 +88,7 @@ async def test_at_most_two_calls_decode_images_at_once(monkeypatch: pytest.Monke
     running: list[int] = []
     now = 0
 
-    def decoded(mask: File) -> File:
+    def decoded(mask: File, **_: object) -> File:
         nonlocal now
         now += 1
         running.append(now)

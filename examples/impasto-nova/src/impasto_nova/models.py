@@ -85,7 +85,9 @@ class Inpainting(Config):
     image: File = fields.file(required=True, description="Image to edit.")
     text: str | None = fields.text(1, 1024, role="prompt", description="New content; without it the area is removed.")
     maskPrompt: str | None = fields.text(1, 1024, description="Description of the area to edit.")  # noqa: N815
-    maskImage: File | None = fields.file(role=None, description="Area to edit: black is edited, white stays.")  # noqa: N815
+    maskImage: File | None = fields.file(  # noqa: N815
+        role="mask", mask_area="black", description="Area to edit: black is edited, white stays."
+    )
 
 
 @attrs.frozen(kw_only=True)

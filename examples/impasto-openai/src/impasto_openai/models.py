@@ -23,7 +23,9 @@ class Params:
 
     prompt: str = text(1, 32_000, required=True, role="prompt", description="Content of the images, or the edit.")
     image: tuple[File, ...] | None = files(1, 16, description="Images to edit or combine: PNG, WebP or JPEG.")
-    mask: File | None = file(role="mask", description="PNG whose transparent pixels are edited in the first image.")
+    mask: File | None = file(
+        role="mask", mask_area="transparent", description="PNG whose transparent pixels are edited in the first image."
+    )
     n: int | None = integer(1, 10, default=1, description="Number of images.")
     size: str | None = choice(*_SIZES, default="auto", description="Width and height in pixels.")
     quality: str | None = choice("auto", "low", "medium", "high", default="auto", description="Quality of the images.")
