@@ -193,9 +193,10 @@ def test_the_command_line_has_their_emulators(site: Site) -> None:
         )
         assert json.loads(report)["cost"]["usd"] > 0
         assert (site.folder / out).read_bytes().startswith(b"\x89PNG")
-    for model, out in ((NOVA, "nova.png"), (VERTEX, "vertex.png")):
-        site.impasto("generate", model, "a lighthouse", "--emulator", "-o", out, "--json")
-        assert (site.folder / out).read_bytes().startswith(b"\x89PNG")
+    site.impasto("generate", VERTEX, "a lighthouse", "--emulator", "-o", "vertex.png")
+    assert (site.folder / "vertex.png").read_bytes().startswith(b"\x89PNG")
+    site.impasto("try", GPT, FLUX, NOVA, f"{NOVA}/inpainting", f"{NOVA}/image-variation", GEMINI, "--out", "tried")
+    assert len([*(site.folder / "tried").glob("*.png")]) == 6  # a JPEG of FLUX, and the sketch
     rows = json.loads(site.impasto("plugins", "--json"))
     ours = {(row["group"], row["name"]) for row in rows if row["distribution"] in NAMES}
     assert {("impasto.operations", "bfl/*"), ("impasto.emulators", "openai")} <= ours

@@ -345,3 +345,13 @@ def test_the_clear_area_of_openais_mask_becomes_black(monkeypatch: pytest.Monkey
             assert (image.convert("L").getpixel((5, 5)), image.convert("L").getpixel((6, 5))) == (0, 255)
 
     act(do)
+
+
+def test_an_arn_needs_the_task_as_its_base_model() -> None:
+    async def do(nova: StandIn, client: impasto.Client) -> None:
+        arn = "bedrock/arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
+        result = await client.run(arn, base_model=f"{MODEL}/background-removal", image=IMAGE)
+        assert len(result.artifacts) == 1
+        assert nova.bodies[0]["taskType"] == "BACKGROUND_REMOVAL"
+
+    act(do)

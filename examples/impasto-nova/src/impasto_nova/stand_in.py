@@ -139,7 +139,7 @@ class StandIn:
         signature = request.headers.get("authorization", "")
         if not signature.startswith(("AWS4-HMAC-SHA256 Credential=", "Bearer ")):
             return refusal(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
-        if request.match_info["model"] != MODEL:
+        if not request.match_info["model"].startswith((MODEL, "arn:aws:bedrock:")):
             return refusal(400, "ValidationException", "The provided model identifier is invalid.")
         try:
             body = json.loads(await request.read())

@@ -10,6 +10,7 @@ from pathlib import Path
 from impasto import Client
 from impasto.ext import EXTENSIONS
 from impasto.fields import Field
+from impasto.rules import OneOf
 
 from .tour import POLL_SECONDS, SKETCH, draw_sketch
 
@@ -25,6 +26,10 @@ async def call_models(models: Sequence[str], out: Path, report: Callable[[str, P
         for model in models:
             operation = await client.operation(model)
             params = _smallest_params(operation.fields, out / SKETCH)
+            for rule in operation.rules:
+                if isinstance(rule, OneOf) and params.keys().isdisjoint(rule.fields):
+                    name = rule.fields[0]
+                    params[name] = _smallest_value(operation.fields[name], out / SKETCH)
             if any(name in params for name in operation.file_fields):
                 await asyncio.to_thread(draw_sketch, out / SKETCH)
             started = time.monotonic()
