@@ -13,7 +13,13 @@ if TYPE_CHECKING:
         Recorder as Recorder,
         recording as recording,
     )
-    from .subject import KEY as KEY, Refusal as Refusal, Requirements as Requirements, Scenario as Scenario
+    from .subject import (
+        KEY as KEY,
+        Refusal as Refusal,
+        Requirements as Requirements,
+        Scenario as Scenario,
+        Stream as Stream,
+    )
     from .suite import OperationSuite as OperationSuite
     from .transport_suite import TransportSuite as TransportSuite
 
@@ -27,6 +33,7 @@ _HOMES = {
     "Requirements": "subject",
     "RecordedRequest": "recorder",
     "Scenario": "subject",
+    "Stream": "subject",
     "TransportSuite": "transport_suite",
     "recording": "recorder",
 }

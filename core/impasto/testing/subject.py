@@ -72,6 +72,23 @@ class Scenario:
     reports: Mapping[str, object] = {}
 
 
+@attrs.frozen(kw_only=True)
+class Stream:
+    """A call that takes partial images, and the provider's stream of events.
+
+    ``sends``: places and values that its request has beside those of every request. ``partials``: the index and the
+    bytes of each partial image, in their order; ``images``: those of the result. ``failures``: streams that an event
+    ends with an error, whose ``billed`` is what the provider documents.
+    """
+
+    answer: Answer
+    sends: Mapping[str, object]
+    partials: Sequence[tuple[int, bytes]]
+    images: Sequence[bytes]
+    params: Mapping[str, object] = {}
+    failures: Sequence[Refusal] = ()
+
+
 class Subject(Limited):
     """The declarations of one model."""
 
@@ -101,6 +118,8 @@ class Subject(Limited):
     """The request that cancels a job, if there is one: ``"PUT /v1/jobs/{job}/cancel"``."""
     native_n: ClassVar[tuple[str, int] | None] = None
     """The documented field for the number of images of one request, and its maximum, if there is one."""
+    stream: ClassVar[Stream | None] = None
+    """A stream with partial images, if the provider has them."""
     scenarios: ClassVar[Mapping[str, Scenario]] = {}
     """Further calls by name: several images, a filtered one, a job that failed."""
     reports: ClassVar[Mapping[str, object] | None] = None

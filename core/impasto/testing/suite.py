@@ -19,6 +19,7 @@ from .checks import (
     ParameterChecks,
     RuntimeChecks,
     ScenarioChecks,
+    StreamChecks,
 )
 from .golden import files_of, operation_text, request_text
 from .watch import check, run
@@ -31,6 +32,7 @@ class OperationSuite(
     JobChecks,
     IsolationChecks,
     ScenarioChecks,
+    StreamChecks,
     RuntimeChecks,
     LiveChecks,
 ):

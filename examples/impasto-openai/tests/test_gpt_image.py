@@ -14,7 +14,7 @@ from impasto_openai.stand_in import StandIn, paint, serving
 from PIL import Image
 
 import impasto
-from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario, Stream
 
 MODEL = "openai/gpt-image-1"
 IMAGE, OTHER = paint("a lighthouse", 0), paint("a lighthouse", 1)
@@ -37,6 +37,22 @@ def refused(status: int, code: str | None, error: type[impasto.ImpastoError], **
     """Return a refusal of OpenAI, with the error that it must become."""
     body = {"message": "no", "type": "invalid_request_error", "param": None, "code": code}
     return Refusal(answer=answer(status=status, error=body).with_headers(**headers), error=error)
+
+
+def event(kind: str, image: bytes | None = None, **body: object) -> str:
+    """Return an event of a stream."""
+    name = f"image_generation.{kind}" if image is not None else kind
+    data = {"type": name, **body, **({"b64_json": base64.b64encode(image).decode()} if image is not None else {})}
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def events(*several: str) -> Answer:
+    """Return a stream of events."""
+    return Answer(headers={**JSON, "content-type": "text/event-stream"}, body="".join(several).encode())
+
+
+FIRST = event("partial_image", paint("a lighthouse", 2), partial_image_index=0)
+SECOND = event("partial_image", paint("a lighthouse", 3), partial_image_index=1)
 
 
 class TestGPTImage(OperationSuite):
@@ -103,6 +119,14 @@ class TestGPTImage(OperationSuite):
         refused(429, "insufficient_quota", impasto.PaymentRequired),
         refused(500, None, impasto.ProviderFault),
         refused(503, None, impasto.ProviderFault),
+    )
+    stream = Stream(
+        params={"partial_images": 2},
+        answer=events(FIRST, SECOND, event("completed", IMAGE, usage=USAGE)),
+        sends={"stream": True},
+        partials=((0, paint("a lighthouse", 2)), (1, paint("a lighthouse", 3))),
+        images=(IMAGE,),
+        failures=(Refusal(answer=events(FIRST, event("error")), error=impasto.ProviderFault, billed="unknown"),),
     )
     scenarios = {
         "several images": Scenario(answers=(answer(IMAGE, OTHER, usage=USAGE),), images=(IMAGE, OTHER)),

@@ -8,3 +8,4 @@ from .live import LiveChecks as LiveChecks
 from .parameter import ParameterChecks as ParameterChecks
 from .runtime import RuntimeChecks as RuntimeChecks
 from .scenario import ScenarioChecks as ScenarioChecks
+from .stream import StreamChecks as StreamChecks

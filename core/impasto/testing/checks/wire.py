@@ -80,9 +80,9 @@ class WireChecks(Subject):
             for place, value in self.constants.items():
                 found = content.at(place)
                 if not (text_matches if place.startswith(_OUTSIDE) else matches)(found, value):
-                    wrong.append(f"{place} is {_summary(found)}, not {format_value(value)}: see constants")
+                    wrong.append(f"{place} is {summarize(found)}, not {format_value(value)}: see constants")
             wrong += [
-                f"{place}={_summary(content.at(place))} is neither a parameter of the call nor in constants"
+                f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
                 for place in content.undeclared([*self._places(call.params), *self.constants, *(self.auth or {})])
             ]
         assert not wrong, "\n".join(dict.fromkeys(wrong))
@@ -102,7 +102,7 @@ class WireChecks(Subject):
         request = run(self._request_of_user())
         found = Content(request).at(self.user) if self.user is not None else None
         if self.user is not None:
-            assert found == _USER, f"the end user's id is not at {self.user}, but {_summary(found)}"
+            assert found == _USER, f"the end user's id is not at {self.user}, but {summarize(found)}"
         else:
             whole = f"{request.target} {request.headers}".encode() + request.body
             assert _USER.encode() not in whole, "the end user's id is sent: declare user, its documented place"
@@ -137,7 +137,7 @@ class WireChecks(Subject):
                 if value in (self.minimal.get(name), self.others.get(name)) and not matches(
                     content.at(place), expected
                 ):
-                    yield f"{name} became {_summary(content.at(place))} at {place}, not {format_value(expected)}"
+                    yield f"{name} became {summarize(content.at(place))} at {place}, not {format_value(expected)}"
             return
         place = self.names.get(name, name)
         found, plain = content.at(place), content_of(field, value)
@@ -148,7 +148,7 @@ class WireChecks(Subject):
         else:
             is_there = matches(found, plain, data_url=name in self.data_urls)
         if not is_there:
-            yield f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {_summary(found)}"
+            yield f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {summarize(found)}"
 
     def _places(self, params: Mapping[str, object]) -> Iterator[str]:
         """Yield the places that a call with these parameters may use."""
@@ -161,7 +161,7 @@ class WireChecks(Subject):
         for place, value in (self.auth or {}).items():
             found = content.at(place)
             is_right = found == value if isinstance(value, str) else bool(value.fullmatch(str(found)))
-            assert is_right, f"{place} is {_summary(found)}, not {str(value).replace(KEY, 'KEY')}"
+            assert is_right, f"{place} is {summarize(found)}, not {str(value).replace(KEY, 'KEY')}"
         headers = [
             f"{name}: {value}" for name, value in request.headers if f"header:{name.lower()}" not in self.auth_places
         ]
@@ -199,7 +199,7 @@ def describe_outcome(result: object) -> str:
     return f"{type(result).__name__}: {result}" if is_error else f"it returned a {type(result).__name__}"
 
 
-def _summary(found: object) -> str:
+def summarize(found: object) -> str:
     """Return what stands at a place, short and without the key."""
     if found is MISSING:
         return "nothing is there"

@@ -1,0 +1,102 @@
+"""Checks of streams: partial images, the result after them, errors in between, and requests that ask for none."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+from impasto import ImpastoError, Partial, Result
+from impasto.testing.places import Content, matches, text_matches
+from impasto.testing.recorder import Answer
+from impasto.testing.subject import Stream
+from impasto.testing.watch import check, run
+
+from .wire import WireChecks, describe_outcome, summarize
+
+_EVENT = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
+
+
+@attrs.frozen
+class _Streamed:
+    """Everything that a stream yielded, its error if it ended in one, and the requests."""
+
+    partials: list[tuple[int, bytes]]
+    outcome: object
+    contents: list[Content]
+
+
+class StreamChecks(WireChecks):
+    """Checks of streams."""
+
+    @check
+    def test_a_stream_has_its_partial_images_and_its_result(self) -> None:
+        """Check ``client.stream``: what the request asks for, each partial image with its index, and the result."""
+        stream = self._declared()
+        came = self._streamed([stream.answer])
+        assert len(came.contents) == 1, f"a stream made {len(came.contents)} paid requests"
+        for place, value in stream.sends.items():
+            found = came.contents[0].at(place)
+            is_there = (text_matches if ":" in place else matches)(found, value)
+            assert is_there, f"a request for a stream has {summarize(found)} at {place}, not {value!r}"
+        assert isinstance(came.outcome, Result), f"the stream ended in {describe_outcome(came.outcome)}"
+        images = [artifact.data for artifact in came.outcome.artifacts]
+        assert images == list(stream.images), "the result of the stream is not its last image"
+        found, expected = [data for _, data in came.partials], [data for _, data in stream.partials]
+        assert found == expected, f"{len(found)} partial images came, not the {len(expected)} of the stream"
+        indices, documented = [index for index, _ in came.partials], [index for index, _ in stream.partials]
+        assert indices == documented, f"the partial images have the indices {indices}, not {documented}"
+
+    @check
+    def test_a_stream_that_breaks_off_has_no_result(self) -> None:
+        """Check streams that end before the event with the result: no partial image takes its place."""
+        stream = self._declared()
+        events = _EVENT.findall(stream.answer.body)
+        final = base64.b64encode(stream.images[0])
+        last = next((number for number, event in enumerate(events) if final in event), len(events) - 1)
+        for number in range(last + 1):
+            came = self._streamed([attrs.evolve(stream.answer, body=b"".join(events[:number]))])
+            is_right = isinstance(came.outcome, ImpastoError) and came.outcome.billed != "no"
+            assert is_right, f"a stream that ends after {number} events ended in {describe_outcome(came.outcome)}"
+
+    @check
+    def test_an_error_in_a_stream_is_reported(self) -> None:
+        """Check the declared failures of streams, and the refusals of a request for one."""
+        stream = self._declared()
+        assert stream.failures, "declare failures of the stream, each with its events and the error they must become"
+        wrong: list[str] = []
+        for refusal in (*stream.failures, *self.refusals):
+            label = f"{refusal.answer.status} {refusal.answer.body[-80:]!r}"
+            came = self._streamed([refusal.answer])
+            if type(came.outcome) is not refusal.error:
+                wrong.append(f"{label} ended in {describe_outcome(came.outcome)}, not {refusal.error.__name__}")
+            elif came.outcome.billed != refusal.billed:
+                wrong.append(f"{label}: billed is {came.outcome.billed!r}, not {refusal.billed!r}")
+        assert not wrong, "\n".join(wrong)
+
+    def _declared(self) -> Stream:
+        if self.stream is None:
+            assert not self.operation().streams, "declare stream: normalize_event reads one"
+            pytest.skip("no stream: the model sends no partial images")
+        return self.stream
+
+    def _streamed(self, stages: Sequence[Answer]) -> _Streamed:
+        return run(self._stream(stages, {**self.minimal, **self._declared().params}))
+
+    async def _stream(self, stages: Sequence[Answer], params: Mapping[str, Any]) -> _Streamed:
+        partials: list[tuple[int, bytes]] = []
+        outcome: object = None
+        async with self.recording(stages) as recorder, self.client(recorder.url) as client:
+            try:
+                async for each in client.stream(self.model, **params):
+                    if isinstance(each, Partial):
+                        partials.append((each.index, each.artifact.data))
+                    else:
+                        outcome = each
+            except ImpastoError as error:
+                outcome = error
+            return _Streamed(partials, outcome, [Content(post) for post in recorder.posts])
