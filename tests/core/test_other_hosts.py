@@ -129,20 +129,30 @@ async def test_the_key_goes_to_declared_hosts_and_a_signed_address_gets_none() -
     poll, fetch = leads_to("https://eu.acme.cloud/poll?id=1"), leads_to("https://cdn.example/a?sig=b", signed=True)
     model = operation(hosts=("*.acme.cloud", "cdn.example"))
     async with (
-        internet(poll, PICTURE, fetch, PICTURE) as (web, trust),
+        internet(poll, fetch, PICTURE) as (web, trust),
         client_of(model, proxy=web.url, ssl=trust) as client,
     ):
-        results = [await client.run("acme/x", prompt="a kite") for _ in range(2)]
-    assert [each.artifacts[0].data for each in results] == [IMAGE, IMAGE]
+        result = await client.run("acme/x", prompt="a kite")
+    assert result.artifacts[0].data == IMAGE
     assert web.visits == [
-        ("api.acme.example", "/submit"),
-        ("eu.acme.cloud", "/poll?id=1"),
-        ("api.acme.example", "/submit"),
-        ("cdn.example", "/a?sig=b"),
-    ]
+        ("api.acme.example", "/submit"), ("eu.acme.cloud", "/poll?id=1"), ("cdn.example", "/a?sig=b")
+    ]  # fmt: skip
     *others, last = web.recorder.requests
-    assert [each.header("x-key") for each in others] == [KEY] * 3
+    assert [each.header("x-key") for each in others] == [KEY, KEY]
     assert KEY not in f"{last.headers}{last.target}{last.body!r}"
+
+
+async def test_a_poll_that_leads_out_ends_with_one_clear_error() -> None:
+    poll, out = leads_to("https://eu.acme.cloud/poll?id=1"), leads_to("https://evil.example/a?sig=secret")
+    model = operation(hosts=("*.acme.cloud",))
+    async with (
+        internet(poll, out, out, out) as (web, trust),
+        client_of(model, proxy=web.url, ssl=trust, poll_interval=0.01) as client,
+    ):
+        with pytest.raises(UnusableResult, match=r"evil\.example is not a host of the provider") as caught:
+            await client.run("acme/x", prompt="a kite")
+    assert {each for each, _ in web.visits} == {"api.acme.example", "eu.acme.cloud"}
+    assert (caught.value.id, caught.value.billed, "secret" in str(caught.value)) == ("job-1", "yes", False)
 
 
 NOT_DECLARED: tuple[Any, ...] = (
