@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 
 import impasto
 from impasto import records
-from impasto.dialects import Token, TokenCache
 from impasto.registry import OPERATIONS, PROVIDERS
 from impasto_plugins.cli.demo.tour import STEPS
 from impasto_plugins.emulator import SHORT, Emulator, serve
@@ -213,7 +212,7 @@ class Tokens:
 
 def test_the_hooks_examples_make_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {**vars(records), **{name: getattr(impasto, name) for name in dir(impasto)}}
-    names |= {"PNG": png(64, 64), "tokens": TokenCache(_fetch_token), "Mapping": Mapping}
+    names |= {"PNG": png(64, 64), "tokens": Tokens()}
     of = {re.findall(r"def (\w+)", text)[0]: textwrap.indent(text, "    ") for text in _METHODS}
     exec(f"class Carrier:\n{of.pop('send')}", names)
     exec(f"class Layer:\n{of.pop('middleware')}", names)
