@@ -23,6 +23,7 @@ CASES = {
     "call": "CPU of a call over a real socket",
     "bedrock": "the same on Bedrock, and the loop's lag",
     "inflight": "calls in flight: their memory, how soon they are through, their order",
+    "polls": "how late the polls of many jobs are",
     "lag": "how long the loop is held up by large answers",
     "batch": "what a batch's row costs, how fast a manifest is looked at and a run taken up",
     "emulator": "how long the emulator takes for a call",
