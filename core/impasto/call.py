@@ -67,6 +67,21 @@ class Call:
 
     is_recorded: ClassVar[bool] = False
     has_spools: ClassVar[bool] = False
+
+    # What few calls set has its default here: benchmark `dispatch`.
+    price: Cost | None = None
+    """The price of one image, None if unknown."""
+    pending: Pending | None = None
+    """The job as the last answer described it."""
+    refusal: ImpastoError | None = None
+    """The provider's own words on the end of this call, in an answer that was read whole. Its bill is believed."""
+    retry_after = 0.0
+    """Seconds for which the last answer to a poll asks to wait."""
+    cancellation = ""
+    """The end of a job that the caller gave up, in words."""
+    is_refused = False
+    """True if the provider has refused the last headers of ``authorize``, which then gets others."""
+    _is_job_free = False
     on_partial: Callable[[Partial], object] | None = None
     """Callback for the partial results of a stream."""
     artifacts: tuple[Artifact, ...] = ()
@@ -90,22 +105,10 @@ class Call:
         self.deadline = Deadline(watch or DeadlineScheduler())
         self._posts = self._unknown = 0
         self._sent = False
-        self._may_post = self._is_over = self._is_job_free = False  # set by the permission to send, see there
+        self._may_post = self._is_over = False  # set by the permission to send, see there
         self.answer: WireResponse | None = None
         """The answer that is being read."""
-        self.price: Cost | None = None
-        """The price of one image, None if unknown."""
         self.job: str | None = None
-        self.pending: Pending | None = None
-        """The job as the last answer described it."""
-        self.refusal: ImpastoError | None = None
-        """The provider's own words on the end of this call, in an answer that was read whole. Its bill is believed."""
-        self.retry_after = 0.0
-        """Seconds for which the last answer to a poll asks to wait."""
-        self.cancellation = ""
-        """The end of a job that the caller gave up, in words."""
-        self.is_refused = False
-        """True if the provider has refused the last headers of ``authorize``, which then gets others."""
         self.on_end: tuple[Callable[[Result | None], None], ...] = ()
         """Callbacks for the end of the call, with its result or None. A middleware that needs the result adds itself.
         """

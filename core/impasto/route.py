@@ -115,7 +115,8 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
         if wire.method == "GET":
             call.retry_after = retry_after(response.headers) or 0.0
         if failure is None:
-            call.is_refused = False
+            if call.is_refused:
+                call.is_refused = False
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
