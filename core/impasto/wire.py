@@ -30,7 +30,7 @@ JSONValue: TypeAlias = Scalar | bool | FileRef | Sequence["JSONValue"] | Mapping
 """A value of a JSON body. In a form only text, numbers and booleans can be sent."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # copied for each call, see with_call
 class WireRequest:
     """A request to the provider, fields and files apart. The transport serializes it.
 
@@ -54,20 +54,10 @@ class WireRequest:
     call: Call = attrs.field(default=cast("Call", None), repr=False)
 
     def with_call(self, call: Call) -> WireRequest:
-        """Return the same request with its call. Every call needs one; ``attrs.evolve`` would take twice as long."""
-        return WireRequest(
-            target=self.target,
-            url=self.url,
-            anonymous=self.anonymous,
-            method=self.method,
-            fields=self.fields,
-            files=self.files,
-            encoding=self.encoding,
-            headers=self.headers,
-            max_bytes=self.max_bytes,
-            regions=self.regions,
-            call=call,
-        )
+        """Return the same request with its call. Every call needs one; ``attrs.evolve`` takes four times as long."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, call=call)
+        return copied
 
 
 class Spool(Protocol):
