@@ -168,8 +168,7 @@ async def test_if_all_are_filtered_the_call_fails_for_free() -> None:
         for _ in range(2):  # the limit still has room for the second
             with pytest.raises(ContentFiltered) as caught:
                 await client.run("acme/four", prompt="a kite", n=2)
-    assert caught.value.billed == "no"
-    assert caught.value.billed_each == ("no", "no")
+            assert (caught.value.billed, caught.value.billed_each) == ("no", ("no", "no"))
 
 
 async def test_more_images_than_asked_for_are_counted_and_said() -> None:
@@ -195,6 +194,7 @@ async def test_the_plugins_cost_and_usage_win_over_the_price() -> None:
     async with acme(lambda request: makes(request, tokens=[10, 1000], usd=0.5)) as (client, _):
         result = await client.run("acme/four", prompt="a kite", n=6)
     assert result.usage == Usage(input_tokens=20, output_tokens=2000)
+    assert result.usage is not None
     assert result.usage.total_tokens == 2020
     assert result.cost is not None
     assert result.cost.usd == 1.0

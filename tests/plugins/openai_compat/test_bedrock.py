@@ -128,9 +128,9 @@ async def test_every_model_by_both_kinds_of_id(emulator: Emulator, target: str) 
     keys = {"aws_region_name": "us-west-2", "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
     for model in {f"bedrock/{target}", f"bedrock/{target.removeprefix('us.')}"}:
         if image is None:
-            response = await impasto.aimage_generation(prompt, model, **keys, **given)  # type: ignore[arg-type]  # fields
+            response = await impasto.aimage_generation(prompt, model, **keys, **given)  # type: ignore[call-overload]  # fields
         else:
-            response = await impasto.aimage_edit(image, model, prompt, **keys, **given)  # type: ignore[arg-type]  # fields
+            response = await impasto.aimage_edit(image, model, prompt, **keys, **given)  # type: ignore[call-overload]  # fields
         assert response.data[0].b64_json
         takes = "prompt" in operation.fields
         assert response.warnings == [] if takes else any("prompt" in warning for warning in response.warnings)
@@ -327,7 +327,7 @@ async def test_openais_mask_is_converted_and_the_providers_own_is_not(recorder: 
     out = io.BytesIO()
     mask.save(out, "PNG")
     for given in (out.getvalue(), png(96, 96)):
-        await impasto.aimage_edit(png(96, 96), INPAINT, "a cat", given, **settings)  # type: ignore[arg-type]  # all text
+        await impasto.aimage_edit(png(96, 96), INPAINT, "a cat", given, **settings)  # type: ignore[call-overload]  # all text
     converted, own = [base64.b64decode(json.loads(seen.body)["mask"]) for seen in recorder.seen]
     with Image.open(io.BytesIO(converted)) as sent:
         assert (sent.mode, sent.size) == ("L", (96, 96))

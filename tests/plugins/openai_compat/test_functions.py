@@ -78,7 +78,7 @@ async def test_none_everywhere_is_as_if_nothing_was_given(wire: Recorder) -> Non
         "seed": None,
         "nonsense": None,
     }
-    response = await impasto.aimage_edit(**given)  # type: ignore[arg-type]  # each None is one of its types
+    response = await impasto.aimage_edit(**given)  # type: ignore[call-overload]  # each None is one of its types
     assert (wire.posts[0].fields, list(wire.posts[0].files)) == ({}, ["image"])
     assert response.warnings == []
 
@@ -137,7 +137,7 @@ async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Reco
             "pair": ("x.jpg", PICTURE),
             "triple": ("x.jpg", PICTURE, "image/jpeg"),
         }[form]
-        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]  # one of many forms
+        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[call-overload]  # one of many forms
         assert not opened.closed
     [part] = wire.posts[0].files.values()
     assert (part.name, part.data, part.content_type) == ("image", PICTURE, "image/png")
@@ -151,7 +151,7 @@ async def test_a_picture_in_any_form_arrives_byte_for_byte(form: str, wire: Reco
 )  # fmt: skip
 async def test_what_is_no_picture_is_refused_by_name_and_nothing_is_sent(image: object, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[arg-type]
+        await impasto.aimage_edit(image, "stability/upscale-fast")  # type: ignore[call-overload]
     assert refusal(caught.value) == ["image"]
     assert not wire.seen
 
@@ -199,7 +199,7 @@ class Failing:
 @pytest.mark.parametrize("mask", [b"no picture", clear_mask()[:60], "https://example.com/mask.png", 7, Failing()])
 async def test_a_mask_that_is_no_picture_is_refused_by_name(mask: object, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)  # type: ignore[arg-type]
+        await impasto.aimage_edit(PICTURE, "stability/erase", mask=mask)  # type: ignore[call-overload]
     assert refusal(caught.value) == ["mask"]
     assert not wire.seen
 
@@ -259,7 +259,7 @@ async def test_a_seed_that_n_pictures_would_count_past_its_bound_comes_with_all_
 @pytest.mark.parametrize("model", [None, "", 7, True, ["stability/sd3"]])
 async def test_the_model_is_required(model: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await impasto.aimage_generation("a", model)  # type: ignore[arg-type]
+        await impasto.aimage_generation("a", model)  # type: ignore[call-overload]
     assert refusal(caught.value) == ["model"]
 
 
@@ -276,7 +276,7 @@ async def test_prompts_at_the_longest(wire: Recorder) -> None:
     bad: tuple[object, ...] = ("a" * 10_001, 7, [], {}, "a\x00")
     for prompt in bad:
         with pytest.raises(InvalidRequest) as caught:
-            await impasto.aimage_generation(prompt, "stability/sd3")  # type: ignore[arg-type]
+            await impasto.aimage_generation(prompt, "stability/sd3")  # type: ignore[call-overload]
         assert refusal(caught.value) == ["prompt"]
     assert len(wire.posts) == 1
 
@@ -343,7 +343,7 @@ class Awkward:
 )
 async def test_what_can_not_be_compared_is_refused_by_name(name: str, wire: Recorder) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await impasto.aimage_generation(**{"prompt": "a", "model": "stability/sd3", name: Awkward()})  # type: ignore[arg-type]
+        await impasto.aimage_generation(**{"prompt": "a", "model": "stability/sd3", name: Awkward()})  # type: ignore[call-overload]
     assert refusal(caught.value) == [name]
     assert not wire.seen
 
@@ -369,7 +369,7 @@ async def test_the_environment_counts_as_it_is_at_each_call(wire: Recorder, monk
 )  # fmt: skip
 async def test_wrong_settings_are_refused_before_any_socket(setting: dict[str, object], wire: Recorder) -> None:
     with pytest.raises(ConfigError):
-        await impasto.aimage_generation("a", "stability/sd3", **setting)  # type: ignore[arg-type]
+        await impasto.aimage_generation("a", "stability/sd3", **setting)  # type: ignore[call-overload]
     assert not wire.seen
 
 

@@ -216,7 +216,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_a_generation_of_the_page(name: str, emulator: Emulator) -> None:
     call = GENERATIONS[name]
-    response = image_generation(model=call.model, **call.arguments)  # type: ignore[arg-type]  # as the page has them
+    response = image_generation(model=call.model, **call.arguments)  # type: ignore[call-overload]  # as the page has them
     arrived(call, emulator)
     assert response.data[0].b64_json
     assert response["data"][0]["b64_json"] == response.data[0].b64_json
@@ -228,7 +228,7 @@ def test_an_edit_of_the_page(name: str, emulator: Emulator, folder: Path) -> Non
     call = EDITS[name]
     with ExitStack() as opened:
         files = {name: opened.enter_context(open(path, "rb")) for name, path in call.files.items()}
-        response = image_edit(model=call.model, **files, **call.arguments)  # type: ignore[arg-type]
+        response = image_edit(model=call.model, **files, **call.arguments)  # type: ignore[call-overload]
         assert not any(file.closed for file in files.values())
     arrived(call, emulator)
     assert response.data[0].b64_json
@@ -259,5 +259,5 @@ def test_every_model_of_the_page_makes_a_picture(name: str, emulator: Emulator) 
             "stable-image-search-recolor-v1:0": {"select_prompt": "a cat"},
             "stable-style-transfer-v1:0": {"style_image": png(99, 99)},
         }
-        response = image_edit(model=model, image=png(128, 96), prompt="a lighthouse", **needs.get(name, {}))  # type: ignore[arg-type]
+        response = image_edit(model=model, image=png(128, 96), prompt="a lighthouse", **needs.get(name, {}))  # type: ignore[call-overload]
     assert len(response.data) == len(emulator.charges) == 1
