@@ -99,6 +99,8 @@ class Bedrock(OperationSuite):
 
 def suite(operation: Operation) -> type[Bedrock]:
     needed = minimal(operation)
+    if "style_image" in needed:
+        needed["style_image"] = png(96, 64)  # a swap must show
     others = {name: VALUES[name] for name in operation.fields if name not in needed}
     if "mode" in others:
         others["mode"] = operation.fields["mode"].choices[-1]

@@ -50,6 +50,7 @@ FAILED = {
     "a job whose content is filtered": Scenario(
         answers=(ACCEPTED, next(each.answer for each in REFUSALS if each.error is impasto.ContentFiltered)),
         error=impasto.ContentFiltered,
+        billed="unknown",  # its POST had been accepted
     )
 }
 
@@ -81,6 +82,8 @@ def suite(operation: Operation) -> type[Stability]:
     fields, contract = operation.fields, contract_of(operation)
     accept = {"header:accept": contract.accept[0]} if contract.accept else {}
     needed = minimal(operation)
+    if "style_image" in needed:
+        needed["style_image"] = png(96, 64)  # a swap must show
     values: dict[str, Any] = {name: value(name, field) for name, field in fields.items()}
     return type(
         class_name(operation),

@@ -59,7 +59,8 @@ class Scenario:
     """A call, the provider's answers to it in their order, and the result or the error that it must become.
 
     ``answers``: to the request, then to the polls; the last is repeated. ``images``: the images' bytes in their order.
-    ``errors``: the errors of images that did not come, by index. ``error``, ``billed``: those of the whole call.
+    ``errors``: the errors of images that did not come, by index. ``error``, ``billed``: those of the whole call;
+    without ``billed`` the error must have its class's own.
     ``reports``: as the attribute of that name.
     """
 
@@ -112,6 +113,9 @@ class Subject(Limited):
 
     poll_interval: ClassVar[float | None] = None
     """The documented seconds between two polls of a job."""
+    first_poll: ClassVar[float | None] = None
+    """The documented seconds before the first poll, if they differ from ``poll_interval``; 0 if the result of a job is
+    there at once, such as an image that is answered as an address."""
     result_ttl: ClassVar[float | None] = None
     """The documented seconds for which the provider keeps a job's result, if it says so."""
     cancel: ClassVar[str | None] = None
@@ -134,6 +138,8 @@ class Subject(Limited):
     provider has many hosts."""
     endpoints: ClassVar[Mapping[str, str]] = {}
     """The documented addresses of requests that have a certain field, by its name, if they differ from ``endpoint``."""
+    hosts: ClassVar[Sequence[str]] = ()
+    """The provider's other hosts that its documentation names: they get the key. ``"*.acme.example"`` if many."""
     auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = None
     """The documented place of the key: ``{"header:x-key": KEY}``, ``{"query:key": KEY}``."""
     names: ClassVar[Mapping[str, str]] = {}
@@ -197,14 +203,18 @@ class Subject(Limited):
         """Return the id that stands for ``{job}`` in the answers to a call. Override it if ids have another form."""
         return f"{number:064x}"
 
-    def hosts(self, stages: Sequence[Answer] | None = None) -> tuple[str, ...]:
+    def requests(self) -> Iterator[Mapping[str, object]]:
+        """Return calls with many fields, which the golden file shows: by default one with every field."""
+        yield {**self.others, **self.minimal}
+
+    def hosts_of(self, stages: Sequence[Answer] | None = None) -> tuple[str, ...]:
         """Return the names of the hosts that the answers mention."""
         whole = b"".join(answer.body + str(answer.headers).encode() for answer in stages or self.stages())
         return tuple(name for name in HOSTS if name == "url" or f"{{{name}}}".encode() in whole)
 
     def recording(self, stages: Sequence[Answer] | None = None) -> AbstractAsyncContextManager[Recorder]:
         """Run a recorder that answers so, by default with success."""
-        return recording(self.answering(stages), self.hosts(stages))
+        return recording(self.answering(stages), self.hosts_of(stages))
 
     def client(self, url: str) -> Client:
         """Return a client that finds the provider at ``url`` and never retries."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,10 +53,6 @@ class OperationSuite(
 
     golden: ClassVar[str | None] = "golden"
     """The folder of the golden files, beside the test module."""
-
-    def requests(self) -> Iterator[Mapping[str, object]]:
-        """Return the calls that the golden file shows: by default one with every field."""
-        yield {**self.others, **self.minimal}
 
     @check
     def test_its_request_is_as_it_was_reviewed(self, request: pytest.FixtureRequest) -> None:

@@ -17,7 +17,7 @@ import impasto
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
 
 MODEL = "bfl/flux-2-pro"
-IMAGE = paint("a lighthouse", 7, 64, 64, "png")
+IMAGE, OTHER = (paint("a lighthouse", seed, 64, 64, "png") for seed in (7, 8))
 JSON = {"content-type": "application/json"}
 
 
@@ -41,7 +41,7 @@ class TestFlux(OperationSuite):
     model = MODEL
     minimal = {"prompt": "a lighthouse"}
     others = {
-        "input_image": [IMAGE],
+        "input_image": [IMAGE, OTHER],
         "seed": 1_234_567,
         "width": 1920,
         "height": 1088,
@@ -50,7 +50,7 @@ class TestFlux(OperationSuite):
     }
     endpoint = "https://api.bfl.ai/v1/flux-2-pro"
     auth = {"header:x-key": KEY}
-    translated = {"input_image": {"input_image": IMAGE}}
+    translated = {"input_image": {"input_image": IMAGE, "input_image_2": OTHER}}
     limits = {
         "prompt": (1, None),
         "input_image": (1, 8),
@@ -59,6 +59,7 @@ class TestFlux(OperationSuite):
         "height": (64, 4096),
         "safety_tolerance": (0, 5),
     }
+    hosts = ("*.bfl.ai",)
     poll_interval = 0.5
     result_ttl = 600
     choices = {"output_format": ("jpeg", "png")}

@@ -64,6 +64,7 @@ class TestGouacheByAddress(TestGouache):
 
     golden = "golden/by_address"
     poll_interval = 1.0
+    first_poll = 0.0
     result_ttl = 3600.0
     reports = {"usd": 0.04}
     scenarios = {

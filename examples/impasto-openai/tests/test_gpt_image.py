@@ -17,7 +17,7 @@ import impasto
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario, Stream
 
 MODEL = "openai/gpt-image-1"
-IMAGE, OTHER = paint("a lighthouse", 0), paint("a lighthouse", 1)
+IMAGE, OTHER, MASK = (paint("a lighthouse", number) for number in range(3))
 JSON = {"content-type": "application/json", "x-request-id": "req_1"}
 USAGE = {
     "input_tokens": 50,
@@ -69,7 +69,7 @@ class TestGPTImage(OperationSuite):
         "partial_images": 2,
         "moderation": "low",
         "image": [IMAGE, OTHER],
-        "mask": IMAGE,
+        "mask": MASK,
         "input_fidelity": "high",
     }
     along_with = {"mask": {"image": [IMAGE]}, "input_fidelity": {"image": [IMAGE]}}

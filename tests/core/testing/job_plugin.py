@@ -72,7 +72,7 @@ class Dialect:
             state, job = body["state"], body["id"]
             # STATES
             if state == "failed":
-                raise failure("failed", status=200)
+                raise failure("failed", status=200, request_id=response.request_id)
             if JOB.fullmatch(job) is None:
                 raise ValueError(job)
             if state == "done":
@@ -117,6 +117,7 @@ class TestOil(OperationSuite):
     others = {"seed": 1_234_567}
     endpoint = "https://api.acme.example/v1/jobs"
     auth = {"query:key": KEY}
+    hosts = ("*.acme.example",)
     limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1)}
     job_accepted = RUNNING
     polls = (RUNNING, DONE)
@@ -198,7 +199,7 @@ DEFECTS: Mapping[str, Defect] = {
     "an interval that is too short": Defect(
         changes={"poll_interval=2.0": "poll_interval=0.2"},
         check="documented_interval",
-        says="polls come every 0.2",
+        says="the first poll comes after 0.2",
     ),
     "a job is not cancelled": Defect(
         changes={_POLL: "return Pending(id=job, poll=poll)"},

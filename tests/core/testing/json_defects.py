@@ -230,7 +230,7 @@ DEFECTS: Mapping[str, Defect] = {
     "the finish reason is dropped": Defect(
         changes={", finish_reason=finish": ""},
         check="reports_what_the_answer_says",
-        says="finish_reason is None, not 'ok'",
+        says="finish_reason is None, not 'ok-7'",
     ),
     "the usage is dropped": Defect(
         changes={"request_id=response.request_id, usage=usage": "request_id=response.request_id"},

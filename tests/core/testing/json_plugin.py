@@ -117,7 +117,7 @@ def answer(status, body):
 def entry(image, seed):
     if image is None:
         return {"finish": "filtered"}
-    return {"finish": "ok", "seed": seed, "b64": base64.b64encode(image).decode()}
+    return {"finish": f"ok-{seed}", "seed": seed, "b64": base64.b64encode(image).decode()}
 
 
 def images(*several):
@@ -147,19 +147,22 @@ class TestInk(OperationSuite):
     defaults = {"strength": 0.5, "quality": "fine", "n": 2}
     success = images(IMAGES[0])
     usage = impasto.Usage(input_tokens=11, output_tokens=22)
-    reports = {"seed": 7, "finish_reason": "ok", "usd": 0.03, "usage": usage}
+    reports = {"seed": 7, "finish_reason": "ok-7", "usd": 0.03, "usage": usage}
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(402, impasto.PaymentRequired),
         refusal(429, impasto.RateLimited), refusal(500, impasto.ProviderFault),
     )
     scenarios = {
-        "three images": Scenario(answers=(images(*IMAGES),), images=IMAGES, reports={"seed": (7, 8, 9)}),
+        "three images": Scenario(
+            answers=(images(*IMAGES),), images=IMAGES,
+            reports={"seed": (7, 8, 9), "finish_reason": ("ok-7", "ok-8", "ok-9")},
+        ),
         "one is filtered": Scenario(
             answers=(images(IMAGES[0], None, IMAGES[2]),), images=(IMAGES[0], IMAGES[2]),
             errors={1: impasto.ContentFiltered},
         ),
         "moderated": Scenario(
-            answers=(answer(200, {"status": "moderated"}),), error=impasto.ContentFiltered
+            answers=(answer(200, {"status": "moderated"}),), error=impasto.ContentFiltered, billed="no"
         ),
     }
 """

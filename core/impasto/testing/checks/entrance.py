@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
+from unittest.mock import patch
 
 import pytest
 
@@ -26,6 +27,7 @@ from .exchange import ExchangeChecks
 from .wire import describe_outcome
 
 _MAX_N = 10
+_POLL_INTERVAL = "0.02"
 _GATEWAY = """
 model_list:
   - model_name: {model}
@@ -84,7 +86,8 @@ class EntranceChecks(ExchangeChecks):
                 assert response.data[0].b64_json, "the response's image is empty"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"
 
-        run(call())
+        with patch.dict(os.environ, {"IMPASTO_POLL_INTERVAL": _POLL_INTERVAL}):
+            run(call())
 
     @check
     def test_the_command_line_calls_it(self) -> None:
@@ -100,7 +103,7 @@ class EntranceChecks(ExchangeChecks):
             async with self.recording() as recorder:
                 names[str(provider.base_url_variable)] = recorder.url
                 words = ["generate", self.model, prompt, *more, "-o", "image.png", "--json"]
-                done = await self._run_command(words, folder, {**names, "IMPASTO_POLL_INTERVAL": "0.05"})
+                done = await self._run_command(words, folder, {**names, "IMPASTO_POLL_INTERVAL": _POLL_INTERVAL})
                 assert done.returncode == 0, f"impasto generate ended with {done.returncode}: {done.stderr[-500:]}"
                 json.loads(done.stdout)
                 assert len(recorder.posts) == 1, f"one command made {len(recorder.posts)} paid requests"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from time import time
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
-from impasto import Artifact, ImpastoError, RateLimited, Result
+from impasto import Artifact, ChargeUnknown, ImpastoError, RateLimited, Result, UnusableResult
 from impasto.testing.golden import without_boundary
 from impasto.testing.recorder import HOSTS, Answer, RecordedRequest, Recorder, recording
 from impasto.testing.samples import with_image
@@ -44,7 +45,27 @@ class ExchangeChecks(ResponseChecks):
             found = came.artifacts[0].media_type if isinstance(came, Result) else describe_outcome(came)
             if found != media_type:
                 wrong.append(f"the media type of {media_type} is {found}")
+        wrong += self._wrong_types_of_several()
         assert not wrong, "\n".join(wrong)
+
+    @check
+    def test_base64_is_decoded_strictly(self) -> None:
+        """Check base64 with what is none, such as a ``data:`` prefix: no image, or the same image, never another."""
+        image = self.artifact().data
+        encoded = base64.b64encode(image)
+        if encoded not in self.success.body:
+            pytest.skip("success has no base64 of its artifact")
+        middle = len(encoded) // 2
+        for what, text in (
+            ("a data: prefix", b"data:image/png;base64," + encoded),
+            ("an exclamation mark", encoded[:middle] + b"!" + encoded[middle:]),
+        ):
+            answer = attrs.evolve(self.success, body=self.success.body.replace(encoded, text))
+            [(came, _)] = self.outcomes([(*self.stages()[:-1], answer)])
+            is_same = isinstance(came, Result) and came.artifacts[0].data == image
+            assert is_same or isinstance(came, UnusableResult | ChargeUnknown), (
+                f"base64 with {what} ended in {describe_outcome(came)}: b64decode(..., validate=True)"
+            )
 
     @check
     def test_the_request_id_is_reported(self) -> None:
@@ -53,11 +74,15 @@ class ExchangeChecks(ResponseChecks):
             pytest.skip("request_id = None: the provider sends none")
         stages = [answer.with_headers(**{self.request_id: f"req-{n}-5d1c"}) for n, answer in enumerate(self.stages())]
         calls: list[Sequence[Answer]] = [stages]
-        calls += [(refusal.answer.with_headers(**{self.request_id: "req-0-5d1c"}),) for refusal in self.refusals]
+        failed = [each.answers for each in self.scenarios.values() if each.error is not None and not each.params]
+        calls += [
+            [answer.with_headers(**{self.request_id: f"req-{n}-5d1c"}) for n, answer in enumerate(answers)]
+            for answers in (*((refusal.answer,) for refusal in self.refusals), *failed)
+        ]
         wrong: list[str] = []
         for (came, _), answers in zip(self.outcomes(calls), calls, strict=True):
             if isinstance(came, Result | ImpastoError) and not str(came.request_id).endswith("5d1c"):
-                wrong.append(f"HTTP {answers[0].status} has {self.request_id}, but request_id is {came.request_id!r}")
+                wrong.append(f"HTTP {answers[-1].status} has {self.request_id}, but request_id is {came.request_id!r}")
         assert not wrong, "\n".join(wrong)
 
     @check
@@ -122,7 +147,7 @@ class ExchangeChecks(ResponseChecks):
             for side, last in (("one", self.success), ("two", other or self.success))
         ]
         name, value = next(iter(self.others.items()), ("", None))
-        params = [self.minimal, self.params_with(name, value) if name else self.minimal]
+        params = [self.minimal, self._with_another_prompt(self.params_with(name, value) if name else self.minimal)]
         for order in ((0, 1), (1, 0)):
             gate = _Gate(order)
             async with (
@@ -150,6 +175,32 @@ class ExchangeChecks(ResponseChecks):
             assert [_signature(one), _signature(two)] == requests, (
                 "two calls at once sent other requests than alone: the plugin shares state"
             )
+
+    def _with_another_prompt(self, params: Mapping[str, object]) -> Mapping[str, object]:
+        fields = self.operation().fields
+        prompts = {
+            name: f"{value}, again"
+            for name, value in params.items()
+            if isinstance(value, str)
+            and fields[name].kind == "text"
+            and name not in {*self.requirements.formatted_fields, *self.translated}
+        }
+        return {**params, **prompts}
+
+    def _wrong_types_of_several(self) -> Iterator[str]:
+        """Yield the scenarios with several images whose media types are wrong if each is of another kind."""
+        for name, scenario in self.scenarios.items():
+            if len(set(scenario.images)) < 2 or scenario.params:
+                continue
+            answer: Answer | None = scenario.answers[-1]
+            types = [self.media_types[n % len(self.media_types)] for n in range(len(scenario.images))]
+            for image, media_type in zip(scenario.images, types, strict=True):
+                answer = answer and with_image(answer, image, media_type)
+            if answer is not None:
+                [(came, _)] = self.outcomes([(*scenario.answers[:-1], answer)])
+                found = [each.media_type for each in came.artifacts] if isinstance(came, Result) else []
+                if found != types:
+                    yield f"{name}: images of {', '.join(types)} have {', '.join(found) or describe_outcome(came)}"
 
     async def _artifact_in_loop(self) -> Artifact:
         async with self.recording() as recorder, self.client(recorder.url) as client:

@@ -88,6 +88,11 @@ class IsolationChecks(ExchangeChecks):
                     came = await call_outcome(client, self.model, params)
                 assert isinstance(came, Result), f"the call ended in {describe_outcome(came)}"
                 assert not found, found[0]
+            for refusal in self.refusals:
+                recorder.answer = self.answering([refusal.answer])
+                with blocking_calls() as found:
+                    await call_outcome(client, self.model, self.minimal)
+                assert not found, found[0]
 
     async def _equal_calls(self) -> None:
         constants = repr(self.operation().constants)

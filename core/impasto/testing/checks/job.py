@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from impasto import Call, ImpastoError, Pending, Result
+from impasto import Call, ImpastoError, Pending, RateLimited, Result, Retry
 from impasto.testing.places import Content
 from impasto.testing.recorder import Answer, RecordedRequest, Recorder
 from impasto.testing.subject import KEY, call_outcome
@@ -26,6 +26,7 @@ PROXY = Answer(status=503, headers={"content-type": "text/html"}, body=b"<html>u
 
 _TOLERANCE = 0.05
 _POLLS = 3
+_RETRY_AFTER = 47.0
 
 
 class JobChecks(ExchangeChecks):
@@ -52,12 +53,13 @@ class JobChecks(ExchangeChecks):
 
     @check
     def test_a_proxys_answer_to_a_poll_ends_nothing(self) -> None:
-        """Check that a page instead of an answer to a poll is polled again: the job runs on."""
+        """Check that a page instead of an answer to a poll, or a 429, is polled again: the job runs on."""
         self._skip_without_jobs()
         first, *others = self.stages()
         stages = [first]
+        limits = [each.answer for each in self.refusals if issubclass(each.error, RateLimited)]
         for answer in others:
-            stages += [PROXY, Answer(status=502), answer]
+            stages += [PROXY, Answer(status=502), *limits, answer]
         (came, posts), *_ = self.outcomes([stages])
         assert isinstance(came, Result), f"a proxy's answer to a poll ended the call in {describe_outcome(came)}"
         assert posts == 1, f"a proxy's answer to a poll led to {posts} paid requests"
@@ -82,12 +84,26 @@ class JobChecks(ExchangeChecks):
         """Check the wait before the first poll and between polls, on a clock that skips."""
         self._skip_without_jobs()
         assert self.poll_interval is not None, "declare poll_interval, the documented seconds between two polls"
-        first, *others = (request.at for request in run(self._timed_requests(), loop_factory=SkippingLoop))
-        gaps = [after - before for before, after in zip([first, *others], others, strict=False)]
+        gaps = self._gaps([PROXY] * _POLLS)
+        first = self.poll_interval if self.first_poll is None else self.first_poll
+        assert gaps, "the job was not polled"
+        assert abs(gaps[0] - first) <= max(_TOLERANCE * first, _TOLERANCE), (
+            f"the first poll comes after {gaps[0]:.3g} s; documented are {first:g} s (first_poll, poll_interval)"
+        )
         for gap in gaps[1:_POLLS]:
             assert abs(gap - self.poll_interval) <= max(_TOLERANCE * self.poll_interval, _TOLERANCE), (
                 f"polls come every {gap:.3g} s; documented are {self.poll_interval:g} s"
             )
+
+    @check
+    def test_retry_after_of_a_poll_is_obeyed(self) -> None:
+        """Check Retry-After of a proxy's answer to a poll: the next poll comes no earlier."""
+        self._skip_without_jobs()
+        gaps = self._gaps([PROXY.with_headers(retry_after=f"{_RETRY_AFTER:g}")])
+        assert len(gaps) > 1, "a proxy's answer to a poll with Retry-After ended the polling"
+        assert gaps[1] >= _RETRY_AFTER - _TOLERANCE, (
+            f"an answer to a poll has Retry-After: {_RETRY_AFTER:g}; it was polled again {gaps[1]:.3g} s later"
+        )
 
     @check
     def test_a_result_is_kept_for_the_documented_time(self) -> None:
@@ -97,7 +113,7 @@ class JobChecks(ExchangeChecks):
         if self.result_ttl is None:
             assert not any(found), f"declare result_ttl, the documented seconds: the plugin has {found}"
         else:
-            assert self.result_ttl in found, (
+            assert {each for each in found if each is not None} == {self.result_ttl}, (
                 f"the result is documented for {self.result_ttl:g} s, the plugin has {found}"
             )
 
@@ -150,11 +166,16 @@ class JobChecks(ExchangeChecks):
                 await client.resume(self.model, job)
             return first, _line(recorder.requests[0]) if recorder.requests else "nothing"
 
-    async def _timed_requests(self) -> Sequence[RecordedRequest]:
+    def _gaps(self, polls: Sequence[Answer]) -> list[float]:
+        """Return the seconds before each poll of a job whose first polls are answered so, on a clock that skips."""
+        first, *others = (request.at for request in run(self._timed_requests(polls), loop_factory=SkippingLoop))
+        return [after - before for before, after in zip([first, *others], others, strict=False)]
+
+    async def _timed_requests(self, polls: Sequence[Answer]) -> Sequence[RecordedRequest]:
         first, *others = self.stages()
-        stages = [first, *[PROXY] * _POLLS, *others]
-        async with self.recording(stages) as recorder, self.client(recorder.url) as client:
-            client = client.with_options(poll_interval=None, timeout=1e6)
+        async with self.recording([first, *polls, *others]) as recorder, self.client(recorder.url) as client:
+            retry = Retry(attempts=1, refused=0)
+            client = client.with_options(poll_interval=None, timeout=1e6, retry=retry)
             await call_outcome(client, self.model, self.minimal)
             return recorder.requests
 

@@ -72,7 +72,8 @@ class ParameterChecks(WireChecks):
                 if isinstance(result, BaseException) or len(recorder.posts) != 1:
                     wrong.append(f"{name}={format_value(value)} was not accepted: {describe_outcome(result)}")
                 else:
-                    wrong += self.problems_of(Content(recorder.posts[0]), name, value)
+                    content, params = Content(recorder.posts[0]), self.params_with(name, value)
+                    wrong += [*self.problems_of(content, name, value), *self.wrong_constants(content, params)]
         assert not wrong, "\n".join(wrong)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import attrs
 import pytest
 
 from impasto import ContentFiltered, ImpastoError, Result
@@ -11,6 +12,7 @@ from impasto.testing.recorder import Recorder
 from impasto.testing.subject import Scenario, Subject, call_outcome
 from impasto.testing.watch import check, run
 
+from .job import PROXY
 from .wire import describe_outcome
 
 _NO_MORE_POLLS = 3
@@ -31,6 +33,10 @@ class ScenarioChecks(Subject):
             "declare a scenario whose answer has several images, with their bytes in images, or "
             "requirements = Requirements(several_images=False) if no answer of the provider has more than one"
         )
+        for name in {"seed", "finish_reason"} & set(self.reports or {}):
+            assert any(isinstance(each.reports.get(name), tuple) for each in several.values()), (
+                f"give a scenario with several images the {name} of each, reports={{'{name}': (..., ...)}}"
+            )
         self._check_all(several)
 
     @check
@@ -61,7 +67,11 @@ class ScenarioChecks(Subject):
             "declare a scenario of a job that the provider reports as failed: its answers, with that of the failure "
             "last, and error=JobFailed"
         )
-        self._check_all(failed)
+        late = {
+            f"{name}, after a proxy's answer": attrs.evolve(each, answers=(*each.answers[:-1], PROXY, each.answers[-1]))
+            for name, each in failed.items()
+        }
+        self._check_all({**failed, **late})
 
     @check
     def test_each_scenario_ends_as_declared(self) -> None:
@@ -109,8 +119,8 @@ def _problems(scenario: Scenario, outcome: object) -> Iterator[str]:
     if scenario.error is not None:
         if type(outcome) is not scenario.error:
             yield f"it ended in {describe_outcome(outcome)}, not in {scenario.error.__name__}"
-        elif scenario.billed is not None and getattr(outcome, "billed", None) != scenario.billed:
-            yield f"billed is {getattr(outcome, 'billed', None)!r}, not {scenario.billed!r}"
+        elif outcome.billed != (billed := scenario.billed or scenario.error.billed):
+            yield f"billed is {outcome.billed!r}, not {billed!r}"
         return
     if not isinstance(outcome, Result):
         yield f"it ended in {describe_outcome(outcome)}, not in a result"

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from impasto import Client, InvalidRequest
 from impasto.fields import Field, format_bound, format_value
 from impasto.testing.places import MISSING, Content, SentPart, all_fields, content_of, matches, text_matches
-from impasto.testing.recorder import RecordedRequest
+from impasto.testing.recorder import RecordedRequest, Recorder
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.watch import check, run
 
@@ -38,12 +39,17 @@ class WireChecks(Subject):
     def test_the_request_goes_to_the_documented_address(self) -> None:
         """Check the method, the host and the path."""
         assert self.endpoint, "declare endpoint, the documented address: 'https://api.acme.example/v1/paint'"
-        host = self.operation().provider.base_url if "://" in self.endpoint else ""
+        provider = self.operation().provider
+        host = provider.base_url if "://" in self.endpoint else ""
         for call in self.field_calls():
             if call.request is not None:
                 found = f"{host}{urlsplit(call.request.target).path}"
                 documented = next((url for name, url in self.endpoints.items() if name in call.params), self.endpoint)
                 assert found == documented, f"the request goes to {found}, not to {documented}"
+        assert set(provider.hosts) == set(self.hosts), (
+            f"Provider.hosts are {', '.join(provider.hosts) or 'none'}; hosts, the documented ones, are "
+            f"{', '.join(self.hosts) or 'none'}: each of them gets the key"
+        )
 
     @check
     def test_the_key_is_where_it_is_documented(self) -> None:
@@ -59,7 +65,7 @@ class WireChecks(Subject):
     @check
     def test_every_parameter_arrives(self) -> None:
         """Check that each field has its documented name, form and value on the wire, and no other field has it."""
-        wrong: list[str] = []
+        wrong = list(self._equal_files())
         for call in self.field_calls():
             value = format_value(call.params.get(call.name))
             if call.request is None or isinstance(call.outcome, BaseException):
@@ -74,17 +80,8 @@ class WireChecks(Subject):
         """Check the constants, and that nothing is sent that is neither a parameter nor a constant."""
         wrong: list[str] = []
         for call in self.field_calls():
-            if call.request is None:
-                continue
-            content = Content(call.request)
-            for place, value in self.constants.items():
-                found = content.at(place)
-                if not (text_matches if place.startswith(_OUTSIDE) else matches)(found, value):
-                    wrong.append(f"{place} is {summarize(found)}, not {format_value(value)}: see constants")
-            wrong += [
-                f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
-                for place in content.undeclared([*self._places(call.params), *self.constants, *(self.auth or {})])
-            ]
+            if call.request is not None:
+                wrong += self.wrong_constants(Content(call.request), call.params)
         assert not wrong, "\n".join(dict.fromkeys(wrong))
 
     @check
@@ -101,6 +98,8 @@ class WireChecks(Subject):
         """Check that the end user's id is at its documented place, or nowhere."""
         request = run(self._request_of_user())
         found = Content(request).at(self.user) if self.user is not None else None
+        wrong = list(self.wrong_constants(Content(request), self.minimal, self.user))
+        assert not wrong, "\n".join(wrong)
         if self.user is not None:
             assert found == _USER, f"the end user's id is not at {self.user}, but {summarize(found)}"
         else:
@@ -112,8 +111,20 @@ class WireChecks(Subject):
             await client.invoke(self.model, self.minimal, user=_USER)
             return recorder.posts[0]
 
+    def wrong_constants(
+        self, content: Content, params: Mapping[str, object], further: str | None = None
+    ) -> Iterator[str]:
+        """Yield what is wrong with a request's constants, and what it has beside them and its parameters."""
+        for place, value in self.constants.items():
+            found = content.at(place)
+            if not (text_matches if place.startswith(_OUTSIDE) else matches)(found, value):
+                yield f"{place} is {summarize(found)}, not {format_value(value)}: see constants"
+        places = [*self._places(params), *self.constants, *(self.auth or {}), further or ""]
+        for place in content.undeclared(places):
+            yield f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
+
     def field_calls(self) -> list[FieldCall]:
-        """Return a call for each field, made once for all checks that read them."""
+        """Return a call for each field and those with many fields, made once for all checks that read them."""
         if self._calls is None or self._calls[0] is not self.operation():
             type(self)._calls = self.operation(), run(self._call_each_field())  # noqa: SLF001 - of the suite itself
         assert self._calls is not None
@@ -123,11 +134,32 @@ class WireChecks(Subject):
         calls: list[FieldCall] = []
         async with self.recording() as recorder, self.client(recorder.url) as client:
             for name, value in self.values():
-                recorder.requests.clear()
-                params = self.params_with(name, value)
-                outcome = await call_outcome(client, self.model, params)
-                calls.append(FieldCall(name, params, recorder.posts[0] if recorder.posts else None, outcome))
+                calls.append(await self._call(client, recorder, name, self.params_with(name, value)))
+            for params in self.requests():
+                call = await self._call(client, recorder, "", params)
+                if not isinstance(call.outcome, InvalidRequest):  # a rule may forbid every field at once
+                    calls.append(call)
         return calls
+
+    async def _call(self, client: Client, recorder: Recorder, name: str, params: Mapping[str, object]) -> FieldCall:
+        recorder.requests.clear()
+        outcome = await call_outcome(client, self.model, params)
+        return FieldCall(name, params, recorder.posts[0] if recorder.posts else None, outcome)
+
+    def _equal_files(self) -> Iterator[str]:
+        """Yield the file fields that a swap of two would not show."""
+        owners: dict[object, str] = {}
+        for name, value in self.values():
+            field = self.operation().fields[name]
+            if field.kind not in ("file", "files"):
+                continue
+            content = content_of(field, value)
+            several = content if isinstance(content, list) else [content]
+            if len(several) < 2 <= (field.maximum or 2) and field.kind == "files":
+                yield f"{name}: give two files in others, with different contents"
+            for each in several:
+                if owners.setdefault(each, name) != name or several.count(each) > 1:
+                    yield f"{name} has the same content as {owners[each]}: give each file its own in others"
 
     def problems_of(self, content: Content, name: str, value: object) -> Iterator[str]:
         """Yield what is wrong with a field's value on the wire."""
