@@ -206,6 +206,36 @@ DEFECTS: Mapping[str, Defect] = {
         check="given_up_is_cancelled",
         says="a job that was given up led to no request",
     ),
+    "polls without end after an error": Defect(
+        changes={
+            _CLASSIFY: "self.had_an_error = response.status == 503 or getattr(self, 'had_an_error', False)",
+            _STATES: "if getattr(self, 'had_an_error', False): state = 'running'; body['poll'] = '/nowhere'",
+        }
+        | {'url=body["poll"]': 'url=body["poll"] if "://" in body["poll"] else "http://127.0.0.1:9/"'}
+        | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 3.0"},
+        check="a_failed_job_ends_the_polling",
+        says="failed, after a proxy's answer: it ended in",
+    ),
+    "a result time in hours": Defect(
+        changes={"result_ttl=600.0": "result_ttl=600.0 / 3_600"},
+        check="kept_for_the_documented_time",
+        says="the result is documented for 600 s",
+    ),
+    "the first poll comes at once": Defect(
+        changes={_POLL: "return Pending(id=job, poll=poll, cancel=stop, first=0.0)"},
+        check="documented_interval",
+        says="the first poll comes after 0.0",
+    ),
+    "more hosts get the key": Defect(
+        changes={'hosts=("*.acme.example",)': 'hosts=("*.acme.example", "*.amazonaws.com")'},
+        check="documented_address",
+        says="hosts, the documented ones, are *.acme.example: each of them gets the key",
+    ),
+    "the request id of a failed job is dropped": Defect(
+        changes={'"failed", status=200, request_id=response.request_id': '"failed", status=200'},
+        check="request_id_is_reported",
+        says="HTTP 200 has x-request-id, but request_id is None",
+    ),
     "the key's parameter": Defect(
         changes={'key_query="key"': 'key_query="api_key"'},
         check="the_key_is_where",

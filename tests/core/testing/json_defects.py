@@ -250,6 +250,96 @@ DEFECTS: Mapping[str, Defect] = {
         check="same_in_every_form",
         says="JSON with its keys in another order",
     ),
+    "a constant changes beside other fields": Defect(
+        changes={_PACK: 'if len(fields) > 4: fields["model"] = "ink-2"'},
+        check="constants_and_nothing_else",
+        says="model is ink-2, not 'ink-1'",
+    ),
+    "a constant changes at a limit": Defect(
+        changes={_PACK: 'if len(fields["prompt"]) > 3_000: fields["model"] = "ink-2"'},
+        check="values_within_a_fields_bounds",
+        says="model is ink-2, not 'ink-1'",
+    ),
+    "mask and image are swapped if both are there": Defect(
+        changes={_PACK: "if len(files) == 2: files = dict(zip(files, [*files.values()][::-1]))"},
+        check="every_parameter_arrives",
+        says="image=bytes is not in the request at 'init_image'",
+    ),
+    "a prompt in a header": Defect(
+        changes={_PACK: 'headers["x-prompt"] = fields["prompt"]'},
+        check="values_within_a_fields_bounds",
+        says="was not accepted: BrokenPlugin",
+    ),
+    "the media type of WebP": Defect(
+        changes={"media_type=media_type, seed": 'media_type=media_type.replace("webp", "png"), seed'},
+        check="media_type_is_that",
+        says="the media type of image/webp is image/png",
+    ),
+    "the media type of the first image": Defect(
+        changes={
+            "media_type=media_type, seed": "media_type=artifacts[0].media_type if artifacts else media_type, seed"
+        },
+        check="media_type_is_that",
+        says="three images: images of image/png, image/jpeg, image/webp have image/png, image/png, image/png",
+    ),
+    "base64 is decoded with its prefix": Defect(
+        changes={
+            ", validate=True": "",
+            "media_type = media_type_of(data)": 'media_type = "image/png"',
+            "not is_complete(data, media_type)": "not data",
+        },
+        check="base64_is_decoded_strictly",
+        says="base64 with a data: prefix ended in it returned a Result",
+    ),
+    "the seeds' order": Defect(
+        changes={"seed=seed, finish": "seed=entries[-1 - index][1], finish"},
+        check="several_images",
+        says="seed is (9, 8, 7), not (7, 8, 9)",
+    ),
+    "the finish reasons' order": Defect(
+        changes={"finish_reason=finish": "finish_reason=entries[-1 - index][0]"},
+        check="several_images",
+        says="finish_reason is ('ok-9', 'ok-8', 'ok-7')",
+    ),
+    "moderation in a 200 is perhaps charged": Defect(
+        changes={'ContentFiltered("moderated",': 'ContentFiltered("moderated", billed="unknown",'},
+        check="filtered_image_is_reported",
+        says="moderated: billed is 'unknown', not 'no'",
+    ),
+    "the request id of moderation is dropped": Defect(
+        changes={'"moderated", status=200, request_id=response.request_id': '"moderated", status=200'},
+        check="request_id_is_reported",
+        says="HTTP 200 has x-request-id, but request_id is None",
+    ),
+    "a file is read for a refusal": Defect(
+        changes={_CLASSIFY: "if response.status == 402: open(__file__).close()"},
+        check="no_hook_reads_the_disk_or_waits",
+        says="it opens a file on the loop's thread",
+    ),
+    "a short block for a refusal": Defect(
+        changes={
+            _IMPORT: "import time",
+            _CLASSIFY: "until = time.monotonic() + (response.status != 200) * 0.05\n"
+            "        while time.monotonic() < until: pass",
+        },
+        check="the_loop_is_not_blocked",
+        says="each call blocks the loop for",
+    ),
+    "Retry-After in milliseconds": Defect(
+        changes={"retry_after(response.headers)\n": "(retry_after(response.headers) or 0) / 1_000\n"},
+        check="retry_after_is_read",
+        says="Retry-After: 7 became retry_after=0.007",
+    ),
+    "state is shared between prompts": Defect(
+        changes={
+            _STATE: "prompts = []",
+            _BEGIN: "self.prompts.append(request.params.prompt)",
+            "artifacts, errors = [], []": "artifacts, errors = [], []\n"
+            "        entries = [(f, len(self.prompts[-1]), d) for f, s, d in entries]",
+        },
+        check="two_calls_at_once",
+        says="the plugin shares state",
+    ),
     "a hook waits for ever": Defect(
         changes={
             _IMPORT: "import threading",
