@@ -10,7 +10,7 @@ import attrs
 
 from .call import Call
 from .call_errors import annotate, job_missing_error
-from .errors import ImpastoError, NotFound, ProviderFault, RateLimited, TransportError, UnusableResult
+from .errors import NotFound, ProviderFault, RateLimited, TransportError, UnusableResult
 from .permission import Permission, running
 from .policy import Retry
 from .records import Handler, Pending, Result
@@ -103,9 +103,10 @@ async def _cancel(call: Call, cancel: WireRequest, send: Handler) -> None:
     token = running.set(Permission(own))
     try:
         with own.deadline:
+            own.deadline.start(_CANCEL_SECONDS)  # the wait for the key's rate counts: somebody gives up here
             await send(cancel.with_call(own))
         call.cancellation = "was cancelled"
-    except (ImpastoError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything: the caller's cancellation goes on
         call.cancellation = f"could not be cancelled ({type(error).__name__}) and continues at the provider"
     finally:
         running.reset(token)

@@ -166,6 +166,11 @@ class Result:
         Every call needs one; ``attrs.evolve`` would take twice as long.
         """
         count, cost, errors, warnings = len(self.artifacts), self.cost, self.errors, (*request.warnings, *self.warnings)
+        usage = self.usage
+        if cost is not None and not _is_valid_cost(cost):
+            cost, warnings = None, (*warnings, "the plugin reports an invalid cost, which is not counted")
+        if usage is not None and not _is_valid_usage(usage):
+            usage, warnings = None, (*warnings, "the plugin reports an invalid usage, which is not counted")
         if cost is None and price is not None:
             cost = price if count == 1 else price.times(count)
         if count > request.count:
@@ -181,8 +186,29 @@ class Result:
             errors=errors,
             request_id=self.request_id,
             cost=cost,
-            usage=self.usage,
+            usage=usage,
         )
+
+
+_MOST_USD = 1e6
+"""USD or credits of the largest cost of one call that is believed: NaN or 1e300 would break every sum it enters."""
+
+_MOST_TOKENS = 10**12
+
+
+def _is_valid_cost(cost: object) -> bool:
+    """Return True for a cost that budgets and ledgers can count. A paid image is not lost with an invalid one."""
+    if not isinstance(cost, Cost) or not isinstance(cost.as_of, str):
+        return False
+    amounts = (cost.usd, 0 if cost.credits is None else cost.credits)
+    return all(type(each) in (int, float) and 0 <= each <= _MOST_USD for each in amounts)
+
+
+def _is_valid_usage(usage: object) -> bool:
+    if not isinstance(usage, Usage):
+        return False
+    counts = (usage.input_tokens, usage.output_tokens, usage.input_text_tokens or 0, usage.input_image_tokens or 0)
+    return all(type(each) is int and 0 <= each <= _MOST_TOKENS for each in counts)
 
 
 @attrs.frozen

@@ -263,6 +263,42 @@ async def test_a_cancel_that_fails_is_reported_and_hides_nothing() -> None:
     assert targets(recorder).count("PUT /cancel") == 1
 
 
+async def test_a_cancel_whose_answer_breaks_the_plugin_does_not_hide_the_callers_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    polled = asyncio.Event()
+    sound = Dialect.classify_error
+
+    def classify(self: Dialect, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        if response.status == 418:
+            raise RuntimeError("a fault of the plugin")
+        return sound(self, operation, response)
+
+    def answer(request: RecordedRequest) -> Answer:
+        if request.method == "GET":
+            polled.set()
+        return Answer(status=418) if request.method == "PUT" else says(poll="/status", cancel="/cancel")
+
+    monkeypatch.setattr(Dialect, "classify_error", classify)
+    async with acme(answer, poll_interval=0.01) as (client, _):
+        task = asyncio.create_task(client.run("acme/x", prompt="a kite"))
+        await polled.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    assert "job j1 could not be cancelled (RuntimeError)" in " ".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("usd", [float("nan"), float("inf"), -5.0, 1e300, True, "1"])
+async def test_an_invalid_cost_of_a_plugin_loses_no_image_and_reaches_no_sum(usd: object) -> None:
+    answers = in_turn(says(poll="/status", usd=usd), Answer(headers={"content-type": "image/png"}, body=png(64, 64)))
+    async with acme(answers, poll_interval=0.01) as (client, _):
+        result = await client.run("acme/x", prompt="a kite")
+    assert len(result.artifacts) == 1
+    assert result.cost is None
+    assert any("invalid cost" in warning for warning in result.warnings)
+
+
 class Cloud(Provider):
     """A provider whose tokens expire."""
 

@@ -126,3 +126,13 @@ def test_an_answers_type_and_id_whatever_their_spelling():
     both = WireResponse(status=200, headers={"x-request-id": "own", "x-amzn-requestid": "of AWS"})
     assert (both.media_type, both.request_id) == ("", "own")
     assert WireResponse(status=200, headers={"x-request-id": ""}).request_id is None
+
+
+@pytest.mark.parametrize("tokens", [-1, 10**30, True, 1.5, "7"])
+def test_an_invalid_usage_of_a_plugin_loses_no_image_and_is_not_counted(tokens: object):
+    usage = Usage(input_tokens=1, output_tokens=tokens)  # type: ignore[arg-type]  # a plugin's mistake
+    image = Artifact(data=b"x", media_type="image/png")
+    request = Request(operation="p/m", params=Cost(usd=0, as_of="2026-01-01"), target="/")
+    result = Result(artifacts=(image,), usage=usage).completed(None, request)
+    assert (result.artifacts, result.usage) == ((image,), None)
+    assert result.warnings == ("the plugin reports an invalid usage, which is not counted",)
