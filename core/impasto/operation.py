@@ -15,7 +15,7 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, files_of, structure
 from .provider import Account, Provider
-from .records import Cost, Partial, Pending, Request, Result
+from .records import Cost, Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error
 from .rules import NoEffect, Rule
 from .server_events import ServerEvent
@@ -198,8 +198,13 @@ class Operation:
         except BaseException as error:  # a plugin may raise anything
             pass_interrupt(error)
             raise _plugin_failure(request.operation, "its price", error) from error
-        if cost is not None and not isinstance(cost, Cost):
-            reason = f"its price returned {type(cost).__name__}, not a Cost"
+        if cost is not None and not is_valid_cost(cost):
+            what = (
+                f"{cost!r}, not an amount from 0 USD"
+                if isinstance(cost, Cost)
+                else f"{type(cost).__name__}, not a Cost"
+            )
+            reason = f"its price returned {what}"
             raise BrokenPlugin(f"{request.operation}: {reason}; nothing was sent")
         return cost
 

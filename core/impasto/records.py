@@ -167,7 +167,7 @@ class Result:
         """
         count, cost, errors, warnings = len(self.artifacts), self.cost, self.errors, (*request.warnings, *self.warnings)
         usage = self.usage
-        if cost is not None and not _is_valid_cost(cost):
+        if cost is not None and not is_valid_cost(cost):
             cost, warnings = None, (*warnings, "the plugin reports an invalid cost, which is not counted")
         if usage is not None and not _is_valid_usage(usage):
             usage, warnings = None, (*warnings, "the plugin reports an invalid usage, which is not counted")
@@ -196,7 +196,7 @@ _MOST_USD = 1e6
 _MOST_TOKENS = 10**12
 
 
-def _is_valid_cost(cost: object) -> bool:
+def is_valid_cost(cost: object) -> bool:
     """Return True for a cost that budgets and ledgers can count. A paid image is not lost with an invalid one."""
     if not isinstance(cost, Cost) or not isinstance(cost.as_of, str):
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -66,3 +68,14 @@ def _png() -> bytes:
     from tests.images import png
 
     return png(64, 64)
+
+
+@pytest.mark.parametrize("usd", [float("nan"), float("inf"), -0.1, 1e300, None, True])
+def test_a_price_that_would_break_a_budget_is_refused_before_anything_is_sent(usd: Any) -> None:
+    class Price:
+        def quote(self, params: object) -> Cost:
+            return Cost(usd=usd, as_of="2026-01-01")
+
+    operation = attrs.evolve(ERASE, price=Price())
+    with pytest.raises(BrokenPlugin, match="its price returned Cost.*not an amount from 0 USD; nothing was sent"):
+        operation.cost(operation.request("m", {"image": _png()}))
