@@ -199,11 +199,8 @@ class Operation:
             pass_interrupt(error)
             raise _plugin_failure(request.operation, "its price", error) from error
         if cost is not None and not is_valid_cost(cost):
-            what = (
-                f"{cost!r}, not an amount from 0 USD"
-                if isinstance(cost, Cost)
-                else f"{type(cost).__name__}, not a Cost"
-            )
+            kind = type(cost).__name__
+            what = f"{cost!r}, not an amount from 0 USD" if kind == "Cost" else f"{kind}, not a Cost"
             reason = f"its price returned {what}"
             raise BrokenPlugin(f"{request.operation}: {reason}; nothing was sent")
         return cost
