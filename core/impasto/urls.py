@@ -119,11 +119,3 @@ def check_url(url: object, base_url: str, hosts: tuple[str, ...]) -> str:
             allowed = ", ".join((base.netloc, *hosts))
             raise BrokenPlugin(f"{host} is not a host of the provider, whose hosts are {allowed} (Provider.hosts)")
     return f"{scheme}://{host}{port}/{found['rest'].removeprefix('/')}"
-
-
-def _host_in_words(url: object) -> str:
-    """Return the part of an invalid address that may be its host: path and query may hold a signature."""
-    if not isinstance(url, str):
-        return f"({kind_in_words(url)})"
-    place = re.split(r"[/?#\\]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
-    return f"of {printable(place[:100])!r}" if place else "without a host"

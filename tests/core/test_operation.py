@@ -73,6 +73,8 @@ def _png() -> bytes:
 @pytest.mark.parametrize("usd", [float("nan"), float("inf"), -0.1, 1e300, None, True])
 def test_a_price_that_would_break_a_budget_is_refused_before_anything_is_sent(usd: Any) -> None:
     class Price:
+        cost = None
+
         def quote(self, params: object) -> Cost:
             return Cost(usd=usd, as_of="2026-01-01")
 
