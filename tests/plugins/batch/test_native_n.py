@@ -99,6 +99,11 @@ if os.environ.get("ACME_DIES"):
 MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging")
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: a killed process leaves its connections broken."""
+
+
 class Vendor(BaseHTTPRequestHandler):
     """Makes as many images as are asked for; a request without a number gets the vendor's own four."""
 
@@ -156,7 +161,7 @@ def vendor(
     install(site, "acme-native", points, {"native": PLUGIN})
     monkeypatch.syspath_prepend(str(site))
     Vendor.posts, Vendor.polls, Vendor.is_job_done = [], [], True
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Vendor)
+    server = QuietServer(("127.0.0.1", 0), Vendor)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     environment["ACME_API_KEY"] = "acme-key-of-tests"
