@@ -79,12 +79,24 @@ async def _poll(
             if isinstance(outcome, Result):
                 return outcome if outcome.cost or pending.cost is None else attrs.evolve(outcome, cost=pending.cost)
             if outcome.poll is not None:
-                pending = attrs.evolve(outcome, id=pending.id, cost=outcome.cost or pending.cost)
+                pending = _continued(pending, outcome)
                 poll, interval = outcome.poll, _interval(call, pending, chosen)
                 wait = interval
                 if pending.is_ready and hurries < _MAX_HURRIES:
                     hurries, wait = hurries + 1, 0.0
         wait = max(wait, min(call.retry_after, call.retry.max_wait))
+
+
+def _continued(pending: Pending, after: Pending) -> Pending:
+    """Return the job with the address of a poll's answer, and what was known of it if the answer does not repeat it."""
+    return attrs.evolve(
+        after,
+        id=pending.id,
+        cost=after.cost or pending.cost,
+        cancel=after.cancel or (None if after.is_ready else pending.cancel),  # a finished job is not cancelled
+        interval=pending.interval if after.interval is None else after.interval,
+        result_ttl=pending.result_ttl if after.result_ttl is None else after.result_ttl,
+    )
 
 
 def _interval(call: Call, pending: Pending, chosen: float | None) -> float:

@@ -252,6 +252,37 @@ async def test_a_call_that_is_cancelled_cancels_its_job() -> None:
     assert targets(recorder).count("PUT /cancel") == 1
 
 
+async def test_a_poll_that_leads_elsewhere_leaves_the_way_to_cancel_its_job() -> None:
+    answers = in_turn(says(poll="/status", cancel="/cancel"), says(poll="/status-2"))
+    async with acme(answers, poll_interval=0.01, timeout=0.2) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match="job j1 was cancelled"):
+            await client.run("acme/x", prompt="a kite")
+    assert targets(recorder).count("PUT /cancel") == 1
+
+
+async def test_a_poll_that_leads_elsewhere_leaves_the_interval_of_its_job(sleeps: list[float]) -> None:
+    answers = in_turn(says(poll="/status", interval=0.3), says(poll="/status-2"), IMAGE)
+    async with acme(answers) as (client, _):
+        await client.run("acme/x", prompt="a kite")
+    assert [each for each in sleeps if each] == [0.3, 0.3]
+
+
+async def test_a_finished_job_is_not_cancelled() -> None:
+    def answer(request: RecordedRequest) -> Answer:
+        match request.target:
+            case "/submit":
+                return says(poll="/status", cancel="/cancel")
+            case "/status":
+                return says(poll="/result", is_ready=True)
+            case _:
+                return Answer(status=503)
+
+    async with acme(answer, poll_interval=0.01, timeout=0.2) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match=r"job j1 continues at the provider.* client\.resume"):
+            await client.run("acme/x", prompt="a kite")
+    assert "PUT /cancel" not in targets(recorder)
+
+
 async def test_a_cancel_that_fails_is_reported_and_hides_nothing() -> None:
     def answer(request: RecordedRequest) -> Answer:
         return Answer(status=500) if request.method == "PUT" else says(poll="/status", cancel="/cancel")
