@@ -6,6 +6,7 @@ and it returns at once unless a watch runs.
 
 from __future__ import annotations
 
+import linecache
 import socket
 import sys
 import threading
@@ -56,16 +57,17 @@ def _hook(event: str, args: tuple[object, ...]) -> None:
 
 def _note(what: str, frame: FrameType) -> None:
     thread, _watch.thread = _watch.thread, 0  # the places are read from files
-    if not _is_import(frame):
+    if not _reads_code(frame):
         place = "".join(traceback.format_list(traceback.extract_stack(frame)[-_SHOWN_FRAMES:]))
         _watch.found.append(f"it {what} on the loop's thread:\n{place}")
     _watch.thread = thread
 
 
-def _is_import(frame: FrameType | None) -> bool:
-    """Return True within an import: a module that is loaded at its first use is read once."""
+def _reads_code(frame: FrameType | None) -> bool:
+    """Return True within an import or a traceback: code is read once, and tracebacks show its lines."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib") or name == linecache.__file__:
             return True
         frame = frame.f_back
     return False
