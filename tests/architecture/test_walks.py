@@ -32,7 +32,7 @@ from tests.reliability.servers import serving
 CORE, PLUGINS = "core/impasto/", "plugins/impasto_plugins/"
 NOT_FUNCTIONS = {"<genexpr>", "<listcomp>", "<dictcomp>", "<setcomp>", "<module>"}
 
-TIMERS = {"watch", "enforce_timeouts", "_measure_lag", "_report_blocking"}
+TIMERS = {"watch", "enforce_timeouts", "_sweep", "_measure_lag", "_report_blocking"}
 """The gateway's functions that run from time to time, whether or not there is a call."""
 
 MAX_CORE_FILES = 17
