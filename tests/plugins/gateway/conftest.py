@@ -25,6 +25,7 @@ from impasto_plugins.emulator import SHORT, Emulator, serve as emulate
 from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.conftest import KEY
+from tests.plugins.gateway import native
 from tests.reliability.servers import Server, serving
 
 MASTER = "sk-1234"
@@ -244,3 +245,19 @@ def serve(impasto_emulator: Emulator, tmp_path: Path) -> Iterator[Serve]:
     for process in started:
         process.kill()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def native_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Variables of processes that find the plugin of ``native``; this process finds it too."""
+    site = tmp_path_factory.mktemp("site")
+    native.install_plugin(site)
+    monkeypatch.syspath_prepend(str(site))
+    return {"PYTHONPATH": str(site)}
+
+
+@pytest.fixture
+def vendor(native_environment: dict[str, str]) -> Iterator[native.Vendor]:
+    """A vendor that makes several images in one request."""
+    with native.serving() as vendor:
+        yield vendor

@@ -36,7 +36,8 @@ def create_execute(get_runtime: Callable[[], Runtime], database: Database, memor
 
     async def execute(task: ImageTask, call: Callable[..., Call]) -> Result:
         with MemoryReservation(memory) as reservation:
-            await _wait_for_memory(reservation)
+            # At most half: a request for many images must not wait for more than there is.
+            await _wait_for_memory(reservation, min(len(task.images) * IMAGE_BYTES, memory.max_bytes // 2))
             if task.job is not None:
                 return await _fetch_job(task, task.job, get_runtime())
             assert isinstance(task, LineTask)  # noqa: S101 - a batch's other units are jobs
@@ -60,9 +61,9 @@ async def is_reachable_again(task: ImageTask) -> bool:
     return False
 
 
-async def _wait_for_memory(reservation: MemoryReservation) -> None:
-    """Wait for free memory; callers who wait for a response go first."""
-    while not reservation.try_reserve(IMAGE_BYTES):  # noqa: ASYNC110 - nothing signals free memory
+async def _wait_for_memory(reservation: MemoryReservation, size: int) -> None:
+    """Wait for so many free bytes; callers who wait for a response go first."""
+    while not reservation.try_reserve(size):  # noqa: ASYNC110 - nothing signals free memory
         await asyncio.sleep(_ROOM_SECONDS)
 
 
@@ -75,14 +76,15 @@ async def _execute_line(task: LineTask, budget_guard: BudgetGuard, call_factory:
             waits=waits,
         )
         try:
-            return await budget_guard.charge(prepared_call, make_attempt)
+            result = await budget_guard.charge(prepared_call, make_attempt)
+            return attrs.evolve(result, warnings=(*prepared_call.warnings, *result.warnings))
         except APIError as failure:  # the key's limits
             if failure.status >= 500:  # they can't be looked up
                 raise NotSent(failure.message, retryable=True) from None
             raise KeyLimitRefusal(failure) from None
 
-    preferred = task.model_config.by_preference()
-    candidates = _LineCandidates([task.calls[each] for each in preferred if each in task.calls])
+    preferred, n = task.model_config.by_preference(), len(task.images)
+    candidates = _LineCandidates([attrs.evolve(task.calls[each], n=n) for each in preferred if each in task.calls])
     first = await candidates.next()
     assert first is not None  # noqa: S101 - a line that no deployment accepts has no task
     return await try_each(first, candidates, attempt)
@@ -100,8 +102,9 @@ class _LineCandidates:
 
 async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
     """Return the result of a job, fetched with the key that began it."""
-    deployments = (deployment for model in runtime.models.values() for deployment in model.deployments)
-    for deployment in deployments:
+    # The job's own model comes first: another one with the same key may read its answer in another way.
+    models = sorted(runtime.models.values(), key=lambda model: model.name != task.model)
+    for deployment in (deployment for model in models for deployment in model.deployments):
         if deployment.account.fingerprint.startswith(task.key):
             with deployment.observer.record_call(deployment.label, task.cost) as recorder:
                 result = await deployment.client.resume(

@@ -62,7 +62,7 @@ class InputLine:
 
 @attrs.frozen(kw_only=True, eq=False)
 class LineTask(ImageTask):
-    """One image of a line, and its requests by deployment."""
+    """One image of a line, or the images of one request, and the calls for it by deployment."""
 
     model_config: Model
     caller: Caller
@@ -148,10 +148,12 @@ def prepare_line(
 
 
 def create_tasks(line: InputLine, endpoint: str, runtime: Runtime, caller: Caller, files: LineFiles) -> list[LineTask]:
-    """Return the tasks of a line. Raises APIError."""
+    """Return the tasks of a line's images, see ``join_tasks``. Raises APIError."""
     model, calls = prepare_line(line, endpoint, runtime, caller, files)
     calls_by_index = {deployment: _split_images(prepared_call) for deployment, prepared_call in calls.items()}
     first = next(iter(calls.values()))
+    # Any of the deployments may get the request, so that it has no more images than the least of them takes.
+    natives = [deployment.operation.native_n for deployment in calls]
     return [
         LineTask(
             id=line.id,
@@ -162,7 +164,7 @@ def create_tasks(line: InputLine, endpoint: str, runtime: Runtime, caller: Calle
             content={"line": line.number},
             line=line.number,
             position=line.number,
-            warnings=first.warnings,
+            native_maximum=min(native[1] if native is not None else 1 for native in natives),
             model_config=model,
             caller=caller,
             calls={deployment: calls_of_line[index] for deployment, calls_of_line in calls_by_index.items()},
@@ -172,9 +174,8 @@ def create_tasks(line: InputLine, endpoint: str, runtime: Runtime, caller: Calle
 
 
 def _split_images(prepared_call: PreparedCall) -> list[PreparedCall]:
-    """Return the request for each of its images alone."""
-    requests, notes = requests_with_seeds(
-        prepared_call.n, prepared_call.request, prepared_call.deployment.operation.fields.get("seed")
-    )
-    warnings = (*prepared_call.warnings, *(notes if prepared_call.n > 1 else ()))
+    """Return the request for each of its images alone; with a larger ``n`` it is also that of the images after it."""
+    operation = prepared_call.deployment.operation
+    requests, notes = requests_with_seeds(prepared_call.n, prepared_call.request, operation.fields.get("seed"))
+    warnings = prepared_call.warnings if operation.native_n is not None else (*prepared_call.warnings, *notes)
     return [attrs.evolve(prepared_call, request=request, n=1, warnings=warnings) for request in requests]

@@ -24,7 +24,7 @@ from impasto_plugins.batch.manifest.planner import RetrySelection
 from impasto_plugins.batch.runner.concurrency import AdaptiveConcurrency
 from impasto_plugins.batch.runner.limits import MAX_CONSECUTIVE_UNKNOWN, StopConditions
 from impasto_plugins.batch.runner.scheduler import Scheduler
-from impasto_plugins.batch.tasks import ImageTask
+from impasto_plugins.batch.tasks import ImageTask, join_tasks
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls import budgets
 from impasto_plugins.gateway.errors import INVALID, APIError
@@ -208,7 +208,7 @@ class BatchJob:
                 continue
             self._progress.line_started(line)
             states = self.folder.images.states(line.id, len(tasks))
-            yield from (task for task, state in zip(tasks, states, strict=True) if _RETRYABLE_STATES[state])
+            yield from join_tasks(task for task, state in zip(tasks, states, strict=True) if _RETRYABLE_STATES[state])
 
     @property
     def _files(self) -> Path:
