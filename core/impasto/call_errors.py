@@ -15,6 +15,7 @@ from .errors import (
     ResponseError,
     UnusableResult,
 )
+from .interrupts import pass_interrupt
 from .records import MAX_ARTIFACTS, Artifact, FailedArtifact, Pending, Result
 from .redact import describe_error, printable, redact
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 _SHORTEST_START = 8
 """Characters of an answer that are looked for in a message; fewer could be a word of its own."""
+
+
+_LONGEST_CHAINED = 100_000
+"""Characters of an error's texts in a traceback; a longer one holds a whole answer."""
 
 
 def unknown_charge_text(call: Call) -> str:
@@ -129,17 +134,11 @@ def missing_artifact(index: int, count: int) -> FailedArtifact:
 
 def annotate(error: ImpastoError, call: Call) -> ImpastoError:
     """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
-    secrets = call.secrets
     error.operation = error.operation or call.request.operation
     error.id = error.id or call.job
-    error.message = redact(error.message, secrets)
-    error.args = (error.message,)
-    error.request_id = redact(error.request_id or "", secrets) or None
+    redact_error(error, call.secrets)
     if isinstance(error, ChargeUnknown):
         error.artifacts = error.artifacts or call.artifacts
-    if isinstance(error, ResponseError):
-        error.name = redact(error.name or "", secrets) or None
-        error.messages = tuple(redact(m, secrets) for m in error.messages)
     if error is call.refusal and error.billed == "no" and call.possible_charges:
         call._mark_attempt_free(job=True)  # noqa: SLF001 - the route's own side of a call, which no plugin has
         call.mark_not_charged(error)
@@ -147,3 +146,38 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
         error.billed = "unknown"
     error.retryable = error.retryable and error.billed == "no"
     return error
+
+
+def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
+    """Remove secrets from the error's texts and notes, and from its chain each error that shows one."""
+    error.message = redact(error.message, secrets)
+    error.args = (error.message,)
+    error.request_id = redact(error.request_id or "", secrets) or None
+    if isinstance(error, ResponseError):
+        error.name = redact(error.name or "", secrets) or None
+        error.messages = tuple(redact(m, secrets) for m in error.messages)
+    if notes := getattr(error, "__notes__", None):
+        notes[:] = [redact(note, secrets) for note in notes]
+    seen, waiting = set[int](), list[BaseException]([error])
+    while waiting:  # a traceback prints the whole chain, and its errors are those of plugins and libraries
+        each = waiting.pop()
+        seen.add(id(each))
+        for name in ("__cause__", "__context__"):
+            behind = getattr(each, name)
+            if behind is None or id(behind) in seen:
+                continue
+            if _shows_secret(behind, secrets):
+                setattr(each, name, None)
+            else:
+                waiting.append(behind)
+
+
+def _shows_secret(error: BaseException, secrets: tuple[str, ...]) -> bool:
+    try:
+        text = f"{error!s} {error!r} {getattr(error, '__notes__', '')}"
+        if len(text) > _LONGEST_CHAINED or redact(text, secrets) != text:
+            return True
+    except BaseException as fault:  # noqa: BLE001 - a plugin's own class of errors
+        pass_interrupt(fault)
+        return True
+    return isinstance(error, BaseExceptionGroup) and any(_shows_secret(each, secrets) for each in error.exceptions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,7 @@ from .call_errors import (
     annotate,
     answer_fault,
     plugin_error,
+    redact_error,
     result_problem,
     timeout_error,
     unknown_charge_text,
@@ -56,22 +58,31 @@ def _check_header(name: object, value: object) -> None:
         raise BrokenPlugin(f"a plugin's header {printable(str(name))!r} can't be sent; give {rule}")
 
 
+_RETURNED = 64
+_returned: dict[str, deque[str]] = {}
+"""The last secrets that ``authorize`` of a provider returned: a later error of it may repeat one."""
+
+
 async def _authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapping[str, str]]]) -> WireRequest:
     """Return the request with the headers of the provider's hook ``authorize``, which no message may show.
 
     Raises NotSent if the network failed, BrokenPlugin if the hook did.
     """
     call = wire.call
+    returned = _returned.setdefault(call.account.provider.name, deque(maxlen=_RETURNED))
     try:
         headers = {**await authorize(account=call.account, refused=call.is_refused)}
         secrets = {text for value in headers.values() for text in (value, value.rpartition(" ")[2])}
-    except ImpastoError:
+    except ImpastoError as error:
+        call.secrets = tuple(dict.fromkeys((*call.secrets, *returned)))
+        redact_error(error, call.secrets)  # before a middleware logs it
         raise
     except OSError as error:
         raise NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent") from None
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its own words may hold a secret
         raise BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent") from None
     call.secrets = (*call.secrets, *secrets.difference(call.secrets))
+    returned += secrets.difference(returned)
     return attrs.evolve(wire, headers={**wire.headers, **headers})
 
 
@@ -99,7 +110,7 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
         try:
             response = await carry(wire=wire)
         except NotSent as error:
-            error.message = redact(error.message, call.secrets)
+            redact_error(error, call.secrets)
             call.mark_not_sent(error)
             raise
         if not isinstance(response, WireResponse):
@@ -120,6 +131,7 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
             return response
         if not isinstance(failure, ImpastoError):
             raise wrong_type("classify_error", failure, "an ImpastoError")
+        redact_error(failure, call.secrets)
         if isinstance(failure, JobFailed):
             call.refusal = failure
         if failure.billed == "no":
@@ -177,7 +189,8 @@ class Route:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
                 raise annotate(plugin_error(cancelled, call), call) from cancelled
             if call.possible_charges:
-                cancelled.add_note(f"{call.request.operation}: {unknown_charge_text(call)}")
+                note = f"{call.request.operation}: {unknown_charge_text(call)}"
+                cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
             raise
         except ImpastoError as error:
             # BrokenPlugin means that nothing was charged, so it can't stand for a call that may have been.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from .errors import ImpastoError
+from .errors import BrokenPlugin, ImpastoError
 from .provider import Account
 
 
@@ -43,7 +44,8 @@ class TokenCache:
 
     ``fetch(account)`` returns a new ``Token``. It is called if there is none, if the last one is about to expire (in a
     tenth of its time, at most a minute), and if the provider has refused it. It runs in the task of a caller, under
-    that call's time; if the caller is cancelled, the next one fetches. Its error reaches everybody who waits for it.
+    that call's time; if the caller is cancelled, the next one fetches. Its error reaches everybody who waits for it;
+    BrokenPlugin if it returns anything else than a ``Token``.
 
         tokens = TokenCache(fetch)
 
@@ -83,7 +85,7 @@ class TokenCache:
 
     async def _fetch_once(self, account: Account, fetching: _Fetching) -> str:
         try:
-            token = await self._fetch(account)
+            token = _checked(await _awaitable(self._fetch(account)))
         except Exception as error:  # for the others that wait, each of which would wait as long for the same
             fetching.failure = error
             fetching.attempts += 1
@@ -105,3 +107,27 @@ class TokenCache:
     def _fetching(self, key: str) -> _Fetching:
         with self._lock:  # clients of several threads share a provider
             return self._loops.setdefault(asyncio.get_running_loop(), {}).setdefault(key, _Fetching())
+
+
+_ADVICE = "fetch of a TokenCache must be async and return impasto.dialects.Token(value: str, expires_in: seconds)"
+
+
+def _awaitable(returned: object) -> Awaitable[object]:
+    if not isinstance(returned, Awaitable):
+        raise BrokenPlugin(f"{_ADVICE}; it is not async and returned {type(returned).__name__}")
+    return returned
+
+
+def _checked(token: object) -> Token:
+    """Return what ``fetch`` returned, if it is a usable token. Raises BrokenPlugin, which never holds the token."""
+    if not isinstance(token, Token):
+        raise BrokenPlugin(f"{_ADVICE}, not {type(token).__name__}")
+    value: object = token.value
+    seconds: object = token.expires_in
+    if not isinstance(value, str) or not value:
+        kind = "empty text" if value == "" else type(value).__name__
+        raise BrokenPlugin(f"{_ADVICE}; its value is {kind}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+        kind = "NaN" if isinstance(seconds, float) else type(seconds).__name__
+        raise BrokenPlugin(f"{_ADVICE}; its expires_in is {kind}")
+    return token
