@@ -81,6 +81,8 @@ class Call:
     """The end of a job that the caller gave up, in words."""
     is_refused = False
     """True if the provider has refused the last headers of ``authorize``, which then gets others."""
+    has_odd_result = False
+    """True if the plugin's result has more than artifacts and plain texts, see ``checked_result``."""
     _is_job_free = False
     on_partial: Callable[[Partial], object] | None = None
     """Callback for the partial results of a stream."""

@@ -15,9 +15,10 @@ from .errors import (
     ResponseError,
     UnusableResult,
 )
+from .files import File
 from .interrupts import pass_interrupt
 from .records import MAX_ARTIFACTS, Artifact, FailedArtifact, Pending, Result
-from .redact import describe_error, printable, redact
+from .redact import describe_error, printable, redact, secret_starts
 
 if TYPE_CHECKING:
     from .call import Call
@@ -107,6 +108,10 @@ def _poll_problem(pending: Pending, call: Call) -> str:
     return ""
 
 
+_NOT_ARTIFACTS = "the artifacts of the plugin's result must be a tuple of Artifact"
+_SEEDS = (int, type(None))  # no bool
+
+
 def result_problem(outcome: object, call: Call) -> str:
     """Return the reason why a plugin's result or job can't be used, empty if it can."""
     if isinstance(outcome, Pending):
@@ -114,15 +119,44 @@ def result_problem(outcome: object, call: Call) -> str:
     if not isinstance(outcome, Result):
         return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
     artifacts: object = outcome.artifacts
-    if not isinstance(artifacts, tuple) or not all(isinstance(each, Artifact) for each in artifacts):
-        return "the artifacts of the plugin's result must be a tuple of Artifact"
+    if not isinstance(artifacts, tuple):
+        return _NOT_ARTIFACTS
     if len(artifacts) > MAX_ARTIFACTS:
         return f"the answer contains {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    is_whole = bool(artifacts)
+    is_plain, texts = outcome.warnings == () and outcome.errors == (), outcome.request_id or ""
+    if type(texts) is not str:
+        is_plain, texts = False, ""
+    for each in artifacts:  # one loop, and nothing called in it: benchmark `dispatch`
+        if not isinstance(each, Artifact):
+            return _NOT_ARTIFACTS
+        data: object = each._data  # noqa: SLF001 - ``data`` reads the file
+        is_valid = isinstance(data, bytes) if each.file is None else isinstance(each.file, File)
+        if not is_valid or not isinstance(each.media_type, str):
+            return "an artifact of the plugin's result must have bytes or a File, and a media type as text"
+        is_whole = is_whole and (each.file is not None or data != b"")
+        reason = each.finish_reason
+        if reason is not None:
+            texts = f"{texts}\n{reason}"
+        is_plain = is_plain and type(each.seed) in _SEEDS and (reason is None or type(reason) is str)
     if not artifacts and outcome.errors:
-        return ""
-    if not artifacts or not (call.is_proven_free or all(each.file is not None or each.data for each in artifacts)):
+        errors: object = outcome.errors
+        if isinstance(errors, tuple) and all(map(is_failure, errors)):
+            return ""
+        return "the errors of the plugin's result must be a tuple of FailedArtifact"
+    if not (is_whole or (artifacts and call.is_proven_free)):
         return "the answer contains no artifact, or an empty one"
+    for secret in call.secrets:
+        for start in secret_starts(secret):
+            is_plain = is_plain and start not in texts
+    if not is_plain:
+        call.has_odd_result = True
     return ""
+
+
+def is_failure(value: object) -> bool:
+    """Return True for a failed artifact of a plugin's result that is one."""
+    return isinstance(value, FailedArtifact) and type(value.index) is int and isinstance(value.error, ImpastoError)
 
 
 def missing_artifact(index: int, count: int) -> FailedArtifact:
@@ -158,13 +192,13 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
         error.messages = tuple(redact(m, secrets) for m in error.messages)
     if notes := getattr(error, "__notes__", None):
         notes[:] = [redact(note, secrets) for note in notes]
-    seen, waiting = set[int](), list[BaseException]([error])
+    chain, waiting = set[int](), list[BaseException]([error])
     while waiting:  # a traceback prints the whole chain, and its errors are those of plugins and libraries
         each = waiting.pop()
-        seen.add(id(each))
+        chain.add(id(each))
         for name in ("__cause__", "__context__"):
             behind = getattr(each, name)
-            if behind is None or id(behind) in seen:
+            if behind is None or id(behind) in chain:
                 continue
             if _shows_secret(behind, secrets):
                 setattr(each, name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import takewhile
 
 from .interrupts import pass_interrupt
@@ -20,9 +21,20 @@ _BINARY = re.compile(r"\\x[0-9a-f]{2}|[\0-\x08\x0e-\x1a\x1c-\x1f\ufffd]", re.IGN
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return the text without the secrets: plain, base64, percent-encoded, or beginnings of 8 characters or more."""
     for secret in secrets:
-        if text and len(secret) >= _MIN_LENGTH:
+        if any(start in text for start in secret_starts(secret)):
             text = _mask_forms(text, _encoded_forms(secret))
     return text
+
+
+@lru_cache(maxsize=64)
+def secret_starts(secret: str) -> tuple[str, ...]:
+    """Return the texts of which one is in each text that shows the secret; nothing for a secret of a few characters."""
+    forms = _encoded_forms(secret) if len(secret) >= _MIN_LENGTH else ()
+    return tuple({_start(form) for form in forms})
+
+
+def _start(form: str) -> str:
+    return form[:_PREFIX] if len(form) >= 2 * _PREFIX else form
 
 
 def _encoded_forms(secret: str) -> set[str]:
@@ -41,7 +53,7 @@ def _mask_forms(text: str, forms: set[str]) -> str:
 
     Forms share beginnings: if only one of them were removed, the rest of another would remain.
     """
-    starts = {form: form[:_PREFIX] if len(form) >= 2 * _PREFIX else form for form in forms}
+    starts = {form: _start(form) for form in forms}
     result, at = "", 0
     while places := [place for start in starts.values() if (place := text.find(start, at)) >= 0]:
         first = min(places)

@@ -36,6 +36,7 @@ from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import printable, redact
+from .result_checks import checked_result
 from .retry_after import retry_after
 from .server_events import EVENT_STREAM
 from .streaming import NormalizeEvent, is_event_stream, read_stream, result_of_events
@@ -177,6 +178,7 @@ class Route:
             with call.deadline:
                 outcome = await self._run(call, poll_interval)
             price = call.price.times(0) if call.price is not None and call.is_proven_free else call.price
+            outcome = checked_result(outcome, call) if call.has_odd_result else outcome
             result = outcome.completed(price, call.request)
             if call._unknown:  # noqa: SLF001 - as its evidence
                 result = _with_charge_warning(result, call)
