@@ -51,7 +51,7 @@ def test_a_result_that_is_kept_for_nobody_knows_how_long_is_never_over() -> None
 
 def test_one_artifact_that_can_not_be_used_spoils_a_plugins_result() -> None:
     whole, empty = (Artifact(data=data, media_type="image/png") for data in (b"image", b""))
-    call = cast("Call", SimpleNamespace(is_proven_free=False))
+    call = cast("Call", SimpleNamespace(is_proven_free=False, secrets=()))
     assert result_problem(Result(artifacts=(whole, whole)), call) == ""
     assert "an empty one" in result_problem(Result(artifacts=(whole, empty)), call)
     assert "a tuple of Artifact" in result_problem(Result(artifacts=cast("Any", (whole, b"image"))), call)

@@ -1,0 +1,74 @@
+"""A hook ``authorize`` that breaks its contract, or whose error repeats a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import impasto
+from impasto import Account, BrokenPlugin, hookimpl
+from impasto.dialects import Token
+from impasto.testing import recording
+from tests.core.test_authorize import PICTURE, REFUSED, Cloud, Tokens, client_of
+
+WRONG_TOKENS: tuple[Any, ...] = (
+    {"access_token": "secret-1"},
+    ("secret-1", 3600),
+    "secret-1",
+    None,
+    Token(b"secret-1", 3600),  # type: ignore[arg-type]  # wrong on purpose
+    Token("", 3600),
+    Token("secret-1", "3600"),  # type: ignore[arg-type]  # wrong on purpose
+    Token("secret-1", float("nan")),
+    Token("secret-1", True),
+)
+
+
+@pytest.mark.parametrize("returned", WRONG_TOKENS, ids=repr)
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_fetch_that_returns_no_token_is_a_broken_plugin_that_says_what_to_return(
+    returned: object, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(account: Account) -> object:
+        return returned
+
+    tokens = Tokens()
+    monkeypatch.setattr(Tokens, "fetch", lambda _, account: fetch(account) if is_async else returned)
+    async with recording(lambda _: PICTURE) as api, client_of(tokens, api.url) as client:
+        await asyncio.gather(client.run("cloud/x", prompt="a"), return_exceptions=True)
+        with pytest.raises(BrokenPlugin, match=r"must be async and return impasto\.dialects\.Token") as caught:
+            await client.run("cloud/x", prompt="a kite")  # the failure was not stored as a token
+    assert (api.requests, caught.value.billed) == ([], "no")
+    assert "secret-1" not in everything_of(caught.value)
+
+
+async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint of tokens may repeat in its error what it was sent, and what it answered before."""
+    key, answers = "key-canary-0123456789", ["token-canary-9876543210"]
+
+    async def authorize(self: Cloud, account: Account, refused: bool) -> Mapping[str, str]:
+        if answers:
+            return {"authorization": f"Bearer {answers.pop()}"}
+        said = f"{key} and token-canary-9876543210"
+        error = impasto.BadRequest(f"the identity service says {said}", name=said, messages=(said,), request_id=said)
+        error.add_note(said)
+        raise error from ValueError(said)
+
+    monkeypatch.setattr(Cloud, "authorize", hookimpl(authorize))
+    own = {"cloud": {"api_key": key}}
+    async with recording(lambda _: REFUSED) as api, client_of(Tokens(), api.url, own=own) as client:
+        with pytest.raises(impasto.BadRequest) as caught:
+            await client.run("cloud/x", prompt="a kite")
+        assert len(api.posts) == 1
+    assert "the identity service says" in str(caught.value)
+    shown = everything_of(caught.value)
+    assert "canary" not in shown
+
+
+def everything_of(error: BaseException) -> str:
+    """Return what a log or a tracker of errors shows of an error, and of those behind it."""
+    return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
