@@ -22,6 +22,8 @@ from tests.plugins.gateway.raw import until
 from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw
 
 SMALL, LARGE = 12_000, 6_000_000
+UNREAD_BYTES = 1_500_000
+"""Bytes of an image whose answer the gateway's socket takes at once, and the caller's system without reading does not."""
 
 
 def image(size: int, wait: float = 0) -> Answer:
@@ -222,7 +224,7 @@ async def test_a_caller_who_stays_and_does_not_read_has_not_read(
     gateway: Running, provider: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery_module, "STALL_SECONDS", 0.5)
-    provider.posts = [image(3_000_000)]
+    provider.posts = [image(UNREAD_BYTES)]
     with connected(gateway) as silent, connected(gateway) as retry:
         silent.sendall(request())
         await asyncio.to_thread(silent.recv, 1, socket.MSG_PEEK)
@@ -257,13 +259,13 @@ async def test_an_sdks_socket_that_is_closed_unread_is_seen(gateway: Running, pr
 
 
 async def test_bytes_of_answers_that_may_not_be_read_count(gateway: Running, provider: Server) -> None:
-    provider.posts = [image(1_500_000)]
+    provider.posts = [image(UNREAD_BYTES)]
     flow = gateway.gateway._app.memory
     with connected(gateway) as connection:
         connection.sendall(request())
         await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK)
         await until(lambda: bool(gateway.gateway._idempotency._deliveries))
-        assert flow.used_bytes == 1_500_000
+        assert flow.used_bytes == UNREAD_BYTES
         await asyncio.to_thread(read_answer, connection)
     assert await kept(gateway) == 0
 
@@ -310,7 +312,7 @@ async def test_what_must_be_kept_is_kept_in_groups(gateway: Running, provider: S
 async def test_an_answer_that_was_not_read_is_kept_when_the_gateway_ends(
     start: Start, gateway: Running, provider: Server
 ) -> None:
-    provider.posts = [image(3_000_000)]
+    provider.posts = [image(UNREAD_BYTES)]
     with connected(gateway) as connection:
         connection.sendall(request())
         await until(lambda: bool(gateway.gateway._idempotency._deliveries))
