@@ -96,20 +96,28 @@ class WireChecks(Subject):
     @check
     def test_the_end_user_is_passed_on(self) -> None:
         """Check that the end user's id is at its documented place, or nowhere."""
-        request = run(self._request_of_user())
-        found = Content(request).at(self.user) if self.user is not None else None
-        wrong = list(self.wrong_constants(Content(request), self.minimal, self.user))
+        wrong = run(self._wrong_users())
         assert not wrong, "\n".join(wrong)
-        if self.user is not None:
-            assert found == _USER, f"the end user's id is not at {self.user}, but {summarize(found)}"
-        else:
-            whole = f"{request.target} {request.headers}".encode() + request.body
-            assert _USER.encode() not in whole, "the end user's id is sent: declare user, its documented place"
 
-    async def _request_of_user(self) -> RecordedRequest:
+    async def _wrong_users(self) -> list[str]:
+        wrong: list[str] = []
+        values = {**self.others, **self.minimal}
+        calls = [self.minimal, *(self.params_with(name, values[name]) for name in self.endpoints if name in values)]
         async with self.recording() as recorder, self.client(recorder.url) as client:
-            await client.invoke(self.model, self.minimal, user=_USER)
-            return recorder.posts[0]
+            for params in calls:
+                recorder.requests.clear()
+                await client.invoke(self.model, params, user=_USER)
+                request, content = recorder.posts[0], Content(recorder.posts[0])
+                wrong += self.wrong_constants(content, params, self.user)
+                whole = f"{request.target} {request.headers}".encode() + request.body
+                if self.user is None and _USER.encode() in whole:
+                    wrong.append("the end user's id is sent: declare user, its documented place")
+                elif self.user is not None:
+                    found = content.at(self.user)
+                    if not (text_matches if self.user.startswith(_OUTSIDE) else matches)(found, _USER):
+                        path = urlsplit(request.target).path
+                        wrong.append(f"the end user's id is not at {self.user} of {path}, but {summarize(found)}")
+        return wrong
 
     def wrong_constants(
         self, content: Content, params: Mapping[str, object], further: str | None = None

@@ -1,0 +1,141 @@
+"""A third party's plugin with a form, files under repeated names and a native count, and defects of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.core.testing.form_plugin import Defect
+
+MODEL = "acme/gouache"
+
+SOUND = """
+import attrs
+from impasto import (
+    ContentFiltered, Cost, File, FlatPrice, InvalidRequest, Operation, Problem, Provider, WireRequest,
+)
+from impasto import fields as f
+from impasto.dialects import STATUSES, Refusals, images_from_base64, json_object, split_files, unusable
+from impasto_plugins.images.completeness import is_complete
+
+acme = Provider(
+    name="acme", base_url="https://api.acme.example/api", key_variable="ACME_KEY", key_header="x-key", key_prefix=""
+)
+refusals = Refusals({**STATUSES, 451: ContentFiltered}, message="errors[].message", code="errors[].code")
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    text: str = f.text(1, 300, required=True, role="prompt")
+    pictures: tuple[File, ...] | None = f.files(1, 5)
+    mask: File | None = f.file(role="mask", mask_area="black")
+    count: int | None = f.integer(1, 8, default=1)
+    width: int | None = f.integer(256, 1_440, step=32, default=1_024)
+    height: int | None = f.integer(256, 1_440, step=32, default=1_024)
+    colors: tuple[str, ...] | None = f.texts(3, pattern="#[0-9a-f]{6}")
+    tile: bool | None = f.boolean()
+
+
+class Dialect:
+    def transform_request(self, operation, request, account):
+        if request.job is not None:
+            raise InvalidRequest([Problem("id", "there are no jobs")])
+        params = attrs.evolve(request.params, colors=None)
+        fields, files = split_files(operation, params, {"pictures": "pictures[]", "mask": "mask_file"})
+        if request.params.colors is not None:
+            fields["colors"] = ",".join(request.params.colors)
+        fields |= {} if request.user is None else {"end_user": request.user}
+        # PACK
+        return WireRequest(target=request.target, fields={**request.constants, **fields}, files=files)
+
+    def classify_error(self, operation, response):
+        is_success = response.status == 200 and response.media_type == "application/json"
+        return None if is_success else refusals(response)
+
+    def normalize_response(self, operation, request, response):
+        body = json_object(response)
+        entries = body.get("artifacts")
+        if not isinstance(entries, list):
+            raise unusable("has no images", response)
+        # UNPACK
+        texts = [entry.get("data") if isinstance(entry, dict) else None for entry in entries]
+        result = images_from_base64(texts, response, is_complete)
+        credits = body.get("credits")
+        return attrs.evolve(result, cost=Cost(usd=credits / 100, as_of="2026-01-01") if credits else None)
+
+
+gouache = Operation(
+    id="acme/gouache", title="Gouache", params=Params, target="/v2/generate", provider=acme, dialect=Dialect(),
+    native_n=("count", 8), constants={"engine": "g-1"}, price=FlatPrice(cost=Cost(usd=0.02, as_of="2026-01-01")),
+)
+"""
+
+SUITE = """
+import base64, json
+import impasto
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
+from tests.images import png
+
+IMAGES = tuple(png(8, side) for side in (8, 16, 24))
+
+
+def answer(status, body):
+    return Answer(status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+
+
+def images(*several):
+    data = [{"data": base64.b64encode(image).decode()} for image in several]
+    return answer(200, {"artifacts": data, "credits": 2 * len(several)})
+
+
+def refusal(status, error):
+    return Refusal(answer=answer(status, {"errors": [{"code": "no", "message": "no"}]}), error=error)
+
+
+class TestGouache(OperationSuite):
+    model = "acme/gouache"
+    golden = None
+    entrances = False
+    minimal = {"text": "a lighthouse"}
+    others = {
+        "pictures": [png(8, 9), png(8, 10)], "mask": png(8, 11), "width": 512, "height": 768,
+        "colors": ["#ff0000", "#00ff00"], "tile": True,
+    }
+    endpoint = "https://api.acme.example/api/v2/generate"
+    auth = {"header:x-key": KEY}
+    user = "end_user"
+    names = {"pictures": "pictures[]", "mask": "mask_file"}
+    translated = {"colors": {"colors": "#ff0000,#00ff00"}}
+    constants = {"engine": "g-1"}
+    native_n = ("count", 8)
+    limits = {
+        "text": (1, 300), "count": (1, 8), "pictures": (1, 5), "width": (256, 1_440), "height": (256, 1_440),
+        "colors": (1, 3),
+    }
+    defaults = {"count": 1, "width": 1_024, "height": 1_024}
+    success = images(IMAGES[0])
+    reports = {"usd": 0.02}
+    requirements = Requirements(partial_results=False)
+    refusals = (
+        refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited),
+        refusal(451, impasto.ContentFiltered),
+    )
+    scenarios = {"three images": Scenario(answers=(images(*IMAGES),), images=IMAGES, reports={"usd": 0.06})}
+"""
+
+_PACK = "# PACK"
+
+DEFECTS: Mapping[str, Defect] = {
+    "a form's n is left to the provider's default": Defect(
+        changes={_PACK: 'fields.pop("count", None)'}, check="n_images_are_requested", says="n=9 sent count="
+    ),
+    "a form's files are in another order": Defect(
+        changes={"files=files)": "files=files[::-1])"},
+        check="every_parameter_arrives",
+        says="pictures=a list is not in the request at 'pictures[]'",
+    ),
+    "the cost of one image of several": Defect(
+        changes={"usd=credits / 100": "usd=credits / 100 / len(result.artifacts)"},
+        check="several_images",
+        says="three images: usd is 0.02, not 0.06",
+    ),
+}
