@@ -18,7 +18,7 @@ _HOMES = {
     "operation": "Dialect FlatPrice Operation Price",
     "policy": "RateLimit Retry",
     "provider": "Account Provider",
-    "records": "Artifact Cost FailedArtifact Handler Middleware Partial Pending Request Result Usage",
+    "records": "Artifact Cost Download FailedArtifact Handler Middleware Partial Pending Request Result Usage",
     "registry": "Registry",
     "route": "Route",
     "server_events": "ServerEvent",

@@ -17,13 +17,13 @@ from .errors import (
 )
 from .files import File
 from .interrupts import pass_interrupt
-from .records import MAX_ARTIFACTS, Artifact, FailedArtifact, Pending, Result
+from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
 from .redact import describe_error, printable, redact, secret_starts
 
 if TYPE_CHECKING:
     from .call import Call
     from .operation import Operation
-    from .wire import WireResponse
+    from .wire import WireRequest, WireResponse
 
 
 _SHORTEST_START = 8
@@ -94,18 +94,32 @@ def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending)
     )
 
 
-def _poll_problem(pending: Pending, call: Call) -> str:
-    """Return the reason why a job can't be polled at its address, which is the answer's; empty if it can."""
-    if pending.poll is None:
-        return "" if call.pending is not None else "a plugin accepts a job without the request that polls it"
-    if pending.poll.method != "GET":
-        return f"a plugin polls its job with a {pending.poll.method}, not a GET"
-    if pending.poll.url is not None:
+def address_problem(request: WireRequest, call: Call) -> str:
+    """Return the reason why a request for a job's state or image can't be sent; empty if it can."""
+    if request.method != "GET":
+        return f"a plugin polls its job with a {request.method}, not a GET"
+    if request.url is not None:
         try:
-            call.account.check_url(pending.poll.url)
+            call.account.check_url(request.url)
         except BrokenPlugin as error:
             return f"the answer leads to an address that is not followed: {error.message}"
     return ""
+
+
+def _pending_problem(pending: Pending, call: Call) -> str:
+    """Return the reason why a job can't be followed, empty if it can."""
+    downloads: object = pending.downloads
+    errors: object = pending.errors
+    if not isinstance(downloads, tuple) or not all(isinstance(each, Download) for each in downloads):
+        return "the downloads of a plugin's job must be a tuple of Download"
+    if not isinstance(errors, tuple) or not all(map(is_failure, errors)):
+        return "the errors of a plugin's job must be a tuple of FailedArtifact"
+    if (count := len(downloads) + len(errors)) > MAX_ARTIFACTS:
+        return f"the answer contains {count:,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    if pending.poll is None:
+        is_known = downloads or call.pending is not None
+        return "" if is_known else "a plugin accepts a job without the request that polls it"
+    return address_problem(pending.poll, call)
 
 
 _NOT_ARTIFACTS = "the artifacts of the plugin's result must be a tuple of Artifact"
@@ -115,7 +129,7 @@ _SEEDS = (int, type(None))  # no bool
 def result_problem(outcome: object, call: Call) -> str:
     """Return the reason why a plugin's result or job can't be used, empty if it can."""
     if isinstance(outcome, Pending):
-        return _poll_problem(outcome, call)
+        return _pending_problem(outcome, call)
     if not isinstance(outcome, Result):
         return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
     artifacts: object = outcome.artifacts

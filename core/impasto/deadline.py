@@ -93,6 +93,10 @@ class Deadline:
         """Return True if somebody else cancelled the task since it entered."""
         return self._task.cancelling() > self._cancelling
 
+    def is_only_end(self) -> bool:
+        """Return True if this deadline cancelled the task and nobody else did since it entered."""
+        return self.is_over and self._task.cancelling() - 1 <= self._cancelling
+
     def is_in_task(self) -> bool:
         """Return True if the task that entered it runs. Whoever closes its coroutine is another, or none."""
         return asyncio.current_task(self._loop) is self._task

@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar, cast
+from typing import cast
 
 import attrs
 
-from .errors import BrokenPlugin, InvalidRequest, Problem
+from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from .fanout import combined_error
 from .files import File, media_type_of
 from .operation import Operation
 from .provider import Account
-from .records import Artifact, Cost, FailedArtifact, Pending, Result, Usage
+from .records import Artifact, Cost, Download, FailedArtifact, Pending, Result, Usage
 from .refusals import INVALID, STATUSES, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
+from .usage import TokenPrice, usage_in
 from .wire import FileRef, JSONValue, WireRequest, WireResponse
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "decode_base64",
     "image_in_body",
     "images_from_base64",
+    "images_from_urls",
     "json_object",
     "pending_from_url",
     "poll_of_job",
@@ -162,6 +165,7 @@ def pending_from_url(
     anonymous: bool = False,
     result_ttl: float | None = None,
     is_ready: bool = False,
+    cancel: WireRequest | None = None,
     cost: Cost | None = None,
 ) -> Pending:
     """Return a Pending whose poll is a GET of a whole address in an answer. Raises UnusableResult if it is no text.
@@ -172,7 +176,53 @@ def pending_from_url(
     if not isinstance(url, str) or not url:
         raise unusable("has no address of the result", response)
     poll = WireRequest(url=url, method="GET", anonymous=anonymous)
-    return Pending(id=id or url, poll=poll, result_ttl=result_ttl, is_ready=is_ready, cost=cost)
+    return Pending(id=id or url, poll=poll, result_ttl=result_ttl, is_ready=is_ready, cancel=cancel, cost=cost)
+
+
+def images_from_urls(
+    urls: Iterable[object],
+    response: WireResponse,
+    *,
+    id: str | None = None,
+    anonymous: bool = False,
+    seeds: Sequence[object] = (),
+    finish_reasons: Sequence[object] = (),
+    result_ttl: float | None = None,
+    cost: Cost | None = None,
+    usage: Usage | None = None,
+) -> Pending:
+    """Return the end of a job whose images are fetched from their addresses, with GETs, side by side.
+
+    Each of ``urls`` is the address of an image, or the error that stands for it, such as a ContentFiltered. ``seeds``
+    and ``finish_reasons`` are theirs, in the same order. Without ``id`` the first address is the job's id. If there is
+    no address, the first error is raised, or UnusableResult.
+    """
+    downloads: list[Download] = []
+    errors: list[FailedArtifact] = []
+    for index, url in enumerate(urls):
+        if isinstance(url, str) and url:
+            seed = seeds[index] if index < len(seeds) else None
+            reason = finish_reasons[index] if index < len(finish_reasons) else None
+            download = Download(
+                request=WireRequest(url=url, method="GET", anonymous=anonymous),
+                index=index,
+                seed=seed if type(seed) is int else None,
+                finish_reason=reason if isinstance(reason, str) else None,
+            )
+            downloads.append(download)
+        else:
+            error = url if isinstance(url, ImpastoError) else unusable(f"has no address of image {index}", response)
+            errors.append(FailedArtifact(index=index, error=error))
+    if not downloads:
+        raise combined_error([each.error for each in errors]) if errors else unusable("has no address", response)
+    return Pending(
+        id=id or downloads[0].request.url or "",
+        downloads=tuple(downloads),
+        errors=tuple(errors),
+        result_ttl=result_ttl,
+        cost=cost,
+        usage=usage,
+    )
 
 
 DATA_URI = re.compile(rb"data:[^,\"]{0,200},", re.IGNORECASE)
@@ -201,55 +251,3 @@ def decode_base64(text: str) -> bytes:
         data = unquote_to_bytes(data)
     data = b"".join(data.split()).translate(_TO_STANDARD).rstrip(b"=")
     return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
-
-
-def usage_in(counts: object) -> Usage | None:
-    """Return the tokens that an answer counts in OpenAI's form, or None.
-
-    The form is ``{input_tokens, output_tokens, input_tokens_details: {text_tokens, image_tokens}}``.
-    """
-    tokens_in, tokens_out = _count(counts, "input_tokens"), _count(counts, "output_tokens")
-    if tokens_in is None or tokens_out is None:
-        return None
-    details = counts.get("input_tokens_details") if isinstance(counts, Mapping) else None
-    text, image = _count(details, "text_tokens"), _count(details, "image_tokens")
-    return Usage(input_tokens=tokens_in, output_tokens=tokens_out, input_text_tokens=text, input_image_tokens=image)
-
-
-def _count(counts: object, name: str) -> int | None:
-    value = counts.get(name) if isinstance(counts, Mapping) else None
-    return value if type(value) is int and value >= 0 else None
-
-
-Params = TypeVar("Params")
-
-
-@attrs.frozen(kw_only=True)
-class TokenPrice(Generic[Params]):
-    """A price in USD for a million tokens of text, of images and of output, known on the day ``as_of``.
-
-    ``estimate`` returns the USD of one image before the call, or None if it is not known.
-    """
-
-    text_input: float
-    image_input: float
-    output: float
-    as_of: str
-    estimate: Callable[[Params], float | None] = lambda _: None
-    cost: Cost | None = attrs.field(default=None, init=False)
-
-    def quote(self, params: Params) -> Cost | None:
-        """Return the estimate of one image."""
-        usd = self.estimate(params)
-        return None if usd is None else Cost(usd=usd, as_of=self.as_of)
-
-    def of(self, usage: Usage | None) -> Cost | None:
-        """Return the cost of the tokens of an answer, None if it does not count them."""
-        if usage is None or usage.input_text_tokens is None or usage.input_image_tokens is None:
-            return None
-        usd = usage.input_text_tokens * self.text_input + usage.input_image_tokens * self.image_input
-        return Cost(usd=round((usd + usage.output_tokens * self.output) / 1e6, 10), as_of=self.as_of)
-
-    def __str__(self) -> str:
-        prices = f"{self.text_input:g} USD for text, {self.image_input:g} for images, {self.output:g} for output"
-        return f"{prices}, for a million tokens each, as of {self.as_of}"

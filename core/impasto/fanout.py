@@ -6,8 +6,8 @@ import asyncio
 import functools
 import operator
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -17,6 +17,8 @@ from .records import FailedArtifact, Request, Result
 
 if TYPE_CHECKING:
     from .operation import Operation
+
+Each = TypeVar("Each")
 
 MAX_N = 10
 
@@ -51,37 +53,57 @@ async def fan_out(
         except ImpastoError as error:
             error.billed_each = error.billed_each or ((error.billed,) * n if n > 1 else ())
             raise
+    outcomes: list[Result | ImpastoError | None] = [None] * len(requests)
     notes: list[str] = []
-
-    async def one(each: Request) -> Result | ImpastoError:
-        try:
-            return await run(each)
-        except ImpastoError as error:
-            return error
-        except asyncio.CancelledError as cancelled:
-            notes.extend(getattr(cancelled, "__notes__", ()))
-            raise
-
-    tasks: list[asyncio.Task[Result | ImpastoError]] = []
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(one(each)) for each in requests]
+        await run_each(requests, run, outcomes, notes)
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
-        pairs = zip(tasks, requests, strict=False)  # fewer tasks, if it was cancelled while they began
-        if finished := [(task.result(), each.count) for task, each in pairs if not task.cancelled()]:
-            result = _combine(finished, warnings)
+        pairs = zip(outcomes, requests, strict=True)
+        if finished := [(outcome, each.count) for outcome, each in pairs if outcome is not None]:
+            result = combine(finished, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
-                notes.append(
-                    f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}"
-                )
+                notes.append(arrived_text(request, len(result.artifacts), n))
         for note, count in Counter(notes).items():
             cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
-    result = _combine([(task.result(), each.count) for task, each in zip(tasks, requests, strict=True)], warnings)
+    pairs = zip(outcomes, requests, strict=True)
+    result = combine([(outcome, each.count) for outcome, each in pairs if outcome is not None], warnings)
     if not result.artifacts:
         raise combined_error([each.error for each in result.errors])
     return result
+
+
+async def run_each(
+    items: Sequence[Each],
+    run: Callable[[Each], Awaitable[Result]],
+    outcomes: list[Result | ImpastoError | None],
+    notes: list[str],
+) -> None:
+    """Run all items side by side and put their results and errors into ``outcomes``, at their places.
+
+    If it is cancelled, what had come stays there, and ``notes`` has the notes of the cancelled.
+    """
+
+    async def one(index: int, item: Each) -> None:
+        try:
+            outcomes[index] = await run(item)
+        except ImpastoError as error:
+            outcomes[index] = error
+        except asyncio.CancelledError as cancelled:
+            outcomes[index] = result_of_cancelled(cancelled)
+            if outcomes[index] is None:  # otherwise its images are counted with those of the others
+                notes.extend(getattr(cancelled, "__notes__", ()))
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for index, item in enumerate(items):
+            group.create_task(one(index, item))
+
+
+def arrived_text(request: Request, count: int, n: int | None = None) -> str:
+    """Return the note of a cancelled call some of whose images had come."""
+    return f"{request.operation}: {count} of {n or request.count} images had arrived{CANCELLED_ADVICE}"
 
 
 def result_of_cancelled(error: BaseException) -> Result | None:
@@ -129,7 +151,7 @@ def combined_error(errors: list[ImpastoError]) -> ImpastoError:
     return first
 
 
-def _combine(outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...]) -> Result:
+def combine(outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...] = ()) -> Result:
     """Return one result for all requests. Each outcome comes with the number of images that were asked for."""
     results: list[Result] = []
     failures: list[FailedArtifact] = []

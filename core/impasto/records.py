@@ -228,14 +228,30 @@ class Partial:
 
 
 @attrs.frozen(kw_only=True)
+class Download:
+    """An image of an answer that has its address only. ``request`` fetches it; ``index`` is its number in the answer.
+
+    ``seed`` and ``finish_reason`` are those that the answer states for it.
+    """
+
+    request: WireRequest
+    index: int = 0
+    seed: int | None = None
+    finish_reason: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Pending:
     """An accepted job, and the request that polls it. A poll may answer with another: its request replaces this one.
 
-    Without ``poll`` the job goes on as before, as an answer to a poll may say without an address. ``cost``: the price
-    that the provider states for the job; a result without its own has it. ``result_ttl``: seconds for which the
-    provider keeps the result. ``is_ready``: the result exists already, such as an image that is answered as a URL; it
-    is fetched at once. ``interval`` and ``first``: seconds between polls, and before the first. ``cancel``: the free
-    request that stops the job; it is sent if the caller gives up.
+    Without ``poll`` the job goes on as before, as an answer to a poll may say without an address. ``is_ready``: the
+    next poll has an answer already, it is sent at once. ``interval`` and ``first``: seconds between polls, and before
+    the first. ``cancel``: the free request that stops the job; it is sent if the caller gives up. ``result_ttl``:
+    seconds for which the provider keeps the result.
+
+    ``downloads``: the job has ended, and its images are at these addresses; they are fetched at once, side by side.
+    ``errors``: those that it refused or lacks. ``cost`` and ``usage``: those that the provider states for the job; a
+    result without its own has them.
     """
 
     id: str
@@ -245,7 +261,10 @@ class Pending:
     interval: float | None = None
     first: float | None = None
     cancel: WireRequest | None = None
+    downloads: tuple[Download, ...] = ()
+    errors: tuple[FailedArtifact, ...] = ()
     cost: Cost | None = None
+    usage: Usage | None = None
 
 
 Handler = Callable[[WireRequest], Awaitable[WireResponse]]

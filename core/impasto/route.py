@@ -29,9 +29,9 @@ from .errors import (
     Unauthorized,
     UnusableResult,
 )
-from .fanout import combined_error
+from .fanout import arrived_text, combined_error, result_of_cancelled
 from .interrupts import pass_interrupt
-from .jobs import poll_job
+from .jobs import JobPolling
 from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
@@ -190,6 +190,11 @@ class Route:
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
                 raise annotate(plugin_error(cancelled, call), call) from cancelled
+            if (part := result_of_cancelled(cancelled)) is not None:
+                part = part.completed(call.price, call.request)
+                vars(cancelled)["result"] = part
+                cancelled.add_note(arrived_text(call.request, len(part.artifacts)))
+                raise
             if call.possible_charges:
                 note = f"{call.request.operation}: {unknown_charge_text(call)}"
                 cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
@@ -236,7 +241,7 @@ class Route:
             call.begin()
             outcome = Pending(id=request.job, poll=wire)
         call.mark_job_accepted(outcome)
-        return await poll_job(call, outcome, poll_interval, self.send, self._outcome)
+        return await JobPolling(call, poll_interval, self.send, self._outcome).run(outcome)
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):

@@ -14,7 +14,7 @@ import attrs
 from .call import Call
 from .call_errors import answer_fault, result_problem
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
-from .fanout import combined_error
+from .fanout import combined_error, result_of_cancelled
 from .interrupts import pass_interrupt
 from .records import Partial, Request, Result
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
@@ -160,6 +160,7 @@ async def stream_call(
             try:
                 vars(left)["result"] = task.result()  # it came in this moment, see result_of_cancelled
             except asyncio.CancelledError as cancelled:
+                vars(left)["result"] = result_of_cancelled(cancelled)
                 for note in getattr(cancelled, "__notes__", ()):
                     left.add_note(note)
             except ImpastoError as error:

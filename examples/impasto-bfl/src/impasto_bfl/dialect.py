@@ -24,6 +24,7 @@ from impasto.dialects import (
     STATUSES,
     Refusals,
     image_in_body,
+    images_from_urls,
     json_object,
     pending_from_url,
     poll_of_job,
@@ -79,7 +80,7 @@ class Dialect:
             case {"status": "Pending", "id": str(job)}:
                 return Pending(id=job)
             case {"status": "Ready", "result": {"sample": address}}:
-                return pending_from_url(address, response, anonymous=True, is_ready=True, result_ttl=RESULT_SECONDS)
+                return images_from_urls([address], response, anonymous=True, result_ttl=RESULT_SECONDS)
             case {"status": str(status)} if status in ("Request Moderated", "Content Moderated"):
                 raise ContentFiltered(f"{status}; it was not charged", status=200, name=status, billed="no")
             case {"status": "Task not found"}:

@@ -1,0 +1,291 @@
+"""Answers with several addresses of images: each is fetched, and one that fails loses no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+
+import impasto
+from impasto import (
+    Account,
+    ChargeUnknown,
+    ContentFiltered,
+    Cost,
+    FlatPrice,
+    ImpastoError,
+    Operation,
+    Pending,
+    Provider,
+    Registry,
+    Request,
+    Result,
+    UnusableResult,
+    WireRequest,
+    WireResponse,
+)
+from impasto.dialects import STATUSES, Refusals, image_in_body, images_from_urls, json_object, usage_in
+from impasto.ext import result_of_cancelled
+from impasto.fields import integer, text
+from impasto.registry import OPERATIONS
+from impasto.testing import Answer, RecordedRequest, Recorder, recording
+from impasto.testing.recorder import HOSTS
+from impasto_plugins.images.completeness import is_complete
+from tests.images import png
+
+KEY = "sk-canary-downloads-77"
+SIZES = [(8, 8 + i) for i in range(10)]
+IMAGES = [Answer(headers={"content-type": "image/png"}, body=png(*size)) for size in SIZES]
+GONE = Answer(status=404, headers={"content-type": "application/xml"}, body=b"<Error>NoSuchKey</Error>")
+BUSY = Answer(status=503, body=b"busy")
+refusals = Refusals(STATUSES, message="error.message")
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str = text(1, 100, required=True)
+    seed: int | None = integer(0, 1000)
+    num_outputs: int | None = integer(1, 4)
+
+
+@attrs.define
+class Dialect:
+    """``{"urls": [...]}``: an address, or null for an image that was refused; without it a job that runs."""
+
+    images: int = 0
+    """Images that it has read."""
+
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        if request.job is not None:
+            return WireRequest(target=f"/jobs/{request.job}", method="GET")
+        fields = attrs.asdict(request.params, filter=lambda _, value: value is not None)
+        return WireRequest(target="/submit", fields=fields, encoding="json")
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        if response.headers.get("x-broken"):
+            raise LookupError("a fault of the plugin")
+        return None if response.status == 200 else refusals(response)
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
+        if response.media_type == "image/png":
+            self.images += 1
+            return image_in_body(response, is_complete)
+        body: Any = json_object(response)
+        if "urls" not in body:
+            return Pending(id="job-1", poll=WireRequest(target="/jobs/job-1", method="GET"), interval=0.01)
+        refused = ContentFiltered("refused by the vendor", status=200, billed="no")
+        return images_from_urls(
+            [refused if url is None else url for url in body["urls"]],
+            response,
+            anonymous=True,
+            seeds=body.get("seeds", ()),
+            finish_reasons=body.get("reasons", ()),
+            cost=Cost(usd=body["usd"], as_of="2026-11-01") if "usd" in body else None,
+            usage=usage_in(body.get("usage")),
+        )
+
+
+def says(**body: object) -> Answer:
+    return Answer(headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+
+
+def addresses(count: int) -> list[str]:
+    return [f"{{signed_url}}/{i}.png?sig=s{i}" for i in range(count)]
+
+
+@attrs.define
+class Vendor:
+    """Accepts a job if ``accepts``, then answers with ``end``; ``images`` by their number, ``busy`` none at first."""
+
+    end: Answer
+    accepts: bool = True
+    images: dict[int, Answer] = attrs.field(factory=dict[int, Answer])
+    together: int = 0
+    """So many images must be asked for before any is answered."""
+    held: set[int] = attrs.field(factory=set[int])
+    """Images whose answers never come."""
+    asked: set[int] = attrs.field(factory=set[int])
+    changed: asyncio.Event = attrs.field(factory=asyncio.Event)
+    dialect: Dialect = attrs.field(factory=Dialect)
+
+    async def __call__(self, request: RecordedRequest) -> Answer:
+        if request.host != "signed_url":
+            return says() if self.accepts and request.method == "POST" else self.end
+        number = int(request.target[1:].partition(".")[0])
+        self.asked.add(number)
+        self.changed.set()
+        while len(self.asked) < self.together or number in self.held:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.images.get(number) or IMAGES[number]
+
+
+@asynccontextmanager
+async def acme(vendor: Vendor, **settings: Any) -> AsyncIterator[tuple[impasto.Client, Recorder]]:
+    provider = Provider(name="acme", base_url="https://api.acme.example", key_header="x-key", key_prefix="")
+    model = Operation(
+        id="acme/x", title="X", params=Params, target="/submit", provider=provider, dialect=vendor.dialect,
+        native_n=("num_outputs", 4), price=FlatPrice(cost=Cost(usd=0.02, as_of="2026-11-01")),
+    )  # fmt: skip
+    registry = Registry()
+    registry.add(OPERATIONS, "acme/x", model)
+    async with recording(vendor, HOSTS) as recorder:
+        where = {"acme": {"api_base": recorder.url, "api_key": KEY}}
+        options: dict[str, Any] = {"timeout": 20, "poll_interval": 0.01, **settings}
+        async with impasto.Client(registry=registry, providers=where, **options) as client:
+            yield client, recorder
+
+
+def sizes(result: Result) -> list[int]:
+    """The heights of the images, which tell one from another."""
+    return [int.from_bytes(each.data[20:24], "big") for each in result.artifacts]
+
+
+@pytest.mark.parametrize("accepts", [True, False], ids=["job", "direct"])
+async def test_every_image_is_fetched_side_by_side_and_without_the_key(accepts: bool) -> None:
+    end = says(urls=addresses(4), seeds=[5, 6, None, 8], reasons=["ok", None, "ok"], usd=0.5)
+    async with acme(Vendor(end, accepts, together=4)) as (client, recorder):
+        result = await client.run("acme/x", prompt="a kite", n=4)
+    assert sizes(result) == [8, 9, 10, 11]
+    assert [each.seed for each in result.artifacts] == [5, 6, None, 8]
+    assert [each.finish_reason for each in result.artifacts] == ["ok", None, "ok", None]
+    assert (result.cost, result.errors, result.warnings) == (Cost(usd=0.5, as_of="2026-11-01"), (), ())
+    assert len(recorder.posts) == 1
+    fetched = [each for each in recorder.requests if each.host == "signed_url"]
+    assert sorted(each.target for each in fetched) == [f"/{i}.png?sig=s{i}" for i in range(4)]
+    assert not any(KEY in f"{each.headers}{each.target}{each.body!r}" for each in fetched)
+
+
+async def test_the_usage_and_the_price_of_fetched_images_are_counted() -> None:
+    end = says(urls=addresses(2), usage={"input_tokens": 7, "output_tokens": 90})
+    async with acme(Vendor(end)) as (client, _):
+        result = await client.run("acme/x", prompt="a kite", n=2)
+    assert result.cost == Cost(usd=0.04, as_of="2026-11-01")
+    assert result.usage is not None
+    assert result.usage.total_tokens == 97
+
+
+async def test_several_requests_keep_the_order_of_their_images() -> None:
+    async with acme(Vendor(says(urls=addresses(4)))) as (client, recorder):
+        result = await client.run("acme/x", prompt="a kite", n=8)
+    assert sizes(result) == [8, 9, 10, 11] * 2
+    assert len(recorder.posts) == 2
+    assert [each.index for each in result.errors] == []
+
+
+async def test_refused_images_are_errors_at_their_places() -> None:
+    first, *others = addresses(3)
+    async with acme(Vendor(says(urls=[first, None, *others]))) as (client, _):
+        result = await client.run("acme/x", prompt="a kite", n=4)
+    assert sizes(result) == [8, 9, 10]
+    assert [(each.index, type(each.error)) for each in result.errors] == [(1, ContentFiltered)]
+
+
+async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised() -> None:
+    async with acme(Vendor(says(urls=[None, None]))) as (client, recorder):
+        with pytest.raises(ContentFiltered, match="refused by the vendor") as caught:
+            await client.run("acme/x", prompt="a kite", n=2)
+    assert [each.host for each in recorder.requests] == ["url", "url"]
+    assert caught.value.billed == "no"
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "text"),
+    [
+        (GONE, ChargeUnknown, "404"),
+        (Answer(status=403, headers={"content-type": "application/json"}, body=b'{"error": {"message": "expired"}}'),
+         ImpastoError, "expired"),
+        (Answer(headers={"content-type": "image/png"}, body=IMAGES[1].body[:40]), UnusableResult, "no complete image"),
+        (says(urls=addresses(2)), UnusableResult, "further addresses"),
+        (Answer(headers={"x-broken": "1"}), ChargeUnknown, "a fault of the plugin"),
+        (Answer(status=302, headers={"location": "{other_url}/stolen"}), ChargeUnknown, "302"),
+    ],
+    ids=["gone", "expired", "cut", "nested", "plugin", "redirect"],
+)  # fmt: skip
+async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
+    async with acme(Vendor(says(urls=addresses(3)), images={1: bad})) as (client, recorder):
+        result = await client.run("acme/x", prompt="a kite", n=3)
+    assert sizes(result) == [8, 10]
+    (failure,) = result.errors
+    assert failure.error.billed != "no"
+    assert (failure.index, failure.error.id) == (1, "job-1")
+    assert isinstance(failure.error, kind)
+    assert text in failure.error.message
+    assert len(recorder.posts) == 1
+    assert not [each for each in recorder.requests if each.host == "other_url"]
+
+
+async def test_an_address_that_was_not_declared_is_not_asked_and_loses_no_other() -> None:
+    urls = [*addresses(2), "https://evil.example/x.png?sig=secret"]
+    async with acme(Vendor(says(urls=urls))) as (client, _):
+        result = await client.run("acme/x", prompt="a kite", n=3)
+    assert sizes(result) == [8, 9]
+    (failure,) = result.errors
+    assert (failure.index, failure.error.billed) == (2, "yes")
+    assert "evil.example is not this machine" in failure.error.message
+    assert "secret" not in str(failure.error)
+
+
+async def test_if_time_is_over_the_images_that_came_are_kept() -> None:
+    vendor = Vendor(says(urls=addresses(3)), held={1}, images={2: BUSY})
+    async with acme(vendor, timeout=1.0) as (client, _):
+        result = await client.run("acme/x", prompt="a kite", n=3)
+    assert sizes(result) == [8]
+    assert [(each.index, type(each.error), each.error.id) for each in result.errors] == [
+        (1, ChargeUnknown, "job-1"), (2, ChargeUnknown, "job-1")
+    ]  # fmt: skip
+
+
+async def test_if_time_is_over_and_nothing_came_the_job_is_named() -> None:
+    async with acme(Vendor(says(urls=addresses(2)), held={0, 1}), timeout=0.5) as (client, _):
+        with pytest.raises(ChargeUnknown, match="no result within 0.5 s") as caught:
+            await client.run("acme/x", prompt="a kite", n=2)
+    assert (caught.value.id, caught.value.billed_each) == ("job-1", ("unknown", "unknown"))
+
+
+async def test_a_busy_host_is_asked_again() -> None:
+    vendor = Vendor(says(urls=addresses(2)), images={1: BUSY})
+    async with acme(vendor) as (client, recorder):
+        task = asyncio.create_task(client.run("acme/x", prompt="a kite", n=2))
+        while len([each for each in recorder.requests if each.target.startswith("/1.png")]) < 3:
+            await asyncio.sleep(0.01)
+        vendor.images.clear()
+        assert sizes(await task) == [8, 9]
+
+
+@pytest.mark.parametrize(("n", "came"), [(3, [8, 10]), (8, [8, 10, 11, 8, 10, 11])])
+async def test_a_caller_who_gives_up_gets_the_images_that_came(n: int, came: list[int]) -> None:
+    vendor = Vendor(says(urls=addresses(min(n, 4))), held={1})
+    async with acme(vendor) as (client, _):
+        task = asyncio.create_task(client.run("acme/x", prompt="a kite", n=n))
+        while vendor.dialect.images < len(came):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    result = result_of_cancelled(caught.value)
+    assert result is not None
+    assert sizes(result) == came
+    assert result.cost == Cost(usd=0.02 * len(result.artifacts), as_of="2026-11-01")
+    assert any("images had arrived" in note for note in caught.value.__notes__)
+
+
+async def test_more_addresses_than_an_answer_may_have_are_refused_unfetched() -> None:
+    async with acme(Vendor(says(urls=addresses(65)))) as (client, recorder):
+        with pytest.raises(UnusableResult, match="contains 65 artifacts; at most 64") as caught:
+            await client.run("acme/x", prompt="a kite")
+    assert not [each for each in recorder.requests if each.host == "signed_url"]
+    assert caught.value.raw.startswith(b'{"urls"')
+
+
+async def test_a_job_that_ended_is_resumed_with_all_its_images() -> None:
+    async with acme(Vendor(says(urls=addresses(3)))) as (client, recorder):
+        result = await client.resume("acme/x", "job-1", n=4)
+    assert sizes(result) == [8, 9, 10]
+    assert [each.index for each in result.errors] == [3]
+    assert not recorder.posts
