@@ -68,6 +68,7 @@ from .provider import (
 from .records import (
     Artifact as Artifact,
     Cost as Cost,
+    Download as Download,
     FailedArtifact as FailedArtifact,
     Handler as Handler,
     Middleware as Middleware,

@@ -69,10 +69,10 @@ def _with_statements(artifact: Artifact, download: Download) -> Artifact:
 
 def _result(pending: Pending, outcomes: Sequence[Result | ImpastoError | None]) -> Result:
     """Return one result of the downloads and of the answer's own errors, in the order of their numbers."""
-    ended: dict[int, Result | ImpastoError] = {each.index: each.error for each in pending.errors}
+    by_index: dict[int, Result | ImpastoError] = {each.index: each.error for each in pending.errors}
     pairs = zip(pending.downloads, outcomes, strict=True)
-    ended.update({each.index: outcome for each, outcome in pairs if outcome is not None})
-    return with_bill(combine([(ended[index], 1) for index in sorted(ended)]), pending)
+    by_index.update({each.index: outcome for each, outcome in pairs if outcome is not None})
+    return with_bill(combine([(by_index[index], 1) for index in sorted(by_index)]), pending)
 
 
 def with_bill(result: Result, pending: Pending) -> Result:

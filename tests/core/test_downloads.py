@@ -17,6 +17,7 @@ from impasto import (
     ChargeUnknown,
     ContentFiltered,
     Cost,
+    Download,
     FlatPrice,
     ImpastoError,
     Operation,
@@ -289,3 +290,22 @@ async def test_a_job_that_ended_is_resumed_with_all_its_images() -> None:
     assert sizes(result) == [8, 9, 10]
     assert [each.index for each in result.errors] == [3]
     assert not recorder.posts
+
+
+@pytest.mark.parametrize(
+    ("downloads", "text"),
+    [
+        ((Download(request=WireRequest(target="/paid", method="POST")),), "a plugin polls its job with a POST"),
+        (("https://api.acme.example/1.png",), "must be a tuple of Download"),
+    ],
+    ids=["post", "type"],
+)
+async def test_a_download_that_is_no_free_request_is_a_fault_of_the_plugin(downloads: Any, text: str) -> None:
+    class Wrong(Dialect):
+        def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Pending:
+            return Pending(id="job-1", downloads=downloads)
+
+    async with acme(Vendor(says(), dialect=Wrong())) as (client, recorder):
+        with pytest.raises(UnusableResult, match=text):
+            await client.run("acme/x", prompt="a kite")
+    assert len(recorder.requests) == 1
