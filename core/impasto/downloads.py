@@ -10,7 +10,7 @@ import attrs
 from .call import Call
 from .call_errors import address_problem, annotate, plugin_error, timeout_error
 from .errors import BrokenPlugin, ImpastoError, UnusableResult
-from .fanout import combine, combined_error, run_each
+from .fanout import arrived_text, combine, combined_error, run_each
 from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
 
@@ -43,7 +43,9 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     except asyncio.CancelledError as cancelled:
         if not call.deadline.is_only_end():
             if any(isinstance(each, Result) for each in outcomes):
-                vars(cancelled)["result"] = _result(pending, outcomes)
+                result = _result(pending, outcomes).completed(call.price, call.request)
+                vars(cancelled)["result"] = result
+                cancelled.add_note(arrived_text(call.request, len(result.artifacts)))
             raise
         outcomes = [annotate(timeout_error(call), call) if each is None else each for each in outcomes]
     result = _result(pending, outcomes)

@@ -29,7 +29,7 @@ from .errors import (
     Unauthorized,
     UnusableResult,
 )
-from .fanout import arrived_text, combined_error, result_of_cancelled
+from .fanout import combined_error, result_of_cancelled
 from .interrupts import pass_interrupt
 from .jobs import JobPolling
 from .operation import Operation
@@ -190,12 +190,7 @@ class Route:
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
                 raise annotate(plugin_error(cancelled, call), call) from cancelled
-            if (part := result_of_cancelled(cancelled)) is not None:
-                part = part.completed(call.price, call.request)
-                vars(cancelled)["result"] = part
-                cancelled.add_note(arrived_text(call.request, len(part.artifacts)))
-                raise
-            if call.possible_charges:
+            if call.possible_charges and result_of_cancelled(cancelled) is None:
                 note = f"{call.request.operation}: {unknown_charge_text(call)}"
                 cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
             raise
