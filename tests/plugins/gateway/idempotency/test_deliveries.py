@@ -23,7 +23,7 @@ from tests.reliability.servers import PICTURE_HEADERS, Answer, Server, head, raw
 
 SMALL, LARGE = 12_000, 6_000_000
 UNREAD_BYTES = 1_500_000
-"""Bytes of an image whose answer the gateway's socket takes at once, and the caller's system without reading does not."""
+"""Bytes of an image that fit the gateway's send buffer, and not the receive buffer of a caller who does not read."""
 
 
 def image(size: int, wait: float = 0) -> Answer:
