@@ -27,9 +27,10 @@ class Field:
     ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
     in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
-    each value. ``mask_area`` is the area of a mask that the provider edits. ``group`` is the class of a nested object
-    and ``fields`` are its fields. The kind ``other`` is an attribute that no function of ``fields`` declares, of
-    which only the type is known.
+    each value. ``pattern`` must match all of a text; one that could take long is refused here, and a text that is too
+    long for it before it is matched. ``mask_area`` is the area of a mask that the provider edits. ``group`` is the
+    class of a nested object and ``fields`` are its fields. The kind ``other`` is an attribute that no function of
+    ``fields`` declares, of which only the type is known.
     """
 
     kind: Kind
@@ -49,6 +50,12 @@ class Field:
     item: Field | None = None
     group: type[attrs.AttrsInstance] | None = None
     fields: Mapping[str, Field] = attrs.field(factory=dict[str, "Field"], repr=False)
+    longest_match: int = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(lambda self: _longest_match(self), takes_self=True),  # noqa: PLW0108 - defined below
+    )
+    """Characters of the longest text that is matched with the pattern; of a list's texts together."""
 
     @property
     def has_files(self) -> bool:
@@ -149,9 +156,16 @@ class Field:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("contains half a surrogate pair, which is invalid text") from None
-        if self.pattern is not None and re.fullmatch(self.pattern, value) is None:
-            raise ValueError(f"must match {self.pattern}, not {format_value(value)}")
+        if self.pattern is not None:
+            self._match(self.pattern, value)
         return str.__str__(value)
+
+    def _match(self, pattern: str, value: str) -> None:
+        if len(value) > self.longest_match:  # a longer one could hold the process for hours, see ``patterns``
+            limit = f"must match {pattern} and be text of at most {self.longest_match:,} characters"
+            raise ValueError(f"{limit}, got {len(value):,}")
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(f"must match {pattern}, not {format_value(value)}")
 
     def _number(self, value: object) -> int | float:
         whole = self.kind == "integer"
@@ -172,6 +186,9 @@ class Field:
             raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}; give a list")
         if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
             raise ValueError(f"must be {self.describe_constraint()}, not {len(value):,}")
+        if item.pattern is not None and (size := sum(len(e) for e in value if isinstance(e, str))) > item.longest_match:
+            limit = f"at most {item.longest_match:,} characters in all its texts together"
+            raise ValueError(f"must be {self.describe_constraint()}; {limit}, got {size:,}")
         checked: list[object] = []
         problems: list[str] = []
         try:
@@ -210,6 +227,14 @@ class Field:
             file.close()
             raise ValueError("; ".join(problems))
         return file
+
+
+def _longest_match(field: Field) -> int:
+    if field.pattern is None:
+        return 0
+    from .patterns import longest_text  # few fields have a pattern
+
+    return longest_text(field.pattern, field.maximum)
 
 
 def format_value(value: object) -> str:

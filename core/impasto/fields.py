@@ -57,7 +57,10 @@ def text(
     pattern: str | None = None,
     description: str = "",
 ) -> Any:
-    """Declare text of ``minimum`` to ``maximum`` characters (code points). ``pattern``: it must match all of it."""
+    """Declare text of ``minimum`` to ``maximum`` characters (code points). ``pattern``: it must match all of it.
+
+    Raises BrokenPlugin for a pattern that is invalid, or could take long to match, such as ``(a+)+``.
+    """
     return _field(
         Field(
             kind="text",
@@ -82,7 +85,7 @@ def texts(
 ) -> Any:
     """Declare a list of ``minimum`` to ``maximum`` texts, none of them blank: ``tuple[str, ...] | None``.
 
-    ``pattern``: each must match it.
+    ``pattern``: each must match it, see ``text``.
     """
     item = Field(kind="text", minimum=1, pattern=pattern)
     return _field(
