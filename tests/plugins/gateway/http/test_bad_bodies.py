@@ -11,7 +11,8 @@ import os
 import struct
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import cache
 
 import psutil  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
@@ -136,20 +137,21 @@ def memory() -> int:
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
-BOMBS = {
-    "empty lists": b'{"model":"sd3","prompt":[' + b"[]," * 3_000_000 + b"0]}",
-    "numbers": b'{"model":"sd3","prompt":[' + b"1," * 4_000_000 + b"1]}",
-    "objects": b'{"model":"sd3","prompt":[' + b"{}," * 3_000_000 + b"0]}",
-    "names": b"{" + b",".join(b'"%d":0' % i for i in range(600_000)) + b"}",
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "empty lists": lambda: b'{"model":"sd3","prompt":[' + b"[]," * 3_000_000 + b"0]}",
+    "numbers": lambda: b'{"model":"sd3","prompt":[' + b"1," * 4_000_000 + b"1]}",
+    "objects": lambda: b'{"model":"sd3","prompt":[' + b"{}," * 3_000_000 + b"0]}",
+    "names": lambda: b"{" + b",".join(b'"%d":0' % i for i in range(600_000)) + b"}",
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
 async def test_json_that_would_be_a_hundred_times_larger(gateway: Running, name: str) -> None:
     await gateway.generate(prompt="")
+    body = io.BytesIO(BOMBS[name]())
     before = memory()
     async with Lag() as lag:
-        answer = await gateway.ask("POST", GENERATIONS, data=io.BytesIO(BOMBS[name]), headers=CALLS)
+        answer = await gateway.ask("POST", GENERATIONS, data=body, headers=CALLS)
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
     assert memory() - before < 100 * MIB  # its own bytes and their copies
     assert lag.longest < 1
@@ -277,7 +279,28 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
     return whole[:33] + chunk(kind, data) + whole[33:]
 
 
-TEXT = b"Comment\0\0" + zlib.compress(bytes(200 * MIB), 9)
+@cache
+def zeros_200_mb() -> bytes:
+    """200 MiB of zeros, compressed: after a full flush each MiB has the same bytes, so one is compressed for all."""
+    packer = zlib.compressobj(9)
+    first, other = (packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    adler = 200 * MIB % 65_521 << 16 | 1
+    return first + 199 * other + packer.flush()[:-4] + struct.pack(">I", adler)
+
+
+def with_text() -> bytes:
+    return with_chunk(b"zTXt", b"Comment\0\0" + zeros_200_mb())
+
+
+def with_profile() -> bytes:
+    return with_chunk(b"iCCP", b"p\0\0" + zeros_200_mb())
+
+
+def test_a_bomb_is_one() -> None:
+    assert len(zeros_200_mb()) < MIB // 4
+    assert zlib.decompress(zeros_200_mb()).count(0) == 200 * MIB
+
+
 NO_PICTURES = {
     **WRONG,
     **damaged(),
@@ -310,14 +333,14 @@ async def test_what_is_no_picture(standing: Running, impasto_emulator: Emulator,
     assert not impasto_emulator.requests
 
 
-ODD = {
-    "animated": animated("PNG"),
-    "16 bits": drawn("PNG", "I;16"),
-    "a palette": drawn("PNG", "P"),
-    "CMYK": drawn("JPEG", "CMYK"),
-    "turned": drawn("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
-    "a text of 200 MB in 200 KB": with_chunk(b"zTXt", TEXT),
-    "a profile of 200 MB in 200 KB": with_chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(200 * MIB), 9)),
+ODD: dict[str, Callable[[], bytes]] = {
+    "animated": lambda: animated("PNG"),
+    "16 bits": lambda: drawn("PNG", "I;16"),
+    "a palette": lambda: drawn("PNG", "P"),
+    "CMYK": lambda: drawn("JPEG", "CMYK"),
+    "turned": lambda: drawn("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    "a text of 200 MB in 200 KB": with_text,
+    "a profile of 200 MB in 200 KB": with_profile,
 }
 
 
@@ -326,7 +349,8 @@ async def test_a_picture_that_is_odd_is_sent_as_it_came(
     standing: Running, impasto_emulator: Emulator, name: str
 ) -> None:
     """What a model makes of it is the provider's affair."""
-    before, data = memory(), ODD[name]
+    data = ODD[name]()
+    before = memory()
     answer = await posted(standing, form(*GOOD, upload("image", data)))
     assert (answer.status, "200 MB" in name) in ((200, False), (400, True)), answer.body[:300]  # so says the emulator
     assert impasto_emulator.requests[0].files["image"].bytes == len(data)
@@ -344,13 +368,9 @@ async def test_a_mask_that_is_none(standing: Running, impasto_emulator: Emulator
 @pytest.mark.parametrize("name", ["a bomb", "a text", "a profile"])
 async def test_a_mask_that_would_be_large(standing: Running, impasto_emulator: Emulator, name: str) -> None:
     """A mask is decoded: its size is looked at before."""
-    data = {
-        "a bomb": bomb(14_000, colours=6),
-        "a text": with_chunk(b"zTXt", TEXT),
-        "a profile": ODD["a profile of 200 MB in 200 KB"],
-    }
+    data = bomb(14_000, colours=6) if name == "a bomb" else with_text() if name == "a text" else with_profile()
     before = memory()
-    parts = (field("model", "inpaint"), field("prompt", "p"), upload("image", png(96, 96)), upload("mask", data[name]))
+    parts = (field("model", "inpaint"), field("prompt", "p"), upload("image", png(96, 96)), upload("mask", data))
     answer = await posted(standing, form(*parts))
     assert answer.status in (200, 400)
     if name == "a bomb":
