@@ -10,7 +10,7 @@ import attrs
 from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
 from .interrupts import pass_interrupt
-from .wire import WireResponse
+from .wire import LARGE_BYTES, WireResponse, has_too_many_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,6 +202,9 @@ class Call:
             raise
         if body is None and spool is not None:
             return WireResponse(status=response.status, headers=response.headers, file=await spool.finish())
+        if body and len(body) >= LARGE_BYTES and has_too_many_values(body):
+            problem = "the answer has more values than are read"
+            raise ChargeUnknown(problem, status=response.status, raw=body, request_id=response.request_id)
         return WireResponse(status=response.status, headers=response.headers, body=body or b"")
 
     def spool(self, response: WireResponse) -> Spool | None:

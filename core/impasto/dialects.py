@@ -14,9 +14,10 @@ from .fanout import combined_error
 from .files import File, media_type_of
 from .operation import Operation
 from .provider import Account
-from .records import Artifact, Cost, Download, FailedArtifact, Pending, Result, Usage
+from .records import MAX_ARTIFACTS, Artifact, Cost, Download, FailedArtifact, Pending, Result, Usage
 from .refusals import INVALID, STATUSES, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
+from .urls import LONGEST_URL
 from .usage import TokenPrice, usage_in
 from .wire import FileRef, JSONValue, WireRequest, WireResponse
 
@@ -109,6 +110,8 @@ def images_from_base64(
     artifacts: list[Artifact] = []
     errors: list[FailedArtifact] = []
     for index, text in enumerate(texts):
+        if index == MAX_ARTIFACTS:  # a megabyte may list a hundred thousand, each of them an error
+            raise unusable(f"has more than {MAX_ARTIFACTS} images", response)
         try:
             data = decode_base64(text) if isinstance(text, str) else b""
         except ValueError:
@@ -150,7 +153,7 @@ def poll_of_job(job: str, account: Account, form: re.Pattern[str]) -> WireReques
     Raises InvalidRequest if it has another form, or leads to another host than the provider's own.
     """
     try:
-        if form.fullmatch(job) is not None:
+        if len(job) <= LONGEST_URL and form.fullmatch(job) is not None:
             return WireRequest(url=account.check_url(job), method="GET")
     except BrokenPlugin:
         pass  # the caller's fault here

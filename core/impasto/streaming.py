@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -16,22 +16,19 @@ from .call_errors import answer_fault, result_problem
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
 from .fanout import combined_error, result_of_cancelled
 from .interrupts import pass_interrupt
-from .records import Partial, Request, Result
+from .records import Artifact, Partial, Request, Result
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
-from .wire import WireResponse
+from .wire import LARGE_BYTES, WireResponse, has_too_many_values
 
 if TYPE_CHECKING:
     from .client import Client
     from .operation import Operation
 
 GRACE_SECONDS = 5.0
-"""Seconds for a stream to end after its result, which is not given up for what may follow."""
+"""Seconds for a stream to end after its result, which is not given up for what may follow, or after an error."""
 
 MAX_WAITING = 8
 """Partial results that wait for a slow reader, who misses the older ones."""
-
-_MANY_CHARACTERS = 1 << 20
-"""Characters of an event's data that are decoded in a thread."""
 
 NormalizeEvent = Callable[..., Partial | Result | None]
 
@@ -53,6 +50,7 @@ async def read_stream(
     call.answer, loop = response, asyncio.get_running_loop()
     done: WireResponse | None = None
     fault: UnusableResult | None = None
+    failure: ImpastoError | None = None
     try:
         async with asyncio.timeout(None) as grace, aclosing(stream.events()) as events:
             async for event in events:
@@ -63,9 +61,9 @@ async def read_stream(
                     fault = fault or error
                     continue
                 except ImpastoError as error:
-                    if done is None:
-                        return response, error
-                    break  # the image is there, whatever the provider says after it
+                    if done is not None:
+                        break  # the image is there, whatever the provider says after it
+                    failure, outcome = failure or error, None  # an image that comes all the same is paid
                 if isinstance(outcome, Partial):
                     call.artifacts = (outcome.artifact,)
                     if call.on_partial is not None:
@@ -73,14 +71,17 @@ async def read_stream(
                 elif outcome is not None:
                     call.artifacts = outcome.artifacts
                     done = attrs.evolve(response, stream=None, body=stream.received, result=outcome)
+                if (done or failure) and grace.when() is None:  # once: results may come without end
                     grace.reschedule(loop.time() + min(GRACE_SECONDS, call.remaining() / 2))
     except TimeoutError:
-        if done is None:
+        if done is None and failure is None:
             raise
     except ChargeUnknown as error:
-        if done is None:
+        if done is None and failure is None:
             error.raw, error.request_id = stream.received, response.request_id
             raise
+    if done is None and failure is not None:
+        return response, failure
     if done is None:
         message = "the provider's stream ended without a result; it may have been charged"
         raise fault or ChargeUnknown(
@@ -95,16 +96,24 @@ async def _normalized(
     problem, cause = "", None
     work = partial(normalize, request=call.request, event=event)
     try:
-        outcome = work() if len(event.data) < _MANY_CHARACTERS else await asyncio.to_thread(work)
+        is_large = len(event.data) >= LARGE_BYTES
+        if is_large and has_too_many_values(event.data):
+            raise UnusableResult("an event of the answer has more values than are read")
+        outcome = await asyncio.to_thread(work) if is_large else work()
     except (ImpastoError, asyncio.CancelledError):
         raise
     except BaseException as error:  # noqa: BLE001 - whatever a plugin makes of a paid answer, its bytes are kept
         pass_interrupt(error)
         problem, cause = answer_fault(error, operation, attrs.evolve(response, body=event.data.encode())), error
     else:
-        if outcome is None or isinstance(outcome, Partial):
-            return outcome
-        if not isinstance(outcome, Result):
+        if outcome is None:
+            return None
+        if isinstance(outcome, Partial):
+            artifact, index = cast("tuple[object, object]", (outcome.artifact, outcome.index))
+            if isinstance(artifact, Artifact) and type(index) is int:
+                return outcome
+            problem = "a Partial of the plugin must have an Artifact and its number"
+        elif not isinstance(outcome, Result):
             problem = f"normalize_event returned {type(outcome).__name__}, not a Partial, a Result or None"
         elif not (problem := result_problem(outcome, call)):
             if not outcome.artifacts:  # each image has its error

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from .errors import BrokenPlugin, ConfigError
 from .redact import kind_in_words, printable
 
-_LONGEST = 8_192
+LONGEST_URL = 8_192
 """Characters of the longest address that is followed. Signed ones have about 2,000."""
 
 
@@ -100,7 +100,7 @@ def check_url(url: object, base_url: str, hosts: tuple[str, ...]) -> str:
     ``hosts`` are names; ``*.`` stands for one label or more. A base URL on this machine leads to this machine only,
     whatever is declared: the answers of a stand-in never lead out. Raises BrokenPlugin, which names the host.
     """
-    found = _URL.fullmatch(url) if isinstance(url, str) and url.isascii() and len(url) <= _LONGEST else None
+    found = _URL.fullmatch(url) if isinstance(url, str) and url.isascii() and len(url) <= LONGEST_URL else None
     if found is None or "\\" in found["rest"] or "#" in found["rest"]:
         raise BrokenPlugin(
             "the address is not https://, a host and a path in ASCII, without user, backslash or fragment"

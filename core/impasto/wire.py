@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
@@ -76,6 +77,25 @@ class Spool(Protocol):
         ...
 
 
+LARGE_BYTES = 1 << 20
+"""Bytes of an answer that is looked at before it is parsed, and of an event that is parsed in a thread."""
+
+_EVENT_PIECE = 1 << 14
+"""Bytes of a stream of events that are parsed in one turn of the loop."""
+
+_MOST_VALUES = 1_000_000
+
+
+def has_too_many_values(body: bytes | str) -> bool:
+    """Return True for JSON of more values than are parsed: a few bytes of it become a list or a text of 60.
+
+    Base64 has none of these characters, so an answer with images has few. Ask it of ``LARGE_BYTES`` and more.
+    """
+    if isinstance(body, str):
+        return body[:64].lstrip()[:1] in ("{", "[") and sum(map(body.count, ",[{")) > _MOST_VALUES
+    return body[:64].lstrip()[:1] in (b"{", b"[") and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES
+
+
 @attrs.define(eq=False)
 class Body:
     """A response's body: chunks to collect in memory or in a spool, or to stream.
@@ -124,8 +144,11 @@ class Body:
         self._parser = parser = EventParser()
         try:
             async for chunk in self._chunks:
-                for event in parser.feed(chunk):
-                    yield event
+                for at in range(0, len(chunk), _EVENT_PIECE):
+                    for event in parser.feed(chunk[at : at + _EVENT_PIECE]):
+                        yield event
+                    if len(chunk) > _EVENT_PIECE:  # it may be thousands of lines
+                        await asyncio.sleep(0)
         except EventTooLarge as error:
             raise ChargeUnknown(f"{error}; the request may have been charged") from None
         finally:  # whoever has read enough leaves the rest, whose connection ends here
@@ -135,7 +158,11 @@ class Body:
     @property
     def received(self) -> bytes:
         """The bytes collected so far, also if the rest never came."""
-        return b"".join(self._received) if self._parser is None else self._parser.received
+        if self._parser is not None:
+            return self._parser.received
+        if len(self._received) > 1:
+            self._received = [b"".join(self._received)]  # held once: an error has them too
+        return self._received[0] if self._received else b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
