@@ -1,6 +1,25 @@
-"""Tell a Ctrl-C from a ``KeyboardInterrupt`` that a plugin raises."""
+"""Interruptions: a Ctrl-C as against a plugin's ``KeyboardInterrupt``, and cancellations that do not abort a wait."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+async def wait_for_end(task: asyncio.Task[object]) -> None:
+    """Wait until a task that ends by itself has ended, however often the caller is cancelled meanwhile.
+
+    The caller raises its first cancellation again.
+    """
+    import asyncio
+
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            continue
 
 
 def pass_interrupt(error: BaseException) -> None:

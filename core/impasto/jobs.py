@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from .call import Call
-from .call_errors import annotate, job_missing_error
+from .call_errors import annotate, job_missing_error, unknown_charge_text
 from .downloads import fetch_images, with_bill
 from .errors import (
     ChargeUnknown,
@@ -20,6 +20,7 @@ from .errors import (
     TransportError,
     UnusableResult,
 )
+from .interrupts import pass_interrupt, wait_for_end
 from .permission import Permission, running
 from .policy import Retry
 from .records import Handler, Pending, Result
@@ -47,18 +48,30 @@ class JobPolling:
     async def run(self, pending: Pending) -> Result:
         """Poll until the result is there; only the end of the job or of the time stops it.
 
-        A caller who gives up cancels the job, if it can be.
+        A caller who gives up cancels the job, if it can be. A poll that is refused, or breaks the plugin, says nothing
+        of the job: it runs on, and can be resumed with another key or a mended plugin.
         """
         call = self.call
         try:
             outcome = await self._poll(pending)
             return outcome if isinstance(outcome, Result) else await fetch_images(call, outcome, self._poll)
         except asyncio.CancelledError:  # of the caller, or of the deadline
-            cancel = call.pending.cancel if call.pending is not None else None
-            # A job on record is fetched later, by another process; a client that is closed has no connections.
-            if cancel is not None and not call.is_recorded and not call.deadline.is_closed:
-                await _cancel(call, cancel, self.send)
+            await self._give_up()
             raise
+        except RateLimited as error:  # for longer than the caller waits
+            if call.pending is not None:
+                await self._give_up()
+                error.message = f"{error.message}; {unknown_charge_text(call)}"
+            raise
+
+    async def _give_up(self) -> None:
+        """Cancel the job, unless somebody fetches it later: from a record, or because it was only resumed."""
+        call = self.call
+        cancel = call.pending.cancel if call.pending is not None and call.request.job is None else None
+        if cancel is None or call.is_recorded or call.deadline.is_closed:  # a closed client has no connections
+            return
+        # A task of its own, in which no further cancellation aborts it: its time is short, and one owner ends it.
+        await wait_for_end(asyncio.create_task(_cancel(call, cancel, self.send)))
 
     async def _poll(self, pending: Pending) -> Result | Pending:
         """Return the result, or the end of a job whose images are to be fetched."""
@@ -131,13 +144,12 @@ async def _cancel(call: Call, cancel: WireRequest, send: Handler) -> None:
     """Ask the provider to stop a job, once. It is a free call of its own: the evidence of ``call`` stays as it is."""
     once, scheduler = Retry(attempts=1, refused=0), call.deadline.scheduler
     own = Call(call.request, call.account, timeout=_CANCEL_SECONDS, retry=once, watch=scheduler)
-    token = running.set(Permission(own))
+    running.set(Permission(own))  # in this task alone
     try:
         with own.deadline:
             own.deadline.start(_CANCEL_SECONDS)  # the wait for the key's rate counts: somebody gives up here
             await send(cancel.with_call(own))
         call.cancellation = "was cancelled"
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything: the caller's cancellation goes on
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything: the caller's cancellation goes on
+        pass_interrupt(error)
         call.cancellation = f"could not be cancelled ({type(error).__name__}) and continues at the provider"
-    finally:
-        running.reset(token)

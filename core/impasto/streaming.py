@@ -15,7 +15,7 @@ from .call import Call
 from .call_errors import answer_fault, result_problem
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
 from .fanout import combined_error, result_of_cancelled
-from .interrupts import pass_interrupt
+from .interrupts import pass_interrupt, wait_for_end
 from .records import Artifact, Partial, Request, Result
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
 from .wire import LARGE_BYTES, WireResponse, has_too_many_values
@@ -165,7 +165,7 @@ async def stream_call(
         # The caller is gone, or cancelled: the call ends first, and its word about the charge goes to the caller.
         if not task.done():
             task.cancel()
-            await asyncio.wait((task,))
+            await wait_for_end(task)
             try:
                 vars(left)["result"] = task.result()  # it came in this moment, see result_of_cancelled
             except asyncio.CancelledError as cancelled:

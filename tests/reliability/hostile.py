@@ -58,7 +58,7 @@ class Dialect:
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         if request.job is not None:
-            return WireRequest(target=f"/jobs/{request.job}", method="GET")
+            return WireRequest(target=f"/status/{request.job}", method="GET")
         fields, files = split_files(operation, request.params)
         if request.stream:
             fields["stream"] = True
