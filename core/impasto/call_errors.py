@@ -19,11 +19,13 @@ from .files import File
 from .interrupts import pass_interrupt
 from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
 from .redact import describe_error, printable, redact, secret_starts
+from .urls import LONGEST_URL
+from .wire import WireRequest
 
 if TYPE_CHECKING:
     from .call import Call
     from .operation import Operation
-    from .wire import WireRequest, WireResponse
+    from .wire import WireResponse
 
 
 _SHORTEST_START = 8
@@ -110,12 +112,20 @@ def _pending_problem(pending: Pending, call: Call) -> str:
     """Return the reason why a job can't be followed, empty if it can."""
     downloads: object = pending.downloads
     errors: object = pending.errors
-    if not isinstance(downloads, tuple) or not all(isinstance(each, Download) for each in downloads):
+    if not isinstance(downloads, tuple) or not all(map(_is_download, downloads)):
         return "the downloads of a plugin's job must be a tuple of Download"
     if not isinstance(errors, tuple) or not all(map(is_failure, errors)):
         return "the errors of a plugin's job must be a tuple of FailedArtifact"
     if (count := len(downloads) + len(errors)) > MAX_ARTIFACTS:
         return f"the answer contains {count:,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    identity: object = pending.id
+    if call.pending is None and not (isinstance(identity, str) and 0 < len(identity) <= LONGEST_URL):
+        return f"the id of a plugin's job must be text of 1 to {LONGEST_URL:,} characters"
+    if downloads or errors:
+        call.has_odd_result = True
+    poll: object = pending.poll
+    if not (poll is None or isinstance(poll, WireRequest)):
+        return "the poll of a plugin's job must be a WireRequest"
     if pending.poll is None:
         is_known = downloads or call.pending is not None
         return "" if is_known else "a plugin accepts a job without the request that polls it"
@@ -166,6 +176,13 @@ def result_problem(outcome: object, call: Call) -> str:
     if not is_plain:
         call.has_odd_result = True
     return ""
+
+
+def _is_download(value: object) -> bool:
+    if not isinstance(value, Download):
+        return False
+    request: object = value.request
+    return isinstance(request, WireRequest) and type(value.index) is int
 
 
 def is_failure(value: object) -> bool:

@@ -71,10 +71,11 @@ def _with_statements(artifact: Artifact, download: Download) -> Artifact:
 
 def _result(pending: Pending, outcomes: Sequence[Result | ImpastoError | None]) -> Result:
     """Return one result of the downloads and of the answer's own errors, in the order of their numbers."""
-    by_index: dict[int, Result | ImpastoError] = {each.index: each.error for each in pending.errors}
     pairs = zip(pending.downloads, outcomes, strict=True)
-    by_index.update({each.index: outcome for each, outcome in pairs if outcome is not None})
-    return with_bill(combine([(by_index[index], 1) for index in sorted(by_index)]), pending)
+    by_index = [(each.index, outcome) for each, outcome in pairs if outcome is not None]  # a number may come twice
+    by_index += [(each.index, each.error) for each in pending.errors]
+    in_order = sorted(by_index, key=lambda pair: pair[0])
+    return with_bill(combine([(outcome, 1) for _, outcome in in_order]), pending)
 
 
 def with_bill(result: Result, pending: Pending) -> Result:

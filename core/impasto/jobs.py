@@ -28,6 +28,8 @@ from .wire import WireRequest, WireResponse
 
 _POLL_SECONDS = 1.0
 """Seconds between polls if nobody says another time."""
+_LEAST_SECONDS = 0.01
+"""Seconds between polls at least, whatever interval a provider's answer states."""
 _CANCEL_SECONDS = 5.0
 _TRANSIENT = (408, 425, 429)
 _MAX_HURRIES = 8
@@ -117,7 +119,7 @@ class JobPolling:
         provider = self.call.account.provider
         interval = (provider.poll_interval or _POLL_SECONDS) if pending.interval is None else pending.interval
         own = provider.is_own_host(self.call.account.base_url)
-        return max(interval, provider.poll_interval) if own else interval
+        return max(interval, provider.poll_interval if own else _LEAST_SECONDS)
 
 
 def _is_refused(error: ImpastoError) -> bool:

@@ -1,13 +1,14 @@
-"""The check of a plugin's result beyond its artifacts: what is invalid in it costs no paid image."""
+"""The check of a plugin's result or job beyond what it can't do without: what is invalid costs no paid image."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
 from .call_errors import is_failure, redact_error
-from .records import Artifact, Result
+from .records import Artifact, Pending, Result
 from .redact import redact
 
 if TYPE_CHECKING:
@@ -42,6 +43,19 @@ def checked_result(result: Result, call: Call) -> Result:
         warnings=(*(redact(each, secrets) for each in warnings), *wrong),
         errors=failures,
     )
+
+
+def checked_pending(pending: Pending) -> Pending:
+    """Return the job without the times that are none, which a provider may have chosen: NaN, or less than nothing."""
+    times = (pending.interval, pending.first, pending.result_ttl)
+    valid = [each if _is_time(each) else None for each in times]
+    if all(map(_is_time, times)):
+        return pending
+    return attrs.evolve(pending, interval=valid[0], first=valid[1], result_ttl=valid[2])
+
+
+def _is_time(value: object) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= cast("float", value) < math.inf)
 
 
 def _left_out(name: str, expected: str, value: object, wrong: list[str]) -> None:

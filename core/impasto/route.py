@@ -36,7 +36,7 @@ from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import printable, redact
-from .result_checks import checked_result
+from .result_checks import checked_pending, checked_result
 from .retry_after import retry_after
 from .server_events import EVENT_STREAM
 from .streaming import NormalizeEvent, is_event_stream, read_stream, result_of_events
@@ -270,7 +270,7 @@ class Route:
                 call.refusal = combined_error([each.error for each in outcome.errors])
                 raise call.refusal
             if not problem:
-                return cast("Result | Pending", outcome)
+                return checked_pending(outcome) if isinstance(outcome, Pending) else cast("Result", outcome)
         raise UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
         ) from cause
