@@ -126,6 +126,69 @@ def test_what_never_releases_the_interpreter_ends_the_run_and_is_named(tmp_path:
     assert "in test_a_regular_expression" in ran.stderr, ran.stderr
 
 
+def test_what_a_check_left_breaks_no_report(tmp_path: Path) -> None:
+    """A future whose error nobody reads is logged when it is collected: not while pytest parses a source.
+
+    Python 3.11 then reports a SystemError (cpython #106905), which ends the run.
+    """
+    (tmp_path / "conftest.py").write_text(COLLECTS_IN_REPORTS)
+    (tmp_path / "test_it.py").write_text(LEAVES_A_FUTURE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "test_it.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "INTERNALERROR" not in ran.stdout, ran.stdout[-2000:]
+    assert "2 failed, 1 passed" in ran.stdout, ran.stdout[-2000:]
+    assert (ran.stdout + ran.stderr).count("Future exception was never retrieved") >= 2, ran.stdout[-2000:]
+
+
+COLLECTS_IN_REPORTS = """
+import ast, gc
+parse = ast.parse
+
+def collect_meanwhile(*args, **kwargs):
+    gc.set_threshold(20)
+    gc.enable()
+    try:
+        return parse(*args, **kwargs)
+    finally:
+        gc.disable()
+
+ast.parse = collect_meanwhile
+"""
+
+LEAVES_A_FUTURE = """
+import asyncio, gc, threading
+from impasto.testing.watch.time_limit import Limited, check, run
+
+class TestLeaves(Limited):
+    seconds = 0.5
+
+    def leave(self):
+        gc.disable()
+        loop = asyncio.new_event_loop()
+        loop.close()
+        future = loop.create_future()
+        try:
+            raise ValueError("nobody reads it")
+        except ValueError as error:
+            future.set_exception(error)
+        cycle = [future]
+        cycle.append(cycle)
+
+    @check
+    def test_it_fails(self):
+        self.leave()
+        assert False
+
+    @check
+    def test_it_hangs(self):
+        self.leave()
+        run(asyncio.Event().wait())
+
+    @check
+    def test_the_next(self):
+        pass
+"""
+
 STUCK = """
 import re
 import impasto.testing.watch.time_limit as limit

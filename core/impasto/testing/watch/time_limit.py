@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import faulthandler
 import functools
+import gc
 import os
 import sys
 import threading
@@ -90,16 +91,26 @@ def run_limited(owner: type[Limited], work: Callable[[], None]) -> None:
         thread.join(seconds)
     finally:
         faulthandler.cancel_dump_traceback_later()
-    if thread.is_alive():
+    if thread.is_alive() or thread.error is not None:
+        raise _failure(owner, thread, seconds)
+
+
+def _failure(owner: type[Limited], thread: _CheckThread, seconds: float) -> BaseException:
+    """Return the error of a check that failed or did not end."""
+    error = thread.error
+    if error is None:
         owner.hangs += 1
         owner.seconds = min(seconds, _AFTER_A_HANG)
         places = "\n".join(thread.places())
         thread.abandon()
-        raise AssertionError(f"this check did not end within {seconds:g} s; it stands in:\n{places}")
-    if isinstance(thread.error, KeyboardInterrupt | SystemExit):
-        raise AssertionError(f"a plugin raised {thread.error!r}") from thread.error
-    if thread.error is not None:
-        raise thread.error
+        error = AssertionError(f"this check did not end within {seconds:g} s; it stands in:\n{places}")
+    elif isinstance(error, KeyboardInterrupt | SystemExit):
+        cause, error = error, AssertionError(f"a plugin raised {error!r}")
+        error.__cause__ = cause
+    # pytest parses sources for its report. If a future whose error nobody read is collected meanwhile, asyncio logs its
+    # traceback, which parses too: Python 3.11 ends the run then (cpython #106905).
+    gc.collect()
+    return error
 
 
 def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
