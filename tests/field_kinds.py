@@ -7,6 +7,7 @@ import attrs
 from impasto import Artifact, ChargeUnknown, Cost, File, FileRef, FlatPrice, Operation, Provider, Result, WireRequest
 from impasto import fields as f
 from impasto.ext import media_type_of
+from impasto.rules import Excludes
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +60,7 @@ kinds = Operation(
     dialect=Dialect(),
     price=FlatPrice(cost=Cost(usd=0.02, as_of="2026-01-01")),
     media_types=("image/gif",),
+    rules=(Excludes("style.layers", None, ("background",)),),
 )
 """
 

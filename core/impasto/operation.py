@@ -17,7 +17,7 @@ from .params import close_files, files_of, structure
 from .provider import Account, Provider
 from .records import Cost, Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error
-from .rules import NoEffect, Rule
+from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
 from .sizes import Size, size_of_fields
 from .wire import Scalar, WireRequest, WireResponse
@@ -153,6 +153,14 @@ class Operation:
         lambda fields: {f.alias: n for n, f in fields.items() if f.alias is not None}
     )
     """Other names that a caller may use, and the fields they stand for."""
+
+    def __attrs_post_init__(self) -> None:
+        """Raise BrokenPlugin if a rule or ``native_n`` names a field that does not exist."""
+        if self.rules:
+            check_names(self.rules, self.fields, self.id)
+        if self.native_n is not None and self.native_n[0] not in self.fields:
+            names = ", ".join(self.fields)
+            raise BrokenPlugin(f"{self.id}: its native_n names {self.native_n[0]!r}; the fields are {names}")
 
     def request(
         self, model: str, arguments: Mapping[str, object], user: str | None = None, *, n: object = 1

@@ -5,7 +5,7 @@ Scalars are strict, unknown names are refused, and all problems are reported at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from typing import Any, TypeVar
 
 import attrs
@@ -84,13 +84,27 @@ def structure(
         _drop_traceback(error)
     if rules:
         reported = {problem.field for problem in problems}
-        values = {name: _INVALID if name in reported else value for name, value in present.items()}
+        values = _without_invalid(present, reported) if reported else present
         problems += [p for rule in rules for p in rule.problems(values) if p.field not in reported]
     if instance is not None:
         if not problems:
             return instance
         close_files(instance)
     raise InvalidRequest(problems)
+
+
+def _without_invalid(present: Mapping[str, object], reported: AbstractSet[str], within: str = "") -> dict[str, object]:
+    """Return the arguments with ``_INVALID`` in place of each that has a problem, also in nested objects."""
+    values: dict[str, object] = {}
+    for name, value in present.items():
+        path = f"{within}{name}"
+        if path in reported:
+            values[name] = _INVALID
+        elif isinstance(value, Mapping) and any(each.startswith(f"{path}.") for each in reported):
+            values[name] = _without_invalid(value, reported, f"{path}.")
+        else:
+            values[name] = value
+    return values
 
 
 _SCALARS = (str, int, float)  # a union would be made again for each value: benchmark `dispatch`

@@ -1,17 +1,45 @@
-"""Rules between fields. Each checks the arguments (None means not given), and ``str()`` gives it in words."""
+"""Rules between fields. Each checks the arguments (None means not given), and ``str()`` gives it in words.
+
+A rule names a field of a nested object with dots: ``palette.name``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import attrs
 
-from .errors import Problem
+from .errors import BrokenPlugin, Problem
+from .field_checks import Field
+from .suggestions import closest
+
+
+def value_at(arguments: Mapping[str, object], name: str) -> object:
+    """Return the value of a field, of a nested object's if the name has dots, or None if it is not given."""
+    if name in arguments or "." not in name:
+        return arguments.get(name)
+    value: object = arguments
+    for part in name.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif attrs.has(type(value)):  # a caller may give the object of the nested class
+            value = getattr(value, part, None)
+        else:
+            return None
+    return value
+
+
+def is_given(arguments: Mapping[str, object], name: str) -> bool:
+    """Return True if a field, or one of a nested object, is given."""
+    return name in arguments or ("." in name and value_at(arguments, name) is not None)
 
 
 class Rule(Protocol):
-    """A condition on several fields at once."""
+    """A condition on several fields at once.
+
+    A rule may also have ``names``, the fields that it names: an operation without one of them is a BrokenPlugin.
+    """
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield the problems of arguments that break the rule."""
@@ -26,15 +54,20 @@ class Needs:
     others: tuple[str, ...]
     value: str | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return (self.field, *self.others)
+
     def applies(self, arguments: Mapping[str, object]) -> bool:
         """Return True if the others are needed."""
-        return self.field in arguments and self.value in (None, arguments[self.field])
+        return is_given(arguments, self.field) and self.value in (None, value_at(arguments, self.field))
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem for each missing field."""
         if self.applies(arguments):
             for other in self.others:
-                if other not in arguments:
+                if not is_given(arguments, other):
                     yield Problem(other, f"required when {self._condition}")
 
     @property
@@ -57,12 +90,19 @@ class Excludes:
     others: tuple[str, ...]
     by_default: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return (self.field, *self.others)
+
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem for each field that is not allowed."""
-        value = arguments.get(self.field, self.value if self.by_default else None)
+        value = value_at(arguments, self.field)
+        if value is None and self.by_default:
+            value = self.value
         if value == self.value if self.value is not None else value is not None:
             for other in self.others:
-                if other in arguments:
+                if is_given(arguments, other):
                     yield Problem(other, f"not allowed when {self.field} is {self.value or 'given'}; leave it out")
 
     def __str__(self) -> str:
@@ -75,9 +115,14 @@ class OneOf:
 
     fields: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return self.fields
+
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem if none of the fields is present."""
-        if not any(name in arguments for name in self.fields):
+        if not any(is_given(arguments, name) for name in self.fields):
             yield Problem(self.fields[0], f"give at least one of {' and '.join(self.fields)}")
 
     def __str__(self) -> str:
@@ -91,14 +136,41 @@ class NoEffect:
     field: str
     others: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return (self.field, *self.others)
+
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield nothing: the rule only warns."""
         yield from ()
 
     def warnings(self, arguments: Mapping[str, object]) -> Iterator[str]:
         """Yield the warnings for a request that is sent all the same."""
-        if self.field not in arguments:
-            yield from (f"{other} has no effect without {self.field}" for other in self.others if other in arguments)
+        if not is_given(arguments, self.field):
+            without = f"has no effect without {self.field}"
+            yield from (f"{other} {without}" for other in self.others if is_given(arguments, other))
 
     def __str__(self) -> str:
         return f"{', '.join(self.others)}: no effect without {self.field}"
+
+
+def check_names(rules: Iterable[Rule], fields: Mapping[str, Field], model: str) -> None:
+    """Raise BrokenPlugin if a rule names a field that does not exist."""
+    for rule in rules:
+        names: tuple[str, ...] = getattr(rule, "names", ())
+        for name in names:
+            within, at = fields, name.split(".")
+            for depth, part in enumerate(at, 1):
+                if part not in within:
+                    raise BrokenPlugin(_unknown_name(model, rule, name, ".".join(at[: depth - 1]), within))
+                within = within[part].fields
+
+
+def _unknown_name(model: str, rule: Rule, name: str, group: str, fields: Mapping[str, Field]) -> str:
+    paths = [f"{group}.{each}" if group else each for each in fields]
+    near = closest(name, paths, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    owner = f"the fields of {group} are {', '.join(paths)}" if paths else f"{group} has no fields"
+    listed = owner if group else f"the fields are {', '.join(paths)}"
+    return f"{model}: its rule {type(rule).__name__} names {name!r}, which is not a field{hint} ({listed})"

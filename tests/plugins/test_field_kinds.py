@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from impasto import Client, InvalidRequest, aimage_edit
+from impasto import Client, InvalidRequest, aimage_edit, aimage_generation
 from impasto.testing.recorder import Answer, Recorder, always, recording
+from impasto_plugins.cli.main import main
 from tests.distributions import install
 from tests.field_kinds import GIF, MODULES, POINTS
 
@@ -71,3 +74,24 @@ async def test_a_drop_in_function_takes_a_list_of_images_and_a_size(provider: Re
     )
     assert response.warnings == ["size 1000x1000 became 992x992, the nearest of this model's"]
     assert bodies(provider) == [{"text": "a wolf", "images": [ONE, TWO], "width": 992, "height": 992}]
+
+
+BOTH: dict[str, Any] = {"style": {"layers": [b"one"]}, "background": "#ff8800"}
+"""Arguments that break the model's rule about a field of a nested object."""
+REFUSED = "background: not allowed when style.layers is given; leave it out"
+
+
+async def test_a_rule_about_a_nested_field_holds_at_every_entrance(provider: Recorder, tmp_path: Path) -> None:
+    async with client_of(provider) as client:
+        with pytest.raises(InvalidRequest, match=REFUSED):
+            await client.run("kinds/all", text="x", **BOTH)
+        rows = [{"id": "a", "model": "kinds/all", "text": "x", **BOTH}]
+        [outcome] = [each async for each in client.batch(rows, out=tmp_path / "out")]
+        assert (outcome.state, REFUSED in str(outcome.error)) == ("refused", True)
+    with pytest.raises(InvalidRequest, match=REFUSED):
+        await aimage_generation("x", "kinds/all", **BOTH, api_base=provider.url, api_key="k")
+    (tmp_path / "one.png").write_bytes(b"one")
+    words = ["generate", "kinds/all", "x", "-p", f"style.layers={tmp_path / 'one.png'}", "-p", "background=#ff8800"]
+    done = await asyncio.to_thread(CliRunner().invoke, main, [*words, "--api-base", provider.url])
+    assert (done.exit_code, REFUSED in done.output) == (2, True)
+    assert not provider.requests

@@ -16,6 +16,11 @@ class NeedsOneOf:
     field: str
     others: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return (self.field, *self.others)
+
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem if the field is present alone."""
         if self.field in arguments and not any(name in arguments for name in self.others):
@@ -30,6 +35,11 @@ class OneNonZero:
     """At least one of the numbers ``fields`` must be above zero."""
 
     fields: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that the rule names."""
+        return self.fields
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem if all numbers are 0 or missing."""
