@@ -200,7 +200,7 @@ def missing_artifact(index: int, count: int) -> FailedArtifact:
 def annotate(error: ImpastoError, call: Call) -> ImpastoError:
     """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
     error.operation = error.operation or call.request.operation
-    error.id = error.id or call.job
+    error.id, error.count = error.id or call.job, call.request.count
     redact_error(error, call.secrets)
     if isinstance(error, ChargeUnknown):
         error.artifacts = error.artifacts or call.artifacts

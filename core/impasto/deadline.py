@@ -85,6 +85,10 @@ class Deadline:
             if self.ends_at < self.scheduler.looks:
                 self.scheduler.set(self.ends_at, self._loop)
 
+    def extend(self, seconds: float) -> None:
+        """End so many seconds from now, later than before."""
+        self.ends_at = self._loop.time() + seconds
+
     def remaining(self) -> float:
         """Return the seconds left, or infinity before ``start``."""
         return self.ends_at if self.ends_at == math.inf else self.ends_at - self._loop.time()

@@ -10,7 +10,7 @@ import attrs
 from .call import Call
 from .call_errors import address_problem, annotate, plugin_error, timeout_error
 from .errors import BrokenPlugin, ImpastoError, UnusableResult
-from .fanout import arrived_text, combine, combined_error, run_each
+from .fanout import arrived_text, combine_results, combined_error, run_each
 from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
 
@@ -75,7 +75,7 @@ def _result(pending: Pending, outcomes: Sequence[Result | ImpastoError | None]) 
     by_index = [(each.index, outcome) for each, outcome in pairs if outcome is not None]  # a number may come twice
     by_index += [(each.index, each.error) for each in pending.errors]
     in_order = sorted(by_index, key=lambda pair: pair[0])
-    return with_bill(combine([(outcome, 1) for _, outcome in in_order]), pending)
+    return with_bill(combine_results([(outcome, 1) for _, outcome in in_order], of_requests=False), pending)
 
 
 def with_bill(result: Result, pending: Pending) -> Result:

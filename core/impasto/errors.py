@@ -58,6 +58,7 @@ class ImpastoError(Exception):
     billed: Billed = "no"
     retryable: bool = False
     artifacts: tuple[Artifact, ...] = ()
+    count: int = 1  # images that its request asked for
     billed_each: tuple[Billed, ...] = ()
     """``billed`` of each image, if this is the error of several: its own ``billed`` is that of all of them."""
 
@@ -67,7 +68,7 @@ class ImpastoError(Exception):
         self.operation: str | None = None
         self.request_id = request_id
         self.id: str | None = None
-        """The provider's id of a job that runs on: ``client.resume`` takes it up."""
+        """The provider's id of a job that runs on: ``client.resume`` takes it up, with ``count`` as its ``n``."""
         self.errors: tuple[ImpastoError, ...] = ()
 
     def __str__(self) -> str:
@@ -147,7 +148,7 @@ class InvalidRequest(ImpastoError, ValueError):
         every = tuple(problems)
         self.problems = every[:MAX_PROBLEMS]
         more = f"; and {len(every) - MAX_PROBLEMS:,} more problems" if len(every) > MAX_PROBLEMS else ""
-        super().__init__("; ".join(map(str, self.problems)) + more + " (nothing was sent)")
+        super().__init__(f"{'; '.join(map(str, self.problems))}{more} (nothing was sent)")
         self.operation = operation
 
 
@@ -172,8 +173,7 @@ class NotSent(TransportError):
 class ChargeUnknown(TransportError):
     """The request was sent and its outcome is unknown: it may have been charged. Never retried unless asked for.
 
-    ``raw`` holds the bytes that came (``file``, if they were too many for memory), ``artifacts`` the last images of a
-    stream, ``id`` the job's id if one came.
+    ``raw`` has the bytes that came (``file``, if they were many), ``artifacts`` a stream's last images, ``id`` the job.
     ``pause``: seconds for which the key sends nothing more, if the answer suggests that the provider locked it.
     """
 

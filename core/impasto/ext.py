@@ -10,7 +10,7 @@ _HOMES = {
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",
     "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
-    "fanout": "MAX_N check_n requests_with_seeds result_of_cancelled",
+    "fanout": "MAX_N check_n combine_results combined_error requests_with_seeds result_of_cancelled",
     "files": "EXTENSIONS Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
     "metadata": "Distribution read_folders",

@@ -17,6 +17,8 @@ from .errors import (
 from .fanout import (
     MAX_N as MAX_N,
     check_n as check_n,
+    combine_results as combine_results,
+    combined_error as combined_error,
     requests_with_seeds as requests_with_seeds,
     result_of_cancelled as result_of_cancelled,
 )

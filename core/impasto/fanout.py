@@ -60,7 +60,7 @@ async def fan_out(
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
         pairs = zip(outcomes, requests, strict=True)
         if finished := [(outcome, each.count) for outcome, each in pairs if outcome is not None]:
-            result = combine(finished, warnings)
+            result = combine_results(finished, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
                 notes.append(arrived_text(request, len(result.artifacts), n))
@@ -68,7 +68,7 @@ async def fan_out(
             cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
     pairs = zip(outcomes, requests, strict=True)
-    result = combine([(outcome, each.count) for outcome, each in pairs if outcome is not None], warnings)
+    result = combine_results([(outcome, each.count) for outcome, each in pairs if outcome is not None], warnings)
     if not result.artifacts:
         raise combined_error([each.error for each in result.errors])
     return result
@@ -151,14 +151,20 @@ def combined_error(errors: list[ImpastoError]) -> ImpastoError:
     return first
 
 
-def combine(outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...] = ()) -> Result:
-    """Return one result for all requests. Each outcome comes with the number of images that were asked for."""
+def combine_results(
+    outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...] = (), *, of_requests: bool = True
+) -> Result:
+    """Return one result for all requests. Each outcome comes with the number of images that were asked for.
+
+    ``of_requests``: False for parts of one request.
+    """
     results: list[Result] = []
     failures: list[FailedArtifact] = []
     index = 0  # one request may answer with several artifacts, or with one and an error
     for outcome, count in outcomes:
         if isinstance(outcome, ImpastoError):
-            failures += [FailedArtifact(index=index + i, error=outcome) for i in range(count)]
+            indices = range(index, index + count)
+            failures += [FailedArtifact(index=each, error=outcome, request_failed=of_requests) for each in indices]
             index += count
         else:
             results.append(outcome)

@@ -112,10 +112,14 @@ class Cost:
 
 @attrs.frozen(kw_only=True)
 class FailedArtifact:
-    """An artifact that did not arrive: its index among all that should have, and the error."""
+    """An artifact that did not arrive: its index among all that should have, and the error.
+
+    ``request_failed``: its whole request did, so that the cost of the result does not include it.
+    """
 
     index: int
     error: ImpastoError
+    request_failed: bool = False
 
 
 @attrs.frozen(kw_only=True)

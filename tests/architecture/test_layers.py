@@ -14,6 +14,7 @@ PLUGINS = ROOT / "plugins/impasto_plugins"
 
 LAYERS = {
     "gateway": """
+        charges
         errors
         config
         telemetry

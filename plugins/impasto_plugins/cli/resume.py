@@ -20,30 +20,34 @@ if TYPE_CHECKING:
 @click.command("resume", short_help="Fetch the result of an interrupted job.")
 @model
 @click.argument("id")
+@click.option("-n", "n", type=int, default=1, show_default=True, help="Number of outputs that the job makes, 1 to 10.")
 @call_options
 @click.pass_context
-def command(ctx: click.Context, model: str, id: str, **options: Unpack[CallCommandOptions]) -> None:
+def command(ctx: click.Context, model: str, id: str, n: int, **options: Unpack[CallCommandOptions]) -> None:
     """Fetch the result of a job that the provider accepted, by the ID in the error. It costs nothing more.
 
-    It needs the key that started the job.
+    It needs the key that started the job. Some models make several outputs in one job: -n is in the error too, and an
+    output that is missing is then reported.
     """
     import attrs
 
     from impasto import InvalidRequest  # the client: only for those who call
 
     from .calls.artifact_files import ArtifactSaver
-    from .calls.call import finish
+    from .calls.call import finish, wrong_n
 
     protect_output()
-    saving = ArtifactSaver(model=model, out=options["out"], force=options["force"], to_stdout=not options["as_json"])
-    if problems := list(saving.problems()):
+    saving = ArtifactSaver(
+        model=model, out=options["out"], n=n, force=options["force"], to_stdout=not options["as_json"]
+    )
+    if problems := wrong_n(n) or list(saving.problems()):
         raise InvalidRequest(problems)
     registry = registry_of(ctx)
 
     async def fetch(client: Client) -> Result:
-        result, price = await client.resume(model, id), registry.operation(model).price
+        result, price = await client.resume(model, id, n=n), registry.operation(model).price
         if result.cost is not None or price is None or price.cost is None:
             return result
         return attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))  # the job's: fetching it is free
 
-    finish(ctx, saving, fetch, registry, options, jobs=lambda: [id])
+    finish(ctx, saving, fetch, registry, options, jobs=lambda: {id: n})

@@ -36,7 +36,8 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.ext import Billed, printable
+from impasto.ext import printable
+from impasto_plugins.gateway.charges import is_not_charged
 from impasto_plugins.openai_compat.words import WORDS
 
 _log = logging.getLogger("impasto.gateway")
@@ -118,16 +119,6 @@ def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIErro
     else:
         code = "invalid_image" if is_image else "invalid_value"
     return APIError(400, error.message, code=code, param=printable(first.field))
-
-
-def is_not_charged(error: ImpastoError) -> bool:
-    """Return True if it is proved that a failed call, with all its images, cost nothing."""
-    return all(each.billed == "no" for each in (error, *error.errors))
-
-
-def billed_of_images(error: ImpastoError) -> tuple[Billed, ...]:
-    """Return ``billed`` of each failed image of a call."""
-    return error.billed_each or tuple(each.billed for each in (error, *error.errors))
 
 
 def to_api_error(error: ImpastoError) -> APIError:

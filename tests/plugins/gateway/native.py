@@ -128,6 +128,8 @@ class Vendor:
         self.has_results = Event()
         """Set if jobs have ended."""
         self.has_results.set()
+        self.held_samples = 0
+        """Requests for so many images are held too."""
         self.release = Event()
         self._lock = Lock()
 
@@ -150,7 +152,7 @@ class Vendor:
                 return 429, {}
             count = asked - ("fewer" in prompt) + ("more" in prompt) - ("filtered" in prompt)
             self.made += count
-        if "held" in prompt:
+        if "held" in prompt or asked == self.held_samples:
             self.release.wait(60)
         if "breaks" in prompt:
             return None

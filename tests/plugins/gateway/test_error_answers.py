@@ -29,11 +29,11 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
+from impasto_plugins.gateway.charges import is_not_charged
 from impasto_plugins.gateway.errors import (
     APIError,
     add_response_headers,
     charge_unknown_error,
-    is_not_charged,
     new_request_id,
     partial_error_payload,
     plugin_error,

@@ -61,7 +61,7 @@ def make(
     saving = ArtifactSaver(
         model=model, out=calling["out"], n=n, force=calling["force"], to_stdout=not calling["as_json"]
     )
-    problems = _wrong_n(n) or list(saving.problems())
+    problems = wrong_n(n) or list(saving.problems())
     by_role = {
         "prompt": () if prompt is None else (prompt,),
         "image": images,
@@ -81,7 +81,7 @@ def make(
         lambda client: client.invoke(model, request, n=n, call=remembered),
         registry,
         calling,
-        jobs=lambda: [call.job for call in calls if call.job is not None],
+        jobs=lambda: {call.job: call.request.count for call in calls if call.job is not None},
     )
 
 
@@ -92,9 +92,12 @@ def finish(
     registry: Registry,
     calling: CallCommandOptions,
     *,
-    jobs: Callable[[], Sequence[str]],
+    jobs: Callable[[], Mapping[str, int]],
 ) -> None:
-    """Wait for a call, save its artifacts and report them. ``jobs``: ids of jobs that continue if it is interrupted."""
+    """Wait for a call, save its artifacts and report them.
+
+    ``jobs``: ids of jobs that continue if it is interrupted, each with its number of images.
+    """
     settings = settings_of(calling, registry.operation(saving.model).provider.name)
     started = time.monotonic()
     cancellations: list[asyncio.CancelledError] = []
@@ -162,7 +165,8 @@ def _wrong_command(command: str, operation: Operation, images: Sequence[str], in
     return None
 
 
-def _wrong_n(n: int) -> list[Problem]:
+def wrong_n(n: int) -> list[Problem]:
+    """Return the problems of a number of outputs."""
     try:
         check_n(n)
     except InvalidRequest as error:

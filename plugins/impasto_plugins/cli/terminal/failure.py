@@ -34,20 +34,24 @@ def fail(ctx: click.Context, error: ImpastoError) -> NoReturn:
 
 
 class CallInterrupted(KeyboardInterrupt):
-    """A signal that ended a call, with the core's notes about charges and the ids of jobs that continue."""
+    """A signal that ended a call, with the core's notes about charges and the jobs that continue.
 
-    def __init__(self, model: str, *, notes: Sequence[str], jobs: Sequence[str]) -> None:
+    ``jobs``: their ids, each with its number of images.
+    """
+
+    def __init__(self, model: str, *, notes: Sequence[str], jobs: Mapping[str, int]) -> None:
         super().__init__(model)
         self.model = model
         self.notes = [without_python_advice(note) for note in dict.fromkeys(notes)]
-        self.jobs = list(dict.fromkeys(jobs))
+        self.advice = [resume_advice(model, job, count) for job, count in jobs.items()]
+        self.job = next(iter(jobs), None)
 
 
 def end_interrupted(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
     """End the command with 130, and report the call that a signal ended."""
     lines = ["\nInterrupted."]
     if isinstance(error, CallInterrupted):
-        lines = [*error.notes, *(resume_advice(error.model, job) for job in error.jobs), *lines]
+        lines = [*error.notes, *error.advice, *lines]
         if ctx.meta.get(JSON):
             with suppress(OSError):  # the reader has left; the report below and the exit code remain
                 echo(json.dumps({"error": _interrupted_as_object(error)}, indent=2))
@@ -58,15 +62,14 @@ def end_interrupted(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
 
 def _interrupted_as_object(error: CallInterrupted) -> dict[str, object]:
     """Return an interrupted call for a program, in the shape of an error."""
-    advice = [resume_advice(error.model, job) for job in error.jobs[1:]]  # ``id`` has the first
     return {
         "type": "Interrupted",
         "message": "a signal ended the call",
         "model": error.model,
-        "billed": "unknown" if error.notes or error.jobs else "no",
+        "billed": "unknown" if error.notes or error.job else "no",
         "request_id": None,
-        "id": error.jobs[0] if error.jobs else None,
-        "notes": [*error.notes, *advice],
+        "id": error.job,
+        "notes": [*error.notes, *error.advice[1:]],  # ``id`` has the first
     }
 
 
@@ -81,7 +84,7 @@ def format_error(error: ImpastoError) -> str:
             lines.append(_CHARGES[error.billed])
     lines += _notes(error)
     if error.id is not None and error.operation is not None:
-        lines.append(resume_advice(error.operation, error.id))
+        lines.append(resume_advice(error.operation, error.id, error.count))
     text = "\n".join(lines)
     others = dict.fromkeys(format_error(each) for each in error.errors)  # images of one call often fail alike
     return "\n".join([text, *(f"also: {other}" for other in others if other != text)])
@@ -116,6 +119,6 @@ def without_python_advice(message: str) -> str:
     return message
 
 
-def resume_advice(model: str, job: str) -> str:
-    """Return the command that fetches the result of a job."""
-    return f"Fetch the job's result with: impasto resume {model} {job}"
+def resume_advice(model: str, job: str, count: int) -> str:
+    """Return the command that fetches the result of a job of ``count`` images."""
+    return f"Fetch the job's result with: impasto resume {model} {job}" + (f" -n {count}" if count > 1 else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
@@ -24,7 +24,8 @@ from impasto_plugins.gateway.calls.execution import (
     prepare,
 )
 from impasto_plugins.gateway.calls.provider_jobs import ProviderJobs
-from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages
+from impasto_plugins.gateway.calls.streamed_answers import AnswerSpools, PartialImages, ProviderJob
+from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.idempotency.coordinator import CallLabel, IdempotencySession, JobStarted
@@ -149,6 +150,7 @@ async def _run_as_job(context: RequestContext, kind: CallKind, job_started: JobS
             raise APIError(400, message, code="invalid_value", param="stream")
         with ExitStack() as stack:
             answers = AnswerSpools(call.reservation, stack, context.runtime.salvage_store, int(time.time()))
+            answers.job_seconds = DAY_SECONDS
             make = partial(_execute, context, call, answers, on_attempt=mark_started)
             await call.session.run_job(make, call.label, job_started)
 
@@ -161,25 +163,17 @@ async def _execute(
     *,
     on_attempt: Callable[[StoredCall], object] | None = None,
 ) -> CallOutcome:
-    """Run the call. ``on_attempt``: it is a job, which waits for a provider that takes longer than a call may."""
-    provider_jobs: ProviderJobs | None = None
+    """Run the call. ``on_attempt``: it is a job."""
     if on_attempt is not None and row is not None:
         spools.on_attempt = partial(on_attempt, row)
 
-    async def on_job(prepared_call: PreparedCall, account: str) -> None:
-        nonlocal provider_jobs
-        provider_jobs = ProviderJobs.from_call(prepared_call, account, spools.jobs, spools.created)
+    async def on_job(prepared_call: PreparedCall, account: str, all_jobs: Sequence[ProviderJob]) -> None:
         if row is not None:
+            provider_jobs = ProviderJobs.from_call(prepared_call, account, all_jobs, spools.created)
             await context.services.idempotency.store.record_jobs(row, provider_jobs.to_json())
 
-    try:
-        outcome = await execute_with_fallback(
-            call.first, call.others, BudgetGuard(context.services.database, context.caller).charge, spools, on_job
-        )
-    except APIError as failure:
-        if on_attempt is None or provider_jobs is None or failure.code != "charge_unknown":
-            raise
-        return await provider_jobs.fetch(context.runtime)
+    charge = BudgetGuard(context.services.database, context.caller).charge
+    outcome = await execute_with_fallback(call.first, call.others, charge, spools, on_job)
     if on_attempt is None and call.label.response_format == "url":  # a job's URLs are made when it is asked for
         return await store_for_urls(context, outcome)
     return outcome

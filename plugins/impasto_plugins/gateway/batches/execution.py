@@ -13,10 +13,10 @@ from impasto_plugins.batch.runner.health_check import is_reachable
 from impasto_plugins.batch.runner.scheduler import Execute
 from impasto_plugins.batch.tasks import ImageTask
 from impasto_plugins.gateway.calls.budgets import BudgetGuard
-from impasto_plugins.gateway.calls.execution import PreparedCall, invoke_deployment, try_each
+from impasto_plugins.gateway.calls.execution import PreparedCall, invoke_deployment, resume_job, try_each
 from impasto_plugins.gateway.calls.queue_timeout import with_queue_timeout
 from impasto_plugins.gateway.calls.runtime import Runtime
-from impasto_plugins.gateway.config.model import DAY_SECONDS
+from impasto_plugins.gateway.calls.streamed_answers import ProviderJob
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryBudget, MemoryReservation
 from impasto_plugins.gateway.storage.database import Database
@@ -106,12 +106,7 @@ async def _fetch_job(task: ImageTask, job: str, runtime: Runtime) -> Result:
     models = sorted(runtime.models.values(), key=lambda model: model.name != task.model)
     for deployment in (deployment for model in models for deployment in model.deployments):
         if deployment.account.fingerprint.startswith(task.key):
-            with deployment.observer.record_call(deployment.label, task.cost) as recorder:
-                result = await deployment.client.resume(
-                    deployment.config.model, job, n=task.requested, timeout=DAY_SECONDS
-                )
-                recorder.record_result(result)
-                return result
+            return await resume_job(deployment, ProviderJob(id=job, place=0, count=task.requested), task.cost)
     error = ChargeUnknown(f"the key of job {job} is no longer configured; the job may have been charged")
     error.id = job
     raise error

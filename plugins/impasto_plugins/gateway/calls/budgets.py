@@ -15,11 +15,12 @@ import attrs
 
 from impasto import ImpastoError, Result
 from impasto_plugins.gateway.auth import Caller
+from impasto_plugins.gateway.charges import billed_of_failures, billed_of_images, cost_with_failures, is_not_charged
 from impasto_plugins.gateway.config.model import KeyConfig
-from impasto_plugins.gateway.errors import SERVER, APIError, billed_of_images, is_not_charged
+from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
 
-from .execution import PreparedCall, cost_with_failures
+from .execution import PreparedCall
 
 _log = logging.getLogger("impasto.gateway")
 
@@ -75,15 +76,18 @@ class BudgetGuard:
         try:
             result = await attempt()
         except ImpastoError as error:  # any other exception leaves the reservation: the images may be charged
-            free_count = prepared_call.n if is_not_charged(error) else billed_of_images(error).count("no")
-            if free_count:
-                await self._settle(reservation, -free_count, -free_count * reservation.nano_usd)
+            billed = billed_of_images(error)
+            images = 0 if is_not_charged(error) else max(len(billed), reservation.images) - billed.count("no")
+            await self._settle(reservation, images, images * reservation.nano_usd)
             raise
-        images = len(result.artifacts) + sum(not is_not_charged(each.error) for each in result.errors)
-        cost = cost_with_failures(prepared_call, result, possible=True)
+        images, cost = len(result.artifacts), result.cost
+        if result.errors:
+            billed = billed_of_failures(result.errors)
+            images += len(billed) - billed.count("no")
+            cost = cost_with_failures(result, prepared_call.cost, possible=True)
         nano_usd = images * reservation.nano_usd if cost is None else round(cost.usd * _NANO)
         if (images, nano_usd) != (reservation.images, reservation.cost):
-            await self._settle(reservation, images - reservation.images, nano_usd - reservation.cost)
+            await self._settle(reservation, images, nano_usd)
         return result
 
     async def _reserve(self, limits: KeyConfig, prepared_call: PreparedCall) -> Reservation:
@@ -124,12 +128,13 @@ class BudgetGuard:
         return reservation
 
     async def _settle(self, reservation: Reservation, images: int, nano_usd: int) -> None:
-        """Count more or less than reserved: fewer images if some failed, another cost if the provider reports one."""
+        """Count what was spent in place of what was reserved."""
+        more_images, more_usd = images - reservation.images, nano_usd - reservation.cost
 
-        # A difference, not the amount: other workers have added to the same period meanwhile.
+        # The difference, not the amount: other workers have added to the same period meanwhile.
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, images))
-            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, nano_usd))
+            db.execute(_ADD_USAGE, (reservation.key, "pictures", reservation.day, more_images))
+            db.execute(_ADD_USAGE, (reservation.key, "nano_usd", reservation.month, more_usd))
 
         try:
             await self._data.write(work)

@@ -33,9 +33,9 @@ from impasto import (
     Unauthorized,
 )
 from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
+from impasto_plugins.gateway.charges import is_not_charged
 from impasto_plugins.gateway.config.model import CALL_PARAMS, Config, DeploymentConfig, DeploymentParams
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
-from impasto_plugins.gateway.errors import is_not_charged
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
 from impasto_plugins.gateway.telemetry.tracing import DeploymentLabel
 from impasto_plugins.openai_compat.defaults import problems_of_defaults

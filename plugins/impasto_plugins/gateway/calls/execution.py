@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import attrs
 
@@ -24,11 +24,11 @@ from impasto import (
     Usage,
 )
 from impasto.ext import Makes, close_files
+from impasto_plugins.gateway.charges import cost_with_failures
+from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import (
     APIError,
-    billed_of_images,
     invalid_params_error,
-    is_not_charged,
     partial_error_payload,
     to_api_error,
 )
@@ -40,7 +40,7 @@ from impasto_plugins.openai_compat.translate import Format, Translation, transla
 from .arguments import CallArguments
 from .deployments import Deployment, Model, can_fall_back
 from .queue_timeout import with_queue_timeout
-from .streamed_answers import AnswerSpools, GatewayCall, Quote
+from .streamed_answers import AnswerSpools, Attempt, GatewayCall, ProviderJob, Quote
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -77,6 +77,18 @@ class CallOutcome:
     urls: tuple[str, ...] = ()
     urls_end: float = 0.0
     usage: Usage | None = None
+
+    @classmethod
+    def from_result(cls, result: Result, *, price: Cost | None, warnings: Sequence[str], created: int) -> Self:
+        """Return the outcome of a result. ``price``: of each image; ``warnings`` come before the result's own."""
+        return cls(
+            artifacts=result.artifacts,
+            warnings=(*warnings, *result.warnings),
+            lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
+            cost=cost_with_failures(result, price) if result.errors else result.cost,
+            created=created,
+            usage=result.usage,
+        )
 
 
 async def prepare(
@@ -209,8 +221,8 @@ Charge = Callable[[PreparedCall, Callable[[], Awaitable[Result]]], Awaitable[Res
 """Runs an attempt within its caller's budget. Raises APIError, and the attempt's errors."""
 
 
-OnJob = Callable[[PreparedCall, str], Awaitable[object]]
-"""Receives the call that began a new job, and the fingerprint of its account."""
+OnJob = Callable[[PreparedCall, str, Sequence[ProviderJob]], Awaitable[object]]
+"""Receives the call that began a new job, the fingerprint of its account, and all jobs of the call so far."""
 
 
 async def execute_with_fallback(
@@ -221,7 +233,7 @@ async def execute_with_fallback(
     async def attempt(prepared_call: PreparedCall, *, waits: bool) -> CallOutcome:
         try:
             quote = Quote(prepared_call.cost, prepared_call.warnings)
-            call_factory = partial(GatewayCall, spools, quote, partial(on_job, prepared_call))
+            call_factory = partial(GatewayCall, spools, quote, Attempt(partial(on_job, prepared_call)))
             make_attempt = partial(
                 with_queue_timeout,
                 prepared_call.deployment.account,
@@ -231,13 +243,8 @@ async def execute_with_fallback(
             result = await charge(prepared_call, make_attempt)
             if result.errors:
                 await salvage.save_unusable(spools.salvage_store, *(failure.error for failure in result.errors))
-            return CallOutcome(
-                artifacts=result.artifacts,
-                warnings=(*prepared_call.warnings, *result.warnings),
-                lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
-                cost=result.cost if not result.errors else cost_with_failures(prepared_call, result),
-                created=spools.created,
-                usage=result.usage,
+            return CallOutcome.from_result(
+                result, price=prepared_call.cost, warnings=prepared_call.warnings, created=spools.created
             )
         except InvalidRequest as error:  # found as the request was written
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
@@ -249,28 +256,6 @@ async def execute_with_fallback(
         return await try_each(first, others, attempt)
     except ImpastoError as error:
         raise to_api_error(error) from None
-
-
-def cost_with_failures(prepared_call: PreparedCall, result: Result, *, possible: bool = False) -> Cost | None:
-    """Return the cost of the images that came and of the failed ones that were charged; None if it is unknown.
-
-    ``possible``: those that may have been charged count too. A cost of the provider's own has all of them in it.
-    """
-    price, count = prepared_call.cost, len(result.artifacts)
-    if price is not None and result.cost is not None and result.cost.usd not in (price.usd, price.times(count).usd):
-        return result.cost
-    if possible:
-        charged = sum(not is_not_charged(failure.error) for failure in result.errors)
-    else:
-        charged = sum(billed_of_images(failure.error).count("yes") for failure in result.errors)
-    if not charged or result.cost is None or prepared_call.cost is None:
-        return result.cost if not charged else None
-    failed, credits = prepared_call.cost.times(charged), result.cost.credits
-    return attrs.evolve(
-        result.cost,
-        usd=round(result.cost.usd + failed.usd, 10),
-        credits=None if credits is None or failed.credits is None else round(credits + failed.credits, 10),
-    )
 
 
 class Candidates(Protocol):
@@ -350,3 +335,17 @@ async def invoke_deployment(prepared_call: PreparedCall, call_factory: Callable[
         return result
     finally:
         deployment.running -= 1
+
+
+async def resume_job(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result:
+    """Fetch the result of a job, which is free. Its cost is that of the job. Raises ImpastoError.
+
+    ``price``: of each image, None if unknown.
+    """
+    with deployment.observer.record_call(deployment.label, price) as recorder:
+        result = await deployment.client.resume(deployment.config.model, job.id, n=job.count, timeout=DAY_SECONDS)
+        by_price = price.times(len(result.artifacts)) if price is not None else None
+        result = attrs.evolve(result, cost=result.cost or job.cost or by_price, usage=result.usage or job.usage)
+        result = deployment.apply_price(result)
+        recorder.record_result(result)
+        return result

@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 
-from impasto import ChargeUnknown, Cost, ImpastoError, Result
-from impasto_plugins.gateway.config.model import DAY_SECONDS
-from impasto_plugins.gateway.errors import (
-    CHARGE_UNKNOWN,
-    SERVER,
-    APIError,
-    billed_of_images,
-    partial_error_payload,
-    to_api_error,
-)
+from impasto import ChargeUnknown, Cost, ImpastoError, Operation, Result, Usage
+from impasto.ext import combine_results, combined_error
+from impasto_plugins.gateway.errors import CHARGE_UNKNOWN, SERVER, APIError, to_api_error
 from impasto_plugins.gateway.storage import salvage
 
 from .deployments import Deployment, Model
-from .execution import CallOutcome, PreparedCall
+from .execution import CallOutcome, PreparedCall, resume_job
 from .runtime import Runtime
+from .streamed_answers import ProviderJob
+
+T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
 class ProviderJobs:
-    """The jobs of one call for ``n`` images. ``account`` is the fingerprint of its key and address."""
+    """The jobs of one call for ``n`` images. ``account`` is the fingerprint of its key and address.
+
+    ``cost``: the price of an image. ``ids``: the jobs in a row of the version before, which has no ``jobs``.
+    """
 
     model: str
     account: str
-    ids: tuple[str, ...]
+    jobs: tuple[ProviderJob, ...] = ()
+    ids: tuple[str, ...] = ()
     n: int
     cost: Cost | None
     warnings: tuple[str, ...]
     created: int
 
     @classmethod
-    def from_call(cls, prepared_call: PreparedCall, account: str, ids: Iterable[str], created: int) -> ProviderJobs:
+    def from_call(
+        cls, prepared_call: PreparedCall, account: str, jobs: Sequence[ProviderJob], created: int
+    ) -> ProviderJobs:
         """Return the record of a call whose job was accepted."""
         return cls(
             model=prepared_call.deployment.config.model,
             account=account,
-            ids=tuple(ids),
+            jobs=tuple(jobs),
             n=prepared_call.n,
             cost=prepared_call.cost,
             warnings=prepared_call.warnings,
@@ -54,8 +57,18 @@ class ProviderJobs:
     def from_json(cls, text: str) -> ProviderJobs:
         """Return the record in a row's JSON."""
         payload = json.loads(text)
-        cost = Cost(**payload.pop("cost")) if payload["cost"] is not None else payload.pop("cost")
-        return cls(ids=tuple(payload.pop("ids")), warnings=tuple(payload.pop("warnings")), cost=cost, **payload)
+        jobs = [
+            ProviderJob(**{**each, "cost": _record(Cost, each["cost"]), "usage": _record(Usage, each["usage"])})
+            for each in payload.pop("jobs", ())
+        ]
+        ids, warnings = payload.pop("ids"), payload.pop("warnings")
+        return cls(
+            jobs=tuple(jobs),
+            ids=tuple(ids),
+            warnings=tuple(warnings),
+            cost=_record(Cost, payload.pop("cost")),
+            **payload,
+        )
 
     def to_json(self) -> str:
         """Return the JSON for a row."""
@@ -64,42 +77,52 @@ class ProviderJobs:
     async def fetch(self, runtime: Runtime) -> CallOutcome:
         """Wait for all of them, for as long as the provider keeps them. Raises APIError."""
         deployment = self._find_deployment(runtime.models)
-        outcomes = await asyncio.gather(*(_fetch_result(deployment, id, self.cost) for id in self.ids))
-        results = [each for each in outcomes if isinstance(each, Result)]
-        errors = [(i, each) for i, each in enumerate(outcomes) if isinstance(each, ImpastoError)]
-        errors += [(i, ChargeUnknown(CHARGE_UNKNOWN)) for i in range(len(outcomes), self.n)]
-        if not results:
-            first, *others = sorted((error for _, error in errors), key=lambda each: each.billed == "no")
-            first.errors = tuple(others)
+        jobs = sorted(self.jobs or self._jobs_of_ids(deployment.operation), key=lambda job: job.place)
+        outcomes = await asyncio.gather(*(_fetch_result(deployment, job, self.cost) for job in jobs))
+        parts: list[tuple[Result | ImpastoError, int]] = []
+        place = 0
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            parts += [*_unknown_outcome(job.place - place), (outcome, job.count)]
+            place = job.place + job.count
+        result = combine_results(parts + _unknown_outcome(self.n - place))
+        if not result.artifacts:
+            first = combined_error(sorted((each.error for each in result.errors), key=lambda each: each.billed == "no"))
             await salvage.save_unusable(runtime.salvage_store, first)
             raise to_api_error(first)
-        await salvage.save_unusable(runtime.salvage_store, *(error for _, error in errors))
-        artifacts = tuple(artifact for result in results for artifact in result.artifacts)
-        charged = sum(billed_of_images(error).count("yes") for _, error in errors)
-        return CallOutcome(
-            artifacts=artifacts,
-            warnings=self.warnings,
-            lost=tuple({"index": i, **dict(partial_error_payload(error))} for i, error in errors),
-            cost=self.cost.times(len(artifacts) + charged) if self.cost is not None else None,
-            created=self.created,
-        )
+        await salvage.save_unusable(runtime.salvage_store, *(each.error for each in result.errors))
+        return CallOutcome.from_result(result, price=self.cost, warnings=self.warnings, created=self.created)
+
+    def _jobs_of_ids(self, operation: Operation) -> Sequence[ProviderJob]:
+        maximum = operation.native_n[1] if operation.native_n is not None else 1
+        places = [number * maximum for number in range(len(self.ids))]
+        return [
+            ProviderJob(id=id, place=place, count=max(min(maximum, self.n - place), 1))
+            for id, place in zip(self.ids, places, strict=True)
+        ]
 
     def _find_deployment(self, models: Mapping[str, Model]) -> Deployment:
         for model in models.values():
             for each in model.deployments:
                 if each.config.model == self.model and each.account.fingerprint == self.account:
                     return each
-        message = f"the key or the address of job {self.ids[0]} is no longer configured, so the job can't be fetched"
+        id = (*self.ids, *(job.id for job in self.jobs))[0]
+        message = f"the key or the address of job {id} is no longer configured, so the job can't be fetched"
         raise APIError(
             502, f"{message}; it may have been charged", SERVER, "charge_unknown", should_retry=False, not_charged=False
         )
 
 
-async def _fetch_result(deployment: Deployment, id: str, price: Cost | None) -> Result | ImpastoError:
+def _record(kind: type[T], fields: Mapping[str, Any] | None) -> T | None:
+    return None if fields is None else kind(**fields)
+
+
+def _unknown_outcome(count: int) -> list[tuple[Result | ImpastoError, int]]:
+    """Return the outcome of images whose request was sent and has no job."""
+    return [(ChargeUnknown(CHARGE_UNKNOWN), count)] if count > 0 else []
+
+
+async def _fetch_result(deployment: Deployment, job: ProviderJob, price: Cost | None) -> Result | ImpastoError:
     try:
-        with deployment.observer.record_call(deployment.label, price) as recorder:
-            result = await deployment.client.resume(deployment.config.model, id, timeout=DAY_SECONDS)
-            recorder.record_result(result)
-            return result
+        return await resume_job(deployment, job, price)
     except ImpastoError as error:
         return error

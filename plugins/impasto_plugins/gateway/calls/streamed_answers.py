@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import attrs
 
-from impasto import Call, Cost, File, Partial, Pending, WireRequest, WireResponse
+from impasto import Call, Cost, File, Partial, Pending, Usage, WireRequest, WireResponse
 from impasto_plugins.gateway.http.memory_budget import IMAGE_BYTES, MemoryReservation
 from impasto_plugins.gateway.http.spool import SpoolFile
 from impasto_plugins.gateway.storage.local import LocalStore
@@ -26,9 +26,6 @@ MAX_PARTIAL_IMAGES = 4
 """Partial images that wait for a caller who reads slowly: one more than OpenAI sends at most."""
 
 _GROWTH_BYTES = 1 << 20
-
-OnJob = Callable[[str], Awaitable[object]]
-"""Receives the fingerprint of the account that a new job belongs to."""
 
 
 @attrs.frozen
@@ -166,8 +163,8 @@ class AnswerSpools:
     is_single: bool = False
     """True if its one image may be read from ``streaming_answer`` while it arrives."""
     streaming_answer: asyncio.Future[StreamingAnswer] = attrs.field(factory=asyncio.Future)
-    jobs: list[str] = attrs.field(factory=list[str])
-    """The provider's ids of accepted jobs."""
+    job_seconds: float | None = None
+    """Seconds for which a job at a provider may run; None: as long as the call may take."""
     on_attempt: Callable[[], object] | None = None
     """Callback before a call is made."""
     partial_images: PartialImages | None = None
@@ -187,15 +184,47 @@ class StreamingAnswer:
     answer: SpooledAnswer
 
 
+@attrs.frozen(kw_only=True)
+class ProviderJob:
+    """A job at a provider for ``count`` images of a call. ``place``: the number of the call's images before them.
+
+    ``cost`` and ``usage``: those that the provider stated for it.
+    """
+
+    id: str
+    place: int
+    count: int
+    cost: Cost | None = None
+    usage: Usage | None = None
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """The requests of one attempt of a call. ``on_job`` is awaited before a new job is polled.
+
+    ``on_job`` gets the fingerprint of the account and all jobs so far.
+    """
+
+    on_job: Callable[[str, Sequence[ProviderJob]], Awaitable[object]]
+    jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
+    _images: int = 0
+
+    def next_place(self, count: int) -> int:
+        """Return the number of images of the requests before the next one, which asks for ``count``."""
+        self._images += count
+        return self._images - count
+
+
 class GatewayCall(Call):
-    """A call whose answers are spooled. ``on_job`` is awaited before a new job is polled."""
+    """A call whose answers are spooled, and whose job is recorded before it is polled."""
 
     has_spools = True
     is_recorded = True
 
-    def __init__(self, spools: AnswerSpools, quote: Quote, on_job: OnJob, *args: Any, **settings: Any) -> None:
+    def __init__(self, spools: AnswerSpools, quote: Quote, attempt: Attempt, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._spools, self._quote, self._on_job = spools, quote, on_job
+        self._spools, self._quote, self._attempt = spools, quote, attempt
+        self._place = attempt.next_place(self.request.count)  # the calls of a fan-out begin in the order of its images
         if spools.on_attempt is not None:
             spools.on_attempt()
         if spools.partial_images is not None:
@@ -215,11 +244,21 @@ class GatewayCall(Call):
     def mark_job_accepted(self, pending: Pending) -> None:
         """Record the job, which ``on_job`` writes down before the next request."""
         super().mark_job_accepted(pending)
-        self._spools.jobs.append(pending.id)
+        job = ProviderJob(
+            id=pending.id,
+            place=self._place,
+            count=self.request.count,
+            cost=pending.cost,
+            usage=pending.usage,
+        )
+        self._attempt.jobs.append(job)
+        if (seconds := self._spools.job_seconds) is not None:
+            self.timeout = seconds
+            self.deadline.extend(seconds)
         self._is_written = False
 
     async def before_send(self, wire: WireRequest) -> None:
         """Await ``on_job`` if a job was accepted since the last request."""
         if not self._is_written:
             self._is_written = True
-            await self._on_job(self.account.fingerprint)
+            await self._attempt.on_job(self.account.fingerprint, self._attempt.jobs)

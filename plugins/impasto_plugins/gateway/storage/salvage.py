@@ -19,7 +19,7 @@ async def save_unusable(store: LocalStore, *errors: ImpastoError) -> None:
 
     An error for several images names all of their files: only its own message reaches the caller.
     """
-    for error in errors:
+    for error in dict.fromkeys(errors):  # the images of one request share theirs
         for artifact in (one for each in (error, *error.errors) for one in _artifacts(each)):
             error.message += await save(store, artifact)
 

@@ -13,7 +13,7 @@ import attrs
 from aiohttp import web
 
 from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
-from impasto_plugins.gateway.errors import billed_of_images
+from impasto_plugins.gateway.charges import billed_of_failures, billed_of_images, failures_beyond_cost
 
 from . import metrics as m
 from .access_log import log_request
@@ -47,13 +47,17 @@ class CallRecorder:
         self.metrics.add(m.IMAGES, *self.labels, amount=len(result.artifacts))
         if result.cost is not None:
             self._add_cost(result.cost)
-        for failure in result.errors:
-            self.record_failure(failure.error)
+        if result.errors:
+            charges = billed_of_failures(failures_beyond_cost(result, self.price)).count("yes")
+            self._add_charges(charges, billed_of_failures(result.errors).count("unknown"))
 
     def record_failure(self, error: ImpastoError) -> None:
-        """Note that it, or one of its images, failed."""
+        """Note that it failed with all of its images."""
         billed = billed_of_images(error)
-        charges, unknown_charges = billed.count("yes"), billed.count("unknown")
+        self._add_charges(billed.count("yes"), billed.count("unknown"))
+
+    def _add_charges(self, charges: int, unknown_charges: int) -> None:
+        """Count images that did not come and were charged, or may have been."""
         if self.price is None:
             unknown_charges += charges  # an amount that nobody knows must not look like nothing
         elif charges:

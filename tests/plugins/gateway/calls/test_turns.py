@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from impasto import (
@@ -21,6 +22,7 @@ from impasto import (
     RateLimited,
     Result,
     UnusableResult,
+    Usage,
     WireRequest,
 )
 from impasto_plugins.gateway.calls import queue_timeout as module
@@ -33,6 +35,7 @@ from impasto_plugins.gateway.calls.queue_timeout import (
     with_queue_timeout,
 )
 from impasto_plugins.gateway.calls.runtime import Runtime
+from impasto_plugins.gateway.calls.streamed_answers import ProviderJob
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage.local import LocalStore
 
@@ -231,25 +234,66 @@ def accepted(*ids: str, n: int = 2, cost: Cost | None = None) -> ProviderJobs:
 
 @pytest.mark.parametrize("cost", [None, Cost(usd=0.6, as_of="2026-01-01")])
 def test_a_job_is_read_as_it_was_written(cost: Cost | None) -> None:
-    job = accepted("x", "y", cost=cost)
+    usage = Usage(input_tokens=1, output_tokens=2) if cost is not None else None
+    jobs = (ProviderJob(id="x", place=0, count=4, cost=cost, usage=usage), ProviderJob(id="y", place=4, count=2))
+    job = attrs.evolve(accepted(n=6, cost=cost), jobs=jobs)
     assert ProviderJobs.from_json(job.to_json()) == job
 
 
+BEFORE = """{"model": "m", "account": "a", "ids": ["x", "y"], "n": %d, "cost": {"usd": 0.6, "credits": null,
+"as_of": "2026-01-01"}, "warnings": ["w"], "created": 7}"""
+"""A row of the version before."""
+
+
+@pytest.mark.parametrize(
+    ("maximum", "n", "asked"),
+    [(None, 2, {"x": 1, "y": 1}), (4, 6, {"x": 4, "y": 2}), (None, 3, {"x": 1, "y": 1})],
+)
+async def test_a_row_of_the_version_before_is_fetched(
+    tmp_path: Any, maximum: int | None, n: int, asked: dict[str, int]
+) -> None:
+    client = Client({})
+    done = await ProviderJobs.from_json(BEFORE % n).fetch(setup(tmp_path, client, maximum=maximum))
+    assert client.asked == asked
+    assert len(done.artifacts) == sum(asked.values())
+    assert [each["index"] for each in done.lost] == list(range(sum(asked.values()), n))
+    assert done.cost is not None
+    assert done.cost.usd == pytest.approx(0.6 * len(done.artifacts))
+
+
+async def test_jobs_that_the_provider_priced_cost_that(tmp_path: Any) -> None:
+    stated, usage = Cost(usd=0.5, as_of=""), Usage(input_tokens=1, output_tokens=2)
+    jobs = [
+        ProviderJob(id="y", place=4, count=2, usage=usage),
+        ProviderJob(id="x", place=0, count=4, cost=stated, usage=usage),
+    ]
+    call = attrs.evolve(accepted(n=6, cost=Cost(usd=0.6, as_of="")), jobs=tuple(jobs))
+    done = await call.fetch(setup(tmp_path, Client({})))
+    assert [each.data for each in done.artifacts] == [b"x"] * 4 + [b"y"] * 2
+    assert done.cost is not None
+    assert done.cost.usd == pytest.approx(0.5 + 2 * 0.6)
+    assert done.usage == Usage(input_tokens=2, output_tokens=4)
+
+
 class Client:
-    """Fetches jobs: an image for an id, or its error."""
+    """Fetches jobs: as many images as were asked for, or the error of an id."""
 
     def __init__(self, errors: Mapping[str, Exception]) -> None:
         self.errors = errors
         self.seconds: list[float] = []
+        self.asked: dict[str, int] = {}
 
-    async def resume(self, model: str, id: str, *, timeout: float) -> Result:
+    async def resume(self, model: str, id: str, *, n: int, timeout: float) -> Result:
         self.seconds.append(timeout)
+        self.asked[id] = n
         if id in self.errors:
             raise self.errors[id]
-        return Result(artifacts=(Artifact(data=id.encode(), media_type="image/png"),))
+        return Result(artifacts=(Artifact(data=id.encode(), media_type="image/png"),) * n)
 
 
-def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a") -> Runtime:
+def setup(
+    tmp_path: Any, client: Client, *, model: str = "m", account: str = "a", maximum: int | None = None
+) -> Runtime:
     class Observed:
         def __enter__(self) -> Any:
             return SimpleNamespace(record_result=lambda result: None)
@@ -263,6 +307,8 @@ def setup(tmp_path: Any, client: Client, *, model: str = "m", account: str = "a"
             config=SimpleNamespace(model=model),
             account=SimpleNamespace(fingerprint=account),
             client=client,
+            operation=SimpleNamespace(native_n=("n", maximum) if maximum is not None else None),
+            apply_price=lambda result: result,
             label=None,
             observer=SimpleNamespace(record_call=lambda label, price: Observed()),
         ),

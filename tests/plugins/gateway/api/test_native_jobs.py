@@ -1,0 +1,133 @@
+"""Jobs of a model that makes several images in one: all of them arrive, also after a kill, and what lacks is said."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+
+from tests.plugins.gateway.conftest import Answer, Serve, Start, config, entry
+from tests.plugins.gateway.native import KEY, TRUE_USD, USD, Vendor, image
+from tests.plugins.gateway.telemetry.test_metrics import scrape
+
+from .test_jobs import ASYNC, begin, client, ended, outcome
+
+
+def text(vendor: Vendor, *, general: str = "") -> str:
+    return config("", entries=entry("fine", "acme/fine", vendor.url, KEY), general=general)
+
+
+def pictures(told: Any) -> list[bytes]:
+    return [base64.b64decode(each["b64_json"]) for each in told["data"]]
+
+
+def usd(told: Answer) -> float:
+    return float(told.headers["x-impasto-cost-usd"])
+
+
+async def polled(vendor: Vendor, jobs: int) -> None:
+    """Wait until so many jobs were polled: they are recorded by then."""
+    async with asyncio.timeout(60):
+        while len(set(vendor.polls)) < jobs:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("prompt", ["p", "a job"])
+async def test_a_job_of_six_images_is_two_requests(start: Start, vendor: Vendor, prompt: str) -> None:
+    gateway = await start(text(vendor))
+    done = await ended(gateway, await begin(gateway, model="fine", prompt=prompt, n=6, seed=1))
+    assert done.json["status"] == "completed"
+    assert pictures(done.json) == [image(1 + i) for i in range(6)]
+    assert not {"warnings", "errors"} & done.json.keys()
+    assert usd(done) == pytest.approx(6 * USD)
+    assert (done.json["usage"]["input_tokens"], done.json["usage"]["output_tokens"]) == (20, 150)
+    assert sorted(post["samples"] for post in vendor.posts) == [2, 4]
+    now = await scrape(gateway)
+    assert now("upstream_requests_total", model="fine", kind="call") == 2
+    assert now("pictures_total", model="fine") == 6
+    assert now("cost_usd_total", model="fine") == pytest.approx(6 * USD)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "came", "cost"),
+    [("a job", 4, 4 * USD), ("a true job", 4, 4 * TRUE_USD), ("a job with fewer", 3, 3 * USD)],
+)
+async def test_a_job_that_takes_longer_than_a_call_brings_all_images(
+    start: Start, vendor: Vendor, prompt: str, came: int, cost: float
+) -> None:
+    gateway = await start(text(vendor, general="  timeout: 1\n"))
+    vendor.has_results.clear()
+    begun = await begin(gateway, model="fine", prompt=prompt, n=4, seed=1)
+    async with asyncio.timeout(60):
+        while len(vendor.polls) < 25:  # every 0.05 s: the call's time is over
+            await asyncio.sleep(0.02)
+    vendor.has_results.set()
+    done = await ended(gateway, begun)
+    assert pictures(done.json) == [image(1 + i) for i in range(came)]
+    assert [(each["index"], each["code"]) for each in done.json.get("errors", ())] == [
+        (i, "unusable_result") for i in range(came, 4)
+    ]
+    assert "warnings" not in done.json
+    assert usd(done) == pytest.approx(cost)
+    assert done.json["usage"]["input_tokens"] == 10
+    assert len(vendor.posts) == 1
+    now = await scrape(gateway)
+    assert now("pictures_total", model="fine") == came
+    assert now("cost_usd_total", model="fine") == pytest.approx(cost)
+    assert now("charges_unknown_total", model="fine") == 4 - came
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_job_of_six_is_fetched_after_a_kill(
+    serve: Serve, vendor: Vendor, native_environment: dict[str, str], is_async: bool
+) -> None:
+    vendor.has_results.clear()
+    process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    headers = {"idempotency-key": "k", **(ASYNC if is_async else {})}
+    body = {"model": "fine", "prompt": "a true job", "n": 6, "seed": 1}
+    async with client(url) as sdk:
+        asked = asyncio.create_task(
+            sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
+        )
+        await polled(vendor, 2)
+        process.kill()
+        await asyncio.gather(asked, return_exceptions=True)
+    await asyncio.to_thread(process.wait, 60)
+    vendor.has_results.set()
+    _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    async with client(url) as sdk:
+        again = sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
+        told: Any = await outcome(sdk, (await again)["id"]) if is_async else await again  # type: ignore[index]
+    assert pictures(told) == [image(1 + i) for i in range(6)]
+    assert not {"warnings", "errors"} & told.keys()
+    assert told["usage"]["input_tokens"] == 20
+    assert (len(vendor.posts), vendor.made) == (2, 6)
+
+
+async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_places(
+    serve: Serve, vendor: Vendor, native_environment: dict[str, str]
+) -> None:
+    vendor.has_results.clear()
+    vendor.held_samples = 4  # the first request is not answered, the second is a job
+    process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    async with client(url) as sdk:
+        begun: Any = await sdk.post(
+            "/images/generations",
+            body={"model": "fine", "prompt": "a job", "n": 6, "seed": 1},
+            cast_to=object,
+            options={"headers": ASYNC},
+        )
+        await polled(vendor, 1)
+    process.kill()
+    await asyncio.to_thread(process.wait, 60)
+    vendor.has_results.set()
+    _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    async with client(url) as sdk:
+        told = await outcome(sdk, begun["id"])
+    assert pictures(told) == [image(5), image(6)]
+    assert [(each["index"], each["code"], each["billed"]) for each in told["errors"]] == [
+        (i, "charge_unknown", "unknown") for i in range(4)
+    ]
+    assert len(vendor.posts) == 2
