@@ -15,7 +15,7 @@ import attrs
 from impasto import BrokenPlugin, Call, ChargeUnknown, Client, ImpastoError, NotSent, Result, WireRequest, WireResponse
 from impasto.hooks import hookimpl
 
-from .probe import BODY, GOOD, LIMITED, MODEL, REFUSED, ProbeDialect, find_plugins, probe_client
+from .probe import BODY, GOOD, LIMITED, MODEL, REFUSED, ProbeDialect, check_opens, find_plugins, probe_client
 from .recorder import Answer
 from .subject import KEY
 from .watch import Limited, LoopWatch, blocking_calls, check, run
@@ -44,6 +44,7 @@ class MiddlewareSuite(Limited):
         """Find the plugins before a loop runs."""
         assert self.middleware is not None, "declare middleware, the installed name of the middleware"
         self._plugins = find_plugins("https", middleware=self.middleware)
+        run(check_opens("the middleware", self._client(Answering(GOOD))))
 
     def layer(self) -> object:
         """Return the middleware for one client. Override it to construct one."""
@@ -67,8 +68,9 @@ class MiddlewareSuite(Limited):
     def test_each_call_is_sent_once(self) -> None:
         """Check that one call is one request, and two equal calls are two unless answers are stored."""
         transport = Answering(GOOD)
-        run(self._call(transport))
-        assert len(transport.requests) == 1, f"one call made {len(transport.requests)} requests"
+        came = run(self._call(transport))
+        count = len(transport.requests)
+        assert count == 1, f"one call made {count} requests and ended in {came!r}"
         transport = Answering(GOOD)
         run(self._calls(transport, [{"prompt": "another"}, {"prompt": "another"}]))
         least = 1 if self.holds_answers else 2
@@ -87,8 +89,9 @@ class MiddlewareSuite(Limited):
                 super().__init__(*args, **options)  # type: ignore[arg-type]  # passed on as they are
                 calls.append(self)
 
-        run(self._call(transport, call=Noted))
-        [wire] = transport.requests
+        came = run(self._call(transport, call=Noted))
+        assert transport.requests, f"nothing was requested: the call ended in {came!r}"
+        wire = transport.requests[0]
         assert wire.call is calls[0], "the request arrives without its call: pass it on, or use attrs.evolve"
         assert dict(wire.call.account.headers) == {"x-key": KEY}, "the key changed on its way"
         assert (wire.method, wire.target) == ("POST", "/v1/images"), "the method or the address changed on its way"
@@ -131,7 +134,12 @@ class MiddlewareSuite(Limited):
             tasks, transport = asyncio.all_tasks(), Answering(GOOD, is_silent=True)
             async with self._client(transport) as client:
                 task = asyncio.ensure_future(client.invoke(MODEL, _PROMPT))
-                await transport.came.wait()
+                arrival = asyncio.ensure_future(transport.came.wait())
+                await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
+                arrival.cancel()
+                assert not task.done(), (
+                    f"nothing was requested: the call ended in {task.exception() or task.result()!r}"
+                )
                 task.cancel()
                 done, _ = await asyncio.wait({task}, timeout=self.seconds / 4)
                 assert done, "a cancelled call goes on"

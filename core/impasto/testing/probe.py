@@ -176,3 +176,15 @@ def probe_client(
     own: Mapping[str, Mapping[str, object]] = {"probe": {"api_base": url, "api_key": key}}
     client = Client(registry=registry, providers={**(settings or {}), **own}, middleware=middleware)
     return client.with_options(retry=ONCE, rate_limit=RateLimit(1_000_000, 1.0), timeout=5.0)
+
+
+async def check_opens(what: str, client: Client) -> None:
+    """Fail with the error of a plugin that can't be opened: the checks would report its consequences only."""
+    async with client:
+        try:
+            await client.warm(MODEL)
+        except ImpastoError as error:
+            raise AssertionError(
+                f"{what} can't be opened: {type(error).__name__}: {error}\n"
+                "declare provider_settings if it needs settings"
+            ) from error

@@ -16,12 +16,13 @@ from impasto.options import Options
 from impasto.registry import TRANSPORTS
 
 from .places import Content
-from .probe import BODY, GOOD, MODEL, PATH, ProbeDialect, WatchedCall, find_plugins, probe_client
+from .probe import BODY, GOOD, MODEL, PATH, ProbeDialect, WatchedCall, check_opens, find_plugins, probe_client
 from .recorder import Answer, RecordedRequest, Recorder, always, recording
 from .subject import KEY
 from .watch import Limited, blocking_calls, check, run
 
 _PROMPT = "a lighthouse \N{WATER WAVE}"
+_NOWHERE = "http://127.0.0.1:9"
 _FILE = bytes(range(256)) * 8
 
 
@@ -43,6 +44,7 @@ class TransportSuite(Limited):
         """Find the transport before a loop runs."""
         assert self.transport, "declare transport, the installed name of the transport"
         self._plugins = find_plugins(self.transport, self.factory)
+        run(check_opens("the transport", self.client(_NOWHERE)))
 
     def client(self, url: str, dialect: ProbeDialect | None = None) -> Client:
         """Return a client of the probe that uses the transport."""
@@ -223,7 +225,10 @@ class TransportSuite(Limited):
         tasks = asyncio.all_tasks()
         async with recording(never) as recorder, self.client(recorder.url) as client:
             task = asyncio.ensure_future(client.invoke(MODEL, {"prompt": _PROMPT}))
-            await came.wait()
+            arrival = asyncio.ensure_future(came.wait())
+            await asyncio.wait({task, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            arrival.cancel()
+            assert not task.done(), f"nothing was requested: the call ended in {task.exception() or task.result()!r}"
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=self.seconds / 4)
             assert done, "a cancelled exchange goes on"
