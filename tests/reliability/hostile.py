@@ -18,6 +18,7 @@ from impasto import (
     Account,
     Artifact,
     ContentFiltered,
+    Download,
     File,
     ImpastoError,
     JobFailed,
@@ -54,7 +55,7 @@ class Params:
 
 
 class Dialect:
-    """A dialect as authors write one. In JSON ``poll`` or ``url`` is a job, ``images`` a result, ``failed`` an end."""
+    """A dialect as authors write one. In JSON ``poll`` or ``url`` is a job, ``images`` or ``paths`` its result."""
 
     def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
         if request.job is not None:
@@ -79,6 +80,9 @@ class Dialect:
             raise ContentFiltered("not this", billed=body["filtered"])
         if "images" in body:
             return images_from_base64(body["images"], response, is_complete)
+        if "paths" in body:
+            downloads = [WireRequest(target=path, method="GET") for path in body["paths"]]
+            return Pending(id="j1", downloads=tuple(Download(request=r, index=i) for i, r in enumerate(downloads)))
         cancel = WireRequest(target=body["cancel"], method="PUT") if "cancel" in body else None
         poll = None
         if "url" in body:
