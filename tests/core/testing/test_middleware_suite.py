@@ -7,12 +7,24 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 import pytest
 from blockbuster import BlockBuster
 
-from impasto import ChargeUnknown, Handler, ImpastoError, NotSent, RateLimited, WireRequest, WireResponse
+from impasto import (
+    ChargeUnknown,
+    ConfigError,
+    Handler,
+    ImpastoError,
+    NotSent,
+    RateLimited,
+    Registry,
+    WireRequest,
+    WireResponse,
+)
+from impasto.ext import Options
 from impasto.testing import MiddlewareSuite
 
 
@@ -135,6 +147,7 @@ async def misplaced(wire: WireRequest, next: Handler) -> WireResponse:
 misplaced.position = "first"  # type: ignore[attr-defined]  # as a middleware states its position
 
 SUITE = MiddlewareSuite
+CHECKS = [value for name, value in vars(SUITE).items() if name.startswith("test_")]
 DEFECTS: list[tuple[Any, Callable[[MiddlewareSuite], None], str]] = [
     (sends_twice, SUITE.test_a_result_passes_unchanged, "sent the same paid request twice"),
     (swallows_errors, SUITE.test_errors_pass_unchanged, "a refusal ended in Result"),
@@ -153,7 +166,13 @@ DEFECTS: list[tuple[Any, Callable[[MiddlewareSuite], None], str]] = [
     (blocks, SUITE.test_the_loop_is_not_blocked, r"blocks the loop for \d+ ms"),
     (logs_the_key, SUITE.test_no_log_holds_the_key, "the key is in a log line"),
     (hangs, SUITE.test_a_result_passes_unchanged, r"did not end within[^$]*in hangs"),
-    (answers_itself, SUITE.test_each_call_is_sent_once, "one call made 0 requests"),
+    (answers_itself, SUITE.test_each_call_is_sent_once, "one call made 0 requests and ended in Result"),
+    (
+        answers_itself,
+        SUITE.test_the_request_keeps_its_key_and_its_call,
+        "nothing was requested: the call ended in Result",
+    ),
+    (answers_itself, SUITE.test_a_call_can_be_cancelled, "nothing was requested: the call ended in Result"),
     (misplaced, SUITE.test_its_position_is_one_of_the_four, "position must be one of outer, retry, limit, inner"),
 ]
 
@@ -167,7 +186,9 @@ def blocking_is_possible(nothing_blocks_the_loop: BlockBuster) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("blocking_is_possible")
-@pytest.mark.parametrize(("layer", "check", "says"), DEFECTS, ids=[layer.__name__ for layer, _, _ in DEFECTS])
+@pytest.mark.parametrize(
+    ("layer", "check", "says"), DEFECTS, ids=[f"{layer.__name__}-{check.__name__}" for layer, check, _ in DEFECTS]
+)
 def test_a_defect_is_caught(layer: Any, check: Callable[[MiddlewareSuite], None], says: str) -> None:
     class Suite(MiddlewareSuite):
         __test__ = False
@@ -178,3 +199,26 @@ def test_a_defect_is_caught(layer: Any, check: Callable[[MiddlewareSuite], None]
     with pytest.raises(AssertionError, match=says):
         check(Suite())
     HELD.clear()
+
+
+class NeedsSettings:
+    """Needs settings that its suite does not declare."""
+
+    def __init__(self, options: Options) -> None:
+        raise ConfigError('needs providers={"ledger": {"path": "calls.jsonl"}}')
+
+
+@pytest.mark.usefixtures("blocking_is_possible")
+@pytest.mark.parametrize("check", CHECKS, ids=[each.__name__ for each in CHECKS])
+def test_each_check_reports_why_a_middleware_is_not_opened(check: Callable[[MiddlewareSuite], None]) -> None:
+    class Suite(MiddlewareSuite):
+        __test__ = False
+        middleware = "ledger"
+
+        def prepare(self) -> None:
+            with patch.object(Registry, "load", lambda *args: NeedsSettings if args[2] == "ledger" else load(*args)):
+                super().prepare()
+
+    load = Registry.load
+    with pytest.raises(AssertionError, match=r"can't be opened: ConfigError: needs providers=[^$]*provider_settings"):
+        check(Suite())

@@ -12,7 +12,8 @@ import attrs
 import pytest
 from blockbuster import BlockBuster
 
-from impasto import Body, ChargeUnknown, NotSent, WireRequest, WireResponse, hookimpl
+from impasto import Body, ChargeUnknown, ConfigError, NotSent, WireRequest, WireResponse, hookimpl
+from impasto.ext import Options
 from impasto.testing import TransportSuite
 from impasto_plugins.transports.https import HttpsTransport
 
@@ -181,6 +182,11 @@ class MixesAnswers(Sound):
         return self.last[-1]
 
 
+class NeverConnects(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        raise NotSent("the tunnel is down")
+
+
 SUITE = TransportSuite
 DEFECTS: list[tuple[type[Sound], Callable[[TransportSuite], None], str]] = [
     (Resends, SUITE.test_a_request_without_an_answer_is_charge_unknown, "led to 2 requests"),
@@ -208,6 +214,7 @@ DEFECTS: list[tuple[type[Sound], Callable[[TransportSuite], None], str]] = [
     (DropsHeaders, SUITE.test_a_request_arrives_whole, "a header of the request did not arrive"),
     (HangsForEver, SUITE.test_a_request_arrives_whole, r"did not end within[^$]*in carry"),
     (FailsAtTheSecondClose, SUITE.test_it_opens_and_closes, "closed already"),
+    (NeverConnects, SUITE.test_an_exchange_can_be_cancelled, "nothing was requested.*the tunnel is down"),
     (MixesAnswers, SUITE.test_exchanges_at_once_do_not_mix, "a call got the answer to another one"),
 ]
 
@@ -230,4 +237,23 @@ def test_a_defect_is_caught(kind: type[Sound], check: Callable[[TransportSuite],
         seconds = 1.0
 
     with pytest.raises((AssertionError, RuntimeError), match=says):
+        check(Suite())
+
+
+class NeedsSettings(Sound):
+    def __init__(self, options: Options) -> None:
+        raise ConfigError('needs providers={"acme": {"secret": ...}}')
+
+
+CHECKS = [value for name, value in vars(SUITE).items() if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=[each.__name__ for each in CHECKS])
+def test_each_check_reports_why_a_transport_is_not_opened(check: Callable[[TransportSuite], None]) -> None:
+    class Suite(TransportSuite):
+        __test__ = False
+        transport = "acme"
+        factory = NeedsSettings
+
+    with pytest.raises(AssertionError, match=r"can't be opened: ConfigError: needs providers=[^$]*provider_settings"):
         check(Suite())
