@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from typing import BinaryIO
@@ -19,6 +19,7 @@ from impasto.ext import EXTENSIONS, kind_in_words, printable
 from impasto_plugins.concurrency import to_thread_shielded
 
 _PIECE = 1 << 20
+_SCALARS = (str, int, float)
 
 
 async def open_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
@@ -38,11 +39,8 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     pieces: list[bytes | tuple[BinaryIO, int]] = []
     text = ""
     for name, value in wire.fields.items():
-        if not isinstance(value, str | int | float):
-            kind = kind_in_words(value)
-            advice = "give text, a number, true or false; or set encoding='json'"
-            raise BrokenPlugin(f"the form field {printable(name)!r} of a plugin is {kind}; {advice}")
-        text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(value)}\r\n"
+        for each in (value,) if isinstance(value, _SCALARS) else _values_of_list(name, value):
+            text += f"{_part(boundary, name, 'text/plain; charset=utf-8')}\r\n\r\n{decimal_text(each)}\r\n"
     for name, file in wire.files:
         filename = _quoted(f"{name.removesuffix('[]')}{EXTENSIONS.get(file.media_type, '.bin')}")
         text += f'{_part(boundary, name, file.media_type)}; filename="{filename}"\r\n\r\n'
@@ -59,6 +57,17 @@ def make_form(wire: WireRequest, files: ExitStack) -> MultipartForm:
     if wire.max_bytes is not None and form.size > wire.max_bytes:
         raise too_large(wire, form.size, wire.files)
     return form
+
+
+def _values_of_list(name: str, value: object) -> Iterator[str | int | float]:
+    """Yield the values of a list, each of which repeats the field's name. Raises BrokenPlugin."""
+    is_list = isinstance(value, list | tuple)
+    for index, each in enumerate(value if isinstance(value, list | tuple) else (value,)):
+        if not isinstance(each, _SCALARS):
+            place = f"{name}[{index}]" if is_list else name
+            advice = "give text, a number, true or false, or a list of them; or set encoding='json'"
+            raise BrokenPlugin(f"the form field {printable(place)!r} of a plugin is {kind_in_words(each)}; {advice}")
+        yield each
 
 
 def parameter_of(wire: WireRequest, file: File, name: str) -> str:

@@ -17,7 +17,7 @@ from impasto import (
     WireRequest, hookimpl,
 )
 from impasto.ext import retry_after
-from impasto.fields import choice, file, integer, text
+from impasto.fields import choice, file, integer, text, texts
 
 acme = Provider(
     name="acme", base_url="https://api.acme.example", key_variable="ACME_API_KEY", transport="acme-https"
@@ -33,6 +33,7 @@ class Params:
     seed: int | None = integer(0, 2**32 - 1)
     paper: str | None = choice("rough", "smooth", default="smooth")
     sketch: File | None = file()
+    codes: tuple[str, ...] | None = texts(4)
 
 
 class Dialect:
@@ -42,6 +43,7 @@ class Dialect:
         given = attrs.asdict(request.params, recurse=False, filter=lambda _, value: value is not None)
         files = {name: value for name, value in given.items() if isinstance(value, File)}
         fields = {name: value for name, value in given.items() if name not in files}
+        fields["codes[]"] = fields.pop("codes", ())
         # PACK
         return WireRequest(target=request.target, fields=fields, files=[*files.items()])
 
@@ -113,10 +115,11 @@ def refusal(status, error):
 class TestWatercolour(OperationSuite):
     model = "acme/watercolour"
     minimal = {"prompt": "a lighthouse"}
-    others = {"seed": 7_654_321, "paper": "rough", "sketch": png(8, 8)}
+    others = {"seed": 7_654_321, "paper": "rough", "sketch": png(8, 8), "codes": ["a", "b"]}
+    names = {"codes": "codes[]"}
     endpoint = "https://api.acme.example/v1/paint"
     auth = {"header:authorization": f"Bearer {KEY}"}
-    limits = {"prompt": (1, 2_000), "seed": (0, 2**32 - 1)}
+    limits = {"prompt": (1, 2_000), "seed": (0, 2**32 - 1), "codes": (1, 4)}
     choices = {"paper": ("rough", "smooth")}
     defaults = {"paper": "smooth"}
     reports = {}
@@ -154,6 +157,11 @@ DEFECTS: Mapping[str, Defect] = {
         changes={_PACK: 'fields.pop("paper", None)'},
         check="every_parameter_arrives",
         says="paper='rough' is not in the request at 'paper'",
+    ),
+    "a list loses all but its first value": Defect(
+        changes={_PACK: 'fields["codes[]"] = fields["codes[]"][:1]'},
+        check="every_parameter_arrives",
+        says="codes=a list is not in the request at 'codes[]' as it was given",
     ),
     "a file is dropped": Defect(
         changes={_PACK: "files = {}"},

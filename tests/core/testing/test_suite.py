@@ -54,7 +54,7 @@ def test_a_sound_plugin_passes_once_its_request_was_reviewed(pytester: pytest.Py
 def test_fields_without_a_description_are_reported_and_fail_nothing(pytester: pytest.Pytester, acme: Path) -> None:
     ran = run(pytester, acme, "-rs", "-k", "says_what_it_does")
     assert (ran.ret, ran.parseoutcomes()["skipped"]) == (0, 1)
-    ran.stdout.fnmatch_lines(["*no description: prompt, seed, paper, sketch; give each field description=*"])
+    ran.stdout.fnmatch_lines(["*no description: prompt, seed, paper, sketch, codes; give each field description=*"])
 
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)

@@ -181,16 +181,40 @@ async def test_a_form_may_have_several_files_of_one_name() -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (["#f00"], "a list"),
         ({"a": 1}, "a mapping"),
         (None, "null"),
         (FileRef(File.of(IMAGE)), "FileRef"),
         (b"bytes", "bytes"),
+        ({"#f00"}, "set"),
     ],
 )
-async def test_a_form_sends_no_list_mapping_or_nothing(value: object, kind: str) -> None:
+async def test_a_form_sends_no_mapping_or_nothing(value: object, kind: str) -> None:
     async with sending(encoding="form", fields={"prompt": "a", "colors": value}) as (client, recorder):
         with pytest.raises(BrokenPlugin, match=f"the form field 'colors' of a plugin is {kind}; give text") as caught:
+            await client.run("acme/x")
+    assert (recorder.requests, caught.value.billed) == ([], "no")
+
+
+async def test_a_list_repeats_its_name_in_a_form() -> None:
+    fields = {"codes": ["A", "B"], "weights[]": (0.5, 2), "one": ["x"], "nothing": [], "flags": [True, False]}
+    async with sending(encoding="form", fields=fields) as (client, recorder):
+        await client.run("acme/x")
+    parts = _parts(recorder.posts[0])
+    sent = [(each.get_param("name", header="content-disposition"), each.get_payload(decode=True)) for each in parts]
+    assert sent == [
+        *[("codes", b"A"), ("codes", b"B"), ("weights[]", b"0.5"), ("weights[]", b"2"), ("one", b"x")],
+        *[("flags", b"true"), ("flags", b"false")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [({"hex": "#f00"}, "a mapping"), (["b"], "a list"), (None, "null"), (b"x", "bytes")]
+)
+async def test_a_list_in_a_form_holds_no_list_mapping_or_nothing(value: object, kind: str) -> None:
+    async with sending(encoding="form", fields={"prompt": "a", "colors": ["a", value]}) as (client, recorder):
+        with pytest.raises(
+            BrokenPlugin, match=rf"the form field 'colors\[1\]' of a plugin is {kind}; give text"
+        ) as caught:
             await client.run("acme/x")
     assert (recorder.requests, caught.value.billed) == ([], "no")
 
