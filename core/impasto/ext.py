@@ -11,6 +11,7 @@ _HOMES = {
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",
     "errors": "MAX_PROBLEMS PYTHON_ADVICE Billed StopReason",
     "fanout": "MAX_N check_n combine_results combined_error requests_with_seeds result_of_cancelled",
+    "field_checks": "field_at",
     "files": "EXTENSIONS Positioned media_type_of stat_regular",
     "interrupts": "pass_interrupt",
     "metadata": "Distribution read_folders",

@@ -22,6 +22,7 @@ from .fanout import (
     requests_with_seeds as requests_with_seeds,
     result_of_cancelled as result_of_cancelled,
 )
+from .field_checks import field_at as field_at
 from .files import (
     EXTENSIONS as EXTENSIONS,
     Positioned as Positioned,

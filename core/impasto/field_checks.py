@@ -229,6 +229,15 @@ class Field:
         return file
 
 
+def field_at(fields: Mapping[str, Field], name: str) -> Field | None:
+    """Return the field of a name, None if there is none. Dots lead into nested objects: ``image_size.width``."""
+    first, *nested = name.split(".")
+    field = fields.get(first)
+    for each in nested:
+        field = field.fields.get(each) if field is not None else None
+    return field
+
+
 def _longest_match(field: Field) -> int:
     if field.pattern is None:
         return 0

@@ -19,7 +19,7 @@ from .records import Cost, Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error
 from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
-from .sizes import Size, size_of_fields
+from .sizes import Size, check_size_names, size_of_fields
 from .wire import Scalar, WireRequest, WireResponse
 
 T = TypeVar("T")
@@ -155,9 +155,11 @@ class Operation:
     """Other names that a caller may use, and the fields they stand for."""
 
     def __attrs_post_init__(self) -> None:
-        """Raise BrokenPlugin if a rule or ``native_n`` names a field that does not exist."""
+        """Raise BrokenPlugin if a rule, the size or ``native_n`` names a field that does not exist."""
         if self.rules:
             check_names(self.rules, self.fields, self.id)
+        if self.size is not None:
+            check_size_names(self.size, self.fields, self.id)
         if self.native_n is not None and self.native_n[0] not in self.fields:
             names = ", ".join(self.fields)
             raise BrokenPlugin(f"{self.id}: its native_n names {self.native_n[0]!r}; the fields are {names}")

@@ -1,4 +1,7 @@
-"""The ways in which an operation takes the size of its images. OpenAI's ``size`` is translated to them."""
+"""The ways in which an operation takes the size of its images. OpenAI's ``size`` is translated to them.
+
+A name with dots is a field of a nested object: ``image_size.width``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from .field_checks import Field
+from .errors import BrokenPlugin
+from .field_checks import Field, field_at
+
+_USUAL_NAMES = ("aspect_ratio", "width", "height", "size")
+"""The names of the fields that a size sets if the plugin names no others."""
 
 
 @attrs.frozen
@@ -69,3 +76,14 @@ def size_of_fields(fields: Mapping[str, Field]) -> Size | None:
     if limits or high is None or (low or 0) % step:  # not alike, or counted from another number than 0
         return None
     return WidthHeight(minimum=int(low or 1), maximum=int(high), multiple=step)
+
+
+def check_size_names(size: Size, fields: Mapping[str, Field], model: str) -> None:
+    """Raise BrokenPlugin if a size would be set in a field that does not exist."""
+    for name in size.names:
+        field = field_at(fields, name)
+        if field is None and name in _USUAL_NAMES:  # a copy with other parameters has the size of the first
+            continue
+        if field is None or field.kind == "group":
+            nested = "a field of a nested object is named with a dot, such as image_size.width"
+            raise BrokenPlugin(f"{model}: its size names {name!r}, which is not a field with a value; {nested}")

@@ -36,7 +36,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.ext import printable
+from impasto.ext import field_at, printable
 from impasto_plugins.gateway.charges import is_not_charged
 from impasto_plugins.openai_compat.words import WORDS
 
@@ -104,10 +104,8 @@ class APIError(Exception):
 def invalid_params_error(error: InvalidRequest, operation: Operation) -> APIError:
     """Return the refusal of an invalid request; its first problem gives ``param`` and ``code``."""
     first = error.problems[0]
-    name, *nested = first.field.split(".") if first.field not in operation.fields else [first.field]
-    field = operation.fields.get(operation.aliases.get(name, name))
-    for each in nested:
-        field = field.fields.get(each) if field is not None else None
+    name, dot, nested = first.field.partition(".")
+    field = field_at(operation.fields, f"{operation.aliases.get(name, name)}{dot}{nested}")
     is_image = first.field in ("image", "mask") or (field is not None and field.kind in ("file", "files"))
     names = {"model", "extra_body", *WORDS, *operation.fields, *operation.aliases}
     if name not in names or (nested and field is None):

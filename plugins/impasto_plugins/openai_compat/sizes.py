@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+import attrs
+
 from impasto import AspectRatios, Sizes, WidthHeight
+from impasto.ext import field_at
 from impasto.fields import Field, format_value
 
 _OPENAI = {"1792x1024": "16:9", "1024x1792": "9:16"}
@@ -28,13 +31,14 @@ def fit_size(
 ) -> tuple[Mapping[str, object], bool] | None:
     """Return the model's fields for a checked size, and True if they are what the size asks for.
 
-    None if the model has no field that takes it.
+    A name with dots is a field of a nested object. None if the model has no field with such values.
     """
-    if not all(name in fields for name in declared.names):
+    if any(field_at(fields, name) is None for name in declared.names):
         return None
     match declared:
         case AspectRatios(field=field):
-            nearest = nearest_ratio(size, fields[field].choices)
+            ratios = field_at(fields, field)
+            nearest = nearest_ratio(size, ratios.choices) if ratios is not None else None
             return ({field: nearest[0]}, nearest[1]) if nearest is not None else None
         case WidthHeight(width=width, height=height):
             exact = _numbers(_SIZE, size)
@@ -48,6 +52,28 @@ def fit_size(
                 return None
             wanted = _numbers(_SIZE, size)
             return {field: min(pixels, key=lambda each: _distance(*wanted, *pixels[each]))}, False
+
+
+def with_values(params: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters with further values; a name with dots is one of a nested object.
+
+    What should be an object and is not stays as it is: the check of the parameters reports it.
+    """
+    changed = dict(params)
+    for name, value in values.items():
+        first, dot, nested = name.partition(".")
+        if not dot:
+            changed[name] = value
+        elif (inner := _fields_of_object(changed.get(first, {}))) is not None:
+            changed[first] = with_values(inner, {nested: value})
+    return changed
+
+
+def _fields_of_object(value: object) -> Mapping[str, object] | None:
+    if isinstance(value, Mapping):
+        return value
+    kind = type(value)
+    return {each.name: getattr(value, each.name) for each in attrs.fields(kind)} if attrs.has(kind) else None
 
 
 def _distance(width: int, height: int, wide: int, high: int) -> tuple[float, float]:

@@ -14,11 +14,11 @@ from typing import Literal, cast
 import attrs
 
 from impasto import AspectRatios, InvalidRequest, Operation, Problem, Sizes
-from impasto.ext import MAX_PROBLEMS, Makes, check_n, kind_in_words, pass_interrupt
+from impasto.ext import MAX_PROBLEMS, Makes, check_n, field_at, kind_in_words, pass_interrupt
 from impasto.fields import format_value
-from impasto.rules import Needs
+from impasto.rules import Needs, value_at
 
-from .sizes import checked_size, fit_size
+from .sizes import checked_size, fit_size, with_values
 from .words import MOST_PARTIAL_IMAGES, advice, is_neutral, may_be_dropped
 
 Format = Literal["b64_json", "url"]
@@ -146,12 +146,13 @@ class _Translator:
 
     def _translates_size(self) -> bool:
         """Return True if the model's own field ``size`` takes the nearest of its choices."""
-        return self.operation.size is not None and "size" in self.operation.size.names
+        size = self.operation.size
+        return size is not None and any(name.partition(".")[0] == "size" for name in size.names)
 
     def _has_shape(self) -> bool:
         """Return True if the call sets a field that ``size`` would set too."""
         size = self.operation.size
-        return size is not None and any(name in self.arguments for name in size.names)
+        return size is not None and any(value_at(self.arguments, name) is not None for name in size.names)
 
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
@@ -265,8 +266,13 @@ class _Translator:
         fields, also = self.operation.fields, self.operation.aliases
         for word in list(self.arguments):
             name = word if word in fields else also.get(word)
-            if name is not None and not (name == "size" and self._translates_size()):
-                self._place(name, self.arguments.pop(word), word)
+            if name is None or (name == "size" and self._translates_size() and not self._is_own_size(word)):
+                continue
+            self._place(name, self.arguments.pop(word), word)
+
+    def _is_own_size(self, word: str) -> bool:
+        """Return True for an object in a model's own field ``size``: OpenAI's is text."""
+        return self.operation.fields["size"].kind == "group" and not isinstance(self.arguments[word], str)
 
     def size(self, size: object) -> str | None:
         declared = self.operation.size
@@ -300,19 +306,21 @@ class _Translator:
         fitted = fit_size(size, declared, self.operation.fields) if declared is not None else None
         if declared is None or fitted is None:
             missing = " or ".join(declared.names) if declared is not None else "aspect_ratio"
-            self.warnings.append(f"size {size} has no effect: this model takes no {missing}")
+            has_field = declared is not None and field_at(self.operation.fields, declared.names[0]) is not None
+            reason = f"no choice of {missing} has a shape" if has_field else f"this model takes no {missing}"
+            self.warnings.append(f"size {size} has no effect: {reason}")
             return
         values, exact = fitted
-        chosen = [name for name in values if name in self.params]
-        if chosen:
+        params = with_values(self.params, values)
+        if chosen := [name for name in values if value_at(self.params, name) is not None]:
             self.problems += (
                 Problem(name, "can't be combined with size, which sets it too; leave one out") for name in chosen
             )
-        elif self._broken_fields({**self.params, **values}) & values.keys():
+        elif any(f"{name}.".startswith(f"{each}.") for each in self._broken_fields(params) for name in values):
             self.warnings.append(f"size {size} has no effect: the input image sets the shape")
         else:
-            for name, value in values.items():
-                self._place(name, value, "size")
+            self.words = {**dict.fromkeys((*values, *params), "size"), **self.words}
+            self.params = params
             if not exact:
                 became = f"{declared.names[0]} " if isinstance(declared, AspectRatios) else ""
                 pixels = "x".join(map(str, values.values()))
