@@ -46,8 +46,18 @@ def _position(middleware: Middleware) -> int:
     return _ORDER[position]
 
 
+class _Manager(pluggy.PluginManager):
+    """pluggy's manager, but ``__init__`` and the like are no hooks: half of a route's opening (``test_counts.py``)."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> pluggy.HookspecOpts | None:
+        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
+
+
 def _manager(*plugins: object) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager("impasto")
+    manager = _Manager("impasto")
     manager.add_hookspecs(Specs)
     for plugin in plugins:
         manager.register(plugin)

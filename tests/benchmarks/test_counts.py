@@ -20,6 +20,7 @@ from benchmarks.server import LARGE, running
 
 from impasto import Client, Handler, Middleware, Operation, Registry, WireRequest, WireResponse, distributions, hookimpl
 from impasto.metadata import read_folders
+from impasto.route import Route
 from impasto_plugins.stability.stable_image_core import operation as core
 from tests.conftest import KEY
 
@@ -193,3 +194,11 @@ async def _function_calls(call: Callable[[], Awaitable[object]]) -> float:
         for _ in range(100):
             await call()
     return sum(entry.callcount for entry in profile.getstats()) / 100
+
+
+def test_a_route_is_opened_with_few_function_calls() -> None:
+    """A gateway opens two for each deployment: 3,900 calls when this was written, 8,100 with names such as __init__."""
+    transport, profile = Nowhere(), cProfile.Profile()
+    with profile:
+        Route.open(core, transport)
+    assert sum(entry.callcount for entry in profile.getstats()) < 6_000
