@@ -17,6 +17,12 @@ Role = Literal["image", "mask", "audio", "prompt"]
 MaskArea = Literal["white", "black", "transparent"]
 """The area of a mask that the provider edits."""
 
+_FORMATS = {
+    "jpg": "jpeg",
+    **{each: each for each in ("jpeg", "png", "webp", "gif", "avif", "svg", "mp3", "wav", "glb")},
+}
+"""File formats by the words that callers use."""
+
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
@@ -71,9 +77,9 @@ class Field:
             case "text":
                 return self._text(value)
             case "choice":
-                if not isinstance(value, str) or value not in self.choices:
+                if not isinstance(value, str) or (choice := self.choice_for(value)) is None:
                     raise ValueError(f"must be one of {', '.join(self.choices)}, not {format_value(value)}")
-                return str.__str__(value)  # of an enum's member too the text, not its name
+                return choice
             case "integer" | "number":
                 return self._number(value)
             case "file":
@@ -92,6 +98,19 @@ class Field:
                 return self._group(value)
             case _:
                 return value
+
+    def choice_for(self, text: str) -> str | None:
+        """Return the choice that a text stands for, or None: itself, or a file format in the provider's spelling.
+
+        ``jpg`` and ``jpeg`` are one format, and a provider may write ``JPEG`` or ``image/jpeg``.
+        """
+        if text in self.choices:
+            return str.__str__(text)  # of an enum's member too the text, not its name
+        if (format := _FORMATS.get(text)) is None:
+            return None
+        return next(
+            (each for each in self.choices if _FORMATS.get(each.lower().removeprefix("image/")) == format), None
+        )
 
     def describe_constraint(self) -> str:
         """Return the field's limits in words."""

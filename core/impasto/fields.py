@@ -93,9 +93,11 @@ def texts(
     )
 
 
-def boolean(*, default: bool | None = None, required: bool = False, description: str = "") -> Any:
+def boolean(
+    *, default: bool | None = None, required: bool = False, alias: str | None = None, description: str = ""
+) -> Any:
     """Declare true or false."""
-    return _field(Field(kind="boolean", description=description, default=default, required=required))
+    return _field(Field(kind="boolean", description=description, default=default, required=required, alias=alias))
 
 
 def color(*, default: str | None = None, required: bool = False, description: str = "") -> Any:
@@ -110,6 +112,7 @@ def integer(
     step: int | None = None,
     default: int | None = None,
     required: bool = False,
+    alias: str | None = None,
     description: str = "",
 ) -> Any:
     """Declare a whole number. A bool, a float or text is refused. ``step`` counts from ``minimum``, or from 0."""
@@ -122,6 +125,7 @@ def integer(
             step=step,
             default=default,
             required=required,
+            alias=alias,
         )
     )
 
@@ -149,9 +153,24 @@ def number(
     )
 
 
-def choice(*choices: str, default: str | None = None, required: bool = False, description: str = "") -> Any:
-    """Declare one of the listed texts."""
-    return _field(Field(kind="choice", description=description, choices=choices, default=default, required=required))
+def choice(
+    *choices: str,
+    default: str | None = None,
+    required: bool = False,
+    alias: str | None = None,
+    description: str = "",
+) -> Any:
+    """Declare one of the listed texts. ``jpg`` and ``jpeg`` stand for each other."""
+    return _field(
+        Field(
+            kind="choice",
+            description=description,
+            choices=choices,
+            default=default,
+            required=required,
+            alias=alias,
+        )
+    )
 
 
 def file(

@@ -220,3 +220,25 @@ def test_the_size_is_derived_from_fields_with_the_usual_names_unless_it_is_decla
 )
 def test_the_first_bytes_show_a_media_type(head: bytes, media_type: str | None) -> None:
     assert media_type_of(head) == media_type
+
+
+@pytest.mark.parametrize(
+    ("choices", "value", "expected"),
+    [
+        (("webp", "jpg", "png"), "jpg", "jpg"),
+        (("webp", "jpg", "png"), "jpeg", "jpg"),
+        (("png", "jpeg"), "jpg", "jpeg"),
+        (("PNG", "JPEG"), "jpg", "JPEG"),
+        (("PNG", "JPEG"), "png", "PNG"),
+        (("image/png", "image/jpeg"), "jpeg", "image/jpeg"),
+        (("jpg", "jpeg"), "jpeg", "jpeg"),
+    ],
+)
+def test_a_file_format_is_taken_in_any_spelling(choices: tuple[str, ...], value: str, expected: str) -> None:
+    assert fields.Field(kind="choice", choices=choices).check(value) == expected
+
+
+@pytest.mark.parametrize("value", ["gif", "PNG", "jp", "", "image/png", 5])
+def test_a_format_that_is_not_listed_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="must be one of webp, jpg, png, not"):
+        fields.Field(kind="choice", choices=("webp", "jpg", "png")).check(value)

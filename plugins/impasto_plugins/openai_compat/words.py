@@ -33,7 +33,7 @@ _ADVICE: Mapping[str, str] = {
     "quality": "must be auto or standard; choose another model for another quality",
     "background": "must be auto or opaque; for a transparent background use a model that removes backgrounds",
     "moderation": "must be auto: the provider's moderation can't be set",
-    "output_compression": "must be 100; for smaller files use output_format jpeg or webp",
+    "output_compression": "must be 100, as this model has no field for it; output_format jpeg or webp is smaller",
     "stream": "is an argument of the functions, true or false; leave it out elsewhere",
     "num_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",
     "max_retries": "is an argument of the functions; with a client use impasto.Client(retry=impasto.Retry(...))",

@@ -138,3 +138,63 @@ def test_the_least_parameters_of_a_model_pass_its_checks() -> None:
     params = _smallest_params(fields.fields_of(Needy), Path("sketch.png"))
     assert params["images"] == [Path("sketch.png")] * 2
     assert (params["flag"], params["color"], params["inner"]) == (False, "#808080", {"whole": 5})
+
+
+@attrs.frozen(kw_only=True)
+class Flux:
+    prompt: str = fields.text(1, required=True, role="prompt")
+    output_format: str | None = fields.choice("webp", "jpg", "png", default="webp")
+
+
+@attrs.frozen(kw_only=True)
+class Gemini:
+    prompt: str = fields.text(1, required=True, role="prompt")
+    mime: str | None = fields.choice("image/png", "image/jpeg", alias="output_format")
+
+
+@attrs.frozen(kw_only=True)
+class Film:
+    prompt: str = fields.text(1, required=True, role="prompt")
+    output_format: str | None = fields.choice("tiff", "bmp")
+
+
+def format_for(params: type[attrs.AttrsInstance], out: str, *words: str) -> dict[str, object]:
+    operation = Operation(
+        id="acme/x", title="X", target="/x", provider=PROVIDER, params=params, dialect=cast(Dialect, None)
+    )
+    request = request_of(operation, "acme/x", {"prompt": ("a wolf",)}, assignments=words, out=Path(out))
+    return attrs.asdict(request.params, filter=lambda each, value: each.name != "prompt" and value is not None)
+
+
+@pytest.mark.parametrize("words", [(), ("output_format=jpg",), ("output_format=jpeg",)])
+@pytest.mark.parametrize("out", ["x.jpg", "x.jpeg", "x.JPG"])
+def test_the_ending_of_a_jpeg_is_the_format_jpg(out: str, words: tuple[str, ...]) -> None:
+    assert format_for(Flux, out, *words) == {"output_format": "jpg"}
+
+
+def test_a_field_of_another_name_takes_the_format_of_the_file() -> None:
+    assert format_for(Gemini, "x.jpg") == {"mime": "image/jpeg"}
+    assert format_for(Gemini, "x.png", "mime=image/png") == {"mime": "image/png"}
+    assert format_for(Flux, "x.webp") == {}
+
+
+@pytest.mark.parametrize(
+    ("params", "out", "words", "problem"),
+    [
+        (Flux, "x.png", ("output_format=jpeg",), ("output_format", "is jpeg, but the name 'x.png' selects png")),
+        (
+            Flux,
+            "x.gif",
+            (),
+            ("-o", "'x.gif' names a format that the model can't produce; end it in .png, .jpg, .jpeg or .webp"),
+        ),
+        (Gemini, "x.png", ("mime=image/jpeg",), ("mime", "is image/jpeg, but the name 'x.png' selects png")),
+        (Film, "x.png", (), ("-o", "'x.png' names a format that the model can't produce")),
+    ],
+)
+def test_a_file_whose_ending_does_not_fit_is_refused(
+    params: type[attrs.AttrsInstance], out: str, words: tuple[str, ...], problem: tuple[str, str]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        format_for(params, out, *words)
+    assert [tuple(each) for each in caught.value.problems] == [problem]

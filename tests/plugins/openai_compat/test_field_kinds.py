@@ -11,6 +11,7 @@ from PIL import Image
 
 from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
 from impasto.ext import close_files
+from impasto_plugins.batch.manifest.fast_validation import FastValidator
 from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.defaults import problems_of_defaults
 from impasto_plugins.openai_compat.translate import translate
@@ -177,3 +178,32 @@ def test_a_default_of_a_nested_object_is_checked() -> None:
 def test_size_has_no_effect_on_a_model_that_declares_none() -> None:
     made = translate(operation(size=None), {"prompt": "a", "size": "1024x1024"})
     assert made.warnings == ("size 1024x1024 has no effect: this model takes no aspect_ratio",)
+
+
+@attrs.frozen(kw_only=True)
+class Encoded:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    format: str | None = fields.choice("webp", "jpg", "png", default="webp", alias="output_format")
+    quality: int | None = fields.integer(1, 95, alias="output_compression")
+
+
+def test_output_format_and_compression_fill_the_fields_that_name_them() -> None:
+    made = translate(operation(Encoded), {"prompt": "a", "output_format": "jpeg", "output_compression": 50})
+    assert (made.problems, made.warnings) == ((), ())
+    request, _ = check_request(operation(Encoded), "acme/x", made)
+    assert request.params == Encoded(prompt="a", format="jpg", quality=50)
+    made = translate(operation(Encoded), {"prompt": "a", "output_format": "gif", "output_compression": 96})
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(operation(Encoded), "acme/x", made)
+    assert dict(caught.value.problems) == {
+        "output_format": "must be one of webp, jpg, png, not 'gif' (it is this model's format)",
+        "output_compression": "must be a whole number from 1 to 95, not 96 (it is this model's quality)",
+    }
+
+
+def test_the_quick_check_of_a_batch_leaves_other_names_of_fields_to_the_full_one() -> None:
+    validator = FastValidator.of_operation("acme/x", operation(Encoded))
+    assert validator is not None
+    assert validator.validate({"id": "a", "model": "acme/x", "prompt": "a"}) is not None
+    row: dict[str, object] = {"id": "a", "model": "acme/x", "prompt": "a", "output_compression": 100}
+    assert validator.validate(row) is None

@@ -70,7 +70,7 @@ class FastValidator:
         required = frozenset(name for name, field in fields.items() if field.required)
         words: dict[str, Fits] = {name: fits for name, fits in own.items() if fields[name].role is None}
         words["response_format"] = lambda value: value in FORMATS
-        words |= {word: _neutral(word) for word in NEUTRAL if word not in fields}
+        words |= {word: _neutral(word) for word in NEUTRAL if word not in fields and word not in operation.aliases}
         if operation.roles.get("prompt") == ("prompt",) and "prompt" in own:
             words["prompt"] = own["prompt"]
         if isinstance(operation.size, AspectRatios) and operation.size.field in fields:

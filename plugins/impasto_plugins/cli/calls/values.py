@@ -175,19 +175,24 @@ def _named_values(assignments: Sequence[str], problems: list[Problem]) -> list[t
 
 
 def _ask_for_format(operation: Operation, params: dict[str, object], out: Path, problems: list[Problem]) -> None:
-    field, wanted = operation.fields.get("output_format"), FORMATS.get(out.suffix.lower())
+    """Set the model's field of the output format to that of the file's name, or report that it can't be made."""
+    name = operation.aliases.get("output_format", "output_format")
+    field, wanted = operation.fields.get(name), FORMATS.get(out.suffix.lower())
     further = tuple(FORMATS.get(EXTENSIONS.get(media_type, ""), "") for media_type in operation.media_types)
-    formats = field.choices if field is not None else (*_OUTPUT_FORMATS[operation.output], *further)
-    if wanted not in formats and (wanted is not None or is_medium(out)):
-        *endings, last = (ending for ending, format in FORMATS.items() if format in formats)
-        allowed = f"{', '.join(endings)} or {last}" if endings else last
-        problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce; end it in {allowed}"))
-    elif field is not None and wanted is not None:
-        output_format = params.get("output_format", wanted)
-        if output_format != wanted:
-            problems.append(Problem("output_format", f"is {output_format}, but the name {str(out)!r} selects {wanted}"))
-        elif wanted != field.default:
-            params["output_format"] = wanted
+    formats = Field(kind="choice", choices=(*_OUTPUT_FORMATS[operation.output], *further))
+    if field is not None and field.kind == "choice":
+        formats = field
+    choice = formats.choice_for(wanted) if wanted is not None else None
+    if choice is None and (wanted is not None or is_medium(out)):
+        endings = [ending for ending, format in FORMATS.items() if formats.choice_for(format) is not None]
+        advice = f"; end it in {' or '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))}" if endings else ""
+        problems.append(Problem("-o", f"{str(out)!r} names a format that the model can't produce{advice}"))
+    elif formats is field and choice is not None:
+        chosen = params.get(name, choice)
+        if not isinstance(chosen, str) or formats.choice_for(chosen) != choice:
+            problems.append(Problem(name, f"is {chosen}, but the name {str(out)!r} selects {wanted}"))
+        elif choice != formats.default:
+            params[name] = choice
 
 
 def is_medium(out: Path) -> bool:

@@ -76,6 +76,8 @@ def decode_image(value: str) -> bytes:
 
 
 def _value(field: Field, value: object) -> object:
+    if field.kind == "choice" and value not in field.choices:  # the field itself takes jpg for jpeg
+        raise ValueError(f"must be one of {', '.join(field.choices)}")
     if field.kind != "file":
         return field.check(value)
     if not isinstance(value, str):
