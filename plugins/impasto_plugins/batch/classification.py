@@ -17,6 +17,7 @@ from impasto import (
     Cost,
     ImpastoError,
     InvalidRequest,
+    JobFailed,
     NotFound,
     NotSent,
     PaymentRequired,
@@ -181,7 +182,7 @@ def _state_of_error(error: ImpastoError, *, is_kept: bool) -> OutcomeState:
             return "ambiguous"
         case NotFound():
             return "ambiguous" if is_kept else "expired"
-        case BadRequest() | Unprocessable() | PermissionDenied() | TooLarge():
+        case BadRequest() | Unprocessable() | PermissionDenied() | TooLarge() | JobFailed():
             return "ambiguous"  # the provider says that nothing will come, and not whether it was charged
         case ChargeUnknown() if error.status == 404:
             return "ambiguous"

@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import NoReturn
 
 import click
 
-from impasto import ConfigError, ImpastoError, InvalidRequest, RegistryError
+from impasto import (
+    BadRequest,
+    ChargeUnknown,
+    ConfigError,
+    ContentFiltered,
+    ImpastoError,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    PollExpired,
+    RegistryError,
+    TooLarge,
+    Unprocessable,
+)
 from impasto.ext import PYTHON_ADVICE, Billed
 from impasto_plugins.cli.entry import INTERRUPTED
 from impasto_plugins.cli.options import JSON
@@ -17,6 +31,9 @@ from impasto_plugins.cli.options import JSON
 from .output import echo
 
 WRONG_INPUT = (InvalidRequest, ConfigError, RegistryError)
+
+_WITHOUT_RESULT = (JobFailed, ContentFiltered, PollExpired, NotFound, BadRequest, Unprocessable, TooLarge)
+"""Errors of a job that has ended, so that nothing can be fetched any more."""
 
 _CHARGES: Mapping[Billed, str] = {
     "no": "Nothing was charged.",
@@ -83,11 +100,16 @@ def format_error(error: ImpastoError) -> str:
         if not isinstance(error, WRONG_INPUT) and not any(word in lines[0] for word in ("charged", "nothing was sent")):
             lines.append(_CHARGES[error.billed])
     lines += _notes(error)
-    if error.id is not None and error.operation is not None:
+    if error.id is not None and error.operation is not None and _may_have_result(error):
         lines.append(resume_advice(error.operation, error.id, error.count))
     text = "\n".join(lines)
     others = dict.fromkeys(format_error(each) for each in error.errors)  # images of one call often fail alike
     return "\n".join([text, *(f"also: {other}" for other in others if other != text)])
+
+
+def _may_have_result(error: ImpastoError) -> bool:
+    is_unknown_job = isinstance(error, ChargeUnknown) and error.status == HTTPStatus.NOT_FOUND
+    return not (is_unknown_job or isinstance(error, _WITHOUT_RESULT))
 
 
 def as_object(error: ImpastoError) -> dict[str, object]:

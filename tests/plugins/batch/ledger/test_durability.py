@@ -22,6 +22,7 @@ from impasto import (
     ChargeUnknown,
     ContentFiltered,
     Cost,
+    JobFailed,
     Pending,
     PollExpired,
     Result,
@@ -294,3 +295,12 @@ async def test_a_staged_image_that_was_changed_is_not_uploaded(tmp_path: Path) -
         await asyncio.to_thread(staging_path(folder.layout, "a", 0).write_bytes, b"another")
         with pytest.raises(OSError, match="was changed by another program"):
             await LedgerRecorder(folder, Template()).upload(cast("Any", Bucket()), row)
+
+
+def test_a_job_that_failed_is_not_polled_again() -> None:
+    failed = JobFailed("the provider reports that the job failed")
+    failed.id = "job-1"
+    assert outcome_of_error(UNIT, failed).state == "ambiguous"
+    lost = ChargeUnknown("no result within 5 s")
+    lost.id = "job-1"
+    assert outcome_of_error(UNIT, lost).state == "pending"
