@@ -35,11 +35,11 @@ def failures_beyond_cost(result: Result, price: Cost | None) -> Sequence[FailedA
 
     A cost of the provider's own has all images of its answers in it; one by the price has those that came.
     """
-    cost = result.cost
-    is_by_price = price is not None and cost is not None and cost.usd in (
-        price.usd, price.times(len(result.artifacts)).usd,
-    )  # fmt: skip
-    return result.errors if cost is None or is_by_price else [each for each in result.errors if each.request_failed]
+    cost, count = result.cost, len(result.artifacts)
+    by_price = price if price is None or count == 1 else price.times(count)
+    if cost is None or (by_price is not None and cost.usd == by_price.usd):
+        return result.errors
+    return [each for each in result.errors if each.request_failed]
 
 
 def cost_with_failures(result: Result, price: Cost | None, *, possible: bool = False) -> Cost | None:

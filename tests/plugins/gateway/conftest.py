@@ -154,7 +154,8 @@ async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Sta
 
         async def start(text: str | None = None, **options: Any) -> Running:
             text = text or config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'files'}\n")
-            gateway = await stack.enter_async_context(Gateway(parse(text.encode()), **options))
+            parsed = await asyncio.to_thread(parse, text.encode())  # it may read what is installed
+            gateway = await stack.enter_async_context(Gateway(parsed, **options))
             running = Running(gateway)
             stack.push_async_callback(running.aclose)
             return running

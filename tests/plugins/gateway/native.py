@@ -19,7 +19,7 @@ KEY = "acme-key-of-tests"
 USD = 0.04
 """The price of an image."""
 
-TRUE_USD = 0.01
+TRUE_USD = 0.015
 """The cost of an image that the vendor reports itself, if it does."""
 
 PLUGIN = """
@@ -59,8 +59,11 @@ class Dialect:
             return RateLimited("slow down", status=429)
         return None if response.status in (200, 202) else ChargeUnknown(f"HTTP {response.status}")
 
+    def is_artifact_body(self, operation, response):
+        return response.status == 200
+
     def normalize_response(self, operation, request, response):
-        body = json.loads(response.body)
+        body = json.loads(response.body if response.file is None else response.file.read())
         if "id" in body:
             poll = WireRequest(target=f"/jobs/{body['id']}", method="GET")
             return Pending(id=body["id"], poll=poll, first=0.01, interval=0.01)
@@ -114,7 +117,8 @@ class Vendor:
 
     ``job`` answers with a job, ``fewer`` and ``more`` with one image less or more than asked for, ``filtered``
     without the first, ``breaks`` with a broken connection, ``refused`` with 400, ``held`` after ``release``,
-    ``true`` with the cost, ``large`` with images of 3 MB.
+    ``true`` with the cost, ``large`` with images of 3 MB, ``none of`` with filtered images alone (``last``: if fewer
+    than four are asked for).
     """
 
     def __init__(self) -> None:
@@ -130,6 +134,8 @@ class Vendor:
         self.has_results.set()
         self.held_samples = 0
         """Requests for so many images are held too."""
+        self.broken_samples = 0
+        """Requests for so many images break the connection."""
         self.release = Event()
         self._lock = Lock()
 
@@ -151,10 +157,12 @@ class Vendor:
                 self.busy -= 1
                 return 429, {}
             count = asked - ("fewer" in prompt) + ("more" in prompt) - ("filtered" in prompt)
+            if "none of" in prompt and (asked < 4 or "last" not in prompt):
+                return 200, {"images": [None] * asked}
             self.made += count
         if "held" in prompt or asked == self.held_samples:
             self.release.wait(60)
-        if "breaks" in prompt:
+        if "breaks" in prompt or asked == self.broken_samples:
             return None
         first = fields.get("seed", 0)
         make = (lambda seed: padded(3 << 20, 64, 64 + seed)) if "large" in prompt else image

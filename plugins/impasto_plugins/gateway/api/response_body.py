@@ -12,7 +12,7 @@ from typing import BinaryIO
 import attrs
 import pybase64
 
-from impasto import Artifact, Cost, File, Partial, Usage
+from impasto import Artifact, Cost, File, Partial
 from impasto_plugins.concurrency import open_in_thread
 from impasto_plugins.gateway.calls.execution import CallOutcome
 from impasto_plugins.gateway.calls.streamed_answers import CHUNK_BYTES
@@ -148,12 +148,17 @@ def body_segments(content: ResponseContent) -> Iterator[Segment]:
             yield b","
         yield from _image_object(image, {})
     properties = content.images[0].properties if content.images else {}
-    fields: dict[str, object] = {**properties, "usage": TokenUsage.of(content.outcome.usage).model_dump()}
-    if content.outcome.warnings:
-        fields["warnings"] = content.outcome.warnings
-    if content.outcome.lost:
-        fields["errors"] = content.outcome.lost
-    yield b"]," + _json(fields)[1:].encode()
+    yield b"]," + _json({**properties, **_call_fields(content.outcome)})[1:].encode()
+
+
+def _call_fields(outcome: CallOutcome) -> Mapping[str, object]:
+    """Return what is known of a call beside its images."""
+    fields: dict[str, object] = {"usage": TokenUsage.of(outcome.usage).model_dump()}
+    if outcome.warnings:
+        fields["warnings"] = outcome.warnings
+    if outcome.lost:
+        fields["errors"] = outcome.lost
+    return fields
 
 
 def event_opening(event: str) -> bytes:
@@ -161,13 +166,13 @@ def event_opening(event: str) -> bytes:
     return f"event: {event}\ndata: ".encode()
 
 
-def completed_event(event: str, image: ResponseImage, created: int, usage: Usage | None = None) -> Iterator[Segment]:
-    """Return the rest of a ``completed_event`` event after its beginning."""
-    fields = {
-        **_event_fields(event, image, created),
-        "usage": TokenUsage.of(usage).model_dump(),
-    }
-    yield from _image_object(image, fields)
+def completed_event(event: str, image: ResponseImage, outcome: CallOutcome, *, is_last: bool) -> Iterator[Segment]:
+    """Return the rest of the event of an image after its beginning.
+
+    The last one has the usage, warnings and errors of the whole call: a client adds up the usage of its events.
+    """
+    call_fields = _call_fields(outcome) if is_last else {"usage": TokenUsage.of(None).model_dump()}
+    yield from _image_object(image, {**_event_fields(event, image, outcome.created), **call_fields})
     yield b"\n\n"
 
 

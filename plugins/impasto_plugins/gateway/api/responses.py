@@ -193,20 +193,18 @@ async def _write_events(
     event: str,
     streaming: _StreamingResponse,
 ) -> None:
-    # A client adds up the usage of its events: that of the whole call is in the last one.
-    images, created, usage_of_all = content.images, content.outcome.created, content.outcome.usage
+    images, outcome = content.images, content.outcome
+    events = [
+        response_body.completed_event(event, image, outcome, is_last=number == len(images))
+        for number, image in enumerate(images, 1)
+    ]
     if streaming.has_started:
-        usage = usage_of_all if len(images) == 1 else None
-        await streaming.finish(_after_first_image(response_body.completed_event(event, images[0], created, usage)))
-        images = images[1:]
+        await streaming.finish(_after_first_image(events.pop(0)))
     elif not response.prepared:
-        facts = build_headers(content.outcome.cost, content.outcome.warnings, is_replayed=content.is_replayed)
-        response.headers.update(facts)
+        response.headers.update(build_headers(outcome.cost, outcome.warnings, is_replayed=content.is_replayed))
         await context.begin(response)
-    for left, image in zip(range(len(images) - 1, -1, -1), images, strict=True):
-        usage = None if left else usage_of_all
-        completed = response_body.completed_event(event, image, created, usage)
-        await _write(response, (response_body.event_opening(event), *completed))
+    for segments in events:
+        await _write(response, (response_body.event_opening(event), *segments))
     await _end_events(response)
 
 

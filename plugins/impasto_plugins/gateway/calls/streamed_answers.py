@@ -207,12 +207,8 @@ class Attempt:
 
     on_job: Callable[[str, Sequence[ProviderJob]], Awaitable[object]]
     jobs: list[ProviderJob] = attrs.field(factory=list[ProviderJob])
-    _images: int = 0
-
-    def next_place(self, count: int) -> int:
-        """Return the number of images of the requests before the next one, which asks for ``count``."""
-        self._images += count
-        return self._images - count
+    images: int = 0
+    """Images of the requests so far."""
 
 
 class GatewayCall(Call):
@@ -224,7 +220,8 @@ class GatewayCall(Call):
     def __init__(self, spools: AnswerSpools, quote: Quote, attempt: Attempt, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._spools, self._quote, self._attempt = spools, quote, attempt
-        self._place = attempt.next_place(self.request.count)  # the calls of a fan-out begin in the order of its images
+        self._place = attempt.images  # the calls of a fan-out begin in the order of its images
+        attempt.images += self.request.count
         if spools.on_attempt is not None:
             spools.on_attempt()
         if spools.partial_images is not None:

@@ -126,11 +126,11 @@ async def test_a_key_pays_the_true_cost_of_a_line_once(start: Start, vendor: Ven
     with_key = gateway.sdk.with_options(api_key=OTHER)
     batch = await ended(with_key, await begun(with_key, [line("a", model="fine", prompt="true", n=6)]))
     made = (await results(with_key, batch.output_file_id))["a"]
-    assert made["response"]["body"]["cost_usd"] == pytest.approx(0.06)
+    assert made["response"]["body"]["cost_usd"] == pytest.approx(0.09)
     rows = await gateway.gateway._database.write(
         lambda db: dict(db.execute("SELECT what, SUM(amount) FROM used GROUP BY what").fetchall())
     )
-    assert rows == {"pictures": 6, "nano_usd": 60_000_000}
+    assert rows == {"pictures": 6, "nano_usd": 90_000_000}
 
 
 async def test_a_job_of_four_is_fetched_by_the_next_start(

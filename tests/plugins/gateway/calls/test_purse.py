@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from impasto import (
@@ -116,6 +117,33 @@ async def test_of_three_images_those_are_spent_that_may_have_been_charged(
         await BudgetGuard(data, limits).charge(call(3), attempt)
     expected = {"requests": 1, "pictures": pictures, "nano_usd": pictures * 65_000_000}
     assert await used(data) == {what: amount for what, amount in expected.items() if amount}
+
+
+async def test_images_of_one_failed_request_are_each_counted_once(data: Database) -> None:
+    """One image came; of a request for three, one was charged, one may have been, and one was not."""
+    error = UnusableResult("no")
+    error.billed_each = ("yes", "no", "unknown")
+    result = await come(1)
+    lost = tuple(FailedArtifact(index=i, error=error, request_failed=True) for i in (1, 2, 3))
+    result = attrs.evolve(result, errors=lost, cost=Cost(usd=0.5, as_of=""))  # the vendor's own, of the one that came
+
+    async def attempt() -> Result:
+        return result
+
+    await BudgetGuard(data, caller(images_per_day=9)).charge(call(4), attempt)
+    assert await used(data) == {"requests": 1, "pictures": 3, "nano_usd": 630_000_000}
+
+
+async def test_an_answer_with_more_errors_than_images_asked_for_gives_nothing_back(data: Database) -> None:
+    error = UnusableResult("no")
+    error.billed_each = ("yes", "no", "no")
+
+    async def attempt() -> Result:
+        raise error
+
+    with pytest.raises(UnusableResult):
+        await BudgetGuard(data, caller(images_per_day=9)).charge(call(1), attempt)
+    assert await used(data) == {"requests": 1, "pictures": 1, "nano_usd": 65_000_000}
 
 
 async def test_a_call_that_goes_elsewhere_is_one_request_and_pays_each_attempt(data: Database) -> None:
