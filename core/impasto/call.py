@@ -84,6 +84,8 @@ class Call:
     has_odd_result = False
     """True if the plugin's result has more than artifacts and plain texts, see ``checked_result``."""
     _is_job_free = False
+    images_wait = False
+    """True if the job has ended: its images are at the provider, and are fetched."""
     on_partial: Callable[[Partial], object] | None = None
     """Callback for the partial results of a stream."""
     artifacts: tuple[Artifact, ...] = ()

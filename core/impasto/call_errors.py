@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .errors import (
@@ -38,13 +39,19 @@ _LONGEST_CHAINED = 100_000
 
 def unknown_charge_text(call: Call) -> str:
     """Return the text for a call that may have been charged."""
-    if call.job and call.cancellation:
-        return f"job {printable(call.job)} {call.cancellation}; it may have been charged"
-    if call.job:
-        return (
-            f"job {printable(call.job)} continues at the provider and may be charged; client.resume fetches its result"
-        )
-    return "the request was sent; it may have been charged"
+    if not call.job:
+        return "the request was sent; it may have been charged"
+    job = f"job {_job_text(call.job)}"
+    if call.images_wait:
+        return f"the images of {job} are at the provider; client.resume fetches them"
+    if call.cancellation:
+        return f"{job} {call.cancellation}; it may have been charged"
+    return f"{job} continues at the provider and may be charged; client.resume fetches its result"
+
+
+def _job_text(job: str) -> str:
+    """Return a job's id for a message. If it is an address, it has no query, which may be a signature."""
+    return printable(re.sub(r"\?\S*", "", job) if "://" in job else job)
 
 
 def timeout_error(call: Call) -> ImpastoError:
@@ -54,6 +61,11 @@ def timeout_error(call: Call) -> ImpastoError:
     if call.possible_charges:
         return _charge_unknown(what, call)
     return (ClientClosedError if closed else NotSent)(f"{what}; nothing was sent")
+
+
+def cancelled_error(call: Call) -> ChargeUnknown:
+    """Return the error for an image that was not fetched, since the caller gave up."""
+    return _charge_unknown("the call was cancelled", call)
 
 
 def plugin_error(error: BaseException, call: Call) -> ImpastoError:
@@ -84,13 +96,13 @@ def answer_fault(error: BaseException, operation: Operation, response: WireRespo
 def job_missing_error(error: NotFound, call: Call, age: float, pending: Pending) -> ImpastoError:
     """Return the error for a job that the provider does not know, ``age`` seconds after it accepted it."""
     if call.request.job is not None:
-        job = printable(pending.id)
+        job = _job_text(pending.id)
         error.message = f"no result for job {job}: the id is unknown, the result has expired, or another key started it"
         return error
     if pending.result_ttl is not None and age >= pending.result_ttl:
-        return PollExpired(f"the result of job {printable(pending.id)} has expired at the provider")
+        return PollExpired(f"the result of job {_job_text(pending.id)} has expired at the provider")
     return ChargeUnknown(
-        f"the provider no longer knows job {printable(pending.id)}; it may have been charged",
+        f"the provider no longer knows job {_job_text(pending.id)}; it may have been charged",
         status=error.status,
         request_id=error.request_id,
     )

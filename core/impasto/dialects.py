@@ -15,7 +15,7 @@ from .files import File, media_type_of
 from .operation import Operation
 from .provider import Account
 from .records import MAX_ARTIFACTS, Artifact, Cost, Download, FailedArtifact, Pending, Result, Usage
-from .refusals import INVALID, STATUSES, Place, Refusals, charge_unknown, parse_json, unusable
+from .refusals import INVALID, STATUSES, Advice, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
 from .urls import LONGEST_URL
 from .usage import TokenPrice, usage_in
@@ -24,6 +24,7 @@ from .wire import FileRef, JSONValue, WireRequest, WireResponse
 __all__ = [
     "DATA_URI",
     "STATUSES",
+    "Advice",
     "Place",
     "Refusals",
     "Token",
@@ -34,6 +35,7 @@ __all__ = [
     "image_in_body",
     "images_from_base64",
     "images_from_urls",
+    "images_of_job",
     "json_object",
     "pending_from_url",
     "poll_of_job",
@@ -121,7 +123,7 @@ def images_from_base64(
             seed = seeds[index] if index < len(seeds) else None
             artifacts.append(Artifact(data=data, media_type=media_type, seed=seed if type(seed) is int else None))
         else:
-            errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index}", response)))
+            errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index + 1}", response)))
     if not artifacts:
         raise unusable("has no complete image", response)
     return Result(artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id)
@@ -147,17 +149,26 @@ def image_in_body(
     return Result(artifacts=(artifact,), request_id=response.request_id)
 
 
-def poll_of_job(job: str, account: Account, form: re.Pattern[str]) -> WireRequest:
+def poll_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymous: bool = False) -> WireRequest:
     """Return the poll of a job whose id is the address of its polls, as a caller gives it.
 
     Raises InvalidRequest if it has another form, or leads to another host than the provider's own.
     """
     try:
         if len(job) <= LONGEST_URL and form.fullmatch(job) is not None:
-            return WireRequest(url=account.check_url(job), method="GET")
+            return WireRequest(url=account.check_url(job), method="GET", anonymous=anonymous)
     except BrokenPlugin:
         pass  # the caller's fault here
     raise InvalidRequest([Problem("id", f"must be the address of a job, as {account.provider.name} answered it")])
+
+
+def images_of_job(job: str, account: Account, form: re.Pattern[str], *, anonymous: bool = False) -> Pending:
+    """Return the end of a job whose id is the addresses of its images, see ``images_from_urls``.
+
+    ``transform_request`` may return it in place of a poll. Raises InvalidRequest as ``poll_of_job`` does.
+    """
+    polls = [poll_of_job(url, account, form, anonymous=anonymous) for url in job.split(" ")]
+    return Pending(id=job, downloads=tuple(Download(request=poll, index=i) for i, poll in enumerate(polls)))
 
 
 def pending_from_url(
@@ -197,8 +208,8 @@ def images_from_urls(
     """Return the end of a job whose images are fetched from their addresses, with GETs, side by side.
 
     Each of ``urls`` is the address of an image, or the error that stands for it, such as a ContentFiltered. ``seeds``
-    and ``finish_reasons`` are theirs, in the same order. Without ``id`` the first address is the job's id. If there is
-    no address, the first error is raised, or UnusableResult.
+    and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are the job's id, see
+    ``images_of_job``. If there is no address, the first error is raised, or UnusableResult.
     """
     downloads: list[Download] = []
     errors: list[FailedArtifact] = []
@@ -214,12 +225,12 @@ def images_from_urls(
             )
             downloads.append(download)
         else:
-            error = url if isinstance(url, ImpastoError) else unusable(f"has no address of image {index}", response)
+            error = url if isinstance(url, ImpastoError) else unusable(f"has no address of image {index + 1}", response)
             errors.append(FailedArtifact(index=index, error=error))
     if not downloads:
         raise combined_error([each.error for each in errors]) if errors else unusable("has no address", response)
     return Pending(
-        id=id or downloads[0].request.url or "",
+        id=id or " ".join(each.request.url or "" for each in downloads),
         downloads=tuple(downloads),
         errors=tuple(errors),
         result_ttl=result_ttl,

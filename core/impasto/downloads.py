@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import attrs
 
 from .call import Call
-from .call_errors import address_problem, annotate, plugin_error, timeout_error
-from .errors import BrokenPlugin, ImpastoError, UnusableResult
-from .fanout import arrived_text, combine_results, combined_error, run_each
+from .call_errors import address_problem, annotate, cancelled_error, timeout_error
+from .errors import ChargeUnknown, ImpastoError, PollExpired, ResponseError, UnusableResult
+from .fanout import combine_results, combined_error, run_each
 from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
+from .redact import describe_error
 
 Poll = Callable[[Pending], Awaitable[Result | Pending]]
 
@@ -20,10 +21,20 @@ Poll = Callable[[Pending], Awaitable[Result | Pending]]
 async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     """Fetch the images of a job that has ended, side by side. One that can't be fetched fails alone.
 
-    Those that came before the call's time was over, or before the caller gave up, are not lost.
+    Those that came before the call's time was over, or before the caller gave up, are not lost. The errors of the
+    others have the answer with the addresses as ``raw``.
     """
-    call.pending = None  # it has ended: there is nothing to cancel
+    answer = call.answer.body if call.answer is not None else b""
+    call.pending, call.images_wait = None, True  # it has ended: there is nothing to cancel
     outcomes: list[Result | ImpastoError | None] = [None] * len(pending.downloads)
+
+    def failure(error: ImpastoError, download: Download) -> ImpastoError:
+        call.refusal = None  # the image was made, so no answer to its download proves that it was free
+        url = download.request.url or ""
+        error.id = url if url in pending.id.split(" ") else pending.id
+        if isinstance(error, UnusableResult | ChargeUnknown):
+            error.raw = error.raw or answer
+        return annotate(error, call)
 
     async def fetch(download: Download) -> Result:
         try:
@@ -32,26 +43,32 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
             raise
         except BaseException as error:
             pass_interrupt(error)
-            call.refusal = None  # the image was made, so no answer to its download proves that it was free
-            if isinstance(error, BrokenPlugin) or not isinstance(error, ImpastoError):
-                raise annotate(plugin_error(error, call), call) from error
-            annotate(error, call)
-            raise
+            unfetched = _unfetched(error, download)
+            if unfetched is error:
+                failure(unfetched, download)
+                raise
+            raise failure(unfetched, download) from error
+
+    def result(rest: Callable[[Call], ImpastoError] | None = None) -> Result:
+        pairs = [*zip(pending.downloads, outcomes, strict=True)]
+        if rest is not None:
+            pairs = [(each, failure(rest(call), each) if outcome is None else outcome) for each, outcome in pairs]
+        return _combined(pending, pairs)
 
     try:
         await run_each(pending.downloads, fetch, outcomes, [])
+        found = result()
     except asyncio.CancelledError as cancelled:
         if not call.deadline.is_only_end():
             if any(isinstance(each, Result) for each in outcomes):
-                result = _result(pending, outcomes).completed(call.price, call.request)
-                vars(cancelled)["result"] = result
-                cancelled.add_note(arrived_text(call.request, len(result.artifacts)))
+                vars(cancelled)["result"] = result(cancelled_error).completed(call.price, call.request)
             raise
-        outcomes = [annotate(timeout_error(call), call) if each is None else each for each in outcomes]
-    result = _result(pending, outcomes)
-    if not result.artifacts:
-        raise combined_error([each.error for each in result.errors])
-    return result
+        found = result(timeout_error)
+    if not found.artifacts:
+        error = combined_error([each.error for each in found.errors])
+        error.id = pending.id  # of all, not of the first image alone
+        raise error
+    return found
 
 
 async def _fetch(call: Call, pending: Pending, download: Download, poll: Poll) -> Result:
@@ -63,15 +80,25 @@ async def _fetch(call: Call, pending: Pending, download: Download, poll: Poll) -
     return attrs.evolve(found, artifacts=tuple(_with_statements(each, download) for each in found.artifacts))
 
 
+def _unfetched(error: BaseException, download: Download) -> ImpastoError:
+    """Return the error for an image that could not be fetched: it was charged, unless the plugin says otherwise."""
+    if isinstance(error, ResponseError | UnusableResult | PollExpired):
+        return error
+    reason = error.message if isinstance(error, ImpastoError) else f"a plugin raised {describe_error(error)}"
+    return UnusableResult(
+        f"image {download.index + 1} could not be fetched: {reason.partition(';')[0]}. It was charged; client.resume "
+        "fetches it while the provider keeps it"
+    )
+
+
 def _with_statements(artifact: Artifact, download: Download) -> Artifact:
     """Return the artifact with what the answer states of it."""
     seed = artifact.seed if download.seed is None else download.seed
     return attrs.evolve(artifact, seed=seed, finish_reason=download.finish_reason or artifact.finish_reason)
 
 
-def _result(pending: Pending, outcomes: Sequence[Result | ImpastoError | None]) -> Result:
+def _combined(pending: Pending, pairs: list[tuple[Download, Result | ImpastoError | None]]) -> Result:
     """Return one result of the downloads and of the answer's own errors, in the order of their numbers."""
-    pairs = zip(pending.downloads, outcomes, strict=True)
     by_index = [(each.index, outcome) for each, outcome in pairs if outcome is not None]  # a number may come twice
     by_index += [(each.index, each.error) for each in pending.errors]
     in_order = sorted(by_index, key=lambda pair: pair[0])

@@ -53,6 +53,10 @@ async def fan_out(
         except ImpastoError as error:
             error.billed_each = error.billed_each or ((error.billed,) * n if n > 1 else ())
             raise
+        except asyncio.CancelledError as cancelled:
+            if (part := result_of_cancelled(cancelled)) is not None:
+                cancelled.add_note(_arrived_text(request, part, n))
+            raise
     outcomes: list[Result | ImpastoError | None] = [None] * len(requests)
     notes: list[str] = []
     try:
@@ -63,7 +67,7 @@ async def fan_out(
             result = combine_results(finished, warnings)
             vars(cancelled)["result"] = result
             if result.artifacts:
-                notes.append(arrived_text(request, len(result.artifacts), n))
+                notes.append(_arrived_text(request, result, n))
         for note, count in Counter(notes).items():
             cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
@@ -92,8 +96,7 @@ async def run_each(
             outcomes[index] = error
         except asyncio.CancelledError as cancelled:
             outcomes[index] = result_of_cancelled(cancelled)
-            if outcomes[index] is None:  # otherwise its images are counted with those of the others
-                notes.extend(getattr(cancelled, "__notes__", ()))
+            notes.extend(getattr(cancelled, "__notes__", ()))
             raise
 
     async with asyncio.TaskGroup() as group:
@@ -101,9 +104,8 @@ async def run_each(
             group.create_task(one(index, item))
 
 
-def arrived_text(request: Request, count: int, n: int | None = None) -> str:
-    """Return the note of a cancelled call some of whose images had come."""
-    return f"{request.operation}: {count} of {n or request.count} images had arrived{CANCELLED_ADVICE}"
+def _arrived_text(request: Request, result: Result, n: int) -> str:
+    return f"{request.operation}: {len(result.artifacts)} of {n} images had arrived{CANCELLED_ADVICE}"
 
 
 def result_of_cancelled(error: BaseException) -> Result | None:

@@ -28,7 +28,7 @@ class Specs:
     """The hook specifications. Arguments are passed by name; take only those you use."""
 
     @hookspec(firstresult=True)
-    def transform_request(self, request: Request, account: Account) -> WireRequest | None:
+    def transform_request(self, request: Request, account: Account) -> WireRequest | Pending | None:
         """Convert a checked request to the provider's form. ``account`` has the settings of the call.
 
         If ``request.job`` is set, return the GET that fetches that job's result.

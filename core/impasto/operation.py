@@ -32,7 +32,7 @@ class Dialect(Protocol):
     ``normalize_event(operation, request, event) -> Partial | Result | None``, the hooks of these names.
     """
 
-    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest | Pending:
         """Return the request on the wire; if ``request.job`` is set, the GET that fetches that job's result."""
         ...
 
@@ -233,7 +233,7 @@ class Operation:
             )
 
     @hookimpl
-    def transform_request(self, request: Request, account: Account) -> WireRequest:
+    def transform_request(self, request: Request, account: Account) -> WireRequest | Pending:
         """Convert the request with the dialect."""
         return self.dialect.transform_request(self, request, account)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from .errors import (
     BadRequest,
@@ -24,6 +25,8 @@ from .redact import printable
 from .retry_after import retry_after
 from .wire import WireResponse
 
+Entry = TypeVar("Entry")
+
 Kinds = Mapping[int | str | tuple[int, str], type[ResponseError]]
 STATUSES: Kinds = {
     400: BadRequest,
@@ -39,6 +42,8 @@ STATUSES: Kinds = {
 }
 """The usual meaning of a status, for tables of refusals: ``Refusals({**STATUSES, (400, "moderation"): ...})``."""
 
+Advice = Mapping[int | str | tuple[int, str], str]
+
 Place = str | tuple[str, ...]
 """The place of a text in a JSON answer: ``error.message``, or ``errors[].message`` in a list; or several places."""
 
@@ -49,7 +54,7 @@ class Refusals:
     ``kinds`` maps a status, a code, or both to a class of errors; the most exact entry counts. ``message`` and ``code``
     are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
     without an entry, is not the provider's own refusal: a proxy's page proves nothing, and becomes ChargeUnknown.
-    ``advice`` explains a status. The message of a 401 is left out, since it may repeat the key.
+    ``advice`` explains them, by the same keys. The message of an Unauthorized is left out: it may repeat the key.
 
         refusals = Refusals(
             {400: BadRequest, (400, "moderation"): ContentFiltered, 401: Unauthorized, 429: RateLimited},
@@ -64,7 +69,7 @@ class Refusals:
         message: Place = "error.message",
         code: Place = "error.code",
         required: tuple[str, ...] = (),
-        advice: Mapping[int, str] | None = None,
+        advice: Advice | None = None,
     ) -> None:
         self._kinds, self._message, self._code = kinds, message, code
         self._required, self._advice = required, advice or {}
@@ -75,17 +80,18 @@ class Refusals:
 
     def find(self, response: WireResponse) -> ResponseError | None:
         """Return the refusal, or None if the answer is not one of the provider's own."""
-        body = parse_json(response.body) if response.media_type == "application/json" else None
+        is_json = response.media_type == "application/json" or response.media_type.endswith("+json")
+        body = parse_json(response.body) if is_json else None
         status, messages = response.status, _texts(body, self._message)
         if messages is None or status < 400 or not all(_texts(body, place) for place in self._required):
             return None
         code = next(iter(_texts(body, self._code) or ()), "")
-        kind = self._kinds.get((status, code)) or self._kinds.get(code) or self._kinds.get(status)
+        kind = _most_exact(self._kinds, status, code)
         if kind is None:
             return None
         if kind is Unauthorized:
             messages = ()
-        explanation = "; ".join(messages) or self._advice.get(status, "no reason given")
+        explanation = "; ".join(messages) or _most_exact(self._advice, status, code) or "no reason given"
         error = kind(
             f"{code} (HTTP {status}): {explanation}" if code else f"HTTP {status}: {explanation}",
             status=status,
@@ -96,6 +102,10 @@ class Refusals:
         if isinstance(error, RateLimited):
             error.retry_after = retry_after(response.headers)
         return error
+
+
+def _most_exact(table: Mapping[Any, Entry], status: int, code: str) -> Entry | None:  # keys of one kind, or several
+    return table.get((status, code)) or table.get(code) or table.get(status)
 
 
 def charge_unknown(response: WireResponse) -> ChargeUnknown:

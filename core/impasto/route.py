@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -24,18 +22,21 @@ from .composition import compose, direct_call, wrong_type
 from .errors import (
     BrokenPlugin,
     ImpastoError,
+    InvalidRequest,
     JobFailed,
     NotSent,
+    Problem,
     Unauthorized,
     UnusableResult,
 )
-from .fanout import combined_error, result_of_cancelled
+from .fanout import combined_error
 from .interrupts import pass_interrupt
 from .jobs import JobPolling
 from .operation import Operation
 from .permission import Permission, running
 from .records import Handler, Pending, Result
-from .redact import printable, redact
+from .redact import redact
+from .request_headers import COMMON_HEADERS, authorized, check_header
 from .result_checks import checked_pending, checked_result
 from .retry_after import retry_after
 from .server_events import EVENT_STREAM
@@ -44,47 +45,6 @@ from .wire import WireRequest, WireResponse
 
 if TYPE_CHECKING:
     from .call import Call
-
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
-"""A header's name and value as they may be sent: a line break would begin another header, or another request."""
-
-
-_COMMON_HEADERS = frozenset({"accept", "authorization", "content-type"})  # most calls have these: benchmark `dispatch`
-
-
-def _check_header(name: object, value: object) -> None:
-    """Raise BrokenPlugin if a plugin's header can't be sent."""
-    if not isinstance(value, str) or not isinstance(name, str) or _HEADER.fullmatch(f"{name}:{value}") is None:
-        rule = "a name of letters, digits and dashes, and text in Latin-1 without line breaks"
-        raise BrokenPlugin(f"a plugin's header {printable(str(name))!r} can't be sent; give {rule}")
-
-
-_RETURNED = 64
-_returned: dict[str, deque[str]] = {}
-"""The last secrets that ``authorize`` of a provider returned: a later error of it may repeat one."""
-
-
-async def _authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapping[str, str]]]) -> WireRequest:
-    """Return the request with the headers of the provider's hook ``authorize``, which no message may show.
-
-    Raises NotSent if the network failed, BrokenPlugin if the hook did.
-    """
-    call = wire.call
-    returned = _returned.setdefault(call.account.provider.name, deque(maxlen=_RETURNED))
-    try:
-        headers = {**await authorize(account=call.account, refused=call.is_refused)}
-        secrets = {text for value in headers.values() for text in (value, value.rpartition(" ")[2])}
-    except ImpastoError as error:
-        call.secrets = tuple(dict.fromkeys((*call.secrets, *returned)))
-        redact_error(error, call.secrets)  # before a middleware logs it
-        raise
-    except OSError as error:
-        raise NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent") from None
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its own words may hold a secret
-        raise BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent") from None
-    call.secrets = (*call.secrets, *secrets.difference(call.secrets))
-    returned += secrets.difference(returned)
-    return attrs.evolve(wire, headers={**wire.headers, **headers})
 
 
 def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: NormalizeEvent | None) -> Handler:
@@ -102,10 +62,10 @@ def _sender(hook: pluggy.HookRelay, operation: Operation, normalize_event: Norma
                 raise BrokenPlugin("a request with a url must be a GET: a paid one goes to the provider's base URL")
             wire = attrs.evolve(wire, url=call.account.check_url(wire.url))
         if authorize is not None and not wire.anonymous:
-            wire = await _authorized(wire, authorize)
+            wire = await authorized(wire, authorize)
         for name, value in wire.headers.items():
-            if not (type(value) is str and value.isascii() and value.isprintable() and name in _COMMON_HEADERS):
-                _check_header(name, value)
+            if not (type(value) is str and value.isascii() and value.isprintable() and name in COMMON_HEADERS):
+                check_header(name, value)
         if call.is_recorded:
             await call.before_send(wire)
         try:
@@ -150,7 +110,7 @@ class Route:
     """One operation bound to its transport and middleware, ready to call."""
 
     operation: Operation
-    transform: Callable[..., WireRequest]
+    transform: Callable[..., WireRequest | Pending]
     send: Handler
     normalize: Callable[..., Result | Pending]
     normalize_event: NormalizeEvent | None = None
@@ -171,6 +131,8 @@ class Route:
 
     async def __call__(self, call: Call, *, poll_interval: float | None) -> Result:
         """Run one call: transform, send, classify, normalize. A job is polled to its end, under the call's deadline."""
+        if call.request.stream and self.normalize_event is None:
+            call.request = attrs.evolve(call.request, stream=False)  # the model does not stream
         result: Result | None = None
         token = running.set(Permission(call))
         # Every way out passes here, so that each error is reported with the bill that the evidence allows.
@@ -190,7 +152,7 @@ class Route:
         except asyncio.CancelledError as cancelled:
             if not call.deadline.is_cancelled():  # nobody but a plugin: a task group would pass over it in silence
                 raise annotate(plugin_error(cancelled, call), call) from cancelled
-            if call.possible_charges and result_of_cancelled(cancelled) is None:
+            if call.possible_charges:
                 note = f"{call.request.operation}: {unknown_charge_text(call)}"
                 cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
             raise
@@ -220,7 +182,14 @@ class Route:
 
     async def _run(self, call: Call, poll_interval: float | None) -> Result:
         request = call.request
-        wire = self.transform(request=request, account=call.account)
+        try:
+            wire = self.transform(request=request, account=call.account)
+        except AttributeError as error:
+            if request.job is None or error.obj is not request.params:
+                raise
+            raise _no_jobs() from error
+        if isinstance(wire, Pending) and request.job is not None:
+            return await self._resume(call, wire, poll_interval)
         if not isinstance(wire, WireRequest):
             raise wrong_type("transform_request", wire, "a WireRequest")
         if request.job is None:
@@ -228,15 +197,20 @@ class Route:
             outcome = await self._outcome(call, response)
             if not isinstance(outcome, Pending):
                 return outcome
-        elif wire.method != "GET":
-            raise BrokenPlugin(
-                "resuming the job would be charged again; transform_request must return a GET if request.job is set"
-            )
-        else:
-            call.begin()
-            outcome = Pending(id=request.job, poll=wire)
-        call.mark_job_accepted(outcome)
-        return await JobPolling(call, poll_interval, self.send, self._outcome).run(outcome)
+            return await self._follow(call, outcome, poll_interval)
+        if wire.method != "GET":
+            raise _no_jobs()
+        return await self._resume(call, Pending(id=request.job, poll=wire), poll_interval)
+
+    async def _resume(self, call: Call, pending: Pending, poll_interval: float | None) -> Result:
+        if problem := result_problem(pending, call):
+            raise BrokenPlugin(problem)
+        call.begin()
+        return await self._follow(call, pending, poll_interval)
+
+    async def _follow(self, call: Call, pending: Pending, poll_interval: float | None) -> Result:
+        call.mark_job_accepted(pending)
+        return await JobPolling(call, poll_interval, self.send, self._outcome).run(pending)
 
     async def _outcome(self, call: Call, response: WireResponse) -> Result | Pending:
         if not isinstance(response, WireResponse):
@@ -270,10 +244,19 @@ class Route:
                 call.refusal = combined_error([each.error for each in outcome.errors])
                 raise call.refusal
             if not problem:
-                return checked_pending(outcome) if isinstance(outcome, Pending) else cast("Result", outcome)
+                if not isinstance(outcome, Pending):
+                    return cast("Result", outcome)
+                if outcome.downloads:
+                    call.answer = response  # see fetch_images
+                return checked_pending(outcome)
         raise UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
         ) from cause
+
+
+def _no_jobs() -> InvalidRequest:
+    """Return the error for a job of a model whose plugin would send a paid request for it."""
+    return InvalidRequest([Problem("id", "this model answers at once: it has no jobs to resume")])
 
 
 def _with_charge_warning(result: Result, call: Call) -> Result:

@@ -14,9 +14,10 @@ import attrs
 from .call import Call
 from .call_errors import answer_fault, result_problem
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
-from .fanout import combined_error, result_of_cancelled
+from .fanout import combine_results, combined_error, result_of_cancelled
 from .interrupts import pass_interrupt, wait_for_end
-from .records import Artifact, Partial, Request, Result
+from .records import MAX_ARTIFACTS, Artifact, Partial, Request, Result
+from .result_checks import checked_result
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
 from .wire import LARGE_BYTES, WireResponse, has_too_many_values
 
@@ -41,9 +42,10 @@ def is_event_stream(response: WireResponse) -> bool:
 async def read_stream(
     call: Call, response: WireResponse, normalize: NormalizeEvent, operation: Operation
 ) -> tuple[WireResponse, ImpastoError | None]:
-    """Read a stream of events to its end; return the answer with its last result, or the error that an event means.
+    """Read a stream of events to its end; return the answer with its result, or the error that an event means.
 
-    The answer's body is the event of the result. Raises ChargeUnknown and UnusableResult.
+    Several results are one with the images of all. The answer's body is their events. Raises ChargeUnknown and
+    UnusableResult.
     """
     stream = response.stream
     assert stream is not None  # noqa: S101 - the route asks only for those
@@ -51,6 +53,7 @@ async def read_stream(
     done: WireResponse | None = None
     fault: UnusableResult | None = None
     failure: ImpastoError | None = None
+    has_all = False
     try:
         async with asyncio.timeout(None) as grace, aclosing(stream.events()) as events:
             async for event in events:
@@ -69,9 +72,14 @@ async def read_stream(
                     if call.on_partial is not None:
                         call.on_partial(outcome)
                 elif outcome is not None:
+                    before, body = (None, b"") if done is None else (done.result, done.body)
+                    outcome = _joined(before, checked_result(outcome, call) if call.has_odd_result else outcome)
                     call.artifacts = outcome.artifacts
-                    done = attrs.evolve(response, stream=None, body=stream.received, result=outcome)
-                if (done or failure) and grace.when() is None:  # once: results may come without end
+                    done = attrs.evolve(response, stream=None, body=body + stream.received, result=outcome)
+                    has_all = len(outcome.artifacts) + len(outcome.errors) >= call.request.count
+                    if len(outcome.artifacts) >= MAX_ARTIFACTS:
+                        break
+                if (has_all or failure) and grace.when() is None:  # once: results may come without end
                     grace.reschedule(loop.time() + min(GRACE_SECONDS, call.remaining() / 2))
     except TimeoutError:
         if done is None and failure is None:
@@ -122,12 +130,26 @@ async def _normalized(
     raise UnusableResult(problem, media_type=response.media_type, request_id=response.request_id) from cause
 
 
+def _joined(before: Result | None, after: Result) -> Result:
+    """Return the images of both results of a stream; one that comes twice counts once."""
+    if before is None:
+        return after
+    seen = [each.data for each in before.artifacts]
+    new = tuple(each for each in after.artifacts if each.data not in seen)
+    if len(after.artifacts) - len(new) == len(seen):
+        return after  # it has all that came before
+    if not new:
+        return before
+    joined = combine_results([(before, 1), (after, 1)])
+    return attrs.evolve(joined, artifacts=before.artifacts + new, errors=before.errors + after.errors)
+
+
 def result_of_events(body: bytes, request: Request, normalize: NormalizeEvent) -> Result | None:
-    """Return the last result of events that were read before, such as those in a cache."""
+    """Return the result of events that were read before, such as those in a cache."""
     result = None
     for event in EventParser().feed(body):
         outcome = normalize(request=request, event=event)
-        result = outcome if isinstance(outcome, Result) else result
+        result = _joined(result, outcome) if isinstance(outcome, Result) else result
     return result
 
 

@@ -194,4 +194,6 @@ class WireResponse:
         """The provider's id of this exchange, safe to log."""
         headers = self.headers
         value = headers.get("x-request-id") or headers.get("x-amzn-requestid")
+        if not value:  # other vendors' names, such as request-id and x-acme-request-id
+            value = next((text for name, text in headers.items() if name.endswith("request-id")), None)
         return printable(value) if value else None

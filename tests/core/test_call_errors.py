@@ -19,7 +19,14 @@ def a_call(job: str | None = None) -> Call:
     return cast(
         Call,
         SimpleNamespace(
-            job=ID, timeout=1.0, possible_charges=1, answer=None, cancellation="", request=request, deadline=deadline
+            job=ID,
+            timeout=1.0,
+            possible_charges=1,
+            answer=None,
+            cancellation="",
+            images_wait=False,
+            request=request,
+            deadline=deadline,
         ),
     )
 

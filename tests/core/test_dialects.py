@@ -48,9 +48,10 @@ refusals = Refusals(
         401: Unauthorized,
         429: RateLimited,
         "overloaded": ProviderFault,
+        "bad_key": Unauthorized,
     },
     message=("error.message", "detail[].msg"),
-    advice={401: "check ACME_API_KEY"},
+    advice={401: "check ACME_API_KEY", "bad_key": "make a new key"},
 )
 
 
@@ -71,6 +72,8 @@ def refused(code: str | None, message: object = "no") -> dict[str, object]:
         (response(503, refused("overloaded")), ProviderFault, "overloaded (HTTP 503): no"),
         (response(400, {"detail": [{"msg": "a"}, {"msg": "b"}]}), BadRequest, "HTTP 400: a; b"),
         (response(401, refused("key", "no key sk-12345")), Unauthorized, "key (HTTP 401): check ACME_API_KEY"),
+        (response(400, refused("bad_key", "no key sk-1")), Unauthorized, "bad_key (HTTP 400): make a new key"),
+        (response(400, refused("size"), "application/problem+json"), BadRequest, "size (HTTP 400): no"),
     ],
 )
 def test_the_most_exact_entry_of_the_table_counts(answer: WireResponse, kind: type[ImpastoError], text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from impasto import (
     Download,
     FlatPrice,
     ImpastoError,
+    InvalidRequest,
     Operation,
     Pending,
     Provider,
@@ -30,7 +32,7 @@ from impasto import (
     WireRequest,
     WireResponse,
 )
-from impasto.dialects import STATUSES, Refusals, image_in_body, images_from_urls, json_object, usage_in
+from impasto.dialects import STATUSES, Refusals, image_in_body, images_from_urls, images_of_job, json_object, usage_in
 from impasto.ext import result_of_cancelled
 from impasto.fields import integer, text
 from impasto.registry import OPERATIONS
@@ -61,7 +63,9 @@ class Dialect:
     images: int = 0
     """Images that it has read."""
 
-    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest | Pending:
+        if request.job is not None and "://" in request.job:
+            return images_of_job(request.job, account, re.compile(r"http://\S+\.png\?sig=\w+"), anonymous=True)
         if request.job is not None:
             return WireRequest(target=f"/jobs/{request.job}", method="GET")
         fields = attrs.asdict(request.params, filter=lambda _, value: value is not None)
@@ -198,13 +202,13 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
 @pytest.mark.parametrize(
     ("bad", "kind", "text"),
     [
-        (GONE, ChargeUnknown, "404"),
+        (GONE, UnusableResult, "404"),
         (Answer(status=403, headers={"content-type": "application/json"}, body=b'{"error": {"message": "expired"}}'),
          ImpastoError, "expired"),
         (Answer(headers={"content-type": "image/png"}, body=IMAGES[1].body[:40]), UnusableResult, "no complete image"),
         (says(urls=addresses(2)), UnusableResult, "further addresses"),
-        (Answer(headers={"x-broken": "1"}), ChargeUnknown, "a fault of the plugin"),
-        (Answer(status=302, headers={"location": "{other_url}/stolen"}), ChargeUnknown, "302"),
+        (Answer(headers={"x-broken": "1"}), UnusableResult, "a fault of the plugin"),
+        (Answer(status=302, headers={"location": "{other_url}/stolen"}), UnusableResult, "302"),
     ],
     ids=["gone", "expired", "cut", "nested", "plugin", "redirect"],
 )  # fmt: skip
@@ -218,6 +222,8 @@ async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type
     assert isinstance(failure.error, kind)
     assert text in failure.error.message
     assert len(recorder.posts) == 1
+    if kind is UnusableResult and text != "no complete image":
+        assert json.loads(failure.error.raw)["urls"][1].endswith("/1.png?sig=s1"), "a way to the image is left"  # type: ignore[attr-defined]  # of this kind
     assert not [each for each in recorder.requests if each.host == "other_url"]
 
 
@@ -244,7 +250,7 @@ async def test_if_time_is_over_the_images_that_came_are_kept() -> None:
 
 async def test_if_time_is_over_and_nothing_came_the_job_is_named() -> None:
     async with acme(Vendor(says(urls=addresses(2)), held={0, 1}), timeout=0.5) as (client, _):
-        with pytest.raises(ChargeUnknown, match="no result within 0.5 s") as caught:
+        with pytest.raises(ChargeUnknown, match="no result within 0.5 s; the images of job job-1 are at") as caught:
             await client.run("acme/x", prompt="a kite", n=2)
     assert (caught.value.id, caught.value.billed_each) == ("job-1", ("unknown", "unknown"))
 
@@ -273,7 +279,11 @@ async def test_a_caller_who_gives_up_gets_the_images_that_came(n: int, came: lis
     assert result is not None
     assert sizes(result) == came
     assert result.cost == Cost(usd=0.02 * len(result.artifacts), as_of="2026-11-01")
-    assert any("images had arrived" in note for note in caught.value.__notes__)
+    assert [each.index for each in result.errors] == ([1] if n == 3 else [1, 5])
+    assert "the call was cancelled; the images of job job-1 are at the provider" in result.errors[0].error.message
+    notes = "\n".join(caught.value.__notes__)
+    assert f"{len(came)} of {n} images had arrived" in notes
+    assert "client.resume fetches them" in notes
 
 
 async def test_more_addresses_than_an_answer_may_have_are_refused_unfetched() -> None:
@@ -309,3 +319,31 @@ async def test_a_download_that_is_no_free_request_is_a_fault_of_the_plugin(downl
         with pytest.raises(UnusableResult, match=text):
             await client.run("acme/x", prompt="a kite")
     assert len(recorder.requests) == 1
+
+
+async def test_without_a_job_the_addresses_are_the_id_which_is_resumed_without_the_key() -> None:
+    vendor = Vendor(says(urls=addresses(3)), accepts=False, held={0, 1, 2})
+    async with acme(vendor, timeout=0.5) as (client, recorder):
+        with pytest.raises(ChargeUnknown) as caught:
+            await client.run("acme/x", prompt="a kite", n=3)
+        urls = [each.format(signed_url=recorder.urls["signed_url"]) for each in addresses(3)]
+        assert [each.id for each in (caught.value, *caught.value.errors)] == [" ".join(urls), *urls[1:]]
+        assert "sig" not in str(caught.value), "a signature is not shown"
+        vendor.held.clear()
+        recorder.requests.clear()
+        result = await client.resume("acme/x", " ".join(urls), n=3)
+        (other,) = (await client.resume("acme/x", urls[1])).artifacts
+    assert sizes(result) == [8, 9, 10]
+    assert other == result.artifacts[1]
+    assert not recorder.posts
+    assert not [each for each in recorder.requests if KEY in f"{each.headers}"]
+
+
+@pytest.mark.parametrize(
+    "id", ["http://evil.example/1.png?sig=a", "{url}/1.png?sig=a http://evil.example/1.png?sig=a", "{url}/x"]
+)
+async def test_an_id_of_other_addresses_is_refused_and_nothing_is_asked(id: str) -> None:
+    async with acme(Vendor(says())) as (client, recorder):
+        with pytest.raises(InvalidRequest, match="must be the address of a job, as acme answered it"):
+            await client.resume("acme/x", id.format(url=recorder.url))
+    assert not recorder.requests

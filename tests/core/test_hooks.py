@@ -19,6 +19,7 @@ from impasto import (
     Cost,
     Handler,
     ImpastoError,
+    InvalidRequest,
     Middleware,
     Operation,
     Problem,
@@ -305,7 +306,7 @@ async def test_a_plugin_that_would_pay_to_resume_a_job_is_stopped() -> None:
     registry, transport = Registry(), Loopback()
     registry.add(OPERATIONS, "mine/painted", painted())
     async with impasto.Client(registry=registry, api_key=KEY, transport=transport) as client:
-        with pytest.raises(BrokenPlugin, match="transform_request must return a GET if request.job is set"):
+        with pytest.raises(InvalidRequest, match="this model answers at once: it has no jobs to resume"):
             await client.resume("mine/painted", "any-id")
     assert transport.sent == []
 

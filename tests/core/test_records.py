@@ -126,6 +126,7 @@ def test_an_answers_type_and_id_whatever_their_spelling():
     both = WireResponse(status=200, headers={"x-request-id": "own", "x-amzn-requestid": "of AWS"})
     assert (both.media_type, both.request_id) == ("", "own")
     assert WireResponse(status=200, headers={"x-request-id": ""}).request_id is None
+    assert WireResponse(status=200, headers={"date": "now", "x-acme-request-id": "r7"}).request_id == "r7"
 
 
 @pytest.mark.parametrize("tokens", [-1, 10**30, True, 1.5, "7"])

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 
 from impasto import (
@@ -30,18 +31,20 @@ from impasto import (
 )
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
+from tests.images import png
 from tests.reliability.servers import Answer, Server, raw, serving
-from tests.streams import FINAL, HEAD, PAINT, PREVIEWS, chunk, completed, failed, preview, stream, whole
+from tests.streams import FINAL, HEAD, PAINT, PREVIEWS, Dialect, chunk, completed, failed, preview, stream, whole
 
 DONE = b"data: [DONE]\n\n"
 ALL = preview(0) + preview(1) + preview(2) + completed() + DONE
+OTHER = png(65, 64)
 COST = Cost(usd=0.04, as_of="2026-11-01")
 
 
 @asynccontextmanager
 async def painting(*answers: Answer, **settings: Any) -> AsyncIterator[tuple[Client, Server]]:
     registry = Registry()
-    registry.add(OPERATIONS, "acme/paint", PAINT)
+    registry.add(OPERATIONS, "acme/paint", settings.pop("model", PAINT))
     async with serving(Server(posts=[*answers])) as server:
         providers = {"acme": {"api_base": server.url, "api_key": KEY}}
         settings = {"timeout": 20, **settings}
@@ -112,6 +115,39 @@ async def test_a_provider_that_does_not_stream_yields_its_result() -> None:
         [result] = await collect(client)
     assert isinstance(result, Result)
     assert (images([result]), result.cost, len(server.paid)) == ([FINAL], COST, 1)
+
+
+async def test_a_model_that_does_not_stream_is_not_asked_for_one_by_a_dialect_that_it_shares() -> None:
+    class Plain:
+        transform_request = Dialect.transform_request
+        classify_error = Dialect.classify_error
+        normalize_response = Dialect.normalize_response
+
+    async with painting(whole(), model=attrs.evolve(PAINT, dialect=Plain())) as (client, server):
+        [result] = await collect(client)
+    assert images([result]) == [FINAL]
+    assert "stream" not in json.loads(server.paid[0].body)
+
+
+@pytest.mark.parametrize(
+    ("finals", "came"),
+    [
+        ([completed(), completed(OTHER)], [FINAL, OTHER]),
+        ([completed(), preview(0), completed(OTHER), completed(FINAL)], [FINAL, OTHER]),
+        ([completed(), completed()], [FINAL]),
+    ],
+    ids=["two", "one again", "the same"],
+)
+async def test_the_images_of_several_results_of_a_stream_are_all_kept_and_each_counts_once(
+    finals: list[bytes], came: list[bytes]
+) -> None:
+    async with painting(stream(*finals, DONE)) as (client, _):
+        *_, result = await collect(client)
+    assert isinstance(result, Result)
+    assert [each.data for each in result.artifacts] == came
+    assert result.cost == COST.times(len(came))
+    assert result.usage is not None
+    assert result.usage.total_tokens == 12 * len(came)
 
 
 async def test_a_run_without_partial_images_asks_for_no_stream_and_reads_one_all_the_same() -> None:

@@ -8,10 +8,10 @@ from impasto import (
     ResponseError,
     WireResponse,
 )
-from impasto.dialects import STATUSES, Refusals
+from impasto.dialects import STATUSES, Advice, Refusals
 from impasto.ext import retry_after
 
-_ADVICE = {
+_ADVICE: Advice = {
     401: "the key was not accepted: check STABILITY_API_KEY or api_key",
     402: "the account has too few credits",
     429: "too many requests: the vendor allows 150 in 10 seconds",

@@ -74,7 +74,7 @@ class NothingPending(Other):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (NoJobs, "ended in BrokenPlugin: .*; see request.job in transform_request"),
+        (NoJobs, "ended in InvalidRequest: .*; see request.job in transform_request"),
         (NothingPending, "normalize_response must return a Pending"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -143,4 +144,6 @@ def without_python_advice(message: str) -> str:
 
 def resume_advice(model: str, job: str, count: int) -> str:
     """Return the command that fetches the result of a job of ``count`` images."""
-    return f"Fetch the job's result with: impasto resume {model} {job}" + (f" -n {count}" if count > 1 else "")
+    return f"Fetch the job's result with: impasto resume {model} {shlex.quote(job)}" + (
+        f" -n {count}" if count > 1 else ""
+    )

@@ -1,0 +1,55 @@
+"""The headers of a plugin's request: those of its hook ``authorize``, and the check before they are sent."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+
+import attrs
+
+from .call_errors import redact_error
+from .errors import BrokenPlugin, ImpastoError, NotSent
+from .redact import printable
+from .wire import WireRequest
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+"""A header's name and value as they may be sent: a line break would begin another header, or another request."""
+
+
+COMMON_HEADERS = frozenset({"accept", "authorization", "content-type"})  # most calls have these: benchmark `dispatch`
+
+
+def check_header(name: object, value: object) -> None:
+    """Raise BrokenPlugin if a plugin's header can't be sent."""
+    if not isinstance(value, str) or not isinstance(name, str) or _HEADER.fullmatch(f"{name}:{value}") is None:
+        rule = "a name of letters, digits and dashes, and text in Latin-1 without line breaks"
+        raise BrokenPlugin(f"a plugin's header {printable(str(name))!r} can't be sent; give {rule}")
+
+
+_RETURNED = 64
+_returned: dict[str, deque[str]] = {}
+"""The last secrets that ``authorize`` of a provider returned: a later error of it may repeat one."""
+
+
+async def authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mapping[str, str]]]) -> WireRequest:
+    """Return the request with the headers of the provider's hook ``authorize``, which no message may show.
+
+    Raises NotSent if the network failed, BrokenPlugin if the hook did.
+    """
+    call = wire.call
+    returned = _returned.setdefault(call.account.provider.name, deque(maxlen=_RETURNED))
+    try:
+        headers = {**await authorize(account=call.account, refused=call.is_refused)}
+        secrets = {text for value in headers.values() for text in (value, value.rpartition(" ")[2])}
+    except ImpastoError as error:
+        call.secrets = tuple(dict.fromkeys((*call.secrets, *returned)))
+        redact_error(error, call.secrets)  # before a middleware logs it
+        raise
+    except OSError as error:
+        raise NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent") from None
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its own words may hold a secret
+        raise BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent") from None
+    call.secrets = (*call.secrets, *secrets.difference(call.secrets))
+    returned += secrets.difference(returned)
+    return attrs.evolve(wire, headers={**wire.headers, **headers})
