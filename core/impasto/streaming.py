@@ -134,9 +134,9 @@ def _joined(before: Result | None, after: Result) -> Result:
     """Return the images of both results of a stream; one that comes twice counts once."""
     if before is None:
         return after
-    seen = [each.data for each in before.artifacts]
-    new = tuple(each for each in after.artifacts if each.data not in seen)
-    if len(after.artifacts) - len(new) == len(seen):
+    earlier = [each.data for each in before.artifacts]
+    new = tuple(each for each in after.artifacts if each.data not in earlier)
+    if len(after.artifacts) - len(new) == len(earlier):
         return after  # it has all that came before
     if not new:
         return before

@@ -144,6 +144,5 @@ def without_python_advice(message: str) -> str:
 
 def resume_advice(model: str, job: str, count: int) -> str:
     """Return the command that fetches the result of a job of ``count`` images."""
-    return f"Fetch the job's result with: impasto resume {model} {shlex.quote(job)}" + (
-        f" -n {count}" if count > 1 else ""
-    )
+    number = f" -n {count}" if count > 1 else ""
+    return f"Fetch the job's result with: impasto resume {model} {shlex.quote(job)}{number}"
