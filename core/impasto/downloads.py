@@ -41,7 +41,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
             return await _fetch(call, pending, download, poll)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # a plugin may raise anything: the other images are kept
             pass_interrupt(error)
             unfetched = _unfetched(error, download)
             if unfetched is error:
