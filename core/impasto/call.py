@@ -187,8 +187,8 @@ class Call:
     async def read_body(self, response: WireResponse, *, raw: bool = False) -> WireResponse:
         """Read an answer's body to its end and return the answer with it.
 
-        ``raw``: the body is the artifact, or JSON that holds it, and may go to a spool. If the body breaks off, the
-        bytes that came are in the error.
+        ``raw``: the body is the artifact, or JSON that holds it, and may go to a spool. Raises ChargeUnknown, with the
+        bytes that came, if the body breaks off or has more values than are read.
         """
         stream = response.stream
         if stream is None:
