@@ -30,11 +30,6 @@ def value_at(arguments: Mapping[str, object], name: str) -> object:
     return value
 
 
-def is_given(arguments: Mapping[str, object], name: str) -> bool:
-    """Return True if a field, or one of a nested object, is given."""
-    return name in arguments or ("." in name and value_at(arguments, name) is not None)
-
-
 class Rule(Protocol):
     """A condition on several fields at once.
 
@@ -61,13 +56,13 @@ class Needs:
 
     def applies(self, arguments: Mapping[str, object]) -> bool:
         """Return True if the others are needed."""
-        return is_given(arguments, self.field) and self.value in (None, value_at(arguments, self.field))
+        return value_at(arguments, self.field) is not None and self.value in (None, value_at(arguments, self.field))
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem for each missing field."""
         if self.applies(arguments):
             for other in self.others:
-                if not is_given(arguments, other):
+                if value_at(arguments, other) is None:
                     yield Problem(other, f"required when {self._condition}")
 
     @property
@@ -102,7 +97,7 @@ class Excludes:
             value = self.value
         if value == self.value if self.value is not None else value is not None:
             for other in self.others:
-                if is_given(arguments, other):
+                if value_at(arguments, other) is not None:
                     yield Problem(other, f"not allowed when {self.field} is {self.value or 'given'}; leave it out")
 
     def __str__(self) -> str:
@@ -122,7 +117,7 @@ class OneOf:
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem if none of the fields is present."""
-        if not any(is_given(arguments, name) for name in self.fields):
+        if not any(value_at(arguments, name) is not None for name in self.fields):
             yield Problem(self.fields[0], f"give at least one of {' and '.join(self.fields)}")
 
     def __str__(self) -> str:
@@ -147,9 +142,9 @@ class NoEffect:
 
     def warnings(self, arguments: Mapping[str, object]) -> Iterator[str]:
         """Yield the warnings for a request that is sent all the same."""
-        if not is_given(arguments, self.field):
+        if value_at(arguments, self.field) is None:
             without = f"has no effect without {self.field}"
-            yield from (f"{other} {without}" for other in self.others if is_given(arguments, other))
+            yield from (f"{other} {without}" for other in self.others if value_at(arguments, other) is not None)
 
     def __str__(self) -> str:
         return f"{', '.join(self.others)}: no effect without {self.field}"
