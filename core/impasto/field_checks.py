@@ -34,9 +34,9 @@ class Field:
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
     in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
     each value. ``pattern`` must match all of a text; one that could take long is refused here, and a text that is too
-    long for it before it is matched. ``mask_area`` is the area of a mask that the provider edits. ``group`` is the
-    class of a nested object and ``fields`` are its fields. The kind ``other`` is an attribute that no function of
-    ``fields`` declares, of which only the type is known.
+    long for it before it is matched; ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a
+    mask that the provider edits. ``group`` is the class of a nested object and ``fields`` are its fields. The kind
+    ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
     """
 
     kind: Kind
@@ -52,6 +52,7 @@ class Field:
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
     limits: str = ""
     pattern: str | None = None
+    pattern_words: str = ""
     step: int | None = None
     item: Field | None = None
     group: type[attrs.AttrsInstance] | None = None
@@ -116,8 +117,7 @@ class Field:
         """Return the field's limits in words."""
         match self.kind:
             case "text":
-                form = f" that matches {self.pattern}" if self.pattern is not None else ""
-                return f"{self._length_in_words()}{form}"
+                return self._text_in_words()
             case "texts" | "files":
                 noun, item = self.kind, self.item
                 each = f"; each {item.describe_constraint()}" if item is not None and item.is_limited else ""
@@ -145,6 +145,11 @@ class Field:
     def is_limited(self) -> bool:
         """True if the field takes less than any value of its kind."""
         return bool(self.limits or self.pattern or self.maximum is not None)
+
+    def _text_in_words(self) -> str:
+        if not self.pattern_words:
+            return self._length_in_words() + (f" that matches {self.pattern}" if self.pattern is not None else "")
+        return self.pattern_words if self.maximum is None else f"{self._length_in_words()}: {self.pattern_words}"
 
     def _length_in_words(self) -> str:
         least = f"{self.minimum or 0:,.0f}"
@@ -180,11 +185,12 @@ class Field:
         return str.__str__(value)
 
     def _match(self, pattern: str, value: str) -> None:
+        rule = f"be {self.pattern_words}" if self.pattern_words else f"match {pattern}"
         if len(value) > self.longest_match:  # a longer one could hold the process for hours, see ``patterns``
-            limit = f"must match {pattern} and be text of at most {self.longest_match:,} characters"
+            limit = f"must {rule} and be text of at most {self.longest_match:,} characters"
             raise ValueError(f"{limit}, got {len(value):,}")
         if re.fullmatch(pattern, value) is None:
-            raise ValueError(f"must match {pattern}, not {format_value(value)}")
+            raise ValueError(f"must {rule}, not {format_value(value)}")
 
     def _number(self, value: object) -> int | float:
         whole = self.kind == "integer"

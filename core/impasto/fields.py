@@ -55,10 +55,12 @@ def text(
     role: Role | None = None,
     alias: str | None = None,
     pattern: str | None = None,
+    pattern_words: str = "",
     description: str = "",
 ) -> Any:
     """Declare text of ``minimum`` to ``maximum`` characters (code points). ``pattern``: it must match all of it.
 
+    ``pattern_words`` say in messages what it allows, such as ``8 hexadecimal digits``.
     Raises BrokenPlugin for a pattern that is invalid, or could take long to match, such as ``(a+)+``.
     """
     return _field(
@@ -71,6 +73,7 @@ def text(
             role=role,
             alias=alias,
             pattern=pattern,
+            pattern_words=pattern_words,
         )
     )
 
@@ -80,14 +83,15 @@ def texts(
     *,
     minimum: int = 1,
     pattern: str | None = None,
+    pattern_words: str = "",
     required: bool = False,
     description: str = "",
 ) -> Any:
     """Declare a list of ``minimum`` to ``maximum`` texts, none of them blank: ``tuple[str, ...] | None``.
 
-    ``pattern``: each must match it, see ``text``.
+    ``pattern`` and ``pattern_words``: each must match it, see ``text``.
     """
-    item = Field(kind="text", minimum=1, pattern=pattern)
+    item = Field(kind="text", minimum=1, pattern=pattern, pattern_words=pattern_words)
     return _field(
         Field(kind="texts", description=description, minimum=minimum, maximum=maximum, item=item, required=required)
     )

@@ -242,3 +242,30 @@ def test_a_file_format_is_taken_in_any_spelling(choices: tuple[str, ...], value:
 def test_a_format_that_is_not_listed_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be one of webp, jpg, png, not"):
         fields.Field(kind="choice", choices=("webp", "jpg", "png")).check(value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "takes", "message"),
+    [
+        ((8, 8), "text of exactly 8 characters: hexadecimal digits", "must be hexadecimal digits, not 'stylecod'"),
+        ((), "hexadecimal digits", "must be hexadecimal digits, not 'stylecod'"),
+    ],
+)
+def test_words_stand_for_a_pattern(limits: tuple[int, ...], takes: str, message: str) -> None:
+    pattern, words = "[0-9a-f]+", "hexadecimal digits"
+
+    @attrs.frozen(kw_only=True)
+    class Coded:
+        code: str | None = fields.text(*limits, pattern=pattern, pattern_words=words)
+        codes: tuple[str, ...] | None = fields.texts(4, pattern=pattern, pattern_words=words)
+
+    code, codes = fields.fields_of(Coded).values()
+    assert (code.describe_constraint(), codes.describe_constraint()) == (
+        takes,
+        "a list of 1 to 4 texts; each hexadecimal digits",
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        structure(Coded, {"code": "stylecod", "codes": ["0f", "stylecod"]})
+    assert dict(caught.value.problems) == {"code": message, "codes": f"text 2: {message}"}
+    described = describe("acme/coded", operation(params=Coded))
+    assert "[0-9a-f]" not in str(described)

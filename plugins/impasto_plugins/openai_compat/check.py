@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,6 +12,9 @@ from impasto import File, InvalidRequest, Operation, Problem, Request
 from impasto.ext import close_files, files_of
 
 from .translate import Translation
+
+_CONDITION = re.compile(r"(required|not allowed) when (\w+) is ")
+"""The begin of the messages of ``Needs`` and ``Excludes``, with the field that is their reason."""
 
 _DECODERS = ThreadPoolExecutor(2, thread_name_prefix="impasto-images")
 """Large images are decoded one at a time; those that wait must not take the threads that other work needs."""
@@ -93,10 +97,14 @@ def _mask(value: object, area: str) -> File:
 def _in_callers_words(operation: Operation, translation: Translation, error: InvalidRequest) -> Iterator[Problem]:
     """Return the model's problems under the caller's names: ``init_image`` was passed as ``image``."""
     words = {**_usual_words(operation), **translation.words}
+
     for problem in error.problems:
+        message = problem.message
+        if (begin := _CONDITION.match(message)) is not None and (reason := words.get(begin[2], begin[2])) != begin[2]:
+            message = f"{begin[1]} when {reason} (this model's {begin[2]}) is {message[begin.end() :]}"
         word = words.get(problem.field, problem.field)
-        same = word == problem.field
-        yield problem if same else Problem(word, f"{problem.message} (it is this model's {problem.field})")
+        is_same = word == problem.field
+        yield Problem(word, message if is_same else f"{message} (it is this model's {problem.field})")
 
 
 def _usual_words(operation: Operation) -> dict[str, str]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, WidthHeight, fields
 from impasto.ext import close_files
+from impasto.rules import Excludes, Needs
 from impasto_plugins.batch.manifest.fast_validation import FastValidator
 from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.defaults import problems_of_defaults
@@ -207,3 +208,45 @@ def test_the_quick_check_of_a_batch_leaves_other_names_of_fields_to_the_full_one
     assert validator.validate({"id": "a", "model": "acme/x", "prompt": "a"}) is not None
     row: dict[str, object] = {"id": "a", "model": "acme/x", "prompt": "a", "output_compression": 100}
     assert validator.validate(row) is None
+
+
+@attrs.frozen(kw_only=True)
+class Resolved:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    init: File | None = fields.file()
+    strength: float | None = fields.number(0, 1)
+    resolution: str | None = fields.choice("1024x1024", "1024x1536")
+    aspect_ratio: str | None = fields.choice("1x1", "2x3")
+    speed: str | None = fields.choice("fast", "slow")
+
+
+RESOLVED = operation(
+    Resolved,
+    size=Sizes("resolution", choices=("1024x1024", "1024x1536")),
+    rules=(
+        Excludes("resolution", None, ("aspect_ratio",)),
+        Needs("init", ("strength",)),
+        Excludes("speed", "fast", ("strength",)),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        (
+            {"size": "1024x1024", "aspect_ratio": "1x1"},
+            {"aspect_ratio": "not allowed when size (this model's resolution) is given; leave it out"},
+        ),
+        (
+            {"resolution": "1024x1024", "aspect_ratio": "1x1"},
+            {"aspect_ratio": "not allowed when resolution is given; leave it out"},
+        ),
+        ({"image": b"x"}, {"strength": "required when image (this model's init) is given"}),
+        ({"speed": "fast", "strength": 0.5}, {"strength": "not allowed when speed is fast; leave it out"}),
+    ],
+)
+def test_a_rule_names_what_the_caller_wrote(arguments: dict[str, object], problems: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(RESOLVED, "acme/x", translate(RESOLVED, {"prompt": "a", **arguments}))
+    assert dict(caught.value.problems) == problems
