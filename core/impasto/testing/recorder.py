@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -106,9 +107,10 @@ class Conversation:
 
 @attrs.define(eq=False)
 class Recorder:
-    """Records ``requests`` in order and answers each with ``answer``."""
+    """Records ``requests`` in order and answers each with ``answer``. ``free``: POSTs that cost nothing."""
 
     answer: Answering
+    free: re.Pattern[str] | None = None
     urls: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     """The base URL of each host."""
     requests: list[RecordedRequest] = attrs.field(factory=list[RecordedRequest])
@@ -122,7 +124,11 @@ class Recorder:
     @property
     def posts(self) -> list[RecordedRequest]:
         """The requests that may have been charged."""
-        return [each for each in self.requests if each.method == "POST"]
+        return [each for each in self.requests if each.method == "POST" and not self._is_free(each.target)]
+
+    def _is_free(self, target: str) -> bool:
+        places = (target, target.partition("?")[0])  # the key may be in the query
+        return self.free is not None and any(self.free.fullmatch(f"POST {place}") for place in places)
 
     def accept(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection to a host until it ends."""
@@ -191,9 +197,11 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def recording(answer: Answering, hosts: Sequence[str] = HOSTS[:1]) -> AsyncIterator[Recorder]:
+async def recording(
+    answer: Answering, hosts: Sequence[str] = HOSTS[:1], free: re.Pattern[str] | None = None
+) -> AsyncIterator[Recorder]:
     """Run a recorder that listens on loopback, for a block. ``hosts``: the names of its addresses."""
-    recorder = Recorder(answer)
+    recorder = Recorder(answer, free)
     servers: list[asyncio.Server] = []
     try:
         for name in hosts:

@@ -214,7 +214,8 @@ class Subject(Limited):
 
     def recording(self, stages: Sequence[Answer] | None = None) -> AbstractAsyncContextManager[Recorder]:
         """Run a recorder that answers so, by default with success."""
-        return recording(self.answering(stages), self.hosts_of(stages))
+        cancel = None if self.cancel is None else re.compile(re.escape(self.cancel).replace(r"\{job\}", "[^/?]+"))
+        return recording(self.answering(stages), self.hosts_of(stages), cancel)
 
     def client(self, url: str) -> Client:
         """Return a client that finds the provider at ``url`` and never retries."""

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from blockbuster import BlockBuster
 
-from tests.core.testing import job_plugin, json_defects, json_plugin, native_plugin, stream_plugin
+from tests.core.testing import job_plugin, json_defects, json_plugin, native_plugin, prediction_plugin, stream_plugin
 from tests.core.testing.form_plugin import Defect
 from tests.distributions import install
 
@@ -22,6 +22,7 @@ PLUGINS = {
     json_plugin: json_defects.DEFECTS,
     job_plugin: job_plugin.DEFECTS,
     native_plugin: native_plugin.DEFECTS,
+    prediction_plugin: prediction_plugin.DEFECTS,
     stream_plugin: stream_plugin.DEFECTS,
 }
 CASES = [(plugin, name) for plugin, defects in PLUGINS.items() for name in defects]

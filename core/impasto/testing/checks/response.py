@@ -96,12 +96,14 @@ class ResponseChecks(Subject):
 
     @check
     def test_no_other_answer_proves_that_nothing_was_charged(self) -> None:
-        """Check that answers in foreign forms are ChargeUnknown."""
+        """Check that answers in foreign forms are ChargeUnknown, or UnusableResult if the form is the provider's."""
         wrong: list[str] = []
+        own = {answer.status for answer in self.stages()}  # such as 201 of job_accepted
         answers = list(_foreign_answers())
         for answer, (came, posts) in zip(answers, self.outcomes((answer,) for answer in answers), strict=True):
             kind = answer.headers.get("content-type", "without a media type")
-            if not isinstance(came, ImpastoError) or came.billed != "unknown" or came.retryable:
+            is_own = isinstance(came, UnusableResult) and answer.status in own and kind == "application/json"
+            if not isinstance(came, ImpastoError) or (came.billed != "unknown" and not is_own) or came.retryable:
                 wrong.append(
                     f"HTTP {answer.status} ({kind}) ended in {_describe(came)}, not ChargeUnknown: it is "
                     "not the provider's own form, so classify_error can't know if it was billed"

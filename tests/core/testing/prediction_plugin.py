@@ -1,0 +1,151 @@
+"""A third party's plugin with jobs that a POST cancels, and several images at signed addresses; and defects of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.core.testing.form_plugin import Defect
+
+MODEL = "acme/pastel"
+
+SOUND = """
+import re
+from impasto import InvalidRequest, JobFailed, Operation, Pending, Problem, Provider, WireRequest
+from impasto.dialects import (
+    STATUSES, Refusals, image_in_body, images_from_urls, json_object, split_files, unusable,
+)
+from impasto.fields import integer, text
+from impasto_plugins.images.completeness import is_complete
+import attrs
+
+acme = Provider(
+    name="acme", base_url="https://api.acme.example", key_variable="ACME_KEY", key_header="x-key", key_prefix="",
+    hosts=("*.acme.example",), poll_interval=2.0,
+)
+JOB = re.compile("[0-9a-f]{64}")
+refusals = Refusals(STATUSES, message="detail")
+
+
+@attrs.frozen(kw_only=True)
+class Params:
+    prompt: str = text(1, 1_000, required=True, role="prompt", description="Content of the image.")
+    seed: int | None = integer(0, 2**31 - 1, description="Seed of the random noise.")
+    count: int | None = integer(1, 4, default=1, description="Number of images.")
+
+
+def poll(job):
+    return WireRequest(target=f"/v1/predictions/{job}", method="GET")
+
+
+class Dialect:
+    def transform_request(self, operation, request, account):
+        if request.job is not None:
+            if JOB.fullmatch(request.job) is None:
+                raise InvalidRequest([Problem("id", "must be 64 digits")])
+            return poll(request.job)
+        fields, _ = split_files(operation, request.params)
+        return WireRequest(target=request.target, fields=fields, encoding="json")
+
+    def classify_error(self, operation, response):
+        if response.status in (200, 201) and response.media_type in ("application/json", "image/png"):
+            return None
+        # CLASSIFY
+        return refusals(response)
+
+    def normalize_response(self, operation, request, response):
+        if response.media_type == "image/png":
+            return image_in_body(response, is_complete)
+        match json_object(response):
+            case {"state": "failed"}:
+                raise JobFailed("failed", status=200, request_id=response.request_id)
+            case {"state": "running", "id": str(job)} if JOB.fullmatch(job) is not None:
+                stop = WireRequest(target=f"/v1/predictions/{job}/cancel", fields={}, encoding="json")
+                return Pending(id=job, poll=poll(job), cancel=stop)
+            case {"state": "done", "id": str(job), "output": [*images]}:
+                urls = [image.get("url") for image in images]
+                seeds = [image.get("seed") for image in images]
+                # URLS
+                return images_from_urls(urls, response, id=job, anonymous=True, seeds=seeds)
+        raise unusable("has neither a job nor images", response)
+
+
+pastel = Operation(
+    id="acme/pastel", title="Pastel", params=Params, target="/v1/predictions", provider=acme, dialect=Dialect(),
+    native_n=("count", 4),
+)
+"""
+
+SUITE = """
+import json
+import impasto
+from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
+from tests.images import png
+
+IMAGE = png(8, 8)
+
+
+def answer(status, **body):
+    return Answer(status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+
+
+def refusal(status, error):
+    return Refusal(answer=answer(status, detail="no"), error=error)
+
+
+def done(*seeds):
+    output = [{"url": f"{{signed_url}}/{{job}}/{n}.png?signature=1", "seed": seed} for n, seed in enumerate(seeds)]
+    return answer(200, state="done", id="{job}", output=output)
+
+
+ACCEPTED = answer(201, state="running", id="{job}")
+RUNNING = answer(200, state="running", id="{job}")
+
+
+class TestPastel(OperationSuite):
+    model = "acme/pastel"
+    golden = None
+    entrances = False
+    minimal = {"prompt": "a lighthouse"}
+    others = {"seed": 1_234_567}
+    endpoint = "https://api.acme.example/v1/predictions"
+    auth = {"header:x-key": KEY}
+    hosts = ("*.acme.example",)
+    native_n = ("count", 4)
+    limits = {"prompt": (1, 1_000), "seed": (0, 2**31 - 1), "count": (1, 4)}
+    defaults = {"count": 1}
+    job_accepted = ACCEPTED
+    polls = (RUNNING, done(7))
+    success = Answer(headers={"content-type": "image/png"}, body=IMAGE)
+    media_types = ("image/png",)
+    reports = {"seed": 7}
+    poll_interval = 2.0
+    cancel = "POST /v1/predictions/{job}/cancel"
+    requirements = Requirements(filters=False, several_images=False)
+    refusals = (
+        refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited),
+    )
+    scenarios = {
+        "failed": Scenario(answers=(ACCEPTED, answer(200, state="failed", id="{job}")), error=impasto.JobFailed),
+    }
+"""
+
+_CLASSIFY = "# CLASSIFY"
+
+DEFECTS: Mapping[str, Defect] = {
+    "an object without a job is free": Defect(
+        changes={
+            'raise unusable("has neither a job': 'raise JobFailed("none", billed="no")  # ("has neither a job',
+        },
+        check="no_other_answer_proves",
+        says="HTTP 201 (application/json) ended in JobFailed",
+    ),
+    "a page is taken for a job": Defect(
+        changes={
+            'response.media_type in ("application/json", "image/png")': "True",
+            "if response.media_type ==": "if response.media_type == 'text/html':\n            raise JobFailed('none', "
+            "status=200, billed='no')\n        if response.media_type ==",
+        },
+        check="no_other_answer_proves",
+        says="HTTP 201 (text/html) ended in JobFailed",
+    ),
+}
