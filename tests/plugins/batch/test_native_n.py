@@ -22,12 +22,13 @@ OUT = Path("out")
 PRICE = 0.04
 
 PLUGIN = """
-import asyncio, base64, json, os
+import asyncio, base64, json, os, re
 import attrs
 from impasto import (
     Artifact, BadRequest, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, FlatPrice, Operation, Pending,
     Provider, Result, Usage, WireRequest,
 )
+from impasto.dialects import images_from_urls, images_of_job
 from impasto.fields import integer, text
 
 
@@ -40,6 +41,8 @@ class Params:
 
 class Dialect:
     def transform_request(self, operation, request, account):
+        if request.job is not None and operation.id == "acme/signed":
+            return images_of_job(request.job, account, re.compile("http://[^ ]+/images/[0-9-]+"), anonymous=True)
         if request.job is not None:
             return WireRequest(target=f"/jobs/{request.job}", method="GET")
         fields = attrs.asdict(request.params, filter=lambda _, value: value is not None)
@@ -51,7 +54,11 @@ class Dialect:
         return None if response.status in (200, 202) else ChargeUnknown(f"HTTP {response.status}")
 
     def normalize_response(self, operation, request, response):
+        if response.media_type == "image/png":
+            return Result(artifacts=(Artifact(data=response.body, media_type="image/png"),))
         body = json.loads(response.body)
+        if "urls" in body:
+            return images_from_urls(body["urls"], response, anonymous=True)
         if "id" in body:
             poll = WireRequest(target=f"/jobs/{body['id']}", method="GET")
             return Pending(id=body["id"], poll=poll, first=0.01, interval=0.01)
@@ -79,8 +86,9 @@ def model(name, price=0.04):
     )
 
 
-fine, job, unpriced, lacking, filtered, hanging = (
-    model("fine"), model("job"), model("unpriced", None), model("lacking"), model("filtered"), model("hanging")
+fine, job, unpriced, lacking, filtered, hanging, signed = (
+    model("fine"), model("job"), model("unpriced", None), model("lacking"), model("filtered"), model("hanging"),
+    model("signed"),
 )
 
 if os.environ.get("ACME_DIES"):
@@ -96,7 +104,7 @@ if os.environ.get("ACME_DIES"):
 
     LedgerRecorder.store_result = dies
 """
-MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging")
+MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging", "signed")
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -122,6 +130,11 @@ class Vendor(BaseHTTPRequestHandler):
                 type(self).posts[-1]["images"] = images
                 self.answer(202, {"id": f"job-{len(self.posts)}"})
                 return
+            case "/signed":
+                type(self).posts[-1]["images"] = images
+                here = f"http://{self.headers['host']}/images/{len(self.posts)}"
+                self.answer(200, {"urls": [f"{here}-{index}" for index in range(number)]})
+                return
             case "/lacking":
                 images.pop()
             case "/filtered":
@@ -134,6 +147,12 @@ class Vendor(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.polls.append(self.path)
+        if self.path.startswith("/images/"):
+            post, index = map(int, self.path.rpartition("/")[2].split("-"))
+            image = base64.b64decode(self.posts[post - 1]["images"][index])
+            is_there = self.is_job_done or index == 0
+            self.answer_bytes(200 if is_there else 503, image if is_there else b"", "image/png")
+            return
         if not self.is_job_done:
             self.answer(202, {"id": self.path.rpartition("/")[2]})
             return
@@ -141,9 +160,11 @@ class Vendor(BaseHTTPRequestHandler):
         self.answer(200, {"images": post["images"]})
 
     def answer(self, status: int, body: dict[str, object]) -> None:
-        data = json.dumps(body).encode()
+        self.answer_bytes(status, json.dumps(body).encode(), "application/json")
+
+    def answer_bytes(self, status: int, data: bytes, media_type: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -274,6 +295,23 @@ def test_a_kill_while_a_job_of_four_runs_pays_nothing_twice(
     assert [each["index"] for each in cat["data"]] == [0, 1, 2, 3]
     assert "warnings" not in cat
     assert [(OUT / each["path"]).read_bytes() for each in cat["data"]] == [png(8, 9 + i) for i in range(4)]
+
+
+def test_a_kill_while_images_are_fetched_from_their_addresses_loses_none(
+    batch: Run, start: Start, manifest: Write, vendor: type[Vendor]
+) -> None:
+    manifest(several("cat", 4, "signed", seed=1))
+    vendor.is_job_done = False
+    process = start("run", "manifest.jsonl", "--out", "out")
+    while len(set(vendor.polls)) < 4:
+        assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+    vendor.is_job_done = True
+    done = batch("run", "manifest.jsonl", "--out", "out")
+    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, 0.16 USD\n")
+    assert len(vendor.posts) == 1
+    assert [(OUT / each["path"]).read_bytes() for each in results()["cat"]["data"]] == [png(8, 9 + i) for i in range(4)]
 
 
 def test_a_kill_among_the_rows_of_four_images_keeps_each_in_its_place(
