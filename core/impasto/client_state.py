@@ -97,7 +97,8 @@ class ClientState:
                 await asyncio.to_thread(self.registry.check_settings, options.providers, operation)
             transport = await self._transport(operation, options)
             await self._start_emulator(transport, operation, options)
-            layers = [await asyncio.to_thread(self._middleware, layer) for layer in (*BUILT_IN, *options.middleware)]
+            names = (*BUILT_IN, *options.middleware)
+            layers = await asyncio.to_thread(lambda: [self._middleware(layer) for layer in names])
             route = Route.open(operation, transport, layers[1:], retries=layers[0])
             self._identity_holders += (options.transport, *options.middleware)
             self.routes[key] = route
