@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import (
+    MAX_PROBLEMS,
     BrokenPlugin,
     ChargeUnknown,
     ClientClosedError,
@@ -226,13 +227,20 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
 
 
 def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
-    """Remove secrets from the error's texts and notes, and from its chain each error that shows one."""
-    error.message = redact(error.message, secrets)
+    """Remove secrets from the error's texts and notes, and from its chain each error that shows one.
+
+    Its texts may be a plugin's, and its provider's: what is no text becomes one, of a single line and bounded.
+    """
+    error.message = redact(_text(error.message, _LONGEST_MESSAGE), secrets)
     error.args = (error.message,)
-    error.request_id = redact(error.request_id or "", secrets) or None
+    error.request_id = redact(_text(error.request_id), secrets) or None
+    if error.billed not in _BILLED:
+        error.billed = "unknown"
     if isinstance(error, ResponseError):
-        error.name = redact(error.name or "", secrets) or None
-        error.messages = tuple(redact(m, secrets) for m in error.messages)
+        error.name = redact(_text(error.name), secrets) or None
+        messages: object = error.messages
+        listed = messages[:MAX_PROBLEMS] if isinstance(messages, tuple | list) else (messages,) if messages else ()
+        error.messages = tuple(redact(_text(each), secrets) for each in listed)
     if notes := getattr(error, "__notes__", None):
         notes[:] = [redact(note, secrets) for note in notes]
     chain, waiting = set[int](), list[BaseException]([error])
@@ -247,6 +255,22 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
                 setattr(each, name, None)
             else:
                 waiting.append(behind)
+
+
+_LONGEST_MESSAGE = 20_000
+"""Characters of an error's message: more than all problems of a request have."""
+
+_BILLED = ("no", "yes", "unknown")
+
+
+def _text(value: object, longest: int = 600) -> str:
+    if isinstance(value, str):
+        return printable(value, longest)
+    try:
+        return "" if value is None else printable(str(value), longest)
+    except BaseException as fault:  # noqa: BLE001 - a plugin's own class
+        pass_interrupt(fault)
+        return type(value).__name__
 
 
 def _shows_secret(error: BaseException, secrets: tuple[str, ...]) -> bool:

@@ -69,9 +69,9 @@ def _common_prefix_length(text: str, at: int, form: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def printable(text: str) -> str:
-    """Return at most 600 characters, with control characters and bidirectional overrides escaped."""
-    short = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+def printable(text: str, longest: int = _LONGEST) -> str:
+    """Return at most 600 characters, or ``longest``, with control characters and bidirectional overrides escaped."""
+    short = text if len(text) <= longest else text[:longest] + "..."
     if short.isprintable():
         return short
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)

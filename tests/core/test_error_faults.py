@@ -1,0 +1,87 @@
+"""Errors that a plugin makes of its provider's answer without a look at it: they stay what they are, and usable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from impasto import (
+    BadRequest,
+    ContentFiltered,
+    ImpastoError,
+    Operation,
+    RateLimited,
+    Retry,
+    UnusableResult,
+    WireResponse,
+)
+from tests.reliability.hostile import KEY, MODEL, Dialect, attacked, operation
+from tests.reliability.servers import in_json
+
+
+@attrs.frozen
+class Raising(Dialect):
+    """Classifies each answer as this error, or raises it when it normalizes."""
+
+    error: ImpastoError
+    normalizes: bool
+
+    def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
+        return None if self.normalizes else self.error
+
+    def normalize_response(self, operation: Operation, request: object, response: WireResponse) -> Any:
+        raise self.error
+
+
+async def raised(error: ImpastoError, *, normalizes: bool = False) -> Any:
+    model = operation(Raising(error, normalizes))
+    async with attacked(in_json({}), model=model, retry=Retry(attempts=1)) as (client, server):
+        with pytest.raises(type(error)) as caught:
+            await client.run(MODEL, prompt="a kite")
+        assert caught.value is error
+        assert len(server.paid) == 1
+    return caught.value
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        return "Unprintable()"
+
+    def __str__(self) -> str:
+        raise RuntimeError("a fault of the plugin")
+
+
+@pytest.mark.parametrize("normalizes", [False, True], ids=["classified", "normalized"])
+@pytest.mark.parametrize("value", [{"code": 7}, None, b"bytes", 7, ["a"], Unprintable()], ids=repr)
+async def test_texts_of_other_types_become_text(value: Any, normalizes: bool) -> None:
+    error = BadRequest(value, status=400, name=value, messages=value, request_id=value)
+    error = await raised(error, normalizes=normalizes)
+    assert {type(each) for each in (error.message, *error.args, *error.messages)} == {str}
+    assert error.name is None or isinstance(error.name, str)
+    assert error.request_id is None or isinstance(error.request_id, str)
+    assert error.billed == "no"
+
+
+@pytest.mark.parametrize("normalizes", [False, True], ids=["classified", "normalized"])
+@pytest.mark.parametrize("billed", ["free", "No", True, ["no"], f"no {KEY}"], ids=repr)
+async def test_a_bill_that_is_none_is_unknown_and_never_retried(billed: Any, normalizes: bool) -> None:
+    for error in (ContentFiltered("not this", billed=billed), RateLimited("slow down", billed=billed)):
+        error = await raised(error, normalizes=normalizes)
+        assert (error.billed, error.retryable) == ("unknown", False)
+
+
+async def test_a_message_is_one_bounded_line() -> None:
+    forged = 'no\r\n2026-11-29 INFO paid twice\x1b[31m\u202e {"level": "critical"}'
+    error = await raised(BadRequest(forged + "x" * 10**6, name=forged, messages=(forged,) * 10**5, request_id=forged))
+    for text in (str(error), error.name, error.request_id, *error.messages):
+        assert text.isprintable()
+    assert len(str(error)) < 21_000
+    assert len(error.messages) <= 24
+
+
+async def test_an_unusable_result_of_a_plugin_keeps_its_bytes() -> None:
+    error = await raised(UnusableResult({"why": "a mapping"}, raw=b"abc"), normalizes=True)  # type: ignore[arg-type]
+    assert (error.raw, error.billed) == (b"abc", "yes")
+    assert "a mapping" in str(error)
