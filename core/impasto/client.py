@@ -11,7 +11,7 @@ import attrs
 from .call import Call
 from .client_state import ClientState
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
-from .fanout import check_n, fan_out
+from .fanout import check_n, fan_out, run_single
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
 from .params import NO_PARAMS, close_files
@@ -127,7 +127,7 @@ class Client:
         check_n(n, model)
         route = await self._route(resolve_model(model)[0])
         request = Request(operation=model, params=NO_PARAMS, target=route.operation.target, job=id, count=n)
-        return await self._run_once(route, request, timeout, None, Call)
+        return await run_single(n, request, lambda each: self._run_once(route, each, timeout, None, Call))
 
     async def invoke(
         self,

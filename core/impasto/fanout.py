@@ -48,15 +48,7 @@ async def fan_out(
     """
     requests, warnings = requests_with_seeds(n, request, operation.fields.get("seed"), operation.native_n)
     if len(requests) == 1:
-        try:
-            return await run(requests[0])
-        except ImpastoError as error:
-            error.billed_each = error.billed_each or ((error.billed,) * n if n > 1 else ())
-            raise
-        except asyncio.CancelledError as cancelled:
-            if (part := result_of_cancelled(cancelled)) is not None:
-                cancelled.add_note(_arrived_text(request, part, n))
-            raise
+        return await run_single(n, requests[0], run)
     outcomes: list[Result | ImpastoError | None] = [None] * len(requests)
     notes: list[str] = []
     try:
@@ -76,6 +68,19 @@ async def fan_out(
     if not result.artifacts:
         raise combined_error([each.error for each in result.errors])
     return result
+
+
+async def run_single(n: int, request: Request, run: Callable[[Request], Awaitable[Result]]) -> Result:
+    """Run one request of n images, whose error is that of each."""
+    try:
+        return await run(request)
+    except ImpastoError as error:
+        error.billed_each = error.billed_each or ((error.billed,) * n if n > 1 else ())
+        raise
+    except asyncio.CancelledError as cancelled:
+        if (part := result_of_cancelled(cancelled)) is not None:
+            cancelled.add_note(_arrived_text(request, part, n))
+        raise
 
 
 async def run_each(

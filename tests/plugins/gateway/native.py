@@ -26,8 +26,8 @@ PLUGIN = """
 import base64, json
 import attrs
 from impasto import (
-    BadRequest, Artifact, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, FlatPrice, Operation, Pending,
-    Provider, RateLimited, Result, Usage, WireRequest,
+    BadRequest, Artifact, ChargeUnknown, ContentFiltered, Cost, FailedArtifact, FlatPrice, NotFound, Operation,
+    Pending, Provider, RateLimited, Result, Usage, WireRequest,
 )
 from impasto.fields import integer, text
 
@@ -55,6 +55,8 @@ class Dialect:
     def classify_error(self, operation, response):
         if response.status == 400:
             return BadRequest("no", status=400)
+        if response.status == 404:
+            return NotFound("no such job", status=404)
         if response.status == 429:
             return RateLimited("slow down", status=429)
         return None if response.status in (200, 202) else ChargeUnknown(f"HTTP {response.status}")
@@ -185,7 +187,8 @@ class Vendor:
         id = path.rpartition("/")[2]
         if not self.has_results.is_set():
             return 202, {"id": id}
-        return 200, self.posts[int(id.rpartition("-")[2]) - 1]["result"]
+        number = int(id.rpartition("-")[2]) - 1
+        return (200, self.posts[number]["result"]) if number < len(self.posts) else (404, {})
 
 
 @contextmanager

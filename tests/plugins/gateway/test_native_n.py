@@ -195,6 +195,14 @@ async def test_a_stream_tells_in_its_last_event_what_did_not_come(start: Start, 
     assert more[1]["warnings"] == ["the provider answered one request with 2 artifacts: all are counted"]
 
 
+async def test_the_price_of_an_entry_is_that_of_each_image(start: Start, vendor: Vendor) -> None:
+    entries = entry("fine", "acme/fine", vendor.url, KEY) + "      input_cost_per_image: 0.5\n"
+    gateway = await start(config("", entries=entries))
+    answer = await fine(gateway, "true and fewer", 6)
+    assert (len(answer.json["data"]), usd(answer)) == (4, pytest.approx(2))
+    assert (await scrape(gateway))("cost_usd_total", **FINE) == pytest.approx(2)
+
+
 async def test_fewer_and_more_images_than_asked_for(start: Start, vendor: Vendor) -> None:
     gateway = await start(text(vendor))
     fewer = await fine(gateway, "fewer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import signal
 from typing import Any
 
 import pytest
@@ -79,12 +80,13 @@ async def test_a_job_that_takes_longer_than_a_call_brings_all_images(
     assert now("charges_unknown_total", model="fine") == 4 - came
 
 
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_a_job_of_six_is_fetched_after_a_kill(
-    serve: Serve, vendor: Vendor, native_environment: dict[str, str], is_async: bool
+@pytest.mark.parametrize(("is_async", "how"), [(True, signal.SIGKILL), (False, signal.SIGKILL), (True, signal.SIGTERM)])
+async def test_a_job_of_six_is_fetched_by_the_next_start(
+    serve: Serve, vendor: Vendor, native_environment: dict[str, str], is_async: bool, how: signal.Signals
 ) -> None:
     vendor.has_results.clear()
-    process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    configured = text(vendor, general="  drain_seconds: 0\n")
+    process, url = await asyncio.to_thread(serve, configured, **native_environment)
     headers = {"idempotency-key": "k", **(ASYNC if is_async else {})}
     body = {"model": "fine", "prompt": "a true job", "n": 6, "seed": 1}
     async with client(url) as sdk:
@@ -92,11 +94,11 @@ async def test_a_job_of_six_is_fetched_after_a_kill(
             sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
         )
         await polled(vendor, 2)
-        process.kill()
+        process.send_signal(how)
         await asyncio.gather(asked, return_exceptions=True)
     await asyncio.to_thread(process.wait, 60)
     vendor.has_results.set()
-    _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    _, url = await asyncio.to_thread(serve, configured, **native_environment)
     async with client(url) as sdk:
         again = sdk.post("/images/generations", body=body, cast_to=object, options={"headers": headers})
         told: Any = await outcome(sdk, (await again)["id"]) if is_async else await again  # type: ignore[index]
@@ -131,3 +133,25 @@ async def test_after_a_kill_images_of_a_request_without_a_job_are_lost_in_their_
         (i, "charge_unknown", "unknown") for i in range(4)
     ]
     assert len(vendor.posts) == 2
+
+
+async def test_a_job_that_the_provider_lost_may_have_charged_each_image(
+    serve: Serve, vendor: Vendor, native_environment: dict[str, str]
+) -> None:
+    vendor.has_results.clear()
+    process, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    async with client(url) as sdk:
+        body = {"model": "fine", "prompt": "a job", "n": 4}
+        begun: Any = await sdk.post("/images/generations", body=body, cast_to=object, options={"headers": ASYNC})
+        await polled(vendor, 1)
+    process.kill()
+    await asyncio.to_thread(process.wait, 60)
+    vendor.posts.clear()  # the vendor knows nothing of the job any more
+    vendor.has_results.set()
+    _, url = await asyncio.to_thread(serve, text(vendor), **native_environment)
+    async with client(url) as sdk:
+        told = await outcome(sdk, begun["id"])
+        metrics = await sdk.get(f"{url}/metrics", cast_to=str)
+    assert (told["status"], told["error"]["code"]) == ("failed", "charge_unknown")
+    assert 'impasto_gateway_charges_unknown_total{deployment="acme/fine",model="fine"} 4.0' in metrics
+    assert vendor.posts == []
