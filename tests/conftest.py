@@ -45,6 +45,17 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return three workers for two cores: a test waits for sockets, processes and polls for much of its time.
+
+    pytest-xdist itself counts physical cores, so that a machine of two hyper-threads would have one worker.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def pytest_collection_finish() -> None:
     """Exempt modules and collected tests, half a million objects, from every garbage collection of the run."""
     gc.collect()
