@@ -173,7 +173,7 @@ def site(packages: Path, tmp_path: Path) -> Site:
 def test_its_own_tests_pass(site: Site, name: str) -> None:
     del site.environment["IMPASTO_POLL_INTERVAL"]  # the suite checks the plugin's own
     folder = EXAMPLES / name
-    words = ("-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-c", str(folder / "pyproject.toml"))
+    words = ("-q", "-p", "no:cacheprovider", "-c", str(folder / "pyproject.toml"))
     report = site.python("-m", "pytest", *words, str(folder / "tests"))
     passed = re.search(r"^(\d+) passed", report, re.MULTILINE)
     assert passed
