@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -34,5 +36,27 @@ html_show_sourcelink = False
 html_show_sphinx = False
 
 write(Path(__file__).parent)
+
+
+def mark_examples(*arguments: list[str]) -> None:
+    """Mark the examples of a docstring, which are indented paragraphs, as code."""
+    lines = arguments[-1]  # of six: app, kind, name, object and options come first
+    marked: list[str] = []
+    indents = [0]
+    for line in lines:
+        if line.strip():
+            indent = len(line) - len(line.lstrip())
+            if marked and not marked[-1] and indent > indents[-1]:
+                marked += ["::", ""]
+            indents.append(indent)
+        marked.append(line)
+    lines[:] = marked
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the function above to autodoc."""
+    app.connect("autodoc-process-docstring", mark_examples)
+
+
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -39,3 +39,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'impasto.ext' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"impasto.{_HOME_OF[name]}"), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

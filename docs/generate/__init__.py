@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import commands, errors, hooks, models, settings, surface
+from . import commands, errors, hooks, models, plugin_modules, settings, surface
 
 
 def pages() -> dict[str, str]:
     """Return the text of each generated page by its path below ``docs``."""
     texts = dict(models.pages())
-    for module in (surface, hooks, errors, commands, settings):
+    for module in (surface, plugin_modules, hooks, errors, commands, settings):
         texts |= module.pages()
     return texts
 

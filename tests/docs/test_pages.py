@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import PurePosixPath
 
 import pytest
 from docs.generate.errors import every as errors
+from docs.generate.plugin_modules import MODULES, names_of
 
 from tests.architecture.sources import ROOT
 from tests.docs.pages import PAGES, WRITTEN
@@ -32,3 +34,18 @@ def test_the_promise_says_what_to_do_with_each_error() -> None:
 def test_the_picture_is_small() -> None:
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", WRITTEN["README.md"])
     assert (ROOT / picture).stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_reference_has_every_name_of_the_modules_for_plugins(name: str) -> None:
+    module, page = import_module(f"impasto.{name}"), PAGES["docs/reference/plugin-modules.md"]
+    assert f"\n## impasto.{name}\n" in page
+    for each in names_of(module):
+        assert re.search(rf"^\.\. [\w:]+:: impasto\.{name}\.{each}$", page, re.MULTILINE), each
+        assert each in dir(module), f"pydoc impasto.{name} does not show {each}"
+
+
+def test_the_reference_has_every_check_of_the_suites() -> None:
+    page = PAGES["docs/reference/plugin-modules.md"]
+    for check in ("test_every_parameter_arrives", "test_what_was_sent_is_reported", "test_each_call_is_sent_once"):
+        assert f"| `{check}` | Check " in page

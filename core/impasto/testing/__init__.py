@@ -47,3 +47,6 @@ if not TYPE_CHECKING:  # type checkers have the names above
         if name not in _HOMES:
             raise AttributeError(f"module 'impasto.testing' has no attribute {name!r}")
         return getattr(import_module(f"impasto.testing.{_HOMES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]
