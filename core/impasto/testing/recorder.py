@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -87,15 +90,33 @@ def always(answer: Answer) -> Answering:
 class Conversation:
     """The answers to each call in their order: to its POST, then to its GETs, of which the last is repeated.
 
-    A GET belongs to the call whose ``{job}`` stands in its address, else to the newest one.
+    A GET belongs to the call whose ``{job}`` stands in its address, else to the newest one. One of an address in
+    ``downloads`` has the answer there, whenever it comes: images are fetched side by side.
     """
 
-    def __init__(self, answers: Sequence[Answer], job_id: Callable[[int], str] = "{:064x}".format) -> None:
-        self._answers, self._job_id = answers, job_id
+    def __init__(
+        self,
+        answers: Sequence[Answer],
+        job_id: Callable[[int], str] = "{:064x}".format,
+        downloads: Mapping[str, Answer] = MappingProxyType({}),
+    ) -> None:
+        self._answers, self._job_id, self._downloads = answers, job_id, downloads
         self._positions: dict[str, int] = {}
 
+    def copy(self) -> Conversation:
+        """Return the same answers for other calls."""
+        return Conversation(self._answers, self._job_id, self._downloads)
+
+    def with_headers(self, **headers: str) -> Conversation:
+        """Return the same answers with headers set, for other calls."""
+        answers = [answer.with_headers(**headers) for answer in self._answers]
+        downloads = {place: answer.with_headers(**headers) for place, answer in self._downloads.items()}
+        return Conversation(answers, self._job_id, downloads)
+
     def __call__(self, request: RecordedRequest) -> Answer:
-        """Return the next answer of the request's call; to what cancels a job, an empty object."""
+        """Return the next answer of the request's call, or that of its address."""
+        if request.method == "GET" and (download := self._download(request.target)) is not None:
+            return download
         job = next((job for job in reversed(self._positions) if job in request.target), None)
         if (request.method == "POST" and job is None) or not self._positions:
             job = self._job_id(len(self._positions) + 1)
@@ -103,6 +124,15 @@ class Conversation:
         job = job or next(reversed(self._positions))
         self._positions[job] = min(self._positions[job] + 1, len(self._answers) - 1)
         return self._answers[self._positions[job]].with_words({"job": job})
+
+    def _download(self, target: str) -> Answer | None:
+        address = urlsplit(target)
+        targets = (address.path, f"{address.path}?{address.query}")
+        jobs = (*self._positions, self._job_id(1))  # a call that is resumed may begin with a download
+        for job, (place, answer) in itertools.product(jobs, self._downloads.items()):
+            if place.replace("{job}", job) in targets:
+                return answer.with_words({"job": job})
+        return None
 
 
 @attrs.define(eq=False)

@@ -59,6 +59,7 @@ class Scenario:
     """A call, the provider's answers to it in their order, and the result or the error that it must become.
 
     ``answers``: to the request, then to the polls; the last is repeated. ``images``: the images' bytes in their order.
+    ``downloads``: as the attribute of that name, beside it.
     ``errors``: the errors of images that did not come, by index. ``error``, ``billed``: those of the whole call;
     without ``billed`` the error must have its class's own.
     ``reports``: as the attribute of that name.
@@ -71,6 +72,7 @@ class Scenario:
     error: type[ImpastoError] | None = None
     billed: str | None = None
     reports: Mapping[str, object] = {}
+    downloads: Mapping[str, Answer] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +107,9 @@ class Subject(Limited):
     """The provider's answer with a result."""
     job_accepted: ClassVar[Answer | None] = None
     """The provider's answer that accepts a job, if it has jobs."""
+    downloads: ClassVar[Mapping[str, Answer]] = {}
+    """The answers at the addresses of images that ``success`` or another answer has, by their paths:
+    ``{"/files/{job}-1.png": Answer(...)}``. An answer with addresses is no job: it is ``success``."""
     polls: ClassVar[Sequence[Answer]] = ()
     """The answers between ``job_accepted`` and ``success``, such as one that the job still runs."""
     refusals: ClassVar[Sequence[Refusal]] = ()
@@ -195,9 +200,12 @@ class Subject(Limited):
         assert hasattr(self, "success"), "declare success, the provider's answer with a result: Answer(...)"
         return (self.success,) if self.job_accepted is None else (self.job_accepted, *self.polls, self.success)
 
-    def answering(self, stages: Sequence[Answer] | None = None) -> Conversation:
-        """Return a provider's side of calls, by default of those that succeed."""
-        return Conversation(self.stages() if stages is None else stages, self.job_id)
+    def answering(
+        self, stages: Sequence[Answer] | None = None, downloads: Mapping[str, Answer] | None = None
+    ) -> Conversation:
+        """Return a provider's side of calls, by default of those that succeed. ``downloads``: beside the usual ones."""
+        own = {**self.downloads, **(downloads or {})}
+        return Conversation(self.stages() if stages is None else stages, self.job_id, own)
 
     def job_id(self, number: int) -> str:
         """Return the id that stands for ``{job}`` in the answers to a call. Override it if ids have another form."""
@@ -212,10 +220,12 @@ class Subject(Limited):
         whole = b"".join(answer.body + str(answer.headers).encode() for answer in stages or self.stages())
         return tuple(name for name in HOSTS if name == "url" or f"{{{name}}}".encode() in whole)
 
-    def recording(self, stages: Sequence[Answer] | None = None) -> AbstractAsyncContextManager[Recorder]:
+    def recording(
+        self, stages: Sequence[Answer] | None = None, downloads: Mapping[str, Answer] | None = None
+    ) -> AbstractAsyncContextManager[Recorder]:
         """Run a recorder that answers so, by default with success."""
         cancel = None if self.cancel is None else re.compile(re.escape(self.cancel).replace(r"\{job\}", "[^/?]+"))
-        return recording(self.answering(stages), self.hosts_of(stages), cancel)
+        return recording(self.answering(stages, downloads), self.hosts_of(stages), cancel)
 
     def client(self, url: str) -> Client:
         """Return a client that finds the provider at ``url`` and never retries."""

@@ -234,7 +234,7 @@ DEFECTS: Mapping[str, Defect] = {
     "the request id of a failed job is dropped": Defect(
         changes={'"failed", status=200, request_id=response.request_id': '"failed", status=200'},
         check="request_id_is_reported",
-        says="HTTP 200 has x-request-id, but request_id is None",
+        says="the scenario 'failed': the answer has x-request-id, but request_id of the JobFailed is None",
     ),
     "the key's parameter": Defect(
         changes={'key_query="key"': 'key_query="api_key"'},

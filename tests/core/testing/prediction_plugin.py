@@ -81,7 +81,7 @@ import impasto
 from impasto.testing import KEY, Answer, OperationSuite, Refusal, Requirements, Scenario
 from tests.images import png
 
-IMAGE = png(8, 8)
+IMAGES = tuple(png(8, side) for side in (8, 16, 24))
 
 
 def answer(status, **body):
@@ -90,6 +90,10 @@ def answer(status, **body):
 
 def refusal(status, error):
     return Refusal(answer=answer(status, detail="no"), error=error)
+
+
+def delivered(image):
+    return Answer(headers={"content-type": "image/png"}, body=image)
 
 
 def done(*seeds):
@@ -115,23 +119,59 @@ class TestPastel(OperationSuite):
     defaults = {"count": 1}
     job_accepted = ACCEPTED
     polls = (RUNNING, done(7))
-    success = Answer(headers={"content-type": "image/png"}, body=IMAGE)
+    success = delivered(IMAGES[0])
     media_types = ("image/png",)
     reports = {"seed": 7}
     poll_interval = 2.0
     cancel = "POST /v1/predictions/{job}/cancel"
-    requirements = Requirements(filters=False, several_images=False)
+    requirements = Requirements(filters=False, partial_results=False)
     refusals = (
         refusal(400, impasto.BadRequest), refusal(401, impasto.Unauthorized), refusal(429, impasto.RateLimited),
     )
     scenarios = {
+        "three images": Scenario(
+            answers=(ACCEPTED, RUNNING, done(7, 8, 9)), images=IMAGES, reports={"seed": (7, 8, 9)},
+            downloads={f"/{{job}}/{n}.png": delivered(image) for n, image in enumerate(IMAGES)},
+        ),
+        "one of three is gone": Scenario(
+            answers=(ACCEPTED, done(7, 8, 9)), images=(IMAGES[0], IMAGES[2]), reports={"seed": (7, 9)},
+            errors={1: impasto.UnusableResult},
+            downloads={
+                "/{job}/0.png": delivered(IMAGES[0]), "/{job}/1.png": Answer(status=404, body=b"gone"),
+                "/{job}/2.png": delivered(IMAGES[2]),
+            },
+        ),
         "failed": Scenario(answers=(ACCEPTED, answer(200, state="failed", id="{job}")), error=impasto.JobFailed),
     }
 """
 
 _CLASSIFY = "# CLASSIFY"
 
+_URLS = "# URLS"
+
 DEFECTS: Mapping[str, Defect] = {
+    "the images' order": Defect(
+        changes={_URLS: "urls.reverse()"},
+        check="several_images",
+        says="three images: its 3 images are in another order",
+    ),
+    "the images' seeds": Defect(
+        changes={_URLS: "seeds.reverse()"},
+        check="several_images",
+        says="three images: seed is (9, 8, 7), not (7, 8, 9)",
+    ),
+    "the last image is dropped": Defect(
+        changes={_URLS: "del urls[2:]"}, check="several_images", says="three images: 2 of its 3 images came"
+    ),
+    "an image that is gone drops the others": Defect(
+        changes={
+            _CLASSIFY: "if response.status == 404: self.gone = True",
+            'if response.media_type == "image/png":': 'if getattr(self, "gone", False): raise JobFailed("gone")\n'
+            '        if response.media_type == "image/png":',
+        },
+        check="several_images",
+        says="one of three is gone: ",
+    ),
     "an object without a job is free": Defect(
         changes={
             'raise unusable("has neither a job': 'raise JobFailed("none", billed="no")  # ("has neither a job',

@@ -12,13 +12,22 @@ from types import ModuleType
 import pytest
 from blockbuster import BlockBuster
 
-from tests.core.testing import job_plugin, json_defects, json_plugin, native_plugin, prediction_plugin, stream_plugin
+from tests.core.testing import (
+    address_plugin,
+    job_plugin,
+    json_defects,
+    json_plugin,
+    native_plugin,
+    prediction_plugin,
+    stream_plugin,
+)
 from tests.core.testing.form_plugin import Defect
 from tests.distributions import install
 
 pytest_plugins = ["pytester"]
 
 PLUGINS = {
+    address_plugin: address_plugin.DEFECTS,
     json_plugin: json_defects.DEFECTS,
     job_plugin: job_plugin.DEFECTS,
     native_plugin: native_plugin.DEFECTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from time import time
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from impasto import Artifact, ChargeUnknown, ImpastoError, RateLimited, Result, UnusableResult
 from impasto.testing.golden import without_boundary
-from impasto.testing.recorder import HOSTS, Answer, RecordedRequest, Recorder, recording
+from impasto.testing.recorder import HOSTS, Answer, Conversation, RecordedRequest, Recorder, recording
 from impasto.testing.samples import with_image
 from impasto.testing.subject import call_outcome
 from impasto.testing.watch import check, run
@@ -38,10 +38,10 @@ class ExchangeChecks(ResponseChecks):
             pytest.skip("no image")
         wrong: list[str] = []
         for media_type in self.media_types:
-            answer = with_image(self.success, image.data, media_type)
-            if answer is None:
-                pytest.skip("the image stands in success neither as bytes nor in base64")
-            [(came, _)] = self.outcomes([(*self.stages()[:-1], answer)])
+            answering = self._answering_with(image.data, media_type)
+            if answering is None:
+                pytest.skip("the image stands in success and downloads neither as bytes nor in base64")
+            [(came, _)] = self.outcomes([answering])
             found = came.artifacts[0].media_type if isinstance(came, Result) else describe_outcome(came)
             if found != media_type:
                 wrong.append(f"the media type of {media_type} is {found}")
@@ -73,17 +73,20 @@ class ExchangeChecks(ResponseChecks):
         """Check the provider's id of the exchange, in results and errors."""
         if self.request_id is None:
             pytest.skip("request_id = None: the provider sends none")
-        stages = [answer.with_headers(**{self.request_id: f"req-{n}-5d1c"}) for n, answer in enumerate(self.stages())]
-        calls: list[Sequence[Answer]] = [stages]
-        failed = [each.answers for each in self.scenarios.values() if each.error is not None and not each.params]
-        calls += [
-            [answer.with_headers(**{self.request_id: f"req-{n}-5d1c"}) for n, answer in enumerate(answers)]
-            for answers in (*((refusal.answer,) for refusal in self.refusals), *failed)
+        calls = {"success": self.answering()}
+        calls |= {f"the refusal HTTP {each.answer.status}": self.answering([each.answer]) for each in self.refusals}
+        calls |= {
+            f"the scenario {name!r}": self.answering(each.answers, each.downloads)
+            for name, each in self.scenarios.items()
+            if each.error is not None and not each.params
+        }
+        answering = [call.with_headers(**{self.request_id: "req-5d1c"}) for call in calls.values()]
+        wrong = [
+            f"{name}: the answer has {self.request_id}, but request_id of the {type(came).__name__} is "
+            f"{came.request_id!r}"
+            for name, (came, _) in zip(calls, self.outcomes(answering), strict=True)
+            if isinstance(came, Result | ImpastoError) and came.request_id != "req-5d1c"
         ]
-        wrong: list[str] = []
-        for (came, _), answers in zip(self.outcomes(calls), calls, strict=True):
-            if isinstance(came, Result | ImpastoError) and not str(came.request_id).endswith("5d1c"):
-                wrong.append(f"HTTP {answers[-1].status} has {self.request_id}, but request_id is {came.request_id!r}")
         assert not wrong, "\n".join(wrong)
 
     @check
@@ -141,19 +144,19 @@ class ExchangeChecks(ResponseChecks):
 
     async def _two_calls(self) -> None:
         image = await self._artifact_in_loop()
-        other = with_image(self.success, image.data, "image/png") if self.operation().output == "image" else None
+        other = self._answering_with(image.data, "image/png") if self.operation().output == "image" else None
         header = self.request_id or "x-request-id"
         sides = [
-            [answer.with_headers(**{header: f"req-{side}"}) for answer in (*self.stages()[:-1], last)]
-            for side, last in (("one", self.success), ("two", other or self.success))
+            each.with_headers(**{header: f"req-{side}"})
+            for side, each in (("one", self.answering()), ("two", other or self.answering()))
         ]
         name, value = next(iter(self.others.items()), ("", None))
         params = [self.minimal, self._with_another_prompt(self.params_with(name, value) if name else self.minimal)]
         for order in ((0, 1), (1, 0)):
             gate = _Gate(order)
             async with (
-                recording(gate.side(0, self.answering(sides[0])), HOSTS) as one,
-                recording(gate.side(1, self.answering(sides[1])), HOSTS) as two,
+                recording(gate.side(0, sides[0].copy()), HOSTS) as one,
+                recording(gate.side(1, sides[1].copy()), HOSTS) as two,
                 self.client(one.url) as client,
             ):
                 clients = [client, client.with_options(**self.settings(two.url))]
@@ -177,6 +180,15 @@ class ExchangeChecks(ResponseChecks):
                 "two calls at once sent other requests than alone: the plugin shares state"
             )
 
+    def _answering_with(self, image: bytes, media_type: str) -> Conversation | None:
+        """Return answers with a sample in place of an image, or None if the image is in none."""
+        success = with_image(self.success, image, media_type)
+        samples = {place: with_image(answer, image, media_type) for place, answer in self.downloads.items()}
+        downloads = {place: sample for place, sample in samples.items() if sample is not None}
+        if success is None and not downloads:
+            return None
+        return self.answering((*self.stages()[:-1], success or self.success), downloads)
+
     def _with_another_prompt(self, params: Mapping[str, object]) -> Mapping[str, object]:
         fields = self.operation().fields
         prompts = {
@@ -194,11 +206,16 @@ class ExchangeChecks(ResponseChecks):
             if len(set(scenario.images)) < 2 or scenario.params:
                 continue
             answer: Answer | None = scenario.answers[-1]
+            downloads = {**self.downloads, **scenario.downloads}
             types = [self.media_types[n % len(self.media_types)] for n in range(len(scenario.images))]
             for image, media_type in zip(scenario.images, types, strict=True):
-                answer = answer and with_image(answer, image, media_type)
+                samples = {place: with_image(each, image, media_type) for place, each in downloads.items()}
+                if any(samples.values()):
+                    downloads |= {place: sample for place, sample in samples.items() if sample is not None}
+                else:
+                    answer = answer and with_image(answer, image, media_type)
             if answer is not None:
-                [(came, _)] = self.outcomes([(*scenario.answers[:-1], answer)])
+                [(came, _)] = self.outcomes([self.answering((*scenario.answers[:-1], answer), downloads)])
                 found = [each.media_type for each in came.artifacts] if isinstance(came, Result) else []
                 if found != types:
                     yield f"{name}: images of {', '.join(types)} have {', '.join(found) or describe_outcome(came)}"

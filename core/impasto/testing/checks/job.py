@@ -6,10 +6,11 @@ import asyncio
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from unittest.mock import patch
 
+import attrs
 import pytest
 
 from impasto import Call, ImpastoError, Pending, RateLimited, Result, Retry
@@ -35,20 +36,26 @@ class JobChecks(ExchangeChecks):
     @check
     def test_the_id_of_a_job_is_the_providers(self) -> None:
         """Check that a job's id is in the answer that accepted it, and that no call makes up another."""
-        self._skip_without_jobs()
+        self._skip_without_jobs(or_downloads=True)
         pending = run(self._pendings())[0]
         body = self.stages()[0].with_words({"job": self.job_id(1)}).body.decode("utf-8", "replace")
-        is_there = pending.id in body or any(text in pending.id for text in _texts(body) if len(text) >= 8)
-        assert is_there, f"the job's id {pending.id!r} is not in the answer that accepted the job: {body[:200]}"
+        for part in pending.id.split(" "):  # of several addresses
+            is_there = part in body or any(text in part for text in _texts(body) if len(text) >= 8)
+            assert is_there, f"the job's id {pending.id!r} is not in the answer that accepted the job: {body[:200]}"
         again = run(self._pendings())[0]
-        assert _path(again.id) == _path(pending.id), f"an equal answer gave the job ids {pending.id!r} and {again.id!r}"
+        assert again.id == pending.id, f"an equal answer gave the job ids {pending.id!r} and {again.id!r}"
 
     @check
     def test_a_job_is_resumed_at_its_address(self) -> None:
         """Check that ``client.resume`` asks for the job that was accepted."""
-        self._skip_without_jobs()
+        self._skip_without_jobs(or_downloads=True)
         job = run(self._pendings())[0].id
-        call, resumed = run(self._resumed(job))
+        (call, resumed), requests = run(self._resumed(job))
+        for request in requests:
+            has_key = KEY in f"{request.target} {request.headers}"
+            assert request.host != "signed_url" or not has_key, (
+                f"client.resume gives the key to a signed address: {_line(request)}; anonymous=True"
+            )
         assert resumed == call, f"client.resume requests {resumed}, the call itself {call}"
 
     @check
@@ -67,7 +74,7 @@ class JobChecks(ExchangeChecks):
     @check
     def test_the_key_goes_to_the_providers_hosts_only(self) -> None:
         """Check that polls have the key as documented, and that ``{signed_url}`` never gets it."""
-        self._skip_without_jobs()
+        self._skip_without_jobs(or_downloads=True)
         for request in run(self._requests()):
             head = f"{request.target} {request.headers}"
             if request.host == "signed_url":
@@ -108,7 +115,7 @@ class JobChecks(ExchangeChecks):
     @check
     def test_a_result_is_kept_for_the_documented_time(self) -> None:
         """Check the seconds for which the provider keeps a result."""
-        self._skip_without_jobs()
+        self._skip_without_jobs(or_downloads=True)
         found = [pending.result_ttl for pending in run(self._pendings())]
         if self.result_ttl is None:
             assert not any(found), f"declare result_ttl, the documented seconds: the plugin has {found}"
@@ -128,12 +135,12 @@ class JobChecks(ExchangeChecks):
             expected = self.cancel.replace("{job}", self.job_id(1))
             assert found == [expected], f"a job that was given up led to {found or 'no request'}, not to {expected!r}"
 
-    def _skip_without_jobs(self) -> None:
-        if self.job_accepted is None:
+    def _skip_without_jobs(self, *, or_downloads: bool = False) -> None:
+        if self.job_accepted is None and not (or_downloads and self.downloads):
             pytest.skip("no job_accepted: the model has no jobs")
 
     async def _pendings(self) -> list[Pending]:
-        """Return the jobs that the plugin found in the answers to one call."""
+        """Return the jobs that the plugin found in the answers to one call. An address in an id is as declared."""
         kind, pendings = type(self.operation()), list[Pending]()
         normalize = kind.normalize_response
 
@@ -144,27 +151,33 @@ class JobChecks(ExchangeChecks):
                 pendings.append(outcome)
             return outcome
 
-        with patch.object(kind, "normalize_response", note):
-            await self._requests()
-        assert pendings, "normalize_response returned no Pending for job_accepted"
-        return pendings
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            with patch.object(kind, "normalize_response", note):
+                await call_outcome(client, self.model, self.minimal)
+        assert pendings, "normalize_response returned no Pending for job_accepted, or for success with addresses"
+        return [attrs.evolve(each, id=_with_names(each.id, recorder.urls)) for each in pendings]
 
     async def _requests(self) -> Sequence[RecordedRequest]:
         async with self.recording() as recorder, self.client(recorder.url) as client:
             await call_outcome(client, self.model, self.minimal)
             return recorder.requests
 
-    async def _resumed(self, job: str) -> tuple[str, str]:
+    async def _resumed(self, job: str) -> tuple[tuple[str, str], Sequence[RecordedRequest]]:
+        """Return the address where a call asks for its job and that where ``client.resume`` does, and its requests."""
         async with self.recording() as recorder, self.client(recorder.url) as client:
             await call_outcome(client, self.model, self.minimal)
-            poll = next(request for request in recorder.requests if request.method == "GET")
-            first = _line(poll)
+            first = self._places_of(recorder)
             recorder.requests.clear()
-            if _path(job) != job:  # its id is its address, on the hosts of the recorder before
-                job = recorder.urls[poll.host] + _path(job)
+            for name, url in recorder.urls.items():
+                job = job.replace(f"{{{name}}}", url)
             with suppress(ImpastoError):
                 await client.resume(self.model, job)
-            return first, _line(recorder.requests[0]) if recorder.requests else "nothing"
+            return (first, self._places_of(recorder)), [*recorder.requests]
+
+    def _places_of(self, recorder: Recorder) -> str:
+        """Return the first poll, or all downloads of an answer without a job, which are fetched side by side."""
+        gets = [_line(request) for request in recorder.requests if request.method == "GET"]
+        return " and ".join(gets[:1] if self.job_accepted is not None else sorted(gets)) or "nothing"
 
     def _gaps(self, polls: Sequence[Answer]) -> list[float]:
         """Return the seconds before each poll of a job whose first polls are answered so, on a clock that skips."""
@@ -216,6 +229,8 @@ def _texts(body: str) -> Iterator[str]:
                     values += several
 
 
-def _path(job: str) -> str:
-    """Return a job's id, which may be an address, without the host: each recorder has its own."""
-    return re.sub(r"^https?://[^/]+", "", job)
+def _with_names(job: str, urls: Mapping[str, str]) -> str:
+    """Return a job's id, in which addresses begin with ``{url}`` and the like: each recorder has its own hosts."""
+    for name, url in urls.items():
+        job = re.sub(rf"{re.escape(url)}(?![0-9])", f"{{{name}}}", job)
+    return job

@@ -28,6 +28,7 @@ from impasto.testing.watch import check, run
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
 _MOST_POLLS = 10
+_BASE = "http://127.0.0.1:9"
 _NOWHERE = {"other_url": "http://127.0.0.1:8", "signed_url": "http://127.0.0.1:7"}
 
 
@@ -122,10 +123,11 @@ class ResponseChecks(Subject):
         for (what, body), (came, posts) in zip(spoilt.items(), self.outcomes(stages), strict=True):
             if not isinstance(came, UnusableResult | ChargeUnknown):
                 wrong.append(f"{what} ended in {_describe(came)}, not UnusableResult")
-            elif came.raw != body.replace(b"{job}", self.job_id(1).encode()):
+            elif body and came.raw != self._as_sent(body):
                 wrong.append(f"{what}: the {len(body)} bytes that were paid for are not in .raw")
             if posts != 1:
                 wrong.append(f"{what}: {posts} paid requests")
+        wrong += self._wrong_downloads()
         assert not wrong, "\n".join(wrong)
 
     @check
@@ -172,16 +174,17 @@ class ResponseChecks(Subject):
         for text in (*texts, "\n".join(log.lines)):
             assert not any(form in text for form in forms), f"the key is in: {text.replace(KEY, 'KEY')[:400]}"
 
-    def outcomes(self, calls: Iterable[Sequence[Answer]]) -> list[tuple[object, int]]:
+    def outcomes(self, calls: Iterable[Sequence[Answer] | Conversation]) -> list[tuple[object, int]]:
         """Return the outcome of a call for each conversation, without a network, and the number of paid requests."""
 
         async def results() -> list[tuple[object, int]]:
             transport = StagedTransport(self.answering())
             outcomes: list[tuple[object, int]] = []
-            async with self.client("http://127.0.0.1:9") as client:
+            async with self.client(_BASE) as client:
                 redirected = client.with_options(transport=transport)
                 for answers in calls:
-                    transport.conversation, transport.posts = self.answering(answers), 0
+                    own = answers if isinstance(answers, Conversation) else self.answering(answers)
+                    transport.conversation, transport.posts = own, 0
                     outcomes.append((await call_outcome(redirected, self.model, self.minimal), transport.posts))
             return outcomes
 
@@ -200,6 +203,21 @@ class ResponseChecks(Subject):
         """Return the outcome of a call over a real socket, and the number of its paid requests."""
         async with recording(answering) as recorder, self.client(recorder.url) as client:
             return await call_outcome(client, self.model, self.minimal), len(recorder.posts)
+
+    def _as_sent(self, body: bytes) -> bytes:
+        """Return a body as ``StagedTransport`` sends it in the first call."""
+        return Answer(body=body).with_words({**_NOWHERE, "job": self.job_id(1), "url": _BASE}).body
+
+    def _wrong_downloads(self) -> Iterator[str]:
+        """Yield the answers at an image's address that are no image, and became one."""
+        for place, answer in [*self.downloads.items()][:1]:
+            half = answer.body[: len(answer.body) // 2]
+            spoilt = {"an empty answer": b"", "a page": _PAGE}
+            spoilt |= {"half an image": half} if self.requirements.detects_truncation else {}
+            calls = [self.answering(None, {place: attrs.evolve(answer, body=body)}) for body in spoilt.values()]
+            for what, (came, posts) in zip(spoilt, self.outcomes(calls), strict=True):
+                if not isinstance(came, UnusableResult | ChargeUnknown) or posts != 1:
+                    yield f"{what} at {place} ended in {_describe(came)} after {posts} paid requests"
 
     def _unusable_bodies(self) -> Iterator[tuple[str, bytes]]:
         yield "an empty answer", b""

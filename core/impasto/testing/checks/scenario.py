@@ -24,14 +24,18 @@ class ScenarioChecks(Subject):
     @check
     def test_several_images_all_come_in_their_order(self) -> None:
         """Check the scenarios with more than one image."""
-        if self.success.headers.get("content-type", "").startswith(("image/", "audio/", "model/")):
-            pytest.skip("success is one artifact, so no answer has several")
         if not self.requirements.several_images:
             pytest.skip("Requirements(several_images=False)")
         several = {name: scenario for name, scenario in self.scenarios.items() if len(scenario.images) > 1}
+        if not several and self.success.headers.get("content-type", "").startswith(("image/", "audio/", "model/")):
+            pytest.skip("success is one artifact, and no scenario has several")
         assert several, (
             "declare a scenario whose answer has several images, with their bytes in images, or "
             "requirements = Requirements(several_images=False) if no answer of the provider has more than one"
+        )
+        assert any(len(set(each.images)) == len(each.images) for each in several.values()), (
+            "give each image of a scenario its own content, or their order can't be seen; the answers at several "
+            "addresses are downloads, by their paths"
         )
         for name in {"seed", "finish_reason"} & set(self.reports or {}):
             assert any(isinstance(each.reports.get(name), tuple) for each in several.values()), (
@@ -94,7 +98,8 @@ class ScenarioChecks(Subject):
     async def _run_all(self, scenarios: Mapping[str, Scenario]) -> list[str]:
         wrong: list[str] = []
         for name, scenario in scenarios.items():
-            async with self.recording(scenario.answers) as recorder, self.client(recorder.url) as client:
+            recording = self.recording(scenario.answers, scenario.downloads)
+            async with recording as recorder, self.client(recorder.url) as client:
                 client = client.with_options(timeout=self.seconds / 3)
                 outcome = await call_outcome(client, self.model, {**self.minimal, **scenario.params})
                 problems = [*_problems(scenario, outcome), *_polls(scenario, recorder)]
