@@ -9,8 +9,9 @@ from typing import Literal
 
 import attrs
 
+from .errors import BrokenPlugin
 from .files import File
-from .redact import kind_in_words
+from .redact import kind_in_words, printable
 
 Kind = Literal["text", "integer", "number", "boolean", "choice", "color", "texts", "file", "files", "group", "other"]
 Role = Literal["image", "mask", "audio", "prompt"]
@@ -26,6 +27,14 @@ _FORMATS = {
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
+def _check_pattern(field: Field, attribute: object, pattern: str) -> None:
+    """Raise BrokenPlugin for an invalid pattern."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, TypeError) as error:
+        raise BrokenPlugin(f"the pattern {printable(str(pattern))!r} of a text field is invalid: {error}") from None
+
+
 @attrs.frozen(kw_only=True)
 class Field:
     """The meaning and the limits of one field. ``default`` is the provider's own: documented, never sent.
@@ -33,10 +42,9 @@ class Field:
     ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
     in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
-    each value. ``pattern`` must match all of a text; one that could take long is refused here, and a text that is too
-    long for it before it is matched; ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a
-    mask that the provider edits. ``group`` is the class of a nested object and ``fields`` are its fields. The kind
-    ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
+    each value. ``pattern`` must match all of a text; ``pattern_words`` say in messages what it allows. ``mask_area`` is
+    the area of a mask that the provider edits. ``group`` is the class of a nested object and ``fields`` are its fields.
+    The kind ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
     """
 
     kind: Kind
@@ -51,18 +59,12 @@ class Field:
     alias: str | None = None
     inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
     limits: str = ""
-    pattern: str | None = None
+    pattern: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_pattern))
     pattern_words: str = ""
     step: int | None = None
     item: Field | None = None
     group: type[attrs.AttrsInstance] | None = None
     fields: Mapping[str, Field] = attrs.field(factory=dict[str, "Field"], repr=False)
-    longest_match: int = attrs.field(
-        init=False,
-        repr=False,
-        default=attrs.Factory(lambda self: _longest_match(self), takes_self=True),  # noqa: PLW0108 - defined below
-    )
-    """Characters of the longest text that is matched with the pattern; of a list's texts together."""
 
     @property
     def has_files(self) -> bool:
@@ -180,17 +182,10 @@ class Field:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError("contains half a surrogate pair, which is invalid text") from None
-        if self.pattern is not None:
-            self._match(self.pattern, value)
-        return str.__str__(value)
-
-    def _match(self, pattern: str, value: str) -> None:
-        rule = f"be {self.pattern_words}" if self.pattern_words else f"match {pattern}"
-        if len(value) > self.longest_match:  # a longer one could hold the process for hours, see ``patterns``
-            limit = f"must {rule} and be text of at most {self.longest_match:,} characters"
-            raise ValueError(f"{limit}, got {len(value):,}")
-        if re.fullmatch(pattern, value) is None:
+        if self.pattern is not None and re.fullmatch(self.pattern, value) is None:
+            rule = f"be {self.pattern_words}" if self.pattern_words else f"match {self.pattern}"
             raise ValueError(f"must {rule}, not {format_value(value)}")
+        return str.__str__(value)
 
     def _number(self, value: object) -> int | float:
         whole = self.kind == "integer"
@@ -211,9 +206,6 @@ class Field:
             raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}; give a list")
         if not (self.minimum or 0) <= len(value) <= (math.inf if self.maximum is None else self.maximum):
             raise ValueError(f"must be {self.describe_constraint()}, not {len(value):,}")
-        if item.pattern is not None and (size := sum(len(e) for e in value if isinstance(e, str))) > item.longest_match:
-            limit = f"at most {item.longest_match:,} characters in all its texts together"
-            raise ValueError(f"must be {self.describe_constraint()}; {limit}, got {size:,}")
         checked: list[object] = []
         problems: list[str] = []
         try:
@@ -261,14 +253,6 @@ def field_at(fields: Mapping[str, Field], name: str) -> Field | None:
     for each in nested:
         field = field.fields.get(each) if field is not None else None
     return field
-
-
-def _longest_match(field: Field) -> int:
-    if field.pattern is None:
-        return 0
-    from .patterns import longest_text  # few fields have a pattern
-
-    return longest_text(field.pattern, field.maximum)
 
 
 def format_value(value: object) -> str:
