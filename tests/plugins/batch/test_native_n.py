@@ -86,9 +86,9 @@ def model(name, price=0.04):
     )
 
 
-fine, job, unpriced, lacking, filtered, hanging, signed = (
+fine, job, unpriced, lacking, filtered, hanging, signed, garbled = (
     model("fine"), model("job"), model("unpriced", None), model("lacking"), model("filtered"), model("hanging"),
-    model("signed"),
+    model("signed"), model("garbled"),
 )
 
 if os.environ.get("ACME_DIES"):
@@ -104,7 +104,7 @@ if os.environ.get("ACME_DIES"):
 
     LedgerRecorder.store_result = dies
 """
-MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging", "signed")
+MODELS = ("fine", "job", "unpriced", "lacking", "filtered", "hanging", "signed", "garbled")
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -141,6 +141,8 @@ class Vendor(BaseHTTPRequestHandler):
                 images[0] = None
             case "/unpriced":
                 answer["usd"] = 0.07
+            case "/garbled":
+                answer = {"pictures": images}
             case "/hanging":
                 return  # the connection ends without an answer
         self.answer(200, answer)
@@ -251,6 +253,18 @@ def test_a_request_that_breaks_off_may_have_charged_each_image(
     assert status["cost_usd"] == pytest.approx(4 * PRICE)
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
     assert len(vendor.posts) == 1
+
+
+def test_an_answer_that_can_not_be_read_is_stored_once_for_all_its_images(batch: Run, manifest: Write) -> None:
+    manifest(several("cat", 4, "garbled"), several("dog", 2, "garbled"))
+    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 1
+    errors: Any = lines(OUT / "errors.jsonl")
+    assert len(errors) == 6
+    saved = {(each["custom_id"], *each["error"]["kept"]) for each in errors}
+    assert sorted(id for id, _ in saved) == ["cat", "dog"]
+    for _, path in saved:
+        assert b"pictures" in (OUT / path).read_bytes()
+        assert len(list((OUT / path).parent.iterdir())) == 2
 
 
 def test_a_budget_has_room_for_all_images_of_a_request(batch: Run, manifest: Write, vendor: type[Vendor]) -> None:

@@ -120,7 +120,7 @@ class Vendor:
     ``job`` answers with a job, ``fewer`` and ``more`` with one image less or more than asked for, ``filtered``
     without the first, ``breaks`` with a broken connection, ``refused`` with 400, ``held`` after ``release``,
     ``true`` with the cost, ``large`` with images of 3 MB, ``none of`` with filtered images alone (``last``: if fewer
-    than four are asked for).
+    than four are asked for), ``garbled`` with JSON that the plugin can't read.
     """
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Vendor:
         ]
         if "filtered" in prompt:
             images[0] = None
-        body: dict[str, Any] = {"images": images}
+        body: dict[str, Any] = {"pictures" if "garbled" in prompt else "images": images}
         if "true" in prompt:
             body["usd"] = TRUE_USD * count
         if "job" in prompt:

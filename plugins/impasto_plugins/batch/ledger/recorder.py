@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -110,6 +111,10 @@ class LedgerRecorder:
     _room: dict[str, int] = attrs.field(factory=dict[str, int])
     _to_upload: set[ImageTask] = attrs.field(factory=set[ImageTask])
     """Tasks whose images are whole in the staging folder and not uploaded yet."""
+    _salvaged: WeakKeyDictionary[ImpastoError, list[str]] = attrs.field(
+        factory=WeakKeyDictionary[ImpastoError, list[str]]
+    )
+    """The paths of what came with an error, in place of images."""
 
     async def record_intent(self, unit: ImageTask, call: Call) -> None:
         """Write the intent of each image, after space on the disk was reserved. Raises StorageError."""
@@ -245,11 +250,21 @@ class LedgerRecorder:
         return row
 
     def _set_aside(self, unit: ImageTask, errors: Iterable[ImpastoError]) -> WriteSteps[list[str]]:
-        """Keep what came instead of images. Return the paths below the folder."""
+        """Keep what came instead of images. Return the paths below the folder.
+
+        The images of one request share its error, whose bytes are kept once.
+        """
         paths = list[str]()
-        for content in (each for error in errors for each in _paid_content(error)):
-            path = salvage_path(self.folder, unit.id, unit.index, content.media_type)
-            paths.append((yield from _salvage(self.folder, path, content)))
+        for error in errors:
+            if (own_paths := self._salvaged.get(error)) is None:
+                own_paths = self._salvaged[error] = []
+                for content in _paid_content(error):
+                    path = salvage_path(self.folder, unit.id, unit.index, content.media_type)
+                    own_paths.append(str(path.relative_to(self.folder.layout.root)))
+                    yield from _salvage(self.folder, path, content)
+            elif own_paths:
+                yield self.folder.layout.salvage  # the other image's steps may not be at their end
+            paths += own_paths
         return paths
 
     def image_name(self, unit: ImageTask, artifact: Artifact) -> str:
@@ -294,7 +309,7 @@ def salvage_path(folder: Workspace, id: str, index: int, media_type: str) -> Pat
     return path
 
 
-def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[str]:
+def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[None]:
     disk = folder.disk
     file = disk.create(path)
     try:
@@ -305,7 +320,6 @@ def _salvage(folder: Workspace, path: Path, content: Artifact) -> WriteSteps[str
     finally:
         disk.close(file)
     yield folder.layout.salvage
-    return str(path.relative_to(folder.layout.root))
 
 
 def _paid_content(error: ImpastoError) -> Iterator[Artifact]:

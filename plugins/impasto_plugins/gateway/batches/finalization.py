@@ -98,17 +98,26 @@ async def _store_for_urls(scheduler: BatchScheduler, root: Path, line: FinishedL
 
 async def _store_unusable(scheduler: BatchScheduler, root: Path, line: FinishedLine) -> None:
     """Store what came instead of a line's images, for its messages to name the place."""
-    store = scheduler.services.runtime.salvage_store
+    places: dict[str, str] = {}  # by path: the images of one request share what came
     for row in line.failed_rows:
         for path in row.get("kept", ()):
-            try:
-                file = await asyncio.to_thread(File.of, root / path)
-            except ValueError:  # its message has a path
-                _log.error("the answer that came in place of an image of a batch can't be read")
-                continue
-            place = await salvage.save(store, Artifact(media_type=file.media_type, file=file))
-            line.places[row["index"]] = line.places.get(row["index"], "") + place
-            file.close()
+            if path not in places:
+                places[path] = await _salvage(scheduler, root / path)
+            line.places[row["index"]] = line.places.get(row["index"], "") + places[path]
+
+
+async def _salvage(scheduler: BatchScheduler, path: Path) -> str:
+    """Store a file that came instead of an image; return the end of a message that names its place."""
+    try:
+        file = await asyncio.to_thread(File.of, path)
+    except ValueError:  # its message has a path
+        _log.error("the answer that came in place of an image of a batch can't be read")
+        return ""
+    place = await salvage.save(
+        scheduler.services.runtime.salvage_store, Artifact(media_type=file.media_type, file=file)
+    )
+    file.close()
+    return place
 
 
 def _artifacts(root: Path, rows: Iterable[Row]) -> list[Artifact]:

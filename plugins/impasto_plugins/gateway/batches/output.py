@@ -135,7 +135,7 @@ class FinishedLine:
                 "error": {"code": unprocessed_reason.code, "message": unprocessed_reason.message, "billed": "no"},
             }
         row = min(self.rows, key=lambda row: (row.get("billed") == "no", row["index"]))  # money comes first
-        error_fields = _error_fields(row, "".join(self.places.values()))
+        error_fields = _error_fields(row, "".join(dict.fromkeys(self.places.values())))
         body = {"error": {name: error_fields[name] for name in ("message", "type", "param", "code")}}
         response = {"status_code": row.get("status", 502), "request_id": row.get("request_id"), "body": body}
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -119,6 +120,16 @@ async def test_a_request_that_breaks_off_may_have_charged_each_image(start: Star
     )
     assert rows == {"pictures": 4, "nano_usd": 160_000_000}
     assert (await scrape(gateway))("charges_unknown_total", model="fine") == 4
+
+
+async def test_an_answer_that_can_not_be_read_is_named_once(start: Start, vendor: Vendor) -> None:
+    gateway = await start(text(vendor))
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a", model="fine", prompt="garbled", n=3)]))
+    failed = (await results(gateway.sdk, batch.error_file_id))["a"]
+    assert (failed["error"]["code"], failed["error"]["billed"]) == ("unusable_result", "yes")
+    (name,) = re.findall(r"GET /v1/images/files/([\w-]+\.bin) has the answer", failed["error"]["message"])
+    assert b"pictures" in (await gateway.ask("GET", f"/v1/images/files/{name}")).body
+    assert len(vendor.posts) == 1
 
 
 async def test_a_key_pays_the_true_cost_of_a_line_once(start: Start, vendor: Vendor) -> None:
