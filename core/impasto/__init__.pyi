@@ -9,6 +9,7 @@ from impasto_plugins.stability.account import StabilityAccount as StabilityAccou
 
 from .call import Call as Call
 from .client import Client as Client
+from .costs import Cost as Cost, Usage as Usage
 from .describe import Description as Description
 from .errors import (
     BadRequest as BadRequest,
@@ -67,7 +68,6 @@ from .provider import (
 )
 from .records import (
     Artifact as Artifact,
-    Cost as Cost,
     Download as Download,
     FailedArtifact as FailedArtifact,
     Handler as Handler,
@@ -76,7 +76,6 @@ from .records import (
     Pending as Pending,
     Request as Request,
     Result as Result,
-    Usage as Usage,
 )
 from .registry import Registry as Registry
 from .route import Route as Route

@@ -15,10 +15,11 @@ from .wire import LARGE_BYTES, WireResponse, has_too_many_values
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .costs import Cost
     from .errors import ImpastoError, NotSent
     from .policy import Retry
     from .provider import Account
-    from .records import Artifact, Cost, Partial, Pending, Request, Result
+    from .records import Artifact, Partial, Pending, Request, Result
     from .wire import Spool, WireRequest
 
 _log = logging.getLogger("impasto")

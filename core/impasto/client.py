@@ -10,13 +10,14 @@ import attrs
 
 from .call import Call
 from .client_state import ClientState
+from .costs import Cost
 from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, TransportError
 from .fanout import check_n, fan_out, run_single
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
 from .params import NO_PARAMS, close_files
 from .policy import Retry
-from .records import Cost, Partial, Request, Result
+from .records import Partial, Request, Result
 from .registry import OPERATIONS, Registry
 from .route import Route
 

@@ -9,12 +9,13 @@ from typing import cast
 
 import attrs
 
+from .costs import Cost, Usage
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import combined_error
 from .files import File, media_type_of
 from .operation import Operation
 from .provider import Account
-from .records import MAX_ARTIFACTS, Artifact, Cost, Download, FailedArtifact, Pending, Result, Usage
+from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
 from .refusals import INVALID, STATUSES, Advice, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
 from .urls import LONGEST_URL

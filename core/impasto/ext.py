@@ -6,6 +6,7 @@ from importlib import import_module
 
 _HOMES = {
     "call": "Sending",
+    "charges": "billed_of_failures billed_of_images is_not_charged",
     "client_state": "Transport",
     "describe": "Description describe",
     "distributions": "OWN_DISTRIBUTION VARIABLE AllowList normalized_name scan_entry_points",

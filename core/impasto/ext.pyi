@@ -1,4 +1,9 @@
 from .call import Sending as Sending
+from .charges import (
+    billed_of_failures as billed_of_failures,
+    billed_of_images as billed_of_images,
+    is_not_charged as is_not_charged,
+)
 from .client_state import Transport as Transport
 from .describe import Description as Description, describe as describe
 from .distributions import (

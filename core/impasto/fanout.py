@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import operator
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .charges import billed_of_images
+from .costs import Cost, Usage
 from .errors import CANCELLED_ADVICE, Billed, ImpastoError, InvalidRequest, Problem
 from .fields import Field, format_value
 from .records import FailedArtifact, Request, Result
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .operation import Operation
 
 Each = TypeVar("Each")
+Summand = TypeVar("Summand", Cost, Usage)
 
 MAX_N = 10
 
@@ -56,7 +58,7 @@ async def fan_out(
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
         pairs = zip(outcomes, requests, strict=True)
         if finished := [(outcome, each.count) for outcome, each in pairs if outcome is not None]:
-            result = combine_results(finished, warnings)
+            result = combine_results(finished, warnings, price=lambda: operation.cost(request))
             vars(cancelled)["result"] = result
             if result.artifacts:
                 notes.append(_arrived_text(request, result, n))
@@ -64,7 +66,8 @@ async def fan_out(
             cancelled.add_note(note if count == 1 else f"{note} ({count} calls)")
         raise
     pairs = zip(outcomes, requests, strict=True)
-    result = combine_results([(outcome, each.count) for outcome, each in pairs if outcome is not None], warnings)
+    parts = [(outcome, each.count) for outcome, each in pairs if outcome is not None]
+    result = combine_results(parts, warnings, price=lambda: operation.cost(request))
     if not result.artifacts:
         raise combined_error([each.error for each in result.errors])
     return result
@@ -159,38 +162,54 @@ def combined_error(errors: list[ImpastoError]) -> ImpastoError:
 
 
 def combine_results(
-    outcomes: list[tuple[Result | ImpastoError, int]], warnings: tuple[str, ...] = (), *, of_requests: bool = True
+    outcomes: Sequence[tuple[Result | ImpastoError, int]],
+    warnings: tuple[str, ...] = (),
+    *,
+    price: Callable[[], Cost | None] = lambda: None,
+    of_requests: bool = True,
 ) -> Result:
     """Return one result for all requests. Each outcome comes with the number of images that were asked for.
 
-    ``of_requests``: False for parts of one request.
+    ``price`` returns that of an image, for requests that failed and were charged. ``of_requests``: False for parts of
+    one request, whose failures are counted with its result.
     """
     results: list[Result] = []
     failures: list[FailedArtifact] = []
+    costs: list[Cost | None] = []
+    possible_costs: list[Cost | None] = []
     index = 0  # one request may answer with several artifacts, or with one and an error
     for outcome, count in outcomes:
         if isinstance(outcome, ImpastoError):
-            indices = range(index, index + count)
-            failures += [FailedArtifact(index=each, error=outcome, request_failed=of_requests) for each in indices]
+            failures += [FailedArtifact(index=each, error=outcome) for each in range(index, index + count)]
             index += count
+            billed = billed_of_images(outcome, count) if of_requests else ()
+            if charged := billed.count("yes"):
+                costs.append(_times(price(), charged))
+            if possible := charged + billed.count("unknown"):
+                possible_costs.append(_times(price(), possible))
         else:
             results.append(outcome)
+            costs.append(outcome.cost)
+            possible_costs.append(outcome.possible_cost or outcome.cost)
             failures += [FailedArtifact(index=index + each.index, error=each.error) for each in outcome.errors]
             index += len(outcome.artifacts) + len(outcome.errors)
-    costs = [result.cost for result in results if result.cost is not None]
     provider_warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
-    usages = [result.usage for result in results if result.usage is not None]
     return Result(
         artifacts=tuple(artifact for result in results for artifact in result.artifacts),
         warnings=(*warnings, *provider_warnings),
         errors=tuple(failures),
         request_id=results[0].request_id if results else None,
-        cost=attrs.evolve(
-            costs[0],
-            usd=round(sum(cost.usd for cost in costs), 10),
-            credits=None if costs[0].credits is None else round(sum(cost.credits or 0 for cost in costs), 10),
-        )
-        if costs and len(costs) == len(results)
-        else None,
-        usage=functools.reduce(operator.add, usages) if usages and len(usages) == len(results) else None,
+        cost=_sum(costs),
+        usage=_sum([result.usage for result in results]),
+        possible_cost=_sum(possible_costs),
     )
+
+
+def _times(price: Cost | None, count: int) -> Cost | None:
+    return None if price is None else price.times(count)
+
+
+def _sum(parts: Sequence[Summand | None]) -> Summand | None:
+    """Return the sum of costs or usages, None if one of them is unknown."""
+    present = [each for each in parts if each is not None]
+    return functools.reduce(lambda one, other: one + other, present) if present and len(present) == len(parts) else None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 
+from .charges import costs_with_failures
+from .costs import Cost, Usage, is_valid_cost, is_valid_usage
 from .wire import Scalar, WireRequest, WireResponse
 
 if TYPE_CHECKING:
@@ -98,63 +100,21 @@ class Artifact:
 
 
 @attrs.frozen(kw_only=True)
-class Cost:
-    """The cost of a call. ``as_of``: the date (ISO) at which the price was known."""
-
-    usd: float
-    credits: float | None = None
-    as_of: str
-
-    def times(self, n: int) -> Cost:
-        """Return the cost of n of them."""
-        return attrs.evolve(self, usd=round(self.usd * n, 10), credits=self.credits and round(self.credits * n, 10))
-
-
-@attrs.frozen(kw_only=True)
 class FailedArtifact:
-    """An artifact that did not arrive: its index among all that should have, and the error.
-
-    ``request_failed``: its whole request did, so that the cost of the result does not include it.
-    """
+    """An artifact that did not arrive: its index among all that should have, and the error."""
 
     index: int
     error: ImpastoError
-    request_failed: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Usage:
-    """Tokens that a provider counted."""
-
-    input_tokens: int
-    output_tokens: int
-    input_text_tokens: int | None = None
-    input_image_tokens: int | None = None
-
-    @property
-    def total_tokens(self) -> int:
-        """All tokens, in and out."""
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            input_text_tokens=_sum(self.input_text_tokens, other.input_text_tokens),
-            input_image_tokens=_sum(self.input_image_tokens, other.input_image_tokens),
-        )
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
 
 
 @attrs.frozen(kw_only=True)
 class Result:
     """The outcome of a successful call.
 
-    ``cost`` is that of all artifacts: the provider's own if it reports one, otherwise the price of each; None if the
-    price is unknown. ``errors`` holds the failed artifacts.
+    ``cost`` is what the call cost, as far as it is known: the provider's own if it reports one, otherwise the price of
+    each artifact and of each failed one that was charged; None if a price is unknown. ``possible_cost`` has the failed
+    artifacts and earlier attempts too that may have been charged; the client sets it. ``errors`` holds the failed
+    artifacts.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -163,20 +123,22 @@ class Result:
     request_id: str | None = None
     cost: Cost | None = None
     usage: Usage | None = None
+    possible_cost: Cost | None = None
 
-    def completed(self, price: Cost | None, request: Request) -> Result:
-        """Return the result with the request's warnings, its cost by the price of an image, and the missing images.
+    def completed(
+        self, price: Cost | None, request: Request, *, is_free: bool = False, earlier_attempts: int = 0
+    ) -> Result:
+        """Return the result with the request's warnings, its costs by the price of an image, and the missing images.
 
-        Every call needs one; ``attrs.evolve`` would take twice as long.
+        ``is_free``: it is proved that nothing was charged; ``earlier_attempts`` may have been. Every call needs a
+        result that is completed; ``attrs.evolve`` would take twice as long.
         """
         count, cost, errors, warnings = len(self.artifacts), self.cost, self.errors, (*request.warnings, *self.warnings)
         usage = self.usage
         if cost is not None and not is_valid_cost(cost):
             cost, warnings = None, (*warnings, "the plugin reports an invalid cost, which is not counted")
-        if usage is not None and not _is_valid_usage(usage):
+        if usage is not None and not is_valid_usage(usage):
             usage, warnings = None, (*warnings, "the plugin reports an invalid usage, which is not counted")
-        if cost is None and price is not None:
-            cost = price if count == 1 else price.times(count)
         if count > request.count:
             of = "" if request.count == 1 else f" for {request.count}"
             warnings = (*warnings, f"the provider answered one request{of} with {count} artifacts: all are counted")
@@ -184,6 +146,15 @@ class Result:
             from .call_errors import missing_artifact
 
             errors = (*errors, *(missing_artifact(index, request.count) for index in range(present, request.count)))
+        possible = cost  # the provider's own has all of its answer in it
+        if cost is None and price is not None:
+            cost = possible = price if count == 1 else price.times(count)
+            if errors:
+                cost, possible = costs_with_failures(cost, errors, price)
+        if is_free and cost is not None:
+            cost = possible = cost.times(0)
+        if earlier_attempts and possible is not None:
+            possible = possible + price.times(earlier_attempts * request.count) if price is not None else None
         return Result(
             artifacts=self.artifacts,
             warnings=warnings,
@@ -191,33 +162,13 @@ class Result:
             request_id=self.request_id,
             cost=cost,
             usage=usage,
+            possible_cost=possible,
         )
 
-
-_MOST_USD = 1e6
-"""USD or credits of the largest cost of one call that is believed: NaN or 1e300 would break every sum it enters."""
-
-_MOST_TOKENS = 10**12
-
-
-def is_valid_cost(cost: object) -> bool:
-    """Return True for a cost that budgets and ledgers can count. A paid image is not lost with an invalid one."""
-    if not isinstance(cost, Cost) or not isinstance(cost.as_of, str):
-        return False
-    usd, credits = cost.usd, cost.credits  # compared one by one, as each call does it: benchmark `dispatch`
-    if type(usd) not in _NUMBERS or not 0 <= usd <= _MOST_USD:
-        return False
-    return credits is None or (type(credits) in _NUMBERS and 0 <= credits <= _MOST_USD)
-
-
-_NUMBERS = (int, float)  # no bool
-
-
-def _is_valid_usage(usage: object) -> bool:
-    if not isinstance(usage, Usage):
-        return False
-    counts = (usage.input_tokens, usage.output_tokens, usage.input_text_tokens or 0, usage.input_image_tokens or 0)
-    return all(type(each) is int and 0 <= each <= _MOST_TOKENS for each in counts)
+    def priced(self, price: Cost) -> Result:
+        """Return the result with its costs by the price of an image, whatever the provider reports."""
+        cost, possible = costs_with_failures(price.times(len(self.artifacts)), self.errors, price)
+        return attrs.evolve(self, cost=cost, possible_cost=possible)
 
 
 @attrs.frozen

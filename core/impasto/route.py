@@ -139,9 +139,13 @@ class Route:
         try:
             with call.deadline:
                 outcome = await self._run(call, poll_interval)
-            price = call.price.times(0) if call.price is not None and call.is_proven_free else call.price
             outcome = checked_result(outcome, call) if call.has_odd_result else outcome
-            result = outcome.completed(price, call.request)
+            result = outcome.completed(
+                call.price,
+                call.request,
+                is_free=call.is_proven_free,
+                earlier_attempts=call._unknown,  # noqa: SLF001 - as its evidence
+            )
             if call._unknown:  # noqa: SLF001 - as its evidence
                 result = _with_charge_warning(result, call)
             return result

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .charges import billed_of_images
 from .errors import ImpastoError, SpendLimitExceeded
 from .records import Result
 
@@ -28,7 +29,7 @@ class Spend:
     def reserve(self, call: Call, limit: float) -> Iterator[Callable[[Result], None]]:
         """Reserve the most that a call may cost while it runs; then count all that is not proved free as spent.
 
-        Yields a function that takes the call's result and counts its artifacts. Raises SpendLimitExceeded before
+        Yields a function that takes the call's result and counts its possible cost. Raises SpendLimitExceeded before
         anything is sent.
         """
         price, count = call.price, call.request.count
@@ -46,14 +47,13 @@ class Spend:
 
         def settle(result: Result) -> None:
             nonlocal usd
-            paid = sum(each.error.billed != "no" for each in result.errors)
-            own = result.cost.usd if result.cost is not None else price.usd * len(result.artifacts)
-            usd = 0.0 if call.is_proven_free else own + price.usd * (call.unknown_attempts * count + paid)
+            usd = result.possible_cost.usd if result.possible_cost is not None else maximum
 
         try:
             yield settle
         except ImpastoError as error:
-            usd = 0.0 if error.billed == "no" else price.usd * count * max(call.possible_charges, 1)
+            charged = count - billed_of_images(error, count).count("no")
+            usd = 0.0 if error.billed == "no" else price.usd * (charged + call.unknown_attempts * count)
             raise
         except BaseException:  # cancelled, or a plugin's: the call's own evidence says if anything was sent
             usd = price.usd * count * call.possible_charges

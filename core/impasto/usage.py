@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from .records import Cost, Usage
+from .costs import Cost, Usage
 
 
 def usage_in(counts: object) -> Usage | None:

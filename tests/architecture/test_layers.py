@@ -14,7 +14,6 @@ PLUGINS = ROOT / "plugins/impasto_plugins"
 
 LAYERS = {
     "gateway": """
-        charges
         errors
         config
         telemetry

@@ -53,7 +53,8 @@ def spent(spend: Spend, call: Call, ending: Result | BaseException, limit: float
     with suppress(*raised), spend.reserve(call, limit) as settle:
         if isinstance(ending, BaseException):
             raise ending
-        settle(ending)
+        is_free, earlier = call.is_proven_free, call.unknown_attempts
+        settle(ending.completed(call.price, call.request, is_free=is_free, earlier_attempts=earlier))
     assert spend.reserved == 0
     return round((spend.usd - before) / DIME.usd, 6)
 
@@ -92,7 +93,7 @@ def test_what_is_reserved_is_not_there_for_another_call_until_it_ends() -> None:
     with spend.reserve(a_call(posts=0), 0.2) as settle, spend.reserve(a_call(), 0.2):
         with pytest.raises(SpendLimitExceeded, match=r"may cost 0.1 USD, only 0 of spend_limit_usd=0.2 is left"):
             spend.reserve(a_call(), 0.2).__enter__()
-        settle(result())
+        settle(result().completed(DIME, a_call().request, is_free=True))
     assert (spend.reserved, spend.usd) == (0, 0)
 
 

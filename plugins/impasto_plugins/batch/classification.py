@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
 
 import attrs
 
@@ -85,28 +87,30 @@ def outcomes_of_result(unit: ImageTask, result: Result) -> Iterator[tuple[ImageT
             errors[each.index] = each.error
     came = iter(result.artifacts)
     in_place = [None if place in errors else next(came, None) for place in range(unit.requested)]
-    one = attrs.evolve(result, errors=(), usage=None, cost=_cost_per_image(result))
-    usage = result.usage
+    shares, usage = CostShares.of(result), result.usage
     for image in unit.images:
         if (artifact := in_place[image.place]) is None:
-            yield image, outcome_of_error(image, errors.get(image.place) or strays.pop(0))
+            yield image, outcome_of_error(image, errors.get(image.place) or strays.pop(0), shares)
         else:
-            yield image, outcome_of_result(image, attrs.evolve(one, artifacts=(artifact,), usage=usage))
+            cost = shares.charged
+            one = attrs.evolve(result, artifacts=(artifact,), errors=(), usage=usage, cost=cost, possible_cost=cost)
+            yield image, outcome_of_result(image, one)
             usage = None
 
 
 def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
     """Return the outcome of a result: its first image."""
     missing = tuple(f"another image of the same answer did not come: {each.error.message}" for each in result.errors)
-    charged = sum(each.error.billed != "no" for each in result.errors)
-    cost = _cost_per_image(result) or unit.cost
+    shares = CostShares.of(result)
+    costs = [shares.charged or unit.cost, *(shares.of_error(each.error, unit.cost) for each in result.errors)]
+    summands = [cost for cost in costs if cost is not None]
     return Outcome(
         id=unit.id,
         index=unit.index,
         model=unit.model,
         state="done",
         artifact=result.artifacts[0],
-        cost=cost.times(1 + charged) if cost is not None and charged else cost,
+        cost=reduce(add, summands) if summands else None,
         request_id=result.request_id,
         warnings=(*unit.warnings, *result.warnings, *missing),
         usage=result.usage,
@@ -117,7 +121,7 @@ def outcome_of_result(unit: ImageTask, result: Result) -> Outcome:
 def extras(unit: ImageTask, result: Result, first: Callable[[], int]) -> Iterator[tuple[ImageTask, Outcome]]:
     """Yield images beyond those requested as tasks of their own. ``first`` returns the first free index."""
     more = surplus(unit, result)
-    cost = _cost_per_image(result)
+    cost = CostShares.of(result).charged
     for index, artifact in enumerate(more, first() if more else 0):
         extra = attrs.evolve(unit, index=index, extra=unit.index, job=None, others=())
         yield (
@@ -143,17 +147,44 @@ def surplus(unit: ImageTask, result: Result) -> tuple[Artifact, ...]:
     return result.artifacts[unit.requested - len(failed) :]
 
 
-def _cost_per_image(result: Result) -> Cost | None:
-    """Return the cost of each of a result's images."""
-    count = len(result.artifacts)
-    if result.cost is None or count == 1:
-        return result.cost
-    usd, credits = result.cost.usd / count, result.cost.credits
-    return attrs.evolve(result.cost, usd=round(usd, 10), credits=credits and round(credits / count, 10))
+@attrs.frozen
+class CostShares:
+    """The part of a result's possible cost that each image has, None if it is unknown.
+
+    ``charged``: of an image that came, or failed and was charged; ``possible``: of one that may have been charged.
+    """
+
+    charged: Cost | None = None
+    possible: Cost | None = None
+
+    @classmethod
+    def of(cls, result: Result) -> CostShares:
+        """Return the shares of a result's images: together they are its possible cost."""
+        cost, most = result.cost, result.possible_cost or result.cost
+        if cost is None or most is None:
+            return cls()
+        billed = [each.error.billed for each in result.errors]
+        charged, unknown = len(result.artifacts) + billed.count("yes"), billed.count("unknown")
+        if not unknown:
+            return cls(_part(most, charged))
+        rest = attrs.evolve(most, usd=most.usd - cost.usd, credits=most.credits and most.credits - (cost.credits or 0))
+        return cls(_part(cost, charged), _part(rest, unknown))
+
+    def of_error(self, error: ImpastoError, price: Cost | None) -> Cost | None:
+        """Return the share of a failed image; ``price`` if the cost is unknown, None if it was free."""
+        if error.billed == "no":
+            return None
+        return (self.charged if error.billed == "yes" else self.possible) or price
 
 
-def outcome_of_error(unit: ImageTask, error: ImpastoError) -> Outcome:
-    """Return the outcome of an image that did not come."""
+def _part(cost: Cost, count: int) -> Cost:
+    # Two digits more than sums have: the shares of 0.04 are 0.04 together.
+    credits = cost.credits and round(cost.credits / count, 12)
+    return cost if count == 1 else attrs.evolve(cost, usd=round(cost.usd / count, 12), credits=credits)
+
+
+def outcome_of_error(unit: ImageTask, error: ImpastoError, shares: CostShares = CostShares()) -> Outcome:
+    """Return the outcome of an image that did not come. ``shares``: those of the other images' result."""
     state = _state_of_error(error, is_kept=unit.expires is None or time.time() < unit.expires)
     return Outcome(
         id=unit.id,
@@ -161,7 +192,7 @@ def outcome_of_error(unit: ImageTask, error: ImpastoError) -> Outcome:
         model=unit.model,
         state=state,
         error=error,
-        cost=None if error.billed == "no" else unit.cost,
+        cost=shares.of_error(error, unit.cost),
         request_id=error.request_id,
         warnings=unit.warnings,
         again=state == "refused" and isinstance(error, _AGAIN),

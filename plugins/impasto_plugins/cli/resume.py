@@ -29,8 +29,6 @@ def command(ctx: click.Context, model: str, id: str, n: int, **options: Unpack[C
     It needs the key that started the job. Some models make several outputs in one job: -n is in the error too, and an
     output that is missing is then reported.
     """
-    import attrs
-
     from impasto import InvalidRequest  # the client: only for those who call
 
     from .calls.artifact_files import ArtifactSaver
@@ -48,6 +46,6 @@ def command(ctx: click.Context, model: str, id: str, n: int, **options: Unpack[C
         result, price = await client.resume(model, id, n=n), registry.operation(model).price
         if result.cost is not None or price is None or price.cost is None:
             return result
-        return attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))  # the job's: fetching it is free
+        return result.priced(price.cost)  # the job's: fetching it is free
 
     finish(ctx, saving, fetch, registry, options, jobs=lambda: {id: n})

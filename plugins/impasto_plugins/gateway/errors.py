@@ -36,8 +36,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto.ext import field_at, printable
-from impasto_plugins.gateway.charges import is_not_charged
+from impasto.ext import field_at, is_not_charged, printable
 from impasto_plugins.openai_compat.words import WORDS
 
 _log = logging.getLogger("impasto.gateway")

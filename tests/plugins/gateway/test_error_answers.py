@@ -29,7 +29,7 @@ from impasto import (
     Unprocessable,
     UnusableResult,
 )
-from impasto_plugins.gateway.charges import is_not_charged
+from impasto.ext import is_not_charged
 from impasto_plugins.gateway.errors import (
     APIError,
     add_response_headers,

@@ -378,6 +378,7 @@ def artifact_row(
 def _error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
     return {
         **_row_of(unit, outcome.state, at=time.time(), billed=error.billed),
+        **({"usd": outcome.cost.usd} if outcome.cost is not None else {}),
         "code": code_of(error, outcome.state),
         "message": printable(error.message),
         "request_id": outcome.request_id,

@@ -109,7 +109,7 @@ class FinishedLine:
     def _success_fields(self) -> Payload:
         rows = self.done_rows
         formats = {row["media_type"].rpartition("/")[2] for row in rows}
-        costs = [row["usd"] for row in rows]
+        costs = [row["usd"] for row in self.rows if row["row"] == "done" or row.get("billed") == "yes"]
         body: dict[str, Any] = {"output_format": formats.pop()} if len(formats) == 1 else {}
         body["usage"] = usage_of(rows) or _USAGE
         body["cost_usd"] = None if None in costs else round(sum(costs), 10)

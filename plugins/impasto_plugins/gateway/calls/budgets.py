@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import attrs
 
 from impasto import ImpastoError, Result
+from impasto.ext import billed_of_failures, billed_of_images, is_not_charged
 from impasto_plugins.gateway.auth import Caller
-from impasto_plugins.gateway.charges import billed_of_failures, billed_of_images, cost_with_failures, is_not_charged
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import SERVER, APIError
 from impasto_plugins.gateway.storage.database import DATABASE_ERRORS, Database
@@ -80,11 +80,10 @@ class BudgetGuard:
             images = 0 if is_not_charged(error) else max(len(billed), reservation.images) - billed.count("no")
             await self._settle(reservation, images, images * reservation.nano_usd)
             raise
-        images, cost = len(result.artifacts), result.cost
+        images, cost = len(result.artifacts), result.possible_cost
         if result.errors:
             billed = billed_of_failures(result.errors)
             images += len(billed) - billed.count("no")
-            cost = cost_with_failures(result, prepared_call.cost, possible=True)
         nano_usd = images * reservation.nano_usd if cost is None else round(cost.usd * _NANO)
         if (images, nano_usd) != (reservation.images, reservation.cost):
             await self._settle(reservation, images, nano_usd)

@@ -32,8 +32,7 @@ from impasto import (
     Result,
     Unauthorized,
 )
-from impasto.ext import Description, Options, account_of, closest, describe, printable, resolve_model
-from impasto_plugins.gateway.charges import is_not_charged
+from impasto.ext import Description, Options, account_of, closest, describe, is_not_charged, printable, resolve_model
 from impasto_plugins.gateway.config.model import CALL_PARAMS, Config, DeploymentConfig, DeploymentParams
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
@@ -90,7 +89,7 @@ class Deployment:
         if self.config.input_cost_per_image is None or price is None or price.cost is None:
             return result
         is_free = result.cost is not None and not result.cost.usd
-        return result if is_free else attrs.evolve(result, cost=price.cost.times(len(result.artifacts)))
+        return result if is_free else result.priced(price.cost)
 
     def is_cooling_down(self) -> bool:
         """Return True if it failed so recently that others go first."""

@@ -24,7 +24,6 @@ from impasto import (
     Usage,
 )
 from impasto.ext import Makes, close_files
-from impasto_plugins.gateway.charges import cost_with_failures
 from impasto_plugins.gateway.config.model import DAY_SECONDS
 from impasto_plugins.gateway.errors import (
     APIError,
@@ -79,13 +78,13 @@ class CallOutcome:
     usage: Usage | None = None
 
     @classmethod
-    def from_result(cls, result: Result, *, price: Cost | None, warnings: Sequence[str], created: int) -> Self:
-        """Return the outcome of a result. ``price``: of each image; ``warnings`` come before the result's own."""
+    def from_result(cls, result: Result, *, warnings: Sequence[str], created: int) -> Self:
+        """Return the outcome of a result. ``warnings`` come before the result's own."""
         return cls(
             artifacts=result.artifacts,
             warnings=(*warnings, *result.warnings),
             lost=tuple({"index": each.index, **dict(partial_error_payload(each.error))} for each in result.errors),
-            cost=cost_with_failures(result, price) if result.errors else result.cost,
+            cost=result.cost,
             created=created,
             usage=result.usage,
         )
@@ -243,9 +242,7 @@ async def execute_with_fallback(
             result = await charge(prepared_call, make_attempt)
             if result.errors:
                 await salvage.save_unusable(spools.salvage_store, *(failure.error for failure in result.errors))
-            return CallOutcome.from_result(
-                result, price=prepared_call.cost, warnings=prepared_call.warnings, created=spools.created
-            )
+            return CallOutcome.from_result(result, warnings=prepared_call.warnings, created=spools.created)
         except InvalidRequest as error:  # found as the request was written
             raise invalid_params_error(error, prepared_call.deployment.operation) from None
         except ImpastoError as error:
@@ -344,8 +341,11 @@ async def resume_job(deployment: Deployment, job: ProviderJob, price: Cost | Non
     """
     with deployment.observer.record_call(deployment.label, price) as recorder:
         result = await deployment.client.resume(deployment.config.model, job.id, n=job.count, timeout=DAY_SECONDS)
-        by_price = price.times(len(result.artifacts)) if price is not None else None
-        result = attrs.evolve(result, cost=result.cost or job.cost or by_price, usage=result.usage or job.usage)
+        result = attrs.evolve(result, usage=result.usage or job.usage)
+        if result.cost is None and job.cost is not None:
+            result = attrs.evolve(result, cost=job.cost, possible_cost=job.cost)
+        elif result.cost is None and price is not None:
+            result = result.priced(price)
         result = deployment.apply_price(result)
         recorder.record_result(result)
         return result

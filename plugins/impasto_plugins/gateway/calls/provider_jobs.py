@@ -84,13 +84,13 @@ class ProviderJobs:
         for job, outcome in zip(jobs, outcomes, strict=True):
             parts += [*_unknown_outcome(job.place - place), (outcome, job.count)]
             place = job.place + job.count
-        result = combine_results(parts + _unknown_outcome(self.n - place))
+        result = combine_results(parts + _unknown_outcome(self.n - place), price=lambda: self.cost)
         if not result.artifacts:
             first = combined_error(sorted((each.error for each in result.errors), key=lambda each: each.billed == "no"))
             await salvage.save_unusable(runtime.salvage_store, first)
             raise to_api_error(first)
         await salvage.save_unusable(runtime.salvage_store, *(each.error for each in result.errors))
-        return CallOutcome.from_result(result, price=self.cost, warnings=self.warnings, created=self.created)
+        return CallOutcome.from_result(result, warnings=self.warnings, created=self.created)
 
     def _jobs_of_ids(self, operation: Operation) -> Sequence[ProviderJob]:
         maximum = operation.native_n[1] if operation.native_n is not None else 1

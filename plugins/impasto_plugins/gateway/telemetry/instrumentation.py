@@ -13,7 +13,7 @@ import attrs
 from aiohttp import web
 
 from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
-from impasto_plugins.gateway.charges import billed_of_failures, billed_of_images, failures_beyond_cost
+from impasto.ext import billed_of_failures, billed_of_images
 
 from . import metrics as m
 from .access_log import log_request
@@ -48,8 +48,9 @@ class CallRecorder:
         if result.cost is not None:
             self._add_cost(result.cost)
         if result.errors:
-            charges = billed_of_failures(failures_beyond_cost(result, self.price)).count("yes")
-            self._add_charges(charges, billed_of_failures(result.errors).count("unknown"))
+            billed = billed_of_failures(result.errors)
+            of_unknown_cost = billed.count("yes") if result.cost is None else 0
+            self._add_charges(0, billed.count("unknown") + of_unknown_cost)
 
     def record_failure(self, error: ImpastoError) -> None:
         """Note that it failed with all of its images."""

@@ -22,6 +22,7 @@ from impasto import (
     Result,
     UnusableResult,
 )
+from impasto.ext import combine_results
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.calls.budgets import BudgetGuard, check_limits, price_nano_usd, remove_old_usage
 from impasto_plugins.gateway.calls.execution import PreparedCall
@@ -123,9 +124,8 @@ async def test_images_of_one_failed_request_are_each_counted_once(data: Database
     """One image came; of a request for three, one was charged, one may have been, and one was not."""
     error = UnusableResult("no")
     error.billed_each = ("yes", "no", "unknown")
-    result = await come(1)
-    lost = tuple(FailedArtifact(index=i, error=error, request_failed=True) for i in (1, 2, 3))
-    result = attrs.evolve(result, errors=lost, cost=Cost(usd=0.5, as_of=""))  # the vendor's own, of the one that came
+    one = attrs.evolve(await come(1), cost=Cost(usd=0.5, as_of=""))  # the vendor's own
+    result = combine_results([(one, 1), (error, 3)], price=lambda: call().cost)
 
     async def attempt() -> Result:
         return result
