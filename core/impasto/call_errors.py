@@ -21,7 +21,6 @@ from .files import File
 from .interrupts import pass_interrupt
 from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
 from .redact import describe_error, printable, redact, secret_starts
-from .urls import LONGEST_URL
 from .wire import WireRequest
 
 if TYPE_CHECKING:
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 _SHORTEST_START = 8
 """Characters of an answer that are looked for in a message; fewer could be a word of its own."""
 
+
+_LONGEST_ID = 100_000
+"""Characters of a job's id, which may be the addresses of its images."""
 
 _LONGEST_CHAINED = 100_000
 """Characters of an error's texts in a traceback; a longer one holds a whole answer."""
@@ -132,8 +134,8 @@ def _pending_problem(pending: Pending, call: Call) -> str:
     if (count := len(downloads) + len(errors)) > MAX_ARTIFACTS:
         return f"the answer contains {count:,} artifacts; at most {MAX_ARTIFACTS} are accepted"
     identity: object = pending.id
-    if call.pending is None and not (isinstance(identity, str) and 0 < len(identity) <= LONGEST_URL):
-        return f"the id of a plugin's job must be text of 1 to {LONGEST_URL:,} characters"
+    if call.pending is None and not (isinstance(identity, str) and 0 < len(identity) <= _LONGEST_ID):
+        return f"the id of a plugin's job must be text of 1 to {_LONGEST_ID:,} characters"
     if downloads or errors:
         call.has_odd_result = True
     poll: object = pending.poll

@@ -347,3 +347,12 @@ async def test_an_id_of_other_addresses_is_refused_and_nothing_is_asked(id: str)
         with pytest.raises(InvalidRequest, match="must be the address of a job, as acme answered it"):
             await client.resume("acme/x", id.format(url=recorder.url))
     assert not recorder.requests
+
+
+async def test_long_addresses_are_an_id_too() -> None:
+    urls = [f"{each}{'a' * 2_000}" for each in addresses(10)]
+    async with acme(Vendor(says(urls=urls), accepts=False)) as (client, recorder):
+        result = await client.run("acme/x", prompt="a kite", n=4)
+        ids = " ".join(each.format(signed_url=recorder.urls["signed_url"]) for each in urls)
+        resumed = await client.resume("acme/x", ids)
+    assert sizes(result) == sizes(resumed) == [height for _, height in SIZES]
