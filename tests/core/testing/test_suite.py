@@ -57,6 +57,46 @@ def test_fields_without_a_description_are_reported_and_fail_nothing(pytester: py
     ran.stdout.fnmatch_lines(["*no description: prompt, seed, paper, sketch, codes; give each field description=*"])
 
 
+GATEWAY = "gateway_serves_it"
+PATIENT = """media_types = ("image/png",)
+    seconds = 60.0
+"""
+
+
+def test_the_gateway_is_skipped_without_its_extra(pytester: pytest.Pytester, acme: Path) -> None:
+    (acme.parent / "sitecustomize.py").write_text("import sys\nsys.modules['yaml'] = None\n")
+    patient = Defect(changes={'media_types = ("image/png",)': PATIENT}, check=GATEWAY, says="")
+    ran = run(pytester, acme, "-rs", "-k", GATEWAY, defect=patient)
+    assert (ran.ret, ran.parseoutcomes()["skipped"]) == (0, 1), ran.stdout.str()
+    ran.stdout.fnmatch_lines(["*impasto serve needs yaml: pip install 'impasto[[]gateway[]]'*"])
+
+
+WITH_ANOTHER_SETTING = f"""{PATIENT}
+    def drop_in_settings(self, url):
+        return {{"api_base": url, "api_key": KEY, "no_such_setting": KEY}}
+"""
+GATEWAYS = [
+    Defect(
+        changes={'media_types = ("image/png",)': WITH_ANOTHER_SETTING},
+        check=GATEWAY,
+        says="impasto serve ended with 2:*no_such_setting",
+    ),
+    Defect(
+        changes={'media_types = ("image/png",)': PATIENT, "response.status == 200": "False"},
+        check=GATEWAY,
+        says="the gateway answered HTTP 502:*HTTP 200",
+    ),
+]
+
+
+@pytest.mark.parametrize("defect", GATEWAYS, ids=lambda defect: defect.says)
+def test_the_gateways_own_words_are_in_the_failure(pytester: pytest.Pytester, acme: Path, defect: Defect) -> None:
+    ran = run(pytester, acme, "-k", defect.check, defect=defect)
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED
+    ran.stdout.fnmatch_lines([f"*{defect.says}*"])
+    assert not any(line.startswith("E ") and "sk-canary" in line for line in ran.outlines)
+
+
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
 def test_a_defect_is_caught(pytester: pytest.Pytester, acme: Path, defect: Defect) -> None:
     ran = run(pytester, acme, "-k", defect.check, defect=defect)

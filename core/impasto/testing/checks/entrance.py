@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from .exchange import ExchangeChecks
 from .wire import describe_outcome, summarize
 
 _MAX_N = 10
+_SHOWN = 1_500
+"""Characters of what a process printed."""
 _POLL_INTERVAL = "0.02"
 _GATEWAY = """
 model_list:
@@ -185,17 +188,37 @@ class EntranceChecks(ExchangeChecks):
     ) -> dict[str, list[dict[str, str]]]:
         (folder / "config.yaml").write_text(config, encoding="utf-8")
         command = [sys.executable, "-m", "impasto", "serve", "--config", "config.yaml", "--port", "0", "--no-auth"]
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        log = folder / "stderr.txt"
+        with (
+            log.open("wb") as stderr,
+            subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=stderr) as ran,
+        ):
             try:
-                assert process.stdout is not None
-                url = process.stdout.readline().decode().split()[-1]
+                assert ran.stdout is not None
+                first = ran.stdout.readline().decode()
+                if not first.startswith("RUNNING on "):
+                    problem = f"impasto serve ended with {ran.wait(self.seconds)}: {_printed(log)}"
+                    if "pip install 'impasto[" in problem:
+                        pytest.skip(problem)
+                    raise AssertionError(problem)
                 data, headers = json.dumps(params).encode(), {"content-type": "application/json"}
-                request = urllib.request.Request(f"{url}/v1/images/generations", data, headers)  # noqa: S310 - the gateway's
+                url = f"{first.split()[-1]}/v1/images/generations"
+                request = urllib.request.Request(url, data, headers)  # noqa: S310 - the gateway's
                 with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310 - as above
                     body: dict[str, list[dict[str, str]]] = json.load(response)
                     return body
+            except urllib.error.HTTPError as error:
+                text = error.read().decode("utf-8", "replace").replace(KEY, "KEY")
+                raise AssertionError(f"the gateway answered HTTP {error.code}: {text}\n{_printed(log)}") from None
+            except (OSError, ValueError) as error:
+                raise AssertionError(f"the request to the gateway ended in {error!r}: {_printed(log)}") from None
             finally:
-                process.terminate()
+                ran.terminate()
+
+
+def _printed(log: Path) -> str:
+    """Return the end of what a process printed, without the key."""
+    return log.read_text(encoding="utf-8", errors="replace").replace(KEY, "KEY").strip()[-_SHOWN:]
 
 
 def _count(found: object) -> object:
