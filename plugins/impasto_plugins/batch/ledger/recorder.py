@@ -250,10 +250,7 @@ class LedgerRecorder:
         return row
 
     def _set_aside(self, unit: ImageTask, errors: Iterable[ImpastoError]) -> WriteSteps[list[str]]:
-        """Keep what came instead of images. Return the paths below the folder.
-
-        The images of one request share its error, whose bytes are kept once.
-        """
+        """Keep what came instead of images, once for all of a request. Return the paths below the folder."""
         paths = list[str]()
         for error in errors:
             if (own_paths := self._salvaged.get(error)) is None:
