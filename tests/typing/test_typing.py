@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.docs.pages import blocks
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -43,3 +45,14 @@ def test_users_mistakes_are_found(tmp_path: Path) -> None:
     }
     output = mypy(tmp_path, str(path))
     assert {(int(line), code) for line, code in re.findall(r":(\d+): error: .*\[([a-z-]+)\]", output)} == expected
+
+
+def test_the_code_of_the_guide_for_plugins_has_full_types(tmp_path: Path) -> None:
+    (readme,) = [block for block in blocks("README.md", "python") if "impasto_acme" in block.begins]
+    paths: list[str] = []
+    for number, block in enumerate((readme, *blocks("docs/plugins.md", "python"))):
+        path = tmp_path / f"block_{number}.py"
+        path.write_text(block.text)
+        paths.append(str(path))
+    assert len(paths) > 10
+    assert mypy(tmp_path / "cache", "--strict", *paths) == ""
