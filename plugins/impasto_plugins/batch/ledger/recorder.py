@@ -14,16 +14,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from impasto import (
-    Artifact,
-    Call,
-    ChargeUnknown,
-    ImpastoError,
-    NotSent,
-    Pending,
-    StorageError,
-    UnusableResult,
-)
+from impasto import Artifact, Call, ChargeUnknown, ImpastoError, NotSent, Pending, StorageError, UnusableResult
 from impasto.ext import EXTENSIONS, media_type_of, printable
 from impasto_plugins.batch.classification import code_of, outcome_of_error
 from impasto_plugins.batch.filenames import Template, digest, safe_name
