@@ -34,7 +34,9 @@ class Spend:
         """
         price, count = call.price, call.request.count
         if price is None:
-            raise SpendLimitExceeded("its price is unknown and spend_limit_usd is set; nothing was sent")
+            raise SpendLimitExceeded(
+                "its price is unknown for these parameters, and spend_limit_usd is set; nothing was sent"
+            )
         most = call.retry.max_charges if call.retry.on_ambiguous else 1
         maximum = round(price.usd * count * most, _DIGITS)
         left = max(round(limit - self.usd - self.reserved, _DIGITS), 0)

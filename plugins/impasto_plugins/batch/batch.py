@@ -273,11 +273,8 @@ class Batch:
         plan = await asyncio.to_thread(preflight.plan)
         if plan.invalid and not self.order.skip_invalid:
             raise ManifestError("\n".join((_count_tasks(plan), *map(str, plan.invalid))))
-        unpriced = sorted({share.model for share in plan.totals if share.usd is None and share.to_do})
-        if unpriced and self.order.budget is not None:
-            raise ConfigError(
-                f"the price of {', '.join(unpriced)} is unknown, so it can't be run with a budget; leave --budget out"
-            )
+        if self.order.budget is not None:
+            _check_prices(plan)
         called = await _operations_to_call(client, plan, preflight.history)
         operations = [*preflight.operations, *called]
         if self.order.api_base is not None:
@@ -383,3 +380,15 @@ async def _jobs_then_tasks(jobs: list[ImageTask], units: Iterator[ImageTask]) ->
     while piece := await asyncio.to_thread(lambda: list(islice(units, _PIECE))):
         for unit in piece:
             yield unit
+
+
+def _check_prices(plan: Plan) -> None:
+    """Raise ConfigError for models, and for rows of a priced model, whose price is unknown."""
+    unpriced = [share for share in plan.totals if share.usd is None and share.to_do]
+    advice = "so it can't be run with a budget; leave --budget out"
+    if models := sorted({share.model for share in unpriced if not share.unpriced_rows}):
+        raise ConfigError(f"the price of {', '.join(models)} is unknown, {advice}")
+    for share in unpriced:
+        more = f" and {share.unpriced_rows - 1:,} more" if share.unpriced_rows > 1 else ""
+        place = f"{share.first_unpriced}{more}"
+        raise ConfigError(f"{place}: the price of {share.model} is unknown for these parameters, {advice}")

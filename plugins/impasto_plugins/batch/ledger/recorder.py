@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from impasto import Artifact, Call, ChargeUnknown, ImpastoError, NotSent, Pending, StorageError, UnusableResult
+from impasto import Artifact, Call, ChargeUnknown, Cost, ImpastoError, NotSent, Pending, StorageError, UnusableResult
 from impasto.ext import EXTENSIONS, media_type_of, printable
 from impasto_plugins.batch.classification import code_of, outcome_of_error
 from impasto_plugins.batch.filenames import Template, digest, safe_name
@@ -125,8 +125,8 @@ class LedgerRecorder:
         more = {"requested": unit.requested} if unit.requested > 1 else {}
         head = {"at": now, "key": key_of(call.account)}
         rows = [
-            {**_row_of(image, "accepted", **head), **job, **more, **({"place": image.place} if more else {})}
-            for image in unit.images
+            {**_row_of(each, "accepted", each.cost, **head), **job, **more, **({"place": each.place} if more else {})}
+            for each in unit.images
         ]
         return self.folder.submit(self._write_rows(rows))
 
@@ -320,8 +320,8 @@ def _paid_content(error: ImpastoError) -> Iterator[Artifact]:
         yield from _paid_content(inner)
 
 
-def _row_of(unit: ImageTask, kind: str, **head: object) -> dict[str, object]:
-    """Return the keys of every image's row: ``usd`` is its possible cost, ``asks`` the digest of its request.
+def _row_of(unit: ImageTask, kind: str, cost: Cost | None, **head: object) -> dict[str, object]:
+    """Return the keys of every image's row: ``usd`` is its possible ``cost``, ``asks`` the digest of its request.
 
     ``head``: keys before ``n``, for readers that stop there.
     """
@@ -329,7 +329,7 @@ def _row_of(unit: ImageTask, kind: str, **head: object) -> dict[str, object]:
         "row": kind,
         "id": unit.id,
         "index": unit.index,
-        "usd": unit.cost.usd if unit.cost is not None else None,
+        "usd": cost.usd if cost is not None else None,
         **head,
         "n": unit.n,
         "model": unit.model,
@@ -339,7 +339,7 @@ def _row_of(unit: ImageTask, kind: str, **head: object) -> dict[str, object]:
 
 def intent_row(unit: ImageTask, key: str) -> dict[str, object]:
     """Return the row of an image that is about to be requested with the account of this key."""
-    head = _row_of(unit, "intent", at=time.time(), key=key, line=unit.line)
+    head = _row_of(unit, "intent", unit.cost, at=time.time(), key=key, line=unit.line)
     return {**head, "position": unit.position, "request": unit.content}
 
 
@@ -351,8 +351,7 @@ def artifact_row(
     about = {"path": path, "bytes": len(artifact.data), "sha256": sha256, "modified": modified}
     about |= {"extra": unit.extra} if unit.extra is not None else {}
     return {
-        **_row_of(unit, "staged", billed="yes", **about),
-        "usd": outcome.cost.usd if outcome.cost is not None else None,
+        **_row_of(unit, "staged", outcome.cost, billed="yes", **about),
         "at": time.time(),
         "media_type": artifact.media_type,
         "seed": artifact.seed,
@@ -365,8 +364,7 @@ def artifact_row(
 
 def _error_row(unit: ImageTask, outcome: Outcome, error: ImpastoError) -> dict[str, object]:
     return {
-        **_row_of(unit, outcome.state, at=time.time(), billed=error.billed),
-        **({"usd": outcome.cost.usd} if outcome.cost is not None else {}),
+        **_row_of(unit, outcome.state, outcome.cost or unit.cost, at=time.time(), billed=error.billed),
         "code": code_of(error, outcome.state),
         "message": printable(error.message),
         "request_id": outcome.request_id,

@@ -27,13 +27,19 @@ Fits = Callable[[object], bool]
 
 @attrs.define(eq=False)
 class ModelTotals:
-    """The images of one model at one price: ``usd`` for an image, None if unknown."""
+    """The images of one model at one price: ``usd`` for an image, None if unknown.
+
+    ``unpriced_rows``: the number of rows with work left whose parameters the model has no price for, though it has one
+    for others; ``first_unpriced``: the first of them.
+    """
 
     model: str
     base_model: str | None
     usd: float | None
     images: int = 0
     to_do: int = 0
+    unpriced_rows: int = 0
+    first_unpriced: str = ""
 
 
 class ValidRow(NamedTuple):

@@ -35,8 +35,12 @@ class InvalidRow(NamedTuple):
     problems: tuple[str, ...]
 
     def __str__(self) -> str:
-        id_note = f" ({self.id})" if self.id is not None else ""
-        return f"line {self.line}{id_note}: {'; '.join(self.problems)}"
+        return f"{_place_of(self.line, self.id)}: {'; '.join(self.problems)}"
+
+
+def _place_of(line: int, id: str | None) -> str:
+    """Return the place of a row in words: its line and its id."""
+    return f"line {line}" if id is None else f"line {line} ({id})"
 
 
 @attrs.frozen(kw_only=True)
@@ -136,7 +140,11 @@ class Planner:
                 continue
             key = hash(row.id)
             hashes[key % _BUCKETS].append(key)
+            to_do = row.totals.to_do
             self._count(row, plan)
+            if row.totals.usd is None and row.totals.to_do > to_do and self._has_price(row.totals):
+                row.totals.unpriced_rows += 1
+                row.totals.first_unpriced = row.totals.first_unpriced or _place_of(line[0], row.id)
         if not plan.rows:
             raise ManifestError(f"the manifest {self.manifest.name} has no rows")
         twins = {key for bucket in hashes if len(set(bucket)) < len(bucket) for key in _duplicates(bucket)}
@@ -256,6 +264,10 @@ class Planner:
             except RegistryError as error:
                 self._operations[model] = error
         return self._operations[model]
+
+    def _has_price(self, totals: ModelTotals) -> bool:
+        operation = self._operations.get(totals.base_model or totals.model)
+        return isinstance(operation, Operation) and operation.price is not None
 
     def _check_known(self, row: ValidRow, line: Line) -> None:
         """Raise InvalidRequest if the ledger has the id with other content."""

@@ -105,8 +105,8 @@ class StopConditions:
             left = self.budget - self.usd - self.reserved
             if unit.cost is None:
                 self.stop(
-                    f"the price of {unit.model} is unknown, so no budget can be kept; leave out the budget, or use a"
-                    " model whose plugin estimates a price",
+                    f"{unit.id}: the price of {unit.model} is unknown for these parameters, so no budget can be kept;"
+                    " leave the budget out, or use a model whose plugin estimates a price",
                     "budget",
                 )
             elif price > left + _ROUNDING:

@@ -145,7 +145,7 @@ def price_nano_usd(prepared_call: PreparedCall, limits: KeyConfig | None) -> int
     """Return the price of an image in billionths of a dollar. Raises APIError if it must be known and is not."""
     cost = prepared_call.cost
     if cost is None and limits is not None and limits.usd_per_month is not None:
-        raise _quota_error("the price of this model is unknown, and this key has a limit in USD")
+        raise _quota_error("the price of this model is unknown for these parameters, and this key has a limit in USD")
     return round(cost.usd * _NANO) if cost is not None else 0
 
 

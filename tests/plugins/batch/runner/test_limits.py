@@ -66,22 +66,6 @@ def test_what_may_have_been_charged_counts_as_spent(batch: Run, manifest: Write,
     assert (status(batch)["ambiguous"], status(batch)["done"], status(batch)["cost_usd"]) == (2, 2, 0.12)
 
 
-def test_a_model_without_a_price_is_not_run_on_a_budget(
-    batch: Run, manifest: Write, impasto_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import attrs
-
-    from impasto_plugins.stability import stable_image_core
-
-    monkeypatch.setattr(stable_image_core, "operation", attrs.evolve(stable_image_core.operation, price=None))
-    manifest(row("a"))
-    done = batch("run", "manifest.jsonl", "--out", "out", "--budget", "10")
-    assert done.exit_code == 2
-    assert "the price of stability/stable-image-core is unknown, so it can't be run with a budget" in done.stderr
-    assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
-    assert len(impasto_emulator.charges) == 1
-
-
 @pytest.mark.parametrize(
     ("text", "failed", "through", "met"),
     [
