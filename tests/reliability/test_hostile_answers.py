@@ -197,10 +197,6 @@ FORMS: dict[str, tuple[Answer, bytes]] = {
         http(200, event({"images": []}) + event(images()), content_type="text/event-stream"),
         IMAGE,
     ),
-    "two results": (
-        http(200, event(images(png(8, 8))) + event(images()), content_type="text/event-stream"),
-        IMAGE,
-    ),
     "a result and events without end": (
         without_end(head(200, EVENTS) + event(images()), event({"partial": 1})),
         IMAGE,
@@ -219,6 +215,17 @@ async def test_a_paid_image_is_not_lost_whatever_form_it_comes_in(name: str, str
     assert isinstance(result, impasto.Result)
     assert result.artifacts[-1].data == data
     assert len(result.artifacts) == (2 if name == "two results" else 1)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["run", "stream"])
+async def test_two_results_are_both_delivered_and_reported(streams: bool) -> None:
+    both = http(200, event(images()) + event(images(png(8, 8))), content_type="text/event-stream")
+    async with attacked(both, timeout=5.0) as (client, server):
+        result = await (last_of(client) if streams else client.run(MODEL, prompt="a kite"))
+        assert len(server.asked) == 1
+    assert isinstance(result, impasto.Result)
+    assert [each.data for each in result.artifacts] == [IMAGE, png(8, 8)]
+    assert "2 artifacts" in " ".join(result.warnings)
 
 
 @pytest.mark.parametrize("end", [b"", event({"partial": 0})], ids=["silence", "partial images"])
