@@ -15,6 +15,23 @@ _PRICE = "usd=0.03, as_of"
 _IMPORT = "# IMPORT"
 
 DEFECTS: Mapping[str, Defect] = {
+    "a model that does not stream asks for a stream": Defect(
+        changes={
+            _PACK: "fields |= {'stream': True} if request.stream else {}",
+            _UNPACK: "pass\n    def normalize_event(self, operation, request, event):\n        return None\n"
+            "    def normalize_response(self, operation, request, response):",
+        },
+        check="without_partial_images_streams_its_result",
+        says="client.stream sends another request, although no stream is declared",
+    ),
+    "a rule names no field": Defect(
+        changes={
+            "native_n=(": 'rules=(Needs("masc", ("image",)),), native_n=(',
+            _IMPORT: "from impasto.rules import Needs",
+        },
+        check="its_hooks_are_as_they_are_specified",
+        says="masc",
+    ),
     "a proxy's 503 is a refusal": Defect(
         changes={"REFUSALS = {": "REFUSALS = {503: ProviderFault, ", "message = None\n": "message = 'busy'\n"},
         check="no_other_answer_proves",

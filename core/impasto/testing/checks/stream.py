@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from impasto import ImpastoError, Partial, Result
+from impasto.testing.golden import without_boundary
 from impasto.testing.places import Content, matches, text_matches
 from impasto.testing.recorder import Answer
 from impasto.testing.subject import Stream
@@ -78,9 +79,38 @@ class StreamChecks(WireChecks):
                 wrong.append(f"{label}: billed is {came.outcome.billed!r}, not {refusal.billed!r}")
         assert not wrong, "\n".join(wrong)
 
+    @check
+    def test_a_model_without_partial_images_streams_its_result(self) -> None:
+        """Check ``client.stream`` of a model without ``stream``: the ordinary request, and its result alone."""
+        if self.stream is not None:
+            pytest.skip("stream is declared")
+        run(self._stream_result())
+
+    async def _stream_result(self) -> None:
+        params: Mapping[str, Any] = self.minimal
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            await client.invoke(self.model, params)
+            recorder.answer = self.answering()
+            try:
+                items: list[object] = [each async for each in client.stream(self.model, **params)]
+            except ImpastoError as error:
+                items = [error]
+            ordinary, streamed = (without_boundary(request) for request in recorder.posts)
+        assert (ordinary[0], ordinary[2]) == (streamed[0], streamed[2]), (
+            "client.stream sends another request, although no stream is declared: a model that sends no partial images "
+            "needs a dialect without normalize_event, and one that does a Stream in stream"
+        )
+        kinds = [type(item).__name__ for item in items]
+        assert kinds == ["Result"], (
+            f"client.stream gave {', '.join(kinds) or 'nothing'}, not one Result: {items!r:.300}"
+        )
+
     def _declared(self) -> Stream:
         if self.stream is None:
-            assert not self.operation().streams, "declare stream: normalize_event reads one"
+            assert not self.operation().streams, (
+                "declare stream: normalize_event reads one; a model that sends no partial images needs a dialect "
+                "without normalize_event"
+            )
             pytest.skip("no stream: the model sends no partial images")
         return self.stream
 
