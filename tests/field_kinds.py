@@ -20,7 +20,7 @@ class Style:
 @attrs.frozen(kw_only=True)
 class Params:
     text: str = f.text(1, 100, required=True, role="prompt")
-    images: tuple[File, ...] | None = f.files(maximum=3)
+    images: tuple[File, ...] | None = f.files(maximum=3, inspect=lambda file: ())
     colors: tuple[str, ...] | None = f.texts(3)
     tile: bool | None = f.boolean()
     width: int | None = f.integer(256, 1440, step=32)

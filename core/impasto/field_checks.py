@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import attrs
 
 from .errors import BrokenPlugin
 from .files import File
+from .inspectors import Inspector, inspector_of, limits_in_words
 from .redact import kind_in_words, printable
 
 Kind = Literal["text", "integer", "number", "boolean", "choice", "color", "texts", "file", "files", "group", "other"]
@@ -41,10 +42,11 @@ class Field:
 
     ``description`` is one or two sentences for users. ``role`` names the OpenAI-style argument that fills the field;
     ``alias`` another name that such callers use. ``inspect`` yields the problems of a file, ``limits`` puts that rule
-    in words. ``minimum`` and ``maximum`` limit a number, a text's length or a list's, whose ``item`` is the field of
-    each value. ``pattern`` must match all of a text; ``pattern_words`` say in messages what it allows. ``mask_area`` is
-    the area of a mask that the provider edits. ``group`` is the class of a nested object and ``fields`` are its fields.
-    The kind ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
+    in words; without ``inspect`` an image or a mask must be complete. ``minimum`` and ``maximum`` limit a number, a
+    text's length or a list's, whose ``item`` is the field of each value. ``pattern`` must match all of a text;
+    ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a mask that the provider edits.
+    ``group`` is the class of a nested object and ``fields`` are its fields. The kind ``other`` is an attribute that no
+    function of ``fields`` declares, of which only the type is known.
     """
 
     kind: Kind
@@ -57,7 +59,7 @@ class Field:
     role: Role | None = None
     mask_area: MaskArea = "white"
     alias: str | None = None
-    inspect: Callable[[File], Iterable[str]] | None = attrs.field(default=None, repr=False)
+    inspect: Inspector | None = attrs.field(default=None, repr=False)
     limits: str = ""
     pattern: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_pattern))
     pattern_words: str = ""
@@ -133,7 +135,8 @@ class Field:
             case "choice":
                 return f"one of {', '.join(self.choices)}"
             case "file":
-                return f"a file: {self.limits}" if self.limits else "a file"
+                limits = self.limits or limits_in_words(self._inspector)
+                return f"a file: {limits}" if limits else "a file"
             case "other":
                 return self.limits
             case kind:
@@ -146,7 +149,7 @@ class Field:
     @property
     def is_limited(self) -> bool:
         """True if the field takes less than any value of its kind."""
-        return bool(self.limits or self.pattern or self.maximum is not None)
+        return bool(self.limits or self.pattern or self.maximum is not None or limits_in_words(self._inspector))
 
     def _text_in_words(self) -> str:
         if not self.pattern_words:
@@ -233,10 +236,15 @@ class Field:
             raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}")
         return structure(self.group, value)
 
+    @property
+    def _inspector(self) -> Inspector | None:
+        return inspector_of(self.role) if self.inspect is None and self.role is not None else self.inspect
+
     def _file(self, value: object) -> File:
         file = File.of(value)
         try:
-            problems = ["is empty"] if file.size == 0 else list(self.inspect(file) if self.inspect else ())
+            inspect = self._inspector
+            problems = ["is empty"] if file.size == 0 else list(inspect(file) if inspect is not None else ())
         except BaseException:  # inspect is a plugin's, and may raise anything: the descriptor must not leak
             file.close()
             raise

@@ -11,13 +11,14 @@ the tests read the same record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
 from .field_checks import Field, Kind, MaskArea, Role, format_bound, format_value
 from .files import File
+from .inspectors import Inspector
 
 __all__ = [
     "KEY",
@@ -178,7 +179,7 @@ def choice(
 
 
 def file(
-    inspect: Callable[[File], Iterable[str]] | None = None,
+    inspect: Inspector | None = None,
     *,
     limits: str = "",
     required: bool = False,
@@ -188,6 +189,8 @@ def file(
 ) -> Any:
     """Declare a file: bytes, a path, an open binary file, (name, bytes) or a data: URI.
 
+    An image or a mask must be a complete PNG, JPEG or WebP, unless ``inspect`` decides: it yields a file's problems.
+    ``limits`` says in words what it takes, if its class does not.
     ``mask_area``: the area that the provider edits, if it is a mask. OpenAI's masks, of which the transparent area is
     edited, become such ones in the drop-in functions and the gateway.
     """
@@ -209,13 +212,13 @@ def files(
     maximum: int = 16,
     *,
     role: Role | None = "image",
-    inspect: Callable[[File], Iterable[str]] | None = None,
+    inspect: Inspector | None = None,
     limits: str = "",
     required: bool = False,
     description: str = "",
 ) -> Any:
-    """Declare a list of ``minimum`` to ``maximum`` files: ``tuple[File, ...] | None``. ``inspect`` checks each."""
-    item = Field(kind="file", inspect=inspect, limits=limits)
+    """Declare a list of ``minimum`` to ``maximum`` files: ``tuple[File, ...] | None``, each as for ``file``."""
+    item = Field(kind="file", inspect=inspect, limits=limits, role=role)
     return _field(
         Field(
             kind="files",

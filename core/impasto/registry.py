@@ -36,7 +36,10 @@ EMULATORS = "impasto.emulators"
 EXPORTS = "impasto.exports"
 """Names that plugins add to the package ``impasto``."""
 
-GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS)
+INSPECTORS = "impasto.inspectors"
+"""Checks of input files by the role of their field. Only impasto's own are used."""
+
+GROUPS = (OPERATIONS, PROVIDERS, TRANSPORTS, MIDDLEWARE, COMMANDS, EMULATORS, EXPORTS, INSPECTORS)
 
 _LONGEST_RESOLVED = 200
 """Characters of a name that resolvers are asked for."""

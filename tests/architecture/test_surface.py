@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
@@ -14,6 +15,7 @@ import impasto
 import impasto.ext
 from impasto import Operation, Provider
 from impasto.errors import ImpastoError
+from impasto.fields import Role
 from impasto.hooks import Specs
 from impasto.registry import COMMANDS, EXPORTS, GROUPS, MIDDLEWARE, OPERATIONS, PROVIDERS, TRANSPORTS
 from tests.architecture.exercised import uses
@@ -82,6 +84,9 @@ def test_every_entry_point_is_what_its_group_says(group: str, name: str, value: 
             assert callable(getattr(plugin, "middleware", None))
         case "impasto.emulators":
             assert name in POINTS[PROVIDERS]
+            assert callable(plugin)
+        case "impasto.inspectors":
+            assert name in get_args(Role)
             assert callable(plugin)
         case "impasto.exports":
             assert getattr(impasto, name) is plugin

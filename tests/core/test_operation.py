@@ -14,11 +14,15 @@ ERASE = Registry().operation("stability/erase")
 DIME = Cost(usd=0.1, credits=10, as_of="2026-01-01")
 
 
+def any_file(file: File) -> list[str]:
+    return []
+
+
 @attrs.frozen(kw_only=True)
 class Params:
     prompt: str = text(required=True, role="prompt", alias="text")
-    first: File | None = file(role="image")
-    second: File | None = file(role="image")
+    first: File | None = file(any_file, role="image")
+    second: File | None = file(any_file, role="image")
     other: File | None = file(role=None)
     mode: str | None = choice("a", "b")
 

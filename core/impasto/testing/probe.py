@@ -51,7 +51,7 @@ class Params:
     """The parameters of the probe."""
 
     prompt: str = text(1, 1_000, required=True)
-    image: File | None = file()
+    image: File | None = file(role=None)
 
 
 @attrs.define

@@ -121,6 +121,10 @@ def _mask_warnings(operation: Operation, request: Request, masks: list[str]) -> 
     image = next(files_of(getattr(request.params, images[0])), None) if images else None
     for name in masks:
         mask = getattr(request.params, name)
-        if image is not None and (sizes := (size_of(mask), size_of(image)))[0] != sizes[1]:
+        try:
+            sizes = None if image is None else (size_of(mask), size_of(image))
+        except (OSError, ValueError):  # a type that the model's author declares, such as image/gif
+            continue
+        if sizes is not None and sizes[0] != sizes[1]:
             (width, height), (wide, high) = sizes
             yield f"the mask is {width}x{height} pixels and the image {wide}x{high}: the provider fits it to the image"

@@ -16,17 +16,21 @@ from impasto_plugins.cli.calls.values import request_of
 from impasto_plugins.cli.demo.models import _smallest_params
 
 
+def any_file(file: File) -> list[str]:
+    return []
+
+
 @attrs.frozen(kw_only=True)
 class Style:
     strength: float | None = fields.number(0, 1)
-    reference: File | None = fields.file()
+    reference: File | None = fields.file(role=None)
     tags: tuple[str, ...] | None = fields.texts(2)
 
 
 @attrs.frozen(kw_only=True)
 class Params:
     text: str = fields.text(1, 100, required=True, role="prompt")
-    images: tuple[File, ...] | None = fields.files(maximum=3)
+    images: tuple[File, ...] | None = fields.files(maximum=3, inspect=any_file)
     colors: tuple[str, ...] | None = fields.texts(3)
     tile: bool | None = fields.boolean()
     background: str | None = fields.color()

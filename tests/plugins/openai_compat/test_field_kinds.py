@@ -13,6 +13,7 @@ from impasto import Dialect, File, InvalidRequest, Operation, Provider, Sizes, W
 from impasto.ext import close_files
 from impasto.rules import Excludes, Needs
 from impasto_plugins.batch.manifest.fast_validation import FastValidator
+from impasto_plugins.images.limits import Limits
 from impasto_plugins.openai_compat.check import check_request
 from impasto_plugins.openai_compat.defaults import problems_of_defaults
 from impasto_plugins.openai_compat.translate import translate
@@ -242,7 +243,7 @@ RESOLVED = operation(
             {"resolution": "1024x1024", "aspect_ratio": "1x1"},
             {"aspect_ratio": "not allowed when resolution is given; leave it out"},
         ),
-        ({"image": b"x"}, {"strength": "required when image (this model's init) is given"}),
+        ({"image": png(8, 8)}, {"strength": "required when image (this model's init) is given"}),
         ({"speed": "fast", "strength": 0.5}, {"strength": "not allowed when speed is fast; leave it out"}),
     ],
 )
@@ -250,3 +251,17 @@ def test_a_rule_names_what_the_caller_wrote(arguments: dict[str, object], proble
     with pytest.raises(InvalidRequest) as caught:
         check_request(RESOLVED, "acme/x", translate(RESOLVED, {"prompt": "a", **arguments}))
     assert dict(caught.value.problems) == problems
+
+
+@attrs.frozen(kw_only=True)
+class Moving:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    image: File | None = fields.file(Limits(media_types=("image/gif",)))
+    mask: File | None = fields.file(role="mask")
+
+
+def test_a_mask_beside_an_image_of_a_declared_type_is_not_compared() -> None:
+    arguments = {"prompt": "a", "image": b"GIF89a...", "mask": png(8, 8)}
+    request, warnings = check_request(operation(Moving), "acme/x", translate(operation(Moving), arguments))
+    assert warnings == ()
+    close_files(request.params)
