@@ -62,8 +62,12 @@ class JSONBody:
         for (name, file), text in zip(self.files, self.texts[1:], strict=True):
             try:
                 with file.open() as source:
+                    size = 0
                     while piece := _read(source, _PIECE):
+                        size += len(piece)
                         body += b64encode(piece)
+                if size != file.size:
+                    raise ValueError(f"it has {size:,} bytes and had {file.size:,}")
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 problem = Problem(parameter_of(self.wire, file, name), f"can't be read again: {reason}")
