@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -42,6 +42,8 @@ MODELS = {
     "style-transfer": "stability/style-transfer",
     "remove-background": "stability/remove-background",
 }
+FEW = ("sd3", "core", "upscale", "creative", "erase")
+"""Those that a gateway of a test has by default: each makes its start slower."""
 
 
 def entry(name: str, model: str, base: str, key: str = KEY) -> str:
@@ -58,10 +60,10 @@ def named(name: str, key: str, **limits: object) -> str:
     return "".join(f"{'  - ' if i == 0 else '    '}{each}: {value}\n" for i, (each, value) in enumerate(lines.items()))
 
 
-def config(base: str, *, entries: str = "", general: str = "", more: str = "") -> str:
-    """A configuration of every model of ``MODELS``, or of these entries."""
-    models = entries or "".join(entry(name, model, base) for name, model in MODELS.items())
-    return f"model_list:\n{models}general_settings:\n  master_key: {MASTER}\n  poll_interval: 0.05\n{general}{more}"
+def config(base: str, *, models: Iterable[str] = FEW, entries: str = "", general: str = "", more: str = "") -> str:
+    """A configuration of these models of ``MODELS``, or of these entries."""
+    entries = entries or "".join(entry(name, MODELS[name], base) for name in models)
+    return f"model_list:\n{entries}general_settings:\n  master_key: {MASTER}\n  poll_interval: 0.05\n{general}{more}"
 
 
 @attrs.frozen
@@ -149,11 +151,12 @@ Start = Callable[..., Awaitable[Running]]
 
 @pytest.fixture
 async def start(impasto_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts gateways: of a configuration's text, by default one of every model."""
+    """Starts gateways: of a configuration's text, or of these models of ``MODELS``."""
     async with AsyncExitStack() as stack:
 
-        async def start(text: str | None = None, **options: Any) -> Running:
-            text = text or config(impasto_emulator.url, more=f"files:\n  folder: {tmp_path / 'files'}\n")
+        async def start(text: str | None = None, *, models: Iterable[str] = FEW, **options: Any) -> Running:
+            more = f"files:\n  folder: {tmp_path / 'files'}\n"
+            text = text or config(impasto_emulator.url, models=models, more=more)
             parsed = await asyncio.to_thread(parse, text.encode())  # it may read what is installed
             gateway = await stack.enter_async_context(Gateway(parsed, **options))
             running = Running(gateway)
@@ -172,7 +175,7 @@ async def provider() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def gateway(start: Start) -> Running:
-    """One of every model."""
+    """One of the models ``FEW``."""
     return await start()
 
 
@@ -181,6 +184,7 @@ def _standing(_impasto_emulator: Emulator, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("standing")
     text = config(
         _impasto_emulator.url,
+        models=MODELS,
         general=f"  data_dir: {folder / 'data'}\n",
         more=f"files:\n  folder: {folder / 'files'}\n",
     )

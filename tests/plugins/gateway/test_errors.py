@@ -106,9 +106,9 @@ async def test_the_cost_counts_an_image_that_was_charged_and_can_not_be_used(
         {"Authorization": f"Bearer {MASTER} "},
     ],
 )
-async def test_a_wrong_key(gateway: Running, impasto_emulator: Emulator, headers: dict[str, str]) -> None:
-    gateway.session.headers.pop("authorization")
-    answer = await gateway.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p"}, headers=headers)
+async def test_a_wrong_key(standing: Running, impasto_emulator: Emulator, headers: dict[str, str]) -> None:
+    standing.session.headers.pop("authorization")
+    answer = await standing.ask("POST", "/v1/images/generations", json={"model": "sd3", "prompt": "p"}, headers=headers)
     if headers.get("Authorization") == f"Bearer {MASTER} ":  # a space at the end of a header is no part of it
         assert answer.status == 200
         return
@@ -116,8 +116,8 @@ async def test_a_wrong_key(gateway: Running, impasto_emulator: Emulator, headers
     assert not impasto_emulator.requests
 
 
-async def test_two_keys_are_none(gateway: Running) -> None:
-    answer = await gateway.ask("GET", "/v1/models", headers=[("Authorization", f"Bearer {MASTER}")] * 2)
+async def test_two_keys_are_none(standing: Running) -> None:
+    answer = await standing.ask("GET", "/v1/models", headers=[("Authorization", f"Bearer {MASTER}")] * 2)
     assert answer.error["code"] == "invalid_api_key"
 
 
@@ -164,9 +164,9 @@ async def test_two_keys_are_none(gateway: Running) -> None:
     ids=str,
 )
 async def test_a_request_that_does_not_fit(
-    gateway: Running, impasto_emulator: Emulator, body: dict[str, object], param: str, code: str
+    standing: Running, impasto_emulator: Emulator, body: dict[str, object], param: str, code: str
 ) -> None:
-    answer = await gateway.generate(**body)
+    answer = await standing.generate(**body)
     assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, code), answer.error
     assert answer.error["type"] == "invalid_request_error"
     assert "/etc/passwd" not in (answer.error["message"] or "")
@@ -192,7 +192,8 @@ async def test_drop_params_depends_on_the_called_model_alone(start: Start, impas
 async def test_what_says_where_a_call_goes_is_refused_by_name_also_with_drop_params(
     start: Start, impasto_emulator: Emulator, name: str, inside: bool
 ) -> None:
-    gateway = await start(config(impasto_emulator.url, more="litellm_settings:\n  drop_params: true\n"))
+    text = config(impasto_emulator.url, models=["sd3"], more="litellm_settings:\n  drop_params: true\n")
+    gateway = await start(text)
     answer = await gateway.generate(**({"extra_body": {name: "x"}} if inside else {name: "x"}))
     assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "unknown_parameter", name)
     assert not impasto_emulator.requests
@@ -220,9 +221,9 @@ async def test_what_says_where_a_call_goes_is_refused_by_name_also_with_drop_par
     ],
     ids=range(16),
 )
-async def test_a_body_that_is_no_json(gateway: Running, impasto_emulator: Emulator, body: bytes) -> None:
+async def test_a_body_that_is_no_json(standing: Running, impasto_emulator: Emulator, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    answer = await gateway.ask("POST", "/v1/images/generations", data=body, headers=headers)
+    answer = await standing.ask("POST", "/v1/images/generations", data=body, headers=headers)
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
     assert not impasto_emulator.requests
 
@@ -242,34 +243,34 @@ async def test_a_body_that_is_no_json(gateway: Running, impasto_emulator: Emulat
         ("GET", "/images/files/%5c..%5cx", 404, "not_found"),
     ],
 )
-async def test_a_path_that_is_none(gateway: Running, method: str, path: str, status: int, code: str) -> None:
-    answer = await gateway.ask(method, str(yarl.URL(gateway.url + path, encoded=True)))
+async def test_a_path_that_is_none(standing: Running, method: str, path: str, status: int, code: str) -> None:
+    answer = await standing.ask(method, str(yarl.URL(standing.url + path, encoded=True)))
     assert (answer.status, answer.error["code"]) == (status, code)
     if status == 405:
         assert answer.headers["allow"] in ("GET, HEAD", "POST")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/x-www-form-urlencoded", ""])
-async def test_a_content_type_that_is_not_taken(gateway: Running, kind: str) -> None:
+async def test_a_content_type_that_is_not_taken(standing: Running, kind: str) -> None:
     options = {"headers": {"content-type": kind}} if kind else {"skip_auto_headers": ["content-type"]}
-    answer = await gateway.ask("POST", "/v1/images/generations", data=b"{}", **options)
+    answer = await standing.ask("POST", "/v1/images/generations", data=b"{}", **options)
     assert (answer.status, answer.error["code"]) == (415, "unsupported_content_type")
 
 
-async def test_a_compressed_body(gateway: Running) -> None:
+async def test_a_compressed_body(standing: Running) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    answer = await gateway.ask("POST", "/v1/images/generations", data=b"\x1f\x8bgarbage", headers=headers)
+    answer = await standing.ask("POST", "/v1/images/generations", data=b"\x1f\x8bgarbage", headers=headers)
     assert (answer.status, answer.error["code"]) == (415, "unsupported_encoding")
 
 
-async def test_another_sites_page_is_sent_away(gateway: Running) -> None:
-    answer = await gateway.ask("GET", "/v1/models", headers={"host": "evil.example"})
+async def test_another_sites_page_is_sent_away(standing: Running) -> None:
+    answer = await standing.ask("GET", "/v1/models", headers={"host": "evil.example"})
     assert (answer.status, answer.error["code"]) == (421, "host_not_allowed")
-    assert (await gateway.ask("GET", "/v1/models", headers={"host": "0.0.0.0:4000"})).status == 200
+    assert (await standing.ask("GET", "/v1/models", headers={"host": "0.0.0.0:4000"})).status == 200
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_an_upload_beyond_the_limit(gateway: Running, impasto_emulator: Emulator, announced: bool) -> None:
+async def test_an_upload_beyond_the_limit(standing: Running, impasto_emulator: Emulator, announced: bool) -> None:
     form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + bytes(11 << 20)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -278,7 +279,7 @@ async def test_an_upload_beyond_the_limit(gateway: Running, impasto_emulator: Em
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
     body = io.BytesIO(form) if announced else pieces()
-    answer = await gateway.ask("POST", "/v1/images/edits", data=body, headers=headers)
+    answer = await standing.ask("POST", "/v1/images/edits", data=body, headers=headers)
     assert (answer.status, answer.error["code"]) == (413, "request_too_large")
     assert not impasto_emulator.requests
 

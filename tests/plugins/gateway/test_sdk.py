@@ -15,9 +15,14 @@ from impasto_plugins.gateway.config.loader import parse
 from impasto_plugins.gateway.gateway import Gateway
 from tests.images import drawn, padded
 
-from .conftest import MASTER, Running, Start, config
+from .conftest import MASTER, MODELS, Running, Start, config
 
 PICTURE = drawn("PNG", size=(128, 128))
+
+
+@pytest.fixture
+async def gateway(start: Start) -> Running:
+    return await start(models=MODELS)
 
 
 def decoded(text: str | None) -> Image.Image:

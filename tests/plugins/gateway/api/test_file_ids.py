@@ -17,12 +17,13 @@ from tests.plugins.gateway.conftest import MASTER, Answer, Running, Start, confi
 
 OTHER = "sk-other-" + "0" * 24
 IMAGE = png(96, 96)
+USED = ("core", "erase", "inpaint", "style-transfer")
 
 
 @pytest.fixture
 async def gateway(start: Start, impasto_emulator: Emulator) -> Running:
     """A gateway with two keys."""
-    return await start(config(impasto_emulator.url, more="keys:\n" + named("other", OTHER)))
+    return await start(config(impasto_emulator.url, models=USED, more="keys:\n" + named("other", OTHER)))
 
 
 async def uploaded(gateway: Running, content: bytes = IMAGE, purpose: Any = "vision", key: str = MASTER) -> str:
@@ -162,7 +163,7 @@ async def test_a_batchs_own_results_are_no_images(gateway: Running) -> None:
 
 
 async def test_without_files_an_id_is_refused(start: Start, impasto_emulator: Emulator) -> None:
-    gateway = await start(config(impasto_emulator.url, more="batches: {enabled: false}\n"))
+    gateway = await start(config(impasto_emulator.url, models=USED, more="batches: {enabled: false}\n"))
     answer = await edit(gateway, image={"file_id": NOTHING})
     assert (answer.status, answer.error["param"]) == (400, "image")
     assert "batches.enabled" in (answer.error["message"] or "")

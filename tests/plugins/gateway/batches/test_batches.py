@@ -28,6 +28,11 @@ from tests.plugins.gateway.conftest import Running, Start, config, entry
 from .conftest import EDIT, MAKE, begun, ended, jsonl, line, results
 
 
+@pytest.fixture
+async def gateway(start: Start) -> Running:
+    return await start(models=("core", "sd3", "ultra", "outpaint"))
+
+
 async def test_a_batch_from_its_file_to_its_results(gateway: Running, impasto_emulator: Emulator) -> None:
     lines = [line("one", seed=7), line("two", n=2), line("three", prompt="a hare", model="sd3")]
     batch = await begun(gateway.sdk, lines, metadata={"for": "a test"})

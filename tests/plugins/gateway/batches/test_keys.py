@@ -84,7 +84,7 @@ async def test_lines_are_no_requests_of_a_minute(start: Start, impasto_emulator:
 
 async def test_a_key_has_its_models_alone(start: Start, impasto_emulator: Emulator) -> None:
     gateway = await limited(start, impasto_emulator.url, models="[core]")
-    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", model="ultra")]))
+    batch = await ended(gateway.sdk, await begun(gateway.sdk, [line("a"), line("b", model="sd3")]))
     (error,) = batch.errors.data
     assert (batch.status, error.line, error.code, error.param) == ("failed", 2, "model_not_found", "model")
 
