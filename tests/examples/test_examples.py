@@ -27,6 +27,19 @@ model_list:
     provider_params: {model: easel/gouache}
 general_settings: {middleware: [cache], plugins: [impasto-easel, impasto-cache]}
 """
+SERVING = """
+import asyncio, sys
+from impasto_easel.stand_in import serving
+
+async def main():
+    async with serving() as easel:
+        print(easel.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        print(easel.charges, flush=True)
+
+asyncio.run(main())
+"""
+"""Serves until its input ends, then prints the number of charges."""
 
 
 @attrs.frozen
@@ -76,8 +89,10 @@ def site(packages: Path, tmp_path: Path) -> Site:
 @pytest.fixture
 def served(site: Site) -> Iterator[tuple[Site, subprocess.Popen[str]]]:
     """The same while a stand-in of the example's provider is served."""
-    command = [sys.executable, str(EXAMPLES / "impasto-easel" / "tests" / "stand_in.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as easel:
+    command = [sys.executable, "-c", SERVING]
+    with subprocess.Popen(
+        command, env=site.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as easel:
         assert easel.stdout is not None
         reach = {"EASEL_API_BASE": easel.stdout.readline().strip(), "EASEL_API_KEY": "any-key"}
         yield attrs.evolve(site, environment={**site.environment, **reach}), easel
@@ -103,12 +118,17 @@ def test_each_is_a_distribution_of_its_own_whose_plugins_import(site: Site) -> N
     assert set(ours) == {
         ("impasto-cache", "impasto.middleware", "cache"),
         ("impasto-cassette", "impasto.transports", "cassette"),
+        ("impasto-easel", "impasto.emulators", "easel"),
         ("impasto-easel", "impasto.operations", MODEL),
         ("impasto-easel", "impasto.providers", "easel"),
     }
     assert {row["state"] for row in ours.values()} == {"declared"}
     assert all("as installed" in row["files"] for row in ours.values())
     site.run("doctor")
+
+
+def test_the_emulator_of_the_example_needs_no_key(site: Site) -> None:
+    assert site.made("free.png", "--emulator") == 0.04
 
 
 def test_from_the_command_line_a_kept_or_a_replayed_picture_costs_nothing(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from stand_in import KEY, Easel, paint_image, refusal, serving
 
 import impasto
 from impasto.testing import KEY as CANARY, Answer, OperationSuite, Refusal, Requirements, Scenario
+from impasto_easel.stand_in import KEY, Easel, paint_image, refusal, serving
 
 MODEL = "easel/gouache"
 IMAGE = paint_image("a lighthouse", 7)

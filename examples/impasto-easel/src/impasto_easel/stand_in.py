@@ -1,4 +1,4 @@
-"""A stand-in for Easel: it checks requests as Easel does, paints one colour and counts charges."""
+"""A stand-in for Easel, for tests and ``--emulator``: it checks requests as Easel does, paints and counts charges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import io
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,13 +30,14 @@ def refusal(status: int, code: str, message: str) -> web.Response:
 
 
 class Easel:
-    """The server. ``charges`` counts charged images.
+    """The server. ``charges`` counts charged images. ``key`` is the only one that it accepts; None accepts any.
 
     ``fetches`` are the answers to the next fetches of images, before real ones. ``address`` replaces the address of the
     image in an answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str | None = KEY) -> None:
+        self.key = key
         self.url = ""
         self.charges = 0
         self.images: dict[str, bytes] = {}
@@ -48,7 +48,7 @@ class Easel:
 
     async def paint(self, request: web.Request) -> web.Response:
         """Answer ``POST /v1/images/generations``."""
-        if request.headers.get("authorization") != f"Bearer {KEY}":
+        if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
             return refusal(401, "invalid_api_key", "no such key")
         params = await request.json()
         if params.get("model") != "gouache" or not params.get("prompt"):
@@ -77,9 +77,9 @@ class Easel:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Easel]:
+async def serving(key: str | None = KEY) -> AsyncIterator[Easel]:
     """Serve Easel and yield it."""
-    easel = Easel()
+    easel = Easel(key)
     app = web.Application()
     app.router.add_post("/v1/images/generations", easel.paint)
     app.router.add_get("/v1/files/{name}", easel.file)
@@ -94,13 +94,8 @@ async def serving() -> AsyncIterator[Easel]:
         await runner.cleanup()
 
 
-async def main() -> None:
-    """Serve until the input ends, then print the number of charges."""
-    async with serving() as easel:
-        print(easel.url, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-        print(easel.charges, flush=True)
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+@asynccontextmanager
+async def serve() -> AsyncIterator[str]:
+    """Serve for ``--emulator`` and yield the base URL."""
+    async with serving(key=None) as easel:
+        yield easel.url
