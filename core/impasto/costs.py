@@ -24,12 +24,14 @@ class Cost:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """Tokens that a provider counted."""
+    """Tokens that a provider counted. Those by kind are None if it does not count them."""
 
     input_tokens: int
     output_tokens: int
     input_text_tokens: int | None = None
     input_image_tokens: int | None = None
+    output_text_tokens: int | None = None
+    output_image_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -42,6 +44,8 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             input_text_tokens=_sum(self.input_text_tokens, other.input_text_tokens),
             input_image_tokens=_sum(self.input_image_tokens, other.input_image_tokens),
+            output_text_tokens=_sum(self.output_text_tokens, other.output_text_tokens),
+            output_image_tokens=_sum(self.output_image_tokens, other.output_image_tokens),
         )
 
 
@@ -72,5 +76,10 @@ def is_valid_usage(usage: object) -> bool:
     """Return True for a count of tokens that sums can take."""
     if not isinstance(usage, Usage):
         return False
-    counts = (usage.input_tokens, usage.output_tokens, usage.input_text_tokens or 0, usage.input_image_tokens or 0)
-    return all(type(each) is int and 0 <= each <= _MOST_TOKENS for each in counts)
+    counts = (usage.input_tokens, usage.output_tokens)
+    details = (usage.input_text_tokens, usage.input_image_tokens, usage.output_text_tokens, usage.output_image_tokens)
+    return all(_is_count(each) for each in counts) and all(each is None or _is_count(each) for each in details)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_TOKENS

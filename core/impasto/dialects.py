@@ -19,7 +19,7 @@ from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending,
 from .refusals import INVALID, STATUSES, Advice, Place, Refusals, charge_unknown, parse_json, unusable
 from .tokens import Token, TokenCache
 from .urls import LONGEST_URL
-from .usage import TokenPrice, usage_in
+from .usage import TokenPrice, usage_by_modality, usage_in
 from .wire import FileRef, JSONValue, WireRequest, WireResponse
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "split_files",
     "to_json",
     "unusable",
+    "usage_by_modality",
     "usage_in",
 ]
 

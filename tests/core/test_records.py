@@ -42,14 +42,14 @@ def test_a_bound_request_differs_in_its_call_only():
 
 def test_a_result_with_its_cost_differs_in_it_only():
     cost = Cost(usd=0.03, as_of="2026-01-01")
-    assert RESULT.completed(cost, ASKED) == attrs.evolve(RESULT, cost=cost)
+    assert RESULT.completed(cost, ASKED) == attrs.evolve(RESULT, cost=cost, possible_cost=cost)
     assert RESULT.cost is None
 
 
 @pytest.mark.parametrize("record", [WIRE, RESULT])
 def test_the_example_records_set_every_field(record):
     left = {a.name for a in attrs.fields(type(record)) if getattr(record, a.name) in (a.default, None, (), {})}
-    assert left <= {"call", "cost", "errors", "files"}
+    assert left <= {"call", "cost", "possible_cost", "errors", "files"}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .translate import Format
 
 _MODES = ("python", "json")
+_USAGE_NAMES: tuple[str, ...] = ("input_tokens", "input_tokens_details", "output_tokens", "total_tokens")
 
 
 class Record:
@@ -186,7 +187,7 @@ class Image(Record):
 
 @attrs.define(eq=False)
 class TokenDetails(Record):
-    """Input tokens by kind."""
+    """Tokens by kind."""
 
     _names = ("image_tokens", "text_tokens")
     image_tokens: int = 0
@@ -202,28 +203,36 @@ class TokenDetails(Record):
 
 @attrs.define(eq=False)
 class TokenUsage(Record):
-    """OpenAI's count of tokens: 0 if the provider counts none; ``cost`` has the price of the call."""
+    """OpenAI's count of tokens: 0 if the provider counts none; the response's ``cost`` has the price of the call.
 
-    _names = ("input_tokens", "input_tokens_details", "output_tokens", "total_tokens")
+    ``output_tokens_details`` is None, and not encoded, if the provider does not count the output by kind.
+    """
+
+    _names = _USAGE_NAMES
     input_tokens: int = 0
     input_tokens_details: TokenDetails = attrs.field(factory=TokenDetails)
     output_tokens: int = 0
     total_tokens: int = 0
+    output_tokens_details: TokenDetails | None = None
 
     @classmethod
     def of(cls, usage: Usage | None) -> TokenUsage:
         """Return a provider's count in this form."""
         if usage is None:
             return cls()
-        details = TokenDetails(
-            image_tokens=usage.input_image_tokens or 0,
-            text_tokens=usage.input_tokens if usage.input_text_tokens is None else usage.input_text_tokens,
-        )
-        return cls(
+        text, images = usage.output_text_tokens, usage.output_image_tokens
+        details = None
+        if text is not None or images is not None:
+            details = TokenDetails(image_tokens=images or 0, text_tokens=text or 0)
+        return (cls if details is None else _DetailedTokenUsage)(
             input_tokens=usage.input_tokens,
-            input_tokens_details=details,
+            input_tokens_details=TokenDetails(
+                image_tokens=usage.input_image_tokens or 0,
+                text_tokens=usage.input_tokens if usage.input_text_tokens is None else usage.input_text_tokens,
+            ),
             output_tokens=usage.output_tokens,
             total_tokens=usage.total_tokens,
+            output_tokens_details=details,
         )
 
     @overload
@@ -234,6 +243,13 @@ class TokenUsage(Record):
     def __getitem__(self, name: str) -> object: ...
     def __getitem__(self, name: str) -> object:
         return self._get(name)
+
+
+@attrs.define(eq=False)
+class _DetailedTokenUsage(TokenUsage):
+    """A count of a provider that counts the output by kind."""
+
+    _names = (*_USAGE_NAMES, "output_tokens_details")
 
 
 @attrs.frozen(eq=False, slots=False)
