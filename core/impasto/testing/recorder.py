@@ -135,8 +135,27 @@ class Conversation:
         return None
 
 
+def without_query(target: str) -> str:
+    """Return an address without its query, which may be a key or a signature."""
+    return target.partition("?")[0]
+
+
+class Exchanges:
+    """Notes the last exchange of what answers in a provider's place."""
+
+    last_exchange = ""
+
+    def note_exchange(self, method: str, target: str, answer: Answer | None = None) -> None:
+        """Note a request, and its answer once there is one."""
+        end = "not answered"
+        if answer is not None:
+            kind = answer.headers.get("content-type", "without a media type")
+            end = f"answered with HTTP {answer.status}, {kind}, {len(answer.body)} bytes"
+        self.last_exchange = f"{method} {without_query(target)}, {end}"
+
+
 @attrs.define(eq=False)
-class Recorder:
+class Recorder(Exchanges):
     """Records ``requests`` in order and answers each with ``answer``. ``free``: POSTs that cost nothing."""
 
     answer: Answering
@@ -157,7 +176,7 @@ class Recorder:
         return [each for each in self.requests if each.method == "POST" and not self._is_free(each.target)]
 
     def _is_free(self, target: str) -> bool:
-        places = (target, target.partition("?")[0])  # the key may be in the query
+        places = (target, without_query(target))  # the key may be in the query
         return self.free is not None and any(self.free.fullmatch(f"POST {place}") for place in places)
 
     def accept(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,8 +210,10 @@ class Recorder:
                 now = asyncio.get_running_loop().time()
                 request = attrs.evolve(await _read(reader, writer), host=host, at=now)
                 self.requests.append(request)
+                self.note_exchange(request.method, request.target)
                 answer = self.answer(request)
                 answer = answer if isinstance(answer, Answer) else await answer
+                self.note_exchange(request.method, request.target, answer)
                 writer.write(answer.with_words(self.urls).to_bytes())
                 await writer.drain()
         finally:

@@ -165,6 +165,15 @@ DEFECTS: Mapping[str, Defect] = {
         check="a_good_answer_is_a_result",
         says="the job does not end: polled",
     ),
+    "an image is taken for a job that runs": Defect(
+        changes={
+            'if response.media_type == "image/png":': 'if response.media_type == "image/png":\n'
+            '            return Pending(id="0" * 64)\n        if False:'
+        }
+        | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 1.0"},
+        check="media_type_is_that_of_the_image",
+        says=".png, answered with HTTP 200, image/png, 68 bytes\n    normalize_response took the answer for job '000",
+    ),
     "a failed job is polled on": Defect(
         changes={'state == "failed"': "False", 'body["poll"]': 'body.get("poll", "http://127.0.0.1:9/")'}
         | {FIRST_LINE: f"{FIRST_LINE}\n    seconds = 3.0"},

@@ -21,7 +21,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
-from impasto.testing.recorder import Answer, Answering, Conversation, RecordedRequest, always, recording
+from impasto.testing.recorder import Answer, Answering, Conversation, Exchanges, RecordedRequest, always, recording
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.watch import check, run
 
@@ -32,7 +32,7 @@ _BASE = "http://127.0.0.1:9"
 _NOWHERE = {"other_url": "http://127.0.0.1:8", "signed_url": "http://127.0.0.1:7"}
 
 
-class StagedTransport:
+class StagedTransport(Exchanges):
     """A transport without a network: each request gets the next answer of ``conversation``."""
 
     def __init__(self, conversation: Conversation) -> None:
@@ -48,6 +48,7 @@ class StagedTransport:
             self.posts += 1
         target = str(getattr(wire, "url", None) or wire.target)
         answer = self.conversation(RecordedRequest(method=wire.method, target=target, headers=(), body=b""))
+        self.note_exchange(wire.method, target, answer)
         answer = answer.with_words({**_NOWHERE, "url": wire.call.account.base_url})
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return WireResponse(status=answer.status, headers=headers, body=answer.body)

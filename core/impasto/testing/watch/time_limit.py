@@ -25,6 +25,7 @@ import pytest
 
 from impasto.testing import plugin
 
+from .clues import clues
 from .environment import plain_environment
 
 _GRACE = 0.5
@@ -149,8 +150,12 @@ class _CheckThread(threading.Thread):
                     yield f"thread {thread.name}:\n{_stack_text(traceback.extract_stack(frame))}"
         if self.loop is not None:
             with suppress(RuntimeError):  # the set changed while it was read: the loop runs
-                for task in asyncio.all_tasks(self.loop):
-                    yield f"task {task.get_name()}:\n{_stack_text(_await_chain(task.get_coro()))}"
+                tasks = asyncio.all_tasks(self.loop)
+                chains = {task.get_name(): [*_await_chain(task.get_coro())] for task in tasks}
+                for name, chain in chains.items():
+                    stack = [summary for frame in chain for summary in traceback.extract_stack(frame, limit=1)]
+                    yield f"task {name}:\n{_stack_text(stack)}"
+                yield from dict.fromkeys(clues(frame for chain in chains.values() for frame in chain))
 
     def abandon(self) -> None:
         """End the check if it can be ended: cancel its tasks, then raise SystemExit in its thread."""
@@ -171,15 +176,13 @@ def _is_idle(frame: FrameType) -> bool:
     return frame.f_code.co_name == "_worker" and frame.f_code.co_filename == pool.__file__
 
 
-def _await_chain(awaited: object) -> list[traceback.FrameSummary]:
-    """Return the frames of a coroutine and of what it awaits."""
-    frames: list[traceback.FrameSummary] = []
+def _await_chain(awaited: object) -> Iterator[FrameType]:
+    """Yield the frames of a coroutine and of what it awaits."""
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
         if isinstance(frame, FrameType):
-            frames += traceback.extract_stack(frame, limit=1)
+            yield frame
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
-    return frames
 
 
 def _stack_text(frames: list[traceback.FrameSummary]) -> str:
