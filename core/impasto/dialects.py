@@ -211,7 +211,8 @@ def images_from_urls(
 
     Each of ``urls`` is the address of an image, or the error that stands for it, such as a ContentFiltered. ``seeds``
     and ``finish_reasons`` are theirs, in the same order. Without ``id`` the addresses are the job's id, see
-    ``images_of_job``. If there is no address, the first error is raised, or UnusableResult.
+    ``images_of_job``. ``anonymous``: without the key. Their hosts must be in ``Provider.hosts``, anonymous or not. If
+    there is no address, the first error is raised, or UnusableResult.
     """
     downloads: list[Download] = []
     errors: list[FailedArtifact] = []

@@ -36,9 +36,10 @@ class Provider:
     ``user_header`` carries the caller's end user, if the vendor has such a header. ``health_path`` is the path of a
     free GET that shows if the provider answers. ``key_query``: the query parameter for the key, in place of a header.
 
-    ``hosts`` are the vendor's further hosts, to which ``WireRequest.url`` may lead: ``"cdn.acme.ai"``, or
-    ``"*.acme.ai"`` for every host below it. ``settings`` names what an account has beside its key and address, such as
-    a project; the values are text, in ``Account.settings``. A subclass may have the hook ``authorize``.
+    ``hosts`` are the vendor's further hosts, to which ``WireRequest.url`` may lead, anonymous or not:
+    ``"cdn.acme.ai"``, or ``"*.acme.ai"`` for every host below ``acme.ai``, which is another. ``settings`` names what an
+    account has beside its key and address, such as a project; the values are text, in ``Account.settings``. A subclass
+    may have the hook ``authorize``.
     """
 
     name: str

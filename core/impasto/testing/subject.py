@@ -144,7 +144,8 @@ class Subject(Limited):
     endpoints: ClassVar[Mapping[str, str]] = {}
     """The documented addresses of requests that have a certain field, by its name, if they differ from ``endpoint``."""
     hosts: ClassVar[Sequence[str]] = ()
-    """The provider's other hosts that its documentation names: they get the key. ``"*.acme.example"`` if many."""
+    """All other hosts that the provider's documentation names, as in ``Provider.hosts``: those of signed addresses too.
+    Only anonymous requests to them have no key. ``"*.acme.example"`` if many."""
     auth: ClassVar[Mapping[str, str | re.Pattern[str]] | None] = None
     """The documented place of the key: ``{"header:x-key": KEY}``, ``{"query:key": KEY}``."""
     names: ClassVar[Mapping[str, str]] = {}
