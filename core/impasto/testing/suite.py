@@ -9,6 +9,8 @@ from typing import ClassVar
 
 import pytest
 
+from impasto import InvalidRequest
+
 from .checks import (
     DeclarationChecks,
     EntranceChecks,
@@ -76,7 +78,13 @@ class OperationSuite(
         async with self.recording() as recorder, self.client(recorder.url) as client:
             for params in self.requests():
                 recorder.requests.clear()
-                await client.invoke(self.model, params)
+                try:
+                    await client.invoke(self.model, params)
+                except InvalidRequest as error:
+                    raise AssertionError(
+                        f"requests() yields a call with {', '.join(params)}, which is refused: {error}\n"
+                        "override requests(): yield several calls, each with fields that go together"
+                    ) from None
                 files = files_of(operation, params)
                 texts += [request_text(request, recorder.urls, files, self.unsteady) for request in recorder.requests]
         return "\n".join(texts)

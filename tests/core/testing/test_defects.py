@@ -122,3 +122,38 @@ def test_a_defect_is_caught(pytester: pytest.Pytester, plugin: ModuleType, name:
     assert ran.ret == pytest.ExitCode.TESTS_FAILED, "\n".join(ran.outlines + ran.errlines)
     assert defect.says in ran.stdout.str(), ran.stdout.str()[-2000:]
     assert time.monotonic() - began < LONGEST
+
+
+DECLARATIONS = {
+    "native_n is not declared": (
+        native_plugin,
+        {'native_n = ("count", 8)': "native_n = None"},
+        "nothing_else",
+        "count is sent for n, which is native here: declare native_n = ('count', its maximum)",
+    ),
+    "files in objects of their own": (
+        native_plugin,
+        {'"pictures": "pictures[]"': '"pictures": "images.0.data"'},
+        "every_parameter_arrives",
+        "if its files stand in objects of their own, declare their places and values in translated",
+    ),
+    "requests that a rule forbids": (
+        json_plugin,
+        {"golden = None": "def requests(self):\n        yield {'prompt': 'x', 'seed': -1}"},
+        "request_is_as_it_was_reviewed",
+        "requests() yields a call with prompt, seed, which is refused: acme/ink: seed:",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_a_declaration_that_is_wrong_is_named_with_the_way_out(pytester: pytest.Pytester, name: str) -> None:
+    plugin, changes, check, says = DECLARATIONS[name]
+    suite = plugin.SUITE
+    for before, after in changes.items():
+        assert before in suite
+        suite = suite.replace(before, after)
+    changed = ModuleType("changed")
+    vars(changed).update(MODEL=plugin.MODEL, SOUND=plugin.SOUND, SUITE=suite)
+    ran = run(pytester, changed, "-k", check)
+    assert says in ran.stdout.str(), ran.stdout.str()[-2000:]

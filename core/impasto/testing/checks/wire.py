@@ -128,8 +128,12 @@ class WireChecks(Subject):
             if not (text_matches if place.startswith(_OUTSIDE) else matches)(found, value):
                 yield f"{place} is {summarize(found)}, not {format_value(value)}: see constants"
         places = [*self._places(params), *self.constants, *(self.auth or {}), further or ""]
+        native = self.operation().native_n
         for place in content.undeclared(places):
-            yield f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
+            if native is not None and place == self.names.get(native[0], native[0]):
+                yield f"{place} is sent for n, which is native here: declare native_n = ({native[0]!r}, its maximum)"
+            else:
+                yield f"{place}={summarize(content.at(place))} is neither a parameter of the call nor in constants"
 
     def field_calls(self) -> list[FieldCall]:
         """Return a call for each field and those with many fields, made once for all checks that read them."""
@@ -188,7 +192,11 @@ class WireChecks(Subject):
         else:
             is_there = matches(found, plain, data_url=name in self.data_urls)
         if not is_there:
-            yield f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {summarize(found)}"
+            hint = "; if its files stand in objects of their own, declare their places and values in translated"
+            yield (
+                f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {summarize(found)}"
+                f"{hint if field.kind == 'files' else ''}"
+            )
 
     def _places(self, params: Mapping[str, object]) -> Iterator[str]:
         """Yield the places that a call with these parameters may use."""
