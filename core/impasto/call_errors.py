@@ -36,6 +36,7 @@ _SHORTEST_START = 8
 _LONGEST_ID = 100_000
 """Characters of a job's id, which may be the addresses of its images."""
 
+_MOST_CHAINED = 100
 _LONGEST_CHAINED = 100_000
 """Characters of an error's texts in a traceback; a longer one holds a whole answer."""
 
@@ -246,7 +247,8 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
     if notes := getattr(error, "__notes__", None):
         notes[:] = [redact(note, secrets) for note in notes]
     chain, waiting = set[int](), list[BaseException]([error])
-    while waiting:  # a traceback prints the whole chain, and its errors are those of plugins and libraries
+    # A traceback prints the whole chain, and its errors are those of plugins and libraries.
+    while waiting and len(chain) < _MOST_CHAINED:
         each = waiting.pop()
         chain.add(id(each))
         for name in ("__cause__", "__context__"):
@@ -277,6 +279,8 @@ def _text(value: object, longest: int = 600) -> str:
 
 def _shows_secret(error: BaseException, secrets: tuple[str, ...]) -> bool:
     try:
+        if any(isinstance(each, str | bytes | bytearray) and len(each) > _LONGEST_CHAINED for each in error.args):
+            return True  # its repr, such as that of a UnicodeDecodeError, would be a text of four times the answer
         text = f"{error!s} {error!r} {getattr(error, '__notes__', '')}"
         if len(text) > _LONGEST_CHAINED or redact(text, secrets) != text:
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import attrs
@@ -18,7 +19,7 @@ from impasto import (
     WireResponse,
 )
 from tests.reliability.hostile import KEY, MODEL, Dialect, attacked, operation
-from tests.reliability.servers import in_json
+from tests.reliability.servers import http, in_json
 
 
 @attrs.frozen
@@ -85,3 +86,24 @@ async def test_an_unusable_result_of_a_plugin_keeps_its_bytes() -> None:
     error = await raised(UnusableResult({"why": "a mapping"}, raw=b"abc"), normalizes=True)  # type: ignore[arg-type]
     assert (error.raw, error.billed) == (b"abc", "yes")
     assert "a mapping" in str(error)
+
+
+async def test_an_error_that_holds_the_whole_answer_is_not_written_out() -> None:
+    """The repr of a UnicodeDecodeError is its answer four times over."""
+
+    class Decoding(Dialect):
+        def normalize_response(self, operation: Operation, request: object, response: WireResponse) -> Any:
+            return response.body.decode("ascii")
+
+    body = b"\xff" * 2**24
+    async with attacked(http(200, body, content_type="image/png"), model=operation(Decoding())) as (client, _):
+        await client.warm(MODEL)
+        tracemalloc.start()
+        try:
+            with pytest.raises(UnusableResult, match="raised UnicodeDecodeError: 'ascii' codec") as caught:
+                await client.run(MODEL, prompt="a kite")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert caught.value.raw == body
+    assert peak < 5 * len(body)
