@@ -139,7 +139,7 @@ class Result:
             cost, warnings = None, (*warnings, "the plugin reports an invalid cost, which is not counted")
         if usage is not None and not is_valid_usage(usage):
             usage, warnings = None, (*warnings, "the plugin reports an invalid usage, which is not counted")
-        if count > request.count:
+        if count > request.count and (request.job is None or request.count > 1):  # 1 is the default of ``resume``
             of = "" if request.count == 1 else f" for {request.count}"
             warnings = (*warnings, f"the provider answered one request{of} with {count} artifacts: all are counted")
         if (present := count + len(errors)) < request.count:
