@@ -17,7 +17,7 @@ def valid_values(field: Field) -> Iterator[object]:
     """Yield valid values up to each limit. Files have none: only the plugin knows what is in them."""
     low, high = field.minimum, field.maximum
     match field.kind:
-        case "text" if field.pattern is None:
+        case "text" if field.pattern is None or field.role == "prompt":  # a prompt may be any text
             most = _UNBOUNDED if high is None else int(high)
             yield from ("x" * most, "\U0001f30a" * most, "e\u0301" * (most // 2)) if most > 1 else ("x",)
             if most >= len(_AWKWARD):

@@ -47,7 +47,7 @@ class Content:
     """The body, the query and the headers of a request, by place."""
 
     def __init__(self, request: RecordedRequest) -> None:
-        self._request = request
+        self._request, self.raw = request, request.body
         self.is_form = request.header("content-type").startswith("multipart/form-data")
         self.body: Any = {}
         """JSON as it was parsed, or the parts of a form: a part, or a list if a name repeats."""

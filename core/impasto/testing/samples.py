@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -18,6 +19,7 @@ _ENCODED = {
     "AAAAAAD/xAAVAQEBAAAAAAAAAAAAAAAAAAAAAv/EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/AACR/9k=",
     "image/webp": "UklGRhwAAABXRUJQVlA4TA8AAAAvD8ADAAcQUcD+ByKi/wEA",
 }
+_DATA_URL = re.compile(rb"data:image/[a-z]+;base64,")
 SAMPLES: Mapping[str, bytes] = {media_type: base64.b64decode(text) for media_type, text in _ENCODED.items()}
 
 
@@ -28,5 +30,6 @@ def with_image(answer: Answer, image: bytes, media_type: str) -> Answer | None:
         return attrs.evolve(answer, body=sample).with_headers(content_type=media_type)
     encoded = base64.b64encode(image)
     if image and encoded in answer.body:
-        return attrs.evolve(answer, body=answer.body.replace(encoded, base64.b64encode(sample)))
+        body = _DATA_URL.sub(f"data:{media_type};base64,".encode(), answer.body)
+        return attrs.evolve(answer, body=body.replace(encoded, base64.b64encode(sample)))
     return None

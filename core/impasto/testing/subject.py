@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -81,7 +81,7 @@ class Stream:
 
     ``sends``: places and values that its request has beside those of every request. ``partials``: the index and the
     bytes of each partial image, in their order; ``images``: those of the result. ``failures``: streams that an event
-    ends with an error, whose ``billed`` is what the provider documents.
+    ends with an error, whose ``billed`` is what the provider documents. ``reports``: as the attribute of that name.
     """
 
     answer: Answer
@@ -90,6 +90,7 @@ class Stream:
     images: Sequence[bytes]
     params: Mapping[str, object] = {}
     failures: Sequence[Refusal] = ()
+    reports: Mapping[str, object] = {}
 
 
 class Subject(Limited):
@@ -116,6 +117,8 @@ class Subject(Limited):
     """The provider's own refusals, at least one of each kind."""
     requirements: ClassVar[Requirements] = Requirements()
 
+    poll_request: ClassVar[str | None] = None
+    """The documented request of a poll, such as ``"GET /v1/jobs/{job}"``, unless the answers have its address."""
     poll_interval: ClassVar[float | None] = None
     """The documented seconds between two polls of a job."""
     first_poll: ClassVar[float | None] = None
@@ -154,23 +157,33 @@ class Subject(Limited):
     """Places and values that every request has beside its fields, such as ``{"model": "paint-1"}``."""
     translated: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Fields whose value is changed on its way: the places and values that ``minimal`` or ``others`` becomes."""
+    encoding: ClassVar[Literal["json", "form"] | None] = None
+    """The documented form of a request without files: JSON or ``multipart/form-data``."""
     data_urls: ClassVar[frozenset[str]] = frozenset()
     """File fields that are sent as ``data:`` URLs, not as base64 alone."""
     user: ClassVar[str | None] = None
     """The place of the end user's id, if the provider takes one."""
-    limits: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
-    """The documented limits of each text (its length), number and list (its length)."""
+    limits: ClassVar[Mapping[str, tuple[float | None, float | None] | tuple[float | None, float | None, int]]] = {}
+    """The documented limits of each text (its length), number and list (its length), and the step if there is one."""
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     """The documented values of each choice."""
     defaults: ClassVar[Mapping[str, object]] = {}
     """The documented defaults."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """The OpenAI argument that fills a field, by the field's name: ``{"init_image": "image", "mask": "mask"}``."""
+    mask_area: ClassVar[str | None] = None
+    """The documented area of a mask that the provider edits: ``white``, ``black`` or ``transparent``."""
 
     _found: ClassVar[tuple[str, Operation, Registry] | None] = None
+    _resolver: ClassVar[str | None] = None
+    """The name of the resolver that finds the model, None if its own name is declared."""
 
     def prepare(self) -> None:
         """Find the model: reading installed metadata must not happen in a loop."""
         if self._found is None or self._found[0] != self.model:
-            operation = Registry().operation(self.model)
+            registry = Registry()
+            operation = registry.operation(self.model)
+            type(self)._resolver = registry.resolver_of(self.model)  # noqa: SLF001 - of the suite itself
             type(self)._found = self.model, operation, registry_of_one(self.model, operation)  # noqa: SLF001 - of the suite itself
 
     def variables(self) -> Sequence[str | None]:
@@ -277,9 +290,11 @@ def registry_of_one(model: str, operation: Operation) -> Registry:
     return registry
 
 
-async def call_outcome(client: Client, model: str, params: Mapping[str, object]) -> Result | BaseException:
+async def call_outcome(
+    client: Client, model: str, params: Mapping[str, object], *, n: int = 1
+) -> Result | BaseException:
     """Return a call's result or its error."""
     try:
-        return await client.invoke(model, params)
+        return await client.invoke(model, params, n=n)
     except Exception as error:  # noqa: BLE001 - what it is, is what the check is about
         return error

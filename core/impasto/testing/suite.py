@@ -13,11 +13,11 @@ from impasto import InvalidRequest
 
 from .checks import (
     DeclarationChecks,
-    EntranceChecks,
     IsolationChecks,
     JobChecks,
     LiveChecks,
     ParameterChecks,
+    ProcessChecks,
     RuntimeChecks,
     ScenarioChecks,
     StreamChecks,
@@ -29,7 +29,7 @@ from .watch import check, run
 class OperationSuite(
     DeclarationChecks,
     ParameterChecks,
-    EntranceChecks,
+    ProcessChecks,
     JobChecks,
     IsolationChecks,
     ScenarioChecks,

@@ -55,10 +55,12 @@ class TestFlux(OperationSuite):
         "prompt": (1, None),
         "input_image": (1, 8),
         "seed": (None, None),
-        "width": (64, 4096),
-        "height": (64, 4096),
+        "width": (64, 4096, 16),
+        "height": (64, 4096, 16),
         "safety_tolerance": (0, 5),
     }
+    encoding = "json"
+    roles = {"prompt": "prompt", "input_image": "image"}
     hosts = ("*.bfl.ai",)
     poll_interval = 0.5
     result_ttl = 600
@@ -90,6 +92,7 @@ class TestFlux(OperationSuite):
         "the image is moderated": Scenario(
             answers=(ACCEPTED, state("Content Moderated")), error=impasto.ContentFiltered, billed="no"
         ),
+        "the job is gone": Scenario(answers=(ACCEPTED, state("Task not found")), error=impasto.ChargeUnknown),
         "the job fails": Scenario(answers=(ACCEPTED, state("Error")), error=impasto.JobFailed, billed="unknown"),
     }
 

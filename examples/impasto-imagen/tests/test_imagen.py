@@ -53,6 +53,8 @@ class Imagen(OperationSuite):
         "outputOptions": {"mimeType": "image/jpeg", "compressionQuality": 80},
     }
     constants = {"parameters.includeRaiReason": True}
+    encoding = "json"
+    roles = {"prompt": "prompt"}
     names = {
         "prompt": "instances.0.prompt",
         **{name: f"parameters.{name}" for name in (*others, "sampleCount")},

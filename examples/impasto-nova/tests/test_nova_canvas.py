@@ -54,6 +54,7 @@ class NovaCanvas(OperationSuite):
     auth = {"header:authorization": SIGNED}
     request_id = "x-amzn-requestid"
     media_types = ("image/png",)
+    encoding = "json"
     golden = None  # a signature depends on the time
     success = answer(IMAGE)
     reports: dict[str, object] = {}
@@ -101,7 +102,7 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 858_993_459),
     "numberOfImages": (1, 5),
 }
-SIDES: dict[str, tuple[float | None, float | None]] = {"width": (320, 4096), "height": (320, 4096)}
+SIDES: dict[str, tuple[float | None, float | None, int]] = {"width": (320, 4096, 16), "height": (320, 4096, 16)}
 
 
 class Sized(NovaCanvas):
@@ -119,6 +120,13 @@ class TestTextImage(Sized):
 
     model = MODEL
     minimal = {"text": "a lighthouse"}
+    roles = {"text": "prompt", "conditionImage": "image"}
+    scenarios = {
+        **NovaCanvas.scenarios,
+        "one of three is blocked": Scenario(
+            answers=(answer(IMAGE, OTHER, error=SOME),), images=(IMAGE, OTHER), errors={2: impasto.ContentFiltered}
+        ),
+    }
     others = {
         **CONFIG,
         "negativeText": "people",
@@ -192,6 +200,8 @@ class TestInpainting(NovaCanvas):
     minimal = {"image": IMAGE, "maskPrompt": "the lamp"}
     others = {**CONFIG, "text": "a window", "negativeText": "people", "maskImage": MASK}
     along_with = {"maskImage": {"maskPrompt": None}}
+    roles = {"image": "image", "text": "prompt", "maskImage": "mask"}
+    mask_area = "black"
     constants = {**ACCEPT, "taskType": "INPAINTING"}
     names = places("inPaintingParams", ("image", "text", "negativeText", "maskPrompt", "maskImage"), *SHARED)
     native_n = ("numberOfImages", 5)

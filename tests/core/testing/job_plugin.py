@@ -124,6 +124,7 @@ class TestOil(OperationSuite):
     success = Answer(headers={"content-type": "image/png"}, body=png(8, 8))
     media_types = ("image/png",)
     reports = {}
+    poll_request = "GET /v1/jobs/{job}"
     poll_interval = 2.0
     result_ttl = 600.0
     cancel = "PUT /v1/jobs/{job}/cancel"
@@ -198,7 +199,7 @@ DEFECTS: Mapping[str, Defect] = {
     "a poll lacks the key": Defect(
         changes={'url=body["poll"], method="GET"': 'url=body["poll"], method="GET", anonymous=True'},
         check="the_key_goes_to_the_providers_hosts",
-        says="lacks the key at query:key",
+        says=": query:key is nothing is there",
     ),
     "a result time that is too short": Defect(
         changes={"result_ttl=600.0": "result_ttl=60.0"},
@@ -233,7 +234,7 @@ DEFECTS: Mapping[str, Defect] = {
     "the first poll comes at once": Defect(
         changes={_POLL: "return Pending(id=job, poll=poll, cancel=stop, first=0.0)"},
         check="documented_interval",
-        says="the first poll comes after 0.0",
+        says="the first poll comes after 0 s",
     ),
     "more hosts get the key": Defect(
         changes={'hosts=("*.acme.example",)': 'hosts=("*.acme.example", "*.amazonaws.com")'},
@@ -249,5 +250,33 @@ DEFECTS: Mapping[str, Defect] = {
         changes={'key_query="key"': 'key_query="api_key"'},
         check="the_key_is_where",
         says="query:key is nothing is there",
+    ),
+    "the newest job is resumed": Defect(
+        changes={
+            "# STATE\n": "newest = None\n",
+            _STATES: "self.newest = job",
+            'target=f"/v1/jobs/{request.job}"': 'target=f"/v1/jobs/{self.newest or request.job}"',
+        },
+        check="resumed_at_its_address",
+        says="client.resume requests GET /v1/jobs/",
+    ),
+    "the address of polls": Defect(
+        changes={'url=body["poll"]': 'url=body["poll"].replace("/jobs/", "/job/")'},
+        check="polls_are_gets",
+        says="the first poll is GET /v1/job/",
+    ),
+    "a result that is there is waited for": Defect(
+        changes={", is_ready=True": ""},
+        check="fetched_at_once",
+        says="the result is fetched 2 s after its address came: is_ready=True",
+    ),
+    "a poll has the key twice": Defect(
+        changes={
+            'poll = WireRequest(target="", url=body["poll"]': 'poll = WireRequest(headers=self.key, target="", '
+            'url=body["poll"]',
+            "fields = attrs.asdict": "self.key = {'x-key': account.query['key']}\n        fields = attrs.asdict",
+        },
+        check="the_key_goes_to_the_providers_hosts",
+        says="the key stands in another place of the request too",
     ),
 }

@@ -63,7 +63,7 @@ DEFECTS: Mapping[str, Defect] = {
     "filtered images are dropped": Defect(
         changes={"errors=tuple(errors)": "errors=()"},
         check="filtered_image_is_reported",
-        says="one is filtered: its errors are none, not 1: ContentFiltered",
+        says="one is filtered: its errors are 2: UnusableResult, not 1: ContentFiltered",
     ),
     "the index of a filtered image": Defect(
         changes={"index=index": "index=len(artifacts) - 1"},
@@ -365,5 +365,59 @@ DEFECTS: Mapping[str, Defect] = {
         },
         check="a_good_answer_is_a_result",
         says="this check did not end within",
+    ),
+    "a prompt has a pattern": Defect(
+        changes={"text(1, 4_000, ": 'text(1, 4_000, pattern="[ -~]+", '},
+        check="values_within_a_fields_bounds",
+        says="was not accepted: InvalidRequest",
+    ),
+    "nothing is required": Defect(
+        changes={"prompt: str = text(1, 4_000, required=True": "prompt: str | None = text(1, 4_000"},
+        check="required_parameters",
+        says="a call without any parameter was not refused",
+    ),
+    "a paid answer without an image was not billed": Defect(
+        changes={
+            "raise self.unusable(response) from None": "error = self.unusable(response)\n"
+            "            error.billed = 'no'\n"
+            "            raise error from None"
+        },
+        check="paid_answer_without_a_result",
+        says="a paid answer was billed, whatever it holds",
+    ),
+    "images are encoded again": Defect(
+        changes={
+            _IMPORT: "import io\nfrom PIL import Image",
+            "artifacts.append(Artifact(data=data": "out = io.BytesIO()\n"
+            "                Image.open(io.BytesIO(data)).save(out, 'WEBP', lossless=True)\n"
+            "                artifacts.append(Artifact(data=out.getvalue()",
+        },
+        check="a_good_answer_is_a_result",
+        says="the artifact's bytes are not those of the answer",
+    ),
+    "answers are cached by their parameters": Defect(
+        changes={_STATE: "answers = {}", _UNPACK: "response = self.answers.setdefault(repr(request.params), response)"},
+        check="two_calls_at_once",
+        says="an equal call to another account has the first one's result",
+    ),
+    "the key of the first account": Defect(
+        changes={_STATE: "first = None", _PACK: "self.first = self.first or account; headers |= self.first.headers"},
+        check="two_calls_at_once",
+        says="a call of another account has the first one's key",
+    ),
+    "a hook changes the parameters": Defect(
+        changes={_PACK: "object.__setattr__(request.params, 'seed', 7)"},
+        check="no_hook_changes",
+        says="a hook changed the call's parameters",
+    ),
+    "a hook changes the account": Defect(
+        changes={_PACK: "account.headers['x-client'] = 'acme'"},
+        check="no_hook_changes",
+        says="a hook changed the call's account",
+    ),
+    "the usage of several images": Defect(
+        changes={'output_tokens=count["out"]': 'output_tokens=count["out"] // len(entries)'},
+        check="several_images",
+        says="three images: usage is Usage(input_tokens=11, output_tokens=7",
     ),
 }

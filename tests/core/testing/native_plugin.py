@@ -108,9 +108,12 @@ class TestGouache(OperationSuite):
     constants = {"engine": "g-1"}
     native_n = ("count", 8)
     limits = {
-        "text": (1, 300), "count": (1, 8), "pictures": (1, 5), "width": (256, 1_440), "height": (256, 1_440),
-        "colors": (1, 3),
+        "text": (1, 300), "count": (1, 8), "pictures": (1, 5), "width": (256, 1_440, 32),
+        "height": (256, 1_440, 32), "colors": (1, 3),
     }
+    encoding = "form"
+    roles = {"text": "prompt", "pictures": "image", "mask": "mask"}
+    mask_area = "black"
     defaults = {"count": 1, "width": 1_024, "height": 1_024}
     success = images(IMAGES[0])
     reports = {"usd": 0.02}
@@ -132,6 +135,53 @@ DEFECTS: Mapping[str, Defect] = {
         changes={"files=files)": "files=files[::-1])"},
         check="every_parameter_arrives",
         says="pictures=a list is not in the request at 'pictures[]'",
+    ),
+    "a form is sent as JSON": Defect(
+        changes={"files=files)": "files=files, encoding='json')"},
+        check="documented_address",
+        says="the request is sent as json, documented is form",
+    ),
+    "a step": Defect(
+        changes={"width: int | None = f.integer(256, 1_440, step=32": "width: int | None = f.integer(256, 1_440"},
+        check="documented_ones",
+        says="width: the class has the step 1, limits has 32",
+    ),
+    "a mask's area": Defect(
+        changes={'mask_area="black"': 'mask_area="white"'},
+        check="openais_arguments",
+        says="mask: the provider edits the black area, mask_area is white",
+    ),
+    "a mask without an image": Defect(
+        changes={"f.files(1, 5)": "f.files(1, 5, role=None)"},
+        check="openais_arguments",
+        says="mask has the role 'mask', and no field has the role 'image'",
+    ),
+    "a prompt that no argument fills": Defect(
+        changes={'required=True, role="prompt"': "required=True"},
+        check="openais_arguments",
+        says="text: no argument of OpenAI's fills it: text(role='prompt')",
+    ),
+    "width and height of a size are swapped": Defect(
+        changes={'native_n=("count", 8)': 'size=SWAPPED, native_n=("count", 8)'}
+        | {
+            "class Dialect:": "SWAPPED = WidthHeight(width='height', height='width', maximum=1_440, multiple=32)\n\n\n"
+            "class Dialect:",
+            "Provider, WireRequest": "Provider, WidthHeight, WireRequest",
+        },
+        check="size_of_openai",
+        says="width and height are swapped",
+    ),
+    "a size that is moved for nothing": Defect(
+        changes={'native_n=("count", 8)': 'size=SMALL, native_n=("count", 8)'}
+        | {"class Dialect:": "SMALL = WidthHeight(minimum=256, maximum=512, multiple=32)\n\n\nclass Dialect:"}
+        | {"Provider, WireRequest": "Provider, WidthHeight, WireRequest"},
+        check="size_of_openai",
+        says="size=512x768 is not sent as",
+    ),
+    "only the first files of a list": Defect(
+        changes={"files=files)": "files=[*files[:2], *(each for each in files[2:] if each[0] != 'pictures[]')])"},
+        check="values_within_a_fields_bounds",
+        says="is not in the request at 'pictures[]'",
     ),
     "the cost of one image of several": Defect(
         changes={"usd=credits / 100": "usd=credits / 100 / len(result.artifacts)"},

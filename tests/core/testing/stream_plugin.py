@@ -13,7 +13,7 @@ import base64, json
 import attrs
 from impasto import (
     Artifact, ChargeUnknown, Operation, Partial, Provider, ProviderFault, RateLimited, Result, UnusableResult,
-    WireRequest,
+    Usage, WireRequest,
 )
 from impasto.ext import retry_after
 from impasto.fields import text
@@ -64,10 +64,12 @@ class Dialect:
         return self.result(body) if event.event == "done" else None
 
     def result(self, body, request_id=None):
+        count = body.get("usage")
+        usage = None if count is None else Usage(input_tokens=count["in"], output_tokens=count["out"])
         data = base64.b64decode(body["b64"], validate=True)
         if not is_complete(data, "image/png"):
             raise ValueError("no image")
-        return Result(artifacts=(Artifact(data=data, media_type="image/png"),), request_id=request_id)
+        return Result(artifacts=(Artifact(data=data, media_type="image/png"),), request_id=request_id, usage=usage)
 
 
 wash = Operation(
@@ -97,6 +99,7 @@ def events(*several):
     return Answer(headers={"content-type": "text/event-stream"}, body="".join(several).encode())
 
 
+USAGE = {"in": 11, "out": 22}
 PARTIALS = event("partial", ROUGH, index=0), event("partial", FINER, index=1)
 
 
@@ -108,13 +111,13 @@ class TestWash(OperationSuite):
     endpoint = "https://api.acme.example/v1/images"
     auth = {"header:x-key": KEY}
     limits = {"prompt": (1, 1_000)}
-    success = answer(200, b64=base64.b64encode(DONE).decode())
+    success = answer(200, b64=base64.b64encode(DONE).decode(), usage=USAGE)
     media_types = ("image/png",)
-    reports = {}
+    reports = {"usage": impasto.Usage(input_tokens=11, output_tokens=22)}
     requirements = Requirements(several_images=False, filters=False)
     refusals = (Refusal(answer=answer(429, error="no"), error=impasto.RateLimited),)
     stream = Stream(
-        answer=events(event("begin"), *PARTIALS, event("done", DONE)),
+        answer=events(event("begin"), *PARTIALS, event("done", DONE, usage=USAGE)),
         sends={"stream": True},
         partials=((0, ROUGH), (1, FINER)),
         images=(DONE,),
@@ -164,5 +167,21 @@ DEFECTS: Mapping[str, Defect] = {
         changes={'event.event == "partial"': "False", 'if event.event == "done"': 'if "b64" in body'},
         check="breaks_off_has_no_result",
         says="a stream that ends after 2 events",
+    ),
+    "the usage of a stream is dropped": Defect(
+        changes={
+            "return self.result(body) if event.event": "body.pop('usage', 0); return self.result(body) if event.event"
+        },
+        check="partial_images_and_its_result",
+        says="the result of the stream: usage is None, not Usage(",
+    ),
+    "streams share their indices": Defect(
+        changes={
+            'if event.event == "partial":': 'self.seen = getattr(self, "seen", -1) + (event.event == "partial")\n'
+            '        if event.event == "partial":',
+            'body["index"])': "self.seen)",
+        },
+        check="partial_images_and_its_result",
+        says="a second stream with equal events has other partial images",
     ),
 }

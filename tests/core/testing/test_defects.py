@@ -19,6 +19,7 @@ from tests.core.testing import (
     json_plugin,
     native_plugin,
     prediction_plugin,
+    resolver_plugin,
     stream_plugin,
 )
 from tests.core.testing.form_plugin import Defect
@@ -32,6 +33,7 @@ PLUGINS = {
     job_plugin: job_plugin.DEFECTS,
     native_plugin: native_plugin.DEFECTS,
     prediction_plugin: prediction_plugin.DEFECTS,
+    resolver_plugin: resolver_plugin.DEFECTS,
     stream_plugin: stream_plugin.DEFECTS,
 }
 CASES = [(plugin, name) for plugin, defects in PLUGINS.items() for name in defects]
@@ -60,7 +62,8 @@ def site(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = pytester.mkdir("site")
     for plugin in PLUGINS:
         name = plugin.MODEL.partition("/")[2]
-        install(folder, f"acme-{name}", {"impasto.operations": {plugin.MODEL: f"acme_{name}:{name}"}}, {})
+        own = {"impasto.operations": {plugin.MODEL: f"acme_{name}:{name}"}}
+        install(folder, f"acme-{name}", getattr(plugin, "POINTS", own), {})
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder

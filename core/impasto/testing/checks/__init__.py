@@ -1,7 +1,7 @@
 """The checks of a model, by subject."""
 
 from .declaration import DeclarationChecks as DeclarationChecks
-from .entrance import EntranceChecks as EntranceChecks
+from .entrances import ProcessChecks as ProcessChecks
 from .isolation import IsolationChecks as IsolationChecks
 from .job import JobChecks as JobChecks
 from .live import LiveChecks as LiveChecks

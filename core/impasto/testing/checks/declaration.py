@@ -7,10 +7,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
-from impasto import Registry, UnknownOperation, WireRequest
+from impasto import Operation, Registry, UnknownOperation, WireRequest
 from impasto.describe import describe
 from impasto.hooks import Specs, hookimpl
 from impasto.registry import OPERATIONS
@@ -18,7 +19,7 @@ from impasto.route import Route
 from impasto.testing.patterns import LONGEST, longest_text
 from impasto.testing.places import all_fields
 from impasto.testing.subject import Subject
-from impasto.testing.watch import check
+from impasto.testing.watch import blocking_calls, check
 
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"
@@ -32,6 +33,10 @@ before = sorted(sys.modules)
 registry.operation({model!r})
 print(json.dumps([before, sorted(sys.modules)]))
 """
+
+
+_TEXTS, _FILES = ("text",), ("file", "files")
+_NO_NAMES = ("no such model", "../account", "/../../account", "?key=1", "#y", "\r\ny", "\n", "\x00", " ")
 
 
 class _Nowhere:
@@ -57,6 +62,54 @@ class DeclarationChecks(Subject):
             if near not in registry.names(OPERATIONS):
                 with pytest.raises(UnknownOperation):
                     self.registry_of_one().operation(near)
+
+    @check
+    def test_its_resolver_finds_models_by_their_names_alone(self) -> None:
+        """Check the resolver of the model: its operation's id, names that are none, and that it connects to nobody."""
+        pattern = self._resolver
+        if pattern is None:
+            pytest.skip("the model's own name is declared: no resolver finds it")
+        find = Registry().load(OPERATIONS, pattern, object)
+        assert callable(find), f"the resolver {pattern!r} must be a function"
+        with blocking_calls() as found:
+            operation = cast(Operation, find(self.model))
+            assert operation.id == self.model, f"the operation of {self.model} has the id {operation.id!r}"
+            for name in (f"{head}{wrong}" for wrong in _NO_NAMES for head in (pattern[:-1], self.model)):
+                try:
+                    other = find(name)
+                except Exception as error:
+                    raise AssertionError(f"the resolver raised {error!r} for {name!r}: return None") from error
+                assert other is None, (
+                    f"the resolver takes {name!r} for a model: compare the whole name with a pattern, re.fullmatch, "
+                    "since it becomes part of a request"
+                )
+        connections = [each for each in found if "connects" in each or "host name" in each]
+        assert not connections, f"the resolver must decide by the name alone: {connections[0]}"
+
+    @check
+    def test_openais_arguments_fill_its_fields(self) -> None:
+        """Check the roles of fields, through which the drop-in functions and the gateway fill them, and the mask."""
+        operation = self.operation()
+        roles, fields = operation.roles, operation.fields
+        wrong = [
+            f"{name}: role={fields[name].role!r}, documented is {role!r}: see roles"
+            for name, role in self.roles.items()
+            if fields[name].role != role
+        ]
+        required = [name for name, field in fields.items() if field.required]
+        texts, files = ([name for name in required if fields[name].kind in kinds] for kinds in (_TEXTS, _FILES))
+        if operation.output == "image" and len(texts) == 1 and "prompt" not in roles:
+            wrong.append(f"{texts[0]}: no argument of OpenAI's fills it: text(role='prompt')")
+        if operation.output == "image" and files and not any(fields[name].role for name in files):
+            wrong.append(f"{files[0]}: no argument of OpenAI's fills it: role='image'")
+        if "mask" in roles and "image" not in roles:
+            wrong.append(f"{roles['mask'][0]} has the role 'mask', and no field has the role 'image'")
+        wrong += [
+            f"{name}: the provider edits the {self.mask_area} area, mask_area is {fields[name].mask_area}"
+            for name in roles.get("mask", ())
+            if self.mask_area is not None and fields[name].mask_area != self.mask_area
+        ]
+        assert not wrong, "\n".join(wrong)
 
     @check
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:

@@ -17,7 +17,7 @@ from impasto import Artifact, ChargeUnknown, ImpastoError, RateLimited, Result, 
 from impasto.testing.golden import without_boundary
 from impasto.testing.recorder import HOSTS, Answer, Conversation, RecordedRequest, Recorder, recording
 from impasto.testing.samples import with_image
-from impasto.testing.subject import call_outcome
+from impasto.testing.subject import KEY, call_outcome
 from impasto.testing.watch import check, run
 
 from .response import ResponseChecks
@@ -25,6 +25,7 @@ from .wire import describe_outcome
 
 _WAIT = 7.0
 _LONGER = 1800
+_OTHER_KEY = "sk-other-8c03b7d2e9f1a645"
 
 
 class ExchangeChecks(ResponseChecks):
@@ -159,13 +160,20 @@ class ExchangeChecks(ResponseChecks):
                 recording(gate.side(1, sides[1].copy()), HOSTS) as two,
                 self.client(one.url) as client,
             ):
-                clients = [client, client.with_options(**self.settings(two.url))]
+                clients = [client, client.with_options(**_with_key(self.settings(two.url), _OTHER_KEY))]
                 calls = [call_outcome(c, self.model, p) for c, p in zip(clients, params, strict=True)]
                 gate.is_open = True
                 alone = [await call for call in calls]
                 requests = [_signature(one), _signature(two)]
+                assert not any(KEY in f"{each.target} {each.headers}" for each in two.requests), (
+                    "a call of another account has the first one's key: the plugin shares state"
+                )
                 assert other is None or _parts(alone[0]) != _parts(alone[1]), (
                     "a second call with another answer has the first one's result: the plugin shares state"
+                )
+                again = await call_outcome(clients[1], self.model, params[0])
+                assert other is None or _parts(again) != _parts(alone[0]), (
+                    "an equal call to another account has the first one's result: the plugin stores answers"
                 )
                 gate.is_open = False
                 at_once = await asyncio.gather(
@@ -247,6 +255,13 @@ class _Gate:
             return answer(request)
 
         return answer_later
+
+
+def _with_key(settings: object, key: str) -> Any:
+    """Return settings with another key."""
+    if isinstance(settings, Mapping):
+        return {name: _with_key(each, key) for name, each in settings.items()}
+    return settings.replace(KEY, key) if isinstance(settings, str) else settings
 
 
 def _signature(recorder: Recorder) -> object:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from unittest.mock import patch
 
-from impasto import Result
+from impasto import Account, Call, Request, Result
 from impasto.testing.golden import without_boundary
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import call_outcome
@@ -52,6 +52,13 @@ class IsolationChecks(ExchangeChecks):
     def test_equal_calls_send_equal_requests(self) -> None:
         """Check that a request depends on its parameters alone: not on earlier calls, their order or the time."""
         run(self._equal_calls())
+
+    @check
+    def test_no_hook_changes_its_request_or_account(self) -> None:
+        """Check that parameters, constants, headers and settings are after a call what they were before."""
+        before, after = run(self._request_and_account())
+        changed = [name for name in before if before[name] != after[name]]
+        assert not changed, f"a hook changed the call's {', '.join(changed)}: other calls and retries share them"
 
     @check
     def test_a_call_leaves_nothing_behind(self) -> None:
@@ -108,15 +115,30 @@ class IsolationChecks(ExchangeChecks):
         assert sent[0] == sent[2], "the order of the parameters changes the request"
         assert repr(self.operation().constants) == constants, "a call changed the operation's constants"
 
+    async def _request_and_account(self) -> tuple[dict[str, str], dict[str, str]]:
+        calls: list[tuple[Request, Account, dict[str, str]]] = []
+
+        class DescribedCall(Call):
+            """A call whose request and account are described before any hook gets them."""
+
+            def __init__(self, request: Request, account: Account, **options: object) -> None:
+                super().__init__(request, account, **options)  # type: ignore[arg-type]  # passed on as they are
+                calls.append((request, account, _words_of(request, account)))
+
+        params = self.field_params()[-1]
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            await client.invoke(self.model, params, call=DescribedCall)
+        request, account, before = calls[0]
+        return before, _words_of(request, account)
+
     async def _leave_nothing(self, params: Mapping[str, object]) -> None:
-        gc.collect()  # what others left open must not be closed meanwhile: the count would hide a leak
         tasks, files = asyncio.all_tasks(), _open_files()
         async with self.recording() as recorder:
             async with self.client(recorder.url) as client:
                 came = await call_outcome(client, self.model, params)
                 assert isinstance(came, Result), f"the call ended in {describe_outcome(came)}"
                 gc.collect()
-                assert _open_files() <= files, "a file is still open after the call"
+                assert not _open_files() - files, "a file is still open after the call"
             await recorder.settle()
         left = asyncio.all_tasks() - tasks
         assert not left, f"it left tasks: {left}"
@@ -159,18 +181,28 @@ class IsolationChecks(ExchangeChecks):
             ]
 
 
+def _words_of(request: Request, account: Account) -> dict[str, str]:
+    return {
+        "parameters": repr(request.params),
+        "constants": repr(request.constants),
+        "account": repr((dict(account.headers), dict(account.settings), account.base_url)),
+    }
+
+
 def _steady(request: RecordedRequest) -> object:
     target, headers, body = without_boundary(request)
     return target, headers, body
 
 
-def _open_files() -> int:
-    """Return the number of open regular files of this process."""
-    count = 0
+def _open_files() -> set[tuple[int, int, int]]:
+    """Return the open regular files of this process: those that others left open may close meanwhile."""
+    found: set[tuple[int, int, int]] = set()
     for number in range(_MOST_DESCRIPTORS):
         with suppress(OSError):  # it is not open
-            count += stat.S_ISREG(os.fstat(number).st_mode)
-    return count
+            about = os.fstat(number)
+            if stat.S_ISREG(about.st_mode):
+                found.add((number, about.st_dev, about.st_ino))
+    return found
 
 
 def _process_state() -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,12 @@ import attrs
 import pytest
 
 from impasto import Call, ImpastoError, Pending, RateLimited, Result, Retry
-from impasto.testing.places import Content
 from impasto.testing.recorder import Answer, RecordedRequest, Recorder
 from impasto.testing.subject import KEY, call_outcome
 from impasto.testing.watch import SkippingLoop, check, run
 
 from .exchange import ExchangeChecks
-from .wire import describe_outcome
+from .wire import describe_outcome, wrong_auth
 
 PROXY = Answer(status=503, headers={"content-type": "text/html"}, body=b"<html>upstream connect error</html>")
 """The answer of a proxy between the provider and its callers."""
@@ -56,7 +56,7 @@ class JobChecks(ExchangeChecks):
             assert request.host != "signed_url" or not has_key, (
                 f"client.resume gives the key to a signed address: {_line(request)}; anonymous=True"
             )
-        assert resumed == call, f"client.resume requests {resumed}, the call itself {call}"
+        assert resumed == call, f"client.resume requests {resumed} after another job, the call itself {call}"
 
     @check
     def test_a_proxys_answer_to_a_poll_ends_nothing(self) -> None:
@@ -76,15 +76,36 @@ class JobChecks(ExchangeChecks):
         """Check that polls have the key as documented, and that ``{signed_url}`` never gets it."""
         self._skip_without_jobs(or_downloads=True)
         for request in run(self._requests()):
-            head = f"{request.target} {request.headers}"
             if request.host == "signed_url":
+                head = f"{request.target} {request.headers}"
                 assert KEY not in head, f"a signed address got the key: {_line(request)}"
             elif self.auth:
-                content = Content(request)
-                for place, value in self.auth.items():
-                    found = content.at(place)
-                    is_right = found == value if isinstance(value, str) else bool(value.fullmatch(str(found)))
-                    assert is_right, f"{_line(request)} lacks the key at {place}"
+                wrong = wrong_auth(self.auth, request)
+                assert not wrong, f"the key of {_line(request)}: {wrong}"
+
+    @check
+    def test_polls_are_gets_of_the_documented_address(self) -> None:
+        """Check the method of all requests after the first, and ``poll_request``, the documented one."""
+        self._skip_without_jobs()
+        _, *polls = run(self._requests())
+        assert polls, "the job was not polled"
+        for request in polls:
+            assert request.method == "GET", f"a poll must be a GET, which is free: {_line(request)}"
+        if self.poll_request is None:
+            pytest.skip("declare poll_request, as documented, unless the answers have its address")
+        expected = self.poll_request.replace("{job}", self.job_id(1))
+        assert _line(polls[0]) == expected, f"the first poll is {_line(polls[0])}, documented is {expected}"
+
+    @check
+    def test_a_result_that_is_there_is_fetched_at_once(self) -> None:
+        """Check that nothing waits between the answer with a result's address and the request for it."""
+        self._skip_without_jobs()
+        requests = run(self._timed_requests(()), loop_factory=SkippingLoop)
+        for before, after in itertools.pairwise(requests):
+            if after.host == "signed_url" and before.method == "GET":
+                assert after.at - before.at < _TOLERANCE, (
+                    f"the result is fetched {after.at - before.at:.3g} s after its address came: is_ready=True"
+                )
 
     @check
     def test_polls_come_at_the_documented_interval(self) -> None:
@@ -167,6 +188,7 @@ class JobChecks(ExchangeChecks):
         async with self.recording() as recorder, self.client(recorder.url) as client:
             await call_outcome(client, self.model, self.minimal)
             first = self._places_of(recorder)
+            await call_outcome(client, self.model, self.minimal)  # the newest job is another one
             recorder.requests.clear()
             for name, url in recorder.urls.items():
                 job = job.replace(f"{{{name}}}", url)

@@ -13,6 +13,9 @@ from impasto.testing.watch import check, run
 
 from .wire import WireChecks, describe_outcome
 
+_MOST_FILES = 8
+"""Files of a list without a documented maximum."""
+
 
 class ParameterChecks(WireChecks):
     """Checks of parameters."""
@@ -29,6 +32,12 @@ class ParameterChecks(WireChecks):
         fields = self.operation().fields
         required = [name for name, field in fields.items() if field.required]
         run(self._all_refused((name, _without(self.minimal, name)) for name in required))
+        if self.minimal and not required:
+            [outcome] = run(self._outcomes([{}]))
+            assert isinstance(outcome, InvalidRequest), (
+                f"a call without any parameter was not refused: {describe_outcome(outcome)}; "
+                f"minimal has {', '.join(self.minimal)}: give what the provider needs required=True, or a rule"
+            )
 
     @check
     def test_values_beyond_a_fields_bounds_are_refused_by_name(self) -> None:
@@ -45,7 +54,16 @@ class ParameterChecks(WireChecks):
         passed_over = {*self.requirements.formatted_fields, *(self.native_n or ())[:1]}  # callers give ``n``
         fields = {name: field for name, field in self.operation().fields.items() if name not in passed_over}
         right = [(name, value) for name, field in fields.items() for value in valid_values(field)]
+        right += [
+            (name, [several[n % len(several)] for n in range(int(fields[name].maximum or _MOST_FILES))])
+            for name, several in self.values()
+            if name in fields and fields[name].kind == "files" and isinstance(several, list | tuple)
+        ]
         run(self._all_accepted(right))
+
+    async def _outcomes(self, calls: list[Mapping[str, object]]) -> list[object]:
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            return [await call_outcome(client, self.model, params) for params in calls]
 
     async def _all_refused(self, cases: Iterator[tuple[str, Mapping[str, object]]]) -> None:
         wrong: list[str] = []
@@ -73,7 +91,9 @@ class ParameterChecks(WireChecks):
                     wrong.append(f"{name}={format_value(value)} was not accepted: {describe_outcome(result)}")
                 else:
                     content, params = Content(recorder.posts[0]), self.params_with(name, value)
-                    wrong += [*self.problems_of(content, name, value), *self.wrong_constants(content, params)]
+                    wrong += self.problems_of(content, name, value)
+                    if name not in self.translated or value in (self.minimal.get(name), self.others.get(name)):
+                        wrong += self.wrong_constants(content, params)
         assert not wrong, "\n".join(wrong)
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from unittest.mock import patch
 
-from impasto import Call, Client, ImpastoError, Pending, Result
-from impasto.testing.subject import Subject, call_outcome
+import pytest
+
+from impasto import Account, Call, Client, ImpastoError, Pending, Result, Unauthorized
+from impasto.dialects import TokenCache
+from impasto.testing.recorder import Answer
+from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.watch import LoopWatch, check, run
 
 _EACH_STEP = 70
@@ -81,6 +86,39 @@ class RuntimeChecks(Subject):
                         recorder.answer = self.answering(stages)
                         came = await call_outcome(client, self.model, params)
         return came
+
+    @check
+    def test_a_refused_token_is_replaced(self) -> None:
+        """Check the hook ``authorize``: after a proven 401 it gets another token, and the request is sent once more."""
+        if not hasattr(self.operation().provider, "authorize"):
+            pytest.skip("the provider has no hook authorize: its key does not expire")
+        refused = [refusal.answer for refusal in self.refusals if refusal.error is Unauthorized]
+        assert refused, "declare the refusal of a token in refusals, with error=Unauthorized"
+        refusals, headers = run(self._tokens_after(refused[0]))
+        if not headers or all(KEY in each for each in headers):
+            pytest.skip("the key of these settings is a token that does not expire")
+        assert len(headers) > 1, "after a 401 the request was not sent once more"
+        is_replaced = any(refusals) if refusals else headers[0] != headers[1]
+        assert is_replaced, (
+            "a refused token is used again: pass refused on, TokenCache.get(account, refused=refused), or fetch another"
+        )
+
+    async def _tokens_after(self, refused: Answer) -> tuple[list[bool], list[str]]:
+        """Return with which ``refused`` a TokenCache was asked, and the headers of the key, for a call after a 401."""
+        refusals: list[bool] = []
+        get = TokenCache.get
+
+        async def note(self: TokenCache, account: Account, *, refused: bool = False) -> str:
+            refusals.append(refused)
+            return await get(self, account, refused=refused)
+
+        answers = self.answering()
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            recorder.answer = lambda request: refused if len(recorder.requests) == 1 else answers(request)
+            with patch.object(TokenCache, "get", note):
+                await call_outcome(client, self.model, self.minimal)
+            places = [place.removeprefix("header:") for place in self.auth or {} if place.startswith("header:")]
+            return refusals, [request.header(place) for request in recorder.posts[:2] for place in places[:1]]
 
     async def _try_made_up_ids(self) -> None:
         async with self.recording() as recorder, self.client(recorder.url) as client:

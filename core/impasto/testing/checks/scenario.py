@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import pytest
 
-from impasto import ContentFiltered, ImpastoError, Result
+from impasto import ContentFiltered, ImpastoError, Result, Usage
+from impasto.dialects import TokenPrice
 from impasto.testing.recorder import Recorder
 from impasto.testing.subject import Scenario, Subject, call_outcome
 from impasto.testing.watch import check, run
@@ -101,10 +104,24 @@ class ScenarioChecks(Subject):
             recording = self.recording(scenario.answers, scenario.downloads)
             async with recording as recorder, self.client(recorder.url) as client:
                 client = client.with_options(timeout=self.seconds / 3)
-                outcome = await call_outcome(client, self.model, {**self.minimal, **scenario.params})
+                n = min(len(scenario.images) + len(scenario.errors), self.native_n[1]) if self.native_n else 1
+                outcome = await call_outcome(client, self.model, {**self.minimal, **scenario.params}, n=max(n, 1))
                 problems = [*_problems(scenario, outcome), *_polls(scenario, recorder)]
+                if isinstance(outcome, Result):
+                    problems += self._wrong_usage(scenario, outcome)
                 wrong += [f"{name}: {problem}" for problem in problems]
         return wrong
+
+    def _wrong_usage(self, scenario: Scenario, result: Result) -> Iterator[str]:
+        """Yield what is wrong with a usage that the answer repeats, and with the cost of its tokens."""
+        usage, price = (self.reports or {}).get("usage"), self.operation().price
+        if "usage" not in scenario.reports and repeats(self.success.body, [scenario.answers[-1].body], usage):
+            yield from wrong_reports(result, {"usage": usage})
+        if "usd" in scenario.reports or not isinstance(price, TokenPrice) or (cost := price.of(result.usage)) is None:
+            return
+        if result.cost is None or not math.isclose(result.cost.usd, cost.usd):
+            found = "unknown" if result.cost is None else f"{result.cost.usd:g} USD"
+            yield f"the cost is {found}; its tokens cost {cost.usd:g} USD by the operation's price, for all its images"
 
 
 def _is_filter(error: type[ImpastoError] | None) -> bool:
@@ -135,8 +152,13 @@ def _problems(scenario: Scenario, outcome: object) -> Iterator[str]:
     found = {failed.index: type(failed.error) for failed in outcome.errors}
     if scenario.images and found != dict(scenario.errors):
         yield f"its errors are {_names(found)}, not {_names(scenario.errors)}"
-    for name, value in scenario.reports.items():
-        reported = _reported(outcome, name, several=isinstance(value, tuple))
+    yield from wrong_reports(outcome, scenario.reports)
+
+
+def wrong_reports(result: Result, reports: Mapping[str, object]) -> Iterator[str]:
+    """Yield the differences between a result and what it should report."""
+    for name, value in reports.items():
+        reported = _reported(result, name, several=isinstance(value, tuple))
         if reported != value or type(reported) is not type(value):
             yield f"{name} is {reported!r}, not {value!r}"
 
@@ -163,3 +185,33 @@ def _reported(result: Result, name: str, *, several: bool) -> object:
             return values if several else next(iter(values), None)
         case _:
             return getattr(result, name, None)
+
+
+def repeats(body: bytes, others: Sequence[bytes], reported: object) -> bool:
+    """Return True if one of other answers in JSON says what is reported with the name and the value of this answer."""
+    pairs = [pair for pair in _pairs(_parsed(body)) if _says(pair[1], reported)]
+    return bool(pairs) and any(pair in pairs for other in others for pair in _pairs(_parsed(other)))
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _pairs(value: object) -> Iterator[tuple[str, object]]:
+    """Yield each name of a JSON value's objects, at any depth, with what stands there."""
+    for name, each in value.items() if isinstance(value, dict) else ():
+        yield name, each
+        yield from _pairs(each)
+    for each in value if isinstance(value, list) else ():
+        yield from _pairs(each)
+
+
+def _says(value: object, reported: object) -> bool:
+    """Return True if a JSON value is what is reported: a number, a text, or the object with all counts of a usage."""
+    if isinstance(reported, Usage):
+        counts = {count for count in attrs.asdict(reported).values() if count}
+        return isinstance(value, dict) and counts <= {each for _, each in _pairs(value) if type(each) is int}
+    return type(value) is type(reported) and value == reported

@@ -11,12 +11,14 @@ import attrs
 import pytest
 
 from impasto import ImpastoError, Partial, Result
+from impasto.dialects import TokenPrice
 from impasto.testing.golden import without_boundary
 from impasto.testing.places import Content, matches, text_matches
 from impasto.testing.recorder import Answer
 from impasto.testing.subject import Stream
 from impasto.testing.watch import check, run
 
+from .scenario import repeats, wrong_reports
 from .wire import WireChecks, describe_outcome, summarize
 
 _EVENT = re.compile(rb".+?(?:\r?\n\r?\n|\Z)", re.DOTALL)
@@ -38,7 +40,7 @@ class StreamChecks(WireChecks):
     def test_a_stream_has_its_partial_images_and_its_result(self) -> None:
         """Check ``client.stream``: what the request asks for, each partial image with its index, and the result."""
         stream = self._declared()
-        came = self._streamed([stream.answer])
+        came, again = run(self._streams([[stream.answer]] * 2, {**self.minimal, **stream.params}))
         assert len(came.contents) == 1, f"a stream made {len(came.contents)} paid requests"
         for place, value in stream.sends.items():
             found = came.contents[0].at(place)
@@ -51,6 +53,20 @@ class StreamChecks(WireChecks):
         assert found == expected, f"{len(found)} partial images came, not the {len(expected)} of the stream"
         indices, documented = [index for index, _ in came.partials], [index for index, _ in stream.partials]
         assert indices == documented, f"the partial images have the indices {indices}, not {documented}"
+        wrong = list(wrong_reports(came.outcome, {**self._reports_of(stream), **stream.reports}))
+        assert not wrong, "the result of the stream: " + "\n".join(wrong)
+        assert again.partials == came.partials, (
+            "a second stream with equal events has other partial images: the plugin shares state"
+        )
+
+    def _reports_of(self, stream: Stream) -> Mapping[str, object]:
+        """Return those of ``reports`` that the stream repeats in the words of ``success``."""
+        reports = self.reports or {}
+        events = [_data(event) for event in _EVENT.findall(stream.answer.body)]
+        found = {name for name, value in reports.items() if repeats(self.success.body, events, value)}
+        if "usage" in found and isinstance(self.operation().price, TokenPrice):
+            found |= {"usd"} & set(reports)
+        return {name: reports[name] for name in found}
 
     @check
     def test_a_stream_that_breaks_off_has_no_result(self) -> None:
@@ -115,18 +131,29 @@ class StreamChecks(WireChecks):
         return self.stream
 
     def _streamed(self, stages: Sequence[Answer]) -> _Streamed:
-        return run(self._stream(stages, {**self.minimal, **self._declared().params}))
+        [came] = run(self._streams([stages], {**self.minimal, **self._declared().params}))
+        return came
 
-    async def _stream(self, stages: Sequence[Answer], params: Mapping[str, Any]) -> _Streamed:
-        partials: list[tuple[int, bytes]] = []
-        outcome: object = None
-        async with self.recording(stages) as recorder, self.client(recorder.url) as client:
-            try:
-                async for each in client.stream(self.model, **params):
-                    if isinstance(each, Partial):
-                        partials.append((each.index, each.artifact.data))
-                    else:
-                        outcome = each
-            except ImpastoError as error:
-                outcome = error
-            return _Streamed(partials, outcome, [Content(post) for post in recorder.posts])
+    async def _streams(self, calls: Sequence[Sequence[Answer]], params: Mapping[str, Any]) -> list[_Streamed]:
+        """Return what calls of one client came to, one after the other."""
+        found: list[_Streamed] = []
+        async with self.recording() as recorder, self.client(recorder.url) as client:
+            for stages in calls:
+                recorder.requests.clear()
+                recorder.answer = self.answering(stages)
+                partials: list[tuple[int, bytes]] = []
+                outcome: object = None
+                try:
+                    async for each in client.stream(self.model, **params):
+                        if isinstance(each, Partial):
+                            partials.append((each.index, each.artifact.data))
+                        else:
+                            outcome = each
+                except ImpastoError as error:
+                    outcome = error
+                found.append(_Streamed(partials, outcome, [Content(post) for post in recorder.posts]))
+        return found
+
+
+def _data(event: bytes) -> bytes:
+    return b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))

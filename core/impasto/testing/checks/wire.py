@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -46,6 +48,9 @@ class WireChecks(Subject):
                 found = f"{host}{urlsplit(call.request.target).path}"
                 documented = next((url for name, url in self.endpoints.items() if name in call.params), self.endpoint)
                 assert found == documented, f"the request goes to {found}, not to {documented}"
+                if self.encoding is not None and not set(call.params) & set(self.operation().file_fields):
+                    sent = "form" if Content(call.request).is_form else "json"
+                    assert sent == self.encoding, f"the request is sent as {sent}, documented is {self.encoding}"
         assert set(provider.hosts) == set(self.hosts), (
             f"Provider.hosts are {', '.join(provider.hosts) or 'none'}; hosts, the documented ones, are "
             f"{', '.join(self.hosts) or 'none'}: each of them gets the key"
@@ -60,7 +65,8 @@ class WireChecks(Subject):
         )
         for call in self.field_calls():
             if call.request is not None:
-                self._check_auth(call.request)
+                wrong = wrong_auth(self.auth, call.request)
+                assert not wrong, wrong
 
     @check
     def test_every_parameter_arrives(self) -> None:
@@ -182,6 +188,8 @@ class WireChecks(Subject):
                     content.at(place), expected
                 ):
                     yield f"{name} became {summarize(content.at(place))} at {place}, not {format_value(expected)}"
+            if field.kind == "files" and any(isinstance(each, bytes) for each in self.translated[name].values()):
+                yield from _missing_files(content, name, content_of(field, value))
             return
         place = self.names.get(name, name)
         found, plain = content.at(place), content_of(field, value)
@@ -204,25 +212,6 @@ class WireChecks(Subject):
         for name in (*params, *native, *self.operation().derive_params(params)):
             yield from self.translated.get(name, (self.names.get(name, name),))
 
-    def _check_auth(self, request: RecordedRequest) -> None:
-        content = Content(request)
-        for place, value in (self.auth or {}).items():
-            found = content.at(place)
-            is_right = found == value if isinstance(value, str) else bool(value.fullmatch(str(found)))
-            assert is_right, f"{place} is {summarize(found)}, not {str(value).replace(KEY, 'KEY')}"
-        headers = [
-            f"{name}: {value}" for name, value in request.headers if f"header:{name.lower()}" not in self.auth_places
-        ]
-        query = "" if any(place.startswith("query:") for place in self.auth_places) else request.target
-        assert KEY.encode() not in "\n".join([*headers, query]).encode() + request.body, (
-            "the key stands in another place of the request too"
-        )
-
-    @property
-    def auth_places(self) -> frozenset[str]:
-        """The places of the key."""
-        return frozenset(self.auth or {})
-
     def _documented(self, name: str, field: Field) -> Iterator[str]:
         if field.kind == "choice":
             if name not in self.choices:
@@ -230,15 +219,42 @@ class WireChecks(Subject):
             elif sorted(self.choices[name]) != sorted(field.choices):
                 yield f"{name}: the class has {', '.join(field.choices)}, choices has {', '.join(self.choices[name])}"
         elif field.kind in ("text", "integer", "number", "files", "texts"):
-            low, high = self.limits.get(name, (None, None))
+            low, high, *steps = self.limits.get(name, (None, None))
             if name not in self.limits:
                 yield f"{name}: declare its documented limits in limits, such as (0, 1_000); None is no limit"
+            elif steps and steps[0] != (field.step or 1):
+                yield f"{name}: the class has the step {field.step or 1}, limits has {steps[0]}"
             elif (low or None, high) != (field.minimum or None, field.maximum):
                 there = f"{format_bound(field.minimum)} to {format_bound(field.maximum)}"
                 yield f"{name}: the class has {there}, limits has {format_bound(low)} to {format_bound(high)}"
         if field.default != self.defaults.get(name):
             mine, documented = format_value(field.default), format_value(self.defaults.get(name))
             yield f"{name}: the class has the default {mine}, defaults has {documented}"
+
+
+def wrong_auth(auth: Mapping[str, str | re.Pattern[str]], request: RecordedRequest) -> str:
+    """Return what is wrong with the place of the key in a request, empty if nothing is."""
+    content = Content(request)
+    for place, value in auth.items():
+        found = content.at(place)
+        if not (found == value if isinstance(value, str) else value.fullmatch(str(found))):
+            return f"{place} is {summarize(found)}, not {str(value).replace(KEY, 'KEY')}"
+    headers = [f"{name}: {value}" for name, value in request.headers if f"header:{name.lower()}" not in auth]
+    query = "" if any(place.startswith("query:") for place in auth) else request.target
+    if KEY.encode() in "\n".join([*headers, query]).encode() + request.body:
+        return "the key stands in another place of the request too"
+    return ""
+
+
+def _missing_files(content: Content, name: str, value: object) -> Iterator[str]:
+    """Yield a problem if some of a field's files are nowhere in the request, under whatever names."""
+    several = value if isinstance(value, list) else []
+    there = 0
+    for each in set(several):
+        found = content.raw.count(each) + content.raw.count(base64.b64encode(each))
+        there += min(found, several.count(each))
+    if there < len(several):
+        yield f"{name}: {there} of its {len(several)} files are in the request"
 
 
 def describe_outcome(result: object) -> str:

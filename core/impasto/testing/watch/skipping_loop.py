@@ -11,14 +11,14 @@ from typing import Any, TypeVar, TypeVarTuple
 _GRACE = 0.002
 """Seconds for what is on its way over loopback, before time is skipped."""
 _PATIENCE = 0.01
-"""Seconds between looks while a thread works, whose time is real."""
+"""Seconds between looks while a thread works."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """The loop. Time is real while threads work or bytes arrive."""
+    """The loop. Its time is the sum of what was skipped: a busy machine lengthens no wait."""
 
     def __init__(self) -> None:
         self._skipped = 0.0
@@ -26,11 +26,11 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         super().__init__(_SkippingSelector(self))
 
     def time(self) -> float:
-        """Return the time with what was skipped."""
-        return super().time() + self._skipped
+        """Return the seconds that were skipped."""
+        return self._skipped
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run a function in a thread, during which time is real."""
+        """Run a function in a thread, during which nothing is skipped."""
         self._working += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._on_done)
@@ -54,6 +54,6 @@ class _SkippingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
         """Return what is ready; if nothing is, skip the time until the next timer."""
         ready = super().select(0 if timeout is not None and timeout <= 0 else _GRACE)
-        if ready or timeout is None or timeout <= _GRACE:
+        if ready or timeout is None or timeout <= 0:
             return ready
-        return [] if self._loop.skip(timeout) else super().select(min(timeout, _PATIENCE))
+        return [] if self._loop.skip(timeout) else super().select(_PATIENCE)
