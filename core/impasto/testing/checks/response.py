@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -24,15 +22,12 @@ from impasto import (
     hookimpl,
 )
 from impasto.testing.recorder import Answer, Answering, Conversation, Exchanges, RecordedRequest, always, recording
-from impasto.dialects import decode_base64
-from impasto.files import media_type_of
+from impasto.testing.samples import images_in
 from impasto.testing.subject import KEY, Subject, call_outcome
 from impasto.testing.watch import check, run
 
 _PAGE = b"<html><body><h1>Something is wrong</h1></body></html>"
 _MAX_LISTED = 12
-_SHORTEST = 32
-"""Characters of a text that may be an image in base64."""
 _MOST_POLLS = 10
 _BASE = "http://127.0.0.1:9"
 _NOWHERE = {"other_url": "http://127.0.0.1:8", "signed_url": "http://127.0.0.1:7"}
@@ -80,7 +75,7 @@ class ResponseChecks(Subject):
                 for artifact in result.artifacts:
                     assert artifact.data, "an artifact is empty"
                     assert "/" in artifact.media_type, f"{artifact.media_type!r} is not a media type"
-                    sent = _images_in(self.success.body)
+                    sent = images_in(self.success.body)
                     assert not sent or artifact.data in sent, (
                         "the artifact's bytes are not those of the answer: pass them on as they came"
                     )
@@ -251,23 +246,6 @@ class ResponseChecks(Subject):
             whole, half = (base64.b64encode(data) for data in (artifact.data, artifact.data[: len(artifact.data) // 2]))
             if whole in self.success.body:
                 yield f"a whole answer with half of its {artifact.media_type}", self.success.body.replace(whole, half)
-
-
-def _images_in(body: bytes) -> list[bytes]:
-    """Return the images of an answer: the body, or those in base64 in its JSON."""
-    found: list[bytes] = [body]
-    with suppress(ValueError, RecursionError):
-        values = [json.loads(body)]
-        while values:
-            match values.pop():
-                case str() as text if len(text) > _SHORTEST:
-                    with suppress(ValueError):
-                        found.append(decode_base64(text))
-                case dict() as mapping:
-                    values += mapping.values()
-                case list() as several:
-                    values += several
-    return [each for each in found if str(media_type_of(each[:16])).startswith("image/")]
 
 
 def _foreign_answers() -> Iterator[Answer]:
