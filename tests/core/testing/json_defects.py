@@ -159,21 +159,6 @@ DEFECTS: Mapping[str, Defect] = {
         check="request_id_is_reported",
         says="HTTP 400 has x-request-id, but request_id is None",
     ),
-    "state is shared between calls": Defect(
-        changes={
-            _BEGIN: "self.request = request",
-            _UNPACK: "request = self.request",
-            "artifacts, errors = [], []": "artifacts, errors = [], []\n"
-            "        entries = [(f, (s or 0) + (request.params.seed or 0), d) for f, s, d in entries]",
-        },
-        check="two_calls_at_once",
-        says="the plugin shares state",
-    ),
-    "an answer is cached": Defect(
-        changes={_STATE: "answers = {}", _UNPACK: "response = self.answers.setdefault(operation.id, response)"},
-        check="two_calls_at_once",
-        says="the plugin shares state",
-    ),
     "a file is read on the loop": Defect(
         changes={_PACK: "for each in files.values():\n            with each.open() as f: f.read()"},
         check="no_hook_reads_the_disk_or_waits",
@@ -209,11 +194,6 @@ DEFECTS: Mapping[str, Defect] = {
         },
         check="leaves_nothing_behind",
         says="it left threads",
-    ),
-    "a constant is changed": Defect(
-        changes={_PACK: 'request.constants["count"] = fields["count"] = request.constants.get("count", 0) + 1'},
-        check="equal_calls_send_equal_requests",
-        says="a second equal call, a day later, sent another request than the first",
     ),
     "the time is sent": Defect(
         changes={_IMPORT: "import time", _PACK: 'fields["at"] = int(time.time() / 1000)'},
@@ -347,16 +327,6 @@ DEFECTS: Mapping[str, Defect] = {
         check="retry_after_is_read",
         says="Retry-After: 7 became retry_after=0.007",
     ),
-    "state is shared between prompts": Defect(
-        changes={
-            _STATE: "prompts = []",
-            _BEGIN: "self.prompts.append(request.params.prompt)",
-            "artifacts, errors = [], []": "artifacts, errors = [], []\n"
-            "        entries = [(f, len(self.prompts[-1]), d) for f, s, d in entries]",
-        },
-        check="two_calls_at_once",
-        says="the plugin shares state",
-    ),
     "a hook waits for ever": Defect(
         changes={
             _IMPORT: "import threading",
@@ -394,26 +364,6 @@ DEFECTS: Mapping[str, Defect] = {
         },
         check="a_good_answer_is_a_result",
         says="the artifact's bytes are not those of the answer",
-    ),
-    "answers are cached by their parameters": Defect(
-        changes={_STATE: "answers = {}", _UNPACK: "response = self.answers.setdefault(repr(request.params), response)"},
-        check="two_calls_at_once",
-        says="an equal call to another account has the first one's result",
-    ),
-    "the key of the first account": Defect(
-        changes={_STATE: "first = None", _PACK: "self.first = self.first or account; headers |= self.first.headers"},
-        check="two_calls_at_once",
-        says="a call of another account has the first one's key",
-    ),
-    "a hook changes the parameters": Defect(
-        changes={_PACK: "object.__setattr__(request.params, 'seed', 7)"},
-        check="no_hook_changes",
-        says="a hook changed the call's parameters",
-    ),
-    "a hook changes the account": Defect(
-        changes={_PACK: "account.headers['x-client'] = 'acme'"},
-        check="no_hook_changes",
-        says="a hook changed the call's account",
     ),
     "the usage of several images": Defect(
         changes={'output_tokens=count["out"]': 'output_tokens=count["out"] // len(entries)'},

@@ -20,6 +20,7 @@ from tests.core.testing import (
     native_plugin,
     prediction_plugin,
     resolver_plugin,
+    state_defects,
     stream_plugin,
 )
 from tests.core.testing.form_plugin import Defect
@@ -29,7 +30,7 @@ pytest_plugins = ["pytester"]
 
 PLUGINS = {
     address_plugin: address_plugin.DEFECTS,
-    json_plugin: json_defects.DEFECTS,
+    json_plugin: {**json_defects.DEFECTS, **state_defects.DEFECTS},
     job_plugin: job_plugin.DEFECTS,
     native_plugin: native_plugin.DEFECTS,
     prediction_plugin: prediction_plugin.DEFECTS,
