@@ -9,7 +9,7 @@ from tests.core.testing.form_plugin import Defect
 FIRST_LINE = "golden = None"
 """The line of the suite that a defect may change."""
 
-_BEGIN, _PACK, _CLASSIFY, _UNPACK = "# BEGIN", "# PACK", "# CLASSIFY", "# UNPACK"
+_PACK, _CLASSIFY, _UNPACK = "# PACK", "# CLASSIFY", "# UNPACK"
 _STATE = "# STATE"
 _PRICE = "usd=0.03, as_of"
 _IMPORT = "# IMPORT"

@@ -77,7 +77,7 @@ class DeclarationChecks(Subject):
             for name in (f"{head}{wrong}" for wrong in _NO_NAMES for head in (pattern[:-1], self.model)):
                 try:
                     other = find(name)
-                except Exception as error:
+                except Exception as error:  # a plugin may raise anything
                     raise AssertionError(f"the resolver raised {error!r} for {name!r}: return None") from error
                 assert other is None, (
                     f"the resolver takes {name!r} for a model: compare the whole name with a pattern, re.fullmatch, "
