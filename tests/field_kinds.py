@@ -18,6 +18,12 @@ class Style:
 
 
 @attrs.frozen(kw_only=True)
+class Member:
+    color: str = f.color(required=True)
+    weight: float | None = f.number(0.05, 1)
+
+
+@attrs.frozen(kw_only=True)
 class Params:
     text: str = f.text(1, 100, required=True, role="prompt")
     images: tuple[File, ...] | None = f.files(maximum=3, inspect=lambda file: ())
@@ -27,6 +33,8 @@ class Params:
     height: int | None = f.integer(256, 1440, step=32)
     background: str | None = f.color()
     style: Style | None = f.group(Style)
+    weights: tuple[float, ...] | None = f.numbers(3, lowest=0, highest=1)
+    members: tuple[Member, ...] | None = f.groups(Member, 4)
 
 
 def to_json(value):

@@ -9,12 +9,18 @@ from typing import Literal
 
 import attrs
 
-from .errors import BrokenPlugin
+from .errors import BrokenPlugin, InvalidRequest, Problem
 from .files import File
 from .inspectors import Inspector, inspector_of, limits_in_words
 from .redact import kind_in_words, printable
 
-Kind = Literal["text", "integer", "number", "boolean", "choice", "color", "texts", "file", "files", "group", "other"]
+Kind = Literal[
+    "text", "integer", "number", "boolean", "choice", "color", "file", "group",
+    "texts", "numbers", "files", "groups", "other",
+]  # fmt: skip
+LISTS: tuple[Kind, ...] = ("texts", "numbers", "files", "groups")
+"""Kinds whose value is a list; ``item`` is the field of each value."""
+
 Role = Literal["image", "mask", "audio", "prompt"]
 MaskArea = Literal["white", "black", "transparent"]
 """The area of a mask that the provider edits."""
@@ -89,7 +95,7 @@ class Field:
                 return self._number(value)
             case "file":
                 return self._file(value)
-            case "files" | "texts":
+            case "files" | "texts" | "numbers" | "groups":
                 return self._list(value)
             case "boolean":
                 if not isinstance(value, bool):
@@ -122,8 +128,8 @@ class Field:
         match self.kind:
             case "text":
                 return self._text_in_words()
-            case "texts" | "files":
-                noun, item = self.kind, self.item
+            case "texts" | "numbers" | "files" | "groups":
+                noun, item = "objects" if self.kind == "groups" else self.kind, self.item
                 each = f"; each {item.describe_constraint()}" if item is not None and item.is_limited else ""
                 return f"a list of {self._count_in_words(noun)}{each}"
             case "boolean":
@@ -149,7 +155,8 @@ class Field:
     @property
     def is_limited(self) -> bool:
         """True if the field takes less than any value of its kind."""
-        return bool(self.limits or self.pattern or self.maximum is not None or limits_in_words(self._inspector))
+        is_bounded = self.maximum is not None or (self.kind in ("integer", "number") and self.minimum is not None)
+        return bool(self.limits or self.pattern or is_bounded or self.group or limits_in_words(self._inspector))
 
     def _text_in_words(self) -> str:
         if not self.pattern_words:
@@ -211,12 +218,18 @@ class Field:
             raise ValueError(f"must be {self.describe_constraint()}, not {len(value):,}")
         checked: list[object] = []
         problems: list[str] = []
+        nested: list[Problem] = []
         try:
             for number, each in enumerate(value, 1):
                 try:
                     checked.append(item.check(each))
+                except InvalidRequest as error:  # of an object's fields
+                    nested += [Problem(f"{number - 1}.{each.field}", each.message) for each in error.problems]
                 except ValueError as error:
-                    problems.append(f"{item.kind} {number}: {error}")
+                    noun = "object" if item.kind == "group" else item.kind
+                    problems.append(f"{noun} {number}: {error}")
+            if nested and not problems:
+                raise InvalidRequest(nested)
             if problems:
                 raise ValueError("; ".join(problems))
         except BaseException:  # also what a plugin's ``inspect`` raises: no descriptor may leak

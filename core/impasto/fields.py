@@ -11,17 +11,18 @@ the tests read the same record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import attrs
 
-from .field_checks import Field, Kind, MaskArea, Role, format_bound, format_value
-from .files import File
+from .class_fields import KEY, fields_of
+from .errors import BrokenPlugin
+from .field_checks import LISTS, Field, Kind, MaskArea, Role, format_bound, format_value
 from .inspectors import Inspector
 
 __all__ = [
     "KEY",
+    "LISTS",
     "Field",
     "Kind",
     "Role",
@@ -34,13 +35,13 @@ __all__ = [
     "format_bound",
     "format_value",
     "group",
+    "groups",
     "integer",
     "number",
+    "numbers",
     "text",
     "texts",
 ]
-
-KEY = "impasto"
 
 
 # attrs reads these at class level, where a field's type and its default value are one thing: hence Any.
@@ -95,6 +96,26 @@ def texts(
     item = Field(kind="text", minimum=1, pattern=pattern, pattern_words=pattern_words)
     return _field(
         Field(kind="texts", description=description, minimum=minimum, maximum=maximum, item=item, required=required)
+    )
+
+
+def numbers(
+    maximum: int | None = None,
+    *,
+    minimum: int = 1,
+    lowest: float | None = None,
+    highest: float | None = None,
+    whole: bool = False,
+    required: bool = False,
+    description: str = "",
+) -> Any:
+    """Declare a list of ``minimum`` to ``maximum`` numbers: ``tuple[float, ...] | None``.
+
+    Each is from ``lowest`` to ``highest``; ``whole``: each is a whole number, as for ``integer``.
+    """
+    item = Field(kind="integer" if whole else "number", minimum=lowest, maximum=highest)
+    return _field(
+        Field(kind="numbers", description=description, minimum=minimum, maximum=maximum, item=item, required=required)
     )
 
 
@@ -239,31 +260,29 @@ def group(params: type[attrs.AttrsInstance], *, required: bool = False, descript
     )
 
 
-def fields_of(params: type[attrs.AttrsInstance]) -> Mapping[str, Field]:
-    """Return a parameter class's fields by name, from this module's functions or else from the types."""
-    if any(KEY not in a.metadata for a in attrs.fields(params)):
-        attrs.resolve_types(params)
-    return {a.name: a.metadata.get(KEY) or _field_from_type(a) for a in attrs.fields(params)}
+def groups(
+    params: type[attrs.AttrsInstance],
+    maximum: int | None = None,
+    *,
+    minimum: int = 1,
+    required: bool = False,
+    description: str = "",
+) -> Any:
+    """Declare a list of ``minimum`` to ``maximum`` nested objects: ``tuple[Class, ...] | None``.
 
-
-_KINDS: dict[object, Kind] = {
-    str: "text",
-    int: "integer",
-    float: "number",
-    File: "file",
-    tuple[File, ...]: "files",
-    list[File]: "files",
-}
-
-
-def _field_from_type(attribute: attrs.Attribute[Any]) -> Field:
-    required = attribute.default is attrs.NOTHING
-    default = attribute.default if isinstance(attribute.default, str | int | float) else None
-    expected: Any = attribute.type
-    if type(None) in (options := get_args(expected)) and len(options) == 2:
-        expected = options[0] if options[1] is type(None) else options[1]
-    if get_origin(expected) is Literal and all(isinstance(word, str) for word in get_args(expected)):
-        return Field(kind="choice", choices=get_args(expected), required=required, default=default)
-    kind = _KINDS.get(expected, "other")
-    limits = getattr(expected, "__name__", str(expected)) if kind == "other" else ""
-    return Field(kind=kind, limits=limits, required=required, default=default)
+    Raises BrokenPlugin if the class has files, which stand in fields of their own.
+    """
+    item = Field(kind="group", group=params, fields=fields_of(params))
+    if item.has_files:
+        raise BrokenPlugin(f"{params.__qualname__}: a list of objects can't have files; declare a field of files")
+    return _field(
+        Field(
+            kind="groups",
+            description=description,
+            minimum=minimum,
+            maximum=maximum,
+            item=item,
+            fields=item.fields,
+            required=required,
+        )
+    )

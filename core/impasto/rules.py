@@ -159,7 +159,7 @@ def check_names(rules: Iterable[Rule], fields: Mapping[str, Field], model: str) 
             for depth, part in enumerate(at, 1):
                 if part not in within:
                     raise BrokenPlugin(_unknown_name(model, rule, name, ".".join(at[: depth - 1]), within))
-                within = within[part].fields
+                within = within[part].fields if within[part].kind == "group" else {}
 
 
 def _unknown_name(model: str, rule: Rule, name: str, group: str, fields: Mapping[str, Field]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from impasto import Client, InvalidRequest, aimage_edit, aimage_generation
+from impasto import Client, InvalidRequest, Registry, aimage_edit, aimage_generation
 from impasto.testing.recorder import Answer, Recorder, always, recording
+from impasto_plugins.batch.manifest.tabular import csv_rows
 from impasto_plugins.cli.main import main
 from tests.distributions import install
 from tests.field_kinds import GIF, MODULES, POINTS
@@ -95,3 +98,30 @@ async def test_a_rule_about_a_nested_field_holds_at_every_entrance(provider: Rec
     done = await asyncio.to_thread(CliRunner().invoke, main, [*words, "--api-base", provider.url])
     assert (done.exit_code, REFUSED in done.output) == (2, True)
     assert not provider.requests
+
+
+MEMBERS = [{"color": "#ff8800", "weight": 0.5}, {"color": "#000000"}]
+
+
+async def test_lists_of_numbers_and_objects_come_from_every_entrance(provider: Recorder, tmp_path: Path) -> None:
+    expected = {"text": "x", "weights": [0.5, 1], "members": MEMBERS}
+    async with client_of(provider) as client:
+        await client.run("kinds/all", text="x", weights=[0.5, 1], members=MEMBERS)
+        table = tmp_path / "rows.csv"
+        cells = ("a", "kinds/all", "x", "[0.5, 1]", json.dumps(MEMBERS))
+        quoted = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
+        table.write_text(f"id,model,text,weights,members\n{quoted}\n")
+        lines = await asyncio.to_thread(lambda: [*csv_rows(table, Registry().operation)])
+        rows = [row for _, row, _ in lines if isinstance(row, dict)]
+        [outcome] = [each async for each in client.batch(rows, out=tmp_path / "out")]
+        assert outcome.state == "done", outcome.error
+    words = ["generate", "kinds/all", "x", "-p", "weights=0.5", "-p", "weights=1", "-o", str(tmp_path / "x.gif")]
+    words += [word for each in MEMBERS for word in ("-p", f"members={json.dumps(each)}")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "impasto_plugins.cli", *words, "--api-base", provider.url),
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "KINDS_KEY": "k"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert bodies(provider) == [expected] * 3

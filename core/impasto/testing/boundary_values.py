@@ -41,6 +41,10 @@ def valid_values(field: Field) -> Iterator[object]:
         case "texts" if field.item is None or field.item.pattern is None:
             for count in {max(int(low or 0), 1), int(high or 3)}:
                 yield [f"word {number}" for number in range(count)]
+        case "numbers" | "groups" if field.item is not None:
+            items = [*valid_values(field.item)]
+            for count in {max(int(low or 0), 1), int(high or 3)} if items else ():
+                yield from ([each] * count for each in items)
         case "group":
             yield from _valid_objects(field)
         case _:
@@ -63,7 +67,7 @@ def invalid_values(field: Field) -> Iterator[object]:
     yield object()
     if field.kind == "other":
         return
-    yield from ([1], {"a": 1})
+    yield from ([[1]], {"a": 1})
     match field.kind:
         case "text":
             yield from (5, 0.5, True, b"x", "a\x00b", "a\ud83c")
@@ -92,6 +96,10 @@ def invalid_values(field: Field) -> Iterator[object]:
                 yield [item] * (int(field.minimum) - 1)
             if field.maximum is not None:
                 yield [item] * (int(field.maximum) + 1)
+        case "numbers" | "groups" if field.item is not None:
+            yield from ("x", True, ["x"], *([each] for each in invalid_values(field.item)))
+            if field.maximum is not None and (valid := next(valid_values(field.item), None)) is not None:
+                yield [valid] * (int(field.maximum) + 1)
         case "boolean":
             yield from (0, 1, "true", "")
         case "color":

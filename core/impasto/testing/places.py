@@ -129,7 +129,7 @@ def content_of(field: Field, value: object) -> object:
     if field.kind == "file":
         with File.of(value).open() as source:
             return source.read()
-    if field.kind == "files" and isinstance(value, list | tuple):
+    if field.kind in ("files", "groups") and isinstance(value, list | tuple):
         return [content_of(field.item or Field(kind="file"), each) for each in value]
     if field.kind == "group":
         own = field.fields

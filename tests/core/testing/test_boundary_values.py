@@ -33,10 +33,13 @@ class Params:
     file: Any = fields.file()
     files: tuple[File, ...] | None = fields.files(2, 3)
     nested: Nested | None = fields.group(Nested)
+    parts: tuple[float, ...] | None = fields.numbers(3, lowest=0, highest=1)
+    wholes: tuple[int, ...] | None = fields.numbers(whole=True)
+    objects: tuple[Nested, ...] | None = fields.groups(Nested, 2)
 
 
 FIELDS = fields_of(Params)
-WITHOUT_VALUES = {"form", "forms", "file", "files"}  # only the plugin knows some
+WITHOUT_VALUES = {"form", "forms", "file", "files", "wholes"}  # only the plugin knows some
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS.items(), ids=FIELDS)
@@ -62,4 +65,5 @@ def test_each_limit_has_a_value_on_both_sides() -> None:
 
 def test_a_nested_object_is_compared_as_plain_data() -> None:
     assert content_of(FIELDS["nested"], Nested(strength=0.5)) == {"strength": 0.5}
+    assert content_of(FIELDS["objects"], [Nested(strength=0.5)]) == [{"strength": 0.5}]
     assert content_of(FIELDS["files"], [b"a", ("b.png", b"b")]) == [b"a", b"b"]

@@ -164,6 +164,29 @@ async def test_json_text_in_a_nested_object_is_never_a_path(gateway: Running, pr
     assert not provider.requests
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("weights", "0.5"), ("weights", "1"), ("members", '[{"color": "#ff8800", "weight": 0.5}]')],
+        [("weights[]", "0.5"), ("weights[]", "1"), ("members[]", '{"color": "#ff8800", "weight": 0.5}')],
+        [("weights[0]", "0.5"), ("weights[1]", "1"), ("members[0][color]", "#ff8800"), ("members[0][weight]", "0.5")],
+    ],
+)
+async def test_lists_of_numbers_and_objects_in_a_form(
+    gateway: Running, provider: Recorder, parts: list[tuple[str, str]]
+) -> None:
+    answer = await edit(gateway, ("image", b"1"), *parts)
+    assert answer.status == 200, answer.body
+    body = sent(provider)
+    assert (body["weights"], body["members"]) == ([0.5, 1], [{"color": "#ff8800", "weight": 0.5}])
+
+
+async def test_a_problem_in_a_list_of_objects_is_named(gateway: Running, provider: Recorder) -> None:
+    answer = await gateway.generate(model="kinds", members=[{"color": "#ff8800"}, {"color": "red"}])
+    assert (answer.status, answer.error["param"]) == (400, "members.1.color")
+    assert not provider.requests
+
+
 async def test_equal_lists_and_objects_are_one_call_for_a_key(gateway: Running, provider: Recorder) -> None:
     body = {"model": "kinds", "prompt": "p", "images": [URI, URI], "style": {"strength": 1, "reference": URI}}
     again = {**body, "style": {"reference": URI, "strength": 1}}

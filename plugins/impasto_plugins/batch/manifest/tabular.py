@@ -109,6 +109,11 @@ def _value_of_cell(text: str, kind: str | None) -> object:
             return text == "true"
         case "files" | "texts":
             return _list_of_cell(text)
+        case "numbers" if _DECIMAL.fullmatch(text):
+            return [float(text) if "." in text else int(text)]
+        case "numbers" | "groups":
+            values = _list_of_cell(text if text.startswith("[") else f"[{text}]")
+            return text if values is None else values
     return text
 
 

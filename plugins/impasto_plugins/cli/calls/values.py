@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
 from impasto.ext import EXTENSIONS, Makes, close_files
-from impasto.fields import Field, format_value
+from impasto.fields import LISTS, Field, format_value
 from impasto_plugins.cli.terminal.output import is_terminal
 
 FORMATS = {
@@ -61,7 +62,7 @@ def request_of(
         *_named_values(assignments, problems_found),
     ):
         field, values, key = _locate(operation, params, name)
-        is_list = field is not None and field.kind in ("files", "texts")
+        is_list = field is not None and field.kind in LISTS
         if key in values and not is_list:
             problems_found.append(Problem(name, "is set twice; leave one out"))
             continue
@@ -125,6 +126,10 @@ def value_of(field: Field | None, text: str) -> object:
         return text.removeprefix("@")
     if field.kind == "boolean" and text in ("true", "false"):
         return text == "true"
+    if field.kind == "numbers" and field.item is not None:
+        return value_of(field.item, text)
+    if field.kind == "groups":
+        return _object_of(field, text)
     if field.kind == "group":
         raise ValueError(f"must be {field.describe_constraint()}; set each by its name, as in -p GROUP.NAME=VALUE")
     if field.kind == "boolean":
@@ -134,6 +139,17 @@ def value_of(field: Field | None, text: str) -> object:
     if not _DECIMAL.fullmatch(text) or (field.kind == "integer" and "." in text):
         raise ValueError(f"must be {field.describe_constraint()}, in plain decimal digits, not {format_value(text)}")
     return _number(text)
+
+
+def _object_of(field: Field, text: str) -> object:
+    """Return the object of a word in JSON. Raises ValueError."""
+    import json
+
+    with suppress(ValueError, RecursionError):
+        if isinstance(value := json.loads(text), dict):
+            return value
+    example = "{" + ", ".join(f'"{name}": ...' for name in field.fields) + "}"
+    raise ValueError(f"must be an object as JSON, such as {example}; repeat the name for more of them")
 
 
 def _number(text: str) -> int | float:

@@ -62,7 +62,7 @@ def _sample_value(field: Field) -> object:
             return field.choices[0]
         case "file":
             return _image()
-        case "files" | "texts":
+        case "files" | "texts" | "numbers" | "groups":
             item = field.item
             return [_sample_value(item)] * max(int(field.minimum or 0), 1) if item is not None else []
         case "boolean":

@@ -50,7 +50,7 @@ def _smallest_value(field: Field, image: Path) -> object:
     match field.kind:
         case "file":
             return image
-        case "files" | "texts" if field.item is not None:
+        case "files" | "texts" | "numbers" | "groups" if field.item is not None:
             return [_smallest_value(field.item, image)] * max(int(field.minimum or 0), 1)
         case "group":
             return _smallest_params(field.fields, image)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
 from impasto.ext import printable
-from impasto.fields import Field
+from impasto.fields import LISTS, Field
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.body import (
     CONTENT_TYPES,
@@ -340,7 +340,7 @@ def _convert_types(params: Mapping[str, object], operation: Operation, problems:
     for name, value in params.items():
         field = operation.fields.get(operation.aliases.get(name, name))
         kind = "integer" if name in _NUMERIC_FIELDS else field.kind if field is not None else None
-        if isinstance(value, _Repeated) and name != "image" and kind not in ("files", "texts"):
+        if isinstance(value, _Repeated) and name != "image" and kind not in LISTS:
             problems.append(Problem(printable(name[:60]), "was given twice; give it once"))
             continue
         if isinstance(value, list) and name in operation.file_argument_names:
@@ -363,10 +363,8 @@ def _with_type(value: object, field: Field) -> object:
             return _parse_number(_parse_flag(value), whole=False)
         case "boolean":
             return _parse_flag(value)
-        case "files" | "texts":
-            if isinstance(value, dict) and all(index and _INDEX.fullmatch(index) for index in value):  # name[0]
-                return [value[index] for index in sorted(value, key=int)]
-            return value if isinstance(value, list) else [value]
+        case "files" | "texts" | "numbers" | "groups":
+            return _list_with_types(value, field)
         case "group":
             if isinstance(value, str):
                 with suppress(APIError):
@@ -375,6 +373,19 @@ def _with_type(value: object, field: Field) -> object:
                 own = field.fields
                 return {name: _with_type(each, own[name]) if name in own else each for name, each in value.items()}
     return value
+
+
+def _list_with_types(value: object, field: Field) -> list[object]:
+    """Return a form's values of a list: one, several of its name, or those of ``name[0]``, ``name[1]``."""
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) and value and all(index and _INDEX.fullmatch(index) for index in value):
+        values = [value[index] for index in sorted(value, key=int)]
+    if field.kind == "groups" and len(values) == 1 and isinstance(values[0], str):
+        with suppress(APIError):
+            parsed = parse_json(values[0].encode())
+            values = parsed if isinstance(parsed, list) else [parsed]
+    item = field.item if field.kind in ("numbers", "groups") else None
+    return values if item is None else [_with_type(each, item) for each in values]
 
 
 def _parse_number(value: object, *, whole: bool) -> object:
