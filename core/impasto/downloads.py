@@ -22,9 +22,9 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     """Fetch the images of a job that has ended, side by side. One that can't be fetched fails alone.
 
     Those that came before the call's time was over, or before the caller gave up, are not lost. The errors of the
-    others have the answer with the addresses as ``raw``.
+    others have the answer with the addresses as ``raw``, and its ``request_id`` if theirs is unknown.
     """
-    answer = call.answer.body if call.answer is not None else b""
+    answer, request_id = (call.answer.body, call.answer.request_id) if call.answer is not None else (b"", None)
     call.pending, call.images_wait = None, True  # it has ended: there is nothing to cancel
     outcomes: list[Result | ImpastoError | None] = [None] * len(pending.downloads)
 
@@ -32,6 +32,7 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
         call.refusal = None  # the image was made, so no answer to its download proves that it was free
         url = download.request.url or ""
         error.id = url if url in pending.id.split(" ") else pending.id
+        error.request_id = error.request_id or request_id
         if isinstance(error, UnusableResult | ChargeUnknown):
             error.raw = error.raw or answer
         return annotate(error, call)

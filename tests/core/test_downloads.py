@@ -213,13 +213,15 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
     ids=["gone", "expired", "cut", "nested", "plugin", "redirect"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
-    async with acme(Vendor(says(urls=addresses(3)), images={1: bad})) as (client, recorder):
+    says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
+    async with acme(Vendor(says_where, images={1: bad})) as (client, recorder):
         result = await client.run("acme/x", prompt="a kite", n=3)
     assert sizes(result) == [8, 10]
     (failure,) = result.errors
     assert failure.error.billed != "no"
     assert (failure.index, failure.error.id) == (1, "job-1")
     assert isinstance(failure.error, kind)
+    assert failure.error.request_id == "req-of-the-addresses"
     assert text in failure.error.message
     assert len(recorder.posts) == 1
     if kind is UnusableResult and text != "no complete image":
