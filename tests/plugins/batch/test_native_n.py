@@ -150,8 +150,8 @@ class Vendor(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.polls.append(self.path)
         if self.path.startswith("/images/"):
-            post, index = map(int, self.path.rpartition("/")[2].split("-"))
-            image = base64.b64decode(self.posts[post - 1]["images"][index])
+            number, index = map(int, self.path.rpartition("/")[2].split("-"))
+            image = base64.b64decode(self.posts[number - 1]["images"][index])
             is_there = self.is_job_done or index == 0
             self.answer_bytes(200 if is_there else 503, image if is_there else b"", "image/png")
             return
