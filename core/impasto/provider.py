@@ -136,14 +136,21 @@ def account_of(provider: Provider, settings: Mapping[str, object], *, emulator_u
 
     Raises ConfigError and BrokenPlugin.
     """
+    account: object = None
+    reason = ""
     try:
         account = provider.account(settings, emulator_url=emulator_url)
-    except ImpastoError:
+    except ImpastoError as error:
+        from .call_errors import redact_error  # which knows of calls
+
+        variable = os.environ.get(provider.key_variable) if provider.key_variable is not None else None
+        redact_error(error, tuple(each for each in (settings.get("api_key"), variable) if isinstance(each, str)))
         raise
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
         pass_interrupt(error)
         reason = f"finding its account raised {type(error).__name__}; nothing was sent"
-        raise BrokenPlugin(f"provider {provider.name}: {reason}") from None  # its own words may hold the key
+    if reason:  # outside the except block: the provider's own error may hold the key
+        raise BrokenPlugin(f"provider {provider.name}: {reason}")
     if not isinstance(account, Account):
         raise BrokenPlugin(f"provider {provider.name}: its account is {type(account).__name__}, not an Account")
     return account

@@ -39,6 +39,9 @@ async def authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mappi
     """
     call = wire.call
     returned = _returned.setdefault(call.account.provider.name, deque(maxlen=_RETURNED))
+    failure: ImpastoError | None = None
+    headers: dict[str, str] = {}
+    secrets: set[str] = set()
     try:
         headers = {**await authorize(account=call.account, refused=call.is_refused)}
         secrets = {text for value in headers.values() for text in (value, value.rpartition(" ")[2])}
@@ -47,9 +50,14 @@ async def authorized(wire: WireRequest, authorize: Callable[..., Awaitable[Mappi
         redact_error(error, call.secrets)  # before a middleware logs it
         raise
     except OSError as error:
-        raise NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent") from None
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything; its own words may hold a secret
-        raise BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent") from None
+        failure = NotSent(f"can't authorize the request ({type(error).__name__}); nothing was sent")
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        failure = BrokenPlugin(f"authorize raised {type(error).__name__}; nothing was sent")
+    except BaseException:
+        call.secrets = tuple(dict.fromkeys((*call.secrets, *returned)))
+        raise
+    if failure is not None:
+        raise failure  # outside the except blocks: the hook's own error may hold a secret that nobody knows yet
     call.secrets = (*call.secrets, *secrets.difference(call.secrets))
     returned += secrets.difference(returned)
     return attrs.evolve(wire, headers={**wire.headers, **headers})

@@ -69,6 +69,44 @@ async def test_an_error_of_authorize_shows_neither_the_key_nor_a_token(monkeypat
     assert "canary" not in shown
 
 
+@pytest.mark.parametrize("error", [ValueError, OSError, LookupError])
+async def test_an_unexpected_error_of_a_provider_leaves_no_trace_of_its_words(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracker of errors shows what is behind an error, also if a traceback does not."""
+
+    async def authorize(self: Cloud, account: Account, refused: bool) -> Mapping[str, str]:
+        raise error("refresh-canary-0123456789")
+
+    def find(self: Cloud, settings: object, *, emulator_url: str | None = None) -> Account:
+        raise error("refresh-canary-0123456789")
+
+    monkeypatch.setattr(Cloud, "authorize", hookimpl(authorize))
+    once = impasto.Retry(attempts=1)
+    async with recording(lambda _: PICTURE) as api, client_of(Tokens(), api.url, retry=once) as client:
+        with pytest.raises(impasto.ImpastoError) as caught:
+            await client.run("cloud/x", prompt="a kite")
+        with monkeypatch.context() as other:
+            other.setattr(Cloud, "account", find)
+            with pytest.raises(impasto.ImpastoError) as unfound:
+                await client.with_options(api_key="k").run("cloud/x", prompt="a kite")
+        assert api.requests == []
+    for each in (caught.value, unfound.value):
+        assert (each.__cause__, each.__context__) == (None, None)
+        assert "canary" not in everything_of(each)
+
+
+async def test_an_error_of_a_providers_account_does_not_show_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(self: Cloud, settings: Mapping[str, object], *, emulator_url: str | None = None) -> Account:
+        raise impasto.ConfigError(f"the key {settings['api_key']} is of another region")
+
+    monkeypatch.setattr(Cloud, "account", find)
+    async with client_of(Tokens(), "http://127.0.0.1:1", own={"cloud": {"api_key": "key-canary-0123456789"}}) as client:
+        with pytest.raises(impasto.ConfigError, match=r"the key \*\*\* is of another region") as caught:
+            await client.run("cloud/x", prompt="a kite")
+    assert "canary" not in everything_of(caught.value)
+
+
 def everything_of(error: BaseException) -> str:
     """Return what a log or a tracker of errors shows of an error, and of those behind it."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
