@@ -17,7 +17,7 @@ MODULES = ("dialects", "fields", "rules", "testing", "ext")
 _SUITES = (OperationSuite, TransportSuite, MiddlewareSuite)
 _INTRODUCTION = """
 The modules of which plugins are made. [Write a provider](../plugins.md) explains how to use them. Without Sphinx
-`python -m pydoc impasto.dialects` shows the same, and `python -m pydoc impasto.testing.OperationSuite` a suite.
+`python -m pydoc impasto.dialects` shows the same, but of a suite's attributes the names only.
 """
 
 
