@@ -51,35 +51,3 @@ class Usage:
 
 def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
-
-
-_MOST_USD = 1e6
-"""USD or credits of the largest cost of one call that is believed: NaN or 1e300 would break every sum it enters."""
-
-_MOST_TOKENS = 10**12
-
-
-def is_valid_cost(cost: object) -> bool:
-    """Return True for a cost that budgets and ledgers can count. A paid image is not lost with an invalid one."""
-    if not isinstance(cost, Cost) or not isinstance(cost.as_of, str):
-        return False
-    usd, credits = cost.usd, cost.credits  # compared one by one, as each call does it: benchmark `dispatch`
-    if type(usd) not in _NUMBERS or not 0 <= usd <= _MOST_USD:
-        return False
-    return credits is None or (type(credits) in _NUMBERS and 0 <= credits <= _MOST_USD)
-
-
-_NUMBERS = (int, float)  # no bool
-
-
-def is_valid_usage(usage: object) -> bool:
-    """Return True for a count of tokens that sums can take."""
-    if not isinstance(usage, Usage):
-        return False
-    counts = (usage.input_tokens, usage.output_tokens)
-    details = (usage.input_text_tokens, usage.input_image_tokens, usage.output_text_tokens, usage.output_image_tokens)
-    return all(_is_count(each) for each in counts) and all(each is None or _is_count(each) for each in details)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MOST_TOKENS

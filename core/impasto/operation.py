@@ -7,7 +7,7 @@ from typing import Literal, Never, Protocol, TypeVar, cast
 
 import attrs
 
-from .costs import Cost, is_valid_cost
+from .costs import Cost
 from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
 from .fanout import check_n_and_seed
 from .field_checks import Field
@@ -16,7 +16,7 @@ from .hooks import hookimpl
 from .interrupts import pass_interrupt
 from .params import close_files, files_of, structure
 from .provider import Account, Provider
-from .records import Partial, Pending, Request, Result
+from .records import Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error
 from .rules import NoEffect, Rule, check_names
 from .server_events import ServerEvent
