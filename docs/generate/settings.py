@@ -82,7 +82,8 @@ def _limits(field: attrs.Attribute[object]) -> str:
     if isinstance(spec := field.metadata.get(KEY), Field):
         return spec.describe_constraint()
     # attrs.resolve_types, which cattrs calls, replaces the text of a type by the type
-    return _LIMITS[field.type.__name__ if isinstance(field.type, type) else str(field.type)]
+    words = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+    return _LIMITS[words.removeprefix(f"{S3Config.__module__}.")]
 
 
 def _default(field: attrs.Attribute[object]) -> str:
