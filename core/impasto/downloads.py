@@ -53,11 +53,12 @@ async def fetch_images(call: Call, pending: Pending, poll: Poll) -> Result:
     def result(rest: Callable[[Call], ImpastoError] | None = None) -> Result:
         pairs = [*zip(pending.downloads, outcomes, strict=True)]
         if rest is not None:
+            call.answer = None  # the last one that was read is another image's
             pairs = [(each, failure(rest(call), each) if outcome is None else outcome) for each, outcome in pairs]
         return _combined(pending, pairs)
 
     try:
-        await run_each(pending.downloads, fetch, outcomes, [])
+        await run_each(pending.downloads, fetch, outcomes, {})
         found = result()
     except asyncio.CancelledError as cancelled:
         if not call.deadline.is_only_end():

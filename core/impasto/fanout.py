@@ -12,7 +12,7 @@ import attrs
 
 from .charges import billed_of_images
 from .costs import Cost, Usage
-from .errors import CANCELLED_ADVICE, Billed, ImpastoError, InvalidRequest, Problem
+from .errors import CANCELLED_ADVICE, Billed, ImpastoError, InvalidRequest, NotSent, Problem
 from .fields import Field, format_value
 from .records import FailedArtifact, Request, Result
 
@@ -52,13 +52,15 @@ async def fan_out(
     if len(requests) == 1:
         return await run_single(n, requests[0], run)
     outcomes: list[Result | ImpastoError | None] = [None] * len(requests)
-    notes: list[str] = []
+    cancellations: dict[int, asyncio.CancelledError] = {}
     try:
-        await run_each(requests, run, outcomes, notes)
+        await run_each(requests, run, outcomes, cancellations)
     except asyncio.CancelledError as cancelled:  # the caller's own, which knows nothing of what the calls had sent
-        pairs = zip(outcomes, requests, strict=True)
-        if finished := [(outcome, each.count) for outcome, each in pairs if outcome is not None]:
-            result = combine_results(finished, warnings, price=lambda: operation.cost(request))
+        notes = [note for each in cancellations.values() for note in getattr(each, "__notes__", ())]
+        if any(outcome is not None for outcome in outcomes):
+            ends = (outcome or _error_of_cancelled(cancellations.get(i)) for i, outcome in enumerate(outcomes))
+            parts = [(end, each.count) for end, each in zip(ends, requests, strict=True)]
+            result = combine_results(parts, warnings, price=lambda: operation.cost(request))
             vars(cancelled)["result"] = result
             if result.artifacts:
                 notes.append(_arrived_text(request, result, n))
@@ -90,11 +92,11 @@ async def run_each(
     items: Sequence[Each],
     run: Callable[[Each], Awaitable[Result]],
     outcomes: list[Result | ImpastoError | None],
-    notes: list[str],
+    cancellations: dict[int, asyncio.CancelledError],
 ) -> None:
     """Run all items side by side and put their results and errors into ``outcomes``, at their places.
 
-    If it is cancelled, what had come stays there, and ``notes`` has the notes of the cancelled.
+    If it is cancelled, what had come stays there, and ``cancellations`` has the errors of those that were cancelled.
     """
 
     async def one(index: int, item: Each) -> None:
@@ -104,12 +106,18 @@ async def run_each(
             outcomes[index] = error
         except asyncio.CancelledError as cancelled:
             outcomes[index] = result_of_cancelled(cancelled)
-            notes.extend(getattr(cancelled, "__notes__", ()))
+            cancellations[index] = cancelled
             raise
 
     async with asyncio.TaskGroup() as group:
         for index, item in enumerate(items):
             group.create_task(one(index, item))
+
+
+def _error_of_cancelled(cancelled: asyncio.CancelledError | None) -> ImpastoError:
+    """Return the error of an image whose request was cancelled. The route knows if it had been sent."""
+    error = vars(cancelled).get("error") if cancelled is not None else None
+    return error if isinstance(error, ImpastoError) else NotSent("the call was cancelled; nothing was sent")
 
 
 def _arrived_text(request: Request, result: Result, n: int) -> str:

@@ -12,6 +12,7 @@ import pluggy
 from .call_errors import (
     annotate,
     answer_fault,
+    cancelled_error,
     plugin_error,
     redact_error,
     result_problem,
@@ -159,6 +160,7 @@ class Route:
             if call.possible_charges:
                 note = f"{call.request.operation}: {unknown_charge_text(call)}"
                 cancelled.add_note(redact(note, call.secrets))  # the provider chose the job's id
+                vars(cancelled)["error"] = annotate(cancelled_error(call), call)
             raise
         except ImpastoError as error:
             # BrokenPlugin means that nothing was charged, so it can't stand for a call that may have been.

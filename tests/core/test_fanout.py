@@ -291,4 +291,54 @@ async def test_a_cancelled_call_carries_the_images_that_had_come() -> None:
     result = result_of_cancelled(caught.value)
     assert result is not None
     assert result.artifacts == (PICTURE,)
-    assert [failure.error.message for failure in result.errors] == ["lost"]
+    assert [(each.index, each.error.message) for each in result.errors] == [
+        (1, "lost"),
+        (2, "the call was cancelled; nothing was sent"),
+    ]
+
+
+async def test_the_images_of_a_cancelled_call_have_their_places(client: impasto.Client) -> None:
+    """The first of three requests is not answered, though it was sent; its image may have been charged."""
+    answered: asyncio.Queue[None] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        [length] = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        body = await reader.readexactly(length)
+        if b'name="seed"\r\n\r\n7\r\n' in body:
+            answered.put_nowait(None)
+            await reader.read()
+        else:
+            data = png(64, 64)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\n")
+            writer.write(b"content-length: %d\r\n\r\n%s" % (len(data), data))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    slow = client.with_options(api_base=f"http://127.0.0.1:{port}")
+    ended: asyncio.Queue[None] = asyncio.Queue()
+    calls: list[impasto.Call] = []
+
+    def call(*arguments: Any, **settings: Any) -> impasto.Call:
+        calls.append(impasto.Call(*arguments, **settings))
+        calls[-1].on_end += (lambda _: ended.put_nowait(None),)
+        return calls[-1]
+
+    task = asyncio.create_task(slow.invoke("stability/sd3", {"prompt": "x", "seed": 7}, n=3, call=call))
+    async with asyncio.timeout(60):
+        for _ in range(2):
+            await ended.get()
+        await answered.get()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    result = result_of_cancelled(caught.value)
+    assert result is not None
+    assert len(result.artifacts) == 2
+    [failure] = result.errors
+    assert (failure.index, failure.error.billed) == (0, "unknown")
+    server.close()
+    await server.wait_closed()

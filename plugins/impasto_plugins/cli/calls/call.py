@@ -110,9 +110,7 @@ def finish(
         notes = [note for each in cancellations for note in (*getattr(each, "__notes__", ()), *_keep(each, saving))]
         raise CallInterrupted(saving.model, notes=notes, jobs=jobs()) from None
     seconds = time.monotonic() - started
-    lost_places = {each.index for each in result.errors}
-    places = (index for index in itertools.count() if index not in lost_places)  # as many as came, whatever n was
-    saved = [saving.save(each, index) for each, index in zip(result.artifacts, places, strict=False)]
+    saved = _save_each(result, saving)
     for failure in result.errors:
         saving.keep(failure.error, failure.index)
     try:
@@ -145,11 +143,18 @@ def _keep(cancelled: asyncio.CancelledError, saving: ArtifactSaver) -> Iterator[
     """Save what had come when a call was cancelled, and yield notes with the places."""
     if (result := result_of_cancelled(cancelled)) is None:
         return
-    for index, artifact in enumerate(result.artifacts):
-        yield f"saved: {saving.save(artifact, index).place}"
-    for index, failure in enumerate(result.errors, len(result.artifacts)):
-        saving.keep(failure.error, index)
+    for each in _save_each(result, saving):
+        yield f"saved: {each.place}"
+    for failure in result.errors:
+        saving.keep(failure.error, failure.index)
         yield from getattr(failure.error, "__notes__", ())
+
+
+def _save_each(result: Result, saving: ArtifactSaver) -> list[SavedArtifact]:
+    """Save the artifacts that came, each under the number of its place."""
+    lost_places = {each.index for each in result.errors}
+    places = (index for index in itertools.count() if index not in lost_places)  # as many as came, whatever n was
+    return [saving.save(each, index) for each, index in zip(result.artifacts, places, strict=False)]
 
 
 def _wrong_command(command: str, operation: Operation, images: Sequence[str], inputs: Sequence[str]) -> Problem | None:
