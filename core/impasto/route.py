@@ -144,7 +144,7 @@ class Route:
             result = outcome.completed(
                 call.price,
                 call.request,
-                is_free=call.is_proven_free,
+                is_free=not call._posts and call.is_proven_free,  # noqa: SLF001 - fewer calls: benchmark `dispatch`
                 earlier_attempts=call._unknown,  # noqa: SLF001 - as its evidence
             )
             if call._unknown:  # noqa: SLF001 - as its evidence
