@@ -217,6 +217,18 @@ async def test_a_paid_image_is_not_lost_whatever_form_it_comes_in(name: str, str
     assert len(result.artifacts) == (2 if name == "two results" else 1)
 
 
+async def test_an_event_of_millions_of_values_is_not_parsed_and_loses_no_image_after_it() -> None:
+    bomb = event([[]] * 1_200_000)
+    for pieces, count in (([bomb], 0), ([bomb, event(images())], 1)):
+        async with attacked(http(200, b"".join(pieces), content_type="text/event-stream"), timeout=20.0) as (client, _):
+            if count:
+                assert (await client.run(MODEL, prompt="a kite")).artifacts[0].data == IMAGE
+                continue
+            with pytest.raises(UnusableResult, match="an event of the answer has more values than are read") as caught:
+                await client.run(MODEL, prompt="a kite")
+            assert caught.value.raw == bomb
+
+
 @pytest.mark.parametrize("streams", [False, True], ids=["run", "stream"])
 async def test_two_results_are_both_delivered_and_reported(streams: bool) -> None:
     both = http(200, event(images()) + event(images(png(8, 8))), content_type="text/event-stream")
