@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -135,6 +136,21 @@ def content_of(field: Field, value: object) -> object:
         own = field.fields
         content = value if isinstance(value, Mapping) else {name: getattr(value, name, None) for name in own}
         return {name: content_of(own[name], each) for name, each in content.items() if each is not None}
+    return value
+
+
+def on_disk(field: Field, folder: Path, name: str, value: object) -> object:
+    """Return a file field's value as a path, written to a folder; any other value as it is."""
+    content = content_of(field, value)
+    if field.kind == "file" and isinstance(content, bytes):
+        path = folder / f"{name}.bin"
+        path.write_bytes(content)
+        return path
+    if field.kind == "files" and isinstance(content, list):
+        paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
+        for path, each in zip(paths, content, strict=True):
+            path.write_bytes(each)
+        return paths
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import attrs
@@ -15,7 +14,6 @@ from impasto.client_state import BUILT_IN
 from impasto.options import Settings
 from impasto.registry import MIDDLEWARE, OPERATIONS, TRANSPORTS
 
-from .places import content_of
 from .recorder import HOSTS, Answer, Conversation, Recorder, recording
 from .watch import Limited
 
@@ -163,8 +161,11 @@ class Subject(Limited):
     """File fields that are sent as ``data:`` URLs, not as base64 alone."""
     user: ClassVar[str | None] = None
     """The place of the end user's id, if the provider takes one."""
-    limits: ClassVar[Mapping[str, tuple[float | None, float | None] | tuple[float | None, float | None, int]]] = {}
-    """The documented limits of each text (its length), number and list (its length), and the step if there is one."""
+    limits: ClassVar[
+        Mapping[str, tuple[float | None, float | None] | tuple[float | None, float | None, int] | None]
+    ] = {}
+    """The documented limits of each text (its length), number and list (its length), and the step if there is one.
+    None, or ``(None, None)``, if there are none."""
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     """The documented values of each choice."""
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -262,21 +263,6 @@ class Subject(Limited):
         """The field for the number of images, which callers set with ``n``."""
         native = self.operation().native_n
         return None if native is None else native[0]
-
-    def on_disk(self, folder: Path, name: str, value: object) -> object:
-        """Return a file field's value as a path, written to a folder; any other value as it is."""
-        field = self.operation().fields[name]
-        content = content_of(field, value)
-        if field.kind == "file" and isinstance(content, bytes):
-            path = folder / f"{name}.bin"
-            path.write_bytes(content)
-            return path
-        if field.kind == "files" and isinstance(content, list):
-            paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
-            for path, each in zip(paths, content, strict=True):
-                path.write_bytes(each)
-            return paths
-        return value
 
 
 def registry_of_one(model: str, operation: Operation) -> Registry:

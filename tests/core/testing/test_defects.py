@@ -141,6 +141,18 @@ DECLARATIONS = {
         "every_parameter_arrives",
         "if its files stand in objects of their own, declare their places and values in translated",
     ),
+    "limits are not declared": (
+        json_plugin,
+        {'"seed": (0, 2**31 - 1), ': ""},
+        "limits_choices_and_defaults",
+        "seed: declare its documented limits in limits, such as (0, 1_000) or (1, None); None, in place of both,",
+    ),
+    "limits that are none": (
+        json_plugin,
+        {'"seed": (0, 2**31 - 1), ': '"seed": None, '},
+        "limits_choices_and_defaults",
+        "seed: the class has 0 to 2147483647, limits has any to any",
+    ),
     "requests that a rule forbids": (
         json_plugin,
         {"golden = None": "def requests(self):\n        yield {'prompt': 'x', 'seed': -1}"},

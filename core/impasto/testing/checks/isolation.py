@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 from impasto import Account, Call, Request, Result
 from impasto.testing.golden import without_boundary
+from impasto.testing.places import on_disk
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import call_outcome
 from impasto.testing.watch import blocking_calls, check, run
@@ -177,7 +178,8 @@ class IsolationChecks(ExchangeChecks):
                 missing -= set(params)
         with tempfile.TemporaryDirectory() as folder:
             yield [
-                {name: self.on_disk(Path(folder), name, value) for name, value in params.items()} for params in wanted
+                {name: on_disk(operation.fields[name], Path(folder), name, value) for name, value in params.items()}
+                for params in wanted
             ]
 
 

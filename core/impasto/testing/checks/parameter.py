@@ -94,7 +94,7 @@ class ParameterChecks(WireChecks):
                     wrong += self.problems_of(content, name, value)
                     if name not in self.translated or value in (self.minimal.get(name), self.others.get(name)):
                         wrong += self.wrong_constants(content, params)
-        assert not wrong, "\n".join(wrong)
+        assert not wrong, "\n".join(dict.fromkeys(wrong))
 
 
 def _without(params: Mapping[str, object], name: str) -> dict[str, object]:

@@ -219,9 +219,12 @@ class WireChecks(Subject):
             elif sorted(self.choices[name]) != sorted(field.choices):
                 yield f"{name}: the class has {', '.join(field.choices)}, choices has {', '.join(self.choices[name])}"
         elif field.kind in ("text", "integer", "number", "files", "texts"):
-            low, high, *steps = self.limits.get(name, (None, None))
+            low, high, *steps = self.limits.get(name) or (None, None)
             if name not in self.limits:
-                yield f"{name}: declare its documented limits in limits, such as (0, 1_000); None is no limit"
+                yield (
+                    f"{name}: declare its documented limits in limits, such as (0, 1_000) or (1, None); "
+                    "None, in place of both, if there are none"
+                )
             elif steps and steps[0] != (field.step or 1):
                 yield f"{name}: the class has the step {field.step or 1}, limits has {steps[0]}"
             elif (low or None, high) != (field.minimum or None, field.maximum):

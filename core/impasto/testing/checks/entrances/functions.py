@@ -16,7 +16,7 @@ from impasto import Result, WidthHeight
 from impasto.fields import format_value
 from impasto.testing.checks.exchange import ExchangeChecks
 from impasto.testing.checks.wire import describe_outcome, summarize
-from impasto.testing.places import Content, SentPart
+from impasto.testing.places import Content, SentPart, on_disk
 from impasto.testing.subject import KEY, call_outcome
 from impasto.testing.watch import check, run
 
@@ -154,8 +154,8 @@ class FunctionChecks(ExchangeChecks):
         return {"prompt": params.pop(prompts[0]), **params}
 
     def _with_paths(self, folder: Path, params: Mapping[str, object]) -> dict[str, object]:
-        fields = self.operation().file_fields
-        return {name: self.on_disk(folder, name, value) if name in fields else value for name, value in params.items()}
+        fields = self.operation().fields
+        return {name: on_disk(fields[name], folder, name, value) for name, value in params.items()}
 
 
 def _count(found: object) -> object:
