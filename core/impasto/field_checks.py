@@ -88,6 +88,8 @@ class Field:
             case "text":
                 return self._text(value)
             case "choice":
+                if isinstance(value, str) and value in self.choices:  # as nearly always: benchmark `dispatch`
+                    return str.__str__(value)  # of an enum's member too the text, not its name
                 if not isinstance(value, str) or (choice := self.choice_for(value)) is None:
                     raise ValueError(f"must be one of {', '.join(self.choices)}, not {format_value(value)}")
                 return choice
@@ -116,7 +118,7 @@ class Field:
         ``jpg`` and ``jpeg`` are one format, and a provider may write ``JPEG`` or ``image/jpeg``.
         """
         if text in self.choices:
-            return str.__str__(text)  # of an enum's member too the text, not its name
+            return str.__str__(text)
         if (format := _FORMATS.get(text)) is None:
             return None
         return next(
