@@ -19,7 +19,6 @@ from typing import ClassVar, cast
 import pytest
 
 from impasto import Registry, Result, UnknownOperation
-from impasto.fields import format_value
 from impasto.registry import EMULATORS
 from impasto.testing.checks.wire import WireChecks, describe_outcome
 from impasto.testing.recorder import RecordedRequest
@@ -109,10 +108,10 @@ class ProcessChecks(FunctionChecks, WireChecks):
                 for params in (self.minimal, *(params for params in calls if not files & params.keys())):
                     came = await call_outcome(client, self.model, params)
                     assert isinstance(came, Result), (
-                        f"the emulator's answer to {format_value(params)} ended in {describe_outcome(came)}"
+                        f"the emulator's answer to a call with {', '.join(params)} ended in {describe_outcome(came)}"
                     )
             status = await asyncio.to_thread(_post_nothing, f"{url}{sent.target}", sent)
-            assert status >= 400, (
+            assert status >= 400 or self.job_accepted is not None, (  # a queue may refuse later, in place of a result
                 f"the emulator answers HTTP {status} to a request without parameters: it must check requests as the "
                 "provider does"
             )
