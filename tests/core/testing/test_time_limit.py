@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto.testing.watch.time_limit import Limited, check, run
+from impasto.testing.watch.time_limit import Limited, check, process_check, run
 
 FOR_EVER = 1_000.0
 
@@ -124,6 +124,25 @@ def test_what_never_releases_the_interpreter_ends_the_run_and_is_named(tmp_path:
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode == 1
     assert "in test_a_regular_expression" in ran.stderr, ran.stderr
+
+
+def test_a_check_that_starts_processes_has_more_time() -> None:
+    """Processes import everything, beside others on a busy machine."""
+
+    class Suite(Limited):
+        seconds = 0.3
+
+        @process_check
+        def test_it(self) -> None:
+            select.select([], [], [], 0.5)
+
+        @process_check
+        def test_it_hangs(self) -> None:
+            run(wait_for_ever())
+
+    Suite().test_it()
+    with pytest.raises(AssertionError, match=r"did not end within 0\.9 s"):
+        Suite().test_it_hangs()
 
 
 def test_what_a_check_left_breaks_no_report(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from impasto.route import Route
 from impasto.testing.patterns import LONGEST, longest_text
 from impasto.testing.places import all_fields
 from impasto.testing.subject import Subject
-from impasto.testing.watch import blocking_calls, check
+from impasto.testing.watch import PROCESS_TIMES, blocking_calls, check, process_check
 
 _SPECS = frozenset(name for name, value in vars(Specs).items() if inspect.isfunction(value))
 _MARK = f"{hookimpl.project_name}_impl"
@@ -111,14 +111,13 @@ class DeclarationChecks(Subject):
         ]
         assert not wrong, "\n".join(wrong)
 
-    @check
+    @process_check
     def test_listing_names_imports_nothing_of_it_and_its_first_use_no_other_model(self) -> None:
         """Check the imports of a fresh process."""
         module = {name: points[0].entry.module for name, points in Registry().scan.declarations[OPERATIONS].items()}
         code = _NAMED_ONLY.format(model=self.model)
-        ran = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=self.seconds
-        )
+        command, most = [sys.executable, "-c", code], self.seconds * PROCESS_TIMES
+        ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=most)
         assert ran.returncode == 0, ran.stderr
         before, after = map(set, json.loads(ran.stdout.splitlines()[-1]))
         own = module[Registry().resolver_of(self.model) or self.model]

@@ -38,6 +38,8 @@ _LAST_RESORT = 4.0
 """Seconds after the time limit in which this thread must have run. If a regular expression or an extension never
 releases the interpreter, no thread does: then the stacks are printed and the process exits."""
 _SHOWN_FRAMES = 5
+PROCESS_TIMES = 3
+"""Time limits of a check that starts processes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +64,15 @@ class Limited:
 
 def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
     """Run a check in a thread of its own, and fail with what it stands in if its time is over."""
+    return _limited(test, 1)
 
+
+def process_check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
+    """Run a check that starts processes, which import everything anew and share a busy machine: it has more time."""
+    return _limited(test, PROCESS_TIMES)
+
+
+def _limited(test: Callable[Concatenate[S, P], None], times: int) -> Callable[Concatenate[S, P], None]:
     @functools.wraps(test)
     def limited(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
         __tracebackhide__ = True
@@ -74,15 +84,15 @@ def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P]
             test(self, *args, **kwargs)
 
         with plain_environment():
-            run_limited(type(self), work)
+            run_limited(type(self), work, times)
 
     return cast("Callable[Concatenate[S, P], None]", limited)  # mypy: self has a name in one of them
 
 
-def run_limited(owner: type[Limited], work: Callable[[], None]) -> None:
-    """Run a function in a thread, for as long as the checks of a class may take."""
+def run_limited(owner: type[Limited], work: Callable[[], None], times: int = 1) -> None:
+    """Run a function in a thread, for as long as the checks of a class may take, or so many times as long."""
     __tracebackhide__ = True
-    seconds = owner.seconds
+    seconds = owner.seconds * times
     if owner.hangs >= _MOST_HANGS:
         pytest.skip(f"{owner.hangs} checks of {owner.__name__} did not end; the others are not run")
     thread = _CheckThread(work)
@@ -101,7 +111,7 @@ def _failure(owner: type[Limited], thread: _CheckThread, seconds: float) -> Base
     error = thread.error
     if error is None:
         owner.hangs += 1
-        owner.seconds = min(seconds, _AFTER_A_HANG)
+        owner.seconds = min(owner.seconds, _AFTER_A_HANG)
         places = "\n".join(thread.places())
         thread.abandon()
         error = AssertionError(f"this check did not end within {seconds:g} s; it stands in:\n{places}")

@@ -23,7 +23,7 @@ from impasto.registry import EMULATORS
 from impasto.testing.checks.wire import WireChecks, describe_outcome
 from impasto.testing.recorder import RecordedRequest
 from impasto.testing.subject import KEY, call_outcome
-from impasto.testing.watch import check, run
+from impasto.testing.watch import PROCESS_TIMES, check, process_check, run
 
 from .functions import POLL_INTERVAL, FunctionChecks
 
@@ -45,7 +45,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
     entrances: ClassVar[bool] = True
     """False to skip the checks that start processes, which take a second each."""
 
-    @check
+    @process_check
     def test_the_command_line_calls_it(self) -> None:
         """Check ``impasto generate`` in a process, for a model that takes text alone."""
         params, provider = self._process_params(), self.operation().provider
@@ -68,7 +68,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
         with tempfile.TemporaryDirectory() as folder:
             run(call(folder))
 
-    @check
+    @process_check
     def test_the_gateway_serves_it(self) -> None:
         """Check ``impasto serve`` in a process, with a request over HTTP, for a model that takes text alone."""
         params = self._process_params()
@@ -133,7 +133,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
             capture_output=True,
             encoding="utf-8",
             check=False,
-            timeout=self.seconds,
+            timeout=self.seconds * PROCESS_TIMES,
         )
 
     def _request_gateway(
@@ -150,14 +150,14 @@ class ProcessChecks(FunctionChecks, WireChecks):
                 assert ran.stdout is not None
                 first = ran.stdout.readline().decode()
                 if not first.startswith("RUNNING on "):
-                    problem = f"impasto serve ended with {ran.wait(self.seconds)}: {_printed(log)}"
+                    problem = f"impasto serve ended with {ran.wait(self.seconds * PROCESS_TIMES)}: {_printed(log)}"
                     if "pip install 'impasto[" in problem:
                         pytest.skip(problem)
                     raise AssertionError(problem)
                 data, headers = json.dumps(params).encode(), {"content-type": "application/json"}
                 url = f"{first.split()[-1]}/v1/images/generations"
                 request = urllib.request.Request(url, data, headers)  # noqa: S310 - the gateway's
-                with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310 - as above
+                with urllib.request.urlopen(request, timeout=self.seconds * PROCESS_TIMES) as response:  # noqa: S310 - as above
                     body: dict[str, list[dict[str, str]]] = json.load(response)
                     return body
             except urllib.error.HTTPError as error:
