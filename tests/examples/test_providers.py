@@ -241,7 +241,8 @@ def test_every_entrance_carries_their_images_usage_and_prices(site: Site) -> Non
         site.impasto("batch", "run", "rows.jsonl", "--out", "images")
         status = json.loads(site.impasto("batch", "status", "images", "--json"))
         assert (status["state"], status["done"]) == ("complete", 15)
-        assert status["cost_usd"] == pytest.approx(2 * 5e-6 + 544 * 40e-6 + 0.03)  # one request for both images
+        tokens, flux, imagen = 2 * 5e-6 + 544 * 40e-6, 0.03, 6 * 0.04  # one request for both images of gpt
+        assert status["cost_usd"] == pytest.approx(tokens + flux + imagen)
         charges = stand_ins.communicate(timeout=60)[0].split()
     assert charges == [str(3 + 3 + 2), str((2 + 2 + 1) * 3), str(3 + 3 + 6), str(3 + 3 + 6)]
 

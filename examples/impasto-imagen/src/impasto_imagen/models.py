@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from impasto import AspectRatios, Operation
+from impasto import AspectRatios, Cost, FlatPrice, Operation
 from impasto.fields import boolean, choice, group, integer, text
 from impasto.rules import Needs
 
@@ -53,7 +53,7 @@ class VertexParams(Params):
     )
 
 
-def _model(name: str, title: str, *, on_vertex: bool) -> Operation:
+def _model(name: str, title: str, usd: float, *, on_vertex: bool) -> Operation:
     return Operation(
         id=f"{'vertex_ai' if on_vertex else 'gemini'}/{name}",
         title=title,
@@ -61,6 +61,7 @@ def _model(name: str, title: str, *, on_vertex: bool) -> Operation:
         target=(VERTEX if on_vertex else GEMINI).format(name),
         provider=vertex_ai if on_vertex else gemini_provider,
         dialect=dialect,
+        price=FlatPrice(cost=Cost(usd=usd, as_of="2026-03-03")),
         rules=(Needs("seed", ("addWatermark",)),) if on_vertex else (),
         size=AspectRatios("aspectRatio"),
         native_n=("sampleCount", 4),
@@ -68,10 +69,10 @@ def _model(name: str, title: str, *, on_vertex: bool) -> Operation:
     )
 
 
-gemini, vertex = (_model("imagen-4.0-generate-001", "Imagen 4", on_vertex=each) for each in (False, True))
+gemini, vertex = (_model("imagen-4.0-generate-001", "Imagen 4", 0.04, on_vertex=each) for each in (False, True))
 gemini_fast, vertex_fast = (
-    _model("imagen-4.0-fast-generate-001", "Imagen 4 Fast", on_vertex=each) for each in (False, True)
+    _model("imagen-4.0-fast-generate-001", "Imagen 4 Fast", 0.02, on_vertex=each) for each in (False, True)
 )
 gemini_ultra, vertex_ultra = (
-    _model("imagen-4.0-ultra-generate-001", "Imagen 4 Ultra", on_vertex=each) for each in (False, True)
+    _model("imagen-4.0-ultra-generate-001", "Imagen 4 Ultra", 0.06, on_vertex=each) for each in (False, True)
 )
