@@ -153,8 +153,8 @@ class NoEffect:
 def check_names(rules: Iterable[Rule], fields: Mapping[str, Field], model: str) -> None:
     """Raise BrokenPlugin if a rule names a field that does not exist."""
     for rule in rules:
-        names: tuple[str, ...] = getattr(rule, "names", ())
-        for name in names:
+        names: object = getattr(rule, "names", ())
+        for name in names if isinstance(names, tuple) else ():
             within, at = fields, name.split(".")
             for depth, part in enumerate(at, 1):
                 if part not in within:

@@ -136,6 +136,20 @@ def test_a_rule_that_names_no_field_is_a_broken_plugin(rule: Rule, name: str, ad
     assert str(caught.value) == f"acme/paint: its rule {kind} names {name!r}, which is not a field{advice}"
 
 
+def test_names_of_a_rule_of_the_plugin_are_checked_if_they_are_a_tuple() -> None:
+    class Own:
+        def __init__(self, names: object) -> None:
+            self.names = names
+
+        def problems(self, arguments: Any) -> Any:
+            return ()
+
+    operation(Own(("style", "palette.name")))
+    operation(Own(lambda: ["anything"]))
+    with pytest.raises(BrokenPlugin, match="its rule Own names 'styles', which is not a field"):
+        operation(Own(("styles",)))
+
+
 def test_a_native_count_that_names_no_field_is_a_broken_plugin() -> None:
     with pytest.raises(BrokenPlugin, match=r"native_n names 'count'; the fields are prompt, style, palette"):
         operation(native_n=("count", 4))
