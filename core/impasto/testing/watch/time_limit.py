@@ -119,8 +119,9 @@ def _failure(owner: type[Limited], thread: _CheckThread, seconds: float) -> Base
         cause, error = error, AssertionError(f"a plugin raised {error!r}")
         error.__cause__ = cause
     # pytest parses sources for its report. If a future whose error nobody read is collected meanwhile, asyncio logs its
-    # traceback, which parses too: Python 3.11 ends the run then (cpython #106905).
-    gc.collect()
+    # traceback, which parses too: Python 3.11 ends the run then (cpython #106905). For a skip nothing is parsed.
+    if not isinstance(error, pytest.skip.Exception):
+        gc.collect()
     return error
 
 
