@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .operation import Operation
     from .wire import WireResponse
 
+
+_log = logging.getLogger("impasto")
 
 _SHORTEST_START = 8
 """Characters of an answer that are looked for in a message; fewer could be a word of its own."""
@@ -256,6 +259,7 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
             if behind is None or id(behind) in chain:
                 continue
             if _shows_secret(behind, secrets):
+                _log.debug("%s behind %s: %s", type(behind).__name__, type(error).__name__, REMOVED)
                 setattr(each, name, None)
             else:
                 waiting.append(behind)
@@ -275,6 +279,10 @@ def _text(value: object, longest: int = 600) -> str:
     except BaseException as fault:  # noqa: BLE001 - a plugin's own class
         pass_interrupt(fault)
         return type(value).__name__
+
+
+REMOVED = "a plugin's error held the key or a whole answer, and was removed"
+"""The end of a line in the log, for the suite: the error is gone, and a plugin's author should know."""
 
 
 def _shows_secret(error: BaseException, secrets: tuple[str, ...]) -> bool:

@@ -67,10 +67,10 @@ async def test_an_interval_of_nothing_does_not_poll_without_a_pause() -> None:
         assert len(server.polled) < 60
 
 
-@pytest.mark.parametrize("id", [7, None, b"j1", "", "x" * 8_193])
+@pytest.mark.parametrize("id", [7, None, b"j1", "", "x" * 100_001])
 async def test_an_accepted_job_without_a_usable_id_is_an_unusable_answer(id: Any) -> None:
     async with accepting(PICTURE, id=id) as (client, server):
-        with pytest.raises(UnusableResult, match="must be text of 1 to 8,192 characters") as caught:
+        with pytest.raises(UnusableResult, match="must be text of 1 to 100,000 characters") as caught:
             await client.run(MODEL, prompt="a kite")
         assert (caught.value.billed, len(server.asked)) == ("yes", 1)
 

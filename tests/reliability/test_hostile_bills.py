@@ -137,7 +137,12 @@ async def test_a_free_error_event_that_an_image_follows_is_not_sent_again() -> N
 
 @pytest.mark.parametrize("content", [b"", IMAGE[:-1], IMAGE + b"x"], ids=["empty", "shorter", "longer"])
 async def test_a_file_that_changes_while_it_is_read_is_not_sent(content: bytes) -> None:
-    file = File(label="kite.png", size=len(IMAGE), media_type="image/png", opener=lambda: io.BytesIO(content))
+    whole = iter([IMAGE])  # it is read once for the check
+
+    def reopen() -> io.BytesIO:
+        return io.BytesIO(next(whole, content))
+
+    file = File(label="kite.png", size=len(IMAGE), media_type="image/png", opener=reopen)
     async with answers(PICTURE) as (client, server):
         with pytest.raises(InvalidRequest, match="image: can't be read again: it has"):
             await client.run(MODEL, prompt="a kite", image=file)

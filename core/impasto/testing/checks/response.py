@@ -21,6 +21,7 @@ from impasto import (
     WireResponse,
     hookimpl,
 )
+from impasto.call_errors import REMOVED
 from impasto.testing.recorder import Answer, Answering, Conversation, Exchanges, RecordedRequest, always, recording
 from impasto.testing.samples import images_in
 from impasto.testing.subject import KEY, Subject, call_outcome
@@ -179,6 +180,8 @@ class ResponseChecks(Subject):
             logging.getLogger().removeHandler(log)
             logging.getLogger("impasto").setLevel(level)
         forms = (KEY, base64.b64encode(KEY.encode()).decode(), quote(KEY, safe=""), KEY[:16])
+        removed = [line for line in log.lines if REMOVED in line]
+        assert not removed, f"the key is in an error behind another (the core has removed it): {removed[0]}"
         for text in (*texts, "\n".join(log.lines)):
             assert not any(form in text for form in forms), f"the key is in: {text.replace(KEY, 'KEY')[:400]}"
 
