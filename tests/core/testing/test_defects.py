@@ -173,3 +173,12 @@ def test_a_declaration_that_is_wrong_is_named_with_the_way_out(pytester: pytest.
     vars(changed).update(MODEL=plugin.MODEL, SOUND=plugin.SOUND, SUITE=suite)
     ran = run(pytester, changed, "-k", check)
     assert says in ran.stdout.str(), ran.stdout.str()[-2000:]
+
+
+def test_an_emulator_may_know_some_of_a_resolvers_models(pytester: pytest.Pytester) -> None:
+    says_not_found = """(404, "application/json", b'{"message": "unknown model"}') if b"prompt" in body"""
+    changes = {'(200, "image/png", png(8, 8)) if b"prompt" in body': says_not_found}
+    defect = Defect(changes=changes, check="emulator_behaves", says="")
+    ran = run(pytester, resolver_plugin, "-rs", "-k", defect.check, defect=defect)
+    assert (ran.ret, ran.parseoutcomes().get("skipped")) == (0, 1), ran.stdout.str()
+    assert "a resolver finds the model, and the emulator does not know it" in ran.stdout.str()
