@@ -10,7 +10,7 @@ from typing import cast
 import attrs
 
 from .costs import Cost, Usage
-from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem
+from .errors import BrokenPlugin, ImpastoError, InvalidRequest, Problem, UnusableResult
 from .fanout import combined_error
 from .files import File, media_type_of
 from .operation import Operation
@@ -107,15 +107,19 @@ def images_from_base64(
 ) -> Result:
     """Return the images of a paid answer, each a base64 text. A damaged one drops no other: it is in ``errors``.
 
-    ``seeds`` are theirs, in the same order; what is not a whole number is passed over.
+    Each of ``texts`` may be the error that stands for an image, such as a ContentFiltered. ``seeds`` are theirs, in the
+    same order; what is not a whole number is passed over.
     ``is_complete(data, media_type)`` returns False for an image that is cut short. Those of ``media_types``, which are
-    the operation's, are passed on without it. Raises UnusableResult if no image is usable.
+    the operation's, are passed on without it. Raises the first given error if there is no image, or UnusableResult.
     """
     artifacts: list[Artifact] = []
     errors: list[FailedArtifact] = []
     for index, text in enumerate(texts):
         if index == MAX_ARTIFACTS:  # a megabyte may list a hundred thousand, each of them an error
             raise unusable(f"has more than {MAX_ARTIFACTS} images", response)
+        if isinstance(text, ImpastoError):
+            errors.append(FailedArtifact(index=index, error=text))
+            continue
         try:
             data = decode_base64(text) if isinstance(text, str) else b""
         except ValueError:
@@ -127,7 +131,8 @@ def images_from_base64(
         else:
             errors.append(FailedArtifact(index=index, error=unusable(f"has no complete image {index + 1}", response)))
     if not artifacts:
-        raise unusable("has no complete image", response)
+        reasons = [each.error for each in errors if not isinstance(each.error, UnusableResult)]
+        raise combined_error(reasons) if reasons else unusable("has no complete image", response)
     return Result(artifacts=tuple(artifacts), errors=tuple(errors), request_id=response.request_id)
 
 

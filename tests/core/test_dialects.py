@@ -129,6 +129,16 @@ def test_several_files_of_one_field_repeat_its_name_on_the_wire() -> None:
     assert files == [("image[]", one), ("image[]", two), ("mask", mask)]
 
 
+def test_an_error_stands_for_an_image_that_was_filtered() -> None:
+    text, refused = base64.b64encode(png(8, 8)).decode(), ContentFiltered("no", billed="no")
+    result = images_from_base64([refused, text, "%%%"], response(200, {}), lambda *_: True)
+    assert [each.data for each in result.artifacts] == [png(8, 8)]
+    assert [(each.index, type(each.error)) for each in result.errors] == [(0, ContentFiltered), (2, UnusableResult)]
+    with pytest.raises(ContentFiltered) as caught:
+        images_from_base64(["%%%", refused], response(200, {}), lambda *_: True)
+    assert caught.value is refused
+
+
 def test_a_damaged_image_drops_no_other() -> None:
     whole = png(8, 8)
     texts = [base64.b64encode(data).decode() for data in (whole, whole[:-20], b"", whole)]

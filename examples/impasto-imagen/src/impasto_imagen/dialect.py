@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import attrs
-
 from impasto import (
     Account,
     ContentFiltered,
-    FailedArtifact,
     ImpastoError,
     InvalidRequest,
     JSONValue,
@@ -56,25 +53,18 @@ class Dialect:
         predictions = json_object(response).get("predictions")
         if not isinstance(predictions, list) or not predictions:
             raise unusable("has no predictions", response)
-        entries = [each if isinstance(each, dict) else {} for each in predictions]
-        filtered = {
-            index: ContentFiltered(
-                f"filtered: {printable(reason)}; it may have been charged",
-                status=200,
-                request_id=response.request_id,
-                billed="unknown",
-            )
-            for index, entry in enumerate(entries)
-            if isinstance(reason := entry.get("raiFilteredReason"), str)
-        }
-        if len(filtered) == len(entries):
-            raise filtered[0]
-        texts = [entry.get("bytesBase64Encoded") for entry in entries]
-        result = images_from_base64(texts, response, is_complete)
-        errors = [
-            FailedArtifact(index=each.index, error=filtered.get(each.index, each.error)) for each in result.errors
-        ]
-        return attrs.evolve(result, errors=tuple(errors))
+        return images_from_base64([_image(each, response) for each in predictions], response, is_complete)
+
+
+def _image(prediction: object, response: WireResponse) -> object:
+    """Return the base64 text of a prediction, or the error if its image was filtered."""
+    match prediction:
+        case {"raiFilteredReason": str(reason)}:
+            message = f"filtered: {printable(reason)}; it may have been charged"
+            return ContentFiltered(message, status=200, request_id=response.request_id, billed="unknown")
+        case {"bytesBase64Encoded": text}:
+            return text
+    return None
 
 
 dialect = Dialect()

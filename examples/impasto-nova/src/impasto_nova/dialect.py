@@ -8,7 +8,6 @@ from impasto import (
     Account,
     BadRequest,
     ContentFiltered,
-    FailedArtifact,
     ImpastoError,
     InvalidRequest,
     JSONValue,
@@ -64,18 +63,11 @@ class Dialect:
         """Return the images of an answer; those that the filter blocked are in ``errors``."""
         body = json_object(response)
         texts, reason = body.get("images"), body.get("error")
-        images = texts if isinstance(texts, list) else []
-        blocked = None
+        images: list[object] = texts if isinstance(texts, list) else []
         if isinstance(reason, str) and reason:
-            blocked = ContentFiltered(
-                f"{reason} It may have been charged.", status=200, request_id=response.request_id, billed="unknown"
-            )
+            message = f"{reason} It may have been charged."
+            blocked = ContentFiltered(message, status=200, request_id=response.request_id, billed="unknown")
+            images = [*images, *[blocked] * (request.count - len(images))]  # AWS does not say which: the last ones
         if not images:
-            raise blocked or unusable("has no image", response)
-        result = images_from_base64(images, response, is_complete)
-        if blocked is None:
-            return result
-        missing = range(len(images), request.count)  # AWS does not say which: the last ones stand for them
-        return attrs.evolve(
-            result, errors=(*result.errors, *(FailedArtifact(index=index, error=blocked) for index in missing))
-        )
+            raise unusable("has no image", response)
+        return images_from_base64(images, response, is_complete)
