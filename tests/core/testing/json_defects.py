@@ -152,12 +152,12 @@ DEFECTS: Mapping[str, Defect] = {
     "the request id is dropped": Defect(
         changes={"errors=tuple(errors), request_id=response.request_id": "errors=tuple(errors)"},
         check="request_id_is_reported",
-        says="HTTP 200 has x-request-id, but request_id is None",
+        says="success: the answer has x-request-id, but request_id of the Result is None",
     ),
     "the request id of a refusal is dropped": Defect(
         changes={"status=response.status, request_id=response.request_id)": "status=response.status)"},
         check="request_id_is_reported",
-        says="HTTP 400 has x-request-id, but request_id is None",
+        says="the refusal HTTP 400: the answer has x-request-id, but request_id of the",
     ),
     "a file is read on the loop": Defect(
         changes={_PACK: "for each in files.values():\n            with each.open() as f: f.read()"},
@@ -306,7 +306,7 @@ DEFECTS: Mapping[str, Defect] = {
     "the request id of moderation is dropped": Defect(
         changes={'"moderated", status=200, request_id=response.request_id': '"moderated", status=200'},
         check="request_id_is_reported",
-        says="HTTP 200 has x-request-id, but request_id is None",
+        says="the scenario 'moderated': the answer has x-request-id, but request_id of the ContentFiltered is None",
     ),
     "a file is read for a refusal": Defect(
         changes={_CLASSIFY: "if response.status == 402: open(__file__).close()"},
