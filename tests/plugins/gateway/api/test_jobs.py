@@ -304,8 +304,7 @@ async def test_a_job_without_an_id_or_a_key_is_told_as_unknown(serve: Serve, imp
     async with client(url) as sdk:
         known = await post(sdk, "edits", model="creative", prompt="p", images=[{"image_url": URI}])
         await polled(impasto_emulator, 1)
-        impasto_emulator.clear_faults()
-        impasto_emulator.fault("delay", seconds=60, method="POST")
+        impasto_emulator.fault("delay", seconds=60, method="POST")  # the job stays pending until the process is killed
         lost = await post(sdk, "generations", model="sd3", prompt="p")
     async with asyncio.timeout(60):
         while posts(impasto_emulator) < 2:
