@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import ClassVar
 
-import attrs
+from impasto import BrokenPlugin, Call, ChargeUnknown, Client, ImpastoError, NotSent, Result
 
-from impasto import BrokenPlugin, Call, ChargeUnknown, Client, ImpastoError, NotSent, Result, WireRequest, WireResponse
-from impasto.hooks import hookimpl
-
-from .probe import BODY, GOOD, LIMITED, MODEL, REFUSED, ProbeDialect, check_opens, find_plugins, probe_client
+from .probe import (
+    BODY,
+    GOOD,
+    LIMITED,
+    MODEL,
+    REFUSED,
+    Answering,
+    JobDialect,
+    PolledAnswers,
+    ProbeDialect,
+    check_opens,
+    find_plugins,
+    probe_client,
+)
 from .recorder import Answer
 from .subject import KEY
 from .watch import Limited, LoopWatch, blocking_calls, check, run
 
 _PROMPT = {"prompt": "a lighthouse"}
 _LONGEST_BLOCK = 0.03
-_TRIES = 4
+_TRIES = 12
 _NOWHERE = "http://127.0.0.1:9"
 
 
@@ -96,7 +105,42 @@ class MiddlewareSuite(Limited):
         assert dict(wire.call.account.headers) == {"x-key": KEY}, "the key changed on its way"
         assert (wire.method, wire.target) == ("POST", "/v1/images"), "the method or the address changed on its way"
         assert dict(wire.fields) == _PROMPT, f"the fields changed on their way: {sorted(wire.fields)}"
+        assert (wire.encoding, wire.anonymous, wire.url) == ("json", False, None), "the request changed on its way"
+        assert [name for name, _ in wire.files] == [], "files were added"
         assert not wire.headers, f"headers were added: {sorted(wire.headers)}"
+
+    @check
+    def test_a_form_with_a_file_passes_unchanged(self) -> None:
+        """Check the encoding and the files of a form."""
+        transport = Answering(GOOD)
+
+        async def call() -> None:
+            async with self._client(transport, dialect=ProbeDialect(encoding="form", is_recording=False)) as client:
+                await client.invoke(MODEL, {**_PROMPT, "image": BODY})
+
+        run(call())
+        [wire] = transport.requests
+        assert wire.encoding == "form", f"the encoding became {wire.encoding} on its way"
+        assert [name for name, _ in wire.files] == ["image"], "the files changed on their way"
+
+    @check
+    def test_polls_pass(self) -> None:
+        """Check the polls of a job: each is sent and its own answer comes back."""
+        transport = PolledAnswers()
+
+        async def resume() -> object:
+            async with self._client(transport, dialect=JobDialect(is_recording=False)) as client:
+                client = client.with_options(poll_interval=0.01, timeout=self.seconds / 4)
+                return await client.resume(MODEL, "7")
+
+        try:
+            came: object = run(resume())
+        except ImpastoError as error:
+            came = error
+        assert isinstance(came, Result), (
+            f"a job ended in {came!r} after {len(transport.requests)} polls, of which the third had the result: "
+            "a middleware gets GETs too, each of which has its own answer"
+        )
 
     @check
     def test_errors_pass_unchanged(self) -> None:
@@ -144,6 +188,11 @@ class MiddlewareSuite(Limited):
                 done, _ = await asyncio.wait({task}, timeout=self.seconds / 4)
                 assert done, "a cancelled call goes on"
                 assert task.cancelled(), "a cancelled call ended in an error or a result, not in CancelledError"
+                transport.is_silent = False
+                try:
+                    await asyncio.wait_for(client.invoke(MODEL, {"prompt": "the next"}), self.seconds / 4)
+                except TimeoutError:
+                    raise AssertionError("after a cancelled call the next waits for ever: release in finally") from None
             left = asyncio.all_tasks() - tasks
             assert not left, f"a cancelled call left tasks: {left}"
 
@@ -172,23 +221,27 @@ class MiddlewareSuite(Limited):
     @check
     def test_the_loop_is_not_blocked(self) -> None:
         """Check that nothing on the loop's thread reads a file, sleeps or takes more than 30 ms."""
-        watches = [LoopWatch(_LONGEST_BLOCK, _LONGEST_BLOCK / 8) for _ in range(_TRIES)]
+        watches: list[LoopWatch] = []
 
-        async def calls() -> None:
+        async def calls(some: Sequence[LoopWatch]) -> None:
             async with self._client(Answering(GOOD)) as client:
                 await client.warm(MODEL)
                 await client.account(MODEL)
                 with blocking_calls() as found:
                     await client.invoke(MODEL, _PROMPT)
                 assert not found, found[0]
-                for number, watch in enumerate(watches):
+                for number, watch in enumerate(some):
                     with watch.over_this_loop():
                         await client.invoke(MODEL, {"prompt": f"a lighthouse {number}"})
 
-        with ExitStack() as stack:
-            for watch in watches:
-                stack.enter_context(watch)
-            run(calls())
+        # A busy machine may delay a loop as long, but hardly in each of many calls.
+        while len(watches) < _TRIES and not any(watch.longest_gap <= _LONGEST_BLOCK for watch in watches):
+            some = [LoopWatch(_LONGEST_BLOCK, _LONGEST_BLOCK / 8) for _ in range(_TRIES // 3)]
+            with ExitStack() as stack:
+                for watch in some:
+                    stack.enter_context(watch)
+                run(calls(some))
+            watches += some
         least = min(watch.longest_gap for watch in watches)
         places = next((watch.stood_at for watch in watches if watch.stood_at), "")
         assert least <= _LONGEST_BLOCK, f"each call blocks the loop for {least * 1000:.0f} ms, in:\n{places}"
@@ -210,9 +263,9 @@ class MiddlewareSuite(Limited):
             own.setLevel(level)
         assert not any(KEY in line for line in handler.lines), "the key is in a log line or an error"
 
-    def _client(self, transport: Answering, *, without: bool = False) -> Client:
+    def _client(self, transport: Answering, *, without: bool = False, dialect: ProbeDialect | None = None) -> Client:
         layers: Sequence[object] = () if without else (self.layer(),)
-        dialect, settings = ProbeDialect(is_recording=False), self.provider_settings
+        dialect, settings = dialect or ProbeDialect(is_recording=False), self.provider_settings
         client = probe_client(_NOWHERE, KEY, self._plugins, dialect, middleware=layers, settings=settings)
         return client.with_options(transport=transport)
 
@@ -233,36 +286,6 @@ class MiddlewareSuite(Limited):
                 started = (client.invoke(MODEL, params) for params in calls)
                 return [*await asyncio.gather(*started, return_exceptions=True)]
             return [await client.invoke(MODEL, params) for params in calls]
-
-
-@attrs.define(eq=False)
-class Answering:
-    """A transport without a network: gives one answer, raises an error, or sends the prompt back."""
-
-    answer: Answer | NotSent | ChargeUnknown | None
-    is_silent: bool = False
-    requests: list[WireRequest] = attrs.field(factory=list[WireRequest])
-    answers: list[weakref.ref[WireResponse]] = attrs.field(factory=list["weakref.ref[WireResponse]"])
-    came: asyncio.Event = attrs.field(factory=asyncio.Event)
-
-    @hookimpl
-    async def send(self, wire: WireRequest) -> WireResponse:
-        """Return the answer."""
-        self.requests.append(wire)
-        self.came.set()
-        if isinstance(self.answer, NotSent):
-            raise NotSent(self.answer.message)
-        with wire.call.sending(paid=True) as evidence:
-            evidence.headers_sent()
-            evidence.body_sent()
-            await asyncio.sleep(3_600 if self.is_silent else 0)
-            if isinstance(self.answer, ChargeUnknown):
-                raise ChargeUnknown(self.answer.message, raw=self.answer.raw)
-        answer = self.answer or Answer(headers=GOOD.headers, body=str(wire.fields["prompt"]).encode())
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        response = WireResponse(status=answer.status, headers=headers, body=answer.body)
-        self.answers.append(weakref.ref(response))
-        return response
 
 
 class _Lines(logging.Handler):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -17,7 +19,9 @@ from impasto import (
     Client,
     File,
     ImpastoError,
+    NotSent,
     Operation,
+    Pending,
     Provider,
     RateLimit,
     RateLimited,
@@ -28,6 +32,7 @@ from impasto import (
     UnusableResult,
     WireRequest,
     WireResponse,
+    hookimpl,
 )
 from impasto.client_state import BUILT_IN
 from impasto.ext import MIDDLEWARE, OPERATIONS, TRANSPORTS, Sending, retry_after
@@ -43,6 +48,8 @@ REFUSED = Answer(status=400, headers={"Content-Type": "application/json"}, body=
 LIMITED = Answer(
     status=429, headers={"Content-Type": "application/json", "Retry-After": "7"}, body=b'{"error": "too many"}'
 )
+RUNNING = b"running"
+_POLLS = 3
 ONCE = Retry(attempts=1, refused=0, max_wait=0)
 
 
@@ -188,3 +195,65 @@ async def check_opens(what: str, client: Client) -> None:
                 f"{what} can't be opened: {type(error).__name__}: {error}\n"
                 "declare provider_settings if it needs settings"
             ) from error
+
+
+@attrs.define(eq=False)
+class Answering:
+    """A transport without a network: gives one answer, raises an error, or sends the prompt back."""
+
+    answer: Answer | NotSent | ChargeUnknown | None
+    is_silent: bool = False
+    requests: list[WireRequest] = attrs.field(factory=list[WireRequest])
+    answers: list[weakref.ref[WireResponse]] = attrs.field(factory=list["weakref.ref[WireResponse]"])
+    came: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> WireResponse:
+        """Return the answer."""
+        self.requests.append(wire)
+        self.came.set()
+        if isinstance(self.answer, NotSent):
+            raise NotSent(self.answer.message)
+        with wire.call.sending(paid=True) as evidence:
+            evidence.headers_sent()
+            evidence.body_sent()
+            await asyncio.sleep(3_600 if self.is_silent else 0)
+            if isinstance(self.answer, ChargeUnknown):
+                raise ChargeUnknown(self.answer.message, raw=self.answer.raw)
+        answer = self.answer or Answer(headers=GOOD.headers, body=str(wire.fields["prompt"]).encode())
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        response = WireResponse(status=answer.status, headers=headers, body=answer.body)
+        self.answers.append(weakref.ref(response))
+        return response
+
+
+@attrs.define(eq=False)
+class PolledAnswers(Answering):
+    """A transport without a network whose job runs for two polls, and then has its image."""
+
+    answer: Answer | NotSent | ChargeUnknown | None = None
+
+    @hookimpl
+    async def send(self, wire: WireRequest) -> WireResponse:
+        """Return the answer to a poll."""
+        self.requests.append(wire)
+        with wire.call.sending(paid=False):
+            await asyncio.sleep(0)
+        body = RUNNING if len(self.requests) < _POLLS else BODY
+        return WireResponse(status=200, headers={"content-type": "image/png"}, body=body)
+
+
+class JobDialect(ProbeDialect):
+    """The probe with jobs."""
+
+    def transform_request(self, operation: Operation, request: Request, account: Account) -> WireRequest:
+        """Return the poll of a job, or the request that starts one."""
+        if request.job is not None:
+            return WireRequest(target=f"{PATH}/{request.job}", method="GET")
+        return super().transform_request(operation, request, account)
+
+    def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:  # type: ignore[override]  # the probe has no jobs
+        """Return the job while it runs, then its image."""
+        if response.body == RUNNING:
+            return Pending(id="7", poll=WireRequest(target=f"{PATH}/7", method="GET"))
+        return super().normalize_response(operation, request, response)

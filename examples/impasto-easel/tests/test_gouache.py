@@ -31,7 +31,7 @@ def refused(status: int, code: str, error: type[impasto.ImpastoError]) -> Refusa
 
 
 class TestGouache(OperationSuite):
-    """The conformance suite: about thirty checks."""
+    """The conformance suite."""
 
     model = MODEL
     minimal = {"prompt": "a lighthouse"}

@@ -144,6 +144,40 @@ async def misplaced(wire: WireRequest, next: Handler) -> WireResponse:
     return await next(wire)
 
 
+async def changes_the_encoding(wire: WireRequest, next: Handler) -> WireResponse:
+    return await next(attrs.evolve(wire, encoding="json"))
+
+
+async def drops_files(wire: WireRequest, next: Handler) -> WireResponse:
+    return await next(attrs.evolve(wire, files=()))
+
+
+POLLS: dict[str, WireResponse] = {}
+
+
+async def caches_polls(wire: WireRequest, next: Handler) -> WireResponse:
+    if wire.method == "GET" and wire.target in POLLS:
+        return POLLS[wire.target]
+    response = await next(wire)
+    if wire.method == "GET":
+        POLLS[wire.target] = response
+    return response
+
+
+async def knows_posts_only(wire: WireRequest, next: Handler) -> WireResponse:
+    if wire.method != "POST":
+        raise ValueError(wire.method)
+    return await next(wire)
+
+
+async def releases_nothing(wire: WireRequest, next: Handler) -> WireResponse:
+    lock = vars(asyncio.get_running_loop()).setdefault("lock", asyncio.Lock())
+    await lock.acquire()
+    response = await next(wire)
+    lock.release()
+    return response
+
+
 misplaced.position = "first"  # type: ignore[attr-defined]  # as a middleware states its position
 
 SUITE = MiddlewareSuite
@@ -173,6 +207,11 @@ DEFECTS: list[tuple[Any, Callable[[MiddlewareSuite], None], str]] = [
         "nothing was requested: the call ended in Result",
     ),
     (answers_itself, SUITE.test_a_call_can_be_cancelled, "nothing was requested: the call ended in Result"),
+    (changes_the_encoding, SUITE.test_a_form_with_a_file_passes_unchanged, "the encoding became json"),
+    (drops_files, SUITE.test_a_form_with_a_file_passes_unchanged, "the files changed on their way"),
+    (caches_polls, SUITE.test_polls_pass, "each of which has its own answer"),
+    (knows_posts_only, SUITE.test_polls_pass, "a middleware gets GETs too"),
+    (releases_nothing, SUITE.test_a_call_can_be_cancelled, "the next waits for ever: release in finally"),
     (misplaced, SUITE.test_its_position_is_one_of_the_four, "position must be one of outer, retry, limit, inner"),
 ]
 

@@ -187,6 +187,66 @@ class NeverConnects(Sound):
         raise NotSent("the tunnel is down")
 
 
+class DropsFiles(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, files=tuple(wire.files)[:1]))
+
+
+class TurnsFilesRound(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, files=tuple(wire.files)[::-1]))
+
+
+class DropsTheQuery(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, target=wire.target.partition("?")[0]))
+
+
+class StaysAtItsHost(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, url=None))
+
+
+class AlwaysHasTheKey(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, anonymous=False))
+
+
+class PostsAlways(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        return await super().carry(attrs.evolve(wire, method="POST"))
+
+
+class DropsTheMediaType(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        headers = {name: value for name, value in response.headers.items() if name != "content-type"}
+        return attrs.evolve(response, headers=headers)
+
+
+class ResendsAfter429(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        response = await super().carry(wire)
+        if response.status == 429:
+            wire.call._may_post = True
+            response = await super().carry(wire)
+        return response
+
+
+class SendsOneAtATime(Sound):
+    async def carry(self, wire: WireRequest) -> WireResponse:
+        lock = vars(self).setdefault("lock", asyncio.Lock())
+        async with lock:
+            return await super().carry(wire)
+
+
+class ClosesNothing(Sound):
+    sessions: ClassVar[list[object]] = []
+
+    async def aclose(self) -> None:
+        self.sessions.append(self._session)
+
+
 SUITE = TransportSuite
 DEFECTS: list[tuple[type[Sound], Callable[[TransportSuite], None], str]] = [
     (Resends, SUITE.test_a_request_without_an_answer_is_charge_unknown, "led to 2 requests"),
@@ -215,6 +275,16 @@ DEFECTS: list[tuple[type[Sound], Callable[[TransportSuite], None], str]] = [
     (HangsForEver, SUITE.test_a_request_arrives_whole, r"did not end within[^$]*in carry"),
     (FailsAtTheSecondClose, SUITE.test_it_opens_and_closes, "closed already"),
     (NeverConnects, SUITE.test_an_exchange_can_be_cancelled, "nothing was requested.*the tunnel is down"),
+    (DropsFiles, SUITE.test_every_kind_of_request_arrives, "a form: the body has not the fields and files"),
+    (TurnsFilesRound, SUITE.test_every_kind_of_request_arrives, "in their order"),
+    (DropsTheQuery, SUITE.test_every_kind_of_request_arrives, "nested JSON: the target is /v1/images, not"),
+    (StaysAtItsHost, SUITE.test_every_kind_of_request_arrives, "a GET did not arrive, but ended in"),
+    (AlwaysHasTheKey, SUITE.test_every_kind_of_request_arrives, "an anonymous GET has the key"),
+    (PostsAlways, SUITE.test_every_kind_of_request_arrives, "a GET did not arrive, but ended in"),
+    (DropsTheMediaType, SUITE.test_an_answer_comes_as_it_was_sent, "content-type is lost"),
+    (ResendsAfter429, SUITE.test_an_answer_comes_as_it_was_sent, "HTTP 429 (led to 2|arrived as)"),
+    (SendsOneAtATime, SUITE.test_exchanges_at_once_do_not_mix, "only 1 of ten exchanges ran at once"),
+    (ClosesNothing, SUITE.test_nothing_is_open_after_the_client, "a connection is still open after the client"),
     (MixesAnswers, SUITE.test_exchanges_at_once_do_not_mix, "a call got the answer to another one"),
 ]
 
