@@ -19,6 +19,7 @@ from impasto import (
     Registry,
     Result,
     UnusableResult,
+    WireRequest,
     WireResponse,
 )
 from impasto.records import Request
@@ -146,10 +147,9 @@ def test_an_image_with_an_invalid_seed_is_delivered(arguments: object, seed: int
 )
 def test_a_user_has_at_most_256_characters_of_ascii(user: str, is_taken: bool) -> None:
     if is_taken:
-        assert (
-            CORE.dialect.transform_request(CORE, request(user=user), ACCOUNT).headers["stability-client-user-id"]
-            == user
-        )
+        wire = CORE.dialect.transform_request(CORE, request(user=user), ACCOUNT)
+        assert isinstance(wire, WireRequest)
+        assert wire.headers["stability-client-user-id"] == user
         return
     with pytest.raises(InvalidRequest, match="user: must be 1 to 256 printable ASCII characters"):
         CORE.dialect.transform_request(CORE, request(user=user), ACCOUNT)
