@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("impasto")
 
+JOB_CANCELLED = "was cancelled"
+"""The end of a job that the provider stopped, in words."""
+
 SECOND_SEND = "a plugin sent the same paid request twice; only the retry policy may do that"
 
 

@@ -50,7 +50,7 @@ def unknown_charge_text(call: Call) -> str:
         return "the request was sent; it may have been charged"
     job = f"job {_job_text(call.job)}"
     if call.images_wait:
-        return f"the images of {job} are at the provider and may be charged; client.resume fetches them"
+        return f"the images of {job} are at the provider and may be charged; client.resume fetches its result"
     if call.cancellation:
         return f"{job} {call.cancellation}; it may have been charged"
     return f"{job} continues at the provider and may be charged; client.resume fetches its result"

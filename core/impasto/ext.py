@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOMES = {
-    "call": "Sending",
+    "call": "JOB_CANCELLED Sending",
     "charges": "billed_of_failures billed_of_images is_not_charged",
     "client_state": "Transport",
     "describe": "Description describe",

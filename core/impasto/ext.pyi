@@ -1,4 +1,4 @@
-from .call import Sending as Sending
+from .call import JOB_CANCELLED as JOB_CANCELLED, Sending as Sending
 from .charges import (
     billed_of_failures as billed_of_failures,
     billed_of_images as billed_of_images,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from .call import Call
+from .call import JOB_CANCELLED, Call
 from .call_errors import annotate, job_missing_error, unknown_charge_text
 from .downloads import fetch_images, with_bill
 from .errors import (
@@ -123,9 +123,9 @@ class JobPolling:
 
 
 def _is_refused(error: ImpastoError) -> bool:
-    """Return True for an answer that a signed address which has expired, or was moved, gets again and again."""
+    """Return True for an answer that comes again and again: the address has expired, or the plugin can't read it."""
     status = error.status if isinstance(error, ChargeUnknown) else None
-    return status is not None and 300 <= status < 500 and status not in _TRANSIENT
+    return status is not None and 200 <= status < 500 and status not in _TRANSIENT
 
 
 def _continued(pending: Pending, after: Pending) -> Pending:
@@ -151,7 +151,10 @@ async def _cancel(call: Call, cancel: WireRequest, send: Handler) -> None:
         with own.deadline:
             own.deadline.start(_CANCEL_SECONDS)  # the wait for the key's rate counts: somebody gives up here
             await send(cancel.with_call(own))
-        call.cancellation = "was cancelled"
+        call.cancellation = JOB_CANCELLED
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything: the caller's cancellation goes on
         pass_interrupt(error)
+        if isinstance(error, ChargeUnknown) and 200 <= (error.status or 0) < 300:  # an empty 204, which is no result
+            call.cancellation = JOB_CANCELLED
+            return
         call.cancellation = f"could not be cancelled ({type(error).__name__}) and continues at the provider"

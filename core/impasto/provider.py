@@ -33,7 +33,8 @@ class Provider:
     ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
     ``rate_limit`` binds only at the vendor's own host. ``poll_interval``: the seconds between polls of a job, 1 by
     default; if it is set, it is the minimum at the vendor's own host.
-    ``user_header`` carries the caller's end user, if the vendor has such a header. ``health_path`` is the path of a
+    ``user_header`` carries the caller's end user (``request.user``), or ``user_field`` of the body; the dialect puts it
+    there. Without both it is not sent, with a warning. ``health_path`` is the path of a
     free GET that shows if the provider answers. ``key_query``: the query parameter for the key, in place of a header.
 
     ``hosts`` are the vendor's further hosts, to which ``WireRequest.url`` may lead, anonymous or not:
@@ -53,6 +54,7 @@ class Provider:
     rate_limit: RateLimit | None = None
     poll_interval: float = 0.0
     user_header: str | None = None
+    user_field: str | None = None
     health_path: str | None = None
     hosts: tuple[str, ...] = attrs.field(default=(), validator=_check_hosts)
     settings: tuple[str, ...] = ()

@@ -74,7 +74,8 @@ class Dialect:
     def classify_error(self, operation: Operation, response: WireResponse) -> ImpastoError | None:
         if response.headers.get("x-broken"):
             raise LookupError("a fault of the plugin")
-        return None if response.status == 200 else refusals(response)
+        is_own = response.status == 200 and response.media_type in ("image/png", "application/json")
+        return None if is_own else refusals(response)
 
     def normalize_response(self, operation: Operation, request: Request, response: WireResponse) -> Result | Pending:
         if response.media_type == "image/png":
@@ -209,8 +210,9 @@ async def test_if_all_are_refused_nothing_is_fetched_and_the_refusal_is_raised()
         (says(urls=addresses(2)), UnusableResult, "further addresses"),
         (Answer(headers={"x-broken": "1"}), UnusableResult, "a fault of the plugin"),
         (Answer(status=302, headers={"location": "{other_url}/stolen"}), UnusableResult, "302"),
+        (Answer(headers={"content-type": "application/octet-stream"}, body=b"?"), UnusableResult, "HTTP 200"),
     ],
-    ids=["gone", "expired", "cut", "nested", "plugin", "redirect"],
+    ids=["gone", "expired", "cut", "nested", "plugin", "redirect", "unknown"],
 )  # fmt: skip
 async def test_an_image_that_cant_be_fetched_fails_alone(bad: Answer, kind: type[ImpastoError], text: str) -> None:
     says_where = says(urls=addresses(3)).with_headers(x_request_id="req-of-the-addresses")
@@ -285,7 +287,7 @@ async def test_a_caller_who_gives_up_gets_the_images_that_came(n: int, came: lis
     assert "cancelled; the images of job job-1 are at the provider and may be charged" in str(result.errors[0].error)
     notes = "\n".join(caught.value.__notes__)
     assert f"{len(came)} of {n} images had arrived" in notes
-    assert "client.resume fetches them" in notes
+    assert "client.resume fetches its result" in notes
 
 
 async def test_more_addresses_than_an_answer_may_have_are_refused_unfetched() -> None:

@@ -234,6 +234,16 @@ async def test_a_job_that_times_out_is_cancelled_once_and_for_free(method: str) 
     assert len([each for each in recorder.posts if each.target == "/submit"]) == 1
 
 
+async def test_an_empty_answer_to_the_cancel_is_a_success() -> None:
+    def answer(request: RecordedRequest) -> Answer:
+        return Answer(status=204) if "cancel" in request.target else says(poll="/status", cancel="/cancel")
+
+    async with acme(answer, poll_interval=0.01, timeout=0.2) as (client, recorder):
+        with pytest.raises(ChargeUnknown, match="job j1 was cancelled; it may have been charged"):
+            await client.run("acme/x", prompt="a kite")
+    assert targets(recorder).count("PUT /cancel") == 1
+
+
 async def test_a_call_that_is_cancelled_cancels_its_job() -> None:
     polled = asyncio.Event()
 

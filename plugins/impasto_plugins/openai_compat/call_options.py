@@ -62,7 +62,7 @@ class CallOptions:
 
 
 def take_call_options(arguments: dict[str, Any], model: str, fields: Collection[str]) -> CallOptions:
-    """Remove every argument about the call itself from ``arguments``; those that the model has a field for stay.
+    """Remove every argument about the call itself from ``arguments``; ``fields``, of model and provider, stay.
 
     Raises InvalidRequest with all problems of these arguments.
     """

@@ -201,7 +201,7 @@ async def _answer(arguments: dict[str, Any], *, edit: bool) -> ImagesResponse:
     model, base_model = take_arn(arguments_of_call, take_model(arguments_of_call), base_model)
     client = await client_of_this_loop()
     operation = await client.operation(model, base_model=base_model)
-    options = take_call_options(arguments_of_call, model, operation.fields)
+    options = take_call_options(arguments_of_call, model, {*operation.fields, *operation.provider.settings})
     settings, words = split_settings(operation, arguments_of_call)
     client = client.with_options(**settings)
     dropped = [name for name in options.dropped if words.pop(name, None) is not None]

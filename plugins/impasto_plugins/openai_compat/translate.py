@@ -199,7 +199,7 @@ class _Translator:
             self.refuse("user", "must be text of printable ASCII characters, with no space at its ends")
         elif len(user) > LONGEST_USER:
             self.refuse("user", f"must be of at most {LONGEST_USER} characters, not {len(user):,}")
-        elif self.operation.provider.user_header is None:
+        elif self.operation.provider.user_header is None and self.operation.provider.user_field is None:
             self.warnings.append(f"user was not sent: {self.operation.provider.name} has no place for it")
         else:
             return user

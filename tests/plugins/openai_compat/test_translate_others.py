@@ -41,11 +41,18 @@ def test_a_models_own_field_comes_before_openais_word_of_that_name() -> None:
     assert translation.user is None
 
 
-def test_a_provider_without_a_place_for_the_user_says_so() -> None:
-    @attrs.frozen(kw_only=True)
-    class Bare:
-        prompt: str = text(1, 100, required=True)
+@attrs.frozen(kw_only=True)
+class Bare:
+    prompt: str = text(1, 100, required=True)
 
+
+def test_a_provider_without_a_place_for_the_user_says_so() -> None:
     translation = translate(attrs.evolve(ACME, params=Bare), {"prompt": "a", "user": "ann"})
     assert (translation.user, translation.problems) == (None, ())
     assert translation.warnings == ("user was not sent: acme has no place for it",)
+
+
+def test_a_user_of_the_body_reaches_the_dialect() -> None:
+    model = attrs.evolve(ACME, params=Bare, provider=attrs.evolve(ACME.provider, user_field="end_user"))
+    translation = translate(model, {"prompt": "a", "user": "ann"})
+    assert (translation.user, translation.warnings) == ("ann", ())

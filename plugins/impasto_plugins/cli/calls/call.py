@@ -15,7 +15,7 @@ import attrs
 import click
 
 from impasto import Call, Client, ImpastoError, InvalidRequest, Operation, Problem, Registry, Result
-from impasto.ext import Makes, Settings, check_n, result_of_cancelled
+from impasto.ext import JOB_CANCELLED, Makes, Settings, check_n, result_of_cancelled
 from impasto_plugins.cli.models import group_of
 from impasto_plugins.cli.options import registry_of
 from impasto_plugins.cli.terminal.failure import CallInterrupted, as_object, format_error
@@ -81,7 +81,11 @@ def make(
         lambda client: client.invoke(model, request, n=n, call=remembered),
         registry,
         calling,
-        jobs=lambda: {call.job: call.request.count for call in calls if call.job is not None},
+        jobs=lambda: {
+            call.job: call.request.count
+            for call in calls
+            if call.job is not None and call.cancellation != JOB_CANCELLED
+        },
     )
 
 

@@ -25,7 +25,7 @@ from impasto import (
     TooLarge,
     Unprocessable,
 )
-from impasto.ext import PYTHON_ADVICE, Billed
+from impasto.ext import JOB_CANCELLED, PYTHON_ADVICE, Billed
 from impasto_plugins.cli.entry import INTERRUPTED
 from impasto_plugins.cli.options import JSON
 
@@ -110,7 +110,8 @@ def format_error(error: ImpastoError) -> str:
 
 def _may_have_result(error: ImpastoError) -> bool:
     is_unknown_job = isinstance(error, ChargeUnknown) and error.status == HTTPStatus.NOT_FOUND
-    return not (is_unknown_job or isinstance(error, _WITHOUT_RESULT))
+    is_cancelled = f" {JOB_CANCELLED};" in error.message
+    return not (is_unknown_job or is_cancelled or isinstance(error, _WITHOUT_RESULT))
 
 
 def as_object(error: ImpastoError) -> dict[str, object]:

@@ -33,6 +33,7 @@ from impasto import (
     Unauthorized,
 )
 from impasto.ext import Description, Options, account_of, closest, describe, is_not_charged, printable, resolve_model
+from impasto_plugins.gateway.config.litellm import ADVICE
 from impasto_plugins.gateway.config.model import CALL_PARAMS, Config, DeploymentConfig, DeploymentParams
 from impasto_plugins.gateway.config.yaml_nodes import Mistake
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
@@ -208,6 +209,8 @@ def _describe_problem(problem: Problem, operation: Operation) -> str:
     """Return the problem of a key in ``litellm_params`` that is meant as a model's default."""
     if _is_default(problem.field, operation):
         return problem.message
+    if problem.field in ADVICE:
+        return f"unknown setting; {ADVICE[problem.field]}"
     names = (*attrs.fields_dict(DeploymentParams), *own_settings(operation), *operation.fields, *WORDS)
     closest_names = closest(problem.field, dict.fromkeys(names), 1)
     hint = f"did you mean {closest_names[0]}?" if closest_names else f"the model takes {', '.join(operation.fields)}"

@@ -46,6 +46,9 @@ ADVICE: Mapping[str, str] = {
 }
 """LiteLLM's keys without support here, and their alternatives."""
 
+PROVIDER_SETTINGS = ("api_version", "organization", "region_name")
+"""Those that the model's provider may declare as a setting, which is known after the file was read."""
+
 PROVIDERS = frozenset(
     [
         "a2a",

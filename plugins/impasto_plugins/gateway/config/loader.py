@@ -19,7 +19,7 @@ from impasto_plugins.middleware.rates import parse_rate
 from impasto_plugins.openai_compat.call_options import take_arn
 
 from .installed import InstalledModels
-from .litellm import ADVICE, find_provider
+from .litellm import ADVICE, PROVIDER_SETTINGS, find_provider
 from .model import (
     CALL_PARAMS,
     MODES,
@@ -35,7 +35,7 @@ from .model import (
     ModelInfo,
     S3Config,
 )
-from .reader import ENVIRONMENT_PREFIX, SectionReader, SectionRecord, is_known
+from .reader import ENVIRONMENT_PREFIX, SectionReader, SectionRecord, is_known, is_off
 from .validators import (
     validate_bucket,
     validate_endpoint,
@@ -305,8 +305,12 @@ class _ConfigReader(SectionReader):
     def read_params(self, node: ConfigNode, where: str) -> tuple[SectionRecord[DeploymentParams], dict[str, object]]:
         """Return the parameters of a model's calls, and its default values, which only the model can judge."""
         nodes = node.value if isinstance(node.value, dict) else {}
-        field_names = [*attrs.fields_dict(DeploymentParams), *ADVICE]
-        known_nodes = {key: each for key, each in nodes.items() if key in field_names}
+        field_names = {*attrs.fields_dict(DeploymentParams), *ADVICE}
+        known_nodes = {
+            key: each
+            for key, each in nodes.items()
+            if key in field_names and (key not in PROVIDER_SETTINGS or is_off(each))
+        }
         defaults = {
             key: self.read_value(each, f"{where}.{key}") for key, each in nodes.items() if key not in known_nodes
         }

@@ -66,7 +66,7 @@ class SectionReader:
             return {}
         allowed_names = list(names)
         for word, value in node.value.items():
-            if word not in allowed_names and word in ADVICE and _is_off(value):
+            if word not in allowed_names and word in ADVICE and is_off(value):
                 setting = f"{name}.{word}".lstrip(".")
                 self.warnings.append(f"line {value.line}: {setting} has no effect; {ADVICE[word]}")
             elif word not in allowed_names:
@@ -143,7 +143,7 @@ class SectionReader:
         return UNKNOWN_VALUE
 
 
-def _is_off(node: ConfigNode) -> bool:
+def is_off(node: ConfigNode) -> bool:
     """Return True for a value that switches a setting off. One that is not supported is off anyway."""
     return node.value is None or node.value is False or node.value in ([], {})
 

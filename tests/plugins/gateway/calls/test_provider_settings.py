@@ -1,4 +1,7 @@
-"""Settings that a third party's provider declares: in the configuration, and in the drop-in functions."""
+"""Settings that a third party's provider declares: in the configuration, and in the drop-in functions.
+
+``api_version`` is a word of LiteLLM's that is refused for other providers.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from tests.images import png
 from tests.plugins.gateway.conftest import Start, config, entry
 
 CLOUD = (
-    ACME.replace('key_prefix=""', 'key_prefix="", settings=("project", "location")')
+    ACME.replace('key_prefix=""', 'key_prefix="", settings=("project", "api_version")')
     + """
 class Cloud(Dialect):
     def transform_request(self, operation, request, account):
         wire = super().transform_request(operation, request, account)
-        place = "/{project}/{location}".format_map({"location": "eu", **account.settings})
+        place = "/{project}/{api_version}".format_map({"api_version": "eu", **account.settings})
         return attrs.evolve(wire, target=place + request.target)
 
 
@@ -49,7 +52,7 @@ async def test_a_deployments_settings_reach_its_provider(
     start: Start, cloud: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACME_PLACE", "us")
-    two = entries(cloud, "project: kites", "location: os.environ/ACME_PLACE", "steps: 7")
+    two = entries(cloud, "project: kites", "api_version: os.environ/ACME_PLACE", "steps: 7")
     two += entries(cloud, "project: boats").replace("paint", "other")
     gateway = await start(config("", entries=two))
     for model in ("paint", "other"):
@@ -82,7 +85,8 @@ async def test_a_wrong_setting_is_reported_once_with_its_line(cloud: Recorder, p
 async def test_the_drop_in_functions_take_them_too(cloud: Recorder) -> None:
     call: dict[str, Any] = {"model": "acme/cloud", "api_base": cloud.url, "api_key": "any"}
     await impasto.aimage_generation("a kite", project="kites", **call)
-    assert cloud.posts[0].target == "/kites/eu/paint"
+    await impasto.aimage_generation("a kite", project="kites", api_version="us", **call)
+    assert [each.target for each in cloud.posts] == ["/kites/eu/paint", "/kites/us/paint"]
     with pytest.raises(InvalidRequest, match="projct"):
         await impasto.aimage_generation("a kite", projct="kites", **call)
-    assert len(cloud.posts) == 1
+    assert len(cloud.posts) == 2

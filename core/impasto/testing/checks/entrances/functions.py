@@ -72,7 +72,7 @@ class FunctionChecks(ExchangeChecks):
                 assert response.data[0].b64_json, "the response's image is empty"
                 assert len(recorder.posts) == 1, f"one call made {len(recorder.posts)} paid requests"
 
-        with patch.dict(os.environ, {"IMPASTOPOLL_INTERVAL": POLL_INTERVAL}):
+        with patch.dict(os.environ, {"IMPASTO_POLL_INTERVAL": POLL_INTERVAL}):
             run(call())
 
     @check

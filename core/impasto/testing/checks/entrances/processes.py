@@ -59,7 +59,7 @@ class ProcessChecks(FunctionChecks, WireChecks):
             async with self.recording() as recorder:
                 names[str(provider.base_url_variable)] = recorder.url
                 words = ["generate", self.model, prompt, *more, "-o", "image.png", "--json"]
-                done = await self._run_command(words, folder, {**names, "IMPASTOPOLL_INTERVAL": POLL_INTERVAL})
+                done = await self._run_command(words, folder, {**names, "IMPASTO_POLL_INTERVAL": POLL_INTERVAL})
                 assert done.returncode == 0, f"impasto generate ended with {done.returncode}: {done.stderr[-500:]}"
                 json.loads(done.stdout)
                 assert len(recorder.posts) == 1, f"one command made {len(recorder.posts)} paid requests"
