@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from .errors import (
@@ -55,6 +55,7 @@ class Refusals:
     are the places of both texts, ``required`` those of texts that each refusal has. An answer without a message, or
     without an entry, is not the provider's own refusal: a proxy's page proves nothing, and becomes ChargeUnknown.
     ``advice`` explains them, by the same keys. The message of an Unauthorized is left out: it may repeat the key.
+    ``media_types`` are those of the provider's refusals, such as ``application/problem+json``.
 
         refusals = Refusals(
             {400: BadRequest, (400, "moderation"): ContentFiltered, 401: Unauthorized, 429: RateLimited},
@@ -70,9 +71,10 @@ class Refusals:
         code: Place = "error.code",
         required: tuple[str, ...] = (),
         advice: Advice | None = None,
+        media_types: Collection[str] = ("application/json",),
     ) -> None:
         self._kinds, self._message, self._code = kinds, message, code
-        self._required, self._advice = required, advice or {}
+        self._required, self._advice, self._media_types = required, advice or {}, media_types
 
     def __call__(self, response: WireResponse) -> ImpastoError:
         """Return the refusal, or ChargeUnknown."""
@@ -80,8 +82,7 @@ class Refusals:
 
     def find(self, response: WireResponse) -> ResponseError | None:
         """Return the refusal, or None if the answer is not one of the provider's own."""
-        is_json = response.media_type == "application/json" or response.media_type.endswith("+json")
-        body = parse_json(response.body) if is_json else None
+        body = parse_json(response.body) if response.media_type in self._media_types else None
         status, messages = response.status, _texts(body, self._message)
         if messages is None or status < 400 or not all(_texts(body, place) for place in self._required):
             return None

@@ -28,6 +28,7 @@ from impasto import (
     fields,
 )
 from impasto.dialects import (
+    STATUSES,
     Refusals,
     TokenPrice,
     image_in_body,
@@ -73,7 +74,6 @@ def refused(code: str | None, message: object = "no") -> dict[str, object]:
         (response(400, {"detail": [{"msg": "a"}, {"msg": "b"}]}), BadRequest, "HTTP 400: a; b"),
         (response(401, refused("key", "no key sk-12345")), Unauthorized, "key (HTTP 401): check ACME_API_KEY"),
         (response(400, refused("bad_key", "no key sk-1")), Unauthorized, "bad_key (HTTP 400): make a new key"),
-        (response(400, refused("size"), "application/problem+json"), BadRequest, "size (HTTP 400): no"),
     ],
 )
 def test_the_most_exact_entry_of_the_table_counts(answer: WireResponse, kind: type[ImpastoError], text: str) -> None:
@@ -98,6 +98,13 @@ def test_the_most_exact_entry_of_the_table_counts(answer: WireResponse, kind: ty
 def test_an_answer_in_another_form_proves_nothing(answer: WireResponse) -> None:
     error = refusals(answer)
     assert (type(error), error.billed) == (ChargeUnknown, "unknown")
+
+
+def test_refusals_of_another_media_type_are_read_if_it_is_named() -> None:
+    answer = response(400, {"detail": "no"}, "application/problem+json")
+    assert type(refusals(answer)) is ChargeUnknown
+    problems = Refusals(STATUSES, message="detail", media_types=("application/problem+json",))
+    assert (type(problems(answer)), problems(answer).message) == (BadRequest, "HTTP 400: no")
 
 
 def test_retry_after_is_read() -> None:

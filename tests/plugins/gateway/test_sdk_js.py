@@ -8,10 +8,11 @@ from impasto_plugins.emulator import Emulator
 from tests.images import drawn
 from tests.node import find_node, run_node_tests
 
-from .conftest import MASTER, Running
+from .conftest import MASTER, MODELS, Start
 
 
-async def test_the_javascript_sdk(gateway: Running, impasto_emulator: Emulator, tmp_path: Path) -> None:
+async def test_the_javascript_sdk(start: Start, impasto_emulator: Emulator, tmp_path: Path) -> None:
+    gateway = await start(models=MODELS)
     node = find_node("openai")
     picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
     picture.write_bytes(drawn("PNG", size=(128, 128)))
