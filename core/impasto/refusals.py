@@ -94,7 +94,7 @@ class Refusals:
             messages = ()
         explanation = "; ".join(messages) or _most_exact(self._advice, status, code) or "no reason given"
         error = kind(
-            f"{code} (HTTP {status}): {explanation}" if code else f"HTTP {status}: {explanation}",
+            f"HTTP {status}: {explanation}" if code in ("", str(status)) else f"{code} (HTTP {status}): {explanation}",
             status=status,
             name=code or None,
             messages=messages,

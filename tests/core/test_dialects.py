@@ -70,6 +70,7 @@ def refused(code: str | None, message: object = "no") -> dict[str, object]:
         (response(400, refused("size")), BadRequest, "size (HTTP 400): no"),
         (response(400, refused("moderation_blocked")), ContentFiltered, "moderation_blocked (HTTP 400): no"),
         (response(400, refused(None)), BadRequest, "HTTP 400: no"),
+        (response(400, refused("400")), BadRequest, "HTTP 400: no"),
         (response(503, refused("overloaded")), ProviderFault, "overloaded (HTTP 503): no"),
         (response(400, {"detail": [{"msg": "a"}, {"msg": "b"}]}), BadRequest, "HTTP 400: a; b"),
         (response(401, refused("key", "no key sk-12345")), Unauthorized, "key (HTTP 401): check ACME_API_KEY"),
