@@ -30,7 +30,8 @@ def _check_hosts(provider: Provider, attribute: object, hosts: tuple[str, ...]) 
 class Provider:
     """The address of a family of models, and the way a caller authenticates.
 
-    ``base_url`` is the vendor's own; ``base_url_variable`` and ``key_variable`` name environment variables.
+    ``base_url`` is the vendor's own; without it each caller has one, such as that of a server of its own.
+    ``base_url_variable`` and ``key_variable`` name environment variables.
     ``rate_limit`` binds only at the vendor's own host. ``poll_interval``: the seconds between polls of a job, 1 by
     default; if it is set, it is the minimum at the vendor's own host.
     ``user_header`` carries the caller's end user (``request.user``), or ``user_field`` of the body; the dialect puts it
@@ -44,7 +45,7 @@ class Provider:
     """
 
     name: str
-    base_url: str
+    base_url: str = ""
     base_url_variable: str | None = None
     key_variable: str | None = None
     key_header: str = "authorization"
@@ -75,6 +76,9 @@ class Provider:
             base = emulator_url
         if base is None and self.base_url_variable is not None:
             base = os.environ.get(self.base_url_variable) or None
+        if base is None and not self.base_url:
+            variable = f"set {self.base_url_variable} or " if self.base_url_variable is not None else ""
+            raise ConfigError(f"no address for {self.name}: {variable}give api_base")
         base_url = check_base_url(self.base_url if base is None else base)
         key, label = settings.get("api_key"), "the API key"
         if key is None and self.key_variable is not None:

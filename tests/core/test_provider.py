@@ -120,6 +120,16 @@ def test_an_emulators_key_is_a_word_that_messages_may_hold() -> None:
         PROVIDER.account({})
 
 
+def test_a_provider_without_an_address_of_its_own_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Provider(name="acme", base_url_variable="ACME_URL")
+    with pytest.raises(ConfigError, match="no address for acme: set ACME_URL or give api_base"):
+        own.account({})
+    assert not own.is_own_host("https://studio.example")
+    assert own.account({"api_base": "https://studio.example"}).base_url == "https://studio.example"
+    monkeypatch.setenv("ACME_URL", "https://other.example")
+    assert own.account({}).base_url == "https://other.example"
+
+
 def test_a_provider_without_keys_sends_none() -> None:
     account = attrs.evolve(PROVIDER, key_variable=None).account({})
     assert (account.headers, account.secrets) == ({}, ())

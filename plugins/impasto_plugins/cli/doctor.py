@@ -145,17 +145,24 @@ def _providers(imports: Mapping[str, ImportResult]) -> Iterator[Finding]:
             if key is None:
                 found = "found" if has_secrets else "not set in the environment; the transport also looks elsewhere"
                 yield Finding("providers", f"{name} key", found)
-                yield Finding("providers", f"{name} base URL", base_url)
+                yield _address(name, base, base_url)
                 continue
             if (value := os.environ.get(key)) is None:
                 yield Finding("providers", f"{name} key", f"{key} is not set (--emulator needs none)", "note")
             else:
                 check_key(value)
                 yield Finding("providers", f"{name} key", f"{key} is set")
-            address = os.environ.get(base or "")
-            yield Finding("providers", f"{name} base URL", check_base_url(address or base_url, base or ""))
+            address = os.environ.get(base or "") or base_url
+            yield _address(name, base, check_base_url(address, base or "") if address else "")
         except ConfigError as error:
             yield Finding("providers", name, error.message, "broken")
+
+
+def _address(name: str, variable: str | None, base_url: str) -> Finding:
+    if base_url:
+        return Finding("providers", f"{name} base URL", base_url)
+    advice = f"set {variable} or give api_base" if variable is not None else "give api_base"
+    return Finding("providers", f"{name} base URL", f"each caller has its own: {advice}", "note")
 
 
 def _limits() -> Iterator[Finding]:

@@ -151,6 +151,15 @@ def test_the_others_are_as_they_were(found: dict[str, tuple[str, str]]) -> None:
         assert good == of
 
 
+@pytest.mark.parametrize("key", ['key_variable="ACME_KEY"', "key_variable=None"])
+def test_a_provider_at_its_callers_own_address_is_said_to_need_one(tmp_path: Path, key: str) -> None:
+    source = ACME.replace('base_url="https://api.acme.example"', 'base_url_variable="ACME_URL"')
+    home = {"home": ({PROVIDERS: {"acme": "home:acme"}}, {"home": source.replace('key_variable="ACME_KEY"', key)})}
+    site = installed(tmp_path, home)
+    assert site.findings()["acme base URL"] == ("note", "each caller has its own: set ACME_URL or give api_base")
+    assert site.findings(ACME_URL="https://a.example")["acme base URL"] == ("ok", "https://a.example")
+
+
 def test_a_slow_one_is_said_to_be_slow(found: dict[str, tuple[str, str]]) -> None:
     state, text = found[f"{OPERATIONS} slow/paint"]
     assert state == "note"

@@ -87,8 +87,10 @@ def _reached_by(provider: Provider) -> ProviderAccess:
     """Read a provider's settings here, in the process that imported its module. Raises ConfigError."""
     if provider.key_variable is not None:
         return ProviderAccess(provider.key_variable, provider.base_url_variable, provider.base_url)
-    account = provider.account({})
-    return ProviderAccess(None, provider.base_url_variable, account.base_url, has_secrets=bool(account.secrets))
+    has_address = provider.base_url or os.environ.get(provider.base_url_variable or "")
+    account = provider.account({} if has_address else {"api_base": "http://127.0.0.1"})
+    address = account.base_url if has_address else ""
+    return ProviderAccess(None, provider.base_url_variable, address, has_secrets=bool(account.secrets))
 
 
 def import_in_processes(points: Sequence[PluginAddress]) -> list[ImportResult]:
