@@ -71,7 +71,7 @@ async def test_headers_of_a_paid_answer_lead_nowhere(status: int) -> None:
 @pytest.mark.parametrize("place", ["status", "download", "signed", "cancel"])
 async def test_headers_of_a_free_answer_lead_nowhere(status: int, place: str) -> None:
     url = f"https://cdn.villain.example/{place}"
-    answers = dict.fromkeys(("status", "download", "signed", "cancel"), PICTURE)
+    answers: dict[str, Answer] = dict.fromkeys(("status", "download", "signed", "cancel"), PICTURE)
     match place:
         case "download" | "signed":
             accepted = in_json({"url": url, "anonymous": place == "signed", "is_ready": True})
