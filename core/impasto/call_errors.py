@@ -235,7 +235,7 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
 def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
     """Remove secrets from the error's texts and notes, and from its chain each error that shows one.
 
-    Its texts may be a plugin's, and its provider's: what is no text becomes one, of a single line and bounded.
+    Its texts may be a plugin's, and its provider's: what is not text becomes text, of a single line and bounded.
     """
     error.message = redact(_text(error.message, _LONGEST_MESSAGE), secrets)
     error.args = (error.message,)

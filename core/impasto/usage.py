@@ -34,7 +34,7 @@ def usage_by_modality(counts: object) -> Usage | None:
     """Return the tokens that an answer counts in the form of Google's ``usageMetadata``, or None.
 
     The form is ``{promptTokenCount, candidatesTokenCount, thoughtsTokenCount, totalTokenCount, promptTokensDetails:
-    [{modality, tokenCount}], candidatesTokensDetails}``. Output that is no image is text, thoughts too.
+    [{modality, tokenCount}], candidatesTokensDetails}``. Output other than images is text, thoughts too.
     """
     prompt, tools = _count(counts, "promptTokenCount"), _count(counts, "toolUsePromptTokenCount") or 0
     if prompt is None:

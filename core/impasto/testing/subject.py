@@ -108,7 +108,7 @@ class Subject(Limited):
     """The provider's answer that accepts a job, if it has jobs."""
     downloads: ClassVar[Mapping[str, Answer]] = {}
     """The answers at the addresses of images that ``success`` or another answer has, by their paths:
-    ``{"/files/{job}-1.png": Answer(...)}``. An answer with addresses is no job: it is ``success``."""
+    ``{"/files/{job}-1.png": Answer(...)}``. An answer with addresses is not a job: it is ``success``."""
     polls: ClassVar[Sequence[Answer]] = ()
     """The answers between ``job_accepted`` and ``success``, such as one that the job still runs."""
     refusals: ClassVar[Sequence[Refusal]] = ()

@@ -68,7 +68,7 @@ def check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P]
 
 
 def process_check(test: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
-    """Run a check that starts processes, which import everything anew and share a busy machine: it has more time."""
+    """Run a check that starts processes, which import everything again and share a busy machine: it has more time."""
     return _limited(test, PROCESS_TIMES)
 
 
