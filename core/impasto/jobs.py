@@ -154,7 +154,6 @@ async def _cancel(call: Call, cancel: WireRequest, send: Handler) -> None:
         call.cancellation = JOB_CANCELLED
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything: the caller's cancellation goes on
         pass_interrupt(error)
-        if isinstance(error, ChargeUnknown) and 200 <= (error.status or 0) < 300:  # an empty 204, which has no result
-            call.cancellation = JOB_CANCELLED
-            return
-        call.cancellation = f"could not be cancelled ({type(error).__name__}) and continues at the provider"
+        is_success = isinstance(error, ChargeUnknown) and 200 <= (error.status or 0) < 300  # an empty 204 has no result
+        problem = f"could not be cancelled ({type(error).__name__}) and continues at the provider"
+        call.cancellation = JOB_CANCELLED if is_success else problem
