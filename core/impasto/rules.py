@@ -56,7 +56,8 @@ class Needs:
 
     def applies(self, arguments: Mapping[str, object]) -> bool:
         """Return True if the others are needed."""
-        return value_at(arguments, self.field) is not None and self.value in (None, value_at(arguments, self.field))
+        value = value_at(arguments, self.field)
+        return value is not None and self.value in (None, value)
 
     def problems(self, arguments: Mapping[str, object]) -> Iterator[Problem]:
         """Yield a problem for each missing field."""
