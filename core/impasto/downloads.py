@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from .call import Call
-from .call_errors import address_problem, annotate, cancelled_error, timeout_error
+from .call_errors import annotate, cancelled_error, timeout_error
 from .errors import ChargeUnknown, ImpastoError, PollExpired, ResponseError, UnusableResult
 from .fanout import combine_results, combined_error, run_each
 from .interrupts import pass_interrupt
 from .records import Artifact, Download, Pending, Result
 from .redact import describe_error
+from .result_checks import address_problem
 
 Poll = Callable[[Pending], Awaitable[Result | Pending]]
 

@@ -1,4 +1,4 @@
-"""The check of a plugin's result or job beyond what it can't do without: what is invalid costs no paid image."""
+"""The checks of a plugin's result or job: the reasons why it can't be used, and what is left out of one that can."""
 
 from __future__ import annotations
 
@@ -7,12 +7,113 @@ from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from .call_errors import is_failure, redact_error
-from .records import Artifact, Pending, Result
-from .redact import redact
+from .call_errors import redact_error
+from .errors import BrokenPlugin, ImpastoError
+from .files import File
+from .records import MAX_ARTIFACTS, Artifact, Download, FailedArtifact, Pending, Result
+from .redact import redact, secret_starts
+from .wire import WireRequest
 
 if TYPE_CHECKING:
     from .call import Call
+
+
+_LONGEST_ID = 100_000
+"""Characters of a job's id, which may be the addresses of its images."""
+
+
+def address_problem(request: WireRequest, call: Call) -> str:
+    """Return the reason why a request for a job's state or image can't be sent; empty if it can."""
+    if request.method != "GET":
+        return f"a plugin polls its job with a {request.method}, not a GET"
+    if request.url is not None:
+        try:
+            call.account.check_url(request.url)
+        except BrokenPlugin as error:
+            return f"the answer leads to an address that is not followed: {error.message}"
+    return ""
+
+
+def _pending_problem(pending: Pending, call: Call) -> str:
+    """Return the reason why a job can't be followed, empty if it can."""
+    downloads: object = pending.downloads
+    errors: object = pending.errors
+    if not isinstance(downloads, tuple) or not all(map(_is_download, downloads)):
+        return "the downloads of a plugin's job must be a tuple of Download"
+    if not isinstance(errors, tuple) or not all(map(is_failure, errors)):
+        return "the errors of a plugin's job must be a tuple of FailedArtifact"
+    if (count := len(downloads) + len(errors)) > MAX_ARTIFACTS:
+        return f"the answer contains {count:,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    identity: object = pending.id
+    if call.pending is None and not (isinstance(identity, str) and 0 < len(identity) <= _LONGEST_ID):
+        return f"the id of a plugin's job must be text of 1 to {_LONGEST_ID:,} characters"
+    if downloads or errors:
+        call.has_odd_result = True
+    poll: object = pending.poll
+    if not (poll is None or isinstance(poll, WireRequest)):
+        return "the poll of a plugin's job must be a WireRequest"
+    if pending.poll is None:
+        is_known = downloads or call.pending is not None
+        return "" if is_known else "a plugin accepts a job without the request that polls it"
+    return address_problem(pending.poll, call)
+
+
+_NOT_ARTIFACTS = "the artifacts of the plugin's result must be a tuple of Artifact"
+_SEEDS = (int, type(None))  # no bool
+
+
+def result_problem(outcome: object, call: Call) -> str:
+    """Return the reason why a plugin's result or job can't be used, empty if it can."""
+    if isinstance(outcome, Pending):
+        return _pending_problem(outcome, call)
+    if not isinstance(outcome, Result):
+        return f"normalize_response returned {type(outcome).__name__}, not a Result or a Pending"
+    artifacts: object = outcome.artifacts
+    if not isinstance(artifacts, tuple):
+        return _NOT_ARTIFACTS
+    if len(artifacts) > MAX_ARTIFACTS:
+        return f"the answer contains {len(artifacts):,} artifacts; at most {MAX_ARTIFACTS} are accepted"
+    is_whole = bool(artifacts)
+    is_plain, texts = outcome.warnings == () and outcome.errors == (), outcome.request_id or ""
+    if type(texts) is not str:
+        is_plain, texts = False, ""
+    for each in artifacts:  # one loop, and nothing called in it: benchmark `dispatch`
+        if not isinstance(each, Artifact):
+            return _NOT_ARTIFACTS
+        data: object = each._data  # noqa: SLF001 - ``data`` reads the file
+        is_valid = isinstance(data, bytes) if each.file is None else isinstance(each.file, File)
+        if not is_valid or not isinstance(each.media_type, str):
+            return "an artifact of the plugin's result must have bytes or a File, and a media type as text"
+        is_whole = is_whole and (each.file is not None or data != b"")
+        reason = each.finish_reason
+        if reason is not None:
+            texts = f"{texts}\n{reason}"
+        is_plain = is_plain and type(each.seed) in _SEEDS and (reason is None or type(reason) is str)
+    if not artifacts and outcome.errors:
+        errors: object = outcome.errors
+        if isinstance(errors, tuple) and all(map(is_failure, errors)):
+            return ""
+        return "the errors of the plugin's result must be a tuple of FailedArtifact"
+    if not (is_whole or (artifacts and call.is_proven_free)):
+        return "the answer contains no artifact, or an empty one"
+    for secret in call.secrets:
+        for start in secret_starts(secret):
+            is_plain = is_plain and start not in texts
+    if not is_plain:
+        call.has_odd_result = True
+    return ""
+
+
+def _is_download(value: object) -> bool:
+    if not isinstance(value, Download):
+        return False
+    request: object = value.request
+    return isinstance(request, WireRequest) and type(value.index) is int
+
+
+def is_failure(value: object) -> bool:
+    """Return True for a failed artifact of a plugin's result that is one."""
+    return isinstance(value, FailedArtifact) and type(value.index) is int and isinstance(value.error, ImpastoError)
 
 
 def checked_result(result: Result, call: Call) -> Result:

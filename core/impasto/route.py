@@ -15,7 +15,6 @@ from .call_errors import (
     cancelled_error,
     plugin_error,
     redact_error,
-    result_problem,
     timeout_error,
     unknown_charge_text,
 )
@@ -38,7 +37,7 @@ from .permission import Permission, running
 from .records import Handler, Pending, Result
 from .redact import redact
 from .request_headers import COMMON_HEADERS, authorized, check_header
-from .result_checks import checked_pending, checked_result
+from .result_checks import checked_pending, checked_result, result_problem
 from .retry_after import retry_after
 from .server_events import EVENT_STREAM
 from .streaming import NormalizeEvent, is_event_stream, read_stream, result_of_events

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from .call import Call
-from .call_errors import answer_fault, result_problem
+from .call_errors import answer_fault
 from .errors import ChargeUnknown, ImpastoError, UnusableResult
 from .fanout import combine_results, combined_error, result_of_cancelled
 from .interrupts import pass_interrupt, wait_for_end
 from .records import MAX_ARTIFACTS, Artifact, Partial, Request, Result
-from .result_checks import checked_result
+from .result_checks import checked_result, result_problem
 from .server_events import EVENT_STREAM, EventParser, ServerEvent
 from .wire import LARGE_BYTES, WireResponse, has_too_many_values
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from impasto import Artifact, Call, ChargeUnknown, NotFound, Pending, PollExpired, Result, WireRequest
-from impasto.call_errors import job_missing_error, result_problem, timeout_error
+from impasto.call_errors import job_missing_error, timeout_error
+from impasto.result_checks import result_problem
 
 ID = "job\r\n2026-11-26 INFO paid"
 SHOWN = "job\\r\\n2026-11-26 INFO paid"
