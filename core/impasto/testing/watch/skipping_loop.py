@@ -36,6 +36,10 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._on_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads as long as they take: Python 3.12 and later limit it to seconds that are skipped here."""
+        await super().shutdown_default_executor()
+
     def _on_done(self, _: object) -> None:
         self._working -= 1
 
