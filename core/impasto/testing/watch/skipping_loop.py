@@ -37,7 +37,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads as long as they take: Python 3.12 and later limit it to seconds that are skipped here."""
+        """Wait for the threads without a limit: the 300 seconds of Python 3.12 and later would be skipped."""
         await super().shutdown_default_executor()
 
     def _on_done(self, _: object) -> None:
