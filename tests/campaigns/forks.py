@@ -172,6 +172,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def _functions() -> Mapping[str, Sequence[FunctionType]]:
     """Return every function in memory by its file, methods and closures too."""
+    gc.unfreeze()  # the collector does not list what is frozen, and tests/conftest.py freezes all
     gc.collect()
     functions = defaultdict[str, list[FunctionType]](list)
     for each in gc.get_objects():

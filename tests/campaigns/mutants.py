@@ -44,9 +44,17 @@ PACKAGES = {
         f"{PLUGINS}stability/*refusals.py",
         f"{PLUGINS}stability/answers.py",
         f"{PLUGINS}stability/direct.py",
+        f"{PLUGINS}bedrock/*.py",
     ),
     "batch": (f"{PLUGINS}batch/*.py", f"{PLUGINS}batch/ledger/*.py", f"{PLUGINS}batch/runner/*.py"),
-    "gateway": (f"{PLUGINS}gateway/calls/*.py", f"{PLUGINS}gateway/idempotency/*.py", f"{PLUGINS}gateway/errors.py"),
+    "gateway": (
+        f"{PLUGINS}gateway/calls/*.py",
+        f"{PLUGINS}gateway/idempotency/*.py",
+        f"{PLUGINS}gateway/storage/*.py",
+        f"{PLUGINS}gateway/api/delivery.py",
+        f"{PLUGINS}gateway/http/delivery.py",
+        f"{PLUGINS}gateway/errors.py",
+    ),
     "drop-in": (f"{PLUGINS}openai_compat/*.py",),
 }
 """The paths on which money depends."""
@@ -148,7 +156,7 @@ def sampled(sample: int, seed: int, only: Sequence[str]) -> list[tuple[str, Chan
 
 def main() -> None:
     """Run a campaign and print what it found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.reach", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.mutants", description=__doc__)
     parser.add_argument("--sample", type=int, default=40, metavar="N", help="changes of each package")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[""], metavar="PATH", help="changes of files whose path has this")

@@ -173,6 +173,7 @@ def test_a_fork_runs_the_changed_functions_and_leaves_the_next_one_untouched(tmp
     )  # fmt: skip
     file.write_text(source)
     (tmp_path / "test_product.py").write_text(TESTS)
+    (tmp_path / "conftest.py").write_text("import gc\ndef pytest_collection_finish():\n    gc.freeze()\n")  # as ours
     (tmp_path / "pytest.ini").touch()
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     forks = Forks(options, tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}:{module.ROOT}"})
