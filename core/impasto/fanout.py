@@ -135,6 +135,8 @@ def requests_with_seeds(
 ) -> tuple[list[Request], tuple[str, ...]]:
     """Return the requests of n images, with seeds counted up from the first, and warnings.
 
+    Without a seed they count up from the provider's default, which would make the same image each time.
+
     ``native``: the field for the number of images of one request, and its maximum. Raises InvalidRequest if the seeds
     would pass the field's maximum.
     """
@@ -145,12 +147,22 @@ def requests_with_seeds(
     seed: int | None = getattr(request.params, "seed", None) if field is not None else None
     if seed and (wrong := list(check_n_and_seed(n, seed, field))):
         raise InvalidRequest(wrong, operation=request.operation)
+    first = _first_seed(seed, field)
     requests: list[Request] = []
     for start in range(0, n, maximum):
         count = min(maximum, n - start)
-        changes = {**({name: count} if name is not None else {}), **({"seed": seed + start} if seed else {})}
+        changes = {} if name is None else {name: count}
+        if start and first is not None:
+            changes["seed"] = first + start
         requests.append(attrs.evolve(request, params=_changed(request.params, changes), count=count))
     return requests, warnings
+
+
+def _first_seed(seed: int | None, field: Field | None) -> int | None:
+    """Return the seed of the first image, None if it is random: a negative one, or 0 if that is the default."""
+    default = field.default if field is not None else None
+    first = default if seed is None else seed
+    return None if not isinstance(first, int) or first < 0 or first == default == 0 else first
 
 
 def _changed(params: Any, changes: dict[str, int]) -> Any:  # attrs.evolve knows no type for "some attrs class"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 
 import impasto
 import impasto_plugins
 from impasto import BadRequest, InvalidRequest
-from impasto.fanout import check_n_and_seed, fan_out, result_of_cancelled
+from impasto.fanout import check_n_and_seed, fan_out, requests_with_seeds, result_of_cancelled
+from impasto.fields import fields_of, integer
 from tests.images import png
 from tests.recorder import Answer, Recorder, Seen, in_json, picture
 
@@ -87,6 +89,32 @@ async def test_a_random_seed_stays_so(
 ) -> None:
     await client.run("stability/sd3", n=2, prompt="x", **given)
     assert [post.fields.get("seed") for post in recorder.posts] == [sent, sent]
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "sent"),
+    [
+        (12, None, [None, 13, 14]),  # without a seed this provider makes the image of seed 12
+        (12, 0, [0, 1, 2]),
+        (None, 0, [0, 1, 2]),
+        (None, None, [None] * 3),
+        (0, None, [None] * 3),  # 0 is random
+        (0, 0, [0] * 3),
+        (-1, None, [None] * 3),
+        (-1, -1, [-1] * 3),
+    ],
+)
+def test_images_differ_if_the_provider_has_a_seed_of_its_own(
+    default: int | None, given: int | None, sent: list[int | None]
+) -> None:
+    @attrs.frozen(kw_only=True)
+    class Params:
+        seed: int | None = integer(-1, 1000, default=default)
+
+    request = impasto.Request(operation="acme/paint", params=Params(seed=given), target="/paint")
+    requests, _ = requests_with_seeds(3, request, fields_of(Params)["seed"])
+    assert [each.params for each in requests] == [Params(seed=seed) for seed in sent]
+    assert request.params == Params(seed=given)
 
 
 async def test_a_seed_that_would_pass_its_bound(client: impasto.Client, recorder: Recorder) -> None:
