@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -22,23 +25,30 @@ BUCKET = "pictures"
 
 @attrs.define
 class FakeS3:
-    """One bucket, at a path of its own: it checks each signature and how long it holds."""
+    """One bucket, with path-style addresses: it checks signatures, checksums and conditions."""
 
     url: str = ""
-    kept: dict[str, tuple[bytes, str]] = attrs.field(factory=dict)
+    stored: dict[str, tuple[bytes, str]] = attrs.field(factory=dict)
+    """Content and media type by path."""
+    metadata: dict[str, dict[str, str]] = attrs.field(factory=dict)
     statuses: list[int | tuple[int, str]] = attrs.field(factory=list)
-    """What the next uploads are answered instead: a status, with its code; 0 resets the connection."""
+    """The answers to the next uploads: a status, with its code; 0 resets the connection."""
     reads: list[int | tuple[int, str]] = attrs.field(factory=list)
     """The same for the next downloads."""
     loses_answers: int = 0
     """How many of the next uploads are stored, and their connection reset before the answer."""
-    seen: list[str] = attrs.field(factory=list)
+    delays_answers: int = 0
+    """How many of the next uploads are stored, and never answered."""
+    methods: list[str] = attrs.field(factory=list)
+    """The method of each request."""
+    checksums: list[str] = attrs.field(factory=list)
+    """Where each upload had its checksum: header, trailer or nowhere."""
     now: datetime | None = None
     pause: float = 0
-    refused: str = ""
+    forbidden: str = ""
     """Methods that are not allowed."""
-    gone_after: int | None = None
-    """After how many uploads the bucket is gone."""
+    uploads_left: int | None = None
+    """How many uploads succeed before the bucket vanishes."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,64 +61,133 @@ class FakeS3:
         }
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """What is kept below a prefix, by the names behind it."""
+        """The objects below a prefix, by the names behind it."""
         start = f"/{BUCKET}/{prefix}"
-        return {name.removeprefix(start): data for name, (data, _) in self.kept.items() if name.startswith(start)}
+        return {name.removeprefix(start): data for name, (data, _) in self.stored.items() if name.startswith(start)}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.seen.append(request.method)
+        self.methods.append(request.method)
         await asyncio.sleep(self.pause)
         body = await request.read()
-        assert "authorization" not in request.headers
-        if (refusal := self._refusal(request)) is not None:
+        if (refusal := self._refusal(request, body)) is not None:
             return _error(403, refusal)
-        if not request.path.startswith(f"/{BUCKET}/") or self.gone_after == 0:
+        if not request.path.startswith(f"/{BUCKET}/") or self.uploads_left == 0:
             return _error(404, "NoSuchBucket")
         if request.method == "GET" and self.reads:
             return _failure(self.reads.pop(0), request)
-        if request.method != "PUT" and request.path not in self.kept:
+        if request.method == "PUT":
+            return await self._put(request, body)
+        if request.path not in self.stored:
             return _error(404, "NoSuchKey")
-        if request.method != "PUT":
-            data, media_type = self.kept[request.path]
-            return web.Response(body=data, content_type=media_type)
+        data, media_type = self.stored[request.path]
+        headers = {"etag": _etag(data), **self.metadata.get(request.path, {})}
+        return web.Response(body=data, content_type=media_type, headers=headers)
+
+    async def _put(self, request: web.BaseRequest, body: bytes) -> web.Response:
         if self.statuses:
             return _failure(self.statuses.pop(0), request)
-        assert request.headers["content-length"] == str(len(body))
-        if request.headers.get("if-none-match") == "*" and request.path in self.kept:
+        content = self._checked_content(request, body)
+        if request.headers.get("if-none-match") == "*" and request.path in self.stored:
             return _error(412, "PreconditionFailed")
-        self.kept[request.path] = body, request.content_type
-        if self.gone_after is not None:
-            self.gone_after -= 1
+        self.stored[request.path] = content, request.content_type
+        self.metadata[request.path] = {k: v for k, v in request.headers.items() if k.lower().startswith("x-amz-meta-")}
+        if self.uploads_left is not None:
+            self.uploads_left -= 1
         if self.loses_answers:
             self.loses_answers -= 1
             return _failure(0, request)
-        return web.Response()
+        if self.delays_answers:
+            self.delays_answers -= 1
+            await asyncio.Event().wait()
+        return web.Response(headers={"etag": _etag(content)})
 
-    def _refusal(self, request: web.BaseRequest) -> str | None:
-        asked = dict(request.query)
-        query = "&".join(p for p in request.rel_url.raw_query_string.split("&") if not p.startswith("X-Amz-Signature="))
-        signed = sigv4.SignedRequest(
-            method=request.method,
-            path=unquote(request.rel_url.raw_path),  # S3 encodes it once, other services twice
-            query=query,
-            headers={"host": request.headers["host"]},
-            body_hash="UNSIGNED-PAYLOAD",
-        )
-        given = sigv4.parse_authorization(
-            f"{asked['X-Amz-Algorithm']} Credential={asked['X-Amz-Credential']},"
-            f"SignedHeaders={asked['X-Amz-SignedHeaders']},Signature={asked['X-Amz-Signature']}"
-        )
-        assert (given.service, given.signed_headers) == ("s3", ("host",))
-        stamp, key = asked["X-Amz-Date"], SECRETS.get(given.access_key, "")
-        if (
-            sigv4._compute_signature(key, given, stamp, sigv4.build_canonical_request(signed, ("host",)))
-            != given.signature
-        ):
-            return "SignatureDoesNotMatch"
-        begun = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    def _checked_content(self, request: web.BaseRequest, body: bytes) -> bytes:
+        """The content of an upload, whose length and checksum are right."""
+        headers = request.headers
+        checksum, place = headers.get("x-amz-checksum-crc32"), "header"
+        if headers.get("content-encoding") == "aws-chunked":
+            content, checksum = _decode_chunks(body)
+            place = "trailer"
+            assert headers["x-amz-trailer"] == "x-amz-checksum-crc32"
+            assert headers["x-amz-decoded-content-length"] == str(len(content))
+        else:
+            content = body
+            assert headers["content-length"] == str(len(body))
+        self.checksums.append(place if checksum is not None else "nowhere")
+        assert checksum in (None, base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode())
+        return content
+
+    def _refusal(self, request: web.BaseRequest, body: bytes) -> str | None:
         now = self.now or datetime.now(UTC)
-        late = now > begun + timedelta(seconds=int(asked["X-Amz-Expires"]))
-        return "AccessDenied" if late or request.method in self.refused.split() else None
+        if "authorization" in request.headers:
+            is_right, is_late = _check_headers(request, body, now), False
+        else:
+            is_right, is_late = _check_query(request, now)
+        if not is_right:
+            return "SignatureDoesNotMatch"
+        return "AccessDenied" if is_late or request.method in self.forbidden.split() else None
+
+
+def _check_headers(request: web.BaseRequest, body: bytes, now: datetime) -> bool:
+    """True if the headers have a signature of the request."""
+    body_hash = request.headers["x-amz-content-sha256"]
+    assert body_hash in (hashlib.sha256(body).hexdigest(), "UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+    authorization = sigv4.parse_authorization(request.headers["authorization"])
+    stamp = request.headers["x-amz-date"]
+    assert abs(datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - now) < timedelta(minutes=5)
+    required = {"host"} | {name.lower() for name in request.headers if name.lower().startswith("x-amz-")}
+    assert required <= set(authorization.signed_headers)
+    return _is_signed(request, authorization, stamp, request.rel_url.raw_query_string, body_hash)
+
+
+def _check_query(request: web.BaseRequest, now: datetime) -> tuple[bool, bool]:
+    """True if the query has a signature of the request, and True if it has expired."""
+    query = dict(request.query)
+    authorization = sigv4.parse_authorization(
+        f"{query['X-Amz-Algorithm']} Credential={query['X-Amz-Credential']},"
+        f"SignedHeaders={query['X-Amz-SignedHeaders']},Signature={query['X-Amz-Signature']}"
+    )
+    assert authorization.signed_headers == ("host",)
+    parts = request.rel_url.raw_query_string.split("&")
+    rest = "&".join(part for part in parts if not part.startswith("X-Amz-Signature="))
+    stamp = query["X-Amz-Date"]
+    start = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    is_late = now > start + timedelta(seconds=int(query["X-Amz-Expires"]))
+    return _is_signed(request, authorization, stamp, rest, "UNSIGNED-PAYLOAD"), is_late
+
+
+def _is_signed(
+    request: web.BaseRequest, authorization: sigv4.Authorization, stamp: str, query: str, body_hash: str
+) -> bool:
+    assert authorization.service == "s3"
+    signed = sigv4.SignedRequest(
+        method=request.method,
+        path=unquote(request.rel_url.raw_path),  # S3 encodes it once, other services twice
+        query=query,
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body_hash=body_hash,
+    )
+    canonical = sigv4.build_canonical_request(signed, authorization.signed_headers)
+    secret = SECRETS.get(authorization.access_key, "")
+    return sigv4._compute_signature(secret, authorization, stamp, canonical) == authorization.signature
+
+
+def _decode_chunks(body: bytes) -> tuple[bytes, str]:
+    """The content and the checksum of a body in the form aws-chunked."""
+    content = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        if not int(size, 16):
+            break
+        content += body[: int(size, 16)]
+        body = body[int(size, 16) :].removeprefix(b"\r\n")
+    name, _, checksum = body.strip().partition(b":")
+    assert name == b"x-amz-checksum-crc32"
+    return content, checksum.decode()
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
 
 
 def _failure(kind: int | tuple[int, str], request: web.BaseRequest) -> web.Response:

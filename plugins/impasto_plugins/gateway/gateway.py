@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import ClientSession, web
+from aiohttp import web
 
 from impasto import Client
 from impasto.ext import is_loopback
 from impasto_plugins.concurrency import Listener, listen
+from impasto_plugins.transports.s3 import S3Clients
 
 from .api import jobs
 from .app import App
@@ -82,7 +83,7 @@ class Gateway:
             self.metrics = Metrics(self._metrics_folder)
             stack.callback(self.metrics.close)
             self._observer = Observer(self.metrics, await asyncio.to_thread(Tracing.create_if_configured), self._log)
-            self._uploads = await stack.enter_async_context(ClientSession(trust_env=True))  # a proxy before S3
+            self._s3_clients = await stack.enter_async_context(S3Clients())
             runtime = await self._create_runtime(self._config)
             self._observer.update_gauges = self._update_gauges
             data = data_folder(self._config)
@@ -146,7 +147,7 @@ class Gateway:
         self._app.reload(await self._create_runtime(config))
 
     async def _create_runtime(self, config: Config) -> Runtime:
-        return await Runtime.create(config, self._client, self._observer, self._uploads, no_auth=self._no_auth)
+        return await Runtime.create(config, self._client, self._observer, self._s3_clients, no_auth=self._no_auth)
 
     async def drain(self) -> bool:
         """Accept nothing new and wait for running calls; return False if they took too long."""

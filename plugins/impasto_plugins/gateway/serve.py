@@ -73,9 +73,8 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
     """Return the output of ``--check`` for a valid configuration. Raises ConfigError with every mistake."""
-    from aiohttp import ClientSession
-
     from impasto import Client
+    from impasto_plugins.transports.s3 import S3Clients
 
     from .calls.runtime import open_components
 
@@ -88,8 +87,8 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
         mistakes += error.mistakes
 
     async def open_and_count() -> int:
-        async with Client(plugins=config.plugins) as client, ClientSession() as uploads:
-            models, _, more_mistakes = await open_components(config, client, Observer(Metrics(), None), uploads)
+        async with Client(plugins=config.plugins) as client, S3Clients() as s3_clients:
+            models, _, more_mistakes = await open_components(config, client, Observer(Metrics(), None), s3_clients)
         mistakes.extend(more_mistakes)
         return len(models)
 

@@ -11,14 +11,15 @@ import copy
 import functools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.auth import S3SigV4QueryAuth, SigV4Auth
+from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import (
@@ -66,7 +67,7 @@ class Once(Generic[T]):
     def start(self) -> asyncio.Future[T]:
         """Return the running work, or start it."""
         if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().run_in_executor(None, _run_in_loop_of_its_own, self._work)
+            self._running = asyncio.get_running_loop().run_in_executor(None, run_in_loop_of_its_own, self._work)
             self._running.add_done_callback(
                 lambda task: task.cancelled() or task.exception()
             )  # raised for those who wait; if nobody does, asyncio would report it as lost
@@ -136,23 +137,9 @@ class Identity:
         if keys is None:
             return {**headers, "authorization": f"Bearer {self._bearer}"}
         request = AWSRequest("POST", url, headers=dict(headers), data=body)
-        # botocore logs the canonical request and the signature at DEBUG.
-        quiet = _at_work.set(True)
-        try:
+        with silenced_botocore():  # at DEBUG it logs the canonical request and the signature
             SigV4Auth(keys, SIGNING_NAME, self.region).add_auth(request)
-        finally:
-            _at_work.reset(quiet)
         return dict(request.headers.items())
-
-    def presign(self, method: str, url: str, keys: ReadOnlyCredentials | None, seconds: int) -> str:
-        """Return an S3 URL that permits this one operation to anybody for so many seconds."""
-        request = AWSRequest(method, url)
-        quiet = _at_work.set(True)
-        try:
-            S3SigV4QueryAuth(keys, "s3", self.region, expires=seconds).add_auth(request)
-        finally:
-            _at_work.reset(quiet)
-        return str(request.url)
 
 
 def explicit_identity(settings: Mapping[str, str]) -> Identity | None:
@@ -172,33 +159,52 @@ def _explicit(settings: Mapping[str, str]) -> ReadOnlyCredentials | None:
     )
 
 
-async def find_identity(settings: Mapping[str, str], options: Options, *, service: str = _SERVICE) -> Identity:
-    """Return the identity that botocore finds for a service.
+async def find_identity(settings: Mapping[str, str], options: Options) -> Identity:
+    """Return the identity that botocore finds for Bedrock.
 
     botocore's client resolves the endpoint from variables, profile and partition. It sends no request.
     """
-    session = AioSession(profile=settings.get("profile"))
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    session = create_session(settings)
     if options.proxy is not None:  # for STS and SSO too, and so is an own CA
         session.set_default_client_config(AioConfig(proxies={"https": options.proxy}))
     if isinstance(options.ssl, str | os.PathLike):
         session.set_config_variable("ca_bundle", os.fspath(options.ssl))
-    try:
-        async with session.create_client(
-            service,
-            region_name=settings.get("region"),
-            endpoint_url=settings.get("endpoint"),
-            config=AioConfig(signature_version=UNSIGNED),
-        ) as client:
-            region, endpoint = client.meta.region_name, client.meta.endpoint_url
-    except ValueError as error:
-        if isinstance(error, BotoCoreError):
-            raise
-        raise ConfigError("the AWS endpoint is not a URL: check bedrock_endpoint and AWS_ENDPOINT_URL") from None
-    endpoint = check_base_url(endpoint, "the AWS endpoint URL", with_path=True)
+    async with open_client(session, _SERVICE, settings, AioConfig(signature_version=UNSIGNED)) as client:
+        region = client.meta.region_name
+        endpoint = check_base_url(client.meta.endpoint_url, "the AWS endpoint URL", with_path=True)
     keys, bearer = _explicit(settings), settings.get("bearer")
     source = session.get_credentials if (keys or bearer) is None else None
     return Identity(region, endpoint, bearer=bearer, keys=keys, source=source)
+
+
+def create_session(settings: Mapping[str, str]) -> AioSession:
+    """Return a session of botocore with an account's profile."""
+    session = AioSession(profile=settings.get("profile"))
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+@asynccontextmanager
+async def open_client(
+    session: AioSession, service: str, settings: Mapping[str, str], config: AioConfig, verify: str | None = None
+) -> AsyncIterator[Any]:
+    """Open botocore's client of a service. ``verify`` is a file of CA certificates. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                session.create_client(
+                    service,
+                    region_name=settings.get("region"),
+                    endpoint_url=settings.get("endpoint"),
+                    verify=verify,
+                    config=config,
+                )
+            )
+        except ValueError as error:
+            if isinstance(error, BotoCoreError):
+                raise
+            raise ConfigError("the AWS endpoint is not a URL: check the configured one and AWS_ENDPOINT_URL") from None
+        yield client
 
 
 def ca_bundle(profile: str | None) -> str | None:
@@ -206,13 +212,11 @@ def ca_bundle(profile: str | None) -> str | None:
 
     Reads the AWS configuration file, so run it in a thread.
     """
-    quiet = _at_work.set(True)
-    try:
-        path: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
-    except BotoCoreError:  # a wrong profile or file is reported when credentials are needed
-        path = os.environ.get("AWS_CA_BUNDLE")
-    finally:
-        _at_work.reset(quiet)
+    with silenced_botocore():
+        try:
+            path: str | None = AioSession(profile=profile).get_config_variable("ca_bundle")
+        except BotoCoreError:  # a wrong profile or file is reported when credentials are needed
+            path = os.environ.get("AWS_CA_BUNDLE")
     return path or os.environ.get("REQUESTS_CA_BUNDLE") or None
 
 
@@ -222,7 +226,17 @@ def _loader(path: str | None) -> Any:
     return create_loader(path)
 
 
-def _run_in_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
+@contextmanager
+def silenced_botocore() -> Iterator[None]:
+    """Mark work of botocore in this context as impasto's: its log lines below warnings are dropped."""
+    quiet = _at_work.set(True)
+    try:
+        yield
+    finally:
+        _at_work.reset(quiet)
+
+
+def run_in_loop_of_its_own(work: Callable[[], Awaitable[T]]) -> T:
     """Run work of botocore in this thread with a loop of its own."""
     _at_work.set(True)  # a thread's context is its own
     _silence_botocore()  # again: botocore creates loggers when it is used

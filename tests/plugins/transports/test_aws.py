@@ -10,7 +10,6 @@ import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -214,17 +213,6 @@ def test_each_waiting_caller_raises_its_own_error() -> None:
     assert str(to_identity_error(error)) == "x"
 
 
-def test_a_presigned_url_is_signed_and_expires() -> None:
-    identity = Identity("eu-west-1", "https://s3.eu-west-1.amazonaws.com")
-    keys = ReadOnlyCredentials("AKIA", "secret", None, None)
-    url = urlsplit(identity.presign("PUT", "https://own.s3.eu-west-1.amazonaws.com/a/b", keys, 600))
-    query = {name: value for name, (value,) in parse_qs(url.query).items()}
-    assert (url.netloc, url.path) == ("own.s3.eu-west-1.amazonaws.com", "/a/b")
-    assert query["X-Amz-Expires"] == "600"
-    assert "/eu-west-1/s3/aws4_request" in query["X-Amz-Credential"]
-    assert len(query["X-Amz-Signature"]) == 64
-
-
 def test_a_signed_request_shows_no_secret_and_a_bearer_token_needs_no_signature() -> None:
     keys = ReadOnlyCredentials("AKIA", "a-secret", None, None)
     identity = Identity("eu-west-1", "https://bedrock.example", bearer="token")
@@ -268,7 +256,6 @@ def test_a_signature_is_not_logged_and_the_users_own_are(
     keys = ReadOnlyCredentials("AKIA", "a-secret", "a-token", None)
     for _ in range(2):
         identity.sign("https://bedrock.example/x", {}, b"{}", keys)
-        identity.presign("PUT", "https://s3.example/a", keys, 600)
         assert logged.records == []
     sign_as_a_user_would()
     assert "AWS4-HMAC-SHA256" in logged.text

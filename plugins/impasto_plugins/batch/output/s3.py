@@ -15,14 +15,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
-import aiohttp
 import attrs
 
 from impasto import ConfigError, File, ImpastoError, MissingExtra
 from impasto_plugins.batch.ledger.high_water import Mark
 from impasto_plugins.batch.ledger.log import Row, untrusted_ledger
 from impasto_plugins.batch.ledger.workspace import HIDDEN, LedgerHistory, WorkspacePaths, state_folder
-from impasto_plugins.transports.s3 import NotStored, Objects
+from impasto_plugins.transports.s3 import NotStored, Objects, S3Clients
 
 SCHEME = "s3://"
 TRIES = 8
@@ -110,9 +109,9 @@ class ImageBucket:
     @asynccontextmanager
     async def open(cls, target: BucketTarget, *, is_started_over: bool = False) -> AsyncIterator[ImageBucket]:
         """Open a bucket. Raises ConfigError or MissingExtra."""
-        async with aiohttp.ClientSession(trust_env=True) as session:
+        async with S3Clients() as clients:
             try:
-                objects = await Objects.open(target.bucket, target.prefix, {"endpoint": target.endpoint}, session)
+                objects = await Objects.open(target.bucket, target.prefix, {"endpoint": target.endpoint}, clients)
             except MissingExtra:
                 raise
             except ImpastoError as error:

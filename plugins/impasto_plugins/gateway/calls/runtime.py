@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-from aiohttp import ClientSession
 
 from impasto import Client, ImpastoError, Operation, Registry
 from impasto.ext import MIDDLEWARE, closest
@@ -19,6 +18,7 @@ from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.storage.local import ImageStore, LocalStore
 from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.gateway.telemetry.instrumentation import Observer
+from impasto_plugins.transports.s3 import S3Clients
 
 from .deployments import Model, load_models
 
@@ -48,10 +48,10 @@ class Runtime:
 
     @classmethod
     async def create(
-        cls, config: Config, client: Client, observer: Observer, uploads: ClientSession, *, no_auth: bool
+        cls, config: Config, client: Client, observer: Observer, s3_clients: S3Clients, *, no_auth: bool
     ) -> Runtime:
-        """Import the plugins and open the stores. ``uploads`` are those to S3. Raises ConfigError."""
-        models, store, mistakes = await open_components(config, client, observer, uploads)
+        """Import the plugins and open the stores. Raises ConfigError."""
+        models, store, mistakes = await open_components(config, client, observer, s3_clients)
         if mistakes:
             raise InvalidConfig(config.source, mistakes)
         operations = [deployment.operation for model in models.values() for deployment in model.deployments]
@@ -84,7 +84,7 @@ class Runtime:
 
 
 async def open_components(
-    config: Config, client: Client, observer: Observer, uploads: ClientSession
+    config: Config, client: Client, observer: Observer, s3_clients: S3Clients
 ) -> tuple[Mapping[str, Model], ImageStore | None, list[Mistake]]:
     """Return the models, the bucket if there is one, and every mistake that only plugins and libraries know."""
     all_mistakes: list[Mistake] = []
@@ -101,7 +101,7 @@ async def open_components(
     store = None
     if config.files.s3 is not None and "files.s3" not in config.unknown_fields:
         try:
-            store = await S3Store.open(config.files.s3, config.files.seconds, uploads)
+            store = await S3Store.open(config.files.s3, config.files.seconds, s3_clients)
         except ImpastoError as error:
             all_mistakes.append((config.lines.get("files.s3", 0), error.message))
     return models, store, all_mistakes

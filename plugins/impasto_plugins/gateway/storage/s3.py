@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import attrs
-from aiohttp import ClientSession
 
 from impasto import Artifact, ConfigError, ImpastoError, MissingExtra
 from impasto_plugins.gateway.config.model import S3Config
-from impasto_plugins.transports.s3 import NotStored, Objects
+from impasto_plugins.transports.s3 import NotStored, Objects, S3Clients
 
 from .local import StoreError, new_file_name
 
@@ -20,10 +19,10 @@ class S3Store:
     seconds: int
 
     @classmethod
-    async def open(cls, s3: S3Config, seconds: float, session: ClientSession) -> S3Store:
+    async def open(cls, s3: S3Config, seconds: float, clients: S3Clients) -> S3Store:
         """Find region, endpoint and credentials as boto3 does. Raises ConfigError or MissingExtra."""
         try:
-            objects = await Objects.open(s3.bucket, s3.prefix or "", s3.account(), session)
+            objects = await Objects.open(s3.bucket, s3.prefix or "", s3.account(), clients)
         except MissingExtra:
             raise
         except ImpastoError as error:
@@ -51,6 +50,6 @@ class S3Store:
     async def url_for(self, name: str, base_url: str) -> str:
         """Return a temporary URL with which anybody may get the image. Raises StoreError."""
         try:
-            return await self.objects.presign("GET", name, self.seconds)
+            return await self.objects.presign(name, self.seconds)
         except ImpastoError as error:
             raise StoreError(f"files.s3: {error.message}") from None

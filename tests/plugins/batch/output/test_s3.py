@@ -128,10 +128,10 @@ def test_pictures_and_results_go_up(batch: Run, manifest: Write, s3: FakeS3, imp
     assert [path.name for path in WorkspacePaths(staging()).staging.iterdir()] == []
     status = json.loads(batch("status", TO, "--json").output)
     assert (status["state"], status["done"]) == ("complete", 4)
-    before = len(s3.seen)
+    before = len(s3.methods)
     assert batch("run", path, "--out", TO).exit_code == 0  # nothing is left to do
     assert len(impasto_emulator.charges) == 4
-    assert len(s3.seen) - before < 8
+    assert len(s3.methods) - before < 8
 
 
 def test_only_the_reports_pictures_stay_here(
@@ -226,7 +226,7 @@ def test_a_damaged_ledger_of_a_bucket(
 
 @pytest.mark.parametrize("refused", ["PUT", "GET"])
 def test_permissions_are_looked_at_before_anything_is_spent(used: Used, s3: FakeS3, refused: str) -> None:
-    s3.refused = refused
+    s3.forbidden = refused
     assert "access denied: these credentials need s3:PutObject and s3:GetObject there" in used(TO)
 
 
@@ -277,11 +277,11 @@ def test_a_page_of_a_proxy_is_no_upload(batch: Run, manifest: Write, s3: FakeS3,
 
 def test_results_that_could_not_go_up_are_work_undone(batch: Run, manifest: Write, s3: FakeS3) -> None:
     path = str(manifest(row("a")))
-    s3.gone_after = 2  # the mark, and the image
+    s3.uploads_left = 2  # the mark, and the image
     done = batch("run", path, "--out", TO)
     assert done.exit_code == 1
     assert "results and report could not be uploaded" in done.stderr
-    s3.gone_after = None
+    s3.uploads_left = None
     assert batch("run", path, "--out", TO).exit_code == 0
     assert len(results(s3)) == 1
 
@@ -298,7 +298,7 @@ def test_an_upload_whose_answer_is_lost_is_one_object(
 def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     batch: Run, manifest: Write, s3: FakeS3, impasto_emulator: Emulator
 ) -> None:
-    s3.gone_after = 3  # the mark, and two pictures
+    s3.uploads_left = 3  # the mark, and two pictures
     path = str(manifest(*many(30)))
     done = batch("run", path, "--out", TO, "--concurrency", "2")
     assert done.exit_code == 1
@@ -311,7 +311,7 @@ def test_a_bucket_that_vanishes_stops_the_run_and_loses_nothing(
     refused = batch("run", path, "--out", TO)
     assert refused.exit_code == 2
     assert len(impasto_emulator.charges) == paid
-    s3.gone_after = None
+    s3.uploads_left = None
     done = batch("run", path, "--out", TO)
     assert done.exit_code == 0, done.output
     assert len(results(s3)) == len(impasto_emulator.charges) == 30
@@ -346,18 +346,18 @@ def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_u
         patch.setattr(LedgerRecorder, "save_elsewhere", lambda self, unit, outcome: asyncio.sleep(0, outcome))
         assert batch("run", path, "--out", TO).exit_code == 1
     assert [each["row"] for each in told(staging())].count("staged") == 0
-    s3.gone_after = 1  # the mark alone goes up
+    s3.uploads_left = 1  # the mark alone goes up
     assert batch("run", path, "--out", TO).exit_code == 2
     found = json.loads(batch("status", TO, "--json").stdout)
     assert (found["pending"], found["cost_usd"]) == (1, 0.03)
-    s3.gone_after = None
+    s3.uploads_left = None
     done = batch("run", path, "--out", TO)
     assert done.stdout == "complete: 1 of 1 done, 0.03 USD\n"
     assert len(results(s3)) == len(impasto_emulator.charges) == 1
 
 
 def test_no_object_is_overwritten(batch: Run, manifest: Write, s3: FakeS3) -> None:
-    s3.kept["/pictures/shots/of a fox/a.png"] = b"somebody's", "image/png"
+    s3.stored["/pictures/shots/of a fox/a.png"] = b"somebody's", "image/png"
     assert batch("run", str(manifest(row("a"), row("b", seed=1), row("c", seed=1))), "--out", TO).exit_code == 0
     assert pictures(s3)["a.png"] == b"somebody's"
     assert {"a-1.png", "b.png", "c.png"} < set(pictures(s3))

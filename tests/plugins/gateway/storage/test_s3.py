@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
@@ -20,6 +21,7 @@ from impasto_plugins.emulator import Emulator
 from impasto_plugins.gateway.config.model import S3Config
 from impasto_plugins.gateway.storage.s3 import S3Store
 from impasto_plugins.transports import s3 as s3_module
+from impasto_plugins.transports.s3 import S3Clients
 from tests.images import padded
 from tests.plugins.gateway.conftest import Answer, Running, Start, config
 from tests.reliability.servers import PICTURE_HEADERS, head, raw, serving
@@ -57,7 +59,7 @@ async def test_a_picture_goes_up_and_is_shown(gateway: Running, s3: FakeS3) -> N
         assert SECRETS["AKIATEST"] not in url
         status, data = await fetched(url)
         assert (status, data[:4], data[-8:-4]) == (200, b"\x89PNG", b"IEND")
-        assert s3.kept[url.removeprefix(s3.url).partition("?")[0]] == (data, "image/png")
+        assert s3.stored[url.removeprefix(s3.url).partition("?")[0]] == (data, "image/png")
         assert (await fetched(url.replace("made/here", "other")))[0] == 403
 
 
@@ -74,10 +76,10 @@ async def test_a_repeated_request_is_shown_the_same_picture(
 
     first = await again()
     assert await again() == first
-    assert len(s3.kept) == 1
-    s3.kept.clear()  # as a bucket's own rules do
+    assert len(s3.stored) == 1
+    s3.stored.clear()  # as a bucket's own rules do
     assert await again() == first
-    assert len(s3.kept) == 1
+    assert len(s3.stored) == 1
     assert len(impasto_emulator.charges) == 1
 
 
@@ -106,7 +108,7 @@ async def test_what_fails_in_passing_is_tried_again(gateway: Running, s3: FakeS3
     s3.statuses = [(409, "ConditionalRequestConflict"), (400, "RequestTimeout")]
     answer = await gateway.generate(response_format="url")
     assert (await fetched(answer.json["data"][0]["url"]))[0] == 200
-    assert s3.seen[:3] == ["PUT"] * 3
+    assert s3.methods[:3] == ["PUT"] * 3
     assert len(impasto_emulator.charges) == 1
 
 
@@ -137,7 +139,7 @@ async def test_a_wrong_key_is_told_in_the_log(
     gateway = await start(config(impasto_emulator.url, more=kept_in(s3, secret="of-another")))
     told = delivered(await gateway.generate(response_format="url"), caplog)
     assert told.endswith("files.s3: HTTP 403 SignatureDoesNotMatch")
-    assert s3.seen == ["PUT"]
+    assert s3.methods == ["PUT"]
     assert len(impasto_emulator.charges) == 1
 
 
@@ -145,7 +147,7 @@ async def test_an_s3_that_is_down(gateway: Running, s3: FakeS3, caplog: pytest.L
     s3.statuses = [503] * 9
     told = delivered(await gateway.generate(response_format="url"), caplog)
     assert told.endswith("files.s3: HTTP 503 SlowDown")
-    assert len(s3.seen) == s3_module.TRIES
+    assert len(s3.methods) == s3_module.TRIES
 
 
 async def test_an_s3_that_does_not_answer(
@@ -157,27 +159,22 @@ async def test_an_s3_that_does_not_answer(
     assert told.endswith("TimeoutError")
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "bucket", "prefix", "address"),
-    [
-        ("https://s3.eu-central-1.amazonaws.com", "b-1", None, "https://b-1.s3.eu-central-1.amazonaws.com/"),
-        ("https://s3.amazonaws.com", "b-1", "p", "https://s3.amazonaws.com/b-1/p/"),
-        ("https://s3.cn-north-1.amazonaws.com.cn", "b-1", "p/", "https://b-1.s3.cn-north-1.amazonaws.com.cn/p/"),
-        ("https://s3.eu-central-1.amazonaws.com", "b.1", "/p", "https://s3.eu-central-1.amazonaws.com/b.1/p/"),
-        ("https://minio.example:9000", "b-1", "p/q", "https://minio.example:9000/b-1/p/q/"),
-    ],
-)
-async def test_where_a_bucket_is(endpoint: str, bucket: str, prefix: str | None, address: str) -> None:
+async def test_the_settings_of_the_configuration_lead_to_its_bucket() -> None:
     s3 = S3Config(
-        bucket=bucket,
-        prefix=prefix,
-        endpoint_url=endpoint,
+        bucket="b-1",
+        prefix="p/q",
+        endpoint_url="https://minio.example:9000",
         aws_region_name="eu-central-1",
         aws_access_key_id="AKIATEST",
         aws_secret_access_key=SECRETS["AKIATEST"],
     )
-    async with aiohttp.ClientSession() as session:
-        assert (await S3Store.open(s3, 60, session)).objects.address == address
+    async with S3Clients() as clients:
+        url = urlsplit(await (await S3Store.open(s3, 90.5, clients)).url_for("image.png", "http://gateway"))
+    assert f"{url.scheme}://{url.netloc}{url.path}" == "https://minio.example:9000/b-1/p/q/image.png"
+    query = parse_qs(url.query)
+    assert query["X-Amz-Expires"] == ["90"]
+    assert query["X-Amz-Credential"][0].startswith("AKIATEST/")
+    assert query["X-Amz-Credential"][0].endswith("/eu-central-1/s3/aws4_request")
 
 
 async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -185,13 +182,14 @@ async def test_region_and_keys_are_found_as_boto3_finds_them(monkeypatch: pytest
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    async with aiohttp.ClientSession() as session:
+    async with S3Clients() as clients:
         with pytest.raises(ConfigError, match=r"files\.s3: no AWS credentials"):
-            await S3Store.open(S3Config(bucket="pictures"), 60, session)
+            await S3Store.open(S3Config(bucket="pictures"), 60, clients)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AKIATEST"])
-        opened = await S3Store.open(S3Config(bucket="pictures"), 60, session)
-    assert opened.objects.address == "https://pictures.s3.eu-west-1.amazonaws.com/"
+        opened = await S3Store.open(S3Config(bucket="pictures"), 60, clients)
+        url = await opened.url_for("image.png", "http://gateway")
+    assert url.startswith("https://pictures.s3.eu-west-1.amazonaws.com/image.png?")
 
 
 def test_a_mistake_is_told_with_its_line() -> None:
@@ -213,12 +211,13 @@ def test_a_mistake_is_told_with_its_line() -> None:
 
 
 async def test_where_the_extra_is_missing_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "impasto_plugins.transports.aws", raising=False)
-    monkeypatch.delattr(transports, "aws", raising=False)
+    for name in ("aws", "s3_client"):
+        monkeypatch.delitem(sys.modules, f"impasto_plugins.transports.{name}", raising=False)
+        monkeypatch.delattr(transports, name, raising=False)
     monkeypatch.setitem(sys.modules, "aiobotocore.config", None)
-    async with aiohttp.ClientSession() as session:
+    async with S3Clients() as clients:
         with pytest.raises(MissingExtra, match=r"pip install 'impasto\[s3\]'"):
-            await S3Store.open(S3Config(bucket="pictures"), 60, session)
+            await S3Store.open(S3Config(bucket="pictures"), 60, clients)
 
 
 @pytest.mark.parametrize("place", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "profile"])
@@ -241,4 +240,4 @@ async def test_an_own_ca_is_found_as_boto3_finds_it(
         answer = await gateway.generate(response_format="url")
         assert answer.status == 200, answer.body
         assert answer.json["data"][0]["url"].startswith(f"{fake.url}/pictures/"), answer.body
-        assert len(fake.kept) == 1
+        assert len(fake.stored) == 1
