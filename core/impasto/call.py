@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import attrs
 
+from .call_errors import redacted_file
 from .deadline import Deadline, DeadlineScheduler
 from .errors import BrokenPlugin, ChargeUnknown
 from .interrupts import pass_interrupt
@@ -204,7 +206,7 @@ class Call:
         except ChargeUnknown as error:
             error.raw, error.request_id = stream.received, response.request_id
             if spool is not None and stream.is_spooled:
-                error.file = await spool.finish()
+                error.file = await asyncio.to_thread(redacted_file, await spool.finish(), self.secrets)
             raise
         if body is None and spool is not None:
             return WireResponse(status=response.status, headers=response.headers, file=await spool.finish())

@@ -18,9 +18,10 @@ from .errors import (
     ResponseError,
     UnusableResult,
 )
+from .files import File
 from .interrupts import pass_interrupt
 from .records import FailedArtifact, Pending
-from .redact import describe_error, printable, redact
+from .redact import describe_error, printable, redact, redact_bytes
 
 if TYPE_CHECKING:
     from .call import Call
@@ -134,7 +135,7 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
 
 
 def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
-    """Remove secrets from the error's texts and notes, and from its chain each error that shows one.
+    """Remove secrets from the error's texts, notes and bytes, and from its chain each error that shows one.
 
     Its texts may be a plugin's, and its provider's: what is not text becomes text, of a single line and bounded.
     """
@@ -143,6 +144,9 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
     error.request_id = redact(_text(error.request_id), secrets) or None
     if error.billed not in _BILLED:
         error.billed = "unknown"
+    if isinstance(error, ChargeUnknown | UnusableResult):
+        raw: object = error.raw
+        error.raw = redact_bytes(raw, secrets) if isinstance(raw, bytes) else b""
     if isinstance(error, ResponseError):
         error.name = redact(_text(error.name), secrets) or None
         messages: object = error.messages
@@ -165,6 +169,21 @@ def redact_error(error: ImpastoError, secrets: tuple[str, ...]) -> None:
             else:
                 waiting.append(behind)
 
+
+def redacted_file(file: File, secrets: tuple[str, ...]) -> File:
+    """Return the file of an error, or its bytes without the secrets if it shows one. Call it in a thread."""
+    end = b""
+    with file.open() as source:
+        while piece := source.read(_PIECE):
+            if redact_bytes(end + piece, secrets) != end + piece:
+                return File.of(redact_bytes(file.read(), secrets))
+            end = piece[-_LONGEST_OVERLAP:]
+    return file
+
+
+_PIECE = 1 << 20
+_LONGEST_OVERLAP = 16
+"""Bytes by which a secret is recognized, at most."""
 
 _LONGEST_MESSAGE = 20_000
 """Characters of an error's message: more than all problems of a request have."""

@@ -22,7 +22,7 @@ _HOMES = {
     "params": "close_files files_of structure",
     "provider": "account_of check_key check_setting_names",
     "records": "MAX_ARTIFACTS",
-    "redact": "describe_error kind_in_words printable",
+    "redact": "describe_error kind_in_words printable redact",
     "registry": "COMMANDS EMULATORS GROUPS MIDDLEWARE OPERATIONS PROVIDERS TRANSPORTS is_pattern",
     "retry_after": "retry_after",
     "streaming": "stream_call",

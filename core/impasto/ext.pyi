@@ -52,7 +52,12 @@ from .provider import (
     check_setting_names as check_setting_names,
 )
 from .records import MAX_ARTIFACTS as MAX_ARTIFACTS
-from .redact import describe_error as describe_error, kind_in_words as kind_in_words, printable as printable
+from .redact import (
+    describe_error as describe_error,
+    kind_in_words as kind_in_words,
+    printable as printable,
+    redact as redact,
+)
 from .registry import (
     COMMANDS as COMMANDS,
     EMULATORS as EMULATORS,

@@ -26,6 +26,14 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+def redact_bytes(data: bytes, secrets: Iterable[str]) -> bytes:
+    """Return the bytes without the secrets, in the same forms."""
+    for secret in secrets:
+        if any(start.encode() in data for start in secret_starts(secret)):
+            data = redact(data.decode("latin-1"), (secret,)).encode("latin-1")
+    return data
+
+
 @lru_cache(maxsize=64)
 def secret_starts(secret: str) -> tuple[str, ...]:
     """Return the texts of which one is in each text that shows the secret; nothing for a secret of a few characters."""
@@ -54,13 +62,14 @@ def _mask_forms(text: str, forms: set[str]) -> str:
     Forms share beginnings: if only one of them were removed, the rest of another would remain.
     """
     starts = {form: _start(form) for form in forms}
-    result, at = "", 0
-    while places := [place for start in starts.values() if (place := text.find(start, at)) >= 0]:
-        first = min(places)
+    any_start = re.compile("|".join(map(re.escape, {*starts.values()})))
+    pieces, at = list[str](), 0
+    while found := any_start.search(text, at):
+        first = found.start()
         candidates = [form for form, start in starts.items() if text.startswith(start, first)]
-        result += text[at:first] + "***"
+        pieces += (text[at:first], "***")
         at = first + max(_common_prefix_length(text, first, form) for form in candidates)
-    return result + text[at:]
+    return "".join((*pieces, text[at:]))
 
 
 def _common_prefix_length(text: str, at: int, form: str) -> int:

@@ -146,13 +146,17 @@ def checked_result(result: Result, call: Call) -> Result:
     )
 
 
-def checked_pending(pending: Pending) -> Pending:
-    """Return the job without the times that are none, which a provider may have chosen: NaN, or less than nothing."""
+def checked_pending(pending: Pending, call: Call) -> Pending:
+    """Return the job without the times that are none, which a provider may have chosen: NaN, or less than nothing.
+
+    Its id is recorded and shown: if it has the key in it, it is one that can't be resumed. The polls are as they were.
+    """
     times = (pending.interval, pending.first, pending.result_ttl)
-    valid = [each if _is_time(each) else None for each in times]
-    if all(map(_is_time, times)):
+    id = redact(pending.id, call.secrets) if call.pending is None else pending.id
+    if id == pending.id and all(map(_is_time, times)):
         return pending
-    return attrs.evolve(pending, interval=valid[0], first=valid[1], result_ttl=valid[2])
+    interval, first, result_ttl = (each if _is_time(each) else None for each in times)
+    return attrs.evolve(pending, id=id, interval=interval, first=first, result_ttl=result_ttl)
 
 
 def _is_time(value: object) -> bool:

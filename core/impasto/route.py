@@ -15,6 +15,7 @@ from .call_errors import (
     cancelled_error,
     plugin_error,
     redact_error,
+    redacted_file,
     timeout_error,
     unknown_charge_text,
 )
@@ -227,7 +228,7 @@ class Route:
         try:
             return await asyncio.to_thread(self._normalize, call, response)  # it is read from disk
         except UnusableResult as error:
-            error.file = response.file
+            error.file = await asyncio.to_thread(redacted_file, response.file, call.secrets)
             raise
 
     def _normalize(self, call: Call, response: WireResponse) -> Result | Pending:
@@ -253,7 +254,7 @@ class Route:
                     return cast("Result", outcome)
                 if outcome.downloads:
                     call.answer = response  # see fetch_images
-                return checked_pending(outcome)
+                return checked_pending(outcome, call)
         raise UnusableResult(
             problem, raw=response.body, media_type=response.media_type, request_id=response.request_id
         ) from cause

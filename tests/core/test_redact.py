@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 import urllib.parse
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from impasto.redact import printable, redact
+from impasto import File
+from impasto.call_errors import redacted_file
+from impasto.redact import printable, redact, redact_bytes
+
+KEY = "sk-abcdefghijklmnop"
 
 
 def test_redacted_takes_every_form_out() -> None:
@@ -93,3 +99,25 @@ def test_printable_escapes_and_cuts() -> None:
     assert printable("a\nb\x1b\u202e") == "a\\nb\\x1b\\u202e"
     assert printable("é✓ ok") == "é✓ ok"
     assert len(printable("x" * 10_000)) == 603
+
+
+def test_bytes_are_returned_without_a_secret_and_else_as_they_are() -> None:
+    assert redact_bytes(b"\xff\x00" + KEY.encode() + b"\xfe", (KEY,)) == b"\xff\x00***\xfe"
+    image = b"\x89PNG\xff"
+    assert redact_bytes(image, (KEY,)) is image
+
+
+def test_a_text_of_a_hundred_thousand_beginnings_takes_no_long_time() -> None:
+    began = time.process_time()
+    assert redact_bytes(KEY[:8].encode() * 100_000, (KEY,)) == b"***" * 100_000
+    assert time.process_time() - began < 5.0
+
+
+@pytest.mark.parametrize("before", [0, 2**20 - 4, 2**20 + 5])
+def test_a_file_is_returned_without_a_secret_and_else_as_it_is(tmp_path: Path, before: int) -> None:
+    path = tmp_path / "answer"
+    path.write_bytes(b"." * before + KEY.encode() + b"." * 100)
+    assert redacted_file(File.of(path), (KEY,)).read() == b"." * before + b"***" + b"." * 100
+    path.write_bytes(b"." * before)
+    file = File.of(path)
+    assert redacted_file(file, (KEY,)) is file

@@ -100,7 +100,7 @@ def everything_of(error: BaseException) -> Iterator[str]:
             continue
         seen.add(id(each))
         yield f"{each} {each!r} {each.args!r} {getattr(each, '__notes__', '')}"
-        yield repr({name: value for name, value in vars(each).items() if name not in ("raw", "artifacts")})
+        yield repr({name: value for name, value in vars(each).items() if name != "artifacts"})
         behind += [each.__cause__, each.__context__, *getattr(each, "errors", ())]
 
 

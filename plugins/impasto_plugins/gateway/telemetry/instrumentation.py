@@ -13,7 +13,7 @@ import attrs
 from aiohttp import web
 
 from impasto import Cost, Handler, ImpastoError, Middleware, Result, WireRequest, WireResponse, hookimpl
-from impasto.ext import billed_of_failures, billed_of_images
+from impasto.ext import billed_of_failures, billed_of_images, redact
 
 from . import metrics as m
 from .access_log import log_request
@@ -185,6 +185,8 @@ class _UpstreamMiddleware:
                 m.UPSTREAM_SECONDS, *recorder.labels, kind, value=record.upstream_ended_at - started_at
             )
             id = response.request_id if response is not None else getattr(error, "request_id", None)
+            if id:  # the provider chose it, and the log may not show the key
+                id = redact(id, wire.call.secrets)
             if id and id not in record.provider_ids and len(record.provider_ids) < _MAX_PROVIDER_IDS:
                 record.provider_ids.append(id)
             if span is not None and self._traces is not None:
