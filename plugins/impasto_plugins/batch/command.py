@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impasto_plugins.cli.options import as_json, plugin_options
+from impasto_plugins.cli.options import as_json, number_type, plugin_options
 from impasto_plugins.cli.terminal.output import echo
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def command() -> None:
 @click.option("--s3-endpoint", metavar="URL", help="With s3://: an S3 that is not Amazon's.")
 @click.option("--dry-run", is_flag=True, help="Validate the manifest and print its cost; send nothing.")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Maximum images in flight."
+    "--concurrency", type=number_type(int, 1, 1_000), default=64, show_default=True, help="Maximum images in flight."
 )
-@click.option("--budget", type=float, metavar="USD", help="Stop before the cost exceeds this.")
+@click.option("--budget", type=number_type(), metavar="USD", help="Stop before the cost exceeds this.")
 @click.option("--max-failures", metavar="N|P%", help="Stop if more images fail: a number (20) or a share (5%).")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Seconds for each image.  [default: 300]")
+@click.option("--timeout", type=number_type(), metavar="SECONDS", help="Seconds for each image.  [default: 300]")
 @click.option("--deadline", metavar="TIME", help="Stop starting images after this long: 90s, 30m, 2h.")
 @click.option("--rate", metavar="N/TIME", help="Rate limit, such as 150/10s.  [default: the provider's limit]")
 @click.option(
@@ -145,7 +145,7 @@ def report(folder: Path, every: bool) -> None:
     help="Parquet, or tar files for WebDataset.",
 )
 @click.option(
-    "--shard", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Images in each shard."
+    "--shard", type=number_type(int, 1, 1_000_000), default=1_000, show_default=True, help="Images in each shard."
 )
 @click.pass_context
 def export(ctx: click.Context, folder: Path, out: Path, form: str, shard: int) -> None:

@@ -34,6 +34,8 @@ def command(
 ) -> None:
     """Generate sounds from a prompt, whose words are joined, and print the names of the files.
 
+    A PROMPT of - reads it from standard input.
+
     The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.
 

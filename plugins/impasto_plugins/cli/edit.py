@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Edit images and print the names of the new files.
 
-    IMAGEs are files and fill the model's image fields in their order; - reads one of them from standard input.
+    IMAGEs are files and fill the model's image fields in their order; - reads one of them, or
+    the text of --prompt, from standard input.
 
     The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.

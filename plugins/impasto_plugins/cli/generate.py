@@ -31,11 +31,14 @@ def command(
 ) -> None:
     """Generate images from a prompt, whose words are joined, and print the names of the files.
 
+    A PROMPT of - reads it from standard input.
+
     The extension of FILE selects the format. Without -o a file is named after its model and seed. Files are
     overwritten only with -f.
 
     \b
     impasto generate stability/sd3.5-large a lighthouse at dusk -p aspect_ratio=16:9
+    impasto generate stability/sd3.5-large - < prompt.txt
     """
     from .calls.call import make  # asyncio and the client: only for those who call
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,26 @@ F = TypeVar("F", bound=Callable[..., object])
 
 JSON = "impasto.json"
 """Key of the command's context that is true with --json; errors are printed as JSON then."""
+
+
+def number_type(
+    kind: type[int | float] = float, minimum: float | None = None, maximum: float = inf
+) -> Callable[[str], float]:
+    """Return the type of an option for a number; click's own messages show types and comparisons of Python."""
+
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+            if minimum is None or minimum <= value <= maximum:
+                return value
+        except ValueError:
+            pass
+        words = "a whole number" if kind is int else "a number"
+        if minimum is not None:
+            words += f" from {minimum} to {maximum:,}" if maximum < inf else f" of {minimum} or more"
+        raise click.BadParameter(f"must be {words}, not {text!r}")
+
+    return number
 
 
 def registry_of(ctx: click.Context) -> Registry:
@@ -37,7 +58,7 @@ parameter = click.option(
     metavar="NAME=VALUE",
     help="Set a field; repeat it for a list, GROUP.NAME for a nested one. @PATH is a file, @- standard input.",
 )
-count = click.option("-n", "n", type=int, default=1, show_default=True, help="Number of outputs, 1 to 10.")
+count = click.option("-n", "n", type=number_type(int), default=1, show_default=True, help="Number of outputs, 1 to 10.")
 model = click.argument("model")
 
 
@@ -54,7 +75,7 @@ def connection_options(command: F) -> F:
     """Add the options of every command that connects to a provider."""
     return _all(
         command,
-        click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 300]"),
+        click.option("--timeout", type=number_type(), help="Seconds for the whole call.  [default: 300]"),
         click.option("--api-base", metavar="URL", help="Another base URL of the provider."),
         click.option("--emulator", is_flag=True, help="Use the built-in emulator: no key, no cost."),
         plugin_options,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import call_options, model, registry_of
+from .options import call_options, model, number_type, registry_of
 from .terminal.output import protect_output
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.command("resume", short_help="Fetch the result of an interrupted job.")
 @model
 @click.argument("id")
-@click.option("-n", "n", type=int, default=1, show_default=True, help="Number of outputs that the job makes, 1 to 10.")
+@click.option(
+    "-n", "n", type=number_type(int), default=1, show_default=True, help="Number of the job's outputs, 1 to 10."
+)
 @call_options
 @click.pass_context
 def command(ctx: click.Context, model: str, id: str, n: int, **options: Unpack[CallCommandOptions]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from impasto_plugins.cli.options import number_type
+
 DEFAULT_PORT = 8008
 
 
@@ -13,26 +15,26 @@ DEFAULT_PORT = 8008
     "--port",
     default=DEFAULT_PORT,
     show_default=True,
-    type=click.IntRange(0, 65_535),
+    type=number_type(int, 0, 65_535),
     help="Port to listen on; 0 is any free one.",
 )
 @click.option("--allow-remote", is_flag=True, help="Allow a --host that other machines can reach.")
 @click.option("--strict", is_flag=True, help="Refuse unknown fields, which the vendor ignores.")
-@click.option("--seed", type=int, help="Use the same random seeds in every run.")
+@click.option("--seed", type=number_type(int), help="Use the same random seeds in every run.")
 @click.option("--key", "keys", multiple=True, help="Accept only this key; may be repeated. Default: any key.")
-@click.option("--credits", type=click.FloatRange(0), help="Credits of the account at the start.")
+@click.option("--credits", type=number_type(float, 0), help="Credits of the account at the start.")
 @click.option(
     "--scale",
     "image_scale",
-    type=click.FloatRange(0.01, 1),
+    type=number_type(float, 0.01, 1),
     help="Factor for the sides of images, e.g. 0.25 to draw faster.",
 )
-@click.option("--answer-seconds", type=click.FloatRange(0), help="Seconds that an operation takes.")
-@click.option("--job-seconds", type=click.FloatRange(0), help="Seconds that an asynchronous operation takes.")
-@click.option("--result-seconds", type=click.FloatRange(0), help="Seconds for which a job's result is available.")
-@click.option("--rate-seconds", type=click.FloatRange(0), help="Seconds in which 150 requests are allowed.")
+@click.option("--answer-seconds", type=number_type(float, 0), help="Seconds that an operation takes.")
+@click.option("--job-seconds", type=number_type(float, 0), help="Seconds that an asynchronous operation takes.")
+@click.option("--result-seconds", type=number_type(float, 0), help="Seconds for which a job's result is available.")
+@click.option("--rate-seconds", type=number_type(float, 0), help="Seconds in which 150 requests are allowed.")
 @click.option(
-    "--lock-seconds", type=click.FloatRange(0), help="Seconds for which a key is locked after too many requests."
+    "--lock-seconds", type=number_type(float, 0), help="Seconds for which a key is locked after too many requests."
 )
 def command(host: str, port: int, allow_remote: bool, keys: tuple[str, ...], **options: object) -> None:
     """Serve the image providers' APIs on this machine: real checks, real images, no cost.

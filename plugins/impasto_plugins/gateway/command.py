@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from impasto_plugins.cli.options import number_type
+
 _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
 
 
@@ -14,10 +16,10 @@ _REQUIRED_MODULES = ("yaml", "pybase64", "prometheus_client")
     "--port",
     default=4000,
     show_default=True,
-    type=click.IntRange(0, 65_535),
+    type=number_type(int, 0, 65_535),
     help="Port to listen on; 0 is any free port.",
 )
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes.")
+@click.option("--workers", default=1, show_default=True, type=number_type(int, 1, 64), help="Number of processes.")
 @click.option("--check", is_flag=True, help="Only check the configuration, and report every mistake.")
 @click.option("--no-auth", is_flag=True, help="Serve without keys, on loopback only.")
 @click.pass_context

@@ -49,7 +49,8 @@ def test_an_image_that_is_not_at_its_place_is_an_error(
     monkeypatch.setattr(Path, "open", vanish)
     ended = run("generate", "stability/stable-image-core", "x", "-o", str(wanted))
     assert ended.exit_code == 1
-    found = re.fullmatch(r"Error: 'out/x.png' could not be written; the output is in (.*)\n", ended.stderr)
+    reason = r"No such file or directory; the output is in (.*)\n"
+    found = re.fullmatch(f"Error: 'out/x.png' could not be written: {reason}", ended.stderr)
     assert found is not None, ended.stderr
     assert ended.stdout == f"{found[1]}\n"
     assert Path(found[1]).read_bytes().startswith(b"\x89PNG")
@@ -88,13 +89,21 @@ def test_if_nothing_takes_it_the_seed_is_reported(no_disk: Path, monkeypatch: py
     assert saved.place.endswith("its seed was 7)")
 
 
-def test_a_file_that_came_up_meanwhile_stays(tmp_path: Path) -> None:
-    out = tmp_path / "x.png"
-    saving = ArtifactSaver(model="stability/sd3", out=out)
-    assert list(saving.problems()) == []
-    out.write_text("precious")
-    assert saving.save(PICTURE).path == tmp_path / "x-2.png"
+def test_a_file_that_came_up_meanwhile_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, opened = Path("x.png"), Path.open
+
+    def create(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if mode == "xb" and path == out:
+            out.write_text("precious")
+        return opened(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", create)
+    ended = run("generate", "stability/stable-image-core", "x", "-o", "x.png")
+    assert ended.exit_code == 1
+    assert ended.stderr == "Error: 'x.png' was created during the call; the output is in x-2.png\n"
+    assert ended.stdout == "x-2.png\n"
     assert out.read_text() == "precious"
+    assert Path("x-2.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Images from standard input: `-`, in place of a file."""
+"""Images and prompts from standard input: `-`, in place of a file or a text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_dash_reads_the_image_from_standard_input(
 def test_standard_input_fills_one_field_only(environment: dict[str, str]) -> None:
     ended = edit(environment, "stability/inpaint", "-", "--mask", "-", "--prompt", "x")
     assert ended.exit_code == 2
-    assert "mask: standard input can be read for one field only; name a file" in ended.stderr
+    assert "mask: standard input can be read for one field only" in ended.stderr
 
 
 def test_empty_or_too_long_input_is_refused(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +63,44 @@ def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
     os.close(parent)
     assert ran.returncode == 2
     assert "image: - is standard input, which is a terminal; redirect a file to it" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("piped", "sent"),
+    [
+        ("a cat\n", "a cat"),
+        ("a cat\r\n", "a cat"),
+        ("\ufeffein Kätzchen", "ein Kätzchen"),
+        ("two\nlines\n\n", "two\nlines\n"),
+        ("-", "-"),
+    ],
+)
+def test_a_dash_reads_the_prompt_from_standard_input(
+    environment: dict[str, str], impasto_emulator: Emulator, piped: str, sent: str
+) -> None:
+    words = ["generate", "stability/stable-image-core", "-", "-o", "x.png"]
+    ended = CliRunner().invoke(main, words, env=environment, input=piped.encode())
+    assert ended.exit_code == 0, ended.output
+    assert impasto_emulator.requests[0].fields["prompt"] == sent
+
+
+@pytest.mark.parametrize("words", [["--prompt", "-"], ["-p", "prompt=@-"], ["--prompt=x", "-p", "negative_prompt=-"]])
+def test_every_text_can_come_from_standard_input(
+    environment: dict[str, str], impasto_emulator: Emulator, words: list[str]
+) -> None:
+    Path("in.png").write_bytes(PIPED)
+    ended = edit(environment, "stability/inpaint", "in.png", *words, piped=b"fog")
+    assert ended.exit_code == 0, ended.output
+    assert "fog" in impasto_emulator.requests[0].fields.values()
+
+
+def test_a_prompt_that_is_no_text_is_refused(environment: dict[str, str], impasto_emulator: Emulator) -> None:
+    for piped, reason in (
+        (PIPED, "is not UTF-8 text"),
+        (b"", "is empty"),
+        (b"\n", "must be text of 1 to 10,000 characters"),
+    ):
+        words = ["generate", "stability/stable-image-core", "-"]
+        ended = CliRunner().invoke(main, words, env=environment, input=piped)
+        assert (ended.exit_code, reason in ended.stderr) == (2, True), ended.stderr
+    assert impasto_emulator.requests == []

@@ -42,3 +42,21 @@ def test_other_machines_can_connect_only_with_the_option() -> None:
     result = CliRunner().invoke(main, ["emulator", "--host", "0.0.0.0"])
     assert result.exit_code == 2
     assert "--host 0.0.0.0 can be reached by other machines: add --allow-remote to allow that" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scale", "abc"], "'--scale': must be a number from 0.01 to 1, not 'abc'"),
+        (["--scale", "5"], "'--scale': must be a number from 0.01 to 1, not '5'"),
+        (["--scale", "nan"], "'--scale': must be a number from 0.01 to 1, not 'nan'"),
+        (["--credits", "-5"], "'--credits': must be a number of 0 or more, not '-5'"),
+        (["--credits", "nan"], "'--credits': must be a number of 0 or more, not 'nan'"),
+        (["--seed", "1.5"], "'--seed': must be a whole number, not '1.5'"),
+        (["--port", "65536"], "'--port': must be a whole number from 0 to 65,535, not '65536'"),
+    ],
+)
+def test_a_wrong_number_is_refused_in_plain_words(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["emulator", *words])
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: Invalid value for {message}\n")

@@ -26,15 +26,15 @@ _ROOM = 8 << 20
 
 @attrs.frozen(kw_only=True)
 class SavedArtifact:
-    """An artifact and its file, which is None if no disk accepted it; ``place`` then says where its bytes are."""
+    """An artifact and its file, which is None if no disk accepted it; ``place`` then says where its bytes are.
+
+    ``trouble`` says what is wrong if it is not where it was wanted.
+    """
 
     artifact: Artifact
     path: Path | None
     place: str
-    is_lost: bool = False
-    """True if the bytes are neither in their target nor in any file."""
-    is_elsewhere: bool = False
-    """True if the bytes are in a file, but not where they were wanted."""
+    trouble: str | None = None
 
     def name_problem(self) -> str | None:
         """Return the problem if the file's name shows another format than its bytes, or None.
@@ -118,16 +118,18 @@ class ArtifactSaver:
     def save(self, artifact: Artifact, index: int = 0, *, mark: str = "") -> SavedArtifact:
         """Write one artifact, to another place if the wanted one can't be written, and return where it is."""
         path = self._path_of(artifact, index, mark)
-        overwrite = self.force and self.out is not None and not mark and index < self.n
+        is_wanted = self.out is not None and not mark and index < self.n
         try:
             data = artifact.content.read()
-            if self.is_stdout and not mark and index < self.n:
+            if self.is_stdout and is_wanted:
                 _write_to_stdout(data)
                 return SavedArtifact(artifact=artifact, path=None, place="standard output")
-            saved = _write(path, data, overwrite=overwrite)
+            saved = _write(path, data, overwrite=self.force and is_wanted)
         except OSError as error:
             return self._save_elsewhere(artifact, path, error)
-        return SavedArtifact(artifact=artifact, path=saved, place=str(saved))
+        is_taken = is_wanted and saved != path
+        trouble = f"{str(path)!r} was created during the call; the output is in {saved}" if is_taken else None
+        return SavedArtifact(artifact=artifact, path=saved, place=str(saved), trouble=trouble)
 
     def keep(self, error: ImpastoError, index: int = 0) -> None:
         """Save the artifacts of an error and of those inside it, and add a note with their place to each."""
@@ -144,7 +146,9 @@ class ArtifactSaver:
                 saved = _write(Path(tempfile.mkdtemp(prefix="impasto-", dir=folder)) / wanted.name, data)
             except OSError:
                 continue
-            return SavedArtifact(artifact=artifact, path=saved, place=str(saved), is_elsewhere=True)
+            target = "standard output" if self.is_stdout else repr(str(wanted))
+            trouble = f"{target} could not be written: {error.strerror}; the output is in {saved}"
+            return SavedArtifact(artifact=artifact, path=saved, place=str(saved), trouble=trouble)
         why = f"{str(wanted)!r} could not be saved, nor anywhere else: {error.strerror}"
         if self.to_stdout and not self.is_stdout and not is_terminal(stdout()):
             try:
@@ -153,10 +157,9 @@ class ArtifactSaver:
                 pass
             else:
                 begin, self._at = self._at, self._at + len(data)
-                where = f"standard output, bytes {begin} to {self._at}"
-                return SavedArtifact(artifact=artifact, path=None, place=f"{where} ({why})", is_lost=True)
+                return _without_file(artifact, f"standard output, bytes {begin} to {self._at} ({why})")
         seed = f"; its seed was {artifact.seed}" if artifact.seed is not None else ""
-        return SavedArtifact(artifact=artifact, path=None, place=f"no file ({why}{seed})", is_lost=True)
+        return _without_file(artifact, f"no file ({why}{seed})")
 
     @property
     def used_stdout(self) -> bool:
@@ -175,6 +178,10 @@ class ArtifactSaver:
         if self.out is None or (self.n == 1 and index == 0):
             return self.out
         return self.out.with_name(f"{self.out.stem}-{index + 1}{self.out.suffix}")
+
+
+def _without_file(artifact: Artifact, place: str) -> SavedArtifact:
+    return SavedArtifact(artifact=artifact, path=None, place=place, trouble=f"the output is in {place}")
 
 
 def _mode_of(path: Path) -> int | None:

@@ -127,11 +127,8 @@ def finish(
             echo(f"saved: {each.place}", err=True)
         raise
     for each in saved:
-        if each.is_lost:
-            echo(f"Error: the output is in {each.place}", err=True)
-        elif each.is_elsewhere:
-            wanted = "standard output" if saving.is_stdout else repr(str(saving.out or Path().absolute()))
-            echo(f"Error: {wanted} could not be written; the output is in {each.place}", err=True)
+        if each.trouble is not None:
+            echo(f"Error: {each.trouble}", err=True)
         if (problem := each.name_problem()) is not None:
             echo(f"Warning: {problem}", err=True)
     for warning in result.warnings:
@@ -139,7 +136,7 @@ def finish(
     total = len(result.artifacts) + len(result.errors)
     for failure in result.errors:
         echo(f"Error: {failure.index + 1} of {total}: {format_error(failure.error)}", err=True)
-    if result.errors or any(each.is_lost or each.is_elsewhere for each in saved):
+    if result.errors or any(each.trouble for each in saved):
         ctx.exit(1)
 
 

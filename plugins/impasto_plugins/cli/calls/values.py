@@ -67,13 +67,15 @@ def request_of(
             problems_found.append(Problem(name, "is set twice; leave one out"))
             continue
         try:
-            if field is not None and field.kind in ("file", "files") and text.removeprefix("@") in _STDIN:
-                if has_stdin:
-                    raise ValueError("standard input can be read for one field only; name a file")
-                has_stdin = True
-                value: object = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
-            else:
+            if field is None or not _is_stdin(field, text):
                 value = value_of(field, text)
+            elif has_stdin:
+                raise ValueError("standard input can be read for one field only")
+            else:
+                has_stdin = True
+                value = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
+                if field.kind == "text":
+                    value = _decode(value)
         except ValueError as error:
             problems_found.append(Problem(name, str(error)))
             continue
@@ -98,18 +100,32 @@ def _locate(operation: Operation, params: dict[str, object], name: str) -> tuple
     return fields.get(key), values, key
 
 
+def _is_stdin(field: Field, text: str) -> bool:
+    if field.kind == "text":
+        return text in ("-", "@-")
+    return field.kind in ("file", "files") and text.removeprefix("@") in _STDIN
+
+
+def _decode(content: bytes) -> str:
+    """Return a text without the line break that ends a file of one. Raises ValueError."""
+    try:
+        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError("standard input is not UTF-8 text; convert it, or redirect another file") from None
+
+
 def _read_stdin(limit: int) -> bytes:
     """Return the bytes of standard input. Raises ValueError."""
     if sys.stdin is None or sys.stdin.closed:
-        raise ValueError("- is standard input, which is closed; name a file")
+        raise ValueError("- is standard input, which is closed; redirect a file to it")
     if is_terminal(sys.stdin):
-        raise ValueError("- is standard input, which is a terminal; redirect a file to it, or name a file")
+        raise ValueError("- is standard input, which is a terminal; redirect a file to it")
     try:
         content = sys.stdin.buffer.read(limit + 1)
     except OSError as error:  # a directory, for one
-        raise ValueError(f"standard input can't be read: {error.strerror}; name a file") from None
+        raise ValueError(f"standard input can't be read: {error.strerror}; redirect a file to it") from None
     if not content:
-        raise ValueError("standard input is empty; redirect a file to it, or name a file")
+        raise ValueError("standard input is empty; redirect a file to it")
     if len(content) > limit:
         raise ValueError(f"standard input has more than {limit:,} bytes, which is all that is allowed")
     return content
