@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from impasto_plugins.cli.options import number_type
+from impasto_plugins.cli.terminal.output import echo
 
 DEFAULT_PORT = 8008
 
@@ -79,10 +80,10 @@ async def _run(settings: object) -> None:
     except OSError as error:
         raise click.ClickException(f"can't listen on {settings.host} port {settings.port}: {error.strerror}") from None
     try:
-        click.echo(f"impasto emulator at {emulator.url} (Ctrl-C stops it)")
-        click.echo(f"  export STABILITY_API_BASE={emulator.url} STABILITY_API_KEY=emulator")
-        click.echo(f"  export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.url} AWS_REGION=us-west-2")
-        click.echo("  export AWS_ACCESS_KEY_ID=emulator AWS_SECRET_ACCESS_KEY=emulator")
+        echo(f"impasto emulator at {emulator.url} (Ctrl-C stops it)")
+        echo(f"  export STABILITY_API_BASE={emulator.url} STABILITY_API_KEY=emulator")
+        echo(f"  export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.url} AWS_REGION=us-west-2")
+        echo("  export AWS_ACCESS_KEY_ID=emulator AWS_SECRET_ACCESS_KEY=emulator")
         await stop.wait()
     finally:
         await emulator.__aexit__(None, None, None)

@@ -35,9 +35,12 @@ def command(ctx: click.Context, *, path: str, host: str, port: int, workers: int
             from impasto import MissingExtra
 
             raise MissingExtra(f"impasto serve needs {module}: pip install 'impasto[gateway]'")
+    from impasto_plugins.cli.terminal.output import echo, protect_output
+
     from . import serve
 
+    protect_output()
     if check:
-        click.echo(serve.check(path, host=host, no_auth=no_auth))
+        echo(serve.check(path, host=host, no_auth=no_auth))
     else:
         ctx.exit(serve.serve(path, host=host, port=port, workers=workers, no_auth=no_auth))

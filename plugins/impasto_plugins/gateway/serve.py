@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -17,9 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
-import click
-
 from impasto import ConfigError, ImpastoError
+from impasto_plugins.cli.terminal.output import echo, stdout
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.concurrency import parse_bind_host
 
@@ -51,7 +49,7 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     if mistakes:
         check(path, host=host, no_auth=no_auth)  # it raises all of them, and what only the plugins know
     for warning in check_bind(config, host, no_auth=no_auth):
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     if workers > 1:
         # Here errors are reported once and not by each worker, and imports are shared. A thread of the check may end a
         # little later: it must not take a signal from the supervisor, whose own thread blocks them.
@@ -65,10 +63,10 @@ def serve(path: str, *, host: str, port: int, workers: int, no_auth: bool) -> in
     number = sockets[0].getsockname()[1]
     running = f"RUNNING on http://{f'[{host}]' if ':' in host else host}:{number}"
     if workers == 1:
-        return _Worker(path, config, sockets[0], host, no_auth=no_auth).run(lambda: click.echo(running))
+        return _Worker(path, config, sockets[0], host, no_auth=no_auth).run(lambda: echo(running))
     with TemporaryDirectory(prefix="impasto-gateway-") as folder:
         works = [_Worker(path, config, each, host, no_auth=no_auth, metrics_folder=Path(folder)) for each in sockets]
-        return _Supervisor(works).run(lambda: click.echo(running))
+        return _Supervisor(works).run(lambda: echo(running))
 
 
 def check(path: str, *, host: str, no_auth: bool) -> str:
@@ -167,7 +165,7 @@ class _Worker:
             loop.add_reader(parent_pipe, stop.set)
         async with AsyncExitStack() as stack:
             # A closed stdout is None, and the null device has its number (the command line sees to that).
-            log_writer = stack.enter_context(AccessLogWriter(sys.stdout.fileno() if sys.stdout is not None else 1))
+            log_writer = stack.enter_context(AccessLogWriter(log.fileno() if (log := stdout()) is not None else 1))
             gateway = Gateway(
                 self._config,
                 host=self._host,

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
@@ -58,13 +60,35 @@ loud = attrs.evolve(operation, id="acme/loud", dialect=Loud())
 """
 
 
-def run(folder: Path, noise: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+CONFIG = """
+model_list:
+  - model_name: loud
+    litellm_params: {model: acme/loud, api_key: sk-tests-tests-tests}
+"""
+
+
+def install_loud(folder: Path, noise: str) -> None:
     install(
         folder / "site",
         "acme-loud",
         {"impasto.operations": {"acme/loud": "loud:loud"}},
         {"loud": LOUD.format(NOISE[noise])},
     )
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "impasto", *words],
+        env={**os.environ, "PYTHONPATH": str(folder / "site")},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def run(folder: Path, noise: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    install_loud(folder, noise)
     return subprocess.run(
         [sys.executable, "-m", "impasto", *words],
         env={**os.environ, "PYTHONPATH": str(folder / "site")},
@@ -107,6 +131,32 @@ def test_a_batch_reports_json_although_plugins_print(tmp_path: Path) -> None:
     assert ran.returncode == 0
     assert json.loads(ran.stdout.splitlines()[-1])["done"] == 1
     assert b"noise" in ran.stderr
+
+
+@pytest.mark.parametrize("noise", ["prints", "closes_both"])
+def test_the_check_of_a_configuration_prints_its_result_only(tmp_path: Path, noise: str) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    ran = run(tmp_path, noise, "serve", "--config", "c.yaml", "--no-auth", "--check")
+    assert (ran.returncode, ran.stdout) == (0, b"c.yaml is valid: 1 model\n"), ran.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("noise", ["prints", "closes_descriptors", "replaces_stdout"])
+def test_a_gateway_prints_its_address_and_its_log_only(tmp_path: Path, noise: str, workers: str) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    install_loud(tmp_path, noise)
+    with start(tmp_path, "serve", "--config", "c.yaml", "--no-auth", "--port", "0", "--workers", workers) as served:
+        assert served.stdout is not None
+        words = served.stdout.readline().split()
+        assert words[:2] == ["RUNNING", "on"]
+        body = json.dumps({"model": "loud", "prompt": "x", "seed": "no"}).encode()
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(f"{words[2]}/v1/images/generations", body, {"content-type": "application/json"}))
+        refused.value.close()
+        served.terminate()
+        lines = served.stdout.read().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [400]
+    assert served.returncode == 0
 
 
 def test_a_plugin_that_fails_at_the_end_of_the_process_is_named(tmp_path: Path) -> None:

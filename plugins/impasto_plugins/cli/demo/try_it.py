@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from impasto_plugins.cli.terminal.output import columns, echo, is_terminal, stdout
+from impasto_plugins.cli.terminal.output import columns, echo, is_terminal, protect_output, stdout
 
 if TYPE_CHECKING:
     from .tour import FinishedStep
@@ -46,6 +46,7 @@ def command(models: tuple[str, ...], out: Path, everything: bool, show: bool | N
     from .page import GENERATOR, count_steps, write
     from .tour import STEPS, run_tour
 
+    protect_output()
     page = out / PAGE
     _prepare(out, page, GENERATOR)
     if models:
