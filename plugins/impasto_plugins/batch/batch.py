@@ -17,6 +17,7 @@ import attrs
 
 from impasto import Client, ConfigError, ManifestError, Operation, Registry
 from impasto.ext import close_files
+from impasto_plugins.cli.terminal.output import count_of
 
 from .addresses import check_addresses, note_addresses
 from .filenames import Template
@@ -240,7 +241,9 @@ class Batch:
         for missing in missing_images(history):
             self.listener.note(missing)
         if strangers := plan.orphans.total():
-            self.listener.note(f"{strangers:,} images of earlier runs are no longer in the manifest; their files stay")
+            self.listener.note(
+                f"the manifest no longer has {count_of(strangers, 'image')} of earlier runs; the files stay"
+            )
 
     def _preflight(self, history: LedgerHistory) -> Planner:
         order, load = self.order, self.registry.operation
@@ -370,7 +373,7 @@ def _read_history(layout: WorkspacePaths, order: BatchSpec) -> LedgerHistory:
 
 
 def _count_tasks(plan: Plan) -> str:
-    return f"{len(plan.invalid):,} of {plan.rows:,} rows can't be run; nothing was sent"
+    return f"{len(plan.invalid):,} of {count_of(plan.rows, 'row')} can't be run; nothing was sent"
 
 
 async def _jobs_then_tasks(jobs: list[ImageTask], units: Iterator[ImageTask]) -> AsyncIterator[ImageTask | Outcome]:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from impasto import ConfigError, ImpastoError
-from impasto_plugins.cli.terminal.output import echo, stdout
+from impasto_plugins.cli.terminal.output import count_of, echo, stdout
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.concurrency import parse_bind_host
 
@@ -93,7 +93,7 @@ def check(path: str, *, host: str, no_auth: bool) -> str:
     models = asyncio.run(open_and_count())
     if mistakes:
         raise InvalidConfig(config.source, mistakes)
-    summary = f"{config.source} is valid: {models} model{'s' if models != 1 else ''}"
+    summary = f"{config.source} is valid: {count_of(models, 'model')}"
     return "\n".join([summary, *(f"Warning: {each}" for each in warnings)])
 
 

@@ -62,7 +62,7 @@ def test_a_second_run_knows_them(batch: Run, manifest: Write, impasto_emulator: 
     manifest(four("dogs", n=2), row("plain"))
     done = batch("run", "manifest.jsonl", "--out", "out")
     assert (done.exit_code, len(impasto_emulator.charges)) == (0, 4)
-    assert "4 images of earlier runs are no longer in the manifest" in done.stderr
+    assert "the manifest no longer has 4 images of earlier runs" in done.stderr
     status = json.loads(batch("status", "out", "--json").stdout)
     assert (status["state"], status["total"], status["done"], status["strangers"]) == ("complete", 9, 9, 4)
     indices = {

@@ -12,7 +12,7 @@ import attrs
 import click
 
 from impasto_plugins.batch.classification import code_of
-from impasto_plugins.cli.terminal.output import echo
+from impasto_plugins.cli.terminal.output import count_of, echo
 
 if TYPE_CHECKING:
     from impasto_plugins.batch.batch import Batch
@@ -88,11 +88,6 @@ def format_cost(usd: float, unpriced: int) -> str:
 
 def _sum(usd: float, unpriced: int) -> str:
     return f"{usd:,.2f} USD" + (f" and {unpriced:,} of unknown price" * bool(unpriced))
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 image`` or ``2,000 images``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def format_plan(plan: Plan) -> str:

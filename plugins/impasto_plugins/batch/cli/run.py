@@ -21,11 +21,11 @@ from impasto_plugins.batch.manifest.stdin import copy_stdin
 from impasto_plugins.batch.output.s3 import BucketTarget, local_folder, target_of
 from impasto_plugins.batch.runner.limits import FailureLimit
 from impasto_plugins.cli.calls.connection import ConnectionOptions, shared_settings
-from impasto_plugins.cli.terminal.output import echo, is_terminal, protect_output, stderr
+from impasto_plugins.cli.terminal.output import count_of, echo, is_terminal, protect_output, stderr
 from impasto_plugins.cli.terminal.signals import not_ignored
 from impasto_plugins.middleware.rates import parse_rate
 
-from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, count_of, format_plan
+from .reporters import TICK_SECONDS, JSONReporter, PlainReporter, TerminalReporter, format_plan
 
 RETRY = Retry(attempts=8)
 """Retries for batches: nobody waits for one image of many, so each may wait longer than a single call."""
@@ -172,7 +172,9 @@ def _signals(batch: Batch, reporter: PlainReporter | JSONReporter) -> Iterator[l
         received.append(number)
         if len(received) == 1:
             batch.stop("interrupted")
-            reporter.note(f"waiting for {batch.pace.in_flight:,} images in flight; a second signal stops at once")
+            reporter.note(
+                f"waiting for {count_of(batch.pace.in_flight, 'image')} in flight; a second signal stops at once"
+            )
             return
         for each in numbers:
             if each != signal.SIGHUP:

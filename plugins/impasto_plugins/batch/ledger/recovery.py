@@ -18,6 +18,7 @@ from impasto.ext import media_type_of
 from impasto_plugins.batch.classification import outcome_of_result
 from impasto_plugins.batch.filenames import fit_components
 from impasto_plugins.batch.tasks import ImageTask, key_of
+from impasto_plugins.cli.terminal.output import count_of
 from impasto_plugins.images import completeness as images
 from impasto_plugins.media import completeness as media, mp3
 
@@ -50,14 +51,14 @@ class RecoverySummary:
     def notes(self) -> Iterator[str]:
         """Yield the notes for the user."""
         if self.adopted:
-            yield f"{self.adopted:,} images that came while the last run was stopping were recovered"
+            yield f"recovered {count_of(self.adopted, 'image')} that came while the last run was stopping"
         if self.ambiguous:
-            yield f"{self.ambiguous:,} images were requested when the last run stopped; they may have been charged"
+            yield f"the last run stopped before {count_of(self.ambiguous, 'image')} came that may have been charged"
         if self.jobs:
-            yield f"{len(self.jobs):,} jobs of an earlier run continue and are polled again"
+            yield f"polling {count_of(len(self.jobs), 'job')} of an earlier run again"
         if self.jobs_of_other_accounts:
-            count = f"{self.jobs_of_other_accounts:,}"
-            yield f"{count} jobs were started with another key or address; run with that one to fetch their results"
+            jobs = count_of(self.jobs_of_other_accounts, "job")
+            yield f"not polling {jobs} of another key or address; run with that one to fetch the results"
 
 
 def restore_sends(accounts: Iterable[Account], history: LedgerHistory) -> frozenset[str]:

@@ -15,6 +15,7 @@ from impasto import ConfigError, MissingExtra
 from impasto.ext import EXTENSIONS
 from impasto_plugins.batch.ledger.log import Row
 from impasto_plugins.batch.ledger.workspace import LedgerHistory, WorkspacePaths
+from impasto_plugins.cli.terminal.output import count_of
 
 from .results import final_rows
 
@@ -54,7 +55,7 @@ def _check_here(layout: WorkspacePaths, history: LedgerHistory) -> None:
     done = (row for row, _ in final_rows(layout, history.images) if row["row"] == "done")
     if missing := sum(not (layout.root / row["path"]).is_file() for row in done):
         raise ConfigError(
-            f"{missing:,} images are in {target} and not in the local folder: copy them first, for example with"
+            f"{target} has {count_of(missing, 'image')} that the local folder lacks: copy them first, for example with"
             f" aws s3 sync {quote(target)} {quote(str(layout.root))}"
         )
 

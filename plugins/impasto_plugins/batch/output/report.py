@@ -20,6 +20,7 @@ from impasto import __version__
 from impasto_plugins.batch.ledger.index import TaskIndex
 from impasto_plugins.batch.ledger.log import Row
 from impasto_plugins.batch.ledger.workspace import WorkspacePaths
+from impasto_plugins.cli.terminal.output import count_of
 
 from .results import A_PAGE, final_rows
 from .status import BatchStatus
@@ -137,7 +138,7 @@ def _numbers(status: BatchStatus) -> Iterator[tuple[str, str]]:
 def _note(status: BatchStatus, image_count: int, count: int) -> str:
     sentences = []
     if status.charges_unknown:
-        sentences.append(f"{status.charges_unknown:,} charges are possible but not certain; the cost includes them.")
+        sentences.append(f"The cost includes {count_of(status.charges_unknown, 'charge')} that may not have happened.")
     if count == 1 and image_count < status.done:
         sentences.append(f"The first {image_count:,} images are shown; `impasto batch report --all` shows all.")
     return " ".join(sentences)

@@ -59,6 +59,11 @@ def echo(message: object = None, *, err: bool = False, nl: bool = True) -> None:
         click.echo(message, file=stream, nl=nl)
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 image`` or ``2,000 images``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Return True if a person reads the stream. A stream that was closed before the start is None."""
     return stream is not None and stream.isatty()

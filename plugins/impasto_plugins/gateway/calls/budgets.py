@@ -15,6 +15,7 @@ import attrs
 
 from impasto import ImpastoError, Result
 from impasto.ext import billed_of_failures, billed_of_images, is_not_charged
+from impasto_plugins.cli.terminal.output import count_of
 from impasto_plugins.gateway.auth import Caller
 from impasto_plugins.gateway.config.model import KeyConfig
 from impasto_plugins.gateway.errors import SERVER, APIError
@@ -187,8 +188,10 @@ def check_limits(
         remaining = limits.images_per_day - _read_usage(db, key, "pictures", day)
         if images > remaining:
             resets_at = datetime.fromtimestamp((day + 1) * 86_400, UTC)
-            message = f"this key may make {limits.images_per_day} images a day, and {max(remaining, 0)} are left"
-            raise _quota_error(f"{message} until {resets_at:{_UTC}}", resets_at.timestamp() - now)
+            message = f"this key may make {count_of(limits.images_per_day, 'image')} a day"
+            raise _quota_error(
+                f"{message}, and {max(remaining, 0)} are left until {resets_at:{_UTC}}", resets_at.timestamp() - now
+            )
     if limits.usd_per_month is not None:
         remaining = round(limits.usd_per_month * _NANO) - _read_usage(db, key, "nano_usd", month)
         if nano_usd > remaining:

@@ -144,7 +144,7 @@ def test_only_the_reports_pictures_stay_here(
     assert len(list(staging().glob("*.png"))) == 2
     refused = batch("export", TO, "-o", "set", "--form", "webdataset")
     assert refused.exit_code == 2
-    assert "3 images are in s3://pictures/shots/of a fox and not in the local folder" in refused.output
+    assert "s3://pictures/shots/of a fox has 3 images that the local folder lacks" in refused.output
     for name, data in pictures(s3).items():
         (staging() / name).write_bytes(data)
     assert batch("export", TO, "-o", "set", "--form", "webdataset").exit_code == 0

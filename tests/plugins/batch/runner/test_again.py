@@ -78,7 +78,7 @@ def test_f26_a_job_of_another_key_is_left_to_it(
     polls = len(impasto_emulator.requests)
     other = batch("run", "manifest.jsonl", "--out", "out", STABILITY_API_KEY=OTHER_KEY)
     assert other.exit_code == 1
-    assert "1 jobs were started with another key or address" in other.stderr
+    assert "not polling 1 job of another key or address" in other.stderr
     assert len(impasto_emulator.requests) == polls
     assert batch("run", "manifest.jsonl", "--out", "out").exit_code == 0
     assert len(impasto_emulator.charges) == 1
