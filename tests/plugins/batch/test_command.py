@@ -121,7 +121,7 @@ def test_rows_that_are_wrong_are_passed_over_if_asked(batch: Run, manifest: Writ
     manifest(row("good"), "{", row("bad", sede=1), row("good"))
     done = batch("run", "manifest.jsonl", "--out", "out", "--skip-invalid", "--dedupe")
     assert (done.exit_code, len(impasto_emulator.charges)) == (1, 1)
-    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, 0.03 USD\n"
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, charged: 0.03 USD\n"
     assert "skipped: line 2: is invalid JSON" in done.stderr
     assert "skipped: line 3 (bad): unknown parameter 'sede'" in done.stderr
     assert "line 4 (good): is a duplicate of line 1 and was skipped" in done.stderr
@@ -183,7 +183,7 @@ def test_a_terminal_has_a_line_that_moves(start: Start, manifest: Write, environ
         said = run.stdout.read().decode()
     os.close(main)
     assert run.returncode == 0
-    assert said == "complete: 4 of 4 done, 0.12 USD\n"
+    assert said == "complete: 4 of 4 done, charged: 0.12 USD\n"
     assert "4 images in 4 rows, 4 to do for 0.12 USD" in seen.decode()
     assert b"\r" in seen
 

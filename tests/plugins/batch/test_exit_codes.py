@@ -25,7 +25,7 @@ def test_rows_that_were_passed_over_are_work_undone(
     if again:
         done = batch(*RUN, "--skip-invalid")
     assert done.exit_code == 1
-    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, 0.03 USD\n"
+    assert done.stdout == "complete: 1 of 1 done, 2 invalid rows skipped, charged: 0.03 USD\n"
     found = batch("status", "out", "--json")
     assert (found.exit_code, json.loads(found.stdout)["passed_over"]) == (1, 2)
     assert batch("status", "out").stdout == done.stdout
@@ -70,7 +70,7 @@ def test_an_image_that_is_missing_is_named_by_all_commands(batch: Run, manifest:
         done = batch(*words)
         assert done.exit_code == 1
         assert "picture-1: picture-1.png is missing or has changed" in done.stderr
-        assert done.stdout == "complete: 3 of 3 done, 1 missing, 0.09 USD\n"
+        assert done.stdout == "complete: 3 of 3 done, 1 missing, charged: 0.09 USD\n"
     assert json.loads(batch("status", "out", "--json").stdout)["missing"] == 1
 
 
@@ -110,7 +110,10 @@ def test_all_images_given_up_is_interrupted_though_none_is_left(
     run.send_signal(number)
     assert "a second signal stops at once" in run.stderr.readline()
     run.send_signal(number)
-    assert run.communicate(timeout=60)[0] == "complete: 0 of 2 done, 2 ambiguous, 0.06 USD\n"
+    assert (
+        run.communicate(timeout=60)[0]
+        == "complete: 0 of 2 done, 2 ambiguous, charged: 0.06 USD (2 charges uncertain)\n"
+    )
     assert run.returncode == 130
 
 
@@ -145,3 +148,13 @@ def test_an_export_names_the_images_that_it_leaves_out(batch: Run, manifest: Wri
         file = tar.extractfile(name)
         assert file is not None
         assert json.load(file)["id"] == "picture-2"
+
+
+def test_the_first_failure_of_each_kind_is_reported_with_its_reason_and_charge(batch: Run, manifest: Write) -> None:
+    blocked = (row(f"blocked-{number}", prompt=f"[content_moderation] {number}") for number in range(3))
+    manifest(row("good"), *blocked)
+    done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
+    assert done.exit_code == 1
+    assert done.stdout == "complete: 1 of 4 done, 3 filtered, charged: 0.03 USD\n"
+    reason = "stability/stable-image-core: content_moderation (HTTP 403): prompt: was flagged by moderation"
+    assert done.stderr == f"Warning: blocked-0: {reason}\nNothing was charged.\n"

@@ -34,7 +34,7 @@ def four(id: str, **given: object) -> dict[str, object]:
 def test_all_images_are_kept_and_counted(batch: Run, manifest: Write, impasto_emulator: Emulator) -> None:
     manifest(four("cat", seed=1), four("dogs", n=2, seed=5), row("plain", seed=9))
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert (done.exit_code, done.stdout) == (0, f"complete: 13 of 13 done, {13 * PRICE:.2f} USD\n")
+    assert (done.exit_code, done.stdout) == (0, f"complete: 13 of 13 done, charged: {13 * PRICE:.2f} USD\n")
     assert "9 more images came than were requested; all of them are saved" in done.stderr
     assert len(impasto_emulator.charges) == 4
     found = {str(line["custom_id"]): line["response"]["body"] for line in lines(OUT / "results.jsonl")}  # type: ignore[index]
@@ -140,7 +140,9 @@ def test_what_came_instead_of_images_beside_others_is_kept(
     monkeypatch.syspath_prepend(str(site))
     manifest(row("cat", model="acme/beside", n=2, seed=1))
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert done.stdout == "complete: 4 of 4 done, 0.24 USD\n", "4 images and 4 that were or may have been charged"
+    assert done.stdout == "complete: 4 of 4 done, charged: 0.24 USD\n", (
+        "4 images and 4 that were or may have been charged"
+    )
     (line,) = lines(OUT / "results.jsonl")
     warnings = line["response"]["body"]["warnings"]  # type: ignore[index]
     said = [each for each in warnings if each.startswith("bytes of failed images of the same answer are saved in: ")]

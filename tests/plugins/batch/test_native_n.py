@@ -207,7 +207,7 @@ def results() -> dict[str, Any]:
 def test_a_row_of_six_makes_requests_of_four_and_two(batch: Run, manifest: Write, vendor: type[Vendor]) -> None:
     manifest(several("cat", 6, seed=10), several("dog", 1))
     done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
-    assert (done.exit_code, done.stdout) == (0, "complete: 7 of 7 done, 0.28 USD\n")
+    assert (done.exit_code, done.stdout) == (0, "complete: 7 of 7 done, charged: 0.28 USD\n")
     assert [(post["samples"], post.get("seed")) for post in vendor.posts] == [(4, 10), (2, 14), (1, None)]
     cat = results()["cat"]
     assert [each["index"] for each in cat["data"]] == [0, 1, 2, 3, 4, 5]
@@ -303,7 +303,7 @@ def test_a_kill_while_a_job_of_four_runs_pays_nothing_twice(
     process.communicate()
     vendor.is_job_done = True
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, 0.16 USD\n")
+    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, charged: 0.16 USD\n")
     assert len(vendor.posts) == 1
     cat = results()["cat"]
     assert [each["index"] for each in cat["data"]] == [0, 1, 2, 3]
@@ -323,7 +323,7 @@ def test_a_kill_while_images_are_fetched_from_their_addresses_loses_none(
     process.communicate()
     vendor.is_job_done = True
     done = batch("run", "manifest.jsonl", "--out", "out")
-    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, 0.16 USD\n")
+    assert (done.exit_code, done.stdout) == (0, "complete: 4 of 4 done, charged: 0.16 USD\n")
     assert len(vendor.posts) == 1
     assert [(OUT / each["path"]).read_bytes() for each in results()["cat"]["data"]] == [png(8, 9 + i) for i in range(4)]
 

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from impasto_plugins.batch.classification import code_of
+from impasto_plugins.cli.terminal.failure import format_error
 from impasto_plugins.cli.terminal.output import count_of, echo
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def format_status(status: BatchStatus) -> str:
         *_pending(status),
         *_undone(status),
         *_open(status),
-        format_cost(status.cost_usd, status.unpriced),
+        f"charged: {format_cost(status.cost_usd, status.unpriced)}{_uncertain(status)}",
     )
     return ", ".join((f"{status.state}: {done}", *rest))
 
@@ -69,6 +70,10 @@ def _undone(status: BatchStatus) -> Iterator[str]:
 def _open(status: BatchStatus) -> Iterator[str]:
     if status.in_flight and status.state != "running":
         yield f"{status.in_flight:,} in flight when the run stopped (may have been charged)"
+
+
+def _uncertain(status: BatchStatus) -> str:
+    return f" ({count_of(status.charges_unknown, 'charge')} uncertain)" if status.charges_unknown else ""
 
 
 def retry_hint(status: BatchStatus) -> str | None:
@@ -119,6 +124,9 @@ class _Output:
 class PlainReporter(_Output):
     """For a file or a pipe: warnings and progress on stderr, the summary on stdout."""
 
+    _codes: set[str] = attrs.field(factory=set[str])
+    """Kinds of failures that were reported; errors.jsonl has all failures."""
+
     _failures_left: float = attrs.field(factory=lambda: time.monotonic() + FIRST_LINE_SECONDS)
 
     def planned(self, plan: Plan) -> None:
@@ -129,10 +137,15 @@ class PlainReporter(_Output):
         self.write(f"Warning: {text}", err=True)
 
     def task_finished(self, outcome: Outcome) -> None:
-        """Report an image only if it was not saved in its usual place."""
+        """Report an image that was not saved in its usual place, and the first failure of each kind."""
         if outcome.artifact is not None and outcome.path is not None and outcome.path.is_absolute():
             for warning in outcome.warnings:
                 self.note(f"{outcome.id}: {warning}")
+        if outcome.error is not None and outcome.state != "pending":
+            code = code_of(outcome.error, outcome.state)
+            if code not in self._codes:
+                self._codes.add(code)
+                self.note(f"{outcome.id}: {format_error(outcome.error)}")
 
     def tick(self, batch: Batch) -> None:
         """Report the progress if it is time."""

@@ -352,7 +352,7 @@ def test_an_image_that_a_kill_left_whole_is_known_to_be_charged_before_it_goes_u
     assert (found["pending"], found["cost_usd"]) == (1, 0.03)
     s3.uploads_left = None
     done = batch("run", path, "--out", TO)
-    assert done.stdout == "complete: 1 of 1 done, 0.03 USD\n"
+    assert done.stdout == "complete: 1 of 1 done, charged: 0.03 USD\n"
     assert len(results(s3)) == len(impasto_emulator.charges) == 1
 
 

@@ -45,7 +45,9 @@ def test_status_after_a_kill_counts_what_was_in_flight(
     found = json.loads(batch("status", "out", "--json").stdout)
     assert (found["state"], found["total"], found["done"], found["in_flight"]) == ("stopped", 5, 0, 3)
     assert (found["charges_unknown"], found["cost_usd"]) == (3, 0.09)
-    assert "3 in flight when the run stopped (may have been charged), 0.09 USD" in batch("status", "out").stdout
+    assert (
+        "3 in flight when the run stopped (may have been charged), charged: 0.09 USD" in batch("status", "out").stdout
+    )
     impasto_emulator.clear_faults()
     batch("run", "manifest.jsonl", "--out", "out")
     after = json.loads(batch("status", "out", "--json").stdout)
@@ -59,12 +61,12 @@ def test_a_charge_of_unknown_price_is_not_reported_as_free(
     words = ("run", "manifest.jsonl", "--out", "out")
     manifest(row("a"))
     done = batch(*words)
-    assert done.stdout == "complete: 1 of 1 done, price unknown\n"
+    assert done.stdout == "complete: 1 of 1 done, charged: price unknown\n"
     assert batch("status", "out").stdout == done.stdout
     assert "0.00" not in Path("out/report.html").read_text("utf-8")
     manifest(row("a"), row("b", model="stability/sd3.5-large"))
     done = batch(*words)
-    assert done.stdout == "complete: 2 of 2 done, 0.07 USD and 1 of unknown price\n"
+    assert done.stdout == "complete: 2 of 2 done, charged: 0.07 USD and 1 of unknown price\n"
     assert batch("status", "out").stdout == done.stdout
     found = json.loads(batch("status", "out", "--json").stdout)
     assert (found["cost_usd"], found["unpriced"]) == (0.065, 1)

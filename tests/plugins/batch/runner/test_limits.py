@@ -379,6 +379,8 @@ def test_ctrl_c_in_an_outage_ends_the_run_as_interrupted(start: Start, batch: Ru
         run.send_signal(signal.SIGINT)
         output, errors = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert output == "stopped: 0 of 1 done, 1 to request again, 0.00 USD\n", "nothing was sent, nothing is final"
+    assert output == "stopped: 0 of 1 done, 1 to request again, charged: 0.00 USD\n", (
+        "nothing was sent, nothing is final"
+    )
     assert re.search("Stopped: interrupted while the provider could not be reached: .*Connection refused", errors)
     assert batch("status", "out").stdout == output

@@ -139,7 +139,7 @@ def test_a_log_has_a_line_of_progress_now_and_then(
     impasto_emulator.fault("delay", seconds=0.3)
     manifest(*many(3))
     done = batch("run", "manifest.jsonl", "--out", "out", "--concurrency", "1")
-    assert done.stdout == "complete: 3 of 3 done, 0.09 USD\n"
+    assert done.stdout == "complete: 3 of 3 done, charged: 0.09 USD\n"
     progress = done.stderr.splitlines()
     assert len(progress) >= 2
     assert all(line.startswith("running: ") and " of 3 done, " in line for line in progress)

@@ -98,7 +98,7 @@ def test_status(batch: Run, manifest: Write, json_too: bool) -> None:
             "cost_usd": 0.03,
         }
     else:
-        assert found.stdout == "complete: 1 of 2 done, 1 filtered, 0.03 USD\n"
+        assert found.stdout == "complete: 1 of 2 done, 1 filtered, charged: 0.03 USD\n"
 
 
 def test_two_runs_in_one_folder(batch: Run, manifest: Write, tmp_path: Path) -> None:
