@@ -50,7 +50,7 @@ class Description:
 
 def describe(model: str, operation: Operation) -> Description:
     """Return the description of an operation under one of its names."""
-    cost = operation.price.cost if operation.price is not None else None
+    cost = operation.flat_cost
     return Description(
         model=model,
         operation=operation.target,
@@ -59,7 +59,7 @@ def describe(model: str, operation: Operation) -> Description:
         fields=tuple(_describe_fields(operation.fields)),
         rules=tuple(str(rule) for rule in operation.rules),
         max_bytes=operation.max_bytes,
-        price=str(operation.price) if operation.price is not None else None,
+        price=operation.price_text,
         usd=cost.usd if cost is not None else None,
         credits=cost.credits if cost is not None else None,
         price_as_of=cost.as_of if cost is not None else None,

@@ -47,16 +47,11 @@ class Dialect(Protocol):
 
 
 class Price(Protocol):
-    """The price of a call, as far as it is known. ``str()`` gives it in words.
+    """The price of a call, as far as it is known. Its ``__str__``, if it has one, gives it in words.
 
-    ``cost`` is None if it is not the same for every call. ``quote`` takes the operation's own parameter class: its
-    type here, Never, lets a plugin name that class. ``Operation.cost`` asks for the quote of a request.
+    ``quote`` takes the operation's own parameter class: its type here, Never, lets a plugin name that class.
+    ``Operation.cost`` asks for the quote of a request.
     """
-
-    @property
-    def cost(self) -> Cost | None:
-        """The cost of every call, or None."""
-        ...
 
     def quote(self, params: Never) -> Cost | None:
         """Return the cost of a call with these parameters, or None if unknown."""
@@ -197,6 +192,19 @@ class Operation:
             user=user,
             warnings=warnings,
         )
+
+    @property
+    def flat_cost(self) -> Cost | None:
+        """The cost of every call, None if it is not known or depends on the parameters."""
+        return self.price.cost if isinstance(self.price, FlatPrice) else None
+
+    @property
+    def price_text(self) -> str | None:
+        """The price in words, None if there is none."""
+        if self.price is None:
+            return None
+        has_words = type(self.price).__str__ is not object.__str__
+        return str(self.price) if has_words else "a price that depends on the parameters"
 
     def cost(self, request: Request) -> Cost | None:
         """Return what a call will cost, or None if unknown. Raises BrokenPlugin."""

@@ -96,7 +96,6 @@ class TokenPrice(Generic[Params]):
     as_of: str
     text_output: float | None = None
     estimate: Callable[[Params], float | None] = lambda _: None
-    cost: Cost | None = attrs.field(default=None, init=False)
 
     def quote(self, params: Params) -> Cost | None:
         """Return the estimate of one image."""

@@ -125,7 +125,7 @@ def _index(every: list[Family]) -> str:
 
 
 def _price_range(family: Family) -> str:
-    costs = sorted({each.price.cost.usd for each in family.operations if each.price and each.price.cost})
+    costs = sorted({cost.usd for each in family.operations if (cost := each.flat_cost) is not None})
     return " to ".join(f"{usd:g}" for usd in dict.fromkeys((costs[0], costs[-1]))) if costs else "varies"
 
 

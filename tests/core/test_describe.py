@@ -78,6 +78,18 @@ def test_a_request_and_its_file_show_no_content() -> None:
     assert "PNG" not in repr(request)
 
 
+class QuoteAlone:
+    def quote(self, params: attrs.AttrsInstance) -> Cost:
+        return Cost(usd=0.02, as_of="2026-01-01")
+
+
+def test_a_price_needs_its_quote_alone() -> None:
+    operation = attrs.evolve(SD3, price=QuoteAlone())
+    about = describe("x", operation)
+    assert (about.price, about.usd) == ("a price that depends on the parameters", None)
+    assert (operation.price_text, operation.flat_cost) == (about.price, None)
+
+
 def test_costs_add_up() -> None:
     cost = Cost(usd=0.065, credits=6.5, as_of="2026-09-22").times(3)
     assert (cost.usd, cost.credits) == (0.195, 19.5)

@@ -145,8 +145,6 @@ class PaintParams:
 class PriceOfSteps:
     """A price that depends on typed parameters."""
 
-    cost: impasto.Cost | None = None
-
     def quote(self, params: PaintParams) -> impasto.Cost:
         return impasto.Cost(usd=0.001 * params.steps, as_of="2026-01-01")
 

@@ -86,13 +86,13 @@ def _row(registry: Registry, models: list[PluginInfo]) -> dict[str, object]:
 
 def _operation_facts(operation: Operation) -> dict[str, object]:
     """Return the facts that a model declares."""
-    cost = operation.price.cost if operation.price is not None else None
+    cost = operation.flat_cost
     return {
         "group": group_of(operation),
         "title": operation.title,
         "usd": cost.usd if cost is not None else None,
         "credits": cost.credits if cost is not None else None,
-        "price": str(operation.price) if operation.price is not None else None,
+        "price": operation.price_text,
     }
 
 

@@ -45,9 +45,9 @@ def command(ctx: click.Context, model: str, id: str, n: int, **options: Unpack[C
     registry = registry_of(ctx)
 
     async def fetch(client: Client) -> Result:
-        result, price = await client.resume(model, id, n=n), registry.operation(model).price
-        if result.cost is not None or price is None or price.cost is None:
-            return result
-        return result.priced(price.cost)  # the job's: fetching it is free
+        result, price = await client.resume(model, id, n=n), registry.operation(model).flat_cost
+        return (
+            result if result.cost is not None or price is None else result.priced(price)
+        )  # the job's: fetching it is free
 
     finish(ctx, saving, fetch, registry, options, jobs=lambda: {id: n})

@@ -40,8 +40,6 @@ class PerStep:
     steps: int
     """The vendor's default, used if the caller gives none."""
 
-    cost: None = None
-
     def quote(self, params: attrs.AttrsInstance) -> Cost:
         """Return the price of one call with these parameters."""
         steps = getattr(params, "steps", None)

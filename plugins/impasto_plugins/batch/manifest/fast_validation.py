@@ -68,7 +68,7 @@ class FastValidator:
 
         Fields with files, or with types of their own, take the full check.
         """
-        cost = operation.price.cost if operation.price is not None else None
+        cost = operation.flat_cost
         if cost is None and operation.price is not None:
             return None
         fields = operation.fields

@@ -86,11 +86,11 @@ class Deployment:
 
     def apply_price(self, result: Result) -> Result:
         """Return a result at the price of its entry, if that has one. A free result, as of a cache, stays free."""
-        price = self.operation.price
-        if self.config.input_cost_per_image is None or price is None or price.cost is None:
+        price = self.operation.flat_cost
+        if self.config.input_cost_per_image is None or price is None:
             return result
         is_free = result.cost is not None and not result.cost.usd
-        return result if is_free else result.priced(price.cost)
+        return result if is_free else result.priced(price)
 
     def is_cooling_down(self) -> bool:
         """Return True if it failed so recently that others go first."""
