@@ -10,6 +10,7 @@ import attrs
 
 from .charges import costs_with_failures
 from .costs import Cost, Usage
+from .record_class import record
 from .wire import Scalar, WireRequest, WireResponse
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MAX_ARTIFACTS = 64
 """The most artifacts taken from one answer. The bytes of a larger answer are kept in an UnusableResult."""
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class Request:
     """A checked call of one operation. ``job``: the id of a running job whose result is to be fetched.
 
@@ -42,7 +43,7 @@ class Request:
     stream: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class Artifact:
     """One image, sound or 3D model. ``seed`` is the one that was used, ``finish_reason`` the provider's word.
 
@@ -107,7 +108,7 @@ class FailedArtifact:
     error: ImpastoError
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class Result:
     """The outcome of a successful call.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
 
 import attrs
 
+from .record_class import record
 from .redact import printable
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Body:
         return self._chunks
 
 
-@attrs.frozen(kw_only=True)
+@record(kw_only=True)
 class WireResponse:
     """The provider's answer. Header names are lower case.
 
