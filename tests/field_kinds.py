@@ -23,6 +23,23 @@ class Member:
     weight: float | None = f.number(0.05, 1)
 
 
+def too_dark(file):
+    return ["is too dark"] if file.read() == b"dark" else []
+
+
+@attrs.frozen(kw_only=True)
+class Subject:
+    image: File = f.file(too_dark, role=None, required=True)
+    kind: str | None = f.choice("person", "product")
+    details: tuple[File, ...] | None = f.files(maximum=2, role=None, inspect=lambda file: ())
+
+
+@attrs.frozen(kw_only=True)
+class Canvas:
+    width: int | None = f.integer(64, 2048, step=64)
+    height: int | None = f.integer(64, 2048, step=64)
+
+
 @attrs.frozen(kw_only=True)
 class Params:
     text: str = f.text(1, 100, required=True, role="prompt")
@@ -35,6 +52,8 @@ class Params:
     style: Style | None = f.group(Style)
     weights: tuple[float, ...] | None = f.numbers(3, lowest=0, highest=1)
     members: tuple[Member, ...] | None = f.groups(Member, 4)
+    subjects: tuple[Subject, ...] | None = f.groups(Subject, 3)
+    canvas: Canvas | str | None = f.group(Canvas, choices=("square_hd", "wide"))
 
 
 def to_json(value):

@@ -12,6 +12,7 @@ import attrs
 from .errors import BrokenPlugin, InvalidRequest, Problem
 from .files import File
 from .inspectors import Inspector, inspector_of, limits_in_words
+from .param_files import close_files
 from .redact import kind_in_words, printable
 
 Kind = Literal[
@@ -51,8 +52,8 @@ class Field:
     in words; without ``inspect`` an image or a mask must be complete. ``minimum`` and ``maximum`` limit a number, a
     text's length or a list's, whose ``item`` is the field of each value. ``pattern`` must match all of a text;
     ``pattern_words`` say in messages what it allows. ``mask_area`` is the area of a mask that the provider edits.
-    ``group`` is the class of a nested object and ``fields`` are its fields. The kind ``other`` is an attribute that no
-    function of ``fields`` declares, of which only the type is known.
+    ``group`` is the class of a nested object and ``fields`` are its fields; a text of ``choices`` may stand in its
+    place. The kind ``other`` is an attribute that no function of ``fields`` declares, of which only the type is known.
     """
 
     kind: Kind
@@ -138,10 +139,9 @@ class Field:
                 return "true or false"
             case "color":
                 return "a color as #rrggbb, such as #ff8800"
-            case "group":
-                return f"an object with {', '.join(self.fields)}"
-            case "choice":
-                return f"one of {', '.join(self.choices)}"
+            case "group" | "choice":
+                either = [f"one of {', '.join(self.choices)}"] if self.choices else []
+                return " or ".join([*either, *([f"an object with {', '.join(self.fields)}"] if self.fields else [])])
             case "file":
                 limits = self.limits or limits_in_words(self._inspector)
                 return f"a file: {limits}" if limits else "a file"
@@ -235,20 +235,20 @@ class Field:
             if problems:
                 raise ValueError("; ".join(problems))
         except BaseException:  # also what a plugin's ``inspect`` raises: no descriptor may leak
-            for each in checked:
-                if isinstance(each, File):
-                    each.close()
+            close_files(checked)
             raise
         return tuple(checked)
 
-    def _group(self, value: object) -> attrs.AttrsInstance:
+    def _group(self, value: object) -> attrs.AttrsInstance | str:
         from .params import structure  # it checks the fields of any class, with this module
 
         assert self.group is not None  # noqa: S101 - ``fields.group`` sets it
+        if isinstance(value, str) and (choice := self.choice_for(value)) is not None:
+            return choice
         if isinstance(value, self.group):
             return structure(self.group, {name: getattr(value, name) for name in self.fields})
         if not isinstance(value, Mapping):
-            raise ValueError(f"must be {self.describe_constraint()}, not {kind_in_words(value)}")
+            raise ValueError(f"must be {self.describe_constraint()}, not {format_value(value)}")
         return structure(self.group, value)
 
     @property
@@ -270,11 +270,15 @@ class Field:
 
 
 def field_at(fields: Mapping[str, Field], name: str) -> Field | None:
-    """Return the field of a name, None if there is none. Dots lead into nested objects: ``image_size.width``."""
+    """Return the field of a name, None if there is none.
+
+    Dots lead into nested objects, also of a list: ``image_size.width``, ``members.0.weight``.
+    """
     first, *nested = name.split(".")
     field = fields.get(first)
     for each in nested:
-        field = field.fields.get(each) if field is not None else None
+        if field is not None:
+            field = field.item if field.kind == "groups" and each.isdecimal() else field.fields.get(each)
     return field
 
 

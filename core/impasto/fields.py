@@ -16,7 +16,6 @@ from typing import Any
 import attrs
 
 from .class_fields import KEY, fields_of
-from .errors import BrokenPlugin
 from .field_checks import LISTS, Field, Kind, MaskArea, Role, format_bound, format_value
 from .inspectors import Inspector
 
@@ -253,10 +252,28 @@ def files(
     )
 
 
-def group(params: type[attrs.AttrsInstance], *, required: bool = False, description: str = "") -> Any:
-    """Declare a nested object, whose fields an attrs class of its own declares."""
+def group(
+    params: type[attrs.AttrsInstance],
+    *,
+    choices: tuple[str, ...] = (),
+    default: str | None = None,
+    required: bool = False,
+    description: str = "",
+) -> Any:
+    """Declare a nested object, whose fields an attrs class of its own declares: ``Class | None``.
+
+    ``choices``: a caller may give one of these texts in place of the object: ``Class | str | None``.
+    """
     return _field(
-        Field(kind="group", description=description, group=params, fields=fields_of(params), required=required)
+        Field(
+            kind="group",
+            description=description,
+            group=params,
+            fields=fields_of(params),
+            choices=choices,
+            default=default,
+            required=required,
+        )
     )
 
 
@@ -268,13 +285,8 @@ def groups(
     required: bool = False,
     description: str = "",
 ) -> Any:
-    """Declare a list of ``minimum`` to ``maximum`` nested objects: ``tuple[Class, ...] | None``.
-
-    Raises BrokenPlugin if the class has files, which stand in fields of their own.
-    """
+    """Declare a list of ``minimum`` to ``maximum`` nested objects: ``tuple[Class, ...] | None``."""
     item = Field(kind="group", group=params, fields=fields_of(params))
-    if item.has_files:
-        raise BrokenPlugin(f"{params.__qualname__}: a list of objects can't have files; declare a field of files")
     return _field(
         Field(
             kind="groups",

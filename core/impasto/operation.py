@@ -14,7 +14,8 @@ from .field_checks import Field
 from .fields import fields_of
 from .hooks import hookimpl
 from .interrupts import pass_interrupt
-from .params import close_files, files_of, structure
+from .param_files import close_files, files_of
+from .params import structure
 from .provider import Account, Provider
 from .records import Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error
@@ -97,9 +98,10 @@ def _fields_by_role(fields: Mapping[str, Field]) -> dict[str, tuple[str, ...]]:
     return roles
 
 
-def _file_argument_names(fields: Mapping[str, Field]) -> frozenset[str]:
-    files = [(name, field.alias or name) for name, field in fields.items() if field.has_files]
-    return frozenset({"image", "mask"}.union(*files))
+def _file_arguments(fields: Mapping[str, Field]) -> dict[str, Field | None]:
+    with_files = {name: field for name, field in fields.items() if field.has_files}
+    aliases = {field.alias: field for field in with_files.values() if field.alias is not None}
+    return {"image": None, "mask": None, **aliases, **with_files}
 
 
 def _unchanged(arguments: Mapping[str, object]) -> Mapping[str, object]:
@@ -141,8 +143,8 @@ class Operation:
     file_fields: tuple[str, ...] = _derived_from_fields(
         lambda fields: tuple(n for n, f in fields.items() if f.has_files)
     )
-    file_argument_names: frozenset[str] = _derived_from_fields(_file_argument_names)
-    """Every name under which a caller may pass a file."""
+    file_arguments: Mapping[str, Field | None] = _derived_from_fields(_file_arguments)
+    """Every name under which a caller may pass a file, and its field; None for OpenAI's, if no field has it."""
     roles: Mapping[str, tuple[str, ...]] = _derived_from_fields(_fields_by_role)
     """The fields that an OpenAI-style argument fills, by its name."""
     aliases: Mapping[str, str] = _derived_from_fields(

@@ -16,6 +16,7 @@ from .errors import MAX_PROBLEMS, InvalidRequest, Problem
 from .field_checks import Field
 from .fields import KEY
 from .files import File
+from .param_files import close_files
 from .redact import kind_in_words, printable
 from .rules import Rule
 from .suggestions import closest
@@ -105,29 +106,6 @@ def _without_invalid(present: Mapping[str, object], reported: AbstractSet[str], 
         else:
             values[name] = value
     return values
-
-
-_SCALARS = (str, int, float)  # a union would be made again for each value: benchmark `dispatch`
-
-
-def files_of(value: object) -> Iterator[File]:
-    """Yield the files of a parameter, or of all: also those in lists and nested objects."""
-    if isinstance(value, File):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from files_of(each)
-    elif attrs.has(type(value)):
-        for attribute in attrs.fields(type(value)):  # type: ignore[arg-type]  # ``has`` is True of an attrs class
-            each = getattr(value, attribute.name)
-            if each is not None and not isinstance(each, _SCALARS):  # as most are
-                yield from files_of(each)
-
-
-def close_files(params: object) -> None:
-    """Close every file among the parameters."""
-    for each in files_of(params):
-        each.close()
 
 
 def _problems(params: type[Any], error: Exception, present: Mapping[str, object]) -> Iterator[Problem]:

@@ -92,7 +92,7 @@ def test_each_kind_takes_its_values() -> None:
         ("width", 300, "must be a whole number from 256 to 1440 in steps of 32, not 300"),
         ("background", "red", "must be a color as #rrggbb, such as #ff8800, not 'red'"),
         ("background", "#ff880", "must be a color as #rrggbb, such as #ff8800, not '#ff880'"),
-        ("style", "soft", "must be an object with strength, reference, not text"),
+        ("style", "soft", "must be an object with strength, reference, not 'soft'"),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_is_allowed(name: str, value: object, message: str) -> None:

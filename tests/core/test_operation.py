@@ -34,7 +34,8 @@ def test_roles_and_other_names_follow_from_the_fields() -> None:
     assert MADE.roles == {"prompt": ("prompt",), "image": ("first", "second")}
     assert MADE.aliases == {"text": "prompt"}
     assert MADE.file_fields == ("first", "second", "other")
-    assert MADE.file_argument_names == {"image", "mask", "first", "second", "other"}
+    own = {name: MADE.fields[name] for name in ("first", "second", "other")}
+    assert MADE.file_arguments == {"image": None, "mask": None, **own}
 
 
 def test_a_request_of_the_most_bytes_is_taken_and_of_one_more_refused_by_its_largest_file() -> None:

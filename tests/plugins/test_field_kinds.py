@@ -115,13 +115,50 @@ async def test_lists_of_numbers_and_objects_come_from_every_entrance(provider: R
         rows = [row for _, row, _ in lines if isinstance(row, dict)]
         [outcome] = [each async for each in client.batch(rows, out=tmp_path / "out")]
         assert outcome.state == "done", outcome.error
-    words = ["generate", "kinds/all", "x", "-p", "weights=0.5", "-p", "weights=1", "-o", str(tmp_path / "x.gif")]
-    words += [word for each in MEMBERS for word in ("-p", f"members={json.dumps(each)}")]
+    members = [f"members={json.dumps(each)}" for each in MEMBERS]
+    await run_command(provider, tmp_path, "weights=0.5", "weights=1", *members)
+    assert bodies(provider) == [expected] * 3
+
+
+async def run_command(provider: Recorder, folder: Path, *assignments: str) -> None:
+    """Run ``impasto generate`` in a process of its own."""
+    own = [word for each in assignments for word in ("-p", each)]
+    words = ("generate", "kinds/all", "x", *own, "-o", str(folder / "x.gif"), "--api-base", provider.url)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "impasto_plugins.cli", *words, "--api-base", provider.url),
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site"), "KINDS_KEY": "k"},
+        *(sys.executable, "-m", "impasto_plugins.cli", *words),
+        env={**os.environ, "PYTHONPATH": str(folder / "site"), "KINDS_KEY": "k"},
         stderr=asyncio.subprocess.PIPE,
     )
     _, err = await process.communicate()
     assert process.returncode == 0, err
-    assert bodies(provider) == [expected] * 3
+
+
+async def test_files_in_a_list_of_objects_come_from_every_entrance(provider: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"one")
+    (tmp_path / "two.png").write_bytes(b"two")
+    one, two = (str(tmp_path / f"{name}.png") for name in ("one", "two"))
+    subjects = [{"image": one, "kind": "person"}, {"image": two, "details": [one, two]}]
+    async with client_of(provider) as client:
+        await client.run("kinds/all", text="x", subjects=subjects)
+        await aimage_generation("x", "kinds/all", subjects=subjects, api_base=provider.url, api_key="k")
+        row = {"id": "a", "model": "kinds/all", "text": "x", "subjects": subjects}
+        [outcome] = [each async for each in client.batch([row], out=tmp_path / "out")]
+        assert outcome.state == "done", outcome.error
+    await run_command(provider, tmp_path, *(f"subjects={json.dumps(each)}" for each in subjects))
+    expected = [{"image": ONE, "kind": "person"}, {"image": TWO, "details": [ONE, TWO]}]
+    assert bodies(provider) == [{"text": "x", "subjects": expected}] * 4
+
+
+async def test_a_text_in_place_of_an_object_comes_from_every_entrance(provider: Recorder, tmp_path: Path) -> None:
+    for canvas in ("wide", {"width": 512, "height": 64}):
+        async with client_of(provider) as client:
+            await client.run("kinds/all", text="x", canvas=canvas)
+            row = {"id": "a", "model": "kinds/all", "text": "x", "canvas": canvas}
+            [outcome] = [each async for each in client.batch([row])]
+            assert outcome.state == "done", outcome.error
+        await aimage_generation("x", "kinds/all", canvas=canvas, api_base=provider.url, api_key="k")
+        words = ["canvas=wide"] if canvas == "wide" else ["canvas.width=512", "canvas.height=64"]
+        await run_command(provider, tmp_path, *words)
+        (tmp_path / "x.gif").unlink()
+        assert bodies(provider) == [{"text": "x", "canvas": canvas}] * 4
+        provider.requests.clear()

@@ -46,6 +46,7 @@ def valid_values(field: Field) -> Iterator[object]:
             for count in {max(int(low or 0), 1), int(high or 3)} if items else ():
                 yield from ([each] * count for each in items)
         case "group":
+            yield from field.choices
             yield from _valid_objects(field)
         case _:
             return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from impasto import File, Operation
 from impasto.describe import describe
-from impasto.fields import Field
+from impasto.ext import convert_files
 
 from .recorder import RecordedRequest
 from .subject import KEY
@@ -65,15 +65,6 @@ def operation_text(operation: Operation) -> str:
 
 def files_of(operation: Operation, params: Mapping[str, object]) -> list[object]:
     """Return the files among the parameters."""
-    return [file for name in operation.file_fields for file in _files_in(operation.fields[name], params.get(name))]
-
-
-def _files_in(field: Field, value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            if name in field.fields:
-                yield from _files_in(field.fields[name], each)
-    elif field.kind == "files" and isinstance(value, list | tuple):
-        yield from value
-    elif field.kind == "file" and value is not None:
-        yield value
+    found: list[object] = []
+    convert_files(params, operation.fields, found.append)
+    return found

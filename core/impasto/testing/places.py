@@ -7,17 +7,19 @@ A place is the name of a form's part, or the path of a value in JSON with dots (
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
-from impasto import File
+from impasto import File, Operation
+from impasto.ext import convert_files
 from impasto.fields import Field
 
 from .recorder import RecordedRequest
@@ -139,19 +141,16 @@ def content_of(field: Field, value: object) -> object:
     return value
 
 
-def on_disk(field: Field, folder: Path, name: str, value: object) -> object:
-    """Return a file field's value as a path, written to a folder; any other value as it is."""
-    content = content_of(field, value)
-    if field.kind == "file" and isinstance(content, bytes):
-        path = folder / f"{name}.bin"
+def on_disk(operation: Operation, folder: Path, params: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters with their files as paths, written to a folder."""
+
+    def write(file: object) -> Path:
+        content = cast(bytes, content_of(Field(kind="file"), file))
+        path = folder / f"{hashlib.sha256(content).hexdigest()}.bin"
         path.write_bytes(content)
         return path
-    if field.kind == "files" and isinstance(content, list):
-        paths = [folder / f"{name}-{index}.bin" for index in range(len(content))]
-        for path, each in zip(paths, content, strict=True):
-            path.write_bytes(each)
-        return paths
-    return value
+
+    return convert_files(params, operation.fields, write)
 
 
 def matches(found: object, value: object, *, data_url: bool = False) -> bool:

@@ -203,7 +203,7 @@ class _CallBatch:
                 [Problem("id", f"{row.id!r} is used twice in this batch; give each request its own id")]
             )
         operation = await self.client.operation(row.model, base_model=row.base_model)
-        if operation.file_argument_names.isdisjoint(row.arguments):
+        if operation.file_arguments.keys().isdisjoint(row.arguments):
             tasks = tasks_of(row, operation, Path(), position=len(self._ids))
         else:
             tasks = await asyncio.to_thread(tasks_of, row, operation, Path(), position=len(self._ids))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from impasto import InvalidRequest, Operation, Problem
-from impasto.ext import structure
+from impasto.ext import convert_files, structure
 from impasto.fields import Field
 
 from .translate import translate
@@ -35,6 +35,6 @@ def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -
 
 def _has_file(field: Field, value: object) -> bool:
     """Return True if a value has a file, alone or in a nested object."""
-    if field.kind != "group" or not isinstance(value, Mapping):
-        return field.kind in ("file", "files")
-    return any(_has_file(each, value[name]) for name, each in field.fields.items() if value.get(name) is not None)
+    found: list[object] = []
+    convert_files({"": value}, {"": field}, found.append)
+    return bool(found)

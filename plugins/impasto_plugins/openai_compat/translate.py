@@ -152,7 +152,13 @@ class _Translator:
     def _has_shape(self) -> bool:
         """Return True if the call sets a field that ``size`` would set too."""
         size = self.operation.size
-        return size is not None and any(value_at(self.arguments, name) is not None for name in size.names)
+        return size is not None and any(self._is_set(self.arguments, name) for name in size.names)
+
+    def _is_set(self, params: Mapping[str, object], name: str) -> bool:
+        """Return True if a field has a value, also a nested one if a text stands in place of its object."""
+        first = name.partition(".")[0]
+        field = self.operation.fields.get(first)
+        return value_at(params, name) is not None or (field is not None and params.get(first) in field.choices)
 
     def fill(self, defaults: Mapping[str, object]) -> None:
         """Place default values of the model's fields, as far as its rules allow them beside the rest."""
@@ -271,8 +277,9 @@ class _Translator:
             self._place(name, self.arguments.pop(word), word)
 
     def _is_own_size(self, word: str) -> bool:
-        """Return True for an object in a model's own field ``size``: OpenAI's is text."""
-        return self.operation.fields["size"].kind == "group" and not isinstance(self.arguments[word], str)
+        """Return True for an object in a model's own field ``size``, and for a text that may stand in its place."""
+        field, value = self.operation.fields["size"], self.arguments[word]
+        return field.kind == "group" and (not isinstance(value, str) or value in field.choices)
 
     def size(self, size: object) -> str | None:
         declared = self.operation.size
@@ -312,7 +319,7 @@ class _Translator:
             return
         values, exact = fitted
         params = with_values(self.params, values)
-        if chosen := [name for name in values if value_at(self.params, name) is not None]:
+        if chosen := [name for name in values if self._is_set(self.params, name)]:
             self.problems += (
                 Problem(name, "can't be combined with size, which sets it too; leave one out") for name in chosen
             )

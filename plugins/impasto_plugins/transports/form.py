@@ -15,7 +15,7 @@ from aiohttp import Payload
 from aiohttp.abc import AbstractStreamWriter
 
 from impasto import BrokenPlugin, File, InvalidRequest, Problem, Request, WireRequest
-from impasto.ext import EXTENSIONS, kind_in_words, printable
+from impasto.ext import EXTENSIONS, files_of, kind_in_words, printable
 from impasto_plugins.concurrency import to_thread_shielded
 
 _PIECE = 1 << 20
@@ -74,11 +74,7 @@ def parameter_of(wire: WireRequest, file: File, name: str) -> str:
     """Return the caller's parameter that holds a file, or the file's name in the request if the plugin made it."""
     request: Request | None = getattr(wire.call, "request", None)  # no call: the request was made for a check
     values = {} if request is None else attrs.asdict(request.params, recurse=False)
-    return next((each for each, value in values.items() if value is file or _holds(value, file)), name)
-
-
-def _holds(value: object, file: File) -> bool:
-    return isinstance(value, tuple) and any(each is file for each in value)
+    return next((each for each, value in values.items() if any(own is file for own in files_of(value))), name)
 
 
 def too_large(wire: WireRequest, size: int, files: Sequence[tuple[str, File]]) -> InvalidRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ import attrs
 import pytest
 
 from impasto import Dialect, File, InvalidRequest, Operation, Provider, fields
-from impasto.ext import close_files
+from impasto.ext import close_files, files_of
 from impasto_plugins.cli.calls.values import request_of
 from impasto_plugins.cli.demo.models import _smallest_params
 
@@ -28,6 +29,12 @@ class Style:
 
 
 @attrs.frozen(kw_only=True)
+class Subject:
+    image: File | None = fields.file(inspect=any_file)
+    kind: str | None = fields.choice("person", "product")
+
+
+@attrs.frozen(kw_only=True)
 class Params:
     text: str = fields.text(1, 100, required=True, role="prompt")
     images: tuple[File, ...] | None = fields.files(maximum=3, inspect=any_file)
@@ -35,6 +42,8 @@ class Params:
     tile: bool | None = fields.boolean()
     background: str | None = fields.color()
     style: Style | None = fields.group(Style)
+    subjects: tuple[Subject, ...] | None = fields.groups(Subject, 3)
+    canvas: Style | str | None = fields.group(Style, choices=("wide",))
 
 
 PROVIDER = Provider(name="acme", base_url="https://api.acme.example", base_url_variable="ACME_BASE_URL")
@@ -94,6 +103,21 @@ def test_a_nested_field_is_named_with_its_group(paths: list[str]) -> None:
     assert (params.style.strength, params.style.reference.read(), params.style.tags) == (0.5, b"a.png", ("a", "b"))
     assert (params.tile, params.background) == (False, "#ff8800")
     close_files(params)
+
+
+def test_an_object_of_a_list_has_files(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
+    objects = [{"image": paths[0], "kind": "person"}, {"image": f"@{paths[1]}"}, {"image": "-"}]
+    params = request(*(f"subjects={json.dumps(each)}" for each in objects))
+    assert [file.read() for file in files_of(params)] == [b"a.png", b"b.png", b"from a pipe"]
+    close_files(params)
+    assert refused('subjects={"image": "none.png"}')["subjects.0.image"].startswith("can't read 'none.png'")
+
+
+def test_a_text_may_stand_in_place_of_an_object() -> None:
+    assert request("canvas=wide").canvas == "wide"
+    assert request("canvas.strength=0.5").canvas == Style(strength=0.5)
+    assert refused("canvas=tall")["canvas"].startswith("must be one of wide or an object with strength")
 
 
 def test_errors_name_the_nested_field() -> None:

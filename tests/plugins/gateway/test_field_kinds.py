@@ -181,6 +181,52 @@ async def test_lists_of_numbers_and_objects_in_a_form(
     assert (body["weights"], body["members"]) == ([0.5, 1], [{"color": "#ff8800", "weight": 0.5}])
 
 
+SUBJECTS = [{"image": encoded(b"one")[0], "kind": "person"}, {"image": encoded(b"two")[0]}]
+
+
+async def test_json_has_files_in_a_list_of_objects(gateway: Running, provider: Recorder) -> None:
+    two = {"image_url": "data:;base64," + encoded(b"two")[0]}
+    answer = await gateway.generate(model="kinds", subjects=[{"image": URI, "kind": "person"}, {"image": two}])
+    assert answer.status == 200, answer.body
+    assert sent(provider)["subjects"] == SUBJECTS
+    for image in ("/etc/hostname", "https://example.com/x.png", {"path": "/etc/hostname"}, ["/etc/hostname"]):
+        answer = await gateway.generate(model="kinds", subjects=[{"image": URI}, {"image": image}])
+        assert (answer.status, answer.error["code"]) == (400, "invalid_image"), answer.body
+        assert answer.error["param"] == "subjects.1.image"
+    assert len(provider.posts) == 1
+
+
+async def test_a_form_has_files_in_a_list_of_objects(gateway: Running, provider: Recorder) -> None:
+    answer = await edit(
+        gateway, ("image", b"1"), ("subjects[1][image]", b"two"), ("subjects[0][image]", b"one"),
+        ("subjects[0][kind]", "person"),
+    )  # fmt: skip
+    assert answer.status == 200, answer.body
+    assert sent(provider)["subjects"] == SUBJECTS
+    answer = await edit(gateway, ("image", b"1"), ("subjects[0][image]", b"dark"))
+    assert (answer.status, answer.error["param"], answer.error["code"]) == (400, "subjects.0.image", "invalid_image")
+    assert gateway.gateway._app.memory.used_bytes == 0
+
+
+async def test_a_form_has_a_text_in_place_of_an_object(gateway: Running, provider: Recorder) -> None:
+    for parts in ([("canvas", "wide")], [("canvas[width]", "512")], [("canvas", '{"width": 512}')]):
+        answer = await edit(gateway, ("image", b"1"), *parts)
+        assert answer.status == 200, answer.body
+    assert [json.loads(post.body)["canvas"] for post in provider.posts] == ["wide", {"width": 512}, {"width": 512}]
+
+
+async def test_calls_with_other_files_in_a_list_of_objects_are_other_calls(
+    gateway: Running, provider: Recorder
+) -> None:
+    for image, status in ((b"one", 200), (b"one", 200), (b"two", 422)):
+        form = aiohttp.FormData({"model": "kinds", "prompt": "p"})
+        form.add_field("image", b"1", filename="x.png")
+        form.add_field("subjects[0][image]", image, filename="x.png")
+        answer = await gateway.ask("POST", "/v1/images/edits", data=form, headers={"idempotency-key": "k"})
+        assert answer.status == status, answer.body
+    assert len(provider.posts) == 1
+
+
 async def test_a_problem_in_a_list_of_objects_is_named(gateway: Running, provider: Recorder) -> None:
     answer = await gateway.generate(model="kinds", members=[{"color": "#ff8800"}, {"color": "red"}])
     assert (answer.status, answer.error["param"]) == (400, "members.1.color")

@@ -159,3 +159,34 @@ def test_a_field_without_a_ratio_among_its_choices_is_named() -> None:
 def test_a_size_of_a_field_that_is_not_there_is_refused_when_the_model_is_made(size: Size) -> None:
     with pytest.raises(BrokenPlugin, match="acme/x: its size names '.+', which is not a field with a value"):
         operation(size)
+
+
+@attrs.frozen(kw_only=True)
+class Either:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    image_size: Shape | str | None = fields.group(Shape, choices=("square_hd", "wide"))
+
+
+@attrs.frozen(kw_only=True)
+class EitherSize:
+    prompt: str = fields.text(1, 100, required=True, role="prompt")
+    size: Shape | str | None = fields.group(Shape, choices=("2K", "wide"))
+
+
+def test_a_text_in_place_of_the_object_and_a_size_exclude_each_other() -> None:
+    model = operation(params=Either)
+    assert checked(model, size="512x256") == (Either(prompt="a", image_size=Shape(width=512, height=256)), ())
+    assert checked(model, image_size="wide") == (Either(prompt="a", image_size="wide"), ())
+    with pytest.raises(InvalidRequest, match=r"image_size\.width: can't be combined with size"):
+        checked(model, image_size="wide", size="512x256")
+    translation = translate(model, {"prompt": "a", "image_size": "wide"}, defaults={"size": "512x256"})
+    assert (translation.params, translation.warnings) == ({"prompt": "a", "image_size": "wide"}, ())
+
+
+def test_a_field_called_size_takes_its_own_texts_and_openais() -> None:
+    declared = WidthHeight(width="size.width", height="size.height", minimum=64, maximum=2048)
+    model = operation(declared, params=EitherSize)
+    assert checked(model, size="2K") == (EitherSize(prompt="a", size="2K"), ())
+    assert checked(model, size="512x256") == (EitherSize(prompt="a", size=Shape(width=512, height=256)), ())
+    with pytest.raises(InvalidRequest, match="size: must be auto or WIDTHxHEIGHT"):
+        checked(model, size="4K")

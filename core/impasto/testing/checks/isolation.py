@@ -177,10 +177,7 @@ class IsolationChecks(ExchangeChecks):
                 wanted.insert(0, params)
                 missing -= set(params)
         with tempfile.TemporaryDirectory() as folder:
-            yield [
-                {name: on_disk(operation.fields[name], Path(folder), name, value) for name, value in params.items()}
-                for params in wanted
-            ]
+            yield [on_disk(operation, Path(folder), params) for params in wanted]
 
 
 def _words_of(request: Request, account: Account) -> dict[str, str]:

@@ -203,7 +203,7 @@ class WireChecks(Subject):
             hint = "; if its files stand in objects of their own, declare their places and values in translated"
             yield (
                 f"{name}={format_value(value)} is not in the request at {place!r} as it was given: {summarize(found)}"
-                f"{hint if field.kind == 'files' else ''}"
+                f"{hint if field.has_files else ''}"
             )
 
     def _places(self, params: Mapping[str, object]) -> Iterator[str]:
@@ -213,7 +213,7 @@ class WireChecks(Subject):
             yield from self.translated.get(name, (self.names.get(name, name),))
 
     def _documented(self, name: str, field: Field) -> Iterator[str]:
-        if field.kind == "choice":
+        if field.choices:
             if name not in self.choices:
                 yield f"{name}: declare its documented values in choices"
             elif sorted(self.choices[name]) != sorted(field.choices):

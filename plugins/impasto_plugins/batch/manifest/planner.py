@@ -108,7 +108,6 @@ class Planner:
     dedupe: bool = False
     _operations: dict[str, Operation | RegistryError] = attrs.field(factory=dict[str, Operation | RegistryError])
     _validators: dict[str, FastValidator | None] = attrs.field(factory=dict[str, FastValidator | None])
-    _file_words: dict[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]])
     _others: dict[object, ModelTotals] = attrs.field(factory=dict[object, ModelTotals])
     _through: ModelTotals = attrs.field(factory=lambda: ModelTotals("", None, None))
     """Rows without work left."""
@@ -207,10 +206,8 @@ class Planner:
         model = words.get("base_model") or words.get("model")
         if not isinstance(model, str):
             return 0
-        if (files := self._file_words.get(model)) is None:
-            operation = self._load(model)
-            files = operation.file_argument_names if isinstance(operation, Operation) else frozenset()
-            self._file_words[model] = files
+        operation = self._load(model)
+        files = operation.file_arguments if isinstance(operation, Operation) else {}
         return mark_of(line, words, files, self._folder)
 
     def _validate(self, line: Line) -> ValidRow:
@@ -280,7 +277,10 @@ class Planner:
             raise InvalidRequest([Problem("id", message)])
 
     def _sha256(self, row: ValidRow, line: Line) -> str:
-        return row.sha256 if row.sha256 is not None else digest(self._parse(line[1]), {})
+        if row.sha256 is not None:
+            return row.sha256
+        parsed = self._parse(line[1])
+        return digest(parsed, parsed.arguments)
 
     def _count(self, row: ValidRow, plan: Plan, times: int = 1) -> None:
         share, n = row.totals, row.n

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ from typing import cast
 import attrs
 
 from impasto import ConfigError, File, InvalidRequest, Operation, Problem
-from impasto.ext import Makes, check_seconds, kind_in_words, requests_with_seeds, resolve_model
+from impasto.ext import Makes, check_seconds, convert_files, kind_in_words, requests_with_seeds, resolve_model
 from impasto.fields import Field, format_value
 from impasto_plugins.batch.filenames import wrong_id
 from impasto_plugins.batch.tasks import ImageTask
@@ -143,7 +144,11 @@ def tasks_of(
 
     ``folder``: the start of its relative paths. ``line``: the row as written; ``position``: its number.
     """
-    arguments, files = _open_row_files(row, operation, folder)
+    try:
+        arguments = convert_files(row.arguments, operation.file_arguments, partial(_file, folder=folder))
+    except InvalidRequest as error:
+        error.operation = row.model
+        raise
     warnings: tuple[str, ...] = ()
     if row.url is None:
         n = 1 if row.n is None else row.n
@@ -160,8 +165,8 @@ def tasks_of(
     requests, warnings_of_seeds = (
         requests_with_seeds(count, request, operation.fields.get("seed")) if count > 1 else ([request], ())
     )
-    sha256, mark = digest(row, files), mark_of(line, row.arguments, operation.file_argument_names, folder)
-    content = {"model": row.model, **row.arguments, **{word: _labels(each) for word, each in files.items()}}
+    sha256, mark = digest(row, arguments), mark_of(line, row.arguments, operation.file_arguments, folder)
+    content = {"model": row.model, **{word: _labels(each) for word, each in arguments.items()}}
     return [
         ImageTask(
             id=row.id,
@@ -183,58 +188,6 @@ def tasks_of(
     ]
 
 
-Files = Mapping[str, object]
-"""A row's files by argument: a file, a list, or an object in which files stand in the place of their paths."""
-
-
-def _open_row_files(row: ManifestRow, operation: Operation, folder: Path) -> tuple[dict[str, object], Files]:
-    """Return the row's arguments with its files opened, and the files. Raises InvalidRequest."""
-    files: dict[str, object] = {}
-    problems: list[Problem] = []
-    for word in operation.file_argument_names & row.arguments.keys():
-        field = operation.fields.get(operation.aliases.get(word, word))
-        takes_list = row.url is not None or (field is not None and field.kind == "files")
-        try:
-            files[word] = _open_files(row.arguments[word], field, folder, takes_list=takes_list)
-        except InvalidRequest as error:
-            problems += (Problem(f"{word}.{each.field}", each.message) for each in error.problems)
-        except ValueError as error:
-            problems.append(Problem(word, str(error)))
-    if problems:
-        raise InvalidRequest(problems, operation=row.model)
-    return {**row.arguments, **files}, files
-
-
-def _open_files(value: object, field: Field | None, folder: Path, *, takes_list: bool) -> object:
-    """Return a value with its files opened. Raises ValueError, InvalidRequest for a nested object."""
-    if field is not None and field.kind == "group":
-        return _open_nested_files(value, field, folder)
-    if takes_list and isinstance(value, list):
-        return [_file(each, folder) for each in value if each is not None]
-    return _file(value, folder)
-
-
-def _open_nested_files(value: object, field: Field, folder: Path) -> object:
-    if attrs.has(type(value)):
-        value = {name: getattr(value, name) for name in field.fields}
-    if not isinstance(value, Mapping):
-        return value  # the model's check reports it
-    result: dict[object, object] = {}
-    problems: list[Problem] = []
-    for name, each in value.items():
-        own = field.fields.get(name)
-        result[name] = each
-        if own is None or each is None or not own.has_files:
-            continue
-        try:
-            result[name] = _open_files(each, own, folder, takes_list=own.kind == "files")
-        except ValueError as error:
-            problems.append(Problem(name, str(error)))
-    if problems:
-        raise InvalidRequest(problems)
-    return result
-
-
 def _file(value: object, folder: Path) -> File:
     """Open an image: in a manifest a path or a ``data:`` URI, in a program any form of a file."""
     if isinstance(value, str):
@@ -244,35 +197,26 @@ def _file(value: object, folder: Path) -> File:
     raise ValueError(f"must be a path or a data: URI, not {kind_in_words(value)}")
 
 
-def mark_of(line: bytes, row: RowFields, words: frozenset[str], folder: Path) -> int:
+def mark_of(line: bytes, row: RowFields, fields: Mapping[str, Field | None], folder: Path) -> int:
     """Return a digest of a line and of the size and time of each file that it names; 0 without a line.
 
-    While it stays the same, so does the row's request.
+    While it stays the same, so does the row's request. ``fields``: those that may have files.
     """
     if not line:
         return 0
     mark = blake2b(line, digest_size=8)
-    for word in () if words.isdisjoint(row) else sorted(words & row.keys()):
-        is_nested = isinstance(row[word], dict)  # with other text too, so that not each names a file
-        for value in _texts(row[word]):
-            if value[:5].lower() != "data:":
-                try:
-                    found = (folder / value).stat()
-                except (OSError, ValueError):
-                    if is_nested:
-                        continue
-                    return 0
-                mark.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+
+    def add(path: object) -> None:
+        if isinstance(path, str) and path[:5].lower() != "data:":
+            found = (folder / path).stat()
+            mark.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+
+    if not fields.keys().isdisjoint(row):
+        try:
+            convert_files({word: row[word] for word in sorted(fields.keys() & row.keys())}, fields, add)
+        except (OSError, InvalidRequest):  # a file is missing
+            return 0
     return int.from_bytes(mark.digest())
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield the texts of a value: itself, or those in its lists and objects."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
 
 
 def _labels(value: object) -> object:
@@ -284,9 +228,12 @@ def _labels(value: object) -> object:
     return [_labels(each) for each in value] if isinstance(value, list) else value
 
 
-def digest(row: ManifestRow, files: Files) -> str:
-    """Return the SHA-256 of a row's request, independent of the order of keys and of file paths."""
-    content = {"model": row.model, "base_model": row.base_model, **row.arguments, **files}
+def digest(row: ManifestRow, arguments: Mapping[str, object]) -> str:
+    """Return the SHA-256 of a row's request, independent of the order of keys and of file paths.
+
+    ``arguments``: the row's, with files in the place of their paths.
+    """
+    content = {"model": row.model, "base_model": row.base_model, **arguments}
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from impasto import InvalidRequest, Operation, Problem, Request
-from impasto.ext import EXTENSIONS, Makes, close_files
+from impasto.ext import EXTENSIONS, Makes, close_files, convert_files
 from impasto.fields import LISTS, Field, format_value
 from impasto_plugins.cli.terminal.output import is_terminal
 
@@ -56,7 +56,7 @@ def request_of(
     """
     problems_found = list(problems)
     params: dict[str, object] = {}
-    has_stdin = False
+    stdin = _StandardInput(operation.max_bytes or _MAX_STDIN_BYTES)
     for name, text in (
         *_values_by_role(operation, by_role, problems_found),
         *_named_values(assignments, problems_found),
@@ -67,15 +67,16 @@ def request_of(
             problems_found.append(Problem(name, "is set twice; leave one out"))
             continue
         try:
-            if field is None or not _is_stdin(field, text):
-                value = value_of(field, text)
-            elif has_stdin:
-                raise ValueError("standard input can be read for one field only")
+            if field is not None and field.kind == "text" and text in ("-", "@-"):
+                value: object = _decode(stdin.read())
             else:
-                has_stdin = True
-                value = _read_stdin(operation.max_bytes or _MAX_STDIN_BYTES)
-                if field.kind == "text":
-                    value = _decode(value)
+                value = value_of(field, text)
+            if field is not None and field.has_files:
+                one = field.item if field.kind == "groups" else field
+                value = convert_files({name: value}, {name: one}, stdin.file_of)[name]
+        except InvalidRequest as error:
+            problems_found += error.problems
+            continue
         except ValueError as error:
             problems_found.append(Problem(name, str(error)))
             continue
@@ -100,18 +101,31 @@ def _locate(operation: Operation, params: dict[str, object], name: str) -> tuple
     return fields.get(key), values, key
 
 
-def _is_stdin(field: Field, text: str) -> bool:
-    if field.kind == "text":
-        return text in ("-", "@-")
-    return field.kind in ("file", "files") and text.removeprefix("@") in _STDIN
-
-
 def _decode(content: bytes) -> str:
     """Return a text without the line break that ends a file of one. Raises ValueError."""
     try:
         return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError("standard input is not UTF-8 text; convert it, or redirect another file") from None
+
+
+class _StandardInput:
+    """Standard input, which is read once, up to ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._is_read = limit, False
+
+    def read(self) -> bytes:
+        """Return its bytes. Raises ValueError."""
+        if self._is_read:
+            raise ValueError("standard input can be read for one field only")
+        self._is_read = True
+        return _read_stdin(self._limit)
+
+    def file_of(self, word: object) -> object:
+        """Return the path that a word names, or the bytes of standard input. Raises ValueError."""
+        path = word.removeprefix("@") if isinstance(word, str) else word
+        return self.read() if path in _STDIN else path
 
 
 def _read_stdin(limit: int) -> bytes:
@@ -132,14 +146,12 @@ def _read_stdin(limit: int) -> bytes:
 
 
 def value_of(field: Field | None, text: str) -> object:
-    """Return a field's value for a word: a path, a number in plain decimal digits, or the text itself.
+    """Return a field's value for a word: a number in plain decimal digits, an object of JSON, or the text itself.
 
     An unknown field's text stays as it is, to be refused by the model. Raises ValueError.
     """
-    if field is None or field.kind in ("text", "texts", "choice", "color"):
+    if field is None or field.kind in ("text", "texts", "choice", "color", "file", "files") or text in field.choices:
         return text
-    if field.kind in ("file", "files"):
-        return text.removeprefix("@")
     if field.kind == "boolean" and text in ("true", "false"):
         return text == "true"
     if field.kind == "numbers" and field.item is not None:

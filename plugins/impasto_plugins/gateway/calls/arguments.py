@@ -10,7 +10,7 @@ import attrs
 from aiohttp import web
 
 from impasto import File, InvalidRequest, Operation, Problem
-from impasto.ext import printable
+from impasto.ext import convert_files, printable
 from impasto.fields import LISTS, Field
 from impasto_plugins.gateway.errors import APIError
 from impasto_plugins.gateway.http.body import (
@@ -135,8 +135,10 @@ class CallArguments:
         """
         problems: list[Problem] = []
         params = _convert_types(self.params, operation, problems) if self.is_form else self.params
-        own = {word: operation.fields.get(operation.aliases.get(word, word)) for word in operation.file_argument_names}
-        params = _convert_images(params, own, problems)
+        try:  # text would be taken for a path
+            params = convert_files(params, operation.file_arguments, _check_image)
+        except InvalidRequest as error:
+            problems += error.problems
         if problems:
             raise InvalidRequest(problems)
         return params
@@ -212,7 +214,12 @@ def _add_field(fields: dict[str, object], name: str, value: object) -> None:
     match = _NESTED_NAME.fullmatch(name)
     word, *path = (match[1], *_BRACKETS.findall(match[2])) if match is not None else (name,)
     word = _IMAGE_FIELDS.get(word, word)
-    if word in _IMAGE_FIELDS.values() and isinstance(value, File) and (not path or _INDEX.fullmatch(path[0])):
+    if (
+        word in _IMAGE_FIELDS.values()
+        and isinstance(value, File)
+        and len(path) < 2
+        and all(map(_INDEX.fullmatch, path))
+    ):
         path = [""] if word == "image" else []  # several images come in any of these ways; there is one mask
     if not _set_value(fields, word, path, value):
         raise APIError(400, f"{word[:60]} was given twice", code="invalid_value", param=word[:60], close=True)
@@ -260,30 +267,6 @@ def _merge_extra_body(params: dict[str, object]) -> None:
             message = f"{printable(name[:60])}: was given beside extra_body and in it; give it once"
             raise APIError(400, message, code="invalid_value", param=printable(name[:60]))
         params[name] = value
-
-
-def _convert_images(
-    params: Mapping[str, object], fields: Mapping[str, Field | None], problems: list[Problem], within: str = ""
-) -> dict[str, object]:
-    """Return the arguments with files in file fields: text would be taken for a path. ``fields`` take files."""
-    result = dict(params)
-    for word, field in fields.items():
-        if (value := result.get(word)) is None:
-            continue
-        if field is not None and field.kind == "group":
-            nested = {name: each for name, each in field.fields.items() if each.has_files}
-            if isinstance(value, dict):
-                result[word] = _convert_images(value, nested, problems, f"{within}{word}.")
-            continue
-        takes_list = word == "image" or (field is not None and field.kind == "files")
-        values = value if isinstance(value, list) and takes_list else [value]
-        try:
-            images = [each for each in map(_check_image, values) if each is not None]
-        except ValueError as error:
-            problems.append(Problem(f"{within}{word}", str(error)))
-            continue
-        result[word] = images if isinstance(value, list) else next(iter(images), None)
-    return result
 
 
 _MAX_DEPTH = 4
@@ -343,7 +326,7 @@ def _convert_types(params: Mapping[str, object], operation: Operation, problems:
         if isinstance(value, _Repeated) and name != "image" and kind not in LISTS:
             problems.append(Problem(printable(name[:60]), "was given twice; give it once"))
             continue
-        if isinstance(value, list) and name in operation.file_argument_names:
+        if isinstance(value, list) and name in operation.file_arguments:
             value = [each for each in value if each != "null"] or None
         if value is None or (value == "null" and kind not in ("text", "texts") and name not in _TEXT_FIELDS):
             continue
@@ -366,7 +349,7 @@ def _with_type(value: object, field: Field) -> object:
         case "files" | "texts" | "numbers" | "groups":
             return _list_with_types(value, field)
         case "group":
-            if isinstance(value, str):
+            if isinstance(value, str) and value not in field.choices:
                 with suppress(APIError):
                     return parse_json(value.encode())
             if isinstance(value, dict):

@@ -12,12 +12,12 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from pyarrow import parquet
 
-from impasto import InvalidRequest, Registry
-from impasto.ext import close_files
+from impasto import File, InvalidRequest, Registry
+from impasto.ext import close_files, convert_files
 from impasto.registry import OPERATIONS
 from impasto_plugins.batch.manifest.reader import Manifest
 from impasto_plugins.batch.manifest.records import UnreadableLine
-from impasto_plugins.batch.manifest.rows import ManifestRow, _open_row_files, digest, mark_of, parse_row, tasks_of
+from impasto_plugins.batch.manifest.rows import ManifestRow, digest, mark_of, parse_row, tasks_of
 from impasto_plugins.batch.tasks import ImageTask
 from tests.field_kinds import MODULE
 
@@ -107,7 +107,7 @@ def test_the_forms_of_a_row_have_one_digest(tmp_path: Path) -> None:
 
 
 def test_a_row_is_looked_at_again_if_a_file_in_a_list_or_an_object_changed(tmp_path: Path) -> None:
-    names = KINDS.file_argument_names
+    names = KINDS.file_arguments
     row: dict[str, object] = {"images": ["one.png"], "style": {"strength": 1, "layers": ["two.png"], "word": "no file"}}
     marks = {mark_of(b"line", row, names, tmp_path)}
     for name in ("one.png", "two.png"):
@@ -118,9 +118,35 @@ def test_a_row_is_looked_at_again_if_a_file_in_a_list_or_an_object_changed(tmp_p
     assert mark_of(b"line", {"images": ["none.png"]}, names, tmp_path) == 0
 
 
+def test_a_row_is_looked_at_again_if_a_file_in_a_list_of_objects_changed(tmp_path: Path) -> None:
+    subjects = [{"image": "one.png", "kind": "person"}, {"image": "two.png"}]
+    row: dict[str, object] = {"id": "a", "model": "kinds/all", "text": "x", "subjects": subjects}
+    found = []
+    for content in ("one", "another"):
+        (tmp_path / "one.png").write_text(content)
+        [task] = tasks_of(parse_row(row), KINDS, tmp_path, line=b"line")
+        assert task.content["subjects"] == [
+            {"image": str(tmp_path / "one.png"), "kind": "person"},
+            {"image": str(tmp_path / "two.png")},
+        ]
+        found.append((task.sha256, mark_of(b"line", {"subjects": subjects}, KINDS.file_arguments, tmp_path)))
+        close_files(task.request.params if task.request is not None else None)
+    assert len({sha256 for sha256, _ in found}) == len({mark for _, mark in found} - {0}) == 2
+
+
+def test_a_cell_of_a_table_has_files_in_a_list_of_objects(tmp_path: Path) -> None:
+    cell = json.dumps([{"image": "one.png"}]).replace('"', '""')
+    (tmp_path / "m.csv").write_text(f'id,model,text,subjects,canvas\na,kinds/all,x,"{cell}",wide\n')
+    [task] = tasks(tmp_path / "m.csv")
+    assert task.request is not None
+    params: Any = task.request.params
+    assert ([each.image.read() for each in params.subjects], params.canvas) == ([b"one"], "wide")
+
+
 @pytest.mark.parametrize(
     ("change", "field", "message"),
     [
+        ({"subjects": [{"image": "one.png"}, {"image": "none.png"}]}, "subjects.1.image", "can't read"),
         ({"images": "one.png"}, "images", "must be a list of 1 to 3 files"),
         ({"images": ["none.png"]}, "images", "can't read"),
         ({"style": {"layers": ["none.png"]}}, "style.layers", "can't read"),
@@ -193,5 +219,5 @@ def test_the_digest_of_a_row_is_that_of_earlier_versions(
         timeout=None,
         url="/v1/images/edits",
     )
-    _, files = _open_row_files(row, Registry().operation("stability/sd3"), tmp_path)
-    assert digest(row, files) == sha256
+    fields = Registry().operation("stability/sd3").file_arguments
+    assert digest(row, convert_files(row.arguments, fields, lambda path: File.of(tmp_path / str(path)))) == sha256

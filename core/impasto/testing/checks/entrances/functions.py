@@ -56,7 +56,7 @@ class FunctionChecks(ExchangeChecks):
                 assert len(recorder.posts) == 1, f"one row made {len(recorder.posts)} paid requests"
 
         with tempfile.TemporaryDirectory() as folder:
-            run(batch({"id": "one", "model": self.model, **self._with_paths(Path(folder), self.minimal)}))
+            run(batch({"id": "one", "model": self.model, **on_disk(self.operation(), Path(folder), self.minimal)}))
 
     @check
     def test_the_drop_in_function_calls_it(self) -> None:
@@ -152,10 +152,6 @@ class FunctionChecks(ExchangeChecks):
         if not prompts:
             pytest.skip("the model takes no prompt")
         return {"prompt": params.pop(prompts[0]), **params}
-
-    def _with_paths(self, folder: Path, params: Mapping[str, object]) -> dict[str, object]:
-        fields = self.operation().fields
-        return {name: on_disk(fields[name], folder, name, value) for name, value in params.items()}
 
 
 def _count(found: object) -> object:
