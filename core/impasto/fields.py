@@ -48,6 +48,21 @@ def _field(spec: Field) -> Any:
     return attrs.field(metadata={KEY: spec}) if spec.required else attrs.field(default=None, metadata={KEY: spec})
 
 
+def _list(kind: Kind, item: Field, count: tuple[int, int | None], *, required: bool, description: str) -> Any:
+    return _field(
+        Field(
+            kind=kind,
+            description=description,
+            minimum=count[0],
+            maximum=count[1],
+            item=item,
+            fields=item.fields,
+            role=item.role,
+            required=required,
+        )
+    )
+
+
 def text(
     minimum: int = 0,
     maximum: int | None = None,
@@ -93,9 +108,7 @@ def texts(
     ``pattern`` and ``pattern_words``: each must match it, see ``text``.
     """
     item = Field(kind="text", minimum=1, pattern=pattern, pattern_words=pattern_words)
-    return _field(
-        Field(kind="texts", description=description, minimum=minimum, maximum=maximum, item=item, required=required)
-    )
+    return _list("texts", item, (minimum, maximum), required=required, description=description)
 
 
 def numbers(
@@ -113,9 +126,7 @@ def numbers(
     Each is from ``lowest`` to ``highest``; ``whole``: each is a whole number, as for ``integer``.
     """
     item = Field(kind="integer" if whole else "number", minimum=lowest, maximum=highest)
-    return _field(
-        Field(kind="numbers", description=description, minimum=minimum, maximum=maximum, item=item, required=required)
-    )
+    return _list("numbers", item, (minimum, maximum), required=required, description=description)
 
 
 def boolean(
@@ -239,17 +250,7 @@ def files(
 ) -> Any:
     """Declare a list of ``minimum`` to ``maximum`` files: ``tuple[File, ...] | None``, each as for ``file``."""
     item = Field(kind="file", inspect=inspect, limits=limits, role=role)
-    return _field(
-        Field(
-            kind="files",
-            description=description,
-            minimum=minimum,
-            maximum=maximum,
-            item=item,
-            required=required,
-            role=role,
-        )
-    )
+    return _list("files", item, (minimum, maximum), required=required, description=description)
 
 
 def group(
@@ -287,14 +288,4 @@ def groups(
 ) -> Any:
     """Declare a list of ``minimum`` to ``maximum`` nested objects: ``tuple[Class, ...] | None``."""
     item = Field(kind="group", group=params, fields=fields_of(params))
-    return _field(
-        Field(
-            kind="groups",
-            description=description,
-            minimum=minimum,
-            maximum=maximum,
-            item=item,
-            fields=item.fields,
-            required=required,
-        )
-    )
+    return _list("groups", item, (minimum, maximum), required=required, description=description)
