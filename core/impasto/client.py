@@ -15,8 +15,7 @@ from .errors import ChargeUnknown, ConfigError, InvalidRequest, Problem, Transpo
 from .fanout import check_n, fan_out, run_single
 from .model_names import resolve_model
 from .options import SHARED, Options, Settings, check_names, check_seconds
-from .param_files import close_files
-from .params import NO_PARAMS
+from .params import NO_PARAMS, close_files
 from .policy import Retry
 from .records import Partial, Request, Result
 from .registry import OPERATIONS, Registry

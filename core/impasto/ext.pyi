@@ -45,8 +45,12 @@ from .options import (
     check_seconds as check_seconds,
     default_concurrency as default_concurrency,
 )
-from .param_files import close_files as close_files, convert_files as convert_files, files_of as files_of
-from .params import structure as structure
+from .params import (
+    close_files as close_files,
+    convert_files as convert_files,
+    files_of as files_of,
+    structure as structure,
+)
 from .provider import (
     account_of as account_of,
     check_key as check_key,

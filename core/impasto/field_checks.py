@@ -12,7 +12,6 @@ import attrs
 from .errors import BrokenPlugin, InvalidRequest, Problem
 from .files import File
 from .inspectors import Inspector, inspector_of, limits_in_words
-from .param_files import close_files
 from .redact import kind_in_words, printable
 
 Kind = Literal[
@@ -235,6 +234,8 @@ class Field:
             if problems:
                 raise ValueError("; ".join(problems))
         except BaseException:  # also what a plugin's ``inspect`` raises: no descriptor may leak
+            from .params import close_files  # which uses this module
+
             close_files(checked)
             raise
         return tuple(checked)

@@ -14,8 +14,7 @@ from .field_checks import Field
 from .fields import fields_of
 from .hooks import hookimpl
 from .interrupts import pass_interrupt
-from .param_files import close_files, files_of
-from .params import structure
+from .params import close_files, files_of, structure
 from .provider import Account, Provider
 from .records import Partial, Pending, Request, Result, is_valid_cost
 from .redact import describe_error

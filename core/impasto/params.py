@@ -16,7 +16,6 @@ from .errors import MAX_PROBLEMS, InvalidRequest, Problem
 from .field_checks import Field
 from .fields import KEY
 from .files import File
-from .param_files import close_files
 from .redact import kind_in_words, printable
 from .rules import Rule
 from .suggestions import closest
@@ -106,6 +105,71 @@ def _without_invalid(present: Mapping[str, object], reported: AbstractSet[str], 
         else:
             values[name] = value
     return values
+
+
+_SCALARS = (str, int, float)  # a union would be made again for each value: benchmark `dispatch`
+
+
+def files_of(value: object) -> Iterator[File]:
+    """Yield the files of a parameter, or of all: also those in lists and nested objects."""
+    if isinstance(value, File):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from files_of(each)
+    elif attrs.has(type(value)):
+        for attribute in attrs.fields(type(value)):  # type: ignore[arg-type]  # ``has`` is True of an attrs class
+            each = getattr(value, attribute.name)
+            if each is not None and not isinstance(each, _SCALARS):  # as most are
+                yield from files_of(each)
+
+
+def close_files(params: object) -> None:
+    """Close every file among the parameters."""
+    for each in files_of(params):
+        each.close()
+
+
+def convert_files(
+    arguments: Mapping[str, object], fields: Mapping[str, Field | None], convert: Callable[[object], object]
+) -> dict[str, object]:
+    """Return a caller's arguments with ``convert(file)`` in place of each file, in lists and nested objects too.
+
+    ``fields``: those with files; None stands for a file, or a list of them. ``convert`` may return None for a file of
+    a list that is none. What has another form than its field stays, for the field's check to report.
+    Raises InvalidRequest with the problem of each argument: a ValueError of ``convert``.
+    """
+    result = dict(arguments)
+    problems: list[Problem] = []
+    for name, value in arguments.items():
+        if value is None or name not in fields:
+            continue
+        field = fields[name]
+        try:
+            if field is not None and field.fields:
+                result[name] = _convert_nested(value, field, convert)
+            elif isinstance(value, (list, tuple) if field is not None and field.kind == "files" else list):
+                result[name] = [done for each in value if each is not None and (done := convert(each)) is not None]
+            else:  # (name, bytes) is one file
+                result[name] = convert(value)
+        except InvalidRequest as error:
+            problems += (Problem(f"{name}.{each.field}", each.message) for each in error.problems)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+    if problems:
+        raise InvalidRequest(problems)
+    return result
+
+
+def _convert_nested(value: object, field: Field, convert: Callable[[object], object]) -> object:
+    """Return an object, or a list of them, with its files converted."""
+    if field.kind == "groups" and isinstance(value, list | tuple):
+        items = {str(index): each for index, each in enumerate(value)}
+        return [*convert_files(items, dict.fromkeys(items, field.item), convert).values()]
+    if field.group is not None and isinstance(value, field.group):
+        value = attrs.asdict(value, recurse=False)
+    own = {name: each for name, each in field.fields.items() if each.has_files}
+    return convert_files(value, own, convert) if isinstance(value, Mapping) else value
 
 
 def _problems(params: type[Any], error: Exception, present: Mapping[str, object]) -> Iterator[Problem]:

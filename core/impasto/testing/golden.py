@@ -66,5 +66,5 @@ def operation_text(operation: Operation) -> str:
 def files_of(operation: Operation, params: Mapping[str, object]) -> list[object]:
     """Return the files among the parameters."""
     found: list[object] = []
-    convert_files(params, operation.fields, found.append)
+    convert_files(params, operation.file_arguments, found.append)
     return found

@@ -150,7 +150,7 @@ def on_disk(operation: Operation, folder: Path, params: Mapping[str, object]) ->
         path.write_bytes(content)
         return path
 
-    return convert_files(params, operation.fields, write)
+    return convert_files(params, operation.file_arguments, write)
 
 
 def matches(found: object, value: object, *, data_url: bool = False) -> bool:

@@ -36,5 +36,5 @@ def problems_of_defaults(operation: Operation, defaults: Mapping[str, object]) -
 def _has_file(field: Field, value: object) -> bool:
     """Return True if a value has a file, alone or in a nested object."""
     found: list[object] = []
-    convert_files({"": value}, {"": field}, found.append)
+    convert_files({"": value}, {"": field} if field.has_files else {}, found.append)
     return bool(found)
