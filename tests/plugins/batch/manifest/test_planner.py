@@ -69,7 +69,10 @@ def openai(id: object, /, url: object = "/v1/images/generations", **body: object
         ({"id": "x", "model": ERASE, "image": "text.png"}, "image: "),
         ({"id": "x", "model": ERASE, "image": "https://example.com/a.png"}, "image: URLs are not fetched"),
         ({"id": "x", "model": ERASE, "image": 5}, "image: must be a path or a data: URI, not a whole number"),
-        ({"id": "x", "model": ERASE, "image": ["a.png"]}, "image: must be a path or a data: URI, not a list"),
+        (
+            {"id": "x", "model": ERASE, "image": ["data:,x"]},
+            "image: must be bytes, a path, an open binary file or a data: URI, not list",
+        ),
         ({"id": "x", "model": ERASE, "image": "data:image/png;base64,%%"}, "image: invalid data: URI"),
         (openai(None), "custom_id: required"),
         (openai(1), "custom_id: must be text, not a whole number"),
