@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -78,9 +79,13 @@ class Artifact:
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the data to ``path`` and return it. A file that can't be written whole is not left behind.
 
+        A file of this name is overwritten. Warns if the name has the ending of another format than the data.
+
         Raises:
             OSError: the data are still here, and can be saved elsewhere.
         """
+        from .files import EXTENSIONS, media_type_of
+
         target, data, is_new = Path(path), self.data, True
         try:
             file = target.open("xb")
@@ -93,6 +98,10 @@ class Artifact:
             if is_new:
                 target.unlink()
             raise
+        media_type = media_type_of(data[:16]) or self.media_type
+        ending = target.suffix.lower().replace(".jpeg", ".jpg")
+        if ending != EXTENSIONS.get(media_type) and ending in EXTENSIONS.values():
+            warnings.warn(f"{target.name!r} contains {media_type} data, which its name does not show", stacklevel=2)
         return target
 
     def __repr__(self) -> str:

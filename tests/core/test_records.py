@@ -10,6 +10,7 @@ from impasto import Artifact, Body, Call, Cost, Result, Usage, WireRequest, Wire
 from impasto.policy import Retry
 from impasto.provider import Account, Provider
 from impasto.records import Request
+from tests.images import png
 
 PROVIDER = Provider(name="p", base_url="https://p.example")
 WIRE = WireRequest(
@@ -137,3 +138,18 @@ def test_an_invalid_usage_of_a_plugin_loses_no_image_and_is_not_counted(tokens: 
     result = Result(artifacts=(image,), usage=usage).completed(None, request)
     assert (result.artifacts, result.usage) == ((image,), None)
     assert result.warnings == ("the plugin reports an invalid usage, which is not counted",)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.WEBP", "x.mp3"])
+def test_a_name_that_shows_another_format_than_the_data_is_a_warning(tmp_path: Path, name: str) -> None:
+    artifact = Artifact(data=png(8, 8), media_type="image/webp")  # the data decides, as everywhere
+    with pytest.warns(UserWarning, match=f"'{name}' contains image/png data, which its name does not show") as caught:
+        artifact.save(tmp_path / name)
+    assert caught[0].filename == __file__
+    assert (tmp_path / name).read_bytes() == png(8, 8)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", "x", "x.bin", "x.png.part"])
+def test_a_name_that_shows_no_other_format_is_no_warning(tmp_path: Path, name: str) -> None:
+    Artifact(data=png(8, 8), media_type="image/png").save(tmp_path / name)
+    Artifact(data=b"\xff\xd8\xff", media_type="image/jpeg").save(tmp_path / "x.jpeg")

@@ -203,7 +203,7 @@ class App:
             if request.method not in ("GET", "HEAD") and not asks_for_methods:
                 raise method_not_allowed(["GET"])
         if path in _HEALTH_STATES and not asks_for_methods:  # whatever it is called by: a balancer asks by address
-            return self._respond_health(path)
+            return await self._respond_health(path)
         check_content_type(request)
         if path == "/metrics" and not asks_for_methods:
             return await self._respond_metrics(request, record)
@@ -258,15 +258,18 @@ class App:
         message = f"the gateway is not served as {name!r}; add this host to general_settings.allowed_hosts"
         raise APIError(421, message, code="host_not_allowed", close=True)
 
-    def _respond_health(self, path: str) -> web.Response:
+    async def _respond_health(self, path: str) -> web.Response:
         """Respond to a health check.
 
         Liveness is always 200 while the event loop responds. A slow loop is not reported dead: restarting it would lose
-        paid calls.
+        paid calls. Readiness needs the data directory too.
         """
         status, state = 200, _HEALTH_STATES[path]
-        if self.is_draining and state == "ready":
-            status, state = 503, "stopping"
+        if state == "ready":
+            if self.is_draining:
+                status, state = 503, "stopping"
+            elif not await self.database.is_usable():
+                status, state = 503, "no storage"
         return web.Response(status=status, body=json.dumps({"status": state}).encode(), content_type="application/json")
 
     async def _respond_metrics(self, request: web.BaseRequest, record: RequestRecord) -> web.Response:

@@ -69,6 +69,7 @@ class Database:
         self._result_folders = result_folders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="impasto-data")
         self._connection: sqlite3.Connection | None = None
+        self._check: asyncio.Task[bool] | None = None
 
     async def open(self) -> None:
         """Create missing files, for this user alone; log if that is not possible."""
@@ -82,6 +83,12 @@ class Database:
         """End the thread after its queue is empty."""
         await self.run(self._close)
         self._thread.shutdown(wait=False)  # it is at its end
+
+    async def is_usable(self) -> bool:
+        """Return True if the directory can be written to. One check at a time serves all who ask."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self.run(self._try_write))
+        return await asyncio.shield(self._check)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a function in the one thread, in order."""
@@ -130,6 +137,14 @@ class Database:
                 raise
         self._connection = db
         return db
+
+    def _try_write(self) -> bool:
+        try:
+            self.transact(lambda db: db.execute("PRAGMA user_version = 0"))
+            (self.folder / DATABASE_NAME).stat()  # one that was removed can be written to as long as it is open
+        except DATABASE_ERRORS:
+            return False
+        return True
 
     def _check_new(self) -> None:
         """Raise sqlite3.DatabaseError if a new database would forget what was paid for."""

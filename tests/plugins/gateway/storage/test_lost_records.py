@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -103,3 +104,27 @@ async def test_an_older_copy_of_the_records_is_reported_and_paid_images_stay(
         await gateway.gateway._database.write(store.remove_expired)
     assert image.exists()
     assert caplog.text.count("1 stored images in") == 1
+
+
+async def readiness(gateway: Running) -> tuple[int, str]:
+    answer = await gateway.ask("GET", "/health/readiness")
+    return answer.status, answer.json["status"]
+
+
+async def test_a_gateway_without_its_data_directory_is_alive_but_not_ready(start: Start, state: Path) -> None:
+    """An SDK's calls would all be refused: a balancer must send them elsewhere."""
+    state.parent.mkdir(parents=True)
+    state.write_text("not a folder")
+    gateway = await start()
+    assert await readiness(gateway) == (503, "no storage")
+    assert (await gateway.ask("GET", "/health/liveliness")).status == 200
+    state.unlink()
+    assert await readiness(gateway) == (200, "ready"), "the next use opens it"
+
+
+async def test_a_gateway_whose_records_were_removed_is_not_ready(start: Start, state: Path) -> None:
+    gateway = await start()
+    answers = await asyncio.gather(*(readiness(gateway) for _ in range(20)))
+    assert set(answers) == {(200, "ready")}
+    remove(state)
+    assert await readiness(gateway) == (503, "no storage")
