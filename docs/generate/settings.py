@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
 import attrs
 
 from impasto.fields import KEY, Field
@@ -30,6 +34,8 @@ SECTIONS: dict[str, type[attrs.AttrsInstance]] = {
     "files.s3": S3Config,
     "batches": BatchesConfig,
 }
+_GUIDE = Path(__file__).parents[1] / "gateway.md"
+_NAME = re.compile("`([a-z0-9_]+)`")
 _LISTS = ("allowed_hosts", "cors_origins", "middleware", "plugins")
 """Keys of ``general_settings`` that are fields of ``Config``."""
 
@@ -43,15 +49,16 @@ _LIMITS = {
 """Limits of keys without a field of impasto's, by their type."""
 
 _INTRODUCTION = """
-Every key of `config.yaml` with its limits and its default. [Deploy the gateway](../gateway.md) explains how to use
-them. Any value may be `os.environ/NAME`. An entry of `model_list` has a `model_name`, the model's name for clients, and
+Every key of `config.yaml` with its meaning, its limits and its default. [Deploy the gateway](../gateway.md) explains
+how to use them. Any value may be `os.environ/NAME`. An entry of `model_list` has a `model_name`, the model's name for clients, and
 `litellm_params`, which may also be called `provider_params`.
 """
 
 
 def pages() -> dict[str, str]:
     """Return the page."""
-    parts = [part for name, record in SECTIONS.items() for part in _section(name, record)]
+    meanings = _meanings()
+    parts = [part for name, record in SECTIONS.items() for part in _section(name, record, meanings)]
     advice = table(["key", "advice"], [[code(key), text] for key, text in ADVICE.items()])
     return {
         "reference/config.md": page(
@@ -72,10 +79,28 @@ def keys(record: type[attrs.AttrsInstance]) -> list[attrs.Attribute[object]]:
     return [*attrs.fields(record), *(lists if record is GeneralSettings else ())]
 
 
-def _section(name: str, record: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    rows = [[code(field.name), _limits(field), _default(field)] for field in keys(record)]
-    text = doc(record).removeprefix(f"`{name.rpartition(' ')[2]}`").lstrip(".:, ")
-    return f"## {name}", text[:1].upper() + text[1:], table(["key", "limits", "default"], rows)
+def _section(name: str, record: type[attrs.AttrsInstance], meanings: Mapping[str, str]) -> tuple[str, ...]:
+    title = name.rpartition(" ")[2]
+    rows = [
+        [code(key.name), meanings.get(f"{title}.{key.name}", ""), _limits(key), _default(key)] for key in keys(record)
+    ]
+    text = doc(record).removeprefix(f"`{title}`").lstrip(".:, ")
+    return f"## {name}", text[:1].upper() + text[1:], table(["key", "meaning", "limits", "default"], rows)
+
+
+def _meanings() -> dict[str, str]:
+    """Return what the guide's tables say about each key, by the table's title and the key."""
+    found: dict[str, str] = {}
+    title = ""
+    for line in _GUIDE.read_text("utf-8").splitlines():
+        names, _, meaning = line.removeprefix("| ").removesuffix(" |").partition(" | ")
+        if not line.startswith("| `"):
+            continue
+        if not meaning.strip(" |"):
+            title = names.split("`")[1]
+        else:
+            found |= {f"{title}.{each}": meaning for each in _NAME.findall(names)}
+    return found
 
 
 def _limits(field: attrs.Attribute[object]) -> str:

@@ -36,6 +36,12 @@ def test_the_picture_is_small() -> None:
     assert (ROOT / picture).stat().st_size < 400_000
 
 
+def test_the_reference_has_the_meaning_of_every_setting() -> None:
+    rows = [line.split(" | ") for line in PAGES["docs/reference/config.md"].splitlines() if line.startswith("| `")]
+    assert len(rows) > 60
+    assert [key for key, meaning, *_ in rows if not re.search(r"[a-z]{3}", meaning)] == []
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_reference_has_every_name_of_the_modules_for_plugins(name: str) -> None:
     module, page = import_module(f"impasto.{name}"), PAGES["docs/reference/plugin-modules.md"]

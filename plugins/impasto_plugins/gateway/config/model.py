@@ -60,7 +60,7 @@ class DeploymentConfig:
 
 @attrs.frozen(kw_only=True)
 class DeploymentParams:
-    """``litellm_params``, or ``provider_params``: the model, provider settings, defaults. ``timeout`` in seconds."""
+    """``litellm_params``, or ``provider_params``: the model, provider settings, defaults."""
 
     model: str = text(1, 2048, required=True)
     base_model: str | None = text(1, 2048)
@@ -112,25 +112,7 @@ class LiteLLMSettings:
 
 @attrs.frozen(kw_only=True, repr=False)
 class GeneralSettings:
-    """``general_settings``. Times are in seconds.
-
-    ``timeout``: of one call to a provider. ``max_bytes_in_flight`` limits the memory of requests and responses; beyond
-    it new ones are refused before anything is spent. ``drain_seconds``: time for running calls at the end of the
-    process. ``data_dir``: folder of data that must survive a restart.
-
-    ``max_connections`` of one worker, fewer if half of the limit of open files is less. ``header_seconds``: from a
-    connection's first byte (its first request: from its beginning) to the end of a request's head; ``body_seconds``:
-    from there to the end of its body, of which a byte must come every ``body_idle_seconds``; ``write_seconds``: how
-    long a caller may leave a response unread; ``idle_seconds``: how long a connection without a request stays open.
-
-    ``max_wait_seconds``: the longest wait of a call for its turn at a provider, unless its caller waits less (OpenAI's
-    SDKs say so); longer waits are refused before anything is spent.
-
-    ``default_model``: the model of requests that name none.
-
-    ``access_log``: ``impasto serve`` writes a line for each request to stdout; ``log_prompts``: prompts are in it, and
-    in traces.
-    """
+    """``general_settings``. Times are in seconds."""
 
     master_key: str | None = text(1, 4096)
     public_url: str | None = text(1, 2048)
@@ -153,7 +135,7 @@ class GeneralSettings:
 
 @attrs.frozen(kw_only=True)
 class KeyConfig:
-    """One of ``keys``: ``sha256`` is of the key itself, in hexadecimal. ``models`` None means all."""
+    """One of ``keys``."""
 
     name: str = text(1, 64, required=True)
     sha256: str = text(64, 64, required=True)
@@ -170,10 +152,7 @@ class KeyConfig:
 
 @attrs.frozen(kw_only=True, repr=False)
 class S3Config:
-    """``files.s3``: a bucket and its access; missing settings are found as boto3 finds them.
-
-    ``endpoint_url``: of an S3 other than Amazon's. ``prefix`` precedes the images' names.
-    """
+    """``files.s3``: a bucket and its access; missing settings are found as boto3 finds them."""
 
     bucket: str = text(3, 63, required=True)
     prefix: str | None = text(1, 200)
@@ -198,7 +177,7 @@ class S3Config:
 
 @attrs.frozen(kw_only=True)
 class FilesConfig:
-    """``files``: the store of images that are answered as a URL, and their lifetime in seconds."""
+    """``files``: the store of images that are answered as a URL."""
 
     folder: str | None = text(1, 4096)
     seconds: float = _number_setting(3600.0, 0.1, 30 * DAY_SECONDS)
@@ -207,12 +186,7 @@ class FilesConfig:
 
 @attrs.frozen(kw_only=True)
 class BatchesConfig:
-    """``batches``: ``files`` and ``batches`` of OpenAI's API.
-
-    ``folder``: files and output of batches, by default below ``data_dir``, for ``seconds`` from their creation;
-    ``max_bytes``: the most disk space for all of it. ``max_file_bytes`` and ``max_requests`` limit an input file,
-    ``max_files`` the files of one key. ``concurrency``: the most images of one batch in flight.
-    """
+    """``batches``: ``files`` and ``batches`` of OpenAI's API."""
 
     enabled: bool = True
     folder: str | None = text(1, 4096)
