@@ -50,8 +50,8 @@ _LIMITS = {
 
 _INTRODUCTION = """
 Every key of `config.yaml` with its meaning, its limits and its default. [Deploy the gateway](../gateway.md) explains
-how to use them. Any value may be `os.environ/NAME`. An entry of `model_list` has a `model_name`, the model's name for clients, and
-`litellm_params`, which may also be called `provider_params`.
+how to use them. Any value may be `os.environ/NAME`. An entry of `model_list` has a `model_name`, the model's name for
+clients, and `litellm_params`, which may also be called `provider_params`.
 """
 
 
