@@ -122,6 +122,8 @@ def annotate(error: ImpastoError, call: Call) -> ImpastoError:
     """Add the model's name, the job's id and possible charges to the error, and remove the key from it."""
     error.operation = error.operation or call.request.operation
     error.id, error.count = error.id or call.job, call.request.count
+    if not error.request_id and call.answer is not None:
+        error.request_id = call.answer.request_id
     redact_error(error, call.secrets)
     if isinstance(error, ChargeUnknown):
         error.artifacts = error.artifacts or call.artifacts

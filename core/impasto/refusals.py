@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from .errors import (
     BadRequest,
+    Billed,
     ChargeUnknown,
     ImpastoError,
     NotFound,
@@ -23,6 +24,7 @@ from .errors import (
 )
 from .redact import printable
 from .retry_after import retry_after
+from .server_events import ServerEvent
 from .wire import WireResponse
 
 Entry = TypeVar("Entry")
@@ -83,26 +85,46 @@ class Refusals:
     def find(self, response: WireResponse) -> ResponseError | None:
         """Return the refusal, or None if the answer is not one of the provider's own."""
         body = parse_json(response.body) if response.media_type in self._media_types else None
-        status, messages = response.status, _texts(body, self._message)
-        if messages is None or status < 400 or not all(_texts(body, place) for place in self._required):
+        status, (code, messages) = response.status, self._read(body)
+        kind = _most_exact(self._kinds, status, code) if status >= 400 else None
+        if messages is None or kind is None:
             return None
-        code = next(iter(_texts(body, self._code) or ()), "")
-        kind = _most_exact(self._kinds, status, code)
-        if kind is None:
-            return None
-        if kind is Unauthorized:
-            messages = ()
-        explanation = "; ".join(messages) or _most_exact(self._advice, status, code) or "no reason given"
-        error = kind(
-            f"HTTP {status}: {explanation}" if code in ("", str(status)) else f"{code} (HTTP {status}): {explanation}",
-            status=status,
-            name=code or None,
-            messages=messages,
-            request_id=response.request_id,
-        )
+        text = f"HTTP {status}" if code in ("", str(status)) else f"{code} (HTTP {status})"
+        error = self._error(kind, text, code, messages, status)
+        error.request_id = response.request_id
         if isinstance(error, RateLimited):
             error.retry_after = retry_after(response.headers)
         return error
+
+    def in_event(self, event: ServerEvent, *, billed: Billed = "unknown") -> ImpastoError:
+        """Return the error that an event of a stream reports, by its code: a ProviderFault if no entry has that.
+
+        ChargeUnknown if the event has no message in its place. ``billed``: the provider's word on such a stream.
+        """
+        code, messages = self._read(parse_json(event.data))
+        if messages is None:
+            return ChargeUnknown("the stream ended with an error; it may have been charged", raw=event.data.encode())
+        codes = {key[1] if isinstance(key, tuple) else key: kind for key, kind in self._kinds.items()}
+        error = self._error(
+            codes.get(code, ProviderFault), code or "the stream ended with an error", code, messages, 200
+        )
+        error.billed = billed
+        return error
+
+    def _read(self, body: object) -> tuple[str, tuple[str, ...] | None]:
+        """Return the code and the messages of a refusal; None in their place if the body is not one."""
+        messages = _texts(body, self._message)
+        if messages is None or not all(_texts(body, place) for place in self._required):
+            return "", None
+        return next(iter(_texts(body, self._code) or ()), ""), messages
+
+    def _error(
+        self, kind: type[ResponseError], text: str, code: str, messages: tuple[str, ...], status: int
+    ) -> ResponseError:
+        if kind is Unauthorized:
+            messages = ()
+        explanation = "; ".join(messages) or _most_exact(self._advice, status, code) or "no reason given"
+        return kind(f"{text}: {explanation}", status=status, name=code or None, messages=messages)
 
 
 def _most_exact(table: Mapping[Any, Entry], status: int, code: str) -> Entry | None:  # keys of one kind, or several
@@ -131,7 +153,7 @@ def unusable(problem: str, response: WireResponse) -> UnusableResult:
     )
 
 
-def parse_json(body: bytes) -> object:
+def parse_json(body: bytes | str) -> object:
     """Return the JSON value of a body, or ``INVALID``."""
     try:
         return json.loads(body)

@@ -116,6 +116,8 @@ async def _normalized(
     else:
         if outcome is None:
             return None
+        if isinstance(outcome, Result) and outcome.request_id is None:
+            outcome = attrs.evolve(outcome, request_id=response.request_id)
         if isinstance(outcome, Partial):
             artifact, index = cast("tuple[object, object]", (outcome.artifact, outcome.index))
             if isinstance(artifact, Artifact) and type(index) is int:

@@ -20,6 +20,7 @@ from impasto import (
     Provider,
     ProviderFault,
     RateLimited,
+    ServerEvent,
     Unauthorized,
     UnusableResult,
     Usage,
@@ -99,6 +100,30 @@ def test_the_most_exact_entry_of_the_table_counts(answer: WireResponse, kind: ty
 def test_an_answer_in_another_form_proves_nothing(answer: WireResponse) -> None:
     error = refusals(answer)
     assert (type(error), error.billed) == (ChargeUnknown, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        (refused("moderation_blocked"), ContentFiltered, "moderation_blocked: no"),
+        (refused("overloaded"), ProviderFault, "overloaded: no"),
+        (refused("bad_key", "sk-1"), Unauthorized, "bad_key: make a new key"),
+        (refused("new_code"), ProviderFault, "new_code: no"),
+        (refused(None), ProviderFault, "the stream ended with an error: no"),
+        ({"type": "error"}, ChargeUnknown, "the stream ended with an error; it may have been charged"),
+    ],
+)
+def test_an_event_is_an_error_by_its_code_and_may_have_been_charged(
+    body: object, kind: type[ImpastoError], text: str
+) -> None:
+    error = refusals.in_event(ServerEvent("error", json.dumps(body)))
+    assert (type(error), error.message, error.billed) == (kind, text, "unknown")
+
+
+def test_a_provider_may_say_that_a_stream_with_an_error_is_free() -> None:
+    error = refusals.in_event(ServerEvent("error", json.dumps(refused("moderation_blocked"))), billed="no")
+    assert error.billed == "no"
+    assert refusals.in_event(ServerEvent("error", "busy"), billed="no").billed == "unknown"
 
 
 def test_refusals_of_another_media_type_are_read_if_it_is_named() -> None:

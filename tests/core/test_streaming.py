@@ -32,8 +32,8 @@ from impasto import (
 from impasto.registry import OPERATIONS
 from tests.conftest import KEY
 from tests.images import png
-from tests.reliability.servers import Answer, Server, raw, serving
-from tests.streams import FINAL, HEAD, PAINT, PREVIEWS, Dialect, chunk, completed, failed, preview, stream, whole
+from tests.reliability.servers import Answer, Server, head, raw, serving
+from tests.streams import END, FINAL, HEAD, PAINT, PREVIEWS, Dialect, chunk, completed, failed, preview, stream, whole
 
 DONE = b"data: [DONE]\n\n"
 ALL = preview(0) + preview(1) + preview(2) + completed() + DONE
@@ -94,6 +94,19 @@ async def test_partial_images_come_before_the_paid_result(pieces: list[bytes]) -
     assert result.cost == COST
     [sent] = server.paid
     assert json.loads(sent.body) == {"prompt": "a kite", "partial_images": 3, "stream": True}
+
+
+NAMED = {"content-type": "text/event-stream", "transfer-encoding": "chunked", "x-request-id": "req_7"}
+
+
+async def test_the_result_and_the_error_of_a_stream_have_the_providers_id_of_the_exchange() -> None:
+    answers = [raw(head(200, NAMED), chunk(each), END) for each in (completed(), failed("server_error"))]
+    async with painting(*answers) as (client, _):
+        [result] = await collect(client)
+        with pytest.raises(ProviderFault) as caught:
+            await collect(client)
+    assert isinstance(result, Result)
+    assert (result.request_id, caught.value.request_id) == ("req_7", "req_7")
 
 
 async def test_a_partial_image_is_there_before_the_rest_is_sent() -> None:

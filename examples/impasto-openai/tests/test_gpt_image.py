@@ -46,6 +46,11 @@ def event(kind: str, image: bytes | None = None, **body: object) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
+def failure(code: str | None) -> str:
+    """Return the event that reports an error."""
+    return event("error", error={"message": "no", "type": "server_error", "param": None, "code": code})
+
+
 def events(*several: str) -> Answer:
     """Return a stream of events."""
     return Answer(headers={**JSON, "content-type": "text/event-stream"}, body="".join(several).encode())
@@ -132,7 +137,10 @@ class TestGPTImage(OperationSuite):
         sends={"stream": True},
         partials=((0, paint("a lighthouse", 2)), (1, paint("a lighthouse", 3))),
         images=(IMAGE,),
-        failures=(Refusal(answer=events(FIRST, event("error")), error=impasto.ProviderFault, billed="unknown"),),
+        failures=(
+            Refusal(answer=events(FIRST, failure("moderation_blocked")), error=impasto.ContentFiltered, billed="unknown"),
+            Refusal(answer=events(FIRST, failure(None)), error=impasto.ProviderFault, billed="unknown"),
+        ),
     )
     scenarios = {
         "several images": Scenario(answers=(answer(IMAGE, OTHER, usage=USAGE),), images=(IMAGE, OTHER)),

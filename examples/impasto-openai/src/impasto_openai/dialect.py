@@ -15,7 +15,6 @@ from impasto import (
     Partial,
     PaymentRequired,
     Problem,
-    ProviderFault,
     Request,
     Result,
     ServerEvent,
@@ -75,11 +74,11 @@ class Dialect:
 
     def normalize_event(self, operation: Operation, request: Request, event: ServerEvent) -> Partial | Result | None:
         """Return a partial image, the result, or None for other events. Raises the error that an event reports."""
-        response = WireResponse(status=200, headers={}, body=event.data.encode())
         if event.event == "error":
-            raise ProviderFault("the stream ended with an error", billed="unknown")
+            raise _refusals.in_event(event)
         if not event.event.endswith((".partial_image", ".completed")):
             return None
+        response = WireResponse(status=200, headers={}, body=event.data.encode())
         body = json_object(response)
         result = self._result(operation, response, [body])
         index = body.get("partial_image_index")
