@@ -173,7 +173,8 @@ class Operation:
             one = type(n) is int and n == 1  # as nearly always: then nothing is counted up
             wrong = [] if one else [*check_n_and_seed(n, arguments.get("seed"), self.fields.get("seed"))]
             if self.native_n is not None and arguments.get(self.native_n[0]) is not None:
-                wrong.append(Problem(self.native_n[0], "is set by n; give n (-n on the command line) in its place"))
+                reason = "is set by the n of client.run (-n on the command line); client.stream makes one image"
+                wrong.append(Problem(self.native_n[0], reason))
             params = structure(self.params, arguments_with_derived := self.derive_params(arguments), self.rules, wrong)
             self._check_size(params)
             warnings = self._warnings(arguments_with_derived) if self.rules else ()

@@ -137,9 +137,9 @@ class TestGPTImage(OperationSuite):
         sends={"stream": True},
         partials=((0, paint("a lighthouse", 2)), (1, paint("a lighthouse", 3))),
         images=(IMAGE,),
-        failures=(
-            Refusal(answer=events(FIRST, failure("moderation_blocked")), error=impasto.ContentFiltered, billed="unknown"),
-            Refusal(answer=events(FIRST, failure(None)), error=impasto.ProviderFault, billed="unknown"),
+        failures=tuple(
+            Refusal(answer=events(FIRST, failure(code)), error=error, billed="unknown")
+            for code, error in {"moderation_blocked": impasto.ContentFiltered, None: impasto.ProviderFault}.items()
         ),
     )
     scenarios = {
